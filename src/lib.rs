@@ -1,0 +1,1 @@
+//! dbaops-dataflow keeps SQL Server tables in sync.

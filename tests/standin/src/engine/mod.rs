@@ -1,0 +1,3 @@
+//! AST in, results out. Synchronous, and knows no bytes.
+
+pub mod sink;

@@ -1,0 +1,54 @@
+//! Where a statement's results go. The TDS layer implements this with tokens; golden tests implement it with text.
+
+use crate::{
+    error::SqlError,
+    value::{SqlType, Value},
+};
+
+/// The client went away or sent an attention: stop the batch at once, roll nothing back by yourself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cancelled;
+
+/// A column of a result set.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    pub ty: SqlType,
+    pub nullable: bool,
+    pub identity: bool,
+    pub computed: bool,
+}
+
+/// What a DONE token says of the statement it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoneKind {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Other,
+}
+
+/// Changes of session state that the client is told about (MS-TDS 2.2.7.9 ENVCHANGE).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvChange {
+    Database { new: String, old: String },
+    BeginTransaction(u64),
+    CommitTransaction(u64),
+    RollbackTransaction(u64),
+}
+
+pub trait Sink {
+    /// Starts a result set.
+    fn columns(&mut self, columns: &[Column]) -> Result<(), Cancelled>;
+    fn row(&mut self, row: &[Value]) -> Result<(), Cancelled>;
+    /// Ends a statement. `rows` is None under SET NOCOUNT ON and for statements that count nothing.
+    fn done(&mut self, kind: DoneKind, rows: Option<u64>) -> Result<(), Cancelled>;
+    /// Class 10 and below is INFO, above is ERROR.
+    fn message(&mut self, message: &SqlError) -> Result<(), Cancelled>;
+    fn env(&mut self, change: &EnvChange) -> Result<(), Cancelled>;
+    /// An output parameter of an RPC.
+    fn return_value(&mut self, name: &str, ty: SqlType, value: &Value) -> Result<(), Cancelled>;
+    /// A procedure's RETURN value.
+    fn return_status(&mut self, status: i32) -> Result<(), Cancelled>;
+}

@@ -1,0 +1,12 @@
+//! An embedded SQL Server stand-in.
+//!
+//! Layers, each knowing only those above it in this list: [`value`] and [`error`] (what things are), `tsql` (text → AST), `engine`
+//! (AST → results; synchronous, knows no bytes), `cdc` (capture, functions, procedures), `tds` (bytes, knows no SQL), `fault` (faults at
+//! named points) and `session` (one connection, where they meet).
+
+pub mod cdc;
+pub mod engine;
+pub mod error;
+pub mod tds;
+pub mod tsql;
+pub mod value;

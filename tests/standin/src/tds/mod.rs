@@ -1,0 +1,1 @@
+//! The wire: MS-TDS 7.4.

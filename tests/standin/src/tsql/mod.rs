@@ -1,0 +1,3 @@
+//! Text in, AST out.
+
+pub mod ast;
