@@ -1,1 +1,4 @@
 //! dbaops-dataflow keeps SQL Server tables in sync.
+
+pub mod error;
+pub mod model;

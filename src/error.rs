@@ -1,0 +1,139 @@
+//! What went wrong, without the driver's types.
+//!
+//! `kind` decides what happens next (see `plan::retry`); the words are for people. Context is added on the way up, in the present
+//! tense ("read change rows"), and an error is logged once, where it is handled. Row values and secrets never appear.
+
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an error means for what happens next. Matched exhaustively, so that a new kind is a decision everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The server cannot be reached, the connection broke, or the login handshake failed on the network.
+    Connection,
+    /// The login was refused, or the database cannot be opened by it.
+    Login,
+    /// No answer within the statement's time. The work may have been done.
+    Timeout,
+    /// Chosen as the deadlock victim: the whole transaction may be tried again.
+    Deadlock,
+    /// A lock was not granted in time.
+    LockTimeout,
+    /// The server is short of something, starting, or failing over: later it may work.
+    Busy,
+    /// A right is missing (229, 230, 262, 297, 300, 916, …).
+    Permission,
+    /// An object, column, database or capture instance is not there.
+    Missing,
+    /// Source and destination do not fit, or a shape we refuse by name.
+    Schema,
+    /// A value does not fit (conversion, truncation, overflow, NOT NULL).
+    Data,
+    /// A foreign key or check at the destination (547).
+    ForeignKey,
+    /// A unique key at the destination (2601, 2627).
+    Duplicate,
+    /// Changes between the checkpoint and what the source still has are lost.
+    Gap,
+    /// Somebody else moved what a fence protects: another process owns this mapping now.
+    Fence,
+    /// Configuration: a variable, connection string or control row that cannot be used.
+    Config,
+    /// Asked to stop.
+    Cancelled,
+    /// Anything else, with the server's number in the words.
+    Other,
+}
+
+impl Kind {
+    /// `error_logs.error_type`, in the contract's words.
+    pub fn error_type(self) -> &'static str {
+        match self {
+            Kind::Connection | Kind::Login => "CONNECTION",
+            Kind::Schema => "SCHEMA",
+            Kind::Timeout
+            | Kind::Deadlock
+            | Kind::LockTimeout
+            | Kind::Busy
+            | Kind::Permission
+            | Kind::Missing
+            | Kind::Data
+            | Kind::ForeignKey
+            | Kind::Duplicate
+            | Kind::Gap
+            | Kind::Fence => "SYNC",
+            Kind::Config | Kind::Cancelled | Kind::Other => "OTHER",
+        }
+    }
+}
+
+/// An error with the way it took.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: Kind,
+    /// SQL Server's error number, where a server said it.
+    pub number: Option<i32>,
+    /// innermost first
+    context: Vec<String>,
+    message: String,
+    /// What the operator can do about it, if anything is known.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, number: None, context: Vec::new(), message: message.into(), hint: None }
+    }
+
+    pub fn with_number(mut self, number: i32) -> Self {
+        self.number = Some(number);
+        self
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.context.push(context.into());
+        self
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// Outermost context first, the cause last: `full sync of a.dbo.t: read source rows: Invalid object name (Msg 208). Create it…`
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for context in self.context.iter().rev() {
+            write!(f, "{context}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, ". {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// `?` with words.
+pub trait Context<T> {
+    fn context(self, words: impl Into<String>) -> Result<T>;
+    fn with_context(self, words: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
+    fn context(self, words: impl Into<String>) -> Result<T> {
+        self.map_err(|error| error.into().context(words))
+    }
+
+    fn with_context(self, words: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| error.into().context(words()))
+    }
+}

@@ -1,0 +1,67 @@
+//! What is carried from a source table to a destination table, column by column, and in which form.
+//!
+//! A column travels in a *staged* form: the type its cells have on the wire, in staging tables and in `#` tables. Mostly that is the
+//! source column's own type, so that cells pass through untouched and the server makes the last conversion. Some types are read
+//! through a CAST, because the driver would not carry them exactly (money through f64), or because they cannot be compared or
+//! bulk-loaded as they are (text, xml, hierarchyid).
+
+use super::{
+    name::Ident,
+    table::{Column, ColumnType, UniqueKey},
+};
+
+/// One column that is carried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carried {
+    pub source: Column,
+    pub dest: Column,
+    /// The type in staging and `#` tables. Character types take `collation`.
+    pub staged: ColumnType,
+    /// The collation of the staged column: the destination column's where it has one, since keys are equal when *it* says so.
+    pub collation: Option<String>,
+}
+
+impl Carried {
+    /// The column's name in staging tables and in the destination.
+    pub fn name(&self) -> &Ident {
+        &self.dest.name
+    }
+
+    /// `(max)` types, text, ntext, image and xml: their value may be missing from a change row that did not touch them.
+    pub fn is_lob(&self) -> bool {
+        use super::table::Length;
+        matches!(
+            self.source.ty,
+            ColumnType::VarChar(Length::Max)
+                | ColumnType::NVarChar(Length::Max)
+                | ColumnType::VarBinary(Length::Max)
+                | ColumnType::Text
+                | ColumnType::NText
+                | ColumnType::Image
+                | ColumnType::Xml
+                | ColumnType::HierarchyId
+                | ColumnType::Geometry
+                | ColumnType::Geography
+        )
+    }
+}
+
+/// All of them, in the destination's column order, and the key they are matched by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carry {
+    pub columns: Vec<Carried>,
+    /// Indexes into `columns`, in key order.
+    pub key: Vec<usize>,
+    /// The destination has an identity column among `columns`: INSERT needs IDENTITY_INSERT.
+    pub identity: bool,
+    /// Things an operator should know before rows move (AFTER triggers that will fire, source columns left out, …).
+    pub warnings: Vec<String>,
+    /// The destination's other unique keys: a reason to try a whole window at once when a group meets 2601 or 2627.
+    pub other_unique_keys: Vec<UniqueKey>,
+}
+
+impl Carry {
+    pub fn key_columns(&self) -> impl Iterator<Item = &Carried> {
+        self.key.iter().filter_map(|&i| self.columns.get(i))
+    }
+}

@@ -1,0 +1,69 @@
+//! Servers and mappings, as the control tables say them and as they are meant.
+
+use super::{
+    id::{MappingId, ServerId},
+    lsn::Lsn,
+    name::{Ident, TableName},
+};
+
+/// How a full sync brings its rows in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullSyncMode {
+    /// Staging table, then one transaction that makes the destination equal to it.
+    Staged,
+    /// Truncate and load, for tables too big to hold twice.
+    Direct,
+}
+
+/// `sync_status.sync_type` and `sync_logs.sync_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SyncType {
+    Cdc,
+    FullSync,
+    Verification,
+    SchemaCheck,
+}
+
+impl SyncType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SyncType::Cdc => "CDC",
+            SyncType::FullSync => "FULL_SYNC",
+            SyncType::Verification => "VERIFICATION",
+            SyncType::SchemaCheck => "SCHEMA_CHECK",
+        }
+    }
+}
+
+/// A row of `source_servers`, enabled.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    pub id: ServerId,
+    pub name: String,
+    /// Holds a password: this type's Debug leaves it out.
+    pub connection_string: String,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A row of `table_mappings`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub id: MappingId,
+    pub server: ServerId,
+    pub source: TableName,
+    pub dest: TableName,
+    /// From `primary_key_column`: one or several names, in order, as the user spells them.
+    pub key: Vec<Ident>,
+    pub trigger_column: Option<Ident>,
+    pub cdc_enabled: bool,
+    pub last_cdc_lsn: Option<Lsn>,
+    pub full_sync_requested: bool,
+    /// A request was claimed and has not been fulfilled yet.
+    pub full_sync_pending: bool,
+    pub mode: FullSyncMode,
+}

@@ -1,0 +1,9 @@
+//! What things are. Pure: no clock, no I/O, no driver types.
+
+pub mod carry;
+pub mod id;
+pub mod lsn;
+pub mod mapping;
+pub mod name;
+pub mod table;
+pub mod value;

@@ -1,0 +1,71 @@
+//! Names that cannot be misquoted.
+//!
+//! Every name that reaches a statement is an [`Ident`]: its text form is bracketed with `]` doubled, as QUOTENAME does, so that a table
+//! called `x]; DROP TABLE y--` is just a table with an odd name. Statement builders take `&Ident` and `&TableName`, never `&str`.
+//! <https://learn.microsoft.com/sql/t-sql/functions/quotename-transact-sql>
+
+use std::fmt;
+
+/// One part of a name, as the catalog spells it (without brackets).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ident(String);
+
+impl Ident {
+    pub fn new(name: impl Into<String>) -> Self {
+        Ident(name.into())
+    }
+
+    /// The name itself, for messages and for parameters; never for statement text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Ident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}]", self.0.replace(']', "]]"))
+    }
+}
+
+impl fmt::Debug for Ident {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A table with its database. Statements are sent on a connection whose current database is the table's, so they use [`Self::local`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    pub database: Ident,
+    pub schema: Ident,
+    pub table: Ident,
+}
+
+impl TableName {
+    pub fn new(database: impl Into<String>, schema: impl Into<String>, table: impl Into<String>) -> Self {
+        TableName { database: Ident::new(database), schema: Ident::new(schema), table: Ident::new(table) }
+    }
+
+    /// `[schema].[table]`
+    pub fn local(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+}
+
+/// `database.schema.table` as people write it, for messages.
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.database.as_str(), self.schema.as_str(), self.table.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_are_doubled() {
+        assert_eq!(Ident::new("x]; DROP TABLE y--").to_string(), "[x]]; DROP TABLE y--]");
+        assert_eq!(TableName::new("d", "dbo", "Order Details").local(), "[dbo].[Order Details]");
+    }
+}

@@ -1,0 +1,114 @@
+//! Tables as the catalog describes them.
+
+use super::name::{Ident, TableName};
+
+/// A column's declared type; alias types are already resolved to their base type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    Bit,
+    TinyInt,
+    SmallInt,
+    Int,
+    BigInt,
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Money,
+    SmallMoney,
+    Real,
+    Float,
+    Date,
+    Time(u8),
+    DateTime,
+    SmallDateTime,
+    DateTime2(u8),
+    DateTimeOffset(u8),
+    /// length in bytes
+    Char(u16),
+    VarChar(Length),
+    /// length in UTF-16 units
+    NChar(u16),
+    NVarChar(Length),
+    Text,
+    NText,
+    Image,
+    Binary(u16),
+    VarBinary(Length),
+    UniqueIdentifier,
+    Xml,
+    SqlVariant,
+    RowVersion,
+    HierarchyId,
+    Geometry,
+    Geography,
+    /// A type this version does not know, by its name.
+    Other(String),
+}
+
+/// A declared maximum length: bytes for char/varchar/binary/varbinary, UTF-16 units for nchar/nvarchar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Length {
+    N(u16),
+    Max,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: Ident,
+    /// `sys.columns.column_id`
+    pub column_id: i32,
+    pub ty: ColumnType,
+    /// Only character columns have one.
+    pub collation: Option<String>,
+    /// The code page of `collation` (`COLLATIONPROPERTY(…, 'CodePage')`); 0 for Unicode-only collations.
+    pub code_page: Option<i32>,
+    pub nullable: bool,
+    pub identity: bool,
+    pub computed: bool,
+    /// GENERATED ALWAYS (period or ledger columns): the server fills them.
+    pub generated: bool,
+    pub has_default: bool,
+    /// A dynamic data mask is defined and this login does not see through it.
+    pub masked: bool,
+    /// Always Encrypted.
+    pub encrypted: bool,
+    /// A column set of sparse columns.
+    pub column_set: bool,
+}
+
+/// A primary key, unique constraint or unique index without a filter, by column names in key order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueKey {
+    pub name: Ident,
+    pub primary: bool,
+    pub columns: Vec<Ident>,
+}
+
+/// What the catalog says of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub name: TableName,
+    pub object_id: i32,
+    /// in `column_id` order
+    pub columns: Vec<Column>,
+    pub unique_keys: Vec<UniqueKey>,
+    pub memory_optimized: bool,
+    /// `sys.tables.temporal_type = 2`
+    pub system_versioned: bool,
+    /// `sys.tables.ledger_type <> 0`, where the server has ledgers
+    pub ledger: bool,
+    /// Enabled INSTEAD OF triggers, by name.
+    pub instead_of_triggers: Vec<Ident>,
+    /// Enabled AFTER triggers, by name.
+    pub after_triggers: Vec<Ident>,
+    /// Row-level security filters this login's reads.
+    pub row_filter: bool,
+}
+
+impl Table {
+    pub fn column(&self, name: &Ident) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == *name)
+    }
+}
