@@ -1,3 +1,4 @@
 //! AST in, results out. Synchronous, and knows no bytes.
 
+pub mod connection;
 pub mod sink;
