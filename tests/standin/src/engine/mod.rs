@@ -1,4 +1,6 @@
 //! AST in, results out. Synchronous, and knows no bytes.
 
 pub mod connection;
+pub mod expr;
+pub mod query;
 pub mod sink;
