@@ -4,6 +4,9 @@
 //! expression always has a static type (a result set's columns are described before its first row), so a value need not carry its own
 //! exact type: an `int` and a `bigint` cell both hold [`Value::Int`].
 
+mod collation;
+mod text_order;
+
 use std::sync::Arc;
 
 /// One cell. Ordering and equality of text need a collation, so this type deliberately implements neither `Ord` nor `Hash`.
