@@ -27,6 +27,18 @@ impl SqlError {
         Self::new(40_000, 16, format!("mssql-standin does not emulate this: {what}"))
     }
 
+    /// The batch was cut off by an attention (or the connection is gone). No client sees this: the batch just ends.
+    pub fn cancelled() -> Self {
+        Self::new(Self::CANCELLED, 11, "The batch was cancelled.")
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.number == Self::CANCELLED
+    }
+
+    /// Not a number of SQL Server's.
+    const CANCELLED: i32 = -3;
+
     pub fn at(mut self, line: u32) -> Self {
         if self.line == 0 {
             self.line = line;
