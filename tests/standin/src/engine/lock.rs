@@ -7,7 +7,7 @@
 use crate::engine::{catalog::ObjectId, storage::RowKey, txn::TxnId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-pub type Spid = i16;
+pub type Spid = u16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableMode {
