@@ -99,6 +99,10 @@ pub struct Table {
     pub system_versioned: bool,
     /// `sys.tables.ledger_type <> 0`, where the server has ledgers
     pub ledger: bool,
+    /// `sys.tables.ledger_type = 3`: rows can only be added.
+    pub append_only: bool,
+    /// The history table of a temporal or ledger table: the server fills it.
+    pub history: bool,
     /// Enabled INSTEAD OF triggers, by name.
     pub instead_of_triggers: Vec<Ident>,
     /// Enabled AFTER triggers, by name.

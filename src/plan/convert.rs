@@ -1,0 +1,167 @@
+//! Which values fit where, without loss.
+//!
+//! A pair of types fits when every value of the source's type becomes a value of the destination's that says the same: wider is right,
+//! narrower is refused even if today's rows would fit. The answer names the *staged* type in which cells travel.
+//!
+//! Text in a code page passes through as it is only where the driver decodes and encodes that code page byte for byte as Windows does.
+//! The driver knows a collation by its locale id alone: a UTF-8 collation looks to it like the locale's old code page, 437 and 850 are
+//! unknown to it, and the East Asian ones differ in corners. All these are read as Unicode by the server, which knows them all.
+//!
+//! Some types take a wider staged form because the driver (tiberius 0.13) declares a bulk column from the wire's metadata: a nullable
+//! `smalldatetime` as `datetime`, `time(n)` and `datetimeoffset(n)` without their scale, `nvarchar(n)` with its length in bytes, which
+//! says `max` above 2,000 units. SQL Server refuses rows that are not what INSERT BULK declared (Msg 4816), so the staged type is one for
+//! which both say the same.
+
+use crate::model::table::{Column, ColumnType, Length};
+
+/// Code pages that the driver carries exactly: every byte has one character and back.
+const CARRIED_CODE_PAGES: [i32; 6] = [1250, 1251, 1252, 1254, 1256, 1258];
+
+/// The longest nchar or nvarchar that the driver declares as what it is.
+const UNITS_MAX: u16 = 2000;
+
+/// The type in which cells of `from` travel to `to`, or why they cannot.
+pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
+    use ColumnType::*;
+    let no = || Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty)));
+    let fits = |yes: bool, staged: ColumnType| if yes { Ok(staged) } else { no() };
+    let own = from.ty.clone();
+    match &from.ty {
+        Bit => fits(matches!(to.ty, Bit) || holds_integer(&to.ty, 1, false), own),
+        TinyInt => fits(holds_integer(&to.ty, 3, false), own),
+        SmallInt => fits(holds_integer(&to.ty, 5, true), own),
+        Int => fits(holds_integer(&to.ty, 10, true), own),
+        BigInt => fits(holds_integer(&to.ty, 19, true), own),
+        Decimal { precision, scale } => fits(holds_decimal(&to.ty, *precision, *scale), own),
+        Money => {
+            fits(to.ty == Money || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 19, 4), Decimal { precision: 19, scale: 4 })
+        }
+        SmallMoney => {
+            let fit = matches!(to.ty, SmallMoney | Money) || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 10, 4);
+            fits(fit, Decimal { precision: 10, scale: 4 })
+        }
+        Real => fits(matches!(to.ty, Real | Float), own),
+        Float => fits(to.ty == Float, own),
+        Date => fits(matches!(to.ty, Date | DateTime2(_)), own),
+        Time(scale) => fits(matches!(to.ty, Time(wider) if wider >= *scale), Time(7)),
+        SmallDateTime => fits(matches!(to.ty, SmallDateTime | DateTime | DateTime2(_)), DateTime),
+        DateTime => fits(matches!(to.ty, DateTime) || matches!(to.ty, DateTime2(scale) if scale >= 3), own),
+        DateTime2(scale) => fits(matches!(to.ty, DateTime2(wider) if wider >= *scale), own),
+        DateTimeOffset(scale) => fits(matches!(to.ty, DateTimeOffset(wider) if wider >= *scale), DateTimeOffset(7)),
+        Char(_) | VarChar(_) | Text | NChar(_) | NVarChar(_) | NText => text(from, to),
+        Binary(n) => fits(to.ty == Binary(*n) || holds_bytes(&to.ty, Length::N(*n)), own),
+        VarBinary(length) => fits(holds_bytes(&to.ty, *length), own),
+        Image => fits(holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max)),
+        UniqueIdentifier => fits(to.ty == UniqueIdentifier, own),
+        Xml => fits(matches!(to.ty, Xml | NVarChar(Length::Max)), NVarChar(Length::Max)),
+        RowVersion => fits(to.ty == Binary(8) || holds_bytes(&to.ty, Length::N(8)), Binary(8)),
+        HierarchyId => fits(to.ty == HierarchyId || holds_bytes(&to.ty, Length::N(892)), VarBinary(Length::N(892))),
+        Geometry => fits(to.ty == Geometry || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max)),
+        Geography => fits(to.ty == Geography || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max)),
+        SqlVariant => Err("sql_variant is not carried".into()),
+        Other(name) => Err(format!("type {name} is not known")),
+    }
+}
+
+/// Does `to` hold every integer of that many digits?
+fn holds_integer(to: &ColumnType, digits: u8, signed: bool) -> bool {
+    match to {
+        ColumnType::TinyInt => !signed && digits <= 3,
+        ColumnType::SmallInt => digits <= 5,
+        ColumnType::Int => digits <= 10,
+        ColumnType::BigInt => digits <= 19,
+        ColumnType::Decimal { precision, scale } => precision - scale >= digits,
+        // whole numbers up to 2^24 and 2^53
+        ColumnType::Real => digits <= 5,
+        ColumnType::Float => digits <= 10,
+        ColumnType::Money => digits <= 10,
+        ColumnType::SmallMoney => digits <= 5,
+        _ => false,
+    }
+}
+
+/// Does `to` hold every decimal of that precision and scale?
+fn holds_decimal(to: &ColumnType, precision: u8, scale: u8) -> bool {
+    let whole = precision.saturating_sub(scale);
+    match to {
+        ColumnType::Decimal { precision: p, scale: s } => *s >= scale && p.saturating_sub(*s) >= whole,
+        ColumnType::SmallInt => scale == 0 && precision <= 4,
+        ColumnType::Int => scale == 0 && precision <= 9,
+        ColumnType::BigInt => scale == 0 && precision <= 18,
+        ColumnType::Money => scale <= 4 && whole <= 14,
+        ColumnType::SmallMoney => scale <= 4 && whole <= 5,
+        _ => false,
+    }
+}
+
+fn holds_bytes(to: &ColumnType, length: Length) -> bool {
+    match to {
+        ColumnType::VarBinary(room) => *room >= length,
+        ColumnType::Image => true,
+        _ => false,
+    }
+}
+
+/// Text: how much, padded or not, and in which code page.
+fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
+    use ColumnType::*;
+    let (length, padded, unicode) = match from.ty {
+        Char(n) => (Length::N(n), true, false),
+        VarChar(length) => (length, false, false),
+        Text => (Length::Max, false, false),
+        NChar(n) => (Length::N(n), true, true),
+        NVarChar(length) => (length, false, true),
+        _ => (Length::Max, false, true),
+    };
+    let (room, pads, wide) = match to.ty {
+        Char(n) => (Length::N(n), true, false),
+        VarChar(length) => (length, false, false),
+        Text => (Length::Max, false, false),
+        NChar(n) => (Length::N(n), true, true),
+        NVarChar(length) => (length, false, true),
+        NText => (Length::Max, false, true),
+        _ => return Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty))),
+    };
+    if room < length || unicode && !wide {
+        return Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty)));
+    }
+    if pads && !padded {
+        return Err(format!("{} would be padded in {}", say(&from.ty), say(&to.ty)));
+    }
+    let same_page = from.code_page.is_some() && from.code_page == to.code_page;
+    if !wide && !same_page {
+        let page = |column: &Column| column.code_page.map_or_else(|| "an unknown code page".into(), |page| format!("code page {page}"));
+        return Err(format!("{} in {} does not fit into {}", say(&from.ty), page(from), page(to)));
+    }
+    let carried = unicode || !wide && from.code_page.is_some_and(|page| CARRIED_CODE_PAGES.contains(&page));
+    Ok(match (&from.ty, carried) {
+        (Char(_) | VarChar(_), true) => from.ty.clone(),
+        (Text, true) => VarChar(Length::Max),
+        (Char(n) | NChar(n), _) if *n <= UNITS_MAX => NChar(*n),
+        (VarChar(Length::N(n)) | NVarChar(Length::N(n)), _) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
+        _ => NVarChar(Length::Max),
+    })
+}
+
+/// A type in words, for messages.
+fn say(ty: &ColumnType) -> String {
+    let of = |name: &str, length: &Length| match length {
+        Length::N(n) => format!("{name}({n})"),
+        Length::Max => format!("{name}(max)"),
+    };
+    match ty {
+        ColumnType::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+        ColumnType::Time(scale) => format!("time({scale})"),
+        ColumnType::DateTime2(scale) => format!("datetime2({scale})"),
+        ColumnType::DateTimeOffset(scale) => format!("datetimeoffset({scale})"),
+        ColumnType::Char(n) => format!("char({n})"),
+        ColumnType::NChar(n) => format!("nchar({n})"),
+        ColumnType::Binary(n) => format!("binary({n})"),
+        ColumnType::VarChar(length) => of("varchar", length),
+        ColumnType::NVarChar(length) => of("nvarchar", length),
+        ColumnType::VarBinary(length) => of("varbinary", length),
+        ColumnType::SqlVariant => "sql_variant".into(),
+        ColumnType::Other(name) => name.clone(),
+        simple => format!("{simple:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,4 @@
+//! What to do. Pure: facts in, plan out; no clock, no I/O, no logging.
+
+pub mod convert;
+pub mod projection;
