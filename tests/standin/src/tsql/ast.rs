@@ -29,7 +29,7 @@ pub enum Statement {
     // queries and DML
     /// SELECT, with CTEs and set operations; SELECT … INTO is in the query's own `into`.
     Query(Box<Query>),
-    /// SELECT @a = expr, @b = expr [FROM …]
+    /// SELECT @a = expr, @b = expr [FROM …]; the query's own select list has the expressions alone
     SelectAssign {
         assignments: Vec<(String, AssignOp, Expr)>,
         query: Box<Query>,
@@ -58,6 +58,10 @@ pub enum Statement {
     },
     CreateSchema {
         name: String,
+    },
+    DropSchema {
+        name: String,
+        if_exists: bool,
     },
     CreateTable(Box<CreateTable>),
     AlterTable {
@@ -135,6 +139,15 @@ pub enum Statement {
     },
     CreateRole {
         name: String,
+    },
+    DropPrincipal {
+        kind: PrincipalKind,
+        name: String,
+        if_exists: bool,
+    },
+    AlterLogin {
+        name: String,
+        change: AlterLogin,
     },
     /// GRANT / DENY / REVOKE
     Permission {
@@ -229,12 +242,30 @@ pub enum Statement {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalKind {
+    Login,
+    User,
+    Role,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlterLogin {
+    Enable,
+    Disable,
+    Password(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssignOp {
     Set,
     Add,
     Sub,
     Mul,
     Div,
+    Mod,
+    And,
+    Or,
+    Xor,
 }
 
 #[derive(Clone, Debug)]
@@ -257,7 +288,8 @@ pub struct Declare {
 #[derive(Clone, Debug)]
 pub enum DataType {
     /// A character type without COLLATE has the collation of the database: `explicit_collation` is false.
-    Builtin { ty: SqlType, explicit_collation: bool },
+    /// `database_default`: COLLATE database_default, which matters in tempdb.
+    Builtin { ty: SqlType, explicit_collation: bool, database_default: bool },
     /// sysname and user-defined alias types
     Named(ObjectName),
 }
@@ -530,6 +562,11 @@ pub enum AlterTable {
         end: String,
     },
     DropPeriod,
+    /// ALTER COLUMN c ADD MASKED WITH (FUNCTION = '…') | DROP MASKED
+    MaskColumn {
+        name: String,
+        function: Option<String>,
+    },
     SwitchTo {
         target: ObjectName,
     },

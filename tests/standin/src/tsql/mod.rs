@@ -1,3 +1,9 @@
 //! Text in, AST out.
 
 pub mod ast;
+pub mod datatype;
+pub mod dialect;
+pub mod lexer;
+mod parser;
+
+pub use parser::parse;
