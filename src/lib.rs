@@ -1,6 +1,13 @@
 //! dbaops-dataflow keeps SQL Server tables in sync.
+//!
+//! Modules in reading order: [`model`] says what things are, [`plan`] decides, [`tsql`] phrases, [`mssql`] talks to servers, [`control`]
+//! remembers, [`jobs`] perform.
 
+pub mod config;
+pub mod control;
 pub mod error;
+pub mod jobs;
 pub mod model;
+pub mod mssql;
 pub mod plan;
 pub mod tsql;

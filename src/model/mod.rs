@@ -5,5 +5,6 @@ pub mod id;
 pub mod lsn;
 pub mod mapping;
 pub mod name;
+pub mod secret;
 pub mod table;
 pub mod value;

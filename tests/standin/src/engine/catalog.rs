@@ -502,9 +502,7 @@ impl Catalog {
 
     /// Foreign keys of other tables (and its own) that reference this one.
     pub fn references_to(&self, table: ObjectId) -> Vec<(Arc<TableMeta>, Arc<ForeignKeyMeta>)> {
-        self.tables()
-            .flat_map(|t| t.foreign_keys.iter().filter(|f| f.referenced_table == table).map(|f| (t.clone(), f.clone())))
-            .collect()
+        self.tables().flat_map(|t| t.foreign_keys.iter().filter(|f| f.referenced_table == table).map(|f| (t.clone(), f.clone()))).collect()
     }
 
     pub fn type_named(&self, schema_id: i32, name: &str) -> Option<&Arc<AliasType>> {

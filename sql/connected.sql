@@ -1,0 +1,1 @@
+UPDATE dbo.source_servers SET last_connected_at = GETUTCDATE() WHERE server_id = @P1;

@@ -1,0 +1,66 @@
+//! Remembering: the control database `dbaops_dataflow`, the users' interface.
+//!
+//! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits for nothing else meanwhile.
+
+mod mappings;
+mod runs;
+
+pub use mappings::{Loaded, MappingState, Rejected};
+pub use runs::{Outcome, RunStatus, Verification};
+
+use crate::{
+    error::Result,
+    model::name::Ident,
+    mssql::pool::{Checkout, Pools},
+};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The control database's name: a contract.
+pub const DATABASE: &str = "dbaops_dataflow";
+/// Connections that control uses at a time; kept out of the destination's seats.
+pub const CONNECTIONS_MAX: usize = 2;
+
+/// The control database. Cheap to clone.
+#[derive(Clone)]
+pub struct Control {
+    pools: Pools,
+    turns: Arc<Semaphore>,
+}
+
+/// A control session and its turn.
+struct Turn {
+    session: Checkout,
+    _turn: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Checkout;
+    fn deref(&self) -> &Checkout {
+        &self.session
+    }
+}
+
+impl std::ops::DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut Checkout {
+        &mut self.session
+    }
+}
+
+impl Control {
+    /// Control over the destination's pools.
+    pub fn new(pools: Pools) -> Self {
+        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+
+    async fn session(&self) -> Result<Turn> {
+        let turn = self
+            .turns
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| crate::error::Error::new(crate::error::Kind::Cancelled, "control is closed"))?;
+        let session = self.pools.checkout(&Ident::new(DATABASE), "control").await?;
+        Ok(Turn { session, _turn: turn })
+    }
+}

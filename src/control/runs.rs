@@ -1,0 +1,179 @@
+//! `sync_status`, `verification_logs` and resolved errors: what a run leaves behind.
+
+use super::Control;
+use crate::{
+    error::{Context, Result},
+    model::{
+        id::{MappingId, StatusId},
+        mapping::SyncType,
+    },
+    mssql::row::Param,
+};
+use std::time::Duration;
+
+/// `sync_status.status`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunStatus {
+    Completed,
+    Error,
+    Paused,
+}
+
+impl RunStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunStatus::Completed => "COMPLETED",
+            RunStatus::Error => "ERROR",
+            RunStatus::Paused => "PAUSED",
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub status: RunStatus,
+    pub records_processed: i64,
+    pub records_failed: i64,
+    pub error: Option<String>,
+}
+
+impl Outcome {
+    pub fn completed(records_processed: i64) -> Self {
+        Outcome { status: RunStatus::Completed, records_processed, records_failed: 0, error: None }
+    }
+
+    pub fn failed(records_processed: i64, records_failed: i64, error: impl Into<String>) -> Self {
+        Outcome { status: RunStatus::Error, records_processed, records_failed, error: Some(error.into()) }
+    }
+
+    pub fn paused(records_processed: i64) -> Self {
+        Outcome { status: RunStatus::Paused, records_processed, records_failed: 0, error: None }
+    }
+}
+
+/// A row of `verification_logs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    pub mapping: MappingId,
+    /// `MD5_COMPARISON`, `ROW_COUNT`, `SCHEMA`
+    pub kind: &'static str,
+    pub source_md5: Option<String>,
+    pub dest_md5: Option<String>,
+    pub source_rows: Option<i64>,
+    pub dest_rows: Option<i64>,
+    pub compared: i64,
+    pub mismatches: i64,
+    /// `PASSED`, `FAILED`, `PARTIAL`
+    pub status: &'static str,
+    pub details: Option<String>,
+}
+
+impl Control {
+    /// A RUNNING row.
+    pub async fn start_run(&self, mapping: MappingId, sync_type: SyncType) -> Result<StatusId> {
+        let row = self
+            .session()
+            .await?
+            .row(include_str!("../../sql/start_run.sql"), &[Param::Int(mapping.0), Param::Text(sync_type.as_str())])
+            .await
+            .context("write sync_status")?;
+        Ok(StatusId(row.i64(0)?))
+    }
+
+    /// Moves `records_processed` and `last_processed_pk` of a RUNNING row.
+    pub async fn progress(&self, run: StatusId, records_processed: i64, last_pk: Option<&str>) -> Result<()> {
+        self.session()
+            .await?
+            .execute(
+                include_str!("../../sql/progress.sql"),
+                &[Param::BigInt(run.0), Param::BigInt(records_processed), Param::OptText(last_pk)],
+            )
+            .await
+            .context("write sync_status")
+            .map(drop)
+    }
+
+    /// Ends a RUNNING row.
+    pub async fn finish_run(&self, run: StatusId, outcome: &Outcome) -> Result<()> {
+        self.session()
+            .await?
+            .execute(
+                include_str!("../../sql/finish_run.sql"),
+                &[
+                    Param::BigInt(run.0),
+                    Param::Text(outcome.status.as_str()),
+                    Param::BigInt(outcome.records_processed),
+                    Param::BigInt(outcome.records_failed),
+                    Param::OptText(outcome.error.as_deref()),
+                ],
+            )
+            .await
+            .context("write sync_status")
+            .map(drop)
+    }
+
+    /// A whole run in one row, after the fact: started `took` ago, ended now.
+    pub async fn record_run(&self, mapping: MappingId, sync_type: SyncType, took: Duration, outcome: &Outcome) -> Result<()> {
+        self.session()
+            .await?
+            .execute(
+                include_str!("../../sql/record_run.sql"),
+                &[
+                    Param::Int(mapping.0),
+                    Param::Text(sync_type.as_str()),
+                    Param::Int(i32::try_from(took.as_millis()).unwrap_or(i32::MAX)),
+                    Param::Text(outcome.status.as_str()),
+                    Param::BigInt(outcome.records_processed),
+                    Param::BigInt(outcome.records_failed),
+                    Param::OptText(outcome.error.as_deref()),
+                ],
+            )
+            .await
+            .context("write sync_status")
+            .map(drop)
+    }
+
+    /// One row of verification_logs.
+    pub async fn verification(&self, result: &Verification) -> Result<()> {
+        self.session()
+            .await?
+            .execute(
+                include_str!("../../sql/verification.sql"),
+                &[
+                    Param::Int(result.mapping.0),
+                    Param::Text(result.kind),
+                    Param::OptText(result.source_md5.as_deref()),
+                    Param::OptText(result.dest_md5.as_deref()),
+                    Param::OptBigInt(result.source_rows),
+                    Param::OptBigInt(result.dest_rows),
+                    Param::BigInt(result.compared),
+                    Param::BigInt(result.mismatches),
+                    Param::Text(result.status),
+                    Param::OptText(result.details.as_deref()),
+                ],
+            )
+            .await
+            .context("write verification_logs")
+            .map(drop)
+    }
+
+    /// Marks unresolved errors of a mapping resolved: those of `error_type`, or all but VERIFICATION where it is `None`.
+    /// Returns how many there were.
+    pub async fn resolve_errors(&self, mapping: MappingId, error_type: Option<&str>) -> Result<u64> {
+        let counts = self
+            .session()
+            .await?
+            .execute(include_str!("../../sql/resolve_errors.sql"), &[Param::Int(mapping.0), Param::OptText(error_type)])
+            .await
+            .context("resolve errors")?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// RUNNING rows that no living process is behind become ERROR "interrupted".
+    pub async fn interrupt_running(&self) -> Result<u64> {
+        let counts =
+            self.session().await?.execute(include_str!("../../sql/interrupt_running.sql"), &[]).await.context("mark interrupted runs")?;
+        Ok(counts.into_iter().sum())
+    }
+}

@@ -1,0 +1,66 @@
+//! Performing: each job opens with an essay on why its order of steps is right.
+//!
+//! Every job has one beat: gather facts (I/O), decide (pure), perform (I/O), record. What they all need is in [`Env`].
+
+use crate::{
+    config::Config,
+    control::Control,
+    error::Result,
+    model::{id::ServerId, mapping::Mapping, name::Ident},
+    mssql::{
+        pool::Checkout,
+        seats::{House, Seats},
+        sources::Sources,
+    },
+};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What every job gets. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    pub config: Arc<Config>,
+    pub dest: House,
+    pub sources: Sources,
+    pub control: Control,
+    /// Looked at between batches, never raced against a statement.
+    pub cancel: CancellationToken,
+}
+
+/// A job's connections: all the seats it will need, taken before the first checkout, source first.
+pub struct Desk {
+    source: Seats,
+    dest: Seats,
+}
+
+impl Env {
+    /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections here may be opened.
+    pub async fn desk(&self, mapping: &Mapping, source: usize, dest: usize) -> Result<Desk> {
+        let who = format!("mapping {}", mapping.id);
+        let source = self.source_seats(mapping.server, source, &who).await?;
+        let dest = self.dest.take(dest, who).await?;
+        Ok(Desk { source, dest })
+    }
+
+    /// Seats at a source alone (a poll).
+    pub async fn source_seats(&self, server: ServerId, count: usize, who: &str) -> Result<Seats> {
+        self.sources.house(server)?.take(count, who).await
+    }
+
+    /// Whether the job should stop at the next batch boundary.
+    pub fn stopping(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+impl Desk {
+    /// A session in `database` of the source.
+    pub async fn source(&self, database: &Ident) -> Result<Checkout> {
+        self.source.checkout(database).await
+    }
+
+    /// A session in `database` of the destination.
+    pub async fn dest(&self, database: &Ident) -> Result<Checkout> {
+        self.dest.checkout(database).await
+    }
+}

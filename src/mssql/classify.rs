@@ -1,0 +1,177 @@
+//! Error number → kind: the one table.
+//!
+//! We ask by number, never by message: messages are translated by the server. The transient numbers are those of EF Core's
+//! `SqlServerTransientExceptionDetector` (which leaves out timeouts on purpose: the work may have been done) and a few that a replica,
+//! a full log or a starting database answer with. A number that is not here is [`Kind::Other`], with the number in the words, so that an
+//! operator can look it up: <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>.
+
+use crate::error::{Error, Kind};
+use std::io;
+
+/// What a server's error number means for us.
+pub fn kind(number: i32) -> Kind {
+    match number {
+        // the connection or its login broke on the way
+        20 | 64 | 121 | 233 | 10053 | 10054 | 10060 | 10061 | 11001 | 17142 | 17197 | 17830 => Kind::Connection,
+        // login refused, database not to be opened
+        18401 => Kind::Busy,
+        4060 | 4062 | 4064 | 18452 | 18456 | 18461 | 18470 | 18486 | 18487 | 18488 => Kind::Login,
+        -2 | 3617 => Kind::Timeout,
+        1205 => Kind::Deadlock,
+        1222 => Kind::LockTimeout,
+        // short of locks, memory, workers, log, space
+        701 | 802 | 1204 | 8645 | 8651 | 8628 | 9002 | 1101 | 1105 | 669 | 10928 | 10929 | 10936 => Kind::Busy,
+        // starting, restoring, failing over, moving
+        615 | 617 | 845 | 921 | 922 | 923 | 924 | 926 | 927 | 942 | 945 | 952 | 976 | 978 | 979 | 982 | 983 | 4221 | 6005 | 35217
+        | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109 | 49918 | 49919 | 49920 | 49977
+        | 49983 => Kind::Busy,
+        // snapshot and in-memory conflicts: the whole transaction may be tried again
+        3960 | 3961 | 41301 | 41302 | 41305 | 41325 | 41839 => Kind::Deadlock,
+        // a read-only database or replica
+        3906 | 3908 => Kind::Busy,
+        229 | 230 | 262 | 297 | 300 | 371 | 378 | 916 | 1088 | 2104 | 2571 | 15151 | 15247 | 15517 | 22904 => Kind::Permission,
+        // an object, column, database or capture instance that is not there
+        207 | 208 | 911 | 2812 | 3701 | 4902 | 2706 | 15009 | 22901 | 22905 | 22960 | 22981 | 22985 => Kind::Missing,
+        // shapes that do not fit
+        206 | 213 | 257 | 271 | 272 | 273 | 306 | 334 | 402 | 451 | 468 | 512 | 529 | 544 | 545 | 8101 | 8102 | 8107 | 4104 | 4711
+        | 4712 | 13536 | 13537 | 22962 => Kind::Schema,
+        // a value that does not fit
+        220 | 232 | 241 | 242 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115 | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => {
+            Kind::Data
+        }
+        547 => Kind::ForeignKey,
+        2601 | 2627 => Kind::Duplicate,
+        // 313 is what the CDC functions say of an invalid window; 22957 that an LSN was already cleaned up
+        313 | 22957 => Kind::Gap,
+        _ => Kind::Other,
+    }
+}
+
+/// What can be done about it, where something general can be said.
+fn hint(number: i32) -> Option<&'static str> {
+    Some(match number {
+        18456 => "Check the user and the password, and that SQL Server authentication is enabled; the server's log has the exact reason",
+        4060 => "Check the database's name, that it is online, and that the login has a user in it",
+        18486 | 18487 | 18488 => "The login is locked or its password has expired; reset it at the server",
+        229 | 230 | 262 | 297 | 300 | 371 | 916 | 22904 => {
+            "Grant the right that is named, or use a login that has it; it is tried again every 5 minutes"
+        }
+        208 | 2812 => "Check the name in table_mappings, and that the object exists and the login may see it",
+        207 => "The table's columns have changed, or a name in table_mappings is wrong",
+        1205 => "The whole transaction is tried again",
+        1222 => "Another session holds the lock; it is tried again. DATAFLOW_LOCK_TIMEOUT sets how long to wait",
+        9002 => "The database's transaction log is full: back it up or let it grow (sys.databases.log_reuse_wait_desc says what holds it)",
+        1101 | 1105 => "The database's files are full: add space",
+        547 => "A foreign key or check at the destination refuses the row",
+        2601 | 2627 => "A unique key at the destination already has the value",
+        7139 => "Raise 'max text repl size' at the source: EXEC sp_configure 'max text repl size', -1; RECONFIGURE",
+        22901 => "Enable CDC on the source database: EXEC sys.sp_cdc_enable_db",
+        3906 | 3908 => "The database is read-only here: a secondary replica, or set so",
+        _ => return None,
+    })
+}
+
+/// What to say of TLS, naming the settings that decide.
+pub(super) const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority, DEST_TRUST_SERVER_CERTIFICATE=true to trust \
+    it unseen, or DEST_ENCRYPT=false; in a source's connection string use TrustServerCertificate=true, or encrypt=disable for a server without TLS";
+
+/// An error a server sent.
+pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
+    let mut words = format!("{} (Msg {number}", message.trim().trim_end_matches('.'));
+    if !procedure.is_empty() {
+        words.push_str(&format!(", {procedure} line {line}"));
+    }
+    words.push(')');
+    // Severity 20 and above: the server ended the connection, whatever the number.
+    let kind = match kind(number) {
+        Kind::Other if class >= 20 => Kind::Connection,
+        kind => kind,
+    };
+    let error = Error::new(kind, words).with_number(number);
+    match hint(number) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// What an I/O error means.
+pub fn io(kind: io::ErrorKind, message: &str) -> Error {
+    match kind {
+        io::ErrorKind::TimedOut => Error::new(Kind::Timeout, "no answer in time"),
+        _ => Error::new(Kind::Connection, message.trim().trim_end_matches('.').to_owned()),
+    }
+}
+
+/// A driver's error in our words. The driver's own text never holds a password or a value of a row.
+pub(super) fn error(error: tiberius::error::Error) -> Error {
+    use tiberius::error::Error as Driver;
+    match error {
+        Driver::Server(token) => {
+            server(i32::try_from(token.code()).unwrap_or(i32::MAX), token.class(), token.message(), token.procedure(), token.line())
+        }
+        Driver::Io { kind, message } => io(kind, &message),
+        Driver::Tls(message) => Error::new(Kind::Connection, format!("the TLS handshake failed: {message}")).with_hint(TLS_HINT),
+        Driver::Routing { host, port } => {
+            Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again"))
+        }
+        Driver::Protocol(message) => Error::new(Kind::Connection, format!("the connection lost its place: {message}")),
+        Driver::Encoding(message) => Error::new(Kind::Data, format!("text in an encoding that is not known: {message}")),
+        Driver::Conversion(message) => Error::new(Kind::Data, format!("a value could not be converted: {message}")),
+        Driver::BulkInput(message) => Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}")),
+        Driver::Utf8 => Error::new(Kind::Data, "text from the server is not valid UTF-8"),
+        Driver::Utf16 => Error::new(Kind::Data, "text from the server is not valid UTF-16"),
+        Driver::ParseInt(_) => Error::new(Kind::Connection, "the server sent a number that is none"),
+        #[allow(unreachable_patterns)]
+        other => Error::new(Kind::Other, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_the_kinds_that_decide_what_happens_next() {
+        for (number, expected) in [
+            (1205, Kind::Deadlock),
+            (1222, Kind::LockTimeout),
+            (208, Kind::Missing),
+            (18456, Kind::Login),
+            (4060, Kind::Login),
+            (547, Kind::ForeignKey),
+            (2627, Kind::Duplicate),
+            (9002, Kind::Busy),
+            (40613, Kind::Busy),
+            (10054, Kind::Connection),
+            (229, Kind::Permission),
+            (8152, Kind::Data),
+            (313, Kind::Gap),
+            (50000, Kind::Other),
+        ] {
+            assert_eq!(kind(number), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn transient_numbers_of_ef_core_are_never_other() {
+        for number in [
+            20, 64, 121, 233, 1205, 10053, 10054, 10060, 10928, 10929, 40197, 40501, 40613, 41301, 41302, 41305, 41325, 41839, 49918,
+            49919, 49920, 49977, 49983, 1204, 1222, 615, 617, 669, 701, 802, 845, 921, 923, 926, 976, 978, 983, 3960, 3961, 4221, 8645,
+            8651, 9002, 11001, 18401, 17142, 35217, 42108, 42109,
+        ] {
+            assert!(
+                matches!(kind(number), Kind::Connection | Kind::Busy | Kind::Deadlock | Kind::LockTimeout),
+                "{number} is {:?}",
+                kind(number)
+            );
+        }
+    }
+
+    #[test]
+    fn words_carry_the_number_and_a_hint() {
+        let error = server(18456, 14, "Login failed for user 'sa'.", "", 1);
+        assert_eq!(error.number, Some(18456));
+        assert!(error.to_string().starts_with("Login failed for user 'sa' (Msg 18456). Check the user"), "{error}");
+        assert_eq!(server(50000, 21, "gone", "", 0).kind, Kind::Connection);
+    }
+}

@@ -1,0 +1,10 @@
+//! Talking to a server: the only place that names the driver and the pool.
+
+pub mod classify;
+pub mod connection_string;
+pub mod endpoint;
+pub mod pool;
+pub mod row;
+pub mod seats;
+pub mod session;
+pub mod sources;

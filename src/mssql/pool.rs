@@ -1,0 +1,263 @@
+//! Pools: one per server and database, under one limit of physical connections per server.
+//!
+//! `bb8-tiberius` links another tiberius than ours, so the `ManageConnection` is written here. A pool per database keeps "current database"
+//! a property of the login: no `USE`, two-part names, and nothing to reset. Three limits hold at once:
+//!
+//! - **Seats**: a job takes all the seats it will need, first at its source, then at the destination ([`super::seats`]), before its first
+//!   checkout. Nobody waits for a connection while holding one, so the limit cannot deadlock.
+//! - **Physical connections**: every login holds a permit of its server for as long as it exists, idle ones too. When they are all taken
+//!   and a seat holder needs a new login, an idle one of another database is closed.
+//! - **Prologue**: the driver cannot reset a session, so every checkout first sends one fixed batch that puts every setting we rely on in
+//!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
+
+use super::{classify, endpoint::Endpoint, session::Session};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::name::Ident,
+};
+use std::{
+    collections::HashMap,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::compat::TokioAsyncWriteCompatExt;
+
+/// How sessions of a server behave.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// Most connections to this server, idle ones included.
+    pub connections_max: usize,
+    /// Longest wait for one answer, unless a job sets another.
+    pub statement_timeout: Duration,
+    /// `SET LOCK_TIMEOUT`
+    pub lock_timeout: Duration,
+    /// Sources lose deadlocks, so that their own users never do because of us.
+    pub deadlock_priority_low: bool,
+    /// An idle connection is closed after this.
+    pub idle_timeout: Duration,
+}
+
+/// One server: its endpoint, and a pool for each database that was ever asked for.
+#[derive(Clone)]
+pub struct Pools(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    behaviour: Behaviour,
+    physical: Arc<Semaphore>,
+    /// by database name as asked for
+    pools: Mutex<HashMap<String, bb8::Pool<Manager>>>,
+}
+
+/// A session out of its pool; it goes back when dropped, unless it is spent.
+pub struct Checkout {
+    session: bb8::PooledConnection<'static, Manager>,
+    /// What counts this checkout against its seats.
+    _seat: Option<OwnedSemaphorePermit>,
+    _seats: Option<Arc<dyn Send + Sync>>,
+}
+
+impl Checkout {
+    pub(super) fn seated(mut self, seat: OwnedSemaphorePermit, seats: Arc<dyn Send + Sync>) -> Self {
+        self._seat = Some(seat);
+        self._seats = Some(seats);
+        self
+    }
+}
+
+impl Deref for Checkout {
+    type Target = Session;
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl DerefMut for Checkout {
+    fn deref_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+impl Pools {
+    pub fn new(endpoint: Endpoint, behaviour: Behaviour) -> Self {
+        let physical = Arc::new(Semaphore::new(behaviour.connections_max));
+        Pools(Arc::new(Inner { endpoint, behaviour, physical, pools: Mutex::new(HashMap::new()) }))
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    pub fn behaviour(&self) -> &Behaviour {
+        &self.0.behaviour
+    }
+
+    /// Connections that exist now, idle ones included.
+    pub fn connections(&self) -> usize {
+        self.0.behaviour.connections_max.saturating_sub(self.0.physical.available_permits())
+    }
+
+    /// A session in `database` after its prologue. `who` goes into the session's context, so that a DBA sees whose it is:
+    /// `SELECT session_id, CAST(context_info AS varchar(128)) FROM sys.dm_exec_sessions`.
+    pub async fn checkout(&self, database: &Ident, who: &str) -> Result<Checkout> {
+        let prologue = prologue(&self.0.behaviour, who);
+        let pool = self.pool(database);
+        // A connection that died in the pool fails its prologue. All idle ones may have, once.
+        let mut attempts_left = self.0.behaviour.connections_max + 1;
+        loop {
+            attempts_left -= 1;
+            let fresh = pool.state().idle_connections == 0;
+            let mut session = pool.get_owned().await.map_err(|error| match error {
+                bb8::RunError::User(error) => error.0,
+                bb8::RunError::TimedOut => {
+                    Error::new(Kind::Connection, format!("no connection to {} within its time", self.0.endpoint.place()))
+                }
+            })?;
+            session.set_timeout(self.0.behaviour.statement_timeout);
+            match session.batch(&prologue).await {
+                Ok(()) => return Ok(Checkout { session, _seat: None, _seats: None }),
+                Err(error) => {
+                    session.discard();
+                    let worth_another = matches!(error.kind, Kind::Connection | Kind::Timeout) && !fresh && attempts_left > 0;
+                    if !worth_another {
+                        return Err(error).with_context(|| format!("prepare a session at {}", self.0.endpoint.place()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn pool(&self, database: &Ident) -> bb8::Pool<Manager> {
+        let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(database.as_str()) {
+            return pool.clone();
+        }
+        let manager = Manager { server: Arc::downgrade(&self.0), database: database.clone() };
+        let behaviour = &self.0.behaviour;
+        let pool = bb8::Pool::builder()
+            .max_size(u32::try_from(behaviour.connections_max).unwrap_or(u32::MAX))
+            .min_idle(0)
+            .test_on_check_out(false)
+            .retry_connection(false)
+            .connection_timeout(self.0.endpoint.connect_timeout * 2 + Duration::from_secs(5))
+            .idle_timeout(behaviour.idle_timeout)
+            .queue_strategy(bb8::QueueStrategy::Lifo)
+            .build_unchecked(manager);
+        pools.insert(database.as_str().to_owned(), pool.clone());
+        pool
+    }
+}
+
+impl Inner {
+    /// Waits for the right to one more connection, closing idle ones of other databases when none is left.
+    async fn permit(&self, database: &Ident) -> Result<OwnedSemaphorePermit> {
+        const ROUND: Duration = Duration::from_millis(50);
+        let deadline = tokio::time::Instant::now() + self.endpoint.connect_timeout;
+        loop {
+            if let Ok(permit) = self.physical.clone().try_acquire_owned() {
+                return Ok(permit);
+            }
+            let idle: Vec<_> = {
+                let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+                pools
+                    .iter()
+                    .filter(|(name, pool)| *name != database.as_str() && pool.state().idle_connections > 0)
+                    .map(|(_, p)| p.clone())
+                    .collect()
+            };
+            for pool in idle {
+                // Whoever is faster may have taken the idle one; then this waits for a moment at most.
+                if let Ok(Ok(mut session)) = tokio::time::timeout(ROUND, pool.get()).await {
+                    session.discard();
+                    break;
+                }
+            }
+            match tokio::time::timeout(ROUND, self.physical.clone().acquire_owned()).await {
+                Ok(Ok(permit)) => return Ok(permit),
+                Ok(Err(_)) => return Err(Error::new(Kind::Cancelled, "the server's connections are closed")),
+                Err(_) if tokio::time::Instant::now() >= deadline => {
+                    let most = self.behaviour.connections_max;
+                    return Err(Error::new(Kind::Busy, format!("all {most} connections to {} are in use", self.endpoint.place())));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// What every checkout sends first. The ANSI settings are those that indexed views and filtered indexes need for writing.
+/// <https://learn.microsoft.com/sql/t-sql/statements/set-statements-transact-sql>
+fn prologue(behaviour: &Behaviour, who: &str) -> String {
+    let context: String = format!("dbaops-dataflow {who}").bytes().take(128).map(|byte| format!("{byte:02X}")).collect();
+    let priority = if behaviour.deadlock_priority_low { "LOW" } else { "NORMAL" };
+    include_str!("../../sql/prologue.sql")
+        .replace("{lock_timeout_ms}", &behaviour.lock_timeout.as_millis().to_string())
+        .replace("{deadlock_priority}", priority)
+        .replace("{context}", &context)
+}
+
+/// Makes logins for one database of one server.
+pub struct Manager {
+    server: Weak<Inner>,
+    database: Ident,
+}
+
+/// [`Error`] for bb8, which wants to print it.
+#[derive(Debug)]
+pub struct PoolError(pub Error);
+
+impl bb8::ManageConnection for Manager {
+    type Connection = Session;
+    type Error = PoolError;
+
+    async fn connect(&self) -> std::result::Result<Session, PoolError> {
+        let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
+        let permit = server.permit(&self.database).await.map_err(PoolError)?;
+        connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, permit).await.map_err(PoolError)
+    }
+
+    async fn is_valid(&self, _: &mut Session) -> std::result::Result<(), PoolError> {
+        Ok(())
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.is_spent()
+    }
+}
+
+/// One login: TCP, TLS and handshake, each with a limit; a redirect (read-intent routing, Azure's gateway) is followed once.
+async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, permit: OwnedSemaphorePermit) -> Result<Session> {
+    let place = format!("{}/{}", endpoint.place(), database.as_str());
+    let client = match login(endpoint, endpoint, database).await {
+        Err(tiberius::error::Error::Routing { host, port }) => login(endpoint, &endpoint.redirected(host, port), database).await,
+        other => other,
+    };
+    match client {
+        Ok(client) => Ok(Session::new(client, place, timeout, permit)),
+        Err(error) => Err(classify::error(error)).with_context(|| format!("connect to {place}")),
+    }
+}
+
+async fn login(
+    _asked: &Endpoint,
+    endpoint: &Endpoint,
+    database: &Ident,
+) -> std::result::Result<tiberius::Client<super::session::Wire>, tiberius::error::Error> {
+    let address = (endpoint.host.as_str(), endpoint.port);
+    let tcp = match tokio::time::timeout(endpoint.connect_timeout, TcpStream::connect(address)).await {
+        Ok(connected) => connected?,
+        Err(_) => {
+            return Err(tiberius::error::Error::Io {
+                kind: std::io::ErrorKind::NotConnected,
+                message: format!("no connection within {} s", endpoint.connect_timeout.as_secs()),
+            });
+        }
+    };
+    tcp.set_nodelay(true)?;
+    tiberius::Client::connect(endpoint.driver_config(database), tcp.compat_write()).await
+}

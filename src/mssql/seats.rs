@@ -1,0 +1,73 @@
+//! Seats: the right to a number of connections, taken all at once.
+//!
+//! A job that needs a session at its source and two at the destination takes one seat there and two here, in this order, before it
+//! checks anything out. As nobody waits for a connection while holding one, and everybody waits in the same order, the limits cannot
+//! deadlock, however small they are.
+
+use super::pool::{Checkout, Pools};
+use crate::{
+    error::{Error, Kind, Result},
+    model::name::Ident,
+};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A server's pools and the seats they can give.
+#[derive(Clone)]
+pub struct House {
+    pools: Pools,
+    seats: Arc<Semaphore>,
+    seats_max: usize,
+}
+
+impl House {
+    /// `reserved` connections are never given as seats: they belong to whoever checks out without one.
+    pub fn new(pools: Pools, reserved: usize) -> Self {
+        let seats_max = pools.behaviour().connections_max.saturating_sub(reserved).max(1);
+        House { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
+    }
+
+    pub fn pools(&self) -> &Pools {
+        &self.pools
+    }
+
+    /// Waits until `count` seats are free, and takes them together.
+    pub async fn take(&self, count: usize, who: impl Into<String>) -> Result<Seats> {
+        if count > self.seats_max {
+            let place = self.pools.endpoint().place();
+            return Err(Error::new(
+                Kind::Config,
+                format!("{count} connections to {place} are needed at once, but at most {} may be open", self.seats_max),
+            ));
+        }
+        let permits = u32::try_from(count).unwrap_or(u32::MAX);
+        let held = self
+            .seats
+            .clone()
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| Error::new(Kind::Cancelled, "the server's connections are closed"))?;
+        Ok(Seats { pools: self.pools.clone(), held: Arc::new(held), free: Arc::new(Semaphore::new(count)), who: who.into() })
+    }
+}
+
+/// A number of connections to one server that may be checked out at the same time. Checkouts keep their seat even when this is dropped.
+pub struct Seats {
+    pools: Pools,
+    held: Arc<OwnedSemaphorePermit>,
+    free: Arc<Semaphore>,
+    who: String,
+}
+
+impl Seats {
+    /// A session in `database`. Asking for more at a time than there are seats is refused, since waiting could be for ever.
+    pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
+        let seat = self
+            .free
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))?;
+        let checkout = self.pools.checkout(database, &self.who).await?;
+        Ok(checkout.seated(seat, self.held.clone()))
+    }
+}

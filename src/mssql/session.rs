@@ -1,0 +1,352 @@
+//! One login: requests, one at a time, each bounded in time.
+//!
+//! **A request that was not read to its end kills its session.** A driver future dropped half-way leaves the stream in the middle of an
+//! answer, and the next request would read the rest of the last one. So every request marks the session busy and clears the mark only
+//! at its clean end; a marked session never goes back to its pool. For the same reason nothing here is ever raced in a `select!`:
+//! whoever wants to stop does so between requests.
+//!
+//! **A server's error leaves the session readable but suspect**: a transaction may still be open (1222 leaves it so without XACT_ABORT), or
+//! doomed. [`Session::recover`] rolls back and makes it good again; a suspect session that nobody recovered is thrown away instead of
+//! keeping its locks in an idle pool.
+//!
+//! **Time**: the driver's own limit is off; here each wait for the server (an answer, the next row, a bulk packet) has
+//! [`Session::set_timeout`]'s limit. After a timeout the work may have been done: the session is dropped, which rolls back.
+
+use super::{
+    classify,
+    row::{Param, Row, RowData},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    model::name::Ident,
+};
+use futures_util::TryStreamExt;
+use std::{future::Future, time::Duration};
+use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql};
+use tokio::net::TcpStream;
+use tokio_util::compat::Compat;
+
+/// Most rows that [`Session::rows`] collects; what may be longer is streamed.
+pub const ROWS_MAX: usize = 100_000;
+
+pub(super) type Wire = Compat<TcpStream>;
+
+/// One login with a fixed current database; whoever has it checked out has it alone.
+pub struct Session {
+    client: Client<Wire>,
+    state: State,
+    /// Held for as long as the connection exists: what the physical limit counts.
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+struct State {
+    /// A request is under way, or was cut off.
+    busy: bool,
+    /// Never to be used again.
+    dead: bool,
+    /// A server error came since the last clean point: a transaction may be open.
+    suspect: bool,
+    timeout: Duration,
+    /// `server/database`, for messages
+    place: String,
+}
+
+impl State {
+    fn begin(&mut self) -> Result<()> {
+        if self.busy || self.dead {
+            self.dead = true;
+            return Err(Error::new(Kind::Connection, format!("the session to {} was cut off earlier", self.place)));
+        }
+        self.busy = true;
+        Ok(())
+    }
+
+    /// The end of a request: clean, or with a server's error after which the stream is still in step.
+    fn end<T>(&mut self, result: std::result::Result<T, tiberius::error::Error>) -> Result<T> {
+        match result {
+            Ok(value) => {
+                self.busy = false;
+                Ok(value)
+            }
+            Err(error) => {
+                self.suspect = true;
+                // Severity 20 and above ends the connection; everything that is not a server's error may have lost the place.
+                match &error {
+                    tiberius::error::Error::Server(token) if token.class() < 20 => self.busy = false,
+                    _ => self.dead = true,
+                }
+                Err(classify::error(error))
+            }
+        }
+    }
+
+    fn timed_out(&mut self) -> Error {
+        self.dead = true;
+        Error::new(Kind::Timeout, format!("no answer from {} within {} s", self.place, self.timeout.as_secs()))
+    }
+}
+
+async fn within<T>(
+    state: &mut State,
+    request: impl Future<Output = std::result::Result<T, tiberius::error::Error>>,
+) -> std::result::Result<std::result::Result<T, tiberius::error::Error>, Error> {
+    match tokio::time::timeout(state.timeout, request).await {
+        Ok(result) => Ok(result),
+        Err(_) => Err(state.timed_out()),
+    }
+}
+
+fn borrowed<'a>(params: &'a [Param<'a>]) -> Vec<&'a dyn ToSql> {
+    params.iter().map(|param| param as &dyn ToSql).collect()
+}
+
+/// How a bulk load treats the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkOptions {
+    pub table_lock: bool,
+    pub keep_identity: bool,
+    pub keep_nulls: bool,
+    pub check_constraints: bool,
+    pub fire_triggers: bool,
+}
+
+impl BulkOptions {
+    fn driver(self) -> SqlBulkCopyOptions {
+        let mut options = SqlBulkCopyOptions::empty();
+        for (set, option) in [
+            (self.table_lock, SqlBulkCopyOption::TableLock),
+            (self.keep_identity, SqlBulkCopyOption::KeepIdentity),
+            (self.keep_nulls, SqlBulkCopyOption::KeepNulls),
+            (self.check_constraints, SqlBulkCopyOption::CheckConstraints),
+            (self.fire_triggers, SqlBulkCopyOption::FireTriggers),
+        ] {
+            if set {
+                options |= option;
+            }
+        }
+        options
+    }
+}
+
+/// The columns of a bulk load, quoted; kept by the caller for as long as the load runs.
+#[derive(Clone, Debug)]
+pub struct BulkColumns(Vec<String>);
+
+impl BulkColumns {
+    pub fn new<'a>(columns: impl IntoIterator<Item = &'a Ident>) -> Self {
+        BulkColumns(columns.into_iter().map(Ident::to_string).collect())
+    }
+
+    pub fn as_refs(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+}
+
+impl Session {
+    pub(super) fn new(client: Client<Wire>, place: String, timeout: Duration, permit: tokio::sync::OwnedSemaphorePermit) -> Self {
+        Session { client, state: State { busy: false, dead: false, suspect: false, timeout, place }, _permit: permit }
+    }
+
+    /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.state.timeout = timeout;
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.state.timeout
+    }
+
+    /// This session never goes back to its pool.
+    pub fn discard(&mut self) {
+        self.state.dead = true;
+    }
+
+    /// Whether it must not be used again by anyone.
+    pub fn is_spent(&self) -> bool {
+        self.state.dead || self.state.busy || self.state.suspect
+    }
+
+    /// Whether the connection itself is lost (as opposed to a server's error after which it can go on).
+    pub fn is_cut_off(&self) -> bool {
+        self.state.dead || self.state.busy
+    }
+
+    /// After a server's error: rolls back what is open, and makes the session good for another try.
+    pub async fn recover(&mut self) -> Result<()> {
+        self.batch("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
+        self.state.suspect = false;
+        Ok(())
+    }
+
+    /// A plain batch, outside of sp_executesql: what is created (`#t`), set or begun in it stays. The driver does not tell row counts of
+    /// plain batches; a batch that wants them selects them ([`Session::batch_rows`]).
+    pub async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.batch_result_sets(sql).await.map(drop)
+    }
+
+    /// A plain batch with results, the last result set's rows.
+    pub async fn batch_rows(&mut self, sql: &str) -> Result<Vec<Row>> {
+        Ok(self.batch_result_sets(sql).await?.pop().unwrap_or_default())
+    }
+
+    /// A plain batch with results.
+    pub async fn batch_result_sets(&mut self, sql: &str) -> Result<Vec<Vec<Row>>> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let result = within(state, async { collect(client.simple_query(sql).await?).await }).await?;
+        state.end(result)?
+    }
+
+    /// sp_executesql: the rows affected by each statement that counts.
+    pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<u64>> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let params = borrowed(params);
+        let result = within(state, client.execute(sql, &params)).await?;
+        Ok(state.end(result)?.rows_affected().to_vec())
+    }
+
+    /// sp_executesql: the rows of the first result set, at most [`ROWS_MAX`].
+    pub async fn rows(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>> {
+        let sets = self.result_sets(sql, params).await?;
+        Ok(sets.into_iter().next().unwrap_or_default())
+    }
+
+    /// sp_executesql: exactly one row.
+    pub async fn row(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Row> {
+        self.opt_row(sql, params).await?.ok_or_else(|| Error::new(Kind::Other, "the server's answer has no row"))
+    }
+
+    /// sp_executesql: the first row, if there is one.
+    pub async fn opt_row(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Option<Row>> {
+        Ok(self.rows(sql, params).await?.into_iter().next())
+    }
+
+    /// sp_executesql: every result set, at most [`ROWS_MAX`] rows in all.
+    pub async fn result_sets(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Vec<Row>>> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let params = borrowed(params);
+        let result = within(state, async { collect(client.query(sql, &params).await?).await }).await?;
+        state.end(result)?
+    }
+
+    /// sp_executesql, row by row. Only rows of the first result set are expected; dropping the stream early costs the session.
+    pub async fn stream(&mut self, sql: &str, params: &[Param<'_>]) -> Result<RowStream<'_>> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let params = borrowed(params);
+        let result = match tokio::time::timeout(state.timeout, client.query(sql, &params)).await {
+            Ok(result) => result,
+            Err(_) => return Err(state.timed_out()),
+        };
+        match result {
+            Ok(stream) => Ok(RowStream { stream: Some(stream), state }),
+            Err(error) => Err(match state.end::<()>(Err(error)) {
+                Err(error) => error,
+                Ok(()) => Error::new(Kind::Other, "the request failed"),
+            }),
+        }
+    }
+
+    /// Starts a bulk load of `columns` (from [`BulkColumns`]) into `table` (from [`crate::model::name::TableName::local`], or a `#` name).
+    pub async fn bulk<'a>(&'a mut self, table: &'a str, columns: &'a [&'a str], options: BulkOptions) -> Result<Bulk<'a>> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let result = match tokio::time::timeout(state.timeout, client.bulk_insert_with_options(table, columns, options.driver(), &[])).await
+        {
+            Ok(result) => result,
+            Err(_) => return Err(state.timed_out()),
+        };
+        match result {
+            Ok(request) => Ok(Bulk { request, state }),
+            Err(error) => Err(match state.end::<()>(Err(error)) {
+                Err(error) => error,
+                Ok(()) => Error::new(Kind::Other, "the request failed"),
+            }),
+        }
+    }
+}
+
+async fn collect(mut stream: QueryStream<'_>) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
+    let mut sets = Vec::new();
+    let mut count = 0usize;
+    while let Some(item) = stream.try_next().await? {
+        match item {
+            QueryItem::Metadata(_) => sets.push(Vec::new()),
+            QueryItem::Row(row) => {
+                count += 1;
+                if count <= ROWS_MAX
+                    && let Some(rows) = sets.last_mut()
+                {
+                    rows.push(Row(row));
+                }
+            }
+        }
+    }
+    Ok(if count > ROWS_MAX {
+        Err(Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here")))
+    } else {
+        Ok(sets)
+    })
+}
+
+/// Rows as they arrive.
+pub struct RowStream<'a> {
+    stream: Option<QueryStream<'a>>,
+    state: &'a mut State,
+}
+
+impl RowStream<'_> {
+    /// The next row; `None` once, at the clean end.
+    pub async fn next(&mut self) -> Result<Option<Row>> {
+        let Some(stream) = self.stream.as_mut() else { return Ok(None) };
+        let next = async {
+            loop {
+                match stream.try_next().await {
+                    Ok(Some(QueryItem::Row(row))) => return Ok(Some(Row(row))),
+                    Ok(Some(QueryItem::Metadata(_))) => {}
+                    Ok(None) => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        match tokio::time::timeout(self.state.timeout, next).await {
+            Ok(Ok(Some(row))) => Ok(Some(row)),
+            Ok(end) => {
+                self.stream = None;
+                self.state.end(end)
+            }
+            Err(_) => {
+                self.stream = None;
+                Err(self.state.timed_out())
+            }
+        }
+    }
+}
+
+/// A bulk load under way. Dropped unfinished, it costs the session, and the server rolls the load back.
+pub struct Bulk<'a> {
+    request: BulkLoadRequest<'a, Wire>,
+    state: &'a mut State,
+}
+
+impl Bulk<'_> {
+    pub async fn send(&mut self, row: RowData) -> Result<()> {
+        match tokio::time::timeout(self.state.timeout, self.request.send(row.0)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.state.dead = true;
+                Err(classify::error(error))
+            }
+            Err(_) => Err(self.state.timed_out()),
+        }
+    }
+
+    /// Sends what is left and waits for the server: the rows it took.
+    pub async fn finish(self) -> Result<u64> {
+        let Bulk { request, state } = self;
+        let result = within(state, request.finalize()).await?;
+        Ok(state.end(result)?.total())
+    }
+}
