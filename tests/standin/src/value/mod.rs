@@ -5,7 +5,11 @@
 //! exact type: an `int` and a `bigint` cell both hold [`Value::Int`].
 
 mod collation;
+pub mod datetime;
+pub mod decimal;
+pub mod order;
 mod text_order;
+pub mod types;
 
 use std::sync::Arc;
 
