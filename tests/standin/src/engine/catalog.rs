@@ -8,7 +8,7 @@
 use crate::{
     engine::clock::Moment,
     tsql::ast::{Batch, Generated, ProcParam, ReferentialAction},
-    value::{Collation, SqlType},
+    value::{Collation, SqlType, Value},
 };
 use imbl::OrdMap;
 use sqlparser::ast::{Expr, Query};
@@ -122,10 +122,30 @@ pub struct KeyColumn {
     pub descending: bool,
 }
 
+/// A filtered index's WHERE: what CREATE INDEX allows there is a conjunction of comparisons of columns with constants.
 #[derive(Clone, Debug)]
 pub struct FilterMeta {
-    pub expr: Expr,
     pub text: String,
+    pub tests: Vec<(ColumnId, FilterTest)>,
+}
+
+/// Constants have their column's type already.
+#[derive(Clone, Debug)]
+pub enum FilterTest {
+    IsNull,
+    IsNotNull,
+    Compare(FilterOp, Value),
+    In(Vec<Value>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterOp {
+    Eq,
+    NotEq,
+    Lt,
+    LtEq,
+    Gt,
+    GtEq,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -513,6 +533,14 @@ impl Catalog {
     pub fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
         let name = fold(name);
         self.principals.values().find(|p| fold(&p.name) == name)
+    }
+
+    /// Everything but the objects as it was in `before`.
+    pub fn restore_parts(&mut self, before: Self) {
+        self.schemas = before.schemas;
+        self.types = before.types;
+        self.principals = before.principals;
+        self.permissions = before.permissions;
     }
 
     /// Puts an object in place of the one with its id (or takes it away) and returns what was there: what a rollback puts back.
