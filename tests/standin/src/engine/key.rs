@@ -55,11 +55,14 @@ fn encode_present(out: &mut Vec<u8>, ty: &SqlType, value: &Value) -> bool {
             out.extend_from_slice(&days.to_be_bytes());
             out.extend_from_slice(&minutes.to_be_bytes());
         }
-        (SqlType::DateTime2(_), Value::DateTime2 { days, ticks }) | (SqlType::DateTimeOffset(_), Value::DateTimeOffset { days, ticks, .. }) => {
+        (SqlType::DateTime2(_), Value::DateTime2 { days, ticks })
+        | (SqlType::DateTimeOffset(_), Value::DateTimeOffset { days, ticks, .. }) => {
             push_i32(out, *days);
             out.extend_from_slice(&ticks.to_be_bytes());
         }
-        (SqlType::Char(_, c) | SqlType::VarChar(_, c) | SqlType::NChar(_, c) | SqlType::NVarChar(_, c), Value::Str(s)) => push_text(out, *c, s),
+        (SqlType::Char(_, c) | SqlType::VarChar(_, c) | SqlType::NChar(_, c) | SqlType::NVarChar(_, c), Value::Str(s)) => {
+            push_text(out, *c, s)
+        }
         (SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::RowVersion | SqlType::HierarchyId, Value::Bytes(b)) => {
             let end = b.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
             push_escaped(out, b[..end].iter().copied());
@@ -123,7 +126,12 @@ fn encode_decimal(out: &mut Vec<u8>, mantissa: i128, scale: u8, column_scale: u8
 fn variant_family(base: &SqlType) -> u8 {
     match base {
         SqlType::SqlVariant => 9,
-        SqlType::DateTime | SqlType::SmallDateTime | SqlType::DateTime2(_) | SqlType::DateTimeOffset(_) | SqlType::Date | SqlType::Time(_) => 8,
+        SqlType::DateTime
+        | SqlType::SmallDateTime
+        | SqlType::DateTime2(_)
+        | SqlType::DateTimeOffset(_)
+        | SqlType::Date
+        | SqlType::Time(_) => 8,
         SqlType::Float | SqlType::Real => 7,
         SqlType::Decimal { .. }
         | SqlType::Money
@@ -199,13 +207,16 @@ mod tests {
         ordered(SqlType::Float, &[float(-1e300), float(-1.0), float(0.0), float(1e-300), float(2.0)]);
         let dec = |mantissa, scale| Value::Decimal(Decimal { mantissa, scale });
         ordered(SqlType::Decimal { precision: 10, scale: 3 }, &[dec(-1, 0), dec(0, 3), dec(15, 1), dec(1501, 3), dec(2, 0)]);
-        ordered(SqlType::VarBinary(crate::value::Length::Max), &[
-            Value::Bytes(Arc::from(&[][..])),
-            Value::Bytes(Arc::from(&[0, 1][..])),
-            Value::Bytes(Arc::from(&[1][..])),
-            Value::Bytes(Arc::from(&[1, 0, 1][..])),
-            Value::Bytes(Arc::from(&[1, 1][..])),
-        ]);
+        ordered(
+            SqlType::VarBinary(crate::value::Length::Max),
+            &[
+                Value::Bytes(Arc::from(&[][..])),
+                Value::Bytes(Arc::from(&[0, 1][..])),
+                Value::Bytes(Arc::from(&[1][..])),
+                Value::Bytes(Arc::from(&[1, 0, 1][..])),
+                Value::Bytes(Arc::from(&[1, 1][..])),
+            ],
+        );
     }
 
     #[test]
@@ -221,12 +232,15 @@ mod tests {
     #[test]
     fn guids_compare_by_their_last_group_first() {
         let guid = |s: &str| Value::Guid(uuid::Uuid::parse_str(s).map(uuid::Uuid::into_bytes).unwrap_or_default());
-        ordered(SqlType::UniqueIdentifier, &[
-            guid("ffffffff-ffff-ffff-ffff-000000000001"),
-            guid("00000000-0000-0000-0100-000000000002"),
-            guid("00000000-0000-0100-0200-000000000002"),
-            guid("00000000-0000-0001-0200-000000000002"),
-        ]);
+        ordered(
+            SqlType::UniqueIdentifier,
+            &[
+                guid("ffffffff-ffff-ffff-ffff-000000000001"),
+                guid("00000000-0000-0000-0100-000000000002"),
+                guid("00000000-0000-0100-0200-000000000002"),
+                guid("00000000-0000-0001-0200-000000000002"),
+            ],
+        );
     }
 
     #[test]

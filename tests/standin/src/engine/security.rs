@@ -101,7 +101,9 @@ impl State {
         let mut granted = match permission {
             "SELECT" => roles.contains(&DB_DATAREADER),
             "INSERT" | "UPDATE" | "DELETE" => roles.contains(&DB_DATAWRITER),
-            "ALTER" | "CREATE TABLE" | "CREATE VIEW" | "CREATE PROCEDURE" | "REFERENCES" | "VIEW DEFINITION" => roles.contains(&DB_DDLADMIN),
+            "ALTER" | "CREATE TABLE" | "CREATE VIEW" | "CREATE PROCEDURE" | "REFERENCES" | "VIEW DEFINITION" => {
+                roles.contains(&DB_DDLADMIN)
+            }
             "CONNECT" => user.id != GUEST,
             _ => false,
         };
@@ -133,10 +135,7 @@ impl State {
                 SqlError::new(
                     229,
                     14,
-                    format!(
-                        "The {permission} permission was denied on the object '{name}', database '{}', schema '{schema}'.",
-                        db.name
-                    ),
+                    format!("The {permission} permission was denied on the object '{name}', database '{}', schema '{schema}'.", db.name),
                 )
             }
             Securable::Schema(_) | Securable::Database => {

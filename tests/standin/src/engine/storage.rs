@@ -106,7 +106,8 @@ impl KeyPlan {
         let (low, high) = if *descending { (upper, lower) } else { (lower, upper) };
         if let Some((value, inclusive)) = low {
             let bytes = edge(value)?;
-            from = if *inclusive { Bound::Included(bytes) } else { key::after_prefix(&bytes).map_or(Bound::Excluded(bytes), Bound::Included) };
+            from =
+                if *inclusive { Bound::Included(bytes) } else { key::after_prefix(&bytes).map_or(Bound::Excluded(bytes), Bound::Included) };
         }
         if let Some((value, inclusive)) = high {
             let bytes = edge(value)?;
@@ -149,7 +150,6 @@ impl ByteRange {
         (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice))
     }
 }
-
 
 #[derive(Clone, Debug)]
 pub struct IndexData {
@@ -234,12 +234,7 @@ impl TableData {
             .indexes
             .iter()
             .filter(|i| !i.clustered && !i.disabled)
-            .map(|i| IndexData {
-                meta: i.clone(),
-                plan: KeyPlan::new(meta, &i.key),
-                entries: OrdMap::new(),
-                filter: filter(i),
-            })
+            .map(|i| IndexData { meta: i.clone(), plan: KeyPlan::new(meta, &i.key), entries: OrdMap::new(), filter: filter(i) })
             .collect();
         Self { version: meta.version, rows: OrdMap::new(), indexes, clustered, next_number: 1, committed_rows: 0 }
     }
@@ -293,7 +288,8 @@ impl TableData {
     /// May `row` be written under `key`? Looks at the clustered key (when the row is new there) and every unique index. Index 1 is looked at
     /// first, as in SQL Server, so that the error names the same constraint.
     pub fn conflict(&self, txn: TxnId, key: &RowKey, row: &Row, new_key: bool) -> Option<Conflict> {
-        if new_key && let Some((id, _, true)) = &self.clustered
+        if new_key
+            && let Some((id, _, true)) = &self.clustered
             && let Some(slot) = self.rows.get(key)
         {
             if let Some(owner) = slot.other_writer(txn) {

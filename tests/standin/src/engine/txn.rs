@@ -49,13 +49,26 @@ pub struct RowOp {
 pub enum Op {
     Row(RowOp),
     /// an object's description before DDL changed it
-    Object { database: i32, id: ObjectId, before: Option<Object> },
+    Object {
+        database: i32,
+        id: ObjectId,
+        before: Option<Object>,
+    },
     /// schemas, types, principals and permissions before DDL changed them
-    Parts { database: i32, before: Box<Catalog> },
+    Parts {
+        database: i32,
+        before: Box<Catalog>,
+    },
     /// a table's rows before DDL rebuilt, made or dropped it
-    Data { table: TableId, before: Option<TableData> },
+    Data {
+        table: TableId,
+        before: Option<TableData>,
+    },
     /// an identity counter that TRUNCATE reset
-    Identity { table: TableId, before: Option<IdentityState> },
+    Identity {
+        table: TableId,
+        before: Option<IdentityState>,
+    },
 }
 
 #[derive(Debug)]
@@ -121,7 +134,16 @@ impl State {
     }
 
     /// Writes a row: image in place, operation in the list. The caller has seen to locks and uniqueness.
-    pub fn write(&mut self, txn: TxnId, table: TableId, meta: &Arc<TableMeta>, kind: LoggedKind, key: RowKey, after: Option<Arc<Row>>, moved: bool) {
+    pub fn write(
+        &mut self,
+        txn: TxnId,
+        table: TableId,
+        meta: &Arc<TableMeta>,
+        kind: LoggedKind,
+        key: RowKey,
+        after: Option<Arc<Row>>,
+        moved: bool,
+    ) {
         let Some(transaction) = self.transactions.get_mut(&txn) else { return };
         let Some(data) = self.tables.get_mut(&table) else { return };
         let slot = data.rows.get(&key);

@@ -135,7 +135,9 @@ impl Lexer<'_> {
                 Token::NationalStringLiteral(self.delimited('\'')?)
             }
             '\'' => Token::SingleQuotedString(self.delimited('\'')?),
-            '"' if self.quoted_identifier => Token::Word(Word { value: self.delimited('"')?, quote_style: Some('"'), keyword: Keyword::NoKeyword }),
+            '"' if self.quoted_identifier => {
+                Token::Word(Word { value: self.delimited('"')?, quote_style: Some('"'), keyword: Keyword::NoKeyword })
+            }
             '"' => Token::SingleQuotedString(self.delimited('"')?),
             '[' => Token::Word(Word { value: self.delimited(']')?, quote_style: Some('['), keyword: Keyword::NoKeyword }),
             '0' if matches!(next, b'x' | b'X') => {
@@ -296,13 +298,109 @@ fn means_something(keyword: Keyword) -> bool {
     use Keyword::*;
     matches!(
         keyword,
-        SELECT | FROM | WHERE | GROUP | BY | HAVING | ORDER | ASC | DESC | DISTINCT | ALL | TOP | PERCENT | WITH | TIES | INTO | AS | ON
-            | JOIN | INNER | LEFT | RIGHT | FULL | OUTER | CROSS | APPLY | UNION | EXCEPT | INTERSECT | AND | OR | NOT | NULL | IS | IN
-            | BETWEEN | LIKE | ESCAPE | EXISTS | ANY | SOME | CASE | WHEN | THEN | ELSE | END | CAST | TRY_CAST | CONVERT | TRY_CONVERT
-            | COLLATE | OVER | PARTITION | ROWS | RANGE | UNBOUNDED | PRECEDING | FOLLOWING | CURRENT | ROW | WITHIN | IGNORE | RESPECT
-            | NULLS | OFFSET | FETCH | NEXT | FIRST | ONLY | VALUES | FOR | XML | JSON | BROWSE | RAW | AUTO | EXPLICIT | PATH | ELEMENTS
-            | BINARY | BASE64 | ROOT | TYPE | INCLUDE_NULL_VALUES | WITHOUT_ARRAY_WRAPPER | SYSTEM_TIME | OF | AT | TIME | ZONE | PIVOT
-            | UNPIVOT | ROLLUP | CUBE | GROUPING | SETS | TRIM | LEADING | TRAILING | BOTH | CURRENT_TIMESTAMP | TABLESAMPLE | OPENJSON
+        SELECT
+            | FROM
+            | WHERE
+            | GROUP
+            | BY
+            | HAVING
+            | ORDER
+            | ASC
+            | DESC
+            | DISTINCT
+            | ALL
+            | TOP
+            | PERCENT
+            | WITH
+            | TIES
+            | INTO
+            | AS
+            | ON
+            | JOIN
+            | INNER
+            | LEFT
+            | RIGHT
+            | FULL
+            | OUTER
+            | CROSS
+            | APPLY
+            | UNION
+            | EXCEPT
+            | INTERSECT
+            | AND
+            | OR
+            | NOT
+            | NULL
+            | IS
+            | IN
+            | BETWEEN
+            | LIKE
+            | ESCAPE
+            | EXISTS
+            | ANY
+            | SOME
+            | CASE
+            | WHEN
+            | THEN
+            | ELSE
+            | END
+            | CAST
+            | TRY_CAST
+            | CONVERT
+            | TRY_CONVERT
+            | COLLATE
+            | OVER
+            | PARTITION
+            | ROWS
+            | RANGE
+            | UNBOUNDED
+            | PRECEDING
+            | FOLLOWING
+            | CURRENT
+            | ROW
+            | WITHIN
+            | IGNORE
+            | RESPECT
+            | NULLS
+            | OFFSET
+            | FETCH
+            | NEXT
+            | FIRST
+            | ONLY
+            | VALUES
+            | FOR
+            | XML
+            | JSON
+            | BROWSE
+            | RAW
+            | AUTO
+            | EXPLICIT
+            | PATH
+            | ELEMENTS
+            | BINARY
+            | BASE64
+            | ROOT
+            | TYPE
+            | INCLUDE_NULL_VALUES
+            | WITHOUT_ARRAY_WRAPPER
+            | SYSTEM_TIME
+            | OF
+            | AT
+            | TIME
+            | ZONE
+            | PIVOT
+            | UNPIVOT
+            | ROLLUP
+            | CUBE
+            | GROUPING
+            | SETS
+            | TRIM
+            | LEADING
+            | TRAILING
+            | BOTH
+            | CURRENT_TIMESTAMP
+            | TABLESAMPLE
+            | OPENJSON
     )
 }
 
@@ -316,8 +414,10 @@ mod tests {
 
     #[test]
     fn literals_and_names() {
-        assert_eq!(words("0x 0xAB $1.5 1e-3 .5 N'é''x' [a]]b] %%physloc%% @@spid #t", true).join("|"),
-            "X''|X'AB'|$1.5|1e-3|.5|N'é''x'|[a]b]|%%physloc%%|@@spid|#t");
+        assert_eq!(
+            words("0x 0xAB $1.5 1e-3 .5 N'é''x' [a]]b] %%physloc%% @@spid #t", true).join("|"),
+            "X''|X'AB'|$1.5|1e-3|.5|N'é''x'|[a]b]|%%physloc%%|@@spid|#t"
+        );
         assert_eq!(words("a!=b!<c/*x/*y*/z*/--d\n", true).join("|"), "a|<>|b|>=|c");
     }
 
@@ -328,7 +428,10 @@ mod tests {
 
     #[test]
     fn open_ends_are_refused() {
-        assert_eq!(words("select\n'abc", true), ["Msg 105, Level 15, State 1, Line 2: Unclosed quotation mark after the character string 'abc'."]);
+        assert_eq!(
+            words("select\n'abc", true),
+            ["Msg 105, Level 15, State 1, Line 2: Unclosed quotation mark after the character string 'abc'."]
+        );
         assert_eq!(words("/* /* */", true), ["Msg 113, Level 15, State 1, Line 1: Missing end comment mark '*/'."]);
     }
 }
