@@ -4,10 +4,13 @@
 //! expression always has a static type (a result set's columns are described before its first row), so a value need not carry its own
 //! exact type: an `int` and a `bigint` cell both hold [`Value::Int`].
 
+pub mod binary;
 mod collation;
+pub mod convert;
 pub mod datetime;
 pub mod decimal;
 pub mod order;
+pub mod text;
 mod text_order;
 pub mod types;
 
