@@ -1,4 +1,6 @@
 //! What to do. Pure: facts in, plan out; no clock, no I/O, no logging.
 
 pub mod convert;
+pub mod digest;
 pub mod projection;
+pub mod verify;

@@ -1,0 +1,296 @@
+//! A row → canonical bytes → MD5, so that two rows hash equal exactly when they say the same.
+//!
+//! # The encoding
+//!
+//! Anyone can recompute it. A row is its carried columns in ascending order of the destination column's name (by code point), each as
+//! one *kind* byte and its payload; integers in payloads are big-endian.
+//!
+//! | kind | what | payload |
+//! |---|---|---|
+//! | `00` | NULL | nothing |
+//! | `01` | a number: bit, integers, decimal, numeric, money | length (4 bytes), then ASCII digits: `-` if negative, no leading or trailing zeros, `.` only before decimals, `0` for zero |
+//! | `02` | real and float, and numbers where either side is one | the 8 bytes of the IEEE 754 double; -0 is not 0 |
+//! | `03` | text, xml | length (4 bytes), then UTF-8; where either side is `char` or `nchar`, without trailing spaces |
+//! | `04` | binary, and types carried as binary | length (4 bytes), then the bytes |
+//! | `05` | uniqueidentifier | 16 bytes in the order of its text form |
+//! | `06` | date, datetime2, datetime, smalldatetime | days since 0001-01-01 (4 bytes), 100 ns ticks since midnight (8 bytes) |
+//! | `07` | time | 100 ns ticks since midnight (8 bytes) |
+//! | `08` | datetimeoffset | the UTC instant as in `06`, then the offset in minutes (2 bytes) |
+//!
+//! So `int` 1, `bigint` 1 and `decimal(9,2)` 1.00 are `01 00000001 31`, an empty string is `03 00000000` and not `00`.
+//!
+//! A `datetime` counts 1/300 s, and which `datetime2` it becomes depends on the compatibility level and the scale (`.003`, `.0033333`:
+//! <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql#convert-other-date-and-time-types-to-datetime2>). Where either
+//! side is one, every value that is such an image counts as the whole milliseconds that `datetime` shows; any other value stays as it is.
+//!
+//! A row's hash is the MD5 of its encoding; a set's hash is the MD5 of the row hashes in the order of the rows' encoded keys (the key's
+//! columns in key order, encoded in the same way).
+
+use std::fmt;
+
+use md5::{Digest, Md5};
+
+use crate::model::{
+    carry::{Carried, Carry},
+    table::ColumnType,
+    value::Value,
+};
+
+/// An MD5.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash(pub [u8; 16]);
+
+/// 32 hexadecimal digits, as the log table has them.
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the two sides of a column have in common, beyond their cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    /// A number on one side is a float on the other.
+    Float,
+    /// Trailing spaces are padding.
+    Padded,
+    /// One side has the grain of `datetime`.
+    DateTime,
+}
+
+fn form(column: &Carried) -> Form {
+    let either = |is: fn(&ColumnType) -> bool| is(&column.source.ty) || is(&column.dest.ty);
+    if either(|ty| matches!(ty, ColumnType::Real | ColumnType::Float)) {
+        Form::Float
+    } else if either(|ty| matches!(ty, ColumnType::Char(_) | ColumnType::NChar(_))) {
+        Form::Padded
+    } else if either(|ty| matches!(ty, ColumnType::DateTime | ColumnType::SmallDateTime)) {
+        Form::DateTime
+    } else {
+        Form::Plain
+    }
+}
+
+/// How the rows of one mapping are encoded.
+#[derive(Clone, Debug)]
+pub struct Encoding {
+    /// places in the row, by column name
+    row: Vec<(usize, Form)>,
+    key: Vec<(usize, Form)>,
+}
+
+impl Encoding {
+    pub fn new(carry: &Carry) -> Self {
+        let mut row: Vec<_> = carry.columns.iter().enumerate().map(|(i, column)| (i, form(column))).collect();
+        row.sort_by(|(a, _), (b, _)| carry.columns[*a].name().cmp(carry.columns[*b].name()));
+        let key = carry.key.iter().filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column)))).collect();
+        Encoding { row, key }
+    }
+
+    /// The hash of a row whose cells are in the order of the [`Carry`].
+    pub fn hash(&self, row: &[Value]) -> Hash {
+        let mut bytes = Vec::with_capacity(16 * row.len());
+        encode(&self.row, row, &mut bytes);
+        Hash(Md5::digest(&bytes).into())
+    }
+
+    /// The encoded key of such a row.
+    pub fn key(&self, row: &[Value]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&self.key, row, &mut bytes);
+        bytes
+    }
+}
+
+/// The hash over row hashes, in the order they come.
+pub fn hash_of_hashes<'a>(hashes: impl IntoIterator<Item = &'a Hash>) -> Hash {
+    let mut all = Md5::new();
+    for hash in hashes {
+        all.update(hash.0);
+    }
+    Hash(all.finalize().into())
+}
+
+fn encode(columns: &[(usize, Form)], row: &[Value], bytes: &mut Vec<u8>) {
+    for &(i, form) in columns {
+        cell(row.get(i).unwrap_or(&Value::Null), form, bytes);
+    }
+}
+
+fn cell(value: &Value, form: Form, bytes: &mut Vec<u8>) {
+    match value {
+        Value::Null => bytes.push(0),
+        Value::Bit(v) => number(i128::from(*v), 0, form, bytes),
+        Value::Int(v) => number(i128::from(*v), 0, form, bytes),
+        Value::Decimal { mantissa, scale } => number(*mantissa, *scale, form, bytes),
+        Value::Real(v) => float(f64::from(*v), bytes),
+        Value::Float(v) => float(*v, bytes),
+        Value::Text(text) => {
+            let text = if form == Form::Padded { text.trim_end_matches(' ') } else { text };
+            sized(3, text.as_bytes(), bytes);
+        }
+        Value::Bytes(v) => sized(4, v, bytes),
+        Value::Guid(v) => {
+            bytes.push(5);
+            bytes.extend_from_slice(v);
+        }
+        Value::Date(days) => instant(6, *days, 0, bytes),
+        Value::DateTime2 { days, ticks } => instant(6, *days, if form == Form::DateTime { shown(*ticks) } else { *ticks }, bytes),
+        Value::DateTime { days_since_1900, ticks300 } => instant(6, days_since_1900 + DAYS_TO_1900, milliseconds(*ticks300), bytes),
+        Value::Time(ticks) => {
+            bytes.push(7);
+            bytes.extend_from_slice(&ticks.to_be_bytes());
+        }
+        Value::DateTimeOffset { days, ticks, offset_minutes } => {
+            instant(8, *days, *ticks, bytes);
+            bytes.extend_from_slice(&offset_minutes.to_be_bytes());
+        }
+    }
+}
+
+/// Days from 0001-01-01 to 1900-01-01.
+const DAYS_TO_1900: i32 = 693_595;
+const TICKS_PER_MS: u64 = 10_000;
+
+/// The whole milliseconds that `datetime` shows for so many 1/300 s, in ticks: 0, 3, 7, 10, …
+fn milliseconds(ticks300: u32) -> u64 {
+    (u64::from(ticks300) * 10 + 1) / 3 * TICKS_PER_MS
+}
+
+/// A `datetime2`'s ticks: whole milliseconds if it is the image of a `datetime` at any scale from 3 to 7, else as they are.
+fn shown(ticks: u64) -> u64 {
+    // the nearest 1/300 s; a day has 25,920,000 of them
+    let nearest = (ticks * 3 + 50_000) / 100_000;
+    let Ok(ticks300) = u32::try_from(nearest) else { return ticks };
+    let exact = (nearest * 200_000 + 3) / 6;
+    let image = [1u64, 10, 100, 1_000, 10_000].iter().any(|grain| (exact + grain / 2) / grain * grain == ticks);
+    if image { milliseconds(ticks300) } else { ticks }
+}
+
+fn instant(kind: u8, days: i32, ticks: u64, bytes: &mut Vec<u8>) {
+    bytes.push(kind);
+    bytes.extend_from_slice(&days.to_be_bytes());
+    bytes.extend_from_slice(&ticks.to_be_bytes());
+}
+
+fn float(value: f64, bytes: &mut Vec<u8>) {
+    bytes.push(2);
+    bytes.extend_from_slice(&value.to_bits().to_be_bytes());
+}
+
+fn sized(kind: u8, payload: &[u8], bytes: &mut Vec<u8>) {
+    bytes.push(kind);
+    // SQL Server's longest value is 2^31 - 1 bytes
+    bytes.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend_from_slice(payload);
+}
+
+fn number(mantissa: i128, scale: u8, form: Form, bytes: &mut Vec<u8>) {
+    if form == Form::Float {
+        // only integers of at most ten digits go to floats
+        return float(mantissa as f64, bytes);
+    }
+    sized(1, decimal_text(mantissa, scale).as_bytes(), bytes);
+}
+
+/// `mantissa / 10^scale` without needless zeros.
+pub(super) fn decimal_text(mantissa: i128, scale: u8) -> String {
+    let (mut mantissa, mut scale) = (mantissa, usize::from(scale));
+    while scale > 0 && mantissa % 10 == 0 {
+        mantissa /= 10;
+        scale -= 1;
+    }
+    let sign = if mantissa < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", mantissa.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(value: &Value, form: Form) -> String {
+        let mut bytes = Vec::new();
+        cell(value, form, &mut bytes);
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn cells_have_the_documented_bytes() {
+        let plain = |value| hex(&value, Form::Plain);
+        assert_eq!(plain(Value::Null), "00");
+        assert_eq!(plain(Value::Bit(true)), "010000000131");
+        assert_eq!(plain(Value::Int(-10)), "01000000032d3130");
+        assert_eq!(plain(Value::Decimal { mantissa: -1_050, scale: 3 }), "01000000052d312e3035");
+        assert_eq!(plain(Value::Float(-0.0)), "028000000000000000");
+        assert_eq!(plain(Value::Real(1.5)), "023ff8000000000000");
+        assert_eq!(plain(Value::Text(String::new())), "0300000000");
+        assert_eq!(plain(Value::Text("é ".into())), "0300000003c3a920");
+        assert_eq!(plain(Value::Bytes(vec![0, 255])), "040000000200ff");
+        assert_eq!(plain(Value::Guid([0xab; 16])), format!("05{}", "ab".repeat(16)));
+        assert_eq!(plain(Value::Date(1)), "06000000010000000000000000");
+        assert_eq!(plain(Value::DateTime2 { days: 0, ticks: 1 }), "06000000000000000000000001");
+        assert_eq!(plain(Value::Time(256)), "070000000000000100");
+        assert_eq!(
+            plain(Value::DateTimeOffset { days: 0, ticks: 1, offset_minutes: -60 }),
+            "06000000000000000000000001ffc4".replacen("06", "08", 1)
+        );
+    }
+
+    #[test]
+    fn what_says_the_same_is_the_same() {
+        let plain = |value| hex(&value, Form::Plain);
+        assert_eq!(plain(Value::Int(1)), plain(Value::Decimal { mantissa: 100, scale: 2 }));
+        assert_eq!(plain(Value::Int(0)), plain(Value::Decimal { mantissa: 0, scale: 38 }));
+        assert_ne!(plain(Value::Null), plain(Value::Text(String::new())));
+        assert_ne!(plain(Value::Float(0.0)), plain(Value::Float(-0.0)));
+        assert_eq!(hex(&Value::Int(7), Form::Float), hex(&Value::Real(7.0), Form::Float));
+        assert_eq!(hex(&Value::Text("a  ".into()), Form::Padded), hex(&Value::Text("a".into()), Form::Padded));
+        assert_ne!(plain(Value::Text("a ".into())), plain(Value::Text("a".into())));
+        assert_eq!(plain(Value::Date(693_595)), plain(Value::DateTime { days_since_1900: 0, ticks300: 0 }));
+    }
+
+    /// Every 1/300 s of a day, as datetime2 at each scale that may hold it, in both roundings SQL Server has had.
+    #[test]
+    fn every_datetime_is_one_instant_as_datetime2() {
+        for ticks300 in (0..25_920_000u32).step_by(7).chain(0..3_000).chain(25_919_000..25_920_000) {
+            let own = milliseconds(ticks300);
+            let exact = (u64::from(ticks300) * 200_000 + 3) / 6;
+            assert_eq!(own / TICKS_PER_MS % 10, [0, 3, 7][ticks300 as usize % 3]);
+            for grain in [1, 10, 100, 1_000, 10_000] {
+                assert_eq!(shown((exact + grain / 2) / grain * grain), own, "{ticks300} at {grain}");
+            }
+            assert_eq!(shown(own), own);
+        }
+        assert_eq!(shown(33_334), 33_334, "not an image of any datetime");
+        assert_ne!(shown(31_000), milliseconds(1));
+    }
+
+    #[test]
+    fn decimals_are_written_one_way() {
+        for (mantissa, scale, text) in
+            [(0, 0, "0"), (5, 1, "0.5"), (-5, 3, "-0.005"), (1200, 2, "12"), (10i128.pow(38) - 1, 38, &format!("0.{}", "9".repeat(38)))]
+        {
+            assert_eq!(decimal_text(mantissa, scale), text);
+        }
+    }
+
+    /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed outside of this program.
+    #[test]
+    fn golden_hashes() {
+        let encoding = Encoding { row: vec![(1, Form::Plain), (0, Form::Plain)], key: vec![(0, Form::Plain)] };
+        let one = encoding.hash(&[Value::Int(1), Value::Text("a".into())]);
+        let two = encoding.hash(&[Value::Int(2), Value::Null]);
+        assert_eq!(one.to_string(), "f41e859ef9d39ba99ffe0fb981efcb3a");
+        assert_eq!(two.to_string(), "a3a7ba6233d81859d15cfef02b5d72b1");
+        assert_eq!(hash_of_hashes([&one, &two]).to_string(), "36ed7c8cbd655c0f4c61e2e3ad24f6a2");
+    }
+}

@@ -1,0 +1,221 @@
+//! Two sets of row hashes → what differs; suspects → findings.
+//!
+//! # Why a finding is certain
+//!
+//! Beside live replication every difference is at first a suspicion: the destination is behind by right. A suspect key becomes a finding
+//! when the two sides were seen in *one* state of that row and yet differ:
+//!
+//! 1. `low` = the source's max LSN, read before the source row. A change with an LSN up to `low` was committed before that look.
+//! 2. The source row is read, then a fence taken that covers the look: every change the look could have seen has an LSN up to the fence.
+//! 3. When the mapping's checkpoint has passed the fence, the destination row is read, and then the checkpoint again: `high`. The
+//!    destination's rows and checkpoint are written together, so what was read there is the source's state at some LSN from the fence to
+//!    `high`.
+//! 4. If the change table has no row for that key in (`low`, `high`], the source row was the same all that time: what the two looks
+//!    saw should be equal. If it has one, nothing is known, and the key is looked at once more.
+//!
+//! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at two moments.
+
+use std::collections::BTreeMap;
+
+use super::digest::{Hash, hash_of_hashes};
+use crate::model::value::Value;
+
+/// One side's rows: encoded key → the key's values, and the row's hash.
+pub type Side = BTreeMap<Vec<u8>, Row>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub key: Vec<Value>,
+    pub hash: Hash,
+}
+
+/// How the two sides of a key differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    OnlySource,
+    OnlyDest,
+    Different,
+}
+
+/// The keys whose rows are not known to be equal, with their values.
+pub fn differences(source: &Side, dest: &Side) -> BTreeMap<Vec<u8>, (Difference, Vec<Value>)> {
+    let mut found = BTreeMap::new();
+    for (key, row) in source {
+        match dest.get(key) {
+            None => drop(found.insert(key.clone(), (Difference::OnlySource, row.key.clone()))),
+            Some(other) if other.hash != row.hash => drop(found.insert(key.clone(), (Difference::Different, row.key.clone()))),
+            Some(_) => {}
+        }
+    }
+    for (key, row) in dest {
+        if !source.contains_key(key) {
+            found.insert(key.clone(), (Difference::OnlyDest, row.key.clone()));
+        }
+    }
+    found
+}
+
+/// The hash over a side's row hashes in key order.
+pub fn side_hash(side: &Side) -> Hash {
+    hash_of_hashes(side.values().map(|row| &row.hash))
+}
+
+/// `verification_logs.verification_status`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Passed,
+    Failed,
+    Partial,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Passed => "PASSED",
+            Status::Failed => "FAILED",
+            Status::Partial => "PARTIAL",
+        }
+    }
+}
+
+/// Differences by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub only_source: u64,
+    pub only_dest: u64,
+    pub different: u64,
+}
+
+impl Counts {
+    pub fn of(differences: impl IntoIterator<Item = Difference>) -> Self {
+        let mut counts = Counts::default();
+        for difference in differences {
+            match difference {
+                Difference::OnlySource => counts.only_source += 1,
+                Difference::OnlyDest => counts.only_dest += 1,
+                Difference::Different => counts.different += 1,
+            }
+        }
+        counts
+    }
+
+    pub fn total(self) -> u64 {
+        self.only_source + self.only_dest + self.different
+    }
+}
+
+/// Keys named per kind of difference.
+pub const KEYS_NAMED_MAX: usize = 50;
+
+/// What was found, in words that name keys and never values: one line per kind.
+pub fn details(found: &BTreeMap<Vec<u8>, (Difference, Vec<Value>)>) -> String {
+    let kinds =
+        [(Difference::OnlySource, "only in source"), (Difference::OnlyDest, "only in destination"), (Difference::Different, "different")];
+    let mut lines = Vec::new();
+    for (kind, words) in kinds {
+        let keys: Vec<_> = found.values().filter(|(difference, _)| *difference == kind).map(|(_, key)| key_text(key)).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let more = keys.len().saturating_sub(KEYS_NAMED_MAX);
+        let named = keys.iter().take(KEYS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+        lines.push(format!("{words} ({}): {named}{rest}", keys.len()));
+    }
+    lines.join("\n")
+}
+
+/// A key for people: `17`, `(17, abc)`.
+pub fn key_text(key: &[Value]) -> String {
+    let cells: Vec<_> = key.iter().map(value_text).collect();
+    match cells.as_slice() {
+        [one] => one.clone(),
+        several => format!("({})", several.join(", ")),
+    }
+}
+
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::Null => "NULL".into(),
+        Value::Bit(v) => u8::from(*v).to_string(),
+        Value::Int(v) => v.to_string(),
+        Value::Decimal { mantissa, scale } => super::digest::decimal_text(*mantissa, *scale),
+        Value::Real(v) => v.to_string(),
+        Value::Float(v) => v.to_string(),
+        Value::Text(v) => v.clone(),
+        Value::Bytes(v) => v.iter().fold("0x".into(), |text, byte| format!("{text}{byte:02X}")),
+        Value::Guid(v) => uuid::Uuid::from_bytes(*v).to_string(),
+        Value::Date(days) => date_text(*days),
+        Value::Time(ticks) => time_text(*ticks),
+        Value::DateTime { days_since_1900, ticks300 } => {
+            format!("{} {}", date_text(days_since_1900 + 693_595), time_text((u64::from(*ticks300) * 10 + 1) / 3 * 10_000))
+        }
+        Value::DateTime2 { days, ticks } => format!("{} {}", date_text(*days), time_text(*ticks)),
+        Value::DateTimeOffset { days, ticks, offset_minutes } => {
+            format!("{} {} UTC (shown at {offset_minutes} min)", date_text(*days), time_text(*ticks))
+        }
+    }
+}
+
+/// Days since 0001-01-01 in the Gregorian calendar, by Howard Hinnant's `civil_from_days`.
+/// <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>
+fn date_text(days: i32) -> String {
+    let shifted = i64::from(days) + 306; // since 0000-03-01
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn time_text(ticks: u64) -> String {
+    let seconds = ticks / 10_000_000;
+    let text = format!("{:02}:{:02}:{:02}.{:07}", seconds / 3600, seconds / 60 % 60, seconds % 60, ticks % 10_000_000);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(rows: &[(i64, u8)]) -> Side {
+        rows.iter().map(|&(key, hash)| (key.to_be_bytes().to_vec(), Row { key: vec![Value::Int(key)], hash: Hash([hash; 16]) })).collect()
+    }
+
+    #[test]
+    fn differences_are_told_apart() {
+        let found = differences(&side(&[(1, 1), (2, 2), (3, 3)]), &side(&[(2, 2), (3, 9), (4, 4)]));
+        let kinds: Vec<_> = found.values().map(|(kind, key)| (*kind, key_text(key))).collect();
+        assert_eq!(kinds, [(Difference::OnlySource, "1".into()), (Difference::Different, "3".into()), (Difference::OnlyDest, "4".into())]);
+        assert_eq!(Counts::of(found.values().map(|(kind, _)| *kind)), Counts { only_source: 1, only_dest: 1, different: 1 });
+        assert_eq!(details(&found), "only in source (1): 1\nonly in destination (1): 4\ndifferent (1): 3");
+    }
+
+    #[test]
+    fn many_keys_are_cut_short() {
+        let rows: Vec<_> = (0..60).map(|key| (key, 0)).collect();
+        let text = details(&differences(&side(&rows), &side(&[])));
+        assert!(text.starts_with("only in source (60): 0, 1, "), "{text}");
+        assert!(text.ends_with("49 and 10 more"), "{text}");
+    }
+
+    #[test]
+    fn equal_sets_have_equal_hashes() {
+        assert_eq!(side_hash(&side(&[(1, 1), (2, 2)])), side_hash(&side(&[(2, 2), (1, 1)])));
+        assert_ne!(side_hash(&side(&[(1, 1)])), side_hash(&side(&[(1, 1), (2, 2)])));
+    }
+
+    #[test]
+    fn keys_are_readable() {
+        assert_eq!(key_text(&[Value::Int(1), Value::Text("a".into())]), "(1, a)");
+        assert_eq!(key_text(&[Value::Date(0)]), "0001-01-01");
+        assert_eq!(key_text(&[Value::Date(3_652_058)]), "9999-12-31");
+        assert_eq!(key_text(&[Value::DateTime { days_since_1900: 59, ticks300: 1 }]), "1900-03-01 00:00:00.003");
+        assert_eq!(key_text(&[Value::DateTime2 { days: 730_178, ticks: 432_000_000_000 }]), "2000-02-29 12:00:00");
+        assert_eq!(key_text(&[Value::Bytes(vec![1, 0xab])]), "0x01AB");
+    }
+}
