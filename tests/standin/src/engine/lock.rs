@@ -250,6 +250,10 @@ impl LockTable {
         self.waits.remove(&spid);
     }
 
+    pub fn has_waiters(&self) -> bool {
+        !self.waits.is_empty()
+    }
+
     /// Was this session chosen while it slept?
     pub fn take_victim(&mut self, spid: Spid) -> bool {
         self.victims.remove(&spid)

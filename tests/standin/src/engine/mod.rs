@@ -12,5 +12,6 @@ pub mod log;
 pub mod query;
 pub mod security;
 pub mod sink;
+pub mod source;
 pub mod storage;
 pub mod txn;

@@ -5,6 +5,7 @@
 //! instance is held while expressions are evaluated or rows go to the client.
 
 use crate::{
+    engine::catalog::TableMeta,
     error::SqlResult,
     tsql::ast::ObjectName,
     value::{Collation, SqlType, Value},
@@ -106,6 +107,10 @@ pub trait RowSource {
     fn estimated_rows(&self) -> u64;
     /// Values in `access` have the types of the key's columns already.
     fn open(&self, access: &Access) -> SqlResult<Box<dyn RowCursor>>;
+    /// The stored table behind it, with its database, when rows can be written to it.
+    fn table(&self) -> Option<(i32, Arc<TableMeta>)> {
+        None
+    }
 }
 
 /// Table hints, in upper case with their arguments as written: `NOLOCK`, `UPDLOCK`, `INDEX(1)`, …
