@@ -1,7 +1,7 @@
 //! What `sqlparser` is told about T-SQL: its own MS SQL dialect, with reserved words taken from the product's list instead of a common
 //! one, the product's operator precedence, and types inside CAST and CONVERT read by [`super::datatype`].
 
-use super::{datatype, lexer::is_word};
+use super::datatype;
 use sqlparser::{
     ast::{CastKind, Expr, Function, FunctionArguments, ObjectName},
     dialect::{Dialect, MsSqlDialect, Precedence},
@@ -95,8 +95,6 @@ impl Dialect for TSql {
             Token::Colon | Token::DoubleColon => Some(Ok(self.prec_unknown())),
             Token::Ampersand | Token::Pipe | Token::Caret => Some(Ok(self.prec_value(Precedence::PlusMinus))),
             Token::CustomBinaryOperator(_) => Some(Ok(self.prec_value(Precedence::Eq))),
-            // an implicit alias that happens to be called `at`
-            Token::Word(w) if w.keyword == Keyword::AT && !is_word(&parser.peek_nth_token_ref(1).token, "TIME") => Some(Ok(0)),
             _ => None,
         }
     }
@@ -127,9 +125,22 @@ impl Dialect for TSql {
 /// Functions without parentheses. CURRENT_TIMESTAMP is `sqlparser`'s own.
 const NILADIC: [&str; 4] = ["CURRENT_USER", "SESSION_USER", "SYSTEM_USER", "USER"];
 
-/// Reserved words that are also functions' names.
-const CALLABLE: [&str; 12] =
-    ["COALESCE", "NULLIF", "LEFT", "RIGHT", "UPDATE", "EXISTS", "CONTAINS", "FREETEXT", "IDENTITY", "CURRENT_USER", "USER", "TRY_CONVERT"];
+/// Reserved words that are also functions' names, and the table hint INDEX (…), which reads like one.
+const CALLABLE: [&str; 13] = [
+    "COALESCE",
+    "NULLIF",
+    "LEFT",
+    "RIGHT",
+    "UPDATE",
+    "EXISTS",
+    "CONTAINS",
+    "FREETEXT",
+    "IDENTITY",
+    "CURRENT_USER",
+    "USER",
+    "TRY_CONVERT",
+    "INDEX",
+];
 
 const STARTS_EXPRESSION: [&str; 9] =
     ["CASE", "NOT", "NULL", "EXISTS", "CURRENT_TIMESTAMP", "CONVERT", "TRY_CONVERT", "IDENTITYCOL", "ROWGUIDCOL"];

@@ -47,7 +47,15 @@ impl Lexer<'_> {
         Ok(self.out)
     }
 
-    fn push(&mut self, token: Token, start: usize, line: u32) {
+    fn push(&mut self, mut token: Token, start: usize, line: u32) {
+        if let (Token::Word(w), Some(before)) = (&mut token, self.out.tokens.last_mut()) {
+            // `at` is a word of its own unless TIME ZONE follows; FETCH NEXT @n takes a variable only as a literal's stand-in
+            if w.keyword == Keyword::TIME && is_word(&before.token, "AT") {
+                before.token = Token::make_word("AT", None);
+            } else if w.value.starts_with('@') && (is_word(&before.token, "NEXT") || is_word(&before.token, "FIRST")) {
+                token = Token::Placeholder(w.value.clone());
+            }
+        }
         let number = self.out.tokens.len() as u64 + 1;
         let span = Span::new(Location::new(u64::from(line), number), Location::new(u64::from(self.line), number));
         let switch = self.quoted_identifier_switch(&token);

@@ -92,7 +92,10 @@ fn joins(list: &[sqlparser::ast::Join]) -> SqlResult<()> {
 
 fn table(factor: &mut TableFactor) -> SqlResult<()> {
     match factor {
-        TableFactor::Table { args, with_hints, sample, json_path, version: _, .. } => {
+        TableFactor::Table { name, args, with_hints, sample, json_path, .. } => {
+            if name.0.len() > 3 {
+                return Err(SqlError::unsupported("linked servers (a name of four parts)"));
+            }
             if sample.is_some() {
                 return Err(SqlError::unsupported("TABLESAMPLE"));
             }
@@ -115,8 +118,18 @@ fn table(factor: &mut TableFactor) -> SqlResult<()> {
 }
 
 const OLD_HINTS: [&str; 12] = [
-    "NOLOCK", "READUNCOMMITTED", "READCOMMITTED", "REPEATABLEREAD", "SERIALIZABLE", "HOLDLOCK", "UPDLOCK", "XLOCK", "TABLOCK", "TABLOCKX",
-    "READPAST", "ROWLOCK",
+    "NOLOCK",
+    "READUNCOMMITTED",
+    "READCOMMITTED",
+    "REPEATABLEREAD",
+    "SERIALIZABLE",
+    "HOLDLOCK",
+    "UPDLOCK",
+    "XLOCK",
+    "TABLOCK",
+    "TABLOCKX",
+    "READPAST",
+    "ROWLOCK",
 ];
 
 fn hint(arg: &FunctionArg) -> Option<Expr> {

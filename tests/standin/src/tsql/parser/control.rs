@@ -3,10 +3,7 @@
 use super::cursor::Cursor;
 use crate::{
     error::{SqlError, SqlResult},
-    tsql::{
-        ast::*,
-        dialect::is_reserved,
-    },
+    tsql::{ast::*, dialect::is_reserved},
 };
 use sqlparser::{
     ast::{Expr, Ident, Value as Literal, ValueWithSpan},
@@ -144,9 +141,46 @@ impl Cursor<'_> {
     /// Nothing that belongs to this statement follows: an end, or a word that starts a statement.
     pub fn ends_here(&self) -> bool {
         const STARTS: [&str; 40] = [
-            "SELECT", "WITH", "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "CREATE", "ALTER", "DROP", "GRANT", "DENY", "REVOKE",
-            "BEGIN", "END", "IF", "ELSE", "WHILE", "BREAK", "CONTINUE", "RETURN", "THROW", "RAISERROR", "PRINT", "WAITFOR", "USE",
-            "DECLARE", "SET", "COMMIT", "ROLLBACK", "SAVE", "EXEC", "EXECUTE", "DBCC", "KILL", "CHECKPOINT", "GOTO", "OPEN", "CLOSE", "FETCH",
+            "SELECT",
+            "WITH",
+            "INSERT",
+            "UPDATE",
+            "DELETE",
+            "MERGE",
+            "TRUNCATE",
+            "CREATE",
+            "ALTER",
+            "DROP",
+            "GRANT",
+            "DENY",
+            "REVOKE",
+            "BEGIN",
+            "END",
+            "IF",
+            "ELSE",
+            "WHILE",
+            "BREAK",
+            "CONTINUE",
+            "RETURN",
+            "THROW",
+            "RAISERROR",
+            "PRINT",
+            "WAITFOR",
+            "USE",
+            "DECLARE",
+            "SET",
+            "COMMIT",
+            "ROLLBACK",
+            "SAVE",
+            "EXEC",
+            "EXECUTE",
+            "DBCC",
+            "KILL",
+            "CHECKPOINT",
+            "GOTO",
+            "OPEN",
+            "CLOSE",
+            "FETCH",
         ];
         self.at_end() || self.is(&Token::SemiColon) || self.at_any(&STARTS)
     }
@@ -394,9 +428,5 @@ fn execute(call: Execute) -> Statement {
 
 /// `CREATE VIEW` and its like must stand alone.
 pub(super) fn only_first(first: bool, what: &str) -> SqlResult<()> {
-    if first {
-        Ok(())
-    } else {
-        Err(SqlError::new(111, 15, format!("'CREATE/ALTER {what}' must be the first statement in a query batch.")))
-    }
+    if first { Ok(()) } else { Err(SqlError::new(111, 15, format!("'CREATE/ALTER {what}' must be the first statement in a query batch."))) }
 }

@@ -371,8 +371,12 @@ pub(super) fn assign_op(op: &str) -> Option<AssignOp> {
 /// Identifiers have 1 to 128 characters.
 fn check_name(name: &str) -> SqlResult<()> {
     if name.is_empty() {
-        return Err(SqlError::new(1038, 15, "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. \
-            For other statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name."));
+        return Err(SqlError::new(
+            1038,
+            15,
+            "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. \
+            For other statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.",
+        ));
     }
     if name.encode_utf16().count() > 128 {
         let start = name.chars().take(128).collect::<String>();

@@ -358,7 +358,9 @@ impl Cursor<'_> {
         self.advance();
         let what = self.any_word()?;
         let what = what.as_str();
-        if !["TABLE", "VIEW", "PROCEDURE", "PROC", "TRIGGER", "DATABASE", "SCHEMA", "INDEX", "TYPE", "LOGIN", "USER", "ROLE"].contains(&what) {
+        if !["TABLE", "VIEW", "PROCEDURE", "PROC", "TRIGGER", "DATABASE", "SCHEMA", "INDEX", "TYPE", "LOGIN", "USER", "ROLE"]
+            .contains(&what)
+        {
             return self.refuse(&format!("DROP {what}"));
         }
         let if_exists = self.if_exists();

@@ -60,8 +60,11 @@ impl Cursor<'_> {
 
     fn query_hint(&mut self) -> SqlResult<Option<Setting>> {
         const PLAIN: [&str; 5] = [
-            "RECOMPILE", "IGNORE_NONCLUSTERED_COLUMNSTORE_INDEX", "DISABLE_OPTIMIZED_PLAN_FORCING",
-            "NO_PERFORMANCE_SPOOL", "DISABLE_EXTERNALPUSHDOWN",
+            "RECOMPILE",
+            "IGNORE_NONCLUSTERED_COLUMNSTORE_INDEX",
+            "DISABLE_OPTIMIZED_PLAN_FORCING",
+            "NO_PERFORMANCE_SPOOL",
+            "DISABLE_EXTERNALPUSHDOWN",
         ];
         const NUMBERED: [&str; 5] = ["FAST", "MAXDOP", "QUERYTRACEON", "MAX_GRANT_PERCENT", "MIN_GRANT_PERCENT"];
         let word = self.any_word()?;
@@ -330,7 +333,9 @@ fn assignments(query: &mut Query) -> SqlResult<Option<Assignments>> {
     let mut found = Vec::new();
     for item in &select.projection {
         match item {
-            SelectItem::ExprWithAlias { expr, alias } if is_variable(alias) => found.push((alias.value.clone(), AssignOp::Set, expr.clone())),
+            SelectItem::ExprWithAlias { expr, alias } if is_variable(alias) => {
+                found.push((alias.value.clone(), AssignOp::Set, expr.clone()))
+            }
             SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: BinaryOperator::Custom(op), right }) => {
                 match (left.as_ref(), assign_op(op)) {
                     (Expr::Identifier(i), Some(op)) if is_variable(i) => found.push((i.value.clone(), op, right.as_ref().clone())),

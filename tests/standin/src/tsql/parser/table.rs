@@ -102,7 +102,8 @@ impl Cursor<'_> {
             column.computed = Some(Computed { expr, text, persisted });
         } else if column.name.eq_ignore_ascii_case("timestamp") && matches!(self.peek(), Token::Comma | Token::RParen) {
             // a column may be called by its type alone, this type's only
-            column.ty = Some(DataType::Builtin { ty: crate::value::SqlType::RowVersion, explicit_collation: false, database_default: false });
+            column.ty =
+                Some(DataType::Builtin { ty: crate::value::SqlType::RowVersion, explicit_collation: false, database_default: false });
         } else {
             column.ty = Some(self.data_type()?);
         }
