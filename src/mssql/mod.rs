@@ -1,5 +1,7 @@
 //! Talking to a server: the only place that names the driver and the pool.
 
+pub mod bulk;
+pub mod catalog;
 pub mod classify;
 pub mod connection_string;
 pub mod endpoint;

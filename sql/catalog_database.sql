@@ -1,0 +1,3 @@
+SELECT @@SERVERNAME, d.name, CONVERT(NVARCHAR(30), d.create_date, 121), CAST(d.snapshot_isolation_state AS INT), d.is_read_only
+FROM sys.databases AS d
+WHERE d.database_id = DB_ID();

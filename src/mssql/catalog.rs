@@ -1,0 +1,192 @@
+//! What a server says of its tables: one function per question.
+//!
+//! Only `sys.*` views are asked (INFORMATION_SCHEMA hides what matters: identity, computed, generated columns), names go in as parameters
+//! and are compared by the server, and come back as the catalog spells them. Answers may have more rows than we know of: a type, a
+//! temporal or ledger kind that is new is carried as its own name or number and refused where it matters, not here.
+//!
+//! Metadata is only visible to who may see it: a table that this login has no right on looks like one that does not exist.
+//! <https://learn.microsoft.com/sql/relational-databases/security/metadata-visibility-configuration>
+
+use super::{
+    row::{Param, Row},
+    session::Session,
+};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::{
+        name::{Ident, TableName},
+        table::{Column, ColumnType, Length, Table, UniqueKey},
+    },
+};
+
+/// The table of that name in the session's database; `None` where there is none that this login can see.
+pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Table>> {
+    let named = [Param::Text(name.schema.as_str()), Param::Text(name.table.as_str())];
+    let objects = session.rows(include_str!("../../sql/catalog_object.sql"), &named).await.with_context(|| format!("look up {name}"))?;
+    // a case-sensitive catalog may be asked through a case-insensitive comparison only by a server we do not know; then as written
+    let exact = objects
+        .iter()
+        .position(|row| row.text(1).is_ok_and(|s| s == name.schema.as_str()) && row.text(2).is_ok_and(|t| t == name.table.as_str()));
+    let Some(object) = objects.get(exact.unwrap_or(0)) else { return Ok(None) };
+    shape(session, object).await.with_context(|| format!("read the columns of {name}")).map(Some)
+}
+
+/// Like [`table`], but a missing one is an error that says what to check.
+pub async fn existing_table(session: &mut Session, name: &TableName, side: &str) -> Result<Table> {
+    table(session, name).await?.ok_or_else(|| {
+        Error::new(Kind::Missing, format!("{side} table {name} does not exist, or this login has no right on it"))
+            .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
+    })
+}
+
+async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
+    let object_id = object.i32(0)?;
+    let name = TableName { database: Ident::new(object.text(3)?), schema: Ident::new(object.text(1)?), table: Ident::new(object.text(2)?) };
+    let temporal = object.i32(5)?;
+    let has_ledgers = object.bool(6)?;
+    let ledger = if has_ledgers {
+        session.opt_row(include_str!("../../sql/catalog_ledger.sql"), &[Param::Int(object_id)]).await?.map_or(Ok(0), |row| row.i32(0))?
+    } else {
+        0
+    };
+    let mut sets = session.result_sets(include_str!("../../sql/catalog_shape.sql"), &[Param::Int(object_id)]).await?.into_iter();
+    let mut next = || sets.next().unwrap_or_default();
+    let (columns, keys, triggers, filters, unmask) = (next(), next(), next(), next(), next());
+    let sees_masked = unmask.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|allowed| allowed == Some(1)));
+    let triggers = |instead: bool| -> Result<Vec<Ident>> {
+        let mut names = Vec::new();
+        for row in &triggers {
+            if row.bool(1)? == instead {
+                names.push(Ident::new(row.text(0)?));
+            }
+        }
+        Ok(names)
+    };
+    Ok(Table {
+        name,
+        object_id,
+        columns: columns.iter().map(|row| column(row, sees_masked)).collect::<Result<_>>()?,
+        unique_keys: unique_keys(&keys)?,
+        memory_optimized: object.bool(4)?,
+        system_versioned: temporal == 2,
+        ledger: ledger != 0,
+        append_only: ledger == 3,
+        history: temporal == 1 || ledger == 1,
+        instead_of_triggers: triggers(true)?,
+        after_triggers: triggers(false)?,
+        row_filter: filters.first().map_or(Ok(0), |row| row.i64(0))? > 0,
+    })
+}
+
+fn column(row: &Row, sees_masked: bool) -> Result<Column> {
+    let collation = row.opt_text(6)?.map(str::to_owned);
+    Ok(Column {
+        column_id: row.i32(0)?,
+        name: Ident::new(row.text(1)?),
+        ty: column_type(row.text(2)?, row.i32(3)?, row.i32(4)?, row.i32(5)?),
+        code_page: row.opt_i32(7)?,
+        collation,
+        nullable: row.opt_bool(8)?.unwrap_or(true),
+        identity: row.bool(9)?,
+        computed: row.bool(10)?,
+        generated: row.opt_i32(11)?.unwrap_or(0) != 0,
+        has_default: row.i32(12)? != 0,
+        masked: row.opt_bool(13)?.unwrap_or(false) && !sees_masked,
+        encrypted: row.opt_i32(14)?.is_some(),
+        column_set: row.opt_bool(15)?.unwrap_or(false),
+    })
+}
+
+/// A type by `sys.types.name` and the numbers of `sys.columns`. `max_length` is in bytes, -1 for max.
+pub fn column_type(name: &str, max_length: i32, precision: i32, scale: i32) -> ColumnType {
+    let small = |number: i32| u8::try_from(number).unwrap_or(0);
+    let bytes = |per: i32| u16::try_from(max_length / per).unwrap_or(0);
+    let length = |per: i32| if max_length < 0 { Length::Max } else { Length::N(bytes(per)) };
+    match name {
+        "bit" => ColumnType::Bit,
+        "tinyint" => ColumnType::TinyInt,
+        "smallint" => ColumnType::SmallInt,
+        "int" => ColumnType::Int,
+        "bigint" => ColumnType::BigInt,
+        "decimal" | "numeric" => ColumnType::Decimal { precision: small(precision), scale: small(scale) },
+        "money" => ColumnType::Money,
+        "smallmoney" => ColumnType::SmallMoney,
+        "real" => ColumnType::Real,
+        "float" => ColumnType::Float,
+        "date" => ColumnType::Date,
+        "time" => ColumnType::Time(small(scale)),
+        "datetime" => ColumnType::DateTime,
+        "smalldatetime" => ColumnType::SmallDateTime,
+        "datetime2" => ColumnType::DateTime2(small(scale)),
+        "datetimeoffset" => ColumnType::DateTimeOffset(small(scale)),
+        "char" => ColumnType::Char(bytes(1)),
+        "varchar" => ColumnType::VarChar(length(1)),
+        "nchar" => ColumnType::NChar(bytes(2)),
+        "nvarchar" | "sysname" => ColumnType::NVarChar(length(2)),
+        "text" => ColumnType::Text,
+        "ntext" => ColumnType::NText,
+        "image" => ColumnType::Image,
+        "binary" => ColumnType::Binary(bytes(1)),
+        "varbinary" => ColumnType::VarBinary(length(1)),
+        "uniqueidentifier" => ColumnType::UniqueIdentifier,
+        "xml" => ColumnType::Xml,
+        "sql_variant" => ColumnType::SqlVariant,
+        "timestamp" | "rowversion" => ColumnType::RowVersion,
+        "hierarchyid" => ColumnType::HierarchyId,
+        "geometry" => ColumnType::Geometry,
+        "geography" => ColumnType::Geography,
+        other => ColumnType::Other(other.to_owned()),
+    }
+}
+
+/// Rows of (index, its name, is it the primary key, column), in key order.
+fn unique_keys(rows: &[Row]) -> Result<Vec<UniqueKey>> {
+    let mut keys: Vec<(i32, UniqueKey)> = Vec::new();
+    for row in rows {
+        let (index, column) = (row.i32(0)?, Ident::new(row.text(3)?));
+        match keys.last_mut() {
+            Some((last, key)) if *last == index => key.columns.push(column),
+            _ => keys.push((index, UniqueKey { name: Ident::new(row.text(1)?), primary: row.bool(2)?, columns: vec![column] })),
+        }
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// A database, as far as a copy needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// `@@SERVERNAME`
+    pub server: String,
+    pub name: Ident,
+    /// With `server` and `name`, what tells one database from another.
+    pub created: String,
+    /// ALLOW_SNAPSHOT_ISOLATION is ON.
+    pub snapshot: bool,
+    pub read_only: bool,
+}
+
+impl Database {
+    /// The very same database, reached twice?
+    pub fn same_instance(&self, other: &Database) -> bool {
+        self.server == other.server && self.created == other.created
+    }
+}
+
+/// The session's database.
+pub async fn database(session: &mut Session) -> Result<Database> {
+    let row = session.row(include_str!("../../sql/catalog_database.sql"), &[]).await.context("read sys.databases")?;
+    Ok(Database {
+        server: row.opt_text(0)?.unwrap_or_default().to_owned(),
+        name: Ident::new(row.text(1)?),
+        created: row.opt_text(2)?.unwrap_or_default().to_owned(),
+        snapshot: row.opt_i32(3)? == Some(1),
+        read_only: row.opt_bool(4)?.unwrap_or(false),
+    })
+}
+
+/// How many rows the table has, as the catalog last heard: nearly right, and free.
+pub async fn row_count(session: &mut Session, table: &Table) -> Result<Option<i64>> {
+    let row =
+        session.opt_row(include_str!("../../sql/catalog_rows.sql"), &[Param::Int(table.object_id)]).await.context("read sys.partitions")?;
+    row.map_or(Ok(None), |row| row.opt_i64(0))
+}
