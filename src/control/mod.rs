@@ -2,6 +2,7 @@
 //!
 //! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits for nothing else meanwhile.
 
+pub mod checkpoint;
 mod mappings;
 mod runs;
 

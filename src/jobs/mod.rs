@@ -2,6 +2,9 @@
 //!
 //! Every job has one beat: gather facts (I/O), decide (pure), perform (I/O), record. What they all need is in [`Env`].
 
+pub mod apply;
+pub mod fence;
+
 use crate::{
     config::Config,
     control::Control,

@@ -1,5 +1,6 @@
 //! What things are. Pure: no clock, no I/O, no driver types.
 
+pub mod capture;
 pub mod carry;
 pub mod id;
 pub mod lsn;

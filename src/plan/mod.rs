@@ -2,5 +2,8 @@
 
 pub mod convert;
 pub mod digest;
+pub mod fence;
+pub mod mask;
 pub mod projection;
 pub mod verify;
+pub mod window;

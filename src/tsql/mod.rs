@@ -1,4 +1,7 @@
 //! How to say it: statements whose shape depends on a table. Pure text, made of [`Ident`](crate::model::name::Ident)s; each has a golden
 //! test.
 
+pub mod apply;
+pub mod changes;
+pub mod netting;
 pub mod staging;

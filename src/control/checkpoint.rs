@@ -1,0 +1,97 @@
+//! Checkpoints and their twins.
+//!
+//! `last_cdc_lsn` lives in the control database, the rows it speaks of in the destination database. They commit together (one instance,
+//! one transaction), but they can be *restored* apart. So the destination database has a small table of ours with the same LSN, written
+//! in the same transaction; when the two differ, one of the databases went back or forth alone, and the changes between are a gap.
+//!
+//! The twin also keeps which source transaction was at that LSN, so that a source restored to another history is recognised.
+//!
+//! Every statement runs on a session whose current database is the destination's; only the control table has a three-part name, and only
+//! for DML. A checkpoint climbs, and the WHERE enforces it: the old LSN is the fence.
+
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::{capture::TranIdentity, id::MappingId, lsn::Lsn},
+    mssql::{row::Param, session::Session},
+    plan::window::Twin,
+};
+use std::collections::HashMap;
+
+/// The number that `sql/checkpoint_control.sql` throws when the fence does not hold.
+pub const FENCE_ERROR: i32 = 50547;
+
+/// Inside a transaction: the control row, fenced. See the file for the variables it wants.
+pub const CONTROL_SQL: &str = include_str!("../../sql/checkpoint_control.sql");
+
+/// Inside the same transaction: the twin. See the file for the variables it wants.
+pub const TWIN_SQL: &str = include_str!("../../sql/checkpoint_twin.sql");
+
+/// Most idle mappings moved by one statement: 24 bytes each in one varbinary(8000).
+pub const IDLE_MOVES_MAX: usize = 300;
+
+/// Makes the twin table where it is missing.
+pub async fn ensure_table(dest: &mut Session) -> Result<()> {
+    dest.batch(include_str!("../../sql/checkpoint_table.sql")).await.context("create dbo.dbaops_dataflow_checkpoints")
+}
+
+/// Every twin in the destination database; none where the table does not exist yet.
+pub async fn twins(dest: &mut Session) -> Result<HashMap<MappingId, Twin>> {
+    let rows = match dest.rows(include_str!("../../sql/checkpoint_twins.sql"), &[]).await {
+        Ok(rows) => rows,
+        Err(error) if error.kind == Kind::Missing => {
+            dest.recover().await?;
+            return Ok(HashMap::new());
+        }
+        Err(error) => return Err(error.context("read dbo.dbaops_dataflow_checkpoints")),
+    };
+    let mut twins = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let identity = match (row.opt_bytes(2)?, row.opt_text(3)?) {
+            (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
+            _ => None,
+        };
+        twins.insert(MappingId(row.i32(0)?), Twin { lsn: row.opt_lsn(1)?, identity });
+    }
+    Ok(twins)
+}
+
+/// A checkpoint that moves without rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleMove {
+    pub mapping: MappingId,
+    /// What `last_cdc_lsn` is.
+    pub stored: Option<Lsn>,
+    pub to: Lsn,
+}
+
+/// Moves idle mappings of one destination database to `to`; those that were moved. All moves go to the transaction that `identity` names.
+pub async fn advance_idle(dest: &mut Session, moves: &[IdleMove], identity: Option<&TranIdentity>) -> Result<Vec<MappingId>> {
+    let mut moved = Vec::with_capacity(moves.len());
+    for moves in moves.chunks(IDLE_MOVES_MAX) {
+        let mut packed = Vec::with_capacity(moves.len() * 24);
+        for IdleMove { mapping, stored, to } in moves {
+            packed.extend_from_slice(&mapping.0.to_be_bytes());
+            packed.extend_from_slice(stored.unwrap_or(Lsn::MAX).as_bytes());
+            packed.extend_from_slice(to.as_bytes());
+        }
+        let params = [
+            Param::Binary(&packed),
+            Param::OptBinary(identity.map(|identity| identity.tran_id.as_slice())),
+            Param::OptText(identity.map(|identity| identity.end_time.as_str())),
+        ];
+        let sets = dest.result_sets(include_str!("../../sql/checkpoint_idle.sql"), &params).await.context("move idle checkpoints")?;
+        for row in sets.into_iter().next_back().unwrap_or_default() {
+            moved.push(MappingId(row.i32(0)?));
+        }
+    }
+    Ok(moved)
+}
+
+/// Gives the fence's error its kind.
+pub fn fenced(mut error: Error) -> Error {
+    if error.number == Some(FENCE_ERROR) {
+        error.kind = Kind::Fence;
+        return error.with_hint("Another process moved this mapping's checkpoint: nothing of this transaction was kept");
+    }
+    error
+}

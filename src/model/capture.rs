@@ -1,0 +1,81 @@
+//! Capture instances: what CDC keeps of a table, as `cdc.change_tables` and `cdc.captured_columns` say it.
+//!
+//! A table has none, one or two of them. Their names cannot be derived from the table's (they may be given freely), and what an
+//! instance captured when it was made is all it ever captures.
+//! <https://learn.microsoft.com/sql/relational-databases/system-tables/cdc-change-tables-transact-sql>
+
+use super::{
+    lsn::Lsn,
+    name::{Ident, TableName},
+};
+
+/// A row of `cdc.change_tables`, with its low watermark.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// `capture_instance`
+    pub name: Ident,
+    /// The `_CT` table, by its own name in schema `cdc`.
+    pub change_table: Ident,
+    pub change_table_id: i32,
+    /// `source_object_id`
+    pub source_id: i32,
+    /// The captured table, as the catalog spells it now.
+    pub source: TableName,
+    /// Where this instance began: changes with this LSN or a later one are its own.
+    pub start: Lsn,
+    /// `sys.fn_cdc_get_min_lsn`: zero when this login may not read the instance.
+    pub min: Lsn,
+    /// The gating role, if there is one.
+    pub role: Option<Ident>,
+    /// `__$command_id` is there (servers before the updates of KB 3030352 lack it).
+    pub has_command_id: bool,
+}
+
+impl Instance {
+    /// `[cdc].[name_CT]`
+    pub fn change_table(&self) -> String {
+        format!("[cdc].{}", self.change_table)
+    }
+}
+
+/// A row of `cdc.captured_columns`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapturedColumn {
+    pub name: Ident,
+    /// The column's id in the source table when the instance was made; a column dropped and added again has another one.
+    pub column_id: i32,
+    /// 1-based: the column's bit in `__$update_mask`.
+    pub ordinal: i32,
+    pub computed: bool,
+}
+
+/// An instance with its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    pub instance: Instance,
+    /// in ordinal order
+    pub columns: Vec<CapturedColumn>,
+}
+
+impl Capture {
+    /// The captured column that is this source column: by name *and* by id, so that a column which was dropped and added again under its
+    /// old name is not taken for the one that was captured (whose change rows say NULL).
+    pub fn column(&self, name: &Ident, column_id: i32) -> Option<&CapturedColumn> {
+        self.columns.iter().find(|column| column.name == *name && column.column_id == column_id)
+    }
+}
+
+/// The newest row of `cdc.lsn_time_mapping`: how far capture has come, and which transaction that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upper {
+    pub lsn: Lsn,
+    pub identity: Option<TranIdentity>,
+}
+
+/// What tells one history of a database from another at the same LSN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranIdentity {
+    pub tran_id: Vec<u8>,
+    /// `tran_end_time` as ODBC text with milliseconds (style 121), in the source's local time: only ever compared for equality.
+    pub end_time: String,
+}

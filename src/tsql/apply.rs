@@ -1,0 +1,148 @@
+//! Writing a commit group: one DELETE, one UPDATE, one INSERT, and the checkpoint, in one transaction and one round trip.
+//!
+//! DELETE, UPDATE, INSERT is the order in which other unique keys do not get in each other's way: a value is freed before it is taken,
+//! and within one statement it may be swapped. A table that references itself wants the opposite order (a new parent first, an old one
+//! last). MERGE is not used.
+
+use super::changes::{FETCHED, Form};
+use crate::{
+    model::{
+        carry::{Carried, Carry},
+        name::TableName,
+    },
+    plan::mask::Coverage,
+};
+use std::fmt::Write;
+
+/// In which order the three statements go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// DELETE, UPDATE, INSERT
+    UniqueFirst,
+    /// INSERT, UPDATE, DELETE
+    ReferencesFirst,
+}
+
+/// The group's statements, without transaction or checkpoint. `@fetched` says whether rows were fetched to complete others.
+pub fn statements(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form, order: Order) -> String {
+    let mut sql = String::new();
+    if !coverage.partial.is_empty() {
+        let sets: Vec<_> = (0..coverage.partial.len()).map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])")).collect();
+        let _ = writeln!(
+            sql,
+            "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + {FETCHED};",
+            sets.join(", ")
+        );
+    }
+    sql.extend(other_identity(carry, target, form));
+    let parts = [delete(carry, target, form), update(carry, coverage, target, form), insert(carry, coverage, target, form)];
+    match order {
+        Order::UniqueFirst => sql.extend(parts),
+        Order::ReferencesFirst => sql.extend(parts.into_iter().rev()),
+    }
+    sql
+}
+
+fn joined(carry: &Carry, target: &TableName, form: Form) -> String {
+    format!(
+        "FROM {} AS d\nINNER JOIN #changes AS c ON {}\nINNER JOIN #net AS n ON n.[__$order] = c.[__$order]\n",
+        target.local(),
+        form.same_key(carry, "d", "c")
+    )
+}
+
+fn delete(carry: &Carry, target: &TableName, form: Form) -> String {
+    format!("DELETE d\n{}WHERE n.[__$operation] = 1;\n", joined(carry, target, form))
+}
+
+/// An identity column cannot be updated: a row that came back under its key with another identity is deleted first.
+fn other_identity(carry: &Carry, target: &TableName, form: Form) -> Option<String> {
+    let column = carry.columns.iter().enumerate().find(|(i, column)| column.dest.identity && !carry.key.contains(i))?.1;
+    (form == Form::Dest).then(|| {
+        format!(
+            "DELETE d\n{}WHERE n.[__$operation] = 2 AND d.{} <> {};\n",
+            joined(carry, target, form),
+            column.name(),
+            form.write(column, "c")
+        )
+    })
+}
+
+/// The value of a column that change rows may lack, from the row that has it.
+fn found(column: &Carried, partial: usize, form: Form) -> String {
+    format!(
+        "WHEN n.[__$p{partial}] = n.[__$order] THEN {} ELSE (SELECT {} FROM #changes AS x WHERE x.[__$order] = n.[__$p{partial}])",
+        form.write(column, "c"),
+        form.write(column, "x")
+    )
+}
+
+fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+    let sets: Vec<_> = carry
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(i, column)| form.updates(carry, *i, column))
+        .map(|(i, column)| match coverage.partial_of(i) {
+            None => format!("{} = {}", column.name(), form.write(column, "c")),
+            Some(partial) => format!(
+                "{} = CASE WHEN n.[__$p{partial}] IS NULL THEN {} {} END",
+                column.name(),
+                form.keep(column, "d"),
+                found(column, partial, form)
+            ),
+        })
+        .collect();
+    if sets.is_empty() {
+        return String::new();
+    }
+    format!("UPDATE d SET\n    {}\n{}WHERE n.[__$operation] IN (2, 4);\n", sets.join(",\n    "), joined(carry, target, form))
+}
+
+fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+    let name = target.local();
+    let identity = carry.identity && form == Form::Dest;
+    let mut sql = String::new();
+    if identity {
+        let _ = writeln!(sql, "SET IDENTITY_INSERT {name} ON;");
+    }
+    let names: Vec<_> = carry.columns.iter().map(|column| column.name().to_string()).collect();
+    let values: Vec<_> = carry
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, column)| match coverage.partial_of(i) {
+            None => form.write(column, "c"),
+            Some(partial) => format!("CASE {} END", found(column, partial, form)),
+        })
+        .collect();
+    let complete: String = (0..coverage.partial.len()).map(|i| format!(" AND n.[__$p{i}] IS NOT NULL")).collect();
+    let _ = writeln!(
+        sql,
+        "INSERT INTO {name} ({})\nSELECT {}\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$operation] IN (2, 4){complete}\n    AND NOT EXISTS (SELECT 1 FROM {name} AS d WHERE {});",
+        names.join(", "),
+        values.join(",\n    "),
+        form.same_key(carry, "d", "c")
+    );
+    if identity {
+        let _ = writeln!(sql, "SET IDENTITY_INSERT {name} OFF;");
+    }
+    sql
+}
+
+/// The parameters of both scripts, `@P1` to `@P7`, under their names.
+const DECLARE: &str = "DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7;\n";
+
+/// The whole transaction for a destination: rows, then the checkpoint and its twin (`checkpoint`: those statements).
+pub fn dest_transaction(statements: &str, checkpoint: &str) -> String {
+    format!(
+        "{DECLARE}SET XACT_ABORT ON;\nBEGIN TRANSACTION;\n{statements}{checkpoint}COMMIT TRANSACTION;\nTRUNCATE TABLE #net;\nTRUNCATE TABLE #changes;"
+    )
+}
+
+/// The whole transaction for a staging table, which has no checkpoint: nobody reads it before the swap. Wants `@P1` alone.
+pub fn staging_transaction(statements: &str) -> String {
+    format!(
+        "DECLARE @fetched bit = @P1;\nSET XACT_ABORT ON;\nBEGIN TRANSACTION;\n{statements}COMMIT TRANSACTION;\nTRUNCATE TABLE #net;\nTRUNCATE TABLE #changes;"
+    )
+}

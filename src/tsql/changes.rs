@@ -1,0 +1,185 @@
+//! Reading change rows, and the temp tables they travel into.
+//!
+//! Rows are read from the `_CT` table itself: the table-valued functions neither return `__$command_id`, which orders the changes of one
+//! transaction, nor may they be trusted to complain about a window they cannot serve. The window is always bounded by the maximum LSN that
+//! was read before, because capture commits change rows and their `cdc.lsn_time_mapping` row together.
+//!
+//! `#changes` holds the raw rows of one commit group: CDC's own columns under their own names (no source column can have those: CDC
+//! refuses them), the carried columns in staged form, and `__$order`, our running number. `#net` is narrow: one row per key with the
+//! effect, and for every column that may be missing from change rows the `__$order` of the row that has its value.
+
+use super::staging;
+use crate::{
+    model::{
+        capture::Capture,
+        carry::{Carried, Carry},
+        name::{Ident, TableName},
+        table::ColumnType,
+    },
+    plan::mask::{Bit, Coverage},
+};
+use std::fmt::Write;
+
+/// What is added to a row's `__$order` to number the row that was fetched from the source to complete it.
+pub const FETCHED: i64 = 1 << 62;
+
+/// Change rows completed by one request to the source.
+pub const FETCH_MAX: usize = 100;
+
+/// `@P1` rows, `@P2` from (exclusive), `@P3` to (inclusive): how many rows there are (at most `@P1`) and the last one's LSN.
+pub fn boundary(capture: &Capture) -> String {
+    format!(
+        "SELECT COUNT_BIG(*) AS rows_seen, MAX(x.[__$start_lsn]) AS last_lsn\nFROM (\n    SELECT TOP (@P1) c.[__$start_lsn]\n    FROM {} AS c\n    WHERE c.[__$start_lsn] > @P2 AND c.[__$start_lsn] <= @P3\n    ORDER BY c.[__$start_lsn]\n) AS x",
+        capture.instance.change_table()
+    )
+}
+
+/// `mask` has the bit set.
+pub fn bit_is_set(alias: &str, bit: Bit) -> String {
+    let mask = format!("{alias}.[__$update_mask]");
+    let at = match bit.byte_from_end {
+        0 => format!("DATALENGTH({mask})"),
+        n => format!("DATALENGTH({mask}) - {n}"),
+    };
+    format!("CAST(SUBSTRING({mask}, {at}, 1) AS tinyint) & {} <> 0", bit.value)
+}
+
+/// An update that set a key column: the row moved (or was set to what it was, which is treated alike).
+pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
+    let bits: Vec<_> = coverage.key.iter().map(|&bit| bit_is_set(alias, bit)).collect();
+    match bits.as_slice() {
+        [one] => one.clone(),
+        many => format!("({})", many.join(" OR ")),
+    }
+}
+
+/// `@P1` from (exclusive), `@P2` to (inclusive). Before-images are left out unless a key changed.
+pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
+    let command = if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
+    let mut sql = format!("SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]");
+    for (column, &captured) in carry.columns.iter().zip(&coverage.captured) {
+        let cell = if captured { staging::read(column, "c") } else { format!("CAST(NULL AS {})", staging::type_name(&column.staged)) };
+        let _ = write!(sql, ",\n    {cell} AS {}", column.name());
+    }
+    let order = if capture.instance.has_command_id { "c.[__$command_id], " } else { "" };
+    let _ = write!(
+        sql,
+        "\nFROM {} AS c\nWHERE c.[__$start_lsn] > @P1 AND c.[__$start_lsn] <= @P2\n    AND (c.[__$operation] <> 3 OR {})\nORDER BY c.[__$start_lsn], {order}c.[__$seqval], c.[__$operation]",
+        capture.instance.change_table(),
+        key_is_set("c", coverage)
+    );
+    sql
+}
+
+/// `#changes` and `#net`, made anew. A plain batch: a temp table made inside sp_executesql dies with it.
+pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
+    let mut sql = String::from(
+        "IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;\nIF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;\nCREATE TABLE #changes (\n    [__$start_lsn] binary(10) NULL,\n    [__$seqval] binary(10) NULL,\n    [__$operation] int NULL,\n    [__$update_mask] varbinary(128) NULL,\n    [__$command_id] int NULL,\n",
+    );
+    for column in &carry.columns {
+        let _ = writeln!(sql, "    {},", staging::column_ddl(column));
+    }
+    sql.push_str(
+        "    [__$order] bigint NOT NULL PRIMARY KEY\n);\nCREATE TABLE #net (\n    [__$order] bigint NOT NULL PRIMARY KEY,\n    [__$operation] int NOT NULL",
+    );
+    for i in 0..coverage.partial.len() {
+        let _ = write!(sql, ",\n    [__$p{i}] bigint NULL");
+    }
+    sql.push_str("\n);");
+    sql
+}
+
+/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them.
+pub fn columns(carry: &Carry) -> Vec<Ident> {
+    let own = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(Ident::new);
+    own.chain(carry.columns.iter().map(|column| column.name().clone())).chain([Ident::new("__$order")]).collect()
+}
+
+/// Rows of the source as they are now, for [`FETCH_MAX`] change rows named by LSN, sequence value and command (`@P1`, `@P2`, `@P3` for
+/// the first, and so on; a slot not needed has NULLs). The change table gives the key, so no key value ever leaves the source's types
+/// and collations. The slot comes back in `__$command_id`.
+pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
+    let mut sql = String::from(
+        "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
+    );
+    for column in &carry.columns {
+        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "s"), column.name());
+    }
+    sql.push_str("\nFROM (VALUES ");
+    for slot in 0..FETCH_MAX {
+        let p = 3 * slot;
+        let _ = write!(sql, "{}({slot}, @P{}, @P{}, @P{})", if slot == 0 { "" } else { ", " }, p + 1, p + 2, p + 3);
+    }
+    let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)" } else { "" };
+    let keys: Vec<_> = carry
+        .key_columns()
+        .map(|column| {
+            let (s, c) = (format!("s.{}", column.source.name), format!("c.{}", column.source.name));
+            equal(&s, &c, column.source.nullable)
+        })
+        .collect();
+    let _ = write!(
+        sql,
+        ") AS v (slot, start_lsn, seqval, command_id)\nINNER JOIN {} AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4){command}\nINNER JOIN {} AS s ON {}",
+        capture.instance.change_table(),
+        source.local(),
+        keys.join(" AND ")
+    );
+    sql
+}
+
+/// Equality that an index can serve, NULL-safe where both can be NULL.
+pub fn equal(a: &str, b: &str, nullable: bool) -> String {
+    if nullable { format!("EXISTS (SELECT {a} INTERSECT SELECT {b})") } else { format!("{a} = {b}") }
+}
+
+/// Whose types and names the statements speak: the destination's own, or the staged ones of a full sync's staging table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Dest,
+    Staged,
+}
+
+impl Form {
+    /// A staged value as the target takes it.
+    pub fn write(self, column: &Carried, alias: &str) -> String {
+        match self {
+            Form::Dest => staging::write(column, alias),
+            Form::Staged => format!("{alias}.{}", column.name()),
+        }
+    }
+
+    /// The target's own value, to be written back.
+    pub fn keep(self, column: &Carried, alias: &str) -> String {
+        let legacy = matches!(column.dest.ty, ColumnType::Text | ColumnType::NText | ColumnType::Image);
+        match self {
+            // a CASE over these types needs the modern ones
+            Form::Dest if legacy => staging::read_dest(column, alias),
+            Form::Dest | Form::Staged => format!("{alias}.{}", column.name()),
+        }
+    }
+
+    fn ty(self, column: &Carried) -> &ColumnType {
+        match self {
+            Form::Dest => &column.dest.ty,
+            Form::Staged => &column.staged,
+        }
+    }
+
+    /// Whether an UPDATE may set this column: never identity, and of the key only what may differ between equal keys.
+    pub fn updates(self, carry: &Carry, index: usize, column: &Carried) -> bool {
+        !(self == Form::Dest && column.dest.identity) && (!carry.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
+    }
+
+    /// `target` and `staged` have the same key, as the target's collations see it.
+    pub fn same_key(self, carry: &Carry, target: &str, staged: &str) -> String {
+        let pairs: Vec<_> = carry
+            .key_columns()
+            .map(|column| {
+                let nullable = column.source.nullable && column.dest.nullable;
+                equal(&format!("{target}.{}", column.name()), &self.write(column, staged), nullable)
+            })
+            .collect();
+        pairs.join(" AND ")
+    }
+}

@@ -1,0 +1,76 @@
+//! Many changes of a key become one effect.
+//!
+//! It is said in T-SQL, because only the destination's collation knows which keys are equal ('A', 'a' and 'a ' often are). Per key the last
+//! event wins: a delete, or a row to be there. A change of key arrives as a before-image under the old key and an after-image under the
+//! new one (or as delete and insert): the first deletes, the second puts.
+//!
+//! **Resets.** What a key's row was before says nothing about its row after a delete, an insert or a move. A column that change rows may
+//! lack ([`crate::plan::mask`]) takes its value from the last event that has it *since the key's last reset*; the `__$order` of that event
+//! is kept per column. Without one, a patched row keeps what the target has, and a put row is completed from the source.
+//!
+//! **A key that is left and taken in one transaction.** `UPDATE t SET id = id + 1` may log the arrival at 2 before the departure from 2: a
+//! heap's rows are changed in place, and `__$command_id` is documented only as the order of operations. Taken literally the last event says
+//! that nobody is at 2. So when a key's last event is a departure and there was an arrival in the same transaction, heads are counted: who
+//! was there before (the target knows), plus arrivals, less departures.
+//!
+//! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
+
+use super::changes::{Form, bit_is_set, key_is_set};
+use crate::{
+    model::{carry::Carry, name::TableName},
+    plan::mask::Coverage,
+};
+use std::fmt::Write;
+
+/// Fills `#net` from `#changes`.
+pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+    let key: Vec<_> = carry.key_columns().map(|column| form.write(column, "c")).collect();
+    let over = format!("OVER (PARTITION BY {}", key.join(", "));
+    let moved = key_is_set("c", coverage);
+    let mut sql = String::from("INSERT INTO #net ([__$order], [__$operation]");
+    for i in 0..coverage.partial.len() {
+        let _ = write!(sql, ", [__$p{i}]");
+    }
+    sql.push_str(
+        ")\nSELECT CASE w.effect WHEN 2 THEN w.last_put ELSE w.[__$order] END,\n    CASE WHEN w.effect = 4 AND w.last_reset > 0 THEN 2 ELSE w.effect END",
+    );
+    for i in 0..coverage.partial.len() {
+        let _ = write!(sql, ",\n    CASE WHEN w.p{i} >= w.last_reset THEN w.p{i} END");
+    }
+    let _ = write!(
+        sql,
+        "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order])\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] <> 4 OR {moved} THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR {moved} THEN 1 ELSE 0 END) {over}) AS balance",
+        target.local(),
+        form.same_key(carry, "d", "c"),
+    );
+    for (i, partial) in coverage.partial.iter().enumerate() {
+        match partial.bit {
+            Some(bit) => {
+                let _ = write!(
+                    sql,
+                    ",\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {}) THEN c.[__$order] END) {over}) AS p{i}",
+                    bit_is_set("c", bit)
+                );
+            }
+            None => {
+                let _ = write!(sql, ",\n            CAST(NULL AS bigint) AS p{i}");
+            }
+        }
+    }
+    sql.push_str("\n        FROM #changes AS c\n    ) AS e\n    WHERE e.place = 1\n) AS w;");
+    sql
+}
+
+/// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order `@P2`.
+pub fn incomplete(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> Option<String> {
+    if coverage.partial.is_empty() {
+        return None;
+    }
+    let missing: Vec<_> = (0..coverage.partial.len()).map(|i| format!("n.[__$p{i}] IS NULL")).collect();
+    Some(format!(
+        "SELECT TOP (@P1) n.[__$order], c.[__$start_lsn], c.[__$seqval], c.[__$command_id]\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$order] > @P2 AND n.[__$operation] IN (2, 4) AND ({})\n    AND (n.[__$operation] = 2 OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {}))\nORDER BY n.[__$order]",
+        missing.join(" OR "),
+        target.local(),
+        form.same_key(carry, "d", "c")
+    ))
+}
