@@ -3,12 +3,14 @@
 pub mod catalog;
 pub mod clock;
 pub mod connection;
+pub mod context;
 pub mod database;
 pub mod expr;
 pub mod instance;
 pub mod key;
 pub mod lock;
 pub mod log;
+pub mod procedures;
 pub mod query;
 pub mod security;
 pub mod sink;
