@@ -1,7 +1,13 @@
-//! The environment, checked.
+//! The environment, checked: raw words in, meaning out, every problem at once and each by the name of its variable.
 
-use crate::mssql::endpoint::Endpoint;
-use std::time::Duration;
+use crate::{
+    model::secret::Secret,
+    mssql::{
+        connection_string,
+        endpoint::{Encrypt, Endpoint, PORT, Trust},
+    },
+};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// What to do when changes between the checkpoint and what the source still has are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +32,7 @@ pub struct Config {
     pub check_interval: Duration,
     pub verify_interval: Duration,
     pub verify_rows: usize,
+    /// Verifications that run at the same time.
     pub verify_concurrency: usize,
     pub batch_rows: usize,
     /// Bytes that one batch of rows may hold in memory, beside `batch_rows`.
@@ -45,4 +52,347 @@ pub struct Config {
     /// Longest wait for the long statements: a swap, emptying a table, a bulk load's last answer.
     pub long_statement_timeout: Duration,
     pub lock_timeout: Duration,
+    /// What was set but means nothing, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// A variable, as `--help` tells of it.
+pub struct Variable {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+const fn variable(name: &'static str, default: &'static str, help: &'static str) -> Variable {
+    Variable { name, default, help }
+}
+
+/// Every variable there is.
+pub const VARIABLES: &[Variable] = &[
+    variable("DEST_SERVER", "localhost", "destination server: host, host,port, host:port, IPv6"),
+    variable("DEST_USER", "sa", "login at the destination"),
+    variable("DEST_PASS", "", "its password (required)"),
+    variable("DEST_ENCRYPT", "true", "true, strict (TDS 8.0) or false (login only)"),
+    variable("DEST_TRUST_SERVER_CERTIFICATE", "", "true believes any certificate; a loopback server's is believed unless this is false"),
+    variable("DEST_CA_CERT", "", "file with the certificate authority to believe (PEM, CRT or DER)"),
+    variable("DATAFLOW_CHECK_INTERVAL", "10s", "how often to look for work"),
+    variable("DATAFLOW_VERIFY_INTERVAL", "5m", "how often to verify; 0 turns verification off"),
+    variable("DATAFLOW_VERIFY_ROWS", "10000", "newest rows that a verification compares"),
+    variable("DATAFLOW_VERIFY_CONCURRENCY", "2", "verifications at the same time"),
+    variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
+    variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
+    variable("DATAFLOW_MAX_CONNECTIONS", "50", "most connections to the destination, all in all"),
+    variable("DATAFLOW_SOURCE_CONNECTIONS", "10", "most connections to one source server"),
+    variable("DATAFLOW_MAX_TASKS", "32", "full syncs and CDC passes at the same time"),
+    variable("DATAFLOW_RETRY_ATTEMPTS", "3", "attempts before a transient error counts"),
+    variable("DATAFLOW_RETRY_DELAY", "30s", "time between attempts"),
+    variable("DATAFLOW_ON_CDC_GAP", "full_sync", "full_sync or error: when changes were lost before they could be read"),
+    variable("DATAFLOW_STATEMENT_TIMEOUT", "5m", "longest wait for one answer of a server"),
+    variable("DATAFLOW_LONG_STATEMENT_TIMEOUT", "4h", "the same for swapping a whole table in"),
+    variable("DATAFLOW_LOCK_TIMEOUT", "30s", "longest wait for a lock"),
+    variable("DATAFLOW_SHUTDOWN_TIMEOUT", "30s", "time that running work gets to stop in"),
+    variable("DATAFLOW_LOG_RETENTION", "30d", "age at which log rows are deleted; 0 keeps them"),
+    variable("DATAFLOW_LOG_FORMAT", "text", "text or json"),
+];
+
+/// Why the environment cannot be used: every reason, each naming its variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The variables that were set, and what is wrong with them so far.
+struct Raw {
+    set: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+impl Raw {
+    /// The value, where there is one; an empty one counts as not set.
+    fn get(&self, name: &str) -> Option<&str> {
+        debug_assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name} is not documented");
+        self.set.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The value or its documented default, read by `read`, whose error completes "NAME …".
+    fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let default = VARIABLES.iter().find(|variable| variable.name == name).map_or("", |variable| variable.default);
+        match read(self.get(name).unwrap_or(default)) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.problems.push(format!("{name} {reason}"));
+                None
+            }
+        }
+    }
+
+    fn duration(&mut self, name: &str, range: RangeInclusive<Duration>) -> Duration {
+        self.read(name, |text| {
+            let value = duration(text).ok_or("must be a time such as 10s, 5m, 100ms, 2h or 30d")?;
+            if range.contains(&value) {
+                Ok(value)
+            } else {
+                Err(format!("must be from {} to {}", spelled(*range.start()), spelled(*range.end())))
+            }
+        })
+        .unwrap_or(*range.start())
+    }
+
+    fn count(&mut self, name: &str, range: RangeInclusive<usize>) -> usize {
+        self.read(name, |text| {
+            text.parse::<usize>()
+                .ok()
+                .filter(|value| range.contains(value))
+                .ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
+        })
+        .unwrap_or(*range.start())
+    }
+
+    fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)], otherwise: T) -> T {
+        self.read(name, |text| {
+            words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, meaning)| *meaning).ok_or_else(|| {
+                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                format!("must be one of {}", known.join(", "))
+            })
+        })
+        .unwrap_or(otherwise)
+    }
+
+    fn dest(&mut self) -> Endpoint {
+        let server = self.read("DEST_SERVER", |text| {
+            let server = connection_string::server(text).map_err(|reason| format!("({text}) {reason}"))?;
+            match &server.instance {
+                Some(instance) if server.port.is_none() => Err(format!(
+                    "names the instance {instance}: instance names are not looked up, so give the port it listens on ({},PORT)",
+                    server.host
+                )),
+                _ => Ok(server),
+            }
+        });
+        let (host, port) = server.map_or((String::new(), PORT), |server| (server.host, server.port.unwrap_or(PORT)));
+        let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
+        // Taken as it stands: a password may begin or end with spaces.
+        let password = Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
+        if password.is_empty() {
+            self.problems.push("DEST_PASS is required: the password of DEST_USER at DEST_SERVER".to_owned());
+        }
+        let mut dest = Endpoint::new(host, port, user, password);
+        dest.encrypt = self.word(
+            "DEST_ENCRYPT",
+            &[
+                ("true", Encrypt::Full),
+                ("strict", Encrypt::Strict),
+                ("false", Encrypt::LoginOnly),
+                ("mandatory", Encrypt::Full),
+                ("optional", Encrypt::LoginOnly),
+                ("disable", Encrypt::Off),
+            ],
+            Encrypt::Full,
+        );
+        let trust = match self.get("DEST_TRUST_SERVER_CERTIFICATE") {
+            None => None,
+            Some(text) => {
+                let trust = connection_string::flag(text);
+                if trust.is_none() {
+                    self.problems.push("DEST_TRUST_SERVER_CERTIFICATE must be true or false".to_owned());
+                }
+                trust
+            }
+        };
+        let authority = self.get("DEST_CA_CERT").map(PathBuf::from);
+        if trust == Some(true) && authority.is_some() {
+            self.problems.push("DEST_CA_CERT and DEST_TRUST_SERVER_CERTIFICATE=true exclude each other".to_owned());
+        }
+        if let Some(path) = &authority {
+            if let Err(error) = std::fs::File::open(path) {
+                self.problems.push(format!("DEST_CA_CERT ({}) cannot be read: {error}", path.display()));
+            }
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+            if !matches!(extension.as_str(), "pem" | "crt" | "cer" | "der") {
+                self.problems.push(format!("DEST_CA_CERT ({}) must be a .pem, .crt or .der file", path.display()));
+            }
+        }
+        dest.trust = match (trust, authority) {
+            (Some(true), _) => Trust::Anything,
+            (_, Some(path)) => Trust::Authority(path),
+            // Nobody sits between a process and its own machine, and a fresh SQL Server's certificate is self-signed.
+            (None, None) if dest.is_loopback() || dest.encrypt == Encrypt::LoginOnly => Trust::Anything,
+            _ => Trust::System,
+        };
+        dest
+    }
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// `10s`, `5m`, `100ms`, `2h`, `30d`, or plain seconds.
+pub fn duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u32 = number.parse().ok()?;
+    let unit = match unit.trim() {
+        "ms" => MILLISECOND,
+        "" | "s" | "sec" => SECOND,
+        "m" | "min" => MINUTE,
+        "h" => HOUR,
+        "d" => DAY,
+        _ => return None,
+    };
+    unit.checked_mul(number)
+}
+
+/// A duration as these variables write it.
+pub fn spelled(duration: Duration) -> String {
+    for (unit, name) in [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")] {
+        if !duration.is_zero() && duration.as_millis() % unit.as_millis() == 0 {
+            return format!("{}{name}", duration.as_millis() / unit.as_millis());
+        }
+    }
+    if duration.is_zero() { "0".to_owned() } else { format!("{}ms", duration.as_millis()) }
+}
+
+impl Config {
+    /// Reads the variables that are ours out of `vars` (an environment). Every problem is reported.
+    pub fn from_vars<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Config, Problems> {
+        let set = vars
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .filter(|(name, _)| name.starts_with("DEST_") || name.starts_with("DATAFLOW_"))
+            .collect();
+        let mut raw = Raw { set, problems: Vec::new() };
+        let dest = raw.dest();
+        let config = Config {
+            dest,
+            check_interval: raw.duration("DATAFLOW_CHECK_INTERVAL", 10 * MILLISECOND..=DAY),
+            verify_interval: raw.duration("DATAFLOW_VERIFY_INTERVAL", Duration::ZERO..=30 * DAY),
+            verify_rows: raw.count("DATAFLOW_VERIFY_ROWS", 1..=10_000_000),
+            verify_concurrency: raw.count("DATAFLOW_VERIFY_CONCURRENCY", 1..=64),
+            batch_rows: raw.count("DATAFLOW_BATCH_SIZE", 1..=1_000_000),
+            batch_bytes: raw.count("DATAFLOW_BATCH_BYTES", 65_536..=1_073_741_824),
+            dest_connections_max: raw.count("DATAFLOW_MAX_CONNECTIONS", 6..=10_000),
+            source_connections_max: raw.count("DATAFLOW_SOURCE_CONNECTIONS", 2..=10_000),
+            tasks_max: raw.count("DATAFLOW_MAX_TASKS", 1..=10_000),
+            retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS", 1..=100)).unwrap_or(1),
+            retry_delay: raw.duration("DATAFLOW_RETRY_DELAY", Duration::ZERO..=HOUR),
+            on_cdc_gap: raw.word(
+                "DATAFLOW_ON_CDC_GAP",
+                &[("full_sync", OnCdcGap::FullSync), ("error", OnCdcGap::Error)],
+                OnCdcGap::FullSync,
+            ),
+            shutdown_timeout: raw.duration("DATAFLOW_SHUTDOWN_TIMEOUT", Duration::ZERO..=DAY),
+            log_retention: raw.duration("DATAFLOW_LOG_RETENTION", Duration::ZERO..=3650 * DAY),
+            log_format: raw.word("DATAFLOW_LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text),
+            statement_timeout: raw.duration("DATAFLOW_STATEMENT_TIMEOUT", 100 * MILLISECOND..=DAY),
+            long_statement_timeout: raw.duration("DATAFLOW_LONG_STATEMENT_TIMEOUT", SECOND..=7 * DAY),
+            lock_timeout: raw.duration("DATAFLOW_LOCK_TIMEOUT", Duration::ZERO..=HOUR),
+            warnings: raw
+                .set
+                .keys()
+                .filter(|name| name.starts_with("DATAFLOW_") && !VARIABLES.iter().any(|variable| variable.name == name.as_str()))
+                // The scenario suite's own settings, not the daemon's.
+                .filter(|name| !name.starts_with("DATAFLOW_TEST_"))
+                .map(|name| format!("{name} is set, but there is no such variable"))
+                .collect(),
+        };
+        if raw.problems.is_empty() { Ok(config) } else { Err(Problems(raw.problems)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(vars: &[(&str, &str)]) -> Result<Config, Problems> {
+        Config::from_vars(vars.iter().copied())
+    }
+
+    #[test]
+    fn defaults_are_the_promised_ones() {
+        let config = from(&[("DEST_PASS", "x")]).unwrap();
+        assert_eq!((config.dest.host.as_str(), config.dest.port, config.dest.user.as_str()), ("localhost", 1433, "sa"));
+        assert_eq!((config.dest.encrypt, &config.dest.trust), (Encrypt::Full, &Trust::Anything));
+        assert_eq!((config.check_interval, config.verify_interval), (10 * SECOND, 5 * MINUTE));
+        assert_eq!((config.batch_rows, config.verify_rows), (1000, 10_000));
+        assert_eq!((config.dest_connections_max, config.source_connections_max), (50, 10));
+        assert_eq!((config.retry_attempts, config.retry_delay), (3, 30 * SECOND));
+        assert_eq!((config.log_retention, config.shutdown_timeout), (30 * DAY, 30 * SECOND));
+        assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once_and_by_name() {
+        let problems = from(&[
+            ("DEST_SERVER", "h\\INST"),
+            ("DEST_ENCRYPT", "maybe"),
+            ("DATAFLOW_CHECK_INTERVAL", "soon"),
+            ("DATAFLOW_BATCH_SIZE", "0"),
+            ("DATAFLOW_ON_CDC_GAP", "shrug"),
+            ("DEST_CA_CERT", "/nowhere/ca.pem"),
+        ])
+        .unwrap_err()
+        .0;
+        for name in [
+            "DEST_SERVER",
+            "DEST_PASS",
+            "DEST_ENCRYPT",
+            "DEST_CA_CERT",
+            "DATAFLOW_CHECK_INTERVAL",
+            "DATAFLOW_BATCH_SIZE",
+            "DATAFLOW_ON_CDC_GAP",
+        ] {
+            assert_eq!(problems.iter().filter(|problem| problem.starts_with(name)).count(), 1, "{name}: {problems:#?}");
+        }
+        assert_eq!(problems.len(), 7, "{problems:#?}");
+    }
+
+    #[test]
+    fn secrets_do_not_print_and_keep_their_spaces() {
+        let config = from(&[("DEST_PASS", " hunter2 ")]).unwrap();
+        assert_eq!(config.dest.password.reveal(), " hunter2 ");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn certificates_are_checked_unless_the_server_is_this_machine() {
+        assert_eq!(from(&[("DEST_PASS", "x"), ("DEST_SERVER", "db.example.com")]).unwrap().dest.trust, Trust::System);
+        assert_eq!(from(&[("DEST_PASS", "x"), ("DEST_SERVER", "127.0.0.1,1444")]).unwrap().dest.trust, Trust::Anything);
+        let strict = from(&[("DEST_PASS", "x"), ("DEST_TRUST_SERVER_CERTIFICATE", "false")]).unwrap();
+        assert_eq!(strict.dest.trust, Trust::System);
+    }
+
+    #[test]
+    fn unknown_variables_are_warned_about() {
+        let config = from(&[("DEST_PASS", "x"), ("DATAFLOW_CHEK_INTERVAL", "1s"), ("PATH", "/bin")]).unwrap();
+        assert_eq!(config.warnings, ["DATAFLOW_CHEK_INTERVAL is set, but there is no such variable"]);
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in
+            [("10s", 10_000), ("5m", 300_000), ("100ms", 100), ("7", 7_000), ("2 h", 7_200_000), ("1d", 86_400_000), ("0", 0)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1.5s", "10 parsecs", "99999999999s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+        assert_eq!((spelled(90 * SECOND), spelled(5 * MINUTE), spelled(15 * MILLISECOND)), ("90s".into(), "5m".into(), "15ms".into()));
+    }
+
+    #[test]
+    fn every_documented_default_can_be_read() {
+        let vars: Vec<_> = VARIABLES.iter().map(|v| (v.name, if v.name == "DEST_PASS" { "x" } else { v.default })).collect();
+        assert!(from(&vars).is_ok());
+    }
 }

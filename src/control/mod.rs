@@ -3,9 +3,13 @@
 //! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits for nothing else meanwhile.
 
 pub mod checkpoint;
+mod init;
+mod journal;
 mod mappings;
 mod runs;
 
+pub use init::{Batch, SCHEMA, init, split_go};
+pub use journal::{Entry, Failure};
 pub use mappings::{Loaded, MappingState, Rejected};
 pub use runs::{Outcome, RunStatus, Verification};
 

@@ -46,6 +46,8 @@ struct State {
     dead: bool,
     /// A server error came since the last clean point: a transaction may be open.
     suspect: bool,
+    /// Its settings are not what the next user expects.
+    changed: bool,
     timeout: Duration,
     /// `server/database`, for messages
     place: String,
@@ -144,7 +146,7 @@ impl BulkColumns {
 
 impl Session {
     pub(super) fn new(client: Client<Wire>, place: String, timeout: Duration, permit: tokio::sync::OwnedSemaphorePermit) -> Self {
-        Session { client, state: State { busy: false, dead: false, suspect: false, timeout, place }, _permit: permit }
+        Session { client, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _permit: permit }
     }
 
     /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
@@ -161,9 +163,14 @@ impl Session {
         self.state.dead = true;
     }
 
-    /// Whether it must not be used again by anyone.
+    /// This session goes on for now, but never back to its pool: its settings are not what the prologue can put right.
+    pub fn discard_later(&mut self) {
+        self.state.changed = true;
+    }
+
+    /// Whether it must not be used again by anyone else.
     pub fn is_spent(&self) -> bool {
-        self.state.dead || self.state.busy || self.state.suspect
+        self.state.dead || self.state.busy || self.state.suspect || self.state.changed
     }
 
     /// Whether the connection itself is lost (as opposed to a server's error after which it can go on).

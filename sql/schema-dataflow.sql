@@ -1,0 +1,248 @@
+/*
+    The control database of dbaops-dataflow.
+
+    `dbaops-dataflow init` runs this script; so does `sqlcmd -b -S SERVER -U LOGIN -i schema-dataflow.sql`. It can be run again at any
+    time: what is there stays, what is missing is added. A database made for the first implementation is brought up to date. Works on
+    SQL Server 2016 and newer.
+*/
+
+IF DB_ID(N'dbaops_dataflow') IS NULL
+    CREATE DATABASE dbaops_dataflow;
+GO
+
+USE dbaops_dataflow;
+GO
+
+-- A later version of the first implementation had another set of tables; the two cannot share a database.
+IF OBJECT_ID(N'dbo.flows', N'U') IS NOT NULL
+    AND (OBJECT_ID(N'dbo.config', N'U') IS NOT NULL OR OBJECT_ID(N'dbo.logs', N'U') IS NOT NULL)
+    THROW 50000, N'The database dbaops_dataflow has the tables flows, config and logs of another version of this service. Rename or drop that database first.', 1;
+GO
+
+IF OBJECT_ID(N'dbo.source_servers', N'U') IS NULL
+    CREATE TABLE dbo.source_servers (
+        server_id INT IDENTITY(1,1) NOT NULL CONSTRAINT PK_source_servers PRIMARY KEY,
+        server_name NVARCHAR(255) NOT NULL CONSTRAINT UQ_source_servers_server_name UNIQUE,
+        connection_string NVARCHAR(1000) NOT NULL,
+        is_enabled BIT NOT NULL CONSTRAINT DF_source_servers_is_enabled DEFAULT 1,
+        created_at DATETIME2 NOT NULL CONSTRAINT DF_source_servers_created_at DEFAULT GETUTCDATE(),
+        updated_at DATETIME2 NOT NULL CONSTRAINT DF_source_servers_updated_at DEFAULT GETUTCDATE(),
+        last_connected_at DATETIME2 NULL,
+        notes NVARCHAR(MAX) NULL
+    );
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.source_servers') AND name = N'IX_source_servers_is_enabled')
+    CREATE INDEX IX_source_servers_is_enabled ON dbo.source_servers (is_enabled);
+GO
+
+IF OBJECT_ID(N'dbo.table_mappings', N'U') IS NULL
+    CREATE TABLE dbo.table_mappings (
+        mapping_id INT IDENTITY(1,1) NOT NULL CONSTRAINT PK_table_mappings PRIMARY KEY,
+        server_id INT NOT NULL
+            CONSTRAINT FK_table_mappings_server FOREIGN KEY REFERENCES dbo.source_servers (server_id) ON DELETE CASCADE,
+        source_database NVARCHAR(255) NOT NULL,
+        source_schema NVARCHAR(255) NOT NULL CONSTRAINT DF_table_mappings_source_schema DEFAULT N'dbo',
+        source_table NVARCHAR(255) NOT NULL,
+        dest_database NVARCHAR(255) NOT NULL,
+        dest_schema NVARCHAR(255) NOT NULL CONSTRAINT DF_table_mappings_dest_schema DEFAULT N'dbo',
+        dest_table NVARCHAR(255) NOT NULL,
+        primary_key_column NVARCHAR(255) NOT NULL,
+        full_sync_trigger_column NVARCHAR(255) NULL,
+        is_enabled BIT NOT NULL CONSTRAINT DF_table_mappings_is_enabled DEFAULT 1,
+        cdc_enabled BIT NOT NULL CONSTRAINT DF_table_mappings_cdc_enabled DEFAULT 0,
+        last_cdc_lsn BINARY(10) NULL,
+        last_full_sync_at DATETIME2 NULL,
+        created_at DATETIME2 NOT NULL CONSTRAINT DF_table_mappings_created_at DEFAULT GETUTCDATE(),
+        updated_at DATETIME2 NOT NULL CONSTRAINT DF_table_mappings_updated_at DEFAULT GETUTCDATE(),
+        CONSTRAINT UQ_table_mappings_source UNIQUE (server_id, source_database, source_schema, source_table)
+    );
+GO
+
+IF COL_LENGTH(N'dbo.table_mappings', N'full_sync_requested') IS NULL
+    ALTER TABLE dbo.table_mappings ADD full_sync_requested BIT NOT NULL CONSTRAINT DF_table_mappings_full_sync_requested DEFAULT 0;
+GO
+
+IF COL_LENGTH(N'dbo.table_mappings', N'full_sync_pending_at') IS NULL
+    ALTER TABLE dbo.table_mappings ADD full_sync_pending_at DATETIME2 NULL;
+GO
+
+IF COL_LENGTH(N'dbo.table_mappings', N'full_sync_mode') IS NULL
+    ALTER TABLE dbo.table_mappings ADD full_sync_mode NVARCHAR(20) NOT NULL CONSTRAINT DF_table_mappings_full_sync_mode DEFAULT N'STAGED';
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.table_mappings') AND name = N'IX_table_mappings_server')
+    CREATE INDEX IX_table_mappings_server ON dbo.table_mappings (server_id, is_enabled);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.table_mappings') AND name = N'IX_table_mappings_is_enabled')
+    CREATE INDEX IX_table_mappings_is_enabled ON dbo.table_mappings (is_enabled);
+GO
+
+IF OBJECT_ID(N'dbo.sync_status', N'U') IS NULL
+    CREATE TABLE dbo.sync_status (
+        status_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_sync_status PRIMARY KEY,
+        mapping_id INT NOT NULL
+            CONSTRAINT FK_sync_status_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        sync_type NVARCHAR(50) NOT NULL,
+        status NVARCHAR(50) NOT NULL,
+        records_processed BIGINT NOT NULL CONSTRAINT DF_sync_status_records_processed DEFAULT 0,
+        records_failed BIGINT NOT NULL CONSTRAINT DF_sync_status_records_failed DEFAULT 0,
+        started_at DATETIME2 NOT NULL,
+        completed_at DATETIME2 NULL,
+        error_message NVARCHAR(MAX) NULL,
+        last_processed_pk NVARCHAR(500) NULL
+    );
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_status') AND name = N'IX_sync_status_mapping')
+    CREATE INDEX IX_sync_status_mapping ON dbo.sync_status (mapping_id, started_at DESC);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_status') AND name = N'IX_sync_status_type')
+    CREATE INDEX IX_sync_status_type ON dbo.sync_status (sync_type, status);
+GO
+
+IF OBJECT_ID(N'dbo.sync_logs', N'U') IS NULL
+    CREATE TABLE dbo.sync_logs (
+        log_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_sync_logs PRIMARY KEY,
+        mapping_id INT NULL
+            CONSTRAINT FK_sync_logs_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        log_level NVARCHAR(20) NOT NULL,
+        log_message NVARCHAR(MAX) NOT NULL,
+        sync_type NVARCHAR(50) NULL,
+        records_count BIGINT NULL,
+        execution_time_ms INT NULL,
+        created_at DATETIME2 NOT NULL CONSTRAINT DF_sync_logs_created_at DEFAULT GETUTCDATE()
+    );
+GO
+
+-- The first implementation had no events without a mapping. Start, shutdown and server events have none.
+IF EXISTS (SELECT 1 FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'mapping_id' AND is_nullable = 0)
+    ALTER TABLE dbo.sync_logs ALTER COLUMN mapping_id INT NULL;
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'IX_sync_logs_mapping')
+    CREATE INDEX IX_sync_logs_mapping ON dbo.sync_logs (mapping_id, created_at DESC);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'IX_sync_logs_level')
+    CREATE INDEX IX_sync_logs_level ON dbo.sync_logs (log_level, created_at DESC);
+GO
+
+-- server_id has no foreign key: a second cascade path from source_servers is refused (Msg 1785).
+IF OBJECT_ID(N'dbo.error_logs', N'U') IS NULL
+    CREATE TABLE dbo.error_logs (
+        error_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_error_logs PRIMARY KEY,
+        mapping_id INT NULL
+            CONSTRAINT FK_error_logs_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE SET NULL,
+        server_id INT NULL,
+        error_type NVARCHAR(50) NOT NULL,
+        error_message NVARCHAR(MAX) NOT NULL,
+        error_details NVARCHAR(MAX) NULL,
+        stack_trace NVARCHAR(MAX) NULL,
+        retry_count INT NOT NULL CONSTRAINT DF_error_logs_retry_count DEFAULT 0,
+        is_resolved BIT NOT NULL CONSTRAINT DF_error_logs_is_resolved DEFAULT 0,
+        created_at DATETIME2 NOT NULL CONSTRAINT DF_error_logs_created_at DEFAULT GETUTCDATE(),
+        resolved_at DATETIME2 NULL
+    );
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error_logs') AND name = N'IX_error_logs_mapping')
+    CREATE INDEX IX_error_logs_mapping ON dbo.error_logs (mapping_id, created_at DESC);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error_logs') AND name = N'IX_error_logs_server')
+    CREATE INDEX IX_error_logs_server ON dbo.error_logs (server_id, created_at DESC);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error_logs') AND name = N'IX_error_logs_resolved')
+    CREATE INDEX IX_error_logs_resolved ON dbo.error_logs (is_resolved, created_at DESC);
+GO
+
+IF OBJECT_ID(N'dbo.verification_logs', N'U') IS NULL
+    CREATE TABLE dbo.verification_logs (
+        verification_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_verification_logs PRIMARY KEY,
+        mapping_id INT NOT NULL
+            CONSTRAINT FK_verification_logs_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        verification_type NVARCHAR(50) NOT NULL,
+        source_md5 NVARCHAR(32) NULL,
+        dest_md5 NVARCHAR(32) NULL,
+        source_row_count BIGINT NULL,
+        dest_row_count BIGINT NULL,
+        records_compared BIGINT NOT NULL CONSTRAINT DF_verification_logs_records_compared DEFAULT 0,
+        mismatches_found BIGINT NOT NULL CONSTRAINT DF_verification_logs_mismatches_found DEFAULT 0,
+        verification_status NVARCHAR(50) NOT NULL,
+        verification_details NVARCHAR(MAX) NULL,
+        verified_at DATETIME2 NOT NULL CONSTRAINT DF_verification_logs_verified_at DEFAULT GETUTCDATE()
+    );
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.verification_logs') AND name = N'IX_verification_logs_mapping')
+    CREATE INDEX IX_verification_logs_mapping ON dbo.verification_logs (mapping_id, verified_at DESC);
+GO
+
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.verification_logs') AND name = N'IX_verification_logs_status')
+    CREATE INDEX IX_verification_logs_status ON dbo.verification_logs (verification_status, verified_at DESC);
+GO
+
+-- Views: made empty where they are missing, then altered, so that rights granted on them stay. (CREATE OR ALTER came with 2016 SP1.)
+IF OBJECT_ID(N'dbo.v_sync_summary', N'V') IS NULL
+    EXEC (N'CREATE VIEW dbo.v_sync_summary AS SELECT 1 AS x');
+GO
+
+-- What runs, and what failed and has not completed since.
+ALTER VIEW dbo.v_sync_summary
+AS
+SELECT
+    s.server_name,
+    m.source_database,
+    m.source_table,
+    m.dest_table,
+    r.status,
+    r.sync_type,
+    r.records_processed,
+    r.records_failed,
+    r.started_at,
+    r.completed_at,
+    DATEDIFF(SECOND, r.started_at, COALESCE(r.completed_at, GETUTCDATE())) AS duration_seconds
+FROM dbo.sync_status AS r
+    INNER JOIN dbo.table_mappings AS m ON m.mapping_id = r.mapping_id
+    INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
+WHERE r.status = N'RUNNING'
+    OR (
+        r.status = N'ERROR'
+        AND NOT EXISTS (
+            SELECT 1
+            FROM dbo.sync_status AS later
+            WHERE later.mapping_id = r.mapping_id
+                AND later.sync_type = r.sync_type
+                AND later.status = N'COMPLETED'
+                AND later.status_id > r.status_id
+        )
+    );
+GO
+
+IF OBJECT_ID(N'dbo.v_recent_errors', N'V') IS NULL
+    EXEC (N'CREATE VIEW dbo.v_recent_errors AS SELECT 1 AS x');
+GO
+
+-- The newest 100 unresolved errors.
+ALTER VIEW dbo.v_recent_errors
+AS
+SELECT TOP (100)
+    e.error_id,
+    s.server_name,
+    m.source_table,
+    m.dest_table,
+    e.error_type,
+    e.error_message,
+    e.retry_count,
+    e.is_resolved,
+    e.created_at
+FROM dbo.error_logs AS e
+    LEFT JOIN dbo.table_mappings AS m ON m.mapping_id = e.mapping_id
+    LEFT JOIN dbo.source_servers AS s ON s.server_id = COALESCE(e.server_id, m.server_id)
+WHERE e.is_resolved = 0
+ORDER BY e.created_at DESC;
+GO

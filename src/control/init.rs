@@ -1,0 +1,169 @@
+//! Making the control database, or bringing an old one up to date.
+//!
+//! The script is the one an operator can run with sqlcmd: it is split where sqlcmd splits it, at lines that say GO and stand outside of
+//! strings, quoted names and comments, and sent batch by batch on one session (it changes databases on the way).
+
+use super::DATABASE;
+use crate::{
+    config::Config,
+    error::{Context, Result},
+    model::name::Ident,
+    mssql::pool::{Behaviour, Pools},
+};
+use std::time::Duration;
+
+/// The script that makes the control database.
+pub const SCHEMA: &str = include_str!("../../sql/schema-dataflow.sql");
+
+/// Runs [`SCHEMA`] at the destination: twice does no harm.
+pub async fn init(config: &Config) -> Result<()> {
+    let pools = Pools::new(
+        config.dest.clone(),
+        Behaviour {
+            connections_max: 1,
+            statement_timeout: config.statement_timeout,
+            lock_timeout: config.lock_timeout,
+            deadlock_priority_low: false,
+            idle_timeout: Duration::from_secs(60),
+        },
+    );
+    let mut session = pools.checkout(&Ident::new("master"), "init").await?;
+    // The script says USE: nobody else may get this session.
+    session.discard_later();
+    for batch in split_go(SCHEMA) {
+        session
+            .batch(batch.text)
+            .await
+            .with_context(|| format!("make the database {DATABASE} (schema-dataflow.sql, line {})", batch.line))?;
+    }
+    Ok(())
+}
+
+/// A piece of a script between two GO lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    pub text: &'a str,
+    /// where its first word stands, from 1
+    pub line: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Code,
+    /// Until this character, which stands for itself when doubled.
+    Quoted(char),
+    /// `/* … */`, which nest
+    Comment(usize),
+}
+
+/// Splits a script at its GO lines. Batches without a word are left out.
+pub fn split_go(script: &str) -> Vec<Batch<'_>> {
+    let mut batches = Vec::new();
+    let mut within = Within::Code;
+    let mut start = 0;
+    let mut start_line = 1;
+    let mut position = 0;
+    let mut push = |from: usize, to: usize, line: usize| {
+        let text = script.get(from..to).unwrap_or_default();
+        let first_word = text.len() - text.trim_start().len();
+        let line = line + text.get(..first_word).unwrap_or_default().matches('\n').count();
+        if !text.trim().is_empty() {
+            batches.push(Batch { text: text.trim(), line });
+        }
+    };
+    for (i, line) in script.split_inclusive('\n').enumerate() {
+        let end = position + line.len();
+        if within == Within::Code && is_go(line) {
+            push(start, position, start_line);
+            start = end;
+            start_line = i + 2;
+        } else {
+            within = after(line, within);
+        }
+        position = end;
+    }
+    push(start, script.len(), start_line);
+    batches
+}
+
+/// `GO`, with nothing else but a comment behind it.
+fn is_go(line: &str) -> bool {
+    let line = line.trim();
+    match line.get(..2) {
+        Some(word) if word.eq_ignore_ascii_case("go") => {
+            let rest = line.get(2..).unwrap_or_default();
+            rest.is_empty() || rest.trim_start().starts_with("--") && rest.starts_with(char::is_whitespace)
+        }
+        _ => false,
+    }
+}
+
+/// What the next line begins in, when this one begins in `within`.
+fn after(line: &str, mut within: Within) -> Within {
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let next = chars.peek().copied();
+        within = match (within, c, next) {
+            (Within::Code, '-', Some('-')) => return Within::Code,
+            (Within::Code, '/', Some('*')) => {
+                chars.next();
+                Within::Comment(1)
+            }
+            (Within::Code, '\'', _) => Within::Quoted('\''),
+            (Within::Code, '"', _) => Within::Quoted('"'),
+            (Within::Code, '[', _) => Within::Quoted(']'),
+            // A doubled quote leaves and enters again at once, which comes to the same.
+            (Within::Quoted(close), c, _) if c == close => Within::Code,
+            (Within::Comment(depth), '/', Some('*')) => {
+                chars.next();
+                Within::Comment(depth + 1)
+            }
+            (Within::Comment(depth), '*', Some('/')) => {
+                chars.next();
+                if depth == 1 { Within::Code } else { Within::Comment(depth - 1) }
+            }
+            (other, _, _) => other,
+        };
+    }
+    within
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(script: &str) -> Vec<&str> {
+        split_go(script).into_iter().map(|batch| batch.text).collect()
+    }
+
+    #[test]
+    fn splits_at_go_lines_only() {
+        assert_eq!(texts("a\nGO\nb\r\n  go  \r\nc"), ["a", "b", "c"]);
+        assert_eq!(texts("GO\nGO\n\nGO -- done\na\nGO"), ["a"]);
+        assert_eq!(texts("GOTO x\nGO_on\nSELECT go\n"), ["GOTO x\nGO_on\nSELECT go"]);
+    }
+
+    #[test]
+    fn strings_names_and_comments_hide_go() {
+        for hidden in ["'x\nGO\n'", "'it''s\nGO\n'", "\"x\nGO\n\"", "[x\nGO\n]", "[x]]\nGO\n]", "/* x\nGO\n*/", "/* /* x */\nGO\n*/"] {
+            let script = format!("SELECT {hidden}\nGO\nb");
+            assert_eq!(texts(&script), [script.split("\nGO\nb").next().unwrap(), "b"], "{hidden}");
+        }
+        assert_eq!(texts("-- it's\nGO\nb"), ["-- it's", "b"]);
+    }
+
+    #[test]
+    fn batches_know_their_line() {
+        let lines: Vec<usize> = split_go("a\nGO\n\nb\nGO\nc").iter().map(|batch| batch.line).collect();
+        assert_eq!(lines, [1, 4, 6]);
+    }
+
+    #[test]
+    fn the_schema_splits_into_whole_statements() {
+        let batches = split_go(SCHEMA);
+        assert!(batches.len() > 20);
+        assert!(batches.iter().all(|batch| !batch.text.to_uppercase().contains("\nGO\n")));
+        // A view must be alone in its batch.
+        assert!(batches.iter().filter(|batch| batch.text.contains("ALTER VIEW")).all(|batch| batch.text.matches(';').count() == 1));
+    }
+}

@@ -1,0 +1,153 @@
+//! `sync_logs` and `error_logs`: writing what happened.
+//!
+//! An event whose mapping was deleted meanwhile is left out by the statement itself and counted, so that it never takes its batch along.
+//! The same error of the same mapping, as long as it is unresolved, is one row whose `retry_count` climbs: an error that comes back every
+//! tick for a night must be readable in the morning.
+
+use super::Control;
+use crate::{
+    error::{Context, Kind, Result},
+    mssql::row::Param,
+};
+
+/// A row of `sync_logs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub mapping: Option<i32>,
+    /// `INFO`, `WARNING`, `ERROR`
+    pub level: &'static str,
+    pub message: String,
+    pub sync_type: Option<String>,
+    pub records: Option<i64>,
+    pub execution_time_ms: Option<i32>,
+    /// How long ago it happened: the row gets the server's clock less this.
+    pub age_ms: i32,
+}
+
+/// A row of `error_logs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub mapping: Option<i32>,
+    pub server: Option<i32>,
+    /// `CONNECTION`, `SYNC`, `SCHEMA`, `VERIFICATION`, `OTHER`
+    pub error_type: String,
+    pub message: String,
+    pub details: Option<String>,
+    pub retry_count: i32,
+}
+
+/// Rows per statement: few texts, so that the server's plan cache holds few plans.
+const SHAPES: [usize; 3] = [64, 8, 1];
+
+/// The statement for `count` rows, seven parameters each.
+fn insert_logs(count: usize) -> String {
+    let mut sql = String::from(
+        "INSERT INTO dbo.sync_logs (mapping_id, log_level, log_message, sync_type, records_count, execution_time_ms, created_at)\n\
+         SELECT v.mapping_id, v.log_level, v.log_message, v.sync_type, v.records_count, v.execution_time_ms, \
+         DATEADD(MILLISECOND, -v.age_ms, GETUTCDATE())\nFROM (VALUES\n",
+    );
+    for row in 0..count {
+        let p = row * 7;
+        if row > 0 {
+            sql.push_str(",\n");
+        }
+        sql.push_str(&format!("    ({row}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{})", p + 1, p + 2, p + 3, p + 4, p + 5, p + 6, p + 7));
+    }
+    sql.push_str(
+        "\n) AS v (n, mapping_id, log_level, log_message, sync_type, records_count, execution_time_ms, age_ms)\n\
+         WHERE v.mapping_id IS NULL OR EXISTS (SELECT 1 FROM dbo.table_mappings AS m WHERE m.mapping_id = v.mapping_id)\n\
+         ORDER BY v.n;",
+    );
+    sql
+}
+
+fn log_params(entries: &[Entry]) -> Vec<Param<'_>> {
+    entries
+        .iter()
+        .flat_map(|entry| {
+            [
+                Param::OptInt(entry.mapping),
+                Param::Text(entry.level),
+                Param::Text(&entry.message),
+                Param::OptText(entry.sync_type.as_deref()),
+                Param::OptBigInt(entry.records),
+                Param::OptInt(entry.execution_time_ms),
+                Param::Int(entry.age_ms),
+            ]
+        })
+        .collect()
+}
+
+impl Control {
+    /// Writes rows to sync_logs, in order. Returns how many were left out because their mapping is gone.
+    pub async fn log(&self, entries: &[Entry]) -> Result<usize> {
+        let mut session = self.session().await?;
+        let mut written = 0u64;
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let size = SHAPES.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
+            let (now, later) = rest.split_at(size);
+            rest = later;
+            match session.execute(&insert_logs(now.len()), &log_params(now)).await {
+                Ok(counts) => written += counts.into_iter().sum::<u64>(),
+                // A mapping went away between the look and the insert: the others still count.
+                Err(error) if error.kind == Kind::ForeignKey => {
+                    session.recover().await?;
+                    for entry in now {
+                        match session.execute(&insert_logs(1), &log_params(std::slice::from_ref(entry))).await {
+                            Ok(counts) => written += counts.into_iter().sum::<u64>(),
+                            Err(error) if error.kind == Kind::ForeignKey => session.recover().await?,
+                            Err(error) => return Err(error.context("write sync_logs")),
+                        }
+                    }
+                }
+                Err(error) => return Err(error.context("write sync_logs")),
+            }
+        }
+        Ok(entries.len().saturating_sub(usize::try_from(written).unwrap_or(usize::MAX)))
+    }
+
+    /// Writes one row to error_logs, or counts one up. Returns whether it was left out because its mapping is gone.
+    pub async fn fail(&self, failure: &Failure) -> Result<bool> {
+        let mut session = self.session().await?;
+        let result = session
+            .execute(
+                include_str!("../../sql/error_log.sql"),
+                &[
+                    Param::OptInt(failure.mapping),
+                    Param::OptInt(failure.server),
+                    Param::Text(&failure.error_type),
+                    Param::Text(&failure.message),
+                    Param::OptText(failure.details.as_deref()),
+                    Param::Int(failure.retry_count),
+                ],
+            )
+            .await;
+        match result {
+            Ok(counts) => Ok(counts.into_iter().sum::<u64>() == 0),
+            Err(error) if error.kind == Kind::ForeignKey => {
+                session.recover().await?;
+                Ok(true)
+            }
+            Err(error) => Err(error).context("write error_logs"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_for_two_rows() {
+        let sql = insert_logs(2);
+        assert!(sql.contains("(0, @P1, @P2, @P3, @P4, @P5, @P6, @P7),\n    (1, @P8, @P9, @P10, @P11, @P12, @P13, @P14)"), "{sql}");
+    }
+
+    #[test]
+    fn the_largest_statement_stays_below_the_parameter_limit() {
+        let largest = SHAPES.iter().max().copied().unwrap_or_default();
+        assert!(largest * 7 < 2100, "Msg 8003");
+        assert!(SHAPES.contains(&1));
+    }
+}
