@@ -3,7 +3,11 @@
 //! Every job has one beat: gather facts (I/O), decide (pure), perform (I/O), record. What they all need is in [`Env`].
 
 pub mod apply;
+pub mod cdc;
 pub mod fence;
+pub mod full_sync;
+pub mod poll;
+pub mod verify;
 
 use crate::{
     config::Config,
@@ -28,6 +32,14 @@ pub struct Env {
     pub control: Control,
     /// Looked at between batches, never raced against a statement.
     pub cancel: CancellationToken,
+}
+
+/// How a job ended when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    Completed,
+    /// Asked to stop, or disabled meanwhile: what was committed stays, the rest is for the next time.
+    Stopped,
 }
 
 /// A job's connections: all the seats it will need, taken before the first checkout, source first.
