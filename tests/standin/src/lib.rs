@@ -7,6 +7,9 @@
 pub mod cdc;
 pub mod engine;
 pub mod error;
+pub mod fault;
+pub mod server;
+mod session;
 pub mod tds;
 pub mod tsql;
 pub mod value;

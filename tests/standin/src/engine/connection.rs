@@ -7,9 +7,12 @@ use crate::{
     error::{SqlError, SqlResult},
     value::{Collation, SqlType, Value},
 };
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU8, Ordering},
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
 };
 
 /// A server's data and rules, shared by all its connections.
@@ -163,8 +166,11 @@ pub struct CancelFlag(Arc<CancelState>);
 struct CancelState {
     /// 0: run; 1: attention; 2: the connection is to end
     state: AtomicU8,
-    wake: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    wake: Mutex<Option<Wake>>,
+    changed: Condvar,
 }
+
+type Wake = Box<dyn Fn() + Send + Sync>;
 
 impl CancelFlag {
     /// Stop the running request.
@@ -207,6 +213,20 @@ impl CancelFlag {
         if let Some(wake) = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             wake();
         }
+        self.0.changed.notify_all();
+    }
+
+    /// Waits that long, or until a cancel or kill.
+    pub fn sleep(&self, at_most: Duration) {
+        let guard = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        // Woken or timed out, the caller looks at the flag.
+        drop(self.0.changed.wait_timeout_while(guard, at_most, |_| !self.is_cancelled()));
+    }
+
+    /// Waits until a kill.
+    pub fn wait_for_kill(&self) {
+        let guard = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.0.changed.wait_while(guard, |_| !self.is_killed()));
     }
 }
 

@@ -1,0 +1,319 @@
+//! A server in the process of the test that uses it.
+//!
+//! [`Server::builder`] starts one on a port of its own; dropping it ends it. Its data lives in the engine, so [`Server::restart`] loses the
+//! connections and nothing else.
+
+mod direct;
+mod registry;
+
+pub use direct::{Answer, ResultSet};
+pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
+
+use crate::{
+    engine::connection::{CancelFlag, Engine, LoginInfo},
+    error::{SqlError, SqlResult},
+    fault::Faults,
+    session::connect,
+    tds::tls::TlsIdentity,
+    value::Value,
+};
+use registry::Registry;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+/// SQL Server 2022, 16.0.4135.
+pub(crate) const PROGRAM_VERSION: [u8; 4] = [16, 0, 0x10, 0x27];
+
+/// What a server has to say about encryption.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    NotSupported,
+    /// As a fresh SQL Server: the login is encrypted, and the rest when the client wants it.
+    #[default]
+    LoginOnly,
+    Required,
+    /// TDS 8.0 only. The other modes take it, too.
+    Strict,
+}
+
+/// What all connections of a server share.
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) faults: Faults,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) tls: TlsIdentity,
+    pub(crate) encryption: Encryption,
+    pub(crate) server_name: String,
+    pub(crate) compress_rows: bool,
+    /// changes when all connections are to end
+    generation: watch::Sender<u64>,
+    accepting: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Changes when all connections are to end.
+    pub(crate) fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
+
+/// How to start a server.
+#[derive(Clone)]
+pub struct Builder {
+    host: IpAddr,
+    port: u16,
+    engine: Arc<dyn Engine>,
+    encryption: Encryption,
+    identity: Option<(String, String)>,
+    server_name: String,
+    login: (String, String),
+    compress_rows: bool,
+}
+
+impl Builder {
+    fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            host: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            engine,
+            encryption: Encryption::default(),
+            identity: None,
+            server_name: "STANDIN".into(),
+            login: ("sa".into(), "Standin!Passw0rd".into()),
+            compress_rows: true,
+        }
+    }
+
+    /// The address to listen on; 127.0.0.1 unless said otherwise.
+    pub fn host(mut self, host: IpAddr) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// 0, the default, takes any free port.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The login that [`Server::connection_string`] names.
+    pub fn login(mut self, user: &str, password: &str) -> Self {
+        self.login = (user.into(), password.into());
+        self
+    }
+
+    pub fn tls(mut self, encryption: Encryption) -> Self {
+        self.encryption = encryption;
+        self
+    }
+
+    /// The certificate and its key, in PEM; without one, the server makes its own.
+    pub fn certificate(mut self, certificate_pem: &str, key_pem: &str) -> Self {
+        self.identity = Some((certificate_pem.into(), key_pem.into()));
+        self
+    }
+
+    /// Whether rows of many NULLs are sent with a bitmap (NBCROW). They are, unless said otherwise.
+    pub fn compress_rows(mut self, compress: bool) -> Self {
+        self.compress_rows = compress;
+        self
+    }
+
+    /// Listens, on the caller's runtime.
+    pub async fn start(self) -> io::Result<Server> {
+        let listener = TcpListener::bind((self.host, self.port)).await?;
+        let addr = listener.local_addr()?;
+        let tls = match &self.identity {
+            Some((certificate, key)) => TlsIdentity::from_pem(certificate, key)?,
+            None => TlsIdentity::self_signed()?,
+        };
+        let shared = Arc::new(Shared {
+            engine: self.engine,
+            faults: Faults::default(),
+            registry: Arc::new(Registry::default()),
+            tls,
+            encryption: self.encryption,
+            server_name: self.server_name,
+            compress_rows: self.compress_rows,
+            generation: watch::Sender::new(0),
+            accepting: watch::Sender::new(true),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(shared.clone(), listener, stopped));
+        Ok(Server { shared, addr, login: self.login, stop, accepting: Some(accepting) })
+    }
+}
+
+async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let mut accepting = shared.accepting.subscribe();
+    loop {
+        let may_accept = *accepting.borrow_and_update();
+        tokio::select! {
+            // The sender is the server: when it is dropped, so is this loop's reason.
+            _ = stopped.changed() => break,
+            _ = accepting.changed() => {}
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if may_accept => match accepted {
+                Ok((tcp, peer)) => drop(connections.spawn(connect::serve(shared.clone(), tcp, peer))),
+                // Out of file descriptors, or a client gone already: the next may do better.
+                Err(_) => tokio::task::yield_now().await,
+            },
+        }
+    }
+    drop(listener);
+    shared.generation.send_modify(|generation| *generation += 1);
+    while connections.join_next().await.is_some() {}
+}
+
+/// A running server. Dropping it ends all connections and stops listening; [`Server::shutdown`] waits for that, too.
+pub struct Server {
+    shared: Arc<Shared>,
+    addr: SocketAddr,
+    login: (String, String),
+    stop: watch::Sender<bool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A server for an engine of the caller's own.
+    pub fn with_engine(engine: Arc<dyn Engine>) -> Builder {
+        Builder::new(engine)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// In ADO.NET's form; encrypted only where the server insists.
+    pub fn connection_string(&self, database: &str) -> String {
+        let (user, password) = &self.login;
+        let encrypt = match self.shared.encryption {
+            Encryption::NotSupported | Encryption::LoginOnly => "false",
+            Encryption::Required => "true",
+            Encryption::Strict => "strict",
+        };
+        format!(
+            "Server=tcp:{},{};User ID={user};Password='{}';Database={database};Encrypt={encrypt};TrustServerCertificate=true",
+            self.addr.ip(),
+            self.addr.port(),
+            password.replace('\'', "''")
+        )
+    }
+
+    /// The server's certificate in PEM, for a client to trust.
+    pub fn certificate_pem(&self) -> &str {
+        &self.shared.tls.certificate_pem
+    }
+
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// Runs a script in a session of its own, in that database; lines that are `GO` end a batch.
+    pub async fn sql_in(&self, database: &str, script: &str) -> SqlResult<Answer> {
+        let shared = self.shared.clone();
+        let (database, script) = (database.to_owned(), script.to_owned());
+        let ran = tokio::task::spawn_blocking(move || {
+            let cancel = CancelFlag::default();
+            let registration = shared.registry.register_direct(cancel.clone());
+            let info = LoginInfo { cancel, ..LoginInfo::trusted(&database, registration.spid()) };
+            let mut engine = shared.engine.login(info)?;
+            direct::run_script(engine.as_mut(), &script)
+        });
+        ran.await.unwrap_or_else(|failed| Err(SqlError::new(596, 21, format!("the session ended: {failed}"))))
+    }
+
+    /// [`Server::sql_in`] `master`.
+    pub async fn sql(&self, script: &str) -> SqlResult<Answer> {
+        self.sql_in("master", script).await
+    }
+
+    /// The rows of a script's last result set.
+    pub async fn query(&self, database: &str, script: &str) -> SqlResult<Vec<Vec<Value>>> {
+        Ok(self.sql_in(database, script).await?.results.pop().map(|result| result.rows).unwrap_or_default())
+    }
+
+    /// Connections that are logged in or logging in.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared.registry.connections()
+    }
+
+    pub fn connection_count(&self) -> ConnectionCount {
+        self.shared.registry.count()
+    }
+
+    /// Of one application's connections.
+    pub fn connection_count_of(&self, application: &str) -> ConnectionCount {
+        self.shared.registry.count_of(application)
+    }
+
+    /// Waits until there are exactly that many connections.
+    pub async fn wait_for_connections(&self, count: usize) {
+        self.shared.registry.wait_for_count(count).await;
+    }
+
+    /// Ends one connection, as KILL does; false when there is none of that number.
+    pub fn kill(&self, spid: u16) -> bool {
+        self.shared.registry.kill(spid)
+    }
+
+    /// Starts (with an empty log) or stops keeping the statements that come over the wire.
+    pub fn log_statements(&self, enabled: bool) {
+        self.shared.registry.log_statements(enabled);
+    }
+
+    /// The statements kept, oldest first.
+    pub fn statements(&self) -> Vec<StatementRecord> {
+        self.shared.registry.statements()
+    }
+
+    /// New connections wait (the kernel takes them) until [`Server::resume_accepting`].
+    pub fn pause_accepting(&self) {
+        self.shared.accepting.send_replace(false);
+    }
+
+    pub fn resume_accepting(&self) {
+        self.shared.accepting.send_replace(true);
+    }
+
+    /// Ends all connections and rolls their transactions back; data and port stay.
+    pub async fn restart(&self) {
+        self.pause_accepting();
+        self.shared.generation.send_modify(|generation| *generation += 1);
+        self.wait_for_connections(0).await;
+        self.resume_accepting();
+    }
+
+    /// Stops listening, ends all connections, and waits until they have ended.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        if let Some(accepting) = self.accepting.take() {
+            // It only fails when it was aborted or panicked, and then there is nothing to wait for.
+            let _ = accepting.await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // With the task go its connections, and with each connection's task its thread is told to end.
+        if let Some(accepting) = self.accepting.take() {
+            accepting.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
