@@ -10,4 +10,5 @@ pub mod jobs;
 pub mod model;
 pub mod mssql;
 pub mod plan;
+pub mod telemetry;
 pub mod tsql;
