@@ -5,6 +5,5 @@ pub mod digest;
 pub mod fence;
 pub mod mask;
 pub mod projection;
-pub mod retry;
 pub mod verify;
 pub mod window;

@@ -1,41 +1,192 @@
-//! Queries: names are resolved and types found once ([`bind`]), then rows flow ([`exec`]) from cursor to sink.
+//! Queries: names are resolved and types found once ([`bind`], [`from`]), a way to the rows is chosen ([`access`]), then rows flow
+//! ([`exec`], [`join`]) from cursor to sink.
 
+pub mod access;
+pub mod aggregate;
+pub mod bind;
+pub mod dml;
+pub mod exec;
+pub mod from;
 pub mod host;
+pub mod join;
+pub mod keys;
+pub mod plan;
+pub mod subquery;
+pub mod window;
 
 use crate::{
-    engine::sink::{Column, Sink},
+    engine::{
+        expr::{
+            binder::{self, Binder},
+            bound::{BitOp, Frame, Node, cancelled},
+        },
+        sink::{Column, Sink},
+    },
     error::{SqlError, SqlResult},
     tsql::ast::{AssignOp, TargetName},
-    value::{SqlType, Value},
+    value::{SqlType, Value, decimal::Operation},
 };
 use host::{Host, Row, RowKey, RowSource};
+use plan::{Body, Plan};
 use sqlparser::ast::{Expr, Query, TableWithJoins, With};
 use std::sync::Arc;
 
 /// Runs a query and sends its result set, without the DONE. Answers the number of rows.
-pub fn select(_host: &dyn Host, _query: &Query, _sink: &mut dyn Sink) -> SqlResult<u64> {
-    Err(SqlError::unsupported("SELECT"))
+pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<u64> {
+    let sink = std::cell::RefCell::new(sink);
+    stream(
+        host,
+        query,
+        &mut |columns| {
+            let columns: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
+            sink.borrow_mut().columns(&columns).map_err(|_| cancelled())
+        },
+        &mut |row| sink.borrow_mut().row(row).map_err(|_| cancelled()),
+    )
 }
 
 /// Runs a query and keeps its rows.
-pub fn collect(_host: &dyn Host, _query: &Query) -> SqlResult<(Vec<Column>, Vec<Row>)> {
-    Err(SqlError::unsupported("SELECT"))
+pub fn collect(host: &dyn Host, query: &Query) -> SqlResult<(Vec<Column>, Vec<Row>)> {
+    let mut columns = Vec::new();
+    let mut rows = Vec::new();
+    stream(
+        host,
+        query,
+        &mut |list| {
+            columns = list.iter().map(|c| c.column.clone()).collect();
+            Ok(())
+        },
+        &mut |row| {
+            rows.push(row.to_vec());
+            Ok(())
+        },
+    )?;
+    Ok((columns, rows))
+}
+
+/// What a query's result looks like, without running it: for a view's columns and SELECT … INTO.
+pub fn describe(host: &dyn Host, query: &Query) -> SqlResult<Vec<OutputColumn>> {
+    let plan = Binder::new(host).query(query)?;
+    output_columns(&plan, false)
 }
 
 /// Runs a query and hands over its columns, then each row. `on_columns` may fail (a table that cannot be made, say).
 pub fn stream(
-    _host: &dyn Host,
-    _query: &Query,
-    _on_columns: &mut dyn FnMut(&[OutputColumn]) -> SqlResult<()>,
-    _on_row: &mut dyn FnMut(&[Value]) -> SqlResult<()>,
+    host: &dyn Host,
+    query: &Query,
+    on_columns: &mut dyn FnMut(&[OutputColumn]) -> SqlResult<()>,
+    on_row: &mut dyn FnMut(&[Value]) -> SqlResult<()>,
 ) -> SqlResult<u64> {
-    Err(SqlError::unsupported("SELECT"))
+    let mut binder = Binder::new(host);
+    let plan = binder.query(query)?;
+    on_columns(&output_columns(&plan, true)?)?;
+    let cx = binder.context();
+    let mut count = 0;
+    exec::run(&plan, &cx, None, &mut |row| {
+        count += 1;
+        on_row(row)?;
+        Ok(true)
+    })?;
+    Ok(count)
+}
+
+/// Error 451 for a column nobody can say the collation of.
+fn output_columns(plan: &Plan, needs_collation: bool) -> SqlResult<Vec<OutputColumn>> {
+    plan.columns
+        .iter()
+        .enumerate()
+        .map(|(at, c)| {
+            if let (crate::engine::expr::types::Coercibility::NoCollation(a, b), true) = (c.coercibility, needs_collation) {
+                return Err(SqlError::new(
+                    451,
+                    16,
+                    format!(
+                        "Cannot resolve collation conflict between \"{}\" and \"{}\" in add operator occurring in SELECT statement column {}.",
+                        a.name(),
+                        b.name(),
+                        at + 1
+                    ),
+                ));
+            }
+            let column =
+                Column { name: c.name.clone(), ty: c.ty, nullable: c.nullable, identity: c.identity.is_some(), computed: c.computed };
+            Ok(OutputColumn { column, identity: c.identity })
+        })
+        .collect()
 }
 
 /// `SELECT @a = …`: answers the final value of every variable assigned to (unchanged variables keep their value when no row came), and
 /// the number of rows. Values have the variables' types already.
-pub fn assign(_host: &dyn Host, _assignments: &[(String, AssignOp, Expr)], _query: &Query) -> SqlResult<(Vec<(String, Value)>, u64)> {
-    Err(SqlError::unsupported("SELECT @variable"))
+pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: &Query) -> SqlResult<(Vec<(String, Value)>, u64)> {
+    // the query has no select list of its own: the assigned expressions are it
+    let mut query = query.clone();
+    let sqlparser::ast::SetExpr::Select(select) = &mut *query.body else {
+        return Err(SqlError::unsupported("this form of SELECT @variable"));
+    };
+    select.projection = assignments.iter().map(|(_, _, expr)| sqlparser::ast::SelectItem::UnnamedExpr(expr.clone())).collect();
+    let mut binder = Binder::new(host);
+    let mut targets = Vec::with_capacity(assignments.len());
+    for (name, _, _) in assignments {
+        targets.push(binder.variable(name)?);
+    }
+    let mut plan = binder.query(&query)?;
+    let Body::Select(select) = &mut plan.body else { return Err(SqlError::unsupported("this form of SELECT @variable")) };
+    let mut updates = Vec::with_capacity(targets.len());
+    for (((number, ty), (_, op, _)), bound) in targets.iter().zip(assignments).zip(&mut select.projection) {
+        let value = std::mem::replace(bound, crate::engine::expr::bound::Bound::null());
+        *bound = assigned(*op, *number, *ty, value)?;
+        updates.push((*number, bound.node.clone()));
+    }
+    // a later item of the list sees what an earlier one assigned, and a later row what an earlier row did: each item is
+    // evaluated by the receiver, right before it is stored
+    let exprs = std::mem::take(&mut select.projection);
+    let deferred = select.tail.order.is_empty() && !select.distinct && select.tail.offset.is_none();
+    let cx = binder.context();
+    let mut count = 0;
+    if deferred && select.group.is_none() && select.windows.is_empty() && select.tail.top.is_none() {
+        let mut frame = Frame::new(select.width, None);
+        exec::source_rows(select, &cx, &mut frame, &mut |frame| {
+            count += 1;
+            for (expr, (number, _)) in exprs.iter().zip(&targets) {
+                let value = expr.eval(&cx, frame)?;
+                cx.variables.borrow_mut()[*number] = value;
+            }
+            Ok(true)
+        })?;
+    } else {
+        select.projection = exprs;
+        exec::run(&plan, &cx, None, &mut |row| {
+            count += 1;
+            for (value, (number, _)) in row.iter().zip(&targets) {
+                cx.variables.borrow_mut()[*number] = value.clone();
+            }
+            Ok(true)
+        })?;
+    }
+    let values = cx.variables.borrow();
+    Ok((assignments.iter().zip(&targets).map(|((name, _, _), (number, _))| (name.clone(), values[*number].clone())).collect(), count))
+}
+
+/// The value a variable gets, as its own type.
+fn assigned(
+    op: AssignOp,
+    number: usize,
+    ty: SqlType,
+    value: crate::engine::expr::bound::Bound,
+) -> SqlResult<crate::engine::expr::bound::Bound> {
+    let own = crate::engine::expr::bound::Bound::new(Node::Variable(number), ty, true);
+    let operation = match op {
+        AssignOp::Set => return binder::implicit(value, ty),
+        AssignOp::Add => Operation::Add,
+        AssignOp::Sub => Operation::Subtract,
+        AssignOp::Mul => Operation::Multiply,
+        AssignOp::Div => Operation::Divide,
+        AssignOp::Mod => Operation::Modulo,
+        AssignOp::And => return binder::implicit(binder::bits(BitOp::And, own, value)?, ty),
+        AssignOp::Or => return binder::implicit(binder::bits(BitOp::Or, own, value)?, ty),
+        AssignOp::Xor => return binder::implicit(binder::bits(BitOp::Xor, own, value)?, ty),
+    };
+    binder::implicit(binder::arithmetic(operation, own, value)?, ty)
 }
 
 /// A column of a result, with what SELECT … INTO carries over.
@@ -49,6 +200,8 @@ pub struct OutputColumn {
 pub struct TargetRows<'a> {
     pub ctes: Option<&'a With>,
     pub target: &'a TargetName,
+    /// Hints on the target itself.
+    pub hints: &'a [String],
     pub from: &'a [TableWithJoins],
     pub condition: Option<&'a Expr>,
     pub top: Option<&'a crate::tsql::ast::Top>,
@@ -64,11 +217,11 @@ pub struct TargetRow {
 }
 
 /// Finds the target table of an UPDATE or DELETE.
-pub fn target(_host: &dyn Host, _rows: &TargetRows<'_>) -> SqlResult<Arc<dyn RowSource>> {
-    Err(SqlError::unsupported("UPDATE and DELETE"))
+pub fn target(host: &dyn Host, rows: &TargetRows<'_>) -> SqlResult<Arc<dyn RowSource>> {
+    dml::bind(host, &TargetRows { exprs: Vec::new(), ..*rows }).map(|b| b.source())
 }
 
 /// Runs the join and hands over the target rows.
-pub fn target_rows(_host: &dyn Host, _rows: &TargetRows<'_>, _on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
-    Err(SqlError::unsupported("UPDATE and DELETE"))
+pub fn target_rows(host: &dyn Host, rows: &TargetRows<'_>, on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
+    dml::bind(host, rows)?.run(on_row)
 }

@@ -1,0 +1,505 @@
+//! Functions: which there are, what their arguments become and what they give.
+
+mod dates;
+mod math;
+mod text;
+
+use super::{
+    binder::{self, Binder, Phase, implicit, unify},
+    bound::{Bound, Builtin, Comparison, Node},
+    types::{self, Coercibility, Family},
+};
+use crate::{
+    engine::query::{
+        bind::{is_descending, sortable, sum_type, window_frame},
+        plan::{Aggregate, AggregateKind, WindowCall, WindowKind},
+    },
+    error::{SqlError, SqlResult},
+    value::{Length, SqlType, Value, datetime::DatePart},
+};
+use sqlparser::ast::{self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, WindowType};
+
+/// Functions the host answers, and what they give.
+fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
+    let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
+    let long = SqlType::NVarChar(Length::N(4000), crate::value::Collation::DEFAULT);
+    let ty = match name {
+        "OBJECT_ID"
+        | "DB_ID"
+        | "SCHEMA_ID"
+        | "COLUMNPROPERTY"
+        | "OBJECTPROPERTY"
+        | "INDEXPROPERTY"
+        | "TYPE_ID"
+        | "HAS_PERMS_BY_NAME"
+        | "HAS_DBACCESS"
+        | "IS_MEMBER"
+        | "IS_ROLEMEMBER"
+        | "IS_SRVROLEMEMBER"
+        | "USER_ID"
+        | "SUSER_ID"
+        | "DATABASE_PRINCIPAL_ID"
+        | "ERROR_NUMBER"
+        | "ERROR_SEVERITY"
+        | "ERROR_STATE"
+        | "ERROR_LINE"
+        | "TRIGGER_NESTLEVEL"
+        | "COLUMNS_UPDATED_COUNT"
+        | "FILE_ID"
+        | "APPLOCK_TEST" => SqlType::Int,
+        "COL_LENGTH" | "XACT_STATE" => SqlType::SmallInt,
+        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME" | "INDEX_COL" | "TYPE_NAME" | "SUSER_SNAME"
+        | "SUSER_NAME" | "USER_NAME" | "USER" | "CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME"
+        | "HOST_NAME" | "ERROR_PROCEDURE" | "ORIGINAL_DB_NAME" => sysname,
+        "ERROR_MESSAGE" | "OBJECT_DEFINITION" | "FORMATMESSAGE" => long,
+        "HOST_ID" => SqlType::Char(10, crate::value::Collation::DEFAULT),
+        "APPLOCK_MODE" => SqlType::NVarChar(Length::N(32), crate::value::Collation::DEFAULT),
+        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "OBJECTPROPERTYEX" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" => SqlType::SqlVariant,
+        "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => SqlType::Decimal { precision: 38, scale: 0 },
+        "NEWID" | "NEWSEQUENTIALID" => SqlType::UniqueIdentifier,
+        "RAND" => SqlType::Float,
+        "MIN_ACTIVE_ROWVERSION" => SqlType::Binary(8),
+        "CONTEXT_INFO" => SqlType::VarBinary(Length::N(128)),
+        "COLUMNS_UPDATED" => SqlType::VarBinary(Length::N(128)),
+        "CURRENT_TRANSACTION_ID" | "ROWCOUNT_BIG" => SqlType::BigInt,
+        "STATS_DATE" => SqlType::DateTime,
+        _ => return None,
+    };
+    let _ = args;
+    Some((ty, !matches!(name, "NEWID" | "NEWSEQUENTIALID" | "XACT_STATE" | "MIN_ACTIVE_ROWVERSION" | "RAND")))
+}
+
+/// Error 174.
+fn arity(name: &str, args: &[Bound], range: std::ops::RangeInclusive<usize>) -> SqlResult<()> {
+    if range.contains(&args.len()) {
+        return Ok(());
+    }
+    let name = name.to_lowercase();
+    Err(if range.start() == range.end() {
+        SqlError::new(174, 15, format!("The {name} function requires {} argument(s).", range.start()))
+    } else {
+        SqlError::new(189, 15, format!("The {name} function requires {} to {} arguments.", range.start(), range.end()))
+    })
+}
+
+fn call(function: Builtin, args: Vec<Bound>, ty: SqlType, nullable: bool) -> Bound {
+    Bound::new(Node::Call { function, args }, ty, nullable)
+}
+
+fn any_nullable(args: &[Bound]) -> bool {
+    args.iter().any(|a| a.nullable)
+}
+
+/// AT TIME ZONE, for UTC alone.
+pub fn at_time_zone(value: Bound, zone: Bound) -> SqlResult<Bound> {
+    match &zone.node {
+        Node::Const(Value::Str(name)) if name.eq_ignore_ascii_case("UTC") => {}
+        _ => return Err(SqlError::unsupported("AT TIME ZONE for anything but 'UTC'")),
+    }
+    let scale = match value.ty {
+        SqlType::DateTime2(s) | SqlType::DateTimeOffset(s) => s,
+        SqlType::DateTime => 3,
+        SqlType::SmallDateTime => 0,
+        other => {
+            return Err(SqlError::new(
+                8116,
+                16,
+                format!("Argument data type {} is invalid for argument 1 of AT TIME ZONE function.", types::name(other)),
+            ));
+        }
+    };
+    let nullable = value.nullable;
+    Ok(call(dates::at_utc, vec![value], SqlType::DateTimeOffset(scale), nullable))
+}
+
+impl Binder<'_> {
+    pub fn function(&mut self, function: &ast::Function) -> SqlResult<Bound> {
+        let name = match function.name.0.as_slice() {
+            [ObjectNamePart::Identifier(ident)] => ident.value.to_ascii_uppercase(),
+            _ => return Err(SqlError::unsupported(format!("the user-defined function {}", function.name))),
+        };
+        if function.filter.is_some() || !matches!(function.parameters, FunctionArguments::None) {
+            return Err(SqlError::unsupported(format!("a clause of another dialect on {name}")));
+        }
+        let empty = Vec::new();
+        let (list, distinct) = match &function.args {
+            FunctionArguments::None => (&empty, false),
+            FunctionArguments::List(list) if list.clauses.is_empty() => {
+                (&list.args, list.duplicate_treatment == Some(DuplicateTreatment::Distinct))
+            }
+            _ => return Err(SqlError::unsupported(format!("the arguments of {name}"))),
+        };
+        if let Some(kind) = aggregate_kind(&name) {
+            return self.aggregate_call(&name, kind, list, distinct, function);
+        }
+        if let Some(kind) = window_kind(&name) {
+            let Some(WindowType::WindowSpec(spec)) = &function.over else {
+                return Err(SqlError::new(10753, 15, format!("The function '{name}' must have an OVER clause.")));
+            };
+            if function.null_treatment == Some(ast::NullTreatment::IgnoreNulls) {
+                return Err(SqlError::unsupported("IGNORE NULLS"));
+            }
+            return self.window_call(&name, kind, list, spec);
+        }
+        if function.over.is_some() {
+            return Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'OVER'."));
+        }
+        let exprs = expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
+        if matches!(name.as_str(), "DATEADD" | "DATEDIFF" | "DATEDIFF_BIG" | "DATEPART" | "DATENAME" | "DATETRUNC" | "DATE_BUCKET") {
+            return self.date_function(&name, &exprs);
+        }
+        if name == "IIF" {
+            let [condition, yes, no] = exprs.as_slice() else {
+                return Err(SqlError::new(174, 15, "The iif function requires 3 argument(s)."));
+            };
+            let condition = self.predicate(condition)?;
+            let results = vec![self.expr(yes)?, self.expr(no)?];
+            if results.iter().all(|r| r.is_null) {
+                return Err(SqlError::new(
+                    8133,
+                    16,
+                    "At least one of the result expressions in a CASE specification must be an expression other than the NULL constant.",
+                ));
+            }
+            let nullable = any_nullable(&results);
+            let (mut results, ty, coercibility) = unify(results, "CASE")?;
+            let otherwise = results.pop().unwrap_or_else(Bound::null);
+            let yes = results.pop().unwrap_or_else(Bound::null);
+            let mut bound = Bound::new(Node::Case { whens: vec![(condition, yes)], otherwise: Box::new(otherwise) }, ty, nullable);
+            bound.coercibility = coercibility;
+            return Ok(bound);
+        }
+        let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        self.named(&name, args)
+    }
+
+    /// A function by its upper-case name.
+    pub fn named(&mut self, name: &str, mut args: Vec<Bound>) -> SqlResult<Bound> {
+        let collation = self.settings.collation;
+        match name {
+            "COALESCE" => {
+                if args.len() < 2 {
+                    return Err(SqlError::new(102, 15, "Incorrect syntax near ')'."));
+                }
+                if args.iter().all(|a| a.is_null) {
+                    return Err(SqlError::new(
+                        4127,
+                        16,
+                        "At least one of the arguments to COALESCE must be an expression that is not the NULL constant.",
+                    ));
+                }
+                let nullable = args.iter().all(|a| a.nullable);
+                let (list, ty, coercibility) = unify(args, "COALESCE")?;
+                let mut bound = Bound::new(Node::FirstOf(list), ty, nullable);
+                bound.coercibility = coercibility;
+                Ok(bound)
+            }
+            "ISNULL" => {
+                arity(name, &args, 2..=2)?;
+                let second = args.pop().unwrap_or_else(Bound::null);
+                let first = args.pop().unwrap_or_else(Bound::null);
+                // the first argument decides the type, unless it is the word NULL
+                let ty = if first.is_null { second.ty } else { first.ty };
+                let nullable = first.nullable && second.nullable;
+                let (coercibility, is_null) =
+                    (if first.is_null { second.coercibility } else { first.coercibility }, first.is_null && second.is_null);
+                let list = vec![implicit(first, ty)?, implicit(second, ty)?];
+                let mut bound = Bound::new(Node::FirstOf(list), ty, nullable);
+                bound.coercibility = coercibility;
+                bound.is_null = is_null;
+                Ok(bound)
+            }
+            "NULLIF" => {
+                arity(name, &args, 2..=2)?;
+                let second = args.pop().unwrap_or_else(Bound::null);
+                let first = args.pop().unwrap_or_else(Bound::null);
+                if first.is_null {
+                    return Err(SqlError::new(
+                        4151,
+                        16,
+                        "The type of the first argument to NULLIF cannot be the NULL constant because the type of the first argument has to be known.",
+                    ));
+                }
+                let (ty, coercibility) = (first.ty, first.coercibility);
+                let same = binder::compare(Comparison::Eq, first.clone(), second)?;
+                let mut bound = Bound::new(Node::NullIf(Box::new(same), Box::new(first)), ty, true);
+                bound.coercibility = coercibility;
+                Ok(bound)
+            }
+            "CHOOSE" => {
+                if args.len() < 2 {
+                    return Err(SqlError::new(189, 15, "The choose function requires 2 to 255 arguments."));
+                }
+                let index = implicit(args.remove(0), SqlType::Int)?;
+                let (list, ty, coercibility) = unify(args, "CHOOSE")?;
+                let mut whens = Vec::with_capacity(list.len());
+                for (at, value) in (1i64..).zip(list) {
+                    whens.push((binder::compare(Comparison::Eq, index.clone(), Bound::constant(Value::Int(at), SqlType::Int))?, value));
+                }
+                let otherwise = implicit(Bound::null(), ty)?;
+                let mut bound = Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, true);
+                bound.coercibility = coercibility;
+                Ok(bound)
+            }
+            "FORMAT" | "SOUNDEX" | "DIFFERENCE" | "PARSE" | "TRY_PARSE" | "COMPRESS" | "DECOMPRESS" | "JSON_VALUE" | "JSON_QUERY"
+            | "ISJSON" | "OPENJSON" | "STDEV" | "STDEVP" | "VAR" | "VARP" | "GROUPING" | "GROUPING_ID" => {
+                Err(SqlError::unsupported(format!("the function {name}")))
+            }
+            _ => {
+                if let Some(bound) = text::bind(name, &mut args, collation)? {
+                    return Ok(bound);
+                }
+                if let Some(bound) = math::bind(name, &mut args)? {
+                    return Ok(bound);
+                }
+                if let Some(bound) = dates::bind(name, &mut args)? {
+                    return Ok(bound);
+                }
+                if let Some((ty, nullable)) = host_function(name, &args) {
+                    if matches!(name, "NEWID" | "NEWSEQUENTIALID" | "RAND") {
+                        self.volatile = true;
+                    }
+                    return Ok(Bound::new(Node::Host { name: name.into(), args }, types::with_collation(ty, collation), nullable));
+                }
+                Err(SqlError::new(195, 15, format!("'{name}' is not a recognized built-in function name.")))
+            }
+        }
+    }
+
+    fn date_function(&mut self, name: &str, exprs: &[&Expr]) -> SqlResult<Bound> {
+        let Some((part, rest)) = exprs.split_first() else {
+            return Err(SqlError::new(174, 15, format!("The {} function requires arguments.", name.to_lowercase())));
+        };
+        let written = match part {
+            Expr::Identifier(ident) => ident.value.clone(),
+            other => other.to_string(),
+        };
+        let Some(part) = DatePart::parse(&written) else {
+            return Err(SqlError::new(155, 15, format!("'{written}' is not a recognized {} option.", name.to_lowercase())));
+        };
+        let args = rest.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        dates::bind_part(name, part, args, self.settings.collation)
+    }
+
+    fn order_list(&mut self, list: &[ast::OrderByExpr]) -> SqlResult<Vec<(Bound, bool)>> {
+        list.iter()
+            .map(|item| {
+                let bound = self.expr(&item.expr)?;
+                sortable(&bound)?;
+                Ok((bound, is_descending(item)))
+            })
+            .collect()
+    }
+
+    fn aggregate_call(
+        &mut self,
+        name: &str,
+        mut kind: AggregateKind,
+        list: &[FunctionArg],
+        distinct: bool,
+        function: &ast::Function,
+    ) -> SqlResult<Bound> {
+        let star = matches!(list, [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]);
+        if star {
+            if kind != AggregateKind::Count {
+                return Err(SqlError::new(102, 15, "Incorrect syntax near '*'."));
+            }
+            kind = AggregateKind::CountRows;
+        }
+        let exprs =
+            if star { Vec::new() } else { expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))? };
+        let wanted = match kind {
+            AggregateKind::CountRows => 0,
+            AggregateKind::StringAgg => 2,
+            _ => 1,
+        };
+        if exprs.len() != wanted {
+            return Err(SqlError::new(174, 15, format!("The {} function requires {wanted} argument(s).", name.to_lowercase())));
+        }
+        let windowed = function.over.is_some();
+        if !windowed {
+            match self.scopes.last().map(|s| s.phase) {
+                Some(Phase::Groups) => {}
+                Some(Phase::Aggregate) => {
+                    return Err(SqlError::new(
+                        130,
+                        15,
+                        "Cannot perform an aggregate function on an expression containing an aggregate or a subquery.",
+                    ));
+                }
+                _ => {
+                    return Err(SqlError::new(
+                        147,
+                        15,
+                        "An aggregate may not appear in the WHERE clause unless it is in a subquery contained in a HAVING clause or a select list, and the column being aggregated is an outer reference.",
+                    ));
+                }
+            }
+            self.set_phase(Phase::Aggregate);
+        }
+        let bound = self.aggregate_args(&exprs, function, kind);
+        if !windowed {
+            self.set_phase(Phase::Groups);
+        }
+        let (mut args, order) = bound?;
+        let big = name == "COUNT_BIG";
+        let arg_type = args.first().map_or(SqlType::Int, |a| a.ty);
+        let (ty, nullable) = match kind {
+            AggregateKind::CountRows | AggregateKind::Count => (if big { SqlType::BigInt } else { SqlType::Int }, false),
+            AggregateKind::Sum | AggregateKind::Avg => {
+                if matches!(types::family(arg_type), Family::Text | Family::Bit) || args[0].is_null {
+                    return Err(SqlError::new(
+                        8117,
+                        16,
+                        format!("Operand data type {} is invalid for {} operator.", types::name(arg_type), name.to_lowercase()),
+                    ));
+                }
+                (sum_type(kind, arg_type)?, true)
+            }
+            AggregateKind::Min | AggregateKind::Max => {
+                if matches!(arg_type, SqlType::Bit | SqlType::Xml | SqlType::Text(_) | SqlType::NText(_) | SqlType::Image) {
+                    return Err(SqlError::new(
+                        8117,
+                        16,
+                        format!("Operand data type {} is invalid for {} operator.", types::name(arg_type), name.to_lowercase()),
+                    ));
+                }
+                sortable(&args[0])?;
+                (arg_type, true)
+            }
+            AggregateKind::ChecksumAgg => {
+                args = vec![implicit(args.remove(0), SqlType::Int)?];
+                (SqlType::Int, true)
+            }
+            AggregateKind::StringAgg => {
+                let collation = args[0].collation().unwrap_or(self.settings.collation);
+                let max = types::is_text(arg_type) && types::length(arg_type).is_none();
+                let unicode = !matches!(arg_type, SqlType::VarChar(..) | SqlType::Char(..) | SqlType::Text(_));
+                let limit = if unicode { 4000 } else { 8000 };
+                let ty = types::text(unicode, if max { None } else { Some(limit) }, false, collation);
+                let value = implicit(args.remove(0), ty)?;
+                let separator = implicit(args.remove(0), types::text(unicode, Some(limit), false, collation))?;
+                args = vec![value, separator];
+                (ty, true)
+            }
+        };
+        if let Some(WindowType::WindowSpec(spec)) = &function.over {
+            if distinct || matches!(kind, AggregateKind::StringAgg | AggregateKind::ChecksumAgg) {
+                return Err(SqlError::new(10759, 15, "Use of DISTINCT is not allowed with the OVER clause."));
+            }
+            return self.windowed(WindowKind::Aggregate(kind), args, spec, ty, nullable);
+        }
+        if function.over.is_some() {
+            return Err(SqlError::unsupported("a named window"));
+        }
+        let collation = args.first().filter(|_| types::is_text(ty)).map(|a| (a.collation(), a.coercibility));
+        let mut args = args.into_iter();
+        let aggregate = Aggregate { kind, arg: args.next(), separator: args.next(), order, distinct, ty };
+        let mut bound = self.aggregate(aggregate, nullable)?;
+        if let Some((_, coercibility)) = collation {
+            bound.coercibility = coercibility;
+        }
+        Ok(bound)
+    }
+
+    fn aggregate_args(
+        &mut self,
+        exprs: &[&Expr],
+        function: &ast::Function,
+        kind: AggregateKind,
+    ) -> SqlResult<(Vec<Bound>, Vec<(Bound, bool)>)> {
+        let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        if !function.within_group.is_empty() && kind != AggregateKind::StringAgg {
+            return Err(SqlError::new(10757, 15, "The function may not have a WITHIN GROUP clause."));
+        }
+        Ok((args, self.order_list(&function.within_group)?))
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.phase = phase;
+        }
+    }
+
+    fn window_call(&mut self, name: &str, kind: WindowKind, list: &[FunctionArg], spec: &ast::WindowSpec) -> SqlResult<Bound> {
+        let exprs = expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
+        let mut args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        let range = match kind {
+            WindowKind::Lag | WindowKind::Lead => 1..=3,
+            WindowKind::FirstValue | WindowKind::LastValue | WindowKind::Ntile => 1..=1,
+            _ => 0..=0,
+        };
+        arity(name, &args, range)?;
+        if spec.order_by.is_empty() {
+            return Err(SqlError::new(4112, 15, format!("The function '{name}' must have an OVER clause with ORDER BY.")));
+        }
+        let (ty, nullable) = match kind {
+            WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank => (SqlType::BigInt, false),
+            WindowKind::Ntile => {
+                args = vec![implicit(args.remove(0), SqlType::BigInt)?];
+                (SqlType::BigInt, false)
+            }
+            WindowKind::PercentRank | WindowKind::CumeDist => (SqlType::Float, false),
+            _ => {
+                let ty = args[0].ty;
+                if args.len() > 1 {
+                    args[1] = implicit(args[1].clone(), SqlType::BigInt)?;
+                }
+                if args.len() > 2 {
+                    args[2] = implicit(args[2].clone(), ty)?;
+                }
+                (ty, true)
+            }
+        };
+        self.windowed(kind, args, spec, ty, nullable)
+    }
+
+    fn windowed(&mut self, kind: WindowKind, args: Vec<Bound>, spec: &ast::WindowSpec, ty: SqlType, nullable: bool) -> SqlResult<Bound> {
+        if spec.window_name.is_some() {
+            return Err(SqlError::unsupported("a named window"));
+        }
+        let frame = window_frame(spec, kind)?;
+        let partition = spec.partition_by.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        for bound in &partition {
+            sortable(bound)?;
+        }
+        let order = self.order_list(&spec.order_by)?;
+        let coercibility = args.first().filter(|_| types::is_text(ty)).map_or(Coercibility::Default, |a| a.coercibility);
+        let mut bound = self.window(WindowCall { kind, args, partition, order, frame, ty }, nullable)?;
+        bound.coercibility = coercibility;
+        Ok(bound)
+    }
+}
+
+fn expressions(list: &[FunctionArg]) -> Option<Vec<&Expr>> {
+    list.iter().map(crate::engine::query::from::argument).collect()
+}
+
+fn aggregate_kind(name: &str) -> Option<AggregateKind> {
+    Some(match name {
+        "COUNT" | "COUNT_BIG" => AggregateKind::Count,
+        "SUM" => AggregateKind::Sum,
+        "AVG" => AggregateKind::Avg,
+        "MIN" => AggregateKind::Min,
+        "MAX" => AggregateKind::Max,
+        "STRING_AGG" => AggregateKind::StringAgg,
+        "CHECKSUM_AGG" => AggregateKind::ChecksumAgg,
+        _ => return None,
+    })
+}
+
+fn window_kind(name: &str) -> Option<WindowKind> {
+    Some(match name {
+        "ROW_NUMBER" => WindowKind::RowNumber,
+        "RANK" => WindowKind::Rank,
+        "DENSE_RANK" => WindowKind::DenseRank,
+        "NTILE" => WindowKind::Ntile,
+        "LAG" => WindowKind::Lag,
+        "LEAD" => WindowKind::Lead,
+        "FIRST_VALUE" => WindowKind::FirstValue,
+        "LAST_VALUE" => WindowKind::LastValue,
+        "PERCENT_RANK" => WindowKind::PercentRank,
+        "CUME_DIST" => WindowKind::CumeDist,
+        _ => return None,
+    })
+}

@@ -1,0 +1,756 @@
+//! Binding of queries: what a SELECT's clauses mean, in the order SQL gives them meaning.
+
+use super::{
+    access,
+    from::FromBinder,
+    plan::{
+        Aggregate, AggregateKind, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES, SelectPlan, SetOp, SetPlan, SortBy, SortKey,
+        Tail, TopPlan, WINDOWS, WindowCall, WindowFrame, WindowKind,
+    },
+};
+use crate::{
+    engine::expr::{
+        binder::{Binder, CteDefinition, Phase, Scope, ScopeColumn, conjuncts, implicit, same_name, source_matches, unify},
+        bound::{Bound, Node, Predicate},
+        types::{self, Coercibility},
+    },
+    error::{SqlError, SqlResult},
+    value::{Decimal, SqlType, Value},
+};
+use sqlparser::ast::{
+    self, Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
+    SetQuantifier, TopQuantity,
+};
+use std::sync::Arc;
+
+impl Binder<'_> {
+    /// Binds a query in the scopes there are.
+    pub fn query(&mut self, query: &Query) -> SqlResult<Plan> {
+        if let Some(clause) = &query.for_clause
+            && !matches!(clause, ast::ForClause::Browse)
+        {
+            return Err(SqlError::unsupported(format!("{clause}")));
+        }
+        if query.settings.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() || !query.locks.is_empty() {
+            return Err(SqlError::unsupported("a clause of another dialect in a query"));
+        }
+        let known = self.ctes.len();
+        let plan = self.with(query).and_then(|()| self.body(query));
+        self.ctes.truncate(known);
+        plan
+    }
+
+    pub fn with(&mut self, query: &Query) -> SqlResult<()> {
+        query.with.as_ref().map_or(Ok(()), |with| self.define_ctes(with))
+    }
+
+    pub fn define_ctes(&mut self, with: &ast::With) -> SqlResult<()> {
+        for cte in &with.cte_tables {
+            self.ctes.push(CteDefinition {
+                name: cte.alias.name.value.clone(),
+                columns: cte.alias.columns.iter().map(|c| c.name.value.clone()).collect(),
+                query: Arc::new((*cte.query).clone()),
+                visible: self.ctes.len(),
+                work: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn body(&mut self, query: &Query) -> SqlResult<Plan> {
+        let order: &[ast::OrderByExpr] = match &query.order_by {
+            None => &[],
+            Some(order) => match &order.kind {
+                OrderByKind::Expressions(list) => list,
+                OrderByKind::All(_) => return Err(SqlError::unsupported("ORDER BY ALL")),
+            },
+        };
+        let offset = match &query.limit_clause {
+            None => None,
+            Some(LimitClause::LimitOffset { limit: None, offset: Some(offset), limit_by }) if limit_by.is_empty() => Some(&offset.value),
+            Some(_) => return Err(SqlError::unsupported("LIMIT")),
+        };
+        let fetch = match &query.fetch {
+            None => None,
+            Some(fetch) if !fetch.with_ties && !fetch.percent => fetch.quantity.as_ref(),
+            Some(_) => return Err(SqlError::unsupported("FETCH … PERCENT or WITH TIES")),
+        };
+        match &*query.body {
+            SetExpr::Select(select) => self.select(select, order, offset, fetch),
+            SetExpr::Query(inner) if order.is_empty() && offset.is_none() => self.query(inner),
+            other => {
+                let mut plan = self.set_expr(other)?;
+                let mut tail = self.limits(offset, fetch)?;
+                for item in order {
+                    tail.order
+                        .push(SortKey { by: SortBy::Output(self.output_of(&item.expr, &plan.columns)?), descending: descending(item) });
+                }
+                match &mut plan.body {
+                    Body::Set(set) => set.tail = tail,
+                    _ if tail.order.is_empty() && tail.offset.is_none() => {}
+                    _ => return Err(SqlError::unsupported("ORDER BY on this query")),
+                }
+                Ok(plan)
+            }
+        }
+    }
+
+    fn limits(&mut self, offset: Option<&Expr>, fetch: Option<&Expr>) -> SqlResult<Tail> {
+        let mut count = |e: &Expr| self.expr(e).and_then(|b| implicit(b, SqlType::BigInt));
+        Ok(Tail { offset: offset.map(&mut count).transpose()?, fetch: fetch.map(&mut count).transpose()?, ..Tail::default() })
+    }
+
+    /// The output column an ORDER BY item of a set operation names.
+    fn output_of(&self, expr: &Expr, columns: &[PlanColumn]) -> SqlResult<usize> {
+        if let Some(ordinal) = ordinal(expr, columns.len())? {
+            return Ok(ordinal);
+        }
+        if let Expr::Identifier(ident) = expr
+            && let Some(at) = columns.iter().position(|c| same_name(&c.name, &ident.value))
+        {
+            return Ok(at);
+        }
+        Err(SqlError::new(
+            104,
+            16,
+            "ORDER BY items must appear in the select list if the statement contains a UNION, INTERSECT or EXCEPT operator.",
+        ))
+    }
+
+    pub fn set_expr(&mut self, body: &SetExpr) -> SqlResult<Plan> {
+        match body {
+            SetExpr::Select(select) => self.select(select, &[], None, None),
+            SetExpr::Query(query) => self.query(query),
+            SetExpr::Values(values) => {
+                let rows: Vec<&Vec<Expr>> = values.rows.iter().map(|r| &r.content).collect();
+                self.values(&rows)
+            }
+            SetExpr::SetOperation { left, op, set_quantifier, right } => {
+                let all = match set_quantifier {
+                    SetQuantifier::All => true,
+                    SetQuantifier::None | SetQuantifier::Distinct => false,
+                    _ => return Err(SqlError::unsupported("BY NAME")),
+                };
+                let (op, name) = match op {
+                    SetOperator::Union => (SetOp::Union, if all { "UNION ALL" } else { "UNION" }),
+                    SetOperator::Except => (SetOp::Except, "EXCEPT"),
+                    SetOperator::Intersect => (SetOp::Intersect, "INTERSECT"),
+                    SetOperator::Minus => return Err(SqlError::unsupported("MINUS")),
+                };
+                if all && op != SetOp::Union {
+                    return Err(SqlError::unsupported(format!("{name} ALL")));
+                }
+                let mut left = self.set_expr(left)?;
+                let mut right = self.set_expr(right)?;
+                let columns = reconcile(&mut left, &mut right, name, !all)?;
+                Ok(Plan { columns, body: Body::Set(Box::new(SetPlan { op, all, left, right, tail: Tail::default() })) })
+            }
+            other => Err(SqlError::unsupported(format!("the query {other}"))),
+        }
+    }
+
+    pub fn values(&mut self, rows: &[&Vec<Expr>]) -> SqlResult<Plan> {
+        let width = rows.first().map_or(0, |r| r.len());
+        let mut columns: Vec<Vec<Bound>> = (0..width).map(|_| Vec::with_capacity(rows.len())).collect();
+        for row in rows {
+            if row.len() != width {
+                return Err(SqlError::new(10709, 16, "The number of columns for each row in a table value constructor must be the same."));
+            }
+            for (column, expr) in columns.iter_mut().zip(row.iter()) {
+                column.push(self.expr(expr)?);
+            }
+        }
+        let mut described = Vec::with_capacity(width);
+        let mut bound_rows: Vec<Vec<Bound>> = (0..rows.len()).map(|_| Vec::with_capacity(width)).collect();
+        for column in columns {
+            let is_null = column.iter().all(|b| b.is_null);
+            let (column, ty, coercibility) = unify(column, "VALUES")?;
+            described.push(PlanColumn {
+                name: String::new(),
+                ty,
+                nullable: column.iter().any(|b| b.nullable),
+                coercibility,
+                identity: None,
+                computed: false,
+                is_null,
+            });
+            for (row, value) in bound_rows.iter_mut().zip(column) {
+                row.push(value);
+            }
+        }
+        Ok(Plan { columns: described, body: Body::Values(bound_rows) })
+    }
+
+    // ---- SELECT
+
+    fn select(&mut self, select: &Select, order: &[ast::OrderByExpr], offset: Option<&Expr>, fetch: Option<&Expr>) -> SqlResult<Plan> {
+        if select.prewhere.is_some()
+            || select.qualify.is_some()
+            || !select.lateral_views.is_empty()
+            || !select.cluster_by.is_empty()
+            || !select.distribute_by.is_empty()
+            || !select.sort_by.is_empty()
+            || !select.named_window.is_empty()
+            || !select.connect_by.is_empty()
+            || select.exclude.is_some()
+        {
+            return Err(SqlError::unsupported("a clause of another dialect in SELECT"));
+        }
+        self.scopes.push(Scope::new(SOURCES));
+        let result = self.select_inner(select, order, offset, fetch);
+        self.scopes.pop();
+        result
+    }
+
+    fn scope(&mut self) -> &mut Scope {
+        let last = self.scopes.len() - 1;
+        &mut self.scopes[last]
+    }
+
+    /// Binds the conjuncts of a condition, noting which sources each side concerns.
+    pub fn conjunct_list(&mut self, expr: &Expr) -> SqlResult<Vec<Conjunct>> {
+        let mut list = Vec::new();
+        for part in conjuncts(expr) {
+            self.conjunct(part, &mut list)?;
+        }
+        Ok(list)
+    }
+
+    fn conjunct(&mut self, part: &Expr, list: &mut Vec<Conjunct>) -> SqlResult<()> {
+        let level = self.scopes.len() - 1;
+        let outside = std::mem::take(&mut self.seen);
+        let bound = self.predicate(part);
+        let seen = std::mem::replace(&mut self.seen, outside);
+        let mask = mask_of(&seen, level);
+        let outer = seen.iter().any(|(l, _)| *l < level);
+        self.seen.extend(seen);
+        let mut predicates = vec![bound?];
+        while let Some(predicate) = predicates.pop() {
+            match predicate {
+                // BETWEEN and null-safe lists fall apart as well
+                Predicate::And(parts) => predicates.extend(parts.into_iter().rev()),
+                predicate => {
+                    let sides = match &predicate {
+                        Predicate::Compare { left, right, .. } | Predicate::Distinct { equal: true, left, right, .. } => {
+                            access::simple_mask(left).zip(access::simple_mask(right))
+                        }
+                        _ => None,
+                    };
+                    list.push(Conjunct { predicate, mask, sides, outer });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn select_inner(
+        &mut self,
+        select: &Select,
+        order: &[ast::OrderByExpr],
+        offset: Option<&Expr>,
+        fetch: Option<&Expr>,
+    ) -> SqlResult<Plan> {
+        // FROM and WHERE
+        let mut from: Option<From> = None;
+        let mut loose = Vec::new();
+        for table in &select.from {
+            let next = self.table_with_joins(table, &mut loose)?;
+            from = Some(match from {
+                None => next,
+                Some(left) => access::cross(left, next),
+            });
+        }
+        if let Some(condition) = &select.selection {
+            loose.extend(self.conjunct_list(condition)?);
+        }
+
+        // GROUP BY
+        let group_exprs = match &select.group_by {
+            GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => list.as_slice(),
+            _ => return Err(SqlError::unsupported("GROUP BY ALL, CUBE or ROLLUP")),
+        };
+        let mut keys = Vec::with_capacity(group_exprs.len());
+        let mut group_columns = Vec::new();
+        for expr in group_exprs {
+            if matches!(expr, Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_)) {
+                return Err(SqlError::unsupported("GROUPING SETS, CUBE and ROLLUP"));
+            }
+            if matches!(expr, Expr::Value(_)) {
+                return Err(SqlError::new(
+                    164,
+                    15,
+                    "Each GROUP BY expression must contain at least one column that is not an outer reference.",
+                ));
+            }
+            let text = self.canonical(expr);
+            let key = self.expr(expr)?;
+            if let Node::Column { depth: 0, slot, column } = key.node {
+                group_columns.push((usize::from(slot), usize::from(column)));
+            } else {
+                self.scope().group_texts.push(text);
+            }
+            keys.push(key);
+        }
+
+        // the select list, HAVING, ORDER BY
+        {
+            let scope = self.scope();
+            scope.phase = Phase::Groups;
+            scope.windows_allowed = true;
+            scope.free.clear();
+        }
+        let mut columns = Vec::new();
+        let mut projection = Vec::new();
+        let mut texts = Vec::new();
+        for item in &select.projection {
+            self.select_item(item, &mut columns, &mut projection, &mut texts)?;
+        }
+        self.scope().windows_allowed = false;
+        let having = match &select.having {
+            Some(expr) => vec![self.predicate(expr)?],
+            None => Vec::new(),
+        };
+        self.scope().windows_allowed = true;
+        let distinct = match &select.distinct {
+            None | Some(ast::Distinct::All) => false,
+            Some(ast::Distinct::Distinct) => true,
+            Some(ast::Distinct::On(_)) => return Err(SqlError::unsupported("DISTINCT ON")),
+        };
+        let mut tail_order = Vec::new();
+        for item in order {
+            let by = self.sort_item(&item.expr, &columns, &projection, &texts, distinct)?;
+            tail_order.push(SortKey { by, descending: descending(item) });
+        }
+        {
+            let scope = self.scope();
+            scope.phase = Phase::Rows;
+            scope.windows_allowed = false;
+        }
+        let mut tail = self.limits(offset, fetch)?;
+        if offset.is_some() && order.is_empty() {
+            return Err(SqlError::new(102, 15, "Incorrect syntax near 'OFFSET'. OFFSET needs ORDER BY."));
+        }
+        tail.order = tail_order;
+        tail.top = select.top.as_ref().map(|top| self.top(top)).transpose()?;
+        if tail.top.as_ref().is_some_and(|t| t.ties) && tail.order.is_empty() {
+            return Err(SqlError::new(1062, 15, "The TOP N WITH TIES clause is not allowed without a corresponding ORDER BY clause."));
+        }
+
+        let scope = self.scope();
+        let aggregates = std::mem::take(&mut scope.aggregates);
+        let windows = std::mem::take(&mut scope.windows);
+        let free = std::mem::take(&mut scope.free);
+        let width = SOURCES + scope.sources.len();
+        if width > 127 {
+            return Err(SqlError::new(106, 15, "Too many table names in the query. The maximum allowable is 256."));
+        }
+        let grouped = !keys.is_empty() || !aggregates.is_empty() || select.having.is_some();
+        if grouped && let Some((_, _, name)) = free.iter().find(|(slot, column, _)| !group_columns.contains(&(*slot, *column))) {
+            return Err(SqlError::new(
+                8120,
+                16,
+                format!(
+                    "Column '{name}' is invalid in the select list because it is not contained in either an aggregate function or the GROUP BY clause."
+                ),
+            ));
+        }
+        let group = grouped.then_some(GroupPlan { keys, aggregates });
+
+        let mut plan = SelectPlan {
+            width,
+            startup: Vec::new(),
+            from,
+            filter: Vec::new(),
+            group,
+            having,
+            windows,
+            projection,
+            distinct,
+            tail,
+            presorted: false,
+        };
+        let number = self.next_number();
+        access::choose(&mut plan, loose, number);
+        Ok(Plan { columns, body: Body::Select(Box::new(plan)) })
+    }
+
+    fn top(&mut self, top: &ast::Top) -> SqlResult<TopPlan> {
+        let count = match &top.quantity {
+            Some(TopQuantity::Constant(n)) => Bound::constant(Value::Int(i64::try_from(*n).unwrap_or(i64::MAX)), SqlType::BigInt),
+            Some(TopQuantity::Expr(expr)) => self.expr(expr)?,
+            None => return Err(SqlError::unsupported("TOP without a number")),
+        };
+        top_plan(count, top.percent, top.with_ties)
+    }
+
+    fn select_item(
+        &mut self,
+        item: &SelectItem,
+        columns: &mut Vec<PlanColumn>,
+        projection: &mut Vec<Bound>,
+        texts: &mut Vec<String>,
+    ) -> SqlResult<()> {
+        match item {
+            SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right }) if matches!(&**left, Expr::Identifier(i) if !i.value.starts_with('@')) =>
+            {
+                // alias = expression
+                let Expr::Identifier(alias) = &**left else { return Err(SqlError::unsupported("this select item")) };
+                texts.push(self.canonical(right));
+                let bound = self.expr(right)?;
+                self.output(alias.value.clone(), bound, columns, projection);
+            }
+            SelectItem::UnnamedExpr(expr) => {
+                texts.push(self.canonical(expr));
+                let bound = self.expr(expr)?;
+                let name = match expr {
+                    Expr::Identifier(ident) if !ident.value.starts_with('@') => ident.value.clone(),
+                    Expr::CompoundIdentifier(idents) => idents.last().map(|i| i.value.clone()).unwrap_or_default(),
+                    _ => String::new(),
+                };
+                let name = self.own_name(&bound).filter(|own| same_name(own, &name) || name.starts_with('$')).unwrap_or(name);
+                self.output(name, bound, columns, projection);
+            }
+            SelectItem::ExprWithAlias { expr, alias } => {
+                texts.push(self.canonical(expr));
+                let bound = self.expr(expr)?;
+                self.output(alias.value.clone(), bound, columns, projection);
+            }
+            SelectItem::Wildcard(_) => {
+                if self.scope().sources.is_empty() {
+                    return Err(SqlError::new(263, 16, "Must specify table to select from."));
+                }
+                for at in 0..self.scope().sources.len() {
+                    self.all_of(at, columns, projection, texts);
+                }
+            }
+            SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                let parts: Vec<String> = name.0.iter().map(|p| p.as_ident().map(|i| i.value.clone()).unwrap_or_default()).collect();
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                let Some(at) = self.scope().sources.iter().position(|s| source_matches(s, &parts)) else {
+                    return Err(SqlError::new(
+                        107,
+                        15,
+                        format!(
+                            "The column prefix '{}' does not match with a table name or alias name used in the query.",
+                            parts.join(".")
+                        ),
+                    ));
+                };
+                self.all_of(at, columns, projection, texts);
+            }
+            other => return Err(SqlError::unsupported(format!("the select item {other}"))),
+        }
+        Ok(())
+    }
+
+    /// The declared spelling of the column an expression is.
+    fn own_name(&self, bound: &Bound) -> Option<String> {
+        self.scope_column(bound).map(|c| c.name.to_string())
+    }
+
+    fn scope_column(&self, bound: &Bound) -> Option<&ScopeColumn> {
+        let Node::Column { depth: 0, slot, column } = bound.node else { return None };
+        let scope = self.scopes.last()?;
+        scope.sources.get(usize::from(slot).checked_sub(scope.first_slot)?)?.columns.get(usize::from(column))
+    }
+
+    fn output(&mut self, name: String, bound: Bound, columns: &mut Vec<PlanColumn>, projection: &mut Vec<Bound>) {
+        let own = self.scope_column(&bound);
+        columns.push(PlanColumn {
+            name,
+            ty: bound.ty,
+            nullable: bound.nullable,
+            coercibility: bound.coercibility,
+            identity: own.and_then(|c| c.identity),
+            computed: own.is_some_and(|c| c.computed),
+            is_null: bound.is_null,
+        });
+        projection.push(bound);
+    }
+
+    fn all_of(&mut self, at: usize, columns: &mut Vec<PlanColumn>, projection: &mut Vec<Bound>, texts: &mut Vec<String>) {
+        let first = self.scope().first_slot;
+        for (ordinal, column) in self.scope().sources[at].columns.clone().iter().enumerate() {
+            if column.hidden {
+                continue;
+            }
+            let bound = self.column_at(0, first + at, ordinal, column);
+            texts.push(format!("#0_{}_{ordinal}", first + at));
+            self.output(column.name.to_string(), bound, columns, projection);
+        }
+    }
+
+    fn sort_item(
+        &mut self,
+        expr: &Expr,
+        columns: &[PlanColumn],
+        projection: &[Bound],
+        texts: &[String],
+        distinct: bool,
+    ) -> SqlResult<SortBy> {
+        if let Some(at) = ordinal(expr, columns.len())? {
+            return Ok(SortBy::Output(at));
+        }
+        if let Expr::Identifier(ident) = expr {
+            let mut named = columns.iter().enumerate().filter(|(_, c)| same_name(&c.name, &ident.value)).map(|(at, _)| at);
+            if let Some(at) = named.next() {
+                // the same column twice is no ambiguity
+                if named.any(|other| texts[other] != texts[at]) {
+                    return Err(SqlError::new(209, 16, format!("Ambiguous column name '{}'.", ident.value)));
+                }
+                return Ok(SortBy::Output(at));
+            }
+        }
+        let text = self.canonical(expr);
+        if let Some(at) = texts.iter().position(|t| *t == text) {
+            return Ok(SortBy::Output(at));
+        }
+        if distinct {
+            return Err(SqlError::new(145, 15, "ORDER BY items must appear in the select list if SELECT DISTINCT is specified."));
+        }
+        let _ = projection;
+        let bound = self.expr(expr)?;
+        if matches!(bound.node, Node::Const(_)) {
+            return Err(SqlError::new(408, 16, "A constant expression was encountered in the ORDER BY list, position 1."));
+        }
+        sortable(&bound)?;
+        Ok(SortBy::Expr(bound))
+    }
+
+    // ---- aggregates and windows: called by the function binder
+
+    /// An aggregate, in the innermost SELECT.
+    pub fn aggregate(&mut self, aggregate: Aggregate, nullable: bool) -> SqlResult<Bound> {
+        let scope = self.scope();
+        let ty = aggregate.ty;
+        let number = scope.aggregates.len();
+        scope.aggregates.push(aggregate);
+        let level = self.scopes.len() - 1;
+        self.seen.insert((level, super::plan::AGGREGATES));
+        let mut bound = Bound::new(
+            Node::Column {
+                depth: 0,
+                slot: u16::try_from(super::plan::AGGREGATES).unwrap_or(0),
+                column: u16::try_from(number).unwrap_or(u16::MAX),
+            },
+            ty,
+            nullable,
+        );
+        if types::is_text(ty) {
+            bound.coercibility = Coercibility::Implicit;
+        }
+        Ok(bound)
+    }
+
+    pub fn window(&mut self, call: WindowCall, nullable: bool) -> SqlResult<Bound> {
+        let scope = self.scope();
+        if !scope.windows_allowed {
+            return Err(SqlError::new(4108, 15, "Windowed functions can only appear in the SELECT or ORDER BY clauses."));
+        }
+        let ty = call.ty;
+        let number = scope.windows.len();
+        scope.windows.push(call);
+        let level = self.scopes.len() - 1;
+        self.seen.insert((level, WINDOWS));
+        let node = Node::Column { depth: 0, slot: u16::try_from(WINDOWS).unwrap_or(1), column: u16::try_from(number).unwrap_or(u16::MAX) };
+        Ok(Bound::new(node, ty, nullable))
+    }
+}
+
+/// Error 306 and friends: types that have no order.
+pub fn sortable(bound: &Bound) -> SqlResult<()> {
+    match bound.ty {
+        SqlType::Text(_) | SqlType::NText(_) | SqlType::Image => Err(SqlError::new(
+            306,
+            16,
+            "The text, ntext, and image data types cannot be compared or sorted, except when using IS NULL or LIKE operator.",
+        )),
+        SqlType::Xml => {
+            Err(SqlError::new(305, 16, "The xml data type cannot be compared or sorted, except when using the IS NULL operator."))
+        }
+        _ => match bound.coercibility {
+            Coercibility::NoCollation(a, b) => Err(SqlError::new(
+                451,
+                16,
+                format!("Cannot resolve collation conflict between \"{}\" and \"{}\" in SELECT statement column.", a.name(), b.name()),
+            )),
+            _ => Ok(()),
+        },
+    }
+}
+
+fn mask_of(seen: &std::collections::BTreeSet<(usize, usize)>, level: usize) -> u128 {
+    seen.iter().filter(|(l, slot)| *l == level && *slot < 128).fold(0, |mask, (_, slot)| mask | 1 << slot)
+}
+
+pub fn top_plan(count: Bound, percent: bool, ties: bool) -> SqlResult<TopPlan> {
+    let count = implicit(count, if percent { SqlType::Float } else { SqlType::BigInt })?;
+    Ok(TopPlan { count, percent, ties })
+}
+
+fn descending(item: &ast::OrderByExpr) -> bool {
+    matches!(item.options.sort, Some(ast::OrderBySort::Desc))
+}
+
+/// The direction of an ORDER BY item.
+pub fn is_descending(item: &ast::OrderByExpr) -> bool {
+    descending(item)
+}
+
+fn ordinal(expr: &Expr, count: usize) -> SqlResult<Option<usize>> {
+    let Expr::Value(value) = expr else { return Ok(None) };
+    let ast::Value::Number(text, _) = &value.value else { return Ok(None) };
+    match text.parse::<usize>() {
+        Ok(n) if (1..=count).contains(&n) => Ok(Some(n - 1)),
+        Ok(n) => Err(SqlError::new(
+            108,
+            16,
+            format!("The ORDER BY position number {n} is out of range of the number of items in the select list."),
+        )),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Brings the columns of two queries to common types.
+pub fn reconcile(left: &mut Plan, right: &mut Plan, operation: &str, distinct: bool) -> SqlResult<Vec<PlanColumn>> {
+    if left.columns.len() != right.columns.len() {
+        return Err(SqlError::new(
+            205,
+            16,
+            "All queries combined using a UNION, INTERSECT or EXCEPT operator must have an equal number of expressions in their target lists.",
+        ));
+    }
+    let mut columns = Vec::with_capacity(left.columns.len());
+    for (l, r) in left.columns.iter().zip(&right.columns) {
+        let stand_in = |c: &PlanColumn| Bound {
+            node: Node::Const(Value::Null),
+            ty: c.ty,
+            nullable: c.nullable,
+            coercibility: c.coercibility,
+            is_null: c.is_null,
+        };
+        let (_, ty, coercibility) = unify(vec![stand_in(l), stand_in(r)], operation)?;
+        if let Coercibility::NoCollation(a, b) = coercibility
+            && distinct
+        {
+            return Err(types::conflict(a, b, operation));
+        }
+        if distinct && matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image | SqlType::Xml) {
+            return Err(SqlError::new(
+                421,
+                16,
+                format!("The {} data type cannot be selected as DISTINCT because it is not comparable.", types::name(ty)),
+            ));
+        }
+        columns.push(PlanColumn {
+            name: l.name.clone(),
+            ty,
+            nullable: l.nullable || r.nullable,
+            coercibility,
+            identity: None,
+            computed: false,
+            is_null: l.is_null && r.is_null,
+        });
+    }
+    let wanted: Vec<SqlType> = columns.iter().map(|c| c.ty).collect();
+    cast_outputs(left, &wanted)?;
+    cast_outputs(right, &wanted)?;
+    Ok(columns)
+}
+
+/// Makes a plan give values of these types.
+pub fn cast_outputs(plan: &mut Plan, wanted: &[SqlType]) -> SqlResult<()> {
+    fn cast(list: &mut [Bound], wanted: &[SqlType]) -> SqlResult<()> {
+        for (bound, ty) in list.iter_mut().zip(wanted) {
+            if bound.ty != *ty || bound.is_null {
+                let taken = std::mem::replace(bound, Bound::null());
+                *bound = implicit(taken, *ty)?;
+            }
+        }
+        Ok(())
+    }
+    match &mut plan.body {
+        Body::Select(select) => cast(&mut select.projection, wanted)?,
+        Body::Values(rows) => {
+            for row in rows {
+                cast(row, wanted)?;
+            }
+        }
+        Body::Set(set) => {
+            cast_outputs(&mut set.left, wanted)?;
+            cast_outputs(&mut set.right, wanted)?;
+        }
+        Body::Recursive { anchor, step, .. } => {
+            cast_outputs(anchor, wanted)?;
+            cast_outputs(step, wanted)?;
+        }
+    }
+    for (column, ty) in plan.columns.iter_mut().zip(wanted) {
+        column.ty = *ty;
+        column.is_null = false;
+    }
+    Ok(())
+}
+
+/// The frame of a window function, from its ROWS or RANGE clause.
+pub fn window_frame(spec: &ast::WindowSpec, kind: WindowKind) -> SqlResult<WindowFrame> {
+    let whole = WindowFrame { start: None, end: None, range: false };
+    let Some(frame) = &spec.window_frame else {
+        return Ok(if spec.order_by.is_empty() { whole } else { WindowFrame { start: None, end: Some(0), range: true } });
+    };
+    if !matches!(kind, WindowKind::Aggregate(_) | WindowKind::FirstValue | WindowKind::LastValue) {
+        return Err(SqlError::new(10752, 15, "The function may not have a window frame."));
+    }
+    let bound = |b: &ast::WindowFrameBound| -> SqlResult<Option<i64>> {
+        let number = |e: &Expr| match e {
+            Expr::Value(v) => match &v.value {
+                ast::Value::Number(n, _) => n.parse::<i64>().map_err(|_| SqlError::unsupported("this window frame")),
+                _ => Err(SqlError::unsupported("this window frame")),
+            },
+            _ => Err(SqlError::unsupported("this window frame")),
+        };
+        Ok(match b {
+            ast::WindowFrameBound::CurrentRow => Some(0),
+            ast::WindowFrameBound::Preceding(None) | ast::WindowFrameBound::Following(None) => None,
+            ast::WindowFrameBound::Preceding(Some(n)) => Some(-number(n)?),
+            ast::WindowFrameBound::Following(Some(n)) => Some(number(n)?),
+        })
+    };
+    let range = match frame.units {
+        ast::WindowFrameUnits::Rows => false,
+        ast::WindowFrameUnits::Range => true,
+        ast::WindowFrameUnits::Groups => return Err(SqlError::unsupported("GROUPS frames")),
+    };
+    let start = bound(&frame.start_bound)?;
+    let end = match &frame.end_bound {
+        Some(end) => bound(end)?,
+        None => Some(0),
+    };
+    if range && (start.is_some_and(|n| n != 0) || end.is_some_and(|n| n != 0)) {
+        return Err(SqlError::new(4194, 16, "RANGE is only supported with UNBOUNDED and CURRENT ROW window frame delimiters."));
+    }
+    Ok(WindowFrame { start, end, range })
+}
+
+/// What SUM and AVG of a type give.
+pub fn sum_type(kind: AggregateKind, ty: SqlType) -> SqlResult<SqlType> {
+    Ok(match ty {
+        SqlType::TinyInt | SqlType::SmallInt | SqlType::Int => SqlType::Int,
+        SqlType::BigInt => SqlType::BigInt,
+        SqlType::Money | SqlType::SmallMoney => SqlType::Money,
+        SqlType::Real | SqlType::Float => SqlType::Float,
+        SqlType::Decimal { scale, .. } => {
+            let scale = if kind == AggregateKind::Avg { scale.max(6) } else { scale };
+            SqlType::Decimal { precision: 38, scale }
+        }
+        other => {
+            let name = if kind == AggregateKind::Avg { "avg" } else { "sum" };
+            return Err(SqlError::new(8117, 16, format!("Operand data type {} is invalid for {name} operator.", types::name(other))));
+        }
+    })
+}
+
+/// One, as a decimal: for averages.
+pub fn decimal_of(n: i64) -> Decimal {
+    Decimal { mantissa: i128::from(n), scale: 0 }
+}
