@@ -23,6 +23,8 @@ pub enum OnCdcGap {
 pub enum LogFormat {
     Text,
     Json,
+    /// Nothing on stdout: the log tables alone.
+    Off,
 }
 
 /// Everything that can be set, checked.
@@ -92,7 +94,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_LOCK_TIMEOUT", "30s", "longest wait for a lock"),
     variable("DATAFLOW_SHUTDOWN_TIMEOUT", "30s", "time that running work gets to stop in"),
     variable("DATAFLOW_LOG_RETENTION", "30d", "age at which log rows are deleted; 0 keeps them"),
-    variable("DATAFLOW_LOG_FORMAT", "text", "text or json"),
+    variable("DATAFLOW_LOG_FORMAT", "text", "stdout as text or json, or off"),
 ];
 
 /// Why the environment cannot be used: every reason, each naming its variable.
@@ -292,7 +294,11 @@ impl Config {
             ),
             shutdown_timeout: raw.duration("DATAFLOW_SHUTDOWN_TIMEOUT", Duration::ZERO..=DAY),
             log_retention: raw.duration("DATAFLOW_LOG_RETENTION", Duration::ZERO..=3650 * DAY),
-            log_format: raw.word("DATAFLOW_LOG_FORMAT", &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text),
+            log_format: raw.word(
+                "DATAFLOW_LOG_FORMAT",
+                &[("text", LogFormat::Text), ("json", LogFormat::Json), ("off", LogFormat::Off)],
+                LogFormat::Text,
+            ),
             statement_timeout: raw.duration("DATAFLOW_STATEMENT_TIMEOUT", 100 * MILLISECOND..=DAY),
             long_statement_timeout: raw.duration("DATAFLOW_LONG_STATEMENT_TIMEOUT", SECOND..=7 * DAY),
             lock_timeout: raw.duration("DATAFLOW_LOCK_TIMEOUT", Duration::ZERO..=HOUR),

@@ -3,11 +3,14 @@
 //! Modules in reading order: [`model`] says what things are, [`plan`] decides, [`tsql`] phrases, [`mssql`] talks to servers, [`control`]
 //! remembers, [`jobs`] perform.
 
+pub mod cli;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod error;
 pub mod jobs;
 pub mod model;
 pub mod mssql;
 pub mod plan;
+pub mod telemetry;
 pub mod tsql;

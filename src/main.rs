@@ -1,1 +1,115 @@
-fn main() {}
+//! The binary: reads arguments and environment, and turns results into exit codes. The only place that prints errors.
+
+use clap::Parser;
+use dbaops_dataflow::{
+    cli::{Cli, Command},
+    config::{Config, Problems},
+    control, daemon,
+};
+use std::process::ExitCode;
+
+/// It could not be done.
+const FAILED: u8 = 1;
+/// Arguments or environment cannot be used.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = match config() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime cannot be started: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    let result = match cli.command {
+        Some(Command::Init) => runtime.block_on(init(&config)),
+        Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
+        None => runtime.block_on(run(config, cli.once)),
+    };
+    // Nobody waits for a driver that is still at it.
+    runtime.shutdown_background();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The environment, checked. A variable that is not Unicode is a problem like another.
+fn config() -> Result<Config, Problems> {
+    let mut vars = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        if !name.starts_with("DEST_") && !name.starts_with("DATAFLOW_") {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => vars.push((name, value)),
+            Err(_) => problems.push(format!("{name} is not Unicode text")),
+        }
+    }
+    match Config::from_vars(vars) {
+        Ok(config) if problems.is_empty() => Ok(config),
+        Ok(_) => Err(Problems(problems)),
+        Err(Problems(more)) => {
+            problems.extend(more);
+            Err(Problems(problems))
+        }
+    }
+}
+
+async fn init(config: &Config) -> dbaops_dataflow::error::Result<bool> {
+    control::init(config).await?;
+    println!("the database {} at {} is ready", control::DATABASE, config.dest.place());
+    Ok(true)
+}
+
+async fn run(config: Config, once: bool) -> dbaops_dataflow::error::Result<bool> {
+    if once { daemon::run_once(config, stop_signal()).await } else { daemon::run(config, stop_signal()).await.map(|()| true) }
+}
+
+/// Resolves at the first SIGINT or SIGTERM (Ctrl-C or Ctrl-Break elsewhere). The second one ends the process at once.
+async fn stop_signal() {
+    next_signal().await;
+    tokio::spawn(async {
+        next_signal().await;
+        std::process::exit(i32::from(FAILED));
+    });
+}
+
+#[cfg(unix)]
+async fn next_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("signals cannot be heard: {error}");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn next_signal() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        eprintln!("Ctrl-C cannot be heard: {error}");
+        std::future::pending::<()>().await;
+    }
+}

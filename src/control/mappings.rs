@@ -1,28 +1,29 @@
 //! Servers and mappings in, as people wrote them; checked.
+//!
+//! Nothing in these tables may stop more than itself: a row that makes no sense is set aside with the reason, and the rest goes on.
 
-use super::Control;
+use super::{Control, DATABASE};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         id::{MappingId, ServerId},
-        mapping::{Mapping, Server},
+        lsn::Lsn,
+        mapping::{FullSyncMode, Mapping, Server},
+        name::{Ident, TableName},
     },
-    mssql::row::Param,
+    mssql::row::{Param, Row},
 };
+use std::collections::{HashMap, HashSet};
+
+/// Longest name SQL Server has, in UTF-16 units.
+const NAME_UNITS_MAX: usize = 128;
 
 /// A row that cannot be used, with the reason.
 #[derive(Debug)]
 pub struct Rejected {
-    pub mapping: Option<MappingId>,
-    pub server: Option<ServerId>,
+    pub mapping: MappingId,
+    pub server: ServerId,
     pub error: Error,
-}
-
-/// What the daemon knows of a mapping beside its definition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MappingState {
-    /// Its newest CDC run in sync_status ended ERROR: the next success writes a row even with nothing to do.
-    pub cdc_failed: bool,
 }
 
 /// The control tables as of one moment.
@@ -34,10 +35,242 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
+/// Who has unresolved errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Troubled {
+    pub mappings: HashSet<MappingId>,
+    pub servers: HashSet<ServerId>,
+    /// Their newest CDC run ended ERROR: the next success writes a row even with nothing to do, so that `v_sync_summary` clears.
+    pub cdc: HashSet<MappingId>,
+}
+
+/// A row of `table_mappings` as it says itself.
+#[derive(Clone, Debug)]
+struct Raw {
+    mapping: i32,
+    server: i32,
+    source: [String; 3],
+    dest: [String; 3],
+    key: String,
+    trigger: Option<String>,
+    cdc_enabled: bool,
+    last_cdc_lsn: Option<Lsn>,
+    full_sync_requested: bool,
+    full_sync_pending: bool,
+    mode: String,
+}
+
+impl Raw {
+    fn read(row: &Row) -> Result<Raw> {
+        let name = |at: usize| -> Result<[String; 3]> {
+            Ok([row.text(at)?.to_owned(), row.text(at + 1)?.to_owned(), row.text(at + 2)?.to_owned()])
+        };
+        Ok(Raw {
+            mapping: row.i32(0)?,
+            server: row.i32(1)?,
+            source: name(2)?,
+            dest: name(5)?,
+            key: row.text(8)?.to_owned(),
+            trigger: row.opt_text(9)?.map(str::to_owned),
+            cdc_enabled: row.bool(10)?,
+            last_cdc_lsn: row.opt_lsn(11)?,
+            full_sync_requested: row.bool(12)?,
+            full_sync_pending: row.bool(13)?,
+            mode: row.text(14)?.to_owned(),
+        })
+    }
+
+    /// What it means; every problem is named at once.
+    fn meant(self) -> Result<Mapping> {
+        let mut problems = Vec::new();
+        let mut table = |side: &str, parts: &[String; 3]| {
+            for (part, text) in ["database", "schema", "table"].into_iter().zip(parts) {
+                if let Err(reason) = name(text) {
+                    problems.push(format!("{side}_{part} {reason}"));
+                }
+            }
+            TableName::new(&parts[0], &parts[1], &parts[2])
+        };
+        let source = table("source", &self.source);
+        let dest = table("dest", &self.dest);
+        let database = dest.database.as_str();
+        if ["master", "model", "msdb", "tempdb", DATABASE].iter().any(|system| system.eq_ignore_ascii_case(database)) {
+            problems.push(format!("dest_database {database} is not for users' tables"));
+        }
+        let key = key(&self.key).unwrap_or_else(|reason| {
+            problems.push(format!("primary_key_column {reason}"));
+            Vec::new()
+        });
+        // Surrounded by brackets or not, as in primary_key_column; an empty one is none.
+        let trigger = match self.trigger.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => match key_names(text) {
+                Ok(names) if names.len() == 1 => names.into_iter().next(),
+                Ok(_) => {
+                    problems.push("full_sync_trigger_column names more than one column".to_owned());
+                    None
+                }
+                Err(reason) => {
+                    problems.push(format!("full_sync_trigger_column {reason}"));
+                    None
+                }
+            },
+        };
+        let mode = match self.mode.trim() {
+            mode if mode.eq_ignore_ascii_case("STAGED") => FullSyncMode::Staged,
+            mode if mode.eq_ignore_ascii_case("DIRECT") => FullSyncMode::Direct,
+            _ => {
+                problems.push("full_sync_mode must be STAGED or DIRECT".to_owned());
+                FullSyncMode::Staged
+            }
+        };
+        if !problems.is_empty() {
+            return Err(Error::new(Kind::Config, format!("mapping {} cannot be used: {}", self.mapping, problems.join("; "))));
+        }
+        Ok(Mapping {
+            id: MappingId(self.mapping),
+            server: ServerId(self.server),
+            source,
+            dest,
+            key,
+            trigger_column: trigger,
+            cdc_enabled: self.cdc_enabled,
+            last_cdc_lsn: self.last_cdc_lsn,
+            full_sync_requested: self.full_sync_requested,
+            full_sync_pending: self.full_sync_pending,
+            mode,
+        })
+    }
+}
+
+/// What is wrong with a name, if anything.
+fn name(text: &str) -> std::result::Result<(), String> {
+    if text.trim().is_empty() {
+        Err("is empty".to_owned())
+    } else if text.encode_utf16().count() > NAME_UNITS_MAX {
+        Err(format!("is longer than {NAME_UNITS_MAX} characters"))
+    } else if text.chars().any(char::is_control) {
+        Err("has a control character".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// `primary_key_column`: names separated by commas, each plain or in brackets (`]]` for `]` inside).
+pub fn key(text: &str) -> std::result::Result<Vec<Ident>, String> {
+    let names = key_names(text)?;
+    let mut seen = HashSet::new();
+    match names.iter().find(|name| !seen.insert(name.as_str())) {
+        Some(twice) => Err(format!("names {twice} twice")),
+        None => Ok(names),
+    }
+}
+
+fn key_names(text: &str) -> std::result::Result<Vec<Ident>, String> {
+    let mut names = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let found;
+        if let Some(quoted) = rest.strip_prefix('[') {
+            let mut inner = String::new();
+            let mut chars = quoted.char_indices().peekable();
+            let end = loop {
+                match chars.next() {
+                    Some((_, ']')) if chars.peek().is_some_and(|(_, c)| *c == ']') => {
+                        chars.next();
+                        inner.push(']');
+                    }
+                    Some((at, ']')) => break at + 1,
+                    Some((_, c)) => inner.push(c),
+                    None => return Err("has a [ that is never closed".to_owned()),
+                }
+            };
+            found = inner;
+            rest = quoted.get(end..).unwrap_or_default().trim_start();
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            found = rest.get(..end).unwrap_or_default().trim_end().to_owned();
+            rest = rest.get(end..).unwrap_or_default();
+        }
+        name(&found)?;
+        names.push(Ident::new(found));
+        if rest.is_empty() {
+            return Ok(names);
+        }
+        rest = rest.strip_prefix(',').ok_or("has something between a ] and the next comma")?.trim_start();
+    }
+}
+
+/// Sets apart the mappings that would write to one table: each would undo the other's work, so neither runs. Names are compared without
+/// case, which can only err on the safe side.
+fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejected>) -> Vec<Mapping> {
+    let place = |mapping: &Mapping| mapping.dest.to_string().to_lowercase();
+    let mut by_place: HashMap<String, Vec<MappingId>> = HashMap::new();
+    for mapping in &mappings {
+        by_place.entry(place(mapping)).or_default().push(mapping.id);
+    }
+    let (alone, shared): (Vec<_>, Vec<_>) =
+        mappings.into_iter().partition(|mapping| by_place.get(&place(mapping)).is_none_or(|ids| ids.len() == 1));
+    for mapping in shared {
+        let ids: Vec<String> = by_place.get(&place(&mapping)).into_iter().flatten().map(MappingId::to_string).collect();
+        rejected.push(Rejected {
+            mapping: mapping.id,
+            server: mapping.server,
+            error: Error::new(Kind::Config, format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest))
+                .with_hint("Disable all but one of them"),
+        });
+    }
+    alone
+}
+
 impl Control {
     /// Enabled servers and mappings, in one round trip.
     pub async fn load(&self) -> Result<Loaded> {
-        Err(Error::new(Kind::Other, "the control tables cannot be read yet"))
+        let sets = self
+            .session()
+            .await?
+            .result_sets(include_str!("../../sql/load.sql"), &[])
+            .await
+            .map_err(outdated)
+            .context("read the control tables")?;
+        let mut sets = sets.into_iter();
+        let mut loaded = Loaded::default();
+        for row in sets.next().unwrap_or_default() {
+            loaded.servers.push(Server {
+                id: ServerId(row.i32(0)?),
+                name: row.text(1)?.to_owned(),
+                connection_string: row.text(2)?.to_owned(),
+            });
+        }
+        let mut mappings = Vec::new();
+        for row in sets.next().unwrap_or_default() {
+            let raw = Raw::read(&row)?;
+            let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
+            match raw.meant() {
+                Ok(meant) => mappings.push(meant),
+                Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
+            }
+        }
+        loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
+        Ok(loaded)
+    }
+
+    /// Who has unresolved errors, verification's own aside.
+    pub async fn troubled(&self) -> Result<Troubled> {
+        let mut troubled = Troubled::default();
+        let sets = self.session().await?.result_sets(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")?;
+        let mut sets = sets.into_iter();
+        for row in sets.next().unwrap_or_default() {
+            if let Some(mapping) = row.opt_i32(0)? {
+                troubled.mappings.insert(MappingId(mapping));
+            } else if let Some(server) = row.opt_i32(1)? {
+                troubled.servers.insert(ServerId(server));
+            }
+        }
+        for row in sets.next().unwrap_or_default() {
+            troubled.cdc.insert(MappingId(row.i32(0)?));
+        }
+        Ok(troubled)
     }
 
     /// `last_connected_at`
@@ -70,5 +303,84 @@ impl Control {
             .await
             .context("ask for a full sync")
             .map(drop)
+    }
+}
+
+/// A table or column that is not there means a control database of another time.
+fn outdated(error: Error) -> Error {
+    match error.kind {
+        Kind::Missing => Error::new(Kind::Missing, error.message().to_owned())
+            .with_hint("Run `dbaops-dataflow init`: it makes the control database, or brings it up to date"),
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw() -> Raw {
+        Raw {
+            mapping: 1,
+            server: 1,
+            source: ["S".into(), "dbo".into(), "Users".into()],
+            dest: ["D".into(), "dbo".into(), "Users".into()],
+            key: "UserID".into(),
+            trigger: Some("FullSyncTrigger".into()),
+            cdc_enabled: true,
+            last_cdc_lsn: None,
+            full_sync_requested: false,
+            full_sync_pending: false,
+            mode: "STAGED".into(),
+        }
+    }
+
+    #[test]
+    fn keys_as_people_write_them() {
+        let names = |text: &str| key(text).unwrap().iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names("UserID"), ["UserID"]);
+        assert_eq!(names(" OrderID , Product ID "), ["OrderID", "Product ID"]);
+        assert_eq!(names("[Order ID],[a]]b], [x,y]"), ["Order ID", "a]b", "x,y"]);
+        for bad in ["", " ", "a,", ",a", "a,,b", "a, a", "[a", "[a] b", "[]", "a\u{0}b"] {
+            assert!(key(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_row_means_what_it_says() {
+        let mapping = raw().meant().unwrap();
+        assert_eq!(mapping.source.to_string(), "S.dbo.Users");
+        assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
+        assert_eq!(Raw { trigger: Some("  ".into()), ..raw() }.meant().unwrap().trigger_column, None);
+        assert_eq!(Raw { mode: "direct ".into(), ..raw() }.meant().unwrap().mode, FullSyncMode::Direct);
+    }
+
+    #[test]
+    fn every_problem_of_a_row_is_named() {
+        let error = Raw {
+            source: ["S".into(), " ".into(), "t".repeat(129)],
+            dest: ["DBAOPS_DATAFLOW".into(), "dbo".into(), "Users".into()],
+            key: "a,a".into(),
+            mode: "FAST".into(),
+            ..raw()
+        }
+        .meant()
+        .unwrap_err()
+        .to_string();
+        for words in
+            ["source_schema is empty", "source_table is longer", "dest_database DBAOPS_DATAFLOW", "names [a] twice", "full_sync_mode"]
+        {
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn two_mappings_to_one_table_are_both_refused() {
+        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D".into(), "dbo".into(), table.into()], ..raw() }.meant().unwrap();
+        let mut rejected = Vec::new();
+        let kept = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")], &mut rejected);
+        assert_eq!(kept.iter().map(|m| m.id.0).collect::<Vec<_>>(), [2]);
+        assert_eq!(rejected.iter().map(|r| r.mapping.0).collect::<Vec<_>>(), [1, 3]);
+        assert!(rejected[0].error.to_string().contains("mappings 1 and 3"), "{}", rejected[0].error);
     }
 }

@@ -10,7 +10,7 @@ mod runs;
 
 pub use init::{Batch, SCHEMA, init, split_go};
 pub use journal::{Entry, Failure};
-pub use mappings::{Loaded, MappingState, Rejected};
+pub use mappings::{Loaded, Rejected, Troubled, key};
 pub use runs::{Outcome, RunStatus, Verification};
 
 use crate::{

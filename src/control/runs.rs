@@ -4,7 +4,7 @@ use super::Control;
 use crate::{
     error::{Context, Result},
     model::{
-        id::{MappingId, StatusId},
+        id::{MappingId, ServerId, StatusId},
         mapping::SyncType,
     },
     mssql::row::Param,
@@ -165,6 +165,17 @@ impl Control {
             .session()
             .await?
             .execute(include_str!("../../sql/resolve_errors.sql"), &[Param::Int(mapping.0), Param::OptText(error_type)])
+            .await
+            .context("resolve errors")?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// Marks a server's own unresolved errors resolved.
+    pub async fn resolve_server_errors(&self, server: ServerId) -> Result<u64> {
+        let counts = self
+            .session()
+            .await?
+            .execute(include_str!("../../sql/resolve_server_errors.sql"), &[Param::Int(server.0)])
             .await
             .context("resolve errors")?;
         Ok(counts.into_iter().sum())

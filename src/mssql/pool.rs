@@ -18,7 +18,10 @@ use crate::{
 use std::{
     collections::HashMap,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -50,6 +53,8 @@ struct Inner {
     endpoint: Endpoint,
     behaviour: Behaviour,
     physical: Arc<Semaphore>,
+    /// Logins that ever succeeded.
+    logins: AtomicU64,
     /// by database name as asked for
     pools: Mutex<HashMap<String, bb8::Pool<Manager>>>,
 }
@@ -86,7 +91,7 @@ impl DerefMut for Checkout {
 impl Pools {
     pub fn new(endpoint: Endpoint, behaviour: Behaviour) -> Self {
         let physical = Arc::new(Semaphore::new(behaviour.connections_max));
-        Pools(Arc::new(Inner { endpoint, behaviour, physical, pools: Mutex::new(HashMap::new()) }))
+        Pools(Arc::new(Inner { endpoint, behaviour, physical, logins: AtomicU64::new(0), pools: Mutex::new(HashMap::new()) }))
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -95,6 +100,11 @@ impl Pools {
 
     pub fn behaviour(&self) -> &Behaviour {
         &self.0.behaviour
+    }
+
+    /// Logins that succeeded since the beginning: whoever sees the number grow knows of a new connection.
+    pub fn logins(&self) -> u64 {
+        self.0.logins.load(Ordering::Relaxed)
     }
 
     /// Connections that exist now, idle ones included.
@@ -218,7 +228,9 @@ impl bb8::ManageConnection for Manager {
     async fn connect(&self) -> std::result::Result<Session, PoolError> {
         let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
         let permit = server.permit(&self.database).await.map_err(PoolError)?;
-        connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, permit).await.map_err(PoolError)
+        let session = connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, permit).await.map_err(PoolError)?;
+        server.logins.fetch_add(1, Ordering::Relaxed);
+        Ok(session)
     }
 
     async fn is_valid(&self, _: &mut Session) -> std::result::Result<(), PoolError> {

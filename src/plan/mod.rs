@@ -5,5 +5,6 @@ pub mod digest;
 pub mod fence;
 pub mod mask;
 pub mod projection;
+pub mod retry;
 pub mod verify;
 pub mod window;

@@ -12,8 +12,8 @@ use crate::{
         database::TEMPDB,
         instance::{Instance, Work},
         lock::{Spid, TableId},
-        query::host::RowSource,
         sink::{Cancelled, EnvChange, Sink},
+        source::RowsSource,
         txn::TxnId,
     },
     error::{SqlError, SqlResult},
@@ -81,9 +81,9 @@ pub struct Variable {
 /// The rows a trigger's statement was about.
 #[derive(Clone)]
 pub struct TriggerRows {
-    pub inserted: Arc<dyn RowSource>,
-    pub deleted: Arc<dyn RowSource>,
-    /// Ordinals of the columns UPDATE() is true for.
+    pub inserted: Arc<RowsSource>,
+    pub deleted: Arc<RowsSource>,
+    /// The columns UPDATE() is true for.
     pub updated: Vec<String>,
 }
 
@@ -99,13 +99,18 @@ pub struct Frame {
     temp_tables: Vec<(String, ObjectId)>,
     /// TRY blocks being run (not their CATCH).
     pub try_depth: u32,
-    /// Unqualified names belong to this database: a procedure's own.
-    pub database: Option<i32>,
     pub trigger: Option<TriggerRows>,
     /// SCOPE_IDENTITY()
     pub identity: Option<i128>,
-    /// Options and context to return to when the frame ends: SET in a procedure lasts as long as the procedure.
-    saved: Option<Box<Options>>,
+    /// Options and current database to return to: SET and USE last as long as the frame.
+    saved: Option<Box<(Options, i32)>>,
+}
+
+impl Frame {
+    /// A procedure's or trigger's frame.
+    pub fn of(procedure: &str, object: ObjectId, trigger: Option<TriggerRows>) -> Self {
+        Self { procedure: procedure.to_owned(), object: Some(object), trigger, ..Self::default() }
+    }
 }
 
 /// A statement that sp_prepare or sp_prepexec keeps.
@@ -212,7 +217,7 @@ impl Session {
             let text = "Maximum stored procedure, function, trigger, or view nesting level exceeded (limit 32).";
             return Err(SqlError::new(217, 16, text));
         }
-        frame.saved = Some(Box::new(self.options.clone()));
+        frame.saved = Some(Box::new((self.options.clone(), self.database)));
         self.frames.push(frame);
         Ok(())
     }
@@ -224,7 +229,7 @@ impl Session {
         }
         if let Some(frame) = self.frames.pop() {
             if let Some(saved) = &frame.saved {
-                self.options = (**saved).clone();
+                (self.options, self.database) = (**saved).clone();
             }
             self.drop_tables(&frame);
         }
@@ -330,11 +335,6 @@ impl Session {
 
     // the database
 
-    /// The database unqualified names belong to.
-    pub fn name_database(&self) -> i32 {
-        self.frame().database.unwrap_or(self.database)
-    }
-
     pub fn database_name(&self) -> String {
         self.instance.lock().databases.get(&self.database).map_or_else(String::new, |d| d.name.clone())
     }
@@ -347,7 +347,7 @@ impl Session {
     /// Finds a table, view, procedure or trigger by name, temp tables aside.
     pub fn resolve(&self, name: &ObjectName) -> Option<(i32, crate::engine::catalog::Object)> {
         let state = self.instance.lock();
-        let database = self.name_database();
+        let database = self.database;
         let schema = state.default_schema(&self.login, database);
         state.resolve(database, &schema, name).map(|(db, object)| (db, object.clone()))
     }
@@ -367,7 +367,7 @@ impl Session {
     /// sysname or an alias type.
     pub fn named_type(&self, name: &ObjectName) -> Option<SqlType> {
         let state = self.instance.lock();
-        let database = self.name_database();
+        let database = self.database;
         let db = state.databases.get(&database)?;
         if name.name.eq_ignore_ascii_case("sysname") {
             return Some(SqlType::NVarChar(Length::N(128), db.collation));

@@ -1,12 +1,12 @@
 //! Conversions, as expressions need them.
 
 use crate::{
-    engine::query::host::{DateFormat, Settings},
+    engine::query::host::Settings,
     error::SqlResult,
     value::{
         SqlType, Value,
         convert::{self, ConvertContext},
-        datetime, order, types,
+        order, types,
     },
 };
 use std::cmp::Ordering;
@@ -18,15 +18,7 @@ pub fn convert(settings: &Settings, value: Value, from: SqlType, to: SqlType, st
     if from == to {
         return Ok(value);
     }
-    let date_format = match settings.date_format {
-        DateFormat::Mdy => datetime::DateFormat::Mdy,
-        DateFormat::Dmy => datetime::DateFormat::Dmy,
-        DateFormat::Ymd => datetime::DateFormat::Ymd,
-        DateFormat::Ydm => datetime::DateFormat::Ydm,
-        DateFormat::Myd => datetime::DateFormat::Myd,
-        DateFormat::Dym => datetime::DateFormat::Dym,
-    };
-    convert::cast(&value, from, to, style, &ConvertContext { date_format })
+    convert::cast(&value, from, to, style, &ConvertContext { date_format: settings.date_format })
 }
 
 /// Two values of sql_variant: families first, values within one.

@@ -13,6 +13,8 @@ use crate::{
 use sqlparser::ast::Query;
 use std::sync::Arc;
 
+pub use crate::value::datetime::DateFormat;
+
 /// One stored row, in the order of [`RowSource::columns`].
 pub type Row = Vec<Value>;
 
@@ -34,17 +36,6 @@ pub struct Settings {
     pub date_first: u8,
     /// The statement's instant, UTC: days since 0001-01-01 and 100 ns ticks. Every GETDATE() of a statement answers the same.
     pub now: (i32, u64),
-}
-
-/// Order of the parts of a numeric date (SET DATEFORMAT).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DateFormat {
-    Mdy,
-    Dmy,
-    Ymd,
-    Ydm,
-    Myd,
-    Dym,
 }
 
 /// A column of a row source.

@@ -1,0 +1,18 @@
+SELECT server_id, server_name, connection_string
+FROM dbo.source_servers
+WHERE is_enabled = 1
+ORDER BY server_id;
+
+SELECT
+    m.mapping_id, m.server_id,
+    m.source_database, m.source_schema, m.source_table,
+    m.dest_database, m.dest_schema, m.dest_table,
+    m.primary_key_column, m.full_sync_trigger_column,
+    m.cdc_enabled, m.last_cdc_lsn,
+    m.full_sync_requested,
+    CAST(CASE WHEN m.full_sync_pending_at IS NULL THEN 0 ELSE 1 END AS BIT),
+    m.full_sync_mode
+FROM dbo.table_mappings AS m
+    INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
+WHERE m.is_enabled = 1 AND s.is_enabled = 1
+ORDER BY m.mapping_id;

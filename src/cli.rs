@@ -1,0 +1,62 @@
+//! The command line: arguments → one function per command → exit code.
+
+use crate::config::VARIABLES;
+use clap::{Parser, Subcommand};
+
+/// Keeps SQL Server tables in sync: full sync, CDC and verification, managed from SQL.
+#[derive(Debug, Parser)]
+#[command(name = "dbaops-dataflow", version, about, after_help = variables())]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// One tick: find the work there is, do it, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run until stopped (the default)
+    Run {
+        /// One tick: find the work there is, do it, and exit
+        #[arg(long)]
+        once: bool,
+    },
+    /// Make the control database at the destination, or bring it up to date
+    Init,
+}
+
+/// Every environment variable, for `--help`.
+fn variables() -> String {
+    let width = VARIABLES.iter().map(|variable| variable.name.len()).max().unwrap_or(0);
+    let mut text = String::from("Environment:\n");
+    for variable in VARIABLES {
+        text.push_str(&format!("  {:width$}  {}", variable.name, variable.help));
+        if !variable.default.is_empty() {
+            text.push_str(&format!(" [default: {}]", variable.default));
+        }
+        text.push('\n');
+    }
+    text.push_str("\nTimes are written 100ms, 10s, 5m, 2h or 30d. RUST_LOG sets what stdout shows (info), NO_COLOR turns colours off.\n");
+    text.push_str("Exit codes: 0 done, 1 failed, 2 wrong arguments or environment.\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_of_every_variable() {
+        let help = Cli::command().render_help().to_string();
+        for variable in VARIABLES {
+            assert!(help.contains(variable.name), "{}", variable.name);
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! Conducting: looks for work every so often, and has it done.
+//!
+//! **A tick** loads the control tables; each source database with mappings that are due gets one poll; each mapping with work gets one task.
+//! Nothing here waits for anything: loads, polls, jobs and verifications are tasks in one `JoinSet`, and the loop only starts them and hears
+//! how they ended. So a slow mapping delays nobody, and a tick that comes while its predecessor still loads is skipped, not stacked. A mapping
+//! is never twice among the running, a database never twice among the polled.
+//!
+//! **A failure** is logged here, once, and [`crate::plan::retry`] says when its mapping is due again. A server that cannot be reached is
+//! one failure, not one per mapping. A task that panics is a failure like another.
+//!
+//! **Stopping**: the token is cancelled, jobs see it at their next batch boundary, nothing new starts. What has not ended within
+//! `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which costs its connections, and the servers roll back. Then the journal is flushed.
+
+use crate::{
+    config::Config,
+    control::{self, Control, Loaded, Outcome, Troubled},
+    error::{Error, Kind, Result},
+    jobs::{
+        Done, Env, cdc, full_sync,
+        poll::{self, Memory, Polled, Work},
+        verify,
+    },
+    model::{
+        id::{MappingId, ServerId},
+        mapping::{Mapping, Server, SyncType},
+        name::Ident,
+    },
+    mssql::{
+        pool::{Behaviour, Pools},
+        seats::House,
+        sources::Sources,
+    },
+    plan::retry::{self, Next, Policy},
+    telemetry::{self, Journal},
+};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    task::{self, JoinError, JoinSet},
+    time::{Instant, Interval, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
+
+/// Connections to the destination that are not given as seats: control's.
+const RESERVED: usize = control::CONNECTIONS_MAX;
+
+/// Idle connections are closed after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Between two words about a destination that is away.
+const AWAY_REMINDER: Duration = Duration::from_secs(60);
+
+/// Runs until `shutdown` resolves. An error means that it could not start (or cannot go on); everything else is logged and lived with.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+    conduct(config, shutdown, Mode::Forever).await.map(drop)
+}
+
+/// One tick: finds the work there is, does it, and returns whether all of it succeeded.
+pub async fn run_once(config: Config, shutdown: impl Future<Output = ()>) -> Result<bool> {
+    conduct(config, shutdown, Mode::Once).await
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Forever,
+    Once,
+}
+
+async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode) -> Result<bool> {
+    let (journal, writer) = telemetry::journal();
+    let dispatch = telemetry::subscriber(config.log_format, Some(journal.clone()));
+    let work = async move {
+        let env = env(config);
+        let closing = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
+        let mut shutdown = std::pin::pin!(shutdown);
+        let result = match start(&env, shutdown.as_mut()).await {
+            Ok(Some(troubled)) => Ok(Daemon::new(env, journal, troubled, mode).go(shutdown).await),
+            Ok(None) => Ok(true),
+            Err(error) => Err(error),
+        };
+        closing.cancel();
+        // It bounds itself in time; if it panicked, there is nothing left to write with.
+        let _ = writing.await;
+        result
+    };
+    work.with_subscriber(dispatch).await
+}
+
+/// What jobs get, from what was configured.
+fn env(config: Config) -> Env {
+    let behaviour = |connections_max: usize, deadlock_priority_low: bool| Behaviour {
+        connections_max,
+        statement_timeout: config.statement_timeout,
+        lock_timeout: config.lock_timeout,
+        deadlock_priority_low,
+        idle_timeout: IDLE_TIMEOUT,
+    };
+    let pools = Pools::new(config.dest.clone(), behaviour(config.dest_connections_max, false));
+    let sources = Sources::new(behaviour(config.source_connections_max, true));
+    Env {
+        control: Control::new(pools.clone()),
+        dest: House::new(pools, RESERVED),
+        sources,
+        cancel: CancellationToken::new(),
+        config: Arc::new(config),
+    }
+}
+
+/// Waits for the destination, and puts in order what a process before this one left behind. `None`: asked to stop meanwhile.
+async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<Option<Troubled>> {
+    let mut attempts = 0;
+    let mut told: Option<Instant> = None;
+    loop {
+        let error = match prepare(env).await {
+            Ok(troubled) => return Ok(Some(troubled)),
+            Err(error) => error,
+        };
+        match error.kind {
+            Kind::Connection | Kind::Timeout | Kind::Busy | Kind::LockTimeout | Kind::Deadlock => {}
+            Kind::Login if matches!(error.number, Some(4060 | 4064)) => {
+                return Err(Error::new(error.kind, format!("the database {} cannot be opened: {}", control::DATABASE, error.message()))
+                    .with_hint("If it is not there yet, run `dbaops-dataflow init`"));
+            }
+            _ => return Err(error),
+        }
+        attempts += 1;
+        if told.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
+            tracing::warn!(%error, attempts, "waiting for the destination server");
+            told = Some(Instant::now());
+        }
+        let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.as_mut() => return Ok(None),
+        }
+    }
+}
+
+/// The first words with the control database.
+async fn prepare(env: &Env) -> Result<Troubled> {
+    env.control.load().await?;
+    // One process owns every mapping for now, so whatever runs in the table runs nowhere. When mappings are owned one by one (a lease
+    // session with an applock for each), this is for the mapping whose ownership is taken.
+    let interrupted = env.control.interrupt_running().await?;
+    let troubled = env.control.troubled().await?;
+    for warning in &env.config.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), destination = env.config.dest.place(), interrupted, "started");
+    Ok(troubled)
+}
+
+/// A database of a source server: what is polled at a time.
+type Place = (ServerId, Ident);
+
+/// What a task is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Task {
+    Load,
+    Poll(Place),
+    Job(MappingId, SyncType),
+    Verify(MappingId),
+    /// A note in the control tables.
+    Note,
+}
+
+/// How a task ended.
+enum Ended {
+    Loaded(Result<Loaded>),
+    Polled { asked: Vec<MappingId>, memory: Memory, result: Result<Polled> },
+    Job { result: Result<Done>, took: Duration },
+    Verified(Result<()>),
+    Noted(Result<()>),
+}
+
+/// A mapping, or a database of a source, that failed and has not worked since.
+struct Failing<T> {
+    attempts: u32,
+    due: Instant,
+    /// Parked until this looks different (or it is due).
+    parked_as: Option<T>,
+    /// What was said of it last.
+    words: String,
+}
+
+impl<T: PartialEq> Failing<T> {
+    fn is_due(&self, now: Instant, looks: &T) -> bool {
+        now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != looks)
+    }
+}
+
+struct Daemon {
+    env: Env,
+    journal: Journal,
+    mode: Mode,
+    tasks: JoinSet<Ended>,
+    what: HashMap<task::Id, Task>,
+    /// As of the last load.
+    servers: HashMap<ServerId, Server>,
+    mappings: HashMap<MappingId, Mapping>,
+    loading: bool,
+    polling: HashSet<Place>,
+    running: HashMap<MappingId, SyncType>,
+    verifying: HashSet<MappingId>,
+    verify_queue: VecDeque<MappingId>,
+    verified_at: HashMap<MappingId, Instant>,
+    memories: HashMap<Place, Memory>,
+    failing: HashMap<MappingId, Failing<Mapping>>,
+    failing_places: HashMap<Place, Failing<Server>>,
+    /// Unresolved errors stand in error_logs.
+    troubled: Troubled,
+    /// Rejected rows that were told of.
+    rejected: HashMap<MappingId, String>,
+    logins: HashMap<ServerId, u64>,
+    control_away: Option<Instant>,
+    /// Nothing failed so far.
+    well: bool,
+    ticked: bool,
+}
+
+impl Daemon {
+    fn new(env: Env, journal: Journal, troubled: Troubled, mode: Mode) -> Self {
+        Daemon {
+            env,
+            journal,
+            mode,
+            tasks: JoinSet::new(),
+            what: HashMap::new(),
+            servers: HashMap::new(),
+            mappings: HashMap::new(),
+            loading: false,
+            polling: HashSet::new(),
+            running: HashMap::new(),
+            verifying: HashSet::new(),
+            verify_queue: VecDeque::new(),
+            verified_at: HashMap::new(),
+            memories: HashMap::new(),
+            failing: HashMap::new(),
+            failing_places: HashMap::new(),
+            troubled,
+            rejected: HashMap::new(),
+            logins: HashMap::new(),
+            control_away: None,
+            well: true,
+            ticked: false,
+        }
+    }
+
+    /// The loop. Returns whether nothing failed.
+    async fn go(mut self, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
+        let config = self.env.config.clone();
+        let mut ticks = every(config.check_interval, Instant::now());
+        // The first verification follows the first syncs.
+        let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
+        let verifies = !config.verify_interval.is_zero() && self.mode == Mode::Forever;
+        let mut verify_ticks = every(verify_interval, Instant::now() + verify_interval);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.as_mut() => break,
+                Some(ended) = self.tasks.join_next_with_id() => self.hear(ended),
+                _ = ticks.tick(), if self.mode == Mode::Forever || !self.ticked => {
+                    self.ticked = true;
+                    self.tick();
+                }
+                _ = verify_ticks.tick(), if verifies => self.verify_tick(),
+            }
+            if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
+                break;
+            }
+        }
+        self.drain().await;
+        self.well
+    }
+
+    /// Lets what runs come to its end, and drops what does not in time.
+    async fn drain(&mut self) {
+        self.env.cancel.cancel();
+        let timeout = self.env.config.shutdown_timeout;
+        if self.mode == Mode::Forever {
+            tracing::info!(running = self.running.len(), "stopping");
+        }
+        let deadline = Instant::now() + timeout;
+        while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
+            self.hear(ended);
+        }
+        if !self.tasks.is_empty() {
+            tracing::warn!(tasks = self.tasks.len(), "stopped without waiting any longer for what was running");
+            self.tasks.shutdown().await;
+        }
+        tracing::info!("stopped");
+    }
+
+    fn spawn(&mut self, task: Task, future: impl Future<Output = Ended> + Send + 'static) {
+        let handle = self.tasks.spawn(future.with_current_subscriber());
+        self.what.insert(handle.id(), task);
+    }
+
+    fn stopping(&self) -> bool {
+        self.env.cancel.is_cancelled()
+    }
+
+    /// Looks at the control tables, unless somebody does.
+    fn tick(&mut self) {
+        if self.loading || self.stopping() {
+            return;
+        }
+        self.loading = true;
+        let control = self.env.control.clone();
+        self.spawn(Task::Load, async move { Ended::Loaded(control.load().await) });
+    }
+
+    fn hear(&mut self, ended: std::result::Result<(task::Id, Ended), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, Ok(ended)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let Some(task) = self.what.remove(&id) else { return };
+        let panicked = || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
+        match (task, ended) {
+            (Task::Load, Ok(Ended::Loaded(result))) => self.loaded(result),
+            (Task::Load, _) => self.loaded(Err(panicked())),
+            (Task::Poll(place), Ok(Ended::Polled { asked, memory, result })) => {
+                self.memories.insert(place.clone(), memory);
+                self.polled(place, asked, result);
+            }
+            (Task::Poll(place), _) => self.polled(place, Vec::new(), Err(panicked())),
+            (Task::Job(mapping, sync_type), Ok(Ended::Job { result, took })) => self.job_ended(mapping, sync_type, result, took),
+            (Task::Job(mapping, sync_type), _) => self.job_ended(mapping, sync_type, Err(panicked()), Duration::ZERO),
+            (Task::Verify(mapping), Ok(Ended::Verified(result))) => self.verified(mapping, result),
+            (Task::Verify(mapping), _) => self.verified(mapping, Err(panicked())),
+            (Task::Note, Ok(Ended::Noted(Err(error)))) => tracing::warn!(%error, "a note in the control tables was not written"),
+            (Task::Note, _) => {}
+        }
+    }
+
+    fn loaded(&mut self, result: Result<Loaded>) {
+        self.loading = false;
+        if self.stopping() {
+            return;
+        }
+        let loaded = match result {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.well = false;
+                if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
+                    self.control_away = Some(Instant::now());
+                    tracing::error!(error_type = error.kind.error_type(), %error, "the control tables cannot be read");
+                }
+                return;
+            }
+        };
+        if self.control_away.take().is_some() {
+            tracing::info!("the control tables can be read again");
+        }
+        self.follow_servers(&loaded.servers);
+        self.follow_rejected(&loaded);
+        self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
+        self.forget();
+        self.poll_due();
+    }
+
+    /// New, changed and removed servers.
+    fn follow_servers(&mut self, servers: &[Server]) {
+        for notice in self.env.sources.update(servers) {
+            for warning in &notice.warnings {
+                tracing::warn!(server_id = notice.server.0, server = notice.name, "{warning}");
+            }
+            if let Some(error) = &notice.error {
+                self.well = false;
+                self.troubled.servers.insert(notice.server);
+                tracing::error!(server_id = notice.server.0, error_type = error.kind.error_type(), %error, "the server cannot be used");
+            }
+        }
+        let old = std::mem::take(&mut self.servers);
+        self.servers = servers.iter().map(|server| (server.id, server.clone())).collect();
+        for (id, server) in &self.servers {
+            if old.get(id).is_some_and(|old| old != server) {
+                self.logins.remove(id);
+                self.memories.retain(|place, _| place.0 != *id);
+                self.failing_places.retain(|place, _| place.0 != *id);
+            }
+        }
+    }
+
+    /// Rows that cannot be used are told of once, until they say something else.
+    fn follow_rejected(&mut self, loaded: &Loaded) {
+        let mut rejected = HashMap::new();
+        for row in &loaded.rejected {
+            let words = row.error.to_string();
+            if self.rejected.get(&row.mapping) != Some(&words) {
+                self.well = false;
+                self.troubled.mappings.insert(row.mapping);
+                tracing::error!(
+                    mapping_id = row.mapping.0,
+                    server_id = row.server.0,
+                    error_type = row.error.kind.error_type(),
+                    error = %row.error,
+                    "the mapping is left out"
+                );
+            }
+            rejected.insert(row.mapping, words);
+        }
+        self.rejected = rejected;
+    }
+
+    /// What concerns nobody any more.
+    fn forget(&mut self) {
+        let Daemon { mappings, servers, .. } = self;
+        self.failing.retain(|id, _| mappings.contains_key(id));
+        self.verified_at.retain(|id, _| mappings.contains_key(id));
+        self.verify_queue.retain(|id| mappings.contains_key(id));
+        self.logins.retain(|id, _| servers.contains_key(id));
+        let places: HashSet<Place> = mappings.values().map(place_of).collect();
+        self.memories.retain(|place, _| places.contains(place));
+        self.failing_places.retain(|place, _| places.contains(place));
+    }
+
+    /// Polls every database that has mappings whose turn it is.
+    fn poll_due(&mut self) {
+        let now = Instant::now();
+        let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
+        for mapping in self.mappings.values() {
+            if self.running.contains_key(&mapping.id) || self.failing.get(&mapping.id).is_some_and(|f| !f.is_due(now, &looks(mapping))) {
+                continue;
+            }
+            due.entry(place_of(mapping)).or_default().push(mapping.clone());
+        }
+        for (place, mut mappings) in due {
+            let Some(server) = self.servers.get(&place.0) else { continue };
+            // A string that cannot be read was told of when it came.
+            if self.polling.contains(&place)
+                || self.env.sources.house(place.0).is_err()
+                || self.failing_places.get(&place).is_some_and(|f| !f.is_due(now, server))
+            {
+                continue;
+            }
+            mappings.sort_by_key(|mapping| mapping.id);
+            self.polling.insert(place.clone());
+            let mut memory = self.memories.remove(&place).unwrap_or_default();
+            let env = self.env.clone();
+            self.spawn(Task::Poll(place.clone()), async move {
+                let result = poll::poll(&env, place.0, &place.1, &mappings, &mut memory).await;
+                Ended::Polled { asked: mappings.iter().map(|mapping| mapping.id).collect(), memory, result }
+            });
+        }
+    }
+
+    fn polled(&mut self, place: Place, asked: Vec<MappingId>, result: Result<Polled>) {
+        self.polling.remove(&place);
+        let polled = match result {
+            Ok(polled) => polled,
+            Err(error) => return self.place_failed(place, error),
+        };
+        self.place_works(&place);
+        let mut busy: HashSet<MappingId> = HashSet::new();
+        for (mapping, error) in polled.failed {
+            busy.insert(mapping);
+            self.mapping_failed(mapping, None, error);
+        }
+        for (mapping, work) in polled.work {
+            busy.insert(mapping);
+            self.start_job(mapping, work);
+        }
+        for mapping in asked.into_iter().filter(|mapping| !busy.contains(mapping)) {
+            self.mapping_idle(mapping);
+        }
+    }
+
+    /// A database that cannot be polled: one word about it, and a longer wait each time.
+    fn place_failed(&mut self, place: Place, error: Error) {
+        if error.kind == Kind::Cancelled {
+            return;
+        }
+        self.well = false;
+        let interval = self.env.config.check_interval;
+        let failing = self.failing_places.entry(place.clone()).or_insert_with(|| Failing {
+            attempts: 0,
+            due: Instant::now(),
+            parked_as: None,
+            words: String::new(),
+        });
+        failing.attempts += 1;
+        failing.due = Instant::now() + retry::back_off(failing.attempts - 1, interval);
+        // Not until the wait is over, unless somebody changes the row.
+        failing.parked_as = self.servers.get(&place.0).cloned();
+        let words = error.to_string();
+        if failing.words != words {
+            let server = self.servers.get(&place.0).map(|server| server.name.clone()).unwrap_or_default();
+            tracing::error!(
+                server_id = place.0.0,
+                error_type = error.kind.error_type(),
+                error_details = %details(&error, failing.attempts, "tried again, at most once a minute"),
+                retry_count = failing.attempts,
+                server,
+                database = place.1.as_str(),
+                %error,
+                "the source cannot be polled"
+            );
+            failing.words = words;
+            self.troubled.servers.insert(place.0);
+        }
+    }
+
+    fn place_works(&mut self, place: &Place) {
+        if self.failing_places.remove(place).is_some() {
+            tracing::info!(server_id = place.0.0, database = place.1.as_str(), "the source can be polled again");
+        }
+        let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
+        if server_works && self.troubled.servers.remove(&place.0) {
+            self.journal.resolve_server(place.0);
+        }
+        let Ok(house) = self.env.sources.house(place.0) else { return };
+        let logins = house.pools().logins();
+        if self.logins.insert(place.0, logins) != Some(logins) {
+            let control = self.env.control.clone();
+            let server = place.0;
+            self.spawn(Task::Note, async move { Ended::Noted(control.connected(server).await) });
+        }
+    }
+
+    fn start_job(&mut self, id: MappingId, work: Work) {
+        let Some(mapping) = self.mappings.get(&id).cloned() else { return };
+        let sync_type = match work {
+            Work::FullSync { .. } => SyncType::FullSync,
+            Work::Cdc(_) => SyncType::Cdc,
+        };
+        // What does not start now is found again at the next tick. A verification must not see a table being swapped.
+        if self.stopping()
+            || self.running.contains_key(&id)
+            || self.running.len() >= self.env.config.tasks_max
+            || (sync_type == SyncType::FullSync && self.verifying.contains(&id))
+        {
+            return;
+        }
+        self.running.insert(id, sync_type);
+        let env = self.env.clone();
+        let started = Instant::now();
+        self.spawn(Task::Job(id, sync_type), async move {
+            let result = match work {
+                Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
+                Work::Cdc(pass) => cdc::run(&env, &mapping, pass).await,
+            };
+            Ended::Job { result, took: started.elapsed() }
+        });
+    }
+
+    fn job_ended(&mut self, id: MappingId, sync_type: SyncType, result: Result<Done>, took: Duration) {
+        self.running.remove(&id);
+        match result {
+            Ok(Done::Completed) => {
+                if sync_type == SyncType::Cdc {
+                    self.troubled.cdc.remove(&id);
+                }
+                self.mapping_works(id);
+                // CDC goes on from where the full sync ended.
+                if sync_type == SyncType::FullSync && self.mode == Mode::Forever {
+                    self.tick();
+                }
+            }
+            Ok(Done::Stopped) => {}
+            Err(error) => {
+                if sync_type == SyncType::Cdc {
+                    self.troubled.cdc.insert(id);
+                }
+                tracing::debug!(mapping_id = id.0, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "job failed");
+                self.mapping_failed(id, Some(sync_type), error);
+            }
+        }
+    }
+
+    /// The poll found nothing to do for it, so nothing is wrong with it.
+    fn mapping_idle(&mut self, id: MappingId) {
+        self.mapping_works(id);
+        if self.mappings.get(&id).is_some_and(|mapping| mapping.cdc_enabled) && self.troubled.cdc.remove(&id) {
+            let control = self.env.control.clone();
+            self.spawn(Task::Note, async move {
+                Ended::Noted(control.record_run(id, SyncType::Cdc, Duration::ZERO, &Outcome::completed(0)).await)
+            });
+        }
+    }
+
+    fn mapping_works(&mut self, id: MappingId) {
+        if self.failing.remove(&id).is_some() {
+            tracing::info!(mapping_id = id.0, "the mapping works again");
+        }
+        if self.troubled.mappings.remove(&id) {
+            self.journal.resolve(id);
+        }
+    }
+
+    fn mapping_failed(&mut self, id: MappingId, sync_type: Option<SyncType>, error: Error) {
+        let config = &self.env.config;
+        let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval: config.check_interval };
+        let attempts = self.failing.get(&id).map_or(0, |failing| failing.attempts) + 1;
+        let next = retry::next(error.kind, attempts, &policy);
+        let (wait, park) = match next {
+            Next::Nothing => return,
+            Next::Retry(wait) | Next::Later(wait) => (wait, false),
+            Next::Park => (retry::PARKED_PROBE, true),
+        };
+        self.well = false;
+        let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
+        let sync_type = sync_type.map(SyncType::as_str);
+        let words = error.to_string();
+        match next {
+            Next::Retry(_) => tracing::warn!(
+                mapping_id = id.0,
+                sync_type,
+                retry_count = attempts,
+                attempts_max = policy.attempts_max,
+                %error,
+                "failed, and will be tried again"
+            ),
+            _ => {
+                let then = if park { "parked: tried again every 5 minutes, and when its row changes" } else { "tried again later" };
+                tracing::error!(
+                    mapping_id = id.0,
+                    server_id = server,
+                    sync_type,
+                    error_type = error.kind.error_type(),
+                    error_details = %details(&error, attempts, then),
+                    retry_count = attempts,
+                    %error,
+                    "failed"
+                );
+                self.troubled.mappings.insert(id);
+            }
+        }
+        let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
+        self.failing.insert(id, Failing { attempts, due: Instant::now() + wait, parked_as, words });
+    }
+
+    /// Time to verify: every mapping that works, the one whose turn was longest ago first. A round that is not done yet goes on.
+    fn verify_tick(&mut self) {
+        if self.verify_queue.is_empty() && self.verifying.is_empty() {
+            let mut queue: Vec<MappingId> = self.mappings.keys().copied().filter(|id| !self.failing.contains_key(id)).collect();
+            queue.sort_by_key(|id| (self.verified_at.get(id).copied(), *id));
+            self.verify_queue = queue.into();
+        }
+        self.verify_more();
+    }
+
+    fn verify_more(&mut self) {
+        // Mappings in a full sync have their turn in the next round.
+        while !self.stopping() && self.verifying.len() < self.env.config.verify_concurrency {
+            let Some(id) = self.verify_queue.pop_front() else { return };
+            let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
+            if self.running.get(&id) == Some(&SyncType::FullSync) || self.env.sources.house(mapping.server).is_err() {
+                continue;
+            }
+            self.verifying.insert(id);
+            let env = self.env.clone();
+            self.spawn(Task::Verify(id), async move { Ended::Verified(verify::run(&env, &mapping).await) });
+        }
+    }
+
+    fn verified(&mut self, id: MappingId, result: Result<()>) {
+        self.verifying.remove(&id);
+        self.verified_at.insert(id, Instant::now());
+        if let Err(error) = result
+            && error.kind != Kind::Cancelled
+        {
+            let error_type = match error.kind.error_type() {
+                "SYNC" | "OTHER" => "VERIFICATION",
+                other => other,
+            };
+            tracing::error!(mapping_id = id.0, sync_type = SyncType::Verification.as_str(), error_type, %error, "verification failed to run");
+        }
+        self.verify_more();
+    }
+}
+
+fn place_of(mapping: &Mapping) -> Place {
+    (mapping.server, mapping.source.database.clone())
+}
+
+/// A mapping without what changes by itself: what an operator would have to touch.
+fn looks(mapping: &Mapping) -> Mapping {
+    Mapping { last_cdc_lsn: None, full_sync_pending: false, ..mapping.clone() }
+}
+
+/// What error_details says.
+fn details(error: &Error, attempts: u32, then: &str) -> String {
+    format!(
+        "kind {:?}; {} in a row; {then}",
+        error.kind,
+        if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") }
+    )
+}
+
+fn every(period: Duration, first: Instant) -> Interval {
+    let mut interval = tokio::time::interval_at(first, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
+}

@@ -1,0 +1,103 @@
+//! After a failure: when to try again.
+//!
+//! `Kind` alone decides. Three families:
+//!
+//! - **It will pass** (a deadlock, a lock, a server that fails over): a few attempts a fixed time apart, and only the last of them is an
+//!   error to tell people about; then on with a back-off.
+//! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit): parked. The cure often happens elsewhere, so a
+//!   parked mapping is tried again every few minutes, and at once when its row or its server's row changes.
+//! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not fit): the next look, then slower.
+
+use crate::error::Kind;
+use std::time::Duration;
+
+/// What the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub attempts_max: u32,
+    pub delay: Duration,
+    /// Time between two looks for work.
+    pub interval: Duration,
+}
+
+/// A parked mapping is tried again after this.
+pub const PARKED_PROBE: Duration = Duration::from_secs(300);
+
+/// The longest back-off: an unreachable server is asked at most this often.
+pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// One more attempt after this time; not an error yet.
+    Retry(Duration),
+    /// It failed. It is tried again after this time.
+    Later(Duration),
+    /// It failed, and waits for a change of its row, or [`PARKED_PROBE`].
+    Park,
+    /// Not a failure.
+    Nothing,
+}
+
+/// What happens after the `attempt`th failure (from 1) in a row.
+pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
+    match kind {
+        Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Timeout | Kind::Connection => {
+            if attempt < policy.attempts_max {
+                Next::Retry(policy.delay)
+            } else {
+                Next::Later(back_off(attempt - policy.attempts_max, policy.interval.max(policy.delay.min(BACK_OFF_MAX))))
+            }
+        }
+        Kind::ForeignKey | Kind::Duplicate | Kind::Data | Kind::Gap | Kind::Fence | Kind::Other => {
+            Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
+        }
+        Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Config => Next::Park,
+        Kind::Cancelled => Next::Nothing,
+    }
+}
+
+/// `first`, doubled `times` times, up to [`BACK_OFF_MAX`] (or `first`, where that is longer).
+pub fn back_off(times: u32, first: Duration) -> Duration {
+    let factor = 2u32.saturating_pow(times.min(16));
+    first.saturating_mul(factor).min(BACK_OFF_MAX.max(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { attempts_max: 3, delay: Duration::from_secs(30), interval: Duration::from_secs(10) };
+
+    #[test]
+    fn what_passes_gets_its_attempts_and_then_a_back_off() {
+        assert_eq!(next(Kind::Deadlock, 1, &POLICY), Next::Retry(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 2, &POLICY), Next::Retry(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 3, &POLICY), Next::Later(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 4, &POLICY), Next::Later(Duration::from_secs(60)));
+        assert_eq!(next(Kind::Deadlock, 40, &POLICY), Next::Later(BACK_OFF_MAX));
+        let once = Policy { attempts_max: 1, ..POLICY };
+        assert_eq!(next(Kind::Timeout, 1, &once), Next::Later(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn rows_are_tried_at_the_next_look_and_then_slower() {
+        assert_eq!(next(Kind::ForeignKey, 1, &POLICY), Next::Later(Duration::from_secs(10)));
+        assert_eq!(next(Kind::Data, 3, &POLICY), Next::Later(Duration::from_secs(40)));
+        assert_eq!(next(Kind::Data, 9, &POLICY), Next::Later(BACK_OFF_MAX));
+    }
+
+    #[test]
+    fn what_needs_hands_is_parked() {
+        for kind in [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Config] {
+            assert_eq!(next(kind, 1, &POLICY), Next::Park, "{kind:?}");
+        }
+        assert_eq!(next(Kind::Cancelled, 1, &POLICY), Next::Nothing);
+    }
+
+    #[test]
+    fn back_off_never_shortens_a_long_interval() {
+        assert_eq!(back_off(5, Duration::from_secs(600)), Duration::from_secs(600));
+        assert_eq!(back_off(u32::MAX, Duration::from_millis(1)), BACK_OFF_MAX.min(Duration::from_millis(65_536)));
+    }
+}

@@ -1,0 +1,434 @@
+//! One event, two sinks: stdout, and the log tables.
+//!
+//! Code says what happened once, with `tracing`, in the fields that the log tables have (`mapping_id`, `server_id`, `sync_type`,
+//! `records_count`, `execution_time_ms`; an error also `error_type`, `error_details`, `retry_count`). The [`Journal`] layer turns
+//! every such event of ours at INFO and above into a row of `sync_logs`, and every ERROR into one of `error_logs` too.
+//!
+//! Between the layer and the tables is a queue with an end: the layer never waits. When the queue is full, or the tables cannot be written,
+//! rows are dropped and counted, and the count is a row itself once writing works again. A sync never waits for its log.
+//!
+//! The subscriber belongs to one daemon, not to the process: several daemons in one process each write to their own control database.
+
+use crate::{
+    config::LogFormat,
+    control::{Control, Entry, Failure},
+    error::Kind,
+    model::id::{MappingId, ServerId},
+};
+use std::{
+    fmt::{self, Write as _},
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{
+    Dispatch, Event, Level, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt};
+
+/// Rows that may wait for the log tables.
+pub const QUEUE_ROWS_MAX: usize = 4096;
+/// Rows the writer takes at a time.
+const WRITE_ROWS_MAX: usize = 256;
+/// Longest message, in characters: a log is for reading.
+const MESSAGE_CHARS_MAX: usize = 8000;
+/// How long writing may go on after the daemon has stopped.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// Wait between attempts when the log tables cannot be written.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Attempts for rows that the server refuses for a reason of their own.
+const REFUSED_ATTEMPTS_MAX: u32 = 2;
+
+/// Events of this target stay on stdout: they are about the log tables.
+const STDOUT_ONLY: &str = "dbaops_dataflow::stdout";
+
+/// Something for the log tables, in the order it happened.
+#[derive(Debug)]
+enum Record {
+    Event {
+        fields: Fields,
+        level: &'static str,
+        at: Instant,
+    },
+    /// The mapping works again: what was unresolved is resolved.
+    Resolve(MappingId),
+    ResolveServer(ServerId),
+}
+
+/// The daemon's end of the queue.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Record>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The writer's end of the queue.
+pub struct Writer {
+    queue: mpsc::Receiver<Record>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// A queue of [`QUEUE_ROWS_MAX`].
+pub fn journal() -> (Journal, Writer) {
+    let (sender, receiver) = mpsc::channel(QUEUE_ROWS_MAX);
+    let dropped = Arc::new(AtomicU64::new(0));
+    (Journal { queue: sender, dropped: dropped.clone() }, Writer { queue: receiver, dropped })
+}
+
+impl Journal {
+    fn put(&self, record: Record) {
+        if self.queue.try_send(record).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Unresolved errors of a mapping are resolved, after everything that was logged before.
+    pub fn resolve(&self, mapping: MappingId) {
+        self.put(Record::Resolve(mapping));
+    }
+
+    /// The same for a server's own errors.
+    pub fn resolve_server(&self, server: ServerId) {
+        self.put(Record::ResolveServer(server));
+    }
+}
+
+/// The fields of an event that the log tables have columns for, and the words for the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Fields {
+    message: String,
+    /// `error = …`: follows the message behind a colon.
+    error: Option<String>,
+    /// ` key=value` for every other field
+    rest: String,
+    mapping_id: Option<i32>,
+    server_id: Option<i32>,
+    sync_type: Option<String>,
+    records_count: Option<i64>,
+    execution_time_ms: Option<i32>,
+    error_type: Option<String>,
+    error_details: Option<String>,
+    retry_count: Option<i32>,
+}
+
+impl Fields {
+    /// `message: error key=value`
+    fn words(&self) -> String {
+        let mut words = self.message.clone();
+        if let Some(error) = &self.error {
+            if !words.is_empty() {
+                words.push_str(": ");
+            }
+            words.push_str(error);
+        }
+        words.push_str(&self.rest);
+        match words.char_indices().nth(MESSAGE_CHARS_MAX) {
+            Some((at, _)) => format!("{}…", words.get(..at).unwrap_or_default()),
+            None => words,
+        }
+    }
+
+    fn number(&mut self, name: &str, value: i64) {
+        let small = || i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX });
+        match name {
+            "mapping_id" => self.mapping_id = Some(small()),
+            "server_id" => self.server_id = Some(small()),
+            "records_count" => self.records_count = Some(value),
+            "execution_time_ms" => self.execution_time_ms = Some(small()),
+            "retry_count" => self.retry_count = Some(small()),
+            other => self.other(other, &value),
+        }
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        match name {
+            "message" => self.message = value.to_owned(),
+            "error" => self.error = Some(value.to_owned()),
+            "sync_type" => self.sync_type = Some(value.to_owned()),
+            "error_type" => self.error_type = Some(value.to_owned()),
+            "error_details" => self.error_details = Some(value.to_owned()),
+            // An id given with % comes as text.
+            "mapping_id" | "server_id" | "records_count" | "execution_time_ms" | "retry_count" => match value.parse() {
+                Ok(number) => self.number(name, number),
+                Err(_) => self.other(name, &value),
+            },
+            other => self.other(other, &value),
+        }
+    }
+
+    fn other(&mut self, name: &str, value: &dyn fmt::Display) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.rest, " {name}={value}");
+    }
+}
+
+impl Visit for Fields {
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.number(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.number(field.name(), i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field.name(), value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field.name(), &format!("{value:?}"));
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Journal {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        if !metadata.target().starts_with("dbaops_dataflow") || metadata.target() == STDOUT_ONLY {
+            return;
+        }
+        let level = match *metadata.level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARNING",
+            Level::INFO => "INFO",
+            _ => return,
+        };
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.put(Record::Event { fields, level, at: Instant::now() });
+    }
+}
+
+/// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO and above.
+pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
+    let filter = || EnvFilter::builder().with_default_directive(Level::INFO.into()).from_env_lossy();
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let registry = tracing_subscriber::registry().with(journal);
+    match format {
+        LogFormat::Text => {
+            registry.with(tracing_subscriber::fmt::layer().with_target(false).with_ansi(colours).with_filter(filter())).into()
+        }
+        LogFormat::Json => {
+            registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_filter(filter())).into()
+        }
+        LogFormat::Off => registry.into(),
+    }
+}
+
+impl Writer {
+    /// Writes what comes through the queue, until `closing` and the queue is empty (or [`FLUSH_TIME_MAX`] has passed).
+    pub async fn run(mut self, control: Control, closing: CancellationToken) {
+        let mut records = Vec::with_capacity(WRITE_ROWS_MAX);
+        // Rows of mappings that are gone.
+        let mut orphans = 0usize;
+        loop {
+            // Nothing is lost when this race is: receiving is safe to drop.
+            let received = tokio::select! {
+                received = self.queue.recv_many(&mut records, WRITE_ROWS_MAX) => received,
+                () = closing.cancelled() => 0,
+            };
+            if received == 0 && closing.is_cancelled() {
+                break;
+            }
+            orphans += self.write(&control, &mut records, &closing).await;
+        }
+        let flush = async {
+            while let Ok(record) = self.queue.try_recv() {
+                records.push(record);
+                if records.len() == WRITE_ROWS_MAX {
+                    orphans += self.write(&control, &mut records, &closing).await;
+                }
+            }
+            orphans += self.write(&control, &mut records, &closing).await;
+        };
+        if tokio::time::timeout(FLUSH_TIME_MAX, flush).await.is_err() {
+            tracing::warn!(target: STDOUT_ONLY, "the last log rows could not be written in time");
+        }
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        if dropped > 0 || orphans > 0 {
+            tracing::warn!(target: STDOUT_ONLY, dropped, orphans, "log rows were not written");
+        }
+    }
+
+    /// Writes `records`, trying until it works or they are given up. Returns how many were left out for want of a mapping.
+    async fn write(&self, control: &Control, records: &mut Vec<Record>, closing: &CancellationToken) -> usize {
+        let mut orphans = 0;
+        let mut refused = 0;
+        let mut told = false;
+        let mut at = 0;
+        while at < records.len() {
+            match write_some(control, records.get(at..).unwrap_or_default()).await {
+                Ok((done, left_out)) => {
+                    at += done;
+                    orphans += left_out;
+                    refused = 0;
+                }
+                Err(error) => {
+                    if !told {
+                        tracing::warn!(target: STDOUT_ONLY, %error, "the log tables cannot be written");
+                        told = true;
+                    }
+                    let passing = matches!(
+                        error.kind,
+                        Kind::Connection | Kind::Login | Kind::Timeout | Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Missing
+                    );
+                    refused += u32::from(!passing);
+                    if refused >= REFUSED_ATTEMPTS_MAX {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                        at += 1;
+                        refused = 0;
+                        continue;
+                    }
+                    if closing.is_cancelled() {
+                        let lost = u64::try_from(records.len() - at).unwrap_or(u64::MAX);
+                        self.dropped.fetch_add(lost, Ordering::Relaxed);
+                        break;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY_AFTER) => {}
+                        () = closing.cancelled() => {}
+                    }
+                }
+            }
+        }
+        records.clear();
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let message = format!("{dropped} log rows were dropped: the log tables could not be written fast enough");
+            let entry = Entry {
+                mapping: None,
+                level: "WARNING",
+                message,
+                sync_type: None,
+                records: i64::try_from(dropped).ok(),
+                execution_time_ms: None,
+                age_ms: 0,
+            };
+            if control.log(&[entry]).await.is_err() {
+                self.dropped.fetch_add(dropped, Ordering::Relaxed);
+            }
+        }
+        orphans
+    }
+}
+
+/// Writes a run of records of one sort from the front: how many, and how many of them had no mapping any more.
+async fn write_some(control: &Control, records: &[Record]) -> crate::error::Result<(usize, usize)> {
+    match records.first() {
+        None => Ok((0, 0)),
+        Some(Record::Resolve(mapping)) => control.resolve_errors(*mapping, None).await.map(|_| (1, 0)),
+        Some(Record::ResolveServer(server)) => control.resolve_server_errors(*server).await.map(|_| (1, 0)),
+        Some(Record::Event { .. }) => {
+            let mut entries = Vec::new();
+            let mut failure = None;
+            for record in records {
+                let Record::Event { fields, level, at } = record else { break };
+                entries.push(entry(fields, level, *at));
+                if *level == "ERROR" {
+                    failure = Some(Failure {
+                        mapping: fields.mapping_id,
+                        server: fields.server_id,
+                        error_type: fields.error_type.clone().unwrap_or_else(|| "OTHER".to_owned()),
+                        message: fields.words(),
+                        details: fields.error_details.clone(),
+                        retry_count: fields.retry_count.unwrap_or(0),
+                    });
+                    break;
+                }
+            }
+            // The error first: it is what matters, and writing it twice counts it up instead of doubling it.
+            let mut orphans = 0;
+            if let Some(failure) = &failure {
+                orphans += usize::from(control.fail(failure).await?);
+            }
+            orphans += control.log(&entries).await?;
+            Ok((entries.len(), orphans))
+        }
+    }
+}
+
+fn entry(fields: &Fields, level: &'static str, at: Instant) -> Entry {
+    Entry {
+        mapping: fields.mapping_id,
+        level,
+        message: fields.words(),
+        sync_type: fields.sync_type.clone(),
+        records: fields.records_count,
+        execution_time_ms: fields.execution_time_ms,
+        age_ms: i32::try_from(at.elapsed().as_millis()).unwrap_or(i32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(work: impl FnOnce()) -> Vec<(Fields, &'static str)> {
+        let (journal, mut writer) = journal();
+        tracing::dispatcher::with_default(&subscriber(LogFormat::Off, Some(journal)), work);
+        let mut records = Vec::new();
+        while let Ok(record) = writer.queue.try_recv() {
+            if let Record::Event { fields, level, .. } = record {
+                records.push((fields, level));
+            }
+        }
+        records
+    }
+
+    #[test]
+    fn events_become_rows() {
+        let records = recorded(|| {
+            tracing::info!(
+                mapping_id = 7,
+                sync_type = "CDC",
+                records_count = 12u64,
+                execution_time_ms = 34u64,
+                groups = 2,
+                "changes applied"
+            );
+            tracing::error!(
+                mapping_id = %MappingId(7),
+                server_id = 3,
+                error_type = "SYNC",
+                retry_count = 2u32,
+                error = %"Invalid object name (Msg 208)",
+                "full sync failed"
+            );
+            tracing::debug!("not for the tables");
+            tracing::warn!(target: "tiberius", "not ours");
+            tracing::warn!(target: STDOUT_ONLY, "about the tables");
+        });
+        assert_eq!(records.len(), 2);
+        let (fields, level) = &records[0];
+        assert_eq!((*level, fields.mapping_id, fields.records_count, fields.execution_time_ms), ("INFO", Some(7), Some(12), Some(34)));
+        assert_eq!((fields.sync_type.as_deref(), fields.words().as_str()), (Some("CDC"), "changes applied groups=2"));
+        let (fields, level) = &records[1];
+        assert_eq!((*level, fields.mapping_id, fields.server_id, fields.retry_count), ("ERROR", Some(7), Some(3), Some(2)));
+        assert_eq!(fields.words(), "full sync failed: Invalid object name (Msg 208)");
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (journal, writer) = journal();
+        let subscriber = subscriber(LogFormat::Off, Some(journal));
+        tracing::dispatcher::with_default(&subscriber, || {
+            for i in 0..QUEUE_ROWS_MAX + 5 {
+                tracing::info!(i, "event");
+            }
+        });
+        assert_eq!(writer.dropped.load(Ordering::Relaxed), 5);
+        assert_eq!(writer.queue.len(), QUEUE_ROWS_MAX);
+    }
+
+    #[test]
+    fn long_messages_are_cut() {
+        let fields = Fields { message: "é".repeat(MESSAGE_CHARS_MAX + 1), ..Fields::default() };
+        assert_eq!(fields.words().chars().count(), MESSAGE_CHARS_MAX + 1);
+        assert!(fields.words().ends_with('…'));
+    }
+}

@@ -1,0 +1,178 @@
+//! The session as queries and expressions see it.
+
+use crate::{
+    engine::{
+        catalog::Object,
+        context::Session,
+        database::TEMPDB,
+        query::host::{Host, Relation, RowSource, Settings, TableFunction, TableHints},
+        source::TableSource,
+    },
+    error::{SqlError, SqlResult},
+    tsql::ast::ObjectName,
+    value::{Collation, Decimal, Length, SqlType, Value},
+};
+use std::sync::Arc;
+
+/// What `@@VERSION` says first is what clients look at.
+pub const VERSION: &str = "Microsoft SQL Server 2019 (RTM-CU18) (KB5017593) - 15.0.4261.1 (X64) \n\tmssql-standin";
+
+impl Session {
+    fn rows_of(&self, database: i32, id: i32, hints: &TableHints) -> SqlResult<Option<Arc<dyn RowSource>>> {
+        let Some(work) = &self.work else { return Err(SqlError::unsupported("reading a table outside of a statement")) };
+        let state = self.instance.lock();
+        let Some(table) = state.table((database, id)).cloned() else { return Ok(None) };
+        Ok(Some(Arc::new(TableSource::new(work, &state, database, &table, hints)?)))
+    }
+}
+
+impl Host for Session {
+    fn settings(&self) -> Settings {
+        Settings {
+            collation: self.collation(),
+            ansi_nulls: self.options.ansi_nulls,
+            ansi_warnings: self.options.ansi_warnings,
+            arithabort: self.options.arithabort,
+            concat_null_yields_null: self.options.concat_null_yields_null,
+            quoted_identifier: self.options.quoted_identifier,
+            date_format: self.options.date_format,
+            date_first: self.options.date_first,
+            now: match self.now.datetime2() {
+                Value::DateTime2 { days, ticks } => (days, ticks),
+                _ => (0, 0),
+            },
+        }
+    }
+
+    fn variable(&self, name: &str) -> Option<(SqlType, Value)> {
+        Session::variable(self, name).map(|v| (v.ty, v.value.clone()))
+    }
+
+    fn global(&self, name: &str) -> Option<(SqlType, Value)> {
+        let int = |n: i64| (SqlType::Int, Value::Int(n));
+        let text = |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
+        Some(match name {
+            "@@ROWCOUNT" => int(self.row_count),
+            "@@ERROR" => int(i64::from(self.error)),
+            "@@TRANCOUNT" => int(i64::from(self.reported_tran_count())),
+            "@@NESTLEVEL" => int(self.nest_level() as i64),
+            "@@PROCID" => int(i64::from(self.frame().object.unwrap_or(0))),
+            "@@SPID" => (SqlType::SmallInt, Value::Int(i64::from(self.spid))),
+            "@@IDENTITY" => (SqlType::Decimal { precision: 38, scale: 0 }, identity(self.identity)),
+            "@@SERVERNAME" => text(&self.instance.config.server_name),
+            "@@SERVICENAME" => text("MSSQLSERVER"),
+            "@@VERSION" => text(VERSION),
+            "@@MICROSOFTVERSION" => int(0x0F00_10A5),
+            "@@LANGUAGE" => text(&self.options.language),
+            "@@LANGID" => (SqlType::SmallInt, Value::Int(0)),
+            "@@LOCK_TIMEOUT" => int(self.options.lock_timeout_ms),
+            "@@DATEFIRST" => (SqlType::TinyInt, Value::Int(i64::from(self.options.date_first))),
+            "@@TEXTSIZE" => int(self.options.text_size),
+            "@@MAX_PRECISION" => (SqlType::TinyInt, Value::Int(38)),
+            "@@MAX_CONNECTIONS" => int(32_767),
+            "@@FETCH_STATUS" => int(0),
+            "@@OPTIONS" => int(self.option_bits()),
+            "@@DBTS" => {
+                let state = self.instance.lock();
+                let version = state.databases.get(&self.database).map_or(0, |d| d.rowversion);
+                (SqlType::VarBinary(Length::N(8)), Value::Bytes(Arc::from(&version.to_be_bytes()[..])))
+            }
+            _ => return None,
+        })
+    }
+
+    fn check_cancelled(&self) -> SqlResult<()> {
+        if self.cancel().is_cancelled() { Err(SqlError::cancelled()) } else { Ok(()) }
+    }
+
+    fn relation(&self, name: &ObjectName, hints: &TableHints) -> SqlResult<Option<Relation>> {
+        let bare = name.database.is_none() && name.schema.is_none();
+        if bare && let Some(rows) = &self.frame().trigger {
+            if name.name.eq_ignore_ascii_case("inserted") {
+                return Ok(Some(Relation::Rows(rows.inserted.clone())));
+            }
+            if name.name.eq_ignore_ascii_case("deleted") {
+                return Ok(Some(Relation::Rows(rows.deleted.clone())));
+            }
+        }
+        if name.name.starts_with('#') && !name.name.starts_with("##") {
+            let Some(id) = self.temp_table(&name.name) else { return Ok(None) };
+            return Ok(self.rows_of(TEMPDB, id, hints)?.map(Relation::Rows));
+        }
+        if let Some(database) = &name.database {
+            self.instance.lock().open_database(&self.login, database)?;
+        }
+        match self.resolve(name) {
+            Some((database, Object::Table(table))) => {
+                self.check_select(database, table.object_id)?;
+                Ok(self.rows_of(database, table.object_id, hints)?.map(Relation::Rows))
+            }
+            Some((database, Object::View(view))) => {
+                self.check_select(database, view.object_id)?;
+                let state = self.instance.lock();
+                let db = state.database(database)?;
+                let own = ObjectName {
+                    database: Some(db.name.clone()),
+                    schema: Some(db.catalog.schema_name(view.schema_id).to_owned()),
+                    name: view.name.clone(),
+                };
+                let (database, columns, query) = (db.name.clone(), view.column_names.clone(), view.query.clone());
+                Ok(Some(Relation::View { database, name: own, columns, query }))
+            }
+            Some((_, Object::Procedure(_) | Object::Trigger(_))) | None => Ok(None),
+        }
+    }
+
+    fn table_variable(&self, name: &str, hints: &TableHints) -> SqlResult<Option<Arc<dyn RowSource>>> {
+        match Session::table_variable(self, name) {
+            Some(id) => self.rows_of(TEMPDB, id, hints),
+            None => Ok(None),
+        }
+    }
+
+    fn table_function(&self, _name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
+        Ok(None)
+    }
+
+    fn named_type(&self, name: &ObjectName) -> SqlResult<Option<SqlType>> {
+        Ok(Session::named_type(self, name))
+    }
+
+    fn collation(&self, name: &str) -> SqlResult<Option<Collation>> {
+        Ok(if name.eq_ignore_ascii_case("database_default") { Some(Session::collation(self)) } else { Collation::by_name(name) })
+    }
+
+    fn function(&self, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
+        crate::engine::functions::session_function(self, name, args)
+    }
+}
+
+impl Session {
+    fn check_select(&self, database: i32, object: i32) -> SqlResult<()> {
+        let target = crate::engine::instance::Target::object(database, object);
+        self.instance.lock().check_permission(&self.login, target, "SELECT")
+    }
+
+    /// @@OPTIONS (Microsoft: "Configure the user options").
+    fn option_bits(&self) -> i64 {
+        let o = &self.options;
+        let bits = [
+            (8, o.ansi_warnings),
+            (16, o.ansi_padding),
+            (32, o.ansi_nulls),
+            (64, o.arithabort),
+            (256, o.quoted_identifier),
+            (512, o.nocount),
+            (1024, true),
+            (4096, o.concat_null_yields_null),
+            (8192, o.numeric_roundabort),
+            (16384, o.xact_abort),
+        ];
+        bits.iter().filter(|(_, on)| *on).map(|(bit, _)| bit).sum()
+    }
+}
+
+/// An identity value as the functions give it, numeric(38, 0).
+pub fn identity(value: Option<i128>) -> Value {
+    value.map_or(Value::Null, |mantissa| Value::Decimal(Decimal { mantissa, scale: 0 }))
+}
