@@ -10,7 +10,10 @@ pub use direct::{Answer, ResultSet};
 pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
 
 use crate::{
-    engine::connection::{CancelFlag, Engine, LoginInfo},
+    engine::{
+        connection::{CancelFlag, Engine, LoginInfo},
+        instance::{Instance, InstanceConfig},
+    },
     error::{SqlError, SqlResult},
     fault::Faults,
     session::connect,
@@ -70,24 +73,27 @@ impl Shared {
 pub struct Builder {
     host: IpAddr,
     port: u16,
-    engine: Arc<dyn Engine>,
+    /// an engine of the caller's own, instead of an instance of `config`
+    engine: Option<Arc<dyn Engine>>,
+    config: InstanceConfig,
+    databases: Vec<String>,
     encryption: Encryption,
     identity: Option<(String, String)>,
-    server_name: String,
     login: (String, String),
     compress_rows: bool,
 }
 
 impl Builder {
-    fn new(engine: Arc<dyn Engine>) -> Self {
+    fn new(engine: Option<Arc<dyn Engine>>) -> Self {
         Self {
             host: Ipv4Addr::LOCALHOST.into(),
             port: 0,
             engine,
             encryption: Encryption::default(),
             identity: None,
-            server_name: "STANDIN".into(),
-            login: ("sa".into(), "Standin!Passw0rd".into()),
+            config: InstanceConfig::default(),
+            databases: Vec::new(),
+            login: ("sa".into(), InstanceConfig::default().sa_password),
             compress_rows: true,
         }
     }
@@ -104,7 +110,7 @@ impl Builder {
         self
     }
 
-    /// The login that [`Server::connection_string`] names.
+    /// The login that [`Server::connection_string`] names. `sa`'s password is what is said here; another login is made, a member of sysadmin.
     pub fn login(mut self, user: &str, password: &str) -> Self {
         self.login = (user.into(), password.into());
         self
@@ -127,6 +133,24 @@ impl Builder {
         self
     }
 
+    /// Makes this database at the start. May be said several times.
+    pub fn database(mut self, name: &str) -> Self {
+        self.databases.push(name.into());
+        self
+    }
+
+    /// @@SERVERNAME
+    pub fn server_name(mut self, name: &str) -> Self {
+        self.config.server_name = name.into();
+        self
+    }
+
+    /// The seed of everything random in the engine.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
     /// Listens, on the caller's runtime.
     pub async fn start(self) -> io::Result<Server> {
         let listener = TcpListener::bind((self.host, self.port)).await?;
@@ -135,20 +159,39 @@ impl Builder {
             Some((certificate, key)) => TlsIdentity::from_pem(certificate, key)?,
             None => TlsIdentity::self_signed()?,
         };
+        let mut config = self.config;
+        let mut set_up = Vec::new();
+        if self.login.0 == "sa" {
+            config.sa_password.clone_from(&self.login.1);
+        } else {
+            let (name, password) = (self.login.0.replace(']', "]]"), self.login.1.replace('\'', "''"));
+            set_up.push(format!("CREATE LOGIN [{name}] WITH PASSWORD = '{password}'"));
+            set_up.push(format!("ALTER SERVER ROLE sysadmin ADD MEMBER [{name}]"));
+        }
+        set_up.extend(self.databases.iter().map(|name| format!("CREATE DATABASE [{}]", name.replace(']', "]]"))));
+        let server_name = config.server_name.clone();
+        let (engine, set_up) = match self.engine {
+            Some(engine) => (engine, Vec::new()),
+            None => (Arc::new(Instance::new(config)) as Arc<dyn Engine>, set_up),
+        };
         let shared = Arc::new(Shared {
-            engine: self.engine,
+            engine,
             faults: Faults::default(),
             registry: Arc::new(Registry::default()),
             tls,
             encryption: self.encryption,
-            server_name: self.server_name,
+            server_name,
             compress_rows: self.compress_rows,
             generation: watch::Sender::new(0),
             accepting: watch::Sender::new(true),
         });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(shared.clone(), listener, stopped));
-        Ok(Server { shared, addr, login: self.login, stop, accepting: Some(accepting) })
+        let server = Server { shared, addr, login: self.login, stop, accepting: Some(accepting) };
+        for statement in set_up {
+            server.sql(&statement).await.map_err(io::Error::other)?;
+        }
+        Ok(server)
     }
 }
 
@@ -184,9 +227,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for an engine of the caller's own.
+    /// A fresh SQL Server, on a port of its own.
+    pub fn builder() -> Builder {
+        Builder::new(None)
+    }
+
+    /// A server for an engine of the caller's own: login and databases are that engine's business.
     pub fn with_engine(engine: Arc<dyn Engine>) -> Builder {
-        Builder::new(engine)
+        Builder::new(Some(engine))
     }
 
     pub fn addr(&self) -> SocketAddr {

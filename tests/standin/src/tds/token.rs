@@ -13,7 +13,7 @@ use crate::{
     value::{Collation, SqlType, Value},
 };
 
-mod token {
+mod kind {
     pub const RETURN_STATUS: u8 = 0x79;
     pub const COLUMN_METADATA: u8 = 0x81;
     pub const ERROR: u8 = 0xAA;
@@ -69,9 +69,9 @@ pub fn command(kind: DoneKind) -> u16 {
 
 pub fn done(out: &mut Vec<u8>, done: Done) {
     out.push(match done.token {
-        DoneToken::Done => token::DONE,
-        DoneToken::Proc => token::DONE_PROC,
-        DoneToken::InProc => token::DONE_IN_PROC,
+        DoneToken::Done => kind::DONE,
+        DoneToken::Proc => kind::DONE_PROC,
+        DoneToken::InProc => kind::DONE_IN_PROC,
     });
     out.extend_from_slice(&done.status.to_le_bytes());
     out.extend_from_slice(&done.command.to_le_bytes());
@@ -80,7 +80,7 @@ pub fn done(out: &mut Vec<u8>, done: Done) {
 
 /// ERROR above class 10, INFO otherwise.
 pub fn message(out: &mut Vec<u8>, message: &SqlError, server: &str) {
-    out.push(if message.class > 10 { token::ERROR } else { token::INFO });
+    out.push(if message.class > 10 { kind::ERROR } else { kind::INFO });
     with_length(out, |out| {
         out.extend_from_slice(&message.number.to_le_bytes());
         out.extend_from_slice(&[message.state, message.class]);
@@ -104,7 +104,7 @@ mod env {
 }
 
 pub fn env_change(out: &mut Vec<u8>, change: &EnvChange) {
-    out.push(token::ENV_CHANGE);
+    out.push(kind::ENV_CHANGE);
     with_length(out, |out| match change {
         EnvChange::Database { new, old } => env_text(out, env::DATABASE, new, old),
         EnvChange::Language { new, old } => env_text(out, env::LANGUAGE, new, old),
@@ -126,12 +126,12 @@ pub fn env_change(out: &mut Vec<u8>, change: &EnvChange) {
 }
 
 pub fn env_packet_size(out: &mut Vec<u8>, new: usize, old: usize) {
-    out.push(token::ENV_CHANGE);
+    out.push(kind::ENV_CHANGE);
     with_length(out, |out| env_text(out, env::PACKET_SIZE, &new.to_string(), &old.to_string()));
 }
 
 pub fn env_reset_ack(out: &mut Vec<u8>) {
-    out.push(token::ENV_CHANGE);
+    out.push(kind::ENV_CHANGE);
     with_length(out, |out| out.extend_from_slice(&[env::RESET_ACK, 0, 0]));
 }
 
@@ -149,7 +149,7 @@ fn env_collation(out: &mut Vec<u8>, collation: Collation) {
 
 /// The interface is T-SQL (1); the version is the other way round than in LOGIN7.
 pub fn login_ack(out: &mut Vec<u8>, version: TdsVersion, program: &str, program_version: [u8; 4]) {
-    out.push(token::LOGIN_ACK);
+    out.push(kind::LOGIN_ACK);
     with_length(out, |out| {
         out.push(1);
         out.extend_from_slice(&version.0.to_be_bytes());
@@ -159,7 +159,7 @@ pub fn login_ack(out: &mut Vec<u8>, version: TdsVersion, program: &str, program_
 }
 
 pub fn feature_ext_ack(out: &mut Vec<u8>, features: &[(u8, &[u8])]) {
-    out.push(token::FEATURE_EXT_ACK);
+    out.push(kind::FEATURE_EXT_ACK);
     for (id, data) in features {
         out.push(*id);
         out.extend_from_slice(&(data.len() as u32).to_le_bytes());
@@ -169,12 +169,12 @@ pub fn feature_ext_ack(out: &mut Vec<u8>, features: &[(u8, &[u8])]) {
 }
 
 pub fn return_status(out: &mut Vec<u8>, status: i32) {
-    out.push(token::RETURN_STATUS);
+    out.push(kind::RETURN_STATUS);
     out.extend_from_slice(&status.to_le_bytes());
 }
 
 pub fn return_value(out: &mut Vec<u8>, ordinal: u16, name: &str, ty: SqlType, value: &Value) -> EncodeResult {
-    out.push(token::RETURN_VALUE);
+    out.push(kind::RETURN_VALUE);
     out.extend_from_slice(&ordinal.to_le_bytes());
     b_varchar(out, name);
     // Status: an output parameter (not a user-defined function's value); then UserType, and Flags: nullable.
@@ -199,7 +199,7 @@ mod flag {
 }
 
 pub fn column_metadata(out: &mut Vec<u8>, columns: &[Column]) {
-    out.push(token::COLUMN_METADATA);
+    out.push(kind::COLUMN_METADATA);
     out.extend_from_slice(&(columns.len() as u16).to_le_bytes());
     for column in columns {
         out.extend_from_slice(&user_type(column.ty).to_le_bytes());
@@ -244,14 +244,14 @@ pub fn row(out: &mut Vec<u8>, columns: &[Column], row: &[Value], compress: bool)
     let start = out.len();
     let compressed = compress && nulls > bitmap_bytes;
     if compressed {
-        out.push(token::NBC_ROW);
+        out.push(kind::NBC_ROW);
         let bitmap = out.len();
         out.resize(bitmap + bitmap_bytes, 0);
         for (i, _) in row.iter().enumerate().filter(|(_, value)| **value == Value::Null) {
             out[bitmap + i / 8] |= 1 << (i % 8);
         }
     } else {
-        out.push(token::ROW);
+        out.push(kind::ROW);
     }
     for (column, value) in columns.iter().zip(row) {
         if compressed && *value == Value::Null {
