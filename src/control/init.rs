@@ -112,7 +112,10 @@ fn after(line: &str, mut within: Within) -> Within {
             (Within::Code, '\'', _) => Within::Quoted('\''),
             (Within::Code, '"', _) => Within::Quoted('"'),
             (Within::Code, '[', _) => Within::Quoted(']'),
-            // A doubled quote leaves and enters again at once, which comes to the same.
+            (Within::Quoted(close), c, Some(next)) if c == close && next == close => {
+                chars.next();
+                Within::Quoted(close)
+            }
             (Within::Quoted(close), c, _) if c == close => Within::Code,
             (Within::Comment(depth), '/', Some('*')) => {
                 chars.next();

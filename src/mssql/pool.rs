@@ -15,6 +15,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::name::Ident,
 };
+use futures_util::FutureExt;
 use std::{
     collections::HashMap,
     ops::{Deref, DerefMut},
@@ -118,26 +119,37 @@ impl Pools {
         let prologue = prologue(&self.0.behaviour, who);
         let pool = self.pool(database);
         // A connection that died in the pool fails its prologue. All idle ones may have, once.
-        let mut attempts_left = self.0.behaviour.connections_max + 1;
-        loop {
-            attempts_left -= 1;
-            let fresh = pool.state().idle_connections == 0;
-            let mut session = pool.get_owned().await.map_err(|error| match error {
-                bb8::RunError::User(error) => error.0,
-                bb8::RunError::TimedOut => {
-                    Error::new(Kind::Connection, format!("no connection to {} within its time", self.0.endpoint.place()))
-                }
-            })?;
+        for _ in 0..=self.0.behaviour.connections_max {
+            let (mut session, fresh) = self.idle_or_new(&pool).await?;
             session.set_timeout(self.0.behaviour.statement_timeout);
             match session.batch(&prologue).await {
                 Ok(()) => return Ok(Checkout { session, _seat: None, _seats: None }),
                 Err(error) => {
                     session.discard();
-                    let worth_another = matches!(error.kind, Kind::Connection | Kind::Timeout) && !fresh && attempts_left > 0;
-                    if !worth_another {
+                    if fresh || !matches!(error.kind, Kind::Connection | Kind::Timeout) {
                         return Err(error).with_context(|| format!("prepare a session at {}", self.0.endpoint.place()));
                     }
                 }
+            }
+        }
+        Err(Error::new(Kind::Connection, format!("no session at {} stays alive", self.0.endpoint.place())))
+    }
+
+    /// An idle session, or one that is made now (and is said to be fresh). The pool itself never connects while somebody waits: it would
+    /// keep the reason of a failure to itself.
+    async fn idle_or_new(&self, pool: &bb8::Pool<Manager>) -> Result<(bb8::PooledConnection<'static, Manager>, bool)> {
+        let mut fresh = false;
+        loop {
+            if pool.state().idle_connections > 0
+                && let Some(Ok(session)) = pool.get_owned().now_or_never()
+            {
+                return Ok((session, fresh));
+            }
+            // Between this and the next turn somebody else may take it; then there will be another.
+            let session = pool.dedicated_connection().await.map_err(|error| error.0)?;
+            fresh = true;
+            if pool.add(session).is_err() {
+                return Err(Error::new(Kind::Busy, format!("all connections to {} are in use", self.0.endpoint.place())));
             }
         }
     }
@@ -181,8 +193,7 @@ impl Inner {
                     .collect()
             };
             for pool in idle {
-                // Whoever is faster may have taken the idle one; then this waits for a moment at most.
-                if let Ok(Ok(mut session)) = tokio::time::timeout(ROUND, pool.get()).await {
+                if let Some(Ok(mut session)) = pool.get().now_or_never() {
                     session.discard();
                     break;
                 }
