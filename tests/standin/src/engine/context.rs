@@ -10,7 +10,7 @@ use crate::{
         clock::Moment,
         connection::{CancelFlag, Isolation, LoginInfo},
         database::TEMPDB,
-        instance::{Instance, Work},
+        instance::{Instance, State, Work},
         lock::{Spid, TableId},
         sink::{Cancelled, EnvChange, Sink},
         source::RowsSource,
@@ -303,9 +303,12 @@ impl Session {
 
     /// The temp table of that name (with its #) that the running frame sees.
     pub fn temp_table(&self, name: &str) -> Option<ObjectId> {
+        self.temp_table_in(&self.instance.lock(), name)
+    }
+
+    pub fn temp_table_in(&self, state: &State, name: &str) -> Option<ObjectId> {
         let name = fold(name);
         let mut seen = self.frames.iter().rev().flat_map(|f| f.temp_tables.iter().rev());
-        let state = self.instance.lock();
         let catalog = &state.databases.get(&TEMPDB)?.catalog;
         // A rolled-back CREATE TABLE leaves a name whose table is gone.
         seen.find(|(own, id)| *own == name && catalog.table(*id).is_some()).map(|(_, id)| *id)

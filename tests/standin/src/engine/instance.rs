@@ -370,6 +370,11 @@ impl Work {
         self.instance.notify();
     }
 
+    /// The place in the transaction's list to undo to.
+    pub fn mark(&self) -> usize {
+        self.lock().transactions.get(&self.txn).map_or(0, |t| t.ops.len())
+    }
+
     pub fn begin_statement(&self) -> usize {
         self.lock().begin_statement(self.txn)
     }

@@ -252,6 +252,10 @@ impl TableData {
         self.indexes.iter().find(|i| i.meta.index_id == index_id)
     }
 
+    pub fn has_filtered(&self) -> bool {
+        self.indexes.iter().any(|i| i.meta.unique && !i.filter.is_empty())
+    }
+
     /// The key a new row goes under.
     pub fn new_key(&mut self, row: &Row) -> RowKey {
         let number = |next: &mut u64| {

@@ -17,7 +17,7 @@ mod dispatch;
 mod execute;
 mod raise;
 mod setting;
-mod trigger;
+pub mod trigger;
 
 pub use execute::{call, report_call};
 pub use trigger::fire;

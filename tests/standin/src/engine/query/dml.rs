@@ -15,7 +15,7 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::{ObjectName, TargetName},
-    value::Value,
+    value::{SqlType, Value},
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -182,6 +182,7 @@ impl Bindings<'_> {
         let single = matches!(self.plan.from, Some(From::Leaf(_)));
         let mut seen = HashSet::new();
         let mut found = Vec::new();
+        let types: Arc<[SqlType]> = self.exprs.iter().map(|e| e.ty).collect();
         exec::source_rows(&self.plan, &cx, &mut frame, &mut |frame| {
             let slot = &frame.slots[self.slot];
             let (Some(row), Some(key)) = (&slot.row, &slot.key) else { return Ok(true) };
@@ -189,7 +190,7 @@ impl Bindings<'_> {
                 return Ok(true);
             }
             let values = self.exprs.iter().map(|e| e.eval(&cx, frame)).collect::<SqlResult<Vec<_>>>()?;
-            found.push(TargetRow { key: key.clone(), row: row.clone(), values });
+            found.push(TargetRow { key: key.clone(), row: row.clone(), values, types: types.clone() });
             Ok((found.len() as u64) < limit)
         })?;
         found.into_iter().try_for_each(on_row)

@@ -214,6 +214,8 @@ pub struct TargetRow {
     pub key: RowKey,
     pub row: Arc<Row>,
     pub values: Vec<Value>,
+    /// The values' static types.
+    pub types: Arc<[SqlType]>,
 }
 
 /// Finds the target table of an UPDATE or DELETE.
