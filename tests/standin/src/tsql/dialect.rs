@@ -142,8 +142,9 @@ const CALLABLE: [&str; 13] = [
     "INDEX",
 ];
 
-const STARTS_EXPRESSION: [&str; 9] =
-    ["CASE", "NOT", "NULL", "EXISTS", "CURRENT_TIMESTAMP", "CONVERT", "TRY_CONVERT", "IDENTITYCOL", "ROWGUIDCOL"];
+/// Reserved words an expression may start with; HOLDLOCK and INDEX = i are table hints, which `sqlparser` reads as expressions.
+const STARTS_EXPRESSION: [&str; 11] =
+    ["CASE", "NOT", "NULL", "EXISTS", "CURRENT_TIMESTAMP", "CONVERT", "TRY_CONVERT", "IDENTITYCOL", "ROWGUIDCOL", "HOLDLOCK", "INDEX"];
 
 fn niladic(parser: &mut Parser) -> Result<Expr, ParserError> {
     let name = parser.parse_identifier()?;

@@ -393,7 +393,6 @@ fn means_something(keyword: Keyword) -> bool {
             | WITHOUT_ARRAY_WRAPPER
             | SYSTEM_TIME
             | OF
-            | AT
             | TIME
             | ZONE
             | PIVOT
