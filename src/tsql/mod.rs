@@ -3,5 +3,9 @@
 
 pub mod apply;
 pub mod changes;
+pub mod lookup;
 pub mod netting;
 pub mod staging;
+pub mod swap;
+#[cfg(test)]
+pub mod testing;

@@ -1,0 +1,211 @@
+//! A full sync's statements: the staging table, and the transaction that makes the destination equal to it.
+//!
+//! The aliases are always `s` for the staging (or source) table and `d` for the destination. No MERGE: its races, its triggers' row
+//! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
+
+use super::staging::{columns_ddl, differs, equal_may_differ, is_text, names, read_list, same_key, updatable, write, write_list};
+use crate::model::{
+    carry::{Carried, Carry},
+    id::MappingId,
+    name::{Ident, TableName},
+};
+
+/// Where a mapping's rows are staged: in the destination database, so that the swap is one transaction of one database.
+pub fn stage(mapping: MappingId, database: &Ident) -> TableName {
+    TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(format!("dbaops_dataflow_stage_{mapping}")) }
+}
+
+/// A heap: bulk loads into it are minimally logged, and its index is made when the rows are in.
+pub fn create_stage(stage: &TableName, carry: &Carry) -> String {
+    format!("CREATE TABLE {} ({})", stage.local(), columns_ddl(carry))
+}
+
+pub fn drop_stage(stage: &TableName) -> String {
+    format!("DROP TABLE IF EXISTS {}", stage.local())
+}
+
+/// Unique under the destination's collation: the server's error 1505 says that two staged rows are one row there.
+pub fn index_stage(stage: &TableName, carry: &Carry) -> String {
+    let key: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
+    format!("CREATE UNIQUE INDEX [dbaops_dataflow_key] ON {} ({})", stage.local(), key.join(", "))
+}
+
+/// Leaves one of the rows whose keys are equal to the byte: a scan that goes page by page meets a row twice when it moves ahead of it.
+pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
+    let exactly = |column: &Carried| {
+        let cell = format!("s.{}", column.name());
+        if is_text(&column.staged) { format!("CAST({cell} AS varbinary(max))") } else { cell }
+    };
+    let key: Vec<_> = carry.key_columns().map(exactly).collect();
+    format!(
+        "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY {} ORDER BY (SELECT NULL)) AS [n] FROM {} AS s) \
+         DELETE FROM [repeated] WHERE [n] > 1",
+        key.join(", "),
+        stage.local()
+    )
+}
+
+/// The source's rows in staged form.
+pub fn read_source(source: &TableName, carry: &Carry) -> String {
+    format!("SELECT {} FROM {} AS s", read_list(carry, "s"), source.local())
+}
+
+/// Rows that ask for a full sync, `rows_max` at a time, only those.
+pub fn reset_trigger(source: &TableName, column: &Ident, rows_max: usize) -> String {
+    format!("UPDATE TOP ({rows_max}) s SET s.{column} = 0 FROM {} AS s WHERE s.{column} = 1", source.local())
+}
+
+/// One cell: 1 when there is no row.
+pub fn is_empty(dest: &TableName) -> String {
+    format!("SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS d) THEN 0 ELSE 1 END", dest.local())
+}
+
+/// Two cells: the rows staged, and the rows at the destination.
+pub fn counts(stage: &TableName, dest: &TableName) -> String {
+    format!("SELECT (SELECT COUNT_BIG(*) FROM {} AS s), (SELECT COUNT_BIG(*) FROM {} AS d)", stage.local(), dest.local())
+}
+
+/// Into an empty destination: under a table lock, which nobody who reads rows can be waiting behind.
+pub fn insert_all(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+    format!("INSERT INTO {} WITH (TABLOCK) ({}) SELECT {} FROM {} AS s", dest.local(), names(carry), write_list(carry, "s"), stage.local())
+}
+
+pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+    format!(
+        "DELETE d FROM {} AS d WHERE NOT EXISTS (SELECT 1 FROM {} AS s WHERE {})",
+        dest.local(),
+        stage.local(),
+        same_key(carry, "s", "d")
+    )
+}
+
+/// `None` when the key is all there is to a row.
+pub fn update_changed(stage: &TableName, dest: &TableName, carry: &Carry) -> Option<String> {
+    let columns: Vec<_> = updatable(carry).collect();
+    if columns.is_empty() {
+        return None;
+    }
+    let set: Vec<_> = columns.iter().map(|column| format!("d.{} = {}", column.name(), write(column, "s"))).collect();
+    let differ: Vec<_> = columns.iter().map(|column| format!("({})", differs(column, "s", "d"))).collect();
+    Some(format!(
+        "UPDATE d SET {} FROM {} AS d JOIN {} AS s ON {} WHERE {}",
+        set.join(", "),
+        dest.local(),
+        stage.local(),
+        same_key(carry, "s", "d"),
+        differ.join(" OR ")
+    ))
+}
+
+pub fn insert_new(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+    format!(
+        "INSERT INTO {} ({}) SELECT {} FROM {} AS s WHERE NOT EXISTS (SELECT 1 FROM {} AS d WHERE {})",
+        dest.local(),
+        names(carry),
+        write_list(carry, "s"),
+        stage.local(),
+        dest.local(),
+        same_key(carry, "s", "d")
+    )
+}
+
+/// A plain batch, not sp_executesql: what is set inside that ends with it.
+pub fn identity_insert(dest: &TableName, on: bool) -> String {
+    format!("SET IDENTITY_INSERT {} {}", dest.local(), if on { "ON" } else { "OFF" })
+}
+
+/// Does the key hold text, whose equality is the collation's and not the bytes'?
+pub fn key_has_text(carry: &Carry) -> bool {
+    carry.key_columns().any(|column| equal_may_differ(&column.dest.ty))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tsql::testing::{TABLE, carry, stage_name};
+
+    #[test]
+    fn the_staging_table() {
+        let (carry, stage) = (carry(), stage_name());
+        assert_eq!(
+            create_stage(&stage, &carry),
+            "CREATE TABLE [dbo].[dbaops_dataflow_stage_7] ([id] int NULL, [code] nvarchar(20) COLLATE Latin1_General_CI_AS NULL, \
+             [price] decimal(19,4) NULL, [note] nvarchar(max) COLLATE Latin1_General_CI_AS NULL, [at] datetimeoffset(7) NULL, \
+             [doc] nvarchar(max) COLLATE DATABASE_DEFAULT NULL)"
+        );
+        assert_eq!(
+            index_stage(&stage, &carry),
+            "CREATE UNIQUE INDEX [dbaops_dataflow_key] ON [dbo].[dbaops_dataflow_stage_7] ([id], [code])"
+        );
+        assert_eq!(
+            drop_repeated(&stage, &carry),
+            "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY s.[id], CAST(s.[code] AS varbinary(max)) ORDER BY (SELECT NULL)) \
+             AS [n] FROM [dbo].[dbaops_dataflow_stage_7] AS s) DELETE FROM [repeated] WHERE [n] > 1"
+        );
+        assert_eq!(drop_stage(&stage), "DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage_7]");
+    }
+
+    #[test]
+    fn the_source_is_read_in_staged_form() {
+        assert_eq!(
+            read_source(&TABLE(), &carry()),
+            "SELECT s.[ID] AS [id], s.[code] AS [code], CAST(s.[price] AS decimal(19,4)) AS [price], CAST(s.[note] AS nvarchar(max)) AS [note], \
+             CAST(s.[at] AS datetimeoffset(7)) AS [at], CAST(s.[doc] AS nvarchar(max)) AS [doc] FROM [sales].[Order]] Details] AS s"
+        );
+        assert_eq!(
+            reset_trigger(&TABLE(), &Ident::new("resync"), 1000),
+            "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1"
+        );
+    }
+
+    #[test]
+    fn the_swap() {
+        let (carry, stage, dest) = (carry(), stage_name(), TABLE());
+        assert_eq!(
+            delete_gone(&stage, &dest, &carry),
+            "DELETE d FROM [sales].[Order]] Details] AS d WHERE NOT EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s \
+             WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code])"
+        );
+        assert_eq!(
+            insert_new(&stage, &dest, &carry),
+            "INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc]) SELECT CAST(s.[id] AS bigint), s.[code], \
+             CAST(s.[price] AS money), CAST(s.[note] AS nvarchar(max)), CAST(s.[at] AS datetimeoffset(3)), CONVERT(xml, s.[doc], 1) \
+             FROM [dbo].[dbaops_dataflow_stage_7] AS s WHERE NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d \
+             WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code])"
+        );
+        assert_eq!(
+            insert_all(&stage, &dest, &carry).split(" SELECT ").next().unwrap(),
+            "INSERT INTO [sales].[Order]] Details] WITH (TABLOCK) ([id], [code], [price], [note], [at], [doc])"
+        );
+        let update = update_changed(&stage, &dest, &carry).unwrap();
+        assert_eq!(
+            update,
+            "UPDATE d SET d.[code] = s.[code], d.[price] = CAST(s.[price] AS money), d.[note] = CAST(s.[note] AS nvarchar(max)), \
+             d.[at] = CAST(s.[at] AS datetimeoffset(3)), d.[doc] = CONVERT(xml, s.[doc], 1) \
+             FROM [sales].[Order]] Details] AS d JOIN [dbo].[dbaops_dataflow_stage_7] AS s ON d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code] \
+             WHERE (DATALENGTH(d.[code]) <> DATALENGTH(s.[code]) OR CAST(d.[code] AS varbinary(max)) <> CAST(s.[code] AS varbinary(max)) \
+             OR (d.[code] IS NULL AND s.[code] IS NOT NULL) OR (d.[code] IS NOT NULL AND s.[code] IS NULL)) \
+             OR (d.[price] <> CAST(s.[price] AS money) OR (d.[price] IS NULL AND s.[price] IS NOT NULL) OR (d.[price] IS NOT NULL AND s.[price] IS NULL)) \
+             OR (DATALENGTH(CAST(d.[note] AS nvarchar(max))) <> DATALENGTH(CAST(s.[note] AS nvarchar(max))) \
+             OR CAST(CAST(d.[note] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(s.[note] AS nvarchar(max)) AS varbinary(max)) \
+             OR (d.[note] IS NULL AND s.[note] IS NOT NULL) OR (d.[note] IS NOT NULL AND s.[note] IS NULL)) \
+             OR (d.[at] <> CAST(s.[at] AS datetimeoffset(3)) OR DATEPART(tzoffset, d.[at]) <> DATEPART(tzoffset, CAST(s.[at] AS datetimeoffset(3))) \
+             OR (d.[at] IS NULL AND s.[at] IS NOT NULL) OR (d.[at] IS NOT NULL AND s.[at] IS NULL)) \
+             OR (DATALENGTH(CAST(d.[doc] AS nvarchar(max))) <> DATALENGTH(CAST(CONVERT(xml, s.[doc], 1) AS nvarchar(max))) \
+             OR CAST(CAST(d.[doc] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(CONVERT(xml, s.[doc], 1) AS nvarchar(max)) AS varbinary(max)) \
+             OR (d.[doc] IS NULL AND s.[doc] IS NOT NULL) OR (d.[doc] IS NOT NULL AND s.[doc] IS NULL))"
+        );
+        assert_eq!(counts(&stage, &dest).matches("COUNT_BIG(*)").count(), 2);
+        assert_eq!(identity_insert(&dest, true), "SET IDENTITY_INSERT [sales].[Order]] Details] ON");
+        assert!(key_has_text(&carry));
+    }
+
+    #[test]
+    fn a_table_that_is_all_key_has_nothing_to_update() {
+        let mut carry = carry();
+        carry.columns.truncate(1);
+        carry.key = vec![0];
+        assert_eq!(update_changed(&stage_name(), &TABLE(), &carry), None);
+        assert!(!key_has_text(&carry));
+    }
+}
