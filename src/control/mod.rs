@@ -7,11 +7,13 @@ mod init;
 mod journal;
 mod mappings;
 mod runs;
+mod standing;
 
 pub use init::{Batch, SCHEMA, init, split_go};
 pub use journal::{Entry, Failure};
 pub use mappings::{Loaded, Rejected, Troubled, key};
 pub use runs::{Outcome, RunStatus, Verification};
+pub use standing::Standing;
 
 use crate::{
     error::Result,

@@ -7,6 +7,7 @@ pub mod cdc;
 pub mod fence;
 pub mod full_sync;
 pub mod poll;
+pub mod shape;
 pub mod verify;
 
 use crate::{
@@ -30,6 +31,10 @@ pub struct Env {
     pub dest: House,
     pub sources: Sources,
     pub control: Control,
+    /// Trigger columns that the source does not let us reset.
+    pub triggers: full_sync::Triggers,
+    /// What verification last found.
+    pub findings: verify::Findings,
     /// Looked at between batches, never raced against a statement.
     pub cancel: CancellationToken,
 }

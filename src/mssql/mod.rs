@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod catalog;
+pub mod cdc;
 pub mod classify;
 pub mod connection_string;
 pub mod endpoint;

@@ -165,3 +165,94 @@ fn say(ty: &ColumnType) -> String {
         simple => format!("{simple:?}").to_lowercase(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tsql::testing::column;
+
+    /// Written as a table so that it can be read against Microsoft's conversion chart.
+    #[test]
+    fn what_fits() {
+        use ColumnType::*;
+        let decimal = |precision, scale| Decimal { precision, scale };
+        let (n, max) = (Length::N, Length::Max);
+        for (from, to, staged) in [
+            (Int, BigInt, Some(Int)),
+            (BigInt, Int, None),
+            (TinyInt, SmallInt, Some(TinyInt)),
+            (SmallInt, TinyInt, None),
+            (Bit, Bit, Some(Bit)),
+            (Bit, Int, Some(Bit)),
+            (Int, decimal(10, 0), Some(Int)),
+            (Int, decimal(10, 1), None),
+            (Int, Float, Some(Int)),
+            (BigInt, Float, None),
+            (decimal(9, 2), decimal(11, 4), Some(decimal(9, 2))),
+            (decimal(9, 2), decimal(11, 5), None),
+            (decimal(9, 2), decimal(9, 1), None),
+            (decimal(38, 38), decimal(38, 38), Some(decimal(38, 38))),
+            (decimal(18, 0), BigInt, Some(decimal(18, 0))),
+            (Money, Money, Some(decimal(19, 4))),
+            (Money, decimal(19, 4), Some(decimal(19, 4))),
+            (Money, SmallMoney, None),
+            (SmallMoney, Money, Some(decimal(10, 4))),
+            (Real, Float, Some(Real)),
+            (Float, Real, None),
+            (Date, DateTime2(0), Some(Date)),
+            (Date, DateTime, None),
+            (DateTime, DateTime2(3), Some(DateTime)),
+            (DateTime, DateTime2(2), None),
+            (DateTime2(3), DateTime, None),
+            (SmallDateTime, SmallDateTime, Some(DateTime)),
+            (DateTime2(3), DateTime2(7), Some(DateTime2(3))),
+            (DateTime2(7), DateTime2(3), None),
+            (DateTimeOffset(3), DateTimeOffset(3), Some(DateTimeOffset(7))),
+            (Time(0), Time(0), Some(Time(7))),
+            (NVarChar(n(50)), NVarChar(n(20)), None),
+            (NVarChar(n(50)), NVarChar(max), Some(NVarChar(n(50)))),
+            (NVarChar(n(4000)), NVarChar(n(4000)), Some(NVarChar(max))),
+            (NVarChar(max), NVarChar(n(4000)), None),
+            (NVarChar(n(5)), VarChar(n(50)), None),
+            (VarChar(n(50)), NVarChar(n(50)), Some(NVarChar(n(50)))),
+            (VarChar(n(50)), Char(50), None),
+            (Char(5), VarChar(n(5)), Some(Char(5))),
+            (NChar(3000), NChar(3000), Some(NVarChar(max))),
+            (Text, VarChar(max), Some(VarChar(max))),
+            (NText, NText, Some(NVarChar(max))),
+            (NText, Text, None),
+            (Image, VarBinary(max), Some(VarBinary(max))),
+            (Binary(4), Binary(8), None),
+            (Binary(4), VarBinary(n(4)), Some(Binary(4))),
+            (VarBinary(max), VarBinary(n(8000)), None),
+            (UniqueIdentifier, UniqueIdentifier, Some(UniqueIdentifier)),
+            (UniqueIdentifier, NVarChar(n(36)), None),
+            (Xml, Xml, Some(NVarChar(max))),
+            (RowVersion, Binary(8), Some(Binary(8))),
+            (HierarchyId, HierarchyId, Some(VarBinary(n(892)))),
+            (Geography, Geography, Some(VarBinary(max))),
+            (SqlVariant, SqlVariant, None),
+            (Other("vector".into()), Other("vector".into()), None),
+        ] {
+            assert_eq!(super::staged(&column("c", from.clone()), &column("c", to.clone())).ok(), staged, "{from:?} → {to:?}");
+        }
+    }
+
+    #[test]
+    fn code_pages_decide_how_text_travels() {
+        let text = |page, ty| Column { code_page: Some(page), ..column("c", ty) };
+        let narrow = || ColumnType::VarChar(Length::N(10));
+        let wide = || ColumnType::NVarChar(Length::N(10));
+        assert_eq!(staged(&text(1252, narrow()), &text(1252, narrow())), Ok(narrow()));
+        assert!(staged(&text(1252, narrow()), &text(1251, narrow())).is_err(), "another code page lacks letters");
+        // the driver would decode these with another code page
+        for page in [437, 850, 932, 65001] {
+            assert_eq!(staged(&text(page, narrow()), &text(page, narrow())), Ok(wide()), "{page}");
+        }
+        assert_eq!(
+            staged(&text(65001, ColumnType::VarChar(Length::N(5000))), &text(65001, ColumnType::VarChar(Length::Max))),
+            Ok(ColumnType::NVarChar(Length::Max))
+        );
+        assert_eq!(staged(&text(1252, narrow()), &text(0, wide())), Ok(wide()), "a staged column has the destination's collation");
+    }
+}

@@ -207,3 +207,159 @@ fn is_unique(unique_keys: &[UniqueKey], columns: &[Ident]) -> bool {
 fn same_set(a: &[Ident], b: &[Ident]) -> bool {
     a.len() == b.len() && a.iter().all(|column| b.contains(column))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::table::Length, tsql::testing::column as nullable};
+
+    fn column(name: &str, ty: ColumnType) -> Column {
+        Column { nullable: false, ..nullable(name, ty) }
+    }
+
+    fn table(columns: Vec<Column>, key: &[&str]) -> Table {
+        let unique = UniqueKey { name: Ident::new("PK"), primary: true, columns: key.iter().map(|name| Ident::new(*name)).collect() };
+        Table {
+            name: TableName::new("db", "dbo", "t"),
+            object_id: 1,
+            columns,
+            unique_keys: vec![unique],
+            memory_optimized: false,
+            system_versioned: false,
+            ledger: false,
+            append_only: false,
+            history: false,
+            instead_of_triggers: vec![],
+            after_triggers: vec![],
+            row_filter: false,
+        }
+    }
+
+    fn simple() -> Table {
+        table(vec![column("id", ColumnType::Int), nullable("name", ColumnType::NVarChar(Length::N(50)))], &["id"])
+    }
+
+    fn id() -> Vec<Ident> {
+        vec![Ident::new("id")]
+    }
+
+    fn reasons(source: &Table, dest: &Table, key: &[Ident]) -> Vec<String> {
+        project(source, dest, key).map_or_else(|refused| refused.into_iter().map(|mismatch| mismatch.0).collect(), |_| vec![])
+    }
+
+    #[test]
+    fn equal_tables_are_carried_whole() {
+        let carry = project(&simple(), &simple(), &id()).unwrap();
+        assert_eq!(carry.columns.len(), 2);
+        assert_eq!(carry.key, [0]);
+        assert_eq!((carry.warnings.len(), carry.other_unique_keys.len(), carry.identity), (0, 0, false));
+    }
+
+    #[test]
+    fn names_match_as_written_then_without_case() {
+        let mut dest = simple();
+        dest.columns[0].name = Ident::new("ID");
+        dest.unique_keys[0].columns = vec![Ident::new("ID")];
+        assert_eq!(project(&simple(), &dest, &[Ident::new("Id")]).unwrap().columns.len(), 2);
+        // a case-sensitive source with both spellings: the exact one
+        let mut source = simple();
+        source.columns.push(nullable("NAME", ColumnType::Bit));
+        let carry = project(&source, &simple(), &id()).unwrap();
+        assert_eq!(carry.columns[1].source.name, Ident::new("name"));
+        assert_eq!(carry.warnings.len(), 0, "{:?}", carry.warnings);
+    }
+
+    #[test]
+    fn everything_is_named_at_once() {
+        let mut source = simple();
+        source.columns.push(column("age", ColumnType::BigInt));
+        source.columns.push(Column { masked: true, ..column("iban", ColumnType::Int) });
+        source.columns.push(column("v", ColumnType::SqlVariant));
+        source.row_filter = true;
+        let mut dest = simple();
+        dest.columns[1].ty = ColumnType::NVarChar(Length::N(20));
+        dest.columns.push(column("age", ColumnType::Int));
+        dest.columns.push(column("iban", ColumnType::Int));
+        dest.columns.push(column("v", ColumnType::SqlVariant));
+        dest.columns.push(column("must", ColumnType::Int));
+        dest.memory_optimized = true;
+        dest.instead_of_triggers = vec![Ident::new("tr")];
+        dest.unique_keys.clear();
+        let refused = reasons(&source, &dest, &id()).join("\n");
+        for part in [
+            "row-level security",
+            "memory-optimized",
+            "INSTEAD OF trigger [tr]",
+            "nvarchar(50) does not fit",
+            "bigint does not fit into int",
+            "masked",
+            "sql_variant",
+            "destination column [must]",
+        ] {
+            assert!(refused.contains(part), "{part} in:\n{refused}");
+        }
+        assert!(
+            reasons(
+                &simple(),
+                &{
+                    let mut t = simple();
+                    t.unique_keys.clear();
+                    t
+                },
+                &id()
+            )[0]
+            .contains("the destination has no primary key")
+        );
+    }
+
+    #[test]
+    fn keys_exist_are_unique_and_never_null() {
+        assert!(reasons(&simple(), &simple(), &[Ident::new("nope")])[0].contains("not in the source"));
+        assert!(reasons(&simple(), &simple(), &[Ident::new("name")])[0].contains("may be NULL"));
+        assert!(reasons(&simple(), &simple(), &[])[0].contains("no key column"));
+        assert!(reasons(&simple(), &simple(), &[id(), id()].concat())[0].contains("twice"));
+        let mut source = simple();
+        source.columns[1].nullable = false;
+        let mut dest = source.clone();
+        assert_eq!(
+            reasons(&source, &dest, &[id(), vec![Ident::new("name")]].concat()),
+            Vec::<String>::new(),
+            "a part of the key is unique"
+        );
+        dest.unique_keys[0].columns = vec![Ident::new("id"), Ident::new("name")];
+        assert!(reasons(&source, &dest, &id())[0].contains("destination has no primary key"));
+    }
+
+    #[test]
+    fn columns_that_the_server_fills_are_left_to_it() {
+        let mut source = simple();
+        for name in ["rv", "sum", "from"] {
+            source.columns.push(column(name, ColumnType::Int));
+        }
+        let mut dest = simple();
+        dest.columns.push(column("rv", ColumnType::RowVersion));
+        dest.columns.push(Column { computed: true, ..column("sum", ColumnType::Int) });
+        dest.columns.push(Column { generated: true, ..column("from", ColumnType::DateTime2(7)) });
+        dest.columns.push(nullable("extra", ColumnType::Int));
+        dest.columns.push(Column { has_default: true, ..column("since", ColumnType::Int) });
+        assert_eq!(project(&source, &dest, &id()).unwrap().columns.len(), 2);
+    }
+
+    #[test]
+    fn null_needs_a_place_to_go() {
+        let mut dest = simple();
+        dest.columns[1].nullable = false;
+        assert!(reasons(&simple(), &dest, &id())[0].contains("may be NULL at the source"));
+    }
+
+    #[test]
+    fn places_that_are_refused() {
+        let (source, mut dest) = (simple(), simple());
+        assert_eq!(place(&source, &dest, true).len(), 1);
+        assert_eq!(place(&source, &dest, false).len(), 0);
+        for database in ["master", "MSDB", "dbaops_dataflow"] {
+            dest.name.database = Ident::new(database);
+            assert_eq!(place(&source, &dest, false).len(), 1, "{database}");
+        }
+    }
+}

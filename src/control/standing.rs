@@ -1,0 +1,50 @@
+//! How a mapping stands right now, for work that runs long.
+
+use super::Control;
+use crate::{
+    error::{Context, Result},
+    model::{id::MappingId, lsn::Lsn},
+    mssql::row::Param,
+};
+
+/// A mapping's row as it is now; the tick's copy of it may be minutes old.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It and its server are enabled.
+    pub enabled: bool,
+    /// A full sync was claimed and not fulfilled.
+    pub pending: bool,
+    pub last_cdc_lsn: Option<Lsn>,
+    /// ISO 8601, UTC
+    pub last_full_sync_at: Option<String>,
+}
+
+impl Control {
+    /// `None` when the mapping was deleted.
+    pub async fn standing(&self, mapping: MappingId) -> Result<Option<Standing>> {
+        let row = self
+            .session()
+            .await?
+            .opt_row(include_str!("../../sql/standing.sql"), &[Param::Int(mapping.0)])
+            .await
+            .context("read table_mappings")?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Standing {
+            enabled: row.bool(0)?,
+            pending: row.bool(1)?,
+            last_cdc_lsn: row.opt_lsn(2)?,
+            last_full_sync_at: row.opt_text(3)?.map(str::to_owned),
+        }))
+    }
+
+    /// Other enabled mappings that bring rows to the same destination table.
+    pub async fn same_destination(&self, mapping: MappingId) -> Result<Vec<MappingId>> {
+        let rows = self
+            .session()
+            .await?
+            .rows(include_str!("../../sql/same_destination.sql"), &[Param::Int(mapping.0)])
+            .await
+            .context("read table_mappings")?;
+        rows.iter().map(|row| row.i32(0).map(MappingId)).collect()
+    }
+}

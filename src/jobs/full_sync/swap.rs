@@ -1,0 +1,127 @@
+//! The swap: one transaction after which the destination is the staging table.
+//!
+//! Rows that are gone are deleted first, then the others updated, then new ones inserted: so a unique value that moves between rows is
+//! free when it is needed. A self-referencing foreign key can refuse that order (a row that is to go is still referred to by one that is
+//! to change); then the whole transaction is tried once the other way round.
+
+use crate::{
+    control::checkpoint::{TWIN_SQL, ensure_table, fenced},
+    error::{Context, Error, Kind, Result},
+    jobs::{Env, shape::Shape},
+    model::{capture::TranIdentity, id::MappingId, lsn::Lsn, name::TableName},
+    mssql::{row::Param, session::Session},
+    tsql,
+};
+
+/// What the transaction records beside the rows.
+#[derive(Clone, Debug)]
+pub struct End {
+    pub mapping: MappingId,
+    /// `last_cdc_lsn` when the run began: the fence.
+    pub stored: Option<Lsn>,
+    /// Where CDC goes on; `None` without CDC.
+    pub checkpoint: Option<Lsn>,
+    pub identity: Option<TranIdentity>,
+}
+
+/// What the transaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swapped {
+    /// rows at the destination now
+    pub rows: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    DeleteFirst,
+    InsertFirst,
+}
+
+/// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
+pub async fn swap(env: &Env, shape: &Shape, stage: &TableName, end: &End, dest: &mut Session) -> Result<Swapped> {
+    ensure_table(dest).await?;
+    let mut order = Order::DeleteFirst;
+    let mut attempts_left = env.config.retry_attempts;
+    loop {
+        let error = match transaction(shape, stage, end, order, dest).await {
+            Ok(swapped) => return Ok(swapped),
+            Err(error) => error,
+        };
+        if dest.is_cut_off() {
+            return Err(error);
+        }
+        dest.recover().await?;
+        match error.kind {
+            Kind::ForeignKey if order == Order::DeleteFirst => order = Order::InsertFirst,
+            Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !env.stopping() => attempts_left -= 1,
+            _ => return Err(error),
+        }
+    }
+}
+
+async fn transaction(shape: &Shape, stage: &TableName, end: &End, order: Order, dest: &mut Session) -> Result<Swapped> {
+    dest.batch("BEGIN TRANSACTION").await?;
+    let mut swapped = rows(shape, stage, order, dest).await?;
+    let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
+    let (staged, there) = (counts.i64(0)?, counts.i64(1)?);
+    if staged != there {
+        return Err(Error::new(Kind::Other, format!("{staged} rows are staged, but {there} would be at the destination"))
+            .with_hint("A trigger, a view's CHECK or another writer changes rows at the destination"));
+    }
+    swapped.rows = u64::try_from(there).unwrap_or(0);
+    let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
+    let params = [
+        Param::Int(end.mapping.0),
+        Param::OptLsn(end.checkpoint),
+        Param::OptLsn(end.stored),
+        Param::OptBinary(end.identity.as_ref().map(|identity| identity.tran_id.as_slice())),
+        Param::OptText(end.identity.as_ref().map(|identity| identity.end_time.as_str())),
+    ];
+    dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint")?;
+    dest.batch("COMMIT TRANSACTION").await.context("commit")?;
+    Ok(swapped)
+}
+
+async fn rows(shape: &Shape, stage: &TableName, order: Order, dest: &mut Session) -> Result<Swapped> {
+    let (carry, table) = (&shape.carry, &shape.dest.name);
+    let empty = dest.row(&tsql::swap::is_empty(table), &[]).await.context("look whether the destination is empty")?.i64(0)? == 1;
+    let mut swapped = Swapped::default();
+    if empty {
+        swapped.inserted = insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
+        return Ok(swapped);
+    }
+    let delete = tsql::swap::delete_gone(stage, table, carry);
+    let new = tsql::swap::insert_new(stage, table, carry);
+    if order == Order::DeleteFirst {
+        swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
+    } else {
+        swapped.inserted = insert(&new, shape, dest).await?;
+    }
+    if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
+        swapped.updated = count(dest, &update).await.context("update rows that differ")?;
+    }
+    if order == Order::DeleteFirst {
+        swapped.inserted = insert(&new, shape, dest).await?;
+    } else {
+        swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
+    }
+    Ok(swapped)
+}
+
+async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
+    if shape.carry.identity {
+        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true)).await.context("allow identity values")?;
+    }
+    let inserted = count(dest, sql).await.context("insert new rows")?;
+    if shape.carry.identity {
+        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, false)).await.context("end identity values")?;
+    }
+    Ok(inserted)
+}
+
+async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
+    Ok(dest.execute(sql, &[]).await?.into_iter().sum())
+}
