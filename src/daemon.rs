@@ -107,6 +107,8 @@ fn env(config: Config) -> Env {
         control: Control::new(pools.clone()),
         dest: House::new(pools, RESERVED),
         sources,
+        triggers: crate::jobs::full_sync::Triggers::default(),
+        findings: crate::jobs::verify::Findings::default(),
         cancel: CancellationToken::new(),
         config: Arc::new(config),
     }

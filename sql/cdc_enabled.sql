@@ -1,0 +1,1 @@
+SELECT is_cdc_enabled FROM sys.databases WHERE database_id = DB_ID();

@@ -1,0 +1,175 @@
+//! What a source says of its change data capture: one function per question.
+//!
+//! Capture instances have names of their own and are only ever read from `cdc.change_tables`. A watermark of zero is never a position:
+//! `sys.fn_cdc_get_min_lsn` answers it for an instance that does not exist and for one that this login may not read.
+//! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
+
+use super::{row::Param, session::Session};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::{
+        capture::{Capture, CapturedColumn, Instance, TranIdentity, Upper},
+        lsn::Lsn,
+        name::{Ident, TableName},
+    },
+    plan::window::History,
+};
+use std::collections::HashMap;
+
+/// LSNs that [`history`] asks about at a time.
+const HISTORY_MAX: usize = 8;
+
+/// Whether CDC is enabled for the session's database.
+pub async fn enabled(source: &mut Session) -> Result<bool> {
+    let row = source.opt_row(include_str!("../../sql/cdc_enabled.sql"), &[]).await.context("ask whether CDC is enabled")?;
+    row.map_or(Ok(false), |row| Ok(row.opt_bool(0)?.unwrap_or(false)))
+}
+
+/// U: the newest captured transaction; `None` while capture has recorded none.
+pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
+    let Some(row) = source.opt_row(include_str!("../../sql/cdc_upper.sql"), &[]).await.context("read the maximum LSN")? else {
+        return Ok(None);
+    };
+    // without any row in the mapping table the function answers NULL; an empty binary or zero mean the same
+    let lsn = match row.opt_bytes(0)? {
+        None | Some([]) => return Ok(None),
+        Some(_) => row.lsn(0)?,
+    };
+    if lsn.is_zero() {
+        return Ok(None);
+    }
+    let identity = match (row.opt_bytes(1)?, row.opt_text(2)?) {
+        (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
+        _ => None,
+    };
+    Ok(Some(Upper { lsn, identity }))
+}
+
+/// Every capture instance of the database that this login can see.
+pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
+    let rows = source.rows(include_str!("../../sql/cdc_instances.sql"), &[]).await.context("read cdc.change_tables")?;
+    let mut instances = Vec::with_capacity(rows.len());
+    for row in rows {
+        // a source table that was dropped, or that this login cannot see, has no name
+        let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { continue };
+        instances.push(Instance {
+            name: Ident::new(row.text(0)?),
+            change_table: Ident::new(row.text(1)?),
+            change_table_id: row.i32(2)?,
+            source_id: row.i32(3)?,
+            source: TableName { database: Ident::new(row.text(10)?), schema: Ident::new(schema), table: Ident::new(table) },
+            start: row.opt_lsn(6)?.unwrap_or(Lsn::ZERO),
+            min: row.opt_lsn(7)?.unwrap_or(Lsn::ZERO),
+            role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
+            has_command_id: row.bool(9)?,
+        });
+    }
+    Ok(instances)
+}
+
+/// An instance's columns.
+pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture> {
+    let rows = source
+        .rows(include_str!("../../sql/cdc_columns.sql"), &[Param::Int(instance.change_table_id)])
+        .await
+        .context("read cdc.captured_columns")?;
+    let mut columns = Vec::with_capacity(rows.len());
+    for row in rows {
+        columns.push(CapturedColumn {
+            name: Ident::new(row.text(0)?),
+            column_id: row.i32(1)?,
+            ordinal: row.i32(2)?,
+            computed: row.opt_bool(3)?.unwrap_or(false),
+        });
+    }
+    if columns.is_empty() {
+        return Err(dropped(&instance));
+    }
+    Ok(Capture { instance, columns })
+}
+
+/// The low watermark now. An instance that is gone is an error that says so; zero otherwise is one about rights.
+pub async fn min_lsn(source: &mut Session, instance: &Instance) -> Result<Lsn> {
+    let row = source.row(include_str!("../../sql/cdc_min_lsn.sql"), &[Param::Text(instance.name.as_str())]).await;
+    let row = row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    if row.i64(1)? == 0 {
+        return Err(dropped(instance));
+    }
+    match row.opt_lsn(0)? {
+        Some(lsn) if !lsn.is_zero() => Ok(lsn),
+        _ => Err(gated(instance)),
+    }
+}
+
+/// What stands at each of these LSNs in the source's history.
+pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, History>> {
+    let mut known = HashMap::new();
+    for lsns in lsns.chunks(HISTORY_MAX) {
+        let mut params = [Param::OptLsn(None); HISTORY_MAX];
+        for (param, lsn) in params.iter_mut().zip(lsns) {
+            *param = Param::OptLsn(Some(*lsn));
+        }
+        let rows = source.rows(include_str!("../../sql/cdc_history.sql"), &params).await.context("read cdc.lsn_time_mapping")?;
+        let mut lowest = None;
+        for row in rows {
+            match (row.opt_lsn(0)?, row.opt_bytes(1)?, row.opt_text(2)?) {
+                (Some(lsn), Some(tran_id), Some(end_time)) => {
+                    known.insert(lsn, History::Present(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }));
+                }
+                (lsn, None, None) => lowest = lsn,
+                _ => {}
+            }
+        }
+        for lsn in lsns {
+            known.entry(*lsn).or_insert(match lowest {
+                Some(lowest) if lowest <= *lsn => History::Absent,
+                _ => History::Unknown,
+            });
+        }
+    }
+    Ok(known)
+}
+
+/// The instance is no longer there.
+pub fn dropped(instance: &Instance) -> Error {
+    Error::new(
+        Kind::Missing,
+        format!("capture instance {} of {} was dropped: its changes can no longer be read", instance.name.as_str(), instance.source),
+    )
+    .with_hint(format!(
+        "Enable CDC for the table again: EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL; a full sync follows by itself",
+        instance.source.schema.as_str().replace('\'', "''"),
+        instance.source.table.as_str().replace('\'', "''")
+    ))
+}
+
+/// The instance is there, but this login may not read it.
+pub fn gated(instance: &Instance) -> Error {
+    let mend = match &instance.role {
+        Some(role) => format!(
+            "Let the login in: ALTER ROLE {role} ADD MEMBER <user> (or EXEC sp_addrolemember N'{}', N'<user>'); GRANT SELECT ON SCHEMA::cdc TO <user>; GRANT SELECT ON {} TO <user>",
+            role.as_str().replace('\'', "''"),
+            instance.source.local()
+        ),
+        None => format!("GRANT SELECT ON SCHEMA::cdc TO <user>; GRANT SELECT ON {} TO <user>", instance.source.local()),
+    };
+    Error::new(
+        Kind::Permission,
+        format!(
+            "this login may not read capture instance {} of {}{}: its minimum LSN is zero",
+            instance.name.as_str(),
+            instance.source,
+            instance.role.as_ref().map_or(String::new(), |role| format!(", which is open to members of {} only", role.as_str()))
+        ),
+    )
+    .with_hint(mend)
+}
+
+/// An error while reading an instance's change table, in plain words where we know them.
+pub fn of_instance(error: Error, instance: &Instance) -> Error {
+    match error.number {
+        Some(208) => dropped(instance).with_number(208),
+        Some(229 | 230) => gated(instance).with_number(error.number.unwrap_or(229)),
+        _ => error,
+    }
+}
