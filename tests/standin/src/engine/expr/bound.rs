@@ -6,7 +6,7 @@ use crate::{
         host::{Host, Row, RowKey, Settings},
         plan::Plan,
     },
-    error::{SqlError, SqlResult},
+    error::SqlResult,
     value::{Collation, SqlType, Value, decimal::Operation},
 };
 use std::{
@@ -283,9 +283,4 @@ impl Bound {
     pub fn collation(&self) -> Option<Collation> {
         super::types::collation_of(self.ty)
     }
-}
-
-/// The client is gone or has sent an attention; the interpreter knows this number.
-pub fn cancelled() -> SqlError {
-    SqlError::new(3617, 11, "The operation was cancelled by the client.")
 }

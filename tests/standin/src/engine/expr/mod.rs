@@ -8,8 +8,6 @@ pub mod cast;
 pub mod eval;
 pub mod functions;
 pub mod hash;
-#[cfg(test)]
-mod tests;
 pub mod types;
 
 use crate::{

@@ -210,7 +210,7 @@ pub fn length(ty: SqlType) -> Option<u32> {
         SqlType::Bit => Some(1),
         SqlType::TinyInt => Some(3),
         SqlType::SmallInt => Some(6),
-        SqlType::Int => Some(11),
+        SqlType::Int => Some(12),
         SqlType::BigInt => Some(20),
         SqlType::Decimal { precision, .. } => Some(u32::from(precision) + 3),
         SqlType::Money | SqlType::SmallMoney => Some(22),

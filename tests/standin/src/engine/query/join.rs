@@ -9,7 +9,7 @@ use super::{
 use crate::{
     engine::expr::{
         bound::{Bound, Context, Frame, Slot},
-        cast, eval,
+        cast, eval, types,
     },
     error::SqlResult,
     value::{Collation, Value, order},
@@ -139,7 +139,8 @@ fn access(seek: &Seek, source: &dyn super::host::RowSource, cx: &Context<'_>, fr
             }
             // the same family: an integer too large for the column bounds nothing, the filter decides
             if let Ok(converted) = cast::convert(&cx.settings, value, expr.ty, ty, None, false) {
-                *place = Some((converted, *inclusive || expr.ty != ty));
+                let exact = expr.ty == ty || types::family(expr.ty) == types::Family::Integer;
+                *place = Some((converted, *inclusive || !exact));
             }
         }
     }

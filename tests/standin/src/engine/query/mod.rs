@@ -12,13 +12,15 @@ pub mod join;
 pub mod keys;
 pub mod plan;
 pub mod subquery;
+#[cfg(test)]
+mod tests;
 pub mod window;
 
 use crate::{
     engine::{
         expr::{
             binder::{self, Binder},
-            bound::{BitOp, Frame, Node, cancelled},
+            bound::{BitOp, Frame, Node},
         },
         sink::{Column, Sink},
     },
@@ -39,9 +41,9 @@ pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<
         query,
         &mut |columns| {
             let columns: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
-            sink.borrow_mut().columns(&columns).map_err(|_| cancelled())
+            sink.borrow_mut().columns(&columns).map_err(|_| SqlError::cancelled())
         },
-        &mut |row| sink.borrow_mut().row(row).map_err(|_| cancelled()),
+        &mut |row| sink.borrow_mut().row(row).map_err(|_| SqlError::cancelled()),
     )
 }
 

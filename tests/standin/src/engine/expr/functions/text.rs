@@ -17,7 +17,8 @@ fn text_arg(arg: Bound, collation: Collation) -> SqlResult<Bound> {
     if types::is_text(arg.ty) && !arg.is_null {
         return Ok(arg);
     }
-    let ty = types::text(false, types::length(arg.ty), false, collation);
+    let length = if arg.is_null { Some(1) } else { types::length(arg.ty) };
+    let ty = types::text(false, length, false, collation);
     implicit(arg, ty)
 }
 
