@@ -1,1 +1,9 @@
-fn main() {}
+//! Scenarios over a real socket: two SQL Server stand-ins and the built binary.
+
+mod cdc;
+mod faults;
+mod full_sync;
+mod harness;
+mod northwind;
+mod operate;
+mod verify;

@@ -1,0 +1,73 @@
+//! Faults: whatever breaks, the destination equals the source in the end.
+
+use crate::harness::{Daemon, World, eventually};
+
+async fn world_with_changes() -> (World, i32) {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.F (ID INT IDENTITY(1,1) PRIMARY KEY, V INT NOT NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.F (V) SELECT TOP (2000) 0 FROM sys.all_columns a CROSS JOIN sys.all_columns b").await;
+    world.enable_cdc(&["F"]).await;
+    let mapping = world.map("F", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    (world, mapping)
+}
+
+async fn write(world: &World, round: usize) {
+    let mut shop = world.shop().await;
+    shop.run(&format!("UPDATE dbo.F SET V = V + 1 WHERE ID % 7 = {}", round % 7)).await;
+    shop.run(&format!("INSERT INTO dbo.F (V) VALUES ({round}); DELETE dbo.F WHERE ID = {}", 10 + round)).await;
+}
+
+/// Counters show a change that was applied twice: V counts the updates of its row.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_at_many_moments_loses_and_doubles_nothing() {
+    let (world, _) = world_with_changes().await;
+    let mut control = world.control().await;
+    let mut highest = String::from("NULL");
+    for round in 0..12usize {
+        let daemon: Daemon = world.daemon();
+        write(&world, round).await;
+        // The moments spread over start-up, full sync, swap and CDC.
+        tokio::time::sleep(std::time::Duration::from_millis(40 * round as u64 + 15)).await;
+        daemon.kill().await;
+        let lsn = control.scalar("SELECT last_cdc_lsn FROM table_mappings").await;
+        assert!(highest == "NULL" || lsn >= highest, "the checkpoint went back from {highest} to {lsn}");
+        highest = lsn;
+    }
+    let _daemon = world.daemon();
+    world.in_sync("dbo.F", "ID").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_either_server_is_survived() {
+    let (world, mapping) = world_with_changes().await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.source.restart().await;
+    write(&world, 1).await;
+    world.in_sync("dbo.F", "ID").await;
+    world.dest.restart().await;
+    write(&world, 2).await;
+    world.in_sync("dbo.F", "ID").await;
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+}
+
+/// A process that was killed left a run RUNNING: the next one says it was interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_killed_is_not_running_for_ever() {
+    let (world, mapping) = world_with_changes().await;
+    let mut control = world.control().await;
+    control
+        .run(&format!(
+            "INSERT INTO sync_status (mapping_id, sync_type, status, started_at) VALUES ({mapping}, 'FULL_SYNC', 'RUNNING', DATEADD(hour, -1, SYSUTCDATETIME()))"
+        ))
+        .await;
+    let _daemon = world.daemon();
+    eventually("the old run to end", async || {
+        let old = control.query("SELECT TOP (1) status, error_message FROM sync_status ORDER BY status_id").await;
+        if old.first() == "ERROR" && old.rows[0][1].contains("interrupted") { Ok(()) } else { Err(old.to_string()) }
+    })
+    .await;
+    world.in_sync("dbo.F", "ID").await;
+}

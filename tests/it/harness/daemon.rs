@@ -1,0 +1,103 @@
+//! The built binary as a child process.
+
+use std::{
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+};
+
+use super::{PATIENCE, eventually};
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    output: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// The binary with an environment of its own: nothing of the caller's `DEST_*` or `DATAFLOW_*` reaches it.
+pub fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dbaops-dataflow"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("DEST_") || name.starts_with("DATAFLOW_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.envs(variables.iter().copied());
+    command
+}
+
+impl Daemon {
+    pub fn start(variables: &[(&str, &str)]) -> Daemon {
+        let mut child = command(variables, &[]).spawn().expect("start the daemon");
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let mut readers = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            readers.push(collect(stdout, output.clone()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            readers.push(collect(stderr, output.clone()));
+        }
+        Daemon { child, output, readers }
+    }
+
+    /// Everything printed so far.
+    pub fn output(&self) -> String {
+        self.output.lock().expect("output").join("\n")
+    }
+
+    /// Waits until a line contains all of `words`.
+    pub async fn says(&self, words: &[&str]) -> String {
+        eventually(&format!("a line with {words:?}"), async || {
+            let lines = self.output.lock().expect("output");
+            let found = lines.iter().find(|line| words.iter().all(|word| line.contains(word)));
+            found.cloned().ok_or_else(|| lines.join("\n"))
+        })
+        .await
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = self.child.id().expect("the daemon runs");
+        let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.expect("kill");
+        assert!(sent.success(), "SIGTERM was not sent");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the daemon ends after SIGTERM").expect("wait");
+        self.drain().await;
+        (status, self.output())
+    }
+
+    /// kill -9.
+    pub async fn kill(mut self) -> String {
+        self.child.kill().await.expect("kill -9");
+        self.drain().await;
+        self.output()
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn ends(mut self) -> (ExitStatus, String) {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the daemon ends by itself").expect("wait");
+        self.drain().await;
+        (status, self.output())
+    }
+
+    async fn drain(&mut self) {
+        for reader in self.readers.drain(..) {
+            let _ = reader.await;
+        }
+    }
+}
+
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            output.lock().expect("output").push(line);
+        }
+    })
+}

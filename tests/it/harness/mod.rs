@@ -1,0 +1,29 @@
+//! What the scenarios stand on: two servers, the built binary, and a client.
+//!
+//! The daemon runs as users run it, as a process with `DEST_*` in its environment. A scenario waits for what it wants to see, never for
+//! a time to pass: [`eventually`] looks until it is so, and gives up with a picture of what it saw instead.
+
+pub mod client;
+pub mod daemon;
+pub mod world;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Grid, Sql};
+pub use daemon::Daemon;
+pub use world::World;
+
+/// How long anything may take before a scenario gives up. Generous: it is only reached when something is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Looks until `look` says it is so. `look` returns what is wrong as text otherwise.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(value) => return value,
+            Err(seen) if start.elapsed() > PATIENCE => panic!("gave up waiting for: {what}\nlast seen: {seen}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(40)).await,
+        }
+    }
+}

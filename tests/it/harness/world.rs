@@ -1,0 +1,202 @@
+//! A source and a destination server with a control database.
+
+use mssql_standin::server::Server;
+
+use super::{Daemon, Grid, Sql, daemon::command, eventually};
+
+pub const USER: &str = "sa";
+/// Has the characters that connection strings trip over.
+pub const PASSWORD: &str = "S3cret{;}'pw";
+
+/// Two servers; the destination has the control database, the source one database `Shop`, the destination one database `Copy`.
+pub struct World {
+    pub source: Server,
+    pub dest: Server,
+}
+
+impl World {
+    pub async fn new() -> World {
+        World::with(|builder| builder).await
+    }
+
+    /// Shapes the source server before it starts.
+    pub async fn with(shape: impl FnOnce(mssql_standin::server::Builder) -> mssql_standin::server::Builder) -> World {
+        let builder = || Server::builder().port(0).login(USER, PASSWORD);
+        let source = shape(builder()).start().await.expect("start the source server");
+        let dest = builder().start().await.expect("start the destination server");
+        let world = World { source, dest };
+        world.source("master").await.run("CREATE DATABASE Shop").await;
+        world.dest("master").await.run("CREATE DATABASE [Copy]").await;
+        let init = command(&world.variables(), &["init"]).output().await.expect("run init");
+        assert!(init.status.success(), "init: {}{}", String::from_utf8_lossy(&init.stdout), String::from_utf8_lossy(&init.stderr));
+        let connection_string = world.source_connection_string("Shop").replace('\'', "''");
+        world
+            .control()
+            .await
+            .run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Source1', N'{connection_string}')"))
+            .await;
+        world
+    }
+
+    /// In the form the seed's README shows.
+    pub fn source_connection_string(&self, database: &str) -> String {
+        let addr = self.source.addr();
+        format!("server={};port={};user id={USER};password=\"{PASSWORD}\";database={database};encrypt=disable", addr.ip(), addr.port())
+    }
+
+    /// The environment the daemon gets: everything a user sets, with intervals fit for a test.
+    pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
+        let addr = self.dest.addr();
+        let server: &'static str = format!("{},{}", addr.ip(), addr.port()).leak();
+        vec![
+            ("DEST_SERVER", server),
+            ("DEST_USER", USER),
+            ("DEST_PASS", PASSWORD),
+            ("DEST_ENCRYPT", "false"),
+            ("DATAFLOW_CHECK_INTERVAL", "100ms"),
+            ("DATAFLOW_VERIFY_INTERVAL", "1s"),
+            ("DATAFLOW_RETRY_DELAY", "200ms"),
+        ]
+    }
+
+    pub fn daemon(&self) -> Daemon {
+        Daemon::start(&self.variables())
+    }
+
+    pub fn daemon_with(&self, more: &[(&'static str, &'static str)]) -> Daemon {
+        let mut variables = self.variables();
+        variables.extend_from_slice(more);
+        Daemon::start(&variables)
+    }
+
+    pub async fn source(&self, database: &str) -> Sql {
+        Sql::connect(self.source.addr(), USER, PASSWORD, database).await.expect("connect to the source")
+    }
+
+    pub async fn dest(&self, database: &str) -> Sql {
+        Sql::connect(self.dest.addr(), USER, PASSWORD, database).await.expect("connect to the destination")
+    }
+
+    pub async fn shop(&self) -> Sql {
+        self.source("Shop").await
+    }
+
+    pub async fn copy(&self) -> Sql {
+        self.dest("Copy").await
+    }
+
+    pub async fn control(&self) -> Sql {
+        self.dest("dbaops_dataflow").await
+    }
+
+    /// Runs the same script on both sides.
+    pub async fn both(&self, script: &str) {
+        self.shop().await.script(script).await;
+        self.copy().await.script(script).await;
+    }
+
+    /// CDC on for the database and for these tables of it.
+    pub async fn enable_cdc(&self, tables: &[&str]) {
+        let mut shop = self.shop().await;
+        if shop.scalar("SELECT CAST(is_cdc_enabled AS int) FROM sys.databases WHERE database_id = DB_ID()").await != "1" {
+            shop.run("EXEC sys.sp_cdc_enable_db").await;
+        }
+        for table in tables {
+            shop.run(&format!(
+                "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{}', @role_name = NULL",
+                table.replace('\'', "''")
+            ))
+            .await;
+        }
+    }
+
+    /// Adds a mapping from `Shop.dbo.table` to `Copy.dbo.table` and returns its id.
+    pub async fn map(&self, table: &str, key: &str, trigger: Option<&str>, cdc: bool) -> i32 {
+        let trigger = trigger.map_or("NULL".to_owned(), |column| format!("N'{}'", column.replace('\'', "''")));
+        let table = table.replace('\'', "''");
+        let key = key.replace('\'', "''");
+        let mut control = self.control().await;
+        control
+            .run(&format!(
+                "INSERT INTO table_mappings (server_id, source_database, source_schema, source_table, dest_database, dest_schema, dest_table, \
+                 primary_key_column, full_sync_trigger_column, is_enabled, cdc_enabled) \
+                 VALUES (1, N'Shop', N'dbo', N'{table}', N'Copy', N'dbo', N'{table}', N'{key}', {trigger}, 1, {})",
+                u8::from(cdc)
+            ))
+            .await;
+        control
+            .scalar(&format!("SELECT mapping_id FROM table_mappings WHERE source_table = N'{table}'"))
+            .await
+            .parse()
+            .expect("a mapping id")
+    }
+
+    pub async fn request_full_sync(&self, mapping: i32) {
+        self.control().await.run(&format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {mapping}")).await;
+    }
+
+    /// Both sides of a table, in exact text and key order.
+    pub async fn sides(&self, table: &str, key: &str) -> (Grid, Grid) {
+        let mut shop = self.shop().await;
+        let mut copy = self.copy().await;
+        let columns = copy.exact_columns(table).await;
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        (shop.rows_of(table, &columns, key).await, copy.rows_of(table, &columns, key).await)
+    }
+
+    /// Waits until the destination table equals the source table.
+    pub async fn in_sync(&self, table: &str, key: &str) {
+        eventually(&format!("{table} to be in sync"), async || {
+            let (source, dest) = self.sides(table, key).await;
+            if source == dest { Ok(()) } else { Err(difference(&source, &dest)) }
+        })
+        .await;
+    }
+
+    /// Waits until the newest run of this kind has this status, and returns its row.
+    pub async fn run_ends(&self, mapping: i32, sync_type: &str, status: &str) -> Grid {
+        let mut control = self.control().await;
+        eventually(&format!("mapping {mapping}'s {sync_type} to be {status}"), async || {
+            let runs = control
+                .query(&format!(
+                    "SELECT TOP (1) status, records_processed, records_failed, error_message, completed_at FROM sync_status \
+                     WHERE mapping_id = {mapping} AND sync_type = '{sync_type}' ORDER BY status_id DESC"
+                ))
+                .await;
+            if runs.first() == status { Ok(runs) } else { Err(runs.to_string()) }
+        })
+        .await
+    }
+
+    /// The newest verification of a kind that has this status.
+    pub async fn verified(&self, mapping: i32, status: &str) -> Grid {
+        let mut control = self.control().await;
+        eventually(&format!("mapping {mapping} to be verified as {status}"), async || {
+            let runs = control
+                .query(&format!(
+                    "SELECT TOP (1) verification_status, source_row_count, dest_row_count, records_compared, mismatches_found, source_md5, \
+                     dest_md5, verification_details FROM verification_logs \
+                     WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON' ORDER BY verification_id DESC"
+                ))
+                .await;
+            if runs.first() == status { Ok(runs) } else { Err(runs.to_string()) }
+        })
+        .await
+    }
+}
+
+/// The first rows that differ, for people.
+pub fn difference(source: &Grid, dest: &Grid) -> String {
+    const ROWS_SHOWN: usize = 5;
+    let only = |a: &Grid, b: &Grid| -> Vec<String> {
+        let known: std::collections::HashSet<&Vec<String>> = b.rows.iter().collect();
+        a.rows.iter().filter(|row| !known.contains(row)).take(ROWS_SHOWN).map(|row| row.join(" | ")).collect()
+    };
+    format!(
+        "{} rows in the source, {} in the destination\nonly in the source:\n  {}\nonly in the destination:\n  {}",
+        source.rows.len(),
+        dest.rows.len(),
+        only(source, dest).join("\n  "),
+        only(dest, source).join("\n  ")
+    )
+}

@@ -1,0 +1,76 @@
+//! Verification: finds what is wrong, and only that.
+
+use crate::harness::{World, eventually};
+
+async fn synced(world: &World, cdc: bool) -> i32 {
+    world.both("CREATE TABLE dbo.V (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price MONEY NULL, At DATETIME2(7) NULL)").await;
+    world
+        .shop()
+        .await
+        .run(
+            "INSERT INTO dbo.V SELECT n, N'row ' + CAST(n AS nvarchar(10)), n * 1.0001, '2024-02-29T23:59:59.1234567' FROM \
+             (SELECT TOP (3000) ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) AS numbers",
+        )
+        .await;
+    if cdc {
+        world.enable_cdc(&["V"]).await;
+    }
+    let mapping = world.map("V", "ID", None, cdc).await;
+    world.request_full_sync(mapping).await;
+    mapping
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_corrupt_row_is_found_named_and_cleared_when_mended() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let passed = world.verified(mapping, "PASSED").await;
+    assert_eq!(passed.column("records_compared"), ["3000"]);
+
+    let mut copy = world.copy().await;
+    copy.run(
+        "UPDATE dbo.V SET Price = Price + 0.0001 WHERE ID = 1234; DELETE dbo.V WHERE ID = 77; INSERT INTO dbo.V (ID) VALUES (2999999)",
+    )
+    .await;
+    let failed = world.verified(mapping, "FAILED").await;
+    assert_eq!(failed.column("mismatches_found"), ["3"], "{failed}");
+    let details = failed.column("verification_details")[0].to_owned();
+    for key in ["1234", "77", "2999999"] {
+        assert!(details.contains(key), "{key} is not named: {details}");
+    }
+    let mut control = world.control().await;
+    eventually("the error row", async || {
+        let n = control
+            .scalar(&format!(
+                "SELECT COUNT(*) FROM error_logs WHERE mapping_id = {mapping} AND error_type = 'VERIFICATION' AND is_resolved = 0"
+            ))
+            .await;
+        if n == "1" { Ok(()) } else { Err(n) }
+    })
+    .await;
+
+    world.request_full_sync(mapping).await;
+    world.in_sync("dbo.V", "ID").await;
+    world.verified(mapping, "PASSED").await;
+    eventually("the error to be resolved", async || {
+        let open = control.query(&format!("SELECT error_id, resolved_at FROM error_logs WHERE mapping_id = {mapping} AND error_type = 'VERIFICATION' AND is_resolved = 0")).await;
+        if open.rows.is_empty() { Ok(()) } else { Err(open.to_string()) }
+    })
+    .await;
+}
+
+/// Without CDC the two sides differ by right as soon as the source changes: that is drift, not damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_does_not_follow_never_fails() {
+    let world = World::new().await;
+    let mapping = synced(&world, false).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.shop().await.run("UPDATE dbo.V SET Name = N'changed' WHERE ID = 5").await;
+    let partial = world.verified(mapping, "PARTIAL").await;
+    assert!(partial.column("verification_details")[0].contains("drift"), "{partial}");
+    let failed = world.control().await.scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    assert_eq!(failed, "0");
+}
