@@ -157,7 +157,10 @@ async fn account(control: &mut Sql) {
              AVG(DATEDIFF(millisecond, s.started_at, s.completed_at)) AS avg_ms \
              FROM sync_status s JOIN table_mappings m ON m.mapping_id = s.mapping_id WHERE s.sync_type = 'CDC' GROUP BY m.source_table ORDER BY 1",
         ),
-        ("v_sync_summary (what runs or fails now)", "SELECT source_table, status, sync_type, records_processed, duration_seconds FROM v_sync_summary"),
+        (
+            "v_sync_summary (what runs or fails now)",
+            "SELECT source_table, status, sync_type, records_processed, duration_seconds FROM v_sync_summary",
+        ),
         ("v_recent_errors", "SELECT source_table, error_type, error_message FROM v_recent_errors"),
         (
             "Verification",

@@ -29,7 +29,11 @@ pub struct Mapped {
 
 pub const MAPPED: [Mapped; 5] = [
     Mapped { name: "Customers", key: "CustomerID", columns: &["CustomerID", "Name", "Email", "Since", "FullSyncTrigger"] },
-    Mapped { name: "Products", key: "ProductID", columns: &["ProductID", "Title", "CAST(Price AS decimal(19,4))", "Weight", "FullSyncTrigger"] },
+    Mapped {
+        name: "Products",
+        key: "ProductID",
+        columns: &["ProductID", "Title", "CAST(Price AS decimal(19,4))", "Weight", "FullSyncTrigger"],
+    },
     Mapped { name: "Orders", key: "OrderID", columns: &["OrderID", "CustomerID", "PlacedAt", "Status", "Note", "FullSyncTrigger"] },
     Mapped {
         name: "OrderLines",

@@ -6,4 +6,5 @@ mod full_sync;
 mod harness;
 mod northwind;
 mod operate;
+mod types;
 mod verify;
