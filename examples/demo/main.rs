@@ -16,7 +16,7 @@ use std::{
 };
 
 use client::{Grid, Sql};
-use dbaops_dataflow::{config::Config, control, daemon, telemetry};
+use dbaops_dataflow::{config::Config, control, daemon};
 use mssql_standin::server::Server;
 use tokio::sync::oneshot;
 
@@ -76,7 +76,6 @@ async fn demo() -> Result<bool, Failure> {
     }
 
     headline("The daemon runs, and a writer keeps changing the source");
-    let _logging = telemetry::to_stdout(&config);
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(daemon::run(config, async move {
         let _ = stopped.await;
