@@ -257,7 +257,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 /// A duration as these variables write it.
 pub fn spelled(duration: Duration) -> String {
     for (unit, name) in [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s")] {
-        if !duration.is_zero() && duration.as_millis() % unit.as_millis() == 0 {
+        if !duration.is_zero() && duration.as_millis().is_multiple_of(unit.as_millis()) {
             return format!("{}{name}", duration.as_millis() / unit.as_millis());
         }
     }

@@ -52,6 +52,12 @@ const RESERVED: usize = control::CONNECTIONS_MAX;
 /// Idle connections are closed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Between two looks for log rows that are too old.
+const RETIRE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Batches of old log rows that one look deletes.
+const RETIRE_BATCHES_MAX: usize = 100;
+
 /// Between two words about a destination that is away.
 const AWAY_REMINDER: Duration = Duration::from_secs(60);
 
@@ -170,6 +176,8 @@ enum Task {
     Verify(MappingId),
     /// A note in the control tables.
     Note,
+    /// Deleting old log rows.
+    Retire,
 }
 
 /// How a task ended.
@@ -262,6 +270,8 @@ impl Daemon {
         let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
         let verifies = !config.verify_interval.is_zero() && self.mode == Mode::Forever;
         let mut verify_ticks = every(verify_interval, Instant::now() + verify_interval);
+        let retires = !config.log_retention.is_zero() && self.mode == Mode::Forever;
+        let mut retire_ticks = every(RETIRE_INTERVAL, Instant::now() + RETIRE_INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -272,6 +282,7 @@ impl Daemon {
                     self.tick();
                 }
                 _ = verify_ticks.tick(), if verifies => self.verify_tick(),
+                _ = retire_ticks.tick(), if retires => self.retire(),
             }
             if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
                 break;
@@ -318,6 +329,25 @@ impl Daemon {
         self.spawn(Task::Load, async move { Ended::Loaded(control.load().await) });
     }
 
+    /// Has log rows that are too old deleted.
+    fn retire(&mut self) {
+        if self.what.values().any(|task| *task == Task::Retire) {
+            return;
+        }
+        let env = self.env.clone();
+        self.spawn(Task::Retire, async move {
+            for _ in 0..RETIRE_BATCHES_MAX {
+                match env.control.retire(env.config.log_retention).await {
+                    Ok(0) => break,
+                    Ok(_) if env.stopping() => break,
+                    Ok(_) => {}
+                    Err(error) => return Ended::Noted(Err(error)),
+                }
+            }
+            Ended::Noted(Ok(()))
+        });
+    }
+
     fn hear(&mut self, ended: std::result::Result<(task::Id, Ended), JoinError>) {
         let (id, ended) = match ended {
             Ok((id, ended)) => (id, Ok(ended)),
@@ -337,8 +367,10 @@ impl Daemon {
             (Task::Job(mapping, sync_type), _) => self.job_ended(mapping, sync_type, Err(panicked()), Duration::ZERO),
             (Task::Verify(mapping), Ok(Ended::Verified(result))) => self.verified(mapping, result),
             (Task::Verify(mapping), _) => self.verified(mapping, Err(panicked())),
-            (Task::Note, Ok(Ended::Noted(Err(error)))) => tracing::warn!(%error, "a note in the control tables was not written"),
-            (Task::Note, _) => {}
+            (Task::Note | Task::Retire, Ok(Ended::Noted(Err(error)))) => {
+                tracing::warn!(%error, "a note in the control tables was not written")
+            }
+            (Task::Note | Task::Retire, _) => {}
         }
     }
 

@@ -52,7 +52,7 @@ const STDOUT_ONLY: &str = "dbaops_dataflow::stdout";
 #[derive(Debug)]
 enum Record {
     Event {
-        fields: Fields,
+        fields: Box<Fields>,
         level: &'static str,
         at: Instant,
     },
@@ -200,13 +200,14 @@ impl<S: Subscriber> Layer<S> for Journal {
         };
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.put(Record::Event { fields, level, at: Instant::now() });
+        self.put(Record::Event { fields: Box::new(fields), level, at: Instant::now() });
     }
 }
 
 /// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO and above.
 pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
-    let filter = || EnvFilter::builder().with_default_directive(Level::INFO.into()).from_env_lossy();
+    // The driver logs every error that it also returns; ours says it where it is handled.
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,tiberius=off"));
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let registry = tracing_subscriber::registry().with(journal);
     match format {
@@ -374,7 +375,7 @@ mod tests {
         let mut records = Vec::new();
         while let Ok(record) = writer.queue.try_recv() {
             if let Record::Event { fields, level, .. } = record {
-                records.push((fields, level));
+                records.push((*fields, level));
             }
         }
         records

@@ -181,6 +181,19 @@ impl Control {
         Ok(counts.into_iter().sum())
     }
 
+    /// Deletes what is older than `age` from the log tables, a small batch of each; unresolved errors stay. Returns how many rows went:
+    /// as long as there are some, there may be more.
+    pub async fn retire(&self, age: Duration) -> Result<u64> {
+        let seconds = i32::try_from(age.as_secs()).unwrap_or(i32::MAX);
+        let counts = self
+            .session()
+            .await?
+            .execute(include_str!("../../sql/retention.sql"), &[Param::Int(seconds)])
+            .await
+            .context("delete old log rows")?;
+        Ok(counts.into_iter().sum())
+    }
+
     /// RUNNING rows that no living process is behind become ERROR "interrupted".
     pub async fn interrupt_running(&self) -> Result<u64> {
         let counts =

@@ -52,7 +52,7 @@ fn hint(number: i32) -> Option<&'static str> {
     Some(match number {
         18456 => "Check the user and the password, and that SQL Server authentication is enabled; the server's log has the exact reason",
         4060 => "Check the database's name, that it is online, and that the login has a user in it",
-        18486 | 18487 | 18488 => "The login is locked or its password has expired; reset it at the server",
+        18486..=18488 => "The login is locked or its password has expired; reset it at the server",
         229 | 230 | 262 | 297 | 300 | 371 | 916 | 22904 => {
             "Grant the right that is named, or use a login that has it; it is tried again every 5 minutes"
         }
