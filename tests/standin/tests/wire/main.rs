@@ -5,7 +5,7 @@ mod toy;
 use mssql_standin::{
     fault::{Fault, Point},
     server::{Builder, Encryption, Server},
-    value::{Collation, Length, SqlType, Value},
+    value::{Collation, Decimal, Length, SqlType, Value},
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -415,4 +415,84 @@ async fn statements_are_kept_when_asked_for() {
     client.query("ECHO", &[&1i32]).await.expect("a result").into_row().await.expect("a row");
     let seen: Vec<(String, usize)> = server.statements().into_iter().map(|s| (s.text, s.params)).collect();
     assert_eq!(seen, [("INT 2".to_owned(), 0), ("ECHO".to_owned(), 3)]);
+}
+
+#[tokio::test]
+async fn a_foreign_client_reads_every_type_and_its_null() {
+    let c = Collation::DEFAULT;
+    let text = |s: &str| Value::Str(s.into());
+    let bytes = |b: &[u8]| Value::Bytes(b.into());
+    let decimal = |mantissa, scale| Value::Decimal(Decimal { mantissa, scale });
+    let cells = [
+        (SqlType::Bit, Value::Bit(true), "Bit(Some(true))"),
+        (SqlType::TinyInt, Value::Int(200), "U8(Some(200))"),
+        (SqlType::SmallInt, Value::Int(-2), "I16(Some(-2))"),
+        (SqlType::Int, Value::Int(-3), "I32(Some(-3))"),
+        (SqlType::BigInt, Value::Int(-4), "I64(Some(-4))"),
+        (SqlType::Real, Value::Float(0.5), "F32(Some(0.5))"),
+        (SqlType::Float, Value::Float(-0.25), "F64(Some(-0.25))"),
+        (SqlType::Money, decimal(-12_345_678, 4), "F64(Some(-1234.5678))"),
+        (SqlType::SmallMoney, decimal(15_000, 4), "F64(Some(1.5))"),
+        (SqlType::Decimal { precision: 38, scale: 3 }, decimal(-1_001, 3), "Numeric(Some(-1.001))"),
+        (SqlType::DateTime, Value::DateTime { days: 1, ticks300: 300 }, "DateTime(Some(DateTime { days: 1, seconds_fragments: 300 }))"),
+        (
+            SqlType::SmallDateTime,
+            Value::SmallDateTime { days: 2, minutes: 3 },
+            "SmallDateTime(Some(SmallDateTime { days: 2, seconds_fragments: 3 }))",
+        ),
+        (SqlType::Date, Value::Date(738_000), "Date(Some(Date(738000)))"),
+        (SqlType::Time(7), Value::Time(12), "Time(Some(Time { increments: 12, scale: 7 }))"),
+        (
+            SqlType::DateTime2(3),
+            Value::DateTime2 { days: 5, ticks: 20_000 },
+            "DateTime2(Some(DateTime2 { date: Date(5), time: Time { increments: 2, scale: 3 } }))",
+        ),
+        (
+            SqlType::DateTimeOffset(0),
+            Value::DateTimeOffset { days: 6, ticks: 10_000_000, offset_minutes: -90 },
+            "DateTimeOffset(Some(DateTimeOffset { datetime2: DateTime2 { date: Date(6), time: Time { increments: 1, scale: 0 } }, \
+             offset: -90 }))",
+        ),
+        (SqlType::VarChar(Length::N(20), c), text("café"), "String(Some(\"café\"))"),
+        (SqlType::NVarChar(Length::Max, c), text("🦀"), "String(Some(\"🦀\"))"),
+        (SqlType::Text(c), text("été"), "String(Some(\"été\"))"),
+        (SqlType::NText(c), text("日本"), "String(Some(\"日本\"))"),
+        (SqlType::VarBinary(Length::N(9)), bytes(&[1, 2]), "Binary(Some([1, 2]))"),
+        (SqlType::VarBinary(Length::Max), bytes(&[]), "Binary(Some([]))"),
+        (SqlType::Image, bytes(&[3]), "Binary(Some([3]))"),
+        (SqlType::RowVersion, bytes(&[0, 0, 0, 0, 0, 0, 0, 9]), "Binary(Some([0, 0, 0, 0, 0, 0, 0, 9]))"),
+        (
+            SqlType::UniqueIdentifier,
+            Value::Guid([0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]),
+            "Guid(Some(00112233-4455-6677-8899-aabbccddeeff))",
+        ),
+        (SqlType::SqlVariant, Value::Variant(Box::new((SqlType::Int, Value::Int(7)))), "I32(Some(7))"),
+    ];
+    let (server, toy) = start().await;
+    let columns = |nullable| -> Vec<_> {
+        cells
+            .iter()
+            .enumerate()
+            .map(|(i, (ty, ..))| mssql_standin::engine::sink::Column { nullable, ..column(&format!("c{i}"), *ty) })
+            .collect()
+    };
+    let values: Vec<Value> = cells.iter().map(|(_, value, _)| value.clone()).collect();
+    let nulls = vec![Value::Null; cells.len()];
+    let mut client = connect(&server).await;
+    for nullable in [false, true] {
+        let table = if nullable { vec![values.clone(), nulls.clone(), values.clone()] } else { vec![values.clone()] };
+        *toy.bulk.lock().expect("the toy's table") = (columns(nullable), table.clone());
+        let read = rows(&mut client, "TABLE").await.expect("rows");
+        assert_eq!(read.len(), table.len());
+        for (row, sent) in read.iter().zip(&table) {
+            for (i, (_, cell)) in row.cells().enumerate() {
+                let seen = format!("{cell:?}");
+                if sent[i] == Value::Null {
+                    assert!(seen.ends_with("(None)"), "{:?}: {seen}", cells[i].0);
+                } else {
+                    assert_eq!(seen, cells[i].2, "{:?}", cells[i].0);
+                }
+            }
+        }
+    }
 }
