@@ -13,7 +13,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{capture::TranIdentity, id::MappingId, lsn::Lsn},
     mssql::{row::Param, session::Session},
-    plan::window::Twin,
+    plan::window::{Stored, Twin},
 };
 use std::collections::HashMap;
 
@@ -34,25 +34,22 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
     dest.batch(include_str!("../../sql/checkpoint_table.sql")).await.context("create dbo.dbaops_dataflow_checkpoints")
 }
 
-/// Every twin in the destination database; none where the table does not exist yet.
-pub async fn twins(dest: &mut Session) -> Result<HashMap<MappingId, Twin>> {
-    let rows = match dest.rows(include_str!("../../sql/checkpoint_twins.sql"), &[]).await {
-        Ok(rows) => rows,
-        Err(error) if error.kind == Kind::Missing => {
-            dest.recover().await?;
-            return Ok(HashMap::new());
-        }
-        Err(error) => return Err(error.context("read dbo.dbaops_dataflow_checkpoints")),
-    };
-    let mut twins = HashMap::with_capacity(rows.len());
+/// Both checkpoints of every mapping into the session's database, read in one statement. The twin table must exist.
+pub async fn stored(dest: &mut Session) -> Result<HashMap<MappingId, Stored>> {
+    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &[]).await.context("read checkpoints")?;
+    let mut all = HashMap::with_capacity(rows.len());
     for row in rows {
-        let identity = match (row.opt_bytes(2)?, row.opt_text(3)?) {
+        let identity = match (row.opt_bytes(4)?, row.opt_text(5)?) {
             (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
             _ => None,
         };
-        twins.insert(MappingId(row.i32(0)?), Twin { lsn: row.opt_lsn(1)?, identity });
+        let twin = match row.opt_i32(2)? {
+            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity }),
+            None => None,
+        };
+        all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin });
     }
-    Ok(twins)
+    Ok(all)
 }
 
 /// A checkpoint that moves without rows.

@@ -134,6 +134,19 @@ impl Control {
             .map(drop)
     }
 
+    /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0 rows clears it.
+    pub async fn settle_cdc(&self, mappings: &[MappingId]) -> Result<()> {
+        for mappings in mappings.chunks(1_000) {
+            let packed: Vec<u8> = mappings.iter().flat_map(|mapping| mapping.0.to_be_bytes()).collect();
+            self.session()
+                .await?
+                .execute(include_str!("../../sql/settle_cdc.sql"), &[Param::Binary(&packed)])
+                .await
+                .context("write sync_status")?;
+        }
+        Ok(())
+    }
+
     /// One row of verification_logs.
     pub async fn verification(&self, result: &Verification) -> Result<()> {
         self.session()

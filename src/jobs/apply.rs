@@ -1,7 +1,20 @@
-//! Applying change rows to a table.
+//! Applying change rows to a table: the destination, or a full sync's staging table.
+//!
+//! **A commit group** is everything of the source between two commit LSNs: as many small transactions as fit into a batch, or one big one,
+//! whole. Its end is asked first (the LSN of the batch's last row), then everything up to and including that LSN is read: a transaction is
+//! never cut. Rows stream from the change table into `#changes` at the destination one by one, so memory does not depend on the size
+//! of a transaction.
+//!
+//! **The order of steps** per group: end → rows → low watermark → netting → completing → one transaction with rows and checkpoint. The
+//! watermark is asked after reading, and only a watermark that is still low enough lets the group commit: cleanup moves it before it
+//! deletes, so nothing was missing from what we read. Netting and completing need no transaction, as `#changes` is ours alone and nobody
+//! else writes a mapping's destination rows; the locks at the destination are held for one round trip.
+//!
+//! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after the last commit.
 
 use crate::{
-    error::{Error, Kind, Result},
+    control::checkpoint,
+    error::{Context, Error, Kind, Result},
     model::{
         capture::{Capture, TranIdentity},
         carry::Carry,
@@ -9,7 +22,20 @@ use crate::{
         lsn::Lsn,
         name::TableName,
     },
-    mssql::session::Session,
+    mssql::{
+        cdc,
+        row::{Param, Row},
+        session::{BulkColumns, BulkOptions, Session},
+    },
+    plan::{
+        mask::{self, Coverage},
+        window::Gap,
+    },
+    tsql::{
+        apply::{self as phrases, Order},
+        changes::{self, FETCH_MAX, FETCHED, Form},
+        netting,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +55,7 @@ pub struct Checkpoint {
 #[derive(Clone, Debug)]
 pub enum Target<'a> {
     /// The mapping's destination, in commits of their own, each with its checkpoint.
-    Dest { table: &'a TableName, checkpoint: Checkpoint },
+    Dest { table: &'a TableName, checkpoint: Checkpoint, order: Order },
     /// A full sync's staging table: staged types, the carried columns under their destination names, a key index and nothing else.
     Staging { table: &'a TableName },
 }
@@ -63,12 +89,242 @@ pub struct Applied {
     pub reached: Option<Lsn>,
 }
 
-/// Reads the window's changes and applies them, group by group; `progress` is told the change rows of every commit.
+/// The statements of one replay, phrased once: their text depends on the table alone, so that servers can keep their plans.
+struct Script {
+    coverage: Coverage,
+    columns: BulkColumns,
+    boundary: String,
+    read: String,
+    net: String,
+    incomplete: Option<String>,
+    fetch: String,
+    write: String,
+}
+
+impl Script {
+    fn new(replay: &Replay<'_>) -> Result<Script> {
+        let Replay { carry, capture, .. } = replay;
+        let coverage = mask::cover(carry, capture)?;
+        let (table, form, order) = match &replay.target {
+            Target::Dest { table, order, .. } => (*table, Form::Dest, *order),
+            Target::Staging { table } => (*table, Form::Staged, Order::UniqueFirst),
+        };
+        let statements = phrases::statements(carry, &coverage, table, form, order);
+        let write = match form {
+            Form::Dest => phrases::dest_transaction(&statements, &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL)),
+            Form::Staged => phrases::staging_transaction(&statements),
+        };
+        Ok(Script {
+            columns: BulkColumns::new(&changes::columns(carry)),
+            boundary: changes::boundary(capture),
+            read: changes::read(carry, capture, &coverage),
+            net: netting::net(carry, &coverage, table, form),
+            incomplete: netting::incomplete(carry, &coverage, table, form),
+            fetch: changes::fetch(carry, replay.source, capture),
+            write,
+            coverage,
+        })
+    }
+}
+
+/// Reads the window's changes and applies them, group by group; `progress` is told after every commit what has been done so far.
+///
+/// Stops between groups when asked to; what was committed stays. After an error `dest` has been recovered or is spent.
 pub async fn apply_changes(
-    _source: &mut Session,
-    _dest: &mut Session,
-    _replay: &Replay<'_>,
-    _progress: &mut (dyn FnMut(u64) + Send),
+    source: &mut Session,
+    dest: &mut Session,
+    replay: &Replay<'_>,
+    progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
-    Err(Error::new(Kind::Other, "applying changes is not built yet"))
+    let script = Script::new(replay)?;
+    let result = groups(source, dest, replay, &script, progress).await;
+    // Also after success: a pooled session must not keep the rows in tempdb.
+    let tidied = if result.is_err() && !dest.is_cut_off() { dest.recover().await } else { Ok(()) };
+    if tidied.is_ok() && !dest.is_cut_off() {
+        dest.batch("IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;\nIF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;")
+            .await
+            .ok();
+    }
+    result
+}
+
+async fn groups(
+    source: &mut Session,
+    dest: &mut Session,
+    replay: &Replay<'_>,
+    script: &Script,
+    progress: &mut (dyn FnMut(&Applied) + Send),
+) -> Result<Applied> {
+    dest.batch(&changes::create_tables(replay.carry, &script.coverage)).await.context("create #changes")?;
+    let mut applied = Applied::default();
+    let mut from = replay.from;
+    let mut stored = match &replay.target {
+        Target::Dest { checkpoint, .. } => checkpoint.stored,
+        Target::Staging { .. } => None,
+    };
+    while from < replay.to {
+        if replay.cancel.is_cancelled() {
+            return Err(Error::new(Kind::Cancelled, "asked to stop between batches"));
+        }
+        let (seen, to) = boundary(source, replay, script, from).await?;
+        let loaded = if seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        still_there(source, replay, from).await?;
+        let last = to == replay.to;
+        // A staging table has nothing to remember an empty end by.
+        if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
+            let fetched = if loaded.rows == 0 {
+                false
+            } else {
+                dest.execute(&script.net, &[]).await.context("net changes")?;
+                complete(source, dest, script).await?
+            };
+            write(dest, replay, script, fetched, stored, to, last).await?;
+            stored = Some(to);
+        }
+        from = to;
+        applied.changes += loaded.changes;
+        applied.groups += 1;
+        applied.reached = Some(to);
+        progress(&applied);
+    }
+    Ok(applied)
+}
+
+/// How many change rows the next group begins with, and where it ends.
+async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn) -> Result<(i64, Lsn)> {
+    let rows_max = if replay.whole { i64::MAX } else { i64::try_from(replay.batch_rows_max.max(1)).unwrap_or(i64::MAX) };
+    if rows_max == i64::MAX {
+        return Ok((1, replay.to));
+    }
+    let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
+    let row = source.row(&script.boundary, &params).await;
+    let row = row.map_err(|error| cdc::of_instance(error, &replay.capture.instance)).context("find the end of a batch of changes")?;
+    let seen = row.i64(0)?;
+    Ok((seen, if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) }))
+}
+
+/// What a group brought into `#changes`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loaded {
+    rows: u64,
+    /// Without before-images: a moved row's two images are one change.
+    changes: u64,
+}
+
+/// Streams `from < LSN <= to` into `#changes`.
+async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn, to: Lsn) -> Result<Loaded> {
+    let instance = &replay.capture.instance;
+    let mut rows = source
+        .stream(&script.read, &[Param::Lsn(from), Param::Lsn(to)])
+        .await
+        .map_err(|error| cdc::of_instance(error, instance))
+        .context("read change rows")?;
+    let columns = script.columns.as_refs();
+    let mut order = 0i64;
+    let mut changes = 0u64;
+    let mut next = rows.next().await.context("read change rows")?;
+    if next.is_none() {
+        return Ok(Loaded::default());
+    }
+    let mut bulk =
+        dest.bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() }).await.context("load #changes")?;
+    while let Some(row) = next {
+        order += 1;
+        changes += u64::from(row.i64(2)? != 3);
+        bulk.send(numbered(row, order)).await.context("load #changes")?;
+        next = rows.next().await.context("read change rows")?;
+    }
+    bulk.finish().await.context("load #changes")?;
+    Ok(Loaded { rows: order.unsigned_abs(), changes })
+}
+
+fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
+    let mut cells = row.into_cells();
+    cells.push(Param::BigInt(order));
+    cells
+}
+
+/// Proves that nothing was cleaned away while it was read.
+async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn) -> Result<()> {
+    let min = cdc::min_lsn(source, &replay.capture.instance).await?;
+    if min > from.next() {
+        return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.words()));
+    }
+    Ok(())
+}
+
+/// Fetches from the source what change rows lack for rows that the target does not have. A row that is gone there too is left out: the
+/// change that removed it comes later.
+async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<bool> {
+    let Some(incomplete) = &script.incomplete else { return Ok(false) };
+    let columns = script.columns.as_refs();
+    let (mut after, mut any) = (0i64, false);
+    loop {
+        let params = [Param::BigInt(FETCH_MAX as i64), Param::BigInt(after)];
+        let wanted = dest.rows(incomplete, &params).await.context("look for incomplete rows")?;
+        let Some(last) = wanted.last() else { return Ok(any) };
+        after = last.i64(0)?;
+        let mut orders = Vec::with_capacity(wanted.len());
+        let mut params = Vec::with_capacity(3 * FETCH_MAX);
+        for row in &wanted {
+            orders.push(row.i64(0)?);
+            params.extend([Param::OptLsn(row.opt_lsn(1)?), Param::OptLsn(row.opt_lsn(2)?), Param::OptInt(row.opt_i32(3)?)]);
+        }
+        while params.len() < 3 * FETCH_MAX {
+            params.extend([Param::OptLsn(None), Param::OptLsn(None), Param::OptInt(None)]);
+        }
+        let full = wanted.len() == FETCH_MAX;
+        let mut rows = source.stream(&script.fetch, &params).await.context("fetch rows from the source")?;
+        let mut next = rows.next().await.context("fetch rows from the source")?;
+        if next.is_some() {
+            let mut bulk =
+                dest.bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() }).await.context("load #changes")?;
+            while let Some(row) = next {
+                let slot = usize::try_from(row.i64(4)?).unwrap_or(usize::MAX);
+                // One row per slot: sequence values are unique, but a second row would break the load.
+                if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
+                    bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;
+                    *order = 0;
+                    any = true;
+                }
+                next = rows.next().await.context("fetch rows from the source")?;
+            }
+            bulk.finish().await.context("load #changes")?;
+        }
+        if !full {
+            return Ok(any);
+        }
+    }
+}
+
+/// The group's transaction.
+async fn write(
+    dest: &mut Session,
+    replay: &Replay<'_>,
+    script: &Script,
+    fetched: bool,
+    stored: Option<Lsn>,
+    to: Lsn,
+    last: bool,
+) -> Result<()> {
+    let result = match &replay.target {
+        Target::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
+        Target::Dest { checkpoint, .. } => {
+            let identity = checkpoint.identity.as_ref().filter(|_| last);
+            let params = [
+                Param::Bit(fetched),
+                Param::Int(checkpoint.mapping.0),
+                Param::OptLsn(stored),
+                Param::Lsn(to),
+                Param::OptBinary(identity.map(|identity| identity.tran_id.as_slice())),
+                Param::OptText(identity.map(|identity| identity.end_time.as_str())),
+                Param::Bit(checkpoint.resync && last),
+            ];
+            dest.execute(&script.write, &params).await
+        }
+    };
+    result.map(drop).map_err(checkpoint::fenced).with_context(|| {
+        let key: Vec<_> = replay.carry.key_columns().map(|column| column.name().to_string()).collect();
+        format!("apply changes up to {to} (key {})", key.join(", "))
+    })
 }

@@ -1,18 +1,71 @@
 //! One look at one source database: which of its mappings have work.
+//!
+//! **The order of questions matters.** U, the newest captured LSN, comes first and is shared by all mappings of the database; then the
+//! instances with their low watermarks, the checkpoints with their twins, one probe for which instances have rows above their checkpoint
+//! and up to U; then decisions ([`crate::plan::schedule`]). A change that is captured while we look is above U and waits for the next tick.
+//! Idle mappings move to U only after the watermarks were read *again*: a watermark that passed a checkpoint meanwhile may have taken rows
+//! that the probe did not see.
+//!
+//! The number of round trips does not depend on the number of mappings. A statement about many tables that fails because of one of them
+//! is repeated table by table, so that one mapping's missing right is one mapping's error.
 
 use super::{Env, cdc::Pass};
 use crate::{
-    error::{Error, Kind, Result},
+    config::OnCdcGap,
+    control::checkpoint::{self, IdleMove},
+    error::{Context, Error, Kind, Result},
     model::{
+        capture::{Instance, Upper},
         id::{MappingId, ServerId},
-        mapping::Mapping,
-        name::Ident,
+        lsn::Lsn,
+        mapping::{Mapping, SyncType},
+        name::{Ident, TableName},
     },
+    mssql::{cdc, row::Param, session::Session},
+    plan::{
+        projection::same_name,
+        schedule::{self, Decision, Facts, TriggerCost},
+        window::{self, Choice, History, Step, Stored, Wait},
+    },
+    tsql::poll::{self as phrases, BRANCHES_MAX, Watched},
 };
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// U that does not move for this long, although an idle database records a commit about every five minutes, is worth a word.
+const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// Tables whose trigger cost is asked in one statement: three parameters each.
+const COSTS_MAX: usize = 200;
 
 /// What is remembered of a database between polls; the daemon keeps it, and forgets it with the server's row.
 #[derive(Debug, Default)]
-pub struct Memory {}
+pub struct Memory {
+    /// U at the last poll, and since when it has been that.
+    upper: Option<(Option<Lsn>, Instant)>,
+    /// It was said that nothing is captured, or that capture stands still.
+    said_stalled: bool,
+    /// Destination databases whose checkpoint table is there.
+    twins_ready: HashSet<Ident>,
+    triggers: HashMap<MappingId, Trigger>,
+    gap_syncs: HashMap<MappingId, Instant>,
+    /// CDC mappings whose newest run is known not to be an ERROR.
+    settled: HashSet<MappingId>,
+}
+
+/// What is remembered of a mapping's trigger column.
+#[derive(Clone, Copy, Debug)]
+struct Trigger {
+    asked: Option<Instant>,
+    cost: Option<TriggerCost>,
+    cost_asked: Instant,
+    /// The change table that has the column.
+    captured_in: Option<i32>,
+    said_dear: bool,
+}
 
 /// What a mapping has to do.
 #[derive(Debug)]
@@ -34,7 +87,536 @@ pub struct Polled {
     pub failed: Vec<(MappingId, Error)>,
 }
 
+/// What the source says, gathered before anything is decided.
+#[derive(Default)]
+struct Source {
+    upper: Option<Upper>,
+    instances: Vec<Instance>,
+    /// Why CDC cannot be asked, for all mappings that want it.
+    refused: Option<String>,
+}
+
+/// One mapping on its way to a decision.
+struct Look<'a> {
+    mapping: &'a Mapping,
+    instances: Vec<Instance>,
+    stored: Stored,
+    history: History,
+    choice: Option<Choice>,
+    has_rows: bool,
+    triggered: bool,
+}
+
+impl Look<'_> {
+    fn facts<'b>(&'b self, upper: Option<&'b Upper>) -> window::Facts<'b> {
+        window::Facts { stored: &self.stored, upper, instances: &self.instances, history: &self.history, has_rows: self.has_rows }
+    }
+}
+
 /// Polls `database` for all its mappings that are not running. An error is the whole database's (unreachable, not to be opened).
-pub async fn poll(_env: &Env, _server: ServerId, _database: &Ident, _mappings: &[Mapping], _memory: &mut Memory) -> Result<Polled> {
-    Err(Error::new(Kind::Other, "polling is not built yet"))
+pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Mapping], memory: &mut Memory) -> Result<Polled> {
+    let mut polled = Polled::default();
+    let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
+    memory.settled.retain(|id| known.contains(id));
+    let with_cdc = mappings.iter().any(follows);
+    let who = format!("poll of server {server}");
+    // source first, then destination: the order in which every job takes its seats
+    let source_seats = env.source_seats(server, 1, &who).await?;
+    let dest_seats = if with_cdc { Some(env.dest.take(1, who).await?) } else { None };
+    let mut session = source_seats.checkout(database).await?;
+    let source = if with_cdc { gather(&mut session).await? } else { Source::default() };
+    let mut stored = HashMap::new();
+    if let Some(seats) = dest_seats.as_ref().filter(|_| source.refused.is_none()) {
+        for dest in dest_databases(mappings) {
+            match checkpoints(seats, &dest, memory).await {
+                Ok(found) => stored.extend(
+                    found.into_iter().filter(|(id, _)| mappings.iter().any(|mapping| mapping.id == *id && mapping.dest.database == dest)),
+                ),
+                Err(error) => {
+                    let error = format!("{error}");
+                    for mapping in mappings.iter().filter(|mapping| follows(mapping) && mapping.dest.database == dest) {
+                        polled.failed.push((mapping.id, Error::new(Kind::Busy, error.clone())));
+                    }
+                }
+            }
+        }
+    }
+    stalled(server, database, &source, with_cdc, memory);
+
+    let mut looks = Vec::with_capacity(mappings.len());
+    for mapping in mappings {
+        if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
+            continue;
+        }
+        let instances = if follows(mapping) { of_table(&source.instances, &mapping.source) } else { Vec::new() };
+        // a mapping whose row was removed a moment ago has no checkpoint to go by
+        let at = stored.remove(&mapping.id).unwrap_or_default();
+        looks.push(Look { mapping, instances, stored: at, history: History::Unknown, choice: None, has_rows: false, triggered: false });
+    }
+    histories(&mut session, &mut looks).await?;
+    for look in looks.iter_mut().filter(|look| follows(look.mapping) && source.refused.is_none()) {
+        look.choice = window::choose(&look.facts(source.upper.as_ref())).ok();
+    }
+    costs(&mut session, &looks, memory).await?;
+    changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
+    triggered(&mut session, &mut looks, memory, &mut polled).await?;
+
+    let now = Instant::now();
+    let mut idle = Vec::new();
+    let mut settled = Vec::new();
+    for look in &looks {
+        let mapping = look.mapping;
+        if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
+            continue;
+        }
+        let step = match &source.refused {
+            Some(words) if follows(mapping) && !look.triggered => {
+                polled.failed.push((mapping.id, Error::new(Kind::Missing, words.clone())));
+                continue;
+            }
+            Some(_) => None,
+            None => follows(mapping).then(|| window::decide(&look.facts(source.upper.as_ref()))),
+        };
+        if matches!(step, Some(Step::Still | Step::Idle { .. })) && !memory.settled.contains(&mapping.id) {
+            settled.push(mapping.id);
+        }
+        let decision = schedule::decide(Facts {
+            wanted: wanted(mapping),
+            triggered: look.triggered,
+            step,
+            gap_syncs: env.config.on_cdc_gap == OnCdcGap::FullSync,
+            last_gap_sync: memory.gap_syncs.get(&mapping.id).map(|at| now - *at),
+        });
+        match decision {
+            Decision::FullSync { trigger } => polled.work.push((mapping.id, Work::FullSync { trigger })),
+            Decision::Cdc { instance, from, to, switch_to } => {
+                let Some(chosen) = look.instances.get(instance) else { continue };
+                memory.settled.remove(&mapping.id);
+                let pass = Pass {
+                    instance: chosen.clone(),
+                    switch_to: switch_to.and_then(|i| look.instances.get(i)).cloned(),
+                    stored: look.stored.control,
+                    from,
+                    to,
+                    identity: source.upper.as_ref().filter(|upper| upper.lsn == to).and_then(|upper| upper.identity.clone()),
+                };
+                polled.work.push((mapping.id, Work::Cdc(pass)));
+            }
+            Decision::Idle { to, .. } => idle.push((look, to)),
+            Decision::GapSync(gap) => {
+                let error = format!("{}; a full sync of this table follows", gap.words());
+                env.control.request_full_sync(mapping.id).await?;
+                memory.gap_syncs.insert(mapping.id, now);
+                memory.settled.remove(&mapping.id);
+                tracing::error!(
+                    mapping_id = mapping.id.0,
+                    server_id = mapping.server.0,
+                    sync_type = SyncType::Cdc.as_str(),
+                    error_type = Kind::Gap.error_type(),
+                    "changes are lost: {error}"
+                );
+                polled.work.push((mapping.id, Work::FullSync { trigger: false }));
+            }
+            Decision::GapParked { gap, too_soon } => {
+                let next = if too_soon {
+                    "a full sync because of a gap was started less than an hour ago, so this one waits"
+                } else {
+                    "DATAFLOW_ON_CDC_GAP is error, so nothing happens until a full sync is asked for"
+                };
+                memory.settled.remove(&mapping.id);
+                polled.failed.push((
+                    mapping.id,
+                    Error::new(Kind::Gap, format!("changes are lost: {}; {next}", gap.words()))
+                        .with_hint(format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {}", mapping.id)),
+                ));
+            }
+            Decision::Refused(window::Refusal::NotCaptured) => polled.failed.push((mapping.id, not_captured(mapping))),
+            Decision::Refused(window::Refusal::Gated { instance }) => {
+                if let Some(instance) = look.instances.get(instance) {
+                    polled.failed.push((mapping.id, cdc::gated(instance)));
+                }
+            }
+            Decision::Wait(Wait::NothingCaptured | Wait::JustEnabled) | Decision::Nothing => {}
+        }
+    }
+    if !settled.is_empty() {
+        env.control.settle_cdc(&settled).await?;
+        memory.settled.extend(settled);
+    }
+    if let (Some(seats), Some(upper), false) = (&dest_seats, &source.upper, idle.is_empty()) {
+        advance(seats, &mut session, &idle, upper, &mut polled).await?;
+    }
+    Ok(polled)
+}
+
+/// A full sync is asked for, or one is pending.
+fn wanted(mapping: &Mapping) -> bool {
+    mapping.full_sync_requested || mapping.full_sync_pending
+}
+
+/// CDC is looked at; not where a full sync goes first, which brings its own changes and also mends what CDC would stumble over.
+fn follows(mapping: &Mapping) -> bool {
+    mapping.cdc_enabled && !wanted(mapping)
+}
+
+/// U, then everything that depends on it.
+async fn gather(session: &mut Session) -> Result<Source> {
+    if !cdc::enabled(session).await? {
+        return Ok(Source {
+            refused: Some("CDC is not enabled in the source database. Enable it there: EXEC sys.sp_cdc_enable_db".to_owned()),
+            ..Default::default()
+        });
+    }
+    let answered = async {
+        let upper = cdc::upper(session).await?;
+        Ok::<_, Error>(Source { upper, instances: cdc::instances(session).await?, refused: None })
+    };
+    match answered.await {
+        Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() => {
+            session.recover().await?;
+            Ok(Source {
+                refused: Some(format!("{error}. The login needs the change tables: GRANT SELECT ON SCHEMA::cdc TO <user>")),
+                ..Default::default()
+            })
+        }
+        other => other,
+    }
+}
+
+fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
+    let mut names: Vec<Ident> = mappings.iter().filter(|mapping| follows(mapping)).map(|mapping| mapping.dest.database.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Both checkpoints of a destination database's mappings. Two that differ are read a second time before anyone believes it.
+async fn checkpoints(seats: &crate::mssql::seats::Seats, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
+    let mut session = seats.checkout(dest).await?;
+    if !memory.twins_ready.contains(dest) {
+        checkpoint::ensure_table(&mut session).await?;
+        memory.twins_ready.insert(dest.clone());
+    }
+    let stored = checkpoint::stored(&mut session).await;
+    let stored = match stored {
+        Err(error) if error.kind == Kind::Missing => {
+            // dropped, or the database was restored from before it existed
+            memory.twins_ready.remove(dest);
+            return Err(error);
+        }
+        other => other?,
+    };
+    if stored.values().all(agrees) {
+        return Ok(stored);
+    }
+    checkpoint::stored(&mut session).await
+}
+
+fn agrees(stored: &Stored) -> bool {
+    stored.control == stored.twin.as_ref().and_then(|twin| twin.lsn)
+}
+
+/// The instances of a table: by name, with the case as written where that decides.
+fn of_table(instances: &[Instance], table: &TableName) -> Vec<Instance> {
+    let exact = |instance: &&Instance| instance.source.schema == table.schema && instance.source.table == table.table;
+    let alike = |instance: &&Instance| {
+        same_name(instance.source.schema.as_str(), table.schema.as_str()) && same_name(instance.source.table.as_str(), table.table.as_str())
+    };
+    let found: Vec<Instance> = instances.iter().filter(exact).cloned().collect();
+    if found.is_empty() { instances.iter().filter(alike).cloned().collect() } else { found }
+}
+
+fn not_captured(mapping: &Mapping) -> Error {
+    let quoted = |name: &Ident| name.as_str().replace('\'', "''");
+    Error::new(
+        Kind::Missing,
+        format!("{} has no capture instance, or this login may not see it, so its changes cannot be read", mapping.source),
+    )
+    .with_hint(format!(
+        "Enable CDC for it: EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL (or set cdc_enabled = 0)",
+        quoted(&mapping.source.schema),
+        quoted(&mapping.source.table)
+    ))
+}
+
+/// One clear warning when nothing is captured or capture stands still, and one line when it goes on.
+fn stalled(server: ServerId, database: &Ident, source: &Source, with_cdc: bool, memory: &mut Memory) {
+    if !with_cdc || source.refused.is_some() {
+        return;
+    }
+    let now = Instant::now();
+    let lsn = source.upper.as_ref().map(|upper| upper.lsn);
+    let since = match memory.upper {
+        Some((known, since)) if known == lsn => since,
+        _ => {
+            if memory.said_stalled && lsn.is_some() {
+                tracing::info!(server_id = server.0, "capture of {} goes on", database.as_str());
+            }
+            memory.said_stalled = false;
+            memory.upper = Some((lsn, now));
+            now
+        }
+    };
+    if memory.said_stalled {
+        return;
+    }
+    let mend = "check that SQL Server Agent and the cdc capture job run: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors";
+    if lsn.is_none() {
+        memory.said_stalled = true;
+        tracing::warn!(
+            server_id = server.0,
+            "nothing has been captured in {} yet (its maximum LSN is NULL): CDC was enabled just now, or capture does not run; {mend}",
+            database.as_str()
+        );
+    } else if now - since >= STALL_AFTER {
+        memory.said_stalled = true;
+        tracing::warn!(
+            server_id = server.0,
+            "capture of {} has not moved for {} minutes; {mend}",
+            database.as_str(),
+            (now - since).as_secs() / 60
+        );
+    }
+}
+
+/// What the source's history says at the checkpoints whose transaction we know: idle mappings share one.
+async fn histories(session: &mut Session, looks: &mut [Look<'_>]) -> Result<()> {
+    let known = |look: &Look<'_>| look.stored.twin.as_ref().filter(|twin| twin.identity.is_some()).and_then(|twin| twin.lsn);
+    let mut lsns: Vec<Lsn> = looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
+    lsns.sort();
+    lsns.dedup();
+    if lsns.is_empty() {
+        return Ok(());
+    }
+    let history = cdc::history(session, &lsns).await?;
+    for look in looks {
+        if let Some(found) = known(look).and_then(|lsn| history.get(&lsn)) {
+            look.history = found.clone();
+        }
+    }
+    Ok(())
+}
+
+/// Whether a statement about many failed because of one of them.
+fn of_one(error: &Error) -> bool {
+    matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
+}
+
+/// Which instances have rows between checkpoint and U, and which of these rows set a trigger.
+async fn changed(session: &mut Session, looks: &mut [Look<'_>], upper: Option<&Upper>, memory: &Memory, polled: &mut Polled) -> Result<()> {
+    let Some(upper) = upper else { return Ok(()) };
+    let asked: Vec<usize> = (0..looks.len()).filter(|&i| looks[i].choice.is_some_and(|choice| choice.from < upper.lsn)).collect();
+    for chunk in asked.chunks(BRANCHES_MAX) {
+        let found = match probe(session, looks, chunk, upper.lsn, memory).await {
+            Err(error) if of_one(&error) && !session.is_cut_off() => {
+                session.recover().await?;
+                let mut found = Vec::new();
+                for &one in chunk {
+                    match probe(session, looks, &[one], upper.lsn, memory).await {
+                        Ok(rows) => found.extend(rows),
+                        Err(error) if of_one(&error) && !session.is_cut_off() => {
+                            session.recover().await?;
+                            let look = &looks[one];
+                            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+                            let error = instance.map(|instance| cdc::of_instance(error, instance));
+                            polled.failed.extend(error.map(|error| (look.mapping.id, error)));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                found
+            }
+            other => other?,
+        };
+        for (look, what) in found {
+            looks[look].has_rows |= what == 0;
+            looks[look].triggered |= what == 1;
+        }
+    }
+    Ok(())
+}
+
+async fn probe(session: &mut Session, looks: &[Look<'_>], asked: &[usize], upper: Lsn, memory: &Memory) -> Result<Vec<(usize, i32)>> {
+    let mut watched = Vec::with_capacity(asked.len());
+    let mut params = vec![Param::Lsn(upper)];
+    let mut places = Vec::with_capacity(asked.len());
+    for &place in asked {
+        let look = &looks[place];
+        let Some(choice) = look.choice else { continue };
+        let Some(instance) = look.instances.get(choice.instance) else { continue };
+        let captured = memory.triggers.get(&look.mapping.id).is_some_and(|trigger| trigger.captured_in == Some(instance.change_table_id));
+        watched.push(Watched { instance, trigger: look.mapping.trigger_column.as_ref().filter(|_| captured) });
+        params.push(Param::Lsn(choice.from));
+        places.push(place);
+    }
+    if watched.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.rows(&phrases::probe(&watched), &params).await.context("look for changes")?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        let item = usize::try_from(row.i32(0)?).unwrap_or(usize::MAX);
+        if let Some(&place) = places.get(item) {
+            found.push((place, row.i32(1)?));
+        }
+    }
+    Ok(found)
+}
+
+/// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
+async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
+    let now = Instant::now();
+    memory.triggers.retain(|id, _| looks.iter().any(|look| look.mapping.id == *id && look.mapping.trigger_column.is_some()));
+    let due: Vec<&Look<'_>> = looks
+        .iter()
+        .filter(|look| look.mapping.trigger_column.is_some())
+        .filter(|look| {
+            memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
+                let moved = look.choice.is_some_and(|c| look.instances.get(c.instance).map(|i| i.change_table_id) != trigger.captured_in);
+                now - trigger.cost_asked >= schedule::TRIGGER_EVERY || (moved && trigger.captured_in.is_some())
+            })
+        })
+        .collect();
+    for chunk in due.chunks(COSTS_MAX) {
+        let mut names = Vec::with_capacity(3 * chunk.len());
+        for look in chunk {
+            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            names.push(look.mapping.source.local());
+            names.push(look.mapping.trigger_column.as_ref().map_or(String::new(), |trigger| trigger.as_str().to_owned()));
+            names.push(instance.map_or(String::new(), Instance::change_table));
+        }
+        let params: Vec<_> = names.iter().map(|name| Param::Text(name)).collect();
+        let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
+        for row in rows {
+            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
+            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            let old = memory.triggers.get(&look.mapping.id).copied();
+            memory.triggers.insert(
+                look.mapping.id,
+                Trigger {
+                    asked: old.and_then(|old| old.asked),
+                    cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
+                    cost_asked: now,
+                    captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
+                    said_dear: old.is_some_and(|old| old.said_dear),
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Asks the tables themselves for their triggers, those that are due.
+async fn triggered(session: &mut Session, looks: &mut [Look<'_>], memory: &mut Memory, polled: &mut Polled) -> Result<()> {
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for (place, look) in looks.iter().enumerate() {
+        let Some(column) = &look.mapping.trigger_column else { continue };
+        let Some(trigger) = memory.triggers.get_mut(&look.mapping.id) else { continue };
+        let in_stream = trigger.captured_in.is_some();
+        if !in_stream && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
+            trigger.said_dear = true;
+            tracing::warn!(
+                mapping_id = look.mapping.id.0,
+                server_id = look.mapping.server.0,
+                sync_type = SyncType::FullSync.as_str(),
+                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {}",
+                look.mapping.source,
+                schedule::TRIGGER_EVERY.as_secs(),
+                phrases::trigger_index(&look.mapping.source, column)
+            );
+        }
+        if schedule::asks_trigger(in_stream, trigger.cost, trigger.asked.map(|asked| now - asked)) {
+            trigger.asked = Some(now);
+            due.push(place);
+        }
+    }
+    for chunk in due.chunks(BRANCHES_MAX) {
+        let found = match ask(session, looks, chunk).await {
+            Err(error) if of_one(&error) && !session.is_cut_off() => {
+                session.recover().await?;
+                let mut found = Vec::new();
+                for &one in chunk {
+                    match ask(session, looks, &[one]).await {
+                        Ok(rows) => found.extend(rows),
+                        Err(error) if of_one(&error) && !session.is_cut_off() => {
+                            session.recover().await?;
+                            let mapping = looks[one].mapping;
+                            memory.triggers.remove(&mapping.id);
+                            polled.failed.push((mapping.id, error.context(format!("ask {} for its trigger column", mapping.source))));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                found
+            }
+            other => other?,
+        };
+        for place in found {
+            looks[place].triggered = true;
+        }
+    }
+    Ok(())
+}
+
+async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize]) -> Result<Vec<usize>> {
+    let mut tables = Vec::with_capacity(asked.len());
+    let mut places = Vec::with_capacity(asked.len());
+    for &place in asked {
+        let mapping = looks[place].mapping;
+        if let Some(trigger) = &mapping.trigger_column {
+            tables.push((&mapping.source, trigger));
+            places.push(place);
+        }
+    }
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.rows(&phrases::triggers(&tables), &[]).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        found.extend(usize::try_from(row.i32(0)?).ok().and_then(|item| places.get(item)));
+    }
+    Ok(found)
+}
+
+/// Moves idle mappings to U, after the watermarks were read again.
+async fn advance(
+    seats: &crate::mssql::seats::Seats,
+    session: &mut Session,
+    idle: &[(&Look<'_>, Lsn)],
+    upper: &Upper,
+    polled: &mut Polled,
+) -> Result<()> {
+    let min: HashMap<i32, Lsn> =
+        cdc::instances(session).await?.into_iter().map(|instance| (instance.change_table_id, instance.min)).collect();
+    let mut moves: HashMap<&Ident, Vec<IdleMove>> = HashMap::new();
+    for (look, to) in idle {
+        let Some(choice) = look.choice else { continue };
+        let Some(instance) = look.instances.get(choice.instance) else { continue };
+        // What moved meanwhile is looked at by the next tick, which finds the gap or the missing instance.
+        let safe = min.get(&instance.change_table_id).is_some_and(|min| !min.is_zero() && *min <= choice.from.next());
+        if safe {
+            moves.entry(&look.mapping.dest.database).or_default().push(IdleMove {
+                mapping: look.mapping.id,
+                stored: look.stored.control,
+                to: *to,
+            });
+        }
+    }
+    for (dest, moves) in moves {
+        let moved = async {
+            let mut session = seats.checkout(dest).await?;
+            // the transaction at U is known; a checkpoint below it is not idle
+            let identity = upper.identity.as_ref().filter(|_| moves.iter().all(|idle| idle.to == upper.lsn));
+            checkpoint::advance_idle(&mut session, &moves, identity).await
+        };
+        if let Err(error) = moved.await {
+            let words = error.to_string();
+            for idle in &moves {
+                polled.failed.push((idle.mapping, Error::new(error.kind, words.clone())));
+            }
+        }
+    }
+    Ok(())
 }

@@ -6,5 +6,6 @@ pub mod fence;
 pub mod mask;
 pub mod projection;
 pub mod retry;
+pub mod schedule;
 pub mod verify;
 pub mod window;

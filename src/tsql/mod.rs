@@ -5,6 +5,7 @@ pub mod apply;
 pub mod changes;
 pub mod lookup;
 pub mod netting;
+pub mod poll;
 pub mod staging;
 pub mod swap;
 #[cfg(test)]

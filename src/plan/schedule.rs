@@ -1,0 +1,160 @@
+//! What each mapping does in this tick, and how often its trigger column is asked.
+//!
+//! A full sync goes before everything: it brings what CDC would bring, and mends a gap. CDC otherwise moves by one window step
+//! ([`super::window`]).
+//!
+//! `SELECT … WHERE trigger = 1` scans a table that has no index for it, so a large table is not asked every tick. With CDC the trigger is
+//! seen in the change stream, where it costs nothing; it is asked directly at start and now and then, because a change may have been made
+//! before the instance existed.
+
+use super::window::{Gap, Refusal, Step, Wait};
+use crate::model::lsn::Lsn;
+use std::time::Duration;
+
+/// A table is asked for its trigger at least this often.
+pub const TRIGGER_EVERY: Duration = Duration::from_secs(300);
+
+/// Up to this many rows a scan for the trigger is cheap enough for every tick.
+pub const TRIGGER_SCAN_ROWS_MAX: i64 = 100_000;
+
+/// At most one full sync because of a gap in this time, so that a gap which comes back does not copy a table in circles.
+pub const GAP_SYNC_EVERY: Duration = Duration::from_secs(3_600);
+
+/// What the catalog says of asking a table for its trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TriggerCost {
+    pub rows: i64,
+    /// An index leads with the trigger column.
+    pub indexed: bool,
+}
+
+impl TriggerCost {
+    /// Too much for every tick.
+    pub fn is_dear(self) -> bool {
+        !self.indexed && self.rows >= TRIGGER_SCAN_ROWS_MAX
+    }
+}
+
+/// Whether to ask the table for its trigger now. `last` is how long ago it was asked; `in_stream` says that the change stream shows it.
+pub fn asks_trigger(in_stream: bool, cost: Option<TriggerCost>, last: Option<Duration>) -> bool {
+    match last {
+        None => true,
+        Some(ago) if ago >= TRIGGER_EVERY => true,
+        Some(_) => !in_stream && !cost.is_none_or(TriggerCost::is_dear),
+    }
+}
+
+/// What is known of one mapping.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// `full_sync_requested`, or claimed and not fulfilled.
+    pub wanted: bool,
+    /// The trigger column is 1 in a source row.
+    pub triggered: bool,
+    /// `None` without CDC.
+    pub step: Option<Step>,
+    /// A gap starts a full sync (`DATAFLOW_ON_CDC_GAP`).
+    pub gap_syncs: bool,
+    /// Since the last full sync that a gap started.
+    pub last_gap_sync: Option<Duration>,
+}
+
+/// What a mapping does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    FullSync {
+        trigger: bool,
+    },
+    /// Changes are lost: say so, and ask for a full sync.
+    GapSync(Gap),
+    /// Changes are lost, and that is for people: say so and do nothing more.
+    GapParked {
+        gap: Gap,
+        too_soon: bool,
+    },
+    Cdc {
+        instance: usize,
+        from: Lsn,
+        to: Lsn,
+        switch_to: Option<usize>,
+    },
+    /// The checkpoint moves with the other idle ones.
+    Idle {
+        from: Lsn,
+        to: Lsn,
+    },
+    Wait(Wait),
+    Refused(Refusal),
+    Nothing,
+}
+
+/// The decision for one mapping.
+pub fn decide(facts: Facts) -> Decision {
+    if facts.wanted || facts.triggered {
+        return Decision::FullSync { trigger: facts.triggered };
+    }
+    match facts.step {
+        None | Some(Step::Still) => Decision::Nothing,
+        Some(Step::Read { instance, from, to, switch_to }) => Decision::Cdc { instance, from, to, switch_to },
+        Some(Step::Idle { from, to }) => Decision::Idle { from, to },
+        Some(Step::Gap(gap)) => {
+            let too_soon = facts.last_gap_sync.is_some_and(|ago| ago < GAP_SYNC_EVERY);
+            if facts.gap_syncs && !too_soon { Decision::GapSync(gap) } else { Decision::GapParked { gap, too_soon: facts.gap_syncs } }
+        }
+        Some(Step::Wait(wait)) => Decision::Wait(wait),
+        Some(Step::Refused(refusal)) => Decision::Refused(refusal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(step: Option<Step>) -> Facts {
+        Facts { wanted: false, triggered: false, step, gap_syncs: true, last_gap_sync: None }
+    }
+
+    #[test]
+    fn full_syncs_go_first() {
+        let gap = Gap::Foreign { control: Lsn::MAX };
+        let step = Some(Step::Gap(gap.clone()));
+        assert_eq!(decide(Facts { wanted: true, ..facts(step.clone()) }), Decision::FullSync { trigger: false });
+        assert_eq!(decide(Facts { triggered: true, ..facts(None) }), Decision::FullSync { trigger: true });
+        assert_eq!(decide(facts(step)), Decision::GapSync(gap));
+        assert_eq!(decide(facts(None)), Decision::Nothing);
+        assert_eq!(decide(facts(Some(Step::Still))), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_gap_syncs_once_an_hour_and_only_if_it_may() {
+        let gap = Gap::Foreign { control: Lsn::MAX };
+        let at = |gap_syncs, ago: Option<u64>| {
+            decide(Facts { gap_syncs, last_gap_sync: ago.map(Duration::from_secs), ..facts(Some(Step::Gap(gap.clone()))) })
+        };
+        assert_eq!(at(true, Some(3_600)), Decision::GapSync(gap.clone()));
+        assert_eq!(at(true, Some(3_599)), Decision::GapParked { gap: gap.clone(), too_soon: true });
+        assert_eq!(at(false, None), Decision::GapParked { gap: gap.clone(), too_soon: false });
+    }
+
+    #[test]
+    fn triggers_are_asked_as_often_as_they_are_cheap() {
+        let cheap = Some(TriggerCost { rows: 99_999, indexed: false });
+        let indexed = Some(TriggerCost { rows: i64::MAX, indexed: true });
+        let dear = Some(TriggerCost { rows: 100_000, indexed: false });
+        let (tick, long) = (Some(Duration::from_secs(10)), Some(TRIGGER_EVERY));
+        for (in_stream, cost, last, expected) in [
+            (false, cheap, None, true),
+            (false, cheap, tick, true),
+            (false, indexed, tick, true),
+            (false, dear, tick, false),
+            (false, None, tick, false),
+            (false, dear, long, true),
+            (false, dear, None, true),
+            (true, cheap, tick, false),
+            (true, cheap, long, true),
+            (true, dear, None, true),
+        ] {
+            assert_eq!(asks_trigger(in_stream, cost, last), expected, "{in_stream} {cost:?} {last:?}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Questions about many tables at once: one statement per source database, whatever the number of mappings.
+//!
+//! Every branch of a probe is an EXISTS that stops at its first row, numbered, and only the ones that found something come back. The text
+//! depends on the list of tables alone, so it stays the same from tick to tick.
+
+use crate::model::{
+    capture::Instance,
+    name::{Ident, TableName},
+};
+
+/// Branches of one statement.
+pub const BRANCHES_MAX: usize = 400;
+
+/// One branch of [`probe`]: rows of `instance` above its own parameter.
+#[derive(Clone, Debug)]
+pub struct Watched<'a> {
+    pub instance: &'a Instance,
+    /// The trigger column, where the instance captures it.
+    pub trigger: Option<&'a Ident>,
+}
+
+/// `@P1` is U, `@P2` the first instance's checkpoint, and so on. Rows: the instance's number, and 0 for any change or 1 for a change that
+/// leaves the trigger column at 1.
+pub fn probe(watched: &[Watched<'_>]) -> String {
+    let mut branches = Vec::new();
+    for (i, Watched { instance, trigger }) in watched.iter().enumerate() {
+        let window = format!("FROM {} AS c WHERE c.[__$start_lsn] > @P{} AND c.[__$start_lsn] <= @P1", instance.change_table(), i + 2);
+        branches.push(format!("SELECT {i} AS item, 0 AS what WHERE EXISTS (SELECT 1 {window})"));
+        if let Some(trigger) = trigger {
+            branches.push(format!(
+                "SELECT {i} AS item, 1 AS what WHERE EXISTS (SELECT 1 {window} AND c.[__$operation] IN (2, 4) AND c.{trigger} = 1)"
+            ));
+        }
+    }
+    branches.join("\nUNION ALL\n")
+}
+
+/// Which of these tables have a row whose trigger column is 1, by number.
+pub fn triggers(tables: &[(&TableName, &Ident)]) -> String {
+    let branches: Vec<_> = tables
+        .iter()
+        .enumerate()
+        .map(|(i, (table, trigger))| {
+            format!("SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE t.{trigger} = 1)", table.local())
+        })
+        .collect();
+    branches.join("\nUNION ALL\n")
+}
+
+/// What asking costs: for each table its number, its rows, whether an index leads with the trigger column, and whether the change table
+/// (if one is given) has that column. Names are parameters: table, trigger, change table, per table in this order from `@P1`.
+pub fn trigger_costs(count: usize) -> String {
+    let branches: Vec<_> = (0..count)
+        .map(|i| {
+            let (table, column, change) = (3 * i + 1, 3 * i + 2, 3 * i + 3);
+            format!(
+                "SELECT {i} AS item,\n    ISNULL((SELECT SUM(p.rows) FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(@P{table}) AND p.index_id IN (0, 1)), 0) AS table_rows,\n    (SELECT COUNT(*) FROM sys.index_columns AS x INNER JOIN sys.columns AS k ON k.object_id = x.object_id AND k.column_id = x.column_id WHERE x.object_id = OBJECT_ID(@P{table}) AND x.key_ordinal = 1 AND k.name = @P{column}) AS leading,\n    CASE WHEN COL_LENGTH(@P{change}, @P{column}) IS NULL THEN 0 ELSE 1 END AS captured"
+            )
+        })
+        .collect();
+    branches.join("\nUNION ALL\n")
+}
+
+/// The index that would serve the trigger's question.
+pub fn trigger_index(table: &TableName, trigger: &Ident) -> String {
+    format!("CREATE INDEX IX_dataflow_trigger ON {} ({trigger}) WHERE {trigger} = 1", table.local())
+}
