@@ -12,6 +12,7 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -144,7 +145,7 @@ pub enum Node {
         name: Arc<str>,
         args: Vec<Bound>,
     },
-    Subquery(Arc<Subquery>),
+    Subquery(Rc<Subquery>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,13 +243,13 @@ pub enum Predicate {
         list: Vec<Bound>,
         collation: Collation,
     },
-    Exists(Arc<Subquery>),
+    Exists(Rc<Subquery>),
     /// `expr op ANY|ALL (subquery)`; IN is `= ANY`. The right side is converted to `ty`, the left one already is.
     Quantified {
         op: Comparison,
         all: bool,
         left: Bound,
-        subquery: Arc<Subquery>,
+        subquery: Rc<Subquery>,
         ty: SqlType,
         collation: Collation,
     },

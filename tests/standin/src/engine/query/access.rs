@@ -224,11 +224,11 @@ fn choose_method(join: &mut Join) {
     // a seek costs about as much as reading four rows
     let seek_cost = |rows: u64| rows.saturating_mul(4);
     let scan_cost = left_rows.saturating_add(right_rows);
-    if join.kind != JoinKind::Full && seek_cost(left_rows) < scan_cost && make_seeking(&mut join.right, &mut join.on, lm) {
+    if join.kind != JoinKind::Full && seek_cost(left_rows) < scan_cost && make_seeking(&mut join.right, &join.on, lm) {
         join.method = Method::Loop;
         return;
     }
-    if join.kind == JoinKind::Inner && seek_cost(right_rows) < scan_cost && make_seeking(&mut join.left, &mut join.on, rm) {
+    if join.kind == JoinKind::Inner && seek_cost(right_rows) < scan_cost && make_seeking(&mut join.left, &join.on, rm) {
         std::mem::swap(&mut join.left, &mut join.right);
         join.method = Method::Loop;
         return;
@@ -269,7 +269,7 @@ fn hash_of(join: &Join) -> Option<Method> {
 }
 
 /// Lets a table seek by values of the other side of a join, when its keys allow.
-fn make_seeking(from: &mut From, on: &mut Vec<Conjunct>, available: u128) -> bool {
+fn make_seeking(from: &mut From, on: &[Conjunct], available: u128) -> bool {
     let From::Leaf(leaf) = from else { return false };
     let LeafKind::Table { source, seek } = &mut leaf.kind else { return false };
     let all: Vec<&Conjunct> = leaf.filter.iter().chain(on.iter()).collect();

@@ -191,6 +191,9 @@ impl<'p> Accumulator<'p> {
     }
 }
 
+/// A row of a group (none: of no rows at all) and the aggregates' results.
+pub type GroupRow = (Option<Vec<Slot>>, Vec<Value>);
+
 struct Group<'p> {
     slots: Option<Vec<Slot>>,
     accumulators: Vec<Accumulator<'p>>,
@@ -249,7 +252,7 @@ impl<'p> Groups<'p> {
     }
 
     /// A row of each group, and the aggregates' results.
-    pub fn finish(self, cx: &Context<'_>) -> SqlResult<Vec<(Option<Vec<Slot>>, Vec<Value>)>> {
+    pub fn finish(self, cx: &Context<'_>) -> SqlResult<Vec<GroupRow>> {
         let mut out = Vec::with_capacity(self.groups.len());
         for mut group in self.groups {
             cx.tick()?;

@@ -128,7 +128,7 @@ fn run_select(select: &SelectPlan, cx: &Context<'_>, outer: Option<&Frame<'_>>, 
         }
     };
     let finished = end.finish(emit)?;
-    Ok(going && finished || finished && end.stopped_by_itself)
+    Ok(finished && (going || end.stopped_by_itself))
 }
 
 fn grouped<'o>(
@@ -214,7 +214,7 @@ fn run_set(set: &SetPlan, plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_
         }
     }
     let finished = end.finish(emit)?;
-    Ok(going && finished || finished && end.stopped_by_itself)
+    Ok(finished && (going || end.stopped_by_itself))
 }
 
 /// DISTINCT, ORDER BY, TOP, OFFSET and FETCH, at the end of a query.

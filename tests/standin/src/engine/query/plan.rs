@@ -206,6 +206,7 @@ pub struct Seek {
     pub reverse: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a handful per query")]
 pub enum From {
     Leaf(Leaf),
     Join(Box<Join>),

@@ -19,6 +19,9 @@ use crate::{
 };
 use sqlparser::ast::{self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, WindowType};
 
+/// ORDER BY's items, and whether they descend.
+type Ordering = Vec<(Bound, bool)>;
+
 /// Functions the host answers, and what they give.
 fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
     let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
@@ -402,12 +405,7 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    fn aggregate_args(
-        &mut self,
-        exprs: &[&Expr],
-        function: &ast::Function,
-        kind: AggregateKind,
-    ) -> SqlResult<(Vec<Bound>, Vec<(Bound, bool)>)> {
+    fn aggregate_args(&mut self, exprs: &[&Expr], function: &ast::Function, kind: AggregateKind) -> SqlResult<(Vec<Bound>, Ordering)> {
         let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         if !function.within_group.is_empty() && kind != AggregateKind::StringAgg {
             return Err(SqlError::new(10757, 15, "The function may not have a WITHIN GROUP clause."));
