@@ -120,6 +120,16 @@ pub struct Prepared {
     pub text: String,
 }
 
+/// A statement under way.
+pub struct OpenStatement {
+    /// it runs in a transaction of its own
+    own: bool,
+    mark: usize,
+    work: Work,
+    outer_work: Option<Work>,
+    outer_now: Moment,
+}
+
 /// One connection.
 pub struct Session {
     pub instance: Arc<Instance>,
@@ -499,6 +509,14 @@ impl Session {
 
     /// Runs one statement in the open transaction or in one of its own, and undoes it when it fails.
     pub fn statement<T>(&mut self, run: impl FnOnce(&mut Self) -> SqlResult<T>) -> SqlResult<T> {
+        let open = self.open_statement();
+        let result = run(self);
+        self.close_statement(open, result.is_ok());
+        result
+    }
+
+    /// Begins a statement that [`Self::close_statement`] ends: a bulk load is one statement over several requests.
+    pub fn open_statement(&mut self) -> OpenStatement {
         let own = self.txn.is_none();
         let now = self.instance.now();
         let txn = match self.txn {
@@ -522,24 +540,30 @@ impl Session {
         };
         let mark = work.begin_statement();
         let (outer_work, outer_now) = (self.work.replace(work.clone()), std::mem::replace(&mut self.now, now));
-        let result = run(self);
+        OpenStatement { own, mark, work, outer_work, outer_now }
+    }
+
+    /// Ends a statement: what it did stays when it went well, and is undone when not.
+    pub fn close_statement(&mut self, open: OpenStatement, ok: bool) {
+        let OpenStatement { own, mark, work, outer_work, outer_now } = open;
         self.work = outer_work;
         if self.work.is_some() {
             self.now = outer_now;
         }
         // A trigger or a procedure may have ended the transaction.
-        let still_open = self.txn == Some(txn);
-        match &result {
-            Ok(_) if still_open => work.end_statement(mark),
-            Err(_) if still_open => work.undo_to(mark),
-            _ => {}
+        if self.txn != Some(work.txn) {
+            return;
         }
-        if own && still_open && self.autocommit {
+        if ok {
+            work.end_statement(mark)
+        } else {
+            work.undo_to(mark)
+        }
+        if own && self.autocommit {
             self.txn = None;
             self.autocommit = false;
-            if result.is_ok() { work.commit() } else { work.rollback() }
+            if ok { work.commit() } else { work.rollback() }
         }
-        result
     }
 
     /// Tells the instance what the DMVs show of this session.

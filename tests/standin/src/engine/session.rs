@@ -5,7 +5,8 @@ use crate::{
         connection::{
             BeginNext, Engine, EngineConnection, Isolation, LoginInfo, Param, TransactionRequest, cannot_open_database, login_failed,
         },
-        context::{Options, Session},
+        context::{OpenStatement, Options, Session, doomed_write},
+        dml::bulk::BulkLoad,
         instance::{Instance, SessionInfo},
         interpreter::{self, Failure, Stop},
         procedures::Argument,
@@ -31,6 +32,9 @@ impl Engine for Arc<Instance> {
 /// A connection's session.
 pub struct EngineSession {
     session: Session,
+    /// a bulk load under way, and its columns as the wire has them
+    bulk: Option<(BulkLoad, OpenStatement)>,
+    bulk_columns: Vec<Column>,
 }
 
 impl EngineSession {
@@ -72,7 +76,7 @@ impl EngineSession {
             cancel: session.info.cancel.clone(),
         };
         session.instance.lock().sessions.insert(session.spid, told);
-        Ok(Self { session })
+        Ok(Self { session, bulk: None, bulk_columns: Vec::new() })
     }
 
     /// The state, for those who look at a session from outside of a request.
@@ -110,6 +114,16 @@ impl EngineSession {
             }
         }
         cancelled
+    }
+
+    /// A bulk load's error is sent by the caller; what it does to the transaction is seen to here.
+    fn failed<T>(&mut self, error: SqlError) -> SqlResult<T> {
+        self.session.error = error.number;
+        if self.session.options.xact_abort || interpreter::always_rolls_back(&error) {
+            // Nowhere never cancels.
+            let _ = self.session.rollback_all(&mut Nowhere);
+        }
+        Err(error)
     }
 
     fn report(&mut self, error: SqlError, sink: &mut dyn Sink) -> Result<(), Cancelled> {
@@ -220,23 +234,63 @@ impl EngineConnection for EngineSession {
         }
     }
 
-    fn bulk_begin(&mut self, _columns: &[Column], _sink: &mut dyn Sink) -> SqlResult<()> {
-        Err(SqlError::unsupported("bulk loads"))
+    fn bulk_begin(&mut self, columns: &[Column], _sink: &mut dyn Sink) -> SqlResult<()> {
+        let Some(announced) = self.session.bulk.take() else {
+            return Err(SqlError::unsupported("bulk load rows without INSERT BULK"));
+        };
+        if self.session.doomed {
+            return Err(doomed_write());
+        }
+        self.bulk_columns = columns.to_vec();
+        let open = self.session.open_statement();
+        match BulkLoad::begin(&mut self.session, &announced) {
+            Ok(load) => {
+                self.bulk = Some((load, open));
+                Ok(())
+            }
+            Err(error) => {
+                self.session.close_statement(open, false);
+                self.failed(error)
+            }
+        }
     }
 
-    fn bulk_rows(&mut self, _rows: Vec<Vec<Value>>, _sink: &mut dyn Sink) -> SqlResult<()> {
-        Err(SqlError::unsupported("bulk loads"))
+    fn bulk_rows(&mut self, rows: Vec<Vec<Value>>, _sink: &mut dyn Sink) -> SqlResult<()> {
+        let Some((mut load, open)) = self.bulk.take() else { return Err(SqlError::unsupported("bulk load rows without a bulk load")) };
+        match load.rows(&mut self.session, &self.bulk_columns, rows) {
+            Ok(()) => {
+                self.bulk = Some((load, open));
+                Ok(())
+            }
+            Err(error) => {
+                self.session.close_statement(open, false);
+                self.failed(error)
+            }
+        }
     }
 
-    fn bulk_end(&mut self, _sink: &mut dyn Sink) -> SqlResult<u64> {
-        Err(SqlError::unsupported("bulk loads"))
+    fn bulk_end(&mut self, sink: &mut dyn Sink) -> SqlResult<u64> {
+        let Some((load, open)) = self.bulk.take() else { return Err(SqlError::unsupported("the end of a bulk load without a bulk load")) };
+        let result = load.end(&mut self.session, sink);
+        self.session.close_statement(open, result.is_ok());
+        match result {
+            Ok(rows) => {
+                self.session.row_count = i64::try_from(rows).unwrap_or(i64::MAX);
+                Ok(rows)
+            }
+            Err(error) => self.failed(error),
+        }
     }
 
     fn bulk_abort(&mut self) {
         self.session.bulk = None;
+        if let Some((_, open)) = self.bulk.take() {
+            self.session.close_statement(open, false);
+        }
     }
 
     fn reset(&mut self, keep_transaction: bool) {
+        self.bulk_abort();
         let session = &mut self.session;
         session.start_batch();
         if !keep_transaction {

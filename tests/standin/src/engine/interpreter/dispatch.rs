@@ -1,10 +1,10 @@
 //! One statement, done by whoever knows how.
 
-use super::{Failure, execute, raise, setting};
+use super::{Failure, changes, execute, raise, setting};
 use crate::{
     engine::{
         context::Session,
-        expr, query,
+        dml, expr, query,
         sink::{DoneKind, EnvChange, Sink},
     },
     error::{SqlError, SqlResult},
@@ -24,15 +24,15 @@ pub struct Done {
 
 impl Done {
     /// Tells nothing, counts nothing.
-    fn quiet(row_count: Option<i64>) -> Self {
+    pub fn quiet(row_count: Option<i64>) -> Self {
         Self { report: None, row_count }
     }
 
-    fn rows(kind: DoneKind, rows: u64) -> Self {
+    pub fn rows(kind: DoneKind, rows: u64) -> Self {
         Self { report: Some((kind, Some(rows))), row_count: Some(i64::try_from(rows).unwrap_or(i64::MAX)) }
     }
 
-    fn other() -> Self {
+    pub fn other() -> Self {
         Self { report: Some((DoneKind::Other, None)), row_count: Some(0) }
     }
 }
@@ -114,6 +114,27 @@ pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) ->
         Statement::InsertBulk(bulk) => {
             session.bulk = Some((**bulk).clone());
             Ok(Done::quiet(None))
+        }
+        Statement::Insert(insert) => changes::insert(session, insert, sink),
+        Statement::Update(update) => {
+            let changed = changes::write(session, |s| dml::update(s, update, sink))?;
+            changes::finish(session, DoneKind::Update, changed, sink)
+        }
+        Statement::Delete(delete) => {
+            let changed = changes::write(session, |s| dml::delete(s, delete, sink))?;
+            changes::finish(session, DoneKind::Delete, changed, sink)
+        }
+        Statement::Truncate { table } => {
+            changes::write(session, |s| dml::truncate(s, table))?;
+            Ok(Done::other())
+        }
+        Statement::SetIdentityInsert { table, on } => {
+            session.statement(|s| dml::identity::set_identity_insert(s, table, *on))?;
+            Ok(Done::quiet(Some(0)))
+        }
+        Statement::Dbcc { command, args } => {
+            changes::dbcc(session, command, args, line, sink)?;
+            Ok(Done::quiet(Some(0)))
         }
         Statement::Checkpoint => Ok(Done::other()),
         Statement::Kill(spid) => {

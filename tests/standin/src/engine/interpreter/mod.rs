@@ -13,6 +13,7 @@
 //! Caught errors are not sent to the client. What would have rolled the transaction back dooms it instead (XACT_STATE() = -1): it may be
 //! read in and rolled back, nothing else.
 
+mod changes;
 mod dispatch;
 mod execute;
 mod raise;
@@ -221,7 +222,7 @@ fn is_resolution(error: &SqlError) -> bool {
 }
 
 /// Errors that roll the transaction back (or doom it) whatever XACT_ABORT says.
-fn always_rolls_back(error: &SqlError) -> bool {
+pub fn always_rolls_back(error: &SqlError) -> bool {
     let conversion = convert::is_conversion_failure(error) && !matches!(error.number, 220 | 232 | 234 | 8115 | 8152);
     conversion || matches!(error.number, 217 | 1205 | 3609 | 3616 | 3930 | 3960 | 3961)
 }

@@ -89,7 +89,7 @@ pub trait RowCursor {
     fn next_page(&mut self, page: &mut Vec<SourceRow>) -> SqlResult<bool>;
 }
 
-pub trait RowSource {
+pub trait RowSource: Send + Sync {
     /// The name for messages and for `database.schema.table.column`.
     fn name(&self) -> ObjectName;
     fn columns(&self) -> &[SourceColumn];
@@ -128,7 +128,7 @@ pub enum Relation {
 }
 
 /// A table-valued function.
-pub trait TableFunction {
+pub trait TableFunction: Send + Sync {
     fn columns(&self) -> &[SourceColumn];
     fn rows(&self, host: &dyn Host, args: &[Value]) -> SqlResult<Vec<Row>>;
 }
