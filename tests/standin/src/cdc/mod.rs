@@ -1,1 +1,159 @@
 //! Change data capture.
+//!
+//! The commit log of a database is turned into rows of change tables by a step of its own ([`capture`]), as SQL Server's capture job does:
+//! until it has run, nobody sees a change. Change tables and `cdc.*` metadata are ordinary tables of the database's `cdc` schema, so that
+//! queries, indexes, snapshots and transactions treat them like any other; what no table holds (jobs, scan sessions, errors, the
+//! switches of a test) is [`CdcRuntime`].
+
+pub mod agent;
+pub mod backup;
+pub mod capture;
+mod cleanup;
+pub mod ddl;
+pub mod functions;
+pub mod instances;
+pub mod procedures;
+mod store;
+
+use crate::engine::clock::Moment;
+use std::{collections::VecDeque, time::Instant};
+
+/// When a commit becomes visible in change tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// before the committing statement returns
+    #[default]
+    Immediate,
+    /// only when asked to ([`capture::capture_now`], `sys.sp_cdc_scan`)
+    Manual,
+    /// by the agent's thread, after a random delay
+    Delayed { min_ms: u64, max_ms: u64 },
+}
+
+/// What the after-image of an update holds for a (max) or xml column the update did not touch. Microsoft's page promises only the
+/// before-image's NULL; users report NULL in the after-image as well when the value lives off the row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UntouchedLob {
+    /// NULL for values of more than 8,000 bytes, which live off the row
+    #[default]
+    NullOffRow,
+    Null,
+    Value,
+}
+
+/// How an update of the clustered key shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyUpdates {
+    /// as the log has a moved row: delete (1) and insert (2)
+    #[default]
+    DeleteInsert,
+    /// as an update pair (3, 4)
+    UpdatePair,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureJob {
+    pub maxtrans: i32,
+    pub maxscans: i32,
+    pub continuous: bool,
+    pub pollinginterval: i64,
+}
+
+impl Default for CaptureJob {
+    fn default() -> Self {
+        Self { maxtrans: 500, maxscans: 10, continuous: true, pollinginterval: 5 }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct CleanupJob {
+    /// minutes
+    pub retention: i64,
+    pub threshold: i64,
+}
+
+impl Default for CleanupJob {
+    fn default() -> Self {
+        Self { retention: 4320, threshold: 5000 }
+    }
+}
+
+/// A row of sys.dm_cdc_log_scan_sessions.
+#[derive(Clone, Debug)]
+pub struct ScanSession {
+    pub id: i32,
+    pub start: Moment,
+    pub end: Moment,
+    pub start_lsn: String,
+    pub end_lsn: String,
+    pub transactions: i64,
+    pub commands: i64,
+    pub last_commit: Option<Moment>,
+    pub errors: i32,
+}
+
+/// A row of sys.dm_cdc_errors.
+#[derive(Clone, Debug)]
+pub struct ScanError {
+    pub session: i32,
+    pub time: Moment,
+    pub number: i32,
+    pub severity: i32,
+    pub message: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct CdcRuntime {
+    pub mode: CaptureMode,
+    /// whether the capture job runs: sp_cdc_stop_job makes capture stand still
+    pub running: bool,
+    pub capture_job: Option<CaptureJob>,
+    pub cleanup_job: Option<CleanupJob>,
+    /// change tables have `__$command_id`; servers before the updates of KB 3030352 do not
+    pub command_id: bool,
+    pub untouched_lob: UntouchedLob,
+    pub key_updates: KeyUpdates,
+    pub sessions: VecDeque<ScanSession>,
+    pub errors: VecDeque<ScanError>,
+    pub last_session: i32,
+    /// when a delayed capture is to run
+    pub due: Option<Instant>,
+    /// the last time a scan wrote to cdc.lsn_time_mapping
+    pub last_entry: Option<Moment>,
+}
+
+impl Default for CdcRuntime {
+    fn default() -> Self {
+        Self {
+            mode: CaptureMode::Immediate,
+            running: true,
+            capture_job: None,
+            cleanup_job: None,
+            command_id: true,
+            untouched_lob: UntouchedLob::NullOffRow,
+            key_updates: KeyUpdates::DeleteInsert,
+            sessions: VecDeque::new(),
+            errors: VecDeque::new(),
+            last_session: 0,
+            due: None,
+            last_entry: None,
+        }
+    }
+}
+
+impl CdcRuntime {
+    /// Notes an error as the capture job would: for tests that want sys.dm_cdc_errors filled, and for capture itself.
+    pub fn note_error(&mut self, time: Moment, number: i32, severity: i32, message: &str) {
+        let session = self.last_session;
+        self.errors.push_back(ScanError { session, time, number, severity, message: message.into() });
+        while self.errors.len() > 32 {
+            self.errors.pop_front();
+        }
+    }
+}
+
+/// An LSN as scan sessions show it: `00000024:00000018:0001`.
+pub fn lsn_text(lsn: &crate::engine::log::Lsn) -> String {
+    let hex = crate::value::text::hex(lsn).to_lowercase();
+    format!("{}:{}:{}", &hex[..8], &hex[8..16], &hex[16..])
+}

@@ -58,6 +58,7 @@ pub struct IdentityState {
     pub next_is_last: bool,
 }
 
+#[derive(Clone)]
 pub struct Database {
     pub id: i32,
     pub name: String,
@@ -73,6 +74,10 @@ pub struct Database {
     pub rowversion: u64,
     /// rowversions given to open transactions, for MIN_ACTIVE_ROWVERSION()
     pub open_rowversions: HashMap<u64, u64>,
+    /// change data capture's jobs, sessions and switches
+    pub cdc: crate::cdc::CdcRuntime,
+    /// msdb.dbo.restorehistory: ids and times
+    pub restores: Vec<(i32, Moment)>,
     next_object: i32,
     next_principal: i32,
     next_type: i32,
@@ -135,6 +140,8 @@ impl Database {
             identities: HashMap::new(),
             rowversion: 2000,
             open_rowversions: HashMap::new(),
+            cdc: crate::cdc::CdcRuntime::default(),
+            restores: Vec::new(),
             next_object: 229_575_856,
             next_principal: 5,
             next_type: 257,

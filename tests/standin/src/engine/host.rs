@@ -7,6 +7,7 @@ use crate::{
         database::TEMPDB,
         query::host::{Host, Relation, RowSource, Settings, TableFunction, TableHints},
         source::TableSource,
+        views::{self, Viewer},
     },
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
@@ -119,7 +120,11 @@ impl Host for Session {
                 let (database, columns, query) = (db.name.clone(), view.column_names.clone(), view.query.clone());
                 Ok(Some(Relation::View { database, name: own, columns, query }))
             }
-            Some((_, Object::Procedure(_) | Object::Trigger(_))) | None => Ok(None),
+            Some((_, Object::Procedure(_) | Object::Trigger(_))) | None => {
+                let viewer = Viewer { login: self.login.clone(), spid: self.spid };
+                let database = self.database_of(name);
+                Ok(database.and_then(|id| views::find(&self.instance, &viewer, id, name)).map(Relation::Rows))
+            }
         }
     }
 
@@ -130,8 +135,11 @@ impl Host for Session {
         }
     }
 
-    fn table_function(&self, _name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
-        Ok(None)
+    fn table_function(&self, name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
+        match (&self.work, self.database_of(name)) {
+            (Some(work), Some(database)) => crate::cdc::functions::table_function(work, &self.login, database, name),
+            _ => Ok(None),
+        }
     }
 
     fn named_type(&self, name: &ObjectName) -> SqlResult<Option<SqlType>> {
@@ -148,6 +156,14 @@ impl Host for Session {
 }
 
 impl Session {
+    /// The database a name says, or the current one.
+    fn database_of(&self, name: &ObjectName) -> Option<i32> {
+        match &name.database {
+            Some(database) => self.instance.lock().database_named(database).map(|d| d.id),
+            None => Some(self.database),
+        }
+    }
+
     fn check_select(&self, database: i32, object: i32) -> SqlResult<()> {
         let target = crate::engine::instance::Target::object(database, object);
         self.instance.lock().check_permission(&self.login, target, "SELECT")

@@ -23,3 +23,4 @@ pub mod sink;
 pub mod source;
 pub mod storage;
 pub mod txn;
+pub mod views;

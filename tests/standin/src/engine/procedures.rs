@@ -33,7 +33,11 @@ pub fn find(name: &ObjectName) -> Option<SystemProcedure> {
     if !name.schema.as_deref().is_none_or(|s| s.is_empty() || s.eq_ignore_ascii_case("sys") || s.eq_ignore_ascii_case("dbo")) {
         return None;
     }
-    PROCEDURES.iter().find(|(own, _)| name.name.eq_ignore_ascii_case(own)).map(|(_, procedure)| *procedure)
+    PROCEDURES
+        .iter()
+        .chain(crate::cdc::procedures::PROCEDURES)
+        .find(|(own, _)| name.name.eq_ignore_ascii_case(own))
+        .map(|(_, procedure)| *procedure)
 }
 
 /// The arguments by the procedure's own parameter names; each may be given by name or by place.

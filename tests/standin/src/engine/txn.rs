@@ -282,6 +282,7 @@ impl State {
             if let Some(db) = self.databases.get_mut(&database) {
                 db.log.append(txn, begin_time, now, ops);
             }
+            crate::cdc::capture::committed(self, database, now);
         }
         self.forget(txn);
     }

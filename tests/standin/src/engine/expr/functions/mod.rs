@@ -26,6 +26,9 @@ type Ordering = Vec<(Bound, bool)>;
 fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
     let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
     let long = SqlType::NVarChar(Length::N(4000), crate::value::Collation::DEFAULT);
+    if let Some(ty) = crate::cdc::functions::scalar_type(name.rsplit_once('.').map_or(name, |(_, own)| own)) {
+        return Some((ty, true));
+    }
     let ty = match name {
         "OBJECT_ID"
         | "DB_ID"
@@ -119,6 +122,14 @@ impl Binder<'_> {
     pub fn function(&mut self, function: &ast::Function) -> SqlResult<Bound> {
         let name = match function.name.0.as_slice() {
             [ObjectNamePart::Identifier(ident)] => ident.value.to_ascii_uppercase(),
+            [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)] if schema.value.eq_ignore_ascii_case("sys") => {
+                ident.value.to_ascii_uppercase()
+            }
+            [ObjectNamePart::Identifier(database), ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)]
+                if schema.value.eq_ignore_ascii_case("sys") =>
+            {
+                format!("{}.{}", database.value, ident.value.to_ascii_uppercase())
+            }
             _ => return Err(SqlError::unsupported(format!("the user-defined function {}", function.name))),
         };
         if function.filter.is_some() || !matches!(function.parameters, FunctionArguments::None) {

@@ -1,0 +1,127 @@
+//! Capture instances, as `cdc.change_tables`, `cdc.captured_columns` and `cdc.index_columns` describe them.
+
+use super::store;
+use crate::{
+    engine::{
+        catalog::ObjectId,
+        instance::{State, Target, Work},
+        log::Lsn,
+        storage::Row,
+        txn::TxnId,
+    },
+    error::SqlResult,
+    value::Value,
+};
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+pub struct CapturedColumn {
+    pub name: String,
+    /// in the source table; stays when the table's other columns change
+    pub column_id: i32,
+    pub type_name: String,
+    /// from 1: its bit in `__$update_mask`
+    pub ordinal: i32,
+    pub computed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct CaptureInstance {
+    /// of the change table
+    pub object_id: ObjectId,
+    pub source: ObjectId,
+    pub name: String,
+    /// the low end of its validity interval
+    pub start_lsn: Lsn,
+    pub net_changes: bool,
+    pub role: Option<String>,
+    pub index_name: Option<String>,
+    /// the row of cdc.change_tables
+    pub row: Arc<Row>,
+    pub columns: Vec<CapturedColumn>,
+    /// source columns of the key, in its order
+    pub key: Vec<i32>,
+}
+
+impl CaptureInstance {
+    pub fn change_table(&self) -> String {
+        format!("{}_CT", self.name)
+    }
+
+    /// Bytes of an update mask.
+    pub fn mask_len(&self) -> usize {
+        self.columns.len().div_ceil(8)
+    }
+}
+
+fn number(value: Option<&Value>) -> i32 {
+    match value {
+        Some(Value::Int(i)) => i32::try_from(*i).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn string(value: Option<&Value>) -> Option<String> {
+    match value {
+        Some(Value::Str(s)) => Some(s.to_string()),
+        _ => None,
+    }
+}
+
+/// Every capture instance a transaction (0: nobody's) sees.
+pub fn load(state: &State, database: i32, txn: TxnId) -> Vec<CaptureInstance> {
+    let rows = |name| store::rows(state, database, name, txn).into_iter().map(|(_, row)| row).collect();
+    assemble(rows("change_tables"), rows("captured_columns"), rows("index_columns"))
+}
+
+/// Every capture instance a session sees.
+pub fn load_for(work: &Work, database: i32) -> SqlResult<Vec<CaptureInstance>> {
+    let rows = |name| store::rows_of(work, database, name);
+    Ok(assemble(rows("change_tables")?, rows("captured_columns")?, rows("index_columns")?))
+}
+
+fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) -> Vec<CaptureInstance> {
+    tables
+        .into_iter()
+        .map(|row| {
+            let object_id = number(row.first());
+            let mine = |r: &&Arc<Row>| number(r.first()) == object_id;
+            let mut captured: Vec<CapturedColumn> = columns
+                .iter()
+                .filter(mine)
+                .map(|c| CapturedColumn {
+                    name: string(c.get(1)).unwrap_or_default(),
+                    column_id: number(c.get(2)),
+                    type_name: string(c.get(3)).unwrap_or_default(),
+                    ordinal: number(c.get(4)),
+                    computed: matches!(c.get(5), Some(Value::Bit(true))),
+                })
+                .collect();
+            captured.sort_by_key(|c| c.ordinal);
+            let mut key: Vec<(i32, i32)> = keys.iter().filter(mine).map(|k| (number(k.get(2)), number(k.get(3)))).collect();
+            key.sort_unstable();
+            CaptureInstance {
+                object_id,
+                source: number(row.get(2)),
+                name: string(row.get(3)).unwrap_or_default(),
+                start_lsn: row.get(4).and_then(store::lsn_of).unwrap_or_default(),
+                net_changes: matches!(row.get(6), Some(Value::Bit(true))),
+                role: string(row.get(8)),
+                index_name: string(row.get(9)),
+                columns: captured,
+                key: key.into_iter().map(|(_, id)| id).collect(),
+                row,
+            }
+        })
+        .collect()
+}
+
+/// Whether a login may read an instance's changes: SELECT on the source, and membership of the gating role when there is one. The
+/// database's owners always may.
+pub fn may_read(state: &State, login: &str, database: i32, instance: &CaptureInstance) -> bool {
+    if state.is_sysadmin(login) || state.is_member(login, database, "db_owner") == Some(true) {
+        return true;
+    }
+    let member = instance.role.as_deref().is_none_or(|role| state.is_member(login, database, role) == Some(true));
+    member && state.has_permission(login, Target::object(database, instance.source), "SELECT")
+}

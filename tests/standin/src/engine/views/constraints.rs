@@ -1,0 +1,154 @@
+//! Constraints: defaults, checks, keys, foreign keys.
+
+use super::{Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object, opt, text};
+use crate::{engine::catalog::KeyKind, tsql::ast::ReferentialAction};
+
+pub(super) const VIEWS: &[Spec] = &[
+    ("sys.default_constraints", with_object!("parent_column_id int,definition nmax?,is_system_named bit"), |cx, rows| {
+        for t in visible_tables(cx) {
+            for c in &t.columns {
+                let Some(d) = &c.default else { continue };
+                let dates = (t.create_date, t.modify_date);
+                let mut row = object_row(&d.name, d.object_id, t.schema_id, t.object_id, ("D ", "DEFAULT_CONSTRAINT"), dates, false);
+                row.extend([
+                    ("parent_column_id", int(c.column_id)),
+                    ("definition", text(&d.text)),
+                    ("is_system_named", bit(d.system_named)),
+                ]);
+                rows.push(row);
+            }
+        }
+        Ok(())
+    }),
+    (
+        "sys.check_constraints",
+        with_object!(
+            "is_disabled bit,is_not_for_replication bit,is_not_trusted bit,parent_column_id int,definition nmax?,\
+             uses_database_collation bit?,is_system_named bit"
+        ),
+        |cx, rows| {
+            for t in visible_tables(cx) {
+                for c in &t.checks {
+                    let dates = (t.create_date, t.modify_date);
+                    let mut row = object_row(&c.name, c.object_id, t.schema_id, t.object_id, ("C ", "CHECK_CONSTRAINT"), dates, false);
+                    row.extend([
+                        ("is_disabled", bit(c.disabled)),
+                        ("is_not_trusted", bit(c.not_trusted)),
+                        ("parent_column_id", int(c.column_id.unwrap_or(0))),
+                        ("definition", text(&c.text)),
+                        ("uses_database_collation", bit(true)),
+                        ("is_system_named", bit(c.system_named)),
+                    ]);
+                    rows.push(row);
+                }
+            }
+            Ok(())
+        },
+    ),
+    ("sys.key_constraints", with_object!("unique_index_id int?,is_system_named bit,is_enforced bit?"), |cx, rows| {
+        for t in visible_tables(cx) {
+            for index in &t.indexes {
+                let Some(id) = index.constraint_id else { continue };
+                let primary = index.kind == KeyKind::PrimaryKey;
+                let kind = if primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") };
+                let dates = (t.create_date, t.modify_date);
+                let mut row = object_row(&index.name, id, t.schema_id, t.object_id, kind, dates, false);
+                row.extend([
+                    ("unique_index_id", int(index.index_id)),
+                    ("is_system_named", bit(index.system_named)),
+                    ("is_enforced", bit(true)),
+                ]);
+                rows.push(row);
+            }
+        }
+        Ok(())
+    }),
+    (
+        "sys.foreign_keys",
+        with_object!(
+            "referenced_object_id int?,key_index_id int?,is_disabled bit,is_not_for_replication bit,is_not_trusted bit,\
+             delete_referential_action tinyint?,delete_referential_action_desc n60?,update_referential_action tinyint?,\
+             update_referential_action_desc n60?,is_system_named bit"
+        ),
+        |cx, rows| {
+            let action = |a: ReferentialAction| match a {
+                ReferentialAction::NoAction => (0, "NO_ACTION"),
+                ReferentialAction::Cascade => (1, "CASCADE"),
+                ReferentialAction::SetNull => (2, "SET_NULL"),
+                ReferentialAction::SetDefault => (3, "SET_DEFAULT"),
+            };
+            for t in visible_tables(cx) {
+                for f in &t.foreign_keys {
+                    let dates = (t.create_date, t.modify_date);
+                    let kind = ("F ", "FOREIGN_KEY_CONSTRAINT");
+                    let mut row = object_row(&f.name, f.object_id, t.schema_id, t.object_id, kind, dates, false);
+                    let (delete, update) = (action(f.on_delete), action(f.on_update));
+                    row.extend([
+                        ("referenced_object_id", int(f.referenced_table)),
+                        ("key_index_id", int(f.key_index_id)),
+                        ("is_disabled", bit(f.disabled)),
+                        ("is_not_trusted", bit(f.not_trusted)),
+                        ("delete_referential_action", int(delete.0)),
+                        ("delete_referential_action_desc", text(delete.1)),
+                        ("update_referential_action", int(update.0)),
+                        ("update_referential_action_desc", text(update.1)),
+                        ("is_system_named", bit(f.system_named)),
+                    ]);
+                    rows.push(row);
+                }
+            }
+            Ok(())
+        },
+    ),
+    (
+        "sys.foreign_key_columns",
+        "constraint_object_id int,constraint_column_id int,parent_object_id int,parent_column_id int,referenced_object_id int,\
+         referenced_column_id int",
+        |cx, rows| {
+            for t in visible_tables(cx) {
+                for f in &t.foreign_keys {
+                    for ((own, other), number) in f.columns.iter().zip(&f.referenced_columns).zip(1i64..) {
+                        rows.push([
+                            ("constraint_object_id", int(f.object_id)),
+                            ("constraint_column_id", int(number)),
+                            ("parent_object_id", int(t.object_id)),
+                            ("parent_column_id", int(*own)),
+                            ("referenced_object_id", int(f.referenced_table)),
+                            ("referenced_column_id", int(*other)),
+                        ]);
+                    }
+                }
+            }
+            Ok(())
+        },
+    ),
+    (
+        "sys.security_policies",
+        with_object!("is_enabled bit,is_not_for_replication bit,uses_database_collation bit?,is_schema_bound bit"),
+        |_, _| Ok(()),
+    ),
+    (
+        "sys.security_predicates",
+        "object_id int,security_predicate_id int,target_object_id int,predicate_definition nmax,predicate_type int?,predicate_type_desc n60?,\
+         operation int?,operation_desc n60?",
+        |_, _| Ok(()),
+    ),
+    ("sys.synonyms", with_object!("base_object_name n1035?"), |_, _| Ok(())),
+    ("sys.sequences", with_object!("start_value variant,increment variant,current_value variant,is_exhausted bit"), |_, _| Ok(())),
+    (
+        "sys.change_tracking_databases",
+        "database_id int,is_auto_cleanup_on tinyint?,retention_period int?,retention_period_units tinyint?,retention_period_units_desc n60?,\
+         max_cleanup_version bigint?",
+        |cx, rows| {
+            for db in cx.state.databases.values().filter(|d| d.options.is_change_tracking) {
+                rows.push([("database_id", int(db.id)), ("is_auto_cleanup_on", opt(Some(1i64), int))]);
+            }
+            Ok(())
+        },
+    ),
+    (
+        "sys.change_tracking_tables",
+        "object_id int,is_track_columns_updated_on bit?,min_valid_version bigint?,begin_version bigint?,cleanup_version bigint?",
+        |_, _| Ok(()),
+    ),
+];
