@@ -13,7 +13,7 @@
 
 use crate::{
     config::Config,
-    control::{self, Control, Loaded, Outcome, Troubled},
+    control::{self, Control, Loaded, Troubled},
     error::{Error, Kind, Result},
     jobs::{
         Done, Env, cdc, full_sync,
@@ -503,7 +503,8 @@ impl Daemon {
             self.start_job(mapping, work);
         }
         for mapping in asked.into_iter().filter(|mapping| !busy.contains(mapping)) {
-            self.mapping_idle(mapping);
+            // Nothing to do for it, so nothing is wrong with it.
+            self.mapping_works(mapping);
         }
     }
 
@@ -589,9 +590,6 @@ impl Daemon {
         self.running.remove(&id);
         match result {
             Ok(Done::Completed) => {
-                if sync_type == SyncType::Cdc {
-                    self.troubled.cdc.remove(&id);
-                }
                 self.mapping_works(id);
                 // CDC goes on from where the full sync ended.
                 if sync_type == SyncType::FullSync && self.mode == Mode::Forever {
@@ -600,23 +598,9 @@ impl Daemon {
             }
             Ok(Done::Stopped) => {}
             Err(error) => {
-                if sync_type == SyncType::Cdc {
-                    self.troubled.cdc.insert(id);
-                }
                 tracing::debug!(mapping_id = id.0, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "job failed");
                 self.mapping_failed(id, Some(sync_type), error);
             }
-        }
-    }
-
-    /// The poll found nothing to do for it, so nothing is wrong with it.
-    fn mapping_idle(&mut self, id: MappingId) {
-        self.mapping_works(id);
-        if self.mappings.get(&id).is_some_and(|mapping| mapping.cdc_enabled) && self.troubled.cdc.remove(&id) {
-            let control = self.env.control.clone();
-            self.spawn(Task::Note, async move {
-                Ended::Noted(control.record_run(id, SyncType::Cdc, Duration::ZERO, &Outcome::completed(0)).await)
-            });
         }
     }
 

@@ -40,8 +40,6 @@ pub struct Loaded {
 pub struct Troubled {
     pub mappings: HashSet<MappingId>,
     pub servers: HashSet<ServerId>,
-    /// Their newest CDC run ended ERROR: the next success writes a row even with nothing to do, so that `v_sync_summary` clears.
-    pub cdc: HashSet<MappingId>,
 }
 
 /// A row of `table_mappings` as it says itself.
@@ -258,17 +256,12 @@ impl Control {
     /// Who has unresolved errors, verification's own aside.
     pub async fn troubled(&self) -> Result<Troubled> {
         let mut troubled = Troubled::default();
-        let sets = self.session().await?.result_sets(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")?;
-        let mut sets = sets.into_iter();
-        for row in sets.next().unwrap_or_default() {
+        for row in self.session().await?.rows(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")? {
             if let Some(mapping) = row.opt_i32(0)? {
                 troubled.mappings.insert(MappingId(mapping));
             } else if let Some(server) = row.opt_i32(1)? {
                 troubled.servers.insert(ServerId(server));
             }
-        }
-        for row in sets.next().unwrap_or_default() {
-            troubled.cdc.insert(MappingId(row.i32(0)?));
         }
         Ok(troubled)
     }

@@ -4,7 +4,7 @@
 //!
 //! - **It will pass** (a deadlock, a lock, a server that fails over): a few attempts a fixed time apart, and only the last of them is an
 //!   error to tell people about; then on with a back-off.
-//! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit): parked. The cure often happens elsewhere, so a
+//! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit, lost changes): parked. The cure often happens elsewhere, so a
 //!   parked mapping is tried again every few minutes, and at once when its row or its server's row changes.
 //! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not fit): the next look, then slower.
 
@@ -49,10 +49,10 @@ pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
                 Next::Later(back_off(attempt - policy.attempts_max, policy.interval.max(policy.delay.min(BACK_OFF_MAX))))
             }
         }
-        Kind::ForeignKey | Kind::Duplicate | Kind::Data | Kind::Gap | Kind::Fence | Kind::Other => {
+        Kind::ForeignKey | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
             Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
         }
-        Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Config => Next::Park,
+        Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Gap | Kind::Config => Next::Park,
         Kind::Cancelled => Next::Nothing,
     }
 }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn what_needs_hands_is_parked() {
-        for kind in [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Config] {
+        for kind in [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Gap, Kind::Config] {
             assert_eq!(next(kind, 1, &POLICY), Next::Park, "{kind:?}");
         }
         assert_eq!(next(Kind::Cancelled, 1, &POLICY), Next::Nothing);
