@@ -18,7 +18,7 @@ use crate::{
     },
 };
 use sqlparser::ast::{self, BinaryOperator, CastKind, Expr, Ident, ObjectNamePart, UnaryOperator};
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A column as a scope offers it.
 #[derive(Clone, Debug)]
@@ -726,7 +726,7 @@ impl<'h> Binder<'h> {
         Ok(Some(negate(all, !equal)))
     }
 
-    pub fn subquery(&mut self, query: &ast::Query) -> SqlResult<Rc<Subquery>> {
+    pub fn subquery(&mut self, query: &ast::Query) -> SqlResult<Arc<Subquery>> {
         let level = self.scopes.len();
         let before = std::mem::take(&mut self.seen);
         let volatile = std::mem::replace(&mut self.volatile, false);
@@ -736,7 +736,7 @@ impl<'h> Binder<'h> {
         self.seen.extend(inside.into_iter().filter(|(l, _)| *l < level));
         let cacheable = !correlated && !self.volatile;
         self.volatile |= volatile;
-        Ok(Rc::new(Subquery { id: self.next_number(), plan: plan?, correlated, cacheable }))
+        Ok(Arc::new(Subquery { id: self.next_number(), plan: plan?, correlated, cacheable }))
     }
 }
 

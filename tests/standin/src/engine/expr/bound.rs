@@ -12,7 +12,6 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    rc::Rc,
     sync::Arc,
 };
 
@@ -145,7 +144,7 @@ pub enum Node {
         name: Arc<str>,
         args: Vec<Bound>,
     },
-    Subquery(Rc<Subquery>),
+    Subquery(Arc<Subquery>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,13 +242,13 @@ pub enum Predicate {
         list: Vec<Bound>,
         collation: Collation,
     },
-    Exists(Rc<Subquery>),
+    Exists(Arc<Subquery>),
     /// `expr op ANY|ALL (subquery)`; IN is `= ANY`. The right side is converted to `ty`, the left one already is.
     Quantified {
         op: Comparison,
         all: bool,
         left: Bound,
-        subquery: Rc<Subquery>,
+        subquery: Arc<Subquery>,
         ty: SqlType,
         collation: Collation,
     },
