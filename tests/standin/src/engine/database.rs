@@ -4,7 +4,7 @@ use crate::{
     engine::{
         catalog::{Catalog, DBO, GUEST_SCHEMA, INFORMATION_SCHEMA, ObjectId, Principal, PrincipalKind, SYS, SchemaMeta},
         clock::Moment,
-        log::CommitLog,
+        log::{CommitLog, Lsn},
     },
     value::Collation,
 };
@@ -58,6 +58,17 @@ pub struct IdentityState {
     pub next_is_last: bool,
 }
 
+/// A change of a tracked table's structure, for capture to put into cdc.ddl_history.
+#[derive(Clone, Debug)]
+pub struct DdlEvent {
+    pub txn: u64,
+    /// the LSN of its commit; None while its transaction is open
+    pub committed: Option<Lsn>,
+    pub table: ObjectId,
+    pub text: String,
+    pub time: Moment,
+}
+
 #[derive(Clone)]
 pub struct Database {
     pub id: i32,
@@ -69,6 +80,7 @@ pub struct Database {
     pub options: DatabaseOptions,
     pub catalog: Catalog,
     pub log: CommitLog,
+    pub ddl_events: Vec<DdlEvent>,
     pub identities: HashMap<ObjectId, IdentityState>,
     /// @@DBTS
     pub rowversion: u64,
@@ -137,6 +149,7 @@ impl Database {
             options: DatabaseOptions::default(),
             catalog,
             log: CommitLog::default(),
+            ddl_events: Vec::new(),
             identities: HashMap::new(),
             rowversion: 2000,
             open_rowversions: HashMap::new(),

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod connection;
 pub mod context;
 pub mod database;
+pub mod ddl;
 pub mod dml;
 pub mod expr;
 pub mod functions;

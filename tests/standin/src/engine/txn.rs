@@ -252,6 +252,9 @@ impl State {
     /// Ends a transaction with nothing of it left.
     pub fn rollback(&mut self, txn: TxnId) {
         self.undo_to(txn, 0);
+        for db in self.databases.values_mut() {
+            db.ddl_events.retain(|e| e.txn != txn || e.committed.is_some());
+        }
         self.forget(txn);
     }
 
@@ -276,6 +279,11 @@ impl State {
                     command_id: row.command_id,
                     moved: row.moved,
                 });
+            }
+        }
+        for db in self.databases.values_mut() {
+            for event in db.ddl_events.iter_mut().filter(|e| e.txn == txn && e.committed.is_none()) {
+                event.committed = Some(db.log.next());
             }
         }
         for (database, ops) in logged {

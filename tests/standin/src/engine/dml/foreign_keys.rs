@@ -5,6 +5,7 @@
 use crate::{
     engine::{
         catalog::{ForeignKeyMeta, IndexMeta, TableMeta},
+        context::Session,
         dml::{prepare::Prepared, write::Written},
         instance::{State, Work},
         key,
@@ -27,6 +28,15 @@ use std::{
 pub fn check_children(work: &Work, prepared: &Prepared, rows: &[Arc<Row>], verb: &str) -> SqlResult<()> {
     for fk in prepared.meta.foreign_keys.iter().filter(|f| !f.disabled) {
         check_key(work, prepared, fk, rows.iter().map(AsRef::as_ref), verb)?;
+    }
+    Ok(())
+}
+
+/// Rows that are there already, for a constraint that is new or enabled again.
+pub fn check_foreign_keys(session: &Session, work: &Work, found: &Found, keys: &[Arc<ForeignKeyMeta>], rows: &[Arc<Row>]) -> SqlResult<()> {
+    let prepared = Prepared::new(session.as_host(), work, found, false)?;
+    for fk in keys {
+        check_key(work, &prepared, fk, rows.iter().map(AsRef::as_ref), "ALTER TABLE")?;
     }
     Ok(())
 }

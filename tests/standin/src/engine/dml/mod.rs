@@ -18,8 +18,11 @@ mod truncate;
 mod write;
 
 pub use change::{delete, update};
+pub use foreign_keys::check_foreign_keys;
 pub use insert::{insert, insert_rows};
+pub use prepare::{end_of_time, identity_value, new_rowversion, period_value};
 pub use truncate::truncate;
+pub use write::key_text;
 
 use crate::{
     engine::{query::host::Row, sink::Column},

@@ -1,6 +1,6 @@
 //! One statement, done by whoever knows how.
 
-use super::{Failure, changes, execute, raise, setting};
+use super::{Failure, changes, define, execute, raise, setting};
 use crate::{
     engine::{
         context::Session,
@@ -141,6 +141,7 @@ pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) ->
             kill(session, *spid)?;
             Ok(Done::other())
         }
+        _ if changes::write(session, |s| define::define(s, spanned))? => Ok(Done::other()),
         _ => Err(SqlError::unsupported(spanned.text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).into()),
     }
 }

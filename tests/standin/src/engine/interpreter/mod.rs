@@ -14,6 +14,7 @@
 //! read in and rolled back, nothing else.
 
 mod changes;
+mod define;
 mod dispatch;
 mod execute;
 mod raise;

@@ -1,0 +1,214 @@
+//! Logins, users, roles; GRANT, DENY and REVOKE.
+
+use crate::{
+    engine::{
+        catalog::{PermissionMeta, Principal, PrincipalKind as Kind, Securable},
+        context::Session,
+        scope::find_object,
+    },
+    error::{SqlError, SqlResult},
+    tsql::ast::{AlterLogin, PermissionTarget, PermissionVerb, PrincipalKind},
+};
+use std::sync::Arc;
+
+fn denied() -> SqlError {
+    SqlError::new(15247, 16, "User does not have permission to perform this action.")
+}
+
+fn missing(kind: &str, name: &str) -> SqlError {
+    SqlError::new(15151, 16, format!("Cannot find the {kind} '{name}', because it does not exist or you do not have permission."))
+}
+
+pub fn create_login(session: &mut Session, name: &str, password: &str) -> SqlResult<()> {
+    let now = session.instance.now();
+    let mut state = session.instance.lock();
+    if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
+        return Err(denied());
+    }
+    state.create_login(name, password, false, now)
+}
+
+pub fn alter_login(session: &mut Session, name: &str, change: &AlterLogin) -> SqlResult<()> {
+    let mut state = session.instance.lock();
+    if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
+        return Err(denied());
+    }
+    let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else { return Err(missing("login", name)) };
+    match change {
+        AlterLogin::Enable => login.disabled = false,
+        AlterLogin::Disable => login.disabled = true,
+        AlterLogin::Password(password) => login.password.clone_from(password),
+    }
+    Ok(())
+}
+
+/// Those who may change a database's principals and permissions.
+fn may_manage(session: &Session) -> SqlResult<()> {
+    let state = session.instance.lock();
+    let member = |role| state.is_member(&session.login, session.database, role) == Some(true);
+    if state.is_sysadmin(&session.login) || member("db_owner") || member("db_securityadmin") { Ok(()) } else { Err(denied()) }
+}
+
+fn add(session: &Session, principal: impl FnOnce(i32) -> Principal) -> SqlResult<()> {
+    may_manage(session)?;
+    let work = session.work();
+    let mut state = work.lock();
+    let database = session.database;
+    state.keep_parts(work.txn, database);
+    let db = state.database_mut(database)?;
+    let id = db.new_principal_id();
+    let principal = principal(id);
+    if db.catalog.principal_named(&principal.name).is_some() {
+        return Err(SqlError::new(15023, 16, format!("User, group, or role '{}' already exists in the current database.", principal.name)));
+    }
+    db.catalog.principals.insert(id, Arc::new(principal));
+    Ok(())
+}
+
+/// CREATE USER n [FOR LOGIN l]: 15007 without such a login.
+pub fn create_user(session: &mut Session, name: &str, login: Option<&str>) -> SqlResult<()> {
+    let login = login.unwrap_or(name);
+    if session.instance.lock().login(login).is_none() {
+        return Err(SqlError::new(15007, 16, format!("'{login}' is not a valid login or you do not have permission.")));
+    }
+    add(session, |id| Principal {
+        id,
+        name: name.into(),
+        kind: Kind::SqlUser,
+        login: Some(login.into()),
+        default_schema: "dbo".into(),
+        fixed: false,
+        member_of: Vec::new(),
+    })
+}
+
+pub fn create_role(session: &mut Session, name: &str) -> SqlResult<()> {
+    add(session, |id| Principal {
+        id,
+        name: name.into(),
+        kind: Kind::Role,
+        login: None,
+        default_schema: String::new(),
+        fixed: false,
+        member_of: Vec::new(),
+    })
+}
+
+pub fn drop_principal(session: &mut Session, kind: PrincipalKind, name: &str, if_exists: bool) -> SqlResult<()> {
+    if kind == PrincipalKind::Login {
+        let mut state = session.instance.lock();
+        if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
+            return Err(denied());
+        }
+        let before = state.logins.len();
+        state.logins.retain(|l| !l.name.eq_ignore_ascii_case(name));
+        return if state.logins.len() == before && !if_exists { Err(missing("login", name)) } else { Ok(()) };
+    }
+    may_manage(session)?;
+    let work = session.work();
+    let mut state = work.lock();
+    state.keep_parts(work.txn, session.database);
+    let db = state.database_mut(session.database)?;
+    match db.catalog.principal_named(name).map(|p| (p.id, p.fixed)) {
+        Some((_, true)) => Err(SqlError::new(15150, 16, format!("Cannot drop the principal '{name}'."))),
+        Some((id, false)) => {
+            db.catalog.principals.remove(&id);
+            db.catalog.permissions.retain(|p| p.grantee != id);
+            Ok(())
+        }
+        None if if_exists => Ok(()),
+        None => Err(missing(if kind == PrincipalKind::Role { "role" } else { "user" }, name)),
+    }
+}
+
+/// ALTER ROLE r ADD|DROP MEMBER m
+pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) -> SqlResult<()> {
+    may_manage(session)?;
+    let work = session.work();
+    let mut state = work.lock();
+    state.keep_parts(work.txn, session.database);
+    let db = state.database_mut(session.database)?;
+    let role_id = db.catalog.principal_named(role).filter(|p| p.kind == Kind::Role).map(|p| p.id).ok_or_else(|| missing("role", role))?;
+    let mut new = db.catalog.principal_named(member).map(|p| (**p).clone()).ok_or_else(|| missing("user", member))?;
+    new.member_of.retain(|id| *id != role_id);
+    if add {
+        new.member_of.push(role_id);
+    }
+    db.catalog.principals.insert(new.id, Arc::new(new));
+    Ok(())
+}
+
+/// GRANT, DENY, REVOKE. Column permissions are refused by name: nothing here looks at them.
+pub fn permission(
+    session: &mut Session,
+    verb: PermissionVerb,
+    permissions: &[String],
+    on: Option<&PermissionTarget>,
+    principals: &[String],
+    columns: &[String],
+) -> SqlResult<()> {
+    if !columns.is_empty() {
+        return Err(SqlError::unsupported("permissions on columns"));
+    }
+    let server = |p: &String| {
+        matches!(
+            p.as_str(),
+            "VIEW SERVER STATE"
+                | "VIEW ANY DATABASE"
+                | "VIEW ANY DEFINITION"
+                | "ALTER ANY LOGIN"
+                | "CONTROL SERVER"
+                | "CREATE ANY DATABASE"
+                | "VIEW SERVER PERFORMANCE STATE"
+                | "CONNECT SQL"
+                | "ALTER ANY CONNECTION"
+        )
+    };
+    if matches!(on, Some(PermissionTarget::Server)) || (on.is_none() && permissions.iter().all(server)) {
+        let mut state = session.instance.lock();
+        if !state.has_server_permission(&session.login, "CONTROL SERVER") {
+            return Err(denied());
+        }
+        for name in principals {
+            let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else {
+                return Err(missing("login", name));
+            };
+            login.permissions.retain(|(p, _)| !permissions.contains(p));
+            if verb != PermissionVerb::Revoke {
+                login.permissions.extend(permissions.iter().map(|p| (p.clone(), verb == PermissionVerb::Grant)));
+            }
+        }
+        return Ok(());
+    }
+    may_manage(session)?;
+    let work = session.work();
+    let mut state = work.lock();
+    let (database, securable) = match on {
+        None | Some(PermissionTarget::Server) => (session.database, Securable::Database),
+        Some(PermissionTarget::Database(name)) => {
+            (state.database_named(name).map(|d| d.id).ok_or_else(|| missing("database", name))?, Securable::Database)
+        }
+        Some(PermissionTarget::Schema(name)) => {
+            let schema =
+                state.database(session.database)?.catalog.schema_named(name).map(|s| s.id).ok_or_else(|| missing("schema", name))?;
+            (session.database, Securable::Schema(schema))
+        }
+        Some(PermissionTarget::Object(name)) => {
+            let (database, object) = find_object(session, &state, name)?.ok_or_else(|| missing("object", &name.name))?;
+            (database, Securable::Object(object.object_id()))
+        }
+    };
+    state.keep_parts(work.txn, database);
+    let catalog = &mut state.database_mut(database)?.catalog;
+    for name in principals {
+        let grantee = catalog.principal_named(name).map(|p| p.id).ok_or_else(|| missing("user", name))?;
+        for permission in permissions.iter().map(|p| p.strip_suffix(" PRIVILEGES").unwrap_or(p)) {
+            catalog.permissions.retain(|p| !(p.grantee == grantee && p.securable == securable && p.permission == permission));
+            if verb != PermissionVerb::Revoke {
+                let deny = verb == PermissionVerb::Deny;
+                catalog.permissions.push(PermissionMeta { securable, grantee, permission: permission.into(), deny });
+            }
+        }
+    }
+    Ok(())
+}
