@@ -14,6 +14,8 @@ pub mod functions;
 pub mod instances;
 pub mod procedures;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use crate::engine::clock::Moment;
 use std::{collections::VecDeque, time::Instant};
