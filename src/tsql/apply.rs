@@ -146,3 +146,56 @@ pub fn staging_transaction(statements: &str) -> String {
         "DECLARE @fetched bit = @P1;\nSET XACT_ABORT ON;\nBEGIN TRANSACTION;\n{statements}COMMIT TRANSACTION;\nTRUNCATE TABLE #net;\nTRUNCATE TABLE #changes;"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::mask,
+        tsql::testing::{TABLE, capture, golden, keyed, stage_name},
+    };
+
+    #[test]
+    fn a_group_of_the_destination() {
+        let (carry, capture) = (keyed(), capture());
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        golden("apply_dest.sql", &dest_transaction(&rows, "-- checkpoint and twin\n"));
+        let turned = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::ReferencesFirst);
+        let at = |text: &str, words: &str| text.find(words).unwrap();
+        assert!(at(&rows, "DELETE d") < at(&rows, "UPDATE d") && at(&rows, "UPDATE d") < at(&rows, "INSERT INTO"));
+        assert!(at(&turned, "INSERT INTO") < at(&turned, "UPDATE d") && at(&turned, "UPDATE d") < at(&turned, "DELETE d"));
+    }
+
+    #[test]
+    fn a_group_of_a_staging_table() {
+        let (carry, capture) = (keyed(), capture());
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        let rows = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
+        golden("apply_staging.sql", &staging_transaction(&rows));
+    }
+
+    #[test]
+    fn an_identity_key_is_inserted_and_never_updated() {
+        let (mut carry, capture) = (keyed(), capture());
+        carry.columns.truncate(1);
+        carry.key = vec![0];
+        carry.identity = true;
+        carry.columns[0].dest.identity = true;
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        golden("apply_identity_key.sql", &rows);
+        assert!(!rows.contains("UPDATE d"));
+    }
+
+    #[test]
+    fn another_identity_makes_another_row() {
+        let (mut carry, capture) = (keyed(), capture());
+        carry.columns.truncate(2);
+        carry.key = vec![1];
+        carry.identity = true;
+        carry.columns[0].dest.identity = true;
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("apply_other_identity.sql", &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst));
+    }
+}

@@ -183,3 +183,49 @@ impl Form {
         pairs.join(" AND ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::mask,
+        tsql::testing::{TABLE, capture, golden, keyed},
+    };
+
+    #[test]
+    fn change_rows_and_their_tables() {
+        let (carry, capture) = (keyed(), capture());
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("changes_boundary.sql", &boundary(&capture));
+        golden("changes_read.sql", &read(&carry, &capture, &coverage));
+        golden("changes_tables.sql", &create_tables(&carry, &coverage));
+        assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 1);
+        let fetched = fetch(&carry, &TABLE(), &capture);
+        let slots = fetched.find("(1, @P4").unwrap()..fetched.find(") AS v").unwrap();
+        golden("changes_fetch.sql", &fetched.replacen(&fetched[slots], "...", 1));
+        assert!(fetched.contains("(99, @P298, @P299, @P300)) AS v"));
+    }
+
+    #[test]
+    fn a_server_without_command_ids() {
+        let (carry, mut capture) = (keyed(), capture());
+        capture.instance.has_command_id = false;
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        let read = read(&carry, &capture, &coverage);
+        assert!(read.contains("CAST(NULL AS int) AS [__$command_id]"));
+        assert!(read.ends_with("ORDER BY c.[__$start_lsn], c.[__$seqval], c.[__$operation]"));
+        assert!(!fetch(&carry, &TABLE(), &capture).contains("c.[__$command_id]"));
+    }
+
+    #[test]
+    fn a_key_that_is_not_captured_is_refused_by_name() {
+        let (carry, mut capture) = (keyed(), capture());
+        capture.columns.retain(|column| column.name.as_str() != "code");
+        let error = mask::cover(&carry, &capture).unwrap_err();
+        assert!(error.to_string().contains("does not capture key column [code]"), "{error}");
+        // a column dropped and added again under its name is not the captured one
+        let mut capture = crate::tsql::testing::capture();
+        capture.columns[1].column_id = 9;
+        assert!(mask::cover(&carry, &capture).is_err());
+    }
+}

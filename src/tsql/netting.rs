@@ -74,3 +74,41 @@ pub fn incomplete(carry: &Carry, coverage: &Coverage, target: &TableName, form: 
         form.same_key(carry, "d", "c")
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::mask,
+        tsql::testing::{TABLE, capture, golden, keyed, stage_name},
+    };
+
+    #[test]
+    fn one_effect_per_key() {
+        let (carry, capture) = (keyed(), capture());
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
+        golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), Form::Staged));
+        golden("net_incomplete.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
+    }
+
+    #[test]
+    fn a_table_without_partial_columns_needs_no_completing() {
+        let (mut carry, capture) = (keyed(), capture());
+        carry.columns.truncate(3);
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        assert_eq!(incomplete(&carry, &coverage, &TABLE(), Form::Dest), None);
+        assert!(!net(&carry, &coverage, &TABLE(), Form::Dest).contains("p0"));
+    }
+
+    #[test]
+    fn keys_that_may_be_null_are_compared_as_distinct_or_not() {
+        let mut carry = keyed();
+        carry.columns[1].source.nullable = true;
+        carry.columns[1].dest.nullable = true;
+        assert_eq!(
+            Form::Dest.same_key(&carry, "d", "c"),
+            "d.[id] = CAST(c.[id] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[code])"
+        );
+    }
+}

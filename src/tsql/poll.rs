@@ -65,3 +65,23 @@ pub fn trigger_costs(count: usize) -> String {
 pub fn trigger_index(table: &TableName, trigger: &Ident) -> String {
     format!("CREATE INDEX IX_dataflow_trigger ON {} ({trigger}) WHERE {trigger} = 1", table.local())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tsql::testing::{TABLE, capture, golden};
+
+    #[test]
+    fn one_statement_for_many_tables() {
+        let (first, trigger) = (capture().instance, Ident::new("resync"));
+        let second = Instance { change_table: Ident::new("other]_CT"), ..first.clone() };
+        let watched = [Watched { instance: &first, trigger: Some(&trigger) }, Watched { instance: &second, trigger: None }];
+        golden("poll_probe.sql", &probe(&watched));
+        golden("poll_triggers.sql", &triggers(&[(&TABLE(), &trigger), (&TABLE(), &trigger)]));
+        golden("poll_trigger_costs.sql", &trigger_costs(2));
+        assert_eq!(
+            trigger_index(&TABLE(), &trigger),
+            "CREATE INDEX IX_dataflow_trigger ON [sales].[Order]] Details] ([resync]) WHERE [resync] = 1"
+        );
+    }
+}

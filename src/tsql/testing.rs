@@ -1,8 +1,10 @@
 //! A table with one of each kind of column that is not simple, for golden tests.
 
 use crate::model::{
+    capture::{Capture, CapturedColumn, Instance},
     carry::{Carried, Carry},
     id::MappingId,
+    lsn::Lsn,
     name::{Ident, TableName},
     table::{Column, ColumnType, Length},
 };
@@ -58,4 +60,43 @@ pub fn carry() -> Carry {
         warnings: vec![],
         other_unique_keys: vec![],
     }
+}
+
+/// [`carry`] with a key that cannot be NULL, as most keys.
+pub fn keyed() -> Carry {
+    let mut carry = carry();
+    for &i in &carry.key {
+        carry.columns[i].source.nullable = false;
+        carry.columns[i].dest.nullable = false;
+    }
+    carry
+}
+
+/// An instance that captures all columns of [`carry`] but `at`; `note` has its bit in the second byte from the end.
+pub fn capture() -> Capture {
+    let captured = |(name, ordinal)| CapturedColumn { name: Ident::new(name), column_id: 1, ordinal, computed: false };
+    Capture {
+        instance: Instance {
+            name: Ident::new("sales_details"),
+            change_table: Ident::new("sales_details_CT"),
+            change_table_id: 99,
+            source_id: 7,
+            source: TABLE(),
+            start: Lsn::ZERO.next(),
+            min: Lsn::ZERO.next(),
+            role: None,
+            has_command_id: true,
+        },
+        columns: [("ID", 1), ("code", 2), ("price", 3), ("doc", 5), ("note", 10)].into_iter().map(captured).collect(),
+    }
+}
+
+/// Compares with a file in `golden/`; with `BLESS=1` in the environment it is written instead.
+pub fn golden(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tsql/golden").join(name);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, format!("{}\n", text.trim_end_matches('\n'))).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text.trim_end_matches('\n'), expected.trim_end_matches('\n'), "{name} differs; BLESS=1 writes it anew");
 }

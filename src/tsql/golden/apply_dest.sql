@@ -1,0 +1,37 @@
+DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7;
+SET XACT_ABORT ON;
+BEGIN TRANSACTION;
+IF @fetched = 1
+    UPDATE n SET [__$p0] = ISNULL(n.[__$p0], f.[__$order]), [__$p1] = ISNULL(n.[__$p1], f.[__$order]), [__$p2] = ISNULL(n.[__$p2], f.[__$order])
+    FROM #net AS n
+    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + 4611686018427387904;
+DELETE d
+FROM [sales].[Order]] Details] AS d
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
+WHERE n.[__$operation] = 1;
+UPDATE d SET
+    [code] = c.[code],
+    [price] = CAST(c.[price] AS money),
+    [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[note] AS nvarchar(max)) ELSE (SELECT CAST(x.[note] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
+    [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[at] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[at] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
+    [doc] = CASE WHEN n.[__$p2] IS NULL THEN d.[doc] WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[doc], 1) ELSE (SELECT CONVERT(xml, x.[doc], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
+FROM [sales].[Order]] Details] AS d
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
+WHERE n.[__$operation] IN (2, 4);
+INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc])
+SELECT CAST(c.[id] AS bigint),
+    c.[code],
+    CAST(c.[price] AS money),
+    CASE WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[note] AS nvarchar(max)) ELSE (SELECT CAST(x.[note] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
+    CASE WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[at] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[at] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
+    CASE WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[doc], 1) ELSE (SELECT CONVERT(xml, x.[doc], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
+FROM #net AS n
+INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
+WHERE n.[__$operation] IN (2, 4) AND n.[__$p0] IS NOT NULL AND n.[__$p1] IS NOT NULL AND n.[__$p2] IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]);
+-- checkpoint and twin
+COMMIT TRANSACTION;
+TRUNCATE TABLE #net;
+TRUNCATE TABLE #changes;

@@ -1,0 +1,7 @@
+SELECT COUNT_BIG(*) AS rows_seen, MAX(x.[__$start_lsn]) AS last_lsn
+FROM (
+    SELECT TOP (@P1) c.[__$start_lsn]
+    FROM [cdc].[sales_details_CT] AS c
+    WHERE c.[__$start_lsn] > @P2 AND c.[__$start_lsn] <= @P3
+    ORDER BY c.[__$start_lsn]
+) AS x

@@ -1,0 +1,23 @@
+IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;
+IF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;
+CREATE TABLE #changes (
+    [__$start_lsn] binary(10) NULL,
+    [__$seqval] binary(10) NULL,
+    [__$operation] int NULL,
+    [__$update_mask] varbinary(128) NULL,
+    [__$command_id] int NULL,
+    [id] int NULL,
+    [code] nvarchar(20) COLLATE Latin1_General_CI_AS NULL,
+    [price] decimal(19,4) NULL,
+    [note] nvarchar(max) COLLATE Latin1_General_CI_AS NULL,
+    [at] datetimeoffset(7) NULL,
+    [doc] nvarchar(max) COLLATE DATABASE_DEFAULT NULL,
+    [__$order] bigint NOT NULL PRIMARY KEY
+);
+CREATE TABLE #net (
+    [__$order] bigint NOT NULL PRIMARY KEY,
+    [__$operation] int NOT NULL,
+    [__$p0] bigint NULL,
+    [__$p1] bigint NULL,
+    [__$p2] bigint NULL
+);
