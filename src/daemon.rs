@@ -580,7 +580,7 @@ impl Daemon {
         self.spawn(Task::Job(id, sync_type), async move {
             let result = match work {
                 Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
-                Work::Cdc(pass) => cdc::run(&env, &mapping, pass).await,
+                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass).await,
             };
             Ended::Job { result, took: started.elapsed() }
         });

@@ -9,11 +9,14 @@
 //! The number of round trips does not depend on the number of mappings. A statement about many tables that fails because of one of them
 //! is repeated table by table, so that one mapping's missing right is one mapping's error.
 
+mod changes;
+mod triggers;
+
 use super::{Env, cdc::Pass};
 use crate::{
     config::OnCdcGap,
     control::checkpoint::{self, IdleMove},
-    error::{Context, Error, Kind, Result},
+    error::{Error, Kind, Result},
     model::{
         capture::{Instance, Upper},
         id::{MappingId, ServerId},
@@ -21,13 +24,12 @@ use crate::{
         mapping::{Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::{cdc, row::Param, session::Session},
+    mssql::{cdc, seats::Seats, session::Session},
     plan::{
         projection::same_name,
-        schedule::{self, Decision, Facts, TriggerCost},
+        schedule::{self, Decision, Facts},
         window::{self, Choice, History, Step, Stored, Wait},
     },
-    tsql::poll::{self as phrases, BRANCHES_MAX, Watched},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -38,9 +40,6 @@ use tokio::time::Instant;
 /// U that does not move for this long, although an idle database records a commit about every five minutes, is worth a word.
 const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Tables whose trigger cost is asked in one statement: three parameters each.
-const COSTS_MAX: usize = 200;
-
 /// What is remembered of a database between polls; the daemon keeps it, and forgets it with the server's row.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -50,21 +49,10 @@ pub struct Memory {
     said_stalled: bool,
     /// Destination databases whose checkpoint table is there.
     twins_ready: HashSet<Ident>,
-    triggers: HashMap<MappingId, Trigger>,
+    triggers: HashMap<MappingId, triggers::Trigger>,
     gap_syncs: HashMap<MappingId, Instant>,
     /// CDC mappings whose newest run is known not to be an ERROR.
     settled: HashSet<MappingId>,
-}
-
-/// What is remembered of a mapping's trigger column.
-#[derive(Clone, Copy, Debug)]
-struct Trigger {
-    asked: Option<Instant>,
-    cost: Option<TriggerCost>,
-    cost_asked: Instant,
-    /// The change table that has the column.
-    captured_in: Option<i32>,
-    said_dear: bool,
 }
 
 /// What a mapping has to do.
@@ -75,7 +63,7 @@ pub enum Work {
         /// The trigger column was seen set.
         trigger: bool,
     },
-    Cdc(Pass),
+    Cdc(Box<Pass>),
 }
 
 /// What a poll found.
@@ -157,9 +145,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     for look in looks.iter_mut().filter(|look| follows(look.mapping) && source.refused.is_none()) {
         look.choice = window::choose(&look.facts(source.upper.as_ref())).ok();
     }
-    costs(&mut session, &looks, memory).await?;
-    changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
-    triggered(&mut session, &mut looks, memory, &mut polled).await?;
+    triggers::costs(&mut session, &looks, memory).await?;
+    changes::changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
+    triggers::triggered(&mut session, &mut looks, memory, &mut polled).await?;
 
     let now = Instant::now();
     let mut idle = Vec::new();
@@ -200,7 +188,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     to,
                     identity: source.upper.as_ref().filter(|upper| upper.lsn == to).and_then(|upper| upper.identity.clone()),
                 };
-                polled.work.push((mapping.id, Work::Cdc(pass)));
+                polled.work.push((mapping.id, Work::Cdc(Box::new(pass))));
             }
             Decision::Idle { to, .. } => idle.push((look, to)),
             Decision::GapSync(gap) => {
@@ -291,7 +279,7 @@ fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
 }
 
 /// Both checkpoints of a destination database's mappings. Two that differ are read a second time before anyone believes it.
-async fn checkpoints(seats: &crate::mssql::seats::Seats, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
+async fn checkpoints(seats: &Seats, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
     let mut session = seats.checkout(dest).await?;
     if !memory.twins_ready.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
@@ -402,192 +390,8 @@ fn of_one(error: &Error) -> bool {
     matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
 }
 
-/// Which instances have rows between checkpoint and U, and which of these rows set a trigger.
-async fn changed(session: &mut Session, looks: &mut [Look<'_>], upper: Option<&Upper>, memory: &Memory, polled: &mut Polled) -> Result<()> {
-    let Some(upper) = upper else { return Ok(()) };
-    let asked: Vec<usize> = (0..looks.len()).filter(|&i| looks[i].choice.is_some_and(|choice| choice.from < upper.lsn)).collect();
-    for chunk in asked.chunks(BRANCHES_MAX) {
-        let found = match probe(session, looks, chunk, upper.lsn, memory).await {
-            Err(error) if of_one(&error) && !session.is_cut_off() => {
-                session.recover().await?;
-                let mut found = Vec::new();
-                for &one in chunk {
-                    match probe(session, looks, &[one], upper.lsn, memory).await {
-                        Ok(rows) => found.extend(rows),
-                        Err(error) if of_one(&error) && !session.is_cut_off() => {
-                            session.recover().await?;
-                            let look = &looks[one];
-                            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
-                            let error = instance.map(|instance| cdc::of_instance(error, instance));
-                            polled.failed.extend(error.map(|error| (look.mapping.id, error)));
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                found
-            }
-            other => other?,
-        };
-        for (look, what) in found {
-            looks[look].has_rows |= what == 0;
-            looks[look].triggered |= what == 1;
-        }
-    }
-    Ok(())
-}
-
-async fn probe(session: &mut Session, looks: &[Look<'_>], asked: &[usize], upper: Lsn, memory: &Memory) -> Result<Vec<(usize, i32)>> {
-    let mut watched = Vec::with_capacity(asked.len());
-    let mut params = vec![Param::Lsn(upper)];
-    let mut places = Vec::with_capacity(asked.len());
-    for &place in asked {
-        let look = &looks[place];
-        let Some(choice) = look.choice else { continue };
-        let Some(instance) = look.instances.get(choice.instance) else { continue };
-        let captured = memory.triggers.get(&look.mapping.id).is_some_and(|trigger| trigger.captured_in == Some(instance.change_table_id));
-        watched.push(Watched { instance, trigger: look.mapping.trigger_column.as_ref().filter(|_| captured) });
-        params.push(Param::Lsn(choice.from));
-        places.push(place);
-    }
-    if watched.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = session.rows(&phrases::probe(&watched), &params).await.context("look for changes")?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in rows {
-        let item = usize::try_from(row.i32(0)?).unwrap_or(usize::MAX);
-        if let Some(&place) = places.get(item) {
-            found.push((place, row.i32(1)?));
-        }
-    }
-    Ok(found)
-}
-
-/// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
-async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
-    let now = Instant::now();
-    memory.triggers.retain(|id, _| looks.iter().any(|look| look.mapping.id == *id && look.mapping.trigger_column.is_some()));
-    let due: Vec<&Look<'_>> = looks
-        .iter()
-        .filter(|look| look.mapping.trigger_column.is_some())
-        .filter(|look| {
-            memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
-                let moved = look.choice.is_some_and(|c| look.instances.get(c.instance).map(|i| i.change_table_id) != trigger.captured_in);
-                now - trigger.cost_asked >= schedule::TRIGGER_EVERY || (moved && trigger.captured_in.is_some())
-            })
-        })
-        .collect();
-    for chunk in due.chunks(COSTS_MAX) {
-        let mut names = Vec::with_capacity(3 * chunk.len());
-        for look in chunk {
-            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
-            names.push(look.mapping.source.local());
-            names.push(look.mapping.trigger_column.as_ref().map_or(String::new(), |trigger| trigger.as_str().to_owned()));
-            names.push(instance.map_or(String::new(), Instance::change_table));
-        }
-        let params: Vec<_> = names.iter().map(|name| Param::Text(name)).collect();
-        let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
-        for row in rows {
-            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
-            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
-            let old = memory.triggers.get(&look.mapping.id).copied();
-            memory.triggers.insert(
-                look.mapping.id,
-                Trigger {
-                    asked: old.and_then(|old| old.asked),
-                    cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
-                    cost_asked: now,
-                    captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
-                    said_dear: old.is_some_and(|old| old.said_dear),
-                },
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Asks the tables themselves for their triggers, those that are due.
-async fn triggered(session: &mut Session, looks: &mut [Look<'_>], memory: &mut Memory, polled: &mut Polled) -> Result<()> {
-    let now = Instant::now();
-    let mut due = Vec::new();
-    for (place, look) in looks.iter().enumerate() {
-        let Some(column) = &look.mapping.trigger_column else { continue };
-        let Some(trigger) = memory.triggers.get_mut(&look.mapping.id) else { continue };
-        let in_stream = trigger.captured_in.is_some();
-        if !in_stream && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
-            trigger.said_dear = true;
-            tracing::warn!(
-                mapping_id = look.mapping.id.0,
-                server_id = look.mapping.server.0,
-                sync_type = SyncType::FullSync.as_str(),
-                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {}",
-                look.mapping.source,
-                schedule::TRIGGER_EVERY.as_secs(),
-                phrases::trigger_index(&look.mapping.source, column)
-            );
-        }
-        if schedule::asks_trigger(in_stream, trigger.cost, trigger.asked.map(|asked| now - asked)) {
-            trigger.asked = Some(now);
-            due.push(place);
-        }
-    }
-    for chunk in due.chunks(BRANCHES_MAX) {
-        let found = match ask(session, looks, chunk).await {
-            Err(error) if of_one(&error) && !session.is_cut_off() => {
-                session.recover().await?;
-                let mut found = Vec::new();
-                for &one in chunk {
-                    match ask(session, looks, &[one]).await {
-                        Ok(rows) => found.extend(rows),
-                        Err(error) if of_one(&error) && !session.is_cut_off() => {
-                            session.recover().await?;
-                            let mapping = looks[one].mapping;
-                            memory.triggers.remove(&mapping.id);
-                            polled.failed.push((mapping.id, error.context(format!("ask {} for its trigger column", mapping.source))));
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                found
-            }
-            other => other?,
-        };
-        for place in found {
-            looks[place].triggered = true;
-        }
-    }
-    Ok(())
-}
-
-async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize]) -> Result<Vec<usize>> {
-    let mut tables = Vec::with_capacity(asked.len());
-    let mut places = Vec::with_capacity(asked.len());
-    for &place in asked {
-        let mapping = looks[place].mapping;
-        if let Some(trigger) = &mapping.trigger_column {
-            tables.push((&mapping.source, trigger));
-            places.push(place);
-        }
-    }
-    if tables.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = session.rows(&phrases::triggers(&tables), &[]).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in rows {
-        found.extend(usize::try_from(row.i32(0)?).ok().and_then(|item| places.get(item)));
-    }
-    Ok(found)
-}
-
 /// Moves idle mappings to U, after the watermarks were read again.
-async fn advance(
-    seats: &crate::mssql::seats::Seats,
-    session: &mut Session,
-    idle: &[(&Look<'_>, Lsn)],
-    upper: &Upper,
-    polled: &mut Polled,
-) -> Result<()> {
+async fn advance(seats: &Seats, session: &mut Session, idle: &[(&Look<'_>, Lsn)], upper: &Upper, polled: &mut Polled) -> Result<()> {
     let min: HashMap<i32, Lsn> =
         cdc::instances(session).await?.into_iter().map(|instance| (instance.change_table_id, instance.min)).collect();
     let mut moves: HashMap<&Ident, Vec<IdleMove>> = HashMap::new();

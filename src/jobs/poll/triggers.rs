@@ -1,0 +1,142 @@
+//! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
+
+use super::{Look, Memory, Polled, of_one};
+use crate::{
+    error::{Context, Result},
+    model::{capture::Instance, mapping::SyncType},
+    mssql::{row::Param, session::Session},
+    plan::schedule::{self, TriggerCost},
+    tsql::poll::{self as phrases, BRANCHES_MAX},
+};
+use tokio::time::Instant;
+
+/// Tables whose trigger cost is asked in one statement: three parameters each.
+const COSTS_MAX: usize = 200;
+
+/// What is remembered of a mapping's trigger column.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trigger {
+    asked: Option<Instant>,
+    cost: Option<TriggerCost>,
+    cost_asked: Instant,
+    /// The change table that has the column.
+    pub(super) captured_in: Option<i32>,
+    said_dear: bool,
+}
+
+/// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
+pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
+    let now = Instant::now();
+    memory.triggers.retain(|id, _| looks.iter().any(|look| look.mapping.id == *id && look.mapping.trigger_column.is_some()));
+    let due: Vec<&Look<'_>> = looks
+        .iter()
+        .filter(|look| look.mapping.trigger_column.is_some())
+        .filter(|look| {
+            memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
+                let moved = look.choice.is_some_and(|c| look.instances.get(c.instance).map(|i| i.change_table_id) != trigger.captured_in);
+                now - trigger.cost_asked >= schedule::TRIGGER_EVERY || (moved && trigger.captured_in.is_some())
+            })
+        })
+        .collect();
+    for chunk in due.chunks(COSTS_MAX) {
+        let mut names = Vec::with_capacity(3 * chunk.len());
+        for look in chunk {
+            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            names.push(look.mapping.source.local());
+            names.push(look.mapping.trigger_column.as_ref().map_or(String::new(), |trigger| trigger.as_str().to_owned()));
+            names.push(instance.map_or(String::new(), Instance::change_table));
+        }
+        let params: Vec<_> = names.iter().map(|name| Param::Text(name)).collect();
+        let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
+        for row in rows {
+            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
+            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            let old = memory.triggers.get(&look.mapping.id).copied();
+            memory.triggers.insert(
+                look.mapping.id,
+                Trigger {
+                    asked: old.and_then(|old| old.asked),
+                    cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
+                    cost_asked: now,
+                    captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
+                    said_dear: old.is_some_and(|old| old.said_dear),
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Asks the tables themselves for their triggers, those that are due.
+pub(super) async fn triggered(session: &mut Session, looks: &mut [Look<'_>], memory: &mut Memory, polled: &mut Polled) -> Result<()> {
+    let now = Instant::now();
+    let mut due = Vec::new();
+    for (place, look) in looks.iter().enumerate() {
+        let Some(column) = &look.mapping.trigger_column else { continue };
+        let Some(trigger) = memory.triggers.get_mut(&look.mapping.id) else { continue };
+        let in_stream = trigger.captured_in.is_some();
+        if !in_stream && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
+            trigger.said_dear = true;
+            tracing::warn!(
+                mapping_id = look.mapping.id.0,
+                server_id = look.mapping.server.0,
+                sync_type = SyncType::FullSync.as_str(),
+                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {}",
+                look.mapping.source,
+                schedule::TRIGGER_EVERY.as_secs(),
+                phrases::trigger_index(&look.mapping.source, column)
+            );
+        }
+        if schedule::asks_trigger(in_stream, trigger.cost, trigger.asked.map(|asked| now - asked)) {
+            trigger.asked = Some(now);
+            due.push(place);
+        }
+    }
+    for chunk in due.chunks(BRANCHES_MAX) {
+        let found = match ask(session, looks, chunk).await {
+            Err(error) if of_one(&error) && !session.is_cut_off() => {
+                session.recover().await?;
+                let mut found = Vec::new();
+                for &one in chunk {
+                    match ask(session, looks, &[one]).await {
+                        Ok(rows) => found.extend(rows),
+                        Err(error) if of_one(&error) && !session.is_cut_off() => {
+                            session.recover().await?;
+                            let mapping = looks[one].mapping;
+                            memory.triggers.remove(&mapping.id);
+                            polled.failed.push((mapping.id, error.context(format!("ask {} for its trigger column", mapping.source))));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                found
+            }
+            other => other?,
+        };
+        for place in found {
+            looks[place].triggered = true;
+        }
+    }
+    Ok(())
+}
+
+async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize]) -> Result<Vec<usize>> {
+    let mut tables = Vec::with_capacity(asked.len());
+    let mut places = Vec::with_capacity(asked.len());
+    for &place in asked {
+        let mapping = looks[place].mapping;
+        if let Some(trigger) = &mapping.trigger_column {
+            tables.push((&mapping.source, trigger));
+            places.push(place);
+        }
+    }
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.rows(&phrases::triggers(&tables), &[]).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        found.extend(usize::try_from(row.i32(0)?).ok().and_then(|item| places.get(item)));
+    }
+    Ok(found)
+}
