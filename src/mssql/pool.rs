@@ -284,3 +284,136 @@ async fn login(
     tcp.set_nodelay(true)?;
     tiberius::Client::connect(endpoint.driver_config(database), tcp.compat_write()).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mssql::{connection_string, row::Param, seats::House};
+    use mssql_standin::server::Server;
+
+    async fn pools(server: &Server, connections_max: usize) -> Pools {
+        let parsed = connection_string::parse(&server.connection_string("master")).unwrap();
+        Pools::new(
+            parsed.endpoint,
+            Behaviour {
+                connections_max,
+                statement_timeout: Duration::from_secs(20),
+                lock_timeout: Duration::from_secs(1),
+                deadlock_priority_low: true,
+                idle_timeout: Duration::from_secs(60),
+            },
+        )
+    }
+
+    fn db(name: &str) -> Ident {
+        Ident::new(name)
+    }
+
+    #[tokio::test]
+    async fn answers_come_back_typed() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        let row = session.row("SELECT @P1, @P2, DB_NAME(), CAST(NULL AS INT)", &[Param::Int(7), Param::Text("é")]).await.unwrap();
+        assert_eq!((row.i32(0).unwrap(), row.text(1).unwrap(), row.text(2).unwrap()), (7, "é", "master"));
+        assert_eq!(row.opt_i64(3).unwrap(), None);
+        assert!(row.i32(3).unwrap_err().to_string().contains("column 4"));
+        assert!(row.i32(9).is_err());
+        let mut stream = session.stream("SELECT @P1 UNION ALL SELECT 2", &[Param::Int(1)]).await.unwrap();
+        let mut seen = Vec::new();
+        while let Some(row) = stream.next().await.unwrap() {
+            seen.push(row.i32(0).unwrap());
+        }
+        assert_eq!(seen, [1, 2]);
+        drop(stream);
+        assert!(!session.is_spent());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_dropped_early_costs_its_session() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        let mut stream = session.stream("SELECT 1 UNION ALL SELECT 2", &[]).await.unwrap();
+        stream.next().await.unwrap();
+        drop(stream);
+        assert!(session.is_spent());
+        assert_eq!(session.batch("SELECT 1").await.unwrap_err().kind, Kind::Connection);
+        drop(session);
+        server.wait_for_connections(0).await;
+    }
+
+    #[tokio::test]
+    async fn an_error_makes_a_session_suspect_until_it_is_recovered() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        let error = session.batch("SELECT * FROM dbo.nowhere").await.unwrap_err();
+        assert_eq!((error.kind, error.number), (Kind::Missing, Some(208)));
+        assert!(session.is_spent() && !session.is_cut_off());
+        session.recover().await.unwrap();
+        assert!(!session.is_spent());
+        drop(session);
+        assert_eq!(pools.connections(), 1, "it went back to its pool");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_died_in_the_pool_is_replaced_without_a_word() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        drop(pools.checkout(&db("master"), "test").await.unwrap());
+        for connection in server.connections() {
+            server.kill(connection.spid);
+        }
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        session.batch("SELECT 1").await.unwrap();
+        assert_eq!(pools.logins(), 2);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_of_other_databases_make_room() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 2).await;
+        for _ in 0..3 {
+            for name in ["master", "tempdb", "msdb"] {
+                let mut session = pools.checkout(&db(name), "test").await.unwrap();
+                assert_eq!(session.row("SELECT DB_NAME()", &[]).await.unwrap().text(0).unwrap(), name);
+            }
+        }
+        assert!(server.connection_count().peak <= 2, "{:?}", server.connection_count().peak);
+    }
+
+    #[tokio::test]
+    async fn seats_bound_what_is_open_and_nobody_waits_for_ever() {
+        let server = Server::builder().start().await.unwrap();
+        let house = House::new(pools(&server, 3).await, 1);
+        assert_eq!(house.take(3, "too many").await.err().map(|error| error.kind), Some(Kind::Config));
+        let mut jobs = tokio::task::JoinSet::new();
+        for i in 0..12 {
+            let house = house.clone();
+            jobs.spawn(async move {
+                let seats = house.take(2, format!("job {i}")).await.unwrap();
+                let one = seats.checkout(&db(["master", "tempdb", "msdb"][i % 3])).await;
+                let two = seats.checkout(&db("master")).await;
+                assert!(seats.checkout(&db("master")).await.is_err(), "a third was not asked for");
+                one.and(two).map(drop)
+            });
+        }
+        while let Some(job) = jobs.join_next().await {
+            job.unwrap().unwrap();
+        }
+        assert!(server.connection_count().peak <= 3);
+    }
+
+    #[tokio::test]
+    async fn a_login_that_is_refused_says_so_at_once() {
+        let server = Server::builder().start().await.unwrap();
+        let mut parsed = connection_string::parse(&server.connection_string("master")).unwrap();
+        parsed.endpoint.password = crate::model::secret::Secret::new("wrong");
+        let behaviour = pools(&server, 2).await.behaviour().clone();
+        let Err(error) = Pools::new(parsed.endpoint, behaviour).checkout(&db("master"), "test").await else {
+            panic!("logged in with a wrong password");
+        };
+        assert_eq!((error.kind, error.number), (Kind::Login, Some(18456)));
+    }
+}
