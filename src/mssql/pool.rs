@@ -6,7 +6,8 @@
 //! - **Seats**: a job takes all the seats it will need, first at its source, then at the destination ([`super::seats`]), before its first
 //!   checkout. Nobody waits for a connection while holding one, so the limit cannot deadlock.
 //! - **Physical connections**: every login holds a permit of its server for as long as it exists, idle ones too. When they are all taken
-//!   and a seat holder needs a new login, an idle one of another database is closed.
+//!   and a seat holder needs a new login, an idle one of another database is closed; the new one waits a moment, until the server can have
+//!   heard of it.
 //! - **Prologue**: the driver cannot reset a session, so every checkout first sends one fixed batch that puts every setting we rely on in
 //!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
 
@@ -17,13 +18,13 @@ use crate::{
 };
 use futures_util::FutureExt;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     net::TcpStream,
@@ -54,6 +55,8 @@ struct Inner {
     endpoint: Endpoint,
     behaviour: Behaviour,
     physical: Arc<Semaphore>,
+    /// When connections were closed lately: for a moment the server still counts them.
+    closes: Mutex<VecDeque<Instant>>,
     /// Logins that ever succeeded.
     logins: AtomicU64,
     /// by database name as asked for
@@ -92,7 +95,14 @@ impl DerefMut for Checkout {
 impl Pools {
     pub fn new(endpoint: Endpoint, behaviour: Behaviour) -> Self {
         let physical = Arc::new(Semaphore::new(behaviour.connections_max));
-        Pools(Arc::new(Inner { endpoint, behaviour, physical, logins: AtomicU64::new(0), pools: Mutex::new(HashMap::new()) }))
+        Pools(Arc::new(Inner {
+            endpoint,
+            behaviour,
+            physical,
+            closes: Mutex::default(),
+            logins: AtomicU64::new(0),
+            pools: Mutex::new(HashMap::new()),
+        }))
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -175,7 +185,42 @@ impl Pools {
     }
 }
 
+/// The right to one connection, given back when it is closed.
+pub(super) struct Slot {
+    server: Weak<Inner>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.upgrade() {
+            server.closes.lock().unwrap_or_else(PoisonError::into_inner).push_back(Instant::now());
+        }
+    }
+}
+
+/// A server hears of a closed connection a moment later, and counts it until then.
+const CLOSE_GRACE: Duration = Duration::from_millis(100);
+
 impl Inner {
+    /// Waits for the right to one more connection, and until the server can have forgotten those that were closed for it.
+    async fn slot(self: &Arc<Self>, database: &Ident) -> Result<Slot> {
+        let slot = Slot { server: Arc::downgrade(self), _permit: self.permit(database).await? };
+        loop {
+            let wait = {
+                let mut closes = self.closes.lock().unwrap_or_else(PoisonError::into_inner);
+                while closes.front().is_some_and(|closed| closed.elapsed() >= CLOSE_GRACE) {
+                    closes.pop_front();
+                }
+                if closes.len() <= self.physical.available_permits() {
+                    return Ok(slot);
+                }
+                closes.front().map_or(Duration::ZERO, |closed| CLOSE_GRACE.saturating_sub(closed.elapsed()))
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// Waits for the right to one more connection, closing idle ones of other databases when none is left.
     async fn permit(&self, database: &Ident) -> Result<OwnedSemaphorePermit> {
         const ROUND: Duration = Duration::from_millis(50);
@@ -238,8 +283,8 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> std::result::Result<Session, PoolError> {
         let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
-        let permit = server.permit(&self.database).await.map_err(PoolError)?;
-        let session = connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, permit).await.map_err(PoolError)?;
+        let slot = server.slot(&self.database).await.map_err(PoolError)?;
+        let session = connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, slot).await.map_err(PoolError)?;
         server.logins.fetch_add(1, Ordering::Relaxed);
         Ok(session)
     }
@@ -254,14 +299,14 @@ impl bb8::ManageConnection for Manager {
 }
 
 /// One login: TCP, TLS and handshake, each with a limit; a redirect (read-intent routing, Azure's gateway) is followed once.
-async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, permit: OwnedSemaphorePermit) -> Result<Session> {
+async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Session> {
     let place = format!("{}/{}", endpoint.place(), database.as_str());
     let client = match login(endpoint, endpoint, database).await {
         Err(tiberius::error::Error::Routing { host, port }) => login(endpoint, &endpoint.redirected(host, port), database).await,
         other => other,
     };
     match client {
-        Ok(client) => Ok(Session::new(client, place, timeout, permit)),
+        Ok(client) => Ok(Session::new(client, place, timeout, slot)),
         Err(error) => Err(classify::error(error)).with_context(|| format!("connect to {place}")),
     }
 }

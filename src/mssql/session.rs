@@ -14,6 +14,7 @@
 
 use super::{
     classify,
+    pool::Slot,
     row::{Param, Row, RowData},
 };
 use crate::{
@@ -35,8 +36,8 @@ pub(super) type Wire = Compat<TcpStream>;
 pub struct Session {
     client: Client<Wire>,
     state: State,
-    /// Held for as long as the connection exists: what the physical limit counts.
-    _permit: tokio::sync::OwnedSemaphorePermit,
+    /// Held for as long as the connection exists (it is dropped after the client): what the physical limit counts.
+    _slot: Slot,
 }
 
 struct State {
@@ -145,8 +146,8 @@ impl BulkColumns {
 }
 
 impl Session {
-    pub(super) fn new(client: Client<Wire>, place: String, timeout: Duration, permit: tokio::sync::OwnedSemaphorePermit) -> Self {
-        Session { client, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _permit: permit }
+    pub(super) fn new(client: Client<Wire>, place: String, timeout: Duration, slot: Slot) -> Self {
+        Session { client, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _slot: slot }
     }
 
     /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
