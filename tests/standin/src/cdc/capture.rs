@@ -81,6 +81,8 @@ fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> u
         db.log.records.clear();
         return 0;
     }
+    super::ddl::apply_events(state, database, now);
+    let Some(db) = state.databases.get_mut(&database) else { return 0 };
     let count = db.log.records.len().min(limit);
     let records: Vec<Arc<LogRecord>> = db.log.records.drain(..count).collect();
     let instances = instances::load(state, database, 0);

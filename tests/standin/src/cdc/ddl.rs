@@ -1,7 +1,10 @@
 //! What DDL on a tracked table does to its capture instances: added columns are ignored, dropped ones become NULL, a new type goes to the
 //! change table too; everything is noted in `cdc.ddl_history`; dropping the table drops its instances.
 
-use super::{instances, procedures, store};
+use super::{
+    instances::{self, CaptureInstance},
+    procedures, store,
+};
 use crate::{
     engine::{
         catalog::{Object, ObjectId, TableMeta},
@@ -18,53 +21,68 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// After ALTER TABLE (in its transaction). `command` is the statement's text.
-pub fn table_altered(
-    state: &mut State,
-    txn: TxnId,
-    database: i32,
-    before: &TableMeta,
-    after: &TableMeta,
-    command: &str,
-    now: Moment,
-) -> SqlResult<()> {
-    if !before.is_tracked_by_cdc {
-        return Ok(());
+/// What committed ALTER TABLEs left for capture: an entry in `cdc.ddl_history` for every instance of the table, and the source's new types in
+/// the change tables.
+pub fn apply_events(state: &mut State, database: i32, now: Moment) {
+    let Some(db) = state.databases.get_mut(&database) else { return };
+    let (done, open): (Vec<_>, Vec<_>) = std::mem::take(&mut db.ddl_events).into_iter().partition(|e| e.committed.is_some());
+    db.ddl_events = open;
+    if done.is_empty() {
+        return;
     }
-    let own: Vec<_> = instances::load(state, database, txn).into_iter().filter(|i| i.source == after.object_id).collect();
-    if own.is_empty() {
-        return Ok(());
-    }
-    let lsn = state.database_mut(database)?.log.next();
-    for instance in own {
-        let mut retyped = false;
-        for captured in &instance.columns {
-            let (Some(old), Some(new)) = (before.column(captured.column_id), after.column(captured.column_id)) else { continue };
-            if old.ty != new.ty {
-                retype(state, txn, database, instance.object_id, &captured.name, procedures::captured_type(new.ty))?;
-                store::change(state, txn, database, "captured_columns", |row| {
-                    let own = row.first() == Some(&Value::Int(instance.object_id.into()))
-                        && row.get(2) == Some(&Value::Int(captured.column_id.into()));
-                    own.then(|| {
-                        let mut row = row.clone();
-                        row[3] = Value::Str(new.ty.name().into());
-                        Some(row)
-                    })
-                });
-                retyped = true;
-            }
+    let txn = state.begin(0, false, "cdc_ddl", now);
+    for event in done {
+        let Some(lsn) = event.committed else { continue };
+        for instance in instances::load(state, database, txn).into_iter().filter(|i| i.source == event.table && i.start_lsn < lsn) {
+            let retyped = match follow_types(state, txn, database, &instance) {
+                Ok(retyped) => retyped,
+                Err(error) => {
+                    if let Some(db) = state.databases.get_mut(&database) {
+                        db.cdc.note_error(now, 22976, 16, &error.message);
+                    }
+                    false
+                }
+            };
+            let row = vec![
+                Value::Int(instance.source.into()),
+                Value::Int(instance.object_id.into()),
+                Value::Bit(retyped),
+                Value::Str(event.text.as_str().into()),
+                store::lsn_value(&lsn),
+                event.time.datetime(),
+            ];
+            store::insert(state, txn, database, "ddl_history", row);
         }
-        let row = vec![
-            Value::Int(instance.source.into()),
-            Value::Int(instance.object_id.into()),
-            Value::Bit(retyped),
-            Value::Str(command.into()),
-            store::lsn_value(&lsn),
-            now.datetime(),
-        ];
-        store::insert(state, txn, database, "ddl_history", row);
     }
-    Ok(())
+    state.commit(txn, now);
+}
+
+/// Gives the change table the types its source has now. True when one was another.
+fn follow_types(state: &mut State, txn: TxnId, database: i32, instance: &CaptureInstance) -> SqlResult<bool> {
+    let catalog = &state.database(database)?.catalog;
+    let (Some(source), Some(ct)) = (catalog.table(instance.source).cloned(), catalog.table(instance.object_id).cloned()) else {
+        return Ok(false);
+    };
+    let mut retyped = false;
+    for captured in &instance.columns {
+        let (Some(new), Some(old)) = (source.column(captured.column_id), ct.column_named(&captured.name)) else { continue };
+        let ty = procedures::captured_type(new.ty);
+        if ty == old.ty {
+            continue;
+        }
+        retype(state, txn, database, instance.object_id, &captured.name, ty)?;
+        store::change(state, txn, database, "captured_columns", |row| {
+            let own =
+                row.first() == Some(&Value::Int(instance.object_id.into())) && row.get(2) == Some(&Value::Int(captured.column_id.into()));
+            own.then(|| {
+                let mut row = row.clone();
+                row[3] = Value::Str(new.ty.name().into());
+                Some(row)
+            })
+        });
+        retyped = true;
+    }
+    Ok(retyped)
 }
 
 /// Before DROP TABLE of a tracked table (in its transaction).

@@ -281,15 +281,21 @@ impl State {
                 });
             }
         }
+        let mut altered = Vec::new();
         for db in self.databases.values_mut() {
             for event in db.ddl_events.iter_mut().filter(|e| e.txn == txn && e.committed.is_none()) {
                 event.committed = Some(db.log.next());
+                altered.push(db.id);
             }
         }
+        altered.retain(|id| !logged.contains_key(id));
         for (database, ops) in logged {
             if let Some(db) = self.databases.get_mut(&database) {
                 db.log.append(txn, begin_time, now, ops);
             }
+            crate::cdc::capture::committed(self, database, now);
+        }
+        for database in altered {
             crate::cdc::capture::committed(self, database, now);
         }
         self.forget(txn);

@@ -172,7 +172,11 @@ impl Builder {
         let server_name = config.server_name.clone();
         let (engine, set_up) = match self.engine {
             Some(engine) => (engine, Vec::new()),
-            None => (Arc::new(Instance::new(config)) as Arc<dyn Engine>, set_up),
+            None => {
+                let instance = Instance::new(config);
+                crate::cdc::agent::start(&instance)?;
+                (Arc::new(instance) as Arc<dyn Engine>, set_up)
+            }
         };
         let shared = Arc::new(Shared {
             engine,
