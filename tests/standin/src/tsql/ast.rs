@@ -273,7 +273,7 @@ pub enum OptionValue {
     On,
     Off,
     Word(String),
-    Expr(Expr),
+    Expr(Box<Expr>),
 }
 
 #[derive(Clone, Debug)]

@@ -92,13 +92,7 @@ fn join_words(parser: &mut Parser, name: &mut String) {
                 return;
             }
         }
-        "character" | "char" => {
-            if accept("varying") {
-                "varchar"
-            } else {
-                return;
-            }
-        }
+        "character" | "char" if accept("varying") => "varchar",
         "binary" if accept("varying") => "varbinary",
         "double" if accept("precision") => "double precision",
         _ => return,

@@ -233,7 +233,7 @@ impl Cursor<'_> {
         self.expect("SET")?;
         let set = self.list(Self::set_item)?;
         let output = self.output()?;
-        let from = self.from_clause()?;
+        let from = self.tables_from()?;
         let condition = self.where_clause()?;
         self.query_hints()?;
         Ok(Statement::Update(Box::new(Update { ctes, top, target, hints, set, output, from, condition })))
@@ -267,13 +267,13 @@ impl Cursor<'_> {
         let target = self.target()?;
         let hints = self.hints()?;
         let output = self.output()?;
-        let from = self.from_clause()?;
+        let from = self.tables_from()?;
         let condition = self.where_clause()?;
         self.query_hints()?;
         Ok(Statement::Delete(Box::new(Delete { ctes, top, target, hints, output, from, condition })))
     }
 
-    fn from_clause(&mut self) -> SqlResult<Vec<TableWithJoins>> {
+    fn tables_from(&mut self) -> SqlResult<Vec<TableWithJoins>> {
         if !self.accept("FROM") {
             return Ok(vec![]);
         }

@@ -138,7 +138,7 @@ impl Cursor<'_> {
                 self.advance();
                 OptionValue::Word(word)
             }
-            _ => OptionValue::Expr(self.expr()?),
+            _ => OptionValue::Expr(Box::new(self.expr()?)),
         })
     }
 }
