@@ -1,6 +1,6 @@
 //! One statement, done by whoever knows how.
 
-use super::{Failure, changes, define, execute, raise, setting};
+use super::{Failure, changes, define, execute, raise, select_into, setting};
 use crate::{
     engine::{
         context::Session,
@@ -41,6 +41,10 @@ pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) ->
     let line = spanned.line;
     match &spanned.statement {
         Statement::Query(query) => {
+            if let Some(into) = select_into::target(query).transpose()? {
+                let rows = changes::write(session, |s| select_into::run(s, query, &into, sink))?;
+                return Ok(Done::rows(DoneKind::Insert, rows));
+            }
             let rows = session.statement(|s| query::select(&*s, query, sink))?;
             Ok(Done::rows(DoneKind::Select, rows))
         }

@@ -18,6 +18,7 @@ mod define;
 mod dispatch;
 mod execute;
 mod raise;
+mod select_into;
 mod setting;
 pub mod trigger;
 
