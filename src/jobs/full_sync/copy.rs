@@ -134,7 +134,7 @@ fn progress(rows: u64, expected: Option<u64>, elapsed: Duration) -> String {
         Some(expected) if expected >= rows && expected > 0 => {
             let left = expected - rows;
             let percent = rows.saturating_mul(100) / expected;
-            let time_left = if per_second == 0 { "unknown time".to_owned() } else { format!("{} s", left / per_second) };
+            let time_left = left.checked_div(per_second).map_or_else(|| "unknown time".to_owned(), |seconds| format!("{seconds} s"));
             format!("{rows} rows copied, {percent} %, {per_second} rows/s, {time_left} left")
         }
         _ => format!("{rows} rows copied, {per_second} rows/s"),
