@@ -370,14 +370,14 @@ impl Triggers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping);
     }
 
-    /// What a poll saw in the trigger column (any row set?) as a request or not.
-    pub fn is_request(&self, mapping: MappingId, set: bool) -> bool {
-        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if set {
-            return !refused.contains(&mapping);
-        }
-        refused.remove(&mapping);
-        false
+    /// What the column says is no request now.
+    pub fn is_refused(&self, mapping: MappingId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&mapping)
+    }
+
+    /// No row has it set any more: the next one that does is a request.
+    pub fn seen_zero(&self, mapping: MappingId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&mapping);
     }
 }
 
@@ -389,10 +389,10 @@ mod tests {
     fn a_refused_trigger_is_no_request_until_it_was_seen_zero() {
         let triggers = Triggers::default();
         let mapping = MappingId(1);
-        assert!(triggers.is_request(mapping, true));
+        assert!(!triggers.is_refused(mapping));
         triggers.refuse(mapping);
-        assert!(!triggers.is_request(mapping, true));
-        assert!(!triggers.is_request(mapping, false));
-        assert!(triggers.is_request(mapping, true));
+        assert!(triggers.is_refused(mapping));
+        triggers.seen_zero(mapping);
+        assert!(!triggers.is_refused(mapping));
     }
 }

@@ -147,7 +147,10 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     }
     triggers::costs(&mut session, &looks, memory).await?;
     changes::changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
-    triggers::triggered(&mut session, &mut looks, memory, &mut polled).await?;
+    triggers::triggered(&mut session, &mut looks, memory, &env.triggers, &mut polled).await?;
+    for look in looks.iter_mut().filter(|look| env.triggers.is_refused(look.mapping.id)) {
+        look.triggered = false;
+    }
 
     let now = Instant::now();
     let mut idle = Vec::new();

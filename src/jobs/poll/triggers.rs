@@ -3,6 +3,7 @@
 use super::{Look, Memory, Polled, of_one};
 use crate::{
     error::{Context, Result},
+    jobs::full_sync::Triggers,
     model::{capture::Instance, mapping::SyncType},
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
@@ -68,7 +69,13 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
 }
 
 /// Asks the tables themselves for their triggers, those that are due.
-pub(super) async fn triggered(session: &mut Session, looks: &mut [Look<'_>], memory: &mut Memory, polled: &mut Polled) -> Result<()> {
+pub(super) async fn triggered(
+    session: &mut Session,
+    looks: &mut [Look<'_>],
+    memory: &mut Memory,
+    refused: &Triggers,
+    polled: &mut Polled,
+) -> Result<()> {
     let now = Instant::now();
     let mut due = Vec::new();
     for (place, look) in looks.iter().enumerate() {
@@ -113,6 +120,9 @@ pub(super) async fn triggered(session: &mut Session, looks: &mut [Look<'_>], mem
             }
             other => other?,
         };
+        for &place in chunk.iter().filter(|place| !found.contains(place)) {
+            refused.seen_zero(looks[place].mapping.id);
+        }
         for place in found {
             looks[place].triggered = true;
         }
