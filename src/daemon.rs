@@ -183,7 +183,7 @@ enum Task {
 /// How a task ended.
 enum Ended {
     Loaded(Result<Loaded>),
-    Polled { asked: Vec<MappingId>, memory: Memory, result: Result<Polled> },
+    Polled { asked: Vec<MappingId>, memory: Box<Memory>, result: Result<Polled> },
     Job { result: Result<Done>, took: Duration },
     Verified(Result<()>),
     Noted(Result<()>),
@@ -359,7 +359,7 @@ impl Daemon {
             (Task::Load, Ok(Ended::Loaded(result))) => self.loaded(result),
             (Task::Load, _) => self.loaded(Err(panicked())),
             (Task::Poll(place), Ok(Ended::Polled { asked, memory, result })) => {
-                self.memories.insert(place.clone(), memory);
+                self.memories.insert(place.clone(), *memory);
                 self.polled(place, asked, result);
             }
             (Task::Poll(place), _) => self.polled(place, Vec::new(), Err(panicked())),
@@ -481,7 +481,7 @@ impl Daemon {
             let env = self.env.clone();
             self.spawn(Task::Poll(place.clone()), async move {
                 let result = poll::poll(&env, place.0, &place.1, &mappings, &mut memory).await;
-                Ended::Polled { asked: mappings.iter().map(|mapping| mapping.id).collect(), memory, result }
+                Ended::Polled { asked: mappings.iter().map(|mapping| mapping.id).collect(), memory: Box::new(memory), result }
             });
         }
     }
