@@ -537,6 +537,7 @@ impl Session {
             deadlock_priority: self.options.deadlock_priority,
             cancel: self.info.cancel.clone(),
             statement_snapshot: Arc::new(Mutex::new(None)),
+            target: None,
         };
         let mark = work.begin_statement();
         let (outer_work, outer_now) = (self.work.replace(work.clone()), std::mem::replace(&mut self.now, now));

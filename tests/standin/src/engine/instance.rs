@@ -249,6 +249,8 @@ pub struct Work {
     pub cancel: CancelFlag,
     /// the statement's own snapshot, in databases with READ_COMMITTED_SNAPSHOT ON; taken when the first such table is opened
     pub statement_snapshot: Arc<Mutex<Option<Snapshot>>>,
+    /// the table an UPDATE or DELETE is searching: its scan waits for rows somebody else is writing, as update locks do
+    pub target: Option<TableId>,
 }
 
 impl Work {

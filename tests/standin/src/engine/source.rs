@@ -32,6 +32,8 @@ struct ReadMode {
     /// UPDLOCK, XLOCK
     lock_rows: bool,
     skip_locked: bool,
+    /// wait for other writers' rows, without a lock on the others
+    wait_rows: bool,
 }
 
 impl ReadMode {
@@ -58,6 +60,7 @@ impl ReadMode {
             wait_for_writers: hints.has("TABLOCK") && isolation != Isolation::Snapshot,
             lock_rows: updates && table.is_none(),
             skip_locked: hints.has("READPAST"),
+            wait_rows: false,
         }
     }
 }
@@ -115,7 +118,10 @@ impl TableSource {
             columns: source_columns(meta),
             keys,
             key_ids,
-            mode: ReadMode::of(work.isolation, hints),
+            mode: ReadMode {
+                wait_rows: work.target == Some((database, meta.object_id)) && work.isolation != Isolation::Snapshot,
+                ..ReadMode::of(work.isolation, hints)
+            },
             rows: state.tables.get(&(database, meta.object_id)).map_or(0, |d| d.rows.len() as u64),
             meta: meta.clone(),
         })
@@ -130,7 +136,7 @@ impl TableSource {
         if self.work.isolation == Isolation::Snapshot {
             return Ok(self.work.data(state, self.table)?.cloned());
         }
-        if self.mode.dirty || self.mode.table.is_some() || self.mode.lock_rows {
+        if self.mode.dirty || self.mode.table.is_some() || self.mode.lock_rows || self.mode.wait_rows {
             return Ok(None);
         }
         self.work.statement_data(state, self.table)
@@ -306,7 +312,7 @@ impl TableCursor {
 
     /// Who holds this row, if that matters to this cursor.
     fn holder(&self, state: &State, key: &RowKey, slot: &Slot) -> Option<Spid> {
-        if !self.mode.lock_rows && !self.mode.skip_locked {
+        if !self.mode.lock_rows && !self.mode.skip_locked && !self.mode.wait_rows {
             return None;
         }
         let writer = slot.other_writer(self.work.txn).and_then(|t| Work::spid_of(state, t));

@@ -172,10 +172,13 @@ fn change_once(
         None => None,
     };
     let mut targets = Vec::new();
-    query::target_rows(session.as_host(), rows, &mut |row| {
+    set_target(session, Some(found.id()));
+    let searched = query::target_rows(session.as_host(), rows, &mut |row| {
         targets.push(row);
         Ok(())
-    })?;
+    });
+    set_target(session, None);
+    searched?;
     let mut changed = Changed { rows: targets.len() as u64, ..Changed::default() };
     let mut updated = Vec::new();
     let mut images = Vec::with_capacity(targets.len());
@@ -237,6 +240,12 @@ fn change_once(
         fire_after(session, effect, sink)?;
     }
     Ok(Some(changed))
+}
+
+fn set_target(session: &mut Session, table: Option<crate::engine::lock::TableId>) {
+    if let Some(work) = &mut session.work {
+        work.target = table;
+    }
 }
 
 fn note(updated: &mut Vec<usize>, ordinal: usize) {
