@@ -62,6 +62,6 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
             let updated = session.frame().trigger.as_ref().is_some_and(|t| t.updated.iter().any(|c| c.eq_ignore_ascii_case(column)));
             Value::Bit(updated)
         }
-        _ => return Ok(None),
+        _ => return super::metadata::metadata_function(session, name, args),
     }))
 }

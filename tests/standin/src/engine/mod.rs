@@ -15,6 +15,7 @@ pub mod interpreter;
 pub mod key;
 pub mod lock;
 pub mod log;
+mod metadata;
 pub mod procedures;
 pub mod query;
 pub mod scope;

@@ -10,6 +10,7 @@ pub use direct::{Answer, ResultSet};
 pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
 
 use crate::{
+    cdc::agent,
     engine::{
         connection::{CancelFlag, Engine, LoginInfo},
         instance::{Instance, InstanceConfig},
@@ -170,12 +171,12 @@ impl Builder {
         }
         set_up.extend(self.databases.iter().map(|name| format!("CREATE DATABASE [{}]", name.replace(']', "]]"))));
         let server_name = config.server_name.clone();
-        let (engine, set_up) = match self.engine {
-            Some(engine) => (engine, Vec::new()),
+        let (engine, instance, set_up) = match self.engine {
+            Some(engine) => (engine, None, Vec::new()),
             None => {
                 let instance = Instance::new(config);
-                crate::cdc::agent::start(&instance)?;
-                (Arc::new(instance) as Arc<dyn Engine>, set_up)
+                agent::start(&instance)?;
+                (Arc::new(instance.clone()) as Arc<dyn Engine>, Some(instance), set_up)
             }
         };
         let shared = Arc::new(Shared {
@@ -191,7 +192,7 @@ impl Builder {
         });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(shared.clone(), listener, stopped));
-        let server = Server { shared, addr, login: self.login, stop, accepting: Some(accepting) };
+        let server = Server { shared, instance, addr, login: self.login, stop, accepting: Some(accepting) };
         for statement in set_up {
             server.sql(&statement).await.map_err(io::Error::other)?;
         }
@@ -224,6 +225,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::
 /// A running server. Dropping it ends all connections and stops listening; [`Server::shutdown`] waits for that, too.
 pub struct Server {
     shared: Arc<Shared>,
+    instance: Option<Arc<Instance>>,
     addr: SocketAddr,
     login: (String, String),
     stop: watch::Sender<bool>,
@@ -264,6 +266,11 @@ impl Server {
     /// The server's certificate in PEM, for a client to trust.
     pub fn certificate_pem(&self) -> &str {
         &self.shared.tls.certificate_pem
+    }
+
+    /// The engine's own instance: its clock, and what no statement can do to its databases ([`crate::cdc`]). `None` for a foreign engine.
+    pub fn instance(&self) -> Option<&Arc<Instance>> {
+        self.instance.as_ref()
     }
 
     pub fn faults(&self) -> &Faults {

@@ -60,7 +60,9 @@ fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
         "ERROR_MESSAGE" | "OBJECT_DEFINITION" | "FORMATMESSAGE" => long,
         "HOST_ID" => SqlType::Char(10, crate::value::Collation::DEFAULT),
         "APPLOCK_MODE" => SqlType::NVarChar(Length::N(32), crate::value::Collation::DEFAULT),
-        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "OBJECTPROPERTYEX" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" => SqlType::SqlVariant,
+        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" => {
+            SqlType::SqlVariant
+        }
         "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => SqlType::Decimal { precision: 38, scale: 0 },
         "NEWID" | "NEWSEQUENTIALID" => SqlType::UniqueIdentifier,
         "RAND" => SqlType::Float,
