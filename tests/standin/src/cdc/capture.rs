@@ -129,7 +129,7 @@ pub fn dummy(state: &mut State, database: i32, now: Moment) {
     if !db.options.is_cdc_enabled {
         return;
     }
-    let lsn = db.log.next();
+    let lsn = db.log.next_lsn();
     db.cdc.last_entry = Some(now);
     entry(state, database, &lsn, &[0; 10], now, now, &[0]);
 }

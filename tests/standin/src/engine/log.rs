@@ -78,7 +78,7 @@ impl CommitLog {
     }
 
     /// An LSN of its own for something that is not a row change (a DDL history entry, a capture instance's start).
-    pub fn next(&mut self) -> Lsn {
+    pub fn next_lsn(&mut self) -> Lsn {
         self.advance();
         lsn(self.vlf, self.block, 1)
     }

@@ -134,6 +134,7 @@ impl State {
     }
 
     /// Writes a row: image in place, operation in the list. The caller has seen to locks and uniqueness.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a row operation")]
     pub fn write(
         &mut self,
         txn: TxnId,
@@ -284,7 +285,7 @@ impl State {
         let mut altered = Vec::new();
         for db in self.databases.values_mut() {
             for event in db.ddl_events.iter_mut().filter(|e| e.txn == txn && e.committed.is_none()) {
-                event.committed = Some(db.log.next());
+                event.committed = Some(db.log.next_lsn());
                 altered.push(db.id);
             }
         }

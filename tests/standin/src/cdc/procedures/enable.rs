@@ -350,7 +350,7 @@ fn create_instance(
         return Err(SqlError::new(22943, 16, text));
     }
     let object_id = create_change_table(state, txn, database, &meta, instance, &ordinals, session)?;
-    let lsn = state.database_mut(database)?.log.next();
+    let lsn = state.database_mut(database)?.log.next_lsn();
     let text = |s: &str| Value::Str(s.into());
     let optional = |s: &Option<String>| s.as_deref().map_or(Value::Null, text);
     let row = vec![

@@ -98,6 +98,7 @@ fn add_key(
 }
 
 /// Adds a constraint to a description; answers whether the rows must be rebuilt (a key). `column`: the one it is written on.
+#[expect(clippy::too_many_arguments, reason = "where the constraint goes, and how it is written")]
 pub fn add(
     session: &Session,
     state: &mut State,
