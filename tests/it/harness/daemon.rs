@@ -93,6 +93,15 @@ impl Daemon {
     }
 }
 
+impl Drop for Daemon {
+    /// A scenario that fails shows what the daemon said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's output ---\n{}", self.output());
+        }
+    }
+}
+
 fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();

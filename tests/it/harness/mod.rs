@@ -16,13 +16,19 @@ pub use world::World;
 /// How long anything may take before a scenario gives up. Generous: it is only reached when something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// [`PATIENCE`], or the seconds in `DATAFLOW_TEST_PATIENCE`: for somebody who looks for what is wrong.
+fn patience() -> Duration {
+    let seconds = std::env::var("DATAFLOW_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}
+
 /// Looks until `look` says it is so. `look` returns what is wrong as text otherwise.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     loop {
         match look().await {
             Ok(value) => return value,
-            Err(seen) if start.elapsed() > PATIENCE => panic!("gave up waiting for: {what}\nlast seen: {seen}"),
+            Err(seen) if start.elapsed() > patience() => panic!("gave up waiting for: {what}\nlast seen: {seen}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(40)).await,
         }
     }

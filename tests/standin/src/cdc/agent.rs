@@ -1,4 +1,4 @@
-//! The agent: a thread that runs delayed captures, idle entries and nothing else. It ends with the instance.
+//! The agent: a thread that runs delayed captures, scans of idle logs, idle entries and nothing else. It ends with the instance.
 
 use super::{CaptureMode, capture};
 use crate::engine::{
@@ -38,9 +38,12 @@ pub fn tick(state: &mut State, now: Moment) -> bool {
         if db.cdc.mode == CaptureMode::Manual {
             continue;
         }
-        if db.cdc.due.is_some_and(|due| due <= Instant::now()) {
+        let polls = db.cdc.due.is_none() && db.cdc.scanned.is_none_or(|last| last.elapsed() >= db.cdc.poll);
+        if polls || db.cdc.due.is_some_and(|due| due <= Instant::now()) {
             captured |= capture::scan(state, id, now, usize::MAX) > 0;
-        } else if db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE) {
+        }
+        let Some(db) = state.databases.get(&id) else { continue };
+        if db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE) {
             capture::dummy(state, id, now);
             captured = true;
         }

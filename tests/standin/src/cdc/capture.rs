@@ -77,6 +77,7 @@ pub fn scan(state: &mut State, database: i32, now: Moment, limit: usize) -> usiz
 fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> usize {
     let Some(db) = state.databases.get_mut(&database) else { return 0 };
     db.cdc.due = None;
+    db.cdc.scanned = Some(Instant::now());
     if !db.options.is_cdc_enabled {
         db.log.records.clear();
         return 0;
@@ -101,6 +102,7 @@ fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> u
     let empty = count == 0 && db.cdc.sessions.back().is_some_and(|s| s.transactions == 0);
     if empty && let Some(last) = db.cdc.sessions.back_mut() {
         last.end = now;
+        last.empty_scans += 1;
         return 0;
     }
     db.cdc.last_session += 1;
@@ -116,6 +118,7 @@ fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> u
         commands,
         last_commit: last.map(|r| r.commit_time),
         errors: 0,
+        empty_scans: i64::from(count == 0),
     });
     while db.cdc.sessions.len() > 32 {
         db.cdc.sessions.pop_front();

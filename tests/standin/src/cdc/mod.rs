@@ -18,7 +18,10 @@ mod store;
 mod tests;
 
 use crate::engine::clock::Moment;
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// When a commit becomes visible in change tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct ScanSession {
     pub commands: i64,
     pub last_commit: Option<Moment>,
     pub errors: i32,
+    /// scans that found nothing, folded into this one
+    pub empty_scans: i64,
 }
 
 /// A row of sys.dm_cdc_errors.
@@ -120,6 +125,11 @@ pub struct CdcRuntime {
     pub last_session: i32,
     /// when a delayed capture is to run
     pub due: Option<Instant>,
+    /// Time between two scans of an idle log. The job's own pollinginterval is what tables and procedures tell of; the agent does not make
+    /// a test wait for its five seconds.
+    pub poll: Duration,
+    /// the last scan
+    pub scanned: Option<Instant>,
     /// the last time a scan wrote to cdc.lsn_time_mapping
     pub last_entry: Option<Moment>,
 }
@@ -138,6 +148,8 @@ impl Default for CdcRuntime {
             errors: VecDeque::new(),
             last_session: 0,
             due: None,
+            poll: Duration::from_millis(30),
+            scanned: None,
             last_entry: None,
         }
     }

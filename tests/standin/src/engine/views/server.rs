@@ -442,7 +442,7 @@ fn scan_sessions(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             ("last_commit_cdc_lsn", text(&s.end_lsn)),
             ("last_commit_cdc_time", commit.datetime()),
             ("latency", int(((s.end.0 - commit.0) / 10_000_000).max(0))),
-            ("empty_scan_count", int(i64::from(s.transactions == 0))),
+            ("empty_scan_count", int(s.empty_scans)),
         ]);
     }
     Ok(())
