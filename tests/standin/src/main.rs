@@ -1,8 +1,14 @@
 //! The stand-in as a program: a server to try things against by hand.
 
 use clap::{Parser, ValueEnum};
-use mssql_standin::server::{Encryption, Server};
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use mssql_standin::{
+    cdc::{CaptureConfig, CaptureMode},
+    server::{Encryption, Server},
+};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+/// The shortest pause between two looks at an idle log, in milliseconds.
+const POLL_MS_MIN: u64 = 50;
 
 /// A SQL Server stand-in for tests. All data is in memory and gone when it ends.
 #[derive(Parser)]
@@ -23,6 +29,9 @@ struct Arguments {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The longest time, in milliseconds, that capture lags behind a commit
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    capture_delay_ms: u64,
     /// What to ask of clients about encryption
     #[arg(long, value_enum, default_value_t = Tls::Login)]
     tls: Tls,
@@ -66,6 +75,10 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
     };
     let mut builder =
         Server::builder().host(arguments.host).port(arguments.port).login("sa", &arguments.password).seed(arguments.seed).tls(encryption);
+    builder = builder.capture(CaptureConfig {
+        mode: CaptureMode::Delayed { min_ms: 0, max_ms: arguments.capture_delay_ms },
+        poll: Duration::from_millis(arguments.capture_delay_ms.max(POLL_MS_MIN)),
+    });
     for database in &arguments.databases {
         builder = builder.database(database);
     }

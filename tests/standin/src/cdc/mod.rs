@@ -35,6 +35,20 @@ pub enum CaptureMode {
     Delayed { min_ms: u64, max_ms: u64 },
 }
 
+/// How capture behaves in databases made from now on.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureConfig {
+    pub mode: CaptureMode,
+    /// Time between two scans of an idle log.
+    pub poll: Duration,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self { mode: CaptureMode::Immediate, poll: Duration::from_millis(30) }
+    }
+}
+
 /// What the after-image of an update holds for a (max) or xml column the update did not touch. Microsoft's page promises only the
 /// before-image's NULL; users report NULL in the after-image as well when the value lives off the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

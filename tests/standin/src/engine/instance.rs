@@ -36,6 +36,8 @@ pub struct InstanceConfig {
     pub sa_password: String,
     /// seed of everything random
     pub seed: u64,
+    /// of new databases
+    pub capture: crate::cdc::CaptureConfig,
 }
 
 impl Default for InstanceConfig {
@@ -46,6 +48,7 @@ impl Default for InstanceConfig {
             tempdb_collation: Collation::LATIN1_100_CI_AS_SC,
             sa_password: "Passw0rd!".into(),
             seed: 1,
+            capture: crate::cdc::CaptureConfig::default(),
         }
     }
 }
@@ -97,6 +100,7 @@ pub struct State {
     pub sessions: BTreeMap<Spid, SessionInfo>,
     pub next_txn: TxnId,
     next_login: i32,
+    capture: crate::cdc::CaptureConfig,
     rng: StdRng,
 }
 
@@ -149,7 +153,10 @@ impl State {
         }
         let id = (5..).find(|id| !self.databases.contains_key(id)).unwrap_or(i32::MAX);
         let fork = self.random_bytes();
-        self.databases.insert(id, Database::new(id, name, collation, now, fork));
+        let mut database = Database::new(id, name, collation, now, fork);
+        database.cdc.mode = self.capture.mode;
+        database.cdc.poll = self.capture.poll;
+        self.databases.insert(id, database);
         Ok(id)
     }
 
@@ -210,6 +217,7 @@ impl Instance {
             sessions: BTreeMap::new(),
             next_txn: 1000,
             next_login: 0,
+            capture: config.capture,
             rng,
         };
         // There is no login of that name yet, so this cannot fail.

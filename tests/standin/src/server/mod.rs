@@ -10,7 +10,7 @@ pub use direct::{Answer, ResultSet};
 pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
 
 use crate::{
-    cdc::agent,
+    cdc::{CaptureConfig, CaptureMode, agent},
     engine::{
         connection::{CancelFlag, Engine, LoginInfo},
         instance::{Instance, InstanceConfig},
@@ -26,6 +26,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     net::TcpListener,
@@ -69,6 +70,9 @@ impl Shared {
     }
 }
 
+/// A capture job as SQL Server's, which lags behind commits, but in a test's time.
+const CAPTURE: CaptureConfig = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: 100 }, poll: Duration::from_millis(50) };
+
 /// How to start a server.
 #[derive(Clone)]
 pub struct Builder {
@@ -92,7 +96,7 @@ impl Builder {
             engine,
             encryption: Encryption::default(),
             identity: None,
-            config: InstanceConfig::default(),
+            config: InstanceConfig { capture: CAPTURE, ..InstanceConfig::default() },
             databases: Vec::new(),
             login: ("sa".into(), InstanceConfig::default().sa_password),
             compress_rows: true,
@@ -149,6 +153,12 @@ impl Builder {
     /// The seed of everything random in the engine.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
+        self
+    }
+
+    /// How capture behaves: after a random delay of up to 100 ms, and a look at an idle log every 50 ms, unless said otherwise.
+    pub fn capture(mut self, capture: CaptureConfig) -> Self {
+        self.config.capture = capture;
         self
     }
 
