@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::client::{Grid, Sql};
+use crate::client::{Grid, Sql, numbers};
 
 pub const TABLES: &str = "
 CREATE TABLE dbo.Customers (CustomerID INT IDENTITY(1,1) NOT NULL CONSTRAINT PK_Customers PRIMARY KEY, Name NVARCHAR(100) NOT NULL,
@@ -70,13 +70,6 @@ pub fn register_server(addr: SocketAddr, user: &str, password: &str) -> String {
          'server={};port={};user id={user};password={password};database=master;encrypt=disable', 1)",
         addr.ip(),
         addr.port()
-    )
-}
-
-/// `SELECT … FROM` this is a table `numbers(n)` of 1 to `count`.
-fn numbers(count: usize) -> String {
-    format!(
-        "(SELECT TOP ({count}) CAST(ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS int) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) AS numbers"
     )
 }
 

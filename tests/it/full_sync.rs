@@ -1,6 +1,6 @@
 //! Full sync: from request to swapped rows.
 
-use crate::harness::{World, eventually};
+use crate::harness::{World, eventually, numbers};
 
 const ITEMS: &str =
     "CREATE TABLE dbo.Items (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price DECIMAL(18,4) NULL, Resync BIT NOT NULL DEFAULT 0)";
@@ -10,8 +10,8 @@ async fn fill(world: &World, rows: usize) {
         .shop()
         .await
         .run(&format!(
-            "INSERT INTO dbo.Items (ID, Name, Price) SELECT n, N'item ' + CAST(n AS nvarchar(10)), n / 7.0 FROM \
-             (SELECT TOP ({rows}) ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS n FROM sys.all_columns a CROSS JOIN sys.all_columns b) AS numbers"
+            "INSERT INTO dbo.Items (ID, Name, Price) SELECT n, N'item ' + CAST(n AS nvarchar(10)), n / 7.0 FROM {}",
+            numbers(rows)
         ))
         .await;
 }

@@ -145,6 +145,17 @@ impl Sql {
     }
 }
 
+/// `numbers(n)` for a FROM clause: 1 to `count`, without leaning on how many objects a server has.
+pub fn numbers(count: usize) -> String {
+    let tens = "(VALUES (0),(0),(0),(0),(0),(0),(0),(0),(0),(0))";
+    let digits = count.max(1).ilog10() + 1;
+    let crossed: Vec<String> = (0..digits).map(|i| format!("{tens} AS d{i}(x)")).collect();
+    format!(
+        "(SELECT TOP ({count}) CAST(ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS int) AS n FROM {}) AS numbers",
+        crossed.join(" CROSS JOIN ")
+    )
+}
+
 /// A cell as text.
 fn text(cell: &ColumnData<'_>) -> String {
     const NULL: &str = "NULL";

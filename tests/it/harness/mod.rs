@@ -9,7 +9,7 @@ pub mod world;
 
 use std::time::{Duration, Instant};
 
-pub use client::{Grid, Sql};
+pub use client::{Grid, Sql, numbers};
 pub use daemon::Daemon;
 pub use world::World;
 
