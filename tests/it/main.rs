@@ -6,5 +6,6 @@ mod full_sync;
 mod harness;
 mod northwind;
 mod operate;
+mod property;
 mod types;
 mod verify;

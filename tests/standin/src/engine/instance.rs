@@ -11,6 +11,7 @@ use crate::{
         connection::{CancelFlag, Isolation},
         database::{Database, MASTER, MODEL, MSDB, TEMPDB},
         lock::{LockTable, Spid, TableId},
+        log::Lsn,
         storage::TableData,
         txn::{Snapshot, Transaction, TxnId},
     },
@@ -20,7 +21,7 @@ use crate::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -102,7 +103,21 @@ pub struct State {
     next_login: i32,
     capture: crate::cdc::CaptureConfig,
     rng: StdRng,
+    /// Told of every commit while the instance is locked, so that nobody has seen its effects before the observer has.
+    pub observer: Option<Observer>,
 }
+
+/// What has just been committed.
+pub struct Committed<'a> {
+    pub state: &'a State,
+    /// the tables it wrote to
+    pub written: &'a BTreeSet<TableId>,
+    /// the commit's LSN, per database in which it changed tracked tables
+    pub lsns: &'a BTreeMap<i32, Lsn>,
+}
+
+/// Somebody who watches commits from inside: a test's oracle.
+pub type Observer = Arc<dyn Fn(&Committed<'_>) + Send + Sync>;
 
 impl State {
     pub fn database_named(&self, name: &str) -> Option<&Database> {
@@ -219,6 +234,7 @@ impl Instance {
             next_login: 0,
             capture: config.capture,
             rng,
+            observer: None,
         };
         // There is no login of that name yet, so this cannot fail.
         let _ = state.create_login("sa", &config.sa_password, true, now);

@@ -91,8 +91,8 @@ impl CommitLog {
         }
     }
 
-    /// Stamps a transaction's operations (their `seqval` is filled in here) and appends it.
-    pub fn append(&mut self, transaction_id: u64, begin_time: Moment, commit_time: Moment, mut ops: Vec<LoggedOp>) {
+    /// Stamps a transaction's operations (their `seqval` is filled in here) and appends it; the commit's LSN.
+    pub fn append(&mut self, transaction_id: u64, begin_time: Moment, commit_time: Moment, mut ops: Vec<LoggedOp>) -> Lsn {
         self.advance();
         let begin_lsn = lsn(self.vlf, self.block, 1);
         let mut slot = 1;
@@ -106,5 +106,6 @@ impl CommitLog {
         }
         let commit = lsn(self.vlf, self.block, slot as u16 + 1);
         self.records.push_back(Arc::new(LogRecord { lsn: commit, begin_lsn, transaction_id, begin_time, commit_time, ops: Arc::new(ops) }));
+        commit
     }
 }

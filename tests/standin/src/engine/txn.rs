@@ -18,12 +18,15 @@ use crate::engine::{
     catalog::{Catalog, Object, ObjectId, TableKind, TableMeta},
     clock::Moment,
     database::{Database, IdentityState},
-    instance::State,
+    instance::{Committed, State},
     lock::{Spid, TableId},
     log::{LoggedKind, LoggedOp},
     storage::{Row, RowKey, TableData},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 pub type TxnId = u64;
 
@@ -265,8 +268,13 @@ impl State {
         let ops = std::mem::take(&mut transaction.ops);
         let begin_time = transaction.begin_time;
         let mut logged: BTreeMap<i32, Vec<LoggedOp>> = BTreeMap::new();
+        let mut written = BTreeSet::new();
+        let mut lsns = BTreeMap::new();
         for op in ops {
             let Op::Row(row) = op else { continue };
+            if self.observer.is_some() {
+                written.insert(row.table);
+            }
             if let Some(data) = self.tables.get_mut(&row.table) {
                 data.settle(txn, &row.key);
             }
@@ -292,7 +300,7 @@ impl State {
         altered.retain(|id| !logged.contains_key(id));
         for (database, ops) in logged {
             if let Some(db) = self.databases.get_mut(&database) {
-                db.log.append(txn, begin_time, now, ops);
+                lsns.insert(database, db.log.append(txn, begin_time, now, ops));
             }
             crate::cdc::capture::committed(self, database, now);
         }
@@ -300,6 +308,9 @@ impl State {
             crate::cdc::capture::committed(self, database, now);
         }
         self.forget(txn);
+        if let Some(observer) = self.observer.clone() {
+            observer(&Committed { state: self, written: &written, lsns: &lsns });
+        }
     }
 
     fn forget(&mut self, txn: TxnId) {

@@ -38,7 +38,7 @@ pub(super) const VIEWS: &[Spec] = &[
              is_xml_document bit,xml_collection_id int,default_object_id int,rule_object_id int,is_sparse bit?,is_column_set bit?,\
              generated_always_type tinyint?,generated_always_type_desc n60?,is_hidden bit,is_masked bit"
         ),
-        all_columns,
+        with_system_columns,
     ),
     (
         "sys.identity_columns",
@@ -192,6 +192,15 @@ fn each_column(cx: &Context<'_>, mut f: impl FnMut(i32, &ColumnMeta)) {
 
 fn all_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
     each_column(cx, |id, c| rows.push(column_row(id, c)));
+    Ok(())
+}
+
+/// The columns of the system views besides.
+fn with_system_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
+    all_columns(cx, rows)?;
+    for (id, column) in super::system_columns(cx.db.collation) {
+        rows.push(column_row(id, &column));
+    }
     Ok(())
 }
 

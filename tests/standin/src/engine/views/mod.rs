@@ -15,7 +15,7 @@ mod server;
 
 use crate::{
     engine::{
-        catalog::ObjectId,
+        catalog::{ColumnMeta, ObjectId},
         database::Database,
         instance::{Instance, State, Target},
         lock::Spid,
@@ -216,6 +216,21 @@ pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &Obj
         .collect();
     let places = columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
     Some(Arc::new(ViewSource { instance: instance.clone(), viewer: viewer.clone(), database, database_name, view, columns, places }))
+}
+
+/// The columns of the system views, which have negative ids here as they do in SQL Server.
+fn system_columns(collation: Collation) -> Vec<(i32, ColumnMeta)> {
+    let mut views: Vec<&View> = VIEWS.values().filter(|view| view.schema == "sys").collect();
+    views.sort_by_key(|view| view.name);
+    let mut columns = Vec::new();
+    for (view, object) in views.into_iter().zip(100..) {
+        for (spec, id) in view.columns.split(',').zip(1..) {
+            if let Some((name, ty)) = spec.trim().split_once(' ') {
+                columns.push((-object, ColumnMeta::new(id, name, parse_type(ty.trim_end_matches('?'), collation), ty.ends_with('?'))));
+            }
+        }
+    }
+    columns
 }
 
 /// Whether a system view of that name exists (`OBJECT_ID(N'sys.tables')`).
