@@ -11,7 +11,8 @@ SELECT
     m.cdc_enabled, m.last_cdc_lsn,
     m.full_sync_requested,
     CAST(CASE WHEN m.full_sync_pending_at IS NULL THEN 0 ELSE 1 END AS BIT),
-    m.full_sync_mode
+    m.full_sync_mode,
+    CONVERT(NVARCHAR(30), m.updated_at, 126)
 FROM dbo.table_mappings AS m
     INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
 WHERE m.is_enabled = 1 AND s.is_enabled = 1

@@ -666,11 +666,12 @@ impl Daemon {
     }
 
     fn verify_more(&mut self) {
-        // Mappings in a full sync have their turn in the next round.
+        // Mappings in a full sync, or about to be, have their turn in a later round: they differ by right.
         while !self.stopping() && self.verifying.len() < self.env.config.verify_concurrency {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
-            if self.running.get(&id) == Some(&SyncType::FullSync) || self.env.sources.house(mapping.server).is_err() {
+            let syncs = self.running.get(&id) == Some(&SyncType::FullSync) || mapping.full_sync_requested || mapping.full_sync_pending;
+            if syncs || self.env.sources.house(mapping.server).is_err() {
                 continue;
             }
             self.verifying.insert(id);

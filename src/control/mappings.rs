@@ -56,6 +56,7 @@ struct Raw {
     full_sync_requested: bool,
     full_sync_pending: bool,
     mode: String,
+    updated_at: String,
 }
 
 impl Raw {
@@ -75,6 +76,7 @@ impl Raw {
             full_sync_requested: row.bool(12)?,
             full_sync_pending: row.bool(13)?,
             mode: row.text(14)?.to_owned(),
+            updated_at: row.opt_text(15)?.unwrap_or_default().to_owned(),
         })
     }
 
@@ -137,6 +139,7 @@ impl Raw {
             full_sync_requested: self.full_sync_requested,
             full_sync_pending: self.full_sync_pending,
             mode,
+            updated_at: self.updated_at,
         })
     }
 }
@@ -325,6 +328,7 @@ mod tests {
             full_sync_requested: false,
             full_sync_pending: false,
             mode: "STAGED".into(),
+            updated_at: String::new(),
         }
     }
 

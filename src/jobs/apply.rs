@@ -39,6 +39,9 @@ use crate::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
+const WIDE_BYTES_MAX: usize = 4 << 20;
+
 /// The checkpoint that moves with the rows.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
@@ -226,15 +229,21 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     if next.is_none() {
         return Ok(Loaded::default());
     }
-    let mut bulk =
-        dest.bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() }).await.context("load #changes")?;
+    let options = BulkOptions { keep_nulls: true, ..Default::default() };
+    let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
     while let Some(row) = next {
         order += 1;
         changes += u64::from(row.i64(2)? != 3);
         bulk.send(numbered(row, order)).await.context("load #changes")?;
+        if bulk.wide_bytes() >= WIDE_BYTES_MAX {
+            let (_, wide) = bulk.finish().await.context("load #changes")?;
+            dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
+            bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
+        }
         next = rows.next().await.context("read change rows")?;
     }
-    bulk.finish().await.context("load #changes")?;
+    let (_, wide) = bulk.finish().await.context("load #changes")?;
+    dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
     Ok(Loaded { rows: order.unsigned_abs(), changes })
 }
 
@@ -289,7 +298,8 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
                 }
                 next = rows.next().await.context("fetch rows from the source")?;
             }
-            bulk.finish().await.context("load #changes")?;
+            let (_, wide) = bulk.finish().await.context("load #changes")?;
+            dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
         }
         if !full {
             return Ok(any);

@@ -66,4 +66,6 @@ pub struct Mapping {
     /// A request was claimed and has not been fulfilled yet.
     pub full_sync_pending: bool,
     pub mode: FullSyncMode,
+    /// `updated_at` as text: an operator who touches a parked mapping's row has it tried again.
+    pub updated_at: String,
 }

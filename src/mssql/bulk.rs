@@ -55,9 +55,9 @@ pub struct Copied {
     pub whole: bool,
 }
 
-/// Told of every batch that is in: the rows so far, and the key of its last one.
+/// Told of every batch that is in: the rows so far, and the key of its last one. The destination's session is free meanwhile.
 pub trait Boundary: Send {
-    fn batch_done(&mut self, rows: u64, last_key: &[Value]) -> impl Future<Output = Result<Go>> + Send;
+    fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> impl Future<Output = Result<Go>> + Send;
 }
 
 struct Batch {
@@ -132,12 +132,13 @@ async fn write(
         for row in batch.rows {
             bulk.send(row).await.context("write rows")?;
         }
-        let taken = bulk.finish().await.context("write rows")?;
+        let (loaded, wide) = bulk.finish().await.context("write rows")?;
+        let taken = loaded + dest.insert_wide(to.table, names, wide).await.context("write wide rows")?;
         if taken != count {
             return Err(Error::new(Kind::Other, format!("of {count} rows in a batch the destination took {taken}")));
         }
         rows += taken;
-        if boundary.batch_done(rows, &last_key).await? == Go::Stop {
+        if boundary.batch_done(dest, rows, &last_key).await? == Go::Stop {
             return Ok(Copied { rows, whole: false });
         }
     }

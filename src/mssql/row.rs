@@ -11,6 +11,9 @@ use crate::{
 use std::borrow::Cow;
 use tiberius::{ColumnData, ToSql, TokenRow, numeric::Numeric};
 
+/// The longest cell that the driver's bulk load takes.
+const CELL_BYTES_MAX: usize = 65_535;
+
 /// A parameter of a statement, `@P1` being the first. Every NULL has a type, because the server wants one.
 #[derive(Clone, Copy, Debug)]
 pub enum Param<'a> {
@@ -113,10 +116,54 @@ impl RowData {
         self.0.get(index).map(value).unwrap_or_else(|| Err(no_cell(index)))
     }
 
+    /// Whether the driver's bulk load would refuse a cell of it for its length.
+    pub(super) fn is_wide(&self) -> bool {
+        self.0.iter().any(|cell| match cell {
+            // a unit of UTF-16 never comes from less than a byte of UTF-8
+            ColumnData::String(Some(v)) => 2 * v.len() > CELL_BYTES_MAX && 2 * v.encode_utf16().count() > CELL_BYTES_MAX,
+            ColumnData::Binary(Some(v)) => v.len() > CELL_BYTES_MAX,
+            _ => false,
+        })
+    }
+
+    /// The cells as parameters. Decimals go as text, which the server turns into the column's type: the driver would declare
+    /// `0.5` of scale 38 as `numeric(39,38)`, which there is not.
+    pub(super) fn into_params(self) -> impl Iterator<Item = Cell> {
+        self.0.into_iter().map(|cell| {
+            Cell(match cell {
+                ColumnData::Numeric(Some(v)) => ColumnData::String(Some(Cow::Owned(decimal_text(v.value(), v.scale())))),
+                ColumnData::Numeric(None) => ColumnData::String(None),
+                other => other,
+            })
+        })
+    }
+
     /// Adds a cell behind the others.
     pub fn push(&mut self, param: Param<'_>) {
         self.0.push(into_owned(param.to_sql()));
     }
+}
+
+/// A driver's cell as a parameter.
+pub(super) struct Cell(ColumnData<'static>);
+
+impl ToSql for Cell {
+    fn to_sql(&self) -> ColumnData<'_> {
+        match &self.0 {
+            // the long ones are not copied
+            ColumnData::String(Some(v)) => ColumnData::String(Some(Cow::Borrowed(v.as_ref()))),
+            ColumnData::Binary(Some(v)) => ColumnData::Binary(Some(Cow::Borrowed(v.as_ref()))),
+            other => other.clone(),
+        }
+    }
+}
+
+/// `-12.340`
+fn decimal_text(mantissa: i128, scale: u8) -> String {
+    let digits = format!("{:0>width$}", mantissa.unsigned_abs(), width = usize::from(scale) + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
+    let sign = if mantissa < 0 { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 impl FromIterator<Value> for RowData {
@@ -360,6 +407,26 @@ mod tests {
         round_trip(Value::Text("näive 𝄞 ".into()));
         round_trip(Value::Bytes(vec![0, 255]));
         round_trip(Value::Guid([1; 16]));
+    }
+
+    #[test]
+    fn decimals_in_words() {
+        for (mantissa, scale, text) in
+            [(0, 0, "0"), (-1, 4, "-0.0001"), (123_450, 3, "123.450"), (7, 0, "7"), (5, 38, "0.00000000000000000000000000000000000005")]
+        {
+            assert_eq!(decimal_text(mantissa, scale), text);
+        }
+    }
+
+    #[test]
+    fn rows_too_wide_for_a_bulk_load_are_told() {
+        let row = |value| RowData::from_iter([Value::Int(1), value]);
+        assert!(!row(Value::Bytes(vec![0; 65_535])).is_wide());
+        assert!(row(Value::Bytes(vec![0; 65_536])).is_wide());
+        assert!(!row(Value::Text("a".repeat(32_767))).is_wide());
+        assert!(row(Value::Text("a".repeat(32_768))).is_wide());
+        assert!(!row(Value::Text("東".repeat(32_767))).is_wide());
+        assert!(row(Value::Text("🚚".repeat(16_384))).is_wide());
     }
 
     #[test]

@@ -9,17 +9,21 @@
 //! doomed. [`Session::recover`] rolls back and makes it good again; a suspect session that nobody recovered is thrown away instead of
 //! keeping its locks in an idle pool.
 //!
+//! **Wide rows**: the driver's bulk load refuses a cell of more than 65,535 bytes even where the column is `(max)`: it takes the `0xffff`
+//! that says "no limit" on the wire for one. Such rows are kept aside and sent as an INSERT each ([`Session::insert_wide`]).
+//!
 //! **Time**: the driver's own limit is off; here each wait for the server (an answer, the next row, a bulk packet) has
 //! [`Session::set_timeout`]'s limit. After a timeout the work may have been done: the session is dropped, which rolls back.
 
 use super::{
     classify,
     pool::Slot,
-    row::{Param, Row, RowData},
+    row::{Cell, Param, Row, RowData},
 };
 use crate::{
     error::{Error, Kind, Result},
     model::name::Ident,
+    tsql::staging,
 };
 use futures_util::TryStreamExt;
 use std::{future::Future, time::Duration};
@@ -267,12 +271,45 @@ impl Session {
             Err(_) => return Err(state.timed_out()),
         };
         match result {
-            Ok(request) => Ok(Bulk { request, state }),
+            Ok(request) => Ok(Bulk { request, state, wide: Wide::default() }),
             Err(error) => Err(match state.end::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
             }),
         }
+    }
+
+    /// The rows that a bulk load into `table` left aside; how many there were. Not one transaction with the load.
+    pub async fn insert_wide(&mut self, table: &str, columns: &[&str], wide: Wide) -> Result<u64> {
+        if wide.rows.is_empty() {
+            return Ok(0);
+        }
+        let sql = staging::insert_one(table, columns);
+        let count = wide.rows.len() as u64;
+        for row in wide.rows {
+            self.state.begin()?;
+            let Session { client, state, .. } = self;
+            let cells: Vec<Cell> = row.into_params().collect();
+            let params: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
+            let result = within(state, client.execute(sql.as_str(), &params)).await?;
+            state.end(result)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Rows with a cell that is too long for the driver's bulk load.
+#[must_use = "these rows are not loaded yet"]
+#[derive(Debug, Default)]
+pub struct Wide {
+    rows: Vec<RowData>,
+    bytes: usize,
+}
+
+impl Wide {
+    /// Roughly the bytes these rows hold in memory.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -337,10 +374,17 @@ impl RowStream<'_> {
 pub struct Bulk<'a> {
     request: BulkLoadRequest<'a, Wire>,
     state: &'a mut State,
+    wide: Wide,
 }
 
 impl Bulk<'_> {
+    /// Sends a row, or keeps it aside when it is too wide.
     pub async fn send(&mut self, row: RowData) -> Result<()> {
+        if row.is_wide() {
+            self.wide.bytes = self.wide.bytes.saturating_add(row.size_bytes());
+            self.wide.rows.push(row);
+            return Ok(());
+        }
         match tokio::time::timeout(self.state.timeout, self.request.send(row.0)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
@@ -351,10 +395,15 @@ impl Bulk<'_> {
         }
     }
 
-    /// Sends what is left and waits for the server: the rows it took.
-    pub async fn finish(self) -> Result<u64> {
-        let Bulk { request, state } = self;
+    /// Roughly the bytes kept aside so far: who sends rows without an end finishes now and then.
+    pub fn wide_bytes(&self) -> usize {
+        self.wide.bytes
+    }
+
+    /// Sends what is left and waits for the server: the rows it took, and those for [`Session::insert_wide`].
+    pub async fn finish(self) -> Result<(u64, Wide)> {
+        let Bulk { request, state, wide } = self;
         let result = within(state, request.finalize()).await?;
-        Ok(state.end(result)?.total())
+        Ok((state.end(result)?.total(), wide))
     }
 }

@@ -211,6 +211,12 @@ pub fn equal_may_differ(ty: &ColumnType) -> bool {
     is_text(ty) || matches!(ty, ColumnType::DateTimeOffset(_) | ColumnType::Float | ColumnType::Real | ColumnType::VarBinary(_))
 }
 
+/// One row, a parameter per column; `table` and `columns` are quoted already.
+pub fn insert_one(table: &str, columns: &[&str]) -> String {
+    let values: Vec<_> = (1..=columns.len()).map(|i| format!("@P{i}")).collect();
+    format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "))
+}
+
 /// `[a], [b], …`: the carried columns.
 pub fn names(carry: &Carry) -> String {
     list(carry, |column| column.name().to_string())

@@ -24,6 +24,16 @@ pub fn drop_stage(stage: &TableName) -> String {
     format!("DROP TABLE IF EXISTS {}", stage.local())
 }
 
+/// All rows at once, the identity's next value back to its seed.
+pub fn truncate(table: &TableName) -> String {
+    format!("TRUNCATE TABLE {}", table.local())
+}
+
+/// Where TRUNCATE is refused: any `rows_max` rows.
+pub fn delete_some(table: &TableName, rows_max: usize) -> String {
+    format!("DELETE TOP ({rows_max}) FROM {}", table.local())
+}
+
 /// Unique under the destination's collation: the server's error 1505 says that two staged rows are one row there.
 pub fn index_stage(stage: &TableName, carry: &Carry) -> String {
     let key: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
@@ -143,6 +153,8 @@ mod tests {
              AS [n] FROM [dbo].[dbaops_dataflow_stage_7] AS s) DELETE FROM [repeated] WHERE [n] > 1"
         );
         assert_eq!(drop_stage(&stage), "DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage_7]");
+        assert_eq!(truncate(&stage), "TRUNCATE TABLE [dbo].[dbaops_dataflow_stage_7]");
+        assert_eq!(delete_some(&stage, 10), "DELETE TOP (10) FROM [dbo].[dbaops_dataflow_stage_7]");
     }
 
     #[test]

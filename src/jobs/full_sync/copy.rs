@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::direct::Direct;
 use crate::{
     error::{Context, Error, Kind, Result},
     jobs::{Env, shape::Shape},
@@ -26,6 +27,9 @@ use crate::{
 /// sync_status moves at least this often while rows do.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// Whether the mapping is still enabled is asked at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Why a copy stopped at a batch boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -44,7 +48,7 @@ impl Stop {
     }
 }
 
-/// Copies every row; `Some` when it stopped before the end.
+/// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end.
 #[expect(clippy::too_many_arguments, reason = "the two sessions and the facts of one run, used once")]
 pub async fn copy(
     env: &Env,
@@ -55,11 +59,12 @@ pub async fn copy(
     limit: BatchLimit,
     source: &mut Session,
     dest: &mut Session,
+    direct: Option<&mut Direct<'_>>,
     rows: &mut u64,
 ) -> Result<Option<Stop>> {
     let expected = catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok());
     let now = Instant::now();
-    let mut watch = Watch { env, mapping, run, expected, began: now, told: now, stop: None, rows };
+    let mut watch = Watch { env, mapping, run, expected, direct, began: now, told: now, looked: now, stop: None, rows };
     let snapshot = shape.source_database.snapshot;
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
@@ -82,32 +87,46 @@ pub async fn copy(
 }
 
 /// Follows the batches.
-struct Watch<'a> {
+struct Watch<'a, 'b> {
     env: &'a Env,
     mapping: &'a Mapping,
     run: StatusId,
     expected: Option<u64>,
+    direct: Option<&'a mut Direct<'b>>,
     began: Instant,
     told: Instant,
+    looked: Instant,
     stop: Option<Stop>,
     rows: &'a mut u64,
 }
 
-impl Boundary for Watch<'_> {
-    async fn batch_done(&mut self, rows: u64, last_key: &[Value]) -> Result<Go> {
+impl Boundary for Watch<'_, '_> {
+    async fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> Result<Go> {
+        if let Some(direct) = &mut self.direct {
+            direct.batch(dest).await?;
+        }
         *self.rows = rows;
         if self.env.stopping() {
             self.stop = Some(Stop::Cancelled);
             return Ok(Go::Stop);
+        }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            // A control database that does not answer for a moment must not cost an hour's copy: the swap will need it, this does not.
+            if let Ok(standing) = self.env.control.standing(self.mapping.id).await
+                && !standing.is_some_and(|standing| standing.enabled)
+            {
+                self.stop = Some(Stop::Paused);
+                return Ok(Go::Stop);
+            }
         }
         if self.told.elapsed() < PROGRESS_EVERY {
             return Ok(Go::On);
         }
         self.told = Instant::now();
         let key = key_text(last_key);
-        // A control database that does not answer for a moment must not cost an hour's copy: the swap will need it, this does not.
-        let control = &self.env.control;
-        let _ = control.progress(self.run, i64::try_from(rows).unwrap_or(i64::MAX), Some(&key)).await;
+        // as above: not worth the copy
+        let _ = self.env.control.progress(self.run, i64::try_from(rows).unwrap_or(i64::MAX), Some(&key)).await;
         info!(
             mapping_id = self.mapping.id.0,
             server_id = self.mapping.server.0,
@@ -116,12 +135,6 @@ impl Boundary for Watch<'_> {
             "{}",
             progress(rows, self.expected, self.began.elapsed())
         );
-        if let Ok(standing) = control.standing(self.mapping.id).await
-            && !standing.is_some_and(|standing| standing.enabled)
-        {
-            self.stop = Some(Stop::Paused);
-            return Ok(Go::Stop);
-        }
         Ok(Go::On)
     }
 }

@@ -22,9 +22,12 @@
 //!
 //! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says which guarantee the copy gave.
 //!
+//! This is mode STAGED; what DIRECT does instead is in [`direct`].
+//!
 //! An error anywhere leaves the old rows and the pending request; a leftover staging table is dropped by the mapping's next full sync.
 
 mod copy;
+mod direct;
 mod swap;
 
 use std::{
@@ -35,7 +38,7 @@ use std::{
 
 use tracing::{info, warn};
 
-use self::copy::Stop;
+use self::{copy::Stop, direct::Direct};
 use super::{
     Done, Env,
     apply::{self, Replay, Target},
@@ -126,10 +129,6 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
 }
 
 async fn perform(env: &Env, mapping: &Mapping, trigger: bool, run: StatusId, rows: &mut u64) -> Result<Ended> {
-    if mapping.mode == FullSyncMode::Direct {
-        return Err(Error::new(Kind::Config, "full_sync_mode 'DIRECT' is not available in this version")
-            .with_hint("Set table_mappings.full_sync_mode to 'STAGED'"));
-    }
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
@@ -151,27 +150,34 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, run: StatusId, row
     let changes = changes(&mut source, mapping, &shape).await?;
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
+    let mut direct = (mapping.mode == FullSyncMode::Direct).then(|| Direct::new(env, &shape, &stage));
     let staged = async {
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
         dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
         let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
-        let copied = copy::copy(env, mapping, run, &shape, &stage, limit, &mut source, &mut dest, rows).await?;
+        let copied = copy::copy(env, mapping, run, &shape, &stage, limit, &mut source, &mut dest, direct.as_mut(), rows).await?;
         if let Some(stop) = copied {
             return Ok(Some(stop));
+        }
+        if let Some(direct) = &mut direct {
+            // no rows have arrived where there are none
+            return direct.clear(&mut dest).await.map(|()| None);
         }
         copy::index(&mut dest, &stage, &shape.carry).await?;
         Ok::<_, Error>(None)
     }
     .await;
-    let done = match staged {
-        Ok(None) => {
-            let stored = standing.last_cdc_lsn;
-            finish(env, mapping, &shape, &stage, changes.as_ref(), stored, &mut source, &mut dest, rows).await.map(|()| Ended::Completed)
+    let stored = standing.last_cdc_lsn;
+    let done = match (staged, &direct) {
+        (Ok(None), Some(direct)) => {
+            *rows = direct.inserted;
+            load_ended(mapping, &shape, &stage, changes.as_ref(), stored, direct.inserted, &mut source, &mut dest).await
         }
-        Ok(Some(stop)) => Ok(Ended::Stopped(stop)),
-        Err(error) => Err(error),
+        (Ok(None), None) => finish(env, mapping, &shape, &stage, changes.as_ref(), stored, &mut source, &mut dest, rows).await,
+        (Ok(Some(stop)), _) => Ok(Ended::Stopped(stop)),
+        (Err(error), _) => Err(error),
     };
-    if !dest.is_cut_off() {
+    if !dest.is_cut_off() && !matches!(done, Ok(Ended::Completed)) {
         // what cannot be dropped now is dropped by the next full sync of this mapping
         let dropped = async {
             dest.recover().await?;
@@ -196,7 +202,7 @@ async fn finish(
     source: &mut Session,
     dest: &mut Session,
     rows: &mut u64,
-) -> Result<()> {
+) -> Result<Ended> {
     let checkpoint = match changes {
         Some(changes) => replay(env, mapping, changes, shape, stage, source, dest).await?,
         None => None,
@@ -213,6 +219,9 @@ async fn finish(
         Some(lsn) => identity(source, lsn).await?,
         None => None,
     };
+    if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
+        return Ok(Ended::Stopped(Stop::Paused));
+    }
     let end = swap::End { mapping: mapping.id, stored, checkpoint, identity };
     let swapped = swap::swap(env, shape, stage, &end, dest).await.context("swap the staged rows in")?;
     *rows = swapped.rows;
@@ -226,7 +235,37 @@ async fn finish(
         swapped.updated,
         swapped.deleted
     );
-    Ok(())
+    Ok(Ended::Completed)
+}
+
+/// The end of mode DIRECT: the rows are in; CDC goes on from the cut.
+#[expect(clippy::too_many_arguments, reason = "the two sessions and the facts of one run, used once")]
+async fn load_ended(
+    mapping: &Mapping,
+    shape: &shape::Shape,
+    stage: &TableName,
+    changes: Option<&Changes>,
+    stored: Option<Lsn>,
+    inserted: u64,
+    source: &mut Session,
+    dest: &mut Session,
+) -> Result<Ended> {
+    let checkpoint = changes.map(|changes| changes.cut);
+    let identity = match checkpoint {
+        Some(lsn) => identity(source, lsn).await?,
+        None => None,
+    };
+    let end = swap::End { mapping: mapping.id, stored, checkpoint, identity };
+    swap::end_direct(shape, stage, inserted, &end, dest).await.context("end the load")?;
+    let guarantee = if checkpoint.is_some() && mapping.cdc_enabled {
+        "rows that changed during the copy are mended by the changes that CDC brings next"
+    } else if shape.source_database.snapshot {
+        "the rows are those of one moment (SNAPSHOT)"
+    } else {
+        "rows that changed during the copy may be missing or old (no CDC, no SNAPSHOT at the source)"
+    };
+    info!(mapping_id = mapping.id.0, server_id = mapping.server.0, sync_type = SyncType::FullSync.as_str(), "{guarantee}");
+    Ok(Ended::Completed)
 }
 
 /// Sets the trigger column back to 0, in batches, only where it is 1. `false` when the source refuses (no right, or read-only).

@@ -72,6 +72,29 @@ async fn transaction(shape: &Shape, stage: &TableName, end: &End, order: Order, 
             .with_hint("A trigger, a view's CHECK or another writer changes rows at the destination"));
     }
     swapped.rows = u64::try_from(there).unwrap_or(0);
+    record(end, dest).await?;
+    // gone with the commit: a process that is killed now leaves nothing behind
+    dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
+    dest.batch("COMMIT TRANSACTION").await.context("commit")?;
+    Ok(swapped)
+}
+
+/// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says so.
+pub async fn end_direct(shape: &Shape, stage: &TableName, inserted: u64, end: &End, dest: &mut Session) -> Result<()> {
+    ensure_table(dest).await?;
+    dest.batch("BEGIN TRANSACTION").await?;
+    let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
+    let there = counts.i64(1)?;
+    if u64::try_from(there).ok() != Some(inserted) {
+        return Err(Error::new(Kind::Other, format!("{inserted} rows were brought in, but {there} are at the destination"))
+            .with_hint("A trigger or another writer changes rows at the destination"));
+    }
+    record(end, dest).await?;
+    dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
+    dest.batch("COMMIT TRANSACTION").await.context("commit")
+}
+
+async fn record(end: &End, dest: &mut Session) -> Result<()> {
     let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
     let params = [
         Param::Int(end.mapping.0),
@@ -80,9 +103,7 @@ async fn transaction(shape: &Shape, stage: &TableName, end: &End, order: Order, 
         Param::OptBinary(end.identity.as_ref().map(|identity| identity.tran_id.as_slice())),
         Param::OptText(end.identity.as_ref().map(|identity| identity.end_time.as_str())),
     ];
-    dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint")?;
-    dest.batch("COMMIT TRANSACTION").await.context("commit")?;
-    Ok(swapped)
+    dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }
 
 async fn rows(shape: &Shape, stage: &TableName, order: Order, dest: &mut Session) -> Result<Swapped> {
@@ -111,11 +132,19 @@ async fn rows(shape: &Shape, stage: &TableName, order: Order, dest: &mut Session
     Ok(swapped)
 }
 
-async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
+/// An INSERT into the destination, with its identity values where it has such a column.
+pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
     if shape.carry.identity {
         dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true)).await.context("allow identity values")?;
     }
-    let inserted = count(dest, sql).await.context("insert new rows")?;
+    let inserted = match count(dest, sql).await.context("insert new rows") {
+        Err(error) => {
+            // a session has IDENTITY_INSERT on for one table at a time, and neither a rollback nor the prologue ends that
+            dest.discard_later();
+            return Err(error);
+        }
+        Ok(inserted) => inserted,
+    };
     if shape.carry.identity {
         dest.batch(&tsql::swap::identity_insert(&shape.dest.name, false)).await.context("end identity values")?;
     }

@@ -1,0 +1,86 @@
+//! Mode DIRECT: truncate and load, for tables too big to hold twice.
+//!
+//! The staging table only ever holds one batch, because the types, the identity values and the triggers are then the swap's own
+//! statements' business, and foreign keys and checks stay trusted (a bulk load into the table itself would leave them untrusted). A batch goes
+//! from there into the destination with an ordinary INSERT.
+//!
+//! What this costs, and why STAGED is the default: readers see an empty, then a growing table; a sync that fails or is stopped leaves it half
+//! filled until the next attempt; a value of another unique key that moves between rows during the copy can fail it. The old rows are kept at
+//! least until the source's first rows have arrived. With CDC the checkpoint is the cut, so the changes made during the copy come through
+//! the change stream afterwards; as long as the request is pending, neither CDC nor a verification looks at the table.
+
+use super::swap;
+use crate::{
+    error::{Context, Kind, Result},
+    jobs::{Env, shape::Shape},
+    model::name::TableName,
+    mssql::session::Session,
+    tsql,
+};
+
+/// Tables that TRUNCATE refuses: referenced by a foreign key, an indexed view, published or versioned, or no right to ALTER.
+/// <https://learn.microsoft.com/sql/t-sql/statements/truncate-table-transact-sql#restrictions>
+const NOT_TRUNCATED: [i32; 6] = [1088, 3729, 4701, 4711, 4712, 13545];
+
+/// Batches on their way into the destination.
+pub struct Direct<'a> {
+    pub env: &'a Env,
+    pub shape: &'a Shape,
+    pub stage: &'a TableName,
+    cleared: bool,
+    /// rows in the destination
+    pub inserted: u64,
+}
+
+impl<'a> Direct<'a> {
+    pub fn new(env: &'a Env, shape: &'a Shape, stage: &'a TableName) -> Self {
+        Direct { env, shape, stage, cleared: false, inserted: 0 }
+    }
+
+    /// Empties the destination, once.
+    pub async fn clear(&mut self, dest: &mut Session) -> Result<()> {
+        if self.cleared {
+            return Ok(());
+        }
+        let table = &self.shape.dest.name;
+        match dest.batch(&tsql::swap::truncate(table)).await {
+            Err(error) if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number)) && !dest.is_cut_off() => {
+                dest.recover().await?;
+                let delete = tsql::swap::delete_some(table, self.env.config.batch_rows);
+                while dest.execute(&delete, &[]).await.context("delete the destination's rows")?.into_iter().sum::<u64>() > 0 {}
+            }
+            other => other.context("truncate the destination")?,
+        }
+        self.cleared = true;
+        Ok(())
+    }
+
+    /// What is staged goes into the destination, and the staging table is empty again.
+    pub async fn batch(&mut self, dest: &mut Session) -> Result<()> {
+        self.clear(dest).await?;
+        let (stage, table, carry) = (self.stage, &self.shape.dest.name, &self.shape.carry);
+        let insert = tsql::swap::insert_new(stage, table, carry);
+        let mut attempts_left = self.env.config.retry_attempts;
+        let mut repeated = false;
+        self.inserted += loop {
+            let error = match swap::insert(&insert, self.shape, dest).await {
+                Ok(inserted) => break inserted,
+                Err(error) => error,
+            };
+            if dest.is_cut_off() {
+                return Err(error);
+            }
+            dest.recover().await?;
+            match error.kind {
+                // a scan that goes page by page may meet a row twice
+                Kind::Duplicate if !repeated => {
+                    repeated = true;
+                    dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
+                }
+                Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !self.env.stopping() => attempts_left -= 1,
+                _ => return Err(error),
+            }
+        };
+        dest.batch(&tsql::swap::truncate(stage)).await.context("empty the staging table")
+    }
+}
