@@ -42,11 +42,11 @@ pub(super) fn run_script(engine: &mut dyn EngineConnection, script: &str) -> Sql
     Ok(answer)
 }
 
-/// Cut at the lines that are `GO`, as sqlcmd does it.
+/// Cut at the lines that are `GO`, as sqlcmd does it (which takes no semicolon after it).
 fn batches(script: &str) -> Vec<String> {
     let mut batches = vec![String::new()];
     for line in script.lines() {
-        if line.trim().trim_end_matches(';').eq_ignore_ascii_case("go") {
+        if line.trim().eq_ignore_ascii_case("go") {
             batches.push(String::new());
         } else if let Some(batch) = batches.last_mut() {
             batch.push_str(line);
@@ -99,6 +99,6 @@ impl Sink for Answer {
 mod tests {
     #[test]
     fn a_script_is_cut_at_go() {
-        assert_eq!(super::batches("SELECT 1\nGO\n\nGO\n go ;\nSELECT 'GO'\r\nGOTO x\n"), ["SELECT 1\n", "SELECT 'GO'\nGOTO x\n"]);
+        assert_eq!(super::batches("SELECT 1\nGO\n\nGO\n go \nSELECT 'GO'\r\nGOTO x\n"), ["SELECT 1\n", "SELECT 'GO'\nGOTO x\n"]);
     }
 }

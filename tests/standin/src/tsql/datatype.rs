@@ -291,7 +291,7 @@ mod tests {
             ("numeric", "Decimal { precision: 18, scale: 0 }"),
             ("character varying(20)", "VarChar(N(20))"),
             ("national char varying(max)", "NVarChar(Max)"),
-            ("national text", "NText"),
+            ("national text", "NText(Collation(0))"),
             ("double precision", "Float"),
             ("float(24)", "Real"),
             ("float(25)", "Float"),

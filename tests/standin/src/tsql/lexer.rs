@@ -421,9 +421,10 @@ mod tests {
 
     #[test]
     fn literals_and_names() {
+        // values without their escapes: a doubled quote or bracket is one
         assert_eq!(
             words("0x 0xAB $1.5 1e-3 .5 N'é''x' [a]]b] %%physloc%% @@spid #t", true).join("|"),
-            "X''|X'AB'|$1.5|1e-3|.5|N'é''x'|[a]b]|%%physloc%%|@@spid|#t"
+            "X''|X'AB'|$1.5|1e-3|.5|N'é'x'|[a]b]|%%physloc%%|@@spid|#t"
         );
         assert_eq!(words("a!=b!<c/*x/*y*/z*/--d\n", true).join("|"), "a|<>|b|>=|c");
     }

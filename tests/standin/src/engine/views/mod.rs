@@ -192,11 +192,17 @@ fn parse_type(spec: &str, database: Collation) -> SqlType {
     }
 }
 
+/// The system tables of SQL Server 2000 that are views now: they answer without a schema, and as `dbo.…`, too.
+/// <https://learn.microsoft.com/sql/relational-databases/system-compatibility-views/system-compatibility-views-transact-sql>
+const COMPATIBILITY: &[&str] = &["sysobjects"];
+
 /// A system view as a row source, or None when there is none of that name. `database` is where the name is resolved; a name without a
-/// schema never means a system view (but for the old `sysobjects` names, which this server does not have).
+/// schema never means a system view, but for the [`COMPATIBILITY`] ones.
 pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &ObjectName) -> Option<Arc<dyn RowSource>> {
     let schema = name.schema.as_deref().unwrap_or("dbo").to_lowercase();
-    let view = VIEWS.get(&(schema, name.name.to_lowercase()))?;
+    let lower = name.name.to_lowercase();
+    let schema = if schema == "dbo" && COMPATIBILITY.contains(&lower.as_str()) { "sys".into() } else { schema };
+    let view = VIEWS.get(&(schema, lower))?;
     let (database_name, collation) = {
         let state = instance.lock();
         let db = state.databases.get(&database)?;

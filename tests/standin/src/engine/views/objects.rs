@@ -55,6 +55,13 @@ pub(super) const VIEWS: &[Spec] = &[
         Ok(())
     }),
     ("sys.objects", OBJECT, |cx, rows| all_objects(cx, rows)),
+    (
+        "sys.sysobjects",
+        "name sysname,id int,xtype c2,uid smallint?,info smallint?,status int?,base_schema_ver int?,replinfo int?,parent_obj int,crdate dt,\
+         ftcatid smallint?,schema_ver int?,stats_schema_ver int?,type c2?,userstat smallint?,sysstat smallint?,indexdel smallint?,refdate dt,\
+         version int?,deltrig int?,instrig int?,updtrig int?,seltrig int?,category int?,cache smallint?",
+        old_objects,
+    ),
     ("sys.all_objects", OBJECT, |cx, rows| all_objects(cx, rows)),
     (
         "sys.tables",
@@ -227,12 +234,67 @@ fn describe(object: &Object) -> Vec<(&'static str, Value)> {
     object_row(object.name(), object.object_id(), object.schema_id(), parent, kind, dates, shipped)
 }
 
+/// `sys.sysobjects`. What SQL Server 2000 kept in the low bits of `sysstat` is the kind of object, as scripts of that time ask for it
+/// (`sysstat & 0xf = 3`); the triggers' columns and the flags nobody documents are 0.
+fn old_objects(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
+    each_object(cx, |object| {
+        let of = |name: &str| object.iter().find(|(column, _)| *column == name).map_or(Value::Null, |(_, value)| value.clone());
+        let kind = of("type");
+        let Value::Str(word) = &kind else { return };
+        let (old, stat) = match word.trim() {
+            "S" => ("S ", 1),
+            "V" => ("V ", 2),
+            "U" => ("U ", 3),
+            "P" => ("P ", 4),
+            "D" => ("D ", 6),
+            "TR" => ("TR", 8),
+            "PK" | "UQ" => ("K ", 9),
+            "F" => ("F ", 11),
+            _ => ("C ", 7),
+        };
+        rows.push([
+            ("name", of("name")),
+            ("id", of("object_id")),
+            ("xtype", kind.clone()),
+            ("uid", of("schema_id")),
+            ("info", int(0)),
+            ("status", int(0)),
+            ("base_schema_ver", int(0)),
+            ("replinfo", int(0)),
+            ("parent_obj", of("parent_object_id")),
+            ("crdate", of("create_date")),
+            ("ftcatid", int(0)),
+            ("schema_ver", int(0)),
+            ("stats_schema_ver", int(0)),
+            ("type", text(old)),
+            ("userstat", int(0)),
+            ("sysstat", int(stat)),
+            ("indexdel", int(0)),
+            ("refdate", of("create_date")),
+            ("version", int(0)),
+            ("deltrig", int(0)),
+            ("instrig", int(0)),
+            ("updtrig", int(0)),
+            ("seltrig", int(0)),
+            ("category", int(0)),
+            ("cache", int(0)),
+        ]);
+    });
+    Ok(())
+}
+
 fn all_objects(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
+    each_object(cx, |object| rows.push(object));
+    Ok(())
+}
+
+/// Every object, and what a table consists of.
+fn each_object(cx: &Context<'_>, mut push: impl FnMut(Vec<(&'static str, Value)>)) {
     for object in visible(cx) {
-        rows.push(describe(object));
+        push(describe(object));
         let Object::Table(t) = object else { continue };
         let dates = (t.create_date, t.modify_date);
-        let mut part = |name: &str, id, kind| rows.push(object_row(name, id, t.schema_id, t.object_id, kind, dates, false));
+        let mut part = |name: &str, id, kind| push(object_row(name, id, t.schema_id, t.object_id, kind, dates, false));
         for index in &t.indexes {
             if let Some(id) = index.constraint_id {
                 let primary = index.kind == KeyKind::PrimaryKey;
@@ -249,7 +311,6 @@ fn all_objects(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             part(&fk.name, fk.object_id, ("F ", "FOREIGN_KEY_CONSTRAINT"));
         }
     }
-    Ok(())
 }
 
 fn tables(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
