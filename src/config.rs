@@ -396,6 +396,17 @@ mod tests {
         assert_eq!((spelled(90 * SECOND), spelled(5 * MINUTE), spelled(15 * MILLISECOND)), ("90s".into(), "5m".into(), "15ms".into()));
     }
 
+    /// The README's table is for people who have not run the program yet: it must not tell of another one.
+    #[test]
+    fn the_readme_lists_every_variable_with_its_default() {
+        let readme = include_str!("../README.md");
+        for variable in VARIABLES {
+            let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", variable.name)));
+            let row = row.unwrap_or_else(|| panic!("{} is not in the README", variable.name));
+            assert!(variable.default.is_empty() || row.contains(&format!("| `{}` |", variable.default)), "{row}");
+        }
+    }
+
     #[test]
     fn every_documented_default_can_be_read() {
         let vars: Vec<_> = VARIABLES.iter().map(|v| (v.name, if v.name == "DEST_PASS" { "x" } else { v.default })).collect();

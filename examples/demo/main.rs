@@ -36,15 +36,13 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("the demo failed: {error}");
+            eprintln!("the demo failed: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-async fn demo() -> Result<bool, Failure> {
+async fn demo() -> anyhow::Result<bool> {
     let start = Instant::now();
     headline("Two SQL Servers start");
     let source = Server::builder().port(0).login(USER, PASSWORD).start().await?;
@@ -93,7 +91,12 @@ async fn demo() -> Result<bool, Failure> {
         loop {
             let (here, there) = (table.rows(&mut at_source).await, table.rows(&mut at_dest).await);
             if here == there {
-                println!("  {:<12} {:>7} rows, equal", table.name, here.rows.len());
+                println!(
+                    "  {:<12} {:>7} rows, equal; at most {:.1} s behind the last commit",
+                    table.name,
+                    here.rows.len(),
+                    caught_up.elapsed().as_secs_f64()
+                );
                 break;
             }
             if Instant::now() > deadline {

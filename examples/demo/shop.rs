@@ -14,8 +14,8 @@ CREATE TABLE dbo.Products (ProductID INT NOT NULL CONSTRAINT PK_Products PRIMARY
     Weight DECIMAL(18,6) NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0);
 CREATE TABLE dbo.Orders (OrderID INT NOT NULL CONSTRAINT PK_Orders PRIMARY KEY, CustomerID INT NOT NULL, PlacedAt DATETIME2(7) NOT NULL,
     Status CHAR(8) NOT NULL, Note NVARCHAR(200) NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0);
-CREATE TABLE dbo.OrderLines (OrderID INT NOT NULL, LineNo INT NOT NULL, ProductID INT NOT NULL, Quantity SMALLINT NOT NULL,
-    Price MONEY NOT NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0, CONSTRAINT PK_OrderLines PRIMARY KEY (OrderID, LineNo));
+CREATE TABLE dbo.OrderLines (OrderID INT NOT NULL, Line INT NOT NULL, ProductID INT NOT NULL, Quantity SMALLINT NOT NULL,
+    Price MONEY NOT NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0, CONSTRAINT PK_OrderLines PRIMARY KEY (OrderID, Line));
 CREATE TABLE dbo.Documents (DocumentID UNIQUEIDENTIFIER NOT NULL CONSTRAINT PK_Documents PRIMARY KEY, Title NVARCHAR(100) NOT NULL,
     Body NVARCHAR(MAX) NULL, Scan VARBINARY(MAX) NULL, Version INT NOT NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0);
 ";
@@ -37,8 +37,8 @@ pub const MAPPED: [Mapped; 5] = [
     Mapped { name: "Orders", key: "OrderID", columns: &["OrderID", "CustomerID", "PlacedAt", "Status", "Note", "FullSyncTrigger"] },
     Mapped {
         name: "OrderLines",
-        key: "OrderID, LineNo",
-        columns: &["OrderID", "LineNo", "ProductID", "Quantity", "CAST(Price AS decimal(19,4))", "FullSyncTrigger"],
+        key: "OrderID, Line",
+        columns: &["OrderID", "Line", "ProductID", "Quantity", "CAST(Price AS decimal(19,4))", "FullSyncTrigger"],
     },
     Mapped { name: "Documents", key: "DocumentID", columns: &["DocumentID", "Title", "Body", "Scan", "Version", "FullSyncTrigger"] },
 ];
@@ -93,7 +93,7 @@ pub async fn fill(sql: &mut Sql) {
     ))
     .await;
     sql.run(&format!(
-        "INSERT INTO dbo.OrderLines (OrderID, LineNo, ProductID, Quantity, Price) SELECT n / 3 + 1, n % 3 + 1, n % 2000 + 1, n % 10 + 1, n * 0.0101 FROM {}",
+        "INSERT INTO dbo.OrderLines (OrderID, Line, ProductID, Quantity, Price) SELECT n / 3 + 1, n % 3 + 1, n % 2000 + 1, n % 10 + 1, n * 0.0101 FROM {}",
         numbers(30_000)
     ))
     .await;
@@ -116,7 +116,7 @@ pub async fn write(sql: &mut Sql, duration: Duration) -> u64 {
             1 => format!("UPDATE dbo.Products SET Price = Price + 0.0001, Title = Title + N'.' WHERE ProductID = {}", n % 2_000 + 1),
             2 => format!(
                 "BEGIN TRAN; INSERT INTO dbo.Orders (OrderID, CustomerID, PlacedAt, Status) VALUES ({id}, 1, SYSUTCDATETIME(), 'OPEN'); \
-                 INSERT INTO dbo.OrderLines (OrderID, LineNo, ProductID, Quantity, Price) VALUES ({id}, 1, 1, 1, 9.99), ({id}, 2, 2, 5, 1.25); COMMIT",
+                 INSERT INTO dbo.OrderLines (OrderID, Line, ProductID, Quantity, Price) VALUES ({id}, 1, 1, 1, 9.99), ({id}, 2, 2, 5, 1.25); COMMIT",
                 id = 100_000 + n
             ),
             3 => format!("UPDATE dbo.Orders SET Status = 'SHIPPED', Note = NULL WHERE OrderID % 1000 = {}", n % 1000),

@@ -1,4 +1,7 @@
-//! A plain SQL client, such as a user has one: it sends what it is given and shows what comes back.
+//! A plain SQL client, such as a user has one: it sends what it is given and shows what comes back. The scenarios and the demo share it,
+//! and neither needs all of it.
+
+#![allow(dead_code)]
 
 use std::net::SocketAddr;
 
