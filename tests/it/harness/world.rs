@@ -5,6 +5,8 @@ use mssql_standin::server::Server;
 use super::{Daemon, Grid, Sql, daemon::command, eventually};
 
 pub const USER: &str = "sa";
+/// Where the daemon's statements go, for a parser that is not ours.
+const DAEMON_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/daemon-sql");
 /// Has the characters that connection strings trip over.
 pub const PASSWORD: &str = "S3cret{;}'pw";
 
@@ -21,7 +23,7 @@ impl World {
 
     /// Shapes the source server before it starts.
     pub async fn with(shape: impl FnOnce(mssql_standin::server::Builder) -> mssql_standin::server::Builder) -> World {
-        let builder = || Server::builder().port(0).login(USER, PASSWORD);
+        let builder = || Server::builder().port(0).login(USER, PASSWORD).statement_files(DAEMON_SQL, "dbaops-dataflow");
         let source = shape(builder()).start().await.expect("start the source server");
         let dest = builder().start().await.expect("start the destination server");
         let world = World { source, dest };

@@ -24,5 +24,6 @@ pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;
+pub mod table_collations;
 pub mod txn;
 pub mod views;

@@ -5,6 +5,7 @@
 
 mod direct;
 mod registry;
+mod statement_files;
 
 pub use direct::{Answer, ResultSet};
 pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
@@ -22,9 +23,11 @@ use crate::{
     value::Value,
 };
 use registry::Registry;
+use statement_files::StatementFiles;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -58,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) encryption: Encryption,
     pub(crate) server_name: String,
     pub(crate) compress_rows: bool,
+    pub(crate) statement_files: Option<StatementFiles>,
     /// changes when all connections are to end
     generation: watch::Sender<u64>,
     accepting: watch::Sender<bool>,
@@ -86,6 +90,7 @@ pub struct Builder {
     identity: Option<(String, String)>,
     login: (String, String),
     compress_rows: bool,
+    statement_files: Option<(PathBuf, String)>,
 }
 
 impl Builder {
@@ -100,6 +105,7 @@ impl Builder {
             databases: Vec::new(),
             login: ("sa".into(), InstanceConfig::default().sa_password),
             compress_rows: true,
+            statement_files: None,
         }
     }
 
@@ -135,6 +141,12 @@ impl Builder {
     /// Whether rows of many NULLs are sent with a bitmap (NBCROW). They are, unless said otherwise.
     pub fn compress_rows(mut self, compress: bool) -> Self {
         self.compress_rows = compress;
+        self
+    }
+
+    /// Writes every distinct statement of the applications whose name starts so to a file of its own in that folder.
+    pub fn statement_files(mut self, folder: impl Into<PathBuf>, application_prefix: &str) -> Self {
+        self.statement_files = Some((folder.into(), application_prefix.into()));
         self
     }
 
@@ -197,6 +209,7 @@ impl Builder {
             encryption: self.encryption,
             server_name,
             compress_rows: self.compress_rows,
+            statement_files: self.statement_files.map(|(folder, prefix)| StatementFiles::new(folder, &prefix)).transpose()?,
             generation: watch::Sender::new(0),
             accepting: watch::Sender::new(true),
         });

@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 
 /// CurCmd of an executed procedure.
 const EXECUTE: u16 = 0xE0;
+/// CurCmd of the answer to an attention
+const ATTENTION: u16 = 0xFD;
 
 pub(crate) struct Reply {
     writer: MessageWriter,
@@ -126,10 +128,17 @@ impl Reply {
         self.end_message()
     }
 
-    /// The end of a message that an attention broke off, or of one that answers nothing but the attention.
+    /// The end of a message that an attention broke off. The answer to the attention is a message of its own: tedious waits for two.
+    /// (SQL Server 2022's bytes are in dotnet/SqlClient's pull request 2714: `FD 02 00 …` ends the one, `FD 20 00 FD 00 …` is the other.)
+    pub(crate) fn break_off(&mut self) -> Result<(), Cancelled> {
+        self.failed = true;
+        self.finish()
+    }
+
+    /// A message that answers nothing but the attention.
     pub(crate) fn finish_attention(&mut self) -> Result<(), Cancelled> {
         self.write_pending();
-        self.pending = Some(Done { token: DoneToken::Done, status: done_status::ATTENTION, command: 0, rows: 0 });
+        self.pending = Some(Done { token: DoneToken::Done, status: done_status::ATTENTION, command: ATTENTION, rows: 0 });
         self.end_message()
     }
 

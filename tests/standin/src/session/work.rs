@@ -209,7 +209,10 @@ impl Session<'_> {
                 // The flag is set before the packet comes; whatever is before the packet was sent before it.
                 while !self.cancel.is_killed() {
                     match self.packets.next_packet() {
-                        Some(packet) if packet.kind == kind::ATTENTION => return self.answer_attention(),
+                        Some(packet) if packet.kind == kind::ATTENTION => {
+                            self.reply.break_off()?;
+                            return self.answer_attention();
+                        }
                         Some(_) => {}
                         None => break,
                     }
@@ -229,6 +232,7 @@ impl Session<'_> {
             Ok(text) => text,
             Err(outcome) => return outcome,
         };
+        self.write_down(&text);
         self.faulty(&text, 0, |engine, reply| engine.batch(&text, reply)).unwrap_or_else(Outcome::from)
     }
 
@@ -251,6 +255,9 @@ impl Session<'_> {
             self.reply.message(&SqlError::unsupported(format!("server cursors ({})", call.procedure)))?;
         } else {
             let text = request::text_of(call);
+            if text != call.procedure {
+                self.write_down(&text);
+            }
             self.faulty(&text, call.params.len(), |engine, reply| engine.rpc(&call.procedure, &call.params, reply))?;
         }
         self.reply.end_rpc();
@@ -269,6 +276,12 @@ impl Session<'_> {
             TransactionRequest::Save { .. } => "SAVE TRANSACTION",
         };
         self.faulty(text, 0, |engine, reply| engine.transaction(&request, reply)).unwrap_or_else(Outcome::from)
+    }
+
+    fn write_down(&self, text: &str) {
+        if let Some(files) = &self.shared.statement_files {
+            files.write(&self.application, text);
+        }
     }
 
     /// Has the engine run one request, between its faults.

@@ -230,8 +230,11 @@ pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<
             Ok(Some(row))
         }
         DONE => {
-            from.exact::<12>()?;
-            if from.at_end()? { Ok(None) } else { malformed("bytes after a bulk load's end") }
+            // Microsoft's own loaders end as TDS 7.1 did, with a row count of four bytes (SqlClient's WriteBulkCopyDone, mssql-tds).
+            match from.rest()?.len() {
+                8 | 12 => Ok(None),
+                other => malformed(format!("{other} bytes in a bulk load's DONE")),
+            }
         }
         other => malformed(format!("the token {other:#04x} in a bulk load")),
     }

@@ -4,7 +4,7 @@
 //! Up to 7.4 only TLS 1.2 is offered: after its last handshake message a TLS 1.3 server may still send session tickets, and the two sides
 //! would not agree on whether those are wrapped.
 
-use super::packet::{HEADER_BYTES, kind, status};
+use super::packet::{HEADER_BYTES, PACKET_BYTES_DEFAULT, kind, status};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -16,6 +16,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A flight longer than this goes out in several messages.
+const FLIGHT_BYTES_MAX: usize = 64 * 1024;
 
 /// ALPN of TDS 8.0.
 const ALPN: &[u8] = b"tds/8.0";
@@ -71,13 +74,15 @@ pub struct PreloginStream<S> {
     head_got: usize,
     /// payload bytes of the packet being read that are still to come
     left: usize,
+    /// a flight that is being collected, not wrapped yet
+    flight: Vec<u8>,
     out: Vec<u8>,
     out_at: usize,
 }
 
 impl<S> PreloginStream<S> {
     pub fn new(inner: S) -> Self {
-        Self { inner, wrapped: true, head: [0; HEADER_BYTES], head_got: 0, left: 0, out: Vec::new(), out_at: 0 }
+        Self { inner, wrapped: true, head: [0; HEADER_BYTES], head_got: 0, left: 0, flight: Vec::new(), out: Vec::new(), out_at: 0 }
     }
 
     pub fn unwrap_from_now_on(&mut self) {
@@ -127,6 +132,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for PreloginStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> PreloginStream<S> {
+    /// A flight is one message: Microsoft's ODBC driver reads a message, hands it to its TLS, and takes what follows for another step.
+    fn wrap_flight(&mut self) {
+        let mut chunks = self.flight.chunks(PACKET_BYTES_DEFAULT - HEADER_BYTES).peekable();
+        while let Some(chunk) = chunks.next() {
+            let last = if chunks.peek().is_none() { status::END_OF_MESSAGE } else { 0 };
+            self.out.extend_from_slice(&[kind::PRELOGIN, last]);
+            self.out.extend_from_slice(&((chunk.len() + HEADER_BYTES) as u16).to_be_bytes());
+            self.out.extend_from_slice(&[0, 0, 1, 0]);
+            self.out.extend_from_slice(chunk);
+        }
+        self.flight.clear();
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.out_at < self.out.len() {
             let wrote = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.out[self.out_at..]))?;
@@ -147,27 +165,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginStream<S> {
         if !this.wrapped {
             return Pin::new(&mut this.inner).poll_write(cx, bytes);
         }
-        // One packet per flight: collected here, sent by flush.
-        if this.out.len() - this.out_at > 64 * 1024 {
+        // Sent by flush; a certificate chain is the longest there is to collect.
+        if this.flight.len() > FLIGHT_BYTES_MAX {
+            this.wrap_flight();
             ready!(this.poll_drain(cx))?;
         }
-        for chunk in bytes.chunks(4096 - HEADER_BYTES) {
-            this.out.extend_from_slice(&[kind::PRELOGIN, status::END_OF_MESSAGE]);
-            this.out.extend_from_slice(&((chunk.len() + HEADER_BYTES) as u16).to_be_bytes());
-            this.out.extend_from_slice(&[0, 0, 1, 0]);
-            this.out.extend_from_slice(chunk);
-        }
+        this.flight.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.wrap_flight();
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.wrap_flight();
         ready!(this.poll_drain(cx))?;
         Pin::new(&mut this.inner).poll_shutdown(cx)
     }

@@ -86,7 +86,14 @@ pub fn call(
         _ => {}
     }
     if let Some(procedure) = procedures::find(name) {
-        return procedure(session, arguments, sink).map_err(Failure::from);
+        // `db.sys.sp_…` is that database's: it works there, and the session stays where it is.
+        let here = session.database;
+        if let Some(database) = name.database.as_deref().filter(|d| !d.is_empty()) {
+            session.database = session.instance.lock().open_database(&session.login, database)?;
+        }
+        let status = procedure(session, arguments, sink);
+        session.database = here;
+        return status.map_err(Failure::from);
     }
     match session.resolve(name) {
         Some((database, Object::Procedure(procedure))) => execute_procedure(session, database, &procedure, arguments, nested, sink),

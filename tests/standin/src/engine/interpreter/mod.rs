@@ -28,7 +28,7 @@ pub use trigger::fire;
 use crate::{
     engine::{
         context::Session,
-        expr,
+        expr, query,
         sink::{Cancelled, DoneKind, Sink},
     },
     error::{SqlError, SqlResult},
@@ -136,6 +136,11 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
             if session.options.noexec && !matches!(spanned.statement, Statement::SetOption { .. }) {
                 return Ok(Flow::Next);
             }
+            if session.options.fmtonly
+                && let Some(flow) = format_only(session, spanned, sink)?
+            {
+                return Ok(flow);
+            }
             match effective(session, spanned, sink) {
                 Ok(()) => Ok(Flow::Next),
                 Err(Failure::Stop(stop)) => Err(stop),
@@ -147,6 +152,27 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
             }
         }
     }
+}
+
+/// SET FMTONLY ON: a query is a result set of no rows, and what changes something does not. Bulk loads ask for a table's columns this way.
+fn format_only(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result<Option<Flow>, Stop> {
+    match &spanned.statement {
+        Statement::SetOption { .. }
+        | Statement::Declare(_)
+        | Statement::SetVariable { .. }
+        | Statement::Execute(_)
+        | Statement::ExecuteText(_)
+        | Statement::Use(_) => return Ok(None),
+        Statement::Query(query) => match session.statement(|s| query::describe(&*s, query)) {
+            Ok(columns) => {
+                sink.columns(&columns.into_iter().map(|c| c.column).collect::<Vec<_>>())?;
+                sink.done(DoneKind::Select, None)?;
+            }
+            Err(error) => fail(session, error, spanned.line, sink)?,
+        },
+        _ => {}
+    }
+    Ok(Some(Flow::Next))
 }
 
 /// A statement that does something, with the places where faults may be injected.

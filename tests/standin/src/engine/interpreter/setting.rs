@@ -31,8 +31,8 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
         "XACT_ABORT" => session.options.xact_abort = on,
         "NOCOUNT" => session.options.nocount = on,
         "NOEXEC" => session.options.noexec = on,
-        "FMTONLY"
-        | "PARSEONLY"
+        "FMTONLY" => session.options.fmtonly = on,
+        "PARSEONLY"
         | "IMPLICIT_TRANSACTIONS"
         | "ARITHIGNORE"
         | "ANSI_NULL_DFLT_OFF"

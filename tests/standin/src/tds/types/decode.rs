@@ -5,6 +5,7 @@ use crate::{
     tds::reader::{MessageReader, WireError, WireResult, malformed, utf16},
     value::{Collation, Decimal, Length, SqlType, Value},
 };
+use std::borrow::Cow;
 
 /// A TYPE_INFO as read: the type it means, and how its values are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,8 +277,23 @@ fn plp(from: &mut MessageReader<'_>) -> WireResult<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// A value of a type of fixed length may come shorter than that (as bulk loads of several drivers have it): it is padded.
+fn padded(ty: SqlType, bytes: &[u8]) -> Cow<'_, [u8]> {
+    let (wanted, filler): (usize, &[u8]) = match ty {
+        SqlType::Char(n, _) => (n.into(), b" "),
+        SqlType::NChar(n, _) => (usize::from(n) * 2, b" \0"),
+        SqlType::Binary(n) => (n.into(), b"\0"),
+        _ => return Cow::Borrowed(bytes),
+    };
+    if bytes.len() >= wanted {
+        return Cow::Borrowed(bytes);
+    }
+    Cow::Owned(bytes.iter().chain(filler.iter().cycle().take(wanted - bytes.len())).copied().collect())
+}
+
 /// The value these bytes are, of a type whose NULL has been ruled out.
 fn of_bytes(ty: SqlType, bytes: &[u8]) -> WireResult<Value> {
+    let bytes = &*padded(ty, bytes);
     let value = match ty {
         SqlType::Char(_, collation) | SqlType::VarChar(_, collation) | SqlType::Text(collation) => {
             Some(Value::Str(collation.decode(bytes).into()))
@@ -337,10 +353,10 @@ pub(super) fn fixed_of(ty: SqlType, bytes: &[u8]) -> Option<Value> {
     })
 }
 
-/// Sign and magnitude.
+/// Sign and magnitude. The magnitude has 4, 8, 12 or 16 bytes (2.2.5.5.1.6), and as few as the precision needs in FreeTDS's bulk loads.
 pub(super) fn decimal_of(bytes: &[u8], scale: u8) -> Option<Value> {
     let (&sign, magnitude) = bytes.split_first()?;
-    if !matches!(magnitude.len(), 4 | 8 | 12 | 16) {
+    if magnitude.is_empty() || magnitude.len() > 16 {
         return None;
     }
     let mut all = [0u8; 16];
