@@ -47,6 +47,10 @@ impl Daemon {
         Daemon { child, output, readers }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the daemon runs")
+    }
+
     /// Everything printed so far.
     pub fn output(&self) -> String {
         self.output.lock().expect("output").join("\n")

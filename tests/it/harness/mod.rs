@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Grid, Sql, numbers};
 pub use daemon::Daemon;
-pub use world::World;
+pub use world::{PASSWORD, World};
 
 /// How long anything may take before a scenario gives up. Generous: it is only reached when something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(90);

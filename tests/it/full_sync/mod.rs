@@ -1,5 +1,13 @@
 //! Full sync: from request to swapped rows.
 
+mod claim;
+mod direct;
+mod objects;
+mod polling;
+mod refuse;
+mod steps;
+mod watch;
+
 use crate::harness::{World, eventually, numbers};
 
 const ITEMS: &str =

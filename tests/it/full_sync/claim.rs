@@ -1,0 +1,79 @@
+//! Requests: none is forgotten, none is taken for another.
+
+use mssql_standin::{
+    error::SqlError,
+    fault::{Fault, Point},
+};
+use std::time::Duration;
+
+use super::{ITEMS, fill};
+use crate::harness::{World, eventually};
+
+async fn request(world: &World) -> Vec<String> {
+    let mapping = world
+        .control()
+        .await
+        .query("SELECT CAST(full_sync_requested AS int), CASE WHEN full_sync_pending_at IS NULL THEN 'none' ELSE 'pending' END FROM table_mappings")
+        .await;
+    mapping.rows[0].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_made_during_the_copy_is_another_one() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 3000).await;
+    let mapping = world.map("Items", "ID", Some("Resync"), false).await;
+    let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(Duration::from_secs(1)));
+    let mut shop = world.shop().await;
+    shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;
+    let _daemon = world.daemon();
+    assert!(copying.fired().await);
+    // Claimed, and reset at the source, before the copy: what is copied reads 0 already.
+    assert_eq!(request(&world).await, ["0", "pending"]);
+    assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
+    world.request_full_sync(mapping).await;
+    eventually("the second full sync", async || {
+        let mut control = world.control().await;
+        let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;
+        if done == "2" { Ok(()) } else { Err(done) }
+    })
+    .await;
+    assert_eq!(request(&world).await, ["0", "none"]);
+    world.in_sync("dbo.Items", "ID").await;
+}
+
+/// One error, and not a full sync every tick; what the column says counts again after it was seen 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_cannot_be_reset_is_one_request() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 10).await;
+    let mapping = world.map("Items", "ID", Some("Resync"), false).await;
+    let denied = SqlError::new(229, 14, "The UPDATE permission was denied on the object 'Items', database 'Shop', schema 'dbo'.");
+    let denied = world.source.faults().always(Point::request("UPDATE TOP"), Fault::ErrorBefore(denied));
+    let mut shop = world.shop().await;
+    shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
+    world.source.log_statements(true);
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let asked = || world.source.statements().iter().filter(|statement| statement.text.contains("[Resync] = 1)")).count();
+    let before = asked();
+    eventually("more looks at the trigger", async || if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }).await;
+    let mut control = world.control().await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await, "1");
+    let errors = control.query("SELECT error_message FROM error_logs").await;
+    assert_eq!(errors.rows.len(), 1, "{errors}");
+    assert!(errors.first().contains("GRANT UPDATE"), "{errors}");
+    denied.disarm();
+    shop.run("UPDATE dbo.Items SET Resync = 0").await;
+    let before = asked();
+    eventually("a look at the trigger", async || if asked() >= before + 2 { Ok(()) } else { Err(asked().to_string()) }).await;
+    shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 6").await;
+    eventually("the next full sync", async || {
+        let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;
+        if done == "2" { Ok(()) } else { Err(done) }
+    })
+    .await;
+    assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
+}

@@ -1,0 +1,120 @@
+//! What stands on the destination's rows: keys, checks, views, triggers, the identity's next value.
+
+use crate::harness::World;
+
+const SOURCE: &str =
+    "CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL, GroupID INT NULL, Age INT NULL)";
+
+/// Groups is referred to, Users refers to it; some of it is disabled or not trusted from the start.
+const DEST: &str = "CREATE TABLE dbo.Groups (ID INT NOT NULL PRIMARY KEY)
+GO
+INSERT INTO dbo.Groups VALUES (1), (2)
+GO
+CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL CONSTRAINT UQ_Code UNIQUE, GroupID INT NULL, Age INT NULL,
+    CONSTRAINT FK_Group FOREIGN KEY (GroupID) REFERENCES dbo.Groups (ID),
+    CONSTRAINT FK_Loose FOREIGN KEY (GroupID) REFERENCES dbo.Groups (ID),
+    CONSTRAINT CK_Age CHECK (Age >= 0), CONSTRAINT CK_Off CHECK (Age < 5), CONSTRAINT CK_Untrusted CHECK (Age < 1000))
+GO
+ALTER TABLE dbo.Users NOCHECK CONSTRAINT CK_Off
+GO
+ALTER TABLE dbo.Users NOCHECK CONSTRAINT FK_Loose
+GO
+ALTER TABLE dbo.Users NOCHECK CONSTRAINT CK_Untrusted
+GO
+ALTER TABLE dbo.Users WITH NOCHECK CHECK CONSTRAINT CK_Untrusted
+GO
+CREATE TABLE dbo.Orders (ID INT NOT NULL PRIMARY KEY, UserID INT NOT NULL CONSTRAINT FK_User REFERENCES dbo.Users (ID))
+GO";
+
+const STATES: &str = "SELECT name, CAST(is_disabled AS int), CAST(is_not_trusted AS int) FROM sys.foreign_keys \
+                      UNION ALL SELECT name, CAST(is_disabled AS int), CAST(is_not_trusted AS int) FROM sys.check_constraints ORDER BY name";
+
+async fn world() -> World {
+    let world = World::new().await;
+    world.shop().await.script(SOURCE).await;
+    world.copy().await.script(DEST).await;
+    world
+        .shop()
+        .await
+        .run(
+            "INSERT INTO dbo.Users (Code, GroupID, Age) VALUES (N'a', 1, 30), (N'b', 2, 40), (N'c', NULL, NULL), (N'd', 1, 4); \
+             SET IDENTITY_INSERT dbo.Users ON; INSERT INTO dbo.Users (ID, Code) VALUES (500, N'top'); SET IDENTITY_INSERT dbo.Users OFF",
+        )
+        .await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn constraints_stay_as_they_were_and_children_are_not_churned() {
+    let world = world().await;
+    let mut copy = world.copy().await;
+    // a and b have swapped their unique code; c is referred to by an order; z is gone
+    copy.run(
+        "SET IDENTITY_INSERT dbo.Users ON; INSERT INTO dbo.Users (ID, Code) VALUES (1, N'b'), (2, N'a'), (3, N'c'), (9, N'z'); \
+         SET IDENTITY_INSERT dbo.Users OFF; INSERT INTO dbo.Orders VALUES (1, 3)",
+    )
+    .await;
+    let before = copy.query(STATES).await;
+    let mapping = world.map("Users", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let (source, dest) = world.sides("dbo.Users", "ID").await;
+    assert_eq!(source, dest);
+    assert_eq!(copy.query(STATES).await, before);
+    copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
+    assert_eq!(copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await, "501", "the identity's next value");
+    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Orders").await, "1");
+}
+
+/// A row that is gone at the source and still referred to at the destination: nothing changes, and the key is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_still_referred_to_is_an_error_that_names_the_key() {
+    let world = world().await;
+    let mut copy = world.copy().await;
+    copy.run(
+        "SET IDENTITY_INSERT dbo.Users ON; INSERT INTO dbo.Users (ID, Code) VALUES (9, N'z'); SET IDENTITY_INSERT dbo.Users OFF; \
+         INSERT INTO dbo.Orders VALUES (1, 9)",
+    )
+    .await;
+    let mapping = world.map("Users", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
+    assert!(run.column("error_message")[0].contains("FK_User"), "{}", run.column("error_message")[0]);
+    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Users").await, "1");
+    copy.run("DELETE dbo.Orders").await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Users", "ID").await;
+}
+
+/// Triggers see what changed and no more; an INSTEAD OF trigger is refused by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn triggers_fire_for_what_changed_or_refuse() {
+    let world = world().await;
+    let mut copy = world.copy().await;
+    copy.script(
+        "CREATE TABLE dbo.Seen (What NVARCHAR(10) NOT NULL, ID INT NOT NULL)
+GO
+CREATE TRIGGER dbo.TR_Seen ON dbo.Users AFTER INSERT, UPDATE, DELETE AS
+    INSERT INTO dbo.Seen SELECT N'in', ID FROM inserted UNION ALL SELECT N'out', ID FROM deleted
+GO",
+    )
+    .await;
+    let mapping = world.map("Users", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    daemon.says(&["TR_Seen", "fires"]).await;
+    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "5");
+    world.shop().await.run("UPDATE dbo.Users SET Age = 31 WHERE ID = 1").await;
+    copy.run("DELETE dbo.Seen").await;
+    world.request_full_sync(mapping).await;
+    world.in_sync("dbo.Users", "ID").await;
+    let seen = copy.query("SELECT What, ID FROM dbo.Seen ORDER BY What").await;
+    assert_eq!(seen.rows, [["in", "1"], ["out", "1"]]);
+    copy.script("CREATE TRIGGER dbo.TR_Instead ON dbo.Users INSTEAD OF DELETE AS RETURN").await;
+    world.request_full_sync(mapping).await;
+    let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
+    assert!(run.column("error_message")[0].contains("TR_Instead"), "{run}");
+}

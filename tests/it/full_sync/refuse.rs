@@ -1,0 +1,112 @@
+//! What cannot end equal is refused before anything is touched, by name and all at once.
+
+use crate::harness::{PASSWORD, World, eventually};
+
+async fn refused(world: &World, mapping: i32, words: &[&str]) {
+    let mut control = world.control().await;
+    eventually(&format!("mapping {mapping} to be refused with {words:?}"), async || {
+        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+        let said = errors.rows.iter().any(|row| words.iter().all(|word| row[0].contains(word)));
+        if said { Ok(()) } else { Err(format!("{errors:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_in_the_way_of_a_table_is_one_error() {
+    let world = World::new().await;
+    world
+        .shop()
+        .await
+        .script(
+            "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, Wide NVARCHAR(50) NULL, Any1 SQL_VARIANT NULL, Num BIGINT NOT NULL, Opt INT NULL, Uni NVARCHAR(9) NULL)",
+        )
+        .await;
+    world
+        .copy()
+        .await
+        .script(
+            "CREATE TABLE dbo.R (ID INT NOT NULL, Wide NVARCHAR(20) NULL, Any1 SQL_VARIANT NULL, Num INT NOT NULL, Opt INT NOT NULL, Uni VARCHAR(9) NULL, Must INT NOT NULL)
+GO
+CREATE TRIGGER dbo.TR_R ON dbo.R INSTEAD OF INSERT AS RETURN
+GO
+INSERT INTO dbo.R (ID, Num, Opt, Must) SELECT 1, 1, 1, 1 WHERE 1 = 0",
+        )
+        .await;
+    let mapping = world.map("R", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    let words = [
+        "[Wide]: nvarchar(50) does not fit into nvarchar(20)",
+        "sql_variant",
+        "[Num]: bigint does not fit into int",
+        "[Opt] may be NULL",
+        "[Uni]: nvarchar(9) does not fit",
+        "[Must] is NOT NULL without a default",
+        "INSTEAD OF trigger [TR_R]",
+        "destination has no primary key",
+    ];
+    refused(&world, mapping, &words).await;
+    let errors = world.control().await.query("SELECT error_type FROM error_logs").await;
+    assert_eq!(errors.rows, [["SCHEMA"]]);
+    let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    assert_eq!(staged, "0", "nothing was touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_that_no_rows_may_go_to_are_refused() {
+    let world = World::new().await;
+    let table = "CREATE TABLE dbo.P (ID INT NOT NULL PRIMARY KEY)
+GO
+CREATE TABLE dbo.P2 (ID INT NOT NULL PRIMARY KEY)
+GO
+CREATE TABLE dbo.P3 (ID INT NOT NULL PRIMARY KEY)
+GO";
+    world.both(table).await;
+    let mut control = world.control().await;
+    // the destination server as its own source
+    let itself =
+        world.source_connection_string("Copy").replace(&world.source.addr().port().to_string(), &world.dest.addr().port().to_string());
+    control
+        .run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Itself', N'{}')", itself.replace('\'', "''")))
+        .await;
+    control
+        .run(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) VALUES \
+             (1, N'Shop', N'P', N'MSDB', N'P', N'ID', 1), (1, N'Shop', N'P2', N'Copy', N'p2', N'ID', 1), (1, N'Shop', N'P3', N'COPY', N'P2', N'ID', 1), \
+             (2, N'Copy', N'P3', N'Copy', N'P3', N'ID', 1), (1, N'Shop', N'Nope', N'Copy', N'Nope', N'ID', 1)",
+        )
+        .await;
+    let _daemon = world.daemon();
+    refused(&world, 1, &["MSDB", "not for users' tables"]).await;
+    refused(&world, 2, &["mappings 2 and 3"]).await;
+    refused(&world, 3, &["mappings 2 and 3"]).await;
+    refused(&world, 4, &["source and destination are the same table"]).await;
+    refused(&world, 5, &["source table", "Nope", "does not exist"]).await;
+}
+
+/// A login that sees masked values would copy masks, and verify them as right.
+#[tokio::test(flavor = "multi_thread")]
+async fn masked_columns_need_unmask() {
+    let world = World::new().await;
+    world
+        .shop()
+        .await
+        .run("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY, Mail NVARCHAR(100) MASKED WITH (FUNCTION = 'email()') NULL)")
+        .await;
+    world.copy().await.run("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY, Mail NVARCHAR(100) NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.S VALUES (1, N'a@example.com')").await;
+    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
+    let mut control = world.control().await;
+    control.run("UPDATE source_servers SET connection_string = REPLACE(connection_string, N'user id=sa', N'user id=reader')").await;
+    let mapping = world.map("S", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    refused(&world, mapping, &["Mail", "UNMASK"]).await;
+    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.S").await, "0");
+    world.shop().await.run("GRANT UNMASK TO reader").await;
+    control.run("UPDATE table_mappings SET updated_at = SYSUTCDATETIME()").await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.S", "ID").await;
+}

@@ -1,0 +1,106 @@
+//! Commits before, during and after every step, with capture that lags.
+
+use mssql_standin::{
+    cdc::CaptureMode,
+    fault::{Fault, FaultHandle, Point},
+};
+use std::time::Duration;
+
+use super::{ITEMS, fill};
+use crate::harness::World;
+
+/// Long enough for a few changes; nothing depends on it but that they fall into the step.
+const HELD: Duration = Duration::from_millis(700);
+
+fn capture_lags(world: &World) {
+    let instance = world.source.instance().expect("the stand-in's own engine");
+    let mut state = instance.lock();
+    let shop = state.database_named("Shop").expect("Shop").id;
+    state.database_mut(shop).expect("Shop").cdc.mode = CaptureMode::Delayed { min_ms: 100, max_ms: 900 };
+}
+
+/// What a page-by-page scan gets wrong, and what it does not: keys that move past it in both directions, rows that come, go and change.
+async fn change(world: &World, round: usize) {
+    let mut shop = world.shop().await;
+    let n = 40 * round;
+    shop.run(&format!(
+        "BEGIN TRANSACTION; UPDATE dbo.Items SET ID = ID + 1000000 WHERE ID BETWEEN {} AND {}; \
+         UPDATE dbo.Items SET ID = -ID WHERE ID BETWEEN {} AND {}; COMMIT",
+        n + 1,
+        n + 9,
+        20_000 - n - 9,
+        20_000 - n
+    ))
+    .await;
+    shop.run(&format!("UPDATE dbo.Items SET Price = Price + 1, Name = UPPER(Name) WHERE ID % 1000 = {}", n + 20)).await;
+    shop.run(&format!("DELETE dbo.Items WHERE ID IN ({}, {}, {})", n + 21, n + 5022, 19_000 + round)).await;
+    shop.run(&format!("INSERT INTO dbo.Items (ID, Name) VALUES (-{}, N'new'), ({}, N'new')", 100_000 + n, 2_000_000 + n)).await;
+    // the key is gone and back with another row
+    shop.run(&format!("DELETE dbo.Items WHERE ID = {0}; INSERT INTO dbo.Items (ID, Name) VALUES ({0}, N'again')", n + 30)).await;
+}
+
+async fn at(world: &World, step: &FaultHandle, round: usize) {
+    let fired = tokio::time::timeout(Duration::from_secs(90), step.fired()).await;
+    assert!(fired.expect("the step comes"), "the step was disarmed");
+    change(world, round).await;
+}
+
+/// CDC is off for the mapping, so nothing mends afterwards what the full sync itself did not bring.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_commits_until_the_copy_ends_is_in_the_swap() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 20_000).await;
+    world.enable_cdc(&["Items"]).await;
+    capture_lags(&world);
+    let mapping = world.map("Items", "ID", None, false).await;
+    let (source, dest) = (world.source.faults(), world.dest.faults());
+    let steps = [
+        dest.once(Point::request("full_sync_pending_at = COALESCE"), Fault::Delay(HELD)),
+        source.once(Point::request("fn_cdc_get_max_lsn"), Fault::Delay(HELD)),
+        dest.once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), Fault::Delay(HELD)),
+        dest.nth(Point::request("BULK LOAD"), 1, Fault::Delay(HELD)),
+        dest.nth(Point::request("BULK LOAD"), 2, Fault::Delay(HELD)),
+        dest.nth(Point::request("BULK LOAD"), 6, Fault::Delay(HELD)),
+        dest.once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), Fault::Delay(HELD)),
+    ];
+    change(&world, 0).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    for (round, step) in steps.iter().enumerate() {
+        at(&world, step, round + 1).await;
+    }
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let (source, dest) = world.sides("dbo.Items", "ID").await;
+    assert!(source == dest, "{}", crate::harness::world::difference(&source, &dest));
+}
+
+/// With CDC on, the changes of the later steps come with the next passes, each once.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 20_000).await;
+    world.enable_cdc(&["Items"]).await;
+    capture_lags(&world);
+    let mapping = world.map("Items", "ID", Some("Resync"), true).await;
+    let (source, dest) = (world.source.faults(), world.dest.faults());
+    let steps = [
+        source.once(Point::request("UPDATE TOP"), Fault::Delay(HELD)),
+        dest.nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD)),
+        source.once(Point::request("tran_end_time >"), Fault::Delay(HELD)),
+        dest.once(Point::request("#changes"), Fault::Delay(HELD)),
+        dest.once(Point::request("SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[Items]"), Fault::Delay(HELD)),
+        dest.once(Point::request("COUNT_BIG(*)"), Fault::Delay(HELD)),
+    ];
+    world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID IN (3, 19999)").await;
+    let _daemon = world.daemon();
+    for (round, step) in steps.iter().enumerate() {
+        at(&world, step, round + 1).await;
+    }
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    change(&world, 8).await;
+    world.in_sync("dbo.Items", "ID").await;
+    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}

@@ -1,0 +1,165 @@
+//! A full sync while it runs: progress, stopping, being killed, memory.
+
+use mssql_standin::fault::{Fault, Point};
+use std::time::Duration;
+
+use super::{ITEMS, fill};
+use crate::harness::{World, eventually};
+
+/// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the destination.
+async fn slow(rows: usize, held: Duration) -> (World, i32) {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, rows).await;
+    world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')").await;
+    let mapping = world.map("Items", "ID", None, false).await;
+    world.dest.faults().always(Point::request("BULK LOAD"), Fault::Delay(held));
+    world.request_full_sync(mapping).await;
+    (world, mapping)
+}
+
+async fn old_rows(world: &World) -> String {
+    world.copy().await.query("SELECT ID, Name FROM dbo.Items ORDER BY ID").await.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_can_be_watched() {
+    let (world, mapping) = slow(20_000, Duration::from_millis(450)).await;
+    let daemon = world.daemon();
+    let mut control = world.control().await;
+    eventually("sync_status to move", async || {
+        let run = control
+            .query(&format!("SELECT status, records_processed, last_processed_pk FROM sync_status WHERE mapping_id = {mapping}"))
+            .await;
+        let moved = run.rows.iter().any(|row| row[0] == "RUNNING" && row[1] != "0" && row[1] == row[2]);
+        if moved { Ok(()) } else { Err(run.to_string()) }
+    })
+    .await;
+    let line = daemon.says(&["rows copied", "%", "rows/s", "left"]).await;
+    assert!(line.contains("mapping_id=1"), "{line}");
+    eventually("the same line in sync_logs", async || {
+        let logged = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'%rows copied%rows/s%left%'").await;
+        if logged == "0" { Err(logged) } else { Ok(()) }
+    })
+    .await;
+    world.dest.faults().clear();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Items", "ID").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
+    let (world, mapping) = slow(20_000, Duration::from_millis(300)).await;
+    let daemon = world.daemon();
+    let before = old_rows(&world).await;
+    eventually("the copy to run", async || {
+        let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+        if staged == "1" { Ok(()) } else { Err(staged) }
+    })
+    .await;
+    let mut control = world.control().await;
+    control.run("UPDATE table_mappings SET is_enabled = 0").await;
+    let run = world.run_ends(mapping, "FULL_SYNC", "PAUSED").await;
+    assert!(run.column("error_message")[0].contains("switched off"), "{run}");
+    assert_eq!(old_rows(&world).await, before, "the destination is as it was");
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await, "1");
+    eventually("the staging table to be gone", async || {
+        let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+        if staged == "0" { Ok(()) } else { Err(staged) }
+    })
+    .await;
+    world.dest.faults().clear();
+    control.run("UPDATE table_mappings SET is_enabled = 1").await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Items", "ID").await;
+    let _ = daemon.terminate().await;
+}
+
+/// kill -9 before and after what changes something: the rows are the old ones or the new ones, and the next start finishes the job.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 3000).await;
+    world.enable_cdc(&["Items"]).await;
+    world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')").await;
+    let mapping = world.map("Items", "ID", Some("Resync"), true).await;
+    let old = old_rows(&world).await;
+    let dest = world.dest.faults();
+    for (text, fault) in [
+        ("full_sync_pending_at = COALESCE", Fault::HangAfter),
+        ("CREATE TABLE [dbo].[dbaops_dataflow_stage", Fault::HangAfter),
+        ("BULK LOAD", Fault::HangAfter),
+        ("CREATE UNIQUE INDEX [dbaops_dataflow_key]", Fault::HangBefore),
+        ("DELETE d FROM [dbo].[Items]", Fault::HangAfter),
+        ("COUNT_BIG(*)", Fault::HangAfter),
+        ("last_full_sync_at = SYSUTCDATETIME()", Fault::HangAfter),
+        ("DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage", Fault::HangAfter),
+        ("COMMIT TRANSACTION", Fault::HangBefore),
+    ] {
+        // A request is made once; whatever is killed, nobody has to repeat it.
+        if text.starts_with("full_sync") {
+            world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
+        }
+        let step = dest.once(Point::request(text), fault);
+        let daemon = world.daemon();
+        assert!(tokio::time::timeout(Duration::from_secs(60), step.fired()).await.is_ok_and(|fired| fired), "{text} never came");
+        daemon.kill().await;
+        eventually("the killed process's transaction to be rolled back", async || {
+            let now = old_rows(&world).await;
+            if now == old { Ok(()) } else { Err(format!("after {text}: {now}")) }
+        })
+        .await;
+    }
+    let committed = dest.once(Point::request("COMMIT TRANSACTION"), Fault::HangAfter);
+    let daemon = world.daemon();
+    assert!(tokio::time::timeout(Duration::from_secs(60), committed.fired()).await.is_ok_and(|fired| fired));
+    daemon.kill().await;
+    // Done, although nobody was told: nothing is pending, and nothing is left over.
+    let mut control = world.control().await;
+    eventually("the swap", async || {
+        let pending = control.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
+        if pending == "0" { Ok(()) } else { Err(pending) }
+    })
+    .await;
+    let (source, copied) = world.sides("dbo.Items", "ID").await;
+    assert!(source == copied, "{}", crate::harness::world::difference(&source, &copied));
+    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await, "0");
+    let _daemon = world.daemon();
+    world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
+    world.in_sync("dbo.Items", "ID").await;
+    let running = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND status = 'RUNNING'")).await;
+    assert_eq!(running, "0", "runs of dead processes");
+}
+
+/// 1,000 rows of a batch would be gigabytes.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
+    const HIGH_WATER_KIB_MAX: u64 = 112 * 1024;
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Wide (ID INT NOT NULL PRIMARY KEY, Doc VARBINARY(MAX) NULL)").await;
+    world
+        .shop()
+        .await
+        .run(&format!(
+            "DECLARE @doc varbinary(max) = CAST(REPLICATE(CAST('0123456789' AS varchar(max)), 400000) AS varbinary(max)); \
+             INSERT INTO dbo.Wide SELECT n, @doc + CAST(n AS binary(4)) FROM {}",
+            crate::harness::numbers(40)
+        ))
+        .await;
+    let mapping = world.map("Wide", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("the daemon's status");
+    let high_water: u64 = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|kib| kib.parse().ok())
+        .expect("VmHWM");
+    assert!(high_water < HIGH_WATER_KIB_MAX, "{high_water} KiB for 40 rows of 4 MB");
+    let digests = "SELECT ID, DATALENGTH(Doc), HASHBYTES('MD5', Doc) FROM dbo.Wide ORDER BY ID";
+    assert_eq!(world.shop().await.query(digests).await, world.copy().await.query(digests).await);
+}
