@@ -179,9 +179,13 @@ struct Switches {
     keys: KeyUpdates,
 }
 
-/// Where each captured column stands in the logged rows, and the type it has in the change table.
+/// Where a captured column stands in the logged rows and its type there (`None`: dropped), its type in the change table, and whether it
+/// is computed.
+type Place = (Option<(usize, SqlType)>, SqlType, bool);
+
+/// A [`Place`] for each captured column.
 struct Plan {
-    places: Vec<(Option<(usize, SqlType)>, SqlType, bool)>,
+    places: Vec<Place>,
 }
 
 impl Plan {

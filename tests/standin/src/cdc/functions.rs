@@ -83,16 +83,13 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
             (Some(ordinal), Value::Bytes(mask)) => Value::Bit(is_bit_set(ordinal.into(), mask)),
             _ => Value::Null,
         },
-        _ => match crate::value::convert::cast(
+        _ => crate::value::convert::cast(
             &args[0],
             SqlType::nvarchar(258),
             SqlType::VarBinary(Length::N(128)),
             Some(if text(0).starts_with("0x") { 1 } else { 2 }),
             &Default::default(),
-        ) {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(error),
-        },
+        )?,
     }))
 }
 

@@ -532,10 +532,8 @@ fn split_names(list: &str) -> SqlResult<Vec<String>> {
         let mut name = String::new();
         loop {
             let c = chars.next().ok_or_else(unterminated)?;
-            if c == close {
-                if chars.next_if_eq(&close).is_none() {
-                    break;
-                }
+            if c == close && chars.next_if_eq(&close).is_none() {
+                break;
             }
             name.push(c);
         }
