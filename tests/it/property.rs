@@ -496,13 +496,14 @@ async fn group(seed: u64, count: usize) -> Report {
     let caught_up = catch_up(&at_source, &at_dest, &oracle).await;
     let _ = stop.send(true);
     let _ = living.await;
-    let known = oracle.lock();
-    let mut failures: Vec<String> = known.failures.iter().map(|(case, words)| format!("{words}\n{}", cases[*case].story())).collect();
-    if failures.is_empty() {
-        failures.extend(caught_up.iter().map(|(case, words)| format!("never caught up: {words}\n{}", cases[*case].story())));
-    }
-    let report = Report { failures, checkpoints: known.checkpoints, commits: known.commits };
-    drop(known);
+    let report = {
+        let known = oracle.lock();
+        let mut failures: Vec<String> = known.failures.iter().map(|(case, words)| format!("{words}\n{}", cases[*case].story())).collect();
+        if failures.is_empty() {
+            failures.extend(caught_up.iter().map(|(case, words)| format!("never caught up: {words}\n{}", cases[*case].story())));
+        }
+        Report { failures, checkpoints: known.checkpoints, commits: known.commits }
+    };
     if !report.failures.is_empty() {
         let errors = world.control().await.query("SELECT TOP (5) mapping_id, error_message FROM error_logs ORDER BY error_id DESC").await;
         for row in &errors.rows {

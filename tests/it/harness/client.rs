@@ -83,7 +83,7 @@ impl Sql {
     /// Runs a batch that must succeed.
     pub async fn run(&mut self, sql: &str) {
         if let Err(error) = self.try_run(sql).await {
-            panic!("{error}\nin: {}", &sql[..sql.floor_char_boundary(2000)]);
+            panic!("{error}\nin: {}", sql.chars().take(2000).collect::<String>());
         }
     }
 
