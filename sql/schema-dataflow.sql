@@ -186,6 +186,18 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.verif
     CREATE INDEX IX_verification_logs_status ON dbo.verification_logs (verification_status, verified_at DESC);
 GO
 
+-- What the last poll found: for v_cdc_lag. Times are UTC.
+IF OBJECT_ID(N'dbo.cdc_lag', N'U') IS NULL
+    CREATE TABLE dbo.cdc_lag (
+        mapping_id INT NOT NULL CONSTRAINT PK_cdc_lag PRIMARY KEY
+            CONSTRAINT FK_cdc_lag_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        committed_at DATETIME2(3) NULL,
+        oldest_at DATETIME2(3) NULL,
+        polled_at DATETIME2(3) NOT NULL,
+        reason NVARCHAR(400) NULL
+    );
+GO
+
 -- Views: made empty where they are missing, then altered, so that rights granted on them stay. (CREATE OR ALTER came with 2016 SP1.)
 IF OBJECT_ID(N'dbo.v_sync_summary', N'V') IS NULL
     EXEC (N'CREATE VIEW dbo.v_sync_summary AS SELECT 1 AS x');
@@ -245,4 +257,36 @@ FROM dbo.error_logs AS e
     LEFT JOIN dbo.source_servers AS s ON s.server_id = COALESCE(e.server_id, m.server_id)
 WHERE e.is_resolved = 0
 ORDER BY e.created_at DESC;
+GO
+
+IF OBJECT_ID(N'dbo.v_cdc_lag', N'V') IS NULL
+    EXEC (N'CREATE VIEW dbo.v_cdc_lag AS SELECT 1 AS x');
+GO
+
+-- How far behind each mapping is: since the oldest commit that is not applied yet, or since the last poll that found nothing left.
+ALTER VIEW dbo.v_cdc_lag
+AS
+SELECT
+    m.mapping_id,
+    s.server_name,
+    m.source_database,
+    m.source_schema,
+    m.source_table,
+    m.dest_database,
+    m.dest_table,
+    m.last_cdc_lsn,
+    l.committed_at AS last_commit_at,
+    CASE
+        WHEN m.cdc_enabled = 0 OR l.mapping_id IS NULL OR l.reason IS NOT NULL THEN NULL
+        WHEN COALESCE(l.oldest_at, l.polled_at) > SYSUTCDATETIME() THEN 0
+        ELSE DATEDIFF(SECOND, COALESCE(l.oldest_at, l.polled_at), SYSUTCDATETIME())
+    END AS seconds_behind,
+    CASE
+        WHEN m.cdc_enabled = 0 THEN N'CDC is off for this mapping'
+        WHEN l.mapping_id IS NULL THEN N'not polled yet'
+        ELSE l.reason
+    END AS reason
+FROM dbo.table_mappings AS m
+    INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
+    LEFT JOIN dbo.cdc_lag AS l ON l.mapping_id = m.mapping_id;
 GO

@@ -1,6 +1,7 @@
 //! The command line: arguments → one function per command → exit code.
 
 use crate::config::VARIABLES;
+use crate::model::lsn::Lsn;
 use clap::{Parser, Subcommand};
 
 /// Keeps SQL Server tables in sync: full sync, CDC and verification, managed from SQL.
@@ -24,6 +25,15 @@ pub enum Command {
     },
     /// Make the control database at the destination, or bring it up to date
     Init,
+    /// Tell from where CDC goes on, for a destination that was made from a backup
+    StartFrom {
+        /// mapping_id in table_mappings
+        #[arg(long)]
+        mapping: i32,
+        /// Everything up to and including this LSN is in the destination (0x and 20 digits)
+        #[arg(long)]
+        lsn: Lsn,
+    },
 }
 
 /// Every environment variable, for `--help`.

@@ -197,6 +197,10 @@ struct Failing<T> {
     parked_as: Option<T>,
     /// What was said of it last.
     words: String,
+    /// It waits for rows of a related table.
+    waits: bool,
+    /// It was called up because a related table's rows may have come: failing again does not count.
+    woken: bool,
 }
 
 impl<T: PartialEq> Failing<T> {
@@ -520,6 +524,8 @@ impl Daemon {
             due: Instant::now(),
             parked_as: None,
             words: String::new(),
+            waits: false,
+            woken: false,
         });
         failing.attempts += 1;
         failing.due = Instant::now() + retry::back_off(failing.attempts - 1, interval);
@@ -575,12 +581,13 @@ impl Daemon {
             return;
         }
         self.running.insert(id, sync_type);
+        let failed_before = self.failed_before(id);
         let env = self.env.clone();
         let started = Instant::now();
         self.spawn(Task::Job(id, sync_type), async move {
             let result = match work {
                 Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
-                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass).await,
+                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass, failed_before).await,
             };
             Ended::Job { result, took: started.elapsed() }
         });
@@ -591,6 +598,7 @@ impl Daemon {
         match result {
             Ok(Done::Completed) => {
                 self.mapping_works(id);
+                self.wake_waiting(id);
                 // CDC goes on from where the full sync ended.
                 if sync_type == SyncType::FullSync && self.mode == Mode::Forever {
                     self.tick();
@@ -601,6 +609,28 @@ impl Daemon {
                 tracing::debug!(mapping_id = id.0, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "job failed");
                 self.mapping_failed(id, Some(sync_type), error);
             }
+        }
+    }
+
+    /// Failures of a mapping in a row.
+    fn failed_before(&self, id: MappingId) -> u32 {
+        self.failing.get(&id).map_or(0, |failing| failing.attempts.saturating_sub(u32::from(failing.woken)))
+    }
+
+    /// Rows were committed to a destination database: whoever waits there for a related table's rows is tried again at once.
+    fn wake_waiting(&mut self, id: MappingId) {
+        let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone()) else { return };
+        let mut woken = false;
+        for (other, failing) in &mut self.failing {
+            let related = self.mappings.get(other).is_some_and(|mapping| mapping.dest.database == database);
+            if *other != id && failing.waits && related {
+                failing.due = Instant::now();
+                failing.woken = true;
+                woken = true;
+            }
+        }
+        if woken && self.mode == Mode::Forever {
+            self.tick();
         }
     }
 
@@ -616,7 +646,7 @@ impl Daemon {
     fn mapping_failed(&mut self, id: MappingId, sync_type: Option<SyncType>, error: Error) {
         let config = &self.env.config;
         let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval: config.check_interval };
-        let attempts = self.failing.get(&id).map_or(0, |failing| failing.attempts) + 1;
+        let attempts = self.failed_before(id) + 1;
         let next = retry::next(error.kind, attempts, &policy);
         let (wait, park) = match next {
             Next::Nothing => return,
@@ -652,7 +682,8 @@ impl Daemon {
             }
         }
         let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
-        self.failing.insert(id, Failing { attempts, due: Instant::now() + wait, parked_as, words });
+        let waits = error.kind == Kind::ForeignKey;
+        self.failing.insert(id, Failing { attempts, due: Instant::now() + wait, parked_as, words, waits, woken: false });
     }
 
     /// Time to verify: every mapping that works, the one whose turn was longest ago first. A round that is not done yet goes on.

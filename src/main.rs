@@ -5,6 +5,7 @@ use dbaops_dataflow::{
     cli::{Cli, Command},
     config::{Config, Problems},
     control, daemon,
+    model::{id::MappingId, lsn::Lsn},
 };
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
+        Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
         None => runtime.block_on(run(config, cli.once)),
     };
@@ -73,6 +75,12 @@ fn config() -> Result<Config, Problems> {
 async fn init(config: &Config) -> dbaops_dataflow::error::Result<bool> {
     control::init(config).await?;
     println!("the database {} at {} is ready", control::DATABASE, config.dest.place());
+    Ok(true)
+}
+
+async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> dbaops_dataflow::error::Result<bool> {
+    control::start_from(config, MappingId(mapping), lsn).await?;
+    println!("mapping {mapping} goes on after {lsn}");
     Ok(true)
 }
 

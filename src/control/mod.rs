@@ -5,15 +5,19 @@
 pub mod checkpoint;
 mod init;
 mod journal;
+mod lag;
 mod mappings;
 mod runs;
 mod standing;
+mod start_from;
 
 pub use init::{Batch, SCHEMA, init, split_go};
 pub use journal::{Entry, Failure};
+pub use lag::Lag;
 pub use mappings::{Loaded, Rejected, Troubled, key};
 pub use runs::{Outcome, RunStatus, Verification};
 pub use standing::Standing;
+pub use start_from::start_from;
 
 use crate::{
     error::Result,

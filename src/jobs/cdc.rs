@@ -28,6 +28,7 @@ use crate::{
         mapping::{Mapping, SyncType},
     },
     mssql::{cdc, row::Param, session::Session},
+    plan::retry::WAITS_MAX,
     tsql::apply::Order,
 };
 use std::time::Duration;
@@ -49,8 +50,9 @@ pub struct Pass {
     pub identity: Option<TranIdentity>,
 }
 
-/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not.
-pub async fn run(env: &Env, mapping: &Mapping, pass: Pass) -> Result<Done> {
+/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not. `failed_before` counts the failures in a row
+/// before this one: waiting for a related table is an error only after some looks.
+pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32) -> Result<Done> {
     let began = Instant::now();
     let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
     let mut applied = Applied::default();
@@ -59,6 +61,9 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass) -> Result<Done> {
     let (outcome, done) = match &result {
         Ok(()) => (Outcome::completed(changes), Ok(Done::Completed)),
         Err(error) if error.kind == Kind::Cancelled => (Outcome::paused(changes), Ok(Done::Stopped)),
+        Err(error) if error.kind == Kind::ForeignKey && failed_before + 1 < WAITS_MAX => {
+            (Outcome { error: Some(format!("waits for a related table: {error}")), ..Outcome::paused(changes) }, Err(()))
+        }
         Err(error) => (Outcome::failed(changes, 1, error.to_string()), Err(())),
     };
     let recorded = env.control.finish_run(run, &outcome).await;
@@ -106,7 +111,7 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
         Some(next) => knows_more(&shape.carry, &capture, &cdc::capture(&mut source, next.clone()).await?),
         None => false,
     };
-    let references_itself = references_itself(&mut dest, &shape.dest.name.local()).await?;
+    let (references_itself, has_foreign_keys) = foreign_keys(&mut dest, &shape.dest.name.local()).await?;
     let (order, other) =
         if references_itself { (Order::ReferencesFirst, Order::UniqueFirst) } else { (Order::UniqueFirst, Order::UniqueFirst) };
     let checkpoint = Checkpoint { mapping: mapping.id, stored: pass.stored, identity: pass.identity.clone(), resync };
@@ -121,27 +126,32 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
         whole: false,
         cancel: &env.cancel,
     };
-    let first = apply::apply_changes(&mut source, &mut dest, &replay, &mut |so_far| *applied = *so_far).await;
-    let result = match first {
-        Err(error) if matches!(error.kind, Kind::ForeignKey | Kind::Duplicate) && !source.is_cut_off() && !dest.is_cut_off() => {
-            let before = *applied;
-            if let Some(reached) = before.reached {
-                replay.from = reached;
-            }
-            if let Target::Dest { checkpoint, order, .. } = &mut replay.target {
-                checkpoint.stored = before.reached.or(checkpoint.stored);
-                *order = other;
-            }
-            replay.whole = true;
-            let mut progress = |so_far: &Applied| {
-                applied.changes = before.changes + so_far.changes;
-                applied.groups = before.groups + so_far.groups;
-                applied.reached = so_far.reached;
-            };
-            apply::apply_changes(&mut source, &mut dest, &replay, &mut progress).await.map_err(explained)
+    let mut result = apply::apply_changes(&mut source, &mut dest, &replay, &mut |so_far| *applied = *so_far).await;
+    // What a batch cannot satisfy, its transactions one by one may, as far as they go (tables that wait for each other), and after
+    // that everything there is at once.
+    for whole in [false, true] {
+        let refused = |error: &Error| error.kind == Kind::ForeignKey || (whole && error.kind == Kind::Duplicate);
+        if !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
+            continue;
         }
-        other => other,
-    };
+        let before = *applied;
+        if let Some(reached) = before.reached {
+            replay.from = reached;
+        }
+        if let Target::Dest { checkpoint, order: now, .. } = &mut replay.target {
+            checkpoint.stored = before.reached.or(checkpoint.stored);
+            *now = if whole { other } else { order };
+        }
+        replay.batch_rows_max = 1;
+        replay.whole = whole;
+        let mut progress = |so_far: &Applied| {
+            applied.changes = before.changes + so_far.changes;
+            applied.groups = before.groups + so_far.groups;
+            applied.reached = so_far.reached;
+        };
+        result = apply::apply_changes(&mut source, &mut dest, &replay, &mut progress).await;
+    }
+    let result = result.map_err(|error| explained(error, has_foreign_keys));
     if resync && result.is_ok() {
         tracing::warn!(
             mapping_id = mapping.id.0,
@@ -154,8 +164,13 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
 }
 
 /// What to do about rows that the destination's own rules refuse.
-fn explained(error: Error) -> Error {
+fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
     match error.kind {
+        // 547 is a check constraint's number, too, and that one waits for nobody
+        Kind::ForeignKey if !has_foreign_keys => {
+            error.kind = Kind::Data;
+            error.with_hint("The destination's check constraint refuses a row that the source has: change the one or the other")
+        }
         Kind::ForeignKey => error.with_hint(
             "The destination's foreign key waits for rows of a related table; map that table too, or disable the key (ALTER TABLE … NOCHECK CONSTRAINT …)",
         ),
@@ -188,8 +203,10 @@ fn knows_more(carry: &Carry, old: &Capture, new: &Capture) -> bool {
     })
 }
 
-async fn references_itself(dest: &mut Session, table: &str) -> Result<bool> {
+/// Whether the table references itself, and whether any foreign key is from it or to it.
+async fn foreign_keys(dest: &mut Session, table: &str) -> Result<(bool, bool)> {
     checkpoint::ensure_table(dest).await?;
-    let row = dest.row(include_str!("../../sql/self_reference.sql"), &[Param::Text(table)]).await;
-    Ok(row.context("look for foreign keys of the destination to itself")?.i64(0)? > 0)
+    let row = dest.row(include_str!("../../sql/foreign_keys.sql"), &[Param::Text(table)]).await;
+    let row = row.context("look for foreign keys of the destination")?;
+    Ok((row.i64(0)? > 0, row.i64(1)? > 0))
 }

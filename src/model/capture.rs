@@ -70,6 +70,10 @@ impl Capture {
 pub struct Upper {
     pub lsn: Lsn,
     pub identity: Option<TranIdentity>,
+    /// How long ago that was by the source's own clock, where it is known.
+    pub age_s: Option<i64>,
+    /// The source's local time less UTC.
+    pub utc_offset_minutes: i32,
 }
 
 /// What tells one history of a database from another at the same LSN.

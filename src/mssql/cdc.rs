@@ -42,7 +42,7 @@ pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
         (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
         _ => None,
     };
-    Ok(Some(Upper { lsn, identity }))
+    Ok(Some(Upper { lsn, identity, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
 }
 
 /// Every capture instance of the database that this login can see.

@@ -7,5 +7,6 @@ pub mod mask;
 pub mod projection;
 pub mod retry;
 pub mod schedule;
+pub mod time;
 pub mod verify;
 pub mod window;

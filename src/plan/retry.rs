@@ -20,6 +20,9 @@ pub struct Policy {
     pub interval: Duration,
 }
 
+/// Looks for which a foreign key may wait for a related table before it is an error.
+pub const WAITS_MAX: u32 = 3;
+
 /// A parked mapping is tried again after this.
 pub const PARKED_PROBE: Duration = Duration::from_secs(300);
 
@@ -49,9 +52,10 @@ pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
                 Next::Later(back_off(attempt - policy.attempts_max, policy.interval.max(policy.delay.min(BACK_OFF_MAX))))
             }
         }
-        Kind::ForeignKey | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
-            Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
-        }
+        // Mostly a related table's rows are on their way: a few looks, and only then somebody has to know.
+        Kind::ForeignKey if attempt < WAITS_MAX => Next::Retry(policy.interval),
+        Kind::ForeignKey => Next::Later(back_off(attempt - WAITS_MAX, policy.interval)),
+        Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => Next::Later(back_off(attempt.saturating_sub(1), policy.interval)),
         Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Gap | Kind::Config => Next::Park,
         Kind::Cancelled => Next::Nothing,
     }
@@ -82,7 +86,9 @@ mod tests {
 
     #[test]
     fn rows_are_tried_at_the_next_look_and_then_slower() {
-        assert_eq!(next(Kind::ForeignKey, 1, &POLICY), Next::Later(Duration::from_secs(10)));
+        assert_eq!(next(Kind::ForeignKey, 2, &POLICY), Next::Retry(Duration::from_secs(10)));
+        assert_eq!(next(Kind::ForeignKey, 3, &POLICY), Next::Later(Duration::from_secs(10)));
+        assert_eq!(next(Kind::Data, 1, &POLICY), Next::Later(Duration::from_secs(10)));
         assert_eq!(next(Kind::Data, 3, &POLICY), Next::Later(Duration::from_secs(40)));
         assert_eq!(next(Kind::Data, 9, &POLICY), Next::Later(BACK_OFF_MAX));
     }

@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
-        let upper = upper.map(|n| Upper { lsn: lsn(n), identity: None });
+        let upper = upper.map(|n| Upper { lsn: lsn(n), identity: None, age_s: None, utc_offset_minutes: 0 });
         decide(&Facts { stored, upper: upper.as_ref(), instances, history: &History::Unknown, has_rows })
     }
 
@@ -325,7 +325,7 @@ mod tests {
         let known = TranIdentity { tran_id: vec![1], end_time: "2026-01-01 00:00:00.000".into() };
         let other = TranIdentity { tran_id: vec![2], ..known.clone() };
         let stored = Stored { control: Some(lsn(12)), twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()) }) };
-        let upper = Upper { lsn: lsn(20), identity: None };
+        let upper = Upper { lsn: lsn(20), identity: None, age_s: None, utc_offset_minutes: 0 };
         let one = [instance(1, 10, lsn(10))];
         for (history, gap) in
             [(History::Unknown, false), (History::Absent, true), (History::Present(known), false), (History::Present(other), true)]

@@ -35,6 +35,22 @@ pub fn probe(watched: &[Watched<'_>]) -> String {
     branches.join("\nUNION ALL\n")
 }
 
+/// When the oldest change above each instance's own parameter (`@P1`, `@P2`, …) was committed, by the source's local time (style 121).
+pub fn oldest(instances: &[&Instance]) -> String {
+    let branches: Vec<_> = instances
+        .iter()
+        .enumerate()
+        .map(|(i, instance)| {
+            format!(
+                "SELECT {i} AS item, CONVERT(nvarchar(30), t.tran_end_time, 121) AS committed FROM cdc.lsn_time_mapping AS t WHERE t.start_lsn = (SELECT MIN(c.[__$start_lsn]) FROM {} AS c WHERE c.[__$start_lsn] > @P{})",
+                instance.change_table(),
+                i + 1
+            )
+        })
+        .collect();
+    branches.join("\nUNION ALL\n")
+}
+
 /// Which of these tables have a row whose trigger column is 1, by number.
 pub fn triggers(tables: &[(&TableName, &Ident)]) -> String {
     let branches: Vec<_> = tables

@@ -10,6 +10,7 @@
 //! is repeated table by table, so that one mapping's missing right is one mapping's error.
 
 mod changes;
+mod lag;
 mod triggers;
 
 use super::{Env, cdc::Pass};
@@ -237,6 +238,10 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     if let (Some(seats), Some(upper), false) = (&dest_seats, &source.upper, idle.is_empty()) {
         advance(seats, &mut session, &idle, upper, &mut polled).await?;
     }
+    if with_cdc {
+        let lags = lag::lags(&mut session, &looks, source.upper.as_ref(), &polled).await?;
+        env.control.lag(&lags, lag::reason(&source, memory).as_deref()).await?;
+    }
     Ok(polled)
 }
 
@@ -359,15 +364,19 @@ fn stalled(server: ServerId, database: &Ident, source: &Source, with_cdc: bool, 
             "nothing has been captured in {} yet (its maximum LSN is NULL): CDC was enabled just now, or capture does not run; {mend}",
             database.as_str()
         );
-    } else if now - since >= STALL_AFTER {
+    } else if let Some(minutes) = standing_still(source, now - since) {
         memory.said_stalled = true;
-        tracing::warn!(
-            server_id = server.0,
-            "capture of {} has not moved for {} minutes; {mend}",
-            database.as_str(),
-            (now - since).as_secs() / 60
-        );
+        tracing::warn!(server_id = server.0, "capture of {} has not moved for {} minutes; {mend}", database.as_str(), minutes);
     }
+}
+
+/// For how many minutes U has not moved, when that is too long: by the source's own clock, or by ours while we looked. (When the source's
+/// local time is set forward, its clock says so for the five minutes that the next commit may take.)
+fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
+    let age =
+        source.upper.as_ref().and_then(|upper| upper.age_s).and_then(|age| u64::try_from(age).ok()).map_or(watched, Duration::from_secs);
+    let age = age.max(watched);
+    (age >= STALL_AFTER).then(|| age.as_secs() / 60)
 }
 
 /// What the source's history says at the checkpoints whose transaction we know: idle mappings share one.

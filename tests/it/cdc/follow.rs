@@ -1,21 +1,7 @@
-//! CDC: every change once, in order, whatever the source does.
+//! Changes follow: rows, keys, large values, large transactions, idle tables.
 
+use super::{following, start};
 use crate::harness::{World, eventually, numbers};
-
-/// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon runs.
-async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, crate::harness::Daemon) {
-    let world = World::new().await;
-    world.both(create).await;
-    if !rows.is_empty() {
-        world.shop().await.run(rows).await;
-    }
-    world.enable_cdc(&[table]).await;
-    let mapping = world.map(table, key, None, true).await;
-    world.request_full_sync(mapping).await;
-    let daemon = world.daemon();
-    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    (world, mapping, daemon)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inserts_updates_and_deletes_follow() {
@@ -44,7 +30,7 @@ async fn without_a_full_sync_it_starts_at_the_minimum() {
     world.enable_cdc(&["T"]).await;
     world.shop().await.run("INSERT INTO dbo.T VALUES (1, 1), (2, 2); UPDATE dbo.T SET V = 20 WHERE ID = 2").await;
     world.map("T", "ID", None, true).await;
-    let _daemon = world.daemon();
+    let _daemon = start(&world);
     world.in_sync("dbo.T", "ID").await;
 }
 
@@ -115,6 +101,8 @@ async fn a_large_transaction_is_applied_whole() {
         "ID",
     )
     .await;
+    // A reader that sees a statement's moment, and not one page after the other.
+    world.dest("master").await.run("ALTER DATABASE [Copy] SET READ_COMMITTED_SNAPSHOT ON").await;
     world.shop().await.run("UPDATE dbo.Big SET V = 1").await;
     let mut copy = world.copy().await;
     eventually("the whole update", async || {
@@ -167,7 +155,7 @@ async fn a_retention_gap_is_never_stepped_over() {
     })
     .await;
     shop.run("DECLARE @to BINARY(10) = sys.fn_cdc_get_max_lsn(); EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_G', @low_water_mark = @to, @threshold = 5000").await;
-    let daemon = world.daemon();
+    let daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     let mut control = world.control().await;
     let gap = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;

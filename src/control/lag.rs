@@ -1,0 +1,38 @@
+//! What `v_cdc_lag` shows, written once per poll.
+
+use super::Control;
+use crate::{
+    error::{Context, Result},
+    model::id::MappingId,
+    mssql::row::Param,
+};
+
+/// Rows of one statement: 20 bytes each in one varbinary(8000).
+const ROWS_MAX: usize = 400;
+
+/// How far a mapping is, in milliseconds of UTC since 2000-01-01.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    pub mapping: MappingId,
+    /// When the transaction at its checkpoint was committed.
+    pub committed: Option<i64>,
+    /// When the oldest transaction that is left was committed; `None`: nothing is left.
+    pub oldest: Option<i64>,
+}
+
+impl Control {
+    /// Writes what a poll found. `reason`: why its numbers mean nothing, for all mappings of that poll.
+    pub async fn lag(&self, lags: &[Lag], reason: Option<&str>) -> Result<()> {
+        for lags in lags.chunks(ROWS_MAX) {
+            let mut packed = Vec::with_capacity(lags.len() * 20);
+            for lag in lags {
+                packed.extend_from_slice(&lag.mapping.0.to_be_bytes());
+                packed.extend_from_slice(&lag.committed.unwrap_or(0).to_be_bytes());
+                packed.extend_from_slice(&lag.oldest.unwrap_or(0).to_be_bytes());
+            }
+            let params = [Param::Binary(&packed), Param::OptText(reason)];
+            self.session().await?.execute(include_str!("../../sql/cdc_lag.sql"), &params).await.context("write cdc_lag")?;
+        }
+        Ok(())
+    }
+}

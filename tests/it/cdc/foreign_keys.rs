@@ -1,0 +1,73 @@
+//! Foreign keys at the destination: every table has a task of its own, and children may come before their parents.
+
+use super::{error_of, start};
+use crate::harness::World;
+
+const FAMILY: &str = "CREATE TABLE dbo.Parent (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(20) NULL)
+GO
+CREATE TABLE dbo.Child (ID INT NOT NULL PRIMARY KEY, ParentID INT NOT NULL CONSTRAINT FK_Child_Parent REFERENCES dbo.Parent (ID))
+GO
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_wait_for_their_parents() {
+    let world = World::new().await;
+    world.both(FAMILY).await;
+    world.enable_cdc(&["Parent", "Child"]).await;
+    // the child's mapping first, so that its task is too
+    let child = world.map("Child", "ID", None, true).await;
+    world.map("Parent", "ID", None, true).await;
+    let _daemon = start(&world);
+    let mut shop = world.shop().await;
+    for round in 0..8 {
+        let (parent, before) = (round * 10, round * 10 - 10);
+        shop.run(&format!(
+            "INSERT INTO dbo.Parent VALUES ({parent}, N'p'); INSERT INTO dbo.Child VALUES ({parent}, {parent}), ({parent} + 1, {parent})"
+        ))
+        .await;
+        // the generation before goes away: children first, as keys want it
+        shop.run(&format!("DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before}")).await;
+    }
+    world.in_sync("dbo.Parent", "ID").await;
+    world.in_sync("dbo.Child", "ID").await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}")).await;
+    assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
+}
+
+/// A tree in one table: new parents and gone ones in one transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_references_itself() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Tree (ID INT NOT NULL PRIMARY KEY, Up INT NULL CONSTRAINT FK_Tree REFERENCES dbo.Tree (ID))").await;
+    world.enable_cdc(&["Tree"]).await;
+    world.map("Tree", "ID", None, true).await;
+    let _daemon = start(&world);
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.Tree VALUES (1, NULL), (2, 1), (3, 2), (4, 4)").await;
+    world.in_sync("dbo.Tree", "ID").await;
+    shop.run(
+        "BEGIN TRAN; INSERT INTO dbo.Tree VALUES (9, NULL); UPDATE dbo.Tree SET Up = 9 WHERE Up = 1; DELETE dbo.Tree WHERE ID = 1; COMMIT",
+    )
+    .await;
+    world.in_sync("dbo.Tree", "ID").await;
+    shop.run("DELETE dbo.Tree WHERE ID = 3; DELETE dbo.Tree WHERE ID = 2; INSERT INTO dbo.Tree VALUES (2, 9)").await;
+    world.in_sync("dbo.Tree", "ID").await;
+}
+
+/// A parent that never comes is one error after three looks, which names the constraint and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_never_comes_is_one_error() {
+    let world = World::new().await;
+    world.both(FAMILY).await;
+    world.enable_cdc(&["Child"]).await;
+    let child = world.map("Child", "ID", None, true).await;
+    let _daemon = start(&world);
+    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    let error = error_of(&world, child, &["FK_Child_Parent", "related table"]).await;
+    let run = world.run_ends(child, "CDC", "ERROR").await;
+    assert_eq!(run.column("records_failed"), ["1"], "{run}");
+    let waited = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'");
+    assert_eq!(world.control().await.scalar(&waited).await, "2", "{error}");
+    world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
+    world.in_sync("dbo.Child", "ID").await;
+}

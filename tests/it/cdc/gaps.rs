@@ -1,0 +1,130 @@
+//! Gaps are never stepped over, and what is no gap is not taken for one.
+
+use mssql_standin::cdc::{CaptureMode, backup};
+
+use super::{capture, error_of, following, start};
+use crate::harness::{World, daemon::command};
+
+const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
+
+/// CDC switched off and on again: whatever happened between is in no change table.
+#[tokio::test(flavor = "multi_thread")]
+async fn cdc_disabled_and_enabled_again_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.enable_cdc(&["G"]).await;
+    shop.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "full sync"]).await;
+}
+
+/// The source comes back from a backup: the same LSNs, other transactions.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_restored_to_another_history_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let engine = world.source.instance().expect("the source's engine").clone();
+    let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    let _ = daemon.terminate().await;
+    drop(shop);
+    backup::restore_database(&engine, "Shop", &saved, true).expect("a restore");
+    let mut shop = world.shop().await;
+    for id in 3..9 {
+        shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
+    }
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "restored"]).await;
+}
+
+/// With `DATAFLOW_ON_CDC_GAP=error` nothing happens until somebody asks for a full sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_can_wait_for_people() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.enable_cdc(&["G"]).await;
+    shop.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_ON_CDC_GAP", "error")]);
+    error_of(&world, mapping, &["changes are lost", "full_sync_requested = 1"]).await;
+    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.G").await, "1");
+    world.request_full_sync(mapping).await;
+    world.in_sync("dbo.G", "ID").await;
+}
+
+/// An LSN that somebody wrote into the control table has no twin: a gap. `start-from` writes both.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
+    let world = World::new().await;
+    world.both(TABLE).await;
+    world.enable_cdc(&["G"]).await;
+    let mapping = world.map("G", "ID", None, true).await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.G VALUES (1, 1)").await;
+    crate::harness::eventually("the row to be captured", async || {
+        let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_G_CT").await;
+        if rows == "1" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    let lsn = shop.scalar("SELECT MAX(__$start_lsn) FROM cdc.dbo_G_CT").await;
+    // The destination comes from a backup that had the row.
+    world.copy().await.run("INSERT INTO dbo.G VALUES (1, 100)").await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    let id = mapping.to_string();
+    let told = command(&world.variables(), &["start-from", "--mapping", &id, "--lsn", &lsn]).output().await.expect("run start-from");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let daemon = start(&world);
+    let mut copy = world.copy().await;
+    crate::harness::eventually("the second row alone", async || {
+        let rows = copy.query("SELECT ID, V FROM dbo.G ORDER BY ID").await;
+        if rows.rows == [["1", "100"], ["2", "2"]] { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+    let _ = daemon.terminate().await;
+    let mut control = world.control().await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+    // The same without the command.
+    copy.run("DELETE dbo.dbaops_dataflow_checkpoints").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["was not written by this service"]).await;
+    let refused = command(&world.variables(), &["start-from", "--mapping", "999", "--lsn", &lsn]).output().await.expect("run start-from");
+    assert_eq!(refused.status.code(), Some(1));
+}
+
+/// One of the two databases was restored alone: their checkpoints differ.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_that_differ_are_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    world.copy().await.run("UPDATE dbo.dbaops_dataflow_checkpoints SET lsn = 0x00000001000000010001; DELETE dbo.G").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["restored or failed over alone"]).await;
+}
+
+/// CDC enabled a moment ago, nothing captured since: no gap, and no error.
+#[tokio::test(flavor = "multi_thread")]
+async fn cdc_enabled_just_now_is_no_gap() {
+    let world = World::new().await;
+    world.both(TABLE).await;
+    world.enable_cdc(&[]).await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
+    world.enable_cdc(&["G"]).await;
+    let mapping = world.map("G", "ID", None, true).await;
+    world.shop().await.run("INSERT INTO dbo.G VALUES (1, 1)").await;
+    let daemon = start(&world);
+    daemon.says(&["started"]).await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
+    world.in_sync("dbo.G", "ID").await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}

@@ -1,0 +1,52 @@
+//! CDC: every change once, in order, whatever the source does.
+
+mod columns;
+mod errors;
+mod follow;
+mod foreign_keys;
+mod gaps;
+mod instances;
+mod order;
+mod window;
+
+use mssql_standin::cdc::CdcRuntime;
+
+use crate::harness::{Daemon, World, eventually};
+
+/// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon runs.
+pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
+    let world = World::new().await;
+    world.both(create).await;
+    if !rows.is_empty() {
+        world.shop().await.run(rows).await;
+    }
+    world.enable_cdc(&[table]).await;
+    let mapping = world.map(table, key, None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = start(&world);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    (world, mapping, daemon)
+}
+
+/// The daemon without verification, which has scenarios of its own and keeps a full sync waiting while it looks.
+pub fn start(world: &World) -> Daemon {
+    world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")])
+}
+
+/// Turns what no statement can turn: how the source's capture behaves.
+pub fn capture(world: &World, change: impl FnOnce(&mut CdcRuntime)) {
+    let mut state = world.source.instance().expect("the source's engine").lock();
+    let id = state.database_named("Shop").expect("the source database").id;
+    change(&mut state.database_mut(id).expect("the source database").cdc);
+}
+
+/// Waits for an error of the mapping whose text contains all of `words`, and returns it.
+pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
+    let mut control = world.control().await;
+    eventually(&format!("an error with {words:?}"), async || {
+        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+        let found = errors.rows.iter().find(|row| words.iter().all(|word| row[0].contains(word)));
+        found.map(|row| row[0].clone()).ok_or_else(|| errors.to_string())
+    })
+    .await
+}

@@ -1,0 +1,93 @@
+//! The window: what has been captured, what stands still, and how far behind that leaves us.
+
+use mssql_standin::cdc::CaptureMode;
+
+use super::{capture, following, start};
+use crate::harness::{World, eventually};
+
+/// Nothing captured yet is one warning, however many ticks see it, and no error.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_captured_yet_is_one_warning() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&[]).await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
+    world.enable_cdc(&["W"]).await;
+    world.shop().await.run("DELETE cdc.lsn_time_mapping").await;
+    let mapping = world.map("W", "ID", None, true).await;
+    let daemon = start(&world);
+    daemon.says(&["WARN", "maximum LSN is NULL"]).await;
+    world.shop().await.run("INSERT INTO dbo.W VALUES (1)").await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
+    world.in_sync("dbo.W", "ID").await;
+    let output = daemon.output();
+    assert_eq!(output.matches("maximum LSN is NULL").count(), 1, "{output}");
+    let errors = world.control().await.query("SELECT mapping_id, error_message FROM error_logs").await;
+    assert!(errors.rows.iter().all(|row| row[0] != mapping.to_string()), "{errors}");
+}
+
+/// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says that nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_job_that_stands_still_is_noticed_once() {
+    let (world, mapping, daemon) =
+        following("S", "CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.S VALUES (1)", "ID").await;
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_stop_job @job_type = N'capture'").await;
+    world.source.instance().expect("the source's engine").clock.shift_ms(40 * 60 * 1000);
+    shop.run("INSERT INTO dbo.S VALUES (2)").await;
+    daemon.says(&["WARN", "has not moved for"]).await;
+    let mut control = world.control().await;
+    let lag = format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}");
+    eventually("the view to say so", async || {
+        let lag = control.query(&lag).await;
+        if lag.first() == "NULL" && lag.rows[0][1].contains("capture has not moved") { Ok(()) } else { Err(lag.to_string()) }
+    })
+    .await;
+    shop.run("EXEC sys.sp_cdc_start_job @job_type = N'capture'").await;
+    world.in_sync("dbo.S", "ID").await;
+    daemon.says(&["INFO", "goes on"]).await;
+    assert_eq!(daemon.output().matches("has not moved for").count(), 1);
+}
+
+/// Every mapping is in `v_cdc_lag`: at rest with a few seconds, behind since the oldest change left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_of_every_mapping_can_be_read() {
+    let (world, mapping, _daemon) =
+        following("L", "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.L VALUES (1, 1)", "ID").await;
+    let mut control = world.control().await;
+    let lag = format!(
+        "SELECT seconds_behind, reason, CAST(CASE WHEN ABS(DATEDIFF(SECOND, last_commit_at, SYSUTCDATETIME())) < 600 THEN 1 ELSE 0 END AS int), \
+         CASE WHEN last_cdc_lsn IS NULL THEN 0 ELSE 1 END FROM v_cdc_lag WHERE mapping_id = {mapping}"
+    );
+    eventually("a lag of seconds", async || {
+        let lag = control.query(&lag).await;
+        let behind = lag.first().parse::<i64>().is_ok_and(|seconds| (0..60).contains(&seconds));
+        if behind && lag.rows[0][1..] == ["NULL", "1", "1"] { Ok(()) } else { Err(lag.to_string()) }
+    })
+    .await;
+    // Refused by the destination: behind since that commit.
+    world.copy().await.run("ALTER TABLE dbo.L ADD CONSTRAINT CK_L CHECK (V < 100)").await;
+    world.shop().await.run("INSERT INTO dbo.L VALUES (2, 200)").await;
+    eventually("the oldest change to be known", async || {
+        let oldest = control.scalar(&format!("SELECT oldest_at FROM cdc_lag WHERE mapping_id = {mapping}")).await;
+        if oldest == "NULL" { Err(oldest) } else { Ok(()) }
+    })
+    .await;
+}
+
+/// A first success after an ERROR writes a row with nothing in it, so that the summary clears; later idle passes write none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_clears_after_an_error() {
+    let (world, mapping, _daemon) =
+        following("E", "CREATE TABLE dbo.E (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.E VALUES (1, 1)", "ID").await;
+    let mut copy = world.copy().await;
+    copy.run("ALTER TABLE dbo.E ADD CONSTRAINT CK_E CHECK (V < 100)").await;
+    world.shop().await.run("INSERT INTO dbo.E VALUES (2, 200)").await;
+    world.run_ends(mapping, "CDC", "ERROR").await;
+    let mut control = world.control().await;
+    assert_eq!(control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(), "ERROR");
+    copy.run("ALTER TABLE dbo.E DROP CONSTRAINT CK_E").await;
+    control.run("UPDATE table_mappings SET updated_at = GETUTCDATE()").await;
+    world.run_ends(mapping, "CDC", "COMPLETED").await;
+    assert_eq!(control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(), "");
+}
