@@ -152,10 +152,19 @@ async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = 
 
 /// The first words with the control database.
 async fn prepare(env: &Env) -> Result<Troubled> {
-    env.control.load().await?;
+    let loaded = env.control.load().await?;
     // One process owns every mapping for now, so whatever runs in the table runs nowhere. When mappings are owned one by one (a lease
     // session with an applock for each), this is for the mapping whose ownership is taken.
     let interrupted = env.control.interrupt_running().await?;
+    let mut databases: Vec<Ident> = loaded.mappings.iter().map(|mapping| mapping.dest.database.clone()).collect();
+    databases.sort();
+    databases.dedup();
+    match full_sync::sweep(env, &databases).await {
+        Ok(0) => {}
+        Ok(leftover) => tracing::info!(leftover, "dropped staging tables of full syncs that were cut off"),
+        // each full sync drops its own before it begins
+        Err(error) => tracing::warn!(%error, "leftover staging tables were not dropped"),
+    }
     let troubled = env.control.troubled().await?;
     for warning in &env.config.warnings {
         tracing::warn!("{warning}");

@@ -53,7 +53,7 @@ use crate::{
         id::{MappingId, StatusId},
         lsn::Lsn,
         mapping::{FullSyncMode, Mapping, SyncType},
-        name::TableName,
+        name::{Ident, TableName},
     },
     mssql::{bulk::BatchLimit, cdc, session::Session},
     plan::window::History,
@@ -390,6 +390,25 @@ async fn replay(
         "changes made during the copy are in the staging table, up to {fence}"
     );
     Ok(Some(fence))
+}
+
+/// Drops staging tables that processes before this one left behind, in these destination databases; how many there were.
+///
+/// The control database has a fixed name, so every staging table of this instance is one of ours, also one whose mapping was deleted since. To
+/// be called only while no full sync runs: by the process that owns all mappings, before its first tick.
+pub async fn sweep(env: &Env, databases: &[Ident]) -> Result<usize> {
+    let mut dropped = 0;
+    for database in databases {
+        let seats = env.dest.take(1, "leftover staging tables").await?;
+        let mut dest = seats.checkout(database).await?;
+        let found = dest.rows(include_str!("../../../sql/leftover_stages.sql"), &[]).await.context("look for leftover staging tables")?;
+        for row in found {
+            let stage = TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(row.text(0)?) };
+            dest.batch(&tsql::swap::drop_stage(&stage)).await.with_context(|| format!("drop leftover {stage}"))?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
 }
 
 async fn identity(source: &mut Session, lsn: Lsn) -> Result<Option<TranIdentity>> {

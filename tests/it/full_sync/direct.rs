@@ -84,7 +84,7 @@ async fn a_load_that_was_killed_is_done_again() {
     let world = filled().await;
     let mapping = mapped(&world, "Big", false).await;
     let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(Duration::from_millis(500)));
-    let daemon = world.daemon();
+    let daemon = world.daemon_with(&[("DATAFLOW_BATCH_SIZE", "700")]);
     assert!(copying.fired().await);
     daemon.kill().await;
     let _daemon = world.daemon();

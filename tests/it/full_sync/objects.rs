@@ -1,6 +1,6 @@
 //! What stands on the destination's rows: keys, checks, views, triggers, the identity's next value.
 
-use crate::harness::World;
+use crate::harness::{World, eventually};
 
 const SOURCE: &str =
     "CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL, GroupID INT NULL, Age INT NULL)";
@@ -65,6 +65,19 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
     copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
     assert_eq!(copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await, "501", "the identity's next value");
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Orders").await, "1");
+    // the same in mode DIRECT, which needs that nobody refers to a row
+    copy.run("DELETE dbo.Orders").await;
+    let mut control = world.control().await;
+    control.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT', full_sync_requested = 1").await;
+    world.in_sync("dbo.Users", "ID").await;
+    eventually("the second full sync", async || {
+        let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED' AND sync_type = 'FULL_SYNC'").await;
+        if done == "2" { Ok(()) } else { Err(done) }
+    })
+    .await;
+    assert_eq!(copy.query(STATES).await, before);
+    copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
+    assert_ne!(copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await, "");
 }
 
 /// A row that is gone at the source and still referred to at the destination: nothing changes, and the key is named.

@@ -104,3 +104,22 @@ async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
     let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
+
+/// Where the source allows it, the rows are those of one moment, and the log says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_source_is_copied_as_of_one_moment() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 20_000).await;
+    world.source("master").await.run("ALTER DATABASE Shop SET ALLOW_SNAPSHOT_ISOLATION ON").await;
+    let mapping = world.map("Items", "ID", None, false).await;
+    let before = world.shop().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
+    let step = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD));
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    at(&world, &step, 1).await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let copied = world.copy().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
+    assert!(copied == before, "{}", crate::harness::world::difference(&before, &copied));
+    daemon.says(&["one moment", "SNAPSHOT"]).await;
+}

@@ -132,6 +132,26 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     assert_eq!(running, "0", "runs of dead processes");
 }
 
+/// Left over by a process that was killed, of a mapping that is switched off or deleted now; not a table of somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn leftover_staging_tables_go_at_the_next_start() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    world.map("Items", "ID", None, false).await;
+    let mut copy = world.copy().await;
+    copy.run(
+        "CREATE TABLE dbo.dbaops_dataflow_stage_1 (a int); CREATE TABLE dbo.dbaops_dataflow_stage_77 (a int); \
+         CREATE TABLE dbo.dbaops_dataflow_stage_mine (a int); CREATE TABLE dbo.dbaops_dataflow_stages (a int)",
+    )
+    .await;
+    let _daemon = world.daemon();
+    eventually("leftovers to go", async || {
+        let left = copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%' ORDER BY name").await;
+        if left.rows == [["dbaops_dataflow_stage_mine"], ["dbaops_dataflow_stages"]] { Ok(()) } else { Err(left.to_string()) }
+    })
+    .await;
+}
+
 /// 1,000 rows of a batch would be gigabytes.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
