@@ -32,7 +32,7 @@ use tokio::sync::{oneshot, watch};
 use crate::harness::World;
 
 /// Cases that share two servers.
-const GROUP: usize = 100;
+const GROUP: usize = 25;
 
 /// How long a group may take to catch up once its writers are done.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -481,10 +481,10 @@ async fn group(seed: u64, count: usize) -> Report {
     let watch_dest = oracle.clone();
     at_dest.lock().observer = Some(Arc::new(move |committed| watch_dest.check(committed, checkpoints)));
 
-    let (stop, stopped) = watch::channel(false);
+    let (phase, phases) = watch::channel(Phase::Restless);
     let variables: Vec<(String, String)> =
         world.variables().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(settings()).collect();
-    let living = tokio::spawn(lives(variables, stopped, StdRng::seed_from_u64(seed ^ 1)));
+    let living = tokio::spawn(lives(variables, phases, StdRng::seed_from_u64(seed ^ 1)));
     let mut left: Vec<(usize, usize)> =
         cases.iter().enumerate().flat_map(|(number, case)| (0..case.after.len()).map(move |step| (number, step))).collect();
     // Any order between tables, their own order within each: the rounds of a table's transactions are shuffled with everybody's.
@@ -493,8 +493,9 @@ async fn group(seed: u64, count: usize) -> Report {
         // A duplicate, a NULL where none may be, a number that does not fit: as with any application, the rest goes on.
         let _ = world.source.sql_in("Shop", &cases[number].after[step]).await;
     }
+    let _ = phase.send(Phase::Calm);
     let caught_up = catch_up(&at_source, &at_dest, &oracle).await;
-    let _ = stop.send(true);
+    let _ = phase.send(Phase::Over);
     let _ = living.await;
     let report = {
         let known = oracle.lock();
@@ -597,17 +598,28 @@ async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut StdRng
     }
 }
 
-/// Runs the daemon, and ends it and starts it again, now gently, now not, until it is no longer needed.
-async fn lives(variables: Vec<(String, String)>, mut stopped: watch::Receiver<bool>, mut rng: StdRng) {
-    while !*stopped.borrow() {
+/// What becomes of the daemon: ended and started again, left alone, ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Restless,
+    Calm,
+    Over,
+}
+
+/// Runs the daemon, and ends it and starts it again, now gently, now not, until the writers are done; then lets it catch up.
+async fn lives(variables: Vec<(String, String)>, mut phases: watch::Receiver<Phase>, mut rng: StdRng) {
+    while *phases.borrow() != Phase::Over {
         let config = Config::from_vars(variables.clone()).expect("the daemon's settings");
         let (end, ended) = oneshot::channel::<()>();
         let life = tokio::spawn(daemon::run(config, async move {
             let _ = ended.await;
         }));
         let span = Duration::from_millis(rng.random_range(200..2_500));
-        let _ = tokio::time::timeout(span, stopped.wait_for(|stop| *stop)).await;
-        if rng.random_bool(0.5) && !*stopped.borrow() {
+        let restless = tokio::time::timeout(span, phases.wait_for(|phase| *phase > Phase::Restless)).await.is_err();
+        if !restless {
+            let _ = phases.wait_for(|phase| *phase == Phase::Over).await;
+        }
+        if restless && rng.random_bool(0.5) {
             life.abort();
         } else {
             let _ = end.send(());
