@@ -376,7 +376,7 @@ fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
     let age =
         source.upper.as_ref().and_then(|upper| upper.age_s).and_then(|age| u64::try_from(age).ok()).map_or(watched, Duration::from_secs);
     let age = age.max(watched);
-    (age >= STALL_AFTER).then(|| age.as_secs() / 60)
+    (age >= STALL_AFTER).then_some(age.as_secs() / 60)
 }
 
 /// What the source's history says at the checkpoints whose transaction we know: idle mappings share one.
