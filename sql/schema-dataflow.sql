@@ -198,6 +198,20 @@ IF OBJECT_ID(N'dbo.cdc_lag', N'U') IS NULL
     );
 GO
 
+-- How far the sweep over a whole table has come, and the keys that the next verification looks at again. Keys are encoded as the
+-- documentation of plan::key says.
+IF OBJECT_ID(N'dbo.verification_progress', N'U') IS NULL
+    CREATE TABLE dbo.verification_progress (
+        mapping_id INT NOT NULL CONSTRAINT PK_verification_progress PRIMARY KEY
+            CONSTRAINT FK_verification_progress_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        sweep_after VARBINARY(MAX) NULL,
+        sweep_rows BIGINT NOT NULL CONSTRAINT DF_verification_progress_sweep_rows DEFAULT 0,
+        sweep_completed_at DATETIME2 NULL,
+        carried_keys VARBINARY(MAX) NULL,
+        updated_at DATETIME2 NOT NULL CONSTRAINT DF_verification_progress_updated_at DEFAULT GETUTCDATE()
+    );
+GO
+
 -- Views: made empty where they are missing, then altered, so that rights granted on them stay. (CREATE OR ALTER came with 2016 SP1.)
 IF OBJECT_ID(N'dbo.v_sync_summary', N'V') IS NULL
     EXEC (N'CREATE VIEW dbo.v_sync_summary AS SELECT 1 AS x');

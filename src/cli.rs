@@ -34,6 +34,15 @@ pub enum Command {
         #[arg(long)]
         lsn: Lsn,
     },
+    /// Compare source and destination now; exit code 1 if something differs
+    Verify {
+        /// Only this mapping
+        #[arg(long, value_name = "N")]
+        mapping: Option<i32>,
+        /// Every row of the table, not only the newest and the next range
+        #[arg(long)]
+        full: bool,
+    },
 }
 
 /// Every environment variable, for `--help`.

@@ -34,6 +34,10 @@ pub struct Config {
     pub check_interval: Duration,
     pub verify_interval: Duration,
     pub verify_rows: usize,
+    /// Rows of the sweep over the whole table that each verification compares beside the newest; 0: no sweep.
+    pub verify_sweep_rows: usize,
+    /// Between two looks at row counts and columns; zero: never.
+    pub verify_structure_interval: Duration,
     /// Verifications that run at the same time.
     pub verify_concurrency: usize,
     pub batch_rows: usize,
@@ -80,6 +84,8 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_CHECK_INTERVAL", "10s", "how often to look for work"),
     variable("DATAFLOW_VERIFY_INTERVAL", "5m", "how often to verify; 0 turns verification off"),
     variable("DATAFLOW_VERIFY_ROWS", "10000", "newest rows that a verification compares"),
+    variable("DATAFLOW_VERIFY_SWEEP_ROWS", "10000", "further rows per verification, so that every row has its turn; 0 leaves them out"),
+    variable("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "1h", "how often to compare row counts and columns; 0 turns it off"),
     variable("DATAFLOW_VERIFY_CONCURRENCY", "2", "verifications at the same time"),
     variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
     variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
@@ -279,6 +285,8 @@ impl Config {
             check_interval: raw.duration("DATAFLOW_CHECK_INTERVAL", 10 * MILLISECOND..=DAY),
             verify_interval: raw.duration("DATAFLOW_VERIFY_INTERVAL", Duration::ZERO..=30 * DAY),
             verify_rows: raw.count("DATAFLOW_VERIFY_ROWS", 1..=10_000_000),
+            verify_sweep_rows: raw.count("DATAFLOW_VERIFY_SWEEP_ROWS", 0..=10_000_000),
+            verify_structure_interval: raw.duration("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", Duration::ZERO..=30 * DAY),
             verify_concurrency: raw.count("DATAFLOW_VERIFY_CONCURRENCY", 1..=64),
             batch_rows: raw.count("DATAFLOW_BATCH_SIZE", 1..=1_000_000),
             batch_bytes: raw.count("DATAFLOW_BATCH_BYTES", 65_536..=1_073_741_824),

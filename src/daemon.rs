@@ -98,6 +98,24 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
     work.with_subscriber(dispatch).await
 }
 
+/// Has `work` done with an environment whose events reach the log tables and not stdout; for commands that print what they do.
+pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result<T>) -> Result<T> {
+    config.log_format = crate::config::LogFormat::Off;
+    let (journal, writer) = telemetry::journal();
+    let dispatch = telemetry::subscriber(config.log_format, Some(journal));
+    let work = async move {
+        let env = env(config);
+        let closing = CancellationToken::new();
+        let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
+        let result = work(&env).await;
+        closing.cancel();
+        // It bounds itself in time; if it panicked, there is nothing left to write with.
+        let _ = writing.await;
+        result
+    };
+    work.with_subscriber(dispatch).await
+}
+
 /// What jobs get, from what was configured.
 fn env(config: Config) -> Env {
     let behaviour = |connections_max: usize, deadlock_priority_low: bool| Behaviour {
@@ -233,6 +251,8 @@ struct Daemon {
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
     verified_at: HashMap<MappingId, Instant>,
+    /// When row counts and columns were last compared.
+    structure_at: HashMap<MappingId, Instant>,
     memories: HashMap<Place, Memory>,
     failing: HashMap<MappingId, Failing<Mapping>>,
     failing_places: HashMap<Place, Failing<Server>>,
@@ -263,6 +283,7 @@ impl Daemon {
             verifying: HashSet::new(),
             verify_queue: VecDeque::new(),
             verified_at: HashMap::new(),
+            structure_at: HashMap::new(),
             memories: HashMap::new(),
             failing: HashMap::new(),
             failing_places: HashMap::new(),
@@ -462,6 +483,7 @@ impl Daemon {
         let Daemon { mappings, servers, .. } = self;
         self.failing.retain(|id, _| mappings.contains_key(id));
         self.verified_at.retain(|id, _| mappings.contains_key(id));
+        self.structure_at.retain(|id, _| mappings.contains_key(id));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
@@ -695,10 +717,10 @@ impl Daemon {
         self.failing.insert(id, Failing { attempts, due: Instant::now() + wait, parked_as, words, waits, woken: false });
     }
 
-    /// Time to verify: every mapping that works, the one whose turn was longest ago first. A round that is not done yet goes on.
+    /// Time to verify: every mapping, the one whose turn was longest ago first. A round that is not done yet goes on.
     fn verify_tick(&mut self) {
         if self.verify_queue.is_empty() && self.verifying.is_empty() {
-            let mut queue: Vec<MappingId> = self.mappings.keys().copied().filter(|id| !self.failing.contains_key(id)).collect();
+            let mut queue: Vec<MappingId> = self.mappings.keys().copied().collect();
             queue.sort_by_key(|id| (self.verified_at.get(id).copied(), *id));
             self.verify_queue = queue.into();
         }
@@ -716,15 +738,23 @@ impl Daemon {
             }
             self.verifying.insert(id);
             let env = self.env.clone();
-            self.spawn(Task::Verify(id), async move { Ended::Verified(verify::run(&env, &mapping).await) });
+            let stands_still = self.failing.contains_key(&id);
+            let interval = self.env.config.verify_structure_interval;
+            let structure = !interval.is_zero() && !stands_still && self.structure_at.get(&id).is_none_or(|at| at.elapsed() >= interval);
+            if structure {
+                self.structure_at.insert(id, Instant::now());
+            }
+            self.spawn(Task::Verify(id), async move { Ended::Verified(verify_one(&env, &mapping, stands_still, structure).await) });
         }
     }
 
     fn verified(&mut self, id: MappingId, result: Result<()>) {
         self.verifying.remove(&id);
         self.verified_at.insert(id, Instant::now());
+        // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
+            && !self.failing.contains_key(&id)
         {
             let error_type = match error.kind.error_type() {
                 "SYNC" | "OTHER" => "VERIFICATION",
@@ -734,6 +764,18 @@ impl Daemon {
         }
         self.verify_more();
     }
+}
+
+/// A mapping's turn: its rows, and now and then its columns and the number of its rows.
+async fn verify_one(env: &Env, mapping: &Mapping, stands_still: bool, structure: bool) -> Result<()> {
+    if structure {
+        verify::schema(env, mapping).await?;
+    }
+    verify::run(env, mapping, verify::Scope::Next { stands_still }, &mut |_, _| {}).await?;
+    if structure {
+        verify::row_count(env, mapping).await?;
+    }
+    Ok(())
 }
 
 fn place_of(mapping: &Mapping) -> Place {

@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod error;
+pub mod inspect;
 pub mod jobs;
 pub mod model;
 pub mod mssql;

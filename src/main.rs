@@ -4,7 +4,7 @@ use clap::Parser;
 use dbaops_dataflow::{
     cli::{Cli, Command},
     config::{Config, Problems},
-    control, daemon,
+    control, daemon, inspect,
     model::{id::MappingId, lsn::Lsn},
 };
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
+        Some(Command::Verify { mapping, full }) => runtime.block_on(inspect::verify(config, mapping, full, stop_signal())),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
         None => runtime.block_on(run(config, cli.once)),
     };

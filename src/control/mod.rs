@@ -10,6 +10,7 @@ mod mappings;
 mod runs;
 mod standing;
 mod start_from;
+mod verifications;
 
 pub use init::{Batch, SCHEMA, init, split_go};
 pub use journal::{Entry, Failure};
@@ -18,6 +19,7 @@ pub use mappings::{Loaded, Rejected, Troubled, key};
 pub use runs::{Outcome, RunStatus, Verification};
 pub use standing::Standing;
 pub use start_from::start_from;
+pub use verifications::Progress;
 
 use crate::{
     error::Result,

@@ -3,6 +3,7 @@
 pub mod convert;
 pub mod digest;
 pub mod fence;
+pub mod key;
 pub mod mask;
 pub mod projection;
 pub mod retry;

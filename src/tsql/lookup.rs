@@ -47,6 +47,60 @@ pub fn newest(side: Side, table: &TableName, carry: &Carry, rows_max: usize) -> 
     format!("SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}", side.list(carry.columns.iter()), table.local(), order.join(", "))
 }
 
+/// The next rows in the order of the source's key: after the key in the first parameters (`after`), up to and including the one in the
+/// parameters behind it (`upto`). The destination's rows are put in the *source's* order, so that ranges that follow each other at the
+/// source leave nothing out here.
+pub fn range(side: Side, table: &TableName, carry: &Carry, (after, upto): (bool, bool), rows_max: usize) -> String {
+    let keys: Vec<_> = carry.key_columns().map(|carried| ordered(side, carried)).collect();
+    let width = keys.len();
+    let mut bounds = Vec::new();
+    if after {
+        bounds.push(beyond(&keys, carry, 0, ">", false));
+    }
+    if upto {
+        bounds.push(beyond(&keys, carry, if after { width } else { 0 }, "<", true));
+    }
+    let filter = if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
+    format!("SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}", side.list(carry.columns.iter()), table.local(), keys.join(", "))
+}
+
+/// A key column as it sorts at the source.
+fn ordered(side: Side, carried: &Carried) -> String {
+    let column = format!("t.{}", side.column(carried).name);
+    let (source, dest) = (&carried.source, &carried.dest);
+    match (side, collation(source)) {
+        (Side::Dest, Some(collation)) if source.ty != dest.ty || source.collation != dest.collation => {
+            format!("CAST({column} AS {}) COLLATE {collation}", type_name(&source.ty))
+        }
+        _ => column,
+    }
+}
+
+/// `(a > @P1 OR (a = @P1 AND (b > @P2)))`, with `or_equal` for the last column.
+fn beyond(keys: &[String], carry: &Carry, params_before: usize, than: &str, or_equal: bool) -> String {
+    let mut condition = String::new();
+    let columns: Vec<_> = keys.iter().zip(carry.key_columns()).enumerate().collect();
+    for (i, (key, carried)) in columns.into_iter().rev() {
+        let parameter = parameter(&carried.source, params_before + i + 1);
+        condition = if condition.is_empty() {
+            format!("({key} {than}{} {parameter})", if or_equal { "=" } else { "" })
+        } else {
+            format!("({key} {than} {parameter} OR ({key} = {parameter} AND {condition}))")
+        };
+    }
+    condition
+}
+
+/// How many rows there are.
+pub fn count(table: &TableName) -> String {
+    format!("SELECT COUNT_BIG(*) FROM {} AS t", table.local())
+}
+
+/// Whether anything changed after LSN `@P1` and up to `@P2`: a row, or none.
+pub fn any_change(change_table: &Ident) -> String {
+    format!("SELECT TOP (1) 1 FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2")
+}
+
 /// The rows with `keys` given keys, whose values are the parameters in order: the first key's columns, the second's, …
 pub fn by_keys(side: Side, table: &TableName, carry: &Carry, keys: usize) -> String {
     format!("SELECT {} FROM {} AS t WHERE {}", side.list(carry.columns.iter()), table.local(), any_of(side, carry, keys, 0))
@@ -80,15 +134,18 @@ fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> Strin
 /// A parameter as a value of the column's own type, so that an index on the column can be used. Text is turned into the column's code
 /// page, not the database's: a CAST takes the collation of what it casts.
 fn parameter(column: &Column, number: usize) -> String {
-    let collation =
-        column.collation.as_deref().filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
-    match (&column.ty, collation) {
+    match (&column.ty, collation(column)) {
         (ColumnType::Char(_) | ColumnType::VarChar(_), Some(collation)) => {
             format!("CAST(@P{number} COLLATE {collation} AS {})", type_name(&column.ty))
         }
         (ColumnType::RowVersion, _) => format!("CAST(@P{number} AS binary(8))"),
         _ => format!("CAST(@P{number} AS {})", type_name(&column.ty)),
     }
+}
+
+/// A text column's collation, as SQL may say it.
+fn collation(column: &Column) -> Option<&str> {
+    column.collation.as_deref().filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
 #[cfg(test)]
@@ -111,6 +168,27 @@ mod tests {
              CAST(t.[note] AS nvarchar(max)) AS [note], t.[at] AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[id] DESC, t.[code] DESC"
         );
+    }
+
+    #[test]
+    fn ranges_follow_the_sources_order() {
+        let sql = range(Side::Source, &TABLE(), &carry(), (true, false), 10);
+        assert!(
+            sql.ends_with(
+                "AS t WHERE (t.[ID] > CAST(@P1 AS int) OR (t.[ID] = CAST(@P1 AS int) AND (t.[code] > CAST(@P2 AS nvarchar(20))))) \
+                 ORDER BY t.[ID], t.[code]"
+            ),
+            "{sql}"
+        );
+        let sql = range(Side::Dest, &TABLE(), &carry(), (true, true), 10);
+        assert!(
+            sql.contains("AND (t.[id] < CAST(@P3 AS int) OR (t.[id] = CAST(@P3 AS int) AND (t.[code] <= CAST(@P4 AS nvarchar(20)))))"),
+            "{sql}"
+        );
+        let mut carry = carry();
+        carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
+        let sql = range(Side::Dest, &TABLE(), &carry, (false, false), 10);
+        assert!(sql.contains("AS t ORDER BY t.[id], CAST(t.[code] AS nvarchar(20)) COLLATE "), "{sql}");
     }
 
     #[test]

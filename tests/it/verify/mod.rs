@@ -1,5 +1,9 @@
 //! Verification: finds what is wrong, and only that.
 
+mod command;
+mod live;
+mod table;
+
 use crate::harness::{World, eventually, numbers};
 
 async fn synced(world: &World, cdc: bool) -> i32 {

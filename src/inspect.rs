@@ -1,0 +1,145 @@
+//! The `verify` command: compares now, shows how far it is, and says what it found.
+//!
+//! It does what the daemon's own verifications do, on connections of its own, and leaves the same rows in the control tables. A daemon may
+//! run beside it, and should: differences in a table that follows its source by CDC are only certain once the checkpoint has passed a
+//! fence, and only a running daemon moves checkpoints.
+
+use crate::{
+    daemon,
+    error::{Error, Kind, Result},
+    jobs::{Env, verify},
+    model::{id::MappingId, mapping::Mapping},
+    plan::verify::Status,
+};
+use std::{
+    future::Future,
+    io::{IsTerminal, Write},
+};
+
+/// Verifies one mapping or all; `true` if nothing differs.
+pub async fn verify(config: crate::config::Config, only: Option<i32>, full: bool, stop: impl Future<Output = ()>) -> Result<bool> {
+    daemon::aside(config, async move |env| {
+        let cancel = env.cancel.clone();
+        let mut work = std::pin::pin!(every(env, only, full));
+        tokio::select! {
+            result = work.as_mut() => return result,
+            () = stop => cancel.cancel(),
+        }
+        work.await
+    })
+    .await
+}
+
+async fn every(env: &Env, only: Option<i32>, full: bool) -> Result<bool> {
+    let loaded = env.control.load().await?;
+    env.sources.update(&loaded.servers);
+    let mut well = true;
+    for row in loaded.rejected.iter().filter(|row| only.is_none_or(|only| row.mapping == MappingId(only))) {
+        well = false;
+        println!("mapping {}: left out: {}", row.mapping, row.error);
+    }
+    let mut mappings: Vec<_> =
+        loaded.mappings.into_iter().filter(|mapping| only.is_none_or(|only| mapping.id == MappingId(only))).collect();
+    mappings.sort_by_key(|mapping| mapping.id);
+    if let Some(only) = only
+        && mappings.is_empty()
+        && well
+    {
+        return Err(Error::new(Kind::Missing, format!("there is no enabled mapping {only}")));
+    }
+    for mapping in &mappings {
+        if env.stopping() {
+            println!("stopped");
+            return Ok(false);
+        }
+        well &= one(env, mapping, full).await;
+    }
+    Ok(well)
+}
+
+/// Verifies a mapping and prints what came of it; whether nothing differs.
+async fn one(env: &Env, mapping: &Mapping, full: bool) -> bool {
+    let name = format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest);
+    let scope = if full { verify::Scope::Whole } else { verify::Scope::Next { stands_still: false } };
+    let mut bar = Bar::new(&name);
+    let rows = verify::run(env, mapping, scope, &mut |done, total| bar.show(done, total)).await;
+    bar.clear();
+    println!("{name}");
+    let mut well = said(rows);
+    well &= said(verify::schema(env, mapping).await);
+    well &= said(verify::row_count(env, mapping).await);
+    well
+}
+
+fn said(result: Result<Option<verify::Report>>) -> bool {
+    match result {
+        Ok(Some(report)) => {
+            println!("  {:<7} {:<14} {} compared, {} mismatches", report.status.as_str(), report.kind, report.compared, report.mismatches);
+            for line in report.details.lines() {
+                println!("          {line}");
+            }
+            report.status != Status::Failed
+        }
+        Ok(None) => {
+            println!("  SKIPPED a full sync is due or running, or the mapping was switched off");
+            true
+        }
+        Err(error) => {
+            println!("  ERROR   {error}");
+            false
+        }
+    }
+}
+
+/// How far it is: one line on a terminal, and nothing elsewhere.
+struct Bar<'a> {
+    name: &'a str,
+    terminal: bool,
+}
+
+impl<'a> Bar<'a> {
+    fn new(name: &'a str) -> Self {
+        let bar = Bar { name, terminal: std::io::stderr().is_terminal() };
+        bar.draw(&format!("{name} …"));
+        bar
+    }
+
+    fn show(&mut self, done: usize, total: Option<i64>) {
+        self.draw(&line(self.name, done, total));
+    }
+
+    fn clear(&self) {
+        self.draw("");
+    }
+
+    fn draw(&self, text: &str) {
+        if self.terminal {
+            // nobody is served by a failure to draw
+            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+fn line(name: &str, done: usize, total: Option<i64>) -> String {
+    const WIDTH: usize = 20;
+    let Some(total) = total.and_then(|total| usize::try_from(total).ok()).filter(|total| *total > 0) else {
+        return format!("{name}  {done} rows");
+    };
+    // the total is what the catalog last heard
+    let filled = (done.saturating_mul(WIDTH) / total).min(WIDTH);
+    format!("{name}  [{}{}] {}%  {done} rows", "#".repeat(filled), "-".repeat(WIDTH - filled), (done.saturating_mul(100) / total).min(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_bar_never_overflows() {
+        assert_eq!(line("m", 5, None), "m  5 rows");
+        assert_eq!(line("m", 5, Some(0)), "m  5 rows");
+        assert_eq!(line("m", 5, Some(10)), "m  [##########----------] 50%  5 rows");
+        assert_eq!(line("m", 50, Some(10)), "m  [####################] 100%  50 rows");
+    }
+}

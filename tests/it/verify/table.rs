@@ -1,0 +1,113 @@
+//! Beyond the newest rows: the sweep over the whole table, what is carried from run to run, row counts, and columns.
+
+use super::synced;
+use crate::harness::{Grid, World, eventually};
+
+const SMALL: [(&str, &str); 2] = [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "400")];
+
+/// Waits for a verification of a kind with this status whose details have all of `words`.
+async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, words: &[&str]) -> Grid {
+    let mut control = world.control().await;
+    eventually(&format!("{kind} {status} with {words:?}"), async || {
+        let runs = control
+            .query(&format!(
+                "SELECT TOP (1) verification_status, source_row_count, dest_row_count, mismatches_found, verification_details \
+                 FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = '{kind}' ORDER BY verification_id DESC"
+            ))
+            .await;
+        let details = runs.rows.first().map_or("", |row| row[4].as_str());
+        if runs.first() == status && words.iter().all(|word| details.contains(word)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let mut copy = world.copy().await;
+    let daemon = world.daemon_with(&SMALL);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    daemon.says(&["every row of Shop.dbo.V has been compared once more", "records_count=3000"]).await;
+
+    copy.run("UPDATE dbo.V SET Name = N'x' WHERE ID = 7; DELETE dbo.V WHERE ID = 1500; INSERT INTO dbo.V (ID) VALUES (-3)").await;
+    // found by different ranges, named together in the end
+    of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["only in source (1): 1500", "only in destination (1): -3", "different (1): 7"])
+        .await;
+
+    // a new process knows them still: its first run is of other rows
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+    let mut control = world.control().await;
+    let runs = "SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'";
+    let errors = "SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0";
+    let (runs_before, errors_before) = (control.scalar(runs).await, control.scalar(errors).await);
+    let _daemon = world.daemon_with(&SMALL);
+    eventually("a FAILED run of the new process", async || {
+        let now = control.scalar(runs).await;
+        if now == runs_before { Err(now) } else { Ok(()) }
+    })
+    .await;
+    of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["1500", "-3", "7"]).await;
+    assert_eq!(control.scalar(errors).await, errors_before, "the same findings are no news");
+
+    copy.run("UPDATE dbo.V SET Name = N'row 7' WHERE ID = 7; DELETE dbo.V WHERE ID = -3; INSERT INTO dbo.V (ID, Name, Price, At) VALUES (1500, N'row 1500', 1500.15, '2024-02-29T23:59:59.1234567')").await;
+    of_kind(&world, mapping, "MD5_COMPARISON", "PASSED", &[]).await;
+    eventually("the errors to be resolved", async || {
+        let open = control.scalar(errors).await;
+        if open == "0" { Ok(()) } else { Err(open) }
+    })
+    .await;
+}
+
+/// Text sorts differently on the two sides; the sweep leaves nothing out.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_follows_the_sources_order_of_keys() {
+    let world = World::new().await;
+    let table = |collation| format!("CREATE TABLE dbo.W (Code VARCHAR(10) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)");
+    world.shop().await.run(&table("SQL_Latin1_General_CP1_CI_AS")).await;
+    world.copy().await.run(&table("Latin1_General_BIN2")).await;
+    world
+        .shop()
+        .await
+        .run(&format!(
+            "INSERT INTO dbo.W SELECT CHAR(CASE n % 2 WHEN 0 THEN 65 ELSE 97 END + n % 26) + CAST(n AS varchar(9)), n FROM {}",
+            crate::harness::numbers(600)
+        ))
+        .await;
+    world.enable_cdc(&["W"]).await;
+    let mapping = world.map("W", "Code", None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "90")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    daemon.says(&["every row of Shop.dbo.W has been compared once more", "records_count=600"]).await;
+    let mut copy = world.copy().await;
+    copy.run("DELETE dbo.W WHERE N = 301; INSERT INTO dbo.W VALUES ('zz', 1), ('AA', 2)").await;
+    of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["only in source (1): p301", "only in destination (2)", "zz", "AA"]).await;
+    let alarms = world.control().await.query("SELECT verification_details FROM verification_logs WHERE mismatches_found > 3").await;
+    assert!(alarms.rows.is_empty(), "{alarms}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_counts_and_columns_are_compared_too() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "100ms")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let counts = of_kind(&world, mapping, "ROW_COUNT", "PASSED", &[]).await;
+    assert_eq!((counts.column("source_row_count"), counts.column("dest_row_count")), (vec!["3000"], vec!["3000"]));
+    of_kind(&world, mapping, "SCHEMA", "PASSED", &[]).await;
+
+    let mut copy = world.copy().await;
+    copy.run("DELETE dbo.V WHERE ID <= 10").await;
+    let counts = of_kind(&world, mapping, "ROW_COUNT", "FAILED", &["3000 rows in source, 2990 in destination"]).await;
+    assert_eq!(counts.column("mismatches_found"), ["10"]);
+
+    copy.run("ALTER TABLE dbo.V ALTER COLUMN Name NVARCHAR(20) NULL").await;
+    of_kind(&world, mapping, "SCHEMA", "FAILED", &["Name"]).await;
+    copy.run("ALTER TABLE dbo.V ALTER COLUMN Name NVARCHAR(50) NULL").await;
+    of_kind(&world, mapping, "SCHEMA", "PASSED", &[]).await;
+    let mut control = world.control().await;
+    let open = control.query("SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0").await;
+    assert!(open.rows.iter().all(|row| !row[0].starts_with("SCHEMA")), "{open}");
+}
