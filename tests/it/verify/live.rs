@@ -45,9 +45,9 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
 
     let mut control = world.control().await;
     let count = format!("SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'");
-    eventually("five verifications beside the writer", async || {
+    eventually("three verifications beside the writer", async || {
         let n = control.scalar(&count).await;
-        if n.parse::<u32>().is_ok_and(|n| n >= 5) { Ok(()) } else { Err(n) }
+        if n.parse::<u32>().is_ok_and(|n| n >= 3) { Ok(()) } else { Err(n) }
     })
     .await;
     let alarms =
