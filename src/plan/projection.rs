@@ -5,7 +5,7 @@
 //!
 //! Names match as written first, then without case: which names are one name is the server's catalog collation's business
 //! (<https://learn.microsoft.com/sql/relational-databases/databases/database-identifiers>), and Unicode's lower case is the nearest
-//! that can be said without asking it. What types fit is in [`convert`](super::convert).
+//! that can be said without asking it. What types fit is in [`convert`].
 
 use std::fmt;
 

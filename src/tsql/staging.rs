@@ -120,7 +120,7 @@ pub fn write(column: &Carried, alias: &str) -> String {
     }
 }
 
-/// The destination's column as it is compared and read: like [`write`]'s result, also where the type itself has no comparison.
+/// The destination's column as it is compared and read: like [`fn@write`]'s result, also where the type itself has no comparison.
 pub fn read_dest(column: &Carried, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.name());
     match comparable(&column.dest.ty) {

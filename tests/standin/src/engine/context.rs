@@ -470,7 +470,7 @@ impl Session {
         if explicit { sink.env(&EnvChange::RollbackTransaction(txn)) } else { Ok(()) }
     }
 
-    /// ROLLBACK [name]: 3903, 6401, 3931.
+    /// `ROLLBACK [name]`: 3903, 6401, 3931.
     pub fn rollback_transaction(&mut self, name: Option<&str>, sink: &mut dyn Sink) -> SqlResult<()> {
         let in_trigger = self.reported_tran_count() > 0;
         let Some(txn) = self.txn.filter(|_| in_trigger) else {

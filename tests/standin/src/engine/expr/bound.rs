@@ -223,7 +223,7 @@ pub enum Predicate {
         right: Bound,
         collation: Collation,
     },
-    /// IS [NOT] DISTINCT FROM; `equal` is NOT DISTINCT
+    /// `IS [NOT] DISTINCT FROM`; `equal` is NOT DISTINCT
     Distinct {
         equal: bool,
         left: Bound,

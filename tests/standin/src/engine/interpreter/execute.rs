@@ -19,7 +19,7 @@ use crate::{
 use sqlparser::ast::Expr;
 use std::sync::Arc;
 
-/// EXEC [@rc =] procedure …
+/// `EXEC [@rc =] procedure …`
 pub fn execute(session: &mut Session, call_: &Execute, sink: &mut dyn Sink) -> Result<(), Failure> {
     let mut arguments = call_.args.iter().map(|a| evaluate(session, a)).collect::<SqlResult<Vec<_>>>()?;
     let from_batch = session.nest_level() == 0;
@@ -314,7 +314,7 @@ fn with_parameters(
     dynamic_with(session, text, Frame::default(), declare, outputs, arguments, nested, sink)
 }
 
-/// sp_prepare @handle OUTPUT, @params, @stmt [, @options]
+/// `sp_prepare @handle OUTPUT, @params, @stmt [, @options]`
 fn prepare(session: &mut Session, arguments: &mut [Argument]) -> SqlResult<i32> {
     let parameters = match arguments.get(1) {
         Some(argument) => text_of(Some(argument), "sp_prepare")?,
