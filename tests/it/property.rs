@@ -5,7 +5,8 @@
 //! or cut off again and again. The oracle knows nothing of the daemon: an observer inside the source server keeps each table as it was at
 //! each commit, and one inside the destination server compares, in the very moment in which a checkpoint commits.
 //!
-//! `DATAFLOW_PROPERTY_CASES` (100; the whole check runs 2,000) and `DATAFLOW_PROPERTY_SEED` (random) set what runs. A failure prints its seed and its case.
+//! `DATAFLOW_PROPERTY_CASES` and `DATAFLOW_PROPERTY_SEED` set what runs; without them it is the same few cases every time, so that a plain
+//! test run says the same of the same code. A failure prints its seed and its case.
 
 use std::{
     collections::HashMap,
@@ -37,11 +38,16 @@ const GROUP: usize = 25;
 /// How long a group may take to catch up once its writers are done.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Cases of a plain test run.
+const CASES: u64 = 50;
+/// Their seed.
+const SEED: u64 = 20_261_122;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn at_every_checkpoint_the_destination_is_the_source_as_of_that_lsn() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let cases = usize::try_from(number("DATAFLOW_PROPERTY_CASES").unwrap_or(100)).expect("a count of cases");
-    let seed = number("DATAFLOW_PROPERTY_SEED").unwrap_or_else(rand::random);
+    let cases = usize::try_from(number("DATAFLOW_PROPERTY_CASES").unwrap_or(CASES)).expect("a count of cases");
+    let seed = number("DATAFLOW_PROPERTY_SEED").unwrap_or(SEED);
     println!("DATAFLOW_PROPERTY_SEED={seed}");
     let (mut done, mut checkpoints, mut commits) = (0, 0, 0);
     let mut next = seed;
