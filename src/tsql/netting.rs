@@ -11,7 +11,7 @@
 //! **A key that is left and taken in one transaction.** `UPDATE t SET id = id + 1` may log the arrival at 2 before the departure from 2: a
 //! heap's rows are changed in place, and `__$command_id` is documented only as the order of operations. Taken literally the last event says
 //! that nobody is at 2. So when a key's last event is a departure and there was an arrival in the same transaction, heads are counted: who
-//! was there before (the target knows), plus arrivals, less departures.
+//! was there before (the target knows), plus arrivals, less departures. More arrivals than departures is somebody there in any case.
 //!
 //! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
 
@@ -39,7 +39,7 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     }
     let _ = write!(
         sql,
-        "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order])\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] <> 4 OR {moved} THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR {moved} THEN 1 ELSE 0 END) {over}) AS balance",
+        "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] <> 4 OR {moved} THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR {moved} THEN 1 ELSE 0 END) {over}) AS balance",
         target.local(),
         form.same_key(carry, "d", "c"),
     );

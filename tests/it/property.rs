@@ -559,7 +559,9 @@ async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut StdRng
         cdc.mode = CaptureMode::Delayed { min_ms: 0, max_ms: rng.random_range(1..120) };
         cdc.command_id = rng.random_bool(0.8);
         cdc.untouched_lob = *[UntouchedLob::NullOffRow, UntouchedLob::Null, UntouchedLob::Value].choose(rng).expect("a mode");
-        cdc.key_updates = *[KeyUpdates::DeleteInsert, KeyUpdates::UpdatePair].choose(rng).expect("a mode");
+        // A row that moves as a pair without its large values is completed from the source, which may be ahead of the checkpoint: then
+        // "as of that LSN" does not hold, and `cdc::columns::moved_keys_as_update_pairs` looks at the end instead.
+        cdc.key_updates = KeyUpdates::DeleteInsert;
     }
     let mut mappings = String::new();
     for case in cases {

@@ -8,7 +8,7 @@ FROM (
     SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4) THEN 4
         WHEN e.balance >= 0
             AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)
-            AND EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS d INNER JOIN #changes AS c ON d.[id] = c.[id] AND d.[code] = c.[code] WHERE c.[__$order] = e.[__$order])
+            AND (e.balance > 0 OR EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS d INNER JOIN #changes AS c ON d.[id] = c.[id] AND d.[code] = c.[code] WHERE c.[__$order] = e.[__$order]))
         THEN 2 ELSE 1 END AS effect
     FROM (
         SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],
