@@ -117,9 +117,26 @@ IF OBJECT_ID(N'dbo.sync_logs', N'U') IS NULL
     );
 GO
 
--- The first implementation had no events without a mapping. Start, shutdown and server events have none.
+-- The first implementation had no events without a mapping. Start, shutdown and server events have none. A column that an index or a
+-- foreign key uses cannot be altered (Msg 5074), so both go and come back, in one transaction.
 IF EXISTS (SELECT 1 FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'mapping_id' AND is_nullable = 0)
+BEGIN
+    DECLARE @drop NVARCHAR(MAX) = N'';
+    SELECT @drop = @drop + N'ALTER TABLE dbo.sync_logs DROP CONSTRAINT ' + QUOTENAME(f.name) + N'; '
+    FROM sys.foreign_keys AS f
+    WHERE f.parent_object_id = OBJECT_ID(N'dbo.sync_logs');
+    SELECT @drop = @drop + N'DROP INDEX ' + QUOTENAME(i.name) + N' ON dbo.sync_logs; '
+    FROM sys.indexes AS i
+    INNER JOIN sys.index_columns AS ic ON ic.object_id = i.object_id AND ic.index_id = i.index_id
+    INNER JOIN sys.columns AS c ON c.object_id = ic.object_id AND c.column_id = ic.column_id
+    WHERE i.object_id = OBJECT_ID(N'dbo.sync_logs') AND i.is_primary_key = 0 AND c.name = N'mapping_id';
+    BEGIN TRANSACTION;
+    EXEC (@drop);
     ALTER TABLE dbo.sync_logs ALTER COLUMN mapping_id INT NULL;
+    ALTER TABLE dbo.sync_logs WITH CHECK ADD CONSTRAINT FK_sync_logs_mapping
+        FOREIGN KEY (mapping_id) REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE;
+    COMMIT TRANSACTION;
+END
 GO
 
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'IX_sync_logs_mapping')

@@ -102,6 +102,41 @@ async fn init_twice_changes_nothing() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM source_servers").await, "1");
 }
 
+/// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL and indexed, no error_logs (its script
+/// failed there with Msg 1785). Its rows stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn init_brings_a_database_of_the_first_implementation_up_to_date() {
+    let world = World::new().await;
+    let mut control = world.control().await;
+    control.run("INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column) VALUES (1, N'Shop', N'T', N'Copy', N'T', N'ID')").await;
+    control
+        .script(
+            "DROP TABLE error_logs
+GO
+DROP TABLE sync_logs
+GO
+CREATE TABLE sync_logs (log_id BIGINT IDENTITY(1,1) PRIMARY KEY, mapping_id INT NOT NULL, log_level NVARCHAR(20) NOT NULL,
+    log_message NVARCHAR(MAX) NOT NULL, sync_type NVARCHAR(50) NULL, records_count BIGINT NULL, execution_time_ms INT NULL,
+    created_at DATETIME2 NOT NULL DEFAULT GETUTCDATE(),
+    CONSTRAINT FK_logs FOREIGN KEY (mapping_id) REFERENCES table_mappings (mapping_id) ON DELETE CASCADE)
+GO
+CREATE INDEX IX_sync_logs_mapping_id ON sync_logs (mapping_id, created_at DESC)
+GO
+INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N'old')",
+        )
+        .await;
+    let upgraded = command(&world.variables(), &["init"]).output().await.expect("run init");
+    assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
+    let nullable = control
+        .scalar("SELECT CAST(is_nullable AS int) FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'mapping_id'")
+        .await;
+    assert_eq!(nullable, "1");
+    assert_eq!(control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await, "old");
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+    control.run("DELETE source_servers").await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = 1").await, "0", "a deleted mapping's logs go with it");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     let world = World::new().await;
