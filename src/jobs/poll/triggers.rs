@@ -20,7 +20,9 @@ pub(super) struct Trigger {
     asked: Option<Instant>,
     cost: Option<TriggerCost>,
     cost_asked: Instant,
-    /// The change table that has the column.
+    /// The change table that CDC went by when the cost was asked: none while capture has not begun.
+    followed: Option<i32>,
+    /// That change table, if it has the column.
     pub(super) captured_in: Option<i32>,
     said_dear: bool,
 }
@@ -34,15 +36,15 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         .filter(|look| look.mapping.trigger_column.is_some())
         .filter(|look| {
             memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
-                let moved = look.choice.is_some_and(|c| look.instances.get(c.instance).map(|i| i.change_table_id) != trigger.captured_in);
-                now - trigger.cost_asked >= schedule::TRIGGER_EVERY || (moved && trigger.captured_in.is_some())
+                let moved = followed(look).is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
+                moved || now - trigger.cost_asked >= schedule::TRIGGER_EVERY
             })
         })
         .collect();
     for chunk in due.chunks(COSTS_MAX) {
         let mut names = Vec::with_capacity(3 * chunk.len());
         for look in chunk {
-            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            let instance = followed(look);
             names.push(look.mapping.source.local());
             names.push(look.mapping.trigger_column.as_ref().map_or(String::new(), |trigger| trigger.as_str().to_owned()));
             names.push(instance.map_or(String::new(), Instance::change_table));
@@ -51,7 +53,7 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
         for row in rows {
             let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
-            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+            let instance = followed(look);
             let old = memory.triggers.get(&look.mapping.id).copied();
             memory.triggers.insert(
                 look.mapping.id,
@@ -59,6 +61,7 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
                     asked: old.and_then(|old| old.asked),
                     cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
                     cost_asked: now,
+                    followed: instance.map(|instance| instance.change_table_id),
                     captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
                     said_dear: old.is_some_and(|old| old.said_dear),
                 },
@@ -66,6 +69,11 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         }
     }
     Ok(())
+}
+
+/// The instance that CDC goes by.
+fn followed<'a>(look: &'a Look<'_>) -> Option<&'a Instance> {
+    look.choice.and_then(|choice| look.instances.get(choice.instance))
 }
 
 /// Asks the tables themselves for their triggers, those that are due.
@@ -82,7 +90,9 @@ pub(super) async fn triggered(
         let Some(column) = &look.mapping.trigger_column else { continue };
         let Some(trigger) = memory.triggers.get_mut(&look.mapping.id) else { continue };
         let in_stream = trigger.captured_in.is_some();
-        if !in_stream && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
+        // a mapping whose capture begins in a moment is about to see its trigger in the stream
+        let awaits_capture = look.mapping.cdc_enabled && trigger.followed.is_none();
+        if !in_stream && !awaits_capture && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
             trigger.said_dear = true;
             tracing::warn!(
                 mapping_id = look.mapping.id.0,
