@@ -11,6 +11,7 @@ mod client;
 mod shop;
 
 use std::{
+    collections::HashSet,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -86,8 +87,8 @@ async fn demo() -> anyhow::Result<bool> {
     headline("Waiting until everything is applied, then comparing every cell");
     let caught_up = Instant::now();
     let mut equal = true;
+    let deadline = caught_up + PATIENCE;
     for table in &shop::MAPPED {
-        let deadline = Instant::now() + PATIENCE;
         loop {
             let (here, there) = (table.rows(&mut at_source).await, table.rows(&mut at_dest).await);
             if here == there {
@@ -100,7 +101,8 @@ async fn demo() -> anyhow::Result<bool> {
                 break;
             }
             if Instant::now() > deadline {
-                let different = here.rows.iter().filter(|row| !there.rows.contains(row)).take(3).collect::<Vec<_>>();
+                let known: HashSet<&Vec<String>> = there.rows.iter().collect();
+                let different = here.rows.iter().filter(|row| !known.contains(row)).take(3).collect::<Vec<_>>();
                 println!("  {:<12} DIFFERS: {} rows here, {} there, e.g. {different:?}", table.name, here.rows.len(), there.rows.len());
                 equal = false;
                 break;
@@ -109,7 +111,7 @@ async fn demo() -> anyhow::Result<bool> {
         }
     }
     println!("  caught up and compared {:.1} s after the writer's last commit", caught_up.elapsed().as_secs_f64());
-    equal &= verified(&mut at_control).await;
+    equal = equal && verified(&mut at_control).await;
 
     headline("The daemon stops");
     let _ = stop.send(());
