@@ -2,7 +2,9 @@
 
 use crate::config::VARIABLES;
 use crate::model::lsn::Lsn;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::io::Write;
 
 /// Keeps SQL Server tables in sync: full sync, CDC and verification, managed from SQL.
 #[derive(Debug, Parser)]
@@ -43,7 +45,63 @@ pub enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Print a shell's completions to stdout
+    Completions { shell: Shell },
+    /// Print the manual page (roff) to stdout
+    Man,
 }
+
+/// The name that people type.
+const NAME: &str = "dbaops-dataflow";
+
+/// Writes a shell's completions.
+pub fn completions(shell: Shell, out: &mut impl Write) {
+    clap_complete::generate(shell, &mut Cli::command(), NAME, out);
+}
+
+/// Writes the manual page: the commands one after the other, as `man git` would show git's.
+pub fn man(out: &mut impl Write) -> std::io::Result<()> {
+    let mut cli = Cli::command();
+    cli.build();
+    let page = clap_mangen::Man::new(cli.clone());
+    page.render_title(out)?;
+    page.render_name_section(out)?;
+    page.render_synopsis_section(out)?;
+    page.render_description_section(out)?;
+    page.render_options_section(out)?;
+    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = format!("{NAME} {}", command.get_name());
+        let command = command.clone().disable_help_flag(true).disable_version_flag(true);
+        let page = clap_mangen::Man::new(command);
+        writeln!(out, ".SH \"{name}\"")?;
+        page.render_description_section(out)?;
+        page.render_options_section(out)?;
+    }
+    writeln!(out, ".SH ENVIRONMENT")?;
+    for variable in VARIABLES {
+        writeln!(out, ".TP\n\\fB{}\\fR\n{}", variable.name, roff(variable.help))?;
+        if !variable.default.is_empty() {
+            writeln!(out, "(default: {})", roff(variable.default))?;
+        }
+    }
+    writeln!(out, ".SH \"EXIT STATUS\"")?;
+    for (code, meaning) in EXIT_CODES {
+        writeln!(out, ".TP\n\\fB{code}\\fR\n{}", roff(meaning))?;
+    }
+    page.render_version_section(out)
+}
+
+/// Text as roff wants it: hyphens that stay hyphens, and no line that looks like a request.
+fn roff(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-").replace("\n.", "\n\\&.")
+}
+
+/// What the process says with its exit code.
+const EXIT_CODES: [(u8, &str); 3] = [
+    (0, "done: stopped by a signal, every check passed, nothing differs, the full sync is complete"),
+    (1, "failed, or something was found: the last lines say what"),
+    (2, "wrong arguments or environment: nothing was done"),
+];
 
 /// Every environment variable, for `--help`.
 fn variables() -> String {
@@ -57,7 +115,10 @@ fn variables() -> String {
         text.push('\n');
     }
     text.push_str("\nTimes are written 100ms, 10s, 5m, 2h or 30d. RUST_LOG sets what stdout shows (info), NO_COLOR turns colours off.\n");
-    text.push_str("Exit codes: 0 done, 1 failed, 2 wrong arguments or environment.\n");
+    text.push_str("\nExit codes:\n");
+    for (code, meaning) in EXIT_CODES {
+        text.push_str(&format!("  {code}  {meaning}\n"));
+    }
     text
 }
 
@@ -69,6 +130,31 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_manual_names_every_command_and_variable() {
+        let mut page = Vec::new();
+        man(&mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        for command in Cli::command().get_subcommands() {
+            assert!(page.contains(&format!(".SH \"{NAME} {}\"", command.get_name())), "{} in {page}", command.get_name());
+        }
+        for variable in VARIABLES {
+            assert!(page.contains(variable.name), "{}", variable.name);
+        }
+        assert!(page.contains("EXIT STATUS"));
+    }
+
+    #[test]
+    fn completions_know_the_commands() {
+        use clap::ValueEnum;
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            completions(*shell, &mut script);
+            let script = String::from_utf8(script).unwrap();
+            assert!(script.contains("start-from") && script.contains("verify"), "{shell}: {script}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use dbaops_dataflow::{
-    cli::{Cli, Command},
+    cli::{self, Cli, Command},
     config::{Config, Problems},
     control, daemon, inspect,
     model::{id::MappingId, lsn::Lsn},
@@ -16,6 +16,17 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What needs no environment.
+    match cli.command {
+        Some(Command::Completions { shell }) => {
+            return written(|out| {
+                cli::completions(shell, out);
+                Ok(())
+            });
+        }
+        Some(Command::Man) => return written(cli::man),
+        _ => {}
+    }
     let config = match config() {
         Ok(config) => config,
         Err(problems) => {
@@ -34,6 +45,8 @@ fn main() -> ExitCode {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Verify { mapping, full }) => runtime.block_on(inspect::verify(config, mapping, full, stop_signal())),
+        // done above
+        Some(Command::Completions { .. } | Command::Man) => Ok(true),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
         None => runtime.block_on(run(config, cli.once)),
     };
@@ -46,6 +59,20 @@ fn main() -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Prints what `write` writes. A pipe that was closed early (`… | head`) is nobody's failure.
+fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode {
+    use std::io::Write;
+    let mut text = Vec::new();
+    let result = write(&mut text).and_then(|()| std::io::stdout().write_all(&text)).and_then(|()| std::io::stdout().flush());
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("stdout cannot be written: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
