@@ -1,6 +1,6 @@
 //! Conducting: looks for work every so often, and has it done.
 //!
-//! **A tick** loads the control tables; each source database with mappings that are due gets one poll; each mapping with work gets one task.
+//! **A tick** loads the control tables and has this daemon's share of the mappings ([`owning`]); each source database with mappings that are due gets one poll; each mapping with work gets one task.
 //! Nothing here waits for anything: loads, polls, jobs and verifications are tasks in one `JoinSet`, and the loop only starts them and hears
 //! how they ended. So a slow mapping delays nobody, and a tick that comes while its predecessor still loads is skipped, not stacked. A mapping
 //! is never twice among the running, a database never twice among the polled.
@@ -11,9 +11,12 @@
 //! **Stopping**: the token is cancelled, jobs see it at their next batch boundary, nothing new starts. What has not ended within
 //! `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which costs its connections, and the servers roll back. Then the journal is flushed.
 
+mod owning;
+
+use self::owning::Look;
 use crate::{
     config::Config,
-    control::{self, Control, Loaded, Troubled},
+    control::{self, Control, Lease, Loaded, Troubled},
     error::{Error, Kind, Result},
     jobs::{
         Done, Env, cdc, full_sync,
@@ -46,8 +49,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 
-/// Connections to the destination that are not given as seats: control's.
-const RESERVED: usize = control::CONNECTIONS_MAX;
+/// Connections to the destination that are not given as seats: control's and the lease's.
+const RESERVED: usize = control::CONNECTIONS_MAX + control::LEASE_CONNECTIONS;
 
 /// Idle connections are closed after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -86,8 +89,8 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
         let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
         let mut shutdown = std::pin::pin!(shutdown);
         let result = match start(&env, shutdown.as_mut()).await {
-            Ok(Some(troubled)) => Ok(Daemon::new(env, journal, troubled, mode).go(shutdown).await),
-            Ok(None) => Ok(true),
+            Ok(true) => Ok(Daemon::new(env, journal, mode).go(shutdown).await),
+            Ok(false) => Ok(true),
             Err(error) => Err(error),
         };
         closing.cancel();
@@ -138,13 +141,13 @@ fn env(config: Config) -> Env {
     }
 }
 
-/// Waits for the destination, and puts in order what a process before this one left behind. `None`: asked to stop meanwhile.
-async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<Option<Troubled>> {
+/// Waits for the destination. `false`: asked to stop meanwhile.
+async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<bool> {
     let mut attempts = 0;
     let mut told: Option<Instant> = None;
     loop {
         let error = match prepare(env).await {
-            Ok(troubled) => return Ok(Some(troubled)),
+            Ok(()) => return Ok(true),
             Err(error) => error,
         };
         match error.kind {
@@ -163,32 +166,19 @@ async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = 
         let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = shutdown.as_mut() => return Ok(None),
+            () = shutdown.as_mut() => return Ok(false),
         }
     }
 }
 
 /// The first words with the control database.
-async fn prepare(env: &Env) -> Result<Troubled> {
-    let loaded = env.control.load().await?;
-    // One process owns every mapping for now, so whatever runs in the table runs nowhere. When mappings are owned one by one (a lease
-    // session with an applock for each), this is for the mapping whose ownership is taken.
-    let interrupted = env.control.interrupt_running().await?;
-    let mut databases: Vec<Ident> = loaded.mappings.iter().map(|mapping| mapping.dest.database.clone()).collect();
-    databases.sort();
-    databases.dedup();
-    match full_sync::sweep(env, &databases).await {
-        Ok(0) => {}
-        Ok(leftover) => tracing::info!(leftover, "dropped staging tables of full syncs that were cut off"),
-        // each full sync drops its own before it begins
-        Err(error) => tracing::warn!(%error, "leftover staging tables were not dropped"),
-    }
-    let troubled = env.control.troubled().await?;
+async fn prepare(env: &Env) -> Result<()> {
+    env.control.load().await?;
     for warning in &env.config.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), destination = env.config.dest.place(), interrupted, "started");
-    Ok(troubled)
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), destination = env.config.dest.place(), "started");
+    Ok(())
 }
 
 /// A database of a source server: what is polled at a time.
@@ -197,7 +187,7 @@ type Place = (ServerId, Ident);
 /// What a task is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Task {
-    Load,
+    Look,
     Poll(Place),
     Job(MappingId, SyncType),
     Verify(MappingId),
@@ -209,7 +199,7 @@ enum Task {
 
 /// How a task ended.
 enum Ended {
-    Loaded(Result<Loaded>),
+    Looked(Box<Look>),
     Polled { asked: Vec<MappingId>, memory: Box<Memory>, result: Result<Polled> },
     Job { result: Result<Done>, took: Duration },
     Verified(Result<()>),
@@ -242,10 +232,19 @@ struct Daemon {
     mode: Mode,
     tasks: JoinSet<Ended>,
     what: HashMap<task::Id, Task>,
-    /// As of the last load.
+    /// Away while somebody looks; gone when it was lost.
+    lease: Option<Lease>,
+    /// What of this daemon's mappings is on its way to another one.
+    leaving: HashSet<MappingId>,
+    /// It does what one daemon has to do for all.
+    leads: bool,
+    /// What stops the work of one mapping.
+    tokens: HashMap<MappingId, CancellationToken>,
+    /// As of the last look.
     servers: HashMap<ServerId, Server>,
+    /// As of the last look, and this daemon's.
     mappings: HashMap<MappingId, Mapping>,
-    loading: bool,
+    looking: bool,
     polling: HashSet<Place>,
     running: HashMap<MappingId, SyncType>,
     verifying: HashSet<MappingId>,
@@ -268,16 +267,20 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(env: Env, journal: Journal, troubled: Troubled, mode: Mode) -> Self {
+    fn new(env: Env, journal: Journal, mode: Mode) -> Self {
         Daemon {
             env,
             journal,
             mode,
             tasks: JoinSet::new(),
             what: HashMap::new(),
+            lease: None,
+            leaving: HashSet::new(),
+            leads: false,
+            tokens: HashMap::new(),
             servers: HashMap::new(),
             mappings: HashMap::new(),
-            loading: false,
+            looking: false,
             polling: HashSet::new(),
             running: HashMap::new(),
             verifying: HashSet::new(),
@@ -287,7 +290,7 @@ impl Daemon {
             memories: HashMap::new(),
             failing: HashMap::new(),
             failing_places: HashMap::new(),
-            troubled,
+            troubled: Troubled::default(),
             rejected: HashMap::new(),
             logins: HashMap::new(),
             control_away: None,
@@ -353,19 +356,9 @@ impl Daemon {
         self.env.cancel.is_cancelled()
     }
 
-    /// Looks at the control tables, unless somebody does.
-    fn tick(&mut self) {
-        if self.loading || self.stopping() {
-            return;
-        }
-        self.loading = true;
-        let control = self.env.control.clone();
-        self.spawn(Task::Load, async move { Ended::Loaded(control.load().await) });
-    }
-
     /// Has log rows that are too old deleted.
     fn retire(&mut self) {
-        if self.what.values().any(|task| *task == Task::Retire) {
+        if !self.leads || self.what.values().any(|task| *task == Task::Retire) {
             return;
         }
         let env = self.env.clone();
@@ -390,8 +383,8 @@ impl Daemon {
         let Some(task) = self.what.remove(&id) else { return };
         let panicked = || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
         match (task, ended) {
-            (Task::Load, Ok(Ended::Loaded(result))) => self.loaded(result),
-            (Task::Load, _) => self.loaded(Err(panicked())),
+            (Task::Look, Ok(Ended::Looked(look))) => self.looked(*look),
+            (Task::Look, _) => self.looked(Look::lost(panicked())),
             (Task::Poll(place), Ok(Ended::Polled { asked, memory, result })) => {
                 self.memories.insert(place.clone(), *memory);
                 self.polled(place, asked, result);
@@ -406,32 +399,6 @@ impl Daemon {
             }
             (Task::Note | Task::Retire, _) => {}
         }
-    }
-
-    fn loaded(&mut self, result: Result<Loaded>) {
-        self.loading = false;
-        if self.stopping() {
-            return;
-        }
-        let loaded = match result {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.well = false;
-                if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
-                    self.control_away = Some(Instant::now());
-                    tracing::error!(error_type = error.kind.error_type(), %error, "the control tables cannot be read");
-                }
-                return;
-            }
-        };
-        if self.control_away.take().is_some() {
-            tracing::info!("the control tables can be read again");
-        }
-        self.follow_servers(&loaded.servers);
-        self.follow_rejected(&loaded);
-        self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
-        self.forget();
-        self.poll_due();
     }
 
     /// New, changed and removed servers.
@@ -496,7 +463,10 @@ impl Daemon {
         let now = Instant::now();
         let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
         for mapping in self.mappings.values() {
-            if self.running.contains_key(&mapping.id) || self.failing.get(&mapping.id).is_some_and(|f| !f.is_due(now, &looks(mapping))) {
+            if self.running.contains_key(&mapping.id)
+                || self.leaving.contains(&mapping.id)
+                || self.failing.get(&mapping.id).is_some_and(|f| !f.is_due(now, &looks(mapping)))
+            {
                 continue;
             }
             due.entry(place_of(mapping)).or_default().push(mapping.clone());
@@ -605,6 +575,7 @@ impl Daemon {
         };
         // What does not start now is found again at the next tick. A verification must not see a table being swapped.
         if self.stopping()
+            || self.leaving.contains(&id)
             || self.running.contains_key(&id)
             || self.running.len() >= self.env.config.tasks_max
             || (sync_type == SyncType::FullSync && self.verifying.contains(&id))
@@ -613,7 +584,7 @@ impl Daemon {
         }
         self.running.insert(id, sync_type);
         let failed_before = self.failed_before(id);
-        let env = self.env.clone();
+        let env = self.env_for(id);
         let started = Instant::now();
         self.spawn(Task::Job(id, sync_type), async move {
             let result = match work {
@@ -636,6 +607,9 @@ impl Daemon {
                 }
             }
             Ok(Done::Stopped) => {}
+            Err(error) if !self.mappings.contains_key(&id) => {
+                tracing::warn!(mapping_id = id.0, %error, "stopped: the mapping is not this daemon's any more");
+            }
             Err(error) => {
                 tracing::debug!(mapping_id = id.0, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "job failed");
                 self.mapping_failed(id, Some(sync_type), error);
@@ -733,11 +707,11 @@ impl Daemon {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
             let syncs = self.running.get(&id) == Some(&SyncType::FullSync) || mapping.full_sync_requested || mapping.full_sync_pending;
-            if syncs || self.env.sources.house(mapping.server).is_err() {
+            if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() {
                 continue;
             }
             self.verifying.insert(id);
-            let env = self.env.clone();
+            let env = self.env_for(id);
             let stands_still = self.failing.contains_key(&id);
             let interval = self.env.config.verify_structure_interval;
             let structure = !interval.is_zero() && !stands_still && self.structure_at.get(&id).is_none_or(|at| at.elapsed() >= interval);
@@ -754,6 +728,7 @@ impl Daemon {
         // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
+            && self.mappings.contains_key(&id)
             && !self.failing.contains_key(&id)
         {
             let error_type = match error.kind.error_type() {

@@ -1,6 +1,6 @@
 //! `sync_status`, `verification_logs` and resolved errors: what a run leaves behind.
 
-use super::Control;
+use super::{Control, lease::packed};
 use crate::{
     error::{Context, Result},
     model::{
@@ -137,10 +137,9 @@ impl Control {
     /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0 rows clears it.
     pub async fn settle_cdc(&self, mappings: &[MappingId]) -> Result<()> {
         for mappings in mappings.chunks(1_000) {
-            let packed: Vec<u8> = mappings.iter().flat_map(|mapping| mapping.0.to_be_bytes()).collect();
             self.session()
                 .await?
-                .execute(include_str!("../../sql/settle_cdc.sql"), &[Param::Binary(&packed)])
+                .execute(include_str!("../../sql/settle_cdc.sql"), &[Param::Binary(&packed(mappings))])
                 .await
                 .context("write sync_status")?;
         }
@@ -207,10 +206,13 @@ impl Control {
         Ok(counts.into_iter().sum())
     }
 
-    /// RUNNING rows that no living process is behind become ERROR "interrupted".
-    pub async fn interrupt_running(&self) -> Result<u64> {
-        let counts =
-            self.session().await?.execute(include_str!("../../sql/interrupt_running.sql"), &[]).await.context("mark interrupted runs")?;
-        Ok(counts.into_iter().sum())
+    /// RUNNING rows of mappings that were just taken over become ERROR "interrupted"; how many there were.
+    pub async fn interrupt_running(&self, mappings: &[MappingId]) -> Result<i32> {
+        self.session()
+            .await?
+            .row(include_str!("../../sql/interrupt_running.sql"), &[Param::Binary(&packed(mappings))])
+            .await
+            .context("mark interrupted runs")?
+            .i32(0)
     }
 }

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod cdc;
 pub mod fence;
 pub mod full_sync;
+pub mod ownership;
 pub mod poll;
 pub mod shape;
 pub mod verify;

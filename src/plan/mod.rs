@@ -2,6 +2,7 @@
 
 pub mod convert;
 pub mod digest;
+pub mod division;
 pub mod fence;
 pub mod key;
 pub mod mask;

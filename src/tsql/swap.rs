@@ -10,9 +10,16 @@ use crate::model::{
     name::{Ident, TableName},
 };
 
+const STAGE: &str = "dbaops_dataflow_stage_";
+
 /// Where a mapping's rows are staged: in the destination database, so that the swap is one transaction of one database.
 pub fn stage(mapping: MappingId, database: &Ident) -> TableName {
-    TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(format!("dbaops_dataflow_stage_{mapping}")) }
+    TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(format!("{STAGE}{mapping}")) }
+}
+
+/// The number of the mapping whose staging table this is; it may be longer than today's ids are.
+pub fn staged_mapping(stage: &TableName) -> Option<i64> {
+    stage.table.as_str().get(STAGE.len()..)?.parse().ok()
 }
 
 /// A heap: bulk loads into it are minimally logged, and its index is made when the rows are in.

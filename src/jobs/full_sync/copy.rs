@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub enum Stop {
     /// The mapping or its server was switched off, or deleted.
     Paused,
-    /// The daemon stops.
+    /// The daemon stops, or lost the mapping.
     Cancelled,
 }
 
@@ -43,7 +43,7 @@ impl Stop {
     pub fn as_str(self) -> &'static str {
         match self {
             Stop::Paused => "the mapping or its server was switched off",
-            Stop::Cancelled => "the daemon stops",
+            Stop::Cancelled => super::STOPS,
         }
     }
 }

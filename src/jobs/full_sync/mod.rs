@@ -28,6 +28,7 @@
 
 mod copy;
 mod direct;
+mod stage_lock;
 mod swap;
 
 use std::{
@@ -62,6 +63,8 @@ use crate::{
 
 /// Capture may be idle: then the proof is the row that it writes about every five minutes.
 const FENCE_WAIT_MAX: Duration = Duration::from_secs(330);
+/// Why a run ended before its end, to people.
+const STOPS: &str = "the daemon stops, or the mapping is not its any more";
 const FENCE_POLL: Duration = Duration::from_millis(200);
 
 /// How the work ended that did not fail.
@@ -150,6 +153,7 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, run: StatusId, row
     let changes = changes(&mut source, mapping, &shape).await?;
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
+    stage_lock::take(&mut dest, mapping.id).await?;
     let mut direct = (mapping.mode == FullSyncMode::Direct).then(|| Direct::new(env, &shape, &stage));
     let staged = async {
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
@@ -187,6 +191,7 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, run: StatusId, row
             warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
         }
     }
+    stage_lock::release(&mut dest, i64::from(mapping.id.0)).await;
     done
 }
 
@@ -293,7 +298,7 @@ async fn reset_trigger(source: &mut Session, env: &Env, mapping: &Mapping) -> Re
             Err(error) => return Err(error).with_context(|| format!("reset trigger column {column}")),
         }
         if env.stopping() {
-            return Err(Error::new(Kind::Cancelled, "the daemon stops"));
+            return Err(Error::new(Kind::Cancelled, STOPS));
         }
     }
 }
@@ -377,7 +382,7 @@ async fn replay(
         };
         let applied = apply::apply_changes(source, dest, &replay, &mut |_| {}).await.context("replay changes into the staging table")?;
         if env.stopping() {
-            return Err(Error::new(Kind::Cancelled, "the daemon stops"));
+            return Err(Error::new(Kind::Cancelled, STOPS));
         }
         replayed = applied.changes;
     }
@@ -392,19 +397,21 @@ async fn replay(
     Ok(Some(fence))
 }
 
-/// Drops staging tables that processes before this one left behind, in these destination databases; how many there were.
+/// Drops staging tables in a destination database that nobody fills any more; how many there were.
 ///
-/// The control database has a fixed name, so every staging table of this instance is one of ours, also one whose mapping was deleted since. To
-/// be called only while no full sync runs: by the process that owns all mappings, before its first tick.
-pub async fn sweep(env: &Env, databases: &[Ident]) -> Result<usize> {
+/// The control database has a fixed name, so every staging table of this instance is one of ours, also one whose mapping was deleted since.
+/// One that a living session fills is locked, and stays.
+pub async fn sweep(env: &Env, database: &Ident) -> Result<usize> {
+    let seats = env.dest.take(1, "leftover staging tables").await?;
+    let mut dest = seats.checkout(database).await?;
+    let found = dest.rows(include_str!("../../../sql/leftover_stages.sql"), &[]).await.context("look for leftover staging tables")?;
     let mut dropped = 0;
-    for database in databases {
-        let seats = env.dest.take(1, "leftover staging tables").await?;
-        let mut dest = seats.checkout(database).await?;
-        let found = dest.rows(include_str!("../../../sql/leftover_stages.sql"), &[]).await.context("look for leftover staging tables")?;
-        for row in found {
-            let stage = TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(row.text(0)?) };
+    for row in found {
+        let stage = TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(row.text(0)?) };
+        let Some(mapping) = tsql::swap::staged_mapping(&stage) else { continue };
+        if stage_lock::try_take(&mut dest, mapping, 0).await? {
             dest.batch(&tsql::swap::drop_stage(&stage)).await.with_context(|| format!("drop leftover {stage}"))?;
+            stage_lock::release(&mut dest, mapping).await;
             dropped += 1;
         }
     }

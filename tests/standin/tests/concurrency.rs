@@ -240,3 +240,32 @@ fn a_row_whose_key_moves_can_be_met_twice() {
     });
     assert_eq!(met, Ok(201));
 }
+
+#[test]
+fn an_application_lock_belongs_to_a_session_until_it_ends() {
+    let (instance, mut one, mut two) = table("INSERT t VALUES (1, 10)");
+    let take = "DECLARE @r int; EXEC @r = sp_getapplock @Resource = N'r', @LockMode = N'Exclusive', @LockOwner = N'Session', @LockTimeout = 0; SELECT @r";
+    let test = "SELECT APPLOCK_TEST(N'public', N'r', N'Exclusive', N'Session')";
+    assert_eq!(one.number(take), 0);
+    assert_eq!(one.number(take), 0, "again, by the same session");
+    assert_eq!((one.number(test), two.number(test)), (1, 0));
+    assert_eq!(two.number(take), -1);
+    assert_eq!(one.ok("SELECT APPLOCK_MODE(N'public', N'r', N'Session')"), [[Value::Str("Exclusive".into())]]);
+    let release = "EXEC sp_releaseapplock @Resource = N'r', @LockOwner = N'Session'";
+    one.ok(release);
+    assert_eq!(two.number(take), -1, "taken twice, released once");
+    let waiting = two.blocked(
+        "DECLARE @r int; EXEC @r = sp_getapplock N'r', N'Exclusive', N'Session'; SELECT @r; EXEC sp_releaseapplock N'r', N'Session'",
+    );
+    one.ok(release);
+    let (mut two, answer) = waiting.join().expect("a thread");
+    assert_eq!(answer.rows, [[Value::Int(1)]]);
+    assert_eq!(one.run(release).errors, [1223]);
+    assert_eq!(one.run("EXEC sp_getapplock N'r', N'Exclusive'").errors, [3918], "a transaction's lock needs one");
+    one.ok("BEGIN TRAN EXEC sp_getapplock N'r', N'Exclusive'");
+    assert_eq!(two.number(take), -1);
+    one.ok("ROLLBACK");
+    assert_eq!(two.number(take), 0);
+    drop(two);
+    assert_eq!(Client::new(&instance, 53).number(take), 0, "a session's locks end with it");
+}

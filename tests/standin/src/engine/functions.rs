@@ -62,6 +62,7 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
             let updated = session.frame().trigger.as_ref().is_some_and(|t| t.updated.iter().any(|c| c.eq_ignore_ascii_case(column)));
             Value::Bit(updated)
         }
+        ("APPLOCK_TEST" | "APPLOCK_MODE", _) => return super::applocks::function(session, name, args),
         _ => return super::metadata::metadata_function(session, name, args),
     }))
 }

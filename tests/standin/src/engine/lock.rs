@@ -47,8 +47,8 @@ impl TableMode {
     }
 }
 
-/// Modes of sp_getapplock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Modes of sp_getapplock, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AppMode {
     IntentShared,
     Shared,
@@ -228,6 +228,11 @@ impl LockTable {
             self.apps.remove(resource);
         }
         true
+    }
+
+    /// The strongest mode an owner holds.
+    pub fn app_mode(&self, resource: &(i32, String), owner: AppOwner) -> Option<AppMode> {
+        self.apps.get(resource)?.iter().filter(|grant| grant.owner == owner).map(|grant| grant.mode).max()
     }
 
     /// Writes down a wait. Some(victim) when it closes a circle: the victim may be the caller itself.

@@ -1,5 +1,6 @@
 //! AST in, results out. Synchronous, and knows no bytes.
 
+pub mod applocks;
 pub mod catalog;
 pub mod clock;
 pub mod connection;

@@ -1,0 +1,174 @@
+//! A daemon's share of the mappings, and what happens when it changes.
+//!
+//! Each tick takes the lease along to a task that looks: the control tables are loaded, the share is divided anew, and the lease comes
+//! back with what is this daemon's now. A lease that does not come back proven is lost: the work of every mapping is asked to stop at its
+//! next batch boundary, and the next tick begins with a new connection and no mappings. Work that could not know it in time fails at its
+//! fence; nobody hears of that as an error, since the mapping is in other hands.
+
+use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task};
+use crate::{
+    control::{Lease, Loaded},
+    error::Error,
+    jobs::{
+        Env,
+        ownership::{self, Owned},
+    },
+    model::{
+        id::{MappingId, ServerId},
+        mapping::SyncType,
+    },
+};
+use std::collections::HashSet;
+use tokio::time::Instant;
+
+/// Mappings of others that `--once` names one by one.
+const OTHERS_NAMED_MAX: usize = 20;
+
+/// What came of a look.
+pub(super) struct Look {
+    lease: Option<Lease>,
+    result: Result<(Loaded, Owned), Trouble>,
+}
+
+/// Why a look saw nothing.
+enum Trouble {
+    /// The control tables cannot be read; what was owned is owned.
+    Tables(Error),
+    /// The lease is lost, or cannot be had.
+    Lease(Error),
+}
+
+impl Look {
+    pub(super) fn lost(error: Error) -> Self {
+        Look { lease: None, result: Err(Trouble::Lease(error)) }
+    }
+
+    async fn take(env: &Env, lease: Option<Lease>, member: bool, busy: &HashSet<MappingId>) -> Self {
+        let lease = match lease {
+            Some(lease) => Ok(lease),
+            None => env.control.lease(member).await,
+        };
+        let mut lease = match lease {
+            Ok(lease) => lease,
+            Err(error) => return Look::lost(error),
+        };
+        let loaded = match env.control.load().await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                return match lease.members().await {
+                    Ok(_) => Look { lease: Some(lease), result: Err(Trouble::Tables(error)) },
+                    Err(lost) => Look::lost(lost),
+                };
+            }
+        };
+        match ownership::look(env, &mut lease, &loaded, busy).await {
+            Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
+            Err(error) => Look::lost(error),
+        }
+    }
+}
+
+impl Daemon {
+    /// Looks at the control tables, unless somebody does.
+    pub(super) fn tick(&mut self) {
+        if self.looking || self.stopping() {
+            return;
+        }
+        self.looking = true;
+        let env = self.env.clone();
+        let lease = self.lease.take();
+        let member = self.mode == Mode::Forever;
+        let busy: HashSet<MappingId> = self.running.keys().chain(&self.verifying).copied().collect();
+        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, &busy).await)) });
+    }
+
+    /// What the look says is so from now on.
+    pub(super) fn looked(&mut self, look: Look) {
+        self.looking = false;
+        self.lease = look.lease;
+        if self.stopping() {
+            return;
+        }
+        let (mut loaded, owned) = match look.result {
+            Ok(seen) => seen,
+            Err(Trouble::Tables(error)) => return self.cannot_look(&error, "the control tables cannot be read"),
+            Err(Trouble::Lease(error)) => {
+                self.stop_all();
+                return self.cannot_look(&error, "no mapping is owned: the lease connection is lost, or cannot be made");
+            }
+        };
+        if self.control_away.take().is_some() {
+            tracing::info!("the control tables can be read again");
+        }
+        self.follow_owned(&mut loaded, owned);
+        self.follow_servers(&loaded.servers);
+        self.follow_rejected(&loaded);
+        self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
+        self.forget();
+        self.poll_due();
+    }
+
+    fn cannot_look(&mut self, error: &Error, words: &str) {
+        self.well = false;
+        if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
+            self.control_away = Some(Instant::now());
+            tracing::error!(error_type = error.kind.error_type(), %error, "{words}");
+        }
+    }
+
+    /// Leaves in `loaded` what is this daemon's, and stops the work of what is not any more.
+    fn follow_owned(&mut self, loaded: &mut Loaded, owned: Owned) {
+        if self.mode == Mode::Once {
+            tell_of_others(loaded, &owned);
+        }
+        loaded.mappings.retain(|mapping| owned.mappings.contains(&mapping.id));
+        loaded.rejected.retain(|row| owned.mappings.contains(&row.mapping));
+        self.leads = owned.members.leads();
+        let used: HashSet<ServerId> =
+            loaded.mappings.iter().map(|mapping| mapping.server).chain(loaded.rejected.iter().map(|row| row.server)).collect();
+        // one of them tells of servers that no mapping uses
+        loaded.servers.retain(|server| self.leads || used.contains(&server.id));
+        if let Some(troubled) = owned.troubled {
+            self.troubled.mappings.extend(troubled.mappings);
+            self.troubled.servers.extend(troubled.servers);
+        }
+        self.leaving = owned.leaving;
+        let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
+        let running = &self.running;
+        self.tokens.retain(|id, token| {
+            // a full sync sees by itself that its mapping was switched off, and says so
+            let sees = owned.mappings.contains(id) && running.get(id) == Some(&SyncType::FullSync);
+            if stay.contains(id) || sees {
+                return true;
+            }
+            token.cancel();
+            false
+        });
+    }
+
+    /// Everything stops at its next batch boundary, and nothing new starts until a lease is back.
+    fn stop_all(&mut self) {
+        for (_, token) in self.tokens.drain() {
+            token.cancel();
+        }
+        self.mappings.clear();
+        self.leads = false;
+    }
+
+    /// What work for one mapping gets: asked to stop, it stops for this mapping.
+    pub(super) fn env_for(&mut self, id: MappingId) -> Env {
+        let cancel = self.tokens.entry(id).or_insert_with(|| self.env.cancel.child_token()).clone();
+        Env { cancel, ..self.env.clone() }
+    }
+}
+
+/// One tick beside running daemons does what they leave, and says what it left to them.
+fn tell_of_others(loaded: &Loaded, owned: &Owned) {
+    let others: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).filter(|id| !owned.mappings.contains(id)).collect();
+    for id in others.iter().take(OTHERS_NAMED_MAX) {
+        tracing::info!(mapping_id = id.0, "left to the daemon that owns the mapping");
+    }
+    if others.len() > OTHERS_NAMED_MAX {
+        tracing::info!(others = others.len(), "mappings are left to the daemons that own them");
+    }
+}

@@ -1,0 +1,44 @@
+//! The lock on a staging table.
+//!
+//! A daemon that lost its lease without knowing it may still fill a mapping's staging table while the next owner begins a full sync of its
+//! own. So the session that fills a staging table locks it by name, and whoever wants to make or drop one has to have that lock first. It
+//! lasts exactly as long as the session that could write: no message and no clock comes between.
+
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::id::MappingId,
+    mssql::{row::Param, session::Session},
+};
+
+/// A sweep holds a lock for a moment only.
+const WAIT_MS: i32 = 5_000;
+
+fn resource(mapping: i64) -> String {
+    format!("dbaops-dataflow/stage/{mapping}")
+}
+
+/// Locks a mapping's staging table in the session's database; an error while another session fills it.
+pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
+    if try_take(dest, i64::from(mapping.0), WAIT_MS).await? {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Fence, format!("another process still fills the staging table of mapping {mapping}"))
+        .with_hint("It stops at its next batch; this is tried again by itself"))
+}
+
+/// Locks the staging table of this number, which need not be a mapping any more; `false` while another session has it.
+pub async fn try_take(dest: &mut Session, mapping: i64, wait_ms: i32) -> Result<bool> {
+    let params = [Param::Text(&resource(mapping)), Param::Int(wait_ms)];
+    let row = dest.row(include_str!("../../../sql/stage_lock.sql"), &params).await.context("lock the staging table")?;
+    Ok(row.i32(0)? >= 0)
+}
+
+/// Gives the lock back. A session that cannot say so ends, and the lock with it.
+pub async fn release(dest: &mut Session, mapping: i64) {
+    if dest.is_cut_off() {
+        return;
+    }
+    if dest.execute(include_str!("../../../sql/stage_unlock.sql"), &[Param::Text(&resource(mapping))]).await.is_err() {
+        dest.discard();
+    }
+}

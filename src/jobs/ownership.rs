@@ -1,0 +1,85 @@
+//! Ownership: a daemon's look at what is its share.
+//!
+//! Gather: the daemons that live, which also proves that this one's locks are still held. Decide: [`division`]. Perform: give up, then take. Record: what the last
+//! owner of a mapping left half done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody runs any more, and its
+//! staging table is nobody's. Both only ever concern mappings whose lock is ours, so nobody cleans up what another one uses.
+
+use super::{Env, full_sync};
+use crate::{
+    control::{Lease, Loaded, Troubled},
+    error::Result,
+    model::{id::MappingId, name::Ident},
+    plan::division::{self, Members},
+};
+use std::collections::{BTreeSet, HashSet};
+use tracing::{info, warn};
+
+/// What a look found and did.
+#[derive(Debug)]
+pub struct Owned {
+    /// What may be worked on.
+    pub mappings: HashSet<MappingId>,
+    /// Of these: nothing new starts, because they are given up as soon as nothing runs for them.
+    pub leaving: HashSet<MappingId>,
+    pub members: Members,
+    /// Who has unresolved errors, asked for when mappings came.
+    pub troubled: Option<Troubled>,
+}
+
+/// Has the share that is ours. An error means that the lease is not proven: nothing is ours any more.
+pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, busy: &HashSet<MappingId>) -> Result<Owned> {
+    let members = lease.members().await?;
+    let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
+    wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
+    wanted.sort_unstable();
+    let moves = division::divide(&wanted, lease.held(), busy, members);
+    lease.release(&moves.release).await?;
+    let taken = lease.take(&moves.candidates, moves.take_max).await?;
+    if !moves.release.is_empty() || !taken.is_empty() {
+        info!(
+            daemons = members.count,
+            taken = taken.len(),
+            given_up = moves.release.len(),
+            owned = lease.held().len(),
+            "mappings changed hands"
+        );
+    }
+    let troubled = tend(env, lease, loaded).await;
+    let mappings = lease.held().difference(&lease.untended).copied().collect();
+    Ok(Owned { mappings, leaving: moves.leaving.into_iter().collect(), members, troubled })
+}
+
+/// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now is tried again at the next look, and
+/// the mappings wait for it.
+async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Troubled> {
+    if lease.untended.is_empty() {
+        return None;
+    }
+    let taken: Vec<MappingId> = lease.untended.iter().copied().collect();
+    let tended = async {
+        let interrupted = env.control.interrupt_running(&taken).await?;
+        Ok::<_, crate::error::Error>((interrupted, env.control.troubled().await?))
+    };
+    let (interrupted, troubled) = match tended.await {
+        Ok(tended) => tended,
+        Err(error) => {
+            warn!(%error, "mappings that were taken over wait until the control tables can be written");
+            return None;
+        }
+    };
+    if interrupted > 0 {
+        info!(interrupted, "runs that ended with their daemon are marked as interrupted");
+    }
+    let databases: BTreeSet<&Ident> =
+        loaded.mappings.iter().filter(|mapping| lease.untended.contains(&mapping.id)).map(|mapping| &mapping.dest.database).collect();
+    for database in databases {
+        match full_sync::sweep(env, database).await {
+            Ok(0) => {}
+            Ok(leftover) => info!(leftover, "dropped staging tables of full syncs that were cut off in {database}"),
+            // each full sync drops its own before it begins
+            Err(error) => warn!(%error, "leftover staging tables in {database} were not dropped"),
+        }
+    }
+    lease.untended.clear();
+    Some(troubled)
+}
