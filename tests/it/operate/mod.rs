@@ -1,5 +1,7 @@
 //! Running it, as a user does.
 
+mod sharing;
+
 use crate::harness::{Daemon, World, daemon::command, eventually, numbers};
 
 /// The whole promise of the README in one story: register, trigger, follow, verify, break one mapping, stop.
