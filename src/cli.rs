@@ -45,6 +45,12 @@ pub enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Tell how every mapping stands
+    Status {
+        /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if not
+        #[arg(long)]
+        health: bool,
+    },
     /// Print a shell's completions to stdout
     Completions { shell: Shell },
     /// Print the manual page (roff) to stdout

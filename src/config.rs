@@ -6,8 +6,9 @@ use crate::{
         connection_string,
         endpoint::{Encrypt, Endpoint, PORT, Trust},
     },
+    supervisor::Supervisor,
 };
-use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 /// What to do when changes between the checkpoint and what the source still has are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,10 @@ pub struct Config {
     /// Longest wait for the long statements: a swap, emptying a table, a bulk load's last answer.
     pub long_statement_timeout: Duration,
     pub lock_timeout: Duration,
+    /// Where health and metrics are told; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Who wants to hear that the service runs.
+    pub supervisor: Supervisor,
     /// What was set but means nothing, for the log.
     pub warnings: Vec<String>,
 }
@@ -100,6 +105,11 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_LOCK_TIMEOUT", "30s", "longest wait for a lock"),
     variable("DATAFLOW_SHUTDOWN_TIMEOUT", "30s", "time that running work gets to stop in"),
     variable("DATAFLOW_LOG_RETENTION", "30d", "age at which log rows are deleted; 0 keeps them"),
+    variable(
+        "DATAFLOW_HTTP",
+        "",
+        "address and port for /healthz, /readyz and /metrics, such as 127.0.0.1:9464; nothing listens without it",
+    ),
     variable("DATAFLOW_LOG_FORMAT", "text", "stdout as text or json, or off"),
 ];
 
@@ -270,16 +280,31 @@ pub fn spelled(duration: Duration) -> String {
     if duration.is_zero() { "0".to_owned() } else { format!("{}ms", duration.as_millis()) }
 }
 
+/// The variables that are read; a service manager sets the last ones.
+pub fn is_ours(name: &str) -> bool {
+    name.starts_with("DEST_") || name.starts_with("DATAFLOW_") || matches!(name, "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID")
+}
+
+/// `127.0.0.1:9464`, `[::1]:9464`, `localhost:9464`, or nothing.
+fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let literal = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    literal.parse().map(Some).map_err(|_| format!("({text}) must be an IP address of this machine and a port, such as 127.0.0.1:9464"))
+}
+
 impl Config {
     /// Reads the variables that are ours out of `vars` (an environment). Every problem is reported.
     pub fn from_vars<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Config, Problems> {
-        let set = vars
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .filter(|(name, _)| name.starts_with("DEST_") || name.starts_with("DATAFLOW_"))
-            .collect();
+        let set = vars.into_iter().map(|(name, value)| (name.into(), value.into())).filter(|(name, _)| is_ours(name)).collect();
         let mut raw = Raw { set, problems: Vec::new() };
         let dest = raw.dest();
+        let set = |name: &str| raw.set.get(name).map(String::as_str);
+        let supervisor = Supervisor::from_vars(set("NOTIFY_SOCKET"), set("WATCHDOG_USEC"), set("WATCHDOG_PID"));
         let config = Config {
             dest,
             check_interval: raw.duration("DATAFLOW_CHECK_INTERVAL", 10 * MILLISECOND..=DAY),
@@ -310,6 +335,8 @@ impl Config {
             statement_timeout: raw.duration("DATAFLOW_STATEMENT_TIMEOUT", 100 * MILLISECOND..=DAY),
             long_statement_timeout: raw.duration("DATAFLOW_LONG_STATEMENT_TIMEOUT", SECOND..=7 * DAY),
             lock_timeout: raw.duration("DATAFLOW_LOCK_TIMEOUT", Duration::ZERO..=HOUR),
+            http: raw.read("DATAFLOW_HTTP", address).flatten(),
+            supervisor,
             warnings: raw
                 .set
                 .keys()
@@ -329,6 +356,20 @@ mod tests {
 
     fn from(vars: &[(&str, &str)]) -> Result<Config, Problems> {
         Config::from_vars(vars.iter().copied())
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_is_named() {
+        let http =
+            |value| from(&[("DEST_PASS", "x"), ("DATAFLOW_HTTP", value)]).map(|config| config.http.map(|address| address.to_string()));
+        assert_eq!(http("").unwrap(), None);
+        assert_eq!(http("127.0.0.1:9464").unwrap().as_deref(), Some("127.0.0.1:9464"));
+        assert_eq!(http("localhost:9464").unwrap().as_deref(), Some("127.0.0.1:9464"));
+        assert_eq!(http("[::1]:0").unwrap().as_deref(), Some("[::1]:0"));
+        for bad in ["9464", "127.0.0.1", "127.0.0.1:99999", "metrics.example.com:9464"] {
+            let problem = http(bad).unwrap_err().to_string();
+            assert!(problem.starts_with(&format!("DATAFLOW_HTTP ({bad}) must be")), "{problem}");
+        }
     }
 
     #[test]

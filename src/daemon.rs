@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     control::{self, Control, Lease, Loaded, Troubled},
     error::{Error, Kind, Result},
+    http,
     jobs::{
         Done, Env, cdc, full_sync,
         poll::{self, Memory, Polled, Work},
@@ -34,16 +35,19 @@ use crate::{
         sources::Sources,
     },
     plan::retry::{self, Next, Policy},
+    supervisor,
     telemetry::{self, Journal},
+    vitals::Vitals,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     future::Future,
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    task::{self, JoinError, JoinSet},
+    task::{self, JoinError, JoinHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -64,6 +68,12 @@ const RETIRE_BATCHES_MAX: usize = 100;
 /// Between two words about a destination that is away.
 const AWAY_REMINDER: Duration = Duration::from_secs(60);
 
+/// Longest time that one attempt to start may take before a service manager loses patience.
+const START_ATTEMPT_MAX: Duration = Duration::from_secs(120);
+
+/// Between two beats of the loop, at most.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Runs until `shutdown` resolves. An error means that it could not start (or cannot go on); everything else is logged and lived with.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     conduct(config, shutdown, Mode::Forever).await.map(drop)
@@ -81,11 +91,17 @@ enum Mode {
 }
 
 async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode) -> Result<bool> {
-    let (journal, writer) = telemetry::journal();
+    let vitals = Vitals::default();
+    let (journal, writer) = telemetry::journal(vitals.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(journal.clone()));
     let work = async move {
-        let env = env(config);
+        let watched = if mode == Mode::Forever { config.http } else { None };
+        let env = env(config, vitals);
         let closing = CancellationToken::new();
+        let watching = match watched {
+            Some(address) => Some(watch(address, &env, &closing).await?),
+            None => None,
+        };
         let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
         let mut shutdown = std::pin::pin!(shutdown);
         let result = match start(&env, shutdown.as_mut()).await {
@@ -96,18 +112,31 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
         closing.cancel();
         // It bounds itself in time; if it panicked, there is nothing left to write with.
         let _ = writing.await;
+        if let Some(watching) = watching {
+            // told to close as well
+            let _ = watching.await;
+        }
         result
     };
     work.with_subscriber(dispatch).await
 }
 
+/// Opens the door for those who watch.
+async fn watch(address: SocketAddr, env: &Env, closing: &CancellationToken) -> Result<JoinHandle<()>> {
+    let listener = http::listen(address).await?;
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!("health and metrics are at http://{address}/healthz, /readyz and /metrics");
+    Ok(tokio::spawn(http::serve(listener, env.clone(), closing.clone()).with_current_subscriber()))
+}
+
 /// Has `work` done with an environment whose events reach the log tables and not stdout; for commands that print what they do.
 pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result<T>) -> Result<T> {
     config.log_format = crate::config::LogFormat::Off;
-    let (journal, writer) = telemetry::journal();
+    let vitals = Vitals::default();
+    let (journal, writer) = telemetry::journal(vitals.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(journal));
     let work = async move {
-        let env = env(config);
+        let env = env(config, vitals);
         let closing = CancellationToken::new();
         let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
         let result = work(&env).await;
@@ -120,7 +149,7 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
 }
 
 /// What jobs get, from what was configured.
-fn env(config: Config) -> Env {
+fn env(config: Config, vitals: Vitals) -> Env {
     let behaviour = |connections_max: usize, deadlock_priority_low: bool| Behaviour {
         connections_max,
         statement_timeout: config.statement_timeout,
@@ -131,7 +160,8 @@ fn env(config: Config) -> Env {
     let pools = Pools::new(config.dest.clone(), behaviour(config.dest_connections_max, false));
     let sources = Sources::new(behaviour(config.source_connections_max, true));
     Env {
-        control: Control::new(pools.clone()),
+        control: Control::new(pools.clone(), vitals.clone()),
+        vitals,
         dest: House::new(pools, RESERVED),
         sources,
         triggers: crate::jobs::full_sync::Triggers::default(),
@@ -164,6 +194,7 @@ async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = 
             told = Some(Instant::now());
         }
         let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
+        env.config.supervisor.line().waiting("waiting for the destination server", pause + START_ATTEMPT_MAX);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.as_mut() => return Ok(false),
@@ -230,6 +261,8 @@ struct Daemon {
     env: Env,
     journal: Journal,
     mode: Mode,
+    /// The service manager, where there is one.
+    manager: supervisor::Line,
     tasks: JoinSet<Ended>,
     what: HashMap<task::Id, Task>,
     /// Away while somebody looks; gone when it was lost.
@@ -269,6 +302,7 @@ struct Daemon {
 impl Daemon {
     fn new(env: Env, journal: Journal, mode: Mode) -> Self {
         Daemon {
+            manager: env.config.supervisor.line(),
             env,
             journal,
             mode,
@@ -309,6 +343,8 @@ impl Daemon {
         let mut verify_ticks = every(verify_interval, Instant::now() + verify_interval);
         let retires = !config.log_retention.is_zero() && self.mode == Mode::Forever;
         let mut retire_ticks = every(RETIRE_INTERVAL, Instant::now() + RETIRE_INTERVAL);
+        let mut beats = every(self.beat_interval(), Instant::now());
+        self.manager.ready();
         loop {
             tokio::select! {
                 biased;
@@ -320,6 +356,7 @@ impl Daemon {
                 }
                 _ = verify_ticks.tick(), if verifies => self.verify_tick(),
                 _ = retire_ticks.tick(), if retires => self.retire(),
+                _ = beats.tick() => self.beat(),
             }
             if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
                 break;
@@ -332,19 +369,49 @@ impl Daemon {
     /// Lets what runs come to its end, and drops what does not in time.
     async fn drain(&mut self) {
         self.env.cancel.cancel();
+        self.manager.stopping();
         let timeout = self.env.config.shutdown_timeout;
         if self.mode == Mode::Forever {
             tracing::info!(running = self.running.len(), "stopping");
         }
         let deadline = Instant::now() + timeout;
-        while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, self.tasks.join_next_with_id()).await {
-            self.hear(ended);
+        let mut beats = every(self.beat_interval(), Instant::now());
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next_with_id() => match ended {
+                    Some(ended) => self.hear(ended),
+                    None => break,
+                },
+                _ = beats.tick() => self.beat(),
+                () = tokio::time::sleep_until(deadline) => break,
+            }
         }
         if !self.tasks.is_empty() {
             tracing::warn!(tasks = self.tasks.len(), "stopped without waiting any longer for what was running");
             self.tasks.shutdown().await;
         }
         tracing::info!("stopped");
+    }
+
+    /// Short enough for the service manager's watchdog, which wants twice what it needs.
+    fn beat_interval(&self) -> Duration {
+        self.env.config.supervisor.watchdog.map_or(BEAT, |watchdog| (watchdog / 2).min(BEAT)).max(Duration::from_millis(1))
+    }
+
+    /// The loop turns: said to whoever wants to know.
+    fn beat(&self) {
+        let polls = self.polling.len();
+        let of = |kind: SyncType| self.running.values().filter(|running| **running == kind).count();
+        let tasks =
+            [("cdc", of(SyncType::Cdc)), ("full_sync", of(SyncType::FullSync)), ("poll", polls), ("verification", self.verifying.len())];
+        let parked = self.failing.values().filter(|failing| failing.parked_as.is_some()).count();
+        let failing = self.failing.len() - parked;
+        let well = self.mappings.len().saturating_sub(self.failing.len());
+        let mappings = [("well", well), ("failing", failing), ("parked", parked), ("rejected", self.rejected.len())];
+        self.env.vitals.beat(std::time::Instant::now(), tasks.into(), mappings.into());
+        if self.env.config.supervisor.watchdog.is_some() {
+            self.manager.alive();
+        }
     }
 
     fn spawn(&mut self, task: Task, future: impl Future<Output = Ended> + Send + 'static) {
@@ -453,6 +520,7 @@ impl Daemon {
         self.structure_at.retain(|id, _| mappings.contains_key(id));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
+        self.env.vitals.retain(&mappings.keys().copied().collect());
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
@@ -489,6 +557,7 @@ impl Daemon {
                 Ended::Polled { asked: mappings.iter().map(|mapping| mapping.id).collect(), memory: Box::new(memory), result }
             });
         }
+        self.env.vitals.ticked();
     }
 
     fn polled(&mut self, place: Place, asked: Vec<MappingId>, result: Result<Polled>) {

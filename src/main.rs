@@ -3,8 +3,10 @@
 use clap::Parser;
 use dbaops_dataflow::{
     cli::{self, Cli, Command},
-    config::{Config, Problems},
-    control, daemon, inspect,
+    config::{Config, Problems, is_ours},
+    control, daemon,
+    error::{Error, Kind},
+    http, inspect,
     model::{id::MappingId, lsn::Lsn},
 };
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
+        Some(Command::Status { health: _ }) => runtime.block_on(health(&config)),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Verify { mapping, full }) => runtime.block_on(inspect::verify(config, mapping, full, stop_signal())),
         // done above
@@ -82,7 +85,7 @@ fn config() -> Result<Config, Problems> {
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
-        if !name.starts_with("DEST_") && !name.starts_with("DATAFLOW_") {
+        if !is_ours(&name) {
             continue;
         }
         match value.into_string() {
@@ -104,6 +107,15 @@ async fn init(config: &Config) -> dbaops_dataflow::error::Result<bool> {
     control::init(config).await?;
     println!("the database {} at {} is ready", control::DATABASE, config.dest.place());
     Ok(true)
+}
+
+async fn health(config: &Config) -> dbaops_dataflow::error::Result<bool> {
+    let Some(address) = config.http else {
+        return Err(Error::new(Kind::Config, "DATAFLOW_HTTP is not set, so there is nobody to ask for health"));
+    };
+    let (well, words) = http::ask_health(address).await?;
+    println!("{words}");
+    Ok(well)
 }
 
 async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> dbaops_dataflow::error::Result<bool> {

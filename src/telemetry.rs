@@ -14,6 +14,7 @@ use crate::{
     control::{Control, Entry, Failure},
     error::Kind,
     model::id::{MappingId, ServerId},
+    vitals::Vitals,
 };
 use std::{
     fmt::{self, Write as _},
@@ -66,25 +67,28 @@ enum Record {
 pub struct Journal {
     queue: mpsc::Sender<Record>,
     dropped: Arc<AtomicU64>,
+    vitals: Vitals,
 }
 
 /// The writer's end of the queue.
 pub struct Writer {
     queue: mpsc::Receiver<Record>,
     dropped: Arc<AtomicU64>,
+    vitals: Vitals,
 }
 
-/// A queue of [`QUEUE_ROWS_MAX`].
-pub fn journal() -> (Journal, Writer) {
+/// A queue of [`QUEUE_ROWS_MAX`]. Errors and dropped rows are counted in `vitals` too.
+pub fn journal(vitals: Vitals) -> (Journal, Writer) {
     let (sender, receiver) = mpsc::channel(QUEUE_ROWS_MAX);
     let dropped = Arc::new(AtomicU64::new(0));
-    (Journal { queue: sender, dropped: dropped.clone() }, Writer { queue: receiver, dropped })
+    (Journal { queue: sender, dropped: dropped.clone(), vitals: vitals.clone() }, Writer { queue: receiver, dropped, vitals })
 }
 
 impl Journal {
     fn put(&self, record: Record) {
         if self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.vitals.dropped(1);
         }
     }
 
@@ -200,6 +204,9 @@ impl<S: Subscriber> Layer<S> for Journal {
         };
         let mut fields = Fields::default();
         event.record(&mut fields);
+        if level == "ERROR" {
+            self.vitals.error(fields.error_type.as_deref().unwrap_or("OTHER"));
+        }
         self.put(Record::Event { fields: Box::new(fields), level, at: Instant::now() });
     }
 }
@@ -281,6 +288,7 @@ impl Writer {
                     refused += u32::from(!passing);
                     if refused >= REFUSED_ATTEMPTS_MAX {
                         self.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.vitals.dropped(1);
                         at += 1;
                         refused = 0;
                         continue;
@@ -288,6 +296,7 @@ impl Writer {
                     if closing.is_cancelled() {
                         let lost = u64::try_from(records.len() - at).unwrap_or(u64::MAX);
                         self.dropped.fetch_add(lost, Ordering::Relaxed);
+                        self.vitals.dropped(lost);
                         break;
                     }
                     tokio::select! {
@@ -370,7 +379,7 @@ mod tests {
     use super::*;
 
     fn recorded(work: impl FnOnce()) -> Vec<(Fields, &'static str)> {
-        let (journal, mut writer) = journal();
+        let (journal, mut writer) = journal(Vitals::default());
         tracing::dispatcher::with_default(&subscriber(LogFormat::Off, Some(journal)), work);
         let mut records = Vec::new();
         while let Ok(record) = writer.queue.try_recv() {
@@ -415,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (journal, writer) = journal();
+        let (journal, writer) = journal(Vitals::default());
         let subscriber = subscriber(LogFormat::Off, Some(journal));
         tracing::dispatcher::with_default(&subscriber, || {
             for i in 0..QUEUE_ROWS_MAX + 5 {

@@ -5,7 +5,9 @@ use crate::{
     error::{Context, Result},
     model::id::MappingId,
     mssql::row::Param,
+    vitals,
 };
+use std::time::Instant;
 
 /// Rows of one statement: 20 bytes each in one varbinary(8000).
 const ROWS_MAX: usize = 400;
@@ -23,6 +25,14 @@ pub struct Lag {
 impl Control {
     /// Writes what a poll found. `reason`: why its numbers mean nothing, for all mappings of that poll.
     pub async fn lag(&self, lags: &[Lag], reason: Option<&str>) -> Result<()> {
+        let polled = Instant::now();
+        for lag in lags {
+            match (reason, lag.oldest) {
+                (Some(_), _) => self.vitals.lag_unknown(lag.mapping),
+                (None, Some(oldest_ms)) => self.vitals.lag(lag.mapping, vitals::Lag::Since { oldest_ms }),
+                (None, None) => self.vitals.lag(lag.mapping, vitals::Lag::None { polled }),
+            }
+        }
         for lags in lags.chunks(ROWS_MAX) {
             let mut packed = Vec::with_capacity(lags.len() * 20);
             for lag in lags {

@@ -227,6 +227,12 @@ fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejecte
 impl Control {
     /// Enabled servers and mappings, in one round trip.
     pub async fn load(&self) -> Result<Loaded> {
+        let loaded = self.load_tables().await;
+        self.vitals.control(loaded.as_ref().map(drop).map_err(Error::to_string));
+        loaded
+    }
+
+    async fn load_tables(&self) -> Result<Loaded> {
         let sets = self
             .session()
             .await?

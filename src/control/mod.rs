@@ -27,6 +27,7 @@ use crate::{
     error::Result,
     model::name::Ident,
     mssql::pool::{Checkout, Pools},
+    vitals::Vitals,
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -41,6 +42,7 @@ pub const CONNECTIONS_MAX: usize = 2;
 pub struct Control {
     pools: Pools,
     turns: Arc<Semaphore>,
+    vitals: Vitals,
 }
 
 /// A control session and its turn.
@@ -63,9 +65,9 @@ impl std::ops::DerefMut for Turn {
 }
 
 impl Control {
-    /// Control over the destination's pools.
-    pub fn new(pools: Pools) -> Self {
-        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    /// Control over the destination's pools. What it records is counted in `vitals` as well.
+    pub fn new(pools: Pools, vitals: Vitals) -> Self {
+        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)), vitals }
     }
 
     async fn session(&self) -> Result<Turn> {

@@ -78,7 +78,9 @@ impl Control {
             .row(include_str!("../../sql/start_run.sql"), &[Param::Int(mapping.0), Param::Text(sync_type.as_str())])
             .await
             .context("write sync_status")?;
-        Ok(StatusId(row.i64(0)?))
+        let run = StatusId(row.i64(0)?);
+        self.vitals.run_started(mapping, run, sync_type);
+        Ok(run)
     }
 
     /// Moves `records_processed` and `last_processed_pk` of a RUNNING row.
@@ -96,6 +98,7 @@ impl Control {
 
     /// Ends a RUNNING row.
     pub async fn finish_run(&self, run: StatusId, outcome: &Outcome) -> Result<()> {
+        self.vitals.run_finished(run, outcome.status.as_str(), outcome.records_processed);
         self.session()
             .await?
             .execute(
@@ -115,6 +118,7 @@ impl Control {
 
     /// A whole run in one row, after the fact: started `took` ago, ended now.
     pub async fn record_run(&self, mapping: MappingId, sync_type: SyncType, took: Duration, outcome: &Outcome) -> Result<()> {
+        self.vitals.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
         self.session()
             .await?
             .execute(
@@ -148,6 +152,7 @@ impl Control {
 
     /// One row of verification_logs.
     pub async fn verification(&self, result: &Verification) -> Result<()> {
+        self.vitals.verified(result.mapping, result.kind, result.status);
         self.session()
             .await?
             .execute(

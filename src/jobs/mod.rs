@@ -21,6 +21,7 @@ use crate::{
         seats::{House, Seats},
         sources::Sources,
     },
+    vitals::Vitals,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub struct Env {
     pub dest: House,
     pub sources: Sources,
     pub control: Control,
+    /// What somebody who watches from outside sees.
+    pub vitals: Vitals,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
     /// What verification last found.

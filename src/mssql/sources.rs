@@ -75,6 +75,14 @@ impl Sources {
         notices
     }
 
+    /// Every server that can be used, with its pools.
+    pub fn houses(&self) -> Vec<(ServerId, House)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut houses: Vec<_> = known.iter().filter_map(|(id, known)| Some((*id, known.house.as_ref().ok()?.clone()))).collect();
+        houses.sort_by_key(|(id, _)| *id);
+        houses
+    }
+
     /// The pools and seats of a server.
     pub fn house(&self, id: ServerId) -> Result<House> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,3 +9,5 @@ mod operate;
 mod property;
 mod types;
 mod verify;
+#[cfg(unix)]
+mod watched;

@@ -25,7 +25,12 @@ pub fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dbaops-dataflow"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     for (name, _) in std::env::vars() {
-        if name.starts_with("DEST_") || name.starts_with("DATAFLOW_") || name == "RUST_LOG" {
+        if name.starts_with("DEST_")
+            || name.starts_with("DATAFLOW_")
+            || name == "RUST_LOG"
+            || name == "NOTIFY_SOCKET"
+            || name.starts_with("WATCHDOG_")
+        {
             command.env_remove(name);
         }
     }

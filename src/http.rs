@@ -1,0 +1,170 @@
+//! `/healthz`, `/readyz` and `/metrics`, where `DATAFLOW_HTTP` says; nothing listens unless it does.
+//!
+//! - `/healthz`: the process is alive and its loop turns (or it still waits for the destination, which no restart would mend).
+//! - `/readyz`: the control database answers, and the first tick is done.
+//! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no words of errors.
+//!
+//! There is no TLS and no login here: it is for the machine itself or a network that may know these numbers. Whoever connects is bounded:
+//! [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in [`HEAD_BYTES_MAX`], one request per connection, [`REQUEST_TIME_MAX`] for it.
+
+mod metrics;
+
+use crate::{
+    error::{Error, Kind, Result},
+    jobs::Env,
+    vitals::{PULSE_MAX, State},
+};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Requests that are answered at a time; the next ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 16;
+/// From the first byte to the last one answered.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// For the request's head.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+const HEADERS_MAX: usize = 64;
+/// What a connection may hold in memory of a request (the least that hyper takes).
+const HEAD_BYTES_MAX: usize = 8192;
+/// After an accept that failed: out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Opens the socket. An address that cannot be had is an error that names the variable.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Error::new(Kind::Config, format!("DATAFLOW_HTTP ({address}) cannot be listened on: {error}"))
+            .with_hint("Give an address of this machine and a port that is free, or leave the variable out")
+    })
+}
+
+/// Answers until `closing`.
+pub async fn serve(listener: TcpListener, env: Env, closing: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = closing.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    let env = env.clone();
+                    connections.spawn(async move {
+                        // who asks slowly is left alone; who went away as well
+                        let _ = timeout(REQUEST_TIME_MAX, answer(stream, env)).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a connection to DATAFLOW_HTTP was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn answer(stream: TcpStream, env: Env) {
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let env = env.clone();
+        async move { Ok::<_, Infallible>(respond(&request, &env)) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a request to DATAFLOW_HTTP was not answered");
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn respond(request: &Request<Incoming>, env: &Env) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n".to_owned());
+    }
+    let vitals = &env.vitals;
+    let said = |result: std::result::Result<&'static str, String>| match result {
+        Ok(words) => reply(StatusCode::OK, TEXT, format!("{words}\n")),
+        Err(words) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{words}\n")),
+    };
+    match request.uri().path() {
+        "/healthz" => said(health(&vitals.state(), std::time::Instant::now())),
+        "/readyz" => said(readiness(&vitals.state())),
+        "/metrics" => match metrics::text(env) {
+            Ok(text) => reply(StatusCode::OK, OPEN_METRICS, text),
+            Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics could not be written\n".to_owned()),
+        },
+        _ => reply(StatusCode::NOT_FOUND, TEXT, "/healthz, /readyz, /metrics\n".to_owned()),
+    }
+}
+
+fn reply(status: StatusCode, content: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content));
+    response
+}
+
+/// Whether the process should be left alone.
+fn health(state: &State, now: std::time::Instant) -> std::result::Result<&'static str, String> {
+    match state.beat {
+        None => Ok("starting"),
+        Some(beat) => {
+            let ago = now.saturating_duration_since(beat);
+            if ago <= PULSE_MAX { Ok("alive") } else { Err(format!("the loop has not turned for {} s", ago.as_secs())) }
+        }
+    }
+}
+
+/// Whether it does its work. Errors' words stay in the log.
+fn readiness(state: &State) -> std::result::Result<&'static str, String> {
+    match &state.control {
+        Some(Err(_)) => Err("the control database cannot be read".to_owned()),
+        None => Err("the control database has not answered yet".to_owned()),
+        Some(Ok(())) if state.ticks == 0 => Err("the first tick is not done".to_owned()),
+        Some(Ok(())) => Ok("ready"),
+    }
+}
+
+/// Asks a daemon on this machine for `/healthz`, as a container's health check does; whether it is well, and its words.
+pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
+    let unanswered = |error: String| Error::new(Kind::Connection, format!("no answer at DATAFLOW_HTTP ({address}): {error}"));
+    // listening everywhere means here too
+    let host = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port()),
+        ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
+        _ => address,
+    };
+    let asked = async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(host).await?;
+        stream.write_all(format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        let mut text = String::new();
+        stream.take(HEAD_BYTES_MAX as u64).read_to_string(&mut text).await?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = match tokio::time::timeout_at(Instant::now() + HEAD_TIME_MAX, asked).await {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => return Err(unanswered(error.to_string())),
+        Err(_) => return Err(unanswered(format!("nothing within {} s", HEAD_TIME_MAX.as_secs()))),
+    };
+    let words = text.split("\r\n\r\n").nth(1).unwrap_or_default().trim().to_owned();
+    Ok((text.starts_with("HTTP/1.1 200"), words))
+}

@@ -1,0 +1,214 @@
+//! What a process knows of itself: its pulse, and the numbers that somebody who watches it from outside asks for.
+//!
+//! Written where things are recorded anyway (control, the journal, the loop), read by [`crate::http`]. A write is a short lock and never
+//! waits for I/O; everything is bounded by the mappings and words there are, and a mapping that is gone is forgotten.
+
+use crate::model::{
+    id::{MappingId, StatusId},
+    mapping::SyncType,
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// The loop beats once a second; without a beat for this long it is not alive.
+pub const PULSE_MAX: Duration = Duration::from_secs(30);
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Vitals(Arc<Mutex<State>>);
+
+/// Everything, as of one moment.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub started: SystemTime,
+    /// The loop's last turn; `None`: it has not begun.
+    pub beat: Option<Instant>,
+    /// Ticks whose look at the control tables succeeded.
+    pub ticks: u64,
+    /// Why the control database cannot be read, when that was the last answer; `None` before the first.
+    pub control: Option<Result<(), String>>,
+    /// Rows brought to the destination, by mapping and kind of run.
+    pub rows: BTreeMap<(MappingId, &'static str), u64>,
+    /// Runs that ended, by kind and status.
+    pub runs: BTreeMap<(&'static str, &'static str), u64>,
+    /// Errors that went to error_logs, by error_type.
+    pub errors: BTreeMap<String, u64>,
+    /// Verifications, by kind and status.
+    pub verifications: BTreeMap<(&'static str, &'static str), u64>,
+    /// Whether a mapping's newest verification of its rows failed.
+    pub differs: BTreeMap<MappingId, bool>,
+    pub lags: BTreeMap<MappingId, Lag>,
+    /// Tasks that run now, by kind.
+    pub tasks: BTreeMap<&'static str, usize>,
+    /// Mappings of this process, by state.
+    pub mappings: BTreeMap<&'static str, usize>,
+    /// Rows for the log tables that were dropped.
+    pub dropped: u64,
+    /// Full syncs that run, until they end.
+    open: HashMap<MappingId, (StatusId, SyncType)>,
+}
+
+/// How far behind a mapping is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lag {
+    /// Nothing was left at that moment: it is as far behind as its last poll is ago.
+    None { polled: Instant },
+    /// The oldest change left was committed at this time (milliseconds of UTC since 2000-01-01).
+    Since { oldest_ms: i64 },
+}
+
+/// 2000-01-01, in seconds of Unix time.
+const EPOCH_S: u64 = 946_684_800;
+
+impl Lag {
+    /// In seconds, by this machine's clock (the commit's time is by the source's).
+    pub fn seconds(self, now: Instant, wall: SystemTime) -> f64 {
+        match self {
+            Lag::None { polled } => now.saturating_duration_since(polled).as_secs_f64(),
+            Lag::Since { oldest_ms } => {
+                let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S);
+                let oldest = epoch + Duration::from_millis(u64::try_from(oldest_ms).unwrap_or(0));
+                wall.duration_since(oldest).unwrap_or_default().as_secs_f64()
+            }
+        }
+    }
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        Vitals(Arc::new(Mutex::new(State {
+            started: SystemTime::now(),
+            beat: None,
+            ticks: 0,
+            control: None,
+            rows: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            verifications: BTreeMap::new(),
+            differs: BTreeMap::new(),
+            lags: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            mappings: BTreeMap::new(),
+            dropped: 0,
+            open: HashMap::new(),
+        })))
+    }
+}
+
+impl Vitals {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy to read at leisure.
+    pub fn state(&self) -> State {
+        self.lock().clone()
+    }
+
+    /// The loop has turned. `tasks` run now; the mappings of this process are `mappings`.
+    pub fn beat(&self, now: Instant, tasks: BTreeMap<&'static str, usize>, mappings: BTreeMap<&'static str, usize>) {
+        let mut state = self.lock();
+        state.beat = Some(now);
+        state.tasks = tasks;
+        state.mappings = mappings;
+    }
+
+    /// A tick has seen the control tables and started what there was.
+    pub fn ticked(&self) {
+        self.lock().ticks += 1;
+    }
+
+    /// The control database answered, or did not.
+    pub fn control(&self, result: Result<(), String>) {
+        self.lock().control = Some(result);
+    }
+
+    /// These mappings are this process's; what is known of others is dropped.
+    pub fn retain(&self, mappings: &HashSet<MappingId>) {
+        let mut state = self.lock();
+        state.rows.retain(|(id, _), _| mappings.contains(id));
+        state.differs.retain(|id, _| mappings.contains(id));
+        state.lags.retain(|id, _| mappings.contains(id));
+        state.open.retain(|id, _| mappings.contains(id));
+    }
+
+    pub fn run_started(&self, mapping: MappingId, run: StatusId, sync_type: SyncType) {
+        self.lock().open.insert(mapping, (run, sync_type));
+    }
+
+    /// A run that was started ends.
+    pub fn run_finished(&self, run: StatusId, status: &'static str, rows: i64) {
+        let found = self.lock().open.iter().find(|(_, (open, _))| *open == run).map(|(mapping, (_, sync_type))| (*mapping, *sync_type));
+        if let Some((mapping, sync_type)) = found {
+            self.lock().open.remove(&mapping);
+            self.ran(mapping, sync_type, status, rows);
+        }
+    }
+
+    /// A run ended.
+    pub fn ran(&self, mapping: MappingId, sync_type: SyncType, status: &'static str, rows: i64) {
+        let mut state = self.lock();
+        *state.runs.entry((sync_type.as_str(), status)).or_default() += 1;
+        *state.rows.entry((mapping, sync_type.as_str())).or_default() += u64::try_from(rows).unwrap_or(0);
+    }
+
+    /// An error was logged.
+    pub fn error(&self, error_type: &str) {
+        *self.lock().errors.entry(error_type.to_owned()).or_default() += 1;
+    }
+
+    /// Rows for the log tables were dropped.
+    pub fn dropped(&self, rows: u64) {
+        self.lock().dropped += rows;
+    }
+
+    /// A verification ended.
+    pub fn verified(&self, mapping: MappingId, kind: &'static str, status: &'static str) {
+        let mut state = self.lock();
+        *state.verifications.entry((kind, status)).or_default() += 1;
+        if kind == "MD5_COMPARISON" {
+            state.differs.insert(mapping, status == "FAILED");
+        }
+    }
+
+    /// A poll has seen how far a mapping is.
+    pub fn lag(&self, mapping: MappingId, lag: Lag) {
+        self.lock().lags.insert(mapping, lag);
+    }
+
+    /// Nobody can tell how far these are.
+    pub fn lag_unknown(&self, mapping: MappingId) {
+        self.lock().lags.remove(&mapping);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_is_the_oldest_commit_left_or_the_last_poll() {
+        let now = Instant::now();
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S + 100);
+        assert_eq!(Lag::Since { oldest_ms: 40_000 }.seconds(now, wall), 60.0);
+        assert_eq!(Lag::Since { oldest_ms: 140_000 }.seconds(now, wall), 0.0, "a source whose clock is ahead");
+        assert_eq!(Lag::None { polled: now }.seconds(now + Duration::from_secs(3), wall), 3.0);
+    }
+
+    #[test]
+    fn rows_of_a_run_that_was_started_count_when_it_ends_and_go_with_their_mapping() {
+        let vitals = Vitals::default();
+        vitals.run_started(MappingId(1), StatusId(9), SyncType::FullSync);
+        vitals.run_finished(StatusId(9), "COMPLETED", 5);
+        vitals.run_finished(StatusId(9), "COMPLETED", 5);
+        vitals.ran(MappingId(2), SyncType::Cdc, "ERROR", 0);
+        let state = vitals.state();
+        assert_eq!(state.rows.get(&(MappingId(1), "FULL_SYNC")), Some(&5));
+        assert_eq!(state.runs.len(), 2);
+        vitals.retain(&HashSet::from([MappingId(2)]));
+        assert!(!vitals.state().rows.contains_key(&(MappingId(1), "FULL_SYNC")));
+    }
+}

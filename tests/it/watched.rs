@@ -1,0 +1,220 @@
+//! Watched from outside: health and metrics over HTTP, and words to a service manager.
+
+use std::{collections::HashMap, os::unix::net::UnixDatagram, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{Daemon, World, daemon::command, eventually};
+
+/// Status line, headers and body of a plain request.
+async fn get(address: &str, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connect to DATAFLOW_HTTP");
+    stream.write_all(request.as_bytes()).await.expect("ask");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("read the answer");
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    (head.to_owned(), body.to_owned())
+}
+
+async fn page(address: &str, path: &str) -> (u16, String) {
+    let (head, body) = get(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head}"));
+    (status, body)
+}
+
+/// Where the daemon listens: port 0 was asked for.
+async fn address(daemon: &Daemon) -> String {
+    let line = daemon.says(&["health and metrics are at http://"]).await;
+    line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address").to_owned()
+}
+
+/// The exposition format, read strictly: every sample belongs to a family that was described before it, and the text ends with EOF.
+fn samples(text: &str) -> HashMap<String, f64> {
+    let mut types: HashMap<&str, &str> = HashMap::new();
+    let mut samples = HashMap::new();
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (word, family, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
+            match word {
+                "TYPE" => assert!(types.insert(family, rest).is_none(), "{family} is described twice"),
+                "HELP" => assert!(!rest.is_empty(), "{family} has no help"),
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+        let name = series.split('{').next().unwrap();
+        let family =
+            types.get(name).map(|kind| (*kind, name)).or_else(|| name.strip_suffix("_total").and_then(|f| Some((*types.get(f)?, f))));
+        match family {
+            Some(("counter", family)) => assert_ne!(family, name, "a counter's sample ends with _total: {line}"),
+            Some(("gauge", _)) => {}
+            other => panic!("{line}: {other:?}"),
+        }
+        let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+        assert!(samples.insert(series.replace("{}", ""), value).is_none(), "twice: {line}");
+    }
+    samples
+}
+
+/// A daemon with two mappings, one of which cannot work: its numbers are what the control tables say.
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_tell_what_the_daemon_does() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.T VALUES (1, N'a'), (2, N'b'), (3, N'c')").await;
+    world.enable_cdc(&["T"]).await;
+    let mapping = world.map("T", "ID", None, true).await;
+    let broken = world.map("Nowhere", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    world.request_full_sync(broken).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
+    eventually("/readyz", async || match page(&address, "/readyz").await {
+        (200, body) if body == "ready\n" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(page(&address, "/healthz").await, (200, "alive\n".to_owned()));
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.shop().await.run("UPDATE dbo.T SET V = N'z'").await;
+    world.in_sync("dbo.T", "ID").await;
+    world.verified(mapping, "PASSED").await;
+
+    let wanted = [
+        (format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"FULL_SYNC\"}}"), 3.0),
+        (format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"CDC\"}}"), 3.0),
+        ("dataflow_runs_total{sync_type=\"FULL_SYNC\",status=\"COMPLETED\"}".to_owned(), 1.0),
+        ("dataflow_control_up".to_owned(), 1.0),
+        (format!("dataflow_verification_failed{{mapping=\"{mapping}\"}}"), 0.0),
+        ("dataflow_mappings{state=\"parked\"}".to_owned(), 1.0),
+        ("dataflow_mappings{state=\"well\"}".to_owned(), 1.0),
+        ("dataflow_connections_max{server=\"dest\"}".to_owned(), 50.0),
+        ("dataflow_connections_max{server=\"1\"}".to_owned(), 10.0),
+        (format!("dataflow_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
+    ];
+    let numbers = eventually("the numbers", async || {
+        let (status, text) = page(&address, "/metrics").await;
+        assert_eq!(status, 200);
+        let numbers = samples(&text);
+        let missing: Vec<_> = wanted.iter().filter(|(series, value)| numbers.get(series) != Some(value)).collect();
+        if missing.is_empty() { Ok(numbers) } else { Err(format!("{missing:?} in\n{text}")) }
+    })
+    .await;
+    let at_least = |series: &str, least: f64| {
+        let value = numbers.iter().filter(|(name, _)| name.starts_with(series)).map(|(_, value)| *value).sum::<f64>();
+        assert!(value >= least, "{series} {value}");
+    };
+    at_least("dataflow_errors_total", 1.0);
+    at_least("dataflow_verifications_total{type=\"MD5_COMPARISON\",status=\"PASSED\"}", 1.0);
+    at_least("dataflow_connections{server=\"dest\"}", 1.0);
+    at_least("dataflow_ticks_total", 1.0);
+    at_least("dataflow_tasks_running{kind=\"cdc\"}", 0.0);
+    let lag = numbers.get(&format!("dataflow_lag_seconds{{mapping=\"{mapping}\"}}")).copied().expect("a lag");
+    assert!((0.0..600.0).contains(&lag), "{lag}");
+
+    // the health check of a container
+    let mut variables = world.variables();
+    variables.push(("DATAFLOW_HTTP", address.clone().leak()));
+    let health = command(&variables, &["status", "--health"]).output().await.expect("run status --health");
+    assert_eq!((health.status.code(), String::from_utf8_lossy(&health.stdout).trim()), (Some(0), "alive"));
+    let (status, _) = daemon.terminate().await;
+    assert!(status.success());
+    let health = command(&variables, &["status", "--health"]).output().await.expect("run status --health");
+    assert_eq!(health.status.code(), Some(1), "nobody answers any more");
+    assert!(String::from_utf8_lossy(&health.stderr).contains("DATAFLOW_HTTP"));
+}
+
+/// Whoever sends nonsense, too much, or nothing at all has no hold on the daemon or on others who ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn strange_requests_are_answered_or_dropped_and_others_go_on() {
+    let world = World::new().await;
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
+    assert_eq!(page(&address, "/").await.0, 404);
+    let (head, _) = get(&address, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 405"), "{head}");
+    let (head, _) = get(&address, "\u{1}\u{2}nonsense\r\n\r\n").await;
+    assert!(head.is_empty() || head.starts_with("HTTP/1.1 400"), "{head}");
+    // fifteen who never finish their request leave a place for the sixteenth
+    let mut idle = Vec::new();
+    for _ in 0..15 {
+        let mut stream = TcpStream::connect(&address).await.expect("connect");
+        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("begin to ask");
+        idle.push(stream);
+    }
+    assert_eq!(page(&address, "/healthz").await.0, 200);
+    // and with every place taken, somebody is let go in the end
+    idle.push(TcpStream::connect(&address).await.expect("connect"));
+    assert_eq!(page(&address, "/healthz").await.0, 200);
+}
+
+/// Headers without end are refused before they fill the memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_endless_headers_is_refused() {
+    let world = World::new().await;
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
+    let mut stream = TcpStream::connect(&address).await.expect("connect");
+    let mut sent = 0;
+    let refused = async {
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n").await?;
+        loop {
+            stream.write_all(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await?;
+            sent += 64;
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused: std::io::Result<()> = tokio::time::timeout(Duration::from_secs(60), refused).await.expect("it is refused");
+    assert!(refused.is_err() && sent < 64 * 1024 * 1024, "{sent} bytes were taken");
+    assert_eq!(page(&address, "/healthz").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
+    let world = World::new().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address: &'static str = taken.local_addr().expect("its address").to_string().leak();
+    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", address)]).ends().await;
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")), "{output}");
+    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "nowhere")]).ends().await;
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(output.contains("DATAFLOW_HTTP (nowhere) must be an IP address"), "{output}");
+}
+
+/// systemd's side: READY once the work begins, WATCHDOG as long as the loop turns, STOPPING at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_hears_ready_watchdog_and_stopping() {
+    let world = World::new().await;
+    let path = std::env::temp_dir().join(format!("dataflow-notify-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let manager = UnixDatagram::bind(&path).expect("bind NOTIFY_SOCKET");
+    manager.set_nonblocking(true).expect("non-blocking");
+    let mut heard = String::new();
+    let mut hear = move || {
+        let mut datagram = [0; 1024];
+        while let Ok(length) = manager.recv(&mut datagram) {
+            heard.push_str(&String::from_utf8_lossy(&datagram[..length]));
+            heard.push('\n');
+        }
+        heard.clone()
+    };
+    let socket: &'static str = path.to_str().expect("a path").to_owned().leak();
+    let daemon = world.daemon_with(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "400000")]);
+    let heard = eventually("three watchdogs", async || {
+        let heard = hear();
+        if heard.matches("WATCHDOG=1").count() >= 3 { Ok(heard) } else { Err(heard) }
+    })
+    .await;
+    assert!(heard.find("READY=1").expect("READY") < heard.find("WATCHDOG=1").expect("WATCHDOG"), "{heard}");
+    let (status, _) = daemon.terminate().await;
+    assert!(status.success());
+    assert!(hear().contains("STOPPING=1"), "{}", hear());
+    let _ = std::fs::remove_file(&path);
+}
