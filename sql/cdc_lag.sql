@@ -17,7 +17,7 @@ BEGIN
 END;
 UPDATE l
 SET committed_at = s.committed_at, oldest_at = s.oldest_at, reason = @reason,
-    polled_at = CASE WHEN s.oldest_at IS NULL THEN SYSUTCDATETIME() ELSE l.polled_at END
+    polled_at = CASE WHEN s.oldest_at IS NULL AND @reason IS NULL THEN SYSUTCDATETIME() ELSE l.polled_at END
 FROM dbo.cdc_lag AS l
 INNER JOIN @seen AS s ON s.mapping_id = l.mapping_id;
 INSERT INTO dbo.cdc_lag (mapping_id, committed_at, oldest_at, polled_at, reason)

@@ -71,6 +71,11 @@ IF COL_LENGTH(N'dbo.table_mappings', N'full_sync_mode') IS NULL
     ALTER TABLE dbo.table_mappings ADD full_sync_mode NVARCHAR(20) NOT NULL CONSTRAINT DF_table_mappings_full_sync_mode DEFAULT N'STAGED';
 GO
 
+-- When lost changes last started a full sync by themselves: at most one an hour.
+IF COL_LENGTH(N'dbo.table_mappings', N'gap_synced_at') IS NULL
+    ALTER TABLE dbo.table_mappings ADD gap_synced_at DATETIME2 NULL;
+GO
+
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.table_mappings') AND name = N'IX_table_mappings_server')
     CREATE INDEX IX_table_mappings_server ON dbo.table_mappings (server_id, is_enabled);
 GO

@@ -50,6 +50,8 @@ pub struct Config {
     pub tasks_max: usize,
     pub retry_attempts: u32,
     pub retry_delay: Duration,
+    /// Between two tries of a mapping that waits for somebody to mend something.
+    pub parked_interval: Duration,
     pub on_cdc_gap: OnCdcGap,
     pub shutdown_timeout: Duration,
     pub log_retention: Duration,
@@ -99,6 +101,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_MAX_TASKS", "32", "full syncs and CDC passes at the same time"),
     variable("DATAFLOW_RETRY_ATTEMPTS", "3", "attempts before a transient error counts"),
     variable("DATAFLOW_RETRY_DELAY", "30s", "time between attempts"),
+    variable("DATAFLOW_PARKED_INTERVAL", "5m", "how often a mapping that waits for somebody to mend something is tried again"),
     variable("DATAFLOW_ON_CDC_GAP", "full_sync", "full_sync or error: when changes were lost before they could be read"),
     variable("DATAFLOW_STATEMENT_TIMEOUT", "5m", "longest wait for one answer of a server"),
     variable("DATAFLOW_LONG_STATEMENT_TIMEOUT", "4h", "the same for swapping a whole table in"),
@@ -320,6 +323,7 @@ impl Config {
             tasks_max: raw.count("DATAFLOW_MAX_TASKS", 1..=10_000),
             retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS", 1..=100)).unwrap_or(1),
             retry_delay: raw.duration("DATAFLOW_RETRY_DELAY", Duration::ZERO..=HOUR),
+            parked_interval: raw.duration("DATAFLOW_PARKED_INTERVAL", 10 * MILLISECOND..=DAY),
             on_cdc_gap: raw.word(
                 "DATAFLOW_ON_CDC_GAP",
                 &[("full_sync", OnCdcGap::FullSync), ("error", OnCdcGap::Error)],

@@ -487,6 +487,11 @@ impl Daemon {
                 self.logins.remove(id);
                 self.memories.retain(|place, _| place.0 != *id);
                 self.failing_places.retain(|place, _| place.0 != *id);
+                // what its mappings wait for may be mended by that
+                let parked = self.failing.iter_mut().filter(|(_, failing)| failing.parked_as.is_some());
+                for (_, failing) in parked.filter(|(mapping, _)| self.mappings.get(mapping).is_some_and(|mapping| mapping.server == *id)) {
+                    failing.due = Instant::now();
+                }
             }
         }
     }
@@ -725,7 +730,7 @@ impl Daemon {
         let (wait, park) = match next {
             Next::Nothing => return,
             Next::Retry(wait) | Next::Later(wait) => (wait, false),
-            Next::Park => (retry::PARKED_PROBE, true),
+            Next::Park => (config.parked_interval, true),
         };
         self.well = false;
         let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
@@ -741,7 +746,11 @@ impl Daemon {
                 "failed, and will be tried again"
             ),
             _ => {
-                let then = if park { "parked: tried again every 5 minutes, and when its row changes" } else { "tried again later" };
+                let then = if park {
+                    "parked: tried again now and then (DATAFLOW_PARKED_INTERVAL), and when its row or its server's row changes"
+                } else {
+                    "tried again later"
+                };
                 tracing::error!(
                     mapping_id = id.0,
                     server_id = server,

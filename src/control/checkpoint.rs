@@ -15,7 +15,7 @@ use crate::{
     mssql::{row::Param, session::Session},
     plan::window::{Stored, Twin},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// The number that `sql/checkpoint_control.sql` throws when the fence does not hold.
 pub const FENCE_ERROR: i32 = 50547;
@@ -47,7 +47,8 @@ pub async fn stored(dest: &mut Session) -> Result<HashMap<MappingId, Stored>> {
             Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity }),
             None => None,
         };
-        all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin });
+        let gap_synced = row.opt_i32(6)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+        all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin, gap_synced });
     }
     Ok(all)
 }

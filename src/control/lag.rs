@@ -13,27 +13,31 @@ use std::time::Instant;
 const ROWS_MAX: usize = 400;
 
 /// How far a mapping is, in milliseconds of UTC since 2000-01-01.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lag {
     pub mapping: MappingId,
     /// When the transaction at its checkpoint was committed.
     pub committed: Option<i64>,
     /// When the oldest transaction that is left was committed; `None`: nothing is left.
     pub oldest: Option<i64>,
+    /// Why these numbers mean nothing.
+    pub reason: Option<String>,
 }
 
 impl Control {
-    /// Writes what a poll found. `reason`: why its numbers mean nothing, for all mappings of that poll.
-    pub async fn lag(&self, lags: &[Lag], reason: Option<&str>) -> Result<()> {
+    /// Writes what a poll found: one statement for those with the same reason, which is mostly none.
+    pub async fn lag(&self, lags: &mut [Lag]) -> Result<()> {
         let polled = Instant::now();
-        for lag in lags {
-            match (reason, lag.oldest) {
+        for lag in lags.iter() {
+            match (&lag.reason, lag.oldest) {
                 (Some(_), _) => self.vitals.lag_unknown(lag.mapping),
                 (None, Some(oldest_ms)) => self.vitals.lag(lag.mapping, vitals::Lag::Since { oldest_ms }),
                 (None, None) => self.vitals.lag(lag.mapping, vitals::Lag::None { polled }),
             }
         }
-        for lags in lags.chunks(ROWS_MAX) {
+        lags.sort_by(|a, b| a.reason.cmp(&b.reason));
+        for lags in lags.chunk_by(|a, b| a.reason == b.reason).flat_map(|alike| alike.chunks(ROWS_MAX)) {
+            let reason = lags.first().and_then(|lag| lag.reason.as_deref());
             let mut packed = Vec::with_capacity(lags.len() * 20);
             for lag in lags {
                 packed.extend_from_slice(&lag.mapping.0.to_be_bytes());

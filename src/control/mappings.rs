@@ -297,11 +297,11 @@ impl Control {
         row.map_or(Ok(false), |row| row.bool(0))
     }
 
-    /// Asks for a full sync, as an operator would (a CDC gap).
-    pub async fn request_full_sync(&self, mapping: MappingId) -> Result<()> {
+    /// Asks for a full sync because of a CDC gap, and remembers when.
+    pub async fn request_gap_sync(&self, mapping: MappingId) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/request_full_sync.sql"), &[Param::Int(mapping.0)])
+            .execute(include_str!("../../sql/request_gap_sync.sql"), &[Param::Int(mapping.0)])
             .await
             .context("ask for a full sync")
             .map(drop)

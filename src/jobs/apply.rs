@@ -98,9 +98,13 @@ struct Script {
     columns: BulkColumns,
     boundary: String,
     read: String,
+    /// Wanted where keys moved.
+    in_place: String,
     net: String,
     incomplete: Option<String>,
     fetch: String,
+    /// The rows alone, for trials.
+    statements: String,
     write: String,
 }
 
@@ -121,9 +125,11 @@ impl Script {
             columns: BulkColumns::new(&changes::columns(carry)),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
+            in_place: netting::in_place(carry, form),
             net: netting::net(carry, &coverage, table, form),
             incomplete: netting::incomplete(carry, &coverage, table, form),
             fetch: changes::fetch(carry, replay.source, capture),
+            statements,
             write,
             coverage,
         })
@@ -178,6 +184,9 @@ async fn groups(
             let fetched = if loaded.rows == 0 {
                 false
             } else {
+                if loaded.rows > loaded.changes {
+                    dest.execute(&script.in_place, &[]).await.context("net changes")?;
+                }
                 dest.execute(&script.net, &[]).await.context("net changes")?;
                 complete(source, dest, script).await?
             };
@@ -333,8 +342,17 @@ async fn write(
             dest.execute(&script.write, &params).await
         }
     };
-    result.map(drop).map_err(checkpoint::fenced).with_context(|| {
-        let key: Vec<_> = replay.carry.key_columns().map(|column| column.name().to_string()).collect();
-        format!("apply changes up to {to} (key {})", key.join(", "))
-    })
+    let error = match result {
+        Ok(_) => return Ok(()),
+        Err(error) => checkpoint::fenced(error),
+    };
+    // What a smaller group cannot satisfy a bigger one may.
+    let final_word = replay.whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
+    let error = match &replay.target {
+        Target::Dest { .. } if final_word && !dest.is_cut_off() => {
+            super::culprit::named(dest, replay.carry, &script.statements, fetched, error).await
+        }
+        Target::Dest { .. } | Target::Staging { .. } => error,
+    };
+    Err(error.context(format!("apply changes up to {to}")))
 }

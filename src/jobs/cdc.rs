@@ -64,6 +64,17 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32) -
         Err(error) if error.kind == Kind::ForeignKey && failed_before + 1 < WAITS_MAX => {
             (Outcome { error: Some(format!("waits for a related table: {error}")), ..Outcome::paused(changes) }, Err(()))
         }
+        // The next poll sees the gap too, and does about it what is to be done.
+        Err(error) if error.kind == Kind::Gap => {
+            tracing::warn!(
+                mapping_id = mapping.id.0,
+                server_id = mapping.server.0,
+                sync_type = SyncType::Cdc.as_str(),
+                %error,
+                "changes were removed while they were read"
+            );
+            (Outcome::failed(changes, 1, error.to_string()), Ok(Done::Stopped))
+        }
         Err(error) => (Outcome::failed(changes, 1, error.to_string()), Err(())),
     };
     let recorded = env.control.finish_run(run, &outcome).await;

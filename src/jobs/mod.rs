@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod cdc;
+mod culprit;
 pub mod fence;
 pub mod full_sync;
 pub mod ownership;

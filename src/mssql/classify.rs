@@ -54,7 +54,7 @@ fn hint(number: i32) -> Option<&'static str> {
         4060 => "Check the database's name, that it is online, and that the login has a user in it",
         18486..=18488 => "The login is locked or its password has expired; reset it at the server",
         229 | 230 | 262 | 297 | 300 | 371 | 916 | 22904 => {
-            "Grant the right that is named, or use a login that has it; it is tried again every 5 minutes"
+            "Grant the right that is named, or use a login that has it; it is tried again every few minutes (DATAFLOW_PARKED_INTERVAL)"
         }
         208 | 2812 => "Check the name in table_mappings, and that the object exists and the login may see it",
         207 => "The table's columns have changed, or a name in table_mappings is wrong",
@@ -77,7 +77,7 @@ pub(super) const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the c
 
 /// An error a server sent.
 pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
-    let mut words = format!("{} (Msg {number}", message.trim().trim_end_matches('.'));
+    let mut words = format!("{} (Msg {number}", without_values(number, message).trim().trim_end_matches('.'));
     if !procedure.is_empty() {
         words.push_str(&format!(", {procedure} line {line}"));
     }
@@ -91,6 +91,29 @@ pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32)
     match hint(number) {
         Some(hint) => error.with_hint(hint),
         None => error,
+    }
+}
+
+/// The message without the row's values that SQL Server puts into some of them. By number and by the signs around the value: the words
+/// may be in any language.
+fn without_values(number: i32, message: &str) -> String {
+    let between = |open: char, close: char| match (message.find(open), message.rfind(close)) {
+        (Some(from), Some(to)) if from < to => format!("{}…{}", &message[..=from], &message[to..]),
+        _ => message.to_owned(),
+    };
+    match number {
+        // The duplicate key value is (…).
+        2601 | 2627 => between('(', ')'),
+        // Conversion failed when converting the varchar value '…' to data type int.
+        245 | 248 => between('\'', '\''),
+        // Arithmetic overflow error for data type tinyint, value = …
+        220 | 232 => message.rfind('=').map_or_else(|| message.to_owned(), |at| format!("{}= …", &message[..at])),
+        // … in table 't', column 'c'. Truncated value: '…'.
+        2628 => match message.match_indices('\'').nth(3) {
+            Some((at, _)) => message[..=at].to_owned(),
+            None => "String or binary data would be truncated".to_owned(),
+        },
+        _ => message.to_owned(),
     }
 }
 
@@ -129,6 +152,40 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_of_rows_are_left_out() {
+        for (number, message, expected) in [
+            (
+                2627,
+                "Violation of UNIQUE KEY constraint 'UQ'. Cannot insert duplicate key in object 'dbo.t'. The duplicate key value is (a(b), 2).",
+                "Violation of UNIQUE KEY constraint 'UQ'. Cannot insert duplicate key in object 'dbo.t'. The duplicate key value is (…) (Msg 2627)",
+            ),
+            (
+                2628,
+                "String or binary data would be truncated in table 'd.dbo.t', column 'c'. Truncated value: 'secret'.",
+                "String or binary data would be truncated in table 'd.dbo.t', column 'c' (Msg 2628)",
+            ),
+            (2628, "secret", "String or binary data would be truncated (Msg 2628)"),
+            (
+                245,
+                "Conversion failed when converting the varchar value 'it's' to data type int.",
+                "Conversion failed when converting the varchar value '…' to data type int (Msg 245)",
+            ),
+            (
+                220,
+                "Arithmetic overflow error for data type tinyint, value = 300.",
+                "Arithmetic overflow error for data type tinyint, value = … (Msg 220)",
+            ),
+            (
+                547,
+                "The INSERT statement conflicted with the CHECK constraint \"CK\".",
+                "The INSERT statement conflicted with the CHECK constraint \"CK\" (Msg 547)",
+            ),
+        ] {
+            assert_eq!(server(number, 16, message, "", 0).message(), expected);
+        }
+    }
 
     #[test]
     fn numbers_have_the_kinds_that_decide_what_happens_next() {

@@ -23,9 +23,6 @@ pub struct Policy {
 /// Looks for which a foreign key may wait for a related table before it is an error.
 pub const WAITS_MAX: u32 = 3;
 
-/// A parked mapping is tried again after this.
-pub const PARKED_PROBE: Duration = Duration::from_secs(300);
-
 /// The longest back-off: an unreachable server is asked at most this often.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
@@ -36,7 +33,7 @@ pub enum Next {
     Retry(Duration),
     /// It failed. It is tried again after this time.
     Later(Duration),
-    /// It failed, and waits for a change of its row, or [`PARKED_PROBE`].
+    /// It failed, and waits for a change of its row, or the next probe.
     Park,
     /// Not a failure.
     Nothing,

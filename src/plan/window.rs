@@ -12,6 +12,7 @@ use crate::model::{
     capture::{Instance, TranIdentity, Upper},
     lsn::Lsn,
 };
+use std::time::Duration;
 
 /// The twin of `last_cdc_lsn`: our row in the destination database, written in the transaction that wrote the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Twin {
 pub struct Stored {
     pub control: Option<Lsn>,
     pub twin: Option<Twin>,
+    /// How long ago a gap started a full sync, if that was today.
+    pub gap_synced: Option<Duration>,
 }
 
 impl Stored {
@@ -239,7 +242,7 @@ mod tests {
     }
 
     fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> Stored {
-        Stored { control: control.map(lsn), twin: twin.map(|at| Twin { lsn: at.map(lsn), identity: None }) }
+        Stored { control: control.map(lsn), twin: twin.map(|at| Twin { lsn: at.map(lsn), identity: None }), gap_synced: None }
     }
 
     fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
@@ -324,7 +327,7 @@ mod tests {
     fn another_history_is_a_gap() {
         let known = TranIdentity { tran_id: vec![1], end_time: "2026-01-01 00:00:00.000".into() };
         let other = TranIdentity { tran_id: vec![2], ..known.clone() };
-        let stored = Stored { control: Some(lsn(12)), twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()) }) };
+        let stored = Stored { twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()) }), ..stored(Some(12), None) };
         let upper = Upper { lsn: lsn(20), identity: None, age_s: None, utc_offset_minutes: 0 };
         let one = [instance(1, 10, lsn(10))];
         for (history, gap) in

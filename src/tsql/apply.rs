@@ -147,6 +147,22 @@ pub fn staging_transaction(statements: &str) -> String {
     )
 }
 
+/// A trial of a part of the group, rolled back: the rows of `#net` from `@P2` to `@P3`. Wants `@fetched` as `@P1`.
+pub fn trial(statements: &str) -> String {
+    format!(
+        "DECLARE @fetched bit = @P1;\nSET XACT_ABORT ON;\nBEGIN TRANSACTION;\nDELETE n FROM #net AS n WHERE n.[__$order] < @P2 OR n.[__$order] > @P3;\n{statements}ROLLBACK TRANSACTION;"
+    )
+}
+
+/// How many rows `#net` has, and their first and last order.
+pub const NET_RANGE: &str = "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$order]) FROM #net AS n";
+
+/// The key of the change row whose order is `@P1`.
+pub fn key_of(carry: &Carry) -> String {
+    let names: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.name())).collect();
+    format!("SELECT {} FROM #changes AS c WHERE c.[__$order] = @P1", names.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +180,8 @@ mod tests {
         let turned = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::ReferencesFirst);
         let at = |text: &str, words: &str| text.find(words).unwrap();
         assert!(at(&rows, "DELETE d") < at(&rows, "UPDATE d") && at(&rows, "UPDATE d") < at(&rows, "INSERT INTO"));
+        golden("apply_trial.sql", &trial("-- statements\n"));
+        assert_eq!(key_of(&carry), "SELECT c.[id], c.[code] FROM #changes AS c WHERE c.[__$order] = @P1");
         assert!(at(&turned, "INSERT INTO") < at(&turned, "UPDATE d") && at(&turned, "UPDATE d") < at(&turned, "DELETE d"));
     }
 

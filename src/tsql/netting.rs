@@ -13,14 +13,32 @@
 //! that nobody is at 2. So when a key's last event is a departure and there was an arrival in the same transaction, heads are counted: who
 //! was there before (the target knows), plus arrivals, less departures. More arrivals than departures is somebody there in any case.
 //!
+//! **A key set to an equal one** ('a' to 'A', an instant in another time zone) is told as a move, too, but nobody left: the row keeps what the
+//! change does not tell. Such a pair is made one patch before anything is counted ([`in_place`]).
+//!
 //! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
 
-use super::changes::{Form, bit_is_set, key_is_set};
+use super::changes::{Form, bit_is_set, equal, key_is_set};
 use crate::{
     model::{carry::Carry, name::TableName},
     plan::mask::Coverage,
 };
 use std::fmt::Write;
+
+/// `__$operation` of an update that set the key to an equal one.
+const IN_PLACE: i32 = 5;
+
+/// Makes before- and after-image of a key that is the same to the target one patch, [`IN_PLACE`].
+pub fn in_place(carry: &Carry, form: Form) -> String {
+    let keys: Vec<_> = carry
+        .key_columns()
+        .map(|column| equal(&form.write(column, "b"), &form.write(column, "c"), column.source.nullable && column.dest.nullable))
+        .collect();
+    format!(
+        "UPDATE c SET [__$operation] = {IN_PLACE}\nFROM #changes AS c\nINNER JOIN #changes AS b ON b.[__$order] = c.[__$order] - 1\nWHERE c.[__$operation] = 4 AND b.[__$operation] = 3 AND b.[__$start_lsn] = c.[__$start_lsn] AND b.[__$seqval] = c.[__$seqval]\n    AND {};\nDELETE b\nFROM #changes AS b\nINNER JOIN #changes AS c ON c.[__$order] = b.[__$order] + 1\nWHERE b.[__$operation] = 3 AND c.[__$operation] = {IN_PLACE};",
+        keys.join("\n    AND ")
+    )
+}
 
 /// Fills `#net` from `#changes`.
 pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
@@ -39,7 +57,7 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     }
     let _ = write!(
         sql,
-        "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] <> 4 OR {moved} THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR {moved} THEN 1 ELSE 0 END) {over}) AS balance",
+        "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4, {IN_PLACE}) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4, {IN_PLACE}) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] < 4 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN 1 ELSE 0 END) {over}) AS balance",
         target.local(),
         form.same_key(carry, "d", "c"),
     );
@@ -48,7 +66,7 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
             Some(bit) => {
                 let _ = write!(
                     sql,
-                    ",\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {}) THEN c.[__$order] END) {over}) AS p{i}",
+                    ",\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] IN (4, {IN_PLACE}) AND {}) THEN c.[__$order] END) {over}) AS p{i}",
                     bit_is_set("c", bit)
                 );
             }
@@ -87,6 +105,7 @@ mod tests {
     fn one_effect_per_key() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("net_in_place.sql", &in_place(&carry, Form::Dest));
         golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
         golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), Form::Staged));
         golden("net_incomplete.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());

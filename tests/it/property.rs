@@ -175,6 +175,9 @@ const TYPES: &[Type] = &[
     Type { declared: "XML", key: false, literal: |rng| of(rng, &["N'<a/>'", "N'<a b=\"1\">x</a>'"]).to_owned() },
 ];
 
+/// The types whose untouched values a change row may lack.
+const LARGE: &[&str] = &["VARCHAR(MAX)", "NVARCHAR(MAX)", "VARBINARY(MAX)", "TEXT", "NTEXT", "IMAGE", "XML"];
+
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
@@ -365,6 +368,10 @@ struct Known {
     mappings: HashMap<i64, (usize, i32, TableId)>,
     /// the columns both sides have: ordinal at the source, at the destination; by mapping
     places: HashMap<i64, Vec<(usize, usize)>>,
+    /// the source columns' types, by mapping
+    types: HashMap<i64, Vec<&'static str>>,
+    /// Moves are told without what they did not touch: see [`Sight::Moves`].
+    moves_are_bare: bool,
     seen: HashMap<i64, Lsn>,
     checkpoints: usize,
     commits: usize,
@@ -412,7 +419,16 @@ impl Oracle {
             let Some((case, source, dest)) = known.mappings.get(&mapping).copied() else { continue };
             known.checkpoints += 1;
             let wrong = match (known.as_of(source, &lsn), committed.state.tables.get(&dest)) {
-                (Some(then), Some(now)) => differ(then, now, &known.places[&mapping]),
+                (Some(then), Some(now)) => {
+                    let large = |place: &&(usize, usize)| !LARGE.contains(&known.types[&mapping][place.0]);
+                    let places = &known.places[&mapping];
+                    let short: Vec<_> = places.iter().filter(large).copied().collect();
+                    if known.moves_are_bare && short.len() < places.len() {
+                        differ(then, now, &short, Sight::Moves)
+                    } else {
+                        differ(then, now, places, Sight::Exact)
+                    }
+                }
                 _ => Some("a side is missing".to_owned()),
             };
             if let Some(wrong) = wrong {
@@ -437,8 +453,18 @@ fn moved(state: &State, checkpoints: TableId) -> Vec<(i64, Lsn)> {
     .collect()
 }
 
+/// How closely a checkpoint is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Exact,
+    /// A row that moved as a pair (operations 3 and 4) has none of the large values that the move did not touch, so they are fetched from
+    /// the source, which may be ahead of the checkpoint; where the row is gone by then, a later change says so and it is left out.
+    /// Large values are not compared then, and a row may be missing; never may there be one too many, nor another one.
+    Moves,
+}
+
 /// What differs between two tables, if anything does.
-fn differ(source: &TableData, dest: &TableData, places: &[(usize, usize)]) -> Option<String> {
+fn differ(source: &TableData, dest: &TableData, places: &[(usize, usize)], sight: Sight) -> Option<String> {
     let rows = |table: &TableData, pick: &dyn Fn(&(usize, usize)) -> usize| -> Vec<Vec<Value>> {
         let rows = table.rows.values().filter_map(|slot| slot.committed.as_ref());
         rows.map(|row| places.iter().map(|place| row.get(pick(place)).cloned().unwrap_or(Value::Null)).collect()).collect()
@@ -451,7 +477,7 @@ fn differ(source: &TableData, dest: &TableData, places: &[(usize, usize)]) -> Op
             None => missing.push(row),
         }
     }
-    if missing.is_empty() && there.is_empty() {
+    if (missing.is_empty() || sight == Sight::Moves) && there.is_empty() {
         return None;
     }
     let shown =
@@ -559,9 +585,8 @@ async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut StdRng
         cdc.mode = CaptureMode::Delayed { min_ms: 0, max_ms: rng.random_range(1..120) };
         cdc.command_id = rng.random_bool(0.8);
         cdc.untouched_lob = *[UntouchedLob::NullOffRow, UntouchedLob::Null, UntouchedLob::Value].choose(rng).expect("a mode");
-        // A row that moves as a pair without its large values is completed from the source, which may be ahead of the checkpoint: then
-        // "as of that LSN" does not hold, and `cdc::columns::moved_keys_as_update_pairs` looks at the end instead.
-        cdc.key_updates = KeyUpdates::DeleteInsert;
+        cdc.key_updates = *[KeyUpdates::DeleteInsert, KeyUpdates::UpdatePair].choose(rng).expect("a mode");
+        oracle.lock().moves_are_bare = cdc.key_updates == KeyUpdates::UpdatePair;
     }
     let mut mappings = String::new();
     for case in cases {
@@ -600,6 +625,7 @@ async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut StdRng
         let to = there.catalog.tables().find(|table| table.name == **name).expect("the destination table");
         let places = from.columns.iter().enumerate().filter_map(|(at, column)| Some((at, to.ordinal_named(&column.name)?))).collect();
         known.places.insert(*mapping, places);
+        known.types.insert(*mapping, cases[number].columns.iter().map(|column| column.ty.declared).collect());
         known.mappings.insert(*mapping, (number, from.object_id, (there.id, to.object_id)));
         let rows = source.tables.get(&(here.id, from.object_id)).expect("the source rows").clone();
         known.past.insert(from.object_id, vec![([0; 10], rows)]);
@@ -651,7 +677,8 @@ async fn catch_up(source: &Instance, dest: &Instance, oracle: &Oracle) -> Vec<(u
                 let last = known.past[table].last();
                 let here = last.map(|(_, rows)| rows);
                 let passed = known.seen.get(mapping).is_some_and(|seen| last.is_some_and(|(lsn, _)| seen >= lsn));
-                let wrong = here.zip(dest.tables.get(to)).and_then(|(here, there)| differ(here, there, &known.places[mapping]));
+                let wrong =
+                    here.zip(dest.tables.get(to)).and_then(|(here, there)| differ(here, there, &known.places[mapping], Sight::Exact));
                 if !passed || wrong.is_some() {
                     behind.push((*case, wrong.unwrap_or_else(|| "the checkpoint lags".to_owned())));
                 }

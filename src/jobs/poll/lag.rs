@@ -7,26 +7,41 @@ use super::{Look, Memory, Polled, Source, follows, standing_still};
 use crate::{
     control::Lag,
     error::{Context, Result},
-    model::capture::Upper,
+    model::{capture::Upper, id::MappingId},
     mssql::{row::Param, session::Session},
     plan::time,
     tsql::poll::{self as phrases, BRANCHES_MAX},
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-/// What this poll knows of its mappings.
-pub(super) async fn lags(session: &mut Session, looks: &[Look<'_>], upper: Option<&Upper>, polled: &Polled) -> Result<Vec<Lag>> {
-    let Some(upper) = upper else { return Ok(Vec::new()) };
-    let utc = |local: &str| time::milliseconds(local).map(|ms| ms - i64::from(upper.utc_offset_minutes) * 60_000);
-    let at_upper = upper.identity.as_ref().and_then(|identity| utc(&identity.end_time));
+/// What this poll knows of its mappings. `reason`: why nobody can tell, for all of them; `waiting`: for some.
+pub(super) async fn lags(
+    session: &mut Session,
+    looks: &[Look<'_>],
+    upper: Option<&Upper>,
+    reason: Option<&str>,
+    waiting: &HashMap<MappingId, &'static str>,
+    polled: &Polled,
+) -> Result<Vec<Lag>> {
+    let offset_ms = i64::from(upper.map_or(0, |upper| upper.utc_offset_minutes)) * 60_000;
+    let utc = |local: &str| time::milliseconds(local).map(|ms| ms - offset_ms);
+    let at_upper = upper.and_then(|upper| upper.identity.as_ref()).and_then(|identity| utc(&identity.end_time));
     let mut lags = Vec::new();
     let mut behind = Vec::new();
-    for look in looks.iter().filter(|look| follows(look.mapping) && polled.failed.iter().all(|(id, _)| *id != look.mapping.id)) {
+    for look in looks.iter().filter(|look| follows(look.mapping)) {
+        let failed = polled.failed.iter().find(|(id, _)| *id == look.mapping.id).map(|(_, error)| error.to_string());
+        let own = waiting.get(&look.mapping.id).map(|words| (*words).to_owned());
+        let reason = reason.map(str::to_owned).or(failed).or(own);
         let known = look.stored.twin.as_ref().and_then(|twin| twin.identity.as_ref()).and_then(|identity| utc(&identity.end_time));
-        if look.has_rows {
+        if look.has_rows && reason.is_none() {
             behind.push((lags.len(), look));
         }
-        lags.push(Lag { mapping: look.mapping.id, committed: if look.has_rows { known } else { at_upper }, oldest: None });
+        lags.push(Lag {
+            mapping: look.mapping.id,
+            committed: if look.has_rows || reason.is_some() { known } else { at_upper },
+            oldest: None,
+            reason,
+        });
     }
     for chunk in behind.chunks(BRANCHES_MAX) {
         let chosen: Vec<_> =

@@ -51,7 +51,6 @@ pub struct Memory {
     /// Destination databases whose checkpoint table is there.
     twins_ready: HashSet<Ident>,
     triggers: HashMap<MappingId, triggers::Trigger>,
-    gap_syncs: HashMap<MappingId, Instant>,
     /// CDC mappings whose newest run is known not to be an ERROR.
     settled: HashSet<MappingId>,
 }
@@ -153,8 +152,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         look.triggered = false;
     }
 
-    let now = Instant::now();
     let mut idle = Vec::new();
+    let mut waiting = HashMap::new();
     let mut settled = Vec::new();
     for look in &looks {
         let mapping = look.mapping;
@@ -177,7 +176,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             triggered: look.triggered,
             step,
             gap_syncs: env.config.on_cdc_gap == OnCdcGap::FullSync,
-            last_gap_sync: memory.gap_syncs.get(&mapping.id).map(|at| now - *at),
+            last_gap_sync: look.stored.gap_synced,
         });
         match decision {
             Decision::FullSync { trigger } => polled.work.push((mapping.id, Work::FullSync { trigger })),
@@ -197,8 +196,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Decision::Idle { to, .. } => idle.push((look, to)),
             Decision::GapSync(gap) => {
                 let error = format!("{}; a full sync of this table follows", gap.words());
-                env.control.request_full_sync(mapping.id).await?;
-                memory.gap_syncs.insert(mapping.id, now);
+                env.control.request_gap_sync(mapping.id).await?;
                 memory.settled.remove(&mapping.id);
                 tracing::error!(
                     mapping_id = mapping.id.0,
@@ -228,7 +226,10 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     polled.failed.push((mapping.id, cdc::gated(instance)));
                 }
             }
-            Decision::Wait(Wait::NothingCaptured | Wait::JustEnabled) | Decision::Nothing => {}
+            Decision::Wait(Wait::JustEnabled) => {
+                waiting.insert(mapping.id, "nothing has been captured since the capture instance was made");
+            }
+            Decision::Wait(Wait::NothingCaptured) | Decision::Nothing => {}
         }
     }
     if !settled.is_empty() {
@@ -239,8 +240,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         advance(seats, &mut session, &idle, upper, &mut polled).await?;
     }
     if with_cdc {
-        let lags = lag::lags(&mut session, &looks, source.upper.as_ref(), &polled).await?;
-        env.control.lag(&lags, lag::reason(&source, memory).as_deref()).await?;
+        let reason = lag::reason(&source, memory);
+        let mut lags = lag::lags(&mut session, &looks, source.upper.as_ref(), reason.as_deref(), &waiting, &polled).await?;
+        env.control.lag(&mut lags).await?;
     }
     Ok(polled)
 }

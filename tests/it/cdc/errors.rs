@@ -8,6 +8,7 @@ use mssql_standin::{
 };
 
 use super::{error_of, following};
+use crate::harness::numbers;
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
@@ -25,6 +26,44 @@ async fn a_deadlock_is_tried_again() {
     world.in_sync("dbo.R", "ID").await;
     assert!(fault.count() > 0);
     world.run_ends(mapping, "CDC", "COMPLETED").await;
+}
+
+/// The row that the destination refuses is named by its key, never by its other values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_row_is_named_by_its_key() {
+    let (world, mapping, _daemon) = following(
+        "B",
+        "CREATE TABLE dbo.B (Shop NVARCHAR(10) NOT NULL, N INT NOT NULL, V NVARCHAR(20) NULL, Price INT NULL, CONSTRAINT PK_B PRIMARY KEY (Shop, N))",
+        "INSERT INTO dbo.B VALUES (N'north', 1, N'taken', 1)",
+        "Shop, N",
+    )
+    .await;
+    let mut copy = world.copy().await;
+    let mut shop = world.shop().await;
+    copy.run("ALTER TABLE dbo.B ADD CONSTRAINT CK_B CHECK (Price < 4711)").await;
+    shop.run(&format!("INSERT INTO dbo.B SELECT N'south', n, CONCAT(N'v', n), CASE n WHEN 37 THEN 4711 ELSE n END FROM {}", numbers(90)))
+        .await;
+    let error = error_of(&world, mapping, &["CK_B", "the row with key [Shop], [N] = (south, 37)"]).await;
+    assert!(!error.contains("4711"), "{error}");
+    copy.run("ALTER TABLE dbo.B DROP CONSTRAINT CK_B; ALTER TABLE dbo.B ADD CONSTRAINT UQ_B UNIQUE (V)").await;
+    world.in_sync("dbo.B", "Shop, N").await;
+    shop.run(
+        "BEGIN TRAN; INSERT INTO dbo.B VALUES (N'east', 1, N'free', 1), (N'east', 2, N'Taken', 1), (N'east', 3, N'also free', 1); COMMIT",
+    )
+    .await;
+    let error = error_of(&world, mapping, &["UQ_B", "the row with key [Shop], [N] = (east, 2)"]).await;
+    assert!(!error.contains("Taken"), "{error}");
+    copy.run("ALTER TABLE dbo.B DROP CONSTRAINT UQ_B").await;
+    world.in_sync("dbo.B", "Shop, N").await;
+    // A trigger of the destination's says no.
+    copy.run(
+        "CREATE TRIGGER dbo.No ON dbo.B AFTER UPDATE AS IF EXISTS (SELECT 1 FROM inserted WHERE N = 50) THROW 51000, N'not this one', 1",
+    )
+    .await;
+    shop.run("UPDATE dbo.B SET Price = 0 WHERE N > 20").await;
+    error_of(&world, mapping, &["not this one", "(south, 50)"]).await;
+    copy.run("DROP TRIGGER dbo.No").await;
+    world.in_sync("dbo.B", "Shop, N").await;
 }
 
 /// The connection is lost right after the commit: the pass does not know, and does nothing twice.

@@ -1,8 +1,12 @@
 //! Gaps are never stepped over, and what is no gap is not taken for one.
 
-use mssql_standin::cdc::{CaptureMode, backup};
+use mssql_standin::{
+    cdc::{CaptureMode, backup},
+    error::SqlError,
+    fault::{Fault, Point},
+};
 
-use super::{capture, error_of, following, start};
+use super::{IMPATIENT, capture, error_of, following, start, start_with};
 use crate::harness::{World, daemon::command};
 
 const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
@@ -109,6 +113,48 @@ async fn checkpoints_that_differ_are_a_gap() {
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["restored or failed over alone"]).await;
+}
+
+/// A gap copies a table once an hour at most, and a restart forgets nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let mut shop = world.shop().await;
+    let mut control = world.control().await;
+    let _ = daemon.terminate().await;
+    lose(&world, "INSERT INTO dbo.G VALUES (2, 2)").await;
+    let daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    let _ = daemon.terminate().await;
+    lose(&world, "INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = start_with(&world, IMPATIENT);
+    error_of(&world, mapping, &["changes are lost", "less than an hour ago"]).await;
+    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.G").await, "2");
+    control.run("UPDATE table_mappings SET gap_synced_at = DATEADD(MINUTE, -61, SYSUTCDATETIME())").await;
+    world.in_sync("dbo.G", "ID").await;
+    shop.run("UPDATE dbo.G SET V = 0").await;
+    world.in_sync("dbo.G", "ID").await;
+}
+
+/// Cleanup passes the checkpoint after the poll and before the read: what is read is not believed, and the next poll does what a gap asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn cleanup_between_the_poll_and_the_read_is_a_gap_too() {
+    let (world, mapping, _daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let gone = SqlError::new(22957, 16, "LSN, specified as value for the parameter, does not exist in the change table.");
+    let fault = world.source.faults().once(Point::statement("AS rows_seen"), Fault::ErrorBefore(gone));
+    world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    assert!(fault.count() > 0);
+    let run = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC' AND status = 'ERROR'");
+    assert_eq!(world.control().await.scalar(&run).await, "1");
+}
+
+/// Makes a change that is in no change table any more: CDC off and on again.
+async fn lose(world: &World, change: &str) {
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
+    shop.run(change).await;
+    world.enable_cdc(&["G"]).await;
 }
 
 /// CDC enabled a moment ago, nothing captured since: no gap, and no error.

@@ -1,6 +1,6 @@
 //! Capture instances: two at a time, columns that come and go, one that is dropped, one that is not for everybody.
 
-use super::{error_of, following, start};
+use super::{IMPATIENT, error_of, followed_with, following, start};
 use crate::harness::{PASSWORD, World, eventually};
 
 /// A column is added with a default, a second instance made, and rows are written in between: all of them get the value.
@@ -46,16 +46,13 @@ async fn a_dropped_column_never_writes_nulls() {
 /// An instance that is gone is an error that says so; made again, a full sync mends what was missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_dropped_under_us_is_an_error_that_says_so() {
-    let (world, mapping, running) =
-        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.I VALUES (1)", "ID").await;
+    let (world, mapping, _daemon) =
+        followed_with(IMPATIENT, "I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.I VALUES (1)", "ID").await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'all'").await;
     error_of(&world, mapping, &["dbo.I", "capture instance", "sp_cdc_enable_table"]).await;
     shop.run("INSERT INTO dbo.I VALUES (2)").await;
     world.enable_cdc(&["I"]).await;
-    // A parked mapping is looked at every five minutes; or now.
-    let _ = running.terminate().await;
-    let _daemon = start(&world);
     world.in_sync("dbo.I", "ID").await;
 }
 
@@ -75,7 +72,8 @@ async fn an_instance_has_any_name() {
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// Gated by a role that the login is not in: named, with the statement that mends it.
+/// Gated by a role that the login is not in: named, with the statement that mends it. A parked mapping is looked at every five minutes, and
+/// at once when its row or its server's row changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gated_instance_is_named_with_what_mends_it() {
     let world = World::new().await;
@@ -92,11 +90,12 @@ async fn a_gated_instance_is_named_with_what_mends_it() {
     let text = world.source_connection_string("Shop").replace("user id=sa", "user id=reader").replace('\'', "''");
     world.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{text}'")).await;
     let mapping = world.map("I", "ID", None, true).await;
-    let running = start(&world);
+    let _daemon = start(&world);
     error_of(&world, mapping, &["minimum LSN is zero", "cdc_readers", "ADD MEMBER", "GRANT"]).await;
     shop.run("ALTER ROLE cdc_readers ADD MEMBER reader").await;
-    // A parked mapping is looked at every five minutes; or now.
-    let _ = running.terminate().await;
-    let _daemon = start(&world);
+    let mut control = world.control().await;
+    let lag = control.query(&format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
+    assert!(lag.first() == "NULL" && lag.rows[0][1].contains("cdc_readers"), "{lag}");
+    control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=again'").await;
     world.in_sync("dbo.I", "ID").await;
 }

@@ -15,6 +15,20 @@ use crate::harness::{Daemon, World, eventually};
 
 /// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon runs.
 pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
+    followed_with(&[], table, create, rows, key).await
+}
+
+/// What is parked is looked at again at once, not after five minutes.
+pub const IMPATIENT: &[(&str, &str)] = &[("DATAFLOW_PARKED_INTERVAL", "200ms")];
+
+/// The same with more settings of the daemon's.
+pub async fn followed_with(
+    settings: &[(&'static str, &'static str)],
+    table: &str,
+    create: &str,
+    rows: &str,
+    key: &str,
+) -> (World, i32, Daemon) {
     let world = World::new().await;
     world.both(create).await;
     if !rows.is_empty() {
@@ -23,14 +37,19 @@ pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (Wor
     world.enable_cdc(&[table]).await;
     let mapping = world.map(table, key, None, true).await;
     world.request_full_sync(mapping).await;
-    let daemon = start(&world);
+    let daemon = start_with(&world, settings);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     (world, mapping, daemon)
 }
 
 /// The daemon without verification, which has scenarios of its own and keeps a full sync waiting while it looks.
 pub fn start(world: &World) -> Daemon {
-    world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")])
+    start_with(world, &[])
+}
+
+/// The same with more settings.
+pub fn start_with(world: &World, settings: &[(&'static str, &'static str)]) -> Daemon {
+    world.daemon_with(&[&[("DATAFLOW_VERIFY_INTERVAL", "0")], settings].concat())
 }
 
 /// Turns what no statement can turn: how the source's capture behaves.

@@ -2,7 +2,7 @@
 
 use mssql_standin::cdc::CaptureMode;
 
-use super::{capture, following, start};
+use super::{IMPATIENT, capture, following, start, start_with};
 use crate::harness::{World, eventually};
 
 /// Nothing captured yet is one warning, however many ticks see it, and no error.
@@ -17,6 +17,7 @@ async fn nothing_captured_yet_is_one_warning() {
     let mapping = world.map("W", "ID", None, true).await;
     let daemon = start(&world);
     daemon.says(&["WARN", "maximum LSN is NULL"]).await;
+    unknown_lag(&world, mapping, "nothing has been captured").await;
     world.shop().await.run("INSERT INTO dbo.W VALUES (1)").await;
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
     world.in_sync("dbo.W", "ID").await;
@@ -24,6 +25,39 @@ async fn nothing_captured_yet_is_one_warning() {
     assert_eq!(output.matches("maximum LSN is NULL").count(), 1, "{output}");
     let errors = world.control().await.query("SELECT mapping_id, error_message FROM error_logs").await;
     assert!(errors.rows.iter().all(|row| row[0] != mapping.to_string()), "{errors}");
+}
+
+/// Waits until `v_cdc_lag` says why nobody knows.
+async fn unknown_lag(world: &World, mapping: i32, reason: &str) {
+    let mut control = world.control().await;
+    eventually("the view to say why", async || {
+        let lag = control.query(&format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
+        if lag.first() == "NULL" && lag.rows[0][1].contains(reason) { Ok(()) } else { Err(lag.to_string()) }
+    })
+    .await;
+}
+
+/// CDC that is off, or was switched off meanwhile, is an error that says what to do, and `v_cdc_lag` says why nobody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_cdc_the_lag_is_unknown_and_the_reason_said() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.N (ID INT NOT NULL PRIMARY KEY)").await;
+    let mapping = world.map("N", "ID", None, true).await;
+    let _daemon = start_with(&world, IMPATIENT);
+    super::error_of(&world, mapping, &["sp_cdc_enable_db"]).await;
+    unknown_lag(&world, mapping, "sp_cdc_enable_db").await;
+    world.enable_cdc(&[]).await;
+    unknown_lag(&world, mapping, "capture").await;
+    world.enable_cdc(&["N"]).await;
+    world.shop().await.run("INSERT INTO dbo.N VALUES (1)").await;
+    world.in_sync("dbo.N", "ID").await;
+    let mut control = world.control().await;
+    eventually("the lag to be known", async || {
+        let lag = control.query(&format!("SELECT reason, seconds_behind FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
+        let behind = lag.rows[0][1].parse::<i64>().is_ok_and(|seconds| (0..60).contains(&seconds));
+        if lag.first() == "NULL" && behind { Ok(()) } else { Err(lag.to_string()) }
+    })
+    .await;
 }
 
 /// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says that nobody knows.
@@ -36,13 +70,7 @@ async fn a_capture_job_that_stands_still_is_noticed_once() {
     world.source.instance().expect("the source's engine").clock.shift_ms(40 * 60 * 1000);
     shop.run("INSERT INTO dbo.S VALUES (2)").await;
     daemon.says(&["WARN", "has not moved for"]).await;
-    let mut control = world.control().await;
-    let lag = format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}");
-    eventually("the view to say so", async || {
-        let lag = control.query(&lag).await;
-        if lag.first() == "NULL" && lag.rows[0][1].contains("capture has not moved") { Ok(()) } else { Err(lag.to_string()) }
-    })
-    .await;
+    unknown_lag(&world, mapping, "capture has not moved").await;
     shop.run("EXEC sys.sp_cdc_start_job @job_type = N'capture'").await;
     world.in_sync("dbo.S", "ID").await;
     daemon.says(&["INFO", "goes on"]).await;

@@ -1,0 +1,98 @@
+//! Which row a destination refuses.
+//!
+//! A group is three statements for all of its rows, so SQL Server's error names a constraint or a column and not the row. The group is still in
+//! `#changes` and `#net` after its transaction was rolled back, so parts of it are tried in transactions that are rolled back, too, until one
+//! row is left: about as many trials as the number of rows has binary digits.
+//!
+//! Rows that break a rule by themselves (a value that does not fit, NULL, a check) are refused alone as they are among others, so any part
+//! may be tried, and the parts get smaller. With a foreign or unique key a row may need those before it, so the parts are beginnings of
+//! the group in the source's order, and the row is the one that the shortest refused beginning ends with.
+
+use crate::{
+    error::{Error, Kind, Result},
+    model::{carry::Carry, value::Value},
+    mssql::{row::Param, session::Session},
+    plan::verify::key_text,
+    tsql::apply as phrases,
+};
+
+/// With more effects than this in a group nobody looks: every trial writes up to so many rows.
+const ROWS_MAX: i64 = 100_000;
+
+/// `error`, with the key of the row that is refused where one can be found. Leaves no transaction open and the temp tables as they were,
+/// or the session is spent.
+pub(super) async fn named(dest: &mut Session, carry: &Carry, statements: &str, fetched: bool, error: Error) -> Error {
+    let Some(number) = error.number else { return error };
+    let alone = match error.kind {
+        Kind::Data | Kind::Other => true,
+        Kind::ForeignKey | Kind::Duplicate => false,
+        Kind::Connection
+        | Kind::Login
+        | Kind::Timeout
+        | Kind::Deadlock
+        | Kind::LockTimeout
+        | Kind::Busy
+        | Kind::Permission
+        | Kind::Missing
+        | Kind::Schema
+        | Kind::Gap
+        | Kind::Fence
+        | Kind::Config
+        | Kind::Cancelled => return error,
+    };
+    let trials = Trials { sql: phrases::trial(statements), fetched, number, alone };
+    // What fails here is not what the operator wants to hear of.
+    match trials.find(dest, carry).await {
+        Ok(Some(key)) => {
+            let names: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
+            error.context(format!("the row with key {} = {}", names.join(", "), key_text(&key)))
+        }
+        Ok(None) | Err(_) => error,
+    }
+}
+
+struct Trials {
+    sql: String,
+    fetched: bool,
+    /// The error that is looked for.
+    number: i32,
+    alone: bool,
+}
+
+impl Trials {
+    async fn find(&self, dest: &mut Session, carry: &Carry) -> Result<Option<Vec<Value>>> {
+        dest.recover().await?;
+        let range = dest.row(phrases::NET_RANGE, &[]).await?;
+        let count = range.i64(0)?;
+        if count == 0 || count > ROWS_MAX {
+            return Ok(None);
+        }
+        let (first, last) = (range.i64(1)?, range.i64(2)?);
+        let (mut low, mut high) = (first, last);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.refused(dest, if self.alone { low } else { first }, middle).await? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        if !self.refused(dest, if self.alone { low } else { first }, low).await? {
+            return Ok(None);
+        }
+        let row = dest.row(&phrases::key_of(carry), &[Param::BigInt(low)]).await?;
+        (0..carry.key.len()).map(|i| row.value(i)).collect::<Result<Vec<_>>>().map(Some)
+    }
+
+    /// Whether these effects are refused with the same number.
+    async fn refused(&self, dest: &mut Session, from: i64, to: i64) -> Result<bool> {
+        match dest.execute(&self.sql, &[Param::Bit(self.fetched), Param::BigInt(from), Param::BigInt(to)]).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.number == Some(self.number) && !dest.is_cut_off() => {
+                dest.recover().await?;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
