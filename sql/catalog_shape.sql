@@ -1,4 +1,4 @@
-SELECT c.column_id, c.name, COALESCE(base.name, ty.name), CAST(c.max_length AS INT), CAST(c.precision AS INT), CAST(c.scale AS INT),
+SELECT c.column_id, c.name, COALESCE(base.name, ty.name), CAST(c.max_length AS INT), CAST(c.[precision] AS INT), CAST(c.scale AS INT),
     c.collation_name, CAST(COLLATIONPROPERTY(c.collation_name, N'CodePage') AS INT), c.is_nullable, c.is_identity, c.is_computed,
     CAST(c.generated_always_type AS INT), c.default_object_id, c.is_masked, CAST(c.encryption_type AS INT), c.is_column_set
 FROM sys.columns AS c
