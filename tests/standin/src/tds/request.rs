@@ -193,7 +193,7 @@ pub fn bulk_columns(from: &mut MessageReader<'_>) -> WireResult<BulkColumns> {
     for _ in 0..count {
         let _user_type = from.u32()?;
         let flags = from.u16()?;
-        let info = read_type_info(from, Place::Column)?;
+        let info = read_type_info(from, Place::Bulk)?;
         let name = from.b_varchar()?;
         bulk.columns.push(Column {
             name,
@@ -216,7 +216,7 @@ pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<
         ROW => {
             let mut row = Vec::with_capacity(bulk.infos.len());
             for info in &bulk.infos {
-                row.push(read_value(from, info, Place::Column)?);
+                row.push(read_value(from, info, Place::Bulk)?);
             }
             Ok(Some(row))
         }
@@ -225,7 +225,7 @@ pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<
             let mut row = Vec::with_capacity(bulk.infos.len());
             for (i, info) in bulk.infos.iter().enumerate() {
                 let null = bitmap[i / 8] & (1 << (i % 8)) != 0;
-                row.push(if null { Value::Null } else { read_value(from, info, Place::Column)? });
+                row.push(if null { Value::Null } else { read_value(from, info, Place::Bulk)? });
             }
             Ok(Some(row))
         }

@@ -83,3 +83,9 @@ DBCC CHECKIDENT ('customers', RESEED, 100)
 INSERT customers (name) VALUES (N'Gina')
 SELECT MAX(id) AS id FROM customers
 GO
+GO
+-- A variable that each row adds to sees the rows in the order that ORDER BY gives them.
+DECLARE @list nvarchar(max)
+SELECT @list = COALESCE(@list + N', ', N'') + name FROM kept ORDER BY name DESC
+SELECT @list AS list, @@ROWCOUNT AS rows
+GO

@@ -20,7 +20,7 @@ use crate::{
     engine::{
         expr::{
             binder::{self, Binder},
-            bound::{BitOp, Frame, Node},
+            bound::{BitOp, Context, Frame, Node},
         },
         sink::{Column, Sink},
     },
@@ -29,7 +29,7 @@ use crate::{
     value::{SqlType, Value, decimal::Operation},
 };
 use host::{Host, Row, RowKey, RowSource};
-use plan::{Body, Plan};
+use plan::{Body, Plan, SortBy, SortKey};
 use sqlparser::ast::{Expr, Query, TableWithJoins, With};
 use std::sync::Arc;
 
@@ -142,19 +142,34 @@ pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: 
     // a later item of the list sees what an earlier one assigned, and a later row what an earlier row did: each item is
     // evaluated by the receiver, right before it is stored
     let exprs = std::mem::take(&mut select.projection);
-    let deferred = select.tail.order.is_empty() && !select.distinct && select.tail.offset.is_none();
+    let plain = !select.distinct && select.tail.offset.is_none() && select.group.is_none() && select.windows.is_empty();
+    let by_source = select.tail.order.iter().all(|item| matches!(item.by, SortBy::Expr(_)));
     let cx = binder.context();
     let mut count = 0;
-    if deferred && select.group.is_none() && select.windows.is_empty() && select.tail.top.is_none() {
-        let mut frame = Frame::new(select.width, None);
-        exec::source_rows(select, &cx, &mut frame, &mut |frame| {
+    if plain && by_source && select.tail.top.is_none() {
+        let mut store = |frame: &Frame<'_>| {
             count += 1;
             for (expr, (number, _)) in exprs.iter().zip(&targets) {
                 let value = expr.eval(&cx, frame)?;
                 cx.variables.borrow_mut()[*number] = value;
             }
+            SqlResult::Ok(())
+        };
+        let mut frame = Frame::new(select.width, None);
+        // the receiver is above the sort, as in the plans that make `SELECT @list = @list + name … ORDER BY id` a list in order
+        let mut sorted = Vec::new();
+        exec::source_rows(select, &cx, &mut frame, &mut |frame| {
+            if select.tail.order.is_empty() {
+                store(frame)?;
+            } else {
+                sorted.push((sort_key(&select.tail.order, &cx, frame)?, frame.slots.clone()));
+            }
             Ok(true)
         })?;
+        sorted.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, slots) in sorted {
+            store(&Frame { slots, outer: None })?;
+        }
     } else {
         select.projection = exprs;
         exec::run(&plan, &cx, None, &mut |row| {
@@ -167,6 +182,17 @@ pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: 
     }
     let values = cx.variables.borrow();
     Ok((assignments.iter().zip(&targets).map(|((name, _, _), (number, _))| (name.clone(), values[*number].clone())).collect(), count))
+}
+
+/// Bytes that sort as ORDER BY's expressions do.
+fn sort_key(order: &[SortKey], cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<Vec<u8>> {
+    let mut key = Vec::new();
+    for item in order {
+        if let SortBy::Expr(expr) = &item.by {
+            keys::encode_ordered(&expr.eval(cx, frame)?, expr.ty, item.descending, &mut key);
+        }
+    }
+    Ok(key)
 }
 
 /// The value a variable gets, as its own type.

@@ -181,22 +181,26 @@ fn length_of(bytes: u16, unit: u16) -> (Length, Layout) {
 }
 
 fn table_name(from: &mut MessageReader<'_>, place: Place) -> WireResult<()> {
-    if place == Place::Column {
-        for _ in 0..from.u8()? {
-            from.us_varchar()?;
+    match place {
+        Place::Column => {
+            for _ in 0..from.u8()? {
+                from.us_varchar()?;
+            }
         }
+        Place::Bulk => drop(from.us_varchar()?),
+        Place::Param => {}
     }
     Ok(())
 }
 
 fn udt(from: &mut MessageReader<'_>, place: Place) -> WireResult<SqlType> {
-    if place == Place::Column {
+    if place != Place::Param {
         from.u16()?;
     }
     from.b_varchar()?;
     from.b_varchar()?;
     let name = from.b_varchar()?;
-    if place == Place::Column {
+    if place != Place::Param {
         from.us_varchar()?;
     }
     match name.to_ascii_lowercase().as_str() {
@@ -243,7 +247,7 @@ pub fn read_value(from: &mut MessageReader<'_>, info: &TypeInfo, place: Place) -
             Some(bytes) => of_bytes(info.ty, &bytes),
         },
         Layout::Long => {
-            if place == Place::Column {
+            if place != Place::Param {
                 let pointer = from.u8()?;
                 if pointer == 0 {
                     return Ok(Value::Null);

@@ -127,20 +127,22 @@ fn bytes_of(length: Length, unit: u16) -> u16 {
 
 /// A text column's table: one part, empty, because a result set does not know which table a column is of.
 fn table_name(out: &mut Vec<u8>, place: Place) {
-    if place == Place::Column {
-        out.extend_from_slice(&[1, 0, 0]);
+    match place {
+        Place::Column => out.extend_from_slice(&[1, 0, 0]),
+        Place::Bulk => us_varchar(out, ""),
+        Place::Param => {}
     }
 }
 
 fn udt(out: &mut Vec<u8>, name: &str, class: &str, bytes_max: u16, place: Place) {
     out.push(token::UDT);
-    if place == Place::Column {
+    if place != Place::Param {
         out.extend_from_slice(&bytes_max.to_le_bytes());
     }
     for part in ["master", "sys", name] {
         b_varchar(out, part);
     }
-    if place == Place::Column {
+    if place != Place::Param {
         us_varchar(
             out,
             &format!(
@@ -378,7 +380,7 @@ fn plp(out: &mut Vec<u8>, bytes: &[u8], known: bool) {
 
 /// text, ntext, image: with a text pointer and a timestamp in a row, which mean nothing to anybody any more.
 fn long(out: &mut Vec<u8>, bytes: &[u8], place: Place) {
-    if place == Place::Column {
+    if place != Place::Param {
         out.push(16);
         out.extend_from_slice(b"dummy textptr\0\0\0");
         out.extend_from_slice(b"dummyTS\0");

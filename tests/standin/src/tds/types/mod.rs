@@ -65,8 +65,11 @@ const NULL_MARK: u16 = 0xFFFF;
 /// Where a TYPE_INFO and its values stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// COLMETADATA and ROW, from the server and in a bulk load
+    /// COLMETADATA and ROW from the server
     Column,
+    /// COLMETADATA and ROW of a bulk load: a text column's table is one name there, not a list of parts (so do SqlClient, mssql-tds,
+    /// FreeTDS and tiberius)
+    Bulk,
     /// an RPC's parameter and RETURNVALUE
     Param,
 }

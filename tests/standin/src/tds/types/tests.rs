@@ -34,7 +34,7 @@ fn with_reader<T>(bytes: &[u8], read: impl FnOnce(&mut MessageReader<'_>) -> T) 
 }
 
 fn there_and_back(ty: SqlType, value: &Value) {
-    for place in [Place::Column, Place::Param] {
+    for place in [Place::Column, Place::Param, Place::Bulk] {
         for nullable in [true, false] {
             if !nullable && *value == Value::Null {
                 continue;
@@ -181,7 +181,7 @@ fn broken_bytes_are_an_error_never_a_panic() {
     let rng = &mut StdRng::seed_from_u64(7);
     for _ in 0..20_000 {
         let bytes: Vec<u8> = (0..rng.random_range(1..60)).map(|_| rng.random()).collect();
-        for place in [Place::Column, Place::Param] {
+        for place in [Place::Column, Place::Param, Place::Bulk] {
             with_reader(&bytes, |from| {
                 if let Ok(info) = read_type_info(from, place) {
                     // Whatever comes out, it comes out.
