@@ -86,6 +86,18 @@ pub struct UniqueKey {
     pub columns: Vec<Ident>,
 }
 
+/// An enabled foreign key: `child` refers to `parent`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignKey {
+    pub name: Ident,
+    pub child_id: i32,
+    pub child: TableName,
+    pub parent_id: i32,
+    pub parent: TableName,
+    /// (child's column, parent's column)
+    pub columns: Vec<(Ident, Ident)>,
+}
+
 /// What the catalog says of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
@@ -107,6 +119,8 @@ pub struct Table {
     pub instead_of_triggers: Vec<Ident>,
     /// Enabled AFTER triggers, by name.
     pub after_triggers: Vec<Ident>,
+    /// This login may see whether there are security policies.
+    pub sees_policies: bool,
     /// Row-level security filters this login's reads.
     pub row_filter: bool,
 }

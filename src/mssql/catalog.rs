@@ -15,7 +15,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         name::{Ident, TableName},
-        table::{Column, ColumnType, Length, Table, UniqueKey},
+        table::{Column, ColumnType, ForeignKey, Length, Table, UniqueKey},
     },
 };
 
@@ -51,8 +51,9 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     };
     let mut sets = session.result_sets(include_str!("../../sql/catalog_shape.sql"), &[Param::Int(object_id)]).await?.into_iter();
     let mut next = || sets.next().unwrap_or_default();
-    let (columns, keys, triggers, filters, unmask) = (next(), next(), next(), next(), next());
-    let sees_masked = unmask.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|allowed| allowed == Some(1)));
+    let (columns, keys, triggers, filters, rights) = (next(), next(), next(), next(), next());
+    let may = |right: usize| rights.first().is_some_and(|row| row.opt_i32(right).is_ok_and(|allowed| allowed == Some(1)));
+    let sees_masked = may(0);
     let triggers = |instead: bool| -> Result<Vec<Ident>> {
         let mut names = Vec::new();
         for row in &triggers {
@@ -74,6 +75,7 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
         history: temporal == 1 || ledger == 1,
         instead_of_triggers: triggers(true)?,
         after_triggers: triggers(false)?,
+        sees_policies: may(1),
         row_filter: filters.first().map_or(Ok(0), |row| row.i64(0))? > 0,
     })
 }
@@ -148,6 +150,35 @@ fn unique_keys(rows: &[Row]) -> Result<Vec<UniqueKey>> {
             Some((last, key)) if *last == index => key.columns.push(column),
             _ => keys.push((index, UniqueKey { name: Ident::new(row.text(1)?), primary: row.bool(2)?, columns: vec![column] })),
         }
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+/// The enabled foreign keys from a table and to it.
+pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<ForeignKey>> {
+    let rows = session.rows(include_str!("../../sql/catalog_foreign_keys.sql"), &[Param::Int(table.object_id)]).await;
+    let mut keys: Vec<(i32, ForeignKey)> = Vec::new();
+    for row in rows.with_context(|| format!("read the foreign keys of {}", table.name))? {
+        let (id, pair) = (row.i32(0)?, (Ident::new(row.text(8)?), Ident::new(row.text(9)?)));
+        if let Some((last, key)) = keys.last_mut()
+            && *last == id
+        {
+            key.columns.push(pair);
+            continue;
+        }
+        let named = |schema: usize| -> Result<TableName> {
+            let (schema, table_name) = (Ident::new(row.text(schema)?), Ident::new(row.text(schema + 1)?));
+            Ok(TableName { database: table.name.database.clone(), schema, table: table_name })
+        };
+        let key = ForeignKey {
+            name: Ident::new(row.text(1)?),
+            child_id: row.i32(2)?,
+            child: named(4)?,
+            parent_id: row.i32(3)?,
+            parent: named(6)?,
+            columns: vec![pair],
+        };
+        keys.push((id, key));
     }
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }

@@ -108,6 +108,13 @@ fn whole_tables(source: &Table, dest: &Table, refused: &mut Vec<Mismatch>, warni
     refuse(dest.memory_optimized, "the destination is memory-optimized: its rows cannot join the checkpoint's transaction");
     refuse(dest.append_only, "the destination is an append-only ledger table: rows cannot be changed or deleted there");
     refuse(dest.history, "the destination is the history table of another: the server fills it");
+    if !source.sees_policies {
+        warnings.push(
+            "this login cannot see whether row-level security filters the source (GRANT VIEW DEFINITION to it): rows that are filtered would \
+             be missing at the destination, and nobody would notice"
+                .into(),
+        );
+    }
     for trigger in &dest.instead_of_triggers {
         refuse(true, &format!("the destination's INSTEAD OF trigger {trigger} would take the rows"));
     }
@@ -231,6 +238,7 @@ mod tests {
             history: false,
             instead_of_triggers: vec![],
             after_triggers: vec![],
+            sees_policies: true,
             row_filter: false,
         }
     }

@@ -3,11 +3,14 @@
 //! The aliases are always `s` for the staging (or source) table and `d` for the destination. No MERGE: its races, its triggers' row
 //! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
 
-use super::staging::{columns_ddl, differs, equal_may_differ, is_text, names, read_list, same_key, updatable, write, write_list};
+use super::staging::{
+    columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, updatable, write, write_list,
+};
 use crate::model::{
     carry::{Carried, Carry},
     id::MappingId,
     name::{Ident, TableName},
+    table::ForeignKey,
 };
 
 const STAGE: &str = "dbaops_dataflow_stage_";
@@ -39,6 +42,10 @@ pub fn truncate(table: &TableName) -> String {
 /// Where TRUNCATE is refused: any `rows_max` rows.
 pub fn delete_some(table: &TableName, rows_max: usize) -> String {
     format!("DELETE TOP ({rows_max}) FROM {}", table.local())
+}
+
+pub fn delete_all(table: &TableName) -> String {
+    format!("DELETE FROM {}", table.local())
 }
 
 /// Unique under the destination's collation: the server's error 1505 says that two staged rows are one row there.
@@ -126,6 +133,63 @@ pub fn insert_new(stage: &TableName, dest: &TableName, carry: &Carry) -> String 
     )
 }
 
+/// Keys of at most `keys_max` destination rows that are gone at the source, but that rows of `key`'s child table refer to.
+pub fn still_referred(stage: &TableName, dest: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> String {
+    let staged = stage.local();
+    let stays = if key.child_id == key.parent_id {
+        // a row that is to go itself refers to nothing any more
+        format!(" AND EXISTS (SELECT 1 FROM {staged} AS k WHERE {})", same_key(carry, "k", "c"))
+    } else {
+        String::new()
+    };
+    format!(
+        "{} WHERE NOT EXISTS (SELECT 1 FROM {staged} AS s WHERE {}) AND EXISTS ({}{stays})",
+        keys_of(dest, carry, keys_max),
+        same_key(carry, "s", "d"),
+        referring(key)
+    )
+}
+
+/// Keys of at most `keys_max` destination rows that rows of `key`'s child table refer to.
+pub fn referred(dest: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> String {
+    format!("{} WHERE EXISTS ({})", keys_of(dest, carry, keys_max), referring(key))
+}
+
+fn keys_of(dest: &TableName, carry: &Carry, keys_max: usize) -> String {
+    let key: Vec<_> = carry.key_columns().map(|column| read_dest_staged(column, "d")).collect();
+    format!("SELECT TOP ({keys_max}) {} FROM {} AS d", key.join(", "), dest.local())
+}
+
+/// The child rows, `c`, that refer to `d`.
+fn referring(key: &ForeignKey) -> String {
+    let pairs: Vec<_> = key.columns.iter().map(|(child, parent)| format!("c.{child} = d.{parent}")).collect();
+    format!("SELECT 1 FROM {} AS c WHERE {}", key.child.local(), pairs.join(" AND "))
+}
+
+/// Keys of at most `keys_max` staged rows that refer to a row which `key`'s parent table does not have; `None` where a column of the foreign
+/// key is not carried, or the table refers to itself (its rows may be staged).
+pub fn orphans(stage: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> Option<String> {
+    if key.child_id == key.parent_id {
+        return None;
+    }
+    let mut given = Vec::new();
+    let mut same = Vec::new();
+    for (child, parent) in &key.columns {
+        let column = carry.columns.iter().find(|column| column.name() == child)?;
+        given.push(format!("s.{child} IS NOT NULL"));
+        same.push(format!("p.{parent} = {}", write(column, "s")));
+    }
+    let listed: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.name())).collect();
+    Some(format!(
+        "SELECT TOP ({keys_max}) {} FROM {} AS s WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
+        listed.join(", "),
+        stage.local(),
+        given.join(" AND "),
+        key.parent.local(),
+        same.join(" AND ")
+    ))
+}
+
 /// A plain batch, not sp_executesql: what is set inside that ends with it.
 pub fn identity_insert(dest: &TableName, on: bool) -> String {
     format!("SET IDENTITY_INSERT {} {}", dest.local(), if on { "ON" } else { "OFF" })
@@ -161,6 +225,7 @@ mod tests {
         );
         assert_eq!(drop_stage(&stage), "DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage_7]");
         assert_eq!(truncate(&stage), "TRUNCATE TABLE [dbo].[dbaops_dataflow_stage_7]");
+        assert_eq!(delete_all(&stage), "DELETE FROM [dbo].[dbaops_dataflow_stage_7]");
         assert_eq!(delete_some(&stage, 10), "DELETE TOP (10) FROM [dbo].[dbaops_dataflow_stage_7]");
     }
 
@@ -217,6 +282,40 @@ mod tests {
         assert_eq!(counts(&stage, &dest).matches("COUNT_BIG(*)").count(), 2);
         assert_eq!(identity_insert(&dest, true), "SET IDENTITY_INSERT [sales].[Order]] Details] ON");
         assert!(key_has_text(&carry));
+    }
+
+    #[test]
+    fn who_refers_to_whom() {
+        let (carry, stage, dest) = (carry(), stage_name(), TABLE());
+        let key = |child: &TableName, parent: &TableName| ForeignKey {
+            name: Ident::new("FK"),
+            child_id: if *child == dest { 1 } else { 2 },
+            child: child.clone(),
+            parent_id: if *parent == dest { 1 } else { 2 },
+            parent: parent.clone(),
+            columns: vec![(Ident::new("id"), Ident::new("id"))],
+        };
+        let other = TableName::new("shop", "dbo", "Other");
+        let referred_to = "FROM [sales].[Order]] Details] AS d WHERE ";
+        let referring = "EXISTS (SELECT 1 FROM [dbo].[Other] AS c WHERE c.[id] = d.[id])";
+        assert_eq!(referred(&dest, &carry, &key(&other, &dest), 5), format!("SELECT TOP (5) d.[id], d.[code] {referred_to}{referring}"));
+        assert_eq!(
+            still_referred(&stage, &dest, &carry, &key(&other, &dest), 5),
+            format!(
+                "SELECT TOP (5) d.[id], d.[code] {referred_to}NOT EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s \
+                 WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code]) AND {referring}"
+            )
+        );
+        assert!(still_referred(&stage, &dest, &carry, &key(&dest, &dest), 5).ends_with(
+            "c.[id] = d.[id] AND EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS k \
+             WHERE c.[id] = CAST(k.[id] AS bigint) AND c.[code] = k.[code]))"
+        ));
+        assert_eq!(
+            orphans(&stage, &carry, &key(&dest, &other), 5).unwrap(),
+            "SELECT TOP (5) s.[id], s.[code] FROM [dbo].[dbaops_dataflow_stage_7] AS s WHERE s.[id] IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM [dbo].[Other] AS p WHERE p.[id] = CAST(s.[id] AS bigint))"
+        );
+        assert_eq!(orphans(&stage, &carry, &key(&dest, &dest), 5), None);
     }
 
     #[test]

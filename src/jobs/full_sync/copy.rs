@@ -1,17 +1,14 @@
-//! The copy: source rows into the staging table, with progress that people can watch.
+//! The copy: source rows into the staging table.
 
-use std::time::{Duration, Instant};
-
-use tracing::info;
-
-use super::direct::Direct;
+use super::{
+    Work,
+    direct::Direct,
+    progress::{Stage, Stop},
+};
 use crate::{
     error::{Context, Error, Kind, Result},
-    jobs::{Env, shape::Shape},
     model::{
         carry::Carry,
-        id::StatusId,
-        mapping::{Mapping, SyncType},
         name::{Ident, TableName},
         value::Value,
     },
@@ -24,47 +21,11 @@ use crate::{
     tsql,
 };
 
-/// sync_status moves at least this often while rows do.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
-
-/// Whether the mapping is still enabled is asked at most this often.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Why a copy stopped at a batch boundary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// The mapping or its server was switched off, or deleted.
-    Paused,
-    /// The daemon stops, or lost the mapping.
-    Cancelled,
-}
-
-impl Stop {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Stop::Paused => "the mapping or its server was switched off",
-            Stop::Cancelled => super::STOPS,
-        }
-    }
-}
-
 /// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end.
-#[expect(clippy::too_many_arguments, reason = "the two sessions and the facts of one run, used once")]
-pub async fn copy(
-    env: &Env,
-    mapping: &Mapping,
-    run: StatusId,
-    shape: &Shape,
-    stage: &TableName,
-    limit: BatchLimit,
-    source: &mut Session,
-    dest: &mut Session,
-    direct: Option<&mut Direct<'_>>,
-    rows: &mut u64,
-) -> Result<Option<Stop>> {
-    let expected = catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok());
-    let now = Instant::now();
-    let mut watch = Watch { env, mapping, run, expected, direct, began: now, told: now, looked: now, stop: None, rows };
+pub async fn copy(work: &Work<'_>, direct: Option<&mut Direct<'_>>, source: &mut Session, dest: &mut Session) -> Result<Option<Stop>> {
+    let Work { env, shape, stage, progress, .. } = work;
+    progress.expect(catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
+    progress.enter(Stage::Copy);
     let snapshot = shape.source_database.snapshot;
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
@@ -78,79 +39,30 @@ pub async fn copy(
         options: BulkOptions { table_lock: true, keep_nulls: true, ..BulkOptions::default() },
     };
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
-    bulk::copy(source, &query, &[], dest, into, limit, &mut watch).await.context("copy")?;
-    let stop = watch.stop;
-    if snapshot && stop.is_none() {
+    let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
+    let copied = bulk::copy(source, &query, &[], dest, into, limit, &mut Batches { work, direct }).await.context("copy")?;
+    if !copied.whole {
+        return Ok(Some(progress.stop().unwrap_or(Stop::Cancelled)));
+    }
+    if snapshot {
         source.batch("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.context("end the snapshot")?;
     }
-    Ok(stop)
+    Ok(None)
 }
 
 /// Follows the batches.
-struct Watch<'a, 'b> {
-    env: &'a Env,
-    mapping: &'a Mapping,
-    run: StatusId,
-    expected: Option<u64>,
+struct Batches<'a, 'b> {
+    work: &'a Work<'a>,
     direct: Option<&'a mut Direct<'b>>,
-    began: Instant,
-    told: Instant,
-    looked: Instant,
-    stop: Option<Stop>,
-    rows: &'a mut u64,
 }
 
-impl Boundary for Watch<'_, '_> {
+impl Boundary for Batches<'_, '_> {
     async fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> Result<Go> {
         if let Some(direct) = &mut self.direct {
             direct.batch(dest).await?;
         }
-        *self.rows = rows;
-        if self.env.stopping() {
-            self.stop = Some(Stop::Cancelled);
-            return Ok(Go::Stop);
-        }
-        if self.looked.elapsed() >= LOOK_EVERY {
-            self.looked = Instant::now();
-            // A control database that does not answer for a moment must not cost an hour's copy: the swap will need it, this does not.
-            if let Ok(standing) = self.env.control.standing(self.mapping.id).await
-                && !standing.is_some_and(|standing| standing.enabled)
-            {
-                self.stop = Some(Stop::Paused);
-                return Ok(Go::Stop);
-            }
-        }
-        if self.told.elapsed() < PROGRESS_EVERY {
-            return Ok(Go::On);
-        }
-        self.told = Instant::now();
-        let key = key_text(last_key);
-        // as above: not worth the copy
-        let _ = self.env.control.progress(self.run, i64::try_from(rows).unwrap_or(i64::MAX), Some(&key)).await;
-        info!(
-            mapping_id = self.mapping.id.0,
-            server_id = self.mapping.server.0,
-            sync_type = SyncType::FullSync.as_str(),
-            records_count = i64::try_from(rows).unwrap_or(i64::MAX),
-            "{}",
-            progress(rows, self.expected, self.began.elapsed())
-        );
-        Ok(Go::On)
-    }
-}
-
-/// `120000 rows copied, 40 %, 24000 rows/s, 8 s left`
-fn progress(rows: u64, expected: Option<u64>, elapsed: Duration) -> String {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
-    let per_second = rows.saturating_mul(1_000) / millis;
-    match expected {
-        Some(expected) if expected >= rows && expected > 0 => {
-            let left = expected - rows;
-            let percent = rows.saturating_mul(100) / expected;
-            let time_left = left.checked_div(per_second).map_or_else(|| "unknown time".to_owned(), |seconds| format!("{seconds} s"));
-            format!("{rows} rows copied, {percent} %, {per_second} rows/s, {time_left} left")
-        }
-        _ => format!("{rows} rows copied, {per_second} rows/s"),
+        self.work.progress.copied(rows, key_text(last_key));
+        Ok(if self.work.env.stopping() { Go::Stop } else { Go::On })
     }
 }
 
@@ -173,19 +85,5 @@ pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Resu
         )
         .with_hint("Give the destination's key column the source's collation")),
         other => other.context("index the staging table"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_in_words() {
-        let seconds = Duration::from_secs;
-        assert_eq!(progress(120_000, Some(300_000), seconds(5)), "120000 rows copied, 40 %, 24000 rows/s, 7 s left");
-        assert_eq!(progress(10, Some(5), seconds(1)), "10 rows copied, 10 rows/s");
-        assert_eq!(progress(0, Some(5), seconds(1)), "0 rows copied, 0 %, 0 rows/s, unknown time left");
-        assert_eq!(progress(5, None, Duration::ZERO), "5 rows copied, 5000 rows/s");
     }
 }

@@ -9,9 +9,9 @@
 //! least until the source's first rows have arrived. With CDC the checkpoint is the cut, so the changes made during the copy come through
 //! the change stream afterwards; as long as the request is pending, neither CDC nor a verification looks at the table.
 
-use super::swap;
+use super::{refusal, swap};
 use crate::{
-    error::{Context, Kind, Result},
+    error::{Context, Error, Kind, Result},
     jobs::{Env, shape::Shape},
     model::name::TableName,
     mssql::session::Session,
@@ -42,17 +42,48 @@ impl<'a> Direct<'a> {
         if self.cleared {
             return Ok(());
         }
-        let table = &self.shape.dest.name;
-        match dest.batch(&tsql::swap::truncate(table)).await {
-            Err(error) if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number)) && !dest.is_cut_off() => {
-                dest.recover().await?;
-                let delete = tsql::swap::delete_some(table, self.env.config.batch_rows);
-                while dest.execute(&delete, &[]).await.context("delete the destination's rows")?.into_iter().sum::<u64>() > 0 {}
-            }
-            other => other.context("truncate the destination")?,
+        // a ledger remembers deleted rows, a temporal table's history does too
+        let keeps_history = self.shape.dest.ledger || self.shape.dest.system_versioned;
+        if keeps_history || !self.truncated(dest).await? {
+            // before the first row goes, not after the first batch
+            refusal::direct(self.shape, dest).await?;
+            self.delete(dest).await?;
         }
         self.cleared = true;
         Ok(())
+    }
+
+    /// Every row, in batches; at once where the table refers to itself and a batch has rows that others still refer to.
+    async fn delete(&self, dest: &mut Session) -> Result<()> {
+        let table = &self.shape.dest.name;
+        let mut delete = tsql::swap::delete_some(table, self.env.config.batch_rows);
+        let mut batches = true;
+        loop {
+            match swap::count(dest, &delete).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind == Kind::ForeignKey && batches && !dest.is_cut_off() => {
+                    dest.recover().await?;
+                    delete = tsql::swap::delete_all(table);
+                    batches = false;
+                }
+                Err(error) => return Err(error).context("delete the destination's rows"),
+            }
+            if self.env.stopping() {
+                return Err(Error::new(Kind::Cancelled, "asked to stop while the destination was emptied"));
+            }
+        }
+    }
+
+    /// `false` when the server refuses TRUNCATE for this table.
+    async fn truncated(&self, dest: &mut Session) -> Result<bool> {
+        match dest.batch(&tsql::swap::truncate(&self.shape.dest.name)).await {
+            Err(error) if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number)) && !dest.is_cut_off() => {
+                dest.recover().await?;
+                Ok(false)
+            }
+            other => other.context("truncate the destination").map(|()| true),
+        }
     }
 
     /// What is staged goes into the destination, and the staging table is empty again.

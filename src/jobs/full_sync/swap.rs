@@ -4,11 +4,16 @@
 //! free when it is needed. A self-referencing foreign key can refuse that order (a row that is to go is still referred to by one that is
 //! to change); then the whole transaction is tried once the other way round.
 
+use super::{
+    Work,
+    progress::{Stage, Step},
+    refusal,
+};
 use crate::{
     control::checkpoint::{TWIN_SQL, ensure_table, fenced},
     error::{Context, Error, Kind, Result},
-    jobs::{Env, shape::Shape},
-    model::{capture::TranIdentity, id::MappingId, lsn::Lsn, name::TableName},
+    jobs::shape::Shape,
+    model::{capture::TranIdentity, id::MappingId, lsn::Lsn},
     mssql::{row::Param, session::Session},
     tsql,
 };
@@ -41,12 +46,12 @@ enum Order {
 }
 
 /// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
-pub async fn swap(env: &Env, shape: &Shape, stage: &TableName, end: &End, dest: &mut Session) -> Result<Swapped> {
+pub async fn swap(work: &Work<'_>, end: &End, dest: &mut Session) -> Result<Swapped> {
     ensure_table(dest).await?;
     let mut order = Order::DeleteFirst;
-    let mut attempts_left = env.config.retry_attempts;
+    let mut attempts_left = work.env.config.retry_attempts;
     loop {
-        let error = match transaction(shape, stage, end, order, dest).await {
+        let error = match transaction(work, end, order, dest).await {
             Ok(swapped) => return Ok(swapped),
             Err(error) => error,
         };
@@ -56,20 +61,23 @@ pub async fn swap(env: &Env, shape: &Shape, stage: &TableName, end: &End, dest: 
         dest.recover().await?;
         match error.kind {
             Kind::ForeignKey if order == Order::DeleteFirst => order = Order::InsertFirst,
-            Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !env.stopping() => attempts_left -= 1,
+            Kind::ForeignKey => return Err(refusal::staged(work, error, dest).await),
+            Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !work.env.stopping() => attempts_left -= 1,
             _ => return Err(error),
         }
     }
 }
 
-async fn transaction(shape: &Shape, stage: &TableName, end: &End, order: Order, dest: &mut Session) -> Result<Swapped> {
+async fn transaction(work: &Work<'_>, end: &End, order: Order, dest: &mut Session) -> Result<Swapped> {
+    let Work { shape, stage, progress, .. } = work;
     dest.batch("BEGIN TRANSACTION").await?;
-    let mut swapped = rows(shape, stage, order, dest).await?;
+    let mut swapped = rows(work, order, dest).await?;
+    progress.enter(Stage::Swap(Step::Check));
     let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let (staged, there) = (counts.i64(0)?, counts.i64(1)?);
     if staged != there {
         return Err(Error::new(Kind::Other, format!("{staged} rows are staged, but {there} would be at the destination"))
-            .with_hint("A trigger, a view's CHECK or another writer changes rows at the destination"));
+            .with_hint("A trigger, an index with IGNORE_DUP_KEY or another writer changes rows at the destination"));
     }
     swapped.rows = u64::try_from(there).unwrap_or(0);
     record(end, dest).await?;
@@ -80,14 +88,15 @@ async fn transaction(shape: &Shape, stage: &TableName, end: &End, order: Order, 
 }
 
 /// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says so.
-pub async fn end_direct(shape: &Shape, stage: &TableName, inserted: u64, end: &End, dest: &mut Session) -> Result<()> {
+pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End, dest: &mut Session) -> Result<()> {
+    let Work { shape, stage, .. } = work;
     ensure_table(dest).await?;
     dest.batch("BEGIN TRANSACTION").await?;
     let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let there = counts.i64(1)?;
     if u64::try_from(there).ok() != Some(inserted) {
         return Err(Error::new(Kind::Other, format!("{inserted} rows were brought in, but {there} are at the destination"))
-            .with_hint("A trigger or another writer changes rows at the destination"));
+            .with_hint("A trigger, an index with IGNORE_DUP_KEY or another writer changes rows at the destination"));
     }
     record(end, dest).await?;
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
@@ -106,28 +115,35 @@ async fn record(end: &End, dest: &mut Session) -> Result<()> {
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }
 
-async fn rows(shape: &Shape, stage: &TableName, order: Order, dest: &mut Session) -> Result<Swapped> {
+async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
+    let Work { shape, stage, progress, .. } = work;
     let (carry, table) = (&shape.carry, &shape.dest.name);
     let empty = dest.row(&tsql::swap::is_empty(table), &[]).await.context("look whether the destination is empty")?.i64(0)? == 1;
     let mut swapped = Swapped::default();
     if empty {
+        progress.enter(Stage::Swap(Step::Insert));
         swapped.inserted = insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
         return Ok(swapped);
     }
-    let delete = tsql::swap::delete_gone(stage, table, carry);
-    let new = tsql::swap::insert_new(stage, table, carry);
-    if order == Order::DeleteFirst {
-        swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
-    } else {
-        swapped.inserted = insert(&new, shape, dest).await?;
-    }
-    if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
-        swapped.updated = count(dest, &update).await.context("update rows that differ")?;
-    }
-    if order == Order::DeleteFirst {
-        swapped.inserted = insert(&new, shape, dest).await?;
-    } else {
-        swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
+    let steps = match order {
+        Order::DeleteFirst => [Step::Delete, Step::Update, Step::Insert],
+        Order::InsertFirst => [Step::Insert, Step::Update, Step::Delete],
+    };
+    for step in steps {
+        progress.enter(Stage::Swap(step));
+        match step {
+            Step::Delete => {
+                let delete = tsql::swap::delete_gone(stage, table, carry);
+                swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
+            }
+            Step::Update => {
+                if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
+                    swapped.updated = count(dest, &update).await.context("update rows that differ")?;
+                }
+            }
+            Step::Insert => swapped.inserted = insert(&tsql::swap::insert_new(stage, table, carry), shape, dest).await?,
+            Step::Check => {}
+        }
     }
     Ok(swapped)
 }
@@ -151,6 +167,10 @@ pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64>
     Ok(inserted)
 }
 
-async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
-    Ok(dest.execute(sql, &[]).await?.into_iter().sum())
+/// The rows that one statement changed. Asked of the server as a row: the counts it sends by itself have those of triggers' statements among them.
+pub async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
+    let sets = dest.result_sets(&format!("{sql};\nSELECT ROWCOUNT_BIG()"), &[]).await?;
+    // a trigger may have answered with rows before
+    let rows = sets.last().and_then(|set| set.last()).map(|row| row.i64(0)).transpose()?;
+    rows.and_then(|rows| u64::try_from(rows).ok()).ok_or_else(|| Error::new(Kind::Other, "the server did not say how many rows it changed"))
 }

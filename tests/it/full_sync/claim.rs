@@ -77,3 +77,26 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     .await;
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
 }
+
+/// A source that is read-only (a readable secondary, a database set so) can be copied, and is not copied again every tick.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_source_is_copied_once() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 10).await;
+    let mapping = world.map("Items", "ID", Some("Resync"), false).await;
+    world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
+    world.source("master").await.run("ALTER DATABASE Shop SET READ_ONLY").await;
+    world.source.log_statements(true);
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let asked = || world.source.statements().iter().filter(|statement| statement.text.contains("[Resync] = 1)")).count();
+    let before = asked();
+    eventually("more looks at the trigger", async || if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }).await;
+    let mut control = world.control().await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await, "1");
+    let errors = control.query("SELECT error_message FROM error_logs").await;
+    assert_eq!(errors.rows.len(), 1, "{errors}");
+    assert!(errors.first().contains("cannot be reset"), "{errors}");
+    world.in_sync("dbo.Items", "ID").await;
+}

@@ -5,6 +5,8 @@ mod direct;
 mod objects;
 mod polling;
 mod refuse;
+mod relations;
+mod stages;
 mod steps;
 mod watch;
 

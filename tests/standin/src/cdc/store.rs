@@ -97,6 +97,7 @@ pub fn create_table(state: &mut State, txn: TxnId, database: i32, table: NewTabl
         temporal: None,
         history_of: None,
         is_tracked_by_cdc: false,
+        memory_optimized: false,
         version: 1,
     });
     let data = TableData::new(&meta);

@@ -80,6 +80,7 @@ impl World {
                 temporal: None,
                 history_of: None,
                 is_tracked_by_cdc: false,
+                memory_optimized: false,
                 version: 1,
             });
             let data = TableData::new(&meta);

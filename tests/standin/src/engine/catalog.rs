@@ -7,7 +7,7 @@
 
 use crate::{
     engine::clock::Moment,
-    tsql::ast::{Batch, Generated, ProcParam, ReferentialAction},
+    tsql::ast::{Batch, Encryption, Generated, ProcParam, ReferentialAction},
     value::{Collation, SqlType, Value},
 };
 use imbl::OrdMap;
@@ -84,6 +84,7 @@ pub struct ColumnMeta {
     pub generated: Option<Generated>,
     /// MASKED WITH (FUNCTION = '…')
     pub masked: Option<String>,
+    pub encrypted: Option<Encryption>,
     pub column_set: bool,
     /// an alias type's user_type_id (or sysname's, 256)
     pub user_type_id: Option<i32>,
@@ -104,6 +105,7 @@ impl ColumnMeta {
             hidden: false,
             generated: None,
             masked: None,
+            encrypted: None,
             column_set: false,
             user_type_id: None,
         }
@@ -230,6 +232,7 @@ pub struct TableMeta {
     /// the table this one is the history of
     pub history_of: Option<ObjectId>,
     pub is_tracked_by_cdc: bool,
+    pub memory_optimized: bool,
     /// changes with every change of the columns or indexes: a snapshot taken before cannot read it any more (3961)
     pub version: u64,
 }
@@ -472,9 +475,38 @@ pub struct Catalog {
     pub types: OrdMap<i32, Arc<AliasType>>,
     pub principals: OrdMap<i32, Arc<Principal>>,
     pub permissions: Vec<PermissionMeta>,
+    /// Inline table-valued functions, by (schema, folded name): nobody can call them here.
+    pub functions: OrdMap<(i32, String), ()>,
+    pub policies: Vec<PolicyMeta>,
+}
+
+/// A security policy.
+#[derive(Clone, Debug)]
+pub struct PolicyMeta {
+    pub object_id: ObjectId,
+    pub schema_id: i32,
+    pub name: String,
+    pub enabled: bool,
+    pub create_date: Moment,
+    /// is it a FILTER, its text, the table
+    pub predicates: Vec<(bool, String, ObjectId)>,
 }
 
 impl Catalog {
+    /// What of the table only the catalog knows here: its rows cannot be read or written as SQL Server would.
+    pub fn beyond(&self, table: &TableMeta) -> Option<&'static str> {
+        let secured = |p: &PolicyMeta| p.enabled && p.predicates.iter().any(|(_, _, of)| *of == table.object_id);
+        if table.memory_optimized {
+            Some("rows of a memory-optimized table")
+        } else if table.columns.iter().any(|c| c.encrypted.is_some()) {
+            Some("rows with encrypted columns")
+        } else if self.policies.iter().any(secured) {
+            Some("rows under a security policy")
+        } else {
+            None
+        }
+    }
+
     pub fn schema_named(&self, name: &str) -> Option<&Arc<SchemaMeta>> {
         let name = fold(name);
         self.schemas.values().find(|s| fold(&s.name) == name)

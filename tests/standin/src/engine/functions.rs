@@ -35,6 +35,7 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
         ("ERROR_PROCEDURE", []) => of_error(|e| if e.procedure.is_empty() { Value::Null } else { text(&e.procedure) }),
         ("XACT_STATE", []) => Value::Int(i64::from(session.xact_state())),
         ("SCOPE_IDENTITY", []) => identity(session.frame().identity),
+        ("ROWCOUNT_BIG", []) => Value::Int(session.row_count),
         ("CURRENT_TRANSACTION_ID", []) => Value::Int(session.txn.map_or(0, |t| t as i64)),
         ("APP_NAME", []) => text(&session.info.app_name),
         ("HOST_NAME", []) => text(&session.info.host_name),

@@ -5,7 +5,7 @@
 
 use crate::{
     engine::{
-        catalog::{Catalog, Principal, Securable},
+        catalog::{Catalog, Object, Principal, Securable},
         database::{MASTER, MSDB, TEMPDB},
         instance::{State, Target},
     },
@@ -123,10 +123,16 @@ impl State {
 
     /// 229 on an object, 262 in a database.
     pub fn check_permission(&self, login: &str, target: Target, permission: &str) -> SqlResult<()> {
-        if self.has_permission(login, target, permission) {
-            return Ok(());
-        }
         let db = self.database(target.database)?;
+        if self.has_permission(login, target, permission) {
+            let beyond = match target.securable {
+                Securable::Object(id) if matches!(permission, "SELECT" | "INSERT" | "UPDATE" | "DELETE") => {
+                    db.catalog.objects.get(&id).and_then(|o| if let Object::Table(t) = o { db.catalog.beyond(t) } else { None })
+                }
+                Securable::Object(_) | Securable::Schema(_) | Securable::Database => None,
+            };
+            return beyond.map_or(Ok(()), |what| Err(SqlError::unsupported(what)));
+        }
         Err(match target.securable {
             Securable::Object(id) => {
                 let object = db.catalog.objects.get(&id);

@@ -105,6 +105,15 @@ pub enum Statement {
         create: bool,
         text: String,
     },
+    /// An inline table-valued function: known by name, so that a security policy can use it.
+    CreateFunction {
+        name: ObjectName,
+    },
+    CreateSecurityPolicy {
+        name: ObjectName,
+        predicates: Vec<SecurityPredicate>,
+        enabled: bool,
+    },
     DropProcedure {
         names: Vec<ObjectName>,
         if_exists: bool,
@@ -430,12 +439,32 @@ pub struct ColumnDef {
     pub generated: Option<Generated>,
     /// MASKED WITH (FUNCTION = '…')
     pub masked: Option<String>,
+    /// ENCRYPTED WITH (…)
+    pub encrypted: Option<Encryption>,
     /// COLUMN_SET FOR ALL_SPARSE_COLUMNS
     pub column_set: bool,
     /// ADD … DEFAULT … WITH VALUES
     pub with_values: bool,
     /// Constraints written on the column.
     pub constraints: Vec<TableConstraint>,
+}
+
+/// Always Encrypted's two ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    Deterministic,
+    Randomized,
+}
+
+/// A predicate of a security policy.
+#[derive(Clone, Debug)]
+pub struct SecurityPredicate {
+    /// FILTER, as opposed to BLOCK
+    pub filter: bool,
+    pub function: ObjectName,
+    /// `dbo.fn([column])`
+    pub text: String,
+    pub table: ObjectName,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

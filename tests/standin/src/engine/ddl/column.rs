@@ -51,6 +51,7 @@ pub fn column(session: &Session, def: &ColumnDef, id: i32, collation: Collation)
     column.rowguidcol = def.rowguidcol;
     column.hidden = def.hidden;
     column.generated = def.generated;
+    column.encrypted = def.encrypted;
     column.masked.clone_from(&def.masked);
     column.column_set = def.column_set;
     Ok(column)

@@ -10,6 +10,7 @@ mod constraint;
 mod database;
 mod index;
 mod object;
+mod policy;
 mod principal;
 mod table;
 
@@ -19,6 +20,7 @@ pub use index::{alter_index, create_index, drop_index};
 pub use object::{
     create_procedure, create_schema, create_trigger, create_type, create_view, drop_objects, drop_schema, drop_type, enable_trigger,
 };
+pub use policy::{create_function, create_policy};
 pub use principal::{alter_login, alter_role, create_login, create_role, create_user, drop_principal, permission};
 pub use table::{create_table, declare_table, drop_table};
 

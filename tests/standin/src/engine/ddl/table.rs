@@ -41,10 +41,11 @@ pub fn declare_table(session: &mut Session, name: &str, create: &CreateTable) ->
 
 fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<ObjectId> {
     let work = session.work();
-    if let Some((option, _)) = create.options.iter().find(|(o, v)| {
-        (o.starts_with("MEMORY_OPTIMIZED") || o.starts_with("LEDGER") || o.starts_with("REMOTE_DATA_ARCHIVE"))
-            && !v.eq_ignore_ascii_case("OFF")
-    }) {
+    if let Some((option, _)) = create
+        .options
+        .iter()
+        .find(|(o, v)| (o.starts_with("LEDGER") || o.starts_with("REMOTE_DATA_ARCHIVE")) && !v.eq_ignore_ascii_case("OFF"))
+    {
         return Err(SqlError::unsupported(format!("CREATE TABLE … WITH ({option})")));
     }
     let (database, schema_id, collation) = {
@@ -76,6 +77,7 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         temporal: None,
         history_of: None,
         is_tracked_by_cdc: false,
+        memory_optimized: create.options.iter().any(|(o, v)| o == "MEMORY_OPTIMIZED" && v.eq_ignore_ascii_case("ON")),
         version: 1,
     };
     for def in &create.columns {

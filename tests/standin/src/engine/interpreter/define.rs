@@ -28,6 +28,8 @@ pub fn define(session: &mut Session, spanned: &Spanned) -> SqlResult<bool> {
         Statement::CreateProcedure { name, params, body, alter, create, text } => {
             ddl::create_procedure(session, name, params, body, *alter, *create, text)?;
         }
+        Statement::CreateFunction { name } => ddl::create_function(session, name)?,
+        Statement::CreateSecurityPolicy { name, predicates, enabled } => ddl::create_policy(session, name, predicates, *enabled)?,
         Statement::DropProcedure { names, if_exists } => ddl::drop_objects(session, names, *if_exists, "procedure")?,
         Statement::CreateTrigger(create) => ddl::create_trigger(session, create)?,
         Statement::DropTrigger { names, if_exists } => ddl::drop_objects(session, names, *if_exists, "trigger")?,

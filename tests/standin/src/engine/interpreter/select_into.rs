@@ -93,6 +93,7 @@ fn column(output: &OutputColumn) -> ColumnDef {
         rowguidcol: false,
         hidden: false,
         generated: None,
+        encrypted: None,
         masked: None,
         column_set: false,
         with_values: false,

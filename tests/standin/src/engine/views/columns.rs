@@ -4,7 +4,7 @@ use super::{Context, Rows, Spec, bit, int, objects::visible, objects::visible_ta
 use crate::{
     engine::catalog::{ColumnMeta, Object, TableMeta},
     error::SqlResult,
-    tsql::ast::Generated,
+    tsql::ast::{Encryption, Generated},
     value::{Collation, Decimal, Length, SqlType, Value},
 };
 
@@ -176,6 +176,13 @@ fn column_row(object_id: i32, c: &ColumnMeta) -> Vec<(&'static str, Value)> {
         ("generated_always_type", int(generated)),
         ("generated_always_type_desc", text(generated_desc)),
     ]);
+    if let Some(encryption) = c.encrypted {
+        let (kind, kind_desc) = match encryption {
+            Encryption::Deterministic => (1, "DETERMINISTIC"),
+            Encryption::Randomized => (2, "RANDOMIZED"),
+        };
+        row.extend([("encryption_type", int(kind)), ("encryption_type_desc", text(kind_desc))]);
+    }
     row
 }
 

@@ -1,7 +1,21 @@
 //! Constraints: defaults, checks, keys, foreign keys.
 
-use super::{Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object, opt, text};
-use crate::{engine::catalog::KeyKind, tsql::ast::ReferentialAction};
+use super::{Context, Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object, opt, text};
+use crate::{
+    engine::{
+        catalog::{KeyKind, PolicyMeta, Securable},
+        instance::Target,
+    },
+    tsql::ast::ReferentialAction,
+};
+
+/// Visible to who may see definitions or alter security policies ("sys.security_policies", Permissions).
+fn policies<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = &'a PolicyMeta> {
+    let on = Target { database: cx.db.id, securable: Securable::Database };
+    let may = |permission| cx.state.has_permission(&cx.viewer.login, on, permission);
+    let seen = cx.owner || may("VIEW DEFINITION") || may("ALTER ANY SECURITY POLICY");
+    cx.db.catalog.policies.iter().filter(move |_| seen)
+}
 
 pub(super) const VIEWS: &[Spec] = &[
     ("sys.default_constraints", with_object!("parent_column_id int,definition nmax?,is_system_named bit"), |cx, rows| {
@@ -125,13 +139,43 @@ pub(super) const VIEWS: &[Spec] = &[
     (
         "sys.security_policies",
         with_object!("is_enabled bit,is_not_for_replication bit,uses_database_collation bit?,is_schema_bound bit"),
-        |_, _| Ok(()),
+        |cx, rows| {
+            for p in policies(cx) {
+                rows.push([
+                    ("name", text(&p.name)),
+                    ("object_id", int(p.object_id)),
+                    ("schema_id", int(p.schema_id)),
+                    ("parent_object_id", int(0)),
+                    ("type", text("SP")),
+                    ("type_desc", text("SECURITY_POLICY")),
+                    ("create_date", p.create_date.datetime()),
+                    ("modify_date", p.create_date.datetime()),
+                    ("is_enabled", bit(p.enabled)),
+                    ("is_schema_bound", bit(true)),
+                ]);
+            }
+            Ok(())
+        },
     ),
     (
         "sys.security_predicates",
         "object_id int,security_predicate_id int,target_object_id int,predicate_definition nmax,predicate_type int?,predicate_type_desc n60?,\
          operation int?,operation_desc n60?",
-        |_, _| Ok(()),
+        |cx, rows| {
+            for p in policies(cx) {
+                for ((filter, definition, table), number) in p.predicates.iter().zip(1i64..) {
+                    rows.push([
+                        ("object_id", int(p.object_id)),
+                        ("security_predicate_id", int(number)),
+                        ("target_object_id", int(*table)),
+                        ("predicate_definition", text(definition)),
+                        ("predicate_type", int(i64::from(!filter))),
+                        ("predicate_type_desc", text(if *filter { "FILTER" } else { "BLOCK" })),
+                    ]);
+                }
+            }
+            Ok(())
+        },
     ),
     ("sys.synonyms", with_object!("base_object_name n1035?"), |_, _| Ok(())),
     ("sys.sequences", with_object!("start_value variant,increment variant,current_value variant,is_exhausted bit"), |_, _| Ok(())),

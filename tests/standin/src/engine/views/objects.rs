@@ -336,7 +336,7 @@ fn tables(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             ("lock_escalation", int(0)),
             ("lock_escalation_desc", text("TABLE")),
             ("is_filetable", bit(false)),
-            ("is_memory_optimized", bit(false)),
+            ("is_memory_optimized", bit(t.memory_optimized)),
             ("durability", int(0)),
             ("durability_desc", text("SCHEMA_AND_DATA")),
             ("temporal_type", int(temporal)),

@@ -21,8 +21,15 @@ impl Cursor<'_> {
             only_first(first, "TRIGGER")?;
             return self.trigger(start, true, or_alter);
         }
+        if self.accept("FUNCTION") {
+            only_first(first, "FUNCTION")?;
+            return self.function(or_alter);
+        }
         if or_alter {
-            return if self.at("FUNCTION") { self.refuse("CREATE FUNCTION") } else { Err(self.error()) };
+            return Err(self.error());
+        }
+        if self.accept_seq(&["SECURITY", "POLICY"]) {
+            return self.security_policy();
         }
         match self.any_word()?.as_str() {
             "TABLE" => {

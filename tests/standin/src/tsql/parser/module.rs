@@ -31,6 +31,58 @@ impl Cursor<'_> {
         Ok(Statement::CreateView { name, columns, query, alter, create, schemabinding, text })
     }
 
+    /// An inline table-valued function; what it computes stays unknown, as nobody can call it.
+    pub fn function(&mut self, alter: bool) -> SqlResult<Statement> {
+        let name = self.object_name()?;
+        self.in_parentheses(|c| {
+            c.variable()?;
+            c.accept("AS");
+            c.data_type()
+        })?;
+        if alter || !self.accept_seq(&["RETURNS", "TABLE"]) {
+            return self.refuse("CREATE FUNCTION other than an inline table-valued one");
+        }
+        while !self.at_end() {
+            self.advance();
+        }
+        Ok(Statement::CreateFunction { name })
+    }
+
+    /// `CREATE SECURITY POLICY p ADD FILTER PREDICATE dbo.fn(a) ON dbo.t, … WITH (STATE = ON)`
+    pub fn security_policy(&mut self) -> SqlResult<Statement> {
+        let name = self.object_name()?;
+        let predicates = self.list(|c| {
+            c.expect("ADD")?;
+            let filter = c.accept("FILTER");
+            if !filter {
+                c.expect("BLOCK")?;
+            }
+            c.expect("PREDICATE")?;
+            let start = c.index();
+            let function = c.object_name()?;
+            c.in_parentheses(Self::name)?;
+            let text = c.text_since(start);
+            c.expect("ON")?;
+            let table = c.object_name()?;
+            if c.at_any(&["AFTER", "BEFORE"]) {
+                return c.refuse("a block predicate for some operations");
+            }
+            Ok(SecurityPredicate { filter, function, text, table })
+        })?;
+        let mut enabled = true;
+        if self.accept("WITH") {
+            self.expect_mark(&Token::LParen)?;
+            self.expect("STATE")?;
+            self.expect_mark(&Token::Eq)?;
+            enabled = self.accept("ON");
+            if !enabled {
+                self.expect("OFF")?;
+            }
+            self.expect_mark(&Token::RParen)?;
+        }
+        Ok(Statement::CreateSecurityPolicy { name, predicates, enabled })
+    }
+
     pub fn procedure(&mut self, start: usize, create: bool, alter: bool) -> SqlResult<Statement> {
         let name = self.object_name()?;
         if self.is(&Token::SemiColon) {

@@ -92,6 +92,7 @@ impl Cursor<'_> {
             hidden: false,
             generated: None,
             masked: None,
+            encrypted: None,
             column_set: false,
             with_values: false,
             constraints: vec![],
@@ -132,9 +133,10 @@ impl Cursor<'_> {
             column.sparse = true;
         } else if self.accept("HIDDEN") {
             column.hidden = true;
-        } else if self.at("FILESTREAM") || self.at("ENCRYPTED") {
-            let what = self.any_word()?;
-            return self.refuse(&format!("{what} columns"));
+        } else if self.at("FILESTREAM") {
+            return self.refuse("FILESTREAM columns");
+        } else if self.accept_seq(&["ENCRYPTED", "WITH"]) {
+            column.encrypted = Some(self.encryption()?);
         } else if self.accept("MASKED") {
             column.masked = Some(self.mask_function()?);
         } else if self.accept_seq(&["COLUMN_SET", "FOR", "ALL_SPARSE_COLUMNS"]) {
@@ -174,6 +176,22 @@ impl Cursor<'_> {
         *ty = crate::tsql::datatype::with_collation(*ty, collation);
         *explicit_collation = true;
         Ok(true)
+    }
+
+    /// `(COLUMN_ENCRYPTION_KEY = k, ENCRYPTION_TYPE = DETERMINISTIC, ALGORITHM = '…')`, in any order.
+    fn encryption(&mut self) -> SqlResult<Encryption> {
+        let kinds = self.in_parentheses(|c| {
+            let option = c.any_word()?;
+            c.expect_mark(&Token::Eq)?;
+            Ok(match option.as_str() {
+                "ALGORITHM" => c.string().map(|_| None)?,
+                "COLUMN_ENCRYPTION_KEY" => c.name().map(|_| None)?,
+                "ENCRYPTION_TYPE" if c.accept("DETERMINISTIC") => Some(Encryption::Deterministic),
+                "ENCRYPTION_TYPE" if c.accept("RANDOMIZED") => Some(Encryption::Randomized),
+                _ => return Err(c.error()),
+            })
+        })?;
+        kinds.into_iter().flatten().next().ok_or_else(|| self.error())
     }
 
     fn mask_function(&mut self) -> SqlResult<String> {

@@ -1,0 +1,250 @@
+//! What people can watch while a full sync runs, and what can stop it.
+//!
+//! A watcher runs beside the work, in the same task: it is joined with the work, never raced against it, so no statement is cut off and nothing is
+//! left behind. It moves sync_status and writes a log line at least every five seconds, also while one statement takes minutes (an index, a
+//! wait for capture, a swap), and it looks whether the mapping is still enabled. Who works tells it what was done ([`Progress`]) and looks at
+//! the run's token between batches.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    jobs::Env,
+    model::{
+        id::StatusId,
+        mapping::{Mapping, SyncType},
+    },
+};
+
+/// sync_status moves, and a line is logged, this often.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Whether the mapping is still enabled is asked this often.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Why a run stopped at a batch boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The mapping or its server was switched off, or deleted.
+    Paused,
+    /// The daemon stops, or lost the mapping.
+    Cancelled,
+}
+
+impl Stop {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stop::Paused => "the mapping or its server was switched off",
+            Stop::Cancelled => "the daemon stops, or the mapping is not its any more",
+        }
+    }
+}
+
+/// What a run is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Checks before the first row.
+    Prepare,
+    Copy,
+    /// The staging table's key index.
+    Index,
+    /// Until capture has passed the copy.
+    Fence,
+    /// Changes made during the copy, into the staging table.
+    Replay,
+    Swap(Step),
+}
+
+/// A statement of the swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Delete,
+    Update,
+    Insert,
+    Check,
+}
+
+/// How far a run is. Shared by who works and who watches; held for an assignment only.
+#[derive(Debug)]
+pub struct Progress(Mutex<Seen>);
+
+#[derive(Clone, Debug)]
+struct Seen {
+    stage: Stage,
+    /// When the stage began.
+    since: Instant,
+    /// Rows copied.
+    rows: u64,
+    /// Rows the source has, nearly.
+    expected: Option<u64>,
+    /// Changes replayed.
+    changes: u64,
+    last_key: Option<String>,
+    stop: Option<Stop>,
+}
+
+impl Progress {
+    pub fn new(now: Instant) -> Self {
+        Progress(Mutex::new(Seen { stage: Stage::Prepare, since: now, rows: 0, expected: None, changes: 0, last_key: None, stop: None }))
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn enter(&self, stage: Stage) {
+        let mut seen = self.seen();
+        seen.stage = stage;
+        seen.since = Instant::now();
+    }
+
+    /// About how many rows will come.
+    pub fn expect(&self, rows: Option<u64>) {
+        self.seen().expected = rows;
+    }
+
+    /// So many rows are in, the last one with this key.
+    pub fn copied(&self, rows: u64, last_key: String) {
+        let mut seen = self.seen();
+        seen.rows = rows;
+        seen.last_key = Some(last_key);
+    }
+
+    pub fn replayed(&self, changes: u64) {
+        self.seen().changes = changes;
+    }
+
+    /// The rows that the run ends with.
+    pub fn ends_with(&self, rows: u64) {
+        self.seen().rows = rows;
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.seen().rows
+    }
+
+    /// Why the run is to stop, if it is.
+    pub fn stop(&self) -> Option<Stop> {
+        self.seen().stop
+    }
+}
+
+impl Seen {
+    /// `records_processed`: what has moved so far.
+    fn records(&self) -> u64 {
+        self.rows.saturating_add(self.changes)
+    }
+
+    /// `120000 rows copied, 40 %, 24000 rows/s, 8 s left`
+    fn words(&self, now: Instant) -> String {
+        let elapsed = now.saturating_duration_since(self.since);
+        let so_far = format!("{} s so far", elapsed.as_secs());
+        match self.stage {
+            Stage::Prepare => format!("comparing source and destination, {so_far}"),
+            Stage::Copy => copied(self.rows, self.expected, elapsed),
+            Stage::Index => format!("{} rows copied, indexing the staging table, {so_far}", self.rows),
+            Stage::Fence => format!("{} rows copied, waiting until capture has passed the copy, {so_far}", self.rows),
+            Stage::Replay => {
+                format!("{} changes made during the copy replayed, {} changes/s", self.changes, per_second(self.changes, elapsed))
+            }
+            Stage::Swap(step) => {
+                let doing = match step {
+                    Step::Delete => "deleting rows that are gone",
+                    Step::Update => "updating rows that differ",
+                    Step::Insert => "inserting new rows",
+                    Step::Check => "counting rows",
+                };
+                format!("swapping {} rows in: {doing}, {so_far}", self.rows)
+            }
+        }
+    }
+}
+
+fn per_second(count: u64, elapsed: Duration) -> u64 {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1_000) / millis
+}
+
+fn copied(rows: u64, expected: Option<u64>, elapsed: Duration) -> String {
+    let rate = per_second(rows, elapsed);
+    match expected {
+        Some(expected) if expected >= rows && expected > 0 => {
+            let percent = rows.saturating_mul(100) / expected;
+            let left = (expected - rows).checked_div(rate).map_or_else(|| "unknown time".to_owned(), |seconds| format!("{seconds} s"));
+            format!("{rows} rows copied, {percent} %, {rate} rows/s, {left} left")
+        }
+        _ => format!("{rows} rows copied, {rate} rows/s"),
+    }
+}
+
+/// Watches a run until `over`. `env.cancel` is the run's own token: it ends here when the mapping was switched off.
+pub async fn watch(env: &Env, mapping: &Mapping, run: StatusId, progress: &Progress, over: &CancellationToken) {
+    let mut told = Instant::now();
+    loop {
+        tokio::select! {
+            () = over.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if env.stopping() {
+            progress.seen().stop.get_or_insert(Stop::Cancelled);
+        } else if let Ok(standing) = env.control.standing(mapping.id).await
+            // a control database that does not answer for a moment must not cost an hour's copy: the swap will need it, this does not
+            && !standing.is_some_and(|standing| standing.enabled)
+        {
+            progress.seen().stop.get_or_insert(Stop::Paused);
+            env.cancel.cancel();
+        }
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            let seen = progress.seen().clone();
+            let records = i64::try_from(seen.records()).unwrap_or(i64::MAX);
+            // as above: not worth the run
+            let _ = env.control.progress(run, records, seen.last_key.as_deref()).await;
+            info!(
+                mapping_id = mapping.id.0,
+                server_id = mapping.server.0,
+                sync_type = SyncType::FullSync.as_str(),
+                records_count = records,
+                "{}",
+                seen.words(told)
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_in_words() {
+        let seconds = Duration::from_secs;
+        assert_eq!(copied(120_000, Some(300_000), seconds(5)), "120000 rows copied, 40 %, 24000 rows/s, 7 s left");
+        assert_eq!(copied(10, Some(5), seconds(1)), "10 rows copied, 10 rows/s");
+        assert_eq!(copied(0, Some(5), seconds(1)), "0 rows copied, 0 %, 0 rows/s, unknown time left");
+        assert_eq!(copied(5, None, Duration::ZERO), "5 rows copied, 5000 rows/s");
+    }
+
+    #[test]
+    fn every_stage_has_words_and_time() {
+        let began = Instant::now();
+        let progress = Progress::new(began);
+        progress.copied(7, "7".into());
+        progress.replayed(4);
+        let seen = progress.seen().clone();
+        assert_eq!(seen.records(), 11);
+        let now = began + Duration::from_secs(2);
+        for (stage, words) in [
+            (Stage::Fence, "7 rows copied, waiting until capture has passed the copy, 2 s so far"),
+            (Stage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
+            (Stage::Swap(Step::Update), "swapping 7 rows in: updating rows that differ, 2 s so far"),
+        ] {
+            assert_eq!(Seen { stage, since: began, ..seen.clone() }.words(now), words);
+        }
+    }
+}
