@@ -1,5 +1,5 @@
 -- @P1: mapping_ids, 4 bytes each (big-endian): mappings that were just taken over, so that no living process is behind their RUNNING rows.
-DECLARE @ids varbinary(max) = @P1, @at int = 1;
+DECLARE @ids varbinary(8000) = @P1, @at int = 1;
 DECLARE @taken TABLE (mapping_id int NOT NULL PRIMARY KEY);
 WHILE @at < DATALENGTH(@ids)
 BEGIN

@@ -82,7 +82,7 @@ const fn variable(name: &'static str, default: &'static str, help: &'static str)
 
 /// Every variable there is.
 pub const VARIABLES: &[Variable] = &[
-    variable("DEST_SERVER", "localhost", "destination server: host, host,port, host:port, IPv6"),
+    variable("DEST_SERVER", "localhost", "destination server: host, host,port, host:port, host\\instance, IPv6"),
     variable("DEST_USER", "sa", "login at the destination"),
     variable("DEST_PASS", "", "its password (required)"),
     variable("DEST_ENCRYPT", "true", "true, strict (TDS 8.0) or false (login only)"),
@@ -186,24 +186,17 @@ impl Raw {
     }
 
     fn dest(&mut self) -> Endpoint {
-        let server = self.read("DEST_SERVER", |text| {
-            let server = connection_string::server(text).map_err(|reason| format!("({text}) {reason}"))?;
-            match &server.instance {
-                Some(instance) if server.port.is_none() => Err(format!(
-                    "names the instance {instance}: instance names are not looked up, so give the port it listens on ({},PORT)",
-                    server.host
-                )),
-                _ => Ok(server),
-            }
-        });
-        let (host, port) = server.map_or((String::new(), PORT), |server| (server.host, server.port.unwrap_or(PORT)));
+        let server = self.read("DEST_SERVER", |text| connection_string::server(text).map_err(|reason| format!("({text}) {reason}")));
+        let (host, port, instance) = server.map_or((String::new(), None, None), |server| (server.host, server.port, server.instance));
         let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
         // Taken as it stands: a password may begin or end with spaces.
         let password = Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
         if password.is_empty() {
             self.problems.push("DEST_PASS is required: the password of DEST_USER at DEST_SERVER".to_owned());
         }
-        let mut dest = Endpoint::new(host, port, user, password);
+        let mut dest = Endpoint::new(host, port.unwrap_or(PORT), user, password);
+        // A port needs no name looked up.
+        dest.instance = instance.filter(|_| port.is_none());
         dest.encrypt = self.word(
             "DEST_ENCRYPT",
             &[
@@ -392,7 +385,7 @@ mod tests {
     #[test]
     fn every_problem_is_reported_at_once_and_by_name() {
         let problems = from(&[
-            ("DEST_SERVER", "h\\INST"),
+            ("DEST_SERVER", "h,INST"),
             ("DEST_ENCRYPT", "maybe"),
             ("DATAFLOW_CHECK_INTERVAL", "soon"),
             ("DATAFLOW_BATCH_SIZE", "0"),

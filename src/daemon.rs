@@ -252,6 +252,10 @@ struct Failing<T> {
 }
 
 impl<T: PartialEq> Failing<T> {
+    fn new() -> Self {
+        Failing { attempts: 0, due: Instant::now(), parked_as: None, words: String::new(), waits: false, woken: false }
+    }
+
     fn is_due(&self, now: Instant, looks: &T) -> bool {
         now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != looks)
     }
@@ -287,6 +291,8 @@ struct Daemon {
     structure_at: HashMap<MappingId, Instant>,
     memories: HashMap<Place, Memory>,
     failing: HashMap<MappingId, Failing<Mapping>>,
+    /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a time.
+    failing_servers: HashMap<ServerId, Failing<Server>>,
     failing_places: HashMap<Place, Failing<Server>>,
     /// Unresolved errors stand in error_logs.
     troubled: Troubled,
@@ -323,6 +329,7 @@ impl Daemon {
             structure_at: HashMap::new(),
             memories: HashMap::new(),
             failing: HashMap::new(),
+            failing_servers: HashMap::new(),
             failing_places: HashMap::new(),
             troubled: Troubled::default(),
             rejected: HashMap::new(),
@@ -341,7 +348,6 @@ impl Daemon {
         let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
         let verifies = !config.verify_interval.is_zero() && self.mode == Mode::Forever;
         let mut verify_ticks = every(verify_interval, Instant::now() + verify_interval);
-        let retires = !config.log_retention.is_zero() && self.mode == Mode::Forever;
         let mut retire_ticks = every(RETIRE_INTERVAL, Instant::now() + RETIRE_INTERVAL);
         let mut beats = every(self.beat_interval(), Instant::now());
         self.manager.ready();
@@ -355,7 +361,7 @@ impl Daemon {
                     self.tick();
                 }
                 _ = verify_ticks.tick(), if verifies => self.verify_tick(),
-                _ = retire_ticks.tick(), if retires => self.retire(),
+                _ = retire_ticks.tick() => self.retire(),
                 _ = beats.tick() => self.beat(),
             }
             if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
@@ -425,7 +431,8 @@ impl Daemon {
 
     /// Has log rows that are too old deleted.
     fn retire(&mut self) {
-        if !self.leads || self.what.values().any(|task| *task == Task::Retire) {
+        let wanted = !self.env.config.log_retention.is_zero() && self.mode == Mode::Forever;
+        if !wanted || !self.leads || self.what.values().any(|task| *task == Task::Retire) {
             return;
         }
         let env = self.env.clone();
@@ -477,7 +484,13 @@ impl Daemon {
             if let Some(error) = &notice.error {
                 self.well = false;
                 self.troubled.servers.insert(notice.server);
-                tracing::error!(server_id = notice.server.0, error_type = error.kind.error_type(), %error, "the server cannot be used");
+                tracing::error!(
+                    server_id = notice.server.0,
+                    error_type = error.kind.error_type(),
+                    error_details = %details(error, 1, "left out until its row changes"),
+                    %error,
+                    "the server cannot be used"
+                );
             }
         }
         let old = std::mem::take(&mut self.servers);
@@ -487,6 +500,7 @@ impl Daemon {
                 self.logins.remove(id);
                 self.memories.retain(|place, _| place.0 != *id);
                 self.failing_places.retain(|place, _| place.0 != *id);
+                self.failing_servers.remove(id);
                 // what its mappings wait for may be mended by that
                 let parked = self.failing.iter_mut().filter(|(_, failing)| failing.parked_as.is_some());
                 for (_, failing) in parked.filter(|(mapping, _)| self.mappings.get(mapping).is_some_and(|mapping| mapping.server == *id)) {
@@ -508,6 +522,7 @@ impl Daemon {
                     mapping_id = row.mapping.0,
                     server_id = row.server.0,
                     error_type = row.error.kind.error_type(),
+                    error_details = %details(&row.error, 1, "left out until its row changes"),
                     error = %row.error,
                     "the mapping is left out"
                 );
@@ -529,6 +544,7 @@ impl Daemon {
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
+        self.failing_servers.retain(|server, _| places.iter().any(|place| place.0 == *server));
     }
 
     /// Polls every database that has mappings whose turn it is.
@@ -550,6 +566,7 @@ impl Daemon {
             if self.polling.contains(&place)
                 || self.env.sources.house(place.0).is_err()
                 || self.failing_places.get(&place).is_some_and(|f| !f.is_due(now, server))
+                || !self.may_try(&place, server, now)
             {
                 continue;
             }
@@ -563,6 +580,14 @@ impl Daemon {
             });
         }
         self.env.vitals.ticked();
+    }
+
+    /// Whether its server can be reached, as far as is known, or this is the one attempt to find out.
+    fn may_try(&self, place: &Place, server: &Server, now: Instant) -> bool {
+        match self.failing_servers.get(&place.0) {
+            None => true,
+            Some(failing) => failing.is_due(now, server) && !self.polling.iter().any(|other| other.0 == place.0),
+        }
     }
 
     fn polled(&mut self, place: Place, asked: Vec<MappingId>, result: Result<Polled>) {
@@ -587,44 +612,51 @@ impl Daemon {
         }
     }
 
-    /// A database that cannot be polled: one word about it, and a longer wait each time.
+    /// A database that cannot be polled: one word about it, and a longer wait each time. Where it is the server, one word for all of its
+    /// databases.
     fn place_failed(&mut self, place: Place, error: Error) {
         if error.kind == Kind::Cancelled {
             return;
         }
         self.well = false;
+        let Some(server) = self.servers.get(&place.0).cloned() else { return };
         let interval = self.env.config.check_interval;
-        let failing = self.failing_places.entry(place.clone()).or_insert_with(|| Failing {
-            attempts: 0,
-            due: Instant::now(),
-            parked_as: None,
-            words: String::new(),
-            waits: false,
-            woken: false,
-        });
+        // 4060 and 4064 are of one database
+        let whole = error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)));
+        let failing = if whole {
+            self.failing_servers.entry(place.0).or_insert_with(Failing::new)
+        } else {
+            self.failing_places.entry(place.clone()).or_insert_with(Failing::new)
+        };
+        // An attempt that began with others, before the first of them failed.
+        if failing.attempts > 0 && Instant::now() < failing.due {
+            return;
+        }
         failing.attempts += 1;
         failing.due = Instant::now() + retry::back_off(failing.attempts - 1, interval);
         // Not until the wait is over, unless somebody changes the row.
-        failing.parked_as = self.servers.get(&place.0).cloned();
-        let words = error.to_string();
-        if failing.words != words {
-            let server = self.servers.get(&place.0).map(|server| server.name.clone()).unwrap_or_default();
+        failing.parked_as = Some(server.clone());
+        let attempts = failing.attempts;
+        if failing.words != error.message() {
+            failing.words = error.message().to_owned();
             tracing::error!(
                 server_id = place.0.0,
                 error_type = error.kind.error_type(),
-                error_details = %details(&error, failing.attempts, "tried again, at most once a minute"),
-                retry_count = failing.attempts,
-                server,
+                error_details = %details(&error, attempts, "tried again, ever less often, down to once a minute"),
+                retry_count = attempts,
+                server = server.name,
                 database = place.1.as_str(),
                 %error,
-                "the source cannot be polled"
+                "{}", if whole { "the source server cannot be reached" } else { "the source database cannot be polled" }
             );
-            failing.words = words;
             self.troubled.servers.insert(place.0);
         }
     }
 
     fn place_works(&mut self, place: &Place) {
+        if self.failing_servers.remove(&place.0).is_some() {
+            tracing::info!(server_id = place.0.0, "the source server can be reached again");
+        }
         if self.failing_places.remove(place).is_some() {
             tracing::info!(server_id = place.0.0, database = place.1.as_str(), "the source can be polled again");
         }
@@ -813,7 +845,14 @@ impl Daemon {
                 "SYNC" | "OTHER" => "VERIFICATION",
                 other => other,
             };
-            tracing::error!(mapping_id = id.0, sync_type = SyncType::Verification.as_str(), error_type, %error, "verification failed to run");
+            tracing::error!(
+                mapping_id = id.0,
+                sync_type = SyncType::Verification.as_str(),
+                error_type,
+                error_details = %details(&error, 1, "tried again at the next verification"),
+                %error,
+                "verification failed to run"
+            );
         }
         self.verify_more();
     }
@@ -840,13 +879,11 @@ fn looks(mapping: &Mapping) -> Mapping {
     Mapping { last_cdc_lsn: None, full_sync_pending: false, ..mapping.clone() }
 }
 
-/// What error_details says.
+/// What error_details says: what it is, what happens next, and what people can do.
 fn details(error: &Error, attempts: u32, then: &str) -> String {
-    format!(
-        "kind {:?}; {} in a row; {then}",
-        error.kind,
-        if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") }
-    )
+    let which = if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
+    let advice = error.hint.as_deref().unwrap_or_else(|| error.kind.advice());
+    format!("kind {:?}; {which} in a row; {then}; what to do: {advice}", error.kind)
 }
 
 fn every(period: Duration, first: Instant) -> Interval {

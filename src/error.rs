@@ -66,6 +66,29 @@ impl Kind {
             Kind::Config | Kind::Cancelled | Kind::Other => "OTHER",
         }
     }
+
+    /// What an operator can do about it, where nothing nearer is known.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Kind::Connection => "check that the server runs and can be reached from here: its name, port, firewall and TLS settings",
+            Kind::Login => "check the user, the password and the database in the connection string or in the DEST_ variables",
+            Kind::Timeout => "look for what blocks or slows the server; DATAFLOW_STATEMENT_TIMEOUT sets how long to wait",
+            Kind::Deadlock => "nothing, unless it stays: then look at what else writes to the table",
+            Kind::LockTimeout => "find the session that holds the lock (sys.dm_tran_locks); DATAFLOW_LOCK_TIMEOUT sets how long to wait",
+            Kind::Busy => "nothing, unless it stays: then the server is short of what the message names",
+            Kind::Permission => "grant the right that is named; the README lists all that are needed",
+            Kind::Missing => "check the names in table_mappings, and that the object exists and the login may see it",
+            Kind::Schema => "change the destination table, or the mapping, so that they fit",
+            Kind::Data => "change the destination's column, or the row at the source, so that the value fits",
+            Kind::ForeignKey => "map the table that the row refers to, or drop the key at the destination",
+            Kind::Duplicate => "look for rows that others write at the destination, and for a collation that makes two keys one",
+            Kind::Gap => "request a full sync: UPDATE table_mappings SET full_sync_requested = 1",
+            Kind::Fence => "nothing: another process did the work",
+            Kind::Config => "correct the row or the variable that is named",
+            Kind::Cancelled => "nothing",
+            Kind::Other => "look the number up in SQL Server's list of errors",
+        }
+    }
 }
 
 /// An error with the way it took.

@@ -31,7 +31,11 @@ use tracing::{
     Dispatch, Event, Level, Subscriber,
     field::{Field, Visit},
 };
-use tracing_subscriber::{EnvFilter, Layer, layer::Context, layer::SubscriberExt};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, filter_fn},
+    layer::{Context, SubscriberExt},
+};
 
 /// Rows that may wait for the log tables.
 pub const QUEUE_ROWS_MAX: usize = 4096;
@@ -213,8 +217,11 @@ impl<S: Subscriber> Layer<S> for Journal {
 
 /// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO and above.
 pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
-    // The driver logs every error that it also returns; ours says it where it is handled.
-    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,tiberius=off"));
+    // Never the driver: it logs every error that it also returns, and at its lower levels what rows hold, connection strings among them.
+    let filter = || {
+        let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        level.and(filter_fn(|metadata| !metadata.target().starts_with("tiberius")))
+    };
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let registry = tracing_subscriber::registry().with(journal);
     match format {

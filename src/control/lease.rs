@@ -9,7 +9,8 @@
 //! never what keeps the data right: checkpoints move only from where the work began (`control::checkpoint`), a swap only fulfils the
 //! request it claimed, and a staging table is locked by the session that fills it (`jobs::full_sync`).
 //!
-//! However many mappings there are, a look is one round trip, and one more each for giving up and for taking.
+//! However many mappings there are, a look is one round trip; giving up and taking is one more for each thousand. Ten thousand mappings
+//! are not taken in one go: a look takes what it can within [`TAKE_TIME_MAX`], and the next one goes on.
 
 use super::{Control, DATABASE};
 use crate::{
@@ -18,7 +19,10 @@ use crate::{
     mssql::{pool::Checkout, row::Param},
     plan::division::Members,
 };
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 /// Daemons that one control database can have.
 pub const DAEMONS_MAX: i32 = 64;
@@ -26,6 +30,11 @@ pub const DAEMONS_MAX: i32 = 64;
 pub const CONNECTIONS: usize = 1;
 /// A lease that is not proven within this counts as lost.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Time for taking in one look: others may want to take some, too.
+const TAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Mappings in one statement: their ids, packed, fit a varbinary(8000).
+pub(super) const PACKED_MAX: usize = 1_000;
 
 /// Locks on mappings, for as long as this exists.
 pub struct Lease {
@@ -93,32 +102,36 @@ impl Lease {
         Ok(members)
     }
 
-    /// Takes what is free of `candidates`, in this order, at most `count_max`; returns what is ours now.
+    /// Takes what is free of `candidates`, in this order, at most `count_max`; returns what is ours now. There may be more to take.
     pub async fn take(&mut self, candidates: &[MappingId], count_max: usize) -> Result<Vec<MappingId>> {
-        if candidates.is_empty() || count_max == 0 {
-            return Ok(Vec::new());
+        let began = Instant::now();
+        let mut taken = Vec::new();
+        for some in candidates.chunks(PACKED_MAX) {
+            if taken.len() >= count_max || began.elapsed() >= TAKE_TIME_MAX {
+                break;
+            }
+            let most = i32::try_from(count_max - taken.len()).unwrap_or(i32::MAX);
+            let params = [Param::Binary(&packed(some)), Param::Int(most)];
+            let row = self.session.row(include_str!("../../sql/lease_take.sql"), &params).await.context("take mappings")?;
+            let ours = unpacked(row.opt_bytes(0)?.unwrap_or_default());
+            self.held.extend(&ours);
+            self.untended.extend(&ours);
+            taken.extend(ours);
         }
-        let count_max = Param::Int(i32::try_from(count_max).unwrap_or(i32::MAX));
-        let params = [Param::Binary(&packed(candidates)), count_max];
-        let rows = self.session.rows(include_str!("../../sql/lease_take.sql"), &params).await.context("take mappings")?;
-        let taken = rows.iter().map(|row| row.i32(0).map(MappingId)).collect::<Result<Vec<_>>>()?;
-        self.held.extend(&taken);
-        self.untended.extend(&taken);
         Ok(taken)
     }
 
     /// Gives these up.
     pub async fn release(&mut self, mappings: &[MappingId]) -> Result<()> {
-        if mappings.is_empty() {
-            return Ok(());
-        }
-        self.session
-            .execute(include_str!("../../sql/lease_release.sql"), &[Param::Binary(&packed(mappings))])
-            .await
-            .context("give up mappings")?;
-        for mapping in mappings {
-            self.held.remove(mapping);
-            self.untended.remove(mapping);
+        for some in mappings.chunks(PACKED_MAX) {
+            self.session
+                .execute(include_str!("../../sql/lease_release.sql"), &[Param::Binary(&packed(some))])
+                .await
+                .context("give up mappings")?;
+            for mapping in some {
+                self.held.remove(mapping);
+                self.untended.remove(mapping);
+            }
         }
         Ok(())
     }
@@ -127,4 +140,21 @@ impl Lease {
 /// Mapping ids as the statements here unpack them: 4 bytes each, big-endian.
 pub(super) fn packed(mappings: &[MappingId]) -> Vec<u8> {
     mappings.iter().flat_map(|mapping| mapping.0.to_be_bytes()).collect()
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<MappingId> {
+    bytes.chunks_exact(4).filter_map(|id| id.try_into().ok()).map(|id| MappingId(i32::from_be_bytes(id))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_packing() {
+        let ids = [MappingId(1), MappingId(0x0102_0304), MappingId(i32::MAX), MappingId(-1)];
+        assert_eq!(packed(&ids).len(), 16);
+        assert_eq!(unpacked(&packed(&ids)), ids);
+        assert!(PACKED_MAX * 4 <= 8_000);
+    }
 }

@@ -1,6 +1,9 @@
 //! `sync_status`, `verification_logs` and resolved errors: what a run leaves behind.
 
-use super::{Control, lease::packed};
+use super::{
+    Control,
+    lease::{PACKED_MAX, packed},
+};
 use crate::{
     error::{Context, Result},
     model::{
@@ -140,7 +143,7 @@ impl Control {
 
     /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0 rows clears it.
     pub async fn settle_cdc(&self, mappings: &[MappingId]) -> Result<()> {
-        for mappings in mappings.chunks(1_000) {
+        for mappings in mappings.chunks(PACKED_MAX) {
             self.session()
                 .await?
                 .execute(include_str!("../../sql/settle_cdc.sql"), &[Param::Binary(&packed(mappings))])
@@ -213,11 +216,13 @@ impl Control {
 
     /// RUNNING rows of mappings that were just taken over become ERROR "interrupted"; how many there were.
     pub async fn interrupt_running(&self, mappings: &[MappingId]) -> Result<i32> {
-        self.session()
-            .await?
-            .row(include_str!("../../sql/interrupt_running.sql"), &[Param::Binary(&packed(mappings))])
-            .await
-            .context("mark interrupted runs")?
-            .i32(0)
+        let mut session = self.session().await?;
+        let mut interrupted = 0;
+        for some in mappings.chunks(PACKED_MAX) {
+            let params = [Param::Binary(&packed(some))];
+            let row = session.row(include_str!("../../sql/interrupt_running.sql"), &params).await.context("mark interrupted runs")?;
+            interrupted += row.i32(0)?;
+        }
+        Ok(interrupted)
     }
 }

@@ -123,7 +123,10 @@ impl Daemon {
         }
         loaded.mappings.retain(|mapping| owned.mappings.contains(&mapping.id));
         loaded.rejected.retain(|row| owned.mappings.contains(&row.mapping));
-        self.leads = owned.members.leads();
+        if owned.members.leads() != self.leads {
+            self.leads = owned.members.leads();
+            self.retire();
+        }
         let used: HashSet<ServerId> =
             loaded.mappings.iter().map(|mapping| mapping.server).chain(loaded.rejected.iter().map(|row| row.server)).collect();
         // one of them tells of servers that no mapping uses

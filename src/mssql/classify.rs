@@ -125,6 +125,11 @@ pub fn io(kind: io::ErrorKind, message: &str) -> Error {
     }
 }
 
+/// What the driver says of a handshake, without its advice to programmers: the settings that help here are in [`TLS_HINT`].
+fn tls(message: &str) -> &str {
+    message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
+}
+
 /// A driver's error in our words. The driver's own text never holds a password or a value of a row.
 pub(super) fn error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as Driver;
@@ -133,7 +138,7 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
             server(i32::try_from(token.code()).unwrap_or(i32::MAX), token.class(), token.message(), token.procedure(), token.line())
         }
         Driver::Io { kind, message } => io(kind, &message),
-        Driver::Tls(message) => Error::new(Kind::Connection, format!("the TLS handshake failed: {message}")).with_hint(TLS_HINT),
+        Driver::Tls(message) => Error::new(Kind::Connection, format!("the TLS handshake failed: {}", tls(&message))).with_hint(TLS_HINT),
         Driver::Routing { host, port } => {
             Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again"))
         }

@@ -202,13 +202,15 @@ impl Settings {
         let mut behind_password = false;
         for pair in pairs {
             let key = normal(&pair.key);
-            self.pair(&key, &pair, behind_password)?;
-            behind_password = is_password(&key);
+            let known = self.pair(&key, &pair, behind_password)?;
+            // A password with several ; in it leaves several pieces.
+            behind_password = is_password(&key) || (behind_password && !known);
         }
         Ok(())
     }
 
-    fn pair(&mut self, key: &str, Pair { key: spelled, value, at }: &Pair, behind_password: bool) -> Result<()> {
+    /// Whether the key is one that means something.
+    fn pair(&mut self, key: &str, Pair { key: spelled, value, at }: &Pair, behind_password: bool) -> Result<bool> {
         let wrong = |wanted: &str| bad(format!("{spelled} at character {at} of the connection string must be {wanted}"));
         let flag = || flag(value).ok_or_else(|| wrong("true or false"));
         match key {
@@ -280,24 +282,70 @@ impl Settings {
                 self.warnings.push(format!("{spelled} is not followed: encrypted columns cannot be read"));
             }
             // About pools, languages and retries of other drivers: nothing here depends on them.
-            "pooling" | "maxpoolsize" | "minpoolsize" | "poolblockingperiod" | "loadbalancetimeout" | "connectionlifetime" | "connectionreset"
-            | "multipleactiveresultsets" | "marsconnection" | "persistsecurityinfo" | "connectretrycount" | "connectretryinterval" | "enlist"
-            | "keepalive" | "driver" | "log" | "logparam" | "disableretry" | "protocol" | "network" | "networklibrary" | "net" | "commandtimeout"
-            | "sockettimeout" | "querytimeout" | "locktimeout" | "sendstringparametersasunicode" | "responsebuffering" | "selectmethod"
-            | "transparentnetworkipresolution" | "typesystemversion" | "replication" | "userinstance" | "transactionbinding" | "tlsmin"
-            | "sslprotocol" | "instancename" | "certificate" | "servercertificate" | "trustservercertificateca" | "authentication" | "fedauth"
-            | "columnencryption" | "columnencryptionsetting" | "serverspn" | "ipaddresspreference" | "language" | "currentlanguage" => {}
-            _ if behind_password => self.warnings.push(format!(
-                "an unknown key right behind the password, at character {at} of the connection string (a password that holds a ; must be in \
-                 double quotes)"
-            )),
-            // What does not look like a word may be a piece of something else.
-            _ if spelled.chars().all(|c| c.is_alphabetic() || c == ' ' || c == '_') => {
-                self.warnings.push(format!("unknown key {spelled} at character {at} of the connection string"));
+            "pooling"
+            | "maxpoolsize"
+            | "minpoolsize"
+            | "poolblockingperiod"
+            | "loadbalancetimeout"
+            | "connectionlifetime"
+            | "connectionreset"
+            | "multipleactiveresultsets"
+            | "marsconnection"
+            | "persistsecurityinfo"
+            | "connectretrycount"
+            | "connectretryinterval"
+            | "enlist"
+            | "keepalive"
+            | "driver"
+            | "log"
+            | "logparam"
+            | "disableretry"
+            | "protocol"
+            | "network"
+            | "networklibrary"
+            | "net"
+            | "commandtimeout"
+            | "sockettimeout"
+            | "querytimeout"
+            | "locktimeout"
+            | "sendstringparametersasunicode"
+            | "responsebuffering"
+            | "selectmethod"
+            | "transparentnetworkipresolution"
+            | "typesystemversion"
+            | "replication"
+            | "userinstance"
+            | "transactionbinding"
+            | "tlsmin"
+            | "sslprotocol"
+            | "instancename"
+            | "certificate"
+            | "servercertificate"
+            | "trustservercertificateca"
+            | "authentication"
+            | "fedauth"
+            | "columnencryption"
+            | "columnencryptionsetting"
+            | "serverspn"
+            | "ipaddresspreference"
+            | "language"
+            | "currentlanguage" => {}
+            _ => {
+                self.warnings.push(if behind_password {
+                    format!(
+                        "an unknown key behind the password, at character {at} of the connection string (a password that holds a ; must be in \
+                         double quotes)"
+                    )
+                } else if spelled.chars().all(|c| c.is_alphabetic() || c == ' ' || c == '_') {
+                    format!("unknown key {spelled} at character {at} of the connection string")
+                } else {
+                    // What does not look like a word may be a piece of something else.
+                    format!("an unknown key at character {at} of the connection string")
+                });
+                return Ok(false);
             }
-            _ => self.warnings.push(format!("an unknown key at character {at} of the connection string")),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `user:password@host:port/instance?key=value&…`, what follows `sqlserver://`.
@@ -330,14 +378,10 @@ impl Settings {
 
     fn finish(mut self) -> Result<Parsed> {
         let host = self.host.take().ok_or_else(|| bad("the connection string names no server"))?;
-        if self.instance.is_some() && self.port.is_none() {
-            return Err(bad(
-                "the connection string names an instance without a port: instance names are not looked up, so add the port that the instance \
-                 listens on (server=HOST,PORT)",
-            ));
-        }
         let user = self.user.take().filter(|user| !user.is_empty()).ok_or_else(|| bad("the connection string names no user"))?;
         let mut endpoint = Endpoint::new(host, self.port.unwrap_or(PORT), user, self.password.take().unwrap_or_default());
+        // A port needs no name looked up.
+        endpoint.instance = self.instance.filter(|_| self.port.is_none());
         endpoint.database = self.database;
         endpoint.encrypt = self.encrypt.unwrap_or(Encrypt::Full);
         endpoint.trust = match (self.trust_anything, self.authority, endpoint.encrypt) {
@@ -517,6 +561,15 @@ mod tests {
             assert_eq!(server(text), Ok(ServerName { host: host.into(), instance: None, port }), "{text}");
         }
         assert_eq!(server("h\\I").unwrap().instance.as_deref(), Some("I"));
+        for (text, place) in [
+            ("server=h\\I;user id=u;password=p", "h\\I"),
+            ("server=h\\I,1499;user id=u;password=p", "h,1499"),
+            ("sqlserver://u:p@h/I", "h\\I"),
+            ("jdbc:sqlserver://h;instanceName=I;user=u;password=p", "h\\I"),
+            ("jdbc:sqlserver://h\\I:1499;user=u;password=p", "h,1499"),
+        ] {
+            assert_eq!(ok(text).place(), place, "{text}");
+        }
         for text in ["", ",1", "h:0", "h,x", "np:\\\\h\\pipe", "(localdb)\\v11", "a b", "1:2:3", "[::1]x"] {
             assert!(server(text).is_err(), "{text}");
         }
@@ -528,7 +581,6 @@ mod tests {
             ("", "empty"),
             ("user id=u;password=p", "no server"),
             ("server=h;password=p", "no user"),
-            ("server=h\\I;user id=u;password=p", "an instance without a port"),
             ("server=h;user id=u;password=p;encrypt=maybe", "encrypt at character 31"),
             ("server=h;user id=u;password=se;cret", "at character 32"),
             ("server=h;user id=u;password=\"secret", "begins at character 29 and never ends"),

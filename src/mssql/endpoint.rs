@@ -32,7 +32,10 @@ pub enum Trust {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub host: String,
+    /// Counts unless there is an instance.
     pub port: u16,
+    /// A named instance, whose port SQL Server Browser is asked for at every connection.
+    pub instance: Option<String>,
     pub user: String,
     pub password: Secret,
     /// The database named in the string; mappings name their own.
@@ -60,6 +63,7 @@ impl Endpoint {
         Endpoint {
             host: host.into(),
             port,
+            instance: None,
             user: user.into(),
             password,
             database: None,
@@ -75,8 +79,11 @@ impl Endpoint {
         }
     }
 
-    /// `host` or `host,port`, as SQL Server tools write it.
+    /// `host`, `host,port` or `host\instance`, as SQL Server tools write it.
     pub fn place(&self) -> String {
+        if let Some(instance) = &self.instance {
+            return format!("{}\\{instance}", self.host);
+        }
         if self.port == PORT { self.host.clone() } else { format!("{},{}", self.host, self.port) }
     }
 
@@ -88,7 +95,7 @@ impl Endpoint {
     pub(super) fn redirected(&self, host: String, port: u16) -> Self {
         // A routed host may carry an instance name, which the port makes unnecessary.
         let host = host.split('\\').next().unwrap_or_default().to_owned();
-        Endpoint { host, port, ..self.clone() }
+        Endpoint { host, port, instance: None, ..self.clone() }
     }
 
     pub(super) fn driver_config(&self, database: &Ident) -> Config {

@@ -1,5 +1,6 @@
 //! Talking to a server: the only place that names the driver and the pool.
 
+mod browser;
 pub mod bulk;
 pub mod catalog;
 pub mod cdc;

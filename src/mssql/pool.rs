@@ -11,7 +11,12 @@
 //! - **Prologue**: the driver cannot reset a session, so every checkout first sends one fixed batch that puts every setting we rely on in
 //!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
 
-use super::{classify, endpoint::Endpoint, session::Session};
+use super::{
+    browser::{self, first},
+    classify,
+    endpoint::Endpoint,
+    session::Session,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::name::Ident,
@@ -19,6 +24,7 @@ use crate::{
 use futures_util::FutureExt;
 use std::{
     collections::{HashMap, VecDeque},
+    io,
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -301,8 +307,8 @@ impl bb8::ManageConnection for Manager {
 /// One login: TCP, TLS and handshake, each with a limit; a redirect (read-intent routing, Azure's gateway) is followed once.
 async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Session> {
     let place = format!("{}/{}", endpoint.place(), database.as_str());
-    let client = match login(endpoint, endpoint, database).await {
-        Err(tiberius::error::Error::Routing { host, port }) => login(endpoint, &endpoint.redirected(host, port), database).await,
+    let client = match login(endpoint, database).await {
+        Err(tiberius::error::Error::Routing { host, port }) => login(&endpoint.redirected(host, port), database).await,
         other => other,
     };
     match client {
@@ -311,13 +317,26 @@ async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot:
     }
 }
 
+/// TCP to the server. A name with several addresses: one after the other, or (`MultiSubnetFailover`: an availability group's listener, of
+/// which one address answers and the others are silent) all at once.
+async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let host = endpoint.host.as_str();
+    let port = match &endpoint.instance {
+        Some(instance) => browser::port(host, instance).await?,
+        None => endpoint.port,
+    };
+    if !endpoint.multi_subnet_failover {
+        return TcpStream::connect((host, port)).await;
+    }
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
+    first(addresses.into_iter().map(TcpStream::connect)).await
+}
+
 async fn login(
-    _asked: &Endpoint,
     endpoint: &Endpoint,
     database: &Ident,
 ) -> std::result::Result<tiberius::Client<super::session::Wire>, tiberius::error::Error> {
-    let address = (endpoint.host.as_str(), endpoint.port);
-    let tcp = match tokio::time::timeout(endpoint.connect_timeout, TcpStream::connect(address)).await {
+    let tcp = match tokio::time::timeout(endpoint.connect_timeout, dial(endpoint)).await {
         Ok(connected) => connected?,
         Err(_) => {
             return Err(tiberius::error::Error::Io {

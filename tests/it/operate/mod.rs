@@ -1,6 +1,11 @@
 //! Running it, as a user does.
 
+mod errors;
+mod hostile;
+mod secrets;
+mod servers;
 mod sharing;
+mod tls;
 
 use crate::harness::{Daemon, World, daemon::command, eventually, numbers};
 

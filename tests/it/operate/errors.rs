@@ -1,0 +1,237 @@
+//! What went wrong: said once, with what to do about it, tried again at the right time, and marked as resolved.
+
+use std::time::Instant;
+
+use mssql_standin::{
+    error::SqlError,
+    fault::{Fault, Point},
+};
+
+use crate::harness::{Sql, World, eventually};
+
+/// The newest error of a mapping: type, details, retry_count, resolved.
+async fn newest(control: &mut Sql, filter: &str) -> Option<[String; 4]> {
+    let errors = control
+        .query(&format!(
+            "SELECT TOP (1) error_type, error_details, CAST(retry_count AS int), CAST(is_resolved AS int) FROM error_logs WHERE {filter} ORDER BY error_id DESC"
+        ))
+        .await;
+    errors.rows.first().and_then(|row| row.clone().try_into().ok())
+}
+
+async fn unresolved(control: &mut Sql, filter: &str) -> [String; 4] {
+    eventually(&format!("an unresolved error where {filter}"), async || {
+        newest(control, filter).await.filter(|error| error[3] == "0").ok_or_else(|| "none".to_owned())
+    })
+    .await
+}
+
+async fn resolved(control: &mut Sql, filter: &str) {
+    eventually(&format!("no unresolved error where {filter}"), async || match newest(control, filter).await {
+        Some(error) if error[3] == "1" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+async fn table_there(world: &World, name: &str) {
+    world.both(&format!("CREATE TABLE dbo.{name} (ID INT NOT NULL PRIMARY KEY)")).await;
+    world.shop().await.run(&format!("INSERT INTO dbo.{name} VALUES (1)")).await;
+}
+
+/// What waits for somebody's hands is parked; the cure may come at its row, at its server's row, or elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes() {
+    let world = World::new().await;
+    let mapping = world.map("Late", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_PARKED_INTERVAL", "1h")]);
+    let mut control = world.control().await;
+    let filter = format!("mapping_id = {mapping}");
+    let error = unresolved(&mut control, &filter).await;
+    assert_eq!(error[0], "SYNC");
+    for words in ["kind Missing", "parked", "what to do: "] {
+        assert!(error[1].contains(words), "{error:?}");
+    }
+    // The row.
+    table_there(&world, "Late").await;
+    control.run(&format!("UPDATE table_mappings SET updated_at = GETUTCDATE() WHERE mapping_id = {mapping}")).await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    resolved(&mut control, &filter).await;
+
+    // The server's row.
+    let other = world.map("Later", "ID", None, false).await;
+    world.request_full_sync(other).await;
+    let filter = format!("mapping_id = {other}");
+    unresolved(&mut control, &filter).await;
+    table_there(&world, "Later").await;
+    control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=dbaops-dataflow'").await;
+    world.run_ends(other, "FULL_SYNC", "COMPLETED").await;
+    resolved(&mut control, &filter).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_parked_is_tried_again_after_a_while_because_the_cure_may_come_elsewhere() {
+    let world = World::new().await;
+    let mapping = world.map("Late", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_PARKED_INTERVAL", "1s")]);
+    let mut control = world.control().await;
+    let filter = format!("mapping_id = {mapping}");
+    unresolved(&mut control, &filter).await;
+    table_there(&world, "Late").await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    resolved(&mut control, &filter).await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1", "told of once");
+}
+
+/// A deadlock or two is nobody's business; a third in a row is, and it ends with the next success.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_has_its_attempts_before_it_is_an_error() {
+    let world = World::new().await;
+    table_there(&world, "T").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    let victim =
+        || Fault::ErrorBefore(SqlError::new(1205, 13, "Transaction was deadlocked on lock resources and has been chosen as the victim."));
+    let faults = world.source.faults().times(Point::request("FROM [dbo].[T]"), 2, victim());
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    assert_eq!(faults.count(), 2);
+    let mut control = world.control().await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0", "two in a row are no error yet");
+    assert!(daemon.output().contains("will be tried again"));
+
+    let faults = world.source.faults().always(Point::request("FROM [dbo].[T]"), victim());
+    world.request_full_sync(mapping).await;
+    let filter = format!("mapping_id = {mapping}");
+    let error = unresolved(&mut control, &filter).await;
+    assert!(error[2].parse::<u32>().expect("a count") >= 3, "{error:?}");
+    assert!(error[1].contains("kind Deadlock"), "{error:?}");
+    faults.disarm();
+    resolved(&mut control, &filter).await;
+    world.in_sync("dbo.T", "ID").await;
+}
+
+/// A source that is away is one error for all of its databases and mappings, and one attempt at a time, ever less often.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_away_is_one_error_and_few_attempts() {
+    let world = World::new().await;
+    for database in ["Shop", "Shop2", "Shop3"] {
+        if database != "Shop" {
+            world.source("master").await.run(&format!("CREATE DATABASE {database}")).await;
+        }
+        world.source(database).await.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY); INSERT INTO dbo.T VALUES (1)").await;
+        world.copy().await.run(&format!("CREATE TABLE dbo.{database} (ID INT NOT NULL PRIMARY KEY)")).await;
+    }
+    let mut control = world.control().await;
+    control
+        .run(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) VALUES \
+             (1, N'Shop', N'T', N'Copy', N'Shop', N'ID', 1), (1, N'Shop2', N'T', N'Copy', N'Shop2', N'ID', 1), (1, N'Shop3', N'T', N'Copy', N'Shop3', N'ID', 1)",
+        )
+        .await;
+    let refuse = |point| world.source.faults().arm(point, Some("dbaops-dataflow"), 1, None, Fault::ResetBefore);
+    let away = refuse(Point::Login);
+    let began = Instant::now();
+    let daemon = world.daemon();
+    let error = unresolved(&mut control, "server_id = 1").await;
+    assert_eq!(error[0], "CONNECTION");
+    assert!(error[1].contains("kind Connection") && error[1].contains("what to do: "), "{error:?}");
+    eventually("some more attempts", async || if away.count() >= 5 { Ok(()) } else { Err(away.count().to_string()) }).await;
+    // With a look every 100 ms: 3 at first, then waits of 0.1, 0.2, 0.4, … seconds.
+    let attempts = away.count();
+    let looks = began.elapsed().as_millis() / 100;
+    assert!(u128::from(attempts) <= 3 + u128::from(looks.max(1).ilog2()) + 2, "{attempts} attempts in {looks} looks");
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1");
+    assert_eq!(daemon.output().matches("cannot be reached").count(), 1);
+    away.disarm();
+    // whoever changes the row does not wait
+    control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=dbaops-dataflow'").await;
+    for mapping in 1..=3 {
+        world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    }
+    resolved(&mut control, "server_id = 1").await;
+}
+
+/// Log rows that are too old go, resolved errors among them; what still matters stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_log_rows_go_in_small_batches() {
+    let world = World::new().await;
+    table_there(&world, "T").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    let mut control = world.control().await;
+    control
+        .run(&format!(
+            "INSERT INTO sync_logs (mapping_id, log_level, log_message, created_at) SELECT {mapping}, N'INFO', N'old', '2001-01-01' FROM {numbers}; \
+             INSERT INTO sync_status (mapping_id, sync_type, status, started_at, completed_at) VALUES ({mapping}, N'CDC', N'COMPLETED', '2001-01-01', '2001-01-01'), \
+             ({mapping}, N'CDC', N'COMPLETED', GETUTCDATE(), GETUTCDATE()); \
+             INSERT INTO error_logs (mapping_id, error_type, error_message, created_at, is_resolved, resolved_at) VALUES \
+             ({mapping}, N'SYNC', N'old and resolved', '2001-01-01', 1, '2001-01-02'), ({mapping}, N'VERIFICATION', N'old and open', '2001-01-01', 0, NULL)",
+            numbers = crate::harness::numbers(2500)
+        ))
+        .await;
+    world.dest.log_statements(true);
+    let daemon = world.daemon_with(&[("DATAFLOW_LOG_RETENTION", "30d"), ("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    eventually("the old rows to be gone", async || {
+        let old = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message = N'old'").await;
+        if old == "0" { Ok(()) } else { Err(old) }
+    })
+    .await;
+    let batches =
+        world.dest.statements().iter().filter(|statement| statement.text.contains("DELETE TOP (1000) FROM dbo.sync_logs")).count();
+    assert!(batches >= 3, "{batches} batches for 2,500 rows");
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status").await, "1");
+    assert_eq!(control.scalar("SELECT error_message FROM error_logs").await, "old and open");
+    drop(daemon);
+}
+
+/// A mapping that is deleted takes its log rows along; what is still on its way is left out and counted, and the rows beside it are written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
+    let world = World::new().await;
+    table_there(&world, "T").await;
+    let kept = world.map("T", "ID", None, false).await;
+    table_there(&world, "U").await;
+    let deleted = world.map("U", "ID", None, false).await;
+    let mut control = world.control().await;
+    control.run("UPDATE table_mappings SET full_sync_requested = 1").await;
+    // The log waits while both are synced; when it is written, one of them is gone.
+    let mut holder = world.control().await;
+    holder.run("BEGIN TRANSACTION; DECLARE @n int; SELECT @n = COUNT(*) FROM dbo.sync_logs WITH (TABLOCKX)").await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(kept, "FULL_SYNC", "COMPLETED").await;
+    world.run_ends(deleted, "FULL_SYNC", "COMPLETED").await;
+    holder.run(&format!("DELETE table_mappings WHERE mapping_id = {deleted}; COMMIT TRANSACTION")).await;
+    eventually("the other mapping's rows", async || {
+        let rows =
+            control.scalar(&format!("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = {kept} AND log_message LIKE N'%completed%'")).await;
+        if rows == "1" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+    let counted = output.lines().find(|line| line.contains("log rows were not written")).unwrap_or_else(|| panic!("{output}"));
+    assert!(counted.contains("dropped=0") && counted.contains("orphans=") && !counted.contains("orphans=0"), "{counted}");
+    // Events of the process itself have no mapping.
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id IS NULL AND log_message LIKE N'started%'").await, "1");
+}
+
+/// stdout for a machine, and for a person who wants to hear of trouble alone; the tables get everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn stdout_is_as_it_was_asked_for() {
+    let world = World::new().await;
+    let json = world.daemon_with(&[("DATAFLOW_LOG_FORMAT", "json")]);
+    let line = json.says(&["started"]).await;
+    assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"message\":\"started\""), "{line}");
+    json.terminate().await;
+    let quiet = world.daemon_with(&[("NO_COLOR", "1"), ("RUST_LOG", "warn")]);
+    let mut control = world.control().await;
+    eventually("both to have started", async || {
+        let started = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'started%'").await;
+        if started == "2" { Ok(()) } else { Err(started) }
+    })
+    .await;
+    let (_, output) = quiet.terminate().await;
+    assert_eq!(output, "");
+}

@@ -1,0 +1,134 @@
+//! Passwords are nowhere: not in what is printed, logged, raised or shown of the process, whatever was typed into a connection string.
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+use crate::harness::{Daemon, World, daemon::command, eventually};
+
+const SEED_VARIABLE: &str = "DATAFLOW_TEST_SEED";
+const STRINGS: usize = 60;
+
+/// A password, and the pieces of it that would give it away.
+struct Password {
+    text: String,
+    pieces: Vec<String>,
+}
+
+fn password(random: &mut StdRng) -> Password {
+    const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjkmnpqrstuvwxyz";
+    const DIGITS: &[u8] = b"23456789";
+    let mut text = String::new();
+    let mut pieces = Vec::new();
+    for _ in 0..random.random_range(1..4) {
+        let digits = random.random_bool(0.5);
+        let piece: String = (0..9)
+            .map(|_| char::from(*if digits && random.random_bool(0.3) { DIGITS } else { LETTERS }.choose(random).expect("a character")))
+            .collect();
+        if !text.is_empty() {
+            text.push_str(
+                ["", ";", "=", ";;", "'", "\"", "{", "}", "@", "/", ":", "%", "%4", " ", "?", "&", "\\", "é", "\t"]
+                    .choose(random)
+                    .expect("one"),
+            );
+        }
+        text.push_str(&piece);
+        pieces.push(piece);
+    }
+    Password { text, pieces }
+}
+
+/// A connection string with that password, as somebody might have typed it: right or wrong.
+fn connection_string(random: &mut StdRng, password: &str, port: u16) -> String {
+    let quoted = match random.random_range(0..5) {
+        0 => format!("\"{}\"", password.replace('"', "\"\"")),
+        1 => format!("{{{}}}", password.replace('}', "}}")),
+        2 => format!("'{}'", password.replace('\'', "''")),
+        3 => format!("\"{password}"),
+        _ => password.to_owned(),
+    };
+    let key = *["password", "Pwd", "PASSWORD ", "pass", "pasword"].choose(random).expect("one");
+    let server = *["127.0.0.1", "127.0.0.1,1", "no.such.host.invalid", "np:x", "h\\i\\j", ""].choose(random).expect("one");
+    let more = *["", "encrypt=disable", "encrypt=perhaps", "nonsense", "what=ever", "port=99999", "connection timeout=1"]
+        .choose(random)
+        .expect("one");
+    match random.random_range(0..6) {
+        0 => format!("sqlserver://sa:{password}@127.0.0.1:{port}/?encrypt=disable"),
+        1 => format!("jdbc:sqlserver://127.0.0.1:{port};user=sa;{key}={quoted};encrypt=false"),
+        2 => format!("server={server};port={port};user id=sa;{key}={quoted};{more};encrypt=disable"),
+        3 => format!("{key}={quoted};server={server};{more};user id=sa"),
+        4 => format!("mysql://sa:{password}@h/x"),
+        _ => format!("server=127.0.0.1,{port};user id=sa;{more};encrypt=disable;{key}={quoted}"),
+    }
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_240_611);
+    println!("{SEED_VARIABLE}={seed}");
+    seed
+}
+
+fn clean(passwords: &[Password], text: &str, of: &str) {
+    for password in passwords {
+        for piece in std::iter::once(&password.text).chain(&password.pieces) {
+            if let Some(at) = text.find(piece.as_str()) {
+                let around: String =
+                    text.get(..at).unwrap_or_default().chars().rev().take(160).collect::<Vec<_>>().into_iter().rev().collect();
+                panic!("{piece:?} of the password {:?} is in {of}, behind: {around}", password.text);
+            }
+        }
+    }
+}
+
+fn of_process(daemon: &Daemon) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap_or_default()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_password_is_ever_seen_again() {
+    let mut random = StdRng::seed_from_u64(seed());
+    let world = World::new().await;
+    let mut control = world.control().await;
+    let port = world.source.addr().port();
+    let mut passwords = vec![Password { text: crate::harness::PASSWORD.to_owned(), pieces: vec!["S3cret".to_owned()] }];
+    for n in 1..=STRINGS {
+        let password = password(&mut random);
+        let string = connection_string(&mut random, &password.text, port).replace('\'', "''");
+        control
+            .run(&format!(
+                "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Fuzz{n}', N'{string}'); \
+                 INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) \
+                 VALUES (SCOPE_IDENTITY(), N'Shop', N'T', N'Copy', N'T{n}', N'ID', 1)"
+            ))
+            .await;
+        passwords.push(password);
+    }
+    // Everything that could be said is said.
+    let daemon = world.daemon_with(&[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1"), ("DATAFLOW_SOURCE_CONNECTIONS", "2")]);
+    eventually("every string to have been tried", async || {
+        let silent = control
+            .query(
+                "SELECT s.server_id, s.server_name FROM source_servers AS s WHERE s.server_name LIKE N'Fuzz%' AND NOT EXISTS \
+                 (SELECT 1 FROM error_logs AS e JOIN table_mappings AS m ON m.server_id = s.server_id WHERE e.server_id = s.server_id OR e.mapping_id = m.mapping_id)",
+            )
+            .await;
+        if silent.rows.is_empty() { Ok(()) } else { Err(silent.to_string()) }
+    })
+    .await;
+    clean(&passwords, &of_process(&daemon), "the process's arguments");
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success());
+    clean(&passwords, &output, "what is printed");
+    for table in ["sync_logs", "error_logs", "sync_status", "verification_logs"] {
+        clean(&passwords, &control.query(&format!("SELECT * FROM {table}")).await.rows.concat().join("\n"), table);
+    }
+
+    // The destination's own: every command that logs in, refused.
+    let password = Password { text: "Zq7kWm2;x'\"{Rt9}".to_owned(), pieces: vec!["Zq7kWm2".to_owned(), "Rt9}".to_owned()] };
+    let mut variables = world.variables();
+    variables.extend([("DEST_PASS", "Zq7kWm2;x'\"{Rt9}"), ("RUST_LOG", "trace")]);
+    for arguments in [&["--once"][..], &["init"], &["verify"], &["start-from", "--mapping", "1", "--lsn", "0x00000000000000000001"]] {
+        let output = command(&variables, arguments).output().await.expect("run");
+        assert!(!output.status.success(), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        clean(std::slice::from_ref(&password), &text, &format!("what {arguments:?} prints"));
+    }
+}
