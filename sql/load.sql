@@ -1,3 +1,4 @@
+-- Enabled servers and mappings; @P1: a mapping that is wanted also while it is switched off, or NULL.
 SELECT server_id, server_name, connection_string
 FROM dbo.source_servers
 WHERE is_enabled = 1
@@ -15,5 +16,5 @@ SELECT
     CONVERT(NVARCHAR(30), m.updated_at, 126)
 FROM dbo.table_mappings AS m
     INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
-WHERE m.is_enabled = 1 AND s.is_enabled = 1
+WHERE (m.is_enabled = 1 OR m.mapping_id = @P1) AND s.is_enabled = 1
 ORDER BY m.mapping_id;

@@ -44,6 +44,9 @@ pub enum Command {
         /// Every row of the table, not only the newest and the next range
         #[arg(long)]
         full: bool,
+        /// Mend what differs from the source, whatever DATAFLOW_REPAIR says
+        #[arg(long)]
+        repair: bool,
     },
     /// Tell how every mapping stands
     Status {

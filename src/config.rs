@@ -41,6 +41,10 @@ pub struct Config {
     pub verify_structure_interval: Duration,
     /// Verifications that run at the same time.
     pub verify_concurrency: usize,
+    /// Longest wait for replication to pass what a verification saw.
+    pub verify_wait: Duration,
+    /// Rows that verification found to differ are mended.
+    pub repair: bool,
     pub batch_rows: usize,
     /// Bytes that one batch of rows may hold in memory, beside `batch_rows`.
     pub batch_bytes: usize,
@@ -94,6 +98,8 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_VERIFY_SWEEP_ROWS", "10000", "further rows per verification, so that every row has its turn; 0 leaves them out"),
     variable("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "1h", "how often to compare row counts and columns; 0 turns it off"),
     variable("DATAFLOW_VERIFY_CONCURRENCY", "2", "verifications at the same time"),
+    variable("DATAFLOW_VERIFY_WAIT", "60s", "longest wait until rows that differ hold still, before they are left to the next run"),
+    variable("DATAFLOW_REPAIR", "off", "on mends rows that verification found to differ; off only tells of them"),
     variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
     variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
     variable("DATAFLOW_MAX_CONNECTIONS", "50", "most connections to the destination, all in all"),
@@ -309,6 +315,8 @@ impl Config {
             verify_sweep_rows: raw.count("DATAFLOW_VERIFY_SWEEP_ROWS", 0..=10_000_000),
             verify_structure_interval: raw.duration("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", Duration::ZERO..=30 * DAY),
             verify_concurrency: raw.count("DATAFLOW_VERIFY_CONCURRENCY", 1..=64),
+            verify_wait: raw.duration("DATAFLOW_VERIFY_WAIT", SECOND..=HOUR),
+            repair: raw.word("DATAFLOW_REPAIR", &[("on", true), ("off", false)], false),
             batch_rows: raw.count("DATAFLOW_BATCH_SIZE", 1..=1_000_000),
             batch_bytes: raw.count("DATAFLOW_BATCH_BYTES", 65_536..=1_073_741_824),
             dest_connections_max: raw.count("DATAFLOW_MAX_CONNECTIONS", 6..=10_000),
@@ -376,6 +384,7 @@ mod tests {
         assert_eq!((config.dest.encrypt, &config.dest.trust), (Encrypt::Full, &Trust::Anything));
         assert_eq!((config.check_interval, config.verify_interval), (10 * SECOND, 5 * MINUTE));
         assert_eq!((config.batch_rows, config.verify_rows), (1000, 10_000));
+        assert_eq!((config.verify_wait, config.repair), (MINUTE, false));
         assert_eq!((config.dest_connections_max, config.source_connections_max), (50, 10));
         assert_eq!((config.retry_attempts, config.retry_delay), (3, 30 * SECOND));
         assert_eq!((config.log_retention, config.shutdown_timeout), (30 * DAY, 30 * SECOND));

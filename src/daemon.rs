@@ -286,7 +286,8 @@ struct Daemon {
     running: HashMap<MappingId, SyncType>,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
-    verified_at: HashMap<MappingId, Instant>,
+    /// The order in which mappings were last verified, also by processes before this one: the least was longest ago.
+    verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.
     structure_at: HashMap<MappingId, Instant>,
     memories: HashMap<Place, Memory>,
@@ -325,7 +326,7 @@ impl Daemon {
             running: HashMap::new(),
             verifying: HashSet::new(),
             verify_queue: VecDeque::new(),
-            verified_at: HashMap::new(),
+            verified: HashMap::new(),
             structure_at: HashMap::new(),
             memories: HashMap::new(),
             failing: HashMap::new(),
@@ -536,7 +537,7 @@ impl Daemon {
     fn forget(&mut self) {
         let Daemon { mappings, servers, .. } = self;
         self.failing.retain(|id, _| mappings.contains_key(id));
-        self.verified_at.retain(|id, _| mappings.contains_key(id));
+        self.verified.retain(|id, _| mappings.contains_key(id));
         self.structure_at.retain(|id, _| mappings.contains_key(id));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
@@ -805,7 +806,7 @@ impl Daemon {
     fn verify_tick(&mut self) {
         if self.verify_queue.is_empty() && self.verifying.is_empty() {
             let mut queue: Vec<MappingId> = self.mappings.keys().copied().collect();
-            queue.sort_by_key(|id| (self.verified_at.get(id).copied(), *id));
+            queue.sort_by_key(|id| (self.verified.get(id).copied(), *id));
             self.verify_queue = queue.into();
         }
         self.verify_more();
@@ -834,7 +835,8 @@ impl Daemon {
 
     fn verified(&mut self, id: MappingId, result: Result<()>) {
         self.verifying.remove(&id);
-        self.verified_at.insert(id, Instant::now());
+        let turn = self.verified.values().max().map_or(0, |last| last + 1);
+        self.verified.insert(id, turn);
         // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled

@@ -16,11 +16,23 @@ use std::{
     io::{IsTerminal, Write},
 };
 
-/// Verifies one mapping or all; `true` if nothing differs.
-pub async fn verify(config: crate::config::Config, only: Option<i32>, full: bool, stop: impl Future<Output = ()>) -> Result<bool> {
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Only this mapping.
+    pub mapping: Option<i32>,
+    /// Every row.
+    pub full: bool,
+    /// Mend what differs.
+    pub repair: bool,
+}
+
+/// Verifies one mapping or all; `true` if nothing differs (any more).
+pub async fn verify(mut config: crate::config::Config, wanted: &Wanted, stop: impl Future<Output = ()>) -> Result<bool> {
+    config.repair |= wanted.repair;
     daemon::aside(config, async move |env| {
         let cancel = env.cancel.clone();
-        let mut work = std::pin::pin!(every(env, only, full));
+        let mut work = std::pin::pin!(every(env, wanted));
         tokio::select! {
             result = work.as_mut() => return result,
             () = stop => cancel.cancel(),
@@ -30,45 +42,84 @@ pub async fn verify(config: crate::config::Config, only: Option<i32>, full: bool
     .await
 }
 
-async fn every(env: &Env, only: Option<i32>, full: bool) -> Result<bool> {
-    let loaded = env.control.load().await?;
+async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
+    let only = wanted.mapping.map(MappingId);
+    let loaded = env.control.load_also(only).await?;
     env.sources.update(&loaded.servers);
     let mut well = true;
-    for row in loaded.rejected.iter().filter(|row| only.is_none_or(|only| row.mapping == MappingId(only))) {
+    for row in loaded.rejected.iter().filter(|row| only.is_none_or(|only| row.mapping == only)) {
         well = false;
         println!("mapping {}: left out: {}", row.mapping, row.error);
     }
-    let mut mappings: Vec<_> =
-        loaded.mappings.into_iter().filter(|mapping| only.is_none_or(|only| mapping.id == MappingId(only))).collect();
+    let mut mappings: Vec<_> = loaded.mappings.into_iter().filter(|mapping| only.is_none_or(|only| mapping.id == only)).collect();
     mappings.sort_by_key(|mapping| mapping.id);
     if let Some(only) = only
         && mappings.is_empty()
         && well
     {
-        return Err(Error::new(Kind::Missing, format!("there is no enabled mapping {only}")));
+        return Err(Error::new(Kind::Missing, format!("there is no mapping {only} of an enabled server")));
     }
-    for mapping in &mappings {
-        if env.stopping() {
-            println!("stopped");
-            return Ok(false);
+    // what was mended is looked at again, and with it what had to wait for rows of another table
+    let mut full = wanted.full;
+    for round in 1.. {
+        if mappings.is_empty() {
+            break;
         }
-        well &= one(env, mapping, full).await;
+        let mut again = Vec::new();
+        let mut repaired = 0;
+        for mapping in mappings {
+            if env.stopping() {
+                println!("stopped");
+                return Ok(false);
+            }
+            match one(env, &mapping, full).await {
+                Outcome::Equal => {}
+                Outcome::Differs => well = false,
+                Outcome::Repaired(rows) => {
+                    repaired += rows;
+                    again.push(mapping);
+                }
+            }
+        }
+        if repaired == 0 || round == ROUNDS_MAX {
+            well &= again.is_empty();
+            break;
+        }
+        mappings = again;
+        full = false;
     }
     Ok(well)
 }
 
-/// Verifies a mapping and prints what came of it; whether nothing differs.
-async fn one(env: &Env, mapping: &Mapping, full: bool) -> bool {
+/// How often mappings are looked at after a repair: tables that wait for each other are rarely chained deeper.
+const ROUNDS_MAX: u32 = 10;
+
+enum Outcome {
+    Equal,
+    Differs,
+    /// Something differed, and so many rows of it were mended.
+    Repaired(u64),
+}
+
+/// Verifies a mapping and prints what came of it.
+async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
     let name = format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest);
     let scope = if full { verify::Scope::Whole } else { verify::Scope::Next { stands_still: false } };
     let mut bar = Bar::new(&name);
     let rows = verify::run(env, mapping, scope, &mut |done, total| bar.show(done, total)).await;
     bar.clear();
     println!("{name}");
-    let mut well = said(rows);
-    well &= said(verify::schema(env, mapping).await);
-    well &= said(verify::row_count(env, mapping).await);
-    well
+    let repaired = match &rows {
+        Ok(Some(report)) if env.config.repair && report.status == Status::Failed => Some(report.repaired),
+        Ok(_) | Err(_) => None,
+    };
+    let well = said(rows);
+    if let Some(repaired) = repaired {
+        return Outcome::Repaired(repaired);
+    }
+    let well = said(verify::schema(env, mapping).await) && well;
+    let well = said(verify::row_count(env, mapping).await) && well;
+    if well { Outcome::Equal } else { Outcome::Differs }
 }
 
 fn said(result: Result<Option<verify::Report>>) -> bool {

@@ -47,7 +47,9 @@ fn main() -> ExitCode {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::Status { health: _ }) => runtime.block_on(health(&config)),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
-        Some(Command::Verify { mapping, full }) => runtime.block_on(inspect::verify(config, mapping, full, stop_signal())),
+        Some(Command::Verify { mapping, full, repair }) => {
+            runtime.block_on(inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()))
+        }
         // done above
         Some(Command::Completions { .. } | Command::Man) => Ok(true),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),

@@ -35,9 +35,11 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
-/// Who has unresolved errors.
+/// What processes before this one left: who has unresolved errors, and whose verification is how old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Troubled {
+    /// Mappings, those first whose last verification was longest ago.
+    pub verified: Vec<MappingId>,
     pub mappings: HashSet<MappingId>,
     pub servers: HashSet<ServerId>,
 }
@@ -227,16 +229,17 @@ fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejecte
 impl Control {
     /// Enabled servers and mappings, in one round trip.
     pub async fn load(&self) -> Result<Loaded> {
-        let loaded = self.load_tables().await;
+        let loaded = self.load_also(None).await;
         self.vitals.control(loaded.as_ref().map(drop).map_err(Error::to_string));
         loaded
     }
 
-    async fn load_tables(&self) -> Result<Loaded> {
+    /// The same, and a mapping of an enabled server that may be switched off itself.
+    pub async fn load_also(&self, mapping: Option<MappingId>) -> Result<Loaded> {
         let sets = self
             .session()
             .await?
-            .result_sets(include_str!("../../sql/load.sql"), &[])
+            .result_sets(include_str!("../../sql/load.sql"), &[Param::OptInt(mapping.map(|mapping| mapping.0))])
             .await
             .map_err(outdated)
             .context("read the control tables")?;
@@ -262,10 +265,14 @@ impl Control {
         Ok(loaded)
     }
 
-    /// Who has unresolved errors, verification's own aside.
+    /// Who has unresolved errors, verification's own aside, and in which order mappings were verified.
     pub async fn troubled(&self) -> Result<Troubled> {
         let mut troubled = Troubled::default();
-        for row in self.session().await?.rows(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")? {
+        let mut session = self.session().await?;
+        for row in session.rows(include_str!("../../sql/verified.sql"), &[]).await.context("read verification_logs")? {
+            troubled.verified.push(MappingId(row.i32(0)?));
+        }
+        for row in session.rows(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")? {
             if let Some(mapping) = row.opt_i32(0)? {
                 troubled.mappings.insert(MappingId(mapping));
             } else if let Some(server) = row.opt_i32(1)? {

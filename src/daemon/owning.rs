@@ -134,6 +134,8 @@ impl Daemon {
         if let Some(troubled) = owned.troubled {
             self.troubled.mappings.extend(troubled.mappings);
             self.troubled.servers.extend(troubled.servers);
+            // what was verified here is in that order, too
+            self.verified = troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
         self.leaving = owned.leaving;
         let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();

@@ -116,6 +116,19 @@ impl RowData {
         self.0.get(index).map(value).unwrap_or_else(|| Err(no_cell(index)))
     }
 
+    /// All values, in place of what `values` had; text and bytes are moved, not copied.
+    pub fn values_into(self, values: &mut Vec<Value>) -> Result<()> {
+        values.clear();
+        for cell in self.0 {
+            values.push(match cell {
+                ColumnData::String(Some(v)) => Value::Text(v.into_owned()),
+                ColumnData::Binary(Some(v)) => Value::Bytes(v.into_owned()),
+                other => value(&other)?,
+            });
+        }
+        Ok(())
+    }
+
     /// Whether the driver's bulk load would refuse a cell of it for its length.
     pub(super) fn is_wide(&self) -> bool {
         self.0.iter().any(|cell| match cell {

@@ -84,27 +84,37 @@ pub struct Encoding {
     /// places in the row, by column name
     row: Vec<(usize, Form)>,
     key: Vec<(usize, Form)>,
+    /// places in a row that has the key's columns alone, in key order
+    key_alone: Vec<(usize, Form)>,
 }
 
 impl Encoding {
     pub fn new(carry: &Carry) -> Self {
         let mut row: Vec<_> = carry.columns.iter().enumerate().map(|(i, column)| (i, form(column))).collect();
         row.sort_by(|(a, _), (b, _)| carry.columns[*a].name().cmp(carry.columns[*b].name()));
-        let key = carry.key.iter().filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column)))).collect();
-        Encoding { row, key }
+        let key: Vec<_> = carry.key.iter().filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column)))).collect();
+        let key_alone = key.iter().enumerate().map(|(place, &(_, form))| (place, form)).collect();
+        Encoding { row, key, key_alone }
     }
 
-    /// The hash of a row whose cells are in the order of the [`Carry`].
-    pub fn hash(&self, row: &[Value]) -> Hash {
-        let mut bytes = Vec::with_capacity(16 * row.len());
-        encode(&self.row, row, &mut bytes);
-        Hash(Md5::digest(&bytes).into())
+    /// The hash of a row whose cells are in the order of the [`Carry`]. `scratch` is overwritten: one buffer serves all rows.
+    pub fn hash(&self, row: &[Value], scratch: &mut Vec<u8>) -> Hash {
+        scratch.clear();
+        encode(&self.row, row, scratch);
+        Hash(Md5::digest(scratch).into())
     }
 
     /// The encoded key of such a row.
     pub fn key(&self, row: &[Value]) -> Vec<u8> {
         let mut bytes = Vec::new();
         encode(&self.key, row, &mut bytes);
+        bytes
+    }
+
+    /// The encoded key, from the values of the key's columns in key order.
+    pub fn key_of(&self, key: &[Value]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&self.key_alone, key, &mut bytes);
         bytes
     }
 }
@@ -197,20 +207,62 @@ fn number(mantissa: i128, scale: u8, form: Form, bytes: &mut Vec<u8>) {
         // only integers of at most ten digits go to floats
         return float(mantissa as f64, bytes);
     }
-    sized(1, decimal_text(mantissa, scale).as_bytes(), bytes);
+    bytes.push(1);
+    let length_at = bytes.len();
+    bytes.extend_from_slice(&[0; 4]);
+    decimal(mantissa, scale, bytes);
+    // at most 38 digits, a sign, a point and zeros
+    let length = u32::try_from(bytes.len() - length_at - 4).unwrap_or(u32::MAX).to_be_bytes();
+    if let Some(place) = bytes.get_mut(length_at..length_at + 4) {
+        place.copy_from_slice(&length);
+    }
 }
 
 /// `mantissa / 10^scale` without needless zeros.
 pub(super) fn decimal_text(mantissa: i128, scale: u8) -> String {
-    let (mut mantissa, mut scale) = (mantissa, usize::from(scale));
-    while scale > 0 && mantissa % 10 == 0 {
-        mantissa /= 10;
+    let mut text = Vec::new();
+    decimal(mantissa, scale, &mut text);
+    text.into_iter().map(char::from).collect()
+}
+
+/// Appends `mantissa / 10^scale` in ASCII.
+fn decimal(mantissa: i128, scale: u8, text: &mut Vec<u8>) {
+    if mantissa < 0 {
+        text.push(b'-');
+    }
+    let magnitude = mantissa.unsigned_abs();
+    match u64::try_from(magnitude) {
+        // nearly every number, and many times faster to divide
+        Ok(magnitude) => digits(magnitude, scale, text),
+        Err(_) => digits(magnitude, scale, text),
+    }
+}
+
+fn digits<N>(mut rest: N, mut scale: u8, text: &mut Vec<u8>)
+where
+    N: Copy + PartialEq + From<u8> + std::ops::Div<Output = N> + std::ops::Rem<Output = N> + TryInto<u8>,
+{
+    let (zero, ten) = (N::from(0), N::from(10));
+    while scale > 0 && rest % ten == zero {
+        rest = rest / ten;
         scale -= 1;
     }
-    let sign = if mantissa < 0 { "-" } else { "" };
-    let digits = format!("{:0>width$}", mantissa.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+    let begin = text.len();
+    let mut place = 0u8;
+    loop {
+        if place == scale && scale > 0 {
+            text.push(b'.');
+        }
+        text.push(b'0' + (rest % ten).try_into().unwrap_or(0));
+        rest = rest / ten;
+        place = place.saturating_add(1);
+        if rest == zero && place > scale {
+            break;
+        }
+    }
+    if let Some(number) = text.get_mut(begin..) {
+        number.reverse();
+    }
 }
 
 #[cfg(test)]
@@ -276,9 +328,19 @@ mod tests {
 
     #[test]
     fn decimals_are_written_one_way() {
-        for (mantissa, scale, text) in
-            [(0, 0, "0"), (5, 1, "0.5"), (-5, 3, "-0.005"), (1200, 2, "12"), (10i128.pow(38) - 1, 38, &format!("0.{}", "9".repeat(38)))]
-        {
+        for (mantissa, scale, text) in [
+            (0, 0, "0"),
+            (0, 9, "0"),
+            (5, 1, "0.5"),
+            (-5, 3, "-0.005"),
+            (1200, 2, "12"),
+            (1250, 2, "12.5"),
+            (-10, 0, "-10"),
+            (i128::from(u64::MAX), 0, "18446744073709551615"),
+            (i128::from(u64::MAX) + 1, 1, "1844674407370955161.6"),
+            (-(10i128.pow(38) - 1), 0, &format!("-{}", "9".repeat(38))),
+            (10i128.pow(38) - 1, 38, &format!("0.{}", "9".repeat(38))),
+        ] {
             assert_eq!(decimal_text(mantissa, scale), text);
         }
     }
@@ -286,11 +348,14 @@ mod tests {
     /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed outside of this program.
     #[test]
     fn golden_hashes() {
-        let encoding = Encoding { row: vec![(1, Form::Plain), (0, Form::Plain)], key: vec![(0, Form::Plain)] };
-        let one = encoding.hash(&[Value::Int(1), Value::Text("a".into())]);
-        let two = encoding.hash(&[Value::Int(2), Value::Null]);
+        let key = vec![(0, Form::Plain)];
+        let encoding = Encoding { row: vec![(1, Form::Plain), (0, Form::Plain)], key: key.clone(), key_alone: key };
+        let mut scratch = Vec::new();
+        let one = encoding.hash(&[Value::Int(1), Value::Text("a".into())], &mut scratch);
+        let two = encoding.hash(&[Value::Int(2), Value::Null], &mut scratch);
         assert_eq!(one.to_string(), "f41e859ef9d39ba99ffe0fb981efcb3a");
         assert_eq!(two.to_string(), "a3a7ba6233d81859d15cfef02b5d72b1");
         assert_eq!(hash_of_hashes([&one, &two]).to_string(), "36ed7c8cbd655c0f4c61e2e3ad24f6a2");
+        assert_eq!(encoding.key_of(&[Value::Int(2)]), encoding.key(&[Value::Int(2), Value::Null]));
     }
 }

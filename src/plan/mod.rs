@@ -4,6 +4,7 @@ pub mod convert;
 pub mod digest;
 pub mod division;
 pub mod fence;
+pub mod fit;
 pub mod key;
 pub mod mask;
 pub mod projection;

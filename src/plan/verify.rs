@@ -30,16 +30,19 @@ pub struct Row {
 }
 
 /// How the two sides of a key differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Difference {
     OnlySource,
     OnlyDest,
     Different,
 }
 
+/// Keys that differ, or may: encoded key → how, and the key's values.
+pub type Suspects = BTreeMap<Vec<u8>, (Difference, Vec<Value>)>;
+
 /// The keys whose rows are not known to be equal, with their values.
-pub fn differences(source: &Side, dest: &Side) -> BTreeMap<Vec<u8>, (Difference, Vec<Value>)> {
-    let mut found = BTreeMap::new();
+pub fn differences(source: &Side, dest: &Side) -> Suspects {
+    let mut found = Suspects::new();
     for (key, row) in source {
         match dest.get(key) {
             None => drop(found.insert(key.clone(), (Difference::OnlySource, row.key.clone()))),
@@ -87,16 +90,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    pub fn of(differences: impl IntoIterator<Item = Difference>) -> Self {
-        let mut counts = Counts::default();
-        for difference in differences {
-            match difference {
-                Difference::OnlySource => counts.only_source += 1,
-                Difference::OnlyDest => counts.only_dest += 1,
-                Difference::Different => counts.different += 1,
-            }
+    fn of_kind(&mut self, kind: Difference) -> &mut u64 {
+        match kind {
+            Difference::OnlySource => &mut self.only_source,
+            Difference::OnlyDest => &mut self.only_dest,
+            Difference::Different => &mut self.different,
         }
-        counts
     }
 
     pub fn total(self) -> u64 {
@@ -104,23 +103,69 @@ impl Counts {
     }
 }
 
+/// Differences over a whole run: all are counted, and as many keys kept as memory is meant for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    kept: Suspects,
+    counts: Counts,
+}
+
+/// Keys that a [`Tally`] keeps; a table with more differences wants a full sync, not a list.
+pub const KEPT_MAX: usize = 20_000;
+
+impl Tally {
+    pub fn add(&mut self, more: Suspects) {
+        for (key, difference) in more {
+            if self.kept.contains_key(&key) {
+                continue;
+            }
+            *self.counts.of_kind(difference.0) += 1;
+            if self.kept.len() < KEPT_MAX {
+                self.kept.insert(key, difference);
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.counts.total() == 0
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub fn kept(&self) -> &Suspects {
+        &self.kept
+    }
+}
+
+impl From<Suspects> for Tally {
+    fn from(suspects: Suspects) -> Self {
+        let mut tally = Tally::default();
+        tally.add(suspects);
+        tally
+    }
+}
+
 /// Keys named per kind of difference.
 pub const KEYS_NAMED_MAX: usize = 50;
 
 /// What was found, in words that name keys and never values: one line per kind.
-pub fn details(found: &BTreeMap<Vec<u8>, (Difference, Vec<Value>)>) -> String {
+pub fn details(found: &Tally) -> String {
     let kinds =
         [(Difference::OnlySource, "only in source"), (Difference::OnlyDest, "only in destination"), (Difference::Different, "different")];
     let mut lines = Vec::new();
+    let mut counts = found.counts();
     for (kind, words) in kinds {
-        let keys: Vec<_> = found.values().filter(|(difference, _)| *difference == kind).map(|(_, key)| key_text(key)).collect();
-        if keys.is_empty() {
+        let count = *counts.of_kind(kind);
+        if count == 0 {
             continue;
         }
-        let more = keys.len().saturating_sub(KEYS_NAMED_MAX);
-        let named = keys.iter().take(KEYS_NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let of_kind = found.kept().values().filter(|(difference, _)| *difference == kind);
+        let keys: Vec<_> = of_kind.take(KEYS_NAMED_MAX).map(|(_, key)| key_text(key)).collect();
+        let more = count - keys.len() as u64;
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        lines.push(format!("{words} ({}): {named}{rest}", keys.len()));
+        lines.push(format!("{words} ({count}): {}{rest}", keys.join(", ")));
     }
     lines.join("\n")
 }
@@ -191,16 +236,28 @@ mod tests {
         let found = differences(&side(&[(1, 1), (2, 2), (3, 3)]), &side(&[(2, 2), (3, 9), (4, 4)]));
         let kinds: Vec<_> = found.values().map(|(kind, key)| (*kind, key_text(key))).collect();
         assert_eq!(kinds, [(Difference::OnlySource, "1".into()), (Difference::Different, "3".into()), (Difference::OnlyDest, "4".into())]);
-        assert_eq!(Counts::of(found.values().map(|(kind, _)| *kind)), Counts { only_source: 1, only_dest: 1, different: 1 });
+        let found = Tally::from(found);
+        assert_eq!(found.counts(), Counts { only_source: 1, only_dest: 1, different: 1 });
         assert_eq!(details(&found), "only in source (1): 1\nonly in destination (1): 4\ndifferent (1): 3");
     }
 
     #[test]
     fn many_keys_are_cut_short() {
         let rows: Vec<_> = (0..60).map(|key| (key, 0)).collect();
-        let text = details(&differences(&side(&rows), &side(&[])));
+        let text = details(&differences(&side(&rows), &side(&[])).into());
         assert!(text.starts_with("only in source (60): 0, 1, "), "{text}");
         assert!(text.ends_with("49 and 10 more"), "{text}");
+    }
+
+    #[test]
+    fn all_are_counted_and_some_kept() {
+        let rows: Vec<_> = (0..KEPT_MAX as i64 + 7).map(|key| (key, 0)).collect();
+        let all = differences(&side(&rows), &side(&[]));
+        let mut tally = Tally::from(all.clone());
+        assert_eq!((tally.kept().len(), tally.counts().total()), (KEPT_MAX, KEPT_MAX as u64 + 7));
+        tally.add(all.into_iter().take(5).collect());
+        assert_eq!(tally.counts().total(), KEPT_MAX as u64 + 7, "what is known is not counted again");
+        assert!(details(&tally).contains(&format!("and {} more", KEPT_MAX + 7 - KEYS_NAMED_MAX)));
     }
 
     #[test]

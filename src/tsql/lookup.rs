@@ -2,7 +2,10 @@
 //!
 //! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds of cells. The alias is always `t`.
 
-use super::staging::{read, read_dest_staged, type_name};
+use super::{
+    changes::equal,
+    staging::{read, read_dest_staged, type_name},
+};
 use crate::model::{
     carry::{Carried, Carry},
     name::{Ident, TableName},
@@ -76,16 +79,25 @@ fn ordered(side: Side, carried: &Carried) -> String {
     }
 }
 
-/// `(a > @P1 OR (a = @P1 AND (b > @P2)))`, with `or_equal` for the last column.
+/// `(a > @P1 OR (a = @P1 AND (b > @P2)))`, with `or_equal` for the last column. A NULL in a key comes before every value, as
+/// ORDER BY has it.
 fn beyond(keys: &[String], carry: &Carry, params_before: usize, than: &str, or_equal: bool) -> String {
     let mut condition = String::new();
     let columns: Vec<_> = keys.iter().zip(carry.key_columns()).enumerate().collect();
     for (i, (key, carried)) in columns.into_iter().rev() {
         let parameter = parameter(&carried.source, params_before + i + 1);
-        condition = if condition.is_empty() {
-            format!("({key} {than}{} {parameter})", if or_equal { "=" } else { "" })
-        } else {
-            format!("({key} {than} {parameter} OR ({key} = {parameter} AND {condition}))")
+        let nullable = carried.source.nullable || carried.dest.nullable;
+        let strictly = match (nullable, than) {
+            (false, _) => format!("{key} {than} {parameter}"),
+            (true, ">") => format!("({key} > {parameter} OR ({parameter} IS NULL AND {key} IS NOT NULL))"),
+            (true, _) => format!("({key} {than} {parameter} OR ({key} IS NULL AND {parameter} IS NOT NULL))"),
+        };
+        let same = equal(key, &parameter, nullable);
+        condition = match (condition.is_empty(), or_equal, nullable) {
+            (true, false, _) => format!("({strictly})"),
+            (true, true, false) => format!("({key} {than}= {parameter})"),
+            (true, true, true) => format!("({strictly} OR {same})"),
+            (false, _, _) => format!("({strictly} OR ({same} AND {condition}))"),
         };
     }
     condition
@@ -115,7 +127,8 @@ pub fn changed_keys(change_table: &Ident, carry: &Carry, keys: usize) -> String 
     )
 }
 
-fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> String {
+/// Whether `t` has one of `keys` keys, whose values are the parameters behind the first `params_before`.
+pub(super) fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> String {
     let width = carry.key.len();
     let one = |key: usize| {
         let pairs: Vec<_> = carry
@@ -123,7 +136,7 @@ fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> Strin
             .enumerate()
             .map(|(i, carried)| {
                 let column = side.column(carried);
-                format!("t.{} = {}", column.name, parameter(column, params_before + key * width + i + 1))
+                equal(&format!("t.{}", column.name), &parameter(column, params_before + key * width + i + 1), column.nullable)
             })
             .collect();
         format!("({})", pairs.join(" AND "))
@@ -152,7 +165,7 @@ fn collation(column: &Column) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::model::table::Length;
-    use crate::tsql::testing::{TABLE, carried, carry};
+    use crate::tsql::testing::{TABLE, carried, carry, keyed};
 
     #[test]
     fn newest_rows_of_either_side() {
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn ranges_follow_the_sources_order() {
-        let sql = range(Side::Source, &TABLE(), &carry(), (true, false), 10);
+        let sql = range(Side::Source, &TABLE(), &keyed(), (true, false), 10);
         assert!(
             sql.ends_with(
                 "AS t WHERE (t.[ID] > CAST(@P1 AS int) OR (t.[ID] = CAST(@P1 AS int) AND (t.[code] > CAST(@P2 AS nvarchar(20))))) \
@@ -180,12 +193,12 @@ mod tests {
             ),
             "{sql}"
         );
-        let sql = range(Side::Dest, &TABLE(), &carry(), (true, true), 10);
+        let sql = range(Side::Dest, &TABLE(), &keyed(), (true, true), 10);
         assert!(
             sql.contains("AND (t.[id] < CAST(@P3 AS int) OR (t.[id] = CAST(@P3 AS int) AND (t.[code] <= CAST(@P4 AS nvarchar(20)))))"),
             "{sql}"
         );
-        let mut carry = carry();
+        let mut carry = keyed();
         carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
         let sql = range(Side::Dest, &TABLE(), &carry, (false, false), 10);
         assert!(sql.contains("AS t ORDER BY t.[id], CAST(t.[code] AS nvarchar(20)) COLLATE "), "{sql}");
@@ -193,21 +206,36 @@ mod tests {
 
     #[test]
     fn rows_by_key() {
-        let sql = by_keys(Side::Dest, &TABLE(), &carry(), 2);
+        let sql = by_keys(Side::Dest, &TABLE(), &keyed(), 2);
         assert_eq!(
             sql.split(" WHERE ").nth(1).unwrap(),
             "(t.[id] = CAST(@P1 AS bigint) AND t.[code] = CAST(@P2 AS nvarchar(20))) OR \
              (t.[id] = CAST(@P3 AS bigint) AND t.[code] = CAST(@P4 AS nvarchar(20)))"
         );
         assert_eq!(
-            changed_keys(&Ident::new("dbo_t_CT"), &carry(), 1),
+            changed_keys(&Ident::new("dbo_t_CT"), &keyed(), 1),
             "SELECT DISTINCT t.[ID] AS [id], t.[code] AS [code] FROM [cdc].[dbo_t_CT] AS t WHERE t.[__$start_lsn] > @P1 AND \
              t.[__$start_lsn] <= @P2 AND ((t.[ID] = CAST(@P3 AS int) AND t.[code] = CAST(@P4 AS nvarchar(20))))"
         );
-        let mut narrow = carry();
+        let mut narrow = keyed();
         let code = ColumnType::VarChar(Length::N(9));
         narrow.columns = vec![carried(("code", code.clone()), ("code", code.clone()), code)];
         narrow.key = vec![0];
+        narrow.columns[0].source.nullable = false;
         assert!(by_keys(Side::Source, &TABLE(), &narrow, 1).ends_with("(t.[code] = CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9)))"));
+    }
+
+    /// `=` never finds a NULL, and nothing is beyond one.
+    #[test]
+    fn keys_that_may_be_null_are_found_and_passed() {
+        let mut carry = carry();
+        carry.key = vec![1];
+        let code = "CAST(@P1 AS nvarchar(20))";
+        assert!(by_keys(Side::Source, &TABLE(), &carry, 1).ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))")));
+        let after = range(Side::Source, &TABLE(), &carry, (true, false), 1);
+        assert!(after.contains(&format!("WHERE ((t.[code] > {code} OR ({code} IS NULL AND t.[code] IS NOT NULL)))")), "{after}");
+        let upto = range(Side::Source, &TABLE(), &carry, (false, true), 1);
+        let same = format!("EXISTS (SELECT t.[code] INTERSECT SELECT {code})");
+        assert!(upto.contains(&format!("WHERE ((t.[code] < {code} OR (t.[code] IS NULL AND {code} IS NOT NULL)) OR {same})")), "{upto}");
     }
 }

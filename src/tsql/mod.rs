@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod changes;
 pub mod lookup;
+pub mod mend;
 pub mod netting;
 pub mod poll;
 pub mod staging;

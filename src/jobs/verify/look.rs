@@ -1,20 +1,19 @@
 //! Reading rows to compare, and asking what changed meanwhile.
 
-use super::{SUSPECTS_MAX, Suspects};
+use super::SUSPECTS_MAX;
 use crate::{
     error::{Context, Result},
     jobs::shape::Shape,
-    model::{capture::Capture, lsn::Lsn, value::Value},
-    mssql::{
-        row::{Param, RowData},
-        session::Session,
-    },
+    model::{capture::Capture, lsn::Lsn, name::TableName, value::Value},
+    mssql::{cdc, row::Param, session::Session},
     plan::{
         digest::Encoding,
-        verify::{Row, Side},
+        fit,
+        verify::{Row, Side, Suspects},
     },
     tsql::lookup::{self, Side as End},
 };
+use std::collections::HashSet;
 
 /// A part of the table that was read.
 pub(super) struct Range {
@@ -29,32 +28,34 @@ pub(super) struct Look<'a> {
     pub encoding: Encoding,
 }
 
-impl Look<'_> {
-    fn table(&self, end: End) -> &crate::model::name::TableName {
+impl<'a> Look<'a> {
+    pub fn new(shape: &'a Shape) -> Self {
+        Look { shape, encoding: Encoding::new(&shape.carry) }
+    }
+
+    fn table(&self, end: End) -> &TableName {
         match end {
             End::Source => &self.shape.source.name,
             End::Dest => &self.shape.dest.name,
         }
     }
 
-    fn snapshot(&self, end: End) -> bool {
-        match end {
-            End::Source => self.shape.source_database.snapshot,
-            End::Dest => self.shape.dest_database.snapshot,
+    /// Makes both sessions read without waiting for writers, where the databases allow it. They go back to their pools so: whoever takes
+    /// them next sets them right.
+    pub async fn settle(&self, source: &mut Session, dest: &mut Session) -> Result<()> {
+        for (snapshot, session) in [(self.shape.source_database.snapshot, source), (self.shape.dest_database.snapshot, dest)] {
+            if snapshot {
+                session.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT").await?;
+            }
         }
+        Ok(())
     }
 
     /// The newest rows by key.
     pub async fn newest(&self, end: End, session: &mut Session, rows_max: usize) -> Result<Side> {
         let sql = lookup::newest(end, self.table(end), &self.shape.carry, rows_max);
-        if self.snapshot(end) {
-            session.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT").await?;
-        }
         let mut side = Side::new();
-        self.read(session, &sql, &[], &mut side).await?;
-        if self.snapshot(end) {
-            session.batch("SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-        }
+        self.read(session, &sql, &[], &mut side, |_| true).await?;
         Ok(side)
     }
 
@@ -71,40 +72,62 @@ impl Look<'_> {
         let carry = &self.shape.carry;
         let mut params: Vec<Param<'_>> = after.unwrap_or_default().iter().map(Param::Value).collect();
         let sql = lookup::range(End::Source, self.table(End::Source), carry, (after.is_some(), false), rows_max);
-        let (rows, last) = self.read(source, &sql, &params, seen.0).await.context("read a range of source rows")?;
+        let (rows, last) = self.read(source, &sql, &params, seen.0, |_| true).await.context("read a range of source rows")?;
         let next = if rows < rows_max { None } else { last };
         params.extend(next.iter().flatten().map(Param::Value));
         // more rows than this are more differences than are looked at, and the next pass will see those behind them
         let sql = lookup::range(End::Dest, self.table(End::Dest), carry, (after.is_some(), next.is_some()), rows_max + SUSPECTS_MAX + 1);
-        self.read(dest, &sql, &params, seen.1).await.context("read a range of destination rows")?;
+        self.read(dest, &sql, &params, seen.1, |_| true).await.context("read a range of destination rows")?;
         Ok(Range { rows, next })
     }
 
-    /// The rows with these keys.
+    /// The rows with these keys, and no others: what a comparison takes for equal (another spelling) is not what was asked for.
     pub async fn by_keys(&self, end: End, session: &mut Session, keys: &[Vec<Value>]) -> Result<Side> {
         let mut side = Side::new();
+        let keys: Vec<_> = keys.iter().filter(|key| self.may_have(end, key)).collect();
         for keys in keys.chunks(lookup::keys_max(&self.shape.carry)) {
-            let sql = lookup::by_keys(end, self.table(end), &self.shape.carry, keys.len());
-            let params: Vec<Param<'_>> = keys.iter().flatten().map(Param::Value).collect();
-            self.read(session, &sql, &params, &mut side).await?;
+            let asked: HashSet<Vec<u8>> = keys.iter().map(|key| self.encoding.key_of(key)).collect();
+            let (params, slots) = slots(keys, lookup::keys_max(&self.shape.carry));
+            let sql = lookup::by_keys(end, self.table(end), &self.shape.carry, slots);
+            self.read(session, &sql, &params, &mut side, |key| asked.contains(key)).await?;
         }
         Ok(side)
     }
 
-    /// Reads rows into `side`; how many, and the last one's key.
-    async fn read(&self, session: &mut Session, sql: &str, params: &[Param<'_>], side: &mut Side) -> Result<(usize, Option<Vec<Value>>)> {
-        let (mut rows, mut last) = (0, None);
+    /// Whether a side's types can hold such a key.
+    pub fn may_have(&self, end: End, key: &[Value]) -> bool {
+        let columns = self.shape.carry.key_columns();
+        columns.zip(key).all(|(column, value)| fit::may_be(value, if end == End::Source { &column.source.ty } else { &column.dest.ty }))
+    }
+
+    /// Reads the rows that are `wanted` by their encoded keys into `side`; how many there were, and the last one's key.
+    async fn read(
+        &self,
+        session: &mut Session,
+        sql: &str,
+        params: &[Param<'_>],
+        side: &mut Side,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<(usize, Option<Vec<Value>>)> {
+        let (mut rows, mut last) = (0, Vec::new());
+        let (mut cells, mut scratch) = (Vec::with_capacity(self.shape.carry.columns.len()), Vec::new());
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
-            let cells = values(&row.into_cells())?;
-            let hash = self.encoding.hash(&cells);
-            let key = self.encoding.key(&cells);
-            let named: Vec<Value> = self.shape.carry.key.iter().filter_map(|&i| cells.get(i).cloned()).collect();
+            row.into_cells().values_into(&mut cells)?;
             rows += 1;
-            last = Some(named.clone());
+            let key = self.encoding.key(&cells);
+            if !wanted(&key) {
+                continue;
+            }
+            let hash = self.encoding.hash(&cells, &mut scratch);
+            let mut named = Vec::with_capacity(self.shape.carry.key.len());
+            for &i in &self.shape.carry.key {
+                named.extend(cells.get_mut(i).map(|cell| std::mem::replace(cell, Value::Null)));
+            }
+            last.clone_from(&key);
             side.insert(key, Row { key: named, hash });
         }
-        Ok((rows, last))
+        Ok((rows, side.get(&last).map(|row| row.key.clone())))
     }
 
     /// Looks up every key that only one side's range has at the other side.
@@ -123,7 +146,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Parts suspects by whether their key has a change in (`low`, `high`].
+    /// Parts suspects into those whose key may have a change in (`low`, `high`] and those whose key has none.
     pub async fn changed(
         &self,
         capture: &Capture,
@@ -133,19 +156,28 @@ impl Look<'_> {
         source: &mut Session,
     ) -> Result<(Suspects, Suspects)> {
         let captured = |column: &crate::model::carry::Carried| capture.column(&column.source.name, column.source.column_id).is_some();
-        if !self.shape.carry.key_columns().all(captured) || low >= high && high == Lsn::ZERO {
+        if !self.shape.carry.key_columns().all(captured) {
             return Ok((suspects, Suspects::new()));
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
-        let all: Vec<_> = suspects.into_iter().collect();
-        for chunk in all.chunks(lookup::keys_max(&self.shape.carry)) {
-            let sql = lookup::changed_keys(&capture.instance.change_table, &self.shape.carry, chunk.len());
+        // what the source's types cannot hold never changed there
+        let (there, nowhere): (Vec<_>, Vec<_>) = suspects.into_iter().partition(|(_, (_, key))| self.may_have(End::Source, key));
+        certain.extend(nowhere);
+        let keys_max = lookup::keys_max(&self.shape.carry);
+        for chunk in there.chunks(keys_max) {
+            let keys: Vec<_> = chunk.iter().map(|(_, (_, key))| key).collect();
+            let (keys, slots) = slots(&keys, keys_max);
+            let sql = lookup::changed_keys(&capture.instance.change_table, &self.shape.carry, slots);
             let mut params = vec![Param::Lsn(low), Param::Lsn(high)];
-            params.extend(chunk.iter().flat_map(|(_, (_, key))| key.iter().map(Param::Value)));
+            params.extend(keys);
             let rows = source.rows(&sql, &params).await.context("look for changes of suspects")?;
             // the comparison is the source's: a row may be another spelling of a key; then nothing is certain in this chunk
-            let spelled = self.key_only();
-            let touched = rows.into_iter().map(|row| Ok(spelled.key(&values(&row.into_cells())?))).collect::<Result<Vec<_>>>()?;
+            let mut cells = Vec::new();
+            let mut touched = HashSet::new();
+            for row in rows {
+                row.into_cells().values_into(&mut cells)?;
+                touched.insert(self.encoding.key_of(&cells));
+            }
             let exact = touched.iter().all(|key| chunk.iter().any(|(suspect, _)| suspect == key));
             for (key, suspect) in chunk {
                 if !exact || touched.contains(key) {
@@ -155,18 +187,18 @@ impl Look<'_> {
                 }
             }
         }
+        // an answer is worth something only where the instance still has, and always had, everything after `low`
+        if !certain.is_empty() && cdc::min_lsn(source, &capture.instance).await? > low.next() {
+            changed.append(&mut certain);
+        }
         Ok((changed, certain))
-    }
-
-    /// The encoding of rows that have the key columns alone.
-    fn key_only(&self) -> Encoding {
-        let mut carry = self.shape.carry.clone();
-        carry.columns = self.shape.carry.key_columns().cloned().collect();
-        carry.key = (0..carry.columns.len()).collect();
-        Encoding::new(&carry)
     }
 }
 
-fn values(row: &RowData) -> Result<Vec<Value>> {
-    (0..row.len()).map(|i| row.value(i)).collect()
+/// The keys' values as parameters, filled up with the last key to a power of two: few shapes of a statement, so that servers can keep
+/// their plans. Also the number of keys that this makes.
+pub(super) fn slots<'k>(keys: &[&'k Vec<Value>], keys_max: usize) -> (Vec<Param<'k>>, usize) {
+    let slots = keys.len().next_power_of_two().min(keys_max).max(keys.len());
+    let filled = keys.iter().copied().chain(keys.last().copied().into_iter().cycle()).take(slots);
+    (filled.flatten().map(Param::Value).collect(), slots)
 }

@@ -4,23 +4,24 @@
 //! destination. If the change table has no row between the max LSN before the first count and the checkpoint after the second, both
 //! counts are of one state (see [`crate::plan::verify`]); else they are taken again, and after three rounds the result is PARTIAL.
 
-use super::{POLL, ROUNDS_MAX, Report, SUSPECTS_WAIT_MAX, Sides, capture, checkpoint, passed, standing, write};
+use super::{
+    ROUNDS_MAX, ROW_COUNT, Report, SCHEMA, Scope, drift,
+    judge::{before, caught_up, checkpoint, standing, undisturbed},
+    record::{Finding, Sides, write},
+    since,
+};
 use crate::{
     error::{Context, Kind, Result},
     jobs::{
         Env,
-        fence::{self, Patience},
         shape::{self, Shape},
     },
-    model::{lsn::Lsn, mapping::Mapping, name::TableName},
+    model::{mapping::Mapping, name::TableName},
     mssql::{cdc, row::Param, session::Session},
     plan::verify::Status,
     tsql::lookup,
 };
 use std::time::Instant;
-
-pub(super) const SCHEMA: &str = "SCHEMA";
-const ROW_COUNT: &str = "ROW_COUNT";
 
 /// Do source and destination still fit?
 pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
@@ -36,14 +37,15 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
             let carried = |column: &crate::model::table::Column| shape.carry.columns.iter().any(|c| c.source.name == column.name);
             let left: Vec<_> = shape.source.columns.iter().filter(|column| !carried(column)).map(|column| column.name.as_str()).collect();
             let details = if left.is_empty() { String::new() } else { format!("not carried: {}", left.join(", ")) };
-            Report { kind: SCHEMA, status: Status::Passed, compared: shape.carry.columns.len(), mismatches: 0, details }
+            Report { kind: SCHEMA, status: Status::Passed, compared: shape.carry.columns.len(), mismatches: 0, details, repaired: 0 }
         }
         Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => {
-            Report { kind: SCHEMA, status: Status::Failed, compared: 0, mismatches: 1, details: error.to_string() }
+            Report { kind: SCHEMA, status: Status::Failed, compared: 0, mismatches: 1, details: error.to_string(), repaired: 0 }
         }
         Err(error) => return Err(error).with_context(|| format!("compare the columns of {}", mapping.source)),
     };
-    write(env, mapping, &report, &Sides::default(), began.elapsed()).await?;
+    let finding = Finding::of_words(report.details.clone());
+    write(env, mapping, &report, finding, &Sides::default(), began.elapsed()).await?;
     Ok(Some(report))
 }
 
@@ -59,94 +61,92 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         Err(cause) => return Err(cause).with_context(|| format!("count the rows of {}", mapping.source)),
     };
     let Counted { source, dest, why } = counted;
-    let apart = source.abs_diff(dest);
+    let apart = source.unwrap_or_default() - dest.unwrap_or_default();
     let (status, details) = match why {
         None if apart == 0 => (Status::Passed, String::new()),
-        None => (Status::Failed, format!("{source} rows in source, {dest} in destination")),
+        None => (Status::Failed, format!("{} rows in source, {} in destination", source.unwrap_or_default(), dest.unwrap_or_default())),
         Some(why) => (Status::Partial, why),
     };
-    let report =
-        Report { kind: ROW_COUNT, status, compared: usize::try_from(source.max(dest)).unwrap_or_default(), mismatches: apart, details };
-    let rows = (Some(source), Some(dest));
-    write(env, mapping, &report, &Sides { rows, ..Sides::default() }, began.elapsed()).await?;
+    let report = Report {
+        kind: ROW_COUNT,
+        status,
+        compared: usize::try_from(source.max(dest).unwrap_or_default()).unwrap_or_default(),
+        mismatches: if source.is_some() && dest.is_some() { apart.unsigned_abs() } else { 0 },
+        details,
+        repaired: 0,
+    };
+    // the numbers themselves change with every insert
+    let finding = Finding::of_words(match apart {
+        ..0 => format!("the destination has {} rows more", apart.unsigned_abs()),
+        0.. => format!("the destination has {apart} rows fewer"),
+    });
+    write(env, mapping, &report, finding, &Sides { rows: (source, dest), ..Sides::default() }, began.elapsed()).await?;
     Ok(Some(report))
 }
 
-/// Both counts, and why they cannot be compared if they cannot.
+/// Both counts, where they were taken, and why they cannot be compared if they cannot.
 #[derive(Default)]
 struct Counted {
-    source: i64,
-    dest: i64,
+    source: Option<i64>,
+    dest: Option<i64>,
     why: Option<String>,
 }
 
 async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
-    if standing(env, mapping).await?.is_none() {
-        return Ok(None);
-    }
+    let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let deadline = Instant::now() + SUSPECTS_WAIT_MAX;
+    let deadline = Instant::now() + env.config.verify_wait;
     let mut counted = Counted::default();
-    for _ in 0..ROUNDS_MAX {
-        let low = if mapping.cdc_enabled { cdc::upper(&mut source).await?.map_or(Lsn::ZERO, |upper| upper.lsn) } else { Lsn::ZERO };
-        counted.source = rows(&mut source, &shape.source.name).await.context("count source rows")?;
-        if !mapping.cdc_enabled {
-            counted.dest = rows(&mut dest, &shape.dest.name).await.context("count destination rows")?;
-            counted.why = (counted.source != counted.dest).then(|| "drift: CDC is off for this mapping".to_owned());
-            break;
+    if let Some(why) = drift(mapping, &then, Scope::Next { stands_still: false }) {
+        counted.source = Some(rows(&mut source, &shape.source.name).await.context("count source rows")?);
+        counted.dest = Some(rows(&mut dest, &shape.dest.name).await.context("count destination rows")?);
+        if counted.source != counted.dest {
+            counted.why = Some(format!("drift since {}: {why}", since(mapping, &then, &mut dest).await?));
         }
-        counted.why = still(env, mapping, &shape, low, deadline, &mut source, &mut dest, &mut counted.dest).await?;
-        if counted.why.is_none() || env.stopping() || Instant::now() >= deadline {
-            break;
+    } else {
+        for _ in 0..ROUNDS_MAX {
+            counted.why = at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted).await?;
+            if counted.why.is_none() || env.stopping() || Instant::now() >= deadline {
+                break;
+            }
         }
     }
-    // a full sync that began meanwhile moves the rows under us
-    Ok(standing(env, mapping).await?.map(|_| counted))
+    Ok(undisturbed(env, mapping, &then).await?.then_some(counted))
 }
 
-/// Counts the destination once it has what the source's count has seen; why the two cannot be compared, if they cannot.
-#[allow(clippy::too_many_arguments)]
-async fn still(
+/// Counts the source, and the destination once it has what that count has seen; why the two cannot be compared, if they cannot.
+async fn at_one_moment(
     env: &Env,
     mapping: &Mapping,
     shape: &Shape,
-    low: Lsn,
     deadline: Instant,
     source: &mut Session,
     dest: &mut Session,
-    dest_rows: &mut i64,
+    counted: &mut Counted,
 ) -> Result<Option<String>> {
-    let Some(capture) = capture(source, shape).await? else {
-        *dest_rows = rows(dest, &shape.dest.name).await.context("count destination rows")?;
-        return Ok(Some("the source table has no capture instance".into()));
+    let before = before(source, shape).await?;
+    counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
+    let follows = match &before {
+        Some(_) => caught_up(env, mapping, source, deadline).await?,
+        None => Err("the source table has no capture instance".to_owned()),
     };
-    let reading = fence::reading(source).await?;
-    let wait_max = deadline.saturating_duration_since(Instant::now());
-    let fence = match fence::wait(source, &reading, Patience { wait_max, poll: POLL }, &env.cancel).await {
-        Ok(fence) => Some(fence),
-        Err(_) if !source.is_cut_off() => {
-            source.recover().await?;
-            None
-        }
-        Err(error) => return Err(error),
+    counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
+    let (capture, low) = match (follows, before) {
+        (Ok(()), Some(before)) => before,
+        (Ok(()), None) => return Ok(None),
+        (Err(why), _) => return Ok(Some(format!("drift: {why}"))),
     };
-    let caught_up = match fence {
-        Some(fence) => passed(env, mapping, fence, deadline).await?,
-        None => false,
-    };
-    *dest_rows = rows(dest, &shape.dest.name).await.context("count destination rows")?;
-    if !caught_up {
-        return Ok(Some("drift: replication has not caught up with the count".into()));
-    }
     let Some(high) = checkpoint(env, mapping).await? else { return Ok(Some("the mapping has no checkpoint".into())) };
     let changes = source
         .rows(&lookup::any_change(&capture.instance.change_table), &[Param::Lsn(low), Param::Lsn(high)])
         .await
         .context("look for changes during the count")?;
-    Ok((!changes.is_empty()).then(|| "no still moment: rows kept changing".to_owned()))
+    // an answer is worth something only where the instance still has everything after `low`
+    let known = changes.is_empty() && cdc::min_lsn(source, &capture.instance).await? <= low.next();
+    Ok((!known).then(|| "no still moment: rows kept changing".to_owned()))
 }
 
 async fn rows(session: &mut Session, table: &TableName) -> Result<i64> {

@@ -8,19 +8,17 @@ use std::{
     time::Duration,
 };
 
-use super::synced;
+use super::{rows, synced};
 use crate::harness::{Sql, World, eventually};
 use mssql_standin::cdc::{CaptureConfig, CaptureMode};
 
-/// Changes, moves, deletes and inserts rows until it is told to stop; returns how many statements it ran.
+/// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to stop; how many rounds it made.
 async fn write(mut shop: Sql, stop: Arc<AtomicBool>) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
-        // no faster than changes can be applied: a mapping that falls ever further behind ends PARTIAL, which is another scenario
-        tokio::time::sleep(Duration::from_millis(10)).await;
         // the corrupted rows are left alone: a change would mend them
-        shop.run(&format!("UPDATE dbo.V SET Name = N'{n}', Price = Price + 1 WHERE ID % 97 = {} AND ID > 100", n % 97)).await;
+        shop.run(&format!("UPDATE dbo.V SET Name = N'{n}', Price = Price + 1 WHERE ID BETWEEN {0} AND {0} + 3", 101 + n * 7 % 2_800)).await;
         shop.run(&format!(
             "UPDATE dbo.V SET ID = ID + 5000 WHERE ID = {}; UPDATE dbo.V SET ID = ID - 5000 WHERE ID = {}",
             200 + n % 50,
@@ -54,14 +52,26 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
         control.query("SELECT verification_status, verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
 
-    world.copy().await.run("UPDATE dbo.V SET Name = N'corrupt' WHERE ID = 42").await;
-    let failed = world.verified(mapping, "FAILED").await;
-    assert_eq!(failed.column("verification_details"), ["different (1): 42"], "{failed}");
+    let mut copy = world.copy().await;
+    let spoils = [
+        ("UPDATE dbo.V SET Name = N'corrupt' WHERE ID = 42", "different (1): 42"),
+        ("DELETE dbo.V WHERE ID = 43", "only in source (1): 43"),
+        ("INSERT INTO dbo.V (ID) VALUES (-44)", "only in destination (1): -44"),
+    ];
+    for (spoil, named) in spoils {
+        copy.run(spoil).await;
+        rows(&world, mapping, "FAILED", &[named]).await;
+    }
     stop.store(true, Ordering::Relaxed);
     assert!(writer.await.expect("the writer") > 10);
     let wrong = control
-        .query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED' AND verification_details <> N'different (1): 42'")
+        .query("SELECT mismatches_found, verification_details FROM verification_logs WHERE verification_status = 'FAILED' AND mismatches_found > 3")
         .await;
     assert!(wrong.rows.is_empty(), "{wrong}");
+    // what was told of is exactly what was done, each time in other words
+    let errors = control.query("SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id").await;
+    let told: Vec<_> = errors.rows.iter().map(|row| row[0].rsplit("FAILED: ").next().unwrap_or_default()).collect();
+    let all = "only in source (1): 43; only in destination (1): -44; different (1): 42";
+    assert_eq!(told, ["different (1): 42", "only in source (1): 43; different (1): 42", all], "once per finding: {errors}");
     drop(daemon);
 }

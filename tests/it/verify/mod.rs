@@ -1,10 +1,15 @@
 //! Verification: finds what is wrong, and only that.
 
 mod command;
+mod keys;
 mod live;
+#[cfg(target_os = "linux")]
+mod memory;
+mod repair;
+mod standing;
 mod table;
 
-use crate::harness::{World, eventually, numbers};
+use crate::harness::{Grid, World, eventually, numbers};
 
 async fn synced(world: &World, cdc: bool) -> i32 {
     world.both("CREATE TABLE dbo.V (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price MONEY NULL, At DATETIME2(7) NULL)").await;
@@ -77,4 +82,25 @@ async fn a_mapping_that_does_not_follow_never_fails() {
     assert!(partial.column("verification_details")[0].contains("drift"), "{partial}");
     let failed = world.control().await.scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'").await;
     assert_eq!(failed, "0");
+}
+
+/// Waits for a verification of a kind with this status whose details have all of `words`.
+async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, words: &[&str]) -> Grid {
+    let mut control = world.control().await;
+    eventually(&format!("{kind} {status} with {words:?}"), async || {
+        let runs = control
+            .query(&format!(
+                "SELECT TOP (1) verification_status, source_row_count, dest_row_count, mismatches_found, verification_details \
+                 FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = '{kind}' ORDER BY verification_id DESC"
+            ))
+            .await;
+        let details = runs.rows.first().map_or("", |row| row[4].as_str());
+        if runs.first() == status && words.iter().all(|word| details.contains(word)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
+    })
+    .await
+}
+
+/// The newest comparison of rows.
+async fn rows(world: &World, mapping: i32, status: &str, words: &[&str]) -> Grid {
+    of_kind(world, mapping, "MD5_COMPARISON", status, words).await
 }

@@ -1,25 +1,9 @@
 //! Beyond the newest rows: the sweep over the whole table, what is carried from run to run, row counts, and columns.
 
-use super::synced;
-use crate::harness::{Grid, World, eventually};
+use super::{of_kind, rows, synced};
+use crate::harness::{World, eventually};
 
 const SMALL: [(&str, &str); 2] = [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "400")];
-
-/// Waits for a verification of a kind with this status whose details have all of `words`.
-async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, words: &[&str]) -> Grid {
-    let mut control = world.control().await;
-    eventually(&format!("{kind} {status} with {words:?}"), async || {
-        let runs = control
-            .query(&format!(
-                "SELECT TOP (1) verification_status, source_row_count, dest_row_count, mismatches_found, verification_details \
-                 FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = '{kind}' ORDER BY verification_id DESC"
-            ))
-            .await;
-        let details = runs.rows.first().map_or("", |row| row[4].as_str());
-        if runs.first() == status && words.iter().all(|word| details.contains(word)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
@@ -110,4 +94,28 @@ async fn row_counts_and_columns_are_compared_too() {
     let mut control = world.control().await;
     let open = control.query("SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0").await;
     assert!(open.rows.iter().all(|row| !row[0].starts_with("SCHEMA")), "{open}");
+}
+
+/// Three runs make a pass over the table, however many processes they are spread over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_goes_on_where_the_sweep_was() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let settings = [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "1400")];
+    let daemon = world.daemon_with(&settings);
+    rows(&world, mapping, "PASSED", &[]).await;
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+    let _daemon = world.daemon_with(&settings);
+    let mut control = world.control().await;
+    let passed = "SELECT MIN(log_id) FROM sync_logs WHERE log_message LIKE N'every row of Shop.dbo.V has been compared once more%'";
+    let first = eventually("a whole pass", async || {
+        let id = control.scalar(passed).await;
+        if id.parse::<i64>().is_ok() { Ok(id) } else { Err(id) }
+    })
+    .await;
+    let runs = format!("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'MD5_COMPARISON of%' AND log_id < {first}");
+    assert_eq!(control.scalar(&runs).await, "2", "runs before the one that completed the pass");
+    let counted = control.scalar(&format!("SELECT records_count FROM sync_logs WHERE log_id = {first}")).await;
+    assert_eq!(counted, "3000");
 }

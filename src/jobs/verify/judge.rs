@@ -1,0 +1,131 @@
+//! Suspicion → certainty: looking again once replication has passed what was seen. [`crate::plan::verify`] says why it is certain.
+
+use super::{POLL, ROUNDS_MAX, look::Look};
+use crate::{
+    control::Standing,
+    error::{Context, Result},
+    jobs::{
+        Env,
+        fence::{self, Patience},
+        shape::Shape,
+    },
+    model::{capture::Capture, lsn::Lsn, mapping::Mapping},
+    mssql::{cdc, session::Session},
+    plan::verify::{Side, Suspects, differences},
+    tsql::lookup::Side as End,
+};
+use std::time::Instant;
+
+/// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or running.
+pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<Standing>> {
+    Ok(env.control.standing(mapping.id).await?.filter(|standing| !standing.pending))
+}
+
+/// Whether no full sync began since `then`, or came and went: it moves the rows under us.
+pub(super) async fn undisturbed(env: &Env, mapping: &Mapping, then: &Standing) -> Result<bool> {
+    Ok(standing(env, mapping).await?.is_some_and(|now| now.last_full_sync_at == then.last_full_sync_at))
+}
+
+/// Suspects after the rounds.
+pub(super) struct Judged {
+    /// Certain.
+    pub findings: Suspects,
+    /// Neither equal nor certain.
+    pub open: Suspects,
+    pub why: String,
+    /// `why` is that replication does not follow.
+    pub stalled: bool,
+}
+
+/// Looks at suspects again until they are equal, certain, or time is up. What the last look saw takes the place of the first's in `seen`.
+pub(super) async fn judge(
+    env: &Env,
+    mapping: &Mapping,
+    look: &Look<'_>,
+    suspects: Suspects,
+    source: &mut Session,
+    dest: &mut Session,
+    seen: (&mut Side, &mut Side),
+) -> Result<Judged> {
+    let deadline = Instant::now() + env.config.verify_wait;
+    let mut judged = Judged { findings: Suspects::new(), open: suspects, why: "no still moment".into(), stalled: false };
+    for _ in 0..ROUNDS_MAX {
+        if judged.open.is_empty() || env.stopping() {
+            break;
+        }
+        let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
+        let Some((capture, low)) = before(source, look.shape).await? else {
+            (judged.why, judged.stalled) = ("the source table has no capture instance".into(), true);
+            break;
+        };
+        let left = look.by_keys(End::Source, source, &keys).await.context("read suspect source rows")?;
+        if let Err(why) = caught_up(env, mapping, source, deadline).await? {
+            (judged.why, judged.stalled) = (why, true);
+            break;
+        }
+        let right = look.by_keys(End::Dest, dest, &keys).await.context("read suspect destination rows")?;
+        let Some(high) = checkpoint(env, mapping).await? else {
+            (judged.why, judged.stalled) = ("the mapping has no checkpoint".into(), true);
+            break;
+        };
+        let differ = differences(&left, &right);
+        for (seen, again) in [(&mut *seen.0, &left), (&mut *seen.1, &right)] {
+            for key in judged.open.keys() {
+                match again.get(key) {
+                    Some(row) => drop(seen.insert(key.clone(), row.clone())),
+                    None => drop(seen.remove(key)),
+                }
+            }
+        }
+        let (changed, certain) = look.changed(&capture, low, high, differ, source).await?;
+        judged.findings.extend(certain);
+        judged.open = changed;
+        judged.why = "rows kept changing".into();
+    }
+    Ok(judged)
+}
+
+/// Asked before a look at the source: the capture instance that will tell of changes after the look, and an LSN up to which every
+/// change was committed already. What was committed before the instance began was committed before the look, too.
+pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<(Capture, Lsn)>> {
+    let instances = cdc::instances(source).await?;
+    let newest =
+        instances.into_iter().filter(|instance| instance.source_id == shape.source.object_id).max_by_key(|instance| instance.start);
+    let Some(instance) = newest else { return Ok(None) };
+    let began = instance.start.prev();
+    let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
+    Ok(Some((cdc::capture(source, instance).await?, upper.max(began))))
+}
+
+/// Waits until everything the source has committed by now is in the destination; why it is not, if it does not get there.
+pub(super) async fn caught_up(
+    env: &Env,
+    mapping: &Mapping,
+    source: &mut Session,
+    deadline: Instant,
+) -> Result<std::result::Result<(), String>> {
+    let reading = fence::reading(source).await?;
+    let wait_max = deadline.saturating_duration_since(Instant::now());
+    let fence = match fence::wait(source, &reading, Patience { wait_max, poll: POLL }, &env.cancel).await {
+        Ok(fence) => fence,
+        Err(error) if !source.is_cut_off() => {
+            source.recover().await?;
+            return Ok(Err(format!("no fence: {error}")));
+        }
+        Err(error) => return Err(error),
+    };
+    loop {
+        if checkpoint(env, mapping).await?.is_some_and(|checkpoint| checkpoint >= fence) {
+            return Ok(Ok(()));
+        }
+        if Instant::now() >= deadline || env.stopping() {
+            return Ok(Err(format!("the checkpoint has not reached {fence}")));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Where replication of the mapping stands; `None` also while it is switched off or a full sync is due.
+pub(super) async fn checkpoint(env: &Env, mapping: &Mapping) -> Result<Option<Lsn>> {
+    Ok(standing(env, mapping).await?.filter(|standing| standing.enabled).and_then(|standing| standing.last_cdc_lsn))
+}

@@ -1,0 +1,159 @@
+//! What a verification leaves behind: a row in verification_logs, an event, and what becomes of earlier errors of its kind.
+
+use crate::{
+    control::Verification,
+    error::Result,
+    jobs::Env,
+    model::{
+        id::MappingId,
+        mapping::{Mapping, SyncType},
+    },
+    plan::{
+        digest::Hash,
+        verify::{Status, Tally, details},
+    },
+};
+use std::{
+    collections::{HashMap, HashSet, hash_map::DefaultHasher},
+    hash::Hasher,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tracing::{error, info, warn};
+
+/// What came of a verification, for whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub kind: &'static str,
+    pub status: Status,
+    pub compared: usize,
+    pub mismatches: u64,
+    pub details: String,
+    /// Rows that were mended.
+    pub repaired: u64,
+}
+
+/// What an error says of a failure: words that are the same as long as the finding is, and what makes it up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Finding {
+    pub words: String,
+    /// A number for each thing that is wrong.
+    pub parts: HashSet<u64>,
+}
+
+impl Finding {
+    pub fn of_words(words: String) -> Self {
+        let parts = HashSet::from([fingerprint(&words)]);
+        Finding { words, parts }
+    }
+
+    pub fn of_rows(found: &Tally) -> Self {
+        let parts = found.kept().iter().map(|(key, (difference, _))| fingerprint(&(difference, key))).collect();
+        Finding { words: details(found).replace('\n', "; "), parts }
+    }
+}
+
+fn fingerprint(of: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What each side had.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sides {
+    pub md5: (Option<Hash>, Option<Hash>),
+    pub rows: (Option<i64>, Option<i64>),
+}
+
+pub(super) fn long(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+/// Writes it all down.
+pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding: Finding, sides: &Sides, took: Duration) -> Result<()> {
+    let Report { kind, status, compared, mismatches, details, .. } = report;
+    env.control
+        .verification(&Verification {
+            mapping: mapping.id,
+            kind,
+            source_md5: sides.md5.0.map(|hash| hash.to_string()),
+            dest_md5: sides.md5.1.map(|hash| hash.to_string()),
+            source_rows: sides.rows.0,
+            dest_rows: sides.rows.1,
+            compared: long(*compared),
+            mismatches: i64::try_from(*mismatches).unwrap_or(i64::MAX),
+            status: status.as_str(),
+            details: Some(details.clone()).filter(|text| !text.is_empty()),
+        })
+        .await?;
+    let took = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
+    let (id, server, sync_type) =
+        (mapping.id.0, mapping.server.0, if *kind == super::SCHEMA { SyncType::SchemaCheck } else { SyncType::Verification }.as_str());
+    let records_count = long(*compared);
+    let summary = format!("{kind} of {}: {}, {compared} compared, {mismatches} mismatches", mapping.source, status.as_str());
+    // what an error says begins like this, whatever was found
+    let prefix = format!("{kind} of {}: FAILED", mapping.source);
+    let Finding { words, parts } = finding;
+    let news = *status == Status::Failed && env.findings.is_news((mapping.id, kind), parts);
+    match status {
+        Status::Passed => {
+            info!(mapping_id = id, server_id = server, sync_type, records_count, execution_time_ms = took, "{summary}");
+            env.findings.forget((mapping.id, kind));
+            env.control.resolve_verification(mapping.id, &prefix).await?;
+        }
+        // the same finding is the same message, so that after a restart too it is one row of error_logs
+        Status::Failed if news => error!(
+            mapping_id = id,
+            server_id = server,
+            sync_type,
+            records_count,
+            execution_time_ms = took,
+            error_type = "VERIFICATION",
+            error_details = %details,
+            "{prefix}: {words}"
+        ),
+        Status::Failed | Status::Partial => {
+            warn!(mapping_id = id, server_id = server, sync_type, records_count, execution_time_ms = took, "{summary}");
+        }
+    }
+    Ok(())
+}
+
+/// What was reported of each mapping since it last passed, so that the same finding is not an error every five minutes.
+#[derive(Clone, Debug, Default)]
+pub struct Findings(Arc<Mutex<HashMap<(MappingId, &'static str), HashSet<u64>>>>);
+
+impl Findings {
+    /// Whether anything among `parts` was not reported yet. From now on it was.
+    fn is_news(&self, mapping: (MappingId, &'static str), parts: HashSet<u64>) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.entry(mapping).or_default();
+        let news = !parts.is_subset(known);
+        // what went away would be news if it came back
+        *known = parts;
+        news
+    }
+
+    fn forget(&self, mapping: (MappingId, &'static str)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&mapping);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_finding_is_news_once() {
+        let findings = Findings::default();
+        let mapping = (MappingId(1), super::super::ROWS);
+        let rows = |keys: &[u64]| keys.iter().copied().collect::<HashSet<_>>();
+        assert!(findings.is_news(mapping, rows(&[7, 8])));
+        assert!(!findings.is_news(mapping, rows(&[7, 8])));
+        assert!(!findings.is_news(mapping, rows(&[8])), "one of them was mended");
+        assert!(findings.is_news(mapping, rows(&[8, 9])));
+        findings.forget(mapping);
+        assert!(findings.is_news(mapping, rows(&[8])));
+    }
+}

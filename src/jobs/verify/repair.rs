@@ -1,0 +1,307 @@
+//! Repair: writing the source's rows over findings.
+//!
+//! # Why it cannot harm replication
+//!
+//! A mend brings a row to what it was at the source *at the mapping's checkpoint*, neither older nor newer, so that the destination is
+//! again what CDC takes it for: the source's state at one LSN. The steps are those that make a finding certain ([`crate::plan::verify`]),
+//! with a write at their end:
+//!
+//! 1. `low`: the source's max LSN. Then the rows are read from the source into `#changes` of the destination session.
+//! 2. The checkpoint is waited for until it has passed a fence that covers the read. CDC goes on meanwhile.
+//! 3. `at`: the checkpoint now. If the change table has no row of these keys in (`low`, `at`], what was read is the state at `at`; keys that
+//!    have one are read again.
+//! 4. One transaction deletes, updates and inserts, and then touches the mapping's row on the condition that the checkpoint still is `at`,
+//!    the mapping is enabled and no full sync is due ([`GUARD_SQL`]). That locks the row until the commit: a CDC pass or a swap of the same
+//!    mapping commits before it, and then the mend is undone and step 3 taken again, or after it.
+//!
+//! A CDC pass that has staged and netted its changes before the mend commits them afterwards: they are later than `at`, and each brings its
+//! row to its own after-image. What netting took from the destination meanwhile (is there a row to be patched?) it took from a row that
+//! was wrong; a put that found none fetched the whole row, which is right with or without the mend.
+//!
+//! **Foreign keys.** A mend that a constraint refuses (547, 2601, 2627) is tried with the order of statements turned round, then in halves
+//! down to single rows, and again after others were mended. What is refused still waits for a related table's own repair: it stays a
+//! finding, and the next run tries again.
+//!
+//! Only findings are mended: a mapping without CDC, or one that stands still, has none.
+
+use super::{
+    judge::{before, caught_up, checkpoint},
+    look::{Look, slots},
+};
+use crate::{
+    control::checkpoint::FENCE_ERROR,
+    error::{Context, Error, Kind, Result},
+    jobs::{Env, shape},
+    model::{
+        carry::Carry,
+        lsn::Lsn,
+        mapping::{Mapping, SyncType},
+        value::Value,
+    },
+    mssql::{
+        row::Param,
+        session::{BulkColumns, BulkOptions, Session},
+    },
+    plan::verify::{Suspects, details},
+    tsql::{apply::Order, changes, lookup, mend},
+};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Instant,
+};
+use tracing::warn;
+
+/// Inside the transaction, behind the rows. See the file for the variables it wants.
+const GUARD_SQL: &str = include_str!("../../../sql/mend_guard.sql");
+
+/// Keys mended by one transaction, so that each can be named where it is logged.
+const GROUP_KEYS_MAX: usize = crate::plan::verify::KEYS_NAMED_MAX;
+
+/// How often a group is read anew because its rows changed, or a transaction tried because the checkpoint moved.
+const TRIES_MAX: u32 = 10;
+
+/// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
+const WIDE_BYTES_MAX: usize = 4 << 20;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(super) struct Mended {
+    pub rows: u64,
+    /// Why other rows were not mended, where that can be said.
+    pub refused: Option<String>,
+}
+
+/// Keys that are mended together.
+struct Group {
+    keys: Suspects,
+    tries: u32,
+}
+
+/// How a try of a group ended.
+enum Tried {
+    Mended,
+    /// These keys changed meanwhile.
+    Changed(Suspects),
+    /// A constraint of the destination.
+    Refused(Error),
+    /// Replication does not follow.
+    Stalled(String),
+}
+
+/// Mends findings in groups until all are done or the time for it is up. What was mended is in `mended` also after an error.
+pub(super) async fn mend(env: &Env, mapping: &Mapping, findings: &Suspects, mended: &mut Mended) -> Result<()> {
+    let desk = env.desk(mapping, 1, 1).await?;
+    let mut source = desk.source(&mapping.source.database).await?;
+    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let shape = shape::gather(&mut source, &mut dest, mapping).await?;
+    let repair = Repair { env, mapping, look: Look::new(&shape), columns: BulkColumns::new(&changes::columns(&shape.carry)) };
+    dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry))).await.context("create #changes")?;
+    let result = repair.groups(findings, &mut source, &mut dest, mended).await;
+    if !dest.is_cut_off() {
+        // a pooled session must not keep the rows in tempdb
+        dest.recover().await?;
+        dest.batch("DROP TABLE #changes;\nDROP TABLE #net;").await?;
+    }
+    result
+}
+
+struct Repair<'a> {
+    env: &'a Env,
+    mapping: &'a Mapping,
+    look: Look<'a>,
+    columns: BulkColumns,
+}
+
+impl Repair<'_> {
+    fn carry(&self) -> &Carry {
+        &self.look.shape.carry
+    }
+
+    async fn groups(&self, findings: &Suspects, source: &mut Session, dest: &mut Session, mended: &mut Mended) -> Result<()> {
+        let all: Vec<_> = findings.iter().map(|(key, difference)| (key.clone(), difference.clone())).collect();
+        let mut groups: VecDeque<Group> =
+            all.chunks(GROUP_KEYS_MAX).map(|keys| Group { keys: keys.iter().cloned().collect(), tries: 0 }).collect();
+        let mut refused = Vec::new();
+        let mut progress = false;
+        loop {
+            let Some(mut group) = groups.pop_front() else {
+                // what waits for rows that were mended later may go now
+                if refused.is_empty() || !std::mem::take(&mut progress) {
+                    return Ok(());
+                }
+                mended.refused = None;
+                groups.extend(refused.drain(..));
+                continue;
+            };
+            if self.env.stopping() {
+                mended.refused = Some("asked to stop".into());
+                return Ok(());
+            }
+            group.tries += 1;
+            match self.group(&group.keys, source, dest).await? {
+                Tried::Mended => {
+                    self.say(&group.keys);
+                    mended.rows += group.keys.len() as u64;
+                    progress = true;
+                }
+                Tried::Changed(changed) => {
+                    group.keys.retain(|key, _| !changed.contains_key(key));
+                    if group.tries >= TRIES_MAX {
+                        mended.refused = Some("rows kept changing".into());
+                    } else {
+                        groups.push_back(Group { keys: changed, tries: group.tries });
+                    }
+                    if !group.keys.is_empty() {
+                        groups.push_front(group);
+                    }
+                }
+                Tried::Refused(error) if group.keys.len() == 1 => {
+                    mended.refused = Some(match error.kind {
+                        // the server's words have the value
+                        Kind::Duplicate => "another row of the destination has its value of a unique key".into(),
+                        _ => error.to_string(),
+                    });
+                    refused.push(Group { tries: 0, ..group });
+                }
+                Tried::Refused(_) => {
+                    let half = group.keys.keys().nth(group.keys.len() / 2).cloned().unwrap_or_default();
+                    let second = group.keys.split_off(&half);
+                    groups.push_front(Group { keys: second, tries: 0 });
+                    groups.push_front(Group { tries: 0, ..group });
+                }
+                Tried::Stalled(why) => {
+                    mended.refused = Some(why);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Each repair by its key, and never a value.
+    fn say(&self, keys: &Suspects) {
+        warn!(
+            mapping_id = self.mapping.id.0,
+            server_id = self.mapping.server.0,
+            sync_type = SyncType::Verification.as_str(),
+            records_count = keys.len() as u64,
+            "repaired rows of {}: {}",
+            self.mapping.dest,
+            details(&keys.clone().into()).replace('\n', "; ")
+        );
+    }
+
+    async fn group(&self, group: &Suspects, source: &mut Session, dest: &mut Session) -> Result<Tried> {
+        let deadline = Instant::now() + self.env.config.verify_wait;
+        let Some((capture, low)) = before(source, self.look.shape).await? else {
+            return Ok(Tried::Stalled("the source table has no capture instance".into()));
+        };
+        let gone = self.stage(group, source, dest).await?;
+        if let Err(why) = caught_up(self.env, self.mapping, source, deadline).await? {
+            return Ok(Tried::Stalled(why));
+        }
+        for _ in 0..TRIES_MAX {
+            let Some(at) = checkpoint(self.env, self.mapping).await? else {
+                return Ok(Tried::Stalled("the mapping is switched off, or a full sync is due".into()));
+            };
+            let (changed, _) = self.look.changed(&capture, low, at, group.clone(), source).await?;
+            if !changed.is_empty() {
+                return Ok(Tried::Changed(changed));
+            }
+            let mut refused = None;
+            for order in [Order::UniqueFirst, Order::ReferencesFirst] {
+                let error = match self.write(order, at, &gone, dest).await {
+                    Ok(()) => return Ok(Tried::Mended),
+                    Err(error) => error,
+                };
+                if dest.is_cut_off() {
+                    return Err(error);
+                }
+                dest.recover().await?;
+                match error.kind {
+                    Kind::ForeignKey | Kind::Duplicate => refused = Some(error),
+                    // the checkpoint moved, or CDC was in the way
+                    _ if error.number == Some(FENCE_ERROR) || matches!(error.kind, Kind::Deadlock | Kind::LockTimeout) => {
+                        refused = None;
+                        break;
+                    }
+                    _ => return Err(error),
+                }
+            }
+            if let Some(error) = refused {
+                return Ok(Tried::Refused(error));
+            }
+        }
+        Ok(Tried::Changed(group.clone()))
+    }
+
+    /// Streams the group's rows from the source into `#changes`; the keys that it does not have.
+    async fn stage<'g>(&self, group: &'g Suspects, source: &mut Session, dest: &mut Session) -> Result<Vec<&'g Vec<Value>>> {
+        dest.batch("TRUNCATE TABLE #changes;").await.context("empty #changes")?;
+        let keys: Vec<_> = group.values().map(|(_, key)| key).filter(|key| self.look.may_have(lookup::Side::Source, key)).collect();
+        let mut there = HashSet::new();
+        for keys in keys.chunks(lookup::keys_max(self.carry())) {
+            let (params, slots) = slots(keys, lookup::keys_max(self.carry()));
+            let sql = mend::fetch(self.carry(), &self.look.shape.source.name, slots);
+            self.load(&sql, &params, group, &mut there, source, dest).await?;
+        }
+        Ok(group.iter().filter(|(encoded, _)| !there.contains(*encoded)).map(|(_, (_, key))| key).collect())
+    }
+
+    async fn load(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        group: &Suspects,
+        there: &mut HashSet<Vec<u8>>,
+        source: &mut Session,
+        dest: &mut Session,
+    ) -> Result<()> {
+        let columns = self.columns.as_refs();
+        let options = BulkOptions { keep_nulls: true, ..Default::default() };
+        let mut rows = source.stream(sql, params).await.context("fetch rows from the source")?;
+        let mut next = rows.next().await.context("fetch rows from the source")?;
+        if next.is_none() {
+            return Ok(());
+        }
+        let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
+        while let Some(row) = next {
+            // CDC's own columns come first
+            let key = self.carry().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
+            let key = self.look.encoding.key_of(&key);
+            // another spelling of a key is another row
+            if group.contains_key(&key) && there.insert(key) {
+                let mut cells = row.into_cells();
+                cells.push(Param::BigInt(i64::try_from(there.len()).unwrap_or(i64::MAX)));
+                bulk.send(cells).await.context("load #changes")?;
+            }
+            if bulk.wide_bytes() >= WIDE_BYTES_MAX {
+                let (_, wide) = bulk.finish().await.context("load #changes")?;
+                dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
+                bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
+            }
+            next = rows.next().await.context("fetch rows from the source")?;
+        }
+        let (_, wide) = bulk.finish().await.context("load #changes")?;
+        dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
+        Ok(())
+    }
+
+    async fn write(&self, order: Order, at: Lsn, gone: &[&Vec<Value>], dest: &mut Session) -> Result<()> {
+        let (gone, slots) = slots(gone, GROUP_KEYS_MAX);
+        let sql = mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
+        let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
+        params.extend(gone);
+        dest.execute(&sql, &params).await.map(drop).context("repair rows")
+    }
+}
+
+/// What verification_logs says of it.
+pub(super) fn words(mended: &Mended, findings: u64) -> String {
+    let left = findings.saturating_sub(mended.rows);
+    let done = format!("repaired {} of {findings}", mended.rows);
+    match &mended.refused {
+        _ if left == 0 => done,
+        Some(why) => format!("{done}; {left} left for the next run: {why}"),
+        None => format!("{done}; {left} left for the next run"),
+    }
+}

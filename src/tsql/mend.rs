@@ -1,0 +1,73 @@
+//! Mending rows of a destination that differ from the source: the source's rows of given keys, staged and written.
+//!
+//! The rows travel as change rows do ([`super::changes`]): into `#changes`, each an insert that has every column, and are written by the
+//! statements of a commit group ([`super::apply`]). Keys that the source does not have are deleted by their values as the destination
+//! has them, because such a value need not fit the source's type.
+
+use super::{
+    apply::{self, Order},
+    changes::Form,
+    lookup::{self, Side},
+    staging,
+};
+use crate::{
+    model::{carry::Carry, name::TableName},
+    plan::mask::Coverage,
+};
+use std::fmt::Write;
+
+/// Rows read from the source are complete.
+pub fn coverage(carry: &Carry) -> Coverage {
+    Coverage { captured: vec![true; carry.columns.len()], partial: Vec::new(), key: Vec::new() }
+}
+
+/// The source's rows with `keys` given keys, whose values are the parameters, in the form of [`super::changes::read`].
+pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
+    let mut sql = String::from(
+        "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
+    );
+    for column in &carry.columns {
+        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "t"), column.name());
+    }
+    let _ = write!(sql, "\nFROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, keys, 0));
+    sql
+}
+
+/// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be deleted. `guard` wants `@mapping_id` and
+/// `@from`, and undoes it all unless the checkpoint still stands there. Rows come before the guard, as in a commit group: so the two
+/// wait for each other's locks in one order.
+pub fn transaction(carry: &Carry, dest: &TableName, order: Order, gone: usize, guard: &str) -> String {
+    let delete = match gone {
+        0 => String::new(),
+        // a key that the destination takes for a staged one is not gone: its text is put right
+        _ => format!(
+            "DELETE t FROM {} AS t\nWHERE ({})\n    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE {});\n",
+            dest.local(),
+            lookup::any_of(Side::Dest, carry, gone, 2),
+            Form::Dest.same_key(carry, "t", "c")
+        ),
+    };
+    let rows = apply::statements(carry, &coverage(carry), dest, Form::Dest, order);
+    let rows = match order {
+        Order::UniqueFirst => format!("{delete}{rows}"),
+        Order::ReferencesFirst => format!("{rows}{delete}"),
+    };
+    format!(
+        "DECLARE @mapping_id int = @P1, @from binary(10) = @P2;\nSET XACT_ABORT ON;\nTRUNCATE TABLE #net;\nINSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;\nBEGIN TRANSACTION;\n{rows}{guard}COMMIT TRANSACTION;"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tsql::testing::{TABLE, golden, keyed};
+
+    #[test]
+    fn rows_are_fetched_and_written() {
+        golden("mend_fetch.sql", &fetch(&keyed(), &TABLE(), 2));
+        golden("mend.sql", &transaction(&keyed(), &TABLE(), Order::UniqueFirst, 2, "-- guard\n"));
+        let turned = transaction(&keyed(), &TABLE(), Order::ReferencesFirst, 1, "");
+        assert!(turned.find("INSERT INTO [sales]").unwrap() < turned.find("DELETE t").unwrap());
+        assert!(!transaction(&keyed(), &TABLE(), Order::UniqueFirst, 0, "").contains("DELETE t"));
+    }
+}

@@ -1,0 +1,166 @@
+//! Repair: findings are mended, and replication never notices.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mssql_standin::{
+    cdc::{CaptureConfig, CaptureMode},
+    fault::{Fault, Point},
+};
+
+use super::{command::verify, rows, synced};
+use crate::harness::{Sql, World, eventually, numbers};
+
+const LARGE: &str =
+    "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
+
+/// Leaves rows 1 to 20 alone; the large columns of the others stay as they are, which change rows do not say.
+async fn write(mut shop: Sql, stop: Arc<AtomicBool>) {
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        n += 1;
+        shop.run(&format!("UPDATE dbo.L SET N = {n} WHERE ID > 20 AND ID % 7 = {}", n % 7)).await;
+        shop.run(&format!("INSERT INTO dbo.L (ID, N) VALUES ({}, {n}); DELETE dbo.L WHERE ID = {}", 1_000 + n, 1_000 + n - 3)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_are_mended_beside_a_writer() {
+    let lag = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: 200 }, poll: Duration::from_millis(20) };
+    let world = World::with(|builder| builder.capture(lag)).await;
+    world.both(LARGE).await;
+    world
+        .shop()
+        .await
+        .run(&format!(
+            "INSERT INTO dbo.L SELECT n, n, REPLICATE(CAST(N'private ' AS nvarchar(max)), 2000 + n), CAST(REPLICATE(CAST('p' AS varchar(max)), 9000) AS varbinary(max)), 'note' FROM {}",
+            numbers(100)
+        ))
+        .await;
+    world.enable_cdc(&["L"]).await;
+    let mapping = world.map("L", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_REPAIR", "on")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write(world.shop().await, stop.clone()));
+
+    let mut copy = world.copy().await;
+    copy.run(
+        "BEGIN TRAN; UPDATE dbo.L SET Doc = N'spoiled' WHERE ID = 3; UPDATE dbo.L SET Pic = NULL, Note = 'x' WHERE ID = 4; \
+         DELETE dbo.L WHERE ID = 5; INSERT INTO dbo.L (ID, Doc) VALUES (-6, N'private'); COMMIT",
+    )
+    .await;
+    let mut control = world.control().await;
+    let spoiled = "SELECT COUNT(*) FROM dbo.L WHERE (ID = 3 AND DATALENGTH(Doc) = 2 * 8 * 2003) OR (ID = 4 AND DATALENGTH(Pic) = 9000 AND Note = 'note') \
+                   OR (ID = 5 AND DATALENGTH(Doc) = 2 * 8 * 2005) OR ID = -6";
+    eventually("all four to be mended", async || {
+        let (right, wrong) = (copy.scalar(spoiled).await, copy.scalar("SELECT COUNT(*) FROM dbo.L WHERE ID = -6").await);
+        if (right.as_str(), wrong.as_str()) == ("3", "0") { Ok(()) } else { Err(format!("{right} {wrong}")) }
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer");
+    rows(&world, mapping, "PASSED", &[]).await;
+    world.in_sync("dbo.L", "ID").await;
+
+    let runs = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    assert!(runs.rows.iter().any(|row| row[0].contains("repaired ")), "{runs}");
+    let lines = control.query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of Copy.dbo.L%'").await;
+    let said = lines.rows.iter().map(|row| row[0].as_str()).collect::<Vec<_>>().join("\n");
+    for key in ["only in source (1): 5", "only in destination (1): -6", "different (2): 3, 4"] {
+        assert!(said.contains(key), "{key}: {said}");
+    }
+    assert!(!said.contains("private") && !said.contains("note"), "values are not logged: {said}");
+    let others =
+        control.query("SELECT error_type, error_message FROM error_logs WHERE error_type <> 'VERIFICATION' OR is_resolved = 0").await;
+    assert!(others.rows.is_empty(), "replication goes on undisturbed, and the findings are resolved: {others}");
+}
+
+/// The destination's foreign key wants parents first, and gone children before their parents; the child's mapping comes first.
+#[tokio::test(flavor = "multi_thread")]
+async fn children_are_mended_after_their_parents() {
+    let world = World::new().await;
+    world
+        .both(
+            "CREATE TABLE dbo.Parent (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(20) NULL)
+             GO
+             CREATE TABLE dbo.Child (ID INT NOT NULL PRIMARY KEY, ParentID INT NOT NULL CONSTRAINT FK_Child_Parent REFERENCES dbo.Parent (ID),
+                 Up INT NULL CONSTRAINT FK_Child_Child REFERENCES dbo.Child (ID))
+             GO",
+        )
+        .await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.Parent VALUES (1, N'a'), (2, N'b'); INSERT INTO dbo.Child VALUES (10, 1, NULL), (11, 2, 10), (12, 2, 11)")
+        .await;
+    world.enable_cdc(&["Parent", "Child"]).await;
+    let child = world.map("Child", "ID", None, true).await;
+    let parent = world.map("Parent", "ID", None, true).await;
+    for mapping in [parent, child] {
+        world.request_full_sync(mapping).await;
+    }
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.in_sync("dbo.Parent", "ID").await;
+    world.in_sync("dbo.Child", "ID").await;
+    let mut copy = world.copy().await;
+    copy.run("DELETE dbo.Child WHERE ID = 12; DELETE dbo.Child WHERE ID = 11; DELETE dbo.Parent WHERE ID = 2").await;
+    copy.run("INSERT INTO dbo.Parent VALUES (9, N'x'); INSERT INTO dbo.Child VALUES (90, 9, 10), (91, 9, 90)").await;
+
+    let (code, said) = verify(&world, &[]).await;
+    assert_eq!(code, Some(1), "without --repair nothing is written: {said}");
+    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Child").await, "3");
+    let (code, said) = verify(&world, &["--repair"]).await;
+    assert_eq!(code, Some(0), "nothing differs any more: {said}");
+    assert!(said.contains("left for the next run"), "the children had to wait: {said}");
+    world.in_sync("dbo.Parent", "ID").await;
+    world.in_sync("dbo.Child", "ID").await;
+    let distrusted = copy.scalar("SELECT COUNT(*) FROM sys.foreign_keys WHERE is_not_trusted = 1 OR is_disabled = 1").await;
+    assert_eq!(distrusted, "0");
+}
+
+/// Between reading a row and writing it a change of that row comes through CDC: the old row must not overwrite it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.V", "ID").await;
+    let mut copy = world.copy().await;
+    copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
+    // the transaction that mends waits long enough for the change to come first
+    let held = world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, Fault::Delay(Duration::from_secs(2)));
+    let mending = verify(&world, &["--repair"]);
+    let overtaking = async {
+        assert!(held.fired().await, "the mend came");
+        world.shop().await.run("UPDATE dbo.V SET Name = N'newer' WHERE ID = 7").await;
+        eventually("the change to arrive before the mend", async || {
+            let name = copy.scalar("SELECT Name FROM dbo.V WHERE ID = 7").await;
+            if name == "newer" { Ok(()) } else { Err(name) }
+        })
+        .await;
+    };
+    let ((code, said), ()) = tokio::join!(mending, overtaking);
+    assert_eq!(code, Some(0), "{said}");
+    world.in_sync("dbo.V", "ID").await;
+    let mends = world.control().await.query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of%'").await;
+    let of_seven = mends.rows.iter().filter(|row| row[0].contains('7')).count();
+    assert!(of_seven <= 1, "the old row was never written: {mends}");
+    assert!(mends.rows.iter().any(|row| row[0].contains('8')), "{mends}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_follow_its_source_is_not_mended() {
+    let world = World::new().await;
+    let mapping = synced(&world, false).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_REPAIR", "on")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.shop().await.run("UPDATE dbo.V SET Name = N'changed' WHERE ID = 5").await;
+    rows(&world, mapping, "PARTIAL", &["drift since", "different (1): 5"]).await;
+    assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 5").await, "row 5");
+}

@@ -1,0 +1,164 @@
+//! Mappings that do not keep up, or are busy otherwise: what differs there differs by right, and is never FAILED.
+
+use std::time::Duration;
+
+use mssql_standin::fault::{Fault, Point};
+
+use super::{command::verify, rows, synced};
+use crate::{
+    cdc::capture,
+    harness::{World, eventually},
+};
+
+async fn never_failed(world: &World) {
+    let failed =
+        world.control().await.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    assert!(failed.rows.is_empty(), "{failed}");
+}
+
+/// The capture job stops: nobody can say what is on its way. The suspects are not forgotten, by no process.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let settings = [("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "0"), ("DATAFLOW_VERIFY_WAIT", "1s")];
+    let daemon = world.daemon_with(&settings);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    rows(&world, mapping, "PASSED", &[]).await;
+    capture(&world, |cdc| cdc.running = false);
+    world.shop().await.run("UPDATE dbo.V SET Name = N'on its way' WHERE ID = 2999").await;
+    world.copy().await.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID = 3000").await;
+    rows(&world, mapping, "PARTIAL", &["2 keys not decided", "drift since 20", "different (2): 2999, 3000"]).await;
+    never_failed(&world).await;
+
+    // the newest rows are others then
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+    world.shop().await.run("INSERT INTO dbo.V (ID) SELECT ID + 10000 FROM dbo.V WHERE ID <= 20").await;
+    capture(&world, |cdc| cdc.running = true);
+    let _daemon = world.daemon_with(&settings);
+    let failed = rows(&world, mapping, "FAILED", &["different (1): 3000"]).await;
+    assert_eq!(failed.column("mismatches_found"), ["1"], "{failed}");
+}
+
+/// CDC fails for this mapping (the destination has a rule of its own).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_fails_is_partial() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.copy().await.run("ALTER TABLE dbo.V ADD CONSTRAINT CK_Cheap CHECK (Price < 100000)").await;
+    world.shop().await.run("UPDATE dbo.V SET Price = 1000000 WHERE ID = 17").await;
+    daemon.says(&["CK_Cheap", "failed"]).await;
+    rows(&world, mapping, "PARTIAL", &["drift since 20", "stands still", "different (1): 17"]).await;
+    never_failed(&world).await;
+    world.copy().await.run("ALTER TABLE dbo.V DROP CONSTRAINT CK_Cheap").await;
+    rows(&world, mapping, "PASSED", &[]).await;
+}
+
+/// Changes were lost, and somebody has to decide.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_mapping_is_partial() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'V', @capture_instance = N'all'").await;
+    shop.run("UPDATE dbo.V SET Name = N'lost' WHERE ID = 17").await;
+    world.enable_cdc(&["V"]).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_ON_CDC_GAP", "error"), ("DATAFLOW_VERIFY_WAIT", "2s")]);
+    daemon.says(&["parked"]).await;
+    rows(&world, mapping, "PARTIAL", &["drift since 20", "different (1): 17"]).await;
+    never_failed(&world).await;
+}
+
+/// Switched off, and asked for by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_is_switched_off_is_partial() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.control().await.run("UPDATE table_mappings SET is_enabled = 0").await;
+    world.shop().await.run("UPDATE dbo.V SET Name = N'later' WHERE ID = 17").await;
+    let (code, said) = verify(&world, &["--repair", "--mapping", &mapping.to_string()]).await;
+    assert_eq!(code, Some(0), "{said}");
+    for words in ["PARTIAL MD5_COMPARISON 3000 compared, 1 mismatches", "drift since 20", "switched off", "different (1): 17"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 17").await, "row 17");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_has_locked_is_partial() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_LOCK_TIMEOUT", "200ms")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    for mut somebody in [world.shop().await, world.copy().await] {
+        rows(&world, mapping, "PASSED", &[]).await;
+        somebody.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
+        rows(&world, mapping, "PARTIAL", &["not compared", "rows"]).await;
+        somebody.run("ROLLBACK TRANSACTION").await;
+    }
+    rows(&world, mapping, "PASSED", &[]).await;
+    never_failed(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_is_left_alone() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(Duration::from_secs(3)));
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "300ms")]);
+    assert!(held.fired().await, "the copy runs");
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    rows(&world, mapping, "PASSED", &[]).await;
+    let during = world
+        .control()
+        .await
+        .query(
+            "SELECT v.verification_status, v.verified_at FROM verification_logs AS v JOIN sync_status AS s ON s.mapping_id = v.mapping_id \
+             WHERE s.sync_type = 'FULL_SYNC' AND v.verified_at > s.started_at AND v.verified_at < s.completed_at",
+        )
+        .await;
+    assert!(during.rows.is_empty(), "nothing was verified meanwhile: {during}");
+    never_failed(&world).await;
+}
+
+/// The mapping whose verification is oldest comes first, whichever process did it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_verification_comes_first_also_after_a_restart() {
+    let world = World::new().await;
+    for table in ["A", "B", "C"] {
+        world.both(&format!("CREATE TABLE dbo.{table} (ID INT NOT NULL PRIMARY KEY)")).await;
+        let mapping = world.map(table, "ID", None, false).await;
+        world.request_full_sync(mapping).await;
+    }
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    for mapping in 1..=3 {
+        world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    }
+    let _ = daemon.terminate().await;
+    let mut control = world.control().await;
+    for (mapping, days) in [(1, 1), (2, 3), (3, 2), (2, 4)] {
+        control
+            .run(&format!(
+                "INSERT INTO verification_logs (mapping_id, verification_type, verification_status, verified_at) \
+                 VALUES ({mapping}, 'MD5_COMPARISON', 'PASSED', DATEADD(DAY, -{days}, GETUTCDATE()))"
+            ))
+            .await;
+    }
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_CONCURRENCY", "1")]);
+    let order = eventually("a round of verifications", async || {
+        let rows = control
+            .query("SELECT mapping_id FROM verification_logs WHERE verification_id > 4 AND verification_type = 'MD5_COMPARISON' ORDER BY verification_id")
+            .await;
+        if rows.rows.len() >= 3 { Ok(rows.rows.into_iter().take(3).map(|row| row[0].clone()).collect::<Vec<_>>()) } else { Err(rows.to_string()) }
+    })
+    .await;
+    assert_eq!(order, ["2", "3", "1"]);
+}
