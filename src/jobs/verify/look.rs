@@ -198,7 +198,22 @@ impl<'a> Look<'a> {
 /// The keys' values as parameters, filled up with the last key to a power of two: few shapes of a statement, so that servers can keep
 /// their plans. Also the number of keys that this makes.
 pub(super) fn slots<'k>(keys: &[&'k Vec<Value>], keys_max: usize) -> (Vec<Param<'k>>, usize) {
-    let slots = keys.len().next_power_of_two().min(keys_max).max(keys.len());
+    let slots = if keys.is_empty() { 0 } else { keys.len().next_power_of_two().min(keys_max).max(keys.len()) };
     let filled = keys.iter().copied().chain(keys.last().copied().into_iter().cycle()).take(slots);
     (filled.flatten().map(Param::Value).collect(), slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_have_few_shapes() {
+        let keys: Vec<Vec<Value>> = (0..100).map(|i| vec![Value::Int(i), Value::Int(-i)]).collect();
+        for (asked, made) in [(0, 0), (1, 1), (2, 2), (3, 4), (33, 64), (65, 80), (80, 80), (100, 100)] {
+            let keys: Vec<&Vec<Value>> = keys.iter().take(asked).collect();
+            let (params, slots) = slots(&keys, 80);
+            assert_eq!((slots, params.len()), (made, 2 * made), "{asked}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ async fn ten_thousand_rows_fit_into_little_memory() {
         )
         .await;
     let fill = format!(
-        "INSERT INTO dbo.Ten SELECT n, n * 1000003, n * 1.0007, n * 0.0001, N'name of row ' + CAST(n AS nvarchar(10)), 'text', \
+        "INSERT INTO dbo.Ten SELECT n, n * CAST(1000003 AS bigint), n * 1.0007, n * 0.0001, N'name of row ' + CAST(n AS nvarchar(10)), 'text', \
          '2024-02-29T23:59:59.1234567', '6F9619FF-8B86-D011-B42D-00C04FC964FF', n / 7.0E0, n % 2 FROM {}",
         numbers(10_000)
     );

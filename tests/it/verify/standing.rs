@@ -46,7 +46,7 @@ async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
 async fn a_mapping_that_fails_is_partial() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    let daemon = world.daemon();
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "2s")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.copy().await.run("ALTER TABLE dbo.V ADD CONSTRAINT CK_Cheap CHECK (Price < 100000)").await;
     world.shop().await.run("UPDATE dbo.V SET Price = 1000000 WHERE ID = 17").await;
