@@ -345,6 +345,26 @@ mod tests {
         }
     }
 
+    /// The bytes of the table above, put together by hand and hashed with `md5sum`: at, code, doc, id, note, price.
+    #[test]
+    fn a_golden_row() {
+        let row = [
+            Value::Int(17),
+            Value::Text("é ".into()),
+            Value::Decimal { mantissa: 125_000, scale: 4 },
+            Value::Null,
+            Value::DateTimeOffset { days: 738_944, ticks: 1_234_567, offset_minutes: 120 },
+            Value::Text("<a/>".into()),
+        ];
+        let encoding = Encoding::new(&crate::tsql::testing::carry());
+        let mut bytes = vec![0xff; 3];
+        let hash = encoding.hash(&row, &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "08000b4680000000000012d68700780300000003c3a92003000000043c612f3e0100000002313700010000000431322e35");
+        assert_eq!(hash.to_string(), "444c16c366b31c99038be6907009f656");
+        assert_eq!(encoding.key_of(&row[..2]), encoding.key(&row));
+    }
+
     /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed outside of this program.
     #[test]
     fn golden_hashes() {

@@ -86,7 +86,7 @@ mod tests {
             (decimal(2_000, 3), ColumnType::TinyInt, true),
             (decimal(99_999, 2), ColumnType::Decimal { precision: 5, scale: 2 }, true),
             (Value::Int(1_000), ColumnType::Decimal { precision: 5, scale: 2 }, false),
-            (decimal(214_748_3648, 4), ColumnType::SmallMoney, false),
+            (decimal(2_147_483_648, 4), ColumnType::SmallMoney, false),
             (Value::Text("abcd".into()), ColumnType::VarChar(Length::N(3)), false),
             (Value::Text("abc  ".into()), ColumnType::Char(3), true),
             (Value::Bytes(vec![1; 5]), ColumnType::Binary(4), false),

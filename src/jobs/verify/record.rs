@@ -122,7 +122,10 @@ pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding
 
 /// What was reported of each mapping since it last passed, so that the same finding is not an error every five minutes.
 #[derive(Clone, Debug, Default)]
-pub struct Findings(Arc<Mutex<HashMap<(MappingId, &'static str), HashSet<u64>>>>);
+pub struct Findings(Arc<Mutex<Reported>>);
+
+/// By mapping and kind of verification.
+type Reported = HashMap<(MappingId, &'static str), HashSet<u64>>;
 
 impl Findings {
     /// Whether anything among `parts` was not reported yet. From now on it was.
