@@ -16,6 +16,11 @@ pub fn milliseconds(text: &str) -> Option<i64> {
     Some(((days - DAYS_TO_2000) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000 + thousandths)
 }
 
+/// The same in UTC, of a server whose clock is `offset_minutes` ahead of it.
+pub fn utc_milliseconds(local: &str, offset_minutes: i32) -> Option<i64> {
+    Some(milliseconds(local)? - i64::from(offset_minutes) * 60_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +38,12 @@ mod tests {
         ] {
             assert_eq!(milliseconds(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_servers_local_time_becomes_utc() {
+        let utc = milliseconds("2024-03-01 00:30:00.000");
+        assert_eq!(utc_milliseconds("2024-03-01 06:00:00.000", 330), utc);
+        assert_eq!(utc_milliseconds("2024-02-29 16:30:00.000", -480), utc);
     }
 }

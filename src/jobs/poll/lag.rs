@@ -23,8 +23,8 @@ pub(super) async fn lags(
     waiting: &HashMap<MappingId, &'static str>,
     polled: &Polled,
 ) -> Result<Vec<Lag>> {
-    let offset_ms = i64::from(upper.map_or(0, |upper| upper.utc_offset_minutes)) * 60_000;
-    let utc = |local: &str| time::milliseconds(local).map(|ms| ms - offset_ms);
+    let offset_minutes = upper.map_or(0, |upper| upper.utc_offset_minutes);
+    let utc = |local: &str| time::utc_milliseconds(local, offset_minutes);
     let at_upper = upper.and_then(|upper| upper.identity.as_ref()).and_then(|identity| utc(&identity.end_time));
     let mut lags = Vec::new();
     let mut behind = Vec::new();

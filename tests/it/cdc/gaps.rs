@@ -115,6 +115,40 @@ async fn checkpoints_that_differ_are_a_gap() {
     error_of(&world, mapping, &["restored or failed over alone"]).await;
 }
 
+/// The source comes back from a backup and nothing has happened there since: its newest LSN is below the checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_restored_to_an_earlier_state_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let engine = world.source.instance().expect("the source's engine").clone();
+    let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
+    world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    let _ = daemon.terminate().await;
+    backup::restore_database(&engine, "Shop", &saved, true).expect("a restore");
+    let _daemon = start(&world);
+    error_of(&world, mapping, &["changes are lost", "is below the checkpoint"]).await;
+    world.in_sync("dbo.G", "ID").await;
+    world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    world.in_sync("dbo.G", "ID").await;
+}
+
+/// An availability group fails over: another server, the same log. Changes go on, and nobody is alarmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let engine = world.source.instance().expect("the source's engine").clone();
+    world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    let _ = daemon.terminate().await;
+    let replica = backup::snapshot_database(&engine, "Shop").expect("a replica");
+    backup::restore_database(&engine, "Shop", &replica, true).expect("a failover");
+    world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}
+
 /// A gap copies a table once an hour at most, and a restart forgets nothing of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
