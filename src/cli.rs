@@ -48,6 +48,12 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
+    /// Connect to everything, look for whatever is not as it must be, and say what mends it; exit code 1 if there is something
+    Check {
+        /// Only this mapping
+        #[arg(long, value_name = "N")]
+        mapping: Option<i32>,
+    },
     /// Tell how every mapping stands
     Status {
         /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if not

@@ -3,6 +3,7 @@
 use clap::Parser;
 use dbaops_dataflow::{
     cli::{self, Cli, Command},
+    commands,
     config::{Config, Problems, is_ours},
     control, daemon,
     error::{Error, Kind},
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
+        Some(Command::Check { mapping }) => runtime.block_on(commands::check::run(config, mapping)),
         Some(Command::Status { health: _ }) => runtime.block_on(health(&config)),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Verify { mapping, full, repair }) => {

@@ -3,6 +3,7 @@
 pub mod convert;
 pub mod digest;
 pub mod division;
+pub mod doctor;
 pub mod fence;
 pub mod fit;
 pub mod key;

@@ -1,6 +1,7 @@
 //! Scenarios over a real socket: two SQL Server stand-ins and the built binary.
 
 mod cdc;
+mod check;
 mod faults;
 mod full_sync;
 mod harness;

@@ -450,6 +450,7 @@ pub enum Securable {
     Database,
     Schema(i32),
     Object(ObjectId),
+    Column(ObjectId, ColumnId),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

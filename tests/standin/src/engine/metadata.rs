@@ -291,6 +291,19 @@ fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &s
     Ok(int(i64::from(allowed)))
 }
 
+/// The same for a column of a table.
+fn column_perms(session: &Session, table: &Value, permission: &Value, column: &Value) -> SqlResult<Value> {
+    let (Some(name), Some(permission), Some(column)) = (string(table).and_then(parse_name), string(permission), string(column)) else {
+        return Ok(Value::Null);
+    };
+    let state = session.instance.lock();
+    let Ok(Some((database, Object::Table(table)))) = find_object(session, &state, &name) else { return Ok(Value::Null) };
+    let Some(at) = table.ordinal_named(column) else { return Ok(Value::Null) };
+    let securable = Securable::Column(table.object_id, table.columns[at].column_id);
+    let allowed = state.has_permission(&session.login, Target { database, securable }, &permission.to_uppercase());
+    Ok(int(i64::from(allowed)))
+}
+
 fn identity_of(session: &Session, table: &str, f: impl FnOnce(&State, i32, &TableMeta) -> Option<i128>) -> Value {
     let Some(name) = parse_name(table) else { return Value::Null };
     let state = session.instance.lock();
@@ -417,6 +430,7 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
             },
             _ => Value::Null,
         },
+        ("HAS_PERMS_BY_NAME", [securable, _, permission, column, _]) => column_perms(session, securable, permission, column)?,
         ("HAS_PERMS_BY_NAME", [securable, class, permission]) => match string(permission) {
             Some(permission) => has_perms(session, securable, class, permission)?,
             None => Value::Null,

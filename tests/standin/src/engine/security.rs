@@ -91,10 +91,11 @@ impl State {
         let scopes = match target.securable {
             Securable::Database => vec![Securable::Database],
             Securable::Schema(id) => vec![Securable::Schema(id), Securable::Database],
-            Securable::Object(id) => {
+            Securable::Object(id) | Securable::Column(id, _) => {
                 let owner = catalog.objects.get(&id).map(|o| o.schema_id());
                 let schema = owner.map(Securable::Schema);
-                [Some(Securable::Object(id)), schema, Some(Securable::Database)].into_iter().flatten().collect()
+                let column = matches!(target.securable, Securable::Column(..)).then_some(target.securable);
+                [column, Some(Securable::Object(id)), schema, Some(Securable::Database)].into_iter().flatten().collect()
             }
         };
         let mine = catalog.permissions.iter().filter(|p| scopes.contains(&p.securable) && roles.contains(&p.grantee));
@@ -134,7 +135,7 @@ impl State {
             return beyond.map_or(Ok(()), |what| Err(SqlError::unsupported(what)));
         }
         Err(match target.securable {
-            Securable::Object(id) => {
+            Securable::Object(id) | Securable::Column(id, _) => {
                 let object = db.catalog.objects.get(&id);
                 let name = object.map_or("", |o| o.name());
                 let schema = object.map_or("", |o| db.catalog.schema_name(o.schema_id()));

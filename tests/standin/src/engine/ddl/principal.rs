@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{
-        catalog::{PermissionMeta, Principal, PrincipalKind as Kind, Securable},
+        catalog::{Object, PermissionMeta, Principal, PrincipalKind as Kind, Securable},
         context::Session,
         scope::find_object,
     },
@@ -138,7 +138,7 @@ pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) ->
     Ok(())
 }
 
-/// GRANT, DENY, REVOKE. Column permissions are refused by name: nothing here looks at them.
+/// GRANT, DENY, REVOKE. Of permissions on columns only UPDATE is looked at, so others are refused by name.
 pub fn permission(
     session: &mut Session,
     verb: PermissionVerb,
@@ -147,8 +147,8 @@ pub fn permission(
     principals: &[String],
     columns: &[String],
 ) -> SqlResult<()> {
-    if !columns.is_empty() {
-        return Err(SqlError::unsupported("permissions on columns"));
+    if !columns.is_empty() && (permissions != ["UPDATE"] || verb == PermissionVerb::Deny) {
+        return Err(SqlError::unsupported("permissions on columns other than GRANT UPDATE"));
     }
     let server = |p: &String| {
         matches!(
@@ -200,7 +200,20 @@ pub fn permission(
     };
     state.keep_parts(work.txn, database);
     let catalog = &mut state.database_mut(database)?.catalog;
-    for name in principals {
+    let mut securables = vec![securable];
+    if let (Securable::Object(id), false) = (securable, columns.is_empty()) {
+        let Some(Object::Table(table)) = catalog.objects.get(&id) else {
+            return Err(SqlError::unsupported("permissions on columns of what is not a table"));
+        };
+        let found = columns.iter().map(|name| {
+            let at = table
+                .ordinal_named(name)
+                .ok_or_else(|| SqlError::new(1911, 16, format!("Column name '{name}' does not exist in the target table or view.")))?;
+            Ok(Securable::Column(id, table.columns[at].column_id))
+        });
+        securables = found.collect::<SqlResult<_>>()?;
+    }
+    for (name, securable) in principals.iter().flat_map(|name| securables.iter().map(move |securable| (name, *securable))) {
         let grantee = catalog.principal_named(name).map(|p| p.id).ok_or_else(|| missing("user", name))?;
         for permission in permissions.iter().map(|p| p.strip_suffix(" PRIVILEGES").unwrap_or(p)) {
             catalog.permissions.retain(|p| !(p.grantee == grantee && p.securable == securable && p.permission == permission));

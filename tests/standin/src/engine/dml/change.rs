@@ -2,7 +2,7 @@
 
 use crate::{
     engine::{
-        catalog::{TableMeta, TriggerMeta},
+        catalog::{Securable, TableMeta, TriggerMeta},
         context::Session,
         dml::{
             Changed, foreign_keys,
@@ -52,7 +52,8 @@ pub fn update(session: &mut Session, update: &Update, sink: &mut dyn Sink) -> Sq
         top: update.top.as_ref(),
         exprs: Vec::new(),
     };
-    let found = find(session, &probe, "UPDATE")?;
+    let found = find(session, &probe)?;
+    may_update(session, &found, &update.set)?;
     let (exprs, assignments) = assignments(session, &found.table, &update.set)?;
     let rows = TargetRows { exprs: exprs.iter().map(|e| (e, None)).collect(), ..probe };
     retry(session, |session| change_once(session, &found, &rows, Some(&assignments), update.output.as_ref(), sink))
@@ -68,19 +69,44 @@ pub fn delete(session: &mut Session, delete: &Delete, sink: &mut dyn Sink) -> Sq
         top: delete.top.as_ref(),
         exprs: Vec::new(),
     };
-    let found = find(session, &rows, "DELETE")?;
+    let found = find(session, &rows)?;
+    if !found.table.is_temp() {
+        session.work().lock().check_permission(&session.login, Target::object(found.database, found.table.object_id), "DELETE")?;
+    }
     retry(session, |session| change_once(session, &found, &rows, None, delete.output.as_ref(), sink))
 }
 
-fn find(session: &Session, rows: &TargetRows<'_>, permission: &str) -> SqlResult<Found> {
+fn find(session: &Session, rows: &TargetRows<'_>) -> SqlResult<Found> {
     let source = query::target(session.as_host(), rows)?;
     let Some((database, table)) = source.table() else {
-        return Err(SqlError::unsupported(format!("{permission} of {}, which is not a table", source.name().name)));
+        return Err(SqlError::unsupported(format!("changing {}, which is not a table", source.name().name)));
     };
-    if !table.is_temp() {
-        session.work().lock().check_permission(&session.login, Target::object(database, table.object_id), permission)?;
-    }
     Ok(Found { database, table })
+}
+
+/// UPDATE on the table, or on every column that is set.
+fn may_update(session: &Session, found: &Found, set: &[SetItem]) -> SqlResult<()> {
+    if found.table.is_temp() {
+        return Ok(());
+    }
+    let work = session.work();
+    let state = work.lock();
+    let whole = state.check_permission(&session.login, Target::object(found.database, found.table.object_id), "UPDATE");
+    if whole.is_ok() {
+        return whole;
+    }
+    let columns = set.iter().filter_map(|item| match item {
+        SetItem::Column { name, .. } => Some(name),
+        SetItem::Variable { column, .. } => column.as_ref(),
+    });
+    for name in columns {
+        let Some(at) = found.table.ordinal_named(name) else { return whole };
+        let securable = Securable::Column(found.table.object_id, found.table.columns[at].column_id);
+        if !state.has_permission(&session.login, Target { database: found.database, securable }, "UPDATE") {
+            return whole;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a statement until none of its rows has changed under it. `None`: one had.

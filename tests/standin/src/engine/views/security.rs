@@ -47,15 +47,17 @@ pub(super) const VIEWS: &[Spec] = &[
          permission_name n128?,state c1,state_desc n60?",
         |cx, rows| {
             for p in &cx.db.catalog.permissions {
-                let (class, desc, major) = match p.securable {
-                    Securable::Database => (0, "DATABASE", 0),
-                    Securable::Object(id) => (1, "OBJECT_OR_COLUMN", id),
-                    Securable::Schema(id) => (3, "SCHEMA", id),
+                let (class, desc, major, minor) = match p.securable {
+                    Securable::Database => (0, "DATABASE", 0, 0),
+                    Securable::Object(id) => (1, "OBJECT_OR_COLUMN", id, 0),
+                    Securable::Column(id, column) => (1, "OBJECT_OR_COLUMN", id, column),
+                    Securable::Schema(id) => (3, "SCHEMA", id, 0),
                 };
                 rows.push([
                     ("class", int(class)),
                     ("class_desc", text(desc)),
                     ("major_id", int(major)),
+                    ("minor_id", int(minor)),
                     ("grantee_principal_id", int(p.grantee)),
                     ("grantor_principal_id", int(1)),
                     ("type", text(abbreviation(&p.permission))),

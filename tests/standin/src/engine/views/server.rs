@@ -377,7 +377,8 @@ pub(super) const VIEWS: &[Spec] = &[
     (
         "sys.availability_groups",
         "group_id guid,name sysname?,resource_id n40?,resource_group_id n40?,failure_condition_level int?,health_check_timeout int?,\
-         automated_backup_preference tinyint?,automated_backup_preference_desc n60?",
+         automated_backup_preference tinyint?,automated_backup_preference_desc n60?,version smallint?,basic_features bit?,dtc_support bit?,\
+         db_failover bit?,is_distributed bit?",
         |_, _| Ok(()),
     ),
     (

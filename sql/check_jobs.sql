@@ -1,0 +1,1 @@
+SELECT job_type, CAST(retention AS bigint) FROM msdb.dbo.cdc_jobs WHERE database_id = DB_ID();

@@ -1,0 +1,2 @@
+SELECT CAST(SERVERPROPERTY(N'ProductVersion') AS nvarchar(128)), CAST(SERVERPROPERTY(N'EngineEdition') AS int),
+    CAST(SERVERPROPERTY(N'Edition') AS nvarchar(128)), CONVERT(nvarchar(30), SYSUTCDATETIME(), 121), ORIGINAL_LOGIN();

@@ -1,0 +1,201 @@
+//! The destination: the control database, and every database and table that rows go to.
+
+use super::{Pair, Section, ask, by_database, database, failed, server, table_rights};
+use crate::{
+    control::{self, Loaded},
+    error::Kind,
+    jobs::Env,
+    model::{
+        mapping::{FullSyncMode, Mapping},
+        name::Ident,
+        table::Table,
+    },
+    mssql::{catalog, row::Param, session::Session},
+    plan::doctor::{self, Finding, Group, Place, Right},
+};
+
+/// Who asks, in the session's context.
+const WHO: &str = "check";
+
+const ENCRYPTION_CURE: &str = "DEST_ENCRYPT=true (and DEST_CA_CERT=file, where the server's certificate is not from a known authority)";
+
+/// The destination server and the control database; the control tables, where they can be read.
+pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
+    let pools = env.dest.pools();
+    let mut section = Section::new(format!("destination {}", pools.endpoint().place()));
+    let name = Ident::new(control::DATABASE);
+    let mut session = match pools.checkout(&name, WHO).await {
+        Ok(session) => session,
+        Err(error) => {
+            let absent = error.kind == Kind::Login && matches!(error.number, Some(4060 | 4064));
+            section.add(if absent {
+                let words = format!("the database {} cannot be opened: {}", control::DATABASE, error.message());
+                Finding::bad("control database", words).cure(&Place::Service, "dbaops-dataflow init")
+            } else {
+                failed("connects", &error, &Place::Service)
+            });
+            return (vec![section], None);
+        }
+    };
+    server(&mut session, pools.endpoint(), &Place::Service, ENCRYPTION_CURE, &mut section).await;
+    match database(&mut session).await {
+        Ok(found) if found.writable => {
+            let names = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+            let rights = names.iter().zip(found.rights.get(2..6).unwrap_or_default()).map(|(right, held)| Right {
+                name: format!("{right} in {}", control::DATABASE),
+                held: *held,
+                grant: format!("GRANT {right} ON SCHEMA::dbo TO {}", found.user),
+            });
+            section.add(doctor::rights("control rights", &found.user.to_string(), rights.collect(), &Place::Dest, &name));
+        }
+        Ok(_) => section.add(read_only(&name)),
+        Err(why) => section.add(Finding::unasked("control rights", &why)),
+    }
+    drop(session);
+    let loaded = match env.control.load().await {
+        Ok(loaded) => {
+            let words =
+                format!("{} servers and {} mappings are enabled", loaded.servers.len(), loaded.mappings.len() + loaded.rejected.len());
+            section.add(Finding::good("control tables", words));
+            Some(loaded)
+        }
+        Err(error) => {
+            section.add(failed("control tables", &error, &Place::Service));
+            None
+        }
+    };
+    (vec![section], loaded)
+}
+
+fn read_only(database: &Ident) -> Finding {
+    Finding::bad("writable", format!("{} is read-only", database.as_str()))
+        .cure(&Place::Dest, format!("ALTER DATABASE {database} SET READ_WRITE;"))
+}
+
+/// Every destination database, and every table of it.
+pub(super) async fn databases(env: &Env, mappings: Vec<Mapping>, sections: &mut Vec<Section>) -> Vec<Pair> {
+    let pairs = mappings.into_iter().map(|mapping| {
+        let section = Section::new(format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest));
+        Pair { mapping, dest: None, section }
+    });
+    let mut done = Vec::new();
+    for (name, mut pairs) in by_database(pairs.collect(), |mapping| mapping.dest.database.clone()) {
+        let mut section = Section::new(format!("destination database {}", name.as_str()));
+        match env.dest.pools().checkout(&name, WHO).await {
+            Ok(mut session) => {
+                let user = one(&mut session, &name, &mut section).await;
+                for pair in &mut pairs {
+                    table(&mut session, &user, pair).await;
+                }
+            }
+            Err(error) if matches!(error.number, Some(4060 | 4064 | 911)) => section.add(
+                Finding::bad("connects", error.to_string())
+                    .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
+                    .cure(&Place::Hands, format!("or, where it is there: CREATE USER for the login {} in it", env.config.dest.user)),
+            ),
+            Err(error) => section.add(failed("connects", &error, &Place::Service)),
+        }
+        sections.push(section);
+        done.extend(pairs);
+    }
+    done
+}
+
+/// The database itself; the user that this login is there.
+async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Ident {
+    let found = match database(session).await {
+        Ok(found) => found,
+        Err(why) => {
+            section.add(Finding::unasked("rights", &why));
+            return Ident::new("dbo");
+        }
+    };
+    if !found.writable {
+        section.add(read_only(name));
+    }
+    let user = found.user;
+    // staging tables and the table of checkpoints are made in dbo, filled, read and dropped
+    let wanted = [
+        ("CREATE TABLE", format!("GRANT CREATE TABLE TO {user}")),
+        ("ALTER on schema dbo", format!("GRANT ALTER ON SCHEMA::dbo TO {user}")),
+        ("SELECT on schema dbo", format!("GRANT SELECT ON SCHEMA::dbo TO {user}")),
+        ("INSERT on schema dbo", format!("GRANT INSERT ON SCHEMA::dbo TO {user}")),
+        ("UPDATE on schema dbo", format!("GRANT UPDATE ON SCHEMA::dbo TO {user}")),
+        ("DELETE on schema dbo", format!("GRANT DELETE ON SCHEMA::dbo TO {user}")),
+    ];
+    let rights = wanted.into_iter().zip(&found.rights).map(|((right, grant), held)| Right { name: right.to_owned(), held: *held, grant });
+    section.add(doctor::rights("rights", &user.to_string(), rights.collect(), &Place::Dest, name));
+    match ask(session, include_str!("../../../sql/check_groups.sql"), &[]).await {
+        Ok(rows) => {
+            let mut groups = (None, None);
+            for row in rows {
+                let text = |at| row.opt_text(at).ok().flatten().map(str::to_owned);
+                let group = text(1).map(|id| Group {
+                    id,
+                    name: Ident::new(text(2).unwrap_or_default()),
+                    dtc: row.opt_i32(3).ok().flatten().unwrap_or(0) > 0,
+                });
+                let is_control = text(0).is_some_and(|name| name.eq_ignore_ascii_case(control::DATABASE));
+                *(if is_control { &mut groups.1 } else { &mut groups.0 }) = group;
+            }
+            section.add(doctor::groups(name, groups.0.as_ref(), groups.1.as_ref()));
+        }
+        Err(why) => section.add(Finding::unasked("availability group", &why)),
+    }
+    user
+}
+
+/// A destination table: what this login may do with it, and what else happens there when rows change.
+async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
+    let (mapping, section) = (&pair.mapping, &mut pair.section);
+    let found = match catalog::table(session, &mapping.dest).await {
+        Ok(Some(found)) => found,
+        // the source's columns will say how to make it
+        Ok(None) => return,
+        Err(error) => {
+            if !session.is_cut_off() {
+                // a session that cannot be mended says so when it is used next
+                let _ = session.recover().await;
+            }
+            section.add(Finding::unasked("destination table", &error.to_string()));
+            return;
+        }
+    };
+    let local = found.name.local();
+    match table_rights(session, &local, None).await {
+        Ok(held) => {
+            // ALTER for IDENTITY_INSERT and TRUNCATE
+            let alter = found.columns.iter().any(|column| column.identity) || mapping.mode == FullSyncMode::Direct;
+            let wanted = ["SELECT", "INSERT", "UPDATE", "DELETE", "ALTER"].into_iter().take(if alter { 5 } else { 4 });
+            let rights = wanted.zip(held).map(|(right, held)| Right {
+                name: right.to_owned(),
+                held,
+                grant: format!("GRANT {right} ON {local} TO {user}"),
+            });
+            section.add(doctor::rights("destination rights", &user.to_string(), rights.collect(), &Place::Dest, &mapping.dest.database));
+        }
+        Err(why) => section.add(Finding::unasked("destination rights", &why)),
+    }
+    triggers(&found, section);
+    foreign_keys(session, &found, section).await;
+    pair.dest = Some(found);
+}
+
+fn triggers(found: &Table, section: &mut Section) {
+    if !found.after_triggers.is_empty() {
+        let names: Vec<_> = found.after_triggers.iter().map(Ident::to_string).collect();
+        section.add(Finding::note("triggers", format!("{} fires on every row that changes at the destination", names.join(", "))));
+    }
+}
+
+async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Section) {
+    match ask(session, include_str!("../../../sql/check_foreign_keys.sql"), &[Param::Text(&found.name.local())]).await {
+        Ok(rows) if rows.is_empty() => section.add(Finding::good("foreign keys", "none at the destination")),
+        Ok(rows) => {
+            let text = |row: &crate::mssql::row::Row, at| row.opt_text(at).ok().flatten().unwrap_or("?").to_owned();
+            let keys: Vec<_> = rows.iter().map(|row| format!("{} ({} -> {})", text(row, 0), text(row, 1), text(row, 2))).collect();
+            section.add(Finding::note("foreign keys", format!("{}: rows wait for the rows they refer to", keys.join(", "))));
+        }
+        Err(why) => section.add(Finding::unasked("foreign keys", &why)),
+    }
+}

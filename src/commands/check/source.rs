@@ -1,0 +1,440 @@
+//! A source server: itself, its databases with their CDC, and every table that rows come from.
+
+use super::{Database, Pair, Section, ask, by_database, database, failed, server as ask_server, table_rights};
+use crate::{
+    error::Kind,
+    jobs::Env,
+    model::{
+        capture::Instance,
+        carry::Carried,
+        mapping::{Mapping, Server},
+        name::Ident,
+        table::Table,
+    },
+    mssql::{catalog, cdc, row::Param, session::Session},
+    plan::{
+        doctor::{self, Finding, Mending, Place, Right},
+        mask,
+        projection::{self, same_name},
+        schedule::TriggerCost,
+    },
+    tsql::{poll as phrases, staging},
+};
+
+/// Who asks, in the session's context.
+const WHO: &str = "check";
+
+/// U that is older than this means that capture stands still: an idle database records a commit about every five minutes.
+const STALL_AFTER_S: i64 = 15 * 60;
+
+/// Everything of one server.
+pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<Section> {
+    let mut section = Section::new(format!("source {}", server.name));
+    let row = format!("UPDATE dbaops_dataflow.dbo.source_servers SET connection_string = N'…' WHERE server_id = {};", server.id);
+    let house = match env.sources.house(server.id) {
+        Ok(house) => house,
+        Err(error) => {
+            section.add(Finding::bad("connection_string", error.to_string()).cure(&Place::Dest, row));
+            return away(section, pairs);
+        }
+    };
+    let place = Place::Source(server.name.clone());
+    let pools = house.pools();
+    let mut sections = Vec::new();
+    let mut told = false;
+    let mut mapped = by_database(pairs, |mapping| mapping.source.database.clone());
+    if mapped.is_empty() {
+        // nothing is mapped yet: the server is asked all the same
+        mapped.push((Ident::new(pools.endpoint().database.clone().unwrap_or_else(|| "master".to_owned())), Vec::new()));
+    }
+    for (name, pairs) in mapped {
+        let mut of_database = Section::new(format!("source database {}.{}", server.name, name.as_str()));
+        match pools.checkout(&name, WHO).await {
+            Ok(mut session) => {
+                if !told {
+                    told = true;
+                    ask_server(&mut session, pools.endpoint(), &place, &format!("{row} -- with encrypt=true"), &mut section).await;
+                }
+                if pairs.is_empty() {
+                    continue;
+                }
+                let tables = Tables { place: &place, database: &name, with_cdc: pairs.iter().any(|pair| pair.mapping.cdc_enabled) };
+                let known = tables.database(&mut session, &mut of_database).await;
+                sections.push(of_database);
+                for mut pair in pairs {
+                    if let Some(known) = &known {
+                        tables.pair(&mut session, known, &mut pair).await;
+                    }
+                    sections.push(pair.section);
+                }
+            }
+            Err(error) => {
+                let opened = matches!(error.number, Some(4060 | 4064 | 911));
+                if opened {
+                    let user = &pools.endpoint().user;
+                    let login = Ident::new(user.as_str());
+                    of_database.add(
+                        Finding::bad("connects", error.to_string())
+                            .cure(&place, format!("USE {name}; CREATE USER {login} FOR LOGIN {login};"))
+                            .cure(&Place::Hands, "or correct source_database in table_mappings"),
+                    );
+                } else if !told {
+                    told = true;
+                    let mut finding = failed("connects", &error, &Place::Hands);
+                    if error.kind == Kind::Login || error.kind == Kind::Connection {
+                        finding = finding.cure(&Place::Dest, row.clone());
+                    }
+                    section.add(finding);
+                } else {
+                    of_database.add(failed("connects", &error, &Place::Hands));
+                }
+                sections.push(of_database);
+                sections.extend(away(Section::new(""), pairs));
+            }
+        }
+    }
+    sections.insert(0, section);
+    sections
+}
+
+/// What is said of a server's mappings when it cannot be asked: what the destination said.
+fn away(section: Section, pairs: Vec<Pair>) -> Vec<Section> {
+    let mut sections = vec![section];
+    for mut pair in pairs {
+        pair.section.add(Finding::unasked("source table", "the source cannot be reached"));
+        sections.push(pair.section);
+    }
+    sections
+}
+
+/// One source database.
+struct Tables<'a> {
+    place: &'a Place,
+    database: &'a Ident,
+    with_cdc: bool,
+}
+
+/// What is known of a database before its tables are looked at.
+struct Known {
+    database: Database,
+    /// `None`: CDC cannot be asked.
+    instances: Option<Vec<Instance>>,
+    /// `max text repl size`, in bytes.
+    text_bytes: Result<i64, String>,
+}
+
+impl Tables<'_> {
+    fn here(&self, statement: impl std::fmt::Display) -> String {
+        format!("USE {}; {statement};", self.database)
+    }
+
+    async fn database(&self, session: &mut Session, section: &mut Section) -> Option<Known> {
+        let found = match database(session).await {
+            Ok(found) => found,
+            Err(why) => {
+                section.add(Finding::unasked("database", &why));
+                return None;
+            }
+        };
+        let mut known = Known { database: found, instances: None, text_bytes: Err("CDC is off".to_owned()) };
+        let user = &known.database.user;
+        if !known.database.writable {
+            section.add(Finding::note(
+                "writable",
+                "the database is read-only here: trigger columns cannot be reset, only requests in table_mappings ask for full syncs",
+            ));
+        }
+        if !self.with_cdc {
+            section.add(Finding::good("CDC", "no mapping of this database follows changes"));
+            return Some(known);
+        }
+        if !known.database.cdc {
+            section.add(Finding::bad("CDC", "is not enabled for the database").cure(self.place, self.here("EXEC sys.sp_cdc_enable_db")));
+            return Some(known);
+        }
+        section.add(Finding::good("CDC", "is enabled for the database"));
+        let cdc_right = Right {
+            name: "SELECT on schema cdc".to_owned(),
+            held: known.database.rights.get(7).copied().flatten(),
+            grant: format!("GRANT SELECT ON SCHEMA::cdc TO {user}"),
+        };
+        section.add(doctor::rights("CDC rights", &user.to_string(), vec![cdc_right], self.place, self.database));
+        section.add(match known.database.rights.get(6).copied().flatten() {
+            Some(true) => Finding::good("capture's state", "VIEW DATABASE STATE"),
+            _ => Finding::note("capture's state", "without VIEW DATABASE STATE full syncs of quiet databases take longer to finish")
+                .cure(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
+        });
+        known.text_bytes = ask(session, include_str!("../../../sql/check_text_size.sql"), &[]).await.and_then(|rows| {
+            rows.first().and_then(|row| row.opt_i64(0).ok().flatten()).ok_or_else(|| "the server does not say".to_owned())
+        });
+        known.instances = match cdc::instances(session).await {
+            Ok(instances) => Some(instances),
+            Err(error) => {
+                if !session.is_cut_off() {
+                    // a session that cannot be mended says so when it is used next
+                    let _ = session.recover().await;
+                }
+                section.add(Finding::unasked("capture instances", &error.to_string()));
+                None
+            }
+        };
+        // the jobs are made with the first capture instance
+        if known.instances.as_ref().is_some_and(|instances| !instances.is_empty()) {
+            self.capture(session, section).await;
+        }
+        Some(known)
+    }
+
+    /// Agent, the jobs, and whether capture moves.
+    async fn capture(&self, session: &mut Session, section: &mut Section) {
+        match ask(session, include_str!("../../../sql/check_agent.sql"), &[]).await {
+            Ok(rows) if rows.is_empty() => section.add(Finding::unasked("SQL Server Agent", "the server lists no such service")),
+            Ok(rows) => {
+                let state = rows.first().and_then(|row| row.opt_text(0).ok().flatten()).unwrap_or_default().to_owned();
+                section.add(if state.eq_ignore_ascii_case("Running") {
+                    Finding::good("SQL Server Agent", "runs")
+                } else {
+                    Finding::bad("SQL Server Agent", format!("is {state}")).cure(
+                        &Place::Hands,
+                        "Start it: net start SQLSERVERAGENT, or mssql-conf set sqlagent.enabled true and restart the server",
+                    )
+                });
+            }
+            Err(why) => section.add(Finding::unasked("SQL Server Agent", &why)),
+        }
+        match ask(session, include_str!("../../../sql/check_jobs.sql"), &[]).await {
+            Ok(rows) => {
+                let job = |kind: &str| rows.iter().find(|row| row.opt_text(0).ok().flatten().is_some_and(|found| found.trim() == kind));
+                section.add(match job("capture") {
+                    Some(_) => Finding::good("capture job", "is there"),
+                    None => Finding::bad("capture job", "is missing: nothing is captured")
+                        .cure(self.place, self.here("EXEC sys.sp_cdc_add_job @job_type = N'capture'")),
+                });
+                section.add(match job("cleanup").map(|row| row.opt_i64(1).ok().flatten().unwrap_or(0)) {
+                    Some(minutes) => doctor::retention(minutes, self.place, self.database),
+                    None => Finding::note("retention", "there is no cleanup job: change tables grow without end")
+                        .cure(self.place, self.here("EXEC sys.sp_cdc_add_job @job_type = N'cleanup'")),
+                });
+            }
+            Err(why) => section.add(Finding::unasked("capture job", &why)),
+        }
+        let start = self.here("EXEC sys.sp_cdc_start_job @job_type = N'capture'");
+        match cdc::upper(session).await {
+            Ok(Some(upper)) => {
+                let age = upper.age_s.unwrap_or(0);
+                section.add(if age < STALL_AFTER_S {
+                    Finding::good("capture", format!("recorded a transaction {age} s ago"))
+                } else {
+                    Finding::bad("capture", format!("has recorded nothing for {} minutes", age / 60)).cure(self.place, start)
+                });
+            }
+            Ok(None) => section.add(
+                Finding::note("capture", "has recorded nothing yet: CDC was enabled just now, or the capture job does not run")
+                    .cure(self.place, start),
+            ),
+            Err(error) => {
+                if !session.is_cut_off() {
+                    // a session that cannot be mended says so when it is used next
+                    let _ = session.recover().await;
+                }
+                section.add(Finding::unasked("capture", &error.to_string()));
+            }
+        }
+    }
+
+    async fn pair(&self, session: &mut Session, known: &Known, pair: &mut Pair) {
+        let (mapping, section) = (&pair.mapping, &mut pair.section);
+        let user = &known.database.user;
+        let local = mapping.source.local();
+        let held = match table_rights(session, &local, mapping.trigger_column.as_ref()).await {
+            Ok(held) => held,
+            Err(why) => return section.add(Finding::unasked("source rights", &why)),
+        };
+        let select =
+            Right { name: "SELECT".to_owned(), held: held.first().copied().flatten(), grant: format!("GRANT SELECT ON {local} TO {user}") };
+        if select.held.is_none() {
+            return section.add(
+                Finding::bad("source table", format!("{} does not exist, or user {user} has no right on it", mapping.source))
+                    .cure(self.place, self.here(select.grant))
+                    .cure(&Place::Hands, "or correct the names in table_mappings"),
+            );
+        }
+        let readable = select.held == Some(true);
+        section.add(doctor::rights("source rights", &user.to_string(), vec![select], self.place, self.database));
+        if !readable {
+            return;
+        }
+        let source = match catalog::table(session, &mapping.source).await {
+            Ok(Some(source)) => source,
+            Ok(None) => return section.add(Finding::bad("source table", format!("{} is not a table", mapping.source))),
+            Err(error) => {
+                if !session.is_cut_off() {
+                    // a session that cannot be mended says so when it is used next
+                    let _ = session.recover().await;
+                }
+                return section.add(Finding::unasked("source table", &error.to_string()));
+            }
+        };
+        self.shape(session, mapping, &source, pair.dest.as_ref(), user, section).await;
+        if mapping.trigger_column.is_some() {
+            self.trigger(session, mapping, &source, held.get(5).copied().flatten(), known, section).await;
+        }
+        if mapping.cdc_enabled && known.database.cdc {
+            self.captured(session, mapping, &source, pair.dest.as_ref(), known, section).await;
+        }
+    }
+
+    /// Both shapes against each other.
+    async fn shape(
+        &self,
+        session: &mut Session,
+        mapping: &Mapping,
+        source: &Table,
+        dest: Option<&Table>,
+        user: &Ident,
+        section: &mut Section,
+    ) {
+        let Some(dest) = dest else {
+            let create = doctor::create_table(source, &mapping.dest, &mapping.key, staging::type_name);
+            return section.add(
+                Finding::bad("destination table", format!("{} does not exist, or this login has no right on it", mapping.dest))
+                    .cure(&Place::Dest, create),
+            );
+        };
+        match projection::project(source, dest, &mapping.key) {
+            Ok(carry) => {
+                section.add(Finding::good("columns and key", format!("{} columns are carried", carry.columns.len())));
+                // triggers have a line of their own
+                for warning in carry.warnings.iter().filter(|warning| !warning.contains("'s trigger ")) {
+                    section.add(Finding::note("columns and key", warning.clone()));
+                }
+            }
+            Err(mismatches) => {
+                let words: Vec<_> = mismatches.iter().map(|mismatch| mismatch.0.as_str()).collect();
+                let mut finding = Finding::bad("columns and key", words.join("; "));
+                let mending = Mending { source, dest, key: &mapping.key, source_user: user.clone(), type_name: staging::type_name };
+                finding.cures = mending.cures(self.place);
+                if source.row_filter {
+                    let params = [Param::Int(source.object_id)];
+                    for row in ask(session, include_str!("../../../sql/check_policies.sql"), &params).await.unwrap_or_default() {
+                        let name = |at| Ident::new(row.opt_text(at).ok().flatten().unwrap_or_default());
+                        let policy = format!("ALTER SECURITY POLICY {}.{} WITH (STATE = OFF)", name(0), name(1));
+                        finding = finding.cure(self.place, self.here(policy));
+                    }
+                    finding = finding.cure(&Place::Hands, "or let the policy's predicate function pass this login");
+                }
+                section.add(finding);
+            }
+        }
+    }
+
+    /// The trigger column: it is there, can be reset, and is cheap to ask.
+    async fn trigger(
+        &self,
+        session: &mut Session,
+        mapping: &Mapping,
+        source: &Table,
+        may_reset: Option<bool>,
+        known: &Known,
+        section: &mut Section,
+    ) {
+        let Some(column) = &mapping.trigger_column else { return };
+        let local = source.name.local();
+        if !source.columns.iter().any(|found| same_name(found.name.as_str(), column.as_str())) {
+            return section.add(
+                Finding::bad("trigger column", format!("{column} is not in {}", mapping.source))
+                    .cure(self.place, self.here(format!("ALTER TABLE {local} ADD {column} bit NOT NULL DEFAULT 0"))),
+            );
+        }
+        let user = &known.database.user;
+        let right =
+            Right { name: format!("UPDATE on {column}"), held: may_reset, grant: format!("GRANT UPDATE ON {local} ({column}) TO {user}") };
+        section.add(doctor::rights("trigger column", &user.to_string(), vec![right], self.place, self.database));
+        let instance = known.instances.iter().flatten().find(|instance| instance.source_id == source.object_id);
+        let change_table = instance.map(Instance::change_table).unwrap_or_default();
+        let params = [Param::Text(&local), Param::Text(column.as_str()), Param::Text(&change_table)];
+        match ask(session, &phrases::trigger_costs(1), &params).await.map(|mut rows| rows.pop()) {
+            Ok(Some(row)) => {
+                let number = |at| row.i64(at).unwrap_or(0);
+                let captured = instance.is_some() && row.i64(3).unwrap_or_else(|_| i64::from(row.bool(3).unwrap_or(false))) > 0;
+                let cost = TriggerCost { rows: number(1), indexed: number(2) > 0 };
+                section.add(if captured {
+                    Finding::good("trigger index", "not needed: the change stream shows the trigger")
+                } else if cost.is_dear() {
+                    Finding::bad("trigger index", format!("{} rows are read to look for the trigger, so it is asked seldom", cost.rows))
+                        .cure(self.place, self.here(phrases::trigger_index(&source.name, column)))
+                } else {
+                    Finding::good("trigger index", if cost.indexed { "is there" } else { "not needed: the table is small" })
+                });
+            }
+            Ok(None) => {}
+            Err(why) => section.add(Finding::unasked("trigger index", &why)),
+        }
+    }
+
+    /// The capture instance: it is there, can be read, has the key, and large values do not stop its writers.
+    async fn captured(
+        &self,
+        session: &mut Session,
+        mapping: &Mapping,
+        source: &Table,
+        dest: Option<&Table>,
+        known: &Known,
+        section: &mut Section,
+    ) {
+        let Some(instances) = &known.instances else { return };
+        let mut own: Vec<&Instance> = instances.iter().filter(|instance| instance.source_id == source.object_id).collect();
+        own.sort_by_key(|instance| instance.start);
+        let Some(instance) = own.last() else {
+            let quoted = |name: &Ident| name.as_str().replace('\'', "''");
+            let enable = format!(
+                "EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL",
+                quoted(&source.name.schema),
+                quoted(&source.name.table)
+            );
+            return section.add(Finding::bad("capture instance", "there is none for this table").cure(self.place, self.here(enable)));
+        };
+        let name = instance.name.as_str();
+        if instance.min.is_zero() {
+            let finding = Finding::bad("capture instance", format!("{name} cannot be read by user {}", known.database.user));
+            return section.add(match &instance.role {
+                Some(role) => finding.cure(self.place, self.here(format!("ALTER ROLE {role} ADD MEMBER {}", known.database.user))),
+                None => finding.cure(self.place, self.here(format!("GRANT SELECT ON {} TO {}", source.name.local(), known.database.user))),
+            });
+        }
+        section.add(Finding::good("capture instance", name));
+        let Some(carry) = dest.and_then(|dest| projection::project(source, dest, &mapping.key).ok()) else { return };
+        match cdc::capture(session, (*instance).clone()).await.and_then(|capture| mask::cover(&carry, &capture)) {
+            Ok(coverage) => {
+                let left_out: Vec<_> = carry
+                    .columns
+                    .iter()
+                    .zip(&coverage.captured)
+                    .filter(|(_, captured)| !**captured)
+                    .map(|(c, _)| c.name().to_string())
+                    .collect();
+                section.add(if left_out.is_empty() {
+                    Finding::good("captured columns", "all that are carried")
+                } else {
+                    Finding::note(
+                        "captured columns",
+                        format!("{} are fetched from the table, as {name} does not have them", left_out.join(", ")),
+                    )
+                });
+            }
+            Err(error) => {
+                if !session.is_cut_off() && session.is_spent() {
+                    // a session that cannot be mended says so when it is used next
+                    let _ = session.recover().await;
+                }
+                section.add(failed("captured columns", &error, &Place::Hands));
+            }
+        }
+        if carry.columns.iter().any(Carried::is_lob) {
+            section.add(match &known.text_bytes {
+                Ok(bytes) => doctor::text_size(*bytes, self.place),
+                Err(why) => Finding::unasked("max text repl size", why),
+            });
+        }
+    }
+}

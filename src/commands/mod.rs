@@ -1,0 +1,3 @@
+//! Commands for people: each asks, decides, and prints; the exit code says how it went.
+
+pub mod check;

@@ -1,0 +1,367 @@
+//! What `check` thinks of what it was told: facts in, findings out, each ✗ with what mends it.
+
+use super::projection::same_name;
+use crate::{
+    model::{
+        name::{Ident, TableName},
+        table::{Column, ColumnType, Table},
+    },
+    plan::convert,
+};
+use std::fmt;
+
+/// What became of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    Bad,
+    /// It could not be asked, or is worth knowing and no fault.
+    Note,
+}
+
+/// Where a cure is to be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Statements for the source server of that name.
+    Source(String),
+    /// Statements for the destination server.
+    Dest,
+    /// Variables of the service, or a command to run where it runs.
+    Service,
+    /// Nothing that a statement can do.
+    Hands,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Source(name) => write!(f, "run at the source {name}"),
+            Place::Dest => f.write_str("run at the destination"),
+            Place::Service => f.write_str("set for the service"),
+            Place::Hands => f.write_str("by hand"),
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub verdict: Verdict,
+    pub check: &'static str,
+    pub words: String,
+    pub cures: Vec<(Place, String)>,
+}
+
+impl Finding {
+    pub fn good(check: &'static str, words: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Good, check, words: words.into(), cures: Vec::new() }
+    }
+
+    pub fn bad(check: &'static str, words: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Bad, ..Finding::good(check, words) }
+    }
+
+    pub fn note(check: &'static str, words: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Note, ..Finding::good(check, words) }
+    }
+
+    /// What could not be asked.
+    pub fn unasked(check: &'static str, why: &str) -> Self {
+        Finding::note(check, format!("cannot be asked: {why}"))
+    }
+
+    #[must_use]
+    pub fn cure(mut self, place: &Place, cure: impl Into<String>) -> Self {
+        self.cures.push((place.clone(), cure.into()));
+        self
+    }
+}
+
+/// `SERVERPROPERTY('EngineEdition')`
+const AZURE_SQL_DATABASE: i32 = 5;
+const MANAGED_INSTANCE: i32 = 8;
+/// SQL Server 2016
+const MAJOR_MIN: u32 = 13;
+
+/// Is the server one that the service is made for?
+pub fn version(product: &str, engine: i32, edition: &str) -> Finding {
+    let words = format!("{product}, {edition}");
+    let major: Option<u32> = product.split('.').next().and_then(|major| major.parse().ok());
+    match (engine, major) {
+        (MANAGED_INSTANCE, _) => Finding::good("version", words),
+        (AZURE_SQL_DATABASE, _) => Finding::bad("version", format!("{words}: Azure SQL Database has no transactions over databases"))
+            .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
+        (_, Some(major)) if major >= MAJOR_MIN => Finding::good("version", words),
+        _ => Finding::bad("version", format!("{words} is older than SQL Server 2016"))
+            .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
+    }
+}
+
+/// Clocks that differ by more make the times in logs and the lag misleading.
+pub const SKEW_MAX_MS: i64 = 30_000;
+
+/// `ahead_ms`: the server's clock less this machine's.
+pub fn clock(ahead_ms: i64) -> Finding {
+    let seconds = |ms: i64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    let words = match ahead_ms {
+        0.. => format!("{} ahead of this machine's", seconds(ahead_ms)),
+        _ => format!("{} behind this machine's", seconds(ahead_ms.saturating_neg())),
+    };
+    if ahead_ms.saturating_abs() <= SKEW_MAX_MS {
+        Finding::good("clock", words)
+    } else {
+        Finding::bad("clock", words).cure(&Place::Hands, "Synchronise both machines' clocks (w32tm /resync, chronyc makestep)")
+    }
+}
+
+/// Whether others on the network can read along. `demanded`: we would not have connected otherwise; `seen`: what the server says.
+pub fn encryption(demanded: bool, seen: Result<bool, String>, loopback: bool, place: &Place, cure: &str) -> Finding {
+    match (demanded, seen) {
+        (true, _) => Finding::good("encryption", "everything is encrypted"),
+        (false, Ok(true)) => Finding::good("encryption", "everything is encrypted: the server demands it"),
+        (false, _) if loopback => Finding::good("encryption", "the conversation is not encrypted, and stays on this machine"),
+        (false, Ok(false)) => {
+            Finding::bad("encryption", "the conversation is not encrypted: rows can be read on the network").cure(place, cure)
+        }
+        (false, Err(why)) => Finding::unasked("encryption", &why),
+    }
+}
+
+/// Minutes that changes should be kept at least: a night and a day off for the service.
+pub const RETENTION_MIN_MINUTES: i64 = 1440;
+
+pub fn retention(minutes: i64, place: &Place, database: &Ident) -> Finding {
+    let words = format!("changes are kept for {minutes} minutes");
+    if minutes >= RETENTION_MIN_MINUTES {
+        return Finding::good("retention", words);
+    }
+    Finding::bad("retention", format!("{words}: a service that is down for longer loses some, and the tables are synced in full again"))
+        .cure(place, format!("USE {database}; EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 4320;"))
+}
+
+/// Large values that are longer than this are refused by tables under CDC: the writer's statement fails (Msg 7139).
+pub fn text_size(bytes: i64, place: &Place) -> Finding {
+    if bytes == -1 {
+        return Finding::good("max text repl size", "unlimited");
+    }
+    Finding::bad("max text repl size", format!("{bytes} bytes: writing a longer value into a captured column fails with Msg 7139"))
+        .cure(place, "EXEC sys.sp_configure N'max text repl size', -1; RECONFIGURE;")
+}
+
+/// A database's availability group, as the catalog says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub id: String,
+    pub name: Ident,
+    /// `dtc_support`: 1 or 2 allow transactions over databases.
+    pub dtc: bool,
+}
+
+/// One transaction spans `database` and the control database: they fail over together or not at all.
+pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) -> Finding {
+    let check = "availability group";
+    match (own, control) {
+        (None, None) => Finding::good(check, "in none"),
+        (Some(own), Some(control)) if own.id == control.id && own.dtc => {
+            Finding::good(check, format!("{}, with the control database", own.name))
+        }
+        (Some(own), Some(control)) if own.id == control.id => {
+            Finding::bad(check, format!("{} does not keep transactions over databases whole (DTC_SUPPORT)", own.name))
+                .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} SET (DTC_SUPPORT = PER_DB);", own.name))
+        }
+        (_, Some(control)) => Finding::bad(check, format!("the control database is in {}, and this one is not", control.name))
+            .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} ADD DATABASE {database};", control.name)),
+        (Some(own), None) => Finding::bad(check, format!("this database is in {}, and the control database is not", own.name))
+            .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} ADD DATABASE [dbaops_dataflow];", own.name)),
+    }
+}
+
+/// A right, whether the login has it (`None`: it cannot see the thing), and the statement that gives it.
+pub struct Right {
+    pub name: String,
+    pub held: Option<bool>,
+    pub grant: String,
+}
+
+/// All rights in one finding: those that lack are named, and what gives them.
+pub fn rights(check: &'static str, user: &str, rights: Vec<Right>, place: &Place, database: &Ident) -> Finding {
+    let (held, lacking): (Vec<_>, Vec<_>) = rights.into_iter().partition(|right| right.held == Some(true));
+    if lacking.is_empty() {
+        let names: Vec<_> = held.iter().map(|right| right.name.as_str()).collect();
+        return Finding::good(check, names.join(", "));
+    }
+    let names: Vec<_> = lacking.iter().map(|right| right.name.as_str()).collect();
+    let mut finding = Finding::bad(check, format!("user {user} lacks {}", names.join(", ")));
+    for right in &lacking {
+        finding = finding.cure(place, format!("USE {database}; {};", right.grant));
+    }
+    finding
+}
+
+/// What an operator can do about tables whose shapes do not fit. `type_name` says a type as DDL does.
+pub struct Mending<'a> {
+    pub source: &'a Table,
+    pub dest: &'a Table,
+    pub key: &'a [Ident],
+    /// The login's user at the source.
+    pub source_user: Ident,
+    pub type_name: fn(&ColumnType) -> String,
+}
+
+impl Mending<'_> {
+    /// Statements that mend what [`super::projection::project`] refuses, as far as statements can.
+    pub fn cures(&self, at_source: &Place) -> Vec<(Place, String)> {
+        let mut cures = Vec::new();
+        for trigger in &self.dest.instead_of_triggers {
+            cures.push((
+                Place::Dest,
+                self.at_dest(&format!("DISABLE TRIGGER {}.{trigger} ON {}", self.dest.name.schema, self.dest.name.local())),
+            ));
+        }
+        for to in &self.dest.columns {
+            if !(to.computed || to.generated || to.ty == ColumnType::RowVersion) {
+                self.column(to, at_source, &mut cures);
+            }
+        }
+        self.keys(at_source, &mut cures);
+        if self.dest.memory_optimized || self.dest.append_only || self.dest.history {
+            cures.push((Place::Hands, "Map the source to an ordinary table (table_mappings.dest_table)".to_owned()));
+        }
+        cures
+    }
+
+    fn at_dest(&self, statement: &str) -> String {
+        format!("USE {}; {statement};", self.dest.name.database)
+    }
+
+    fn column(&self, to: &Column, at_source: &Place, cures: &mut Vec<(Place, String)>) {
+        let from = self.source.columns.iter().find(|from| same_name(from.name.as_str(), to.name.as_str()));
+        let supplied = to.nullable || to.has_default || to.identity;
+        let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
+            let collation = collation.map_or(String::new(), |collation| format!(" COLLATE {collation}"));
+            let null = if nullable { "NULL" } else { "NOT NULL" };
+            let table = self.dest.name.local();
+            (Place::Dest, self.at_dest(&format!("ALTER TABLE {table} ALTER COLUMN {} {}{collation} {null}", to.name, (self.type_name)(ty))))
+        };
+        let Some(from) = from else {
+            if !supplied {
+                cures.push(alter(&to.ty, to.collation.as_deref(), true));
+            }
+            return;
+        };
+        if from.masked {
+            let grant = format!("USE {}; GRANT UNMASK TO {};", self.source.name.database, self.source_user);
+            if !cures.iter().any(|(_, cure)| *cure == grant) {
+                cures.push((at_source.clone(), grant));
+            }
+        } else if from.encrypted || to.encrypted || from.column_set || to.column_set || from.ty == ColumnType::SqlVariant {
+            let drop = format!("ALTER TABLE {} DROP COLUMN {}", self.dest.name.local(), to.name);
+            cures.push((Place::Dest, self.at_dest(&drop)));
+        } else if from.computed {
+            if !supplied {
+                cures.push(alter(&to.ty, to.collation.as_deref(), true));
+            }
+        } else if convert::staged(from, to).is_err() {
+            // what holds text keeps its own collation, where the characters are the same
+            let collation = if to.code_page == from.code_page { to.collation.as_deref() } else { None };
+            cures.push(alter(&from.ty, collation.or(from.collation.as_deref()), from.nullable));
+        } else if from.nullable && !to.nullable {
+            cures.push(alter(&to.ty, to.collation.as_deref(), true));
+        }
+    }
+
+    fn keys(&self, at_source: &Place, cures: &mut Vec<(Place, String)>) {
+        for (table, place) in [(self.source, at_source), (self.dest, &Place::Dest)] {
+            let columns: Vec<&Column> = self
+                .key
+                .iter()
+                .filter_map(|name| table.columns.iter().find(|column| same_name(column.name.as_str(), name.as_str())))
+                .collect();
+            if columns.is_empty() || columns.len() != self.key.len() {
+                continue;
+            }
+            let unique = table.unique_keys.iter().any(|unique| {
+                !unique.columns.is_empty() && unique.columns.iter().all(|name| columns.iter().any(|column| column.name == *name))
+            });
+            if !unique {
+                let names: Vec<_> = columns.iter().map(|column| column.name.to_string()).collect();
+                let index = Ident::new(format!("UX_dataflow_{}", table.name.table.as_str()).chars().take(128).collect::<String>());
+                let create = format!("CREATE UNIQUE INDEX {index} ON {} ({})", table.name.local(), names.join(", "));
+                cures.push((place.clone(), format!("USE {}; {create};", table.name.database)));
+            }
+        }
+    }
+}
+
+/// The table that a source's rows fit into, for a destination that has none.
+pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: fn(&ColumnType) -> String) -> String {
+    let carried = source.columns.iter().filter(|from| {
+        !(from.computed || from.generated || from.encrypted || from.column_set || matches!(from.ty, ColumnType::SqlVariant))
+    });
+    let mut lines: Vec<String> = carried
+        .map(|from| {
+            let ty = if from.ty == ColumnType::RowVersion { ColumnType::Binary(8) } else { from.ty.clone() };
+            let collation = from.collation.as_ref().map_or(String::new(), |collation| format!(" COLLATE {collation}"));
+            format!("{} {}{collation} {}", from.name, type_name(&ty), if from.nullable { "NULL" } else { "NOT NULL" })
+        })
+        .collect();
+    let names: Vec<_> = key.iter().map(Ident::to_string).collect();
+    lines.push(format!("PRIMARY KEY ({})", names.join(", ")));
+    format!("USE {}; CREATE TABLE {} ({});", dest.database, dest.local(), lines.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        let verdict = |product, engine| version(product, engine, "Developer Edition").verdict;
+        assert_eq!(verdict("13.0.5026.0", 3), Verdict::Good);
+        assert_eq!(verdict("16.0.4105.2", 3), Verdict::Good);
+        assert_eq!(verdict("12.0.2000.8", 8), Verdict::Good, "a Managed Instance calls itself 12");
+        assert_eq!(verdict("12.0.2000.8", 5), Verdict::Bad);
+        assert_eq!(verdict("11.0.7001.0", 3), Verdict::Bad);
+        assert_eq!(verdict("", 3), Verdict::Bad);
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_their_sign() {
+        assert_eq!(clock(1_250).words, "1.2 s ahead of this machine's");
+        assert_eq!((clock(-90_000).words.as_str(), clock(-90_000).verdict), ("90.0 s behind this machine's", Verdict::Bad));
+        assert_eq!(clock(i64::MIN).verdict, Verdict::Bad);
+    }
+
+    #[test]
+    fn plain_conversations_are_a_fault_unless_they_stay_here() {
+        let verdict = |demanded, seen, loopback| encryption(demanded, seen, loopback, &Place::Service, "DEST_ENCRYPT=true").verdict;
+        assert_eq!(verdict(true, Err("no".into()), false), Verdict::Good);
+        assert_eq!(verdict(false, Ok(true), false), Verdict::Good);
+        assert_eq!(verdict(false, Ok(false), true), Verdict::Good);
+        assert_eq!(verdict(false, Ok(false), false), Verdict::Bad);
+        assert_eq!(verdict(false, Err("no".into()), false), Verdict::Note);
+    }
+
+    #[test]
+    fn databases_of_one_transaction_fail_over_together() {
+        let group = |id: &str, dtc| Group { id: id.into(), name: Ident::new(id), dtc };
+        let (a, b, plain) = (group("a", true), group("b", true), group("a", false));
+        let database = Ident::new("Copy");
+        let found = |own: Option<&Group>, control: Option<&Group>| groups(&database, own, control);
+        assert_eq!(found(None, None).verdict, Verdict::Good);
+        assert_eq!(found(Some(&a), Some(&a)).verdict, Verdict::Good);
+        assert!(found(Some(&plain), Some(&plain)).cures[0].1.contains("SET (DTC_SUPPORT = PER_DB)"));
+        assert!(found(Some(&b), Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
+        assert!(found(None, Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
+        assert!(found(Some(&a), None).cures[0].1.contains("[a] ADD DATABASE [dbaops_dataflow]"));
+    }
+
+    #[test]
+    fn what_is_kept_and_what_is_cut() {
+        let place = Place::Source("S".into());
+        assert_eq!(retention(4320, &place, &Ident::new("Shop")).verdict, Verdict::Good);
+        assert!(retention(60, &place, &Ident::new("Shop")).cures[0].1.starts_with("USE [Shop]; EXEC sys.sp_cdc_change_job"));
+        assert_eq!(text_size(-1, &place).verdict, Verdict::Good);
+        assert!(text_size(65_536, &place).cures[0].1.contains("'max text repl size', -1; RECONFIGURE"));
+    }
+}
