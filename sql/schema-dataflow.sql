@@ -170,6 +170,11 @@ IF OBJECT_ID(N'dbo.error_logs', N'U') IS NULL
     );
 GO
 
+-- 1: the mapping is only tried again now and then, until somebody mends what the message names.
+IF COL_LENGTH(N'dbo.error_logs', N'is_parked') IS NULL
+    ALTER TABLE dbo.error_logs ADD is_parked BIT NOT NULL CONSTRAINT DF_error_logs_is_parked DEFAULT 0;
+GO
+
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error_logs') AND name = N'IX_error_logs_mapping')
     CREATE INDEX IX_error_logs_mapping ON dbo.error_logs (mapping_id, created_at DESC);
 GO

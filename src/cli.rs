@@ -56,9 +56,18 @@ pub enum Command {
     },
     /// Tell how every mapping stands
     Status {
-        /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if not
+        /// As JSON, for programs
         #[arg(long)]
+        json: bool,
+        /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if not
+        #[arg(long, conflicts_with = "json")]
         health: bool,
+    },
+    /// Sync a whole table now, and show how far it is; exit code 1 if it did not complete
+    Sync {
+        /// mapping_id in table_mappings
+        #[arg(long, value_name = "N")]
+        mapping: i32,
     },
     /// Print a shell's completions to stdout
     Completions { shell: Shell },

@@ -791,6 +791,7 @@ impl Daemon {
                     error_type = error.kind.error_type(),
                     error_details = %details(&error, attempts, then),
                     retry_count = attempts,
+                    parked = park,
                     %error,
                     "failed"
                 );

@@ -143,23 +143,23 @@ fn said(result: Result<Option<verify::Report>>) -> bool {
 }
 
 /// How far it is: one line on a terminal, and nothing elsewhere.
-struct Bar<'a> {
+pub(crate) struct Bar<'a> {
     name: &'a str,
     terminal: bool,
 }
 
 impl<'a> Bar<'a> {
-    fn new(name: &'a str) -> Self {
+    pub(crate) fn new(name: &'a str) -> Self {
         let bar = Bar { name, terminal: std::io::stderr().is_terminal() };
         bar.draw(&format!("{name} …"));
         bar
     }
 
-    fn show(&mut self, done: usize, total: Option<i64>) {
+    pub(crate) fn show(&mut self, done: usize, total: Option<i64>) {
         self.draw(&line(self.name, done, total));
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.draw("");
     }
 

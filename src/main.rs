@@ -5,9 +5,7 @@ use dbaops_dataflow::{
     cli::{self, Cli, Command},
     commands,
     config::{Config, Problems, is_ours},
-    control, daemon,
-    error::{Error, Kind},
-    http, inspect,
+    control, daemon, inspect,
     model::{id::MappingId, lsn::Lsn},
 };
 use std::process::ExitCode;
@@ -47,7 +45,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::Check { mapping }) => runtime.block_on(commands::check::run(config, mapping)),
-        Some(Command::Status { health: _ }) => runtime.block_on(health(&config)),
+        Some(Command::Status { health: true, .. }) => runtime.block_on(commands::status::health(&config)),
+        Some(Command::Status { json, health: false }) => runtime.block_on(commands::status::run(config, json)),
+        Some(Command::Sync { mapping }) => runtime.block_on(commands::sync::run(config, mapping, stop_signal())),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Verify { mapping, full, repair }) => {
             runtime.block_on(inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()))
@@ -111,15 +111,6 @@ async fn init(config: &Config) -> dbaops_dataflow::error::Result<bool> {
     control::init(config).await?;
     println!("the database {} at {} is ready", control::DATABASE, config.dest.place());
     Ok(true)
-}
-
-async fn health(config: &Config) -> dbaops_dataflow::error::Result<bool> {
-    let Some(address) = config.http else {
-        return Err(Error::new(Kind::Config, "DATAFLOW_HTTP is not set, so there is nobody to ask for health"));
-    };
-    let (well, words) = http::ask_health(address).await?;
-    println!("{words}");
-    Ok(well)
 }
 
 async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> dbaops_dataflow::error::Result<bool> {

@@ -123,6 +123,8 @@ struct Fields {
     error_type: Option<String>,
     error_details: Option<String>,
     retry_count: Option<i32>,
+    /// The mapping is only tried again now and then.
+    parked: bool,
 }
 
 impl Fields {
@@ -160,6 +162,7 @@ impl Fields {
             "error" => self.error = Some(value.to_owned()),
             "sync_type" => self.sync_type = Some(value.to_owned()),
             "error_type" => self.error_type = Some(value.to_owned()),
+            "parked" => self.parked = value == "true",
             "error_details" => self.error_details = Some(value.to_owned()),
             // An id given with % comes as text.
             "mapping_id" | "server_id" | "records_count" | "execution_time_ms" | "retry_count" => match value.parse() {
@@ -354,6 +357,7 @@ async fn write_some(control: &Control, records: &[Record]) -> crate::error::Resu
                         message: fields.words(),
                         details: fields.error_details.clone(),
                         retry_count: fields.retry_count.unwrap_or(0),
+                        parked: fields.parked,
                     });
                     break;
                 }
@@ -362,6 +366,9 @@ async fn write_some(control: &Control, records: &[Record]) -> crate::error::Resu
             let mut orphans = 0;
             if let Some(failure) = &failure {
                 orphans += usize::from(control.fail(failure).await?);
+                if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
+                    control.parked(mapping, &failure.error_type, &failure.message).await?;
+                }
             }
             orphans += control.log(&entries).await?;
             Ok((entries.len(), orphans))

@@ -1,3 +1,5 @@
 //! Commands for people: each asks, decides, and prints; the exit code says how it went.
 
 pub mod check;
+pub mod status;
+pub mod sync;

@@ -34,6 +34,8 @@ pub struct Failure {
     pub message: String,
     pub details: Option<String>,
     pub retry_count: i32,
+    /// Its mapping is parked.
+    pub parked: bool,
 }
 
 /// Rows per statement: few texts, so that the server's plan cache holds few plans.

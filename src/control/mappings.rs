@@ -316,7 +316,7 @@ impl Control {
 }
 
 /// A table or column that is not there means a control database of another time.
-fn outdated(error: Error) -> Error {
+pub(super) fn outdated(error: Error) -> Error {
     match error.kind {
         Kind::Missing => Error::new(Kind::Missing, error.message().to_owned())
             .with_hint("Run `dbaops-dataflow init`: it makes the control database, or brings it up to date"),

@@ -10,6 +10,7 @@ mod lease;
 mod mappings;
 mod runs;
 mod standing;
+mod standings;
 mod start_from;
 mod verifications;
 
@@ -20,6 +21,7 @@ pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, Lease};
 pub use mappings::{Loaded, Rejected, Troubled, key};
 pub use runs::{Outcome, RunStatus, Verification};
 pub use standing::Standing;
+pub use standings::{FullSyncRun, Standings};
 pub use start_from::start_from;
 pub use verifications::Progress;
 

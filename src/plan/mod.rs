@@ -11,6 +11,7 @@ pub mod mask;
 pub mod projection;
 pub mod retry;
 pub mod schedule;
+pub mod state;
 pub mod time;
 pub mod verify;
 pub mod window;

@@ -2,6 +2,7 @@
 
 mod cdc;
 mod check;
+mod command;
 mod faults;
 mod full_sync;
 mod harness;

@@ -130,7 +130,7 @@ impl State {
                 Securable::Object(id) if matches!(permission, "SELECT" | "INSERT" | "UPDATE" | "DELETE") => {
                     db.catalog.objects.get(&id).and_then(|o| if let Object::Table(t) = o { db.catalog.beyond(t) } else { None })
                 }
-                Securable::Object(_) | Securable::Schema(_) | Securable::Database => None,
+                Securable::Object(_) | Securable::Column(..) | Securable::Schema(_) | Securable::Database => None,
             };
             return beyond.map_or(Ok(()), |what| Err(SqlError::unsupported(what)));
         }

@@ -47,6 +47,10 @@ impl FromBinder for Binder<'_> {
                 JoinOperator::CrossApply | JoinOperator::OuterApply => {
                     let kind = if join.join_operator == JoinOperator::CrossApply { JoinKind::Inner } else { JoinKind::Left };
                     let right = self.factor(&join.relation, true, loose)?;
+                    // rows without a match have NULLs there
+                    if kind == JoinKind::Left {
+                        self.make_nullable(right.mask());
+                    }
                     left = From::Join(Box::new(Join { kind, apply: true, left, right, on: Vec::new(), method: Method::Loop }));
                     continue;
                 }

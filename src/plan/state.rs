@@ -1,0 +1,179 @@
+//! In what state a mapping is, from what the control tables say of it.
+
+use crate::model::name::TableName;
+use serde::Serialize;
+
+/// What the control tables say of a mapping.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub mapping: i32,
+    pub server: String,
+    pub source: TableName,
+    pub dest: TableName,
+    pub enabled: bool,
+    pub server_enabled: bool,
+    pub cdc_enabled: bool,
+    pub full_sync_requested: bool,
+    pub full_sync_pending: bool,
+    /// ISO 8601, UTC, like all times here
+    pub last_full_sync_at: Option<String>,
+    pub last_cdc_lsn: Option<String>,
+    pub lag_seconds: Option<i64>,
+    /// Why there is no lag.
+    pub lag_reason: Option<String>,
+    pub last_run: Option<Run>,
+    pub error: Option<OpenError>,
+    /// The newest open error of its server.
+    pub server_error: Option<String>,
+    pub verification: Option<Verification>,
+    /// At the destination.
+    pub rows: Option<i64>,
+}
+
+/// The newest row of sync_status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Run {
+    pub sync_type: String,
+    pub status: String,
+    pub records: i64,
+    pub started_at: Option<String>,
+    pub completed_at: Option<String>,
+}
+
+/// The newest unresolved row of error_logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenError {
+    #[serde(rename = "type")]
+    pub error_type: String,
+    pub message: String,
+    pub at: Option<String>,
+    /// Tried again every five minutes only, or when its row changes.
+    pub parked: bool,
+}
+
+/// The newest verification of rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verification {
+    pub status: String,
+    pub at: Option<String>,
+}
+
+/// What `status` says of a mapping; `--json` prints these names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub mapping: i32,
+    pub server: String,
+    pub source: String,
+    pub destination: String,
+    pub state: &'static str,
+    pub reason: Option<String>,
+    pub rows: Option<i64>,
+    pub lag_seconds: Option<i64>,
+    pub last_cdc_lsn: Option<String>,
+    pub last_full_sync_at: Option<String>,
+    pub last_run: Option<Run>,
+    pub last_error: Option<OpenError>,
+    pub last_verification: Option<Verification>,
+}
+
+/// The first of these that is so.
+fn state(standing: &Standing) -> (&'static str, Option<String>) {
+    let why = |words: &str| Some(words.to_owned());
+    if !standing.enabled {
+        return ("disabled", None);
+    }
+    if !standing.server_enabled {
+        return ("disabled", why("its server is disabled"));
+    }
+    if let Some(error) = &standing.error {
+        return (if error.parked { "parked" } else { "failing" }, why(&error.message));
+    }
+    if let Some(error) = &standing.server_error {
+        return ("unreachable", why(error));
+    }
+    if standing.last_run.as_ref().is_some_and(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING") {
+        return ("full sync", None);
+    }
+    if standing.full_sync_requested || standing.full_sync_pending {
+        return ("full sync due", None);
+    }
+    if standing.cdc_enabled {
+        return ("following", standing.lag_reason.clone());
+    }
+    if standing.last_full_sync_at.is_none() {
+        return ("never synced", why("nobody has asked for a full sync yet"));
+    }
+    ("idle", None)
+}
+
+/// A mapping's state, with what is known of it.
+pub fn report(standing: &Standing) -> Report {
+    let (state, reason) = state(standing);
+    Report {
+        mapping: standing.mapping,
+        server: standing.server.clone(),
+        source: standing.source.to_string(),
+        destination: standing.dest.to_string(),
+        state,
+        reason,
+        rows: standing.rows,
+        lag_seconds: standing.lag_seconds,
+        last_cdc_lsn: standing.last_cdc_lsn.clone(),
+        last_full_sync_at: standing.last_full_sync_at.clone(),
+        last_run: standing.last_run.clone(),
+        last_error: standing.error.clone(),
+        last_verification: standing.verification.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing() -> Standing {
+        Standing {
+            mapping: 1,
+            server: "S".into(),
+            source: TableName::new("A", "dbo", "T"),
+            dest: TableName::new("B", "dbo", "T"),
+            enabled: true,
+            server_enabled: true,
+            cdc_enabled: true,
+            full_sync_requested: false,
+            full_sync_pending: false,
+            last_full_sync_at: None,
+            last_cdc_lsn: None,
+            lag_seconds: None,
+            lag_reason: None,
+            last_run: None,
+            error: None,
+            server_error: None,
+            verification: None,
+            rows: None,
+        }
+    }
+
+    #[test]
+    fn what_an_operator_has_to_touch_comes_first() {
+        let mut now = standing();
+        assert_eq!(report(&now).state, "following");
+        now.cdc_enabled = false;
+        assert_eq!(report(&now).state, "never synced");
+        now.last_full_sync_at = Some("2026-01-01T00:00:00".into());
+        assert_eq!(report(&now).state, "idle");
+        now.full_sync_requested = true;
+        assert_eq!(report(&now).state, "full sync due");
+        let run = Run { sync_type: "FULL_SYNC".into(), status: "RUNNING".into(), records: 5, started_at: None, completed_at: None };
+        now.last_run = Some(run);
+        assert_eq!(report(&now).state, "full sync");
+        now.server_error = Some("away".into());
+        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("unreachable", Some("away")));
+        let error = |parked| Some(OpenError { error_type: "SCHEMA".into(), message: "no".into(), at: None, parked });
+        now.error = error(false);
+        assert_eq!(report(&now).state, "failing");
+        now.error = error(true);
+        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("parked", Some("no")));
+        now.server_enabled = false;
+        assert_eq!(report(&now).state, "disabled");
+    }
+}

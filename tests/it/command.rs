@@ -1,0 +1,137 @@
+//! `status` and `sync`: what people type to see how it stands, and to have a table synced now.
+
+use std::{process::Output, time::Duration};
+
+use crate::harness::{World, daemon::command, eventually, numbers};
+
+async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+    let output: Output = command(&world.variables(), arguments).output().await.expect("run the command");
+    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The object of one mapping in what `status --json` prints.
+async fn json(world: &World, mapping: i32) -> serde_json::Value {
+    let (code, text) = ask(world, &["status", "--json"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let found = all.as_array().expect("an array").iter().find(|one| one["mapping"] == mapping).cloned();
+    found.unwrap_or_else(|| panic!("mapping {mapping} is not in {text}"))
+}
+
+/// One mapping follows, one is parked because its table is not there, one was never synced, one is disabled: each is told with its reason,
+/// by a command that needs no daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_tells_how_every_mapping_stands() {
+    let world = World::new().await;
+    world
+        .both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)\nGO\nCREATE TABLE dbo.U (ID INT NOT NULL PRIMARY KEY)")
+        .await;
+    world.shop().await.run("INSERT INTO dbo.T VALUES (1, N'a'), (2, N'b')").await;
+    world.enable_cdc(&["T"]).await;
+    let follows = world.map("T", "ID", None, true).await;
+    let broken = world.map("Nowhere", "ID", None, false).await;
+    let fresh = world.map("U", "ID", None, false).await;
+    let off = world.map("Off", "ID", None, false).await;
+    world.request_full_sync(follows).await;
+    world.request_full_sync(broken).await;
+    let mut control = world.control().await;
+    control.run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {off}")).await;
+    let daemon = world.daemon();
+    world.run_ends(follows, "FULL_SYNC", "COMPLETED").await;
+    eventually("the parked mapping", async || match json(&world, broken).await {
+        parked if parked["state"] == "parked" => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    let (status, _) = daemon.terminate().await;
+    assert!(status.success());
+
+    let followed = json(&world, follows).await;
+    assert_eq!((followed["state"].as_str(), followed["rows"].as_i64()), (Some("following"), Some(2)), "{followed}");
+    assert!(followed["lag_seconds"].as_i64().is_some_and(|lag| lag >= 0), "{followed}");
+    assert!(followed["last_full_sync_at"].is_string() && followed["last_cdc_lsn"].is_string(), "{followed}");
+    let parked = json(&world, broken).await;
+    assert_eq!(parked["last_error"]["parked"], true, "{parked}");
+    assert!(parked["reason"].as_str().is_some_and(|reason| reason.contains("Shop.dbo.Nowhere")), "{parked}");
+    assert_eq!(json(&world, fresh).await["state"], "never synced");
+    assert_eq!(json(&world, off).await["state"], "disabled");
+
+    let (code, table) = ask(&world, &["status"]).await;
+    assert_eq!(code, Some(0), "{table}");
+    for words in ["MAPPING", "Shop.dbo.T", "following", "parked", "never synced", "disabled", "does not exist"] {
+        assert!(table.contains(words), "{words} in\n{table}");
+    }
+    // mended, it is parked no more
+    world.both("CREATE TABLE dbo.Nowhere (ID INT NOT NULL PRIMARY KEY)").await;
+    let _daemon = world.daemon();
+    world.run_ends(broken, "FULL_SYNC", "COMPLETED").await;
+    eventually("an idle mapping", async || match json(&world, broken).await {
+        mended if mended["state"] == "idle" => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+}
+
+/// Nobody runs: the command does the work itself, and says how it went.
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_without_a_daemon_does_the_work_itself() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
+    world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000))).await;
+    let mapping = world.map("T", "ID", None, false).await.to_string();
+    let (code, text) = ask(&world, &["sync", "--mapping", &mapping]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("mapping 1: Shop.dbo.T -> Copy.dbo.T: complete, 5000 rows"), "{text}");
+    world.in_sync("dbo.T", "ID").await;
+    let (code, text) = ask(&world, &["sync", "--mapping", "99"]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("there is no enabled mapping 99"), "{text}");
+    world.copy().await.run("ALTER TABLE dbo.T ALTER COLUMN V NVARCHAR(10) NULL").await;
+    let (code, text) = ask(&world, &["sync", "--mapping", &mapping]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("does not fit"), "{text}");
+}
+
+/// A daemon owns the mapping: it is asked, and the command follows it to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_beside_a_daemon_asks_it_and_follows() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
+    world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000))).await;
+    let mapping = world.map("T", "ID", None, false).await;
+    let daemon = world.daemon();
+    daemon.says(&["owned=1"]).await;
+    let (code, text) = ask(&world, &["sync", "--mapping", &mapping.to_string()]).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("a daemon owns the mapping and was asked"), "{text}");
+    assert!(text.contains("complete, 5000 rows"), "{text}");
+    world.in_sync("dbo.T", "ID").await;
+    let runs = "SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'";
+    assert_eq!(world.control().await.scalar(runs).await, "1", "one full sync, not two");
+}
+
+/// The daemon that was asked is killed before it begins: the command takes the mapping and finishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.T VALUES (1, N'a')").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    // it owns the mapping from its first look on, and looks again much later
+    let daemon = world.daemon_with(&[("DATAFLOW_CHECK_INTERVAL", "1h")]);
+    daemon.says(&["owned=1"]).await;
+    let id = mapping.to_string();
+    let asked = tokio::spawn(command(&world.variables(), &["sync", "--mapping", &id]).output());
+    let mut control = world.control().await;
+    eventually("the request", async || {
+        let requested = control.scalar("SELECT CAST(full_sync_requested AS int) FROM table_mappings").await;
+        if requested == "1" { Ok(()) } else { Err(requested) }
+    })
+    .await;
+    daemon.kill().await;
+    let output = tokio::time::timeout(Duration::from_secs(80), asked).await.expect("sync ends").expect("joined").expect("run sync");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("complete, 1 rows"), "{text}");
+    world.in_sync("dbo.T", "ID").await;
+}
