@@ -8,7 +8,7 @@
 //! **The order of steps** per group: end → rows → low watermark → netting → completing → one transaction with rows and checkpoint. The
 //! watermark is asked after reading, and only a watermark that is still low enough lets the group commit: cleanup moves it before it
 //! deletes, so nothing was missing from what we read. Netting and completing need no transaction, as `#changes` is ours alone and nobody
-//! else writes a mapping's destination rows; the locks at the destination are held for one round trip.
+//! else writes a mapping's destination rows, but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the destination are held for one round trip.
 //!
 //! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after the last commit.
 

@@ -5,13 +5,15 @@
 //! Beside live replication every difference is at first a suspicion: the destination is behind by right. A suspect key becomes a finding
 //! when the two sides were seen in *one* state of that row and yet differ:
 //!
-//! 1. `low` = the source's max LSN, read before the source row. A change with an LSN up to `low` was committed before that look.
+//! 1. `low` = the source's max LSN (or the LSN before the capture instance's first, if that is later), read before the source row. A
+//!    change with an LSN up to `low` was committed before that look.
 //! 2. The source row is read, then a fence taken that covers the look: every change the look could have seen has an LSN up to the fence.
 //! 3. When the mapping's checkpoint has passed the fence, the destination row is read, and then the checkpoint again: `high`. The
 //!    destination's rows and checkpoint are written together, so what was read there is the source's state at some LSN from the fence to
 //!    `high`.
 //! 4. If the change table has no row for that key in (`low`, `high`], the source row was the same all that time: what the two looks
-//!    saw should be equal. If it has one, nothing is known, and the key is looked at once more.
+//!    saw should be equal. If it has one, nothing is known, and the key is looked at once more; nothing is known either where the
+//!    change table's low watermark has passed `low`.
 //!
 //! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at two moments.
 

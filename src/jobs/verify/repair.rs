@@ -42,7 +42,7 @@ use crate::{
         row::Param,
         session::{BulkColumns, BulkOptions, Session},
     },
-    plan::verify::{Suspects, details},
+    plan::verify::{KEYS_NAMED_MAX, Suspects, details},
     tsql::{apply::Order, changes, lookup, mend},
 };
 use std::{
@@ -54,8 +54,11 @@ use tracing::warn;
 /// Inside the transaction, behind the rows. See the file for the variables it wants.
 const GUARD_SQL: &str = include_str!("../../../sql/mend_guard.sql");
 
-/// Keys mended by one transaction, so that each can be named where it is logged.
-const GROUP_KEYS_MAX: usize = crate::plan::verify::KEYS_NAMED_MAX;
+/// Keys that share a fence and a transaction: few waits, and locks too few to become a table's.
+const GROUP_KEYS_MAX: usize = 1_000;
+
+/// Repairs of one run take no longer than so many times `DATAFLOW_VERIFY_WAIT`: a full sync of the mapping waits meanwhile.
+const WAITS_MAX: u32 = 5;
 
 /// How often a group is read anew because its rows changed, or a transaction tried because the checkpoint moved.
 const TRIES_MAX: u32 = 10;
@@ -84,6 +87,8 @@ enum Tried {
     Changed(Suspects),
     /// A constraint of the destination.
     Refused(Error),
+    /// More keys to be deleted than a statement has room for.
+    TooMany,
     /// Replication does not follow.
     Stalled(String),
 }
@@ -123,6 +128,7 @@ impl Repair<'_> {
             all.chunks(GROUP_KEYS_MAX).map(|keys| Group { keys: keys.iter().cloned().collect(), tries: 0 }).collect();
         let mut refused = Vec::new();
         let mut progress = false;
+        let deadline = Instant::now() + self.env.config.verify_wait * WAITS_MAX;
         loop {
             let Some(mut group) = groups.pop_front() else {
                 // what waits for rows that were mended later may go now
@@ -133,8 +139,8 @@ impl Repair<'_> {
                 groups.extend(refused.drain(..));
                 continue;
             };
-            if self.env.stopping() {
-                mended.refused = Some("asked to stop".into());
+            if self.env.stopping() || Instant::now() >= deadline {
+                mended.refused = Some(if self.env.stopping() { "asked to stop".into() } else { "the time for repairs was up".into() });
                 return Ok(());
             }
             group.tries += 1;
@@ -163,7 +169,7 @@ impl Repair<'_> {
                     });
                     refused.push(Group { tries: 0, ..group });
                 }
-                Tried::Refused(_) => {
+                Tried::Refused(_) | Tried::TooMany => {
                     let half = group.keys.keys().nth(group.keys.len() / 2).cloned().unwrap_or_default();
                     let second = group.keys.split_off(&half);
                     groups.push_front(Group { keys: second, tries: 0 });
@@ -179,15 +185,20 @@ impl Repair<'_> {
 
     /// Each repair by its key, and never a value.
     fn say(&self, keys: &Suspects) {
-        warn!(
-            mapping_id = self.mapping.id.0,
-            server_id = self.mapping.server.0,
-            sync_type = SyncType::Verification.as_str(),
-            records_count = keys.len() as u64,
-            "repaired rows of {}: {}",
-            self.mapping.dest,
-            details(&keys.clone().into()).replace('\n', "; ")
-        );
+        let all: Vec<_> = keys.iter().collect();
+        for named in all.chunks(KEYS_NAMED_MAX) {
+            let records_count = named.len() as u64;
+            let named: Suspects = named.iter().map(|(key, difference)| ((*key).clone(), (*difference).clone())).collect();
+            warn!(
+                mapping_id = self.mapping.id.0,
+                server_id = self.mapping.server.0,
+                sync_type = SyncType::Verification.as_str(),
+                records_count,
+                "repaired rows of {}: {}",
+                self.mapping.dest,
+                details(&named.into()).replace('\n', "; ")
+            );
+        }
     }
 
     async fn group(&self, group: &Suspects, source: &mut Session, dest: &mut Session) -> Result<Tried> {
@@ -196,6 +207,9 @@ impl Repair<'_> {
             return Ok(Tried::Stalled("the source table has no capture instance".into()));
         };
         let gone = self.stage(group, source, dest).await?;
+        if gone.len() > lookup::keys_max(self.carry()) {
+            return Ok(Tried::TooMany);
+        }
         if let Err(why) = caught_up(self.env, self.mapping, source, deadline).await? {
             return Ok(Tried::Stalled(why));
         }
@@ -287,7 +301,7 @@ impl Repair<'_> {
     }
 
     async fn write(&self, order: Order, at: Lsn, gone: &[&Vec<Value>], dest: &mut Session) -> Result<()> {
-        let (gone, slots) = slots(gone, GROUP_KEYS_MAX);
+        let (gone, slots) = slots(gone, lookup::keys_max(self.carry()));
         let sql = mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
         let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
         params.extend(gone);

@@ -166,3 +166,26 @@ async fn what_does_not_follow_its_source_is_not_mended() {
     rows(&world, mapping, "PARTIAL", &["drift since", "different (1): 5"]).await;
     assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 5").await, "row 5");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_are_mended_and_each_is_named() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let spoil = format!(
+        "DELETE dbo.V WHERE ID <= 1300; UPDATE dbo.V SET At = NULL WHERE ID BETWEEN 1301 AND 1310; \
+         INSERT INTO dbo.V (ID) SELECT 100000 + n FROM {}",
+        numbers(250)
+    );
+    world.copy().await.run(&spoil).await;
+    let (code, said) = verify(&world, &["--full", "--repair"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("repaired 1560 of 1560"), "{said}");
+    world.in_sync("dbo.V", "ID").await;
+    let mut control = world.control().await;
+    let logged = "SELECT SUM(records_count) FROM sync_logs WHERE log_message LIKE N'repaired rows of Copy.dbo.V%'";
+    assert_eq!(control.scalar(logged).await, "1560");
+    let cut = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'repaired rows of%and % more%'").await;
+    assert_eq!(cut, "0", "every key is named");
+}

@@ -162,3 +162,28 @@ async fn the_oldest_verification_comes_first_also_after_a_restart() {
     .await;
     assert_eq!(order, ["2", "3", "1"]);
 }
+
+/// Where the databases allow SNAPSHOT nobody's lock keeps a verification from its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_do_not_wait_for_writers() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    world.source("master").await.run("ALTER DATABASE Shop SET ALLOW_SNAPSHOT_ISOLATION ON").await;
+    world.dest("master").await.run("ALTER DATABASE [Copy] SET ALLOW_SNAPSHOT_ISOLATION ON").await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_LOCK_TIMEOUT", "200ms"), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let (mut shop, mut copy) = (world.shop().await, world.copy().await);
+    for somebody in [&mut shop, &mut copy] {
+        somebody.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
+    }
+    let mut control = world.control().await;
+    let newest = "SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs";
+    let before: u64 = control.scalar(newest).await.parse().expect("a number");
+    eventually("two verifications beside the locks", async || {
+        let now = control.scalar(newest).await;
+        if now.parse::<u64>().is_ok_and(|now| now >= before + 2) { Ok(()) } else { Err(now) }
+    })
+    .await;
+    let statuses = control.query("SELECT DISTINCT verification_status FROM verification_logs").await;
+    assert_eq!(statuses.column("verification_status"), ["PASSED"], "{statuses}");
+}

@@ -177,8 +177,9 @@ impl RowSource for TableSource {
             if let Some(mode) = self.mode.table {
                 state = work.lock_table(state, self.table, mode)?;
             }
-            let (table, txn, dirty, shared) =
-                (self.table, work.txn, self.mode.dirty, self.mode.wait_for_writers && self.mode.table.is_none());
+            // SNAPSHOT requests no locks to read data: nobody's TABLOCKX stops it
+            let unlocked = self.mode.dirty || work.isolation == Isolation::Snapshot;
+            let (table, txn, dirty, shared) = (self.table, work.txn, unlocked, self.mode.wait_for_writers && self.mode.table.is_none());
             state = work.wait_while(state, |s| {
                 let mut blockers = s.locks.reader_blockers(table, txn, dirty);
                 if shared {
