@@ -42,6 +42,8 @@ pub struct Lease {
     /// Its number among the daemons, for one that shares with others.
     place: Option<i32>,
     held: HashSet<MappingId>,
+    /// How many candidates were tried so far: where time runs out before all were, the next look goes on behind them.
+    tried: usize,
     /// Taken, and not yet put in order after their last owner.
     pub untended: HashSet<MappingId>,
 }
@@ -64,7 +66,7 @@ impl Control {
         } else {
             None
         };
-        Ok(Lease { session, place, held: HashSet::new(), untended: HashSet::new() })
+        Ok(Lease { session, place, held: HashSet::new(), tried: 0, untended: HashSet::new() })
     }
 
     /// One mapping, for a command that works on it alone; `None` while a daemon (or another command) owns it. It is given back when
@@ -106,10 +108,12 @@ impl Lease {
     pub async fn take(&mut self, candidates: &[MappingId], count_max: usize) -> Result<Vec<MappingId>> {
         let began = Instant::now();
         let mut taken = Vec::new();
-        for some in candidates.chunks(PACKED_MAX) {
+        let (later, first) = candidates.split_at(self.tried.checked_rem(candidates.len()).unwrap_or(0));
+        for some in [first, later].concat().chunks(PACKED_MAX) {
             if taken.len() >= count_max || began.elapsed() >= TAKE_TIME_MAX {
                 break;
             }
+            self.tried = self.tried.wrapping_add(some.len());
             let most = i32::try_from(count_max - taken.len()).unwrap_or(i32::MAX);
             let params = [Param::Binary(&packed(some)), Param::Int(most)];
             let row = self.session.row(include_str!("../../sql/lease_take.sql"), &params).await.context("take mappings")?;

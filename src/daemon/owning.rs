@@ -17,6 +17,7 @@ use crate::{
         id::{MappingId, ServerId},
         mapping::SyncType,
     },
+    plan::division::Holding,
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -43,7 +44,7 @@ impl Look {
         Look { lease: None, result: Err(Trouble::Lease(error)) }
     }
 
-    async fn take(env: &Env, lease: Option<Lease>, member: bool, busy: &HashSet<MappingId>) -> Self {
+    async fn take(env: &Env, lease: Option<Lease>, member: bool, here: &Holding) -> Self {
         let lease = match lease {
             Some(lease) => Ok(lease),
             None => env.control.lease(member).await,
@@ -61,7 +62,7 @@ impl Look {
                 };
             }
         };
-        match ownership::look(env, &mut lease, &loaded, busy).await {
+        match ownership::look(env, &mut lease, &loaded, here).await {
             Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => Look::lost(error),
         }
@@ -78,8 +79,9 @@ impl Daemon {
         let env = self.env.clone();
         let lease = self.lease.take();
         let member = self.mode == Mode::Forever;
-        let busy: HashSet<MappingId> = self.running.keys().chain(&self.verifying).copied().collect();
-        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, &busy).await)) });
+        let busy = self.running.keys().chain(&self.verifying).copied().collect();
+        let here = Holding { busy, leaving: self.leaving.clone() };
+        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, &here).await)) });
     }
 
     /// What the look says is so from now on.

@@ -9,7 +9,7 @@ use crate::{
     control::{Lease, Loaded, Troubled},
     error::Result,
     model::{id::MappingId, name::Ident},
-    plan::division::{self, Members},
+    plan::division::{self, Holding, Members},
 };
 use std::collections::{BTreeSet, HashSet};
 use tracing::{info, warn};
@@ -27,12 +27,12 @@ pub struct Owned {
 }
 
 /// Has the share that is ours. An error means that the lease is not proven: nothing is ours any more.
-pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, busy: &HashSet<MappingId>) -> Result<Owned> {
+pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding) -> Result<Owned> {
     let members = lease.members().await?;
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
     wanted.sort_unstable();
-    let moves = division::divide(&wanted, lease.held(), busy, members);
+    let moves = division::divide(&wanted, lease.held(), here, members);
     lease.release(&moves.release).await?;
     let taken = lease.take(&moves.candidates, moves.take_max).await?;
     if !moves.release.is_empty() || !taken.is_empty() {
@@ -46,7 +46,7 @@ pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, busy: &HashSet<
     }
     let troubled = tend(env, lease, loaded).await;
     let mappings = lease.held().difference(&lease.untended).copied().collect();
-    Ok(Owned { mappings, leaving: moves.leaving.into_iter().collect(), members, troubled })
+    Ok(Owned { mappings, leaving: moves.leaving, members, troubled })
 }
 
 /// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now is tried again at the next look, and

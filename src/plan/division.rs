@@ -26,46 +26,58 @@ impl Members {
     }
 }
 
+/// What one daemon has and does.
+#[derive(Clone, Debug, Default)]
+pub struct Holding {
+    /// Something runs for them here.
+    pub busy: HashSet<MappingId>,
+    /// Nothing new starts for them, by the last look.
+    pub leaving: HashSet<MappingId>,
+}
+
 /// What one daemon has to do about its mappings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moves {
-    /// Given up now.
+    /// Given up now: nothing runs for them, and since the last look nothing could begin.
     pub release: Vec<MappingId>,
-    /// Given up as soon as nothing runs for them; nothing new starts.
-    pub leaving: Vec<MappingId>,
+    /// To be given up: nothing new starts from now on.
+    pub leaving: HashSet<MappingId>,
     /// Tried in this order,
     pub candidates: Vec<MappingId>,
     /// until so many were free.
     pub take_max: usize,
 }
 
-/// `wanted` in ascending order: what is to be divided. `busy`: something runs for them here.
-pub fn divide(wanted: &[MappingId], held: &HashSet<MappingId>, busy: &HashSet<MappingId>, members: Members) -> Moves {
+/// `wanted` in ascending order: what is to be divided.
+///
+/// Giving up takes two looks. While one is under way, work may still begin by what the last one said; only what was leaving already is
+/// certain to be idle.
+pub fn divide(wanted: &[MappingId], held: &HashSet<MappingId>, here: &Holding, members: Members) -> Moves {
     let count = members.count.max(1);
     let share = wanted.len() / count + usize::from(members.rank < wanted.len() % count);
     let wanted_set: HashSet<MappingId> = wanted.iter().copied().collect();
     let mut moves = Moves::default();
-    let (useful, useless): (Vec<MappingId>, Vec<MappingId>) = held.iter().copied().partition(|id| wanted_set.contains(id));
-    moves.release.extend(useless.into_iter().filter(|id| !busy.contains(id)));
+    let (mut useful, mut go): (Vec<MappingId>, Vec<MappingId>) = held.iter().copied().partition(|id| wanted_set.contains(id));
     if useful.len() >= share {
-        let mut surplus = useful.len() - share;
-        let (mut running, mut idle): (Vec<MappingId>, Vec<MappingId>) = useful.into_iter().partition(|id| busy.contains(id));
-        idle.sort_unstable();
-        running.sort_unstable();
-        while surplus > 0
-            && let Some(id) = idle.pop()
-        {
-            moves.release.push(id);
-            surplus -= 1;
-        }
-        moves.leaving = running.split_off(running.len().saturating_sub(surplus));
+        // what leaves already, what is idle, the newest first
+        useful.sort_unstable_by_key(|id| (!here.leaving.contains(id), here.busy.contains(id), std::cmp::Reverse(*id)));
+        useful.truncate(useful.len() - share);
+        go.extend(useful);
     } else {
         moves.take_max = share - useful.len();
         // Each begins elsewhere, so that they do not all try the same ones first.
         let first = members.rank * wanted.len() / count;
-        moves.candidates =
-            wanted.iter().cycle().skip(first).take(wanted.len()).copied().filter(|id| !held.contains(id) && !busy.contains(id)).collect();
+        moves.candidates = wanted
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(wanted.len())
+            .copied()
+            .filter(|id| !held.contains(id) && !here.busy.contains(id))
+            .collect();
     }
+    let (release, leaving) = go.into_iter().partition(|id| here.leaving.contains(id) && !here.busy.contains(id));
+    (moves.release, moves.leaving) = (release, HashSet::from_iter::<Vec<MappingId>>(leaving));
     moves.release.sort_unstable();
     moves
 }
@@ -80,11 +92,12 @@ mod tests {
 
     /// Lets `daemons` look in turn until nothing moves; every mapping has one owner then, and the shares differ by one at most.
     fn settle(wanted: &[MappingId], daemons: &mut [HashSet<MappingId>]) {
-        let none = HashSet::new();
         let count = daemons.len();
-        for _ in 0..4 {
+        let mut here = vec![Holding::default(); count];
+        for _ in 0..6 {
             for rank in 0..count {
-                let moves = divide(wanted, &daemons[rank], &none, Members { count, rank });
+                let moves = divide(wanted, &daemons[rank], &here[rank], Members { count, rank });
+                here[rank].leaving = moves.leaving;
                 for id in &moves.release {
                     daemons[rank].remove(id);
                 }
@@ -125,24 +138,29 @@ mod tests {
         let mut daemons = vec![HashSet::new(), HashSet::new(), HashSet::new()];
         settle(&wanted, &mut daemons);
         for (rank, held) in daemons.iter().enumerate() {
-            assert_eq!(divide(&wanted, held, &HashSet::new(), Members { count: 3, rank }), Moves::default());
+            assert_eq!(divide(&wanted, held, &Holding::default(), Members { count: 3, rank }), Moves::default());
         }
     }
 
+    /// While a look is under way, work begins by what the last one said: what it does not know to be leaving stays.
     #[test]
-    fn what_runs_is_given_up_when_it_has_ended() {
+    fn nothing_is_given_up_that_could_still_begin() {
         let wanted = ids(0..4);
         let held: HashSet<_> = wanted.iter().copied().collect();
         let busy = HashSet::from([MappingId(0), MappingId(1), MappingId(3)]);
-        let moves = divide(&wanted, &held, &busy, Members { count: 2, rank: 0 });
-        assert_eq!((moves.release, moves.leaving), (vec![MappingId(2)], vec![MappingId(3)]));
-        let gone = divide(&[], &held, &busy, Members { count: 2, rank: 0 });
-        assert_eq!((gone.release, gone.leaving), (vec![MappingId(2)], vec![]));
+        let half = Members { count: 2, rank: 0 };
+        let first = divide(&wanted, &held, &Holding { busy: busy.clone(), leaving: HashSet::new() }, half);
+        assert_eq!((first.release, &first.leaving), (vec![], &HashSet::from([MappingId(2), MappingId(3)])));
+        let second = divide(&wanted, &held, &Holding { busy, leaving: first.leaving }, half);
+        assert_eq!((second.release, second.leaving), (vec![MappingId(2)], HashSet::from([MappingId(3)])), "3 still runs");
+        let gone = divide(&[], &held, &Holding { busy: HashSet::new(), leaving: HashSet::from([MappingId(1)]) }, half);
+        assert_eq!((gone.release, gone.leaving.len()), (vec![MappingId(1)], 3));
     }
 
     #[test]
     fn what_still_runs_from_before_is_not_taken_again() {
-        let moves = divide(&ids(0..3), &HashSet::new(), &HashSet::from([MappingId(1)]), Members::ALONE);
+        let here = Holding { busy: HashSet::from([MappingId(1)]), leaving: HashSet::new() };
+        let moves = divide(&ids(0..3), &HashSet::new(), &here, Members::ALONE);
         assert_eq!((moves.candidates, moves.take_max), (vec![MappingId(0), MappingId(2)], 3));
     }
 }

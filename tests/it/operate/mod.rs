@@ -2,6 +2,7 @@
 
 mod errors;
 mod hostile;
+mod limits;
 mod secrets;
 mod servers;
 mod sharing;

@@ -127,6 +127,7 @@ pub struct LockTable {
     /// what each transaction holds, so that ending it is not a search
     held_tables: HashMap<TxnId, Vec<TableId>>,
     held_keys: HashMap<TxnId, Vec<(TableId, RowKey)>>,
+    held_apps: HashMap<TxnId, Vec<(i32, String)>>,
 }
 
 impl LockTable {
@@ -186,20 +187,23 @@ impl LockTable {
         for key in self.held_keys.remove(&txn).unwrap_or_default() {
             self.keys.remove(&key);
         }
-        self.release_apps(|owner| matches!(owner, AppOwner::Transaction(t, _) if t == txn));
+        for resource in self.held_apps.remove(&txn).unwrap_or_default() {
+            if let Some(grants) = self.apps.get_mut(&resource) {
+                grants.retain(|g| !matches!(g.owner, AppOwner::Transaction(t, _) if t == txn));
+                if grants.is_empty() {
+                    self.apps.remove(&resource);
+                }
+            }
+        }
     }
 
     pub fn release_session(&mut self, spid: Spid) {
-        self.release_apps(|owner| owner.spid() == spid);
-        self.waits.remove(&spid);
-        self.victims.remove(&spid);
-    }
-
-    fn release_apps(&mut self, gone: impl Fn(AppOwner) -> bool) {
         self.apps.retain(|_, grants| {
-            grants.retain(|g| !gone(g.owner));
+            grants.retain(|g| g.owner.spid() != spid);
             !grants.is_empty()
         });
+        self.waits.remove(&spid);
+        self.victims.remove(&spid);
     }
 
     pub fn app_blockers(&self, resource: &(i32, String), owner: AppOwner, mode: AppMode) -> Vec<Spid> {
@@ -209,6 +213,9 @@ impl LockTable {
     }
 
     pub fn grant_app(&mut self, resource: (i32, String), owner: AppOwner, mode: AppMode) {
+        if let AppOwner::Transaction(txn, _) = owner {
+            self.held_apps.entry(txn).or_default().push(resource.clone());
+        }
         let grants = self.apps.entry(resource).or_default();
         match grants.iter_mut().find(|g| g.owner == owner && g.mode == mode) {
             Some(grant) => grant.count += 1,

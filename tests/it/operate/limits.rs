@@ -1,0 +1,174 @@
+//! Limits, counted at the servers.
+
+use std::time::Duration;
+
+use crate::harness::{Daemon, World, eventually, numbers};
+
+const APPLICATION: &str = "dbaops-dataflow";
+
+/// `count` tables `T1…` on both sides with a row each, mapped, and a full sync asked for.
+async fn tables(world: &World, count: usize) {
+    let create: Vec<String> = (1..=count).map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY)")).collect();
+    world.both(&create.join("\n")).await;
+    let fill: Vec<String> = (1..=count).map(|n| format!("INSERT INTO dbo.T{n} VALUES (1)")).collect();
+    world.shop().await.run(&fill.join("; ")).await;
+    world
+        .control()
+        .await
+        .run(&format!(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) \
+             SELECT 1, N'Shop', CONCAT(N'T', n), N'Copy', CONCAT(N'T', n), N'ID', 1 FROM {}",
+            numbers(count)
+        ))
+        .await;
+}
+
+async fn all_synced(world: &World, count: usize) {
+    let mut control = world.control().await;
+    eventually("every full sync to be done", async || {
+        let done = control
+            .scalar("SELECT COUNT(DISTINCT mapping_id) FROM sync_status WHERE sync_type = N'FULL_SYNC' AND status = N'COMPLETED'")
+            .await;
+        if done == count.to_string() { Ok(()) } else { Err(done) }
+    })
+    .await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn never_more_than_50_connections_to_the_destination_nor_10_to_a_source() {
+    let world = World::new().await;
+    tables(&world, 60).await;
+    let _daemon =
+        world.daemon_with(&[("DATAFLOW_MAX_TASKS", "10000"), ("DATAFLOW_VERIFY_CONCURRENCY", "8"), ("DATAFLOW_VERIFY_INTERVAL", "1s")]);
+    all_synced(&world, 60).await;
+    let (dest, source) = (world.dest.connection_count_of(APPLICATION).peak, world.source.connection_count_of(APPLICATION).peak);
+    assert!(dest <= 50, "{dest} connections to the destination");
+    assert!(source <= 10, "{source} connections to the source");
+    assert!(source >= 5, "{source}: the cap was never near");
+}
+
+/// The smallest cap there may be: everybody gets a turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
+    let world = World::new().await;
+    tables(&world, 20).await;
+    let _daemon = world.daemon_with(&[
+        ("DATAFLOW_MAX_CONNECTIONS", "6"),
+        ("DATAFLOW_SOURCE_CONNECTIONS", "2"),
+        ("DATAFLOW_MAX_TASKS", "100"),
+        ("DATAFLOW_VERIFY_INTERVAL", "200ms"),
+    ]);
+    all_synced(&world, 20).await;
+    let (dest, source) = (world.dest.connection_count_of(APPLICATION).peak, world.source.connection_count_of(APPLICATION).peak);
+    assert!(dest <= 6, "{dest} connections to the destination");
+    assert!(source <= 2, "{source} connections to the source");
+}
+
+fn threads(daemon: &Daemon) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).map_or(0, Iterator::count)
+}
+
+/// Statements of the daemon between two looks at the control tables, at the source and at the destination, for the quietest of some ticks.
+async fn idle_tick(world: &World) -> (usize, usize) {
+    let mut quietest = (usize::MAX, usize::MAX);
+    for _ in 0..3 {
+        let looks = || world.dest.statements().iter().filter(|s| s.text.contains("FROM dbo.source_servers")).count();
+        let ours = |server: &mssql_standin::server::Server| server.statements().iter().filter(|s| s.application == APPLICATION).count();
+        let at_look = async |count: usize| {
+            eventually("the next look", async || if looks() >= count { Ok(()) } else { Err(looks().to_string()) }).await;
+        };
+        let begin = looks() + 1;
+        at_look(begin).await;
+        let (source, dest) = (ours(&world.source), ours(&world.dest));
+        at_look(begin + 2).await;
+        let ticks = looks() - begin;
+        quietest = quietest.min(((ours(&world.source) - source) / ticks, (ours(&world.dest) - dest) / ticks));
+    }
+    quietest
+}
+
+/// 1,000 mappings with CDC over 20 source servers with a database each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
+    const SERVERS: usize = 20;
+    const TABLES: usize = 50;
+    let world = World::new().await;
+    let mut control = world.control().await;
+    control.run("DELETE source_servers").await;
+    let create: Vec<String> = (1..=TABLES).map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY);")).collect();
+    let capture: Vec<String> = (1..=TABLES)
+        .map(|n| format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T{n}', @role_name = NULL;"))
+        .collect();
+    for server in 1..=SERVERS {
+        world.source("master").await.run(&format!("CREATE DATABASE Shop{server}")).await;
+        let mut shop = world.source(&format!("Shop{server}")).await;
+        shop.run("EXEC sys.sp_cdc_enable_db").await;
+        shop.run(&create.concat()).await;
+        shop.run(&capture.concat()).await;
+        // capture has to have something to read, to have passed the instances' beginnings
+        shop.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY)").await;
+        shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'Other', @role_name = NULL").await;
+        shop.run("INSERT INTO dbo.Other VALUES (1)").await;
+        let string = world.source_connection_string(&format!("Shop{server}")).replace('\'', "''");
+        control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'S{server}', N'{string}')")).await;
+    }
+    control
+        .run(&format!(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
+             SELECT s.server_id, REPLACE(s.server_name, N'S', N'Shop'), CONCAT(N'T', n), N'Copy', CONCAT(s.server_name, N'T', n), N'ID', 1 \
+             FROM source_servers AS s CROSS JOIN {}",
+            numbers(TABLES)
+        ))
+        .await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM table_mappings").await, (SERVERS * TABLES).to_string());
+    world.source.log_statements(true);
+    world.dest.log_statements(true);
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "1s")]);
+    eventually("every mapping to have its first checkpoint", async || {
+        let without = control.scalar("SELECT COUNT(*) FROM table_mappings WHERE last_cdc_lsn IS NULL").await;
+        if without == "0" { Ok(()) } else { Err(without) }
+    })
+    .await;
+    let (source, dest) = idle_tick(&world).await;
+    assert!(source <= 8 * SERVERS, "{source} statements at the sources in an idle tick");
+    assert!(dest <= 8 * SERVERS, "{dest} statements at the destination in an idle tick");
+    let threads = threads(&daemon);
+    assert!(threads <= 64, "{threads} threads");
+    assert!(world.dest.connection_count_of(APPLICATION).peak <= 50);
+    assert!(world.source.connection_count_of(APPLICATION).peak <= 10 * SERVERS);
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+}
+
+/// Ten thousand mappings that are quiet, and one that is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_mappings_do_not_drown_one() {
+    let world = World::new().await;
+    let mut control = world.control().await;
+    control
+        .run(&format!(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
+             SELECT 1, N'Shop', CONCAT(N'Quiet', n), N'Copy', CONCAT(N'Quiet', n), N'ID', 0 FROM {}",
+            numbers(10_000)
+        ))
+        .await;
+    tables(&world, 1).await;
+    world.dest.log_statements(true);
+    world.source.log_statements(true);
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "2s")]);
+    all_synced(&world, 1).await;
+    eventually("it to have them all", async || {
+        let locks = control
+            .scalar(
+                "SELECT COUNT(*) FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dataflow/mapping/%'",
+            )
+            .await;
+        if locks == "10001" { Ok(()) } else { Err(locks) }
+    })
+    .await;
+    let (source, dest) = idle_tick(&world).await;
+    assert!(source <= 8 && dest <= 8, "{source} statements at the source and {dest} at the destination in an idle tick");
+    let began = std::time::Instant::now();
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success() && began.elapsed() < Duration::from_secs(30), "{output}");
+}
