@@ -159,6 +159,6 @@ mod tests {
         let ids = [MappingId(1), MappingId(0x0102_0304), MappingId(i32::MAX), MappingId(-1)];
         assert_eq!(packed(&ids).len(), 16);
         assert_eq!(unpacked(&packed(&ids)), ids);
-        assert!(PACKED_MAX * 4 <= 8_000);
+        const { assert!(PACKED_MAX * 4 <= 8_000) };
     }
 }

@@ -7,6 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use mssql_standin::fault::{Fault, Point};
+
 use crate::harness::{Daemon, World, daemon::command, eventually};
 
 /// Status line, headers and body of a plain request.
@@ -217,4 +219,38 @@ async fn a_service_manager_hears_ready_watchdog_and_stopping() {
     assert!(status.success());
     assert!(hear().contains("STOPPING=1"), "{}", hear());
     let _ = std::fs::remove_file(&path);
+}
+
+/// A world whose full sync stands still in the middle of its load, and a daemon that waits for it.
+async fn stuck(more: &[(&'static str, &'static str)]) -> (World, Daemon) {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+    world.shop().await.run("INSERT INTO dbo.T VALUES (1), (2)").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    let hangs = world.dest.faults().always(Point::BulkRows(1), Fault::HangBefore);
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon_with(more);
+    eventually("the load to stand still", async || if hangs.count() > 0 { Ok(()) } else { Err("not yet".to_owned()) }).await;
+    (world, daemon)
+}
+
+/// What does not come to a batch boundary in time is left to the server, which rolls it back; the request stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_no_longer_than_its_timeout() {
+    let (world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "300ms")]).await;
+    let (status, output) = daemon.terminate().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("stopped without waiting any longer"), "{output}");
+    let pending = world.control().await.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
+    assert_eq!(pending, "1", "the full sync is still due");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_process_at_once() {
+    // far longer than the scenario waits
+    let (_world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]).await;
+    daemon.asked_to_stop().await;
+    daemon.says(&["stopping"]).await;
+    let (status, output) = daemon.terminate().await;
+    assert_eq!(status.code(), Some(1), "{output}");
 }

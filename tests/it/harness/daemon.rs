@@ -71,11 +71,15 @@ impl Daemon {
         .await
     }
 
+    /// SIGTERM, and no more.
+    pub async fn asked_to_stop(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.expect("kill");
+        assert!(sent.success(), "SIGTERM was not sent");
+    }
+
     /// SIGTERM, and the exit status.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
-        let pid = self.child.id().expect("the daemon runs");
-        let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.expect("kill");
-        assert!(sent.success(), "SIGTERM was not sent");
+        self.asked_to_stop().await;
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the daemon ends after SIGTERM").expect("wait");
         self.drain().await;
         (status, self.output())
