@@ -7,8 +7,8 @@ use mssql_standin::{
     fault::{Fault, Point},
 };
 
-use super::{error_of, following};
-use crate::harness::numbers;
+use super::{error_of, following, start};
+use crate::harness::{World, numbers};
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
@@ -64,6 +64,19 @@ async fn a_bad_row_is_named_by_its_key() {
     error_of(&world, mapping, &["not this one", "(south, 50)"]).await;
     copy.run("DROP TRIGGER dbo.No").await;
     world.in_sync("dbo.B", "Shop, N").await;
+}
+
+/// A memory-optimized table cannot take part in a transaction that spans databases: refused by name, before anything is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_optimized_destination_is_refused_by_name() {
+    let world = World::new().await;
+    world.shop().await.run("CREATE TABLE dbo.M (ID INT NOT NULL PRIMARY KEY)").await;
+    world.copy().await.run("CREATE TABLE dbo.M (ID INT NOT NULL PRIMARY KEY NONCLUSTERED) WITH (MEMORY_OPTIMIZED = ON)").await;
+    world.enable_cdc(&["M"]).await;
+    let mapping = world.map("M", "ID", None, true).await;
+    let _daemon = start(&world);
+    world.shop().await.run("INSERT INTO dbo.M VALUES (1)").await;
+    error_of(&world, mapping, &["memory-optimized"]).await;
 }
 
 /// The connection is lost right after the commit: the pass does not know, and does nothing twice.
