@@ -1,6 +1,6 @@
 //! The destination: the control database, and every database and table that rows go to.
 
-use super::{Pair, Section, ask, by_database, database, failed, server, table_rights};
+use super::{Pair, Section, ask, by_database, database, failed, server, table_rights, usable};
 use crate::{
     control::{self, Loaded},
     error::Kind,
@@ -153,10 +153,7 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
         // the source's columns will say how to make it
         Ok(None) => return,
         Err(error) => {
-            if !session.is_cut_off() {
-                // a session that cannot be mended says so when it is used next
-                let _ = session.recover().await;
-            }
+            usable(session).await;
             section.add(Finding::unasked("destination table", &error.to_string()));
             return;
         }

@@ -161,6 +161,13 @@ async fn ask(session: &mut Session, sql: &str, params: &[Param<'_>]) -> std::res
     }
 }
 
+/// Makes a session good again after an error. One that cannot be says so when it is used next.
+async fn usable(session: &mut Session) {
+    if session.is_spent() && !session.is_cut_off() {
+        let _ = session.recover().await;
+    }
+}
+
 /// What every server is asked. `name` is the server's place for cures; `loopback` comes from its endpoint.
 async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, encryption_cure: &str, section: &mut Section) {
     let before = SystemTime::now();

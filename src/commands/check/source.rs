@@ -1,6 +1,6 @@
 //! A source server: itself, its databases with their CDC, and every table that rows come from.
 
-use super::{Database, Pair, Section, ask, by_database, database, failed, server as ask_server, table_rights};
+use super::{Database, Pair, Section, ask, by_database, database, failed, server as ask_server, table_rights, usable};
 use crate::{
     error::Kind,
     jobs::Env,
@@ -170,10 +170,7 @@ impl Tables<'_> {
         known.instances = match cdc::instances(session).await {
             Ok(instances) => Some(instances),
             Err(error) => {
-                if !session.is_cut_off() {
-                    // a session that cannot be mended says so when it is used next
-                    let _ = session.recover().await;
-                }
+                usable(session).await;
                 section.add(Finding::unasked("capture instances", &error.to_string()));
                 None
             }
@@ -233,10 +230,7 @@ impl Tables<'_> {
                     .cure(self.place, start),
             ),
             Err(error) => {
-                if !session.is_cut_off() {
-                    // a session that cannot be mended says so when it is used next
-                    let _ = session.recover().await;
-                }
+                usable(session).await;
                 section.add(Finding::unasked("capture", &error.to_string()));
             }
         }
@@ -268,10 +262,7 @@ impl Tables<'_> {
             Ok(Some(source)) => source,
             Ok(None) => return section.add(Finding::bad("source table", format!("{} is not a table", mapping.source))),
             Err(error) => {
-                if !session.is_cut_off() {
-                    // a session that cannot be mended says so when it is used next
-                    let _ = session.recover().await;
-                }
+                usable(session).await;
                 return section.add(Finding::unasked("source table", &error.to_string()));
             }
         };
@@ -423,10 +414,7 @@ impl Tables<'_> {
                 });
             }
             Err(error) => {
-                if !session.is_cut_off() && session.is_spent() {
-                    // a session that cannot be mended says so when it is used next
-                    let _ = session.recover().await;
-                }
+                usable(session).await;
                 section.add(failed("captured columns", &error, &Place::Hands));
             }
         }
