@@ -26,7 +26,8 @@ pub async fn copy(work: &Work<'_>, direct: Option<&mut Direct<'_>>, source: &mut
     let Work { env, shape, stage, progress, .. } = work;
     progress.expect(catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
     progress.enter(Stage::Copy);
-    let snapshot = shape.source_database.snapshot;
+    // Msg 41332 refuses memory-optimized tables there; a single SELECT sees them as of one moment anyway.
+    let snapshot = shape.source_database.snapshot && !shape.source.memory_optimized;
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
     }

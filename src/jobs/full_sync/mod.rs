@@ -269,7 +269,7 @@ async fn directly(
 fn tell_guarantee(work: &Work<'_>, followed: bool) {
     let guarantee = if followed {
         "rows that changed during the copy are mended by the changes that CDC brings next"
-    } else if work.shape.source_database.snapshot {
+    } else if work.shape.source_database.snapshot || work.shape.source.memory_optimized {
         "the rows are those of one moment (SNAPSHOT)"
     } else {
         "rows that changed during the copy may be missing or old (no CDC, no SNAPSHOT at the source)"

@@ -131,3 +131,35 @@ GO",
     let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
     assert!(run.column("error_message")[0].contains("TR_Instead"), "{run}");
 }
+
+/// An indexed view forbids TRUNCATE and needs its SET options of every writer; its rows follow in both modes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_indexed_view_of_the_destination_follows() {
+    let world = world().await;
+    let mut copy = world.copy().await;
+    copy.script(
+        "INSERT INTO dbo.Users (Code, GroupID) VALUES (N'z', 2)
+GO
+CREATE VIEW dbo.PerGroup WITH SCHEMABINDING AS SELECT ID, GroupID FROM dbo.Users WHERE GroupID > 0
+GO
+CREATE UNIQUE CLUSTERED INDEX UX_PerGroup ON dbo.PerGroup (ID)
+GO",
+    )
+    .await;
+    let mapping = world.map("Users", "ID", None, false).await;
+    let _daemon = world.daemon();
+    for (round, mode) in [(1, "STAGED"), (2, "DIRECT")] {
+        let mut control = world.control().await;
+        control.run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}'")).await;
+        world.shop().await.run("UPDATE dbo.Users SET GroupID = 3 - GroupID WHERE GroupID IS NOT NULL").await;
+        world.request_full_sync(mapping).await;
+        eventually(&format!("the full sync in mode {mode}"), async || {
+            let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED' AND sync_type = 'FULL_SYNC'").await;
+            if done == round.to_string() { Ok(()) } else { Err(done) }
+        })
+        .await;
+        world.in_sync("dbo.Users", "ID").await;
+        let expected = world.shop().await.query("SELECT ID, GroupID FROM dbo.Users WHERE GroupID > 0 ORDER BY ID").await;
+        assert_eq!(copy.query("SELECT ID, GroupID FROM dbo.PerGroup ORDER BY ID").await, expected);
+    }
+}

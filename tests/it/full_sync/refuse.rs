@@ -110,3 +110,73 @@ async fn masked_columns_need_unmask() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.S", "ID").await;
 }
+
+/// What the catalog says of a table is enough to refuse it: no row is read, none is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_would_be_copied_wrong_are_refused_by_name() {
+    let world = World::new().await;
+    let plain = "CREATE TABLE dbo.NAME (ID INT NOT NULL PRIMARY KEY, Who NVARCHAR(50) NULL)";
+    world
+        .shop()
+        .await
+        .script(&format!(
+            "{}
+GO
+CREATE FUNCTION dbo.mine(@who AS NVARCHAR(50)) RETURNS TABLE WITH SCHEMABINDING AS
+    RETURN SELECT 1 AS ok WHERE @who = USER_NAME()
+GO
+CREATE SECURITY POLICY dbo.Own ADD FILTER PREDICATE dbo.mine(Who) ON dbo.Filtered WITH (STATE = ON)
+GO
+CREATE TABLE dbo.Secret (ID INT NOT NULL PRIMARY KEY, Who NVARCHAR(50) COLLATE Latin1_General_BIN2
+    ENCRYPTED WITH (COLUMN_ENCRYPTION_KEY = CEK1, ENCRYPTION_TYPE = DETERMINISTIC, ALGORITHM = 'AEAD_AES_256_CBC_HMAC_SHA_256') NULL)
+GO
+{}
+GO",
+            plain.replace("NAME", "Filtered"),
+            plain.replace("NAME", "InMemory")
+        ))
+        .await;
+    let mut copy = world.copy().await;
+    for name in ["Filtered", "Secret"] {
+        copy.run(&plain.replace("NAME", name)).await;
+    }
+    copy.run("CREATE TABLE dbo.InMemory (ID INT NOT NULL PRIMARY KEY NONCLUSTERED, Who NVARCHAR(50) NULL) WITH (MEMORY_OPTIMIZED = ON, DURABILITY = SCHEMA_AND_DATA)")
+        .await;
+    let mut mappings = Vec::new();
+    for name in ["Filtered", "Secret", "InMemory"] {
+        let mapping = world.map(name, "ID", None, false).await;
+        world.request_full_sync(mapping).await;
+        mappings.push(mapping);
+    }
+    world.source.log_statements(true);
+    let _daemon = world.daemon();
+    refused(&world, mappings[0], &["row-level security filters the source"]).await;
+    refused(&world, mappings[1], &["[Who] is encrypted with Always Encrypted"]).await;
+    refused(&world, mappings[2], &["the destination is memory-optimized"]).await;
+    let read = world.source.statements().iter().filter(|statement| statement.text.contains("FROM [dbo].[Filtered] AS s")).count();
+    assert_eq!(read, 0, "nothing was read");
+    let staged = copy.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    assert_eq!(staged, "0", "nothing was touched");
+}
+
+/// A login without VIEW DEFINITION is not shown security policies: it cannot know whether it sees every row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_cannot_see_security_policies_is_told_so() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)").await;
+    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
+    let mut control = world.control().await;
+    control.run("UPDATE source_servers SET connection_string = REPLACE(connection_string, N'user id=sa', N'user id=reader')").await;
+    let mapping = world.map("S", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    daemon.says(&["WARN", "cannot see whether row-level security filters", "GRANT VIEW DEFINITION"]).await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.shop().await.run("GRANT VIEW DEFINITION TO reader").await;
+    let said = daemon.output().matches("row-level security").count();
+    world.shop().await.run("INSERT INTO dbo.S VALUES (1)").await;
+    world.request_full_sync(mapping).await;
+    world.in_sync("dbo.S", "ID").await;
+    assert_eq!(daemon.output().matches("row-level security").count(), said, "said no more");
+}

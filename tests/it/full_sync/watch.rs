@@ -176,14 +176,7 @@ async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("the daemon's status");
-    let high_water: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse().ok())
-        .expect("VmHWM");
-    assert!(high_water < HIGH_WATER_KIB_MAX, "{high_water} KiB for 40 rows of 4 MB");
+    daemon.assert_high_water(HIGH_WATER_KIB_MAX);
     let digests = "SELECT ID, DATALENGTH(Doc), HASHBYTES('MD5', Doc) FROM dbo.Wide ORDER BY ID";
     assert_eq!(world.shop().await.query(digests).await, world.copy().await.query(digests).await);
 }

@@ -92,6 +92,13 @@ impl Sql {
         self.client.simple_query(sql).await?.into_results().await.map(drop)
     }
 
+    /// Runs a statement with parameters that must succeed: values that have no literal, bit for bit.
+    pub async fn execute(&mut self, sql: &str, params: &[&dyn tiberius::ToSql]) {
+        if let Err(error) = self.client.execute(sql, params).await {
+            panic!("{error}\nin: {sql}");
+        }
+    }
+
     /// The first result set of a batch that must succeed.
     pub async fn query(&mut self, sql: &str) -> Grid {
         match self.try_query(sql).await {
@@ -124,7 +131,7 @@ impl Sql {
     pub async fn exact_columns(&mut self, table: &str) -> Vec<String> {
         let columns = self
             .query(&format!(
-                "SELECT c.name, t.name FROM sys.columns c JOIN sys.types t ON t.user_type_id = c.system_type_id OR \
+                "SELECT c.name, t.name, CAST(COLLATIONPROPERTY(c.collation_name, N'CodePage') AS int) FROM sys.columns c JOIN sys.types t ON t.user_type_id = c.system_type_id OR \
                  (t.user_type_id = c.user_type_id AND c.system_type_id = 240) \
                  WHERE c.object_id = OBJECT_ID(N'{}') AND c.is_computed = 0 AND c.system_type_id <> 189 ORDER BY c.name",
                 table.replace('\'', "''")
@@ -137,6 +144,8 @@ impl Sql {
             .map(|row| {
                 let name = format!("[{}]", row[0].replace(']', "]]"));
                 match row[1].as_str() {
+                    // the driver does not know the DOS code pages
+                    "char" | "varchar" if ["437", "850"].contains(&row[2].as_str()) => format!("CAST({name} AS varbinary(max)) AS {name}"),
                     "money" | "smallmoney" => format!("CAST({name} AS decimal(19,4)) AS {name}"),
                     "xml" | "ntext" => format!("CAST({name} AS nvarchar(max)) AS {name}"),
                     "text" => format!("CAST({name} AS varchar(max)) AS {name}"),

@@ -56,6 +56,20 @@ impl Daemon {
         self.child.id().expect("the daemon runs")
     }
 
+    /// That the process never held more memory than this (`VmHWM`).
+    #[cfg(target_os = "linux")]
+    pub fn assert_high_water(&self, kib_max: u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
+        let high_water: u64 = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|kib| kib.parse().ok())
+            .expect("VmHWM");
+        assert!(high_water < kib_max, "the daemon held {high_water} KiB, more than {kib_max}");
+        println!("the daemon held {high_water} KiB at most");
+    }
+
     /// Everything printed so far.
     pub fn output(&self) -> String {
         self.output.lock().expect("output").join("\n")

@@ -12,7 +12,7 @@ use crate::{
 };
 use imbl::OrdMap;
 use sqlparser::ast::{Expr, Query};
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 pub const DBO: i32 = 1;
 pub const GUEST_SCHEMA: i32 = 2;
@@ -322,6 +322,8 @@ pub struct ViewMeta {
     pub query: Arc<Query>,
     pub text: String,
     pub schemabinding: bool,
+    /// It has a unique clustered index, which forbids some things to its tables. The rows are still computed when asked for.
+    pub indexed: bool,
     pub create_date: Moment,
     pub modify_date: Moment,
 }
@@ -551,6 +553,22 @@ impl Catalog {
                 Object::Trigger(_) | Object::Table(_) | Object::View(_) | Object::Procedure(_) => None,
             })
             .collect()
+    }
+
+    /// The indexed view that stands on a table, if one does. Schema-bound views name their tables in two parts.
+    pub fn indexed_view_on(&self, table: &TableMeta) -> Option<&Arc<ViewMeta>> {
+        let schema = fold(self.schema_name(table.schema_id));
+        let name = fold(&table.name);
+        self.objects.values().find_map(|object| match object {
+            Object::View(view) if view.indexed => {
+                let stands = sqlparser::ast::visit_relations(&*view.query, |relation| {
+                    let parts: Vec<String> = relation.0.iter().filter_map(|part| part.as_ident()).map(|ident| fold(&ident.value)).collect();
+                    if parts == [schema.as_str(), name.as_str()] { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                stands.is_break().then_some(view)
+            }
+            _ => None,
+        })
     }
 
     /// Foreign keys of other tables (and its own) that reference this one.

@@ -257,6 +257,13 @@ impl Collation {
             return text.as_bytes().to_vec();
         }
         let code_page = self.code_page();
+        if oem_table(code_page).is_none() {
+            // at once where the code page has every character, as nearly always
+            let (bytes, _, unmappable) = encoding(code_page).encode(text);
+            if !unmappable {
+                return bytes.into_owned();
+            }
+        }
         let mut out = Vec::with_capacity(text.len());
         for c in text.chars() {
             encode_char(code_page, c, &mut out);

@@ -3,9 +3,11 @@
 use super::{constraint, open, rebuild};
 use crate::{
     engine::{
-        catalog::{ColumnId, FilterMeta, FilterOp, FilterTest, IndexMeta, KeyKind, TableMeta},
+        catalog::{ColumnId, FilterMeta, FilterOp, FilterTest, IndexMeta, KeyKind, Object, TableMeta, ViewMeta},
         context::Session,
         expr,
+        instance::Work,
+        scope::find_object,
     },
     error::{SqlError, SqlResult},
     tsql::ast::{AlterIndex, CreateIndex, ObjectName},
@@ -120,11 +122,30 @@ pub fn create_index(session: &mut Session, create: &CreateIndex) -> SqlResult<()
             ),
         )
     };
+    let object = find_object(session, &work.lock(), &create.table)?;
+    if let Some((database, Object::View(view))) = object {
+        return index_view(&work, database, &view, create);
+    }
     let found = open(session, &work, &create.table).map_err(|e| if e.number == 4902 { missing() } else { e })?;
     let filter = filter(session, &found.table, create)?;
     let mut meta = (*found.table).clone();
     add(&mut meta, create, filter)?;
     rebuild(&work, found.database, meta, &mut |row| Ok(row.clone()))?;
+    Ok(())
+}
+
+/// The first index of a view: unique, clustered, and of a schema-bound view (1939, 1940).
+fn index_view(work: &Work, database: i32, view: &ViewMeta, create: &CreateIndex) -> SqlResult<()> {
+    let name = &view.name;
+    if !view.schemabinding {
+        return Err(SqlError::new(1939, 16, format!("Cannot create index on view '{name}' because the view is not schema bound.")));
+    }
+    if !(create.unique && create.clustered) {
+        let text = format!("Cannot create index on view '{name}'. It does not have a unique clustered index.");
+        return Err(if view.indexed { SqlError::unsupported("further indexes of a view") } else { SqlError::new(1940, 16, text) });
+    }
+    let indexed = ViewMeta { indexed: true, ..view.clone() };
+    work.lock().put_object(work.txn, database, view.object_id, Some(Object::View(Arc::new(indexed))));
     Ok(())
 }
 

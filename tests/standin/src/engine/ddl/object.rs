@@ -84,6 +84,7 @@ pub fn create_view(
         query: Arc::new(query.clone()),
         text: text.into(),
         schemabinding,
+        indexed: false,
         create_date: now,
         modify_date: now,
     };

@@ -12,7 +12,8 @@ use crate::{
     tsql::ast::ObjectName,
 };
 
-/// 4711 on a table tracked by CDC, 4712 on one that foreign keys reference, 1088 without permission, 13545 on a system-versioned one.
+/// 4711 on a table tracked by CDC, 4712 on one that foreign keys reference, 1088 without permission, 13545 on a system-versioned one,
+/// 3729 under an indexed view.
 pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
     let work = session.work();
     let mut state = work.lock();
@@ -56,6 +57,10 @@ pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
             16,
             format!("Cannot truncate table '{}' because it is being referenced by a FOREIGN KEY constraint.", display(name)),
         ));
+    }
+    if let Some(view) = catalog.indexed_view_on(&meta) {
+        let text = format!("Cannot TRUNCATE TABLE '{}' because it is being referenced by object '{}'.", display(name), view.name);
+        return Err(SqlError::new(3729, 16, text));
     }
     let mut data = TableData::new(&meta);
     if let Some(old) = state.tables.get(&id) {

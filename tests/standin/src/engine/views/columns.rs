@@ -29,7 +29,7 @@ pub(super) const VIEWS: &[Spec] = &[
              is_masked bit,graph_type int?,graph_type_desc n60?,is_data_deletion_filter_column bit?,ledger_view_column_type tinyint?,\
              ledger_view_column_type_desc n60?,is_dropped_ledger_column bit?"
         ),
-        all_columns,
+        columns,
     ),
     (
         "sys.all_columns",
@@ -176,13 +176,6 @@ fn column_row(object_id: i32, c: &ColumnMeta) -> Vec<(&'static str, Value)> {
         ("generated_always_type", int(generated)),
         ("generated_always_type_desc", text(generated_desc)),
     ]);
-    if let Some(encryption) = c.encrypted {
-        let (kind, kind_desc) = match encryption {
-            Encryption::Deterministic => (1, "DETERMINISTIC"),
-            Encryption::Randomized => (2, "RANDOMIZED"),
-        };
-        row.extend([("encryption_type", int(kind)), ("encryption_type_desc", text(kind_desc))]);
-    }
     row
 }
 
@@ -195,6 +188,21 @@ fn each_column(cx: &Context<'_>, mut f: impl FnMut(i32, &ColumnMeta)) {
         };
         columns.iter().for_each(|c| f(object.object_id(), c));
     }
+}
+
+fn columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
+    each_column(cx, |id, c| {
+        let mut row = column_row(id, c);
+        if let Some(encryption) = c.encrypted {
+            let (kind, kind_desc) = match encryption {
+                Encryption::Deterministic => (1, "DETERMINISTIC"),
+                Encryption::Randomized => (2, "RANDOMIZED"),
+            };
+            row.extend([("encryption_type", int(kind)), ("encryption_type_desc", text(kind_desc))]);
+        }
+        rows.push(row);
+    });
+    Ok(())
 }
 
 fn all_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
