@@ -1,6 +1,6 @@
 //! Every type with its extremes, exactly: through full sync, through CDC, and past verification.
 
-use crate::harness::{World, eventually};
+use crate::harness::{World, daemon::command, eventually};
 
 /// A column's declaration and the values it is filled with. NULL is added to each.
 const TYPES: &[(&str, &[&str])] = &[
@@ -94,7 +94,7 @@ async fn every_type_is_carried_exactly() {
         world.request_full_sync(mapping).await;
         mappings.push(mapping);
     }
-    let _daemon = world.daemon();
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     for (i, mapping) in mappings.iter().enumerate() {
         let ended = world.run_ends(*mapping, "FULL_SYNC", "COMPLETED").await;
         assert_eq!(ended.column("records_failed"), ["0"]);
@@ -115,15 +115,14 @@ async fn every_type_is_carried_exactly() {
         })
         .await;
     }
-    for mapping in mappings {
-        world.verified(mapping, "PASSED").await;
-    }
-    let failed = world
-        .control()
-        .await
-        .query("SELECT mapping_id, verification_details FROM verification_logs WHERE verification_status = 'FAILED'")
-        .await;
-    assert!(failed.rows.is_empty(), "{failed}");
+    verify_all(&world).await;
+}
+
+/// Every row of every mapping, once: a verification of 50 tables every second would be most of a scenario's work.
+async fn verify_all(world: &World) {
+    let verified = command(&world.variables(), &["verify", "--full"]).output().await.expect("verify");
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.status.success() && said.contains("PASSED") && !said.contains("PARTIAL"), "{said}");
 }
 
 /// Columns that are more than a type: identities of all kinds, alias types, computed and sparse columns, rowversion, periods, defaults.
@@ -301,8 +300,7 @@ async fn long_values_are_carried() {
     assert_eq!(shop.query(DIGEST).await, copy.query(DIGEST).await, "after CDC");
     #[cfg(target_os = "linux")]
     daemon.assert_high_water(LONG_VALUES_KIB_MAX);
-    let verified = crate::harness::daemon::command(&world.variables(), &["verify", "--full"]).output().await.expect("verify");
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+    verify_all(&world).await;
     drop(daemon);
 }
 
