@@ -59,6 +59,8 @@ impl Sql {
         config.authentication(AuthMethod::sql_server(user, password));
         config.encryption(EncryptionLevel::Off);
         config.trust_cert();
+        // how long anything may take is for `eventually` to say
+        config.command_timeout(None);
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
         Ok(Sql { client: Client::connect(config, tcp.compat_write()).await? })
