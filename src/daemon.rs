@@ -680,6 +680,14 @@ impl Daemon {
             Work::FullSync { .. } => SyncType::FullSync,
             Work::Cdc(_) => SyncType::Cdc,
         };
+        // A verification may wait a minute for proof about rows that the full sync brings anyway.
+        if sync_type == SyncType::FullSync
+            && self.verifying.contains(&id)
+            && !self.running.contains_key(&id)
+            && let Some(token) = self.tokens.remove(&id)
+        {
+            token.cancel();
+        }
         // What does not start now is found again at the next tick. A verification must not see a table being swapped.
         if self.stopping()
             || self.leaving.contains(&id)
