@@ -6,6 +6,7 @@
 use crate::error::SqlError;
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -63,7 +64,53 @@ pub enum Fault {
     TruncateReply(usize),
     /// Bytes that are no TDS instead of the reply, and the connection ends.
     GarbageReply,
+    /// The test is called before the effect and after it.
+    Call(Hook),
 }
+
+/// The two sides of an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    Before,
+    After,
+}
+
+/// What a [`Hook`] wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    GoOn,
+    /// The connection is reset: before the effect, so that it never happens; after it, so that its reply is lost.
+    Reset,
+}
+
+/// A function of the test's own, called with the text of the request or statement. It runs on the session's thread and may block it.
+#[derive(Clone)]
+pub struct Hook(Arc<dyn Fn(&str, Phase) -> Then + Send + Sync>);
+
+impl Hook {
+    pub fn new(call: impl Fn(&str, Phase) -> Then + Send + Sync + 'static) -> Self {
+        Hook(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, text: &str, phase: Phase) -> Then {
+        (self.0)(text, phase)
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+/// The same function, not one that does the same.
+impl PartialEq for Hook {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Hook {}
 
 /// The faults of a server.
 #[derive(Clone, Debug, Default)]

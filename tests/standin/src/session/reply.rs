@@ -10,7 +10,7 @@ use crate::{
         sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
     error::SqlError,
-    fault::{Fault, Faults},
+    fault::{Fault, Faults, Phase, Then},
     tds::{
         TdsVersion,
         packet::{MessageWriter, PACKET_BYTES_DEFAULT, kind},
@@ -209,7 +209,7 @@ impl Reply {
     }
 
     /// What a fault does before the effect; `Some` is the error that is to take the effect's place.
-    pub(crate) fn fault_before(&mut self, fault: &Fault) -> Result<Option<SqlError>, Cancelled> {
+    pub(crate) fn fault_before(&mut self, fault: &Fault, text: &str) -> Result<Option<SqlError>, Cancelled> {
         match fault {
             Fault::CloseBefore => self.close(false)?,
             Fault::ResetBefore => self.close(true)?,
@@ -222,18 +222,26 @@ impl Reply {
             Fault::SlowReply(pause) => self.pause = Some(*pause),
             Fault::TruncateReply(bytes) => self.truncate = Some(*bytes),
             Fault::GarbageReply => self.garbage = true,
+            Fault::Call(hook) => match hook.call(text, Phase::Before) {
+                Then::GoOn => {}
+                Then::Reset => self.close(true)?,
+            },
             Fault::CloseAfter | Fault::ResetAfter | Fault::HangAfter | Fault::ErrorAfter(_) => {}
         }
         Ok(None)
     }
 
     /// What it does after the effect.
-    pub(crate) fn fault_after(&mut self, fault: &Fault) -> Result<Option<SqlError>, Cancelled> {
+    pub(crate) fn fault_after(&mut self, fault: &Fault, text: &str) -> Result<Option<SqlError>, Cancelled> {
         match fault {
             Fault::CloseAfter => self.close(false)?,
             Fault::ResetAfter => self.close(true)?,
             Fault::HangAfter => self.hang()?,
             Fault::ErrorAfter(error) => return Ok(Some(error.clone())),
+            Fault::Call(hook) => match hook.call(text, Phase::After) {
+                Then::GoOn => {}
+                Then::Reset => self.close(true)?,
+            },
             Fault::CloseBefore
             | Fault::ResetBefore
             | Fault::HangBefore
@@ -359,7 +367,7 @@ impl Sink for Reply {
             return Ok(None);
         }
         let Some(fault) = self.faults.at_statement(&self.application, text) else { return Ok(None) };
-        let instead = self.fault_before(&fault)?;
+        let instead = self.fault_before(&fault, text)?;
         if instead.is_none() {
             self.after.push((text.to_owned(), fault));
         }
@@ -370,6 +378,6 @@ impl Sink for Reply {
         // A statement that failed has no after: what it left here is passed over.
         let Some(at) = self.after.iter().rposition(|(waiting, _)| waiting == text) else { return Ok(None) };
         let (_, fault) = self.after.remove(at);
-        self.fault_after(&fault)
+        self.fault_after(&fault, text)
     }
 }

@@ -25,6 +25,10 @@ const VALUE_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Rows of a bulk load handed to the engine at once.
 const BULK_ROWS: usize = 500;
 
+/// What a login and a bulk load are called, where requests go by their text.
+const LOGIN: &str = "LOGIN";
+const BULK_LOAD: &str = "BULK LOAD";
+
 struct Packets(mpsc::Receiver<Packet>);
 
 impl PacketSource for Packets {
@@ -54,7 +58,7 @@ type Started = Option<Box<dyn EngineConnection>>;
 fn log_in(shared: &Shared, login: &Login7, info: LoginInfo, reply: &mut Reply) -> Result<Started, Cancelled> {
     let fault = shared.faults.at_login(&login.app_name);
     if let Some(fault) = &fault
-        && let Some(error) = reply.fault_before(fault)?
+        && let Some(error) = reply.fault_before(fault, LOGIN)?
     {
         return refuse(reply, &error);
     }
@@ -91,7 +95,7 @@ fn log_in(shared: &Shared, login: &Login7, info: LoginInfo, reply: &mut Reply) -
         }
     });
     if let Some(fault) = &fault
-        && let Some(error) = reply.fault_after(fault)?
+        && let Some(error) = reply.fault_after(fault, LOGIN)?
     {
         return refuse(reply, &error);
     }
@@ -294,14 +298,14 @@ impl Session<'_> {
         self.shared.registry.log(self.spid, &self.application, text, params);
         let fault = self.request_fault(text);
         if let Some(fault) = &fault
-            && let Some(error) = self.reply.fault_before(fault)?
+            && let Some(error) = self.reply.fault_before(fault, text)?
         {
             self.reply.message(&error)?;
             return Ok(Outcome::Answered);
         }
         run(self.engine.as_mut(), &mut self.reply)?;
         if let Some(fault) = &fault
-            && let Some(error) = self.reply.fault_after(fault)?
+            && let Some(error) = self.reply.fault_after(fault, text)?
         {
             self.reply.message(&error)?;
         }
@@ -313,11 +317,11 @@ impl Session<'_> {
     }
 
     fn bulk_load(&mut self, first: Packet) -> Outcome {
-        self.shared.registry.log(self.spid, &self.application, "BULK LOAD", 0);
-        let fault = self.request_fault("BULK LOAD");
+        self.shared.registry.log(self.spid, &self.application, BULK_LOAD, 0);
+        let fault = self.request_fault(BULK_LOAD);
         let mut injected = None;
         if let Some(fault) = &fault {
-            match self.reply.fault_before(fault) {
+            match self.reply.fault_before(fault, BULK_LOAD) {
                 Ok(error) => injected = error,
                 Err(Cancelled) => return Outcome::Interrupted,
             }
@@ -347,7 +351,7 @@ impl Session<'_> {
         }
         match outcome {
             BulkEnd::Rows(rows) => {
-                let injected = fault.map_or(Ok(None), |fault| self.reply.fault_after(&fault));
+                let injected = fault.map_or(Ok(None), |fault| self.reply.fault_after(&fault, BULK_LOAD));
                 let ended = injected.and_then(|error| match error {
                     Some(error) => self.reply.message(&error),
                     None => self.reply.done(DoneKind::Insert, Some(rows)),
@@ -444,7 +448,7 @@ impl BulkLoad<'_> {
         }
         // The last page's end counts as passed: "after n rows" of n rows fires.
         let fault = self.shared.faults.at_bulk_rows(self.application, before, count + u64::from(last))?;
-        match self.reply.fault_before(&fault) {
+        match self.reply.fault_before(&fault, BULK_LOAD) {
             Ok(None) => None,
             Ok(Some(error)) => {
                 self.engine.bulk_abort();
