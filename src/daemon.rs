@@ -65,6 +65,9 @@ const RETIRE_INTERVAL: Duration = Duration::from_secs(600);
 /// Batches of old log rows that one look deletes.
 const RETIRE_BATCHES_MAX: usize = 100;
 
+/// What is said of a verification that came to no result; it is resolved by the next that does.
+const VERIFICATION_FAILED: &str = "verification failed to run";
+
 /// Between two words about a destination that is away.
 const AWAY_REMINDER: Duration = Duration::from_secs(60);
 
@@ -301,6 +304,8 @@ struct Daemon {
     rejected: HashMap<MappingId, String>,
     logins: HashMap<ServerId, u64>,
     control_away: Option<Instant>,
+    /// Mappings without an unresolved word that a verification could not run, and `None` while the control tables can be read.
+    settled: HashSet<Option<MappingId>>,
     /// Nothing failed so far.
     well: bool,
     ticked: bool,
@@ -336,6 +341,7 @@ impl Daemon {
             rejected: HashMap::new(),
             logins: HashMap::new(),
             control_away: None,
+            settled: HashSet::new(),
             well: true,
             ticked: false,
         }
@@ -539,6 +545,7 @@ impl Daemon {
         self.failing.retain(|id, _| mappings.contains_key(id));
         self.verified.retain(|id, _| mappings.contains_key(id));
         self.structure_at.retain(|id, _| mappings.contains_key(id));
+        self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
         self.env.vitals.retain(&mappings.keys().copied().collect());
@@ -846,6 +853,9 @@ impl Daemon {
         self.verifying.remove(&id);
         let turn = self.verified.values().max().map_or(0, |last| last + 1);
         self.verified.insert(id, turn);
+        if result.is_ok() && self.settled.insert(Some(id)) {
+            self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
+        }
         // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
@@ -862,8 +872,9 @@ impl Daemon {
                 error_type,
                 error_details = %details(&error, 1, "tried again at the next verification"),
                 %error,
-                "verification failed to run"
+                "{VERIFICATION_FAILED}"
             );
+            self.settled.remove(&Some(id));
         }
         self.verify_more();
     }

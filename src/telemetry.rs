@@ -64,6 +64,8 @@ enum Record {
     /// The mapping works again: what was unresolved is resolved.
     Resolve(MappingId),
     ResolveServer(ServerId),
+    /// What begins with these words is over: of a mapping, or of the daemon itself.
+    ResolveWords(Option<MappingId>, &'static str),
 }
 
 /// The daemon's end of the queue.
@@ -104,6 +106,11 @@ impl Journal {
     /// The same for a server's own errors.
     pub fn resolve_server(&self, server: ServerId) {
         self.put(Record::ResolveServer(server));
+    }
+
+    /// The same for errors whose message begins with `words`, of a mapping or of the daemon itself.
+    pub fn resolve_words(&self, mapping: Option<MappingId>, words: &'static str) {
+        self.put(Record::ResolveWords(mapping, words));
     }
 }
 
@@ -343,6 +350,7 @@ async fn write_some(control: &Control, records: &[Record]) -> crate::error::Resu
         None => Ok((0, 0)),
         Some(Record::Resolve(mapping)) => control.resolve_errors(*mapping, None).await.map(|_| (1, 0)),
         Some(Record::ResolveServer(server)) => control.resolve_server_errors(*server).await.map(|_| (1, 0)),
+        Some(Record::ResolveWords(mapping, words)) => control.resolve_words(*mapping, words).await.map(|()| (1, 0)),
         Some(Record::Event { .. }) => {
             let mut entries = Vec::new();
             let mut failure = None;

@@ -63,11 +63,11 @@ impl Control {
         }
     }
 
-    /// Marks a mapping's VERIFICATION errors resolved whose message begins with `prefix`.
-    pub async fn resolve_verification(&self, mapping: MappingId, prefix: &str) -> Result<()> {
+    /// Marks errors resolved whose message begins with `prefix`: a mapping's, or the daemon's own.
+    pub async fn resolve_words(&self, mapping: Option<MappingId>, prefix: &str) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/resolve_verification.sql"), &[Param::Int(mapping.0), Param::Text(prefix)])
+            .execute(include_str!("../../sql/resolve_words.sql"), &[Param::OptInt(mapping.map(|mapping| mapping.0)), Param::Text(prefix)])
             .await
             .context("resolve errors")
             .map(drop)

@@ -22,6 +22,10 @@ use crate::{
 use std::collections::HashSet;
 use tokio::time::Instant;
 
+/// What is said when nothing can be looked at; it is resolved when something can.
+const TABLES_AWAY: &str = "the control tables cannot be read";
+const LEASE_AWAY: &str = "no mapping is owned: the lease connection is lost, or cannot be made";
+
 /// Mappings of others that `--once` names one by one.
 const OTHERS_NAMED_MAX: usize = 20;
 
@@ -93,14 +97,20 @@ impl Daemon {
         }
         let (mut loaded, owned) = match look.result {
             Ok(seen) => seen,
-            Err(Trouble::Tables(error)) => return self.cannot_look(&error, "the control tables cannot be read"),
+            Err(Trouble::Tables(error)) => return self.cannot_look(&error, TABLES_AWAY),
             Err(Trouble::Lease(error)) => {
                 self.stop_all();
-                return self.cannot_look(&error, "no mapping is owned: the lease connection is lost, or cannot be made");
+                return self.cannot_look(&error, LEASE_AWAY);
             }
         };
         if self.control_away.take().is_some() {
             tracing::info!("the control tables can be read again");
+        }
+        // Also what a process before this one left behind.
+        if self.settled.insert(None) {
+            for words in [TABLES_AWAY, LEASE_AWAY] {
+                self.journal.resolve_words(None, words);
+            }
         }
         self.follow_owned(&mut loaded, owned);
         self.follow_servers(&loaded.servers);
@@ -114,6 +124,7 @@ impl Daemon {
         self.well = false;
         if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
             self.control_away = Some(Instant::now());
+            self.settled.remove(&None);
             tracing::error!(error_type = error.kind.error_type(), %error, "{words}");
         }
     }

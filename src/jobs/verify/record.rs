@@ -100,7 +100,7 @@ pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding
         Status::Passed => {
             info!(mapping_id = id, server_id = server, sync_type, records_count, execution_time_ms = took, "{summary}");
             env.findings.forget((mapping.id, kind));
-            env.control.resolve_verification(mapping.id, &prefix).await?;
+            env.control.resolve_words(Some(mapping.id), &prefix).await?;
         }
         // the same finding is the same message, so that after a restart too it is one row of error_logs
         Status::Failed if news => error!(
