@@ -91,6 +91,29 @@ impl Daemon {
         assert!(sent.success(), "SIGTERM was not sent");
     }
 
+    /// Resident memory, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's /proc entry");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+    }
+
+    /// Network sockets that are open (the runtime has a pair of its own for signals, which is not one).
+    pub fn sockets(&self) -> usize {
+        let table = |name: &str| std::fs::read_to_string(format!("/proc/{}/net/{name}", self.pid())).unwrap_or_default();
+        let inodes: std::collections::HashSet<String> = [table("tcp"), table("tcp6")]
+            .iter()
+            .flat_map(|table| {
+                table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]")))
+            })
+            .collect();
+        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return 0 };
+        open.flatten()
+            .filter_map(|file| std::fs::read_link(file.path()).ok())
+            .filter(|link| inodes.contains(&link.to_string_lossy().into_owned()))
+            .count()
+    }
+
     /// SIGTERM, and the exit status.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
         self.asked_to_stop().await;

@@ -1,0 +1,228 @@
+//! kill -9: the process is gone between any two things it does, and the next one goes on from what is written down.
+//!
+//! The servers do the killing. A hook sees every request of the daemon; before its effect or after it, the process is killed by its id and
+//! the connection is reset. So a moment is not a time but a place in what the daemon does.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use mssql_standin::fault::{Fault, Hook, Phase, Point, Then};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::rig::APPLICATION;
+use crate::harness::{Daemon, World, eventually, numbers};
+
+/// Kills at random moments, unless `DATAFLOW_TEST_KILLS` says how many.
+const KILLS: usize = 50;
+/// Requests that a life may last before it is killed at random.
+const REQUESTS_MAX: u32 = 500;
+/// Lives of which one has full syncs to do: the others go on with CDC, as most do.
+const FULL_SYNC_EVERY: usize = 4;
+/// Tables: one that is followed by CDC, one whose destination keeps its own account (what came twice would be counted twice), one that is
+/// filled in place, one without CDC that asks for its syncs by trigger.
+const TABLES: [&str; 4] = ["A", "Counted", "Direct", "Asked"];
+
+struct Killer {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whom to kill; nobody between two lives.
+    target: Option<u32>,
+    /// The request at which, counted in this phase.
+    aim: Option<(u32, Phase)>,
+    strikes: usize,
+}
+
+impl Killer {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills the process when it is time.
+    fn meet(&self, phase: Phase) -> Then {
+        let mut state = self.lock();
+        let (Some(pid), Some((left, wanted))) = (state.target, &mut state.aim) else { return Then::GoOn };
+        if phase != *wanted {
+            return Then::GoOn;
+        }
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return Then::GoOn;
+        }
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        assert!(killed.is_ok_and(|status| status.success()), "kill -9 {pid}");
+        state.strikes += 1;
+        state.target = None;
+        Then::Reset
+    }
+
+    fn aim(&self, pid: u32, requests: u32, phase: Phase) {
+        let mut state = self.lock();
+        state.target = Some(pid);
+        state.aim = Some((requests, phase));
+    }
+
+    fn is_alive(&self) -> bool {
+        self.lock().target.is_some()
+    }
+}
+
+/// Every change of a checkpoint that was ever committed is written down by the server itself.
+const AUDIT: &str = "
+CREATE TABLE dbo.climb (id INT IDENTITY(1,1) PRIMARY KEY, mapping_id INT NOT NULL, was BINARY(10) NULL, became BINARY(10) NULL)
+GO
+CREATE TRIGGER dbo.tr_climb ON dbo.table_mappings AFTER UPDATE AS
+BEGIN
+    SET NOCOUNT ON;
+    INSERT INTO dbaops_dataflow.dbo.climb (mapping_id, was, became)
+    SELECT d.mapping_id, d.last_cdc_lsn, i.last_cdc_lsn FROM deleted AS d JOIN inserted AS i ON i.mapping_id = d.mapping_id
+    WHERE d.last_cdc_lsn IS NOT NULL AND (i.last_cdc_lsn IS NULL OR i.last_cdc_lsn <> d.last_cdc_lsn)
+       OR d.last_cdc_lsn IS NULL AND i.last_cdc_lsn IS NOT NULL;
+END";
+
+/// The destination's own account of what comes and goes, kept by a trigger.
+const ACCOUNT: &str = "
+CREATE TABLE dbo.account (id INT IDENTITY(1,1) PRIMARY KEY, rows INT NOT NULL)
+GO
+CREATE TRIGGER dbo.tr_counted ON dbo.Counted AFTER INSERT, DELETE AS
+BEGIN
+    SET NOCOUNT ON;
+    INSERT INTO dbo.account (rows) SELECT (SELECT COUNT(*) FROM inserted) - (SELECT COUNT(*) FROM deleted);
+END";
+
+/// Two servers with a hook each, four tables, and a writer that never stops.
+struct Range {
+    world: World,
+    killer: Arc<Killer>,
+    writing: tokio::task::JoinHandle<usize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Range {
+    async fn new() -> Range {
+        let world = World::new().await;
+        let mut shop = world.shop().await;
+        for table in TABLES {
+            world
+                .both(&format!(
+                    "CREATE TABLE dbo.{table} (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL, Again BIT NOT NULL)"
+                ))
+                .await;
+            shop.run(&format!("INSERT INTO dbo.{table} (ID, V, W, Again) SELECT n, 0, CONCAT(N'row ', n), 0 FROM {}", numbers(60))).await;
+        }
+        world.enable_cdc(&["A", "Counted", "Direct"]).await;
+        world.copy().await.script(ACCOUNT).await;
+        for table in TABLES {
+            let asked = table == "Asked";
+            world.map(table, "ID", asked.then_some("Again"), !asked).await;
+        }
+        let mut control = world.control().await;
+        control.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT' WHERE source_table = 'Direct'").await;
+        control.script(AUDIT).await;
+
+        let killer = Arc::new(Killer { state: Mutex::default() });
+        for server in [&world.source, &world.dest] {
+            for point in [Point::Login, Point::request("")] {
+                let killer = killer.clone();
+                let hook = Hook::new(move |_, phase| killer.meet(phase));
+                server.faults().arm(point, Some(APPLICATION), 1, None, Fault::Call(hook));
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let writing = tokio::spawn(write(shop, stop.clone()));
+        Range { world, killer, writing, stop }
+    }
+
+    /// A daemon with a writer beside it, and full syncs to do when `syncs` says so.
+    async fn life(&self, requests: u32, phase: Phase, syncs: bool) -> Daemon {
+        for server in [&self.world.source, &self.world.dest] {
+            eventually("the last life's connections to be gone", async || match server.connection_count_of(APPLICATION).now {
+                0 => Ok(()),
+                now => Err(now.to_string()),
+            })
+            .await;
+        }
+        if syncs {
+            self.world.control().await.run("UPDATE table_mappings SET full_sync_requested = 1").await;
+            self.world.shop().await.run("UPDATE dbo.Asked SET Again = 1 WHERE ID = 7").await;
+        }
+        let daemon = self.world.daemon_with(&[
+            ("DATAFLOW_VERIFY_INTERVAL", "250ms"),
+            ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "250ms"),
+            ("DATAFLOW_BATCH_SIZE", "50"),
+        ]);
+        self.killer.aim(daemon.pid(), requests, phase);
+        daemon
+    }
+
+    /// The writer stops, a last life catches up by itself, everything is equal, and no checkpoint ever fell.
+    async fn ends_well(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let transactions = self.writing.await.expect("the writer");
+        let daemon = self.world.daemon();
+        // A full sync that was asked for in the last life is this one's to end; the table without CDC is brought up by one more.
+        self.world.shop().await.run("UPDATE dbo.Asked SET Again = 1 WHERE ID = 7").await;
+        for table in TABLES {
+            self.world.in_sync(&format!("dbo.{table}"), "ID").await;
+        }
+        let account = self.world.copy().await.query("SELECT (SELECT SUM(rows) FROM dbo.account), (SELECT COUNT(*) FROM dbo.Counted)").await;
+        assert_eq!(account.rows[0][0], account.rows[0][1], "rows by the destination's account, and rows");
+        let mut control = self.world.control().await;
+        let fallen = control.query("SELECT mapping_id, was, became FROM climb WHERE became IS NULL OR became < was").await;
+        assert!(fallen.rows.is_empty(), "checkpoints fell: {fallen}");
+        let climbs = control.scalar("SELECT COUNT(*) FROM climb").await;
+        let alarms = control
+            .query("SELECT verification_type, verification_details FROM verification_logs WHERE verification_status = 'FAILED'")
+            .await;
+        assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
+        let (status, output) = daemon.terminate().await;
+        assert!(status.success(), "{output}");
+        println!("{} kills, {climbs} climbs of checkpoints, {transactions} transactions beside them", self.killer.lock().strikes);
+    }
+}
+
+/// Updates, inserts and deletes, one table after the other, until it is told to stop; how many transactions.
+async fn write(mut shop: crate::harness::Sql, stop: Arc<AtomicBool>) -> usize {
+    const PAUSE: Duration = Duration::from_millis(150);
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        round += 1;
+        let table = TABLES[round % TABLES.len()];
+        shop.run(&format!(
+            "BEGIN TRANSACTION; UPDATE dbo.{table} SET V = V + 1 WHERE ID % 20 = {}; \
+             INSERT INTO dbo.{table} (ID, V, W, Again) VALUES ({}, 0, N'new', 0); DELETE dbo.{table} WHERE ID = {}; COMMIT TRANSACTION",
+            round % 20,
+            1_000_000 + round,
+            1_000_000 + round - 10 * TABLES.len()
+        ))
+        .await;
+        tokio::time::sleep(PAUSE).await;
+    }
+    round
+}
+
+/// At random moments; `DATAFLOW_TEST_KILLS` says how many in a longer run.
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_at_random_moments() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let kills = number("DATAFLOW_TEST_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap_or(KILLS));
+    let seed = number("DATAFLOW_TEST_SEED").unwrap_or_else(|| rand::rng().random());
+    println!("seed {seed} (DATAFLOW_TEST_SEED), {kills} kills (DATAFLOW_TEST_KILLS)");
+    let mut random = StdRng::seed_from_u64(seed);
+    let range = Range::new().await;
+    for life in 0..kills {
+        let phase = if random.random() { Phase::Before } else { Phase::After };
+        let daemon = range.life(random.random_range(1..=REQUESTS_MAX), phase, life % FULL_SYNC_EVERY == 0).await;
+        eventually("the daemon to be killed", async || if range.killer.is_alive() { Err(daemon.output()) } else { Ok(()) }).await;
+        daemon.ends().await;
+    }
+    range.ends_well().await;
+}

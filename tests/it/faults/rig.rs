@@ -1,0 +1,135 @@
+//! A world whose daemon reaches both servers through a network that can fail.
+
+use std::time::Duration;
+
+use mssql_standin::{proxy::Proxy, server::Server};
+
+use crate::harness::{Daemon, World, eventually, numbers};
+
+/// What the daemon calls itself at a server.
+pub const APPLICATION: &str = "dbaops-dataflow";
+/// How long the daemon waits for one answer here: what is silent costs that much.
+const STATEMENT_TIMEOUT: &str = "4s";
+const ROWS: usize = 300;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Dest,
+}
+
+/// One table that is followed.
+pub struct Rig {
+    pub world: World,
+    source_link: Proxy,
+    dest_link: Proxy,
+    pub mapping: i32,
+    rounds: usize,
+}
+
+impl Rig {
+    pub async fn new() -> Rig {
+        let world = World::new().await;
+        let source_link = Proxy::start(world.source.addr()).await.expect("a proxy");
+        let dest_link = Proxy::start(world.dest.addr()).await.expect("a proxy");
+        let mut shop = world.shop().await;
+        shop.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL)").await;
+        world.copy().await.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL)").await;
+        shop.run(&format!("INSERT INTO dbo.T (ID, V, W) SELECT n, 0, CONCAT(N'row ', n) FROM {}", numbers(ROWS))).await;
+        world.enable_cdc(&["T"]).await;
+        let mapping = world.map("T", "ID", None, true).await;
+        let string = world.source_connection_string("Shop").replace('\'', "''");
+        let port = |port: u16| format!("port={port};");
+        let string = string.replace(&port(world.source.addr().port()), &port(source_link.addr().port())) + ";connection timeout=3";
+        world.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{string}'")).await;
+        world.request_full_sync(mapping).await;
+        Rig { world, source_link, dest_link, mapping, rounds: 0 }
+    }
+
+    /// The daemon at the far end of the network; every failure counts at once.
+    pub fn daemon(&self, more: &[(&'static str, &'static str)]) -> Daemon {
+        let addr = self.dest_link.addr();
+        let server: &'static str = format!("{},{}", addr.ip(), addr.port()).leak();
+        let mut variables = vec![
+            ("DEST_SERVER", server),
+            ("DEST_ENCRYPT", "disable"),
+            ("DATAFLOW_STATEMENT_TIMEOUT", STATEMENT_TIMEOUT),
+            ("DATAFLOW_LONG_STATEMENT_TIMEOUT", STATEMENT_TIMEOUT),
+            ("DATAFLOW_LOCK_TIMEOUT", "2s"),
+            ("DATAFLOW_RETRY_ATTEMPTS", "1"),
+            ("DATAFLOW_RETRY_DELAY", "100ms"),
+            ("DATAFLOW_MAX_CONNECTIONS", "8"),
+            ("DATAFLOW_SOURCE_CONNECTIONS", "3"),
+        ];
+        variables.extend_from_slice(more);
+        self.world.daemon_with(&variables)
+    }
+
+    pub fn server(&self, side: Side) -> &Server {
+        match side {
+            Side::Source => &self.world.source,
+            Side::Dest => &self.world.dest,
+        }
+    }
+
+    pub fn link(&self, side: Side) -> &Proxy {
+        match side {
+            Side::Source => &self.source_link,
+            Side::Dest => &self.dest_link,
+        }
+    }
+
+    /// A transaction that updates, inserts and deletes.
+    pub async fn write(&mut self) {
+        self.rounds += 1;
+        let round = self.rounds;
+        self.world
+            .shop()
+            .await
+            .run(&format!(
+                "BEGIN TRANSACTION; UPDATE dbo.T SET V = V + 1 WHERE ID % 7 = {}; INSERT INTO dbo.T (ID, V, W) VALUES ({}, 0, N'new'); \
+                 DELETE dbo.T WHERE ID = {round}; COMMIT TRANSACTION",
+                round % 7,
+                1000 + round
+            ))
+            .await;
+    }
+
+    pub async fn in_sync(&self) {
+        self.world.in_sync("dbo.T", "ID").await;
+    }
+
+    /// The daemon's sockets are the connections that the servers have from it, and no more than it may have.
+    pub async fn nothing_leaks(&self, daemon: &Daemon) {
+        eventually("the daemon's sockets to be the servers' connections", async || {
+            let sockets = daemon.sockets();
+            let count = |side| self.server(side).connection_count_of(APPLICATION).now;
+            let (source, dest) = (count(Side::Source), count(Side::Dest));
+            if sockets == source + dest && source <= 3 && dest <= 8 {
+                Ok(())
+            } else {
+                Err(format!("{sockets} sockets, {source} connections at the source, {dest} at the destination"))
+            }
+        })
+        .await;
+    }
+
+    /// It stops when told to, at once, leaves nobody behind, and nothing panicked.
+    pub async fn ends_well(&self, daemon: Daemon) {
+        let (status, output) = daemon.terminate().await;
+        assert!(status.success(), "{output}");
+        assert!(!output.contains("stopped without waiting") && !output.contains("panicked"), "{output}");
+        for side in [Side::Source, Side::Dest] {
+            eventually("the daemon's connections to be gone", async || match self.server(side).connection_count_of(APPLICATION).now {
+                0 => Ok(()),
+                now => Err(format!("{now} at the {side:?}")),
+            })
+            .await;
+        }
+    }
+}
+
+/// A moment that passes for the daemon too: what is down stays down for it.
+pub async fn a_moment() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
