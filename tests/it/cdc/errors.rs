@@ -15,6 +15,7 @@ const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL
 /// A deadlock takes the whole transaction back; it is tried again whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_is_tried_again() {
+    crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let victim = SqlError::new(
         1205,
@@ -82,6 +83,7 @@ async fn a_memory_optimized_destination_is_refused_by_name() {
 /// The connection is lost right after the commit: the pass does not know, and does nothing twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_lost_after_the_commit_does_no_harm() {
+    crate::only_on_standins!("fault points");
     let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let fault = world.dest.faults().once(Point::request("the checkpoint is no longer"), Fault::CloseAfter);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2); UPDATE dbo.R SET V = V + 1; DELETE dbo.R WHERE ID = 1").await;
@@ -92,6 +94,7 @@ async fn a_reply_lost_after_the_commit_does_no_harm() {
 /// Another process moves the checkpoint while a transaction is on its way: nothing of it stays, and it is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
+    crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let fault = world.dest.faults().once(Point::request("the checkpoint is no longer"), Fault::Delay(Duration::from_millis(700)));
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;

@@ -29,6 +29,7 @@ async fn cdc_disabled_and_enabled_again_is_a_gap() {
 /// The source comes back from a backup: the same LSNs, other transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_another_history_is_a_gap() {
+    crate::only_on_standins!("its engine");
     let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
@@ -173,6 +174,7 @@ async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
 /// Cleanup passes the checkpoint after the poll and before the read: what is read is not believed, and the next poll does what a gap asks for.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_between_the_poll_and_the_read_is_a_gap_too() {
+    crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let gone = SqlError::new(22957, 16, "LSN, specified as value for the parameter, does not exist in the change table.");
     let fault = world.source.faults().once(Point::statement("AS rows_seen"), Fault::ErrorBefore(gone));
@@ -194,6 +196,7 @@ async fn lose(world: &World, change: &str) {
 /// CDC enabled a moment ago, nothing captured since: no gap, and no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn cdc_enabled_just_now_is_no_gap() {
+    crate::only_on_standins!("its engine");
     let world = World::new().await;
     world.both(TABLE).await;
     world.enable_cdc(&[]).await;

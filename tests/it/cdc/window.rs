@@ -8,6 +8,7 @@ use crate::harness::{World, eventually};
 /// Nothing captured yet is one warning, however many ticks see it, and no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_captured_yet_is_one_warning() {
+    crate::only_on_standins!("its engine");
     let world = World::new().await;
     world.both("CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&[]).await;
@@ -63,6 +64,7 @@ async fn without_cdc_the_lag_is_unknown_and_the_reason_said() {
 /// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says that nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_job_that_stands_still_is_noticed_once() {
+    crate::only_on_standins!("its engine");
     let (world, mapping, daemon) =
         following("S", "CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.S VALUES (1)", "ID").await;
     let mut shop = world.shop().await;

@@ -25,6 +25,7 @@ async fn write(world: &World, round: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_either_server_is_survived() {
+    crate::only_on_standins!("a restart of a server");
     let (world, mapping) = world_with_changes().await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;

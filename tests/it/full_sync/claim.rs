@@ -20,6 +20,7 @@ async fn request(world: &World) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_made_during_the_copy_is_another_one() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 3000).await;
@@ -46,6 +47,7 @@ async fn a_request_made_during_the_copy_is_another_one() {
 /// One error, and not a full sync every tick; what the column says counts again after it was seen 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_cannot_be_reset_is_one_request() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 10).await;

@@ -38,6 +38,7 @@ async fn filled() -> World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
+    crate::only_on_standins!("fault points");
     let world = filled().await;
     world.enable_cdc(&["Big"]).await;
     let mapping = mapped(&world, "Big", true).await;
@@ -66,6 +67,7 @@ async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
 /// An empty source empties the destination; one that cannot be read leaves it alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_truncated_before_the_source_has_answered() {
+    crate::only_on_standins!("fault points");
     let world = filled().await;
     let broken = world.source.faults().always(Point::request("FROM [dbo].[Big] AS s"), Fault::CloseBefore);
     let mapping = mapped(&world, "Big", false).await;
@@ -81,6 +83,7 @@ async fn nothing_is_truncated_before_the_source_has_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_was_killed_is_done_again() {
+    crate::only_on_standins!("fault points");
     let world = filled().await;
     let mapping = mapped(&world, "Big", false).await;
     let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(Duration::from_millis(500)));

@@ -48,6 +48,7 @@ async fn at(world: &World, step: &FaultHandle, round: usize) {
 /// CDC is off for the mapping, so nothing mends afterwards what the full sync itself did not bring.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_commits_until_the_copy_ends_is_in_the_swap() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 20_000).await;
@@ -78,6 +79,7 @@ async fn what_commits_until_the_copy_ends_is_in_the_swap() {
 /// With CDC on, the changes of the later steps come with the next passes, each once.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 20_000).await;
@@ -108,6 +110,7 @@ async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
 /// Where the source allows it, the rows are those of one moment, and the log says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_source_is_copied_as_of_one_moment() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 20_000).await;

@@ -24,6 +24,7 @@ async fn old_rows(world: &World) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_can_be_watched() {
+    crate::only_on_standins!("fault points");
     let (world, mapping) = slow(20_000, Duration::from_millis(450)).await;
     let daemon = world.daemon();
     let mut control = world.control().await;
@@ -49,6 +50,7 @@ async fn progress_can_be_watched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
+    crate::only_on_standins!("fault points");
     let (world, mapping) = slow(20_000, Duration::from_millis(300)).await;
     let daemon = world.daemon();
     let before = old_rows(&world).await;
@@ -78,6 +80,7 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
 /// kill -9 before and after what changes something: the rows are the old ones or the new ones, and the next start finishes the job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 3000).await;

@@ -45,15 +45,67 @@ impl std::fmt::Display for Grid {
     }
 }
 
+/// What scenarios call their databases and logins, and what a server that is not theirs alone has instead.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// as said, as the server has it
+    databases: Vec<(String, String)>,
+    logins: Vec<(String, String)>,
+}
+
+impl Names {
+    pub fn new(prefix: &str, databases: &[&str], logins: &[&str]) -> Names {
+        let own = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("{prefix}{name}"))).collect();
+        Names { databases: own(databases), logins: own(logins) }
+    }
+
+    pub fn server_name(&self, database: &str) -> String {
+        self.databases.iter().find(|(said, _)| said == database).map_or(database, |(_, has)| has).to_owned()
+    }
+
+    /// A statement as the server is to have it: a name is one where a statement can only mean that, not in every place the word stands.
+    fn meant(&self, sql: &str) -> String {
+        let mut sql = sql.to_owned();
+        for (said, has) in &self.databases {
+            for case in [said.clone(), said.to_uppercase()] {
+                sql = sql
+                    .replace(&format!("'{case}'"), &format!("'{has}'"))
+                    .replace(&format!("DATABASE {case}"), &format!("DATABASE [{has}]"));
+                sql = sql.replace(&format!("DATABASE [{case}]"), &format!("DATABASE [{has}]"));
+            }
+        }
+        for (said, has) in &self.logins {
+            sql = sql
+                .replace(&format!("LOGIN {said}"), &format!("LOGIN [{has}]"))
+                .replace(&format!("user id={said};"), &format!("user id={has};"));
+        }
+        sql
+    }
+
+    /// What a server says, in the scenarios' words. It may give a name back in another case.
+    pub fn said(&self, text: &str) -> String {
+        self.databases.iter().chain(&self.logins).fold(text.to_owned(), |text, (said, has)| {
+            let (mut out, mut rest) = (String::new(), text.as_str());
+            while let Some(at) = rest.to_ascii_lowercase().find(&has.to_ascii_lowercase()) {
+                out.push_str(&rest[..at]);
+                out.push_str(said);
+                rest = &rest[at + has.len()..];
+            }
+            out + rest
+        })
+    }
+}
+
 /// One connection.
 pub struct Sql {
     client: Client<Compat<TcpStream>>,
+    names: Names,
 }
 
 impl Sql {
     pub async fn connect(addr: SocketAddr, user: &str, password: &str, database: &str) -> Result<Sql, tiberius::error::Error> {
         let mut config = Config::new();
-        config.host(addr.ip());
+        config.host(addr.ip().to_string());
         config.port(addr.port());
         config.database(database);
         config.authentication(AuthMethod::sql_server(user, password));
@@ -63,7 +115,7 @@ impl Sql {
         config.command_timeout(None);
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
-        Ok(Sql { client: Client::connect(config, tcp.compat_write()).await? })
+        Ok(Sql { client: Client::connect(config, tcp.compat_write()).await?, names })
     }
 
     /// Runs a script: batches between lines that say GO.
@@ -91,6 +143,7 @@ impl Sql {
 
     /// Runs a batch to its end.
     pub async fn try_run(&mut self, sql: &str) -> Result<(), tiberius::error::Error> {
+        let sql = self.names.meant(sql);
         self.client.simple_query(sql).await?.into_results().await.map(drop)
     }
 
@@ -110,6 +163,18 @@ impl Sql {
     }
 
     pub async fn try_query(&mut self, sql: &str) -> Result<Grid, tiberius::error::Error> {
+        let sql = self.names.meant(sql);
+        let mut grid = self.try_query_raw(&sql).await?;
+        grid.rows.iter_mut().flatten().for_each(|cell| *cell = self.names.said(cell));
+        Ok(grid)
+    }
+
+    /// With the names that the server has.
+    pub async fn query_raw(&mut self, sql: &str) -> Grid {
+        self.try_query_raw(sql).await.unwrap_or_else(|error| panic!("{error}\nin: {sql}"))
+    }
+
+    async fn try_query_raw(&mut self, sql: &str) -> Result<Grid, tiberius::error::Error> {
         let mut stream = self.client.simple_query(sql).await?;
         let columns = stream.columns().await?.unwrap_or_default().iter().map(|column| column.name().to_owned()).collect();
         let rows = stream.into_first_result().await?;

@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, servers::as_said};
 
 /// A running daemon; killed when dropped.
 pub struct Daemon {
@@ -156,7 +156,7 @@ fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<Ve
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            output.lock().expect("output").push(line);
+            output.lock().expect("output").push(as_said(&line));
         }
     })
 }

@@ -1,10 +1,13 @@
-//! What the scenarios stand on: two servers, the built binary, and a client.
+//! What the scenarios stand on: two servers, the built binary, and a client. The servers are stand-ins, or those that the
+//! environment names ([`servers`]).
 //!
 //! The daemon runs as users run it, as a process with `DEST_*` in its environment. A scenario waits for what it wants to see, never for
 //! a time to pass: [`eventually`] looks until it is so, and gives up with a picture of what it saw instead.
 
 pub mod client;
 pub mod daemon;
+pub mod servers;
+pub mod side;
 pub mod world;
 
 use std::time::{Duration, Instant};

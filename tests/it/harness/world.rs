@@ -1,8 +1,14 @@
 //! A source and a destination server with a control database.
 
-use mssql_standin::server::Server;
+use mssql_standin::server::{Builder, Server};
 
-use super::{Daemon, Grid, Sql, daemon::command, eventually};
+use super::{
+    Daemon, Grid, Sql,
+    daemon::command,
+    eventually,
+    servers::{self, Turn},
+    side::Side,
+};
 
 pub const USER: &str = "sa";
 /// Where the daemon's statements go, for a parser that is not ours.
@@ -12,8 +18,10 @@ pub const PASSWORD: &str = "S3cret{;}'pw";
 
 /// Two servers; the destination has the control database, the source one database `Shop`, the destination one database `Copy`.
 pub struct World {
-    pub source: Server,
-    pub dest: Server,
+    pub source: Side,
+    pub dest: Side,
+    /// Last, because it drops the databases: where the servers are not the scenario's own.
+    _turn: Option<Turn>,
 }
 
 impl World {
@@ -21,16 +29,30 @@ impl World {
         World::with(|builder| builder).await
     }
 
-    /// Shapes the source server before it starts.
-    pub async fn with(shape: impl FnOnce(mssql_standin::server::Builder) -> mssql_standin::server::Builder) -> World {
-        let builder = || Server::builder().port(0).login(USER, PASSWORD).statement_files(DAEMON_SQL, "dbaops-dataflow");
-        let source = shape(builder()).start().await.expect("start the source server");
-        let dest = builder().start().await.expect("start the destination server");
-        let world = World { source, dest };
-        world.source("master").await.run("CREATE DATABASE Shop").await;
-        world.dest("master").await.run("CREATE DATABASE [Copy]").await;
+    /// Shapes the source server before it starts, where it is a stand-in.
+    pub async fn with(shape: impl FnOnce(Builder) -> Builder) -> World {
+        let world = match servers::servers() {
+            Some(servers) => {
+                let turn = servers.begin().await;
+                let side = |endpoint| Side::Server { servers, endpoint };
+                World { source: side(&servers.source), dest: side(&servers.dest), _turn: Some(turn) }
+            }
+            None => {
+                let builder = || Server::builder().port(0).login(USER, PASSWORD).statement_files(DAEMON_SQL, "dbaops-dataflow");
+                let source = shape(builder()).start().await.expect("start the source server");
+                let dest = builder().start().await.expect("start the destination server");
+                let side = |server| Side::Standin(Box::new(server));
+                let world = World { source: side(source), dest: side(dest), _turn: None };
+                world.source("master").await.run("CREATE DATABASE Shop").await;
+                world.dest("master").await.run("CREATE DATABASE [Copy]").await;
+                world
+            }
+        };
         let init = command(&world.variables(), &["init"]).output().await.expect("run init");
         assert!(init.status.success(), "init: {}{}", String::from_utf8_lossy(&init.stdout), String::from_utf8_lossy(&init.stderr));
+        if let Some(servers) = servers::servers() {
+            servers.mark().await;
+        }
         let connection_string = world.source_connection_string("Shop").replace('\'', "''");
         world
             .control()
@@ -42,23 +64,15 @@ impl World {
 
     /// In the form the seed's README shows.
     pub fn source_connection_string(&self, database: &str) -> String {
-        let addr = self.source.addr();
-        format!("server={};port={};user id={USER};password=\"{PASSWORD}\";database={database};encrypt=disable", addr.ip(), addr.port())
+        self.source.connection_string(database)
     }
 
     /// The environment the daemon gets: everything a user sets, with intervals fit for a test.
     pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
-        let addr = self.dest.addr();
-        let server: &'static str = format!("{},{}", addr.ip(), addr.port()).leak();
-        vec![
-            ("DEST_SERVER", server),
-            ("DEST_USER", USER),
-            ("DEST_PASS", PASSWORD),
-            ("DEST_ENCRYPT", "false"),
-            ("DATAFLOW_CHECK_INTERVAL", "100ms"),
-            ("DATAFLOW_VERIFY_INTERVAL", "1s"),
-            ("DATAFLOW_RETRY_DELAY", "200ms"),
-        ]
+        let mut variables: Vec<(&'static str, &'static str)> =
+            self.dest.variables().into_iter().map(|(name, value)| (name, &*value.leak())).collect();
+        variables.extend([("DATAFLOW_CHECK_INTERVAL", "100ms"), ("DATAFLOW_VERIFY_INTERVAL", "1s"), ("DATAFLOW_RETRY_DELAY", "200ms")]);
+        variables
     }
 
     pub fn daemon(&self) -> Daemon {
@@ -72,11 +86,11 @@ impl World {
     }
 
     pub async fn source(&self, database: &str) -> Sql {
-        Sql::connect(self.source.addr(), USER, PASSWORD, database).await.expect("connect to the source")
+        self.source.connect(database).await
     }
 
     pub async fn dest(&self, database: &str) -> Sql {
-        Sql::connect(self.dest.addr(), USER, PASSWORD, database).await.expect("connect to the destination")
+        self.dest.connect(database).await
     }
 
     pub async fn shop(&self) -> Sql {

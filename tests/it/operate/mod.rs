@@ -153,7 +153,7 @@ async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     let good = world.map("T", "ID", None, false).await;
     world.request_full_sync(good).await;
     let mut control = world.control().await;
-    let bad = world.source_connection_string("Shop").replace(crate::harness::world::PASSWORD, "not-the-password");
+    let bad = world.source_connection_string("Shop").replace(world.source.password(), "not-the-password");
     control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'{bad}')")).await;
     control
         .run(

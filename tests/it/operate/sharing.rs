@@ -155,6 +155,7 @@ async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_
 /// The lease connection breaks while a full sync runs: it stops at its next batch, and whoever owns the mapping next does it whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
+    crate::only_on_standins!("a connection that is ended from outside");
     let world = World::new().await;
     let (big, small, mut shop) = big_and_small(&world).await;
     let daemon = world.daemon_with(QUIET);

@@ -68,7 +68,8 @@ pub fn cast(value: &Value, from: SqlType, to: SqlType, style: Option<i32>, cx: &
             to_characters(value, from, to, style)
         }
         SqlType::Xml => match value {
-            Value::Str(s) => Ok(Value::Str(s.clone())),
+            // a byte order mark belongs to the encoding (mssql-tds loads xml as nvarchar with one)
+            Value::Str(s) => Ok(Value::Str(s.strip_prefix('\u{FEFF}').map_or_else(|| s.clone(), Into::into))),
             Value::Bytes(b) => Ok(Value::Str(utf16_text(b).into())),
             _ => Err(SqlError::unsupported(format!("{} to xml", from.name()))),
         },
