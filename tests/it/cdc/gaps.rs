@@ -119,6 +119,7 @@ async fn checkpoints_that_differ_are_a_gap() {
 /// The source comes back from a backup and nothing has happened there since: its newest LSN is below the checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_an_earlier_state_is_a_gap() {
+    crate::only_on_standins!("its engine");
     let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
@@ -136,6 +137,7 @@ async fn a_source_restored_to_an_earlier_state_is_a_gap() {
 /// An availability group fails over: another server, the same log. Changes go on, and nobody is alarmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
+    crate::only_on_standins!("its engine");
     let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;

@@ -83,6 +83,7 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
 /// A source that is read-only (a readable secondary, a database set so) can be copied, and is not copied again every tick.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_source_is_copied_once() {
+    crate::only_on_standins!("its log of statements and connections");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 10).await;

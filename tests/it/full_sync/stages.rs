@@ -26,6 +26,7 @@ async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, words: &[
 /// A capture job that stands still for minutes, a swap of an hour: nobody has to guess whether the daemon hangs.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 3000).await;
@@ -53,6 +54,7 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
 /// Who switches a mapping off while its full sync waits for a capture job that is dead does not wait for that job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 100).await;

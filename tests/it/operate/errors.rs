@@ -88,6 +88,7 @@ async fn what_is_parked_is_tried_again_after_a_while_because_the_cure_may_come_e
 /// A deadlock or two is nobody's business; a third in a row is, and it ends with the next success.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_has_its_attempts_before_it_is_an_error() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     table_there(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
@@ -116,6 +117,7 @@ async fn what_passes_has_its_attempts_before_it_is_an_error() {
 /// A source that is away is one error for all of its databases and mappings, and one attempt at a time, ever less often.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_away_is_one_error_and_few_attempts() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     for database in ["Shop", "Shop2", "Shop3"] {
         if database != "Shop" {
@@ -157,6 +159,7 @@ async fn a_source_that_is_away_is_one_error_and_few_attempts() {
 /// Log rows that are too old go, resolved errors among them; what still matters stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_log_rows_go_in_small_batches() {
+    crate::only_on_standins!("its log of statements and connections");
     let world = World::new().await;
     table_there(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;

@@ -128,6 +128,7 @@ async fn children_are_mended_after_their_parents() {
 /// Between reading a row and writing it a change of that row comes through CDC: the old row must not overwrite it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);

@@ -19,6 +19,7 @@ async fn never_failed(world: &World) {
 /// The capture job stops: nobody can say what is on its way. The suspects are not forgotten, by no process.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
+    crate::only_on_standins!("its engine");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let settings = [("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "0"), ("DATAFLOW_VERIFY_WAIT", "1s")];
@@ -110,6 +111,7 @@ async fn a_table_that_somebody_has_locked_is_partial() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_is_left_alone() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let held = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(Duration::from_secs(3)));
