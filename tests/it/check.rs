@@ -131,6 +131,7 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
 /// CDC off, a column too narrow, another NOT NULL, no key, an INSTEAD OF trigger, a missing table, changes that are kept for an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
+    crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mut shop = world.shop().await;
     let mut copy = world.copy().await;
@@ -163,6 +164,7 @@ async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
 /// A login that may do nothing but connect, at both ends: the grants that are printed are all that it needs, and the daemon then works.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_grants_are_all_that_a_new_login_needs() {
+    crate::only_on_standins!("fault points");
     let world = healthy().await;
     for (mut server, databases) in
         [(world.source("master").await, vec!["Shop"]), (world.dest("master").await, vec!["Copy", "dbaops_dataflow"])]
@@ -208,6 +210,7 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
 /// A capture instance that only a role may read, and a trigger column that is not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gating_role_and_a_missing_trigger_column_are_mended_by_what_is_printed() {
+    crate::only_on_standins!("fault points");
     let world = healthy().await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'T', @capture_instance = N'all'").await;
@@ -228,6 +231,7 @@ async fn a_gating_role_and_a_missing_trigger_column_are_mended_by_what_is_printe
 /// One server is away, another one's password is wrong, a third one's string is nonsense: the rest is checked all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_stops_no_other_servers_checks() {
+    crate::only_on_standins!("fault points");
     let world = healthy().await;
     let mut control = world.control().await;
     let wrong = world.source_connection_string("Shop").replace(crate::harness::PASSWORD, "not-the-password");
