@@ -111,9 +111,14 @@ impl Sql {
         config.authentication(AuthMethod::sql_server(user, password));
         config.encryption(EncryptionLevel::Off);
         config.trust_cert();
+        Sql::open(config, Names::default()).await
+    }
+
+    /// A server by all that can be said of it, with names to translate.
+    pub async fn open(mut config: Config, names: Names) -> Result<Sql, tiberius::error::Error> {
         // how long anything may take is for `eventually` to say
         config.command_timeout(None);
-        let tcp = TcpStream::connect(addr).await?;
+        let tcp = TcpStream::connect(config.get_addr()).await?;
         tcp.set_nodelay(true)?;
         Ok(Sql { client: Client::connect(config, tcp.compat_write()).await?, names })
     }
