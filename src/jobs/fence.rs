@@ -4,9 +4,9 @@
 //! that the changes up to some LSN include everything such a read has seen, somebody has to wait until capture has passed the read.
 //! [`reading`] takes the source's clock after the read; [`wait`] waits for evidence ([`crate::plan::fence`]) and returns the fence.
 //!
-//! Both clocks are the source server's, so no clock of ours matters. When that server's clock is set back (a change to winter time), a
-//! later commit may look earlier: then the wait is longer, never shorter, unless transactions of the repeated hour were not captured
-//! yet; the scan evidence does not depend on the time of day in that way.
+//! Both clocks are the source server's, so no clock of ours matters. When that server's clock is set back (a change to winter time),
+//! earlier commits look later than the reading: what was captured before the reading is no evidence, whatever its time says. And later
+//! commits look earlier: then the wait is longer, never shorter; the scan evidence does not depend on the time of day in that way.
 //!
 //! On an idle database commits do not come by themselves, except the mapping row that capture adds about every five minutes; with VIEW
 //! DATABASE STATE an empty scan answers within two polling intervals of the capture job.
@@ -26,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub struct Reading {
     /// the source's local time, style 121 with seven digits
     pub local: String,
+    /// The newest captured LSN before the reading; `None` where nothing was captured yet.
+    pub captured: Option<Lsn>,
     /// `None` where the login may not see scans, or there was none yet.
     pub scan: Option<Scan>,
 }
@@ -50,8 +52,9 @@ impl Default for Patience {
 pub async fn reading(source: &mut Session) -> Result<Reading> {
     let row = source.row(include_str!("../../sql/fence_clock.sql"), &[]).await.context("read the source's clock")?;
     let local = row.text(0)?.to_owned();
+    let captured = row.opt_lsn(1)?.filter(|lsn| !lsn.is_zero());
     let scan = newest_scan(source, &local).await?;
-    Ok(Reading { local, scan })
+    Ok(Reading { local, captured, scan })
 }
 
 /// Waits until capture has provably passed everything committed before `after`; the LSN up to which changes must be applied.
@@ -62,7 +65,7 @@ pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, can
     let mut then = after.scan.clone();
     loop {
         let row = source
-            .row(include_str!("../../sql/fence_commit.sql"), &[Param::Text(&after.local)])
+            .row(include_str!("../../sql/fence_commit.sql"), &[Param::Text(&after.local), Param::OptLsn(after.captured)])
             .await
             .context("look for a later commit in cdc.lsn_time_mapping")?;
         if let Some(lsn) = row.opt_lsn(0)? {

@@ -14,7 +14,7 @@
 //! any certificate for that unless told not to), `true` and `strict` encrypt everything and check the certificate. A string that says
 //! nothing gets what today's drivers do: everything encrypted, certificate checked.
 //!
-//! **No message shows a value.** An unknown key is named, except right behind a password: there it may be a piece of one that holds a `;`.
+//! **No message shows a value.** An unknown key is named, except behind a password: there it may be a piece of one that holds a `;`.
 
 use super::endpoint::{Encrypt, Endpoint, PORT, Trust};
 use crate::{
@@ -599,7 +599,7 @@ mod tests {
         let parsed = parse("server=h;colour=blue;user id=u;password=p").unwrap();
         assert_eq!(parsed.warnings, ["unknown key colour at character 10 of the connection string"]);
         let parsed = parse("server=h;user id=u;password=se;cret=1;database=d").unwrap();
-        assert!(parsed.warnings[0].contains("right behind the password") && !parsed.warnings[0].contains("cret"), "{:?}", parsed.warnings);
+        assert!(parsed.warnings[0].contains("behind the password") && !parsed.warnings[0].contains("cret"), "{:?}", parsed.warnings);
     }
 
     /// Random strings around a password that cannot be mistaken for anything else: no output shows it, whatever is wrong around it.

@@ -77,3 +77,30 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
     assert_eq!(told, ["different (1): 42", "only in source (1): 43; different (1): 42", all], "once per finding: {errors}");
     drop(daemon);
 }
+
+/// Commits of the hour before look later than a clock that was set back; taken for a fence, they covered nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_raises_no_false_alarm() {
+    crate::only_on_standins!("sets the server's clock");
+    let lag = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 200, max_ms: 500 }, poll: Duration::from_millis(20) };
+    let world = World::with(|builder| builder.capture(lag)).await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn(write(world.shop().await, world.copy().await, stop.clone()));
+    let mut control = world.control().await;
+    world.verified(mapping, "PASSED").await;
+    world.source.instance().expect("the source's engine").clock.shift_ms(-3_600_000);
+    let runs = "SELECT COUNT(*) FROM verification_logs WHERE verification_type = 'MD5_COMPARISON'";
+    let before: u32 = control.scalar(runs).await.parse().expect("a count");
+    eventually("three verifications in the repeated hour", async || {
+        let n = control.scalar(runs).await;
+        if n.parse::<u32>().is_ok_and(|n| n >= before + 3) { Ok(()) } else { Err(n) }
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    writer.await.expect("the writer");
+    let alarms = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
+}
