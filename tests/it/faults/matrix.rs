@@ -14,7 +14,7 @@ use mssql_standin::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::rig::{APPLICATION, Rig, Side, a_moment};
-use crate::harness::{Daemon, Grid, Sql, eventually};
+use crate::harness::{Daemon, Grid, PATIENCE, Sql, eventually};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -35,7 +35,7 @@ impl Job {
             (Job::FullSync, Side::Dest) => &["BULK LOAD", "COMMIT TRANSACTION", "full_sync_pending_at = NULL"],
             (Job::Cdc, Side::Source) => &["AS [__$command_id]"],
             (Job::Cdc, Side::Dest) => &["DECLARE @fetched", "BULK LOAD"],
-            (Job::Verification, Side::Source) => &["AS t WHERE (t.["],
+            (Job::Verification, Side::Source) => &["AS t ORDER BY t.["],
             (Job::Verification, Side::Dest) => &["AS t ORDER BY t.[", "INSERT INTO dbo.verification_logs"],
             (Job::Look, Side::Source) => &["sys.fn_cdc_get_max_lsn()"],
             (Job::Look, Side::Dest) => &["SELECT server_id, server_name, connection_string"],
@@ -166,12 +166,12 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
         Blow::Request(fault) => {
             let fault = arm(Point::request(request), fault.clone());
             provoke(rig, job).await;
-            assert!(fault.fired().await, "the fault was taken away");
+            assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::RestartDuring => {
             let waits = arm(Point::request(request), Fault::Delay(Duration::from_secs(1)));
             provoke(rig, job).await;
-            assert!(waits.fired().await, "the fault was taken away");
+            assert!(in_time(waits.fired()).await, "the fault was taken away");
             rig.server(side).restart().await;
         }
         Blow::Login(fault) => {
@@ -180,7 +180,7 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
                 rig.server(side).kill(connection.spid);
             }
             provoke(rig, job).await;
-            assert!(fault.fired().await, "the fault was taken away");
+            assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::Accept(fault) => {
             // the scenario's own connections are made before; this one waits for the daemon's
@@ -189,7 +189,7 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
             for connection in rig.server(side).connections().into_iter().filter(|connection| connection.application == APPLICATION) {
                 rig.server(side).kill(connection.spid);
             }
-            assert!(fault.fired().await, "the fault was taken away");
+            assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::Down => {
             rig.link(side).down().await;
@@ -204,7 +204,7 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
         Blow::Network(way, bytes, trouble) => {
             let trouble = rig.link(side).after(*way, *bytes, *trouble);
             provoke(rig, job).await;
-            assert!(trouble.comes().await, "the trouble was called off");
+            assert!(in_time(trouble.comes()).await, "the trouble was called off");
         }
         Blow::Clock => {
             for shift_ms in [HOUR_MS, -HOUR_MS] {
@@ -220,6 +220,11 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
     errors_fit(&mut control, &before, told).await;
     settled(rig, &mut control).await;
     assert!(!daemon.output().contains("panicked"));
+}
+
+/// What a fault waits for must come, too.
+async fn in_time<T>(comes: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, comes).await.expect("the fault meets what it waits for")
 }
 
 async fn provoke(rig: &mut Rig, job: Job) {
