@@ -38,6 +38,13 @@ async fn status_tells_how_every_mapping_stands() {
     control.run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {off}")).await;
     let daemon = world.daemon();
     world.run_ends(follows, "FULL_SYNC", "COMPLETED").await;
+    // until something is captured nobody can tell a lag
+    world.shop().await.run("UPDATE dbo.T SET V = N'c' WHERE ID = 2").await;
+    eventually("a lag", async || match json(&world, follows).await {
+        followed if followed["lag_seconds"].is_number() => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
     eventually("the parked mapping", async || match json(&world, broken).await {
         parked if parked["state"] == "parked" => Ok(()),
         other => Err(other.to_string()),
