@@ -176,8 +176,10 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
         return Err(Step::Gap(Gap::Retention { from, min: facts.instances[first].min }));
     };
     if upper.lsn < from {
-        // The instance may be newer than everything captured; its start less one is a full sync's cut then.
-        return Err(if facts.instances[newest].start > upper.lsn && facts.instances[newest].start <= from.next() {
+        // A full sync's cut is an instance's start less one, when the instance is newer than everything captured. A checkpoint above that
+        // has been captured once.
+        let awaits = |instance: &Instance| instance.start > upper.lsn && instance.start == from.next();
+        return Err(if facts.instances.iter().any(awaits) {
             Step::Wait(Wait::JustEnabled)
         } else {
             Step::Gap(Gap::Behind { from, upper: upper.lsn })
