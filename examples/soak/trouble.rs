@@ -38,7 +38,7 @@ impl Source {
         let random = &mut self.random;
         self.next = Instant::now() + Duration::from_millis(random.random_range(PAUSE_MS));
         self.made += 1;
-        if self.made % FAULTS_BEFORE_CALM == 0 {
+        if self.made.is_multiple_of(FAULTS_BEFORE_CALM) {
             call_off(field);
         }
         let ends = field.ends();

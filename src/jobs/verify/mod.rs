@@ -8,7 +8,7 @@
 //!    equality on the other before it counts.
 //! 2. **A difference is a suspicion.** Beside live replication the destination is behind by right. A suspect becomes a finding only when
 //!    both sides were seen in one state of that row: `plan::verify` says how, and why that is certain. Keys that keep changing are looked
-//!    at again, at most [`ROUNDS_MAX`] times within [`SUSPECTS_WAIT_MAX`]; what is still open then makes the result PARTIAL, never FAILED.
+//!    at again, at most [`ROUNDS_MAX`] times within `DATAFLOW_VERIFY_WAIT`; what is still open then makes the result PARTIAL, never FAILED.
 //! 3. **Only a mapping that keeps up can fail.** Without CDC, or with a checkpoint that does not follow, the sides differ by right: PARTIAL,
 //!    with "drift since".
 //!

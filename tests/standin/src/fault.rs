@@ -83,9 +83,11 @@ pub enum Then {
     Reset,
 }
 
+type Call = dyn Fn(&str, Phase) -> Then + Send + Sync;
+
 /// A function of the test's own, called with the text of the request or statement. It runs on the session's thread and may block it.
 #[derive(Clone)]
-pub struct Hook(Arc<dyn Fn(&str, Phase) -> Then + Send + Sync>);
+pub struct Hook(Arc<Call>);
 
 impl Hook {
     pub fn new(call: impl Fn(&str, Phase) -> Then + Send + Sync + 'static) -> Self {
