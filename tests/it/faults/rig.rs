@@ -29,7 +29,7 @@ pub struct Rig {
 
 impl Rig {
     pub async fn new() -> Rig {
-        let world = World::new().await;
+        let world = World::garbled().await;
         let source_link = Proxy::start(world.source.addr()).await.expect("a proxy");
         let dest_link = Proxy::start(world.dest.addr()).await.expect("a proxy");
         let mut shop = world.shop().await;

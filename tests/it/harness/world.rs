@@ -29,8 +29,17 @@ impl World {
         World::with(|builder| builder).await
     }
 
+    /// For scenarios that garble statements on their way: no parser is to read what arrives.
+    pub async fn garbled() -> World {
+        World::build(|builder| builder, |builder| builder).await
+    }
+
     /// Shapes the source server before it starts, where it is a stand-in.
     pub async fn with(shape: impl FnOnce(Builder) -> Builder) -> World {
+        World::build(shape, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow")).await
+    }
+
+    async fn build(shape: impl FnOnce(Builder) -> Builder, record: impl Fn(Builder) -> Builder) -> World {
         let world = match servers::servers() {
             Some(servers) => {
                 let turn = servers.begin().await;
@@ -38,7 +47,7 @@ impl World {
                 World { source: side(&servers.source), dest: side(&servers.dest), _turn: Some(turn) }
             }
             None => {
-                let builder = || Server::builder().port(0).login(USER, PASSWORD).statement_files(DAEMON_SQL, "dbaops-dataflow");
+                let builder = || record(Server::builder().port(0).login(USER, PASSWORD));
                 let source = shape(builder()).start().await.expect("start the source server");
                 let dest = builder().start().await.expect("start the destination server");
                 let side = |server| Side::Standin(Box::new(server));

@@ -34,11 +34,15 @@ impl Cursor<'_> {
     /// An inline table-valued function; what it computes stays unknown, as nobody can call it.
     pub fn function(&mut self, alter: bool) -> SqlResult<Statement> {
         let name = self.object_name()?;
-        self.in_parentheses(|c| {
-            c.variable()?;
-            c.accept("AS");
-            c.data_type()
-        })?;
+        self.expect_mark(&Token::LParen)?;
+        if !self.mark(&Token::RParen) {
+            self.list(|c| {
+                c.variable()?;
+                c.accept("AS");
+                c.data_type()
+            })?;
+            self.expect_mark(&Token::RParen)?;
+        }
         if alter || !self.accept_seq(&["RETURNS", "TABLE"]) {
             return self.refuse("CREATE FUNCTION other than an inline table-valued one");
         }
