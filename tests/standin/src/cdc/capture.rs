@@ -60,15 +60,6 @@ pub fn capture_now(instance: &Instance, database: &str) -> SqlResult<usize> {
     Ok(taken)
 }
 
-/// Writes a dummy entry to `cdc.lsn_time_mapping`, as capture does about every five minutes on an idle database.
-pub fn idle_entry(instance: &Instance, database: &str) -> SqlResult<()> {
-    let now = instance.now();
-    let mut state = instance.lock();
-    let id = state.database_named(database).map(|d| d.id).ok_or_else(|| store::not_enabled(database))?;
-    dummy(&mut state, id, now);
-    Ok(())
-}
-
 /// As the job does: nothing while it is stopped.
 pub fn scan(state: &mut State, database: i32, now: Moment, limit: usize) -> usize {
     if state.databases.get(&database).is_some_and(|d| d.cdc.running) { scan_always(state, database, now, limit) } else { 0 }

@@ -1,6 +1,6 @@
 //! Capture end to end, below SQL: rows written by transactions, change rows read back.
 
-use super::{CaptureMode, capture, functions, instances, store};
+use super::{CaptureMode, agent, capture, functions, instances, store};
 use crate::{
     engine::{
         catalog::{ColumnMeta, Object, TableKind, TableMeta},
@@ -197,6 +197,25 @@ fn nothing_shows_before_a_scan() -> SqlResult<()> {
     assert!(w.changes("dbo_t").is_empty());
     assert_eq!(capture::capture_now(&w.instance, "shop")?, 1);
     assert_eq!(w.changes("dbo_t").len(), 1);
+    Ok(())
+}
+
+#[test]
+fn an_idle_entry_never_steps_over_a_commit_that_waits_for_its_scan() -> SqlResult<()> {
+    let mut w = World::new()?;
+    w.enable("dbo_t")?;
+    let hour_ms = 3_600_000i64;
+    w.instance.lock().database_mut(w.database)?.cdc.mode = CaptureMode::Delayed { min_ms: 3_600_000, max_ms: 3_600_000 };
+    assert_eq!(capture::capture_now(&w.instance, "shop")?, 0);
+    let before = w.scalar("FN_CDC_GET_MAX_LSN", &[])?;
+    w.transaction(&[(None, Some(row(1, "one", None)))]);
+    let now = w.instance.now();
+    agent::tick(&mut w.instance.lock(), now.plus_ms(hour_ms));
+    assert_eq!(w.scalar("FN_CDC_GET_MAX_LSN", &[])?, before, "the log is not idle");
+    assert_eq!(capture::capture_now(&w.instance, "shop")?, 1);
+    assert_eq!(w.scalar("FN_CDC_GET_MAX_LSN", &[])?, w.changes("dbo_t")[0][0]);
+    agent::tick(&mut w.instance.lock(), now.plus_ms(2 * hour_ms));
+    assert!(store::lsn_of(&w.scalar("FN_CDC_GET_MAX_LSN", &[])?) > store::lsn_of(&w.changes("dbo_t")[0][0]), "now it is");
     Ok(())
 }
 
