@@ -143,6 +143,7 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
         let closing = CancellationToken::new();
         let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
         let result = work(&env).await;
+        env.control.finish_late().await;
         closing.cancel();
         // It bounds itself in time; if it panicked, there is nothing left to write with.
         let _ = writing.await;
@@ -403,6 +404,8 @@ impl Daemon {
             tracing::warn!(tasks = self.tasks.len(), "stopped without waiting any longer for what was running");
             self.tasks.shutdown().await;
         }
+        // What is out of time is found by whoever takes the mapping next.
+        let _ = tokio::time::timeout_at(deadline, self.env.control.finish_late()).await;
         tracing::info!("stopped");
     }
 

@@ -45,6 +45,7 @@ pub struct Control {
     pools: Pools,
     turns: Arc<Semaphore>,
     vitals: Vitals,
+    late: runs::Late,
 }
 
 /// A control session and its turn.
@@ -69,7 +70,7 @@ impl std::ops::DerefMut for Turn {
 impl Control {
     /// Control over the destination's pools. What it records is counted in `vitals` as well.
     pub fn new(pools: Pools, vitals: Vitals) -> Self {
-        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)), vitals }
+        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)), vitals, late: runs::Late::default() }
     }
 
     async fn session(&self) -> Result<Turn> {

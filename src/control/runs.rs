@@ -1,4 +1,8 @@
 //! `sync_status`, `verification_logs` and resolved errors: what a run leaves behind.
+//!
+//! **No row says RUNNING for longer than somebody runs.** An end that could not be written is kept and written at the next look at the
+//! control tables; it does not make a failure of what succeeded. A row whose number never arrived (the reply to its INSERT was lost) ends
+//! when the mapping's next run begins, or when somebody takes the mapping over: a mapping never runs twice at once.
 
 use super::{
     Control,
@@ -12,7 +16,32 @@ use crate::{
     },
     mssql::row::Param,
 };
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// Ends of runs that are kept to be written later; beyond, the oldest is forgotten, and its row ends with the mapping's next run.
+const LATE_MAX: usize = 1_000;
+
+/// Ends that could not be written yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Late(Arc<Mutex<VecDeque<(StatusId, Outcome)>>>);
+
+impl Late {
+    fn push(&self, run: StatusId, outcome: Outcome) {
+        let mut late = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if late.len() >= LATE_MAX {
+            late.pop_front();
+        }
+        late.push_back((run, outcome));
+    }
+
+    fn pop(&self) -> Option<(StatusId, Outcome)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
 
 /// `sync_status.status`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +102,7 @@ pub struct Verification {
 }
 
 impl Control {
-    /// A RUNNING row.
+    /// A RUNNING row. Older ones of this mapping are of runs whose number never arrived.
     pub async fn start_run(&self, mapping: MappingId, sync_type: SyncType) -> Result<StatusId> {
         let row = self
             .session()
@@ -99,9 +128,26 @@ impl Control {
             .map(drop)
     }
 
-    /// Ends a RUNNING row.
-    pub async fn finish_run(&self, run: StatusId, outcome: &Outcome) -> Result<()> {
+    /// Ends a RUNNING row, now or, where that fails, at a later [`Control::finish_late`].
+    pub async fn finish_run(&self, run: StatusId, outcome: Outcome) {
         self.vitals.run_finished(run, outcome.status.as_str(), outcome.records_processed);
+        if let Err(error) = self.write_end(run, &outcome).await {
+            tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
+            self.late.push(run, outcome);
+        }
+    }
+
+    /// Writes the ends of runs that could not be written when they came.
+    pub async fn finish_late(&self) {
+        while let Some((run, outcome)) = self.late.pop() {
+            if let Err(error) = self.write_end(run, &outcome).await {
+                tracing::debug!(%error, run = run.0, "the end of a run is still not in sync_status");
+                return self.late.push(run, outcome);
+            }
+        }
+    }
+
+    async fn write_end(&self, run: StatusId, outcome: &Outcome) -> Result<()> {
         self.session()
             .await?
             .execute(

@@ -66,6 +66,7 @@ impl Look {
                 };
             }
         };
+        env.control.finish_late().await;
         match ownership::look(env, &mut lease, &loaded, here).await {
             Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => Look::lost(error),

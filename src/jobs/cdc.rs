@@ -77,12 +77,12 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32) -
         }
         Err(error) => (Outcome::failed(changes, 1, error.to_string()), Err(())),
     };
-    let recorded = env.control.finish_run(run, &outcome).await;
+    env.control.finish_run(run, outcome).await;
     if result.is_ok() {
         say(mapping, changes, began.elapsed(), &pass);
     }
     match (done, result) {
-        (Ok(done), _) => recorded.map(|()| done),
+        (Ok(done), _) => Ok(done),
         (Err(()), Err(error)) => Err(error),
         (Err(()), Ok(())) => Ok(Done::Completed),
     }

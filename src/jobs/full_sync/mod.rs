@@ -121,9 +121,8 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
         Ok(Ended::Stopped(stop)) => Outcome { error: Some(stop.as_str().to_owned()), ..Outcome::paused(records) },
         Err(error) => Outcome::failed(records, 0, error.to_string()),
     };
-    let finished = env.control.finish_run(run, &outcome).await;
+    env.control.finish_run(run, outcome).await;
     let ended = ended?;
-    finished?;
     let words = match ended {
         Ended::Stopped(stop) => format!("paused ({}), the request stays", stop.as_str()),
         Ended::Completed => "completed".to_owned(),

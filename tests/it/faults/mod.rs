@@ -5,6 +5,8 @@ mod kill;
 mod matrix;
 mod rig;
 
+use mssql_standin::fault::{Fault, Point};
+
 use crate::harness::{World, eventually, numbers};
 
 async fn world_with_changes() -> (World, i32) {
@@ -56,4 +58,30 @@ async fn a_run_that_was_killed_is_not_running_for_ever() {
     })
     .await;
     world.in_sync("dbo.F", "ID").await;
+}
+
+/// The first word of a run was written and its reply was lost; the last word of another was lost on its way. What was done stays done, and
+/// nothing is RUNNING that does not run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_row_was_not_answered_is_not_running_for_ever() {
+    crate::only_on_standins!("faults at requests");
+    let (world, _) = world_with_changes().await;
+    let faults = world.dest.faults().clone();
+    let started =
+        faults.arm(Point::request("VALUES (@P1, @P2, N'RUNNING', GETUTCDATE())"), Some(rig::APPLICATION), 1, Some(1), Fault::CloseAfter);
+    let finished =
+        faults.arm(Point::request("SET status = @P2, records_processed = @P3"), Some(rig::APPLICATION), 1, Some(1), Fault::CloseBefore);
+    let _daemon = world.daemon();
+    started.fired().await;
+    finished.fired().await;
+    let mut control = world.control().await;
+    eventually("both runs to have ended", async || {
+        let runs = control.query("SELECT status, error_message FROM sync_status WHERE sync_type = 'FULL_SYNC' ORDER BY status_id").await;
+        let statuses = runs.column("status");
+        if statuses == ["ERROR", "COMPLETED"] && runs.rows[0][1] == "interrupted" { Ok(()) } else { Err(runs.to_string()) }
+    })
+    .await;
+    world.in_sync("dbo.F", "ID").await;
+    let listed = control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'FULL_SYNC'").await;
+    assert!(listed.rows.is_empty(), "{listed}");
 }
