@@ -22,6 +22,7 @@ use crate::{
     model::name::Ident,
 };
 use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -37,6 +38,15 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::compat::TokioAsyncWriteCompatExt;
+
+/// How long an idle session may take to prove that it is alive: its prologue does no work. One that is silent for longer was cut off, and
+/// a new login is tried instead of waiting for it as long as for a statement.
+const PROOF_TIME_MAX: Duration = Duration::from_secs(10);
+/// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]: a network that forgot it, or a server
+/// that is gone, is noticed also while nobody waits for an answer. As Microsoft's own clients do.
+/// <https://learn.microsoft.com/sql/tools/configuration-manager/tcp-ip-properties-protocols-tab>
+const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How sessions of a server behave.
 #[derive(Clone, Debug)]
@@ -137,9 +147,13 @@ impl Pools {
         // A connection that died in the pool fails its prologue. All idle ones may have, once.
         for _ in 0..=self.0.behaviour.connections_max {
             let (mut session, fresh) = self.idle_or_new(&pool).await?;
-            session.set_timeout(self.0.behaviour.statement_timeout);
+            let limit = self.0.behaviour.statement_timeout;
+            session.set_timeout(if fresh { limit } else { limit.min(PROOF_TIME_MAX) });
             match session.batch(&prologue).await {
-                Ok(()) => return Ok(Checkout { session, _seat: None, _seats: None }),
+                Ok(()) => {
+                    session.set_timeout(limit);
+                    return Ok(Checkout { session, _seat: None, _seats: None });
+                }
                 Err(error) => {
                     session.discard();
                     if fresh || !matches!(error.kind, Kind::Connection | Kind::Timeout) {
@@ -346,6 +360,10 @@ async fn login(
         }
     };
     tcp.set_nodelay(true)?;
+    // Whoever is closed has read all its answers or is given up: a reset frees the session's locks at the server at once, instead of after
+    // what a bad network still has on its way.
+    tcp.set_zero_linger()?;
+    SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL))?;
     tiberius::Client::connect(endpoint.driver_config(database), tcp.compat_write()).await
 }
 
@@ -432,6 +450,26 @@ mod tests {
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
         session.batch("SELECT 1").await.unwrap();
         assert_eq!(pools.logins(), 2);
+    }
+
+    /// A network that went silent is noticed at the next checkout, within the time that proof takes and not a statement's.
+    #[tokio::test]
+    async fn an_idle_session_that_went_silent_is_replaced() {
+        use mssql_standin::proxy::{Proxy, Trouble, Way};
+        let server = Server::builder().start().await.unwrap();
+        let proxy = Proxy::start(server.addr()).await.unwrap();
+        let string = server.connection_string("master");
+        let string = string.replace(&format!(",{};", server.addr().port()), &format!(",{};", proxy.addr().port()));
+        let behaviour = pools(&server, 4).await.behaviour().clone();
+        let behaviour = Behaviour { statement_timeout: Duration::from_secs(300), ..behaviour };
+        let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour);
+        drop(pools.checkout(&db("master"), "test").await.unwrap());
+        let silence = proxy.after(Way::ToServer, 0, Trouble::Silence);
+        let began = Instant::now();
+        let session = pools.checkout(&db("master"), "test").await.unwrap();
+        assert!(silence.has_come() && began.elapsed() < 3 * PROOF_TIME_MAX, "{:?}", began.elapsed());
+        assert_eq!(pools.logins(), 2);
+        assert_eq!(session.timeout(), Duration::from_secs(300));
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
@@ -239,8 +239,10 @@ impl Link<'_> {
             let mut at = 0;
             while at < bytes.len() {
                 let (pass, trouble) = self.shared.pass(self.way, bytes.len() - at);
-                if self.send(&mut to, &mut bytes[at..at + pass]).await.is_err() {
-                    return End::Close;
+                match self.send(&from, &mut to, &mut bytes[at..at + pass]).await {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return End::Reset,
+                    Err(_) => return End::Close,
                 }
                 at += pass;
                 match trouble {
@@ -255,7 +257,7 @@ impl Link<'_> {
         }
     }
 
-    async fn send(&mut self, to: &mut WriteHalf<'_>, bytes: &mut [u8]) -> io::Result<()> {
+    async fn send(&mut self, from: &ReadHalf<'_>, to: &mut WriteHalf<'_>, bytes: &mut [u8]) -> io::Result<()> {
         if let Some((random, left)) = &mut self.garble {
             let count = bytes.len().min(*left);
             random.fill_bytes(&mut bytes[..count]);
@@ -267,7 +269,11 @@ impl Link<'_> {
         let Some(pause) = self.pace else { return to.write_all(bytes).await };
         let calms = self.shared.calms.load(Ordering::Relaxed);
         for byte in bytes {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // a reset overtakes what is under way
+                _ = from.ready(Interest::ERROR) => return Err(io::ErrorKind::ConnectionReset.into()),
+            }
             if self.shared.calms.load(Ordering::Relaxed) != calms {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
@@ -353,6 +359,22 @@ mod tests {
         tcp.read_exact(&mut answer).await.expect("read");
         assert_eq!((&answer[..2], &answer[5..]), (&b"01"[..], &b"56789"[..]));
         assert_ne!(&answer[2..5], b"234");
+    }
+
+    #[tokio::test]
+    async fn a_reset_overtakes_what_is_slow() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = Proxy::start(listener.local_addr().expect("its address")).await.expect("a proxy");
+        let slow = proxy.after(Way::ToServer, 1, Trouble::Slow(Duration::from_secs(3600)));
+        let mut tcp = TcpStream::connect(proxy.addr()).await.expect("connect");
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        tcp.write_all(b"hello").await.expect("write");
+        assert!(slow.comes().await);
+        tcp.set_zero_linger().expect("a reset at the end");
+        drop(tcp);
+        let mut got = Vec::new();
+        let ended = server.read_to_end(&mut got).await;
+        assert!(b"h".starts_with(&got[..]) && ended.is_err(), "{got:?} {ended:?}");
     }
 
     #[tokio::test]
