@@ -58,6 +58,8 @@ impl Rig {
             ("DATAFLOW_LOCK_TIMEOUT", "2s"),
             ("DATAFLOW_RETRY_ATTEMPTS", "1"),
             ("DATAFLOW_RETRY_DELAY", "100ms"),
+            // What a garbled answer seems to say (that a capture instance is not there, for example) waits for somebody's hands until then.
+            ("DATAFLOW_PARKED_INTERVAL", "1s"),
             ("DATAFLOW_MAX_CONNECTIONS", "8"),
             ("DATAFLOW_SOURCE_CONNECTIONS", "3"),
         ];
