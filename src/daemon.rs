@@ -724,6 +724,10 @@ impl Daemon {
         self.running.remove(&id);
         match result {
             Ok(Done::Completed) => {
+                if sync_type == SyncType::FullSync {
+                    // whatever was told of it by whomever, a gap or a trigger that cannot be reset, too
+                    self.troubled.mappings.insert(id);
+                }
                 self.mapping_works(id);
                 self.wake_waiting(id);
                 // CDC goes on from where the full sync ended.
@@ -768,7 +772,8 @@ impl Daemon {
         if self.failing.remove(&id).is_some() {
             tracing::info!(mapping_id = id.0, "the mapping works again");
         }
-        if self.troubled.mappings.remove(&id) {
+        // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored.
+        if !self.env.triggers.is_refused(id) && self.troubled.mappings.remove(&id) {
             self.journal.resolve(id);
         }
     }

@@ -91,8 +91,8 @@ impl Kind {
     }
 }
 
-/// An error with the way it took.
-#[derive(Debug)]
+/// An error with the way it took. Cloned where one trouble is that of several mappings.
+#[derive(Clone, Debug)]
 pub struct Error {
     pub kind: Kind,
     /// SQL Server's error number, where a server said it.

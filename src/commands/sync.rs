@@ -119,6 +119,9 @@ async fn by_hand(env: &Env, mapping: &Mapping, before: StatusId, lease: Lease, p
     };
     let (result, ()) = tokio::join!(work, look);
     drop(lease);
+    if matches!(result, Ok(Done::Completed)) && !env.triggers.is_refused(mapping.id) {
+        env.control.resolve_errors(mapping.id, None).await?;
+    }
     match result {
         Ok(Done::Completed) => match env.control.newest_full_sync(mapping.id, before).await? {
             Some(run) => Ok(ended(&run, progress)),

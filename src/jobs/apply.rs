@@ -212,7 +212,12 @@ async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, fr
     let row = source.row(&script.boundary, &params).await;
     let row = row.map_err(|error| cdc::of_instance(error, &replay.capture.instance)).context("find the end of a batch of changes")?;
     let seen = row.i64(0)?;
-    Ok((seen, if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) }))
+    let end = if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) };
+    // A checkpoint beyond what was asked for would step over changes, and one that does not move would go round for ever.
+    if end <= from || end > replay.to {
+        return Err(Error::new(Kind::Other, format!("the source says that a batch of changes in ({from}, {}] ends at {end}", replay.to)));
+    }
+    Ok((seen, end))
 }
 
 /// What a group brought into `#changes`.
@@ -281,7 +286,11 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
         let params = [Param::BigInt(FETCH_MAX as i64), Param::BigInt(after)];
         let wanted = dest.rows(incomplete, &params).await.context("look for incomplete rows")?;
         let Some(last) = wanted.last() else { return Ok(any) };
-        after = last.i64(0)?;
+        let order = last.i64(0)?;
+        if order <= after {
+            return Err(Error::new(Kind::Other, format!("the destination says that a row after number {after} has number {order}")));
+        }
+        after = order;
         let mut orders = Vec::with_capacity(wanted.len());
         let mut params = Vec::with_capacity(3 * FETCH_MAX);
         for row in &wanted {

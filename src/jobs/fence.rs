@@ -37,15 +37,11 @@ pub struct Reading {
 pub struct Patience {
     /// After this the capture job is taken to stand still.
     pub wait_max: Duration,
+    /// A capture job that is far behind and moves has `wait_max` anew with every step: what waits would otherwise be done again, for
+    /// ever.
+    pub while_it_moves: bool,
     /// The longest pause between two looks; the first ones are shorter.
     pub poll: Duration,
-}
-
-impl Default for Patience {
-    /// Twice what an idle database takes to record a commit of its own, looked at as often as the capture job polls.
-    fn default() -> Self {
-        Patience { wait_max: Duration::from_secs(600), poll: Duration::from_secs(1) }
-    }
 }
 
 /// Reads clock and scans.
@@ -59,7 +55,8 @@ pub async fn reading(source: &mut Session) -> Result<Reading> {
 
 /// Waits until capture has provably passed everything committed before `after`; the LSN up to which changes must be applied.
 pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, cancel: &CancellationToken) -> Result<Lsn> {
-    let deadline = Instant::now() + patience.wait_max;
+    let mut deadline = Instant::now() + patience.wait_max;
+    let mut captured = after.captured;
     let mut pause = (patience.poll / 8).max(Duration::from_millis(5));
     let mut scans_seen = after.scan.is_some();
     let mut then = after.scan.clone();
@@ -94,6 +91,13 @@ pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, can
             return Err(Error::new(Kind::Cancelled, "asked to stop while waiting for capture"));
         }
         let now = Instant::now();
+        if now >= deadline && patience.while_it_moves {
+            let upper = cdc::upper(source).await?.map(|upper| upper.lsn);
+            if upper > captured {
+                captured = upper;
+                deadline = now + patience.wait_max;
+            }
+        }
         if now >= deadline {
             return Err(Error::new(
                 Kind::Busy,
@@ -128,5 +132,65 @@ async fn newest_scan(source: &mut Session, local: &str) -> Result<Option<Scan>> 
             Ok(None)
         }
         Err(error) => Err(error.context("read sys.dm_cdc_log_scan_sessions")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::name::Ident,
+        mssql::{
+            connection_string,
+            pool::{Behaviour, Pools},
+        },
+    };
+    use mssql_standin::{cdc::CaptureMode, server::Server};
+
+    /// A full sync that waits for a capture job hours behind would otherwise copy everything again, for ever.
+    #[tokio::test]
+    async fn a_capture_job_that_is_far_behind_and_moves_is_waited_for() {
+        const STEP: Duration = Duration::from_millis(150);
+        const STEPS: usize = 12;
+        let server = Server::builder().start().await.unwrap();
+        let behaviour = Behaviour {
+            connections_max: 3,
+            statement_timeout: Duration::from_secs(20),
+            lock_timeout: Duration::from_secs(1),
+            deadlock_priority_low: true,
+            idle_timeout: Duration::from_secs(60),
+        };
+        let pools = Pools::new(connection_string::parse(&server.connection_string("master")).unwrap().endpoint, behaviour);
+        pools.checkout(&Ident::new("master"), "test").await.unwrap().batch("CREATE DATABASE Shop").await.unwrap();
+        let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
+        source.batch("CREATE TABLE dbo.T (ID int NOT NULL PRIMARY KEY); EXEC sys.sp_cdc_enable_db;").await.unwrap();
+        source.batch("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T', @role_name = NULL").await.unwrap();
+        let instance = server.instance().unwrap().clone();
+        let shop = {
+            let mut state = instance.lock();
+            let shop = state.database_named("Shop").unwrap().id;
+            state.database_mut(shop).unwrap().cdc.mode = CaptureMode::Manual;
+            shop
+        };
+        for id in 0..STEPS {
+            source.batch(&format!("INSERT INTO dbo.T VALUES ({id})")).await.unwrap();
+        }
+        let after = reading(&mut source).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        source.batch("INSERT INTO dbo.T VALUES (1000)").await.unwrap();
+        let capture = async {
+            for _ in 0..=STEPS {
+                tokio::time::sleep(STEP).await;
+                mssql_standin::cdc::capture::scan(&mut instance.lock(), shop, instance.now(), 1);
+            }
+        };
+        let patience = Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
+        let cancel = CancellationToken::new();
+        let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
+        let upper = cdc::upper(&mut source).await.unwrap().unwrap().lsn;
+        assert_eq!(fence.unwrap(), upper);
+        // One that stands still is not waited for.
+        let after = reading(&mut source).await.unwrap();
+        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
     }
 }

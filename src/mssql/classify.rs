@@ -22,9 +22,9 @@ pub fn kind(number: i32) -> Kind {
         // short of locks, memory, workers, log, space
         701 | 802 | 1204 | 8645 | 8651 | 8628 | 9002 | 1101 | 1105 | 669 | 10928 | 10929 | 10936 => Kind::Busy,
         // starting, restoring, failing over, moving
-        615 | 617 | 845 | 921 | 922 | 923 | 924 | 926 | 927 | 942 | 945 | 952 | 976 | 978 | 979 | 982 | 983 | 4221 | 6005 | 35217
-        | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109 | 49918 | 49919 | 49920 | 49977
-        | 49983 => Kind::Busy,
+        615 | 617 | 844 | 845 | 846 | 847 | 913 | 921 | 922 | 923 | 924 | 926 | 927 | 942 | 945 | 952 | 976 | 978 | 979 | 982 | 983
+        | 988 | 4221 | 6005 | 35217 | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109
+        | 49918 | 49919 | 49920 | 49977 | 49983 => Kind::Busy,
         // snapshot and in-memory conflicts: the whole transaction may be tried again
         3960 | 3961 | 41301 | 41302 | 41305 | 41325 | 41839 => Kind::Deadlock,
         // a read-only database or replica
@@ -36,11 +36,11 @@ pub fn kind(number: i32) -> Kind {
         206 | 213 | 257 | 271 | 272 | 273 | 306 | 334 | 402 | 451 | 468 | 512 | 529 | 544 | 545 | 8101 | 8102 | 8107 | 4104 | 4711
         | 4712 | 13536 | 13537 | 22962 => Kind::Schema,
         // a value that does not fit
-        220 | 232 | 241 | 242 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115 | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => {
+        220 | 232 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115 | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => {
             Kind::Data
         }
         547 => Kind::ForeignKey,
-        2601 | 2627 => Kind::Duplicate,
+        1505 | 2601 | 2627 => Kind::Duplicate,
         // 313 is what the CDC functions say of an invalid window; 22957 that an LSN was already cleaned up
         313 | 22957 => Kind::Gap,
         _ => Kind::Other,
@@ -103,9 +103,9 @@ fn without_values(number: i32, message: &str) -> String {
     };
     match number {
         // The duplicate key value is (…).
-        2601 | 2627 => between('(', ')'),
-        // Conversion failed when converting the varchar value '…' to data type int.
-        245 | 248 => between('\'', '\''),
+        1505 | 2601 | 2627 => between('(', ')'),
+        // Conversion failed when converting the varchar value '…' to data type int. The conversion of the varchar value '…' overflowed …
+        244 | 245 | 248 => between('\'', '\''),
         // Arithmetic overflow error for data type tinyint, value = …
         220 | 232 => message.rfind('=').map_or_else(|| message.to_owned(), |at| format!("{}= …", &message[..at])),
         // … in table 't', column 'c'. Truncated value: '…'.
@@ -176,6 +176,16 @@ mod tests {
                 245,
                 "Conversion failed when converting the varchar value 'it's' to data type int.",
                 "Conversion failed when converting the varchar value '…' to data type int (Msg 245)",
+            ),
+            (
+                244,
+                "The conversion of the varchar value '99999' overflowed an INT2 column.",
+                "The conversion of the varchar value '…' overflowed an INT2 column (Msg 244)",
+            ),
+            (
+                1505,
+                "The CREATE UNIQUE INDEX statement terminated because a duplicate key was found. The duplicate key value is (7, a).",
+                "The CREATE UNIQUE INDEX statement terminated because a duplicate key was found. The duplicate key value is (…) (Msg 1505)",
             ),
             (
                 220,

@@ -327,6 +327,11 @@ async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot:
     };
     match client {
         Ok(client) => Ok(Session::new(client, place, timeout, slot)),
+        // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.
+        Err(tiberius::error::Error::Io { kind: io::ErrorKind::TimedOut, .. }) => {
+            Err(Error::new(Kind::Connection, format!("no login within {} s", endpoint.connect_timeout.as_secs())))
+                .with_context(|| format!("connect to {place}"))
+        }
         Err(error) => Err(classify::error(error)).with_context(|| format!("connect to {place}")),
     }
 }

@@ -138,10 +138,7 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     );
     match ended {
         Ended::Stopped(_) => Ok(Done::Stopped),
-        Ended::Completed => {
-            env.control.resolve_errors(mapping.id, None).await?;
-            Ok(Done::Completed)
-        }
+        Ended::Completed => Ok(Done::Completed),
     }
 }
 

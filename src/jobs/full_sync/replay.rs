@@ -66,7 +66,7 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
     let cut = *cut;
     progress.enter(Stage::Fence);
     let reading = fence::reading(source).await.context("read the source's clock")?;
-    let patience = Patience { wait_max: FENCE_WAIT_MAX, poll: FENCE_POLL };
+    let patience = Patience { wait_max: FENCE_WAIT_MAX, while_it_moves: true, poll: FENCE_POLL };
     let fence = match fence::wait(source, &reading, patience, &env.cancel).await {
         Ok(fence) => fence.max(cut),
         Err(error) if !mapping.cdc_enabled && !matches!(error.kind, Kind::Cancelled) && !source.is_cut_off() => {

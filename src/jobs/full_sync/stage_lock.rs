@@ -20,6 +20,8 @@ fn resource(mapping: i64) -> String {
 /// Locks a mapping's staging table in the session's database; an error while another session fills it.
 pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
     if try_take(dest, i64::from(mapping.0), WAIT_MS).await? {
+        // A task that panics gives nothing back: in an idle pool its session would keep the lock.
+        dest.discard_later();
         return Ok(());
     }
     Err(Error::new(Kind::Fence, format!("another process still fills the staging table of mapping {mapping}"))

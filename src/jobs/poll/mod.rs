@@ -6,6 +6,9 @@
 //! Idle mappings move to U only after the watermarks were read *again*: a watermark that passed a checkpoint meanwhile may have taken rows
 //! that the probe did not see.
 //!
+//! **Whose trouble it is.** Only what the source does not answer is the source's. The destination's and the control tables' errors are of
+//! the mappings they concern; and what is only told (the lag, that CDC is well again) costs nobody's work when it cannot be written.
+//!
 //! The number of round trips does not depend on the number of mappings. A statement about many tables that fails because of one of them
 //! is repeated table by table, so that one mapping's missing right is one mapping's error.
 
@@ -121,9 +124,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     found.into_iter().filter(|(id, _)| mappings.iter().any(|mapping| mapping.id == *id && mapping.dest.database == dest)),
                 ),
                 Err(error) => {
-                    let error = format!("{error}");
                     for mapping in mappings.iter().filter(|mapping| follows(mapping) && mapping.dest.database == dest) {
-                        polled.failed.push((mapping.id, Error::new(Kind::Busy, error.clone())));
+                        polled.failed.push((mapping.id, error.clone()));
                     }
                 }
             }
@@ -195,8 +197,11 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             }
             Decision::Idle { to, .. } => idle.push((look, to)),
             Decision::GapSync(gap) => {
+                if let Err(error) = env.control.request_gap_sync(mapping.id).await {
+                    polled.failed.push((mapping.id, error));
+                    continue;
+                }
                 let error = format!("{}; a full sync of this table follows", gap.words());
-                env.control.request_gap_sync(mapping.id).await?;
                 memory.settled.remove(&mapping.id);
                 tracing::error!(
                     mapping_id = mapping.id.0,
@@ -233,16 +238,22 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         }
     }
     if !settled.is_empty() {
-        env.control.settle_cdc(&settled).await?;
-        memory.settled.extend(settled);
+        match env.control.settle_cdc(&settled).await {
+            Ok(()) => memory.settled.extend(settled),
+            Err(error) => tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll"),
+        }
     }
     if let (Some(seats), Some(upper), false) = (&dest_seats, &source.upper, idle.is_empty()) {
         advance(seats, &mut session, &idle, upper, &mut polled).await?;
     }
     if with_cdc {
         let reason = lag::reason(&source, memory);
-        let mut lags = lag::lags(&mut session, &looks, source.upper.as_ref(), reason.as_deref(), &waiting, &polled).await?;
-        env.control.lag(&mut lags).await?;
+        let lags = lag::lags(&mut session, &looks, source.upper.as_ref(), reason.as_deref(), &waiting, &polled);
+        // What was decided stands, whether or not anybody can be told how far behind it is.
+        let told = async { env.control.lag(&mut lags.await?).await };
+        if let Err(error) = told.await {
+            tracing::warn!(server_id = server.0, %error, "the lag of {} is not in cdc_lag this time", database.as_str());
+        }
     }
     Ok(polled)
 }
@@ -430,10 +441,7 @@ async fn advance(seats: &Seats, session: &mut Session, idle: &[(&Look<'_>, Lsn)]
             checkpoint::advance_idle(&mut session, &moves, identity).await
         };
         if let Err(error) = moved.await {
-            let words = error.to_string();
-            for idle in &moves {
-                polled.failed.push((idle.mapping, Error::new(error.kind, words.clone())));
-            }
+            polled.failed.extend(moves.iter().map(|idle| (idle.mapping, error.clone())));
         }
     }
     Ok(())

@@ -106,7 +106,7 @@ pub(super) async fn caught_up(
 ) -> Result<std::result::Result<(), String>> {
     let reading = fence::reading(source).await?;
     let wait_max = deadline.saturating_duration_since(Instant::now());
-    let fence = match fence::wait(source, &reading, Patience { wait_max, poll: POLL }, &env.cancel).await {
+    let fence = match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
         Ok(fence) => fence,
         Err(error) if !source.is_cut_off() => {
             source.recover().await?;

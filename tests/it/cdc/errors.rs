@@ -29,6 +29,25 @@ async fn a_deadlock_is_tried_again() {
     world.run_ends(mapping, "CDC", "COMPLETED").await;
 }
 
+/// Telling how far behind a mapping is may fail (an operator's report holds a lock): the work it found is done all the same, and nobody
+/// says that the source cannot be reached.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lag_that_cannot_be_told_costs_no_work_and_is_not_the_sources_trouble() {
+    crate::only_on_standins!("fault points");
+    let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
+    let locked = SqlError::new(1222, 16, "Lock request time out period exceeded.");
+    let untold = world.dest.faults().always(Point::request("UPDATE l\nSET committed_at"), Fault::ErrorBefore(locked));
+    world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
+    world.in_sync("dbo.R", "ID").await;
+    let cut = world.dest.faults().once(Point::request("UPDATE l\nSET committed_at"), Fault::CloseBefore);
+    untold.disarm();
+    assert!(cut.fired().await);
+    world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
+    world.in_sync("dbo.R", "ID").await;
+    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}
+
 /// The row that the destination refuses is named by its key, never by its other values.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_row_is_named_by_its_key() {
