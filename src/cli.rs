@@ -123,8 +123,8 @@ fn roff(text: &str) -> String {
 /// What the process says with its exit code.
 const EXIT_CODES: [(u8, &str); 3] = [
     (0, "done: stopped by a signal, every check passed, nothing differs, the full sync is complete"),
-    (1, "failed, or something was found: the last lines say what"),
-    (2, "wrong arguments or environment: nothing was done"),
+    (1, "failed, or something was found: the last lines say what; also at a second signal"),
+    (2, "wrong arguments or environment, or the destination refuses the login: nothing was done"),
 ];
 
 /// Every environment variable, for `--help`.

@@ -5,7 +5,9 @@ use dbaops_dataflow::{
     cli::{self, Cli, Command},
     commands,
     config::{Config, Problems, is_ours},
-    control, daemon, inspect,
+    control, daemon,
+    error::Kind,
+    inspect,
     model::{id::MappingId, lsn::Lsn},
 };
 use std::process::ExitCode;
@@ -64,7 +66,9 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(FAILED)
+            // A login that is refused is not mended by another start, which a service manager would try until the login is locked.
+            let refused = error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4062 | 4064));
+            ExitCode::from(if refused { USAGE } else { FAILED })
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     control::{Control, Entry, Failure},
     error::Kind,
     model::id::{MappingId, ServerId},
+    plan::retry,
     vitals::Vitals,
 };
 use std::{
@@ -284,6 +285,7 @@ impl Writer {
     async fn write(&self, control: &Control, records: &mut Vec<Record>, closing: &CancellationToken) -> usize {
         let mut orphans = 0;
         let mut refused = 0;
+        let mut failures = 0;
         let mut told = false;
         let mut at = 0;
         while at < records.len() {
@@ -292,6 +294,7 @@ impl Writer {
                     at += done;
                     orphans += left_out;
                     refused = 0;
+                    failures = 0;
                 }
                 Err(error) => {
                     if !told {
@@ -316,8 +319,11 @@ impl Writer {
                         self.vitals.dropped(lost);
                         break;
                     }
+                    // ever less often: attempts with a password that was changed would lock the login
+                    let pause = retry::back_off(failures, RETRY_AFTER);
+                    failures += 1;
                     tokio::select! {
-                        () = tokio::time::sleep(RETRY_AFTER) => {}
+                        () = tokio::time::sleep(pause) => {}
                         () = closing.cancelled() => {}
                     }
                 }

@@ -5,10 +5,10 @@
 //! next batch boundary, and the next tick begins with a new connection and no mappings. Work that could not know it in time fails at its
 //! fence; nobody hears of that as an error, since the mapping is in other hands.
 
-use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task};
+use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task, failing::details};
 use crate::{
     control::{Lease, Loaded},
-    error::Error,
+    error::{Error, Kind},
     jobs::{
         Env,
         ownership::{self, Owned},
@@ -17,7 +17,7 @@ use crate::{
         id::{MappingId, ServerId},
         mapping::SyncType,
     },
-    plan::division::Holding,
+    plan::{division::Holding, retry},
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ impl Look {
 impl Daemon {
     /// Looks at the control tables, unless somebody does.
     pub(super) fn tick(&mut self) {
-        if self.looking || self.stopping() {
+        if self.looking || self.stopping() || self.refused.is_some_and(|(_, until)| Instant::now() < until) {
             return;
         }
         self.looking = true;
@@ -104,6 +104,7 @@ impl Daemon {
                 return self.cannot_look(&error, LEASE_AWAY);
             }
         };
+        self.refused = None;
         if self.control_away.take().is_some() {
             tracing::info!("the control tables can be read again");
         }
@@ -118,15 +119,21 @@ impl Daemon {
         self.follow_rejected(&loaded);
         self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
         self.forget();
+        self.start_waiting();
         self.poll_due();
     }
 
     fn cannot_look(&mut self, error: &Error, words: &str) {
         self.well = false;
+        // A password that was changed: an attempt at every tick would lock the login.
+        if error.kind == Kind::Login {
+            let times = self.refused.map_or(0, |(times, _)| times + 1);
+            self.refused = Some((times, Instant::now() + retry::back_off(times, self.env.config.check_interval)));
+        }
         if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
             self.control_away = Some(Instant::now());
             self.settled.remove(&None);
-            tracing::error!(error_type = error.kind.error_type(), %error, "{words}");
+            tracing::error!(error_type = error.kind.error_type(), error_details = %details(error, 1, "tried again, ever less often where the login is refused"), %error, "{words}");
         }
     }
 
@@ -171,6 +178,7 @@ impl Daemon {
             token.cancel();
         }
         self.mappings.clear();
+        self.waiting.clear();
         self.leads = false;
     }
 

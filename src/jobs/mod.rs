@@ -15,7 +15,7 @@ pub mod verify;
 use crate::{
     config::Config,
     control::Control,
-    error::Result,
+    error::{Error, Kind, Result},
     model::{id::ServerId, mapping::Mapping, name::Ident},
     mssql::{
         pool::Checkout,
@@ -59,12 +59,19 @@ pub struct Desk {
 }
 
 impl Env {
-    /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections here may be opened.
+    /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections here may be opened, or until it is
+    /// asked to stop. Who waits has no connection yet that a wait given up could spoil.
     pub async fn desk(&self, mapping: &Mapping, source: usize, dest: usize) -> Result<Desk> {
         let who = format!("mapping {}", mapping.id);
-        let source = self.source_seats(mapping.server, source, &who).await?;
-        let dest = self.dest.take(dest, who).await?;
-        Ok(Desk { source, dest })
+        let seats = async {
+            let source = self.source_seats(mapping.server, source, &who).await?;
+            let dest = self.dest.take(dest, who.clone()).await?;
+            Ok(Desk { source, dest })
+        };
+        tokio::select! {
+            desk = seats => desk,
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "asked to stop while it waited for connections")),
+        }
     }
 
     /// Seats at a source alone (a poll).

@@ -31,6 +31,11 @@ impl House {
         &self.pools
     }
 
+    /// The most seats that can be taken.
+    pub fn seats_max(&self) -> usize {
+        self.seats_max
+    }
+
     /// Waits until `count` seats are free, and takes them together.
     pub async fn take(&self, count: usize, who: impl Into<String>) -> Result<Seats> {
         if count > self.seats_max {

@@ -1,5 +1,6 @@
 //! What to do. Pure: facts in, plan out; no clock, no I/O, no logging.
 
+pub mod admission;
 pub mod convert;
 pub mod digest;
 pub mod division;

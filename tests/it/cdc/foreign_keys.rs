@@ -1,7 +1,7 @@
 //! Foreign keys at the destination: every table has a task of its own, and children may come before their parents.
 
-use super::{error_of, start};
-use crate::harness::World;
+use super::{error_of, start, start_with};
+use crate::harness::{World, eventually};
 
 const FAMILY: &str = "CREATE TABLE dbo.Parent (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(20) NULL)
 GO
@@ -52,6 +52,34 @@ async fn a_table_that_references_itself() {
     world.in_sync("dbo.Tree", "ID").await;
     shop.run("DELETE dbo.Tree WHERE ID = 3; DELETE dbo.Tree WHERE ID = 2; INSERT INTO dbo.Tree VALUES (2, 9)").await;
     world.in_sync("dbo.Tree", "ID").await;
+}
+
+/// However often other tables of that database commit meanwhile: each commit calls up those who wait, and that must neither put the error
+/// off for ever nor fill the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_never_comes_is_one_error_beside_busy_neighbours() {
+    let world = World::new().await;
+    world.both(FAMILY).await;
+    world.both("CREATE TABLE dbo.Busy (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Child", "Busy"]).await;
+    let child = world.map("Child", "ID", None, true).await;
+    world.map("Busy", "ID", None, true).await;
+    let _daemon = start_with(&world, &[("DATAFLOW_CHECK_INTERVAL", "500ms")]);
+    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    let mut control = world.control().await;
+    let mut shop = world.shop().await;
+    let mut id = 0;
+    eventually("the one error", async || {
+        id += 1;
+        shop.run(&format!("INSERT INTO dbo.Busy VALUES ({id})")).await;
+        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}")).await;
+        if errors.rows.len() == 1 && errors.first().contains("FK_Child_Parent") { Ok(()) } else { Err(errors.to_string()) }
+    })
+    .await;
+    let waits = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'")).await;
+    assert!(waits.parse().is_ok_and(|waits: usize| waits <= 40), "{waits} runs that waited");
+    world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
+    world.in_sync("dbo.Child", "ID").await;
 }
 
 /// A parent that never comes is one error after three looks, which names the constraint and what to do.

@@ -238,3 +238,35 @@ async fn stdout_is_as_it_was_asked_for() {
     let (_, output) = quiet.terminate().await;
     assert_eq!(output, "");
 }
+
+/// A password that was changed at the destination: attempts come ever less often, so that nobody's login is locked, and the daemon goes on
+/// when it is right again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
+    crate::only_on_standins!("faults at logins");
+    let world = World::new().await;
+    table_there(&world, "T").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let mut control = world.control().await;
+    let refusal = SqlError::new(18456, 14, "Login failed for user 'sa'.");
+    let refused = world.dest.faults().arm(Point::Login, Some("dbaops-dataflow"), 1, None, Fault::ErrorBefore(refusal));
+    for connection in world.dest.connections().into_iter().filter(|connection| connection.application == "dbaops-dataflow") {
+        world.dest.kill(connection.spid);
+    }
+    assert!(refused.fired().await);
+    let began = Instant::now();
+    eventually("eight attempts", async || if refused.count() >= 8 { Ok(()) } else { Err(refused.count().to_string()) }).await;
+    // After 100 ms, 200, 400, 800, 1600, …, and one for the log tables: ticks would have made them in less than one second.
+    assert!(began.elapsed().as_millis() >= 2_500, "{:?}", began.elapsed());
+    refused.disarm();
+    world.request_full_sync(mapping).await;
+    eventually("the next full sync", async || {
+        let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;
+        if done == "2" { Ok(()) } else { Err(done) }
+    })
+    .await;
+    drop(daemon);
+}

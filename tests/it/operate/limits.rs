@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mssql_standin::fault::{Fault, Point};
+
 use crate::harness::{Daemon, World, eventually, numbers};
 
 const APPLICATION: &str = "dbaops-dataflow";
@@ -63,6 +65,34 @@ async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
     let (dest, source) = (world.dest.connection_count_of(APPLICATION).peak, world.source.connection_count_of(APPLICATION).peak);
     assert!(dest <= 6, "{dest} connections to the destination");
     assert!(source <= 2, "{source} connections to the source");
+}
+
+/// Full syncs that hang (a source that answers nothing to their copies) hold their connections for as long as they hang. Changes of another
+/// table of that source go on all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_syncs_that_hang_keep_no_change_waiting() {
+    const TABLES: usize = 40;
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Live (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Live"]).await;
+    world.map("Live", "ID", None, true).await;
+    tables(&world, TABLES).await;
+    let hanging = world.source.faults().always(Point::request("SELECT s.[ID]"), Fault::HangBefore);
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    assert!(hanging.fired().await);
+    let mut control = world.control().await;
+    eventually("as many full syncs as may run", async || {
+        let running = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = N'FULL_SYNC' AND status = N'RUNNING'").await;
+        if running.parse().is_ok_and(|running: usize| running >= 3) { Ok(()) } else { Err(running) }
+    })
+    .await;
+    for id in 1..=5 {
+        world.shop().await.run(&format!("INSERT INTO dbo.Live VALUES ({id})")).await;
+        world.in_sync("dbo.Live", "ID").await;
+    }
+    let running: usize = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = N'FULL_SYNC'").await.parse().expect("a number");
+    assert!(running < TABLES / 2, "{running} full syncs say that they run; most wait for a seat");
+    assert!(world.source.connection_count_of(APPLICATION).peak <= 10);
 }
 
 fn threads(daemon: &Daemon) -> usize {

@@ -1,0 +1,229 @@
+//! Failures: logged here, once, and when what failed is due again.
+//!
+//! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one failure, not one per mapping or database.
+
+use super::{Daemon, Ended, Mode, Place, Task};
+use crate::{
+    error::{Error, Kind},
+    model::{
+        id::MappingId,
+        mapping::{Mapping, Server, SyncType},
+    },
+    plan::retry::{self, Next, Policy},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two looks a mapping that waits for a related table is called up at most this often.
+const WAKES_MAX: u32 = 4;
+
+/// A mapping, or a database of a source, that failed and has not worked since.
+pub(super) struct Failing<T> {
+    pub(super) attempts: u32,
+    pub(super) due: Instant,
+    /// Parked until this looks different (or it is due).
+    pub(super) parked_as: Option<T>,
+    /// What was said of it last.
+    pub(super) words: String,
+    /// It waits for rows of a related table.
+    pub(super) waits: bool,
+    /// When it was last called up because a related table's rows may have come.
+    woken: Option<Instant>,
+    /// When a failure last counted.
+    counted: Instant,
+}
+
+impl<T: PartialEq> Failing<T> {
+    pub(super) fn new() -> Self {
+        Failing {
+            attempts: 0,
+            due: Instant::now(),
+            parked_as: None,
+            words: String::new(),
+            waits: false,
+            woken: None,
+            counted: Instant::now(),
+        }
+    }
+
+    pub(super) fn is_due(&self, now: Instant, looks: &T) -> bool {
+        now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != looks)
+    }
+
+    /// It failed since it was called up, before its regular look was due again.
+    fn called_up_early(&self, interval: Duration) -> bool {
+        self.woken.is_some_and(|woken| woken >= self.counted) && self.counted.elapsed() < interval
+    }
+}
+
+impl Daemon {
+    /// Whether its server can be reached, as far as is known, or this is the one attempt to find out.
+    pub(super) fn may_try(&self, place: &Place, server: &Server, now: Instant) -> bool {
+        match self.failing_servers.get(&place.0) {
+            None => true,
+            Some(failing) => failing.is_due(now, server) && !self.polling.iter().any(|other| other.0 == place.0),
+        }
+    }
+
+    /// A database that cannot be polled: one word about it, and a longer wait each time. Where it is the server, one word for all of its
+    /// databases.
+    pub(super) fn place_failed(&mut self, place: Place, error: Error) {
+        if error.kind == Kind::Cancelled {
+            return;
+        }
+        self.well = false;
+        let Some(server) = self.servers.get(&place.0).cloned() else { return };
+        let interval = self.env.config.check_interval;
+        // 4060 and 4064 are of one database
+        let whole = error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)));
+        let failing = if whole {
+            self.failing_servers.entry(place.0).or_insert_with(Failing::new)
+        } else {
+            self.failing_places.entry(place.clone()).or_insert_with(Failing::new)
+        };
+        // An attempt that began with others, before the first of them failed.
+        if failing.attempts > 0 && Instant::now() < failing.due {
+            return;
+        }
+        failing.attempts += 1;
+        failing.due = Instant::now() + retry::back_off(failing.attempts - 1, interval);
+        // Not until the wait is over, unless somebody changes the row.
+        failing.parked_as = Some(server.clone());
+        let attempts = failing.attempts;
+        if failing.words != error.message() {
+            failing.words = error.message().to_owned();
+            tracing::error!(
+                server_id = place.0.0,
+                error_type = error.kind.error_type(),
+                error_details = %details(&error, attempts, "tried again, ever less often, down to once a minute"),
+                retry_count = attempts,
+                server = server.name,
+                database = place.1.as_str(),
+                %error,
+                "{}", if whole { "the source server cannot be reached" } else { "the source database cannot be polled" }
+            );
+            self.troubled.servers.insert(place.0);
+        }
+    }
+
+    pub(super) fn place_works(&mut self, place: &Place) {
+        if self.failing_servers.remove(&place.0).is_some() {
+            tracing::info!(server_id = place.0.0, "the source server can be reached again");
+        }
+        if self.failing_places.remove(place).is_some() {
+            tracing::info!(server_id = place.0.0, database = place.1.as_str(), "the source can be polled again");
+        }
+        let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
+        if server_works && self.troubled.servers.remove(&place.0) {
+            self.journal.resolve_server(place.0);
+        }
+        let Ok(house) = self.env.sources.house(place.0) else { return };
+        let logins = house.pools().logins();
+        if self.logins.insert(place.0, logins) != Some(logins) {
+            let control = self.env.control.clone();
+            let server = place.0;
+            self.spawn(Task::Note, async move { Ended::Noted(control.connected(server).await) });
+        }
+    }
+
+    /// Failures of a mapping in a row.
+    pub(super) fn failed_before(&self, id: MappingId) -> u32 {
+        let interval = self.env.config.check_interval;
+        // Called up early, because others had committed, it may fail often; that counts once for each regular look.
+        self.failing.get(&id).map_or(0, |failing| failing.attempts - u32::from(failing.called_up_early(interval)))
+    }
+
+    /// Rows were committed to a destination database: whoever waits there for a related table's rows is tried again at once, but not
+    /// many times between two looks, however busy its neighbours are.
+    pub(super) fn wake_waiting(&mut self, id: MappingId) {
+        let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone()) else { return };
+        let (now, interval) = (Instant::now(), self.env.config.check_interval);
+        let mut woken = false;
+        for (other, failing) in &mut self.failing {
+            let related = self.mappings.get(other).is_some_and(|mapping| mapping.dest.database == database);
+            let lately = failing.woken.is_some_and(|woken| now - woken < interval / WAKES_MAX);
+            if *other != id && failing.waits && related && !lately {
+                failing.due = now;
+                failing.woken = Some(now);
+                woken = true;
+            }
+        }
+        if woken && self.mode == Mode::Forever {
+            self.tick();
+        }
+    }
+
+    pub(super) fn mapping_works(&mut self, id: MappingId) {
+        if self.failing.remove(&id).is_some() {
+            tracing::info!(mapping_id = id.0, "the mapping works again");
+        }
+        // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored.
+        if !self.env.triggers.is_refused(id) && self.troubled.mappings.remove(&id) {
+            self.journal.resolve(id);
+        }
+    }
+
+    pub(super) fn mapping_failed(&mut self, id: MappingId, sync_type: Option<SyncType>, error: Error) {
+        let config = &self.env.config;
+        let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval: config.check_interval };
+        let attempts = self.failed_before(id) + 1;
+        let next = retry::next(error.kind, attempts, &policy);
+        let (wait, park) = match next {
+            Next::Nothing => return,
+            Next::Retry(wait) | Next::Later(wait) => (wait, false),
+            Next::Park => (config.parked_interval, true),
+        };
+        self.well = false;
+        let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
+        let sync_type = sync_type.map(SyncType::as_str);
+        let words = error.to_string();
+        match next {
+            Next::Retry(_) => tracing::warn!(
+                mapping_id = id.0,
+                sync_type,
+                retry_count = attempts,
+                attempts_max = policy.attempts_max,
+                %error,
+                "failed, and will be tried again"
+            ),
+            _ => {
+                let then = if park {
+                    "parked: tried again now and then (DATAFLOW_PARKED_INTERVAL), and when its row or its server's row changes"
+                } else {
+                    "tried again later"
+                };
+                tracing::error!(
+                    mapping_id = id.0,
+                    server_id = server,
+                    sync_type,
+                    error_type = error.kind.error_type(),
+                    error_details = %details(&error, attempts, then),
+                    retry_count = attempts,
+                    parked = park,
+                    %error,
+                    "failed"
+                );
+                self.troubled.mappings.insert(id);
+            }
+        }
+        let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
+        let waits = error.kind == Kind::ForeignKey;
+        let now = Instant::now();
+        let before = self.failing.get(&id);
+        let counted = before.filter(|failing| failing.attempts == attempts).map_or(now, |failing| failing.counted);
+        let woken = before.and_then(|failing| failing.woken);
+        self.failing.insert(id, Failing { attempts, due: now + wait, parked_as, words, waits, woken, counted });
+    }
+}
+
+/// A mapping without what changes by itself: what an operator would have to touch.
+pub(super) fn looks(mapping: &Mapping) -> Mapping {
+    Mapping { last_cdc_lsn: None, full_sync_pending: false, ..mapping.clone() }
+}
+
+/// What error_details says: what it is, what happens next, and what people can do.
+pub(super) fn details(error: &Error, attempts: u32, then: &str) -> String {
+    let which = if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
+    let advice = error.hint.as_deref().unwrap_or_else(|| error.kind.advice());
+    format!("kind {:?}; {which} in a row; {then}; what to do: {advice}", error.kind)
+}

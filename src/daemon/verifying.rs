@@ -1,0 +1,92 @@
+//! Verifications: whose turn it is, and how they ended.
+
+use super::{Daemon, Ended, Task, failing::details};
+use crate::{
+    error::{Kind, Result},
+    jobs::{Env, verify},
+    model::{
+        id::MappingId,
+        mapping::{Mapping, SyncType},
+    },
+};
+use tokio::time::Instant;
+
+/// What is said of a verification that came to no result; it is resolved by the next that does.
+const VERIFICATION_FAILED: &str = "verification failed to run";
+
+impl Daemon {
+    /// Time to verify: every mapping, the one whose turn was longest ago first. A round that is not done yet goes on.
+    pub(super) fn verify_tick(&mut self) {
+        if self.verify_queue.is_empty() && self.verifying.is_empty() {
+            let mut queue: Vec<MappingId> = self.mappings.keys().copied().collect();
+            queue.sort_by_key(|id| (self.verified.get(id).copied(), *id));
+            self.verify_queue = queue.into();
+        }
+        self.verify_more();
+    }
+
+    pub(super) fn verify_more(&mut self) {
+        // Mappings in a full sync, or about to be, have their turn in a later round: they differ by right.
+        while !self.stopping() && self.verifying.len() < self.env.config.verify_concurrency {
+            let Some(id) = self.verify_queue.pop_front() else { return };
+            let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
+            let syncs = self.running.get(&id) == Some(&SyncType::FullSync) || mapping.full_sync_requested || mapping.full_sync_pending;
+            if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() {
+                continue;
+            }
+            self.verifying.insert(id);
+            let env = self.env_for(id);
+            let stands_still = self.failing.contains_key(&id);
+            let interval = self.env.config.verify_structure_interval;
+            let structure = !interval.is_zero() && !stands_still && self.structure_at.get(&id).is_none_or(|at| at.elapsed() >= interval);
+            if structure {
+                self.structure_at.insert(id, Instant::now());
+            }
+            self.spawn(Task::Verify(id), async move { Ended::Verified(verify_one(&env, &mapping, stands_still, structure).await) });
+        }
+    }
+
+    pub(super) fn verified(&mut self, id: MappingId, result: Result<()>) {
+        self.verifying.remove(&id);
+        let turn = self.verified.values().max().map_or(0, |last| last + 1);
+        self.verified.insert(id, turn);
+        if result.is_ok() && self.settled.insert(Some(id)) {
+            self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
+        }
+        // what is wrong with a mapping that fails was said when it failed
+        if let Err(error) = result
+            && error.kind != Kind::Cancelled
+            && self.mappings.contains_key(&id)
+            && !self.failing.contains_key(&id)
+        {
+            let error_type = match error.kind.error_type() {
+                "SYNC" | "OTHER" => "VERIFICATION",
+                other => other,
+            };
+            tracing::error!(
+                mapping_id = id.0,
+                sync_type = SyncType::Verification.as_str(),
+                error_type,
+                error_details = %details(&error, 1, "tried again at the next verification"),
+                %error,
+                "{VERIFICATION_FAILED}"
+            );
+            self.settled.remove(&Some(id));
+        }
+        // a full sync may have waited for it
+        self.start_waiting();
+        self.verify_more();
+    }
+}
+
+/// A mapping's turn: its rows, and now and then its columns and the number of its rows.
+async fn verify_one(env: &Env, mapping: &Mapping, stands_still: bool, structure: bool) -> Result<()> {
+    if structure {
+        verify::schema(env, mapping).await?;
+    }
+    verify::run(env, mapping, verify::Scope::Next { stands_still }, &mut |_, _| {}).await?;
+    if structure {
+        verify::row_count(env, mapping).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! Which work may start now.
+//!
+//! A full sync may take hours and holds a connection on both sides all the time. So that no number of them keeps anybody else waiting,
+//! each kind has a limit below the one of all: at a source there is always a seat left for its poll, and, where it has more than three, one
+//! for the CDC of its other tables; over all sources at most half of the work are full syncs. What may not start waits in a queue, holding
+//! nothing, and says nothing of itself in `sync_status`.
+
+use crate::model::mapping::SyncType;
+
+/// The limits, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Full syncs and CDC passes at the same time.
+    pub tasks_max: usize,
+    /// Seats at one source ([`crate::mssql::seats`]).
+    pub source_seats: usize,
+    /// Seats at the destination.
+    pub dest_seats: usize,
+    /// Verifications at the same time; they take seats, too.
+    pub verifications_max: usize,
+}
+
+/// What runs now, the work that is to start not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Running {
+    pub all: usize,
+    pub full_syncs: usize,
+    pub at_source: usize,
+    pub full_syncs_at_source: usize,
+}
+
+/// One seat is for polls. Of a quarter, verifications may take what they need.
+fn jobs_max(seats: usize, verifications_max: usize) -> usize {
+    seats.saturating_sub(1 + verifications_max.min(seats / 4)).max(1)
+}
+
+/// Whether one more of this kind may start.
+pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
+    let all_max = limits.tasks_max.min(jobs_max(limits.dest_seats, limits.verifications_max));
+    let at_source_max = jobs_max(limits.source_seats, limits.verifications_max);
+    if running.all >= all_max || running.at_source >= at_source_max {
+        return false;
+    }
+    match sync_type {
+        SyncType::FullSync => {
+            running.full_syncs < (all_max / 2).max(1) && running.full_syncs_at_source < at_source_max.saturating_sub(1).max(1)
+        }
+        SyncType::Cdc | SyncType::Verification | SyncType::SchemaCheck => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { tasks_max: 32, source_seats: 10, dest_seats: 47, verifications_max: 2 };
+
+    /// Starts as many as may start and returns how many that were.
+    fn start(sync_type: SyncType, running: &mut Running, limits: Limits) -> usize {
+        let mut started = 0;
+        while admits(sync_type, *running, limits) {
+            let full = usize::from(sync_type == SyncType::FullSync);
+            running.all += 1;
+            running.at_source += 1;
+            running.full_syncs += full;
+            running.full_syncs_at_source += full;
+            started += 1;
+        }
+        started
+    }
+
+    #[test]
+    fn full_syncs_leave_room_for_cdc_and_polls_at_their_source() {
+        let mut running = Running::default();
+        assert_eq!(start(SyncType::FullSync, &mut running, LIMITS), 6);
+        assert_eq!(start(SyncType::Cdc, &mut running, LIMITS), 1);
+        assert!(running.at_source + 1 + LIMITS.verifications_max <= LIMITS.source_seats);
+    }
+
+    #[test]
+    fn full_syncs_of_some_sources_leave_room_for_others() {
+        let mut all = Running::default();
+        for _ in 0..10 {
+            let mut at_one = Running { at_source: 0, full_syncs_at_source: 0, ..all };
+            start(SyncType::FullSync, &mut at_one, LIMITS);
+            (all.all, all.full_syncs) = (at_one.all, at_one.full_syncs);
+        }
+        assert_eq!(all.full_syncs, 16);
+        assert!(admits(SyncType::Cdc, Running { at_source: 0, full_syncs_at_source: 0, ..all }, LIMITS));
+    }
+
+    #[test]
+    fn the_smallest_limits_still_let_one_start() {
+        let smallest = Limits { tasks_max: 1, source_seats: 2, dest_seats: 3, verifications_max: 64 };
+        for sync_type in [SyncType::FullSync, SyncType::Cdc] {
+            assert_eq!(start(sync_type, &mut Running::default(), smallest), 1);
+        }
+        let mut running = Running::default();
+        let few = Limits { tasks_max: 100, source_seats: 3, dest_seats: 3, verifications_max: 2 };
+        assert_eq!((start(SyncType::FullSync, &mut running, few), start(SyncType::Cdc, &mut running, few)), (1, 1));
+    }
+}
