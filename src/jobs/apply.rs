@@ -5,8 +5,8 @@
 //! never cut. Rows stream from the change table into `#changes` at the destination one by one, so memory does not depend on the size
 //! of a transaction.
 //!
-//! **The order of steps** per group: end → rows → low watermark → netting → completing → one transaction with rows and checkpoint. The
-//! watermark is asked after reading, and only a watermark that is still low enough lets the group commit: cleanup moves it before it
+//! **The order of steps** per group: end → rows → low watermark → netting → completing (and the watermark again, where that read something)
+//! → one transaction with rows and checkpoint. The watermark is asked after reading, and only a watermark that is still low enough lets the group commit: cleanup moves it before it
 //! deletes, so nothing was missing from what we read. Netting and completing need no transaction, as `#changes` is ours alone and nobody
 //! else writes a mapping's destination rows, but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the destination are held for one round trip.
 //!
@@ -175,8 +175,9 @@ async fn groups(
         if replay.cancel.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "asked to stop between batches"));
         }
-        let (seen, to) = boundary(source, replay, script, from).await?;
-        let loaded = if seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        let end = boundary(source, replay, script, from).await?;
+        let to = end.to;
+        let loaded = if end.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
         still_there(source, replay, from).await?;
         let last = to == replay.to;
         // A staging table has nothing to remember an empty end by.
@@ -188,9 +189,14 @@ async fn groups(
                     dest.execute(&script.in_place, &[]).await.context("net changes")?;
                 }
                 dest.execute(&script.net, &[]).await.context("net changes")?;
-                complete(source, dest, script).await?
+                let completed = complete(source, dest, script).await?;
+                // Completing reads the change table once more, and takes what it does not find there for gone at the source.
+                if completed.asked {
+                    still_there(source, replay, from).await?;
+                }
+                completed.fetched
             };
-            write(dest, replay, script, fetched, stored, to, last).await?;
+            write(dest, replay, script, fetched, stored, &end).await?;
             stored = Some(to);
         }
         from = to;
@@ -202,22 +208,35 @@ async fn groups(
     Ok(applied)
 }
 
-/// How many change rows the next group begins with, and where it ends.
-async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn) -> Result<(i64, Lsn)> {
+/// Where the next group ends.
+struct End {
+    /// Change rows that it begins with.
+    seen: i64,
+    to: Lsn,
+    /// The source transaction at `to`, where it is known: it tells a later pass whether the source still has the same history.
+    identity: Option<TranIdentity>,
+}
+
+async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn) -> Result<End> {
+    let at_upper = match &replay.target {
+        Target::Dest { checkpoint, .. } => checkpoint.identity.clone(),
+        Target::Staging { .. } => None,
+    };
     let rows_max = if replay.whole { i64::MAX } else { i64::try_from(replay.batch_rows_max.max(1)).unwrap_or(i64::MAX) };
     if rows_max == i64::MAX {
-        return Ok((1, replay.to));
+        return Ok(End { seen: 1, to: replay.to, identity: at_upper });
     }
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
     let row = source.row(&script.boundary, &params).await;
     let row = row.map_err(|error| cdc::of_instance(error, &replay.capture.instance)).context("find the end of a batch of changes")?;
     let seen = row.i64(0)?;
-    let end = if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) };
+    let last = if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) };
     // A checkpoint beyond what was asked for would step over changes, and one that does not move would go round for ever.
-    if end <= from || end > replay.to {
-        return Err(Error::new(Kind::Other, format!("the source says that a batch of changes in ({from}, {}] ends at {end}", replay.to)));
+    if last <= from || last > replay.to {
+        return Err(Error::new(Kind::Other, format!("the source says that a batch of changes in ({from}, {}] ends at {last}", replay.to)));
     }
-    Ok((seen, end))
+    let identity = if row.opt_lsn(1)? == Some(last) { cdc::identity(&row, 2)? } else { None };
+    Ok(End { seen, to: last, identity: identity.or(at_upper.filter(|_| last == replay.to)) })
 }
 
 /// What a group brought into `#changes`.
@@ -276,16 +295,27 @@ async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn) -> Re
     Ok(())
 }
 
+/// What completing did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Completed {
+    /// The source was asked for rows.
+    asked: bool,
+    /// Some came.
+    fetched: bool,
+}
+
 /// Fetches from the source what change rows lack for rows that the target does not have. A row that is gone there too is left out: the
 /// change that removed it comes later.
-async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<bool> {
-    let Some(incomplete) = &script.incomplete else { return Ok(false) };
+async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<Completed> {
+    let mut completed = Completed::default();
+    let Some(incomplete) = &script.incomplete else { return Ok(completed) };
     let columns = script.columns.as_refs();
-    let (mut after, mut any) = (0i64, false);
+    let mut after = 0i64;
     loop {
         let params = [Param::BigInt(FETCH_MAX as i64), Param::BigInt(after)];
         let wanted = dest.rows(incomplete, &params).await.context("look for incomplete rows")?;
-        let Some(last) = wanted.last() else { return Ok(any) };
+        let Some(last) = wanted.last() else { return Ok(completed) };
+        completed.asked = true;
         let order = last.i64(0)?;
         if order <= after {
             return Err(Error::new(Kind::Other, format!("the destination says that a row after number {after} has number {order}")));
@@ -312,7 +342,7 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
                 if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
                     bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;
                     *order = 0;
-                    any = true;
+                    completed.fetched = true;
                 }
                 next = rows.next().await.context("fetch rows from the source")?;
             }
@@ -320,25 +350,17 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
             dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
         }
         if !full {
-            return Ok(any);
+            return Ok(completed);
         }
     }
 }
 
 /// The group's transaction.
-async fn write(
-    dest: &mut Session,
-    replay: &Replay<'_>,
-    script: &Script,
-    fetched: bool,
-    stored: Option<Lsn>,
-    to: Lsn,
-    last: bool,
-) -> Result<()> {
+async fn write(dest: &mut Session, replay: &Replay<'_>, script: &Script, fetched: bool, stored: Option<Lsn>, end: &End) -> Result<()> {
+    let (to, identity, last) = (end.to, end.identity.as_ref(), end.to == replay.to);
     let result = match &replay.target {
         Target::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
         Target::Dest { checkpoint, .. } => {
-            let identity = checkpoint.identity.as_ref().filter(|_| last);
             let params = [
                 Param::Bit(fetched),
                 Param::Int(checkpoint.mapping.0),

@@ -4,7 +4,10 @@
 //! `sys.fn_cdc_get_min_lsn` answers it for an instance that does not exist and for one that this login may not read.
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
 
-use super::{row::Param, session::Session};
+use super::{
+    row::{Param, Row},
+    session::Session,
+};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
@@ -38,11 +41,16 @@ pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
     if lsn.is_zero() {
         return Ok(None);
     }
-    let identity = match (row.opt_bytes(1)?, row.opt_text(2)?) {
+    let identity = identity(&row, 1)?;
+    Ok(Some(Upper { lsn, identity, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
+}
+
+/// The source transaction whose id stands in this column and whose end time in the next; `None` where it is not known.
+pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
+    Ok(match (row.opt_bytes(column)?, row.opt_text(column + 1)?) {
         (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
         _ => None,
-    };
-    Ok(Some(Upper { lsn, identity, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
+    })
 }
 
 /// Every capture instance of the database that this login can see.

@@ -87,7 +87,7 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
             warnings.push(format!("source column {} is left out: the destination has none of that name", from.name));
         }
     }
-    let key = key_of(source, dest, &columns, key, &mut refused);
+    let key = key_of(source, dest, &columns, key, &mut refused, &mut warnings);
     if !refused.is_empty() {
         return Err(refused);
     }
@@ -163,7 +163,14 @@ fn column(from: Option<&Column>, to: &Column, warnings: &mut Vec<String>) -> Res
 }
 
 /// The key's places among the carried columns.
-fn key_of(source: &Table, dest: &Table, columns: &[Carried], key: &[Ident], refused: &mut Vec<Mismatch>) -> Vec<usize> {
+fn key_of(
+    source: &Table,
+    dest: &Table,
+    columns: &[Carried],
+    key: &[Ident],
+    refused: &mut Vec<Mismatch>,
+    warnings: &mut Vec<String>,
+) -> Vec<usize> {
     let before = refused.len();
     let mut places = Vec::new();
     if key.is_empty() {
@@ -187,6 +194,17 @@ fn key_of(source: &Table, dest: &Table, columns: &[Carried], key: &[Ident], refu
             refused.push(Mismatch(format!("key column {name} may be NULL at the source")));
         } else {
             places.push(place);
+            if let Some(words) = columns.get(place).and_then(coarser) {
+                warnings.push(words);
+            }
+        }
+    }
+    for (i, column) in columns.iter().enumerate() {
+        if column.dest.identity && !column.source.identity && !places.contains(&i) {
+            refused.push(Mismatch(format!(
+                "column {} is an identity at the destination and not at the source: there it may change, and here the server lets nobody change it",
+                column.source.name
+            )));
         }
     }
     if refused.len() == before {
@@ -204,6 +222,19 @@ fn key_of(source: &Table, dest: &Table, columns: &[Carried], key: &[Ident], refu
         }
     }
     places
+}
+
+/// A text key that the destination compares by other rules than the source, unless byte by byte.
+fn coarser(column: &Carried) -> Option<String> {
+    let (from, to) = (column.source.collation.as_ref()?, column.dest.collation.as_ref()?);
+    let binary = to.to_ascii_uppercase().contains("_BIN");
+    (!same_name(from, to) && !binary).then(|| {
+        format!(
+            "key column {} is compared by {from} at the source and by {to} at the destination: two keys that only the source tells apart \
+             would be one row (give the destination's column the source's collation)",
+            column.source.name
+        )
+    })
 }
 
 /// A unique key on these columns, or on some of them, makes them unique.
@@ -275,6 +306,34 @@ mod tests {
         let carry = project(&source, &simple(), &id()).unwrap();
         assert_eq!(carry.columns[1].source.name, Ident::new("name"));
         assert_eq!(carry.warnings.len(), 0, "{:?}", carry.warnings);
+    }
+
+    #[test]
+    fn an_identity_that_may_change_at_the_source_is_refused_where_it_is_no_key() {
+        let with = |identity| {
+            let mut table = simple();
+            table.columns.push(Column { identity, ..column("n", ColumnType::Int) });
+            table
+        };
+        assert!(reasons(&with(false), &with(true), &id()).join("").contains("identity at the destination and not at the source"));
+        assert!(project(&with(true), &with(true), &id()).is_ok());
+        assert!(project(&with(true), &with(false), &id()).is_ok());
+        let mut dest = simple();
+        dest.columns[0].identity = true;
+        assert!(project(&simple(), &dest, &id()).is_ok(), "a key moves as a row that goes and one that comes");
+    }
+
+    #[test]
+    fn a_key_that_the_destination_compares_otherwise_is_a_warning() {
+        let with = |collation: &str| {
+            let key =
+                Column { collation: Some(collation.into()), code_page: Some(1252), ..column("code", ColumnType::NVarChar(Length::N(9))) };
+            table(vec![key], &["code"])
+        };
+        let warned = |from, to| project(&with(from), &with(to), &[Ident::new("code")]).unwrap().warnings.len();
+        assert_eq!(warned("Latin1_General_CS_AS", "Latin1_General_CI_AS"), 1);
+        assert_eq!(warned("Latin1_General_CI_AS", "latin1_general_ci_as"), 0);
+        assert_eq!(warned("Latin1_General_CI_AS", "Latin1_General_BIN2"), 0);
     }
 
     #[test]

@@ -26,10 +26,11 @@ pub const FETCHED: i64 = 1 << 62;
 /// Change rows completed by one request to the source.
 pub const FETCH_MAX: usize = 100;
 
-/// `@P1` rows, `@P2` from (exclusive), `@P3` to (inclusive): how many rows there are (at most `@P1`) and the last one's LSN.
+/// `@P1` rows, `@P2` from (exclusive), `@P3` to (inclusive): how many rows there are (at most `@P1`), the last one's LSN, and
+/// which transaction stands there (id, and end time in style 121).
 pub fn boundary(capture: &Capture) -> String {
     format!(
-        "SELECT COUNT_BIG(*) AS rows_seen, MAX(x.[__$start_lsn]) AS last_lsn\nFROM (\n    SELECT TOP (@P1) c.[__$start_lsn]\n    FROM {} AS c\n    WHERE c.[__$start_lsn] > @P2 AND c.[__$start_lsn] <= @P3\n    ORDER BY c.[__$start_lsn]\n) AS x",
+        "SELECT e.rows_seen, e.last_lsn, t.tran_id, CONVERT(nvarchar(30), t.tran_end_time, 121) AS tran_end_time\nFROM (\n    SELECT COUNT_BIG(*) AS rows_seen, MAX(x.[__$start_lsn]) AS last_lsn\n    FROM (\n        SELECT TOP (@P1) c.[__$start_lsn]\n        FROM {} AS c\n        WHERE c.[__$start_lsn] > @P2 AND c.[__$start_lsn] <= @P3\n        ORDER BY c.[__$start_lsn]\n    ) AS x\n) AS e\nLEFT JOIN cdc.lsn_time_mapping AS t ON t.start_lsn = e.last_lsn",
         capture.instance.change_table()
     )
 }

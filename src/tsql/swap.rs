@@ -94,9 +94,17 @@ pub fn insert_all(stage: &TableName, dest: &TableName, carry: &Carry) -> String 
     format!("INSERT INTO {} WITH (TABLOCK) ({}) SELECT {} FROM {} AS s", dest.local(), names(carry), write_list(carry, "s"), stage.local())
 }
 
+/// An identity cannot be updated: a row that has another one at the source is gone, too, and is inserted anew.
 pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+    let same_identity: String = carry
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(i, column)| column.dest.identity && !carry.key.contains(i))
+        .map(|(_, column)| format!(" AND {} = d.{}", write(column, "s"), column.name()))
+        .collect();
     format!(
-        "DELETE d FROM {} AS d WHERE NOT EXISTS (SELECT 1 FROM {} AS s WHERE {})",
+        "DELETE d FROM {} AS d WHERE NOT EXISTS (SELECT 1 FROM {} AS s WHERE {}{same_identity})",
         dest.local(),
         stage.local(),
         same_key(carry, "s", "d")
@@ -250,6 +258,9 @@ mod tests {
             "DELETE d FROM [sales].[Order]] Details] AS d WHERE NOT EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s \
              WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code])"
         );
+        let mut numbered = carry.clone();
+        numbered.columns[2].dest.identity = true;
+        assert!(delete_gone(&stage, &dest, &numbered).ends_with("AND d.[code] = s.[code] AND CAST(s.[price] AS money) = d.[price])"));
         assert_eq!(
             insert_new(&stage, &dest, &carry),
             "INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc]) SELECT CAST(s.[id] AS bigint), s.[code], \

@@ -3,7 +3,7 @@
 use mssql_standin::{
     cdc::{CaptureMode, backup},
     error::SqlError,
-    fault::{Fault, Point},
+    fault::{Fault, Hook, Phase, Point, Then},
 };
 
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
@@ -45,6 +45,35 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     }
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "restored"]).await;
+}
+
+/// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the window, and is known all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
+    crate::only_on_standins!("its engine");
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    let engine = world.source.instance().expect("the source's engine").clone();
+    let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
+    let mut shop = world.shop().await;
+    for id in 2..8 {
+        shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
+    }
+    // The third of the small commit groups does not come to its end.
+    let slow = &[("DATAFLOW_BATCH_SIZE", "1"), ("DATAFLOW_ON_CDC_GAP", "error")];
+    let stuck = world.dest.faults().nth(Point::request("DECLARE @fetched"), 3, Fault::HangBefore);
+    let daemon = start_with(&world, slow);
+    assert!(stuck.fired().await);
+    daemon.kill().await;
+    world.dest.faults().clear();
+    drop(shop);
+    backup::restore_database(&engine, "Shop", &saved, true).expect("a restore");
+    let mut shop = world.shop().await;
+    for id in 20..30 {
+        shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
+    }
+    let _daemon = start_with(&world, slow);
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
 }
 
@@ -212,4 +241,49 @@ async fn cdc_enabled_just_now_is_no_gap() {
     world.in_sync("dbo.G", "ID").await;
     let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
     assert!(errors.rows.is_empty(), "{errors}");
+}
+
+/// Cleanup passes the change rows after they were read and before one of them, whose untouched long value it does not have, is completed
+/// from the source: what the change table does not show any more is not taken for a row that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
+    crate::only_on_standins!("fault points");
+    let (world, mapping, daemon) = following(
+        "L",
+        "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, V INT NULL, Doc NVARCHAR(MAX) NULL)",
+        "INSERT INTO dbo.L SELECT 1, 1, REPLICATE(CAST(N'x' AS nvarchar(max)), 9000)",
+        "ID",
+    )
+    .await;
+    let _ = daemon.terminate().await;
+    // A destination that lacks the row, so that the change row has to be completed.
+    world.copy().await.run("DELETE dbo.L").await;
+    world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
+    let (ask, asked) = std::sync::mpsc::channel();
+    let (answer, answered) = std::sync::mpsc::channel();
+    let answered = std::sync::Mutex::new(answered);
+    let hook = Hook::new(move |_, phase| {
+        if phase == Phase::Before && ask.send(()).is_ok() {
+            let _ = answered.lock().map(|answered| answered.recv());
+        }
+        Then::GoOn
+    });
+    world.source.faults().once(Point::request("AS v (slot, start_lsn"), Fault::Call(hook));
+    let _daemon = start(&world);
+    tokio::task::spawn_blocking(move || asked.recv()).await.expect("a thread").expect("the daemon completes the row");
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.L VALUES (2, 2, N'later')").await;
+    crate::harness::eventually("the later row to be captured", async || {
+        let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_L_CT WHERE ID = 2").await;
+        if rows == "1" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    shop.run(
+        "DECLARE @mark binary(10) = (SELECT MAX(__$start_lsn) FROM cdc.dbo_L_CT); \
+         EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_L', @low_water_mark = @mark",
+    )
+    .await;
+    answer.send(()).expect("the source goes on");
+    world.in_sync("dbo.L", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }

@@ -152,3 +152,22 @@ async fn every_mismatch_is_named_at_once_and_nothing_is_touched() {
         );
     }
 }
+
+/// A row that was deleted and came again has its key and another identity, which no UPDATE may write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_with_another_identity_is_written_anew() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.N (Code NVARCHAR(10) NOT NULL PRIMARY KEY, N INT IDENTITY(1,1) NOT NULL, V INT NULL)").await;
+    world.shop().await.run("SET IDENTITY_INSERT dbo.N ON; INSERT INTO dbo.N (Code, N, V) VALUES (N'a', 1, 1), (N'c', 20, 3)").await;
+    world
+        .copy()
+        .await
+        .run("SET IDENTITY_INSERT dbo.N ON; INSERT INTO dbo.N (Code, N, V) VALUES (N'a', 1, 1), (N'c', 15, 3), (N'd', 16, 4)")
+        .await;
+    let mapping = world.map("N", "Code", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let (source, dest) = world.sides("dbo.N", "Code").await;
+    assert_eq!(source, dest);
+}
