@@ -5,8 +5,8 @@
 //! [`reading`] takes the source's clock after the read; [`wait`] waits for evidence ([`crate::plan::fence`]) and returns the fence.
 //!
 //! Both clocks are the source server's, so no clock of ours matters. When that server's clock is set back (a change to winter time),
-//! earlier commits look later than the reading: what was captured before the reading is no evidence, whatever its time says. And later
-//! commits look earlier: then the wait is longer, never shorter; the scan evidence does not depend on the time of day in that way.
+//! earlier commits look later than the reading: what was captured before the reading is no evidence, whatever its time says, and neither is
+//! what is later than the clock now. And later commits look earlier: then the wait is longer, never shorter.
 //!
 //! On an idle database commits do not come by themselves, except the mapping row that capture adds about every five minutes; with VIEW
 //! DATABASE STATE an empty scan answers within two polling intervals of the capture job.
@@ -147,12 +147,8 @@ mod tests {
     };
     use mssql_standin::{cdc::CaptureMode, server::Server};
 
-    /// A full sync that waits for a capture job hours behind would otherwise copy everything again, for ever.
-    #[tokio::test]
-    async fn a_capture_job_that_is_far_behind_and_moves_is_waited_for() {
-        const STEP: Duration = Duration::from_millis(150);
-        const STEPS: usize = 12;
-        let server = Server::builder().start().await.unwrap();
+    /// A source with CDC on dbo.T, captured by hand, and a session in it.
+    async fn source(server: &Server) -> (Pools, i32) {
         let behaviour = Behaviour {
             connections_max: 3,
             statement_timeout: Duration::from_secs(20),
@@ -165,32 +161,74 @@ mod tests {
         let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         source.batch("CREATE TABLE dbo.T (ID int NOT NULL PRIMARY KEY); EXEC sys.sp_cdc_enable_db;").await.unwrap();
         source.batch("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T', @role_name = NULL").await.unwrap();
-        let instance = server.instance().unwrap().clone();
-        let shop = {
-            let mut state = instance.lock();
-            let shop = state.database_named("Shop").unwrap().id;
-            state.database_mut(shop).unwrap().cdc.mode = CaptureMode::Manual;
-            shop
-        };
+        let mut state = server.instance().unwrap().lock();
+        let shop = state.database_named("Shop").unwrap().id;
+        state.database_mut(shop).unwrap().cdc.mode = CaptureMode::Manual;
+        (pools, shop)
+    }
+
+    fn capture_one(server: &Server, shop: i32) {
+        let instance = server.instance().unwrap();
+        let now = instance.now();
+        mssql_standin::cdc::capture::scan(&mut instance.lock(), shop, now, 1);
+    }
+
+    async fn insert(source: &mut Session, id: usize) {
+        source.batch(&format!("INSERT INTO dbo.T VALUES ({id})")).await.unwrap();
+    }
+
+    async fn upper(source: &mut Session) -> Lsn {
+        cdc::upper(source).await.unwrap().unwrap().lsn
+    }
+
+    /// A full sync that waits for a capture job hours behind would otherwise copy everything again, for ever.
+    #[tokio::test]
+    async fn a_capture_job_that_is_far_behind_and_moves_is_waited_for() {
+        const STEP: Duration = Duration::from_millis(150);
+        const STEPS: usize = 12;
+        let server = Server::builder().start().await.unwrap();
+        let (pools, shop) = source(&server).await;
+        let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         for id in 0..STEPS {
-            source.batch(&format!("INSERT INTO dbo.T VALUES ({id})")).await.unwrap();
+            insert(&mut source, id).await;
         }
         let after = reading(&mut source).await.unwrap();
         tokio::time::sleep(Duration::from_millis(30)).await;
-        source.batch("INSERT INTO dbo.T VALUES (1000)").await.unwrap();
+        insert(&mut source, 1000).await;
         let capture = async {
             for _ in 0..=STEPS {
                 tokio::time::sleep(STEP).await;
-                mssql_standin::cdc::capture::scan(&mut instance.lock(), shop, instance.now(), 1);
+                capture_one(&server, shop);
             }
         };
         let patience = Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
         let cancel = CancellationToken::new();
         let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
-        let upper = cdc::upper(&mut source).await.unwrap().unwrap().lsn;
-        assert_eq!(fence.unwrap(), upper);
+        assert_eq!(fence.unwrap(), upper(&mut source).await);
         // One that stands still is not waited for.
         let after = reading(&mut source).await.unwrap();
         assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
+    }
+
+    /// Every autumn: a commit that waited for capture when the clock was set back has a time that is an hour later than the reading, and a
+    /// place in the log before what was committed since.
+    #[tokio::test]
+    async fn a_commit_from_before_the_clock_was_set_back_is_no_fence() {
+        let server = Server::builder().start().await.unwrap();
+        let (pools, shop) = source(&server).await;
+        let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
+        insert(&mut source, 1).await;
+        server.instance().unwrap().clock.shift_ms(-3_600_000);
+        insert(&mut source, 2).await;
+        let after = reading(&mut source).await.unwrap();
+        capture_one(&server, shop);
+        let patience = Patience { wait_max: Duration::from_millis(300), while_it_moves: false, poll: Duration::from_millis(20) };
+        let cancel = CancellationToken::new();
+        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
+        capture_one(&server, shop);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        insert(&mut source, 3).await;
+        capture_one(&server, shop);
+        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap(), upper(&mut source).await);
     }
 }
