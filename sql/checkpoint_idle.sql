@@ -24,9 +24,12 @@ UPDATE t SET lsn = w.to_lsn, tran_id = @tran_id, tran_end_time = CONVERT(datetim
 FROM dbo.dbaops_dataflow_checkpoints AS t
 INNER JOIN @moved AS w ON w.mapping_id = t.mapping_id
 WHERE t.lsn = w.from_lsn OR (t.lsn IS NULL AND w.from_lsn IS NULL);
-INSERT INTO dbo.dbaops_dataflow_checkpoints (mapping_id, lsn, tran_id, tran_end_time, updated_at)
-SELECT w.mapping_id, w.to_lsn, @tran_id, CONVERT(datetime, @tran_end_time, 121), SYSUTCDATETIME()
+INSERT INTO dbo.dbaops_dataflow_checkpoints (mapping_id, lsn, tran_id, tran_end_time, updated_at, bound_to)
+SELECT w.mapping_id, w.to_lsn, @tran_id, CONVERT(datetime, @tran_end_time, 121), SYSUTCDATETIME(),
+    CONCAT(m.server_id, N'|', LOWER(CONCAT(m.source_database, N'|', m.source_schema, N'|', m.source_table)), N'|',
+    OBJECT_ID(QUOTENAME(m.dest_schema) + N'.' + QUOTENAME(m.dest_table))) COLLATE Latin1_General_BIN2
 FROM @moved AS w
+INNER JOIN dbaops_dataflow.dbo.table_mappings AS m ON m.mapping_id = w.mapping_id
 WHERE w.from_lsn IS NULL AND NOT EXISTS (SELECT 1 FROM dbo.dbaops_dataflow_checkpoints AS t WHERE t.mapping_id = w.mapping_id);
 COMMIT TRANSACTION;
 SELECT mapping_id FROM @moved;

@@ -4,14 +4,19 @@
 //! one transaction), but they can be *restored* apart. So the destination database has a small table of ours with the same LSN, written
 //! in the same transaction; when the two differ, one of the databases went back or forth alone, and the changes between are a gap.
 //!
-//! The twin also keeps which source transaction was at that LSN, so that a source restored to another history is recognised.
+//! The twin also keeps which source transaction was at that LSN, so that a source restored to another history is recognised, and which
+//! tables it was written for, so that a mapping that was pointed at others, or whose destination table was made anew, is.
 //!
 //! Every statement runs on a session whose current database is the destination's; only the control table has a three-part name, and only
 //! for DML. A checkpoint climbs, and the WHERE enforces it: the old LSN is the fence.
 
 use crate::{
     error::{Context, Error, Kind, Result},
-    model::{capture::TranIdentity, id::MappingId, lsn::Lsn},
+    model::{
+        capture::TranIdentity,
+        id::{MappingId, ServerId},
+        lsn::Lsn,
+    },
     mssql::{row::Param, session::Session},
     plan::window::{Stored, Twin},
 };
@@ -34,9 +39,9 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
     dest.batch(include_str!("../../sql/checkpoint_table.sql")).await.context("create dbo.dbaops_dataflow_checkpoints")
 }
 
-/// Both checkpoints of every mapping into the session's database, read in one statement. The twin table must exist.
-pub async fn stored(dest: &mut Session) -> Result<HashMap<MappingId, Stored>> {
-    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &[]).await.context("read checkpoints")?;
+/// Both checkpoints of a server's mappings, as the session's database has them, read in one statement. The twin table must exist.
+pub async fn stored(dest: &mut Session, server: ServerId) -> Result<HashMap<MappingId, Stored>> {
+    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &[Param::Int(server.0)]).await.context("read checkpoints")?;
     let mut all = HashMap::with_capacity(rows.len());
     for row in rows {
         let identity = match (row.opt_bytes(4)?, row.opt_text(5)?) {
@@ -44,7 +49,7 @@ pub async fn stored(dest: &mut Session) -> Result<HashMap<MappingId, Stored>> {
             _ => None,
         };
         let twin = match row.opt_i32(2)? {
-            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity }),
+            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity, elsewhere: row.bool(7)? }),
             None => None,
         };
         let gap_synced = row.opt_i32(6)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);

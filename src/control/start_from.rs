@@ -59,8 +59,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     };
     let mut dest = pools.checkout(&database, "start-from").await?;
     super::checkpoint::ensure_table(&mut dest).await?;
-    dest.execute(include_str!("../../sql/start_from.sql"), &[Param::Int(mapping.0), Param::Lsn(lsn)])
-        .await
-        .context("write the checkpoint")?;
+    let sql = format!("{}{}COMMIT TRANSACTION;", include_str!("../../sql/start_from.sql"), super::checkpoint::TWIN_SQL);
+    dest.execute(&sql, &[Param::Int(mapping.0), Param::Lsn(lsn)]).await.context("write the checkpoint")?;
     Ok(())
 }

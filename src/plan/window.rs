@@ -20,6 +20,8 @@ pub struct Twin {
     pub lsn: Option<Lsn>,
     /// The source transaction at `lsn`, where it was known.
     pub identity: Option<TranIdentity>,
+    /// It was written for other tables than the mapping names now, or for a destination table that was dropped since.
+    pub elsewhere: bool,
 }
 
 /// What both databases remember of a mapping.
@@ -67,6 +69,8 @@ pub enum Gap {
     Retention { from: Lsn, min: Lsn },
     /// The two checkpoints differ: one of the two databases was restored or failed over alone.
     Torn { control: Option<Lsn>, twin: Option<Lsn> },
+    /// The mapping was pointed at other tables, or its destination table was made anew.
+    Elsewhere,
     /// The control table has an LSN that we did not write.
     Foreign { control: Lsn },
     /// The source went back in time.
@@ -88,6 +92,10 @@ impl Gap {
                 shown(control),
                 shown(twin)
             ),
+            Gap::Elsewhere => {
+                "last_cdc_lsn was written for other tables: the mapping was changed, or the destination table was dropped and made anew"
+                    .to_owned()
+            }
             Gap::Foreign { control } => {
                 format!("last_cdc_lsn {control} was not written by this service: the destination database has no record of it")
             }
@@ -163,6 +171,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
         (control, _) if control != stored.twin_lsn() => {
             return Err(Step::Gap(Gap::Torn { control, twin: stored.twin_lsn() }));
         }
+        (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::Elsewhere)),
         _ => {}
     }
     let Some(upper) = facts.upper else { return Err(Step::Wait(Wait::NothingCaptured)) };
@@ -244,7 +253,11 @@ mod tests {
     }
 
     fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> Stored {
-        Stored { control: control.map(lsn), twin: twin.map(|at| Twin { lsn: at.map(lsn), identity: None }), gap_synced: None }
+        Stored {
+            control: control.map(lsn),
+            twin: twin.map(|at| Twin { lsn: at.map(lsn), identity: None, elsewhere: false }),
+            gap_synced: None,
+        }
     }
 
     fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
@@ -329,7 +342,8 @@ mod tests {
     fn another_history_is_a_gap() {
         let known = TranIdentity { tran_id: vec![1], end_time: "2026-01-01 00:00:00.000".into() };
         let other = TranIdentity { tran_id: vec![2], ..known.clone() };
-        let stored = Stored { twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()) }), ..stored(Some(12), None) };
+        let stored =
+            Stored { twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()), elsewhere: false }), ..stored(Some(12), None) };
         let upper = Upper { lsn: lsn(20), identity: None, age_s: None, utc_offset_minutes: 0 };
         let one = [instance(1, 10, lsn(10))];
         for (history, gap) in

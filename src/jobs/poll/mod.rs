@@ -119,7 +119,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     let mut stored = HashMap::new();
     if let Some(seats) = dest_seats.as_ref().filter(|_| source.refused.is_none()) {
         for dest in dest_databases(mappings) {
-            match checkpoints(seats, &dest, memory).await {
+            match checkpoints(seats, server, &dest, memory).await {
                 Ok(found) => stored.extend(
                     found.into_iter().filter(|(id, _)| mappings.iter().any(|mapping| mapping.id == *id && mapping.dest.database == dest)),
                 ),
@@ -300,13 +300,13 @@ fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
 }
 
 /// Both checkpoints of a destination database's mappings. Two that differ are read a second time before anyone believes it.
-async fn checkpoints(seats: &Seats, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
+async fn checkpoints(seats: &Seats, server: ServerId, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
     let mut session = seats.checkout(dest).await?;
     if !memory.twins_ready.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
         memory.twins_ready.insert(dest.clone());
     }
-    let stored = checkpoint::stored(&mut session).await;
+    let stored = checkpoint::stored(&mut session, server).await;
     let stored = match stored {
         Err(error) if error.kind == Kind::Missing => {
             // dropped, or the database was restored from before it existed
@@ -318,7 +318,7 @@ async fn checkpoints(seats: &Seats, dest: &Ident, memory: &mut Memory) -> Result
     if stored.values().all(agrees) {
         return Ok(stored);
     }
-    checkpoint::stored(&mut session).await
+    checkpoint::stored(&mut session, server).await
 }
 
 fn agrees(stored: &Stored) -> bool {

@@ -94,6 +94,37 @@ async fn a_gap_can_wait_for_people() {
     world.in_sync("dbo.G", "ID").await;
 }
 
+/// A mapping that is pointed at another table, and a destination table that is dropped and made anew: the checkpoint speaks of rows that are
+/// not there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_other_tables_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut copy = world.copy().await;
+    copy.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    world.control().await.run("UPDATE table_mappings SET dest_table = N'Other'").await;
+    world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    // no full sync because of a gap was made in this hour
+    let daemon = start(&world);
+    crate::harness::eventually("the other table to have every row", async || {
+        let rows = copy.scalar("SELECT COUNT(*) FROM dbo.Other").await;
+        if rows == "3" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    error_of(&world, mapping, &["changes are lost", "other tables"]).await;
+    let _ = daemon.terminate().await;
+    copy.run("DROP TABLE dbo.Other").await;
+    copy.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    world.control().await.run("UPDATE table_mappings SET gap_synced_at = NULL").await;
+    let _daemon = start(&world);
+    world.shop().await.run("UPDATE dbo.G SET V = 4 WHERE ID = 3").await;
+    crate::harness::eventually("the new table to have every row", async || {
+        let rows = copy.scalar("SELECT CONCAT(COUNT(*), N' ', MAX(V)) FROM dbo.Other").await;
+        if rows == "3 4" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+}
+
 /// An LSN that somebody wrote into the control table has no twin: a gap. `start-from` writes both.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
