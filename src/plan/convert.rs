@@ -137,7 +137,9 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
     Ok(match (&from.ty, carried) {
         (Char(_) | VarChar(_), true) => from.ty.clone(),
         (Text, true) => VarChar(Length::Max),
-        (Char(n) | NChar(n), _) if *n <= UNITS_MAX => NChar(*n),
+        (NChar(n), _) if *n <= UNITS_MAX => NChar(*n),
+        // Not nchar, which would be twice as wide as the source's column always: too wide for a row (Msg 1701) or a key (Msg 1944).
+        (Char(n), _) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
         (VarChar(Length::N(n)) | NVarChar(Length::N(n)), _) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
         _ => NVarChar(Length::Max),
     })

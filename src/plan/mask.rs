@@ -66,6 +66,12 @@ impl Coverage {
 /// Names of ours in the temp tables, which a column must not have.
 const TAKEN: [&str; 6] = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id", "__$order"];
 
+/// Columns of a table (<https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>), less ours in `#changes`.
+const CARRIED_MAX: usize = 1024 - TAKEN.len();
+
+/// `#net` has a bigint for each, and a row of at most 8,060 bytes.
+const PARTIAL_MAX: usize = 980;
+
 /// Sets the carried columns against the captured ones. The key must be captured, or no change row can be matched.
 pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     let instance = capture.instance.name.as_str();
@@ -86,6 +92,17 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
             (false, bit) if bit.is_none() || carried.is_lob() => coverage.partial.push(Partial { column: i, bit }),
             (false, _) => {}
         }
+    }
+    if carry.columns.len() > CARRIED_MAX {
+        let count = carry.columns.len();
+        return Err(Error::new(Kind::Schema, format!("{count} columns are carried, and CDC can bring at most {CARRIED_MAX}")));
+    }
+    if coverage.partial.len() > PARTIAL_MAX {
+        let count = coverage.partial.len();
+        return Err(Error::new(
+            Kind::Schema,
+            format!("{count} columns have long values or are not captured, and CDC can bring at most {PARTIAL_MAX} of these"),
+        ));
     }
     if !missing.is_empty() {
         return Err(Error::new(
@@ -127,5 +144,37 @@ mod tests {
             assert!(bit.is_set(&mask), "{ordinal}");
         }
         assert!(mask.iter().all(|&byte| byte == 0xff));
+    }
+
+    /// Against a reading of its own: the mask as one big number, whose lowest bit is the first captured column's.
+    #[test]
+    fn random_masks_are_read_as_one_number() {
+        use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+        let seed = std::env::var("DATAFLOW_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+        println!("seed {seed} (DATAFLOW_TEST_SEED)");
+        let mut random = StdRng::seed_from_u64(seed);
+        for _ in 0..2_000 {
+            // masks of any length, also too short for the ordinals asked for, and none at all
+            let mut mask = vec![0u8; random.random_range(0..=128)];
+            random.fill_bytes(&mut mask);
+            let lowest_first: Vec<bool> = mask.iter().rev().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
+            for ordinal in 1..=1024i32 {
+                let expected = lowest_first.get(ordinal as usize - 1).copied().unwrap_or(false);
+                assert_eq!(Bit::of_ordinal(ordinal).unwrap().is_set(&mask), expected, "ordinal {ordinal} of {mask:02x?}");
+            }
+            assert_eq!(Bit::of_ordinal(random.random_range(i32::MIN..=0)), None);
+        }
+    }
+
+    #[test]
+    fn what_no_temp_table_can_hold_is_refused_by_name() {
+        use crate::tsql::testing::{capture, keyed};
+        let (mut carry, capture) = (keyed(), capture());
+        let (plain, long) = (carry.columns[2].clone(), carry.columns[3].clone());
+        carry.columns.extend(std::iter::repeat_n(plain, 1013));
+        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 1018"));
+        carry.columns.truncate(6);
+        carry.columns.extend(std::iter::repeat_n(long, 980));
+        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 980"));
     }
 }

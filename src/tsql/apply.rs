@@ -84,6 +84,10 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
         .enumerate()
         .filter(|(i, column)| form.updates(carry, *i, column))
         .map(|(i, column)| match coverage.partial_of(i) {
+            // A column that was added NOT NULL with a default has NULL in images of rows that were not rewritten since.
+            None if !column.source.nullable => {
+                format!("{0} = CASE WHEN c.{0} IS NULL THEN d.{0} ELSE {1} END", column.name(), form.write(column, "c"))
+            }
             None => format!("{} = {}", column.name(), form.write(column, "c")),
             Some(partial) => format!(
                 "{} = CASE WHEN n.[__$p{partial}] IS NULL THEN {} {} END",

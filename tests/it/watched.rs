@@ -237,6 +237,7 @@ async fn stuck(more: &[(&'static str, &'static str)]) -> (World, Daemon) {
 /// What does not come to a batch boundary in time is left to the server, which rolls it back; the request stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_takes_no_longer_than_its_timeout() {
+    crate::only_on_standins!("fault points");
     let (world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "300ms")]).await;
     let (status, output) = daemon.terminate().await;
     assert_eq!(status.code(), Some(0), "{output}");
@@ -247,6 +248,7 @@ async fn a_stop_takes_no_longer_than_its_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_process_at_once() {
+    crate::only_on_standins!("fault points");
     // far longer than the scenario waits
     let (_world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]).await;
     daemon.asked_to_stop().await;

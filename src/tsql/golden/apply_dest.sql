@@ -11,7 +11,7 @@ INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[co
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = c.[code],
+    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END,
     [price] = CAST(c.[price] AS money),
     [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[note] AS nvarchar(max)) ELSE (SELECT CAST(x.[note] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
     [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[at] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[at] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,

@@ -9,7 +9,7 @@ INNER JOIN #changes AS c ON d.[code] = c.[code]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = c.[code]
+    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END
 FROM [sales].[Order]] Details] AS d
 INNER JOIN #changes AS c ON d.[code] = c.[code]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]

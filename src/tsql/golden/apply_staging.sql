@@ -11,7 +11,7 @@ INNER JOIN #changes AS c ON d.[id] = c.[id] AND d.[code] = c.[code]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = c.[code],
+    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END,
     [price] = c.[price],
     [note] = CASE WHEN n.[__$p0] IS NULL THEN d.[note] WHEN n.[__$p0] = n.[__$order] THEN c.[note] ELSE (SELECT x.[note] FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
     [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN c.[at] ELSE (SELECT x.[at] FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,

@@ -12,7 +12,7 @@ INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[co
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = c.[code],
+    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END,
     [price] = CAST(c.[price] AS money),
     [note] = CAST(c.[note] AS nvarchar(max)),
     [at] = CAST(c.[at] AS datetimeoffset(3)),

@@ -212,6 +212,7 @@ async fn write(mut shop: crate::harness::Sql, stop: Arc<AtomicBool>) -> usize {
 /// At random moments; `DATAFLOW_TEST_KILLS` says how many in a longer run.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_at_random_moments() {
+    crate::only_on_standins!("hooks at requests");
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let kills = number("DATAFLOW_TEST_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap_or(KILLS));
     let seed = number("DATAFLOW_TEST_SEED").unwrap_or_else(|| rand::rng().random());

@@ -39,6 +39,7 @@ async fn all_synced(world: &World, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn never_more_than_50_connections_to_the_destination_nor_10_to_a_source() {
+    crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     tables(&world, 60).await;
     let _daemon =
@@ -53,6 +54,7 @@ async fn never_more_than_50_connections_to_the_destination_nor_10_to_a_source() 
 /// The smallest cap there may be: everybody gets a turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
+    crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     tables(&world, 20).await;
     let _daemon = world.daemon_with(&[
@@ -71,6 +73,7 @@ async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
 /// table of that source go on all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_syncs_that_hang_keep_no_change_waiting() {
+    crate::only_on_standins!("its counts of connections and statements");
     const TABLES: usize = 40;
     let world = World::new().await;
     world.both("CREATE TABLE dbo.Live (ID INT NOT NULL PRIMARY KEY)").await;
@@ -121,6 +124,7 @@ async fn idle_tick(world: &World) -> (usize, usize) {
 /// 1,000 mappings with CDC over 20 source servers with a database each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
+    crate::only_on_standins!("its counts of connections and statements");
     const SERVERS: usize = 20;
     const TABLES: usize = 50;
     let world = World::new().await;
@@ -173,6 +177,7 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
 /// Ten thousand mappings that are quiet, and one that is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_mappings_do_not_drown_one() {
+    crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     let mut control = world.control().await;
     control
