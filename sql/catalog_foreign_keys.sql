@@ -1,5 +1,6 @@
 -- @P1: a table's object id. Enabled foreign keys from it or to it, a row per column, in key order.
-SELECT f.object_id, f.name, f.parent_object_id, f.referenced_object_id, cs.name, ct.name, ps.name, pt.name, cc.name, pc.name
+SELECT f.object_id, f.name, f.parent_object_id, f.referenced_object_id, cs.name, ct.name, ps.name, pt.name, cc.name, pc.name,
+    CASE WHEN f.delete_referential_action = 0 THEN 0 ELSE 1 END AS acts
 FROM sys.foreign_keys AS f
 JOIN sys.foreign_key_columns AS k ON k.constraint_object_id = f.object_id
 JOIN sys.tables AS ct ON ct.object_id = f.parent_object_id

@@ -96,6 +96,34 @@ pub struct ForeignKey {
     pub parent: TableName,
     /// (child's column, parent's column)
     pub columns: Vec<(Ident, Ident)>,
+    /// ON DELETE CASCADE, SET NULL or SET DEFAULT: the server changes the child's rows with the parent's.
+    pub acts_on_delete: bool,
+}
+
+impl ForeignKey {
+    /// Why a key that acts is a danger to rows that nobody deletes at the source.
+    pub fn danger(&self) -> String {
+        format!(
+            "foreign key {} deletes or changes rows of {} with the rows they refer to: a key that moves is a row that goes and one that comes, \
+             and rows of tables further down may be lost with it",
+            self.name,
+            self.child.local()
+        )
+    }
+
+    /// The statements that make it act no more.
+    pub fn tamed(&self) -> String {
+        let list =
+            |pick: fn(&(Ident, Ident)) -> &Ident| self.columns.iter().map(|pair| pick(pair).to_string()).collect::<Vec<_>>().join(", ");
+        let child = self.child.local();
+        format!(
+            "ALTER TABLE {child} DROP CONSTRAINT {0}; ALTER TABLE {child} WITH CHECK ADD CONSTRAINT {0} FOREIGN KEY ({1}) REFERENCES {2} ({3})",
+            self.name,
+            list(|pair| &pair.0),
+            self.parent.local(),
+            list(|pair| &pair.1)
+        )
+    }
 }
 
 /// What the catalog says of one table.

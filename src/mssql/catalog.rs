@@ -177,6 +177,7 @@ pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<Fo
             parent_id: row.i32(3)?,
             parent: named(6)?,
             columns: vec![pair],
+            acts_on_delete: row.bool(10)?,
         };
         keys.push((id, key));
     }

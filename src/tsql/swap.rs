@@ -305,6 +305,7 @@ mod tests {
             parent_id: if *parent == dest { 1 } else { 2 },
             parent: parent.clone(),
             columns: vec![(Ident::new("id"), Ident::new("id"))],
+            acts_on_delete: false,
         };
         let other = TableName::new("shop", "dbo", "Other");
         let referred_to = "FROM [sales].[Order]] Details] AS d WHERE ";

@@ -280,4 +280,16 @@ async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
     .await;
     assert!(checked.text.contains("– foreign keys         FK_Child_T (Child -> T)"), "{}", checked.text);
     assert!(checked.text.contains("– triggers             [watch] fires"), "{}", checked.text);
+    // One that deletes rows by itself is a danger, and what mends it can be run as it is.
+    copy.run("CREATE TABLE dbo.Pet (ID INT NOT NULL PRIMARY KEY, T INT NULL CONSTRAINT FK_Pet_T REFERENCES dbo.T (ID) ON DELETE CASCADE)")
+        .await;
+    let checked = check(&world).await;
+    assert!(checked.code == Some(1) && checked.text.contains("[FK_Pet_T] deletes or changes rows of [dbo].[Pet]"), "{}", checked.text);
+    copy.run("ALTER TABLE [dbo].[Pet] DROP CONSTRAINT [FK_Pet_T]; ALTER TABLE [dbo].[Pet] WITH CHECK ADD CONSTRAINT [FK_Pet_T] FOREIGN KEY ([T]) REFERENCES [dbo].[T] ([ID])").await;
+    assert!(
+        checked.text.contains("ALTER TABLE [dbo].[Pet] DROP CONSTRAINT [FK_Pet_T]; ALTER TABLE [dbo].[Pet] WITH CHECK ADD"),
+        "{}",
+        checked.text
+    );
+    assert_eq!(check(&world).await.code, Some(0));
 }

@@ -10,7 +10,7 @@ use crate::{
         name::Ident,
         table::Table,
     },
-    mssql::{catalog, row::Param, session::Session},
+    mssql::{catalog, session::Session},
     plan::doctor::{self, Finding, Group, Place, Right},
 };
 
@@ -186,13 +186,17 @@ fn triggers(found: &Table, section: &mut Section) {
 }
 
 async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Section) {
-    match ask(session, include_str!("../../../sql/check_foreign_keys.sql"), &[Param::Text(&found.name.local())]).await {
-        Ok(rows) if rows.is_empty() => section.add(Finding::good("foreign keys", "none at the destination")),
-        Ok(rows) => {
-            let text = |row: &crate::mssql::row::Row, at| row.opt_text(at).ok().flatten().unwrap_or("?").to_owned();
-            let keys: Vec<_> = rows.iter().map(|row| format!("{} ({} -> {})", text(row, 0), text(row, 1), text(row, 2))).collect();
-            section.add(Finding::note("foreign keys", format!("{}: rows wait for the rows they refer to", keys.join(", "))));
-        }
-        Err(why) => section.add(Finding::unasked("foreign keys", &why)),
+    let keys = match catalog::foreign_keys(session, found).await {
+        Ok(keys) => keys,
+        Err(error) => return section.add(Finding::unasked("foreign keys", &error.to_string())),
+    };
+    if keys.is_empty() {
+        return section.add(Finding::good("foreign keys", "none at the destination"));
+    }
+    let listed: Vec<_> =
+        keys.iter().map(|key| format!("{} ({} -> {})", key.name.as_str(), key.child.table.as_str(), key.parent.table.as_str())).collect();
+    section.add(Finding::note("foreign keys", format!("{}: rows wait for the rows they refer to", listed.join(", "))));
+    for key in keys.iter().filter(|key| key.acts_on_delete && key.parent_id == found.object_id) {
+        section.add(Finding::bad("foreign keys", key.danger()).cure(&Place::Dest, format!("USE {}; {}", found.name.database, key.tamed())));
     }
 }

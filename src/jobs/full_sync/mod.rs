@@ -58,7 +58,7 @@ use crate::{
         mapping::{FullSyncMode, Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::session::Session,
+    mssql::{catalog, session::Session},
     tsql,
 };
 
@@ -157,7 +157,10 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
         return Err(Error::new(Kind::Schema, format!("mapping {other} brings rows to {} too", mapping.dest))
             .with_hint("Disable one of the two mappings: each would delete the other's rows"));
     }
-    for warning in &shape.carry.warnings {
+    let acting = catalog::foreign_keys(&mut dest, &shape.dest).await?;
+    let acting = acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
+    let warnings = shape.carry.warnings.iter().cloned().chain(acting.map(|key| format!("{} ({})", key.danger(), key.tamed())));
+    for warning in warnings {
         warn!(mapping_id = mapping.id.0, server_id = mapping.server.0, sync_type = SyncType::SchemaCheck.as_str(), "{warning}");
     }
     let standing = env.control.standing(mapping.id).await?.ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
