@@ -126,10 +126,15 @@ GO
 -- foreign key uses cannot be altered (Msg 5074), so both go and come back, in one transaction.
 IF EXISTS (SELECT 1 FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'mapping_id' AND is_nullable = 0)
 BEGIN
+    SET XACT_ABORT ON;
     DECLARE @drop NVARCHAR(MAX) = N'';
     SELECT @drop = @drop + N'ALTER TABLE dbo.sync_logs DROP CONSTRAINT ' + QUOTENAME(f.name) + N'; '
     FROM sys.foreign_keys AS f
-    WHERE f.parent_object_id = OBJECT_ID(N'dbo.sync_logs');
+    WHERE f.parent_object_id = OBJECT_ID(N'dbo.sync_logs')
+        AND EXISTS (
+            SELECT 1 FROM sys.foreign_key_columns AS k
+            INNER JOIN sys.columns AS c ON c.object_id = k.parent_object_id AND c.column_id = k.parent_column_id
+            WHERE k.constraint_object_id = f.object_id AND c.name = N'mapping_id');
     SELECT @drop = @drop + N'DROP INDEX ' + QUOTENAME(i.name) + N' ON dbo.sync_logs; '
     FROM sys.indexes AS i
     INNER JOIN sys.index_columns AS ic ON ic.object_id = i.object_id AND ic.index_id = i.index_id

@@ -192,7 +192,16 @@ impl Raw {
     }
 
     fn dest(&mut self) -> Endpoint {
-        let server = self.read("DEST_SERVER", |text| connection_string::server(text).map_err(|reason| format!("({text}) {reason}")));
+        let server = self.read("DEST_SERVER", |text| {
+            // Whoever pastes a whole connection string here has pasted a password.
+            if text.contains(['=', ';', '@']) {
+                return Err(
+                    "is a host, not a connection string: host, host,port or host\\instance; the login goes into DEST_USER and DEST_PASS"
+                        .to_owned(),
+                );
+            }
+            connection_string::server(text).map_err(|reason| format!("({text}) {reason}"))
+        });
         let (host, port, instance) = server.map_or((String::new(), None, None), |server| (server.host, server.port, server.instance));
         let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
         // Taken as it stands: a password may begin or end with spaces.
@@ -374,6 +383,14 @@ mod tests {
         for bad in ["9464", "127.0.0.1", "127.0.0.1:99999", "metrics.example.com:9464"] {
             let problem = http(bad).unwrap_err().to_string();
             assert!(problem.starts_with(&format!("DATAFLOW_HTTP ({bad}) must be")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_connection_string_in_the_servers_place_is_not_echoed() {
+        for pasted in ["server=h;user id=sa;password=S3cret", "sqlserver://sa:S3cret@h:1433"] {
+            let problem = from(&[("DEST_PASS", "x"), ("DEST_SERVER", pasted)]).unwrap_err().to_string();
+            assert!(problem.contains("DEST_SERVER is a host") && !problem.contains("S3cret"), "{problem}");
         }
     }
 

@@ -12,7 +12,7 @@
 use crate::{
     config::LogFormat,
     control::{Control, Entry, Failure},
-    error::Kind,
+    error::{Error, Kind},
     model::id::{MappingId, ServerId},
     plan::retry,
     vitals::Vitals,
@@ -40,6 +40,8 @@ use tracing_subscriber::{
 
 /// Rows that may wait for the log tables.
 pub const QUEUE_ROWS_MAX: usize = 4096;
+/// Of these, rows that only errors and resolutions may take: what is said once must not be lost behind what is said often.
+const RESERVED_ROWS: usize = 1024;
 /// Rows the writer takes at a time.
 const WRITE_ROWS_MAX: usize = 256;
 /// Longest message, in characters: a log is for reading.
@@ -93,7 +95,9 @@ pub fn journal(vitals: Vitals) -> (Journal, Writer) {
 
 impl Journal {
     fn put(&self, record: Record) {
-        if self.queue.try_send(record).is_err() {
+        let matters = !matches!(record, Record::Event { level, .. } if level != "ERROR");
+        let room = matters || self.queue.capacity() > RESERVED_ROWS;
+        if !room || self.queue.try_send(record).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             self.vitals.dropped(1);
         }
@@ -274,6 +278,7 @@ impl Writer {
         };
         if tokio::time::timeout(FLUSH_TIME_MAX, flush).await.is_err() {
             tracing::warn!(target: STDOUT_ONLY, "the last log rows could not be written in time");
+            self.lost(records.len() + self.queue.len());
         }
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > 0 || orphans > 0 {
@@ -281,55 +286,63 @@ impl Writer {
         }
     }
 
-    /// Writes `records`, trying until it works or they are given up. Returns how many were left out for want of a mapping.
+    fn lost(&self, rows: usize) {
+        let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+        self.dropped.fetch_add(rows, Ordering::Relaxed);
+        self.vitals.dropped(rows);
+    }
+
+    /// Writes `records`, trying until it works or they are given up: what is done is taken out of them. Returns how many were left out for
+    /// want of a mapping.
     async fn write(&self, control: &Control, records: &mut Vec<Record>, closing: &CancellationToken) -> usize {
         let mut orphans = 0;
         let mut refused = 0;
         let mut failures = 0;
         let mut told = false;
-        let mut at = 0;
-        while at < records.len() {
-            match write_some(control, records.get(at..).unwrap_or_default()).await {
-                Ok((done, left_out)) => {
-                    at += done;
-                    orphans += left_out;
-                    refused = 0;
-                    failures = 0;
-                }
-                Err(error) => {
-                    if !told {
-                        tracing::warn!(target: STDOUT_ONLY, %error, "the log tables cannot be written");
-                        told = true;
-                    }
-                    let passing = matches!(
-                        error.kind,
-                        Kind::Connection | Kind::Login | Kind::Timeout | Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Missing
-                    );
-                    refused += u32::from(!passing);
-                    if refused >= REFUSED_ATTEMPTS_MAX {
-                        self.dropped.fetch_add(1, Ordering::Relaxed);
-                        self.vitals.dropped(1);
-                        at += 1;
-                        refused = 0;
-                        continue;
-                    }
-                    if closing.is_cancelled() {
-                        let lost = u64::try_from(records.len() - at).unwrap_or(u64::MAX);
-                        self.dropped.fetch_add(lost, Ordering::Relaxed);
-                        self.vitals.dropped(lost);
-                        break;
-                    }
-                    // ever less often: attempts with a password that was changed would lock the login
-                    let pause = retry::back_off(failures, RETRY_AFTER);
-                    failures += 1;
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = closing.cancelled() => {}
-                    }
-                }
+        // After a refusal, so many go one by one, so that only the guilty one is left out.
+        let mut singly = 0usize;
+        while !records.is_empty() {
+            let some = if singly > 0 { records.get(..1) } else { records.get(..) };
+            let written = write_some(control, some.unwrap_or_default()).await;
+            records.drain(..written.done.min(records.len()));
+            orphans += written.orphans;
+            if written.done > 0 {
+                singly = singly.saturating_sub(written.done);
+                (refused, failures) = (0, 0);
+            }
+            let Some(error) = written.error else { continue };
+            if !told {
+                tracing::warn!(target: STDOUT_ONLY, %error, "the log tables cannot be written");
+                told = true;
+            }
+            let passing = matches!(
+                error.kind,
+                Kind::Connection | Kind::Login | Kind::Timeout | Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Missing
+            );
+            if !passing && singly == 0 {
+                singly = WRITE_ROWS_MAX;
+                continue;
+            }
+            refused += u32::from(!passing);
+            if refused >= REFUSED_ATTEMPTS_MAX {
+                records.drain(..1);
+                self.lost(1);
+                refused = 0;
+                continue;
+            }
+            if closing.is_cancelled() {
+                self.lost(records.len());
+                records.clear();
+                break;
+            }
+            // ever less often: attempts with a password that was changed would lock the login
+            let pause = retry::back_off(failures, RETRY_AFTER);
+            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = closing.cancelled() => {}
             }
         }
-        records.clear();
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let message = format!("{dropped} log rows were dropped: the log tables could not be written fast enough");
@@ -342,7 +355,7 @@ impl Writer {
                 execution_time_ms: None,
                 age_ms: 0,
             };
-            if control.log(&[entry]).await.is_err() {
+            if control.log(&[entry]).await.error.is_some() {
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
             }
         }
@@ -350,13 +363,33 @@ impl Writer {
     }
 }
 
-/// Writes a run of records of one sort from the front: how many, and how many of them had no mapping any more.
-async fn write_some(control: &Control, records: &[Record]) -> crate::error::Result<(usize, usize)> {
+/// What came of an attempt.
+#[derive(Debug, Default)]
+struct Written {
+    /// Records from the front that are done with.
+    done: usize,
+    /// How many of them had no mapping any more.
+    orphans: usize,
+    /// Why it went no further.
+    error: Option<Error>,
+}
+
+impl From<crate::error::Result<()>> for Written {
+    fn from(result: crate::error::Result<()>) -> Self {
+        match result {
+            Ok(()) => Written { done: 1, ..Written::default() },
+            Err(error) => Written { error: Some(error), ..Written::default() },
+        }
+    }
+}
+
+/// Writes a run of records of one sort from the front.
+async fn write_some(control: &Control, records: &[Record]) -> Written {
     match records.first() {
-        None => Ok((0, 0)),
-        Some(Record::Resolve(mapping)) => control.resolve_errors(*mapping, None).await.map(|_| (1, 0)),
-        Some(Record::ResolveServer(server)) => control.resolve_server_errors(*server).await.map(|_| (1, 0)),
-        Some(Record::ResolveWords(mapping, words)) => control.resolve_words(*mapping, words).await.map(|()| (1, 0)),
+        None => Written::default(),
+        Some(Record::Resolve(mapping)) => control.resolve_errors(*mapping, None).await.map(drop).into(),
+        Some(Record::ResolveServer(server)) => control.resolve_server_errors(*server).await.map(drop).into(),
+        Some(Record::ResolveWords(mapping, words)) => control.resolve_words(*mapping, words).await.into(),
         Some(Record::Event { .. }) => {
             let mut entries = Vec::new();
             let mut failure = None;
@@ -376,18 +409,25 @@ async fn write_some(control: &Control, records: &[Record]) -> crate::error::Resu
                     break;
                 }
             }
-            // The error first: it is what matters, and writing it twice counts it up instead of doubling it.
-            let mut orphans = 0;
-            if let Some(failure) = &failure {
-                orphans += usize::from(control.fail(failure).await?);
-                if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
-                    control.parked(mapping, &failure.error_type, &failure.message).await?;
-                }
+            // The error first: it is what matters, and writing it twice counts it up instead of doubling it. That it has no mapping any
+            // more is counted with its row of sync_logs.
+            if let Some(failure) = &failure
+                && let Err(error) = fail(control, failure).await
+            {
+                return Written { error: Some(error), ..Written::default() };
             }
-            orphans += control.log(&entries).await?;
-            Ok((entries.len(), orphans))
+            let logged = control.log(&entries).await;
+            Written { done: logged.done, orphans: logged.orphans, error: logged.error }
         }
     }
+}
+
+async fn fail(control: &Control, failure: &Failure) -> crate::error::Result<()> {
+    control.fail(failure).await?;
+    if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
+        control.parked(mapping, &failure.error_type, &failure.message).await?;
+    }
+    Ok(())
 }
 
 fn entry(fields: &Fields, level: &'static str, at: Instant) -> Entry {
@@ -450,16 +490,24 @@ mod tests {
         assert_eq!(fields.words(), "full sync failed: Invalid object name (Msg 208)");
     }
 
+    /// What is said often leaves room for what is said once.
     #[test]
     fn a_full_queue_drops_and_counts() {
         let (journal, writer) = journal(Vitals::default());
-        let subscriber = subscriber(LogFormat::Off, Some(journal));
+        let subscriber = subscriber(LogFormat::Off, Some(journal.clone()));
         tracing::dispatcher::with_default(&subscriber, || {
-            for i in 0..QUEUE_ROWS_MAX + 5 {
+            for i in 0..QUEUE_ROWS_MAX {
                 tracing::info!(i, "event");
             }
+            assert_eq!(writer.dropped.load(Ordering::Relaxed), 1024);
+            for i in 0..RESERVED_ROWS - 1 {
+                tracing::error!(i, "trouble");
+            }
+            journal.resolve(MappingId(1));
+            assert_eq!(writer.dropped.load(Ordering::Relaxed), 1024);
+            tracing::error!("one too many");
         });
-        assert_eq!(writer.dropped.load(Ordering::Relaxed), 5);
+        assert_eq!(writer.dropped.load(Ordering::Relaxed), 1025);
         assert_eq!(writer.queue.len(), QUEUE_ROWS_MAX);
     }
 

@@ -6,7 +6,7 @@
 
 use super::Control;
 use crate::{
-    error::{Context, Kind, Result},
+    error::{Context, Error, Kind, Result},
     mssql::row::Param,
 };
 
@@ -36,6 +36,25 @@ pub struct Failure {
     pub retry_count: i32,
     /// Its mapping is parked.
     pub parked: bool,
+}
+
+/// What became of some rows for sync_logs.
+#[derive(Debug, Default)]
+pub struct Logged {
+    /// Rows from the front that are done with.
+    pub done: usize,
+    /// How many of them were left out because their mapping is gone.
+    pub orphans: usize,
+    /// Why it went no further.
+    pub error: Option<Error>,
+}
+
+impl Logged {
+    fn count(&mut self, rows: usize, written: Vec<u64>) {
+        let written = usize::try_from(written.into_iter().sum::<u64>()).unwrap_or(usize::MAX);
+        self.done += rows;
+        self.orphans += rows.saturating_sub(written);
+    }
 }
 
 /// Rows per statement: few texts, so that the server's plan cache holds few plans.
@@ -81,32 +100,42 @@ fn log_params(entries: &[Entry]) -> Vec<Param<'_>> {
 }
 
 impl Control {
-    /// Writes rows to sync_logs, in order. Returns how many were left out because their mapping is gone.
-    pub async fn log(&self, entries: &[Entry]) -> Result<usize> {
+    /// Writes rows to sync_logs, in order, as far as it goes: each statement commits by itself, so what is done stays done.
+    pub async fn log(&self, entries: &[Entry]) -> Logged {
+        let mut logged = Logged::default();
+        if let Err(error) = self.log_until(entries, &mut logged).await {
+            logged.error = Some(error.context("write sync_logs"));
+        }
+        logged
+    }
+
+    async fn log_until(&self, entries: &[Entry], logged: &mut Logged) -> Result<()> {
         let mut session = self.session().await?;
-        let mut written = 0u64;
         let mut rest = entries;
         while !rest.is_empty() {
             let size = SHAPES.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
             let (now, later) = rest.split_at(size);
             rest = later;
             match session.execute(&insert_logs(now.len()), &log_params(now)).await {
-                Ok(counts) => written += counts.into_iter().sum::<u64>(),
+                Ok(counts) => logged.count(now.len(), counts),
                 // A mapping went away between the look and the insert: the others still count.
                 Err(error) if error.kind == Kind::ForeignKey => {
                     session.recover().await?;
                     for entry in now {
                         match session.execute(&insert_logs(1), &log_params(std::slice::from_ref(entry))).await {
-                            Ok(counts) => written += counts.into_iter().sum::<u64>(),
-                            Err(error) if error.kind == Kind::ForeignKey => session.recover().await?,
-                            Err(error) => return Err(error.context("write sync_logs")),
+                            Ok(counts) => logged.count(1, counts),
+                            Err(error) if error.kind == Kind::ForeignKey => {
+                                session.recover().await?;
+                                logged.count(1, Vec::new());
+                            }
+                            Err(error) => return Err(error),
                         }
                     }
                 }
-                Err(error) => return Err(error.context("write sync_logs")),
+                Err(error) => return Err(error),
             }
         }
-        Ok(entries.len().saturating_sub(usize::try_from(written).unwrap_or(usize::MAX)))
+        Ok(())
     }
 
     /// Writes one row to error_logs, or counts one up. Returns whether it was left out because its mapping is gone.

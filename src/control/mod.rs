@@ -15,7 +15,7 @@ mod start_from;
 mod verifications;
 
 pub use init::{Batch, SCHEMA, init, split_go};
-pub use journal::{Entry, Failure};
+pub use journal::{Entry, Failure, Logged};
 pub use lag::Lag;
 pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, Lease};
 pub use mappings::{Loaded, Rejected, Troubled, key};

@@ -16,6 +16,9 @@ use crate::{
 use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 
+/// Rows that cannot be used of which one look tells.
+const REJECTED_TOLD_MAX: usize = 500;
+
 impl Daemon {
     /// New, changed and removed servers.
     pub(super) fn follow_servers(&mut self, servers: &[Server]) {
@@ -55,9 +58,15 @@ impl Daemon {
     /// Rows that cannot be used are told of once, until they say something else.
     pub(super) fn follow_rejected(&mut self, loaded: &Loaded) {
         let mut rejected = HashMap::new();
+        let mut told = 0;
         for row in &loaded.rejected {
             let words = row.error.to_string();
             if self.rejected.get(&row.mapping) != Some(&words) {
+                // The others at the next looks: the way to the log tables is only so wide.
+                if told >= REJECTED_TOLD_MAX {
+                    continue;
+                }
+                told += 1;
                 self.well = false;
                 self.troubled.mappings.insert(row.mapping);
                 tracing::error!(

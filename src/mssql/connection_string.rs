@@ -164,6 +164,11 @@ fn normal(key: &str) -> String {
     key.chars().filter(|c| !c.is_whitespace() && *c != '_' && *c != '-').flat_map(char::to_lowercase).collect()
 }
 
+/// A key that is not known, and that somebody may have meant for the password's.
+fn may_mean_password(key: &str) -> bool {
+    key.starts_with("pa") || key.starts_with("pw") || key.contains("word") || key.contains("secret")
+}
+
 fn is_password(key: &str) -> bool {
     matches!(key, "password" | "pwd" | "pass")
 }
@@ -203,8 +208,8 @@ impl Settings {
         for pair in pairs {
             let key = normal(&pair.key);
             let known = self.pair(&key, &pair, behind_password)?;
-            // A password with several ; in it leaves several pieces.
-            behind_password = is_password(&key) || (behind_password && !known);
+            // A password with several ; in it leaves several pieces, also behind a key that was to say password and is misspelled.
+            behind_password = is_password(&key) || (!known && (behind_password || may_mean_password(&key)));
         }
         Ok(())
     }
@@ -663,5 +668,17 @@ mod tests {
             };
             assert!(!output.contains(SECRET), "{text}\n{output}");
         }
+    }
+
+    /// A misspelled key, and a password with a ; in it: what follows may be a piece of the password.
+    #[test]
+    fn no_piece_of_a_password_is_named_behind_a_misspelled_key() {
+        for key in ["pasword", "Passwrd", "pw", "user secret"] {
+            let parsed = parse(&format!("server=h;password=x;user id=u;{key}=abc;def=ghi;tail=1")).unwrap();
+            let words = parsed.warnings.join("\n");
+            assert!(words.contains(&format!("unknown key {key}")) && !words.contains("def") && !words.contains("tail"), "{words}");
+        }
+        let words = parse("server=h;user id=u;password=x;database=d;colour=red;shape=round").unwrap().warnings.join("\n");
+        assert!(words.contains("unknown key colour") && words.contains("unknown key shape"), "{words}");
     }
 }
