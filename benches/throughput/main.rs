@@ -89,7 +89,7 @@ impl Scale {
                 rounds: 3,
                 rows: 200_000,
                 rows_slow: 10_000,
-                changes: 20_000,
+                changes: 50_000,
                 changes_slow: 4_000,
                 latencies: 300,
                 mappings: 1_000,
@@ -122,8 +122,7 @@ fn main() -> ExitCode {
 }
 
 pub fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder =
-        if threads { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    let mut builder = if threads { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
     Ok(builder.enable_all().build()?)
 }
 

@@ -1,14 +1,14 @@
 //! A stand-in as a process, and the line to it.
 //!
-//! It says its address, and then answers lines: `log` begins to count statements, `count` says how many the daemon has sent since. It ends
-//! when its input does, so that none outlives the benchmark.
+//! It says its address, and then answers lines: an empty one begins to count statements, any other says how many the daemon has sent
+//! since that have its words in them (`*`: all). It ends when its input does, so that none outlives the benchmark.
 
 use std::{net::SocketAddr, process::Stdio};
 
 use anyhow::Context;
 use mssql_standin::{
     cdc::{CaptureConfig, CaptureMode},
-    server::{Encryption, Server},
+    server::{Encryption, Server, StatementRecord},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -19,6 +19,8 @@ use crate::{process, sql};
 
 /// The daemon's, as servers see it.
 const APPLICATION: &str = "dbaops-dataflow";
+/// Every statement.
+const ALL: &str = "*";
 
 /// The process itself.
 pub fn serve() -> anyhow::Result<()> {
@@ -29,21 +31,12 @@ pub fn serve() -> anyhow::Result<()> {
         println!("{}", server.addr());
         // this thread has nothing else to do: connections are served by others
         for line in std::io::stdin().lines() {
-            match line?.as_str() {
-                "log" => {
-                    server.log_statements(true);
-                    println!("0");
-                }
-                "count" => println!("{}", server.statements().iter().filter(|s| s.application == APPLICATION).count()),
-                "list" => {
-                    let ours: Vec<_> = server.statements().into_iter().filter(|s| s.application == APPLICATION).collect();
-                    println!("{}", ours.len());
-                    for statement in ours {
-                        eprintln!("--\n{}", statement.text);
-                    }
-                }
-                other => anyhow::bail!("{other}: no such word"),
+            let words = line?;
+            if words.is_empty() {
+                server.log_statements(true);
             }
+            let counts = |s: &StatementRecord| s.application == APPLICATION && (words == ALL || s.text.contains(&words));
+            println!("{}", server.statements().into_iter().filter(|s| counts(s)).count());
         }
         Ok(())
     })
@@ -78,15 +71,17 @@ impl Standin {
 
     /// From now on statements count.
     pub async fn count_from_here(&mut self) -> anyhow::Result<()> {
-        self.ask("log").await.map(drop)
+        self.ask("").await.map(drop)
     }
 
     /// Statements of the daemon since then: one round trip each.
     pub async fn counted(&mut self) -> anyhow::Result<u64> {
-        if std::env::var_os("BENCH_LIST").is_some() {
-            return self.ask("list").await;
-        }
-        self.ask("count").await
+        self.ask(ALL).await
+    }
+
+    /// Those of them with these words.
+    pub async fn counted_with(&mut self, words: &str) -> anyhow::Result<u64> {
+        self.ask(words).await
     }
 
     /// The server's own processor time.
