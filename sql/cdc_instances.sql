@@ -2,7 +2,8 @@
 SELECT c.capture_instance, t.name AS change_table, c.object_id, c.source_object_id,
     OBJECT_SCHEMA_NAME(c.source_object_id) AS source_schema, OBJECT_NAME(c.source_object_id) AS source_table,
     c.start_lsn, sys.fn_cdc_get_min_lsn(c.capture_instance) AS min_lsn, c.role_name,
-    CASE WHEN EXISTS (SELECT 1 FROM sys.columns AS k WHERE k.object_id = c.object_id AND k.name = N'__$command_id') THEN 1 ELSE 0 END AS has_command_id,
+    CASE WHEN k.column_id IS NULL THEN 0 ELSE 1 END AS has_command_id,
     DB_NAME() AS source_database
 FROM cdc.change_tables AS c
-INNER JOIN sys.objects AS t ON t.object_id = c.object_id;
+INNER JOIN sys.objects AS t ON t.object_id = c.object_id
+LEFT JOIN sys.columns AS k ON k.object_id = c.object_id AND k.name = N'__$command_id';

@@ -1,4 +1,5 @@
--- Both checkpoints of a server's mappings (@P1), from a session in a destination database. Mappings of other destinations have no twin here.
+-- Both checkpoints of a source database's mappings, from a session in a destination database. Mappings of other destinations have no twin here.
+-- @P1: server_id, @P2: source_database; a hundred sources do not each read what is of the other ninety-nine.
 -- A twin that was written for another pair of tables is bound elsewhere; a destination that is not there now says nothing.
 SELECT m.mapping_id, m.last_cdc_lsn, t.mapping_id AS twin_of, t.lsn, t.tran_id, CONVERT(nvarchar(30), t.tran_end_time, 121) AS tran_end_time,
     CASE WHEN m.gap_synced_at BETWEEN DATEADD(DAY, -1, SYSUTCDATETIME()) AND SYSUTCDATETIME()
@@ -8,4 +9,4 @@ SELECT m.mapping_id, m.last_cdc_lsn, t.mapping_id AS twin_of, t.lsn, t.tran_id, 
         AND OBJECT_ID(QUOTENAME(m.dest_schema) + N'.' + QUOTENAME(m.dest_table)) IS NOT NULL THEN 1 ELSE 0 END AS elsewhere
 FROM dbaops_dataflow.dbo.table_mappings AS m
 LEFT JOIN dbo.dbaops_dataflow_checkpoints AS t ON t.mapping_id = m.mapping_id
-WHERE m.cdc_enabled = 1 AND m.server_id = @P1;
+WHERE m.cdc_enabled = 1 AND m.server_id = @P1 AND m.source_database = @P2;

@@ -16,6 +16,7 @@ use crate::{
         capture::TranIdentity,
         id::{MappingId, ServerId},
         lsn::Lsn,
+        name::Ident,
     },
     mssql::{row::Param, session::Session},
     plan::window::{Stored, Twin},
@@ -39,9 +40,10 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
     dest.batch(include_str!("../../sql/checkpoint_table.sql")).await.context("create dbo.dbaops_dataflow_checkpoints")
 }
 
-/// Both checkpoints of a server's mappings, as the session's database has them, read in one statement. The twin table must exist.
-pub async fn stored(dest: &mut Session, server: ServerId) -> Result<HashMap<MappingId, Stored>> {
-    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &[Param::Int(server.0)]).await.context("read checkpoints")?;
+/// Both checkpoints of every mapping from a source database into the session's database, read in one statement. The twin table must exist.
+pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) -> Result<HashMap<MappingId, Stored>> {
+    let params = [Param::Int(server.0), Param::Text(database.as_str())];
+    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &params).await.context("read checkpoints")?;
     let mut all = HashMap::with_capacity(rows.len());
     for row in rows {
         let identity = match (row.opt_bytes(4)?, row.opt_text(5)?) {

@@ -6,8 +6,9 @@
 //! of a transaction.
 //!
 //! **The order of steps** per group: end → rows → low watermark → netting → completing (and the watermark again, where that read something)
-//! → one transaction with rows and checkpoint. The watermark is asked after reading, and only a watermark that is still low enough lets the group commit: cleanup moves it before it
-//! deletes, so nothing was missing from what we read. Netting and completing need no transaction, as `#changes` is ours alone and nobody
+//! → one transaction with rows and checkpoint. The watermark is asked after reading (while the destination nets already), and only a
+//! watermark that is still low enough lets the group commit: cleanup moves it before it deletes, so nothing was missing from what we read.
+//! While the group commits, the source is asked where the next one ends. Netting and completing need no transaction, as `#changes` is ours alone and nobody
 //! else writes a mapping's destination rows, but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the destination are held for one round trip.
 //!
 //! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after the last commit.
@@ -171,41 +172,55 @@ async fn groups(
         Target::Dest { checkpoint, .. } => checkpoint.stored,
         Target::Staging { .. } => None,
     };
+    let mut end = None;
     while from < replay.to {
         if replay.cancel.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "asked to stop between batches"));
         }
-        let end = boundary(source, replay, script, from).await?;
-        let to = end.to;
-        let loaded = if end.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
-        still_there(source, replay, from).await?;
+        let group = match end.take() {
+            Some(end) => end,
+            None => boundary(source, replay, script, from).await?,
+        };
+        let to = group.to;
+        let loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        // netting is nobody's but ours to see, so it need not wait for the watermark
+        let (there, netted) = tokio::join!(still_there(source, replay, from), net(dest, script, loaded));
+        there.and(netted)?;
         let last = to == replay.to;
+        let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
         if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
-            let fetched = if loaded.rows == 0 {
-                false
-            } else {
-                if loaded.rows > loaded.changes {
-                    dest.execute(&script.in_place, &[]).await.context("net changes")?;
-                }
-                dest.execute(&script.net, &[]).await.context("net changes")?;
-                let completed = complete(source, dest, script).await?;
-                // Completing reads the change table once more, and takes what it does not find there for gone at the source.
-                if completed.asked {
-                    still_there(source, replay, from).await?;
-                }
-                completed.fetched
-            };
-            write(dest, replay, script, fetched, stored, &end).await?;
-            stored = Some(to);
+            let completed = if loaded.rows > 0 { complete(source, dest, script).await? } else { Completed::default() };
+            // Completing reads the change table once more, and takes what it does not find there for gone at the source.
+            if completed.asked {
+                still_there(source, replay, from).await?;
+            }
+            // the source looks for the next end while the destination writes
+            let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to).await.map(Some) } };
+            let (written, found) = tokio::join!(write(dest, replay, script, completed.fetched, stored, &group), ahead);
+            written?;
+            (stored, next) = (Some(to), found);
         }
         from = to;
         applied.changes += loaded.changes;
         applied.groups += 1;
         applied.reached = Some(to);
         progress(&applied);
+        end = next?;
     }
     Ok(applied)
+}
+
+/// What the group comes to, key by key.
+async fn net(dest: &mut Session, script: &Script, loaded: Loaded) -> Result<()> {
+    if loaded.rows == 0 {
+        return Ok(());
+    }
+    if loaded.rows > loaded.changes {
+        dest.execute(&script.in_place, &[]).await.context("net changes")?;
+    }
+    dest.execute(&script.net, &[]).await.context("net changes")?;
+    Ok(())
 }
 
 /// Where the next group ends.

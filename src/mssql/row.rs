@@ -6,7 +6,10 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{lsn::Lsn, value::Value},
+    model::{
+        lsn::Lsn,
+        value::{Seen, Value},
+    },
 };
 use std::borrow::Cow;
 use tiberius::{ColumnData, ToSql, TokenRow, numeric::Numeric};
@@ -111,9 +114,14 @@ impl RowData {
         self.0.is_empty()
     }
 
+    /// The value of the cell at `index`, where it is.
+    pub fn seen(&self, index: usize) -> Result<Seen<'_>> {
+        self.0.get(index).map(seen).unwrap_or_else(|| Err(no_cell(index)))
+    }
+
     /// The value of the cell at `index`.
     pub fn value(&self, index: usize) -> Result<Value> {
-        self.0.get(index).map(value).unwrap_or_else(|| Err(no_cell(index)))
+        Ok(self.seen(index)?.to_value())
     }
 
     /// All values, in place of what `values` had; text and bytes are moved, not copied.
@@ -230,8 +238,13 @@ fn no_cell(index: usize) -> Error {
     Error::new(Kind::Other, format!("the server's answer has no column {}", index + 1))
 }
 
-/// A driver cell as a value; nothing is rounded.
+/// A driver cell as a value.
 pub(super) fn value(cell: &ColumnData<'_>) -> Result<Value> {
+    Ok(seen(cell)?.to_value())
+}
+
+/// A driver cell as a value that is still there; nothing is rounded.
+fn seen<'a>(cell: &'a ColumnData<'_>) -> Result<Seen<'a>> {
     Ok(match cell {
         ColumnData::U8(Some(v)) => Value::Int(i64::from(*v)),
         ColumnData::I16(Some(v)) => Value::Int(i64::from(*v)),
@@ -240,11 +253,11 @@ pub(super) fn value(cell: &ColumnData<'_>) -> Result<Value> {
         ColumnData::F32(Some(v)) => Value::Real(*v),
         ColumnData::F64(Some(v)) => Value::Float(*v),
         ColumnData::Bit(Some(v)) => Value::Bit(*v),
-        ColumnData::String(Some(v)) => Value::Text(v.as_ref().to_owned()),
+        ColumnData::String(Some(v)) => Value::Text(v.as_ref()),
         ColumnData::Guid(Some(v)) => Value::Guid(v.into_bytes()),
-        ColumnData::Binary(Some(v)) => Value::Bytes(v.as_ref().to_vec()),
+        ColumnData::Binary(Some(v)) => Value::Bytes(v.as_ref()),
         ColumnData::Numeric(Some(v)) => Value::Decimal { mantissa: v.value(), scale: v.scale() },
-        ColumnData::Xml(Some(v)) => Value::Text(AsRef::<str>::as_ref(v.as_ref()).to_owned()),
+        ColumnData::Xml(Some(v)) => Value::Text(AsRef::<str>::as_ref(v.as_ref())),
         ColumnData::DateTime(Some(v)) => Value::DateTime { days_since_1900: v.days(), ticks300: v.seconds_fragments() },
         ColumnData::SmallDateTime(Some(v)) => {
             // smalldatetime counts minutes

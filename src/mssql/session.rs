@@ -26,7 +26,7 @@ use crate::{
     tsql::staging,
 };
 use futures_util::TryStreamExt;
-use std::{future::Future, time::Duration};
+use std::{future::Future, task::Poll, time::Duration};
 use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql};
 use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
@@ -90,6 +90,15 @@ impl State {
     fn timed_out(&mut self) -> Error {
         self.dead = true;
         Error::new(Kind::Timeout, format!("no answer from {} within {} s", self.place, self.timeout.as_secs()))
+    }
+}
+
+/// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is given a timer.
+async fn soon<F: Future>(limit: Duration, future: F) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
+    let mut future = std::pin::pin!(future);
+    match std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => tokio::time::timeout(limit, future).await,
     }
 }
 
@@ -356,7 +365,7 @@ impl RowStream<'_> {
                 }
             }
         };
-        match tokio::time::timeout(self.state.timeout, next).await {
+        match soon(self.state.timeout, next).await {
             Ok(Ok(Some(row))) => Ok(Some(row)),
             Ok(end) => {
                 self.stream = None;
@@ -385,7 +394,7 @@ impl Bulk<'_> {
             self.wide.rows.push(row);
             return Ok(());
         }
-        match tokio::time::timeout(self.state.timeout, self.request.send(row.0)).await {
+        match soon(self.state.timeout, self.request.send(row.0)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 self.state.dead = true;

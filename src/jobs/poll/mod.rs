@@ -30,7 +30,6 @@ use crate::{
     },
     mssql::{cdc, seats::Seats, session::Session},
     plan::{
-        projection::same_name,
         schedule::{self, Decision, Facts},
         window::{self, Choice, History, Step, Stored, Wait},
     },
@@ -119,10 +118,12 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     let mut stored = HashMap::new();
     if let Some(seats) = dest_seats.as_ref().filter(|_| source.refused.is_none()) {
         for dest in dest_databases(mappings) {
-            match checkpoints(seats, server, &dest, memory).await {
-                Ok(found) => stored.extend(
-                    found.into_iter().filter(|(id, _)| mappings.iter().any(|mapping| mapping.id == *id && mapping.dest.database == dest)),
-                ),
+            match checkpoints(seats, &dest, (server, database), memory).await {
+                Ok(found) => {
+                    let here: HashSet<MappingId> =
+                        mappings.iter().filter(|mapping| mapping.dest.database == dest).map(|mapping| mapping.id).collect();
+                    stored.extend(found.into_iter().filter(|(id, _)| here.contains(id)));
+                }
                 Err(error) => {
                     for mapping in mappings.iter().filter(|mapping| follows(mapping) && mapping.dest.database == dest) {
                         polled.failed.push((mapping.id, error.clone()));
@@ -133,12 +134,13 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     }
     stalled(server, database, &source, with_cdc, memory);
 
+    let tables = Tables::new(&source.instances);
     let mut looks = Vec::with_capacity(mappings.len());
     for mapping in mappings {
         if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
             continue;
         }
-        let instances = if follows(mapping) { of_table(&source.instances, &mapping.source) } else { Vec::new() };
+        let instances = if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
         // a mapping whose row was removed a moment ago has no checkpoint to go by
         let at = stored.remove(&mapping.id).unwrap_or_default();
         looks.push(Look { mapping, instances, stored: at, history: History::Unknown, choice: None, has_rows: false, triggered: false });
@@ -299,14 +301,15 @@ fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
     names
 }
 
-/// Both checkpoints of a destination database's mappings. Two that differ are read a second time before anyone believes it.
-async fn checkpoints(seats: &Seats, server: ServerId, dest: &Ident, memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
+/// Both checkpoints of the mappings from a source database to a destination database. Two that differ are read a second time before anyone
+/// believes it.
+async fn checkpoints(seats: &Seats, dest: &Ident, source: (ServerId, &Ident), memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
     let mut session = seats.checkout(dest).await?;
     if !memory.twins_ready.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
         memory.twins_ready.insert(dest.clone());
     }
-    let stored = checkpoint::stored(&mut session, server).await;
+    let stored = checkpoint::stored(&mut session, source).await;
     let stored = match stored {
         Err(error) if error.kind == Kind::Missing => {
             // dropped, or the database was restored from before it existed
@@ -318,21 +321,41 @@ async fn checkpoints(seats: &Seats, server: ServerId, dest: &Ident, memory: &mut
     if stored.values().all(agrees) {
         return Ok(stored);
     }
-    checkpoint::stored(&mut session, server).await
+    checkpoint::stored(&mut session, source).await
 }
 
 fn agrees(stored: &Stored) -> bool {
     stored.control == stored.twin.as_ref().and_then(|twin| twin.lsn)
 }
 
-/// The instances of a table: by name, with the case as written where that decides.
-fn of_table(instances: &[Instance], table: &TableName) -> Vec<Instance> {
-    let exact = |instance: &&Instance| instance.source.schema == table.schema && instance.source.table == table.table;
-    let alike = |instance: &&Instance| {
-        same_name(instance.source.schema.as_str(), table.schema.as_str()) && same_name(instance.source.table.as_str(), table.table.as_str())
-    };
-    let found: Vec<Instance> = instances.iter().filter(exact).cloned().collect();
-    if found.is_empty() { instances.iter().filter(alike).cloned().collect() } else { found }
+/// A database's instances by the tables they are of: a thousand mappings ask, each for its own among a thousand.
+struct Tables<'a> {
+    exact: HashMap<(&'a Ident, &'a Ident), Vec<&'a Instance>>,
+    /// without case
+    alike: HashMap<(String, String), Vec<&'a Instance>>,
+}
+
+impl<'a> Tables<'a> {
+    fn new(instances: &'a [Instance]) -> Self {
+        let mut tables = Tables { exact: HashMap::with_capacity(instances.len()), alike: HashMap::with_capacity(instances.len()) };
+        for instance in instances {
+            let TableName { schema, table, .. } = &instance.source;
+            tables.exact.entry((schema, table)).or_default().push(instance);
+            tables.alike.entry((folded(schema), folded(table))).or_default().push(instance);
+        }
+        tables
+    }
+
+    /// The instances of a table: by name, with the case as written where that decides.
+    fn instances(&self, table: &TableName) -> Vec<Instance> {
+        let exact = self.exact.get(&(&table.schema, &table.table));
+        let found = exact.or_else(|| self.alike.get(&(folded(&table.schema), folded(&table.table))));
+        found.into_iter().flatten().copied().cloned().collect()
+    }
+}
+
+fn folded(name: &Ident) -> String {
+    name.as_str().to_lowercase()
 }
 
 fn not_captured(mapping: &Mapping) -> Error {

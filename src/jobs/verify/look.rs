@@ -109,21 +109,17 @@ impl<'a> Look<'a> {
         side: &mut Side,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        let (mut rows, mut last) = (0, Vec::new());
-        let (mut cells, mut scratch) = (Vec::with_capacity(self.shape.carry.columns.len()), Vec::new());
+        let (mut rows, mut last, mut scratch) = (0, Vec::new(), Vec::new());
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
-            row.into_cells().values_into(&mut cells)?;
+            let row = row.into_cells();
             rows += 1;
-            let key = self.encoding.key(&cells);
+            let key = self.encoding.key(|i| row.seen(i))?;
             if !wanted(&key) {
                 continue;
             }
-            let hash = self.encoding.hash(&cells, &mut scratch);
-            let mut named = Vec::with_capacity(self.shape.carry.key.len());
-            for &i in &self.shape.carry.key {
-                named.extend(cells.get_mut(i).map(|cell| std::mem::replace(cell, Value::Null)));
-            }
+            let hash = self.encoding.hash(|i| row.seen(i), &mut scratch)?;
+            let named = self.shape.carry.key.iter().map(|&i| row.value(i)).collect::<Result<_>>()?;
             last.clone_from(&key);
             side.insert(key, Row { key: named, hash });
         }

@@ -82,7 +82,7 @@ fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> u
     for record in &records {
         commands += take(state, database, &instances, record);
     }
-    if count == 0 && store::rows(state, database, "lsn_time_mapping", 0).is_empty() {
+    if count == 0 && store::is_empty(state, database, "lsn_time_mapping") {
         dummy(state, database, now);
     }
     let Some(db) = state.databases.get_mut(&database) else { return count };

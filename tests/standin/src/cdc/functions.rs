@@ -51,7 +51,7 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
     Ok(Some(match name {
         "FN_CDC_GET_MIN_LSN" => {
             // zero, never NULL, for what does not exist or may not be seen
-            let found = instances::load_for(work, database)?.into_iter().find(|i| i.name.eq_ignore_ascii_case(&text(0)));
+            let found = instances::named(work, database, &text(0))?;
             let state = work.lock();
             lsn_value(&found.filter(|i| instances::may_read(&state, login, database, i)).map_or([0; 10], |i| i.start_lsn))
         }

@@ -12,7 +12,7 @@ use crate::{
     error::SqlResult,
     value::Value,
 };
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 #[derive(Clone, Debug)]
 pub struct CapturedColumn {
@@ -80,15 +80,32 @@ pub fn load_for(work: &Work, database: i32) -> SqlResult<Vec<CaptureInstance>> {
     Ok(assemble(rows("change_tables")?, rows("captured_columns")?, rows("index_columns")?))
 }
 
+/// The capture instance of that name that a session sees, without its columns: what a question about its low end needs.
+pub fn named(work: &Work, database: i32, name: &str) -> SqlResult<Option<CaptureInstance>> {
+    let mut tables = store::rows_of(work, database, "change_tables")?;
+    tables.retain(|row| matches!(row.get(3), Some(Value::Str(own)) if own.eq_ignore_ascii_case(name)));
+    Ok(assemble(tables, Vec::new(), Vec::new()).pop())
+}
+
+/// Rows by the change table that their first cell names.
+fn by_table(rows: Vec<Arc<Row>>) -> HashMap<ObjectId, Vec<Arc<Row>>> {
+    let mut tables: HashMap<ObjectId, Vec<Arc<Row>>> = HashMap::new();
+    for row in rows {
+        tables.entry(number(row.first())).or_default().push(row);
+    }
+    tables
+}
+
 fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) -> Vec<CaptureInstance> {
+    let (columns, keys) = (by_table(columns), by_table(keys));
     tables
         .into_iter()
         .map(|row| {
             let object_id = number(row.first());
-            let mine = |r: &&Arc<Row>| number(r.first()) == object_id;
             let mut captured: Vec<CapturedColumn> = columns
-                .iter()
-                .filter(mine)
+                .get(&object_id)
+                .into_iter()
+                .flatten()
                 .map(|c| CapturedColumn {
                     name: string(c.get(1)).unwrap_or_default(),
                     column_id: number(c.get(2)),
@@ -98,7 +115,8 @@ fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) 
                 })
                 .collect();
             captured.sort_by_key(|c| c.ordinal);
-            let mut key: Vec<(i32, i32)> = keys.iter().filter(mine).map(|k| (number(k.get(2)), number(k.get(3)))).collect();
+            let mut key: Vec<(i32, i32)> =
+                keys.get(&object_id).into_iter().flatten().map(|k| (number(k.get(2)), number(k.get(3)))).collect();
             key.sort_unstable();
             CaptureInstance {
                 object_id,

@@ -125,6 +125,12 @@ pub fn rows(state: &State, database: i32, name: &str, txn: TxnId) -> Vec<(RowKey
         .unwrap_or_default()
 }
 
+/// Whether nothing is committed in a table.
+pub fn is_empty(state: &State, database: i32, name: &str) -> bool {
+    let data = table(state, database, name).and_then(|meta| state.tables.get(&(database, meta.object_id)));
+    data.is_none_or(|data| data.rows.values().all(|slot| slot.visible(0).is_none()))
+}
+
 /// What a session sees, its snapshot included.
 pub fn rows_of(work: &Work, database: i32, name: &str) -> SqlResult<Vec<Arc<Row>>> {
     let mut state = work.lock();
