@@ -4,7 +4,7 @@ use crate::{
     model::secret::Secret,
     mssql::{
         connection_string,
-        endpoint::{Encrypt, Endpoint, PORT, Trust},
+        endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust},
     },
     supervisor::Supervisor,
 };
@@ -88,7 +88,8 @@ const fn variable(name: &'static str, default: &'static str, help: &'static str)
 pub const VARIABLES: &[Variable] = &[
     variable("DEST_SERVER", "localhost", "destination server: host, host,port, host:port, host\\instance, IPv6"),
     variable("DEST_USER", "sa", "login at the destination"),
-    variable("DEST_PASS", "", "its password (required)"),
+    variable("DEST_PASS", "", "its password (required, unless DEST_AUTH is integrated)"),
+    variable("DEST_AUTH", "sql", "sql, or integrated: the account that runs the service (Kerberos, SSPI) in a build with integrated-auth"),
     variable("DEST_ENCRYPT", "true", "true, strict (TDS 8.0) or false (login only)"),
     variable("DEST_TRUST_SERVER_CERTIFICATE", "", "true believes any certificate; a loopback server's is believed unless this is false"),
     variable("DEST_CA_CERT", "", "file with the certificate authority to believe (PEM, CRT or DER)"),
@@ -206,10 +207,15 @@ impl Raw {
         let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
         // Taken as it stands: a password may begin or end with spaces.
         let password = Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
-        if password.is_empty() {
+        let integrated = self.word("DEST_AUTH", &[("sql", false), ("integrated", true)], false);
+        if integrated && !INTEGRATED_AUTH {
+            self.problems.push("DEST_AUTH=integrated is not in this build: build with --features integrated-auth".to_owned());
+        }
+        if password.is_empty() && !integrated {
             self.problems.push("DEST_PASS is required: the password of DEST_USER at DEST_SERVER".to_owned());
         }
         let mut dest = Endpoint::new(host, port.unwrap_or(PORT), user, password);
+        dest.integrated = integrated;
         // A port needs no name looked up.
         dest.instance = instance.filter(|_| port.is_none());
         dest.encrypt = self.word(

@@ -16,7 +16,7 @@
 //!
 //! **No message shows a value.** An unknown key is named, except behind a password: there it may be a piece of one that holds a `;`.
 
-use super::endpoint::{Encrypt, Endpoint, PORT, Trust};
+use super::endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust};
 use crate::{
     error::{Error, Kind, Result},
     model::secret::Secret,
@@ -175,6 +175,7 @@ fn is_password(key: &str) -> bool {
 
 #[derive(Default)]
 struct Settings {
+    integrated: bool,
     host: Option<String>,
     port: Option<u16>,
     instance: Option<String>,
@@ -268,10 +269,11 @@ impl Settings {
                 };
             }
             "integratedsecurity" | "trustedconnection" => {
-                if value.eq_ignore_ascii_case("sspi") || flag()? {
+                self.integrated = value.eq_ignore_ascii_case("sspi") || flag()?;
+                if self.integrated && !INTEGRATED_AUTH {
                     return Err(bad(format!(
                         "{spelled} at character {at} of the connection string asks for Windows authentication, which this build does not have: \
-                         give a user and a password"
+                         give a user and a password, or build with --features integrated-auth"
                     )));
                 }
             }
@@ -383,10 +385,12 @@ impl Settings {
 
     fn finish(mut self) -> Result<Parsed> {
         let host = self.host.take().ok_or_else(|| bad("the connection string names no server"))?;
-        let user = self.user.take().filter(|user| !user.is_empty()).ok_or_else(|| bad("the connection string names no user"))?;
+        let user = self.user.take().filter(|user| !user.is_empty());
+        let user = if self.integrated { user.unwrap_or_default() } else { user.ok_or_else(|| bad("the connection string names no user"))? };
         let mut endpoint = Endpoint::new(host, self.port.unwrap_or(PORT), user, self.password.take().unwrap_or_default());
         // A port needs no name looked up.
         endpoint.instance = self.instance.filter(|_| self.port.is_none());
+        endpoint.integrated = self.integrated;
         endpoint.database = self.database;
         endpoint.encrypt = self.encrypt.unwrap_or(Encrypt::Full);
         endpoint.trust = match (self.trust_anything, self.authority, endpoint.encrypt) {

@@ -38,6 +38,8 @@ pub struct Endpoint {
     pub instance: Option<String>,
     pub user: String,
     pub password: Secret,
+    /// The account that runs the service logs in, without user and password; see [`INTEGRATED_AUTH`].
+    pub integrated: bool,
     /// The database named in the string; mappings name their own.
     pub database: Option<String>,
     pub encrypt: Encrypt,
@@ -56,6 +58,8 @@ pub struct Endpoint {
 /// What `sys.dm_exec_sessions.program_name` shows unless a connection string says otherwise.
 pub const APPLICATION: &str = "dbaops-dataflow";
 pub const PORT: u16 = 1433;
+/// Whether this build knows [`Endpoint::integrated`] logins.
+pub const INTEGRATED_AUTH: bool = cfg!(feature = "integrated-auth");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Endpoint {
@@ -66,6 +70,7 @@ impl Endpoint {
             instance: None,
             user: user.into(),
             password,
+            integrated: false,
             database: None,
             encrypt: Encrypt::Full,
             trust: Trust::System,
@@ -98,6 +103,16 @@ impl Endpoint {
         Endpoint { host, port, instance: None, ..self.clone() }
     }
 
+    #[cfg(feature = "integrated-auth")]
+    fn login(&self) -> AuthMethod {
+        if self.integrated { AuthMethod::Integrated } else { AuthMethod::sql_server(&self.user, self.password.reveal()) }
+    }
+
+    #[cfg(not(feature = "integrated-auth"))]
+    fn login(&self) -> AuthMethod {
+        AuthMethod::sql_server(&self.user, self.password.reveal())
+    }
+
     pub(super) fn driver_config(&self, database: &Ident) -> Config {
         let mut config = Config::new();
         config.host(&self.host);
@@ -107,7 +122,7 @@ impl Endpoint {
         if let Some(workstation) = &self.workstation {
             config.client_name(workstation);
         }
-        config.authentication(AuthMethod::sql_server(&self.user, self.password.reveal()));
+        config.authentication(self.login());
         config.encryption(match self.encrypt {
             Encrypt::Off => EncryptionLevel::NotSupported,
             Encrypt::LoginOnly => EncryptionLevel::Off,
