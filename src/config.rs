@@ -19,6 +19,15 @@ pub enum OnCdcGap {
     Error,
 }
 
+/// How a full sync's rows travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyLane {
+    /// As they are on the wire.
+    Wire,
+    /// Decoded and encoded by the driver.
+    Driver,
+}
+
 /// How stdout looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -48,6 +57,7 @@ pub struct Config {
     pub batch_rows: usize,
     /// Bytes that one batch of rows may hold in memory, beside `batch_rows`.
     pub batch_bytes: usize,
+    pub copy_lane: CopyLane,
     pub dest_connections_max: usize,
     pub source_connections_max: usize,
     /// Full syncs and CDC passes that run at the same time.
@@ -103,6 +113,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_REPAIR", "off", "on mends rows that verification found to differ; off only tells of them"),
     variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
     variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
+    variable("DATAFLOW_COPY_LANE", "wire", "how a full sync's rows travel: wire (as they are), or driver (decoded and encoded; slower)"),
     variable("DATAFLOW_MAX_CONNECTIONS", "50", "most connections to the destination, all in all"),
     variable("DATAFLOW_SOURCE_CONNECTIONS", "10", "most connections to one source server"),
     variable("DATAFLOW_MAX_TASKS", "32", "full syncs and CDC passes at the same time"),
@@ -334,6 +345,7 @@ impl Config {
             repair: raw.word("DATAFLOW_REPAIR", &[("on", true), ("off", false)], false),
             batch_rows: raw.count("DATAFLOW_BATCH_SIZE", 1..=1_000_000),
             batch_bytes: raw.count("DATAFLOW_BATCH_BYTES", 65_536..=1_073_741_824),
+            copy_lane: raw.word("DATAFLOW_COPY_LANE", &[("wire", CopyLane::Wire), ("driver", CopyLane::Driver)], CopyLane::Wire),
             dest_connections_max: raw.count("DATAFLOW_MAX_CONNECTIONS", 6..=10_000),
             source_connections_max: raw.count("DATAFLOW_SOURCE_CONNECTIONS", 2..=10_000),
             tasks_max: raw.count("DATAFLOW_MAX_TASKS", 1..=10_000),

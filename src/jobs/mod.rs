@@ -13,11 +13,12 @@ pub mod shape;
 pub mod verify;
 
 use crate::{
-    config::Config,
+    config::{Config, CopyLane},
     control::Control,
     error::{Error, Kind, Result},
     model::{id::ServerId, mapping::Mapping, name::Ident},
     mssql::{
+        lane::Line,
         pool::Checkout,
         seats::{House, Seats},
         sources::Sources,
@@ -74,6 +75,14 @@ impl Env {
         }
     }
 
+    /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by password, and neither server's limit is so
+    /// small that a job could not have a second connection.
+    pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
+        let houses = [&self.sources.house(mapping.server)?, &self.dest];
+        let able = |house: &House| house.seats_max() >= 2 && !house.pools().endpoint().integrated;
+        Ok(self.config.copy_lane == CopyLane::Wire && houses.into_iter().all(able))
+    }
+
     /// Seats at a source alone (a poll).
     pub async fn source_seats(&self, server: ServerId, count: usize, who: &str) -> Result<Seats> {
         self.sources.house(server)?.take(count, who).await
@@ -89,6 +98,16 @@ impl Desk {
     /// A session in `database` of the source.
     pub async fn source(&self, database: &Ident) -> Result<Checkout> {
         self.source.checkout(database).await
+    }
+
+    /// The copy lane's connection to `database` of the source.
+    pub async fn source_line(&self, database: &Ident) -> Result<Line> {
+        self.source.line(database).await
+    }
+
+    /// The copy lane's connection to `database` of the destination.
+    pub async fn dest_line(&self, database: &Ident) -> Result<Line> {
+        self.dest.line(database).await
     }
 
     /// A session in `database` of the destination.

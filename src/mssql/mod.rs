@@ -7,6 +7,7 @@ pub mod cdc;
 pub mod classify;
 pub mod connection_string;
 pub mod endpoint;
+pub mod lane;
 pub mod pool;
 pub mod row;
 pub mod seats;

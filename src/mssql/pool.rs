@@ -15,6 +15,7 @@ use super::{
     browser::{self, first},
     classify,
     endpoint::Endpoint,
+    lane::{self, Line},
     session::Session,
 };
 use crate::{
@@ -163,6 +164,18 @@ impl Pools {
             }
         }
         Err(Error::new(Kind::Connection, format!("no session at {} stays alive", self.0.endpoint.place())))
+    }
+
+    /// A connection of the copy lane's own in `database`, after the same prologue. It is never pooled.
+    pub async fn line(&self, database: &Ident, who: &str) -> Result<Line> {
+        let Inner { endpoint, behaviour, .. } = &*self.0;
+        let dial = async |endpoint: Endpoint| tcp(&endpoint).await.map_err(classify::error);
+        let connected = async {
+            let slot = self.0.slot(database).await?;
+            let mut line = lane::line(endpoint, database, dial, behaviour.statement_timeout, slot).await?;
+            line.batch(&prologue(behaviour, who)).await.map(|()| line)
+        };
+        connected.await.with_context(|| format!("connect to {}/{} for a copy", endpoint.place(), database.as_str()))
     }
 
     /// An idle session, or one that is made now (and is said to be fresh). The pool itself never connects while somebody waits: it would
@@ -351,10 +364,8 @@ async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
     first(addresses.into_iter().map(TcpStream::connect)).await
 }
 
-async fn login(
-    endpoint: &Endpoint,
-    database: &Ident,
-) -> std::result::Result<tiberius::Client<super::session::Wire>, tiberius::error::Error> {
+/// [`dial`], with a limit and what every connection of ours has.
+async fn tcp(endpoint: &Endpoint) -> std::result::Result<TcpStream, tiberius::error::Error> {
     let tcp = match tokio::time::timeout(endpoint.connect_timeout, dial(endpoint)).await {
         Ok(connected) => connected?,
         Err(_) => {
@@ -369,6 +380,14 @@ async fn login(
     // what a bad network still has on its way.
     tcp.set_zero_linger()?;
     SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL))?;
+    Ok(tcp)
+}
+
+async fn login(
+    endpoint: &Endpoint,
+    database: &Ident,
+) -> std::result::Result<tiberius::Client<super::session::Wire>, tiberius::error::Error> {
+    let tcp = tcp(endpoint).await?;
     tiberius::Client::connect(endpoint.driver_config(database), tcp.compat_write()).await
 }
 

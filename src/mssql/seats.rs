@@ -4,7 +4,10 @@
 //! checks anything out. As nobody waits for a connection while holding one, and everybody waits in the same order, the limits cannot
 //! deadlock, however small they are.
 
-use super::pool::{Checkout, Pools};
+use super::{
+    lane::Line,
+    pool::{Checkout, Pools},
+};
 use crate::{
     error::{Error, Kind, Result},
     model::name::Ident,
@@ -65,13 +68,22 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// A session in `database`. Asking for more at a time than there are seats is refused, since waiting could be for ever.
-    pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
-        let seat = self
-            .free
+    /// A connection of the copy lane's own, which takes a seat like any other.
+    pub async fn line(&self, database: &Ident) -> Result<Line> {
+        let seat = self.seat()?;
+        Ok(self.pools.line(database, &self.who).await?.seated(seat, self.held.clone()))
+    }
+
+    fn seat(&self) -> Result<OwnedSemaphorePermit> {
+        self.free
             .clone()
             .try_acquire_owned()
-            .map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))?;
+            .map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))
+    }
+
+    /// A session in `database`. Asking for more at a time than there are seats is refused, since waiting could be for ever.
+    pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
+        let seat = self.seat()?;
         let checkout = self.pools.checkout(database, &self.who).await?;
         Ok(checkout.seated(seat, self.held.clone()))
     }

@@ -94,7 +94,7 @@ impl State {
 }
 
 /// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is given a timer.
-async fn soon<F: Future>(limit: Duration, future: F) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
+pub(super) async fn soon<F: Future>(limit: Duration, future: F) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
     let mut future = std::pin::pin!(future);
     match std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
         Poll::Ready(output) => Ok(output),

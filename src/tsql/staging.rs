@@ -88,6 +88,12 @@ pub fn column_ddl(column: &Carried) -> String {
     format!("{} {}{} NULL", column.name(), type_name(&column.staged), collate(&column.staged, column.collation.as_deref()))
 }
 
+/// `[name] type COLLATE …` as INSERT BULK declares it; a collation that is not known is not named.
+pub fn bulk_column(column: &Carried) -> String {
+    let collate = column.collation.as_deref().map(|name| collate(&column.staged, Some(name))).unwrap_or_default();
+    format!("{} {}{collate}", column.name(), type_name(&column.staged))
+}
+
 /// The staged columns of a CREATE TABLE, in the order of `carry`.
 pub fn columns_ddl(carry: &Carry) -> String {
     carry.columns.iter().map(column_ddl).collect::<Vec<_>>().join(", ")

@@ -4,7 +4,8 @@
 //! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
 
 use super::staging::{
-    columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, updatable, write, write_list,
+    bulk_column, columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, updatable, write,
+    write_list,
 };
 use crate::model::{
     carry::{Carried, Carry},
@@ -72,6 +73,23 @@ pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
 /// The source's rows in staged form.
 pub fn read_source(source: &TableName, carry: &Carry) -> String {
     format!("SELECT {} FROM {} AS s", read_list(carry, "s"), source.local())
+}
+
+/// One SELECT, all of whose rows are those of one moment.
+pub fn in_snapshot(select: &str) -> String {
+    format!("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION; {select}; COMMIT TRANSACTION")
+}
+
+/// No rows: what a load of the staging table's columns is described with.
+pub fn staged_columns(stage: &TableName, carry: &Carry) -> String {
+    format!("SELECT TOP (0) {} FROM {}", names(carry), stage.local())
+}
+
+/// What goes before the rows of a bulk load. The collation says how the bytes of its text are read.
+/// <https://learn.microsoft.com/sql/t-sql/statements/bulk-insert-transact-sql>
+pub fn load_stage(stage: &TableName, carry: &Carry) -> String {
+    let columns: Vec<_> = carry.columns.iter().map(bulk_column).collect();
+    format!("INSERT BULK {} ({}) WITH (KEEP_NULLS, TABLOCK)", stage.local(), columns.join(", "))
 }
 
 /// Rows that ask for a full sync, `rows_max` at a time, only those.

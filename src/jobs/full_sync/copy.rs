@@ -1,4 +1,6 @@
-//! The copy: source rows into the staging table.
+//! The copy: source rows into the staging table, through the copy lane where it can be, else through the driver.
+
+use tracing::warn;
 
 use super::{
     Work,
@@ -9,12 +11,14 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         carry::Carry,
+        mapping::SyncType,
         name::{Ident, TableName},
         value::Value,
     },
     mssql::{
-        bulk::{self, BatchLimit, Boundary, Go},
+        bulk::{self, BatchLimit, Boundary, Copied, Go},
         catalog,
+        lane::{self, Way},
         session::{BulkOptions, Session},
     },
     plan::verify::key_text,
@@ -23,11 +27,76 @@ use crate::{
 
 /// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end.
 pub async fn copy(work: &Work<'_>, direct: Option<&mut Direct<'_>>, source: &mut Session, dest: &mut Session) -> Result<Option<Stop>> {
-    let Work { env, shape, stage, progress, .. } = work;
+    let Work { env, shape, progress, .. } = work;
     progress.expect(catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
     progress.enter(Stage::Copy);
     // Msg 41332 refuses memory-optimized tables there; a single SELECT sees them as of one moment anyway.
     let snapshot = shape.source_database.snapshot && !shape.source.memory_optimized;
+    let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
+    let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
+    let mut batches = Batches { work, direct };
+    let copied = match lane(work, &query, snapshot, limit, dest, &mut batches).await.context("copy")? {
+        Some(copied) => copied,
+        None => driver(work, &query, snapshot, limit, (source, dest), &mut batches).await.context("copy")?,
+    };
+    Ok(if copied.whole { None } else { Some(progress.stop().unwrap_or(Stop::Cancelled)) })
+}
+
+/// Cells as they are, on two connections of their own; `None` when that is not possible, and nothing was copied.
+async fn lane(
+    work: &Work<'_>,
+    query: &str,
+    snapshot: bool,
+    limit: BatchLimit,
+    dest: &mut Session,
+    batches: &mut Batches<'_, '_>,
+) -> Result<Option<Copied>> {
+    let Work { env, shape, stage, mapping, .. } = work;
+    let Some(desk) = work.lane else { return Ok(None) };
+    let told = |why: String| {
+        warn!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::FullSync.as_str(),
+            "{} is copied by the driver, which is slower: {why}",
+            mapping.source
+        );
+        Ok(None)
+    };
+    let lines = async {
+        let from = desk.source_line(&mapping.source.database).await?;
+        let mut to = desk.dest_line(&mapping.dest.database).await?;
+        to.set_timeout(env.config.long_statement_timeout);
+        Ok::<_, Error>((from, to))
+    };
+    let (from, to) = match lines.await {
+        Ok(lines) => lines,
+        Err(error) => return told(error.to_string()),
+    };
+    let code_pages: Vec<_> = shape.carry.key_columns().map(|column| column.source.code_page).collect();
+    let way = Way {
+        read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
+        columns: &tsql::swap::staged_columns(stage, &shape.carry),
+        load: &tsql::swap::load_stage(stage, &shape.carry),
+        key: &shape.carry.key,
+        code_pages: &code_pages,
+    };
+    match lane::copy(from, to, way, limit, dest, batches).await? {
+        Ok(copied) => Ok(Some(copied)),
+        Err(why) => told(why),
+    }
+}
+
+/// Cells decoded and encoded by the driver, on the job's own sessions.
+async fn driver(
+    work: &Work<'_>,
+    query: &str,
+    snapshot: bool,
+    limit: BatchLimit,
+    (source, dest): (&mut Session, &mut Session),
+    batches: &mut Batches<'_, '_>,
+) -> Result<Copied> {
+    let Work { shape, stage, .. } = work;
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
     }
@@ -39,16 +108,11 @@ pub async fn copy(work: &Work<'_>, direct: Option<&mut Direct<'_>>, source: &mut
         key: &shape.carry.key,
         options: BulkOptions { table_lock: true, keep_nulls: true, ..BulkOptions::default() },
     };
-    let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
-    let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
-    let copied = bulk::copy(source, &query, &[], dest, into, limit, &mut Batches { work, direct }).await.context("copy")?;
-    if !copied.whole {
-        return Ok(Some(progress.stop().unwrap_or(Stop::Cancelled)));
-    }
-    if snapshot {
+    let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
+    if snapshot && copied.whole {
         source.batch("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.context("end the snapshot")?;
     }
-    Ok(None)
+    Ok(copied)
 }
 
 /// Follows the batches.

@@ -10,6 +10,7 @@
 //!    rows that are read next. (Max LSN lags the log, so the rows also have changes beyond it: these come again in step 6, where applying
 //!    a change twice is applying it once.)
 //! 4. **Copy** into a staging table in the destination database: a heap without constraints. Readers of the destination see the old rows.
+//!    (The copy lane, [`crate::mssql::lane`], has two connections of its own beside the job's; what follows is the same without it.)
 //!    Where the source allows SNAPSHOT the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key moves
 //!    meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped before the key's index is made.
 //! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the copy, so it may take a while.
@@ -47,7 +48,7 @@ use self::{
     replay::Changes,
 };
 use super::{
-    Done, Env,
+    Desk, Done, Env,
     shape::{self, Shape},
 };
 use crate::{
@@ -78,6 +79,8 @@ struct Work<'a> {
     shape: &'a Shape,
     stage: &'a TableName,
     progress: &'a Progress,
+    /// What the copy lane's connections come from, where there is one.
+    lane: Option<&'a Desk>,
 }
 
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status, failed or not.
@@ -143,7 +146,9 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
 }
 
 async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progress) -> Result<Ended> {
-    let desk = env.desk(mapping, 1, 1).await?;
+    let lane = env.has_lane(mapping)?;
+    let connections = if lane { 2 } else { 1 };
+    let desk = env.desk(mapping, connections, connections).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     dest.set_timeout(env.config.long_statement_timeout);
@@ -169,7 +174,7 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
     stage_lock::take(&mut dest, mapping.id).await?;
-    let work = Work { env, mapping, shape: &shape, stage: &stage, progress };
+    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, lane: lane.then_some(&desk) };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
         dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
@@ -201,7 +206,7 @@ async fn staged(
     source: &mut Session,
     dest: &mut Session,
 ) -> Result<Ended> {
-    let Work { env, mapping, shape, stage, progress } = work;
+    let Work { env, mapping, shape, stage, progress, .. } = work;
     if let Some(stop) = copy::copy(work, None, source, dest).await? {
         return Ok(Ended::Stopped(stop));
     }

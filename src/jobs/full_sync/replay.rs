@@ -61,7 +61,7 @@ pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> 
 
 /// Waits for the fence and brings the changes up to it into the staging table. `None` when CDC is not asked for and nothing was proven.
 pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, dest: &mut Session) -> Result<Option<Lsn>> {
-    let Work { env, mapping, shape, stage, progress } = work;
+    let Work { env, mapping, shape, stage, progress, .. } = work;
     let Changes { capture, cut } = changes;
     let cut = *cut;
     progress.enter(Stage::Fence);

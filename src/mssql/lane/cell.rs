@@ -1,0 +1,463 @@
+//! Cells on the wire: how long they are, and how they get from a result set into a bulk load.
+//!
+//! A cell has the same bytes in both, but for two things. A column that is never NULL may come without a length, where the staging
+//! table's column (all are nullable) wants one. And a server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
+
+use super::{packet::lost, token};
+use crate::{
+    error::{Error, Kind, Result},
+    model::value::Value,
+};
+
+/// How a type says where its cells end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Always so many bytes, never NULL.
+    Fixed(u8),
+    /// A length of one byte; 0 is NULL.
+    Byte,
+    /// A length of two bytes; 0xFFFF is NULL.
+    Short,
+    /// A total of eight bytes (all ones: NULL), then chunks of a length of four bytes each, up to an empty one: `(max)` types.
+    Chunks,
+    /// text, ntext, image: never staged.
+    Pointer,
+}
+
+impl Form {
+    fn null(self) -> &'static [u8] {
+        match self {
+            Form::Fixed(_) | Form::Byte => &[0],
+            Form::Short => &[0xFF; 2],
+            Form::Chunks | Form::Pointer => &[0xFF; 8],
+        }
+    }
+}
+
+/// A column's type as the wire has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Type {
+    pub form: Form,
+    /// TYPE_INFO: the type's number, then length, precision, scale or collation.
+    pub info: Vec<u8>,
+}
+
+const INT: u8 = 0x26;
+const BIT: u8 = 0x68;
+const FLOAT: u8 = 0x6D;
+const MONEY: u8 = 0x6E;
+const DATETIME: u8 = 0x6F;
+const DECIMAL: u8 = 0x6A;
+const NUMERIC: u8 = 0x6C;
+
+impl Type {
+    fn at(&self, index: usize) -> u8 {
+        self.info.get(index).copied().unwrap_or_default()
+    }
+
+    /// The type that also has NULL, and its number of bytes.
+    fn nullable(&self) -> (u8, u8) {
+        let Form::Fixed(bytes) = self.form else { return (self.at(0), self.at(1)) };
+        let number = match self.at(0) {
+            0x30 | 0x34 | 0x38 | 0x7F => INT,
+            0x32 => BIT,
+            0x3B | 0x3E => FLOAT,
+            0x3C | 0x7A => MONEY,
+            0x3A | 0x3D => DATETIME,
+            other => other,
+        };
+        (number, bytes)
+    }
+
+    fn length(&self) -> u16 {
+        u16::from_le_bytes([self.at(1), self.at(2)])
+    }
+}
+
+/// What happens to a column's cells on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Cell {
+    from: Form,
+    /// The length that goes before a cell which comes without one.
+    prefix: Option<u8>,
+    to: Form,
+    /// The key column that it is.
+    key: Option<usize>,
+}
+
+/// What a cell of `from` needs to be one of `to`: itself, or a length before it; `None` when it cannot go as it is.
+fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
+    match (from.form, to.form) {
+        (Form::Fixed(bytes), Form::Byte) => (from.nullable() == to.nullable()).then_some(Some(bytes)),
+        (Form::Fixed(_), Form::Fixed(_)) | (Form::Chunks, Form::Chunks) => (from.at(0) == to.at(0)).then_some(None),
+        (Form::Byte, Form::Byte) => {
+            let decimals = [from.at(0), to.at(0)].iter().all(|number| matches!(*number, DECIMAL | NUMERIC));
+            (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..)).then_some(None)
+        }
+        (Form::Short, Form::Short) => {
+            let padded = matches!(from.at(0), 0xAD | 0xAF | 0xEF);
+            let room = if padded { from.length() == to.length() } else { from.length() <= to.length() };
+            (from.at(0) == to.at(0) && room).then_some(None)
+        }
+        _ => None,
+    }
+}
+
+/// Rows on their way. It goes on wherever it had to wait, also in the middle of a cell of any size.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    cells: Vec<Cell>,
+    /// The last row's key cells, without their lengths.
+    keys: Vec<Vec<u8>>,
+    /// The types of the key cells.
+    key_types: Vec<Type>,
+    inside: bool,
+    column: usize,
+    /// A bit for each column, of a row that has them.
+    nulls: Vec<u8>,
+    chunk: Chunk,
+}
+
+/// Where in a cell of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chunk {
+    Total,
+    Length,
+    Bytes(usize),
+}
+
+impl Transfer {
+    /// `Err` names the first column that cannot go as it is.
+    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, String> {
+        if from.len() != to.len() {
+            return Err(format!("{} columns are read, and {} are there", from.len(), to.len()));
+        }
+        let cells = from
+            .iter()
+            .zip(to)
+            .enumerate()
+            .map(|(i, (from, to))| {
+                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| {
+                    format!("column {} comes as type {:02X?} and is staged as {:02X?}", to.name, from.ty.info, to.ty.info)
+                })?;
+                Ok(Cell { from: from.ty.form, prefix, to: to.ty.form, key: key.iter().position(|place| *place == i) })
+            })
+            .collect::<std::result::Result<Vec<_>, String>>()?;
+        let key_types = key.iter().filter_map(|place| from.get(*place)).map(|column| column.ty.clone()).collect();
+        Ok(Transfer {
+            cells,
+            keys: vec![Vec::new(); key.len()],
+            key_types,
+            inside: false,
+            column: 0,
+            nulls: Vec::new(),
+            chunk: Chunk::Total,
+        })
+    }
+
+    /// Whether a row has begun that is not whole.
+    pub fn is_inside(&self) -> bool {
+        self.inside
+    }
+
+    /// Moves what is here of one row from `input` to `out`: the bytes of `input` that it took, and whether the row is whole.
+    pub fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool)> {
+        let mut at = 0;
+        // up to here `input` is in `out`
+        let mut moved = 0;
+        if !self.inside {
+            match input.first() {
+                Some(&token::ROW) => {
+                    at = 1;
+                    self.nulls.clear();
+                }
+                Some(&token::NBC_ROW) => {
+                    let Some(nulls) = input.get(1..=self.cells.len().div_ceil(8)) else { return Ok((0, false)) };
+                    self.nulls.clear();
+                    self.nulls.extend_from_slice(nulls);
+                    out.push(token::ROW);
+                    at = 1 + nulls.len();
+                    moved = at;
+                }
+                _ => return Err(lost("no row begins here")),
+            }
+            self.inside = true;
+            self.column = 0;
+        }
+        while let Some(cell) = self.cells.get(self.column) {
+            if self.nulls.get(self.column / 8).is_some_and(|bits| bits >> (self.column % 8) & 1 == 1) {
+                out.extend_from_slice(&input[moved..at]);
+                moved = at;
+                out.extend_from_slice(cell.to.null());
+                self.column += 1;
+                continue;
+            }
+            let rest = &input[at..];
+            let (head, bytes) = match (cell.from, rest) {
+                (Form::Fixed(bytes), _) => (0, usize::from(bytes)),
+                (Form::Byte, [bytes, ..]) => (1, usize::from(*bytes)),
+                (Form::Short, [0xFF, 0xFF, ..]) => (2, 0),
+                (Form::Short, [low, high, ..]) => (2, usize::from(u16::from_le_bytes([*low, *high]))),
+                (Form::Chunks, _) => {
+                    let (taken, whole) = self.chunk.skip(rest);
+                    at += taken;
+                    if !whole {
+                        break;
+                    }
+                    self.column += 1;
+                    continue;
+                }
+                (Form::Byte | Form::Short, _) => break,
+                (Form::Pointer, _) => return Err(lost("a cell of a type that is not staged")),
+            };
+            let Some(whole) = rest.get(..head + bytes) else { break };
+            if let Some(prefix) = cell.prefix {
+                out.extend_from_slice(&input[moved..at]);
+                moved = at;
+                out.push(prefix);
+            }
+            if let Some(key) = cell.key.and_then(|key| self.keys.get_mut(key)) {
+                key.clear();
+                key.extend_from_slice(&whole[head..]);
+            }
+            at += whole.len();
+            self.column += 1;
+        }
+        out.extend_from_slice(&input[moved..at]);
+        self.inside = self.column < self.cells.len();
+        Ok((at, !self.inside))
+    }
+
+    /// The key of the last row that was whole; `code_pages` are those of its char and varchar columns.
+    pub fn key(&self, code_pages: &[Option<i32>]) -> Result<Vec<Value>> {
+        let page = |i: usize| code_pages.get(i).copied().flatten();
+        self.keys.iter().zip(&self.key_types).enumerate().map(|(i, (cell, ty))| value(ty, cell, page(i))).collect()
+    }
+}
+
+impl Chunk {
+    /// The bytes of the cell that are here, and whether it ends with them.
+    fn skip(&mut self, input: &[u8]) -> (usize, bool) {
+        const NULL: [u8; 8] = [0xFF; 8];
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match *self {
+                Chunk::Total => {
+                    let Some(total) = rest.first_chunk::<8>() else { return (at, false) };
+                    at += total.len();
+                    if *total == NULL {
+                        return (at, true);
+                    }
+                    *self = Chunk::Length;
+                }
+                Chunk::Length => {
+                    let Some(length) = rest.first_chunk::<4>() else { return (at, false) };
+                    at += length.len();
+                    match u32::from_le_bytes(*length) {
+                        0 => {
+                            *self = Chunk::Total;
+                            return (at, true);
+                        }
+                        length => *self = Chunk::Bytes(usize::try_from(length).unwrap_or(usize::MAX)),
+                    }
+                }
+                Chunk::Bytes(left) => {
+                    let taken = left.min(rest.len());
+                    at += taken;
+                    if taken < left {
+                        *self = Chunk::Bytes(left - taken);
+                        return (at, false);
+                    }
+                    *self = Chunk::Length;
+                }
+            }
+        }
+    }
+}
+
+/// A key's cell as a value. `bytes` are without their length.
+fn value(ty: &Type, bytes: &[u8], code_page: Option<i32>) -> Result<Value> {
+    let wrong = || Error::new(Kind::Other, format!("a key cell of {} bytes is none of type {:02X?}", bytes.len(), ty.info));
+    let (number, _) = ty.nullable();
+    Ok(match (number, bytes) {
+        (INT, [byte]) => Value::Int(i64::from(*byte)),
+        (INT, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
+        (INT, [a, b, c, d]) => Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))),
+        (INT, _) => Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+        (BIT, [bit]) => Value::Bit(*bit != 0),
+        (FLOAT, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
+        (FLOAT, _) => Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+        (DECIMAL | NUMERIC, [sign, digits @ ..]) => {
+            let mantissa = i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
+            Value::Decimal { mantissa: if *sign == 0 { -mantissa } else { mantissa }, scale: ty.at(3) }
+        }
+        (DATETIME, [a, b, c, d]) => Value::DateTime {
+            days_since_1900: i32::from(u16::from_le_bytes([*a, *b])),
+            // smalldatetime counts minutes
+            ticks300: u32::from(u16::from_le_bytes([*c, *d])) * 60 * 300,
+        },
+        (DATETIME, [a, b, c, d, e, f, g, h]) => {
+            Value::DateTime { days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]), ticks300: u32::from_le_bytes([*e, *f, *g, *h]) }
+        }
+        (0x28, _) => Value::Date(days(bytes).ok_or_else(wrong)?),
+        (0x29, _) => Value::Time(ticks(bytes, ty.at(1)).ok_or_else(wrong)?),
+        (0x2A, [time @ .., _, _, _]) => {
+            Value::DateTime2 { days: days(&bytes[time.len()..]).ok_or_else(wrong)?, ticks: ticks(time, ty.at(1)).ok_or_else(wrong)? }
+        }
+        (0x2B, [time @ .., a, b, c, low, high]) => Value::DateTimeOffset {
+            days: days(&[*a, *b, *c]).ok_or_else(wrong)?,
+            ticks: ticks(time, ty.at(1)).ok_or_else(wrong)?,
+            offset_minutes: i16::from_le_bytes([*low, *high]),
+        },
+        (0x24, _) => Value::Guid(uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes()),
+        (0xA5 | 0xAD, _) => Value::Bytes(bytes.to_vec()),
+        (0xE7 | 0xEF, _) => {
+            let units: Vec<u16> = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+            Value::Text(String::from_utf16_lossy(&units))
+        }
+        (0xA7 | 0xAF, _) => Value::Text(encoding(code_page).decode_without_bom_handling(bytes).0.into_owned()),
+        _ => return Err(wrong()),
+    })
+}
+
+/// Only code pages that are staged as they are (`plan::convert`).
+fn encoding(code_page: Option<i32>) -> &'static encoding_rs::Encoding {
+    match code_page {
+        Some(1250) => encoding_rs::WINDOWS_1250,
+        Some(1251) => encoding_rs::WINDOWS_1251,
+        Some(1254) => encoding_rs::WINDOWS_1254,
+        Some(1256) => encoding_rs::WINDOWS_1256,
+        Some(1258) => encoding_rs::WINDOWS_1258,
+        _ => encoding_rs::WINDOWS_1252,
+    }
+}
+
+/// Up to 16 bytes, the lowest first.
+fn unsigned(bytes: &[u8]) -> Option<u128> {
+    let mut all = [0; 16];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(u128::from_le_bytes(all))
+}
+
+fn days(bytes: &[u8]) -> Option<i32> {
+    (bytes.len() == 3).then(|| unsigned(bytes)).flatten().and_then(|days| i32::try_from(days).ok())
+}
+
+/// 100 ns since midnight.
+fn ticks(bytes: &[u8], scale: u8) -> Option<u64> {
+    let places = 7u8.checked_sub(scale)?;
+    u64::try_from(unsigned(bytes)?).ok()?.checked_mul(10u64.pow(u32::from(places)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(form: Form, info: &[u8]) -> token::Column {
+        token::Column { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
+    }
+
+    fn int() -> token::Column {
+        column(Form::Byte, &[INT, 4])
+    }
+
+    fn text() -> token::Column {
+        column(Form::Short, &[0xE7, 100, 0, 1, 2, 3, 4, 5])
+    }
+
+    fn max() -> token::Column {
+        column(Form::Chunks, &[0xA5, 0xFF, 0xFF])
+    }
+
+    /// `out` after the rows came in pieces of `piece` bytes, and the rows that were whole.
+    fn moved(transfer: &mut Transfer, input: &[u8], piece: usize) -> (Vec<u8>, usize) {
+        let (mut out, mut here, mut rows) = (Vec::new(), Vec::new(), 0);
+        for bytes in input.chunks(piece) {
+            here.extend_from_slice(bytes);
+            while !here.is_empty() {
+                let (taken, whole) = transfer.advance(&here, &mut out).unwrap();
+                here.drain(..taken);
+                rows += usize::from(whole);
+                if !whole {
+                    break;
+                }
+            }
+        }
+        assert!(here.is_empty());
+        (out, rows)
+    }
+
+    #[test]
+    fn rows_go_as_they_are_however_they_come_in_pieces() {
+        let columns = [int(), text(), max()];
+        let mut row = vec![token::ROW, 4, 7, 0, 0, 0, 4, 0, b'a', 0, b'b', 0];
+        row.extend_from_slice(&5u64.to_le_bytes());
+        row.extend_from_slice(&[3, 0, 0, 0, 1, 2, 3, 2, 0, 0, 0, 4, 5, 0, 0, 0, 0]);
+        let mut nulls = vec![token::ROW, 0, 0xFF, 0xFF];
+        nulls.extend_from_slice(&[0xFF; 8]);
+        let input = [row.clone(), nulls, row].concat();
+        for piece in 1..=input.len() {
+            let mut transfer = Transfer::new(&columns, &columns, &[0, 1]).unwrap();
+            assert_eq!(moved(&mut transfer, &input, piece), (input.clone(), 3), "pieces of {piece}");
+            assert_eq!(transfer.key(&[None, None]).unwrap(), [Value::Int(7), Value::Text("ab".into())]);
+        }
+    }
+
+    #[test]
+    fn a_bitmap_of_nulls_becomes_nulls_and_a_bare_cell_gets_its_length() {
+        let from = [column(Form::Fixed(4), &[0x38]), text(), max(), int()];
+        let to = [int(), text(), max(), int()];
+        let input = [token::NBC_ROW, 0b1110, 7, 0, 0, 0, token::ROW, 8, 0, 0, 0, 0, 0];
+        let mut whole = input.to_vec();
+        whole.extend_from_slice(&[0xFF; 8]);
+        whole.extend_from_slice(&[4, 1, 0, 0, 0]);
+        let mut wanted = vec![token::ROW, 4, 7, 0, 0, 0, 0xFF, 0xFF];
+        wanted.extend_from_slice(&[0xFF; 8]);
+        wanted.extend_from_slice(&[0, token::ROW, 4, 8, 0, 0, 0, 0, 0]);
+        wanted.extend_from_slice(&[0xFF; 8]);
+        wanted.extend_from_slice(&[4, 1, 0, 0, 0]);
+        for piece in 1..=whole.len() {
+            let mut transfer = Transfer::new(&from, &to, &[0]).unwrap();
+            assert_eq!(moved(&mut transfer, &whole, piece), (wanted.clone(), 2), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
+        let goes = |from: &token::Column, to: &token::Column| Transfer::new(&[from.clone()], &[to.clone()], &[]).is_ok();
+        let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
+        assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
+        assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));
+        assert!(!goes(&int(), &column(Form::Byte, &[INT, 8])));
+        assert!(!goes(&int(), &column(Form::Fixed(4), &[0x38])), "NULL has no form there");
+        assert!(!goes(&column(Form::Fixed(4), &[0x38]), &column(Form::Byte, &[FLOAT, 4])));
+        let wide = column(Form::Short, &[0xE7, 200, 0, 1, 2, 3, 4, 5]);
+        assert!(goes(&text(), &wide) && !goes(&wide, &text()));
+        assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
+        assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
+        assert!(Transfer::new(&[int()], &[], &[]).is_err());
+    }
+
+    #[test]
+    fn keys_of_every_type_are_read() {
+        let read = |info: &[u8], bytes: &[u8]| value(&Type { form: Form::Byte, info: info.to_vec() }, bytes, Some(1252)).unwrap();
+        assert_eq!(read(&[INT, 8], &(-2i64).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[INT, 1], &[200]), Value::Int(200));
+        assert_eq!(read(&[DECIMAL, 9, 18, 2], &[0, 1, 2, 0, 0]), Value::Decimal { mantissa: -513, scale: 2 });
+        assert_eq!(read(&[0x28], &[1, 0, 0]), Value::Date(1));
+        assert_eq!(read(&[0x29, 3], &[5, 0, 0, 0]), Value::Time(50_000));
+        assert_eq!(read(&[0x2A, 7], &[1, 0, 0, 0, 0, 2, 0, 0]), Value::DateTime2 { days: 2, ticks: 1 });
+        assert_eq!(
+            read(&[0x2B, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
+            Value::DateTimeOffset { days: 2, ticks: 1, offset_minutes: -60 }
+        );
+        assert_eq!(read(&[DATETIME, 4], &[2, 0, 1, 0]), Value::DateTime { days_since_1900: 2, ticks300: 18_000 });
+        assert_eq!(read(&[0xAF, 4, 0], &[0xE9]), Value::Text("é".into()));
+        let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
+        assert_eq!(read(&[0x24, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
+        assert!(value(&Type { form: Form::Byte, info: vec![0x29, 9] }, &[1], None).is_err());
+        assert!(value(&Type { form: Form::Byte, info: vec![DECIMAL, 17, 38, 0] }, &[1; 30], None).is_err());
+    }
+}

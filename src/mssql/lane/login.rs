@@ -1,0 +1,201 @@
+//! From a TCP connection to a login: PRELOGIN, TLS, LOGIN7.
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/773a62b6-ee89-4c02-9e5e-344882630aac>
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::{
+    packet::{Message, Packets, lost},
+    stream::Stream,
+    token::{self, Token},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    model::name::Ident,
+    mssql::endpoint::{Encrypt, Endpoint},
+};
+
+/// What a bulk load fills in one write. Servers allow 32,767, but with TLS a packet has to fit into one record of 16,384.
+const PACKET_BYTES: u32 = 16_000;
+
+/// What a login comes to.
+pub(super) enum Login {
+    In(Packets),
+    /// Read-intent routing, or Azure's gateway.
+    Elsewhere {
+        host: String,
+        port: u16,
+    },
+}
+
+/// Logs in with user and password. `timeout` is that of the statements which follow.
+pub(super) async fn login(endpoint: &Endpoint, database: &Ident, tcp: TcpStream, timeout: Duration) -> Result<Login> {
+    let strict = endpoint.encrypt == Encrypt::Strict;
+    let mut stream = Stream::Bare(tcp);
+    if strict {
+        stream = tls_begins(endpoint, stream, true).await?;
+    }
+    let mut packets = Packets::new(stream, endpoint.connect_timeout);
+    let ours = match endpoint.encrypt {
+        Encrypt::Off => NOT_SUPPORTED,
+        Encrypt::LoginOnly => OFF,
+        Encrypt::Full | Encrypt::Strict => ON,
+    };
+    let theirs = prelogin(&mut packets, ours).await?;
+    let encrypted = match (ours, theirs) {
+        _ if strict => false,
+        (NOT_SUPPORTED, NOT_SUPPORTED) => false,
+        (OFF | ON, NOT_SUPPORTED) | (ON, OFF) => {
+            return Err(Error::new(Kind::Connection, "the server does not encrypt connections"));
+        }
+        _ => true,
+    };
+    let login_only = ours == OFF && theirs == OFF;
+    if encrypted {
+        let stream = tls_begins(endpoint, packets.into_stream(), false).await?;
+        packets = Packets::new(stream, endpoint.connect_timeout);
+    }
+    packets.begin(Message::Login);
+    packets.put(&login7(endpoint, database)).await?;
+    packets.end().await?;
+    if login_only {
+        packets = packets.over(tls_ends);
+    }
+    let mut is_in = false;
+    let mut elsewhere = None;
+    while let Some(token) = token::next(&mut packets).await? {
+        match token {
+            Token::Error(error) => return Err(error),
+            Token::LoginAck => is_in = true,
+            Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes),
+            Token::Routed { host, port } => elsewhere = Some(Login::Elsewhere { host, port }),
+            _ => {}
+        }
+    }
+    packets.set_timeout(timeout);
+    match elsewhere {
+        Some(elsewhere) => Ok(elsewhere),
+        None if is_in => Ok(Login::In(packets)),
+        None => Err(lost("a login is answered by neither yes nor no")),
+    }
+}
+
+#[cfg(feature = "rustls")]
+async fn tls_begins(endpoint: &Endpoint, stream: Stream, strict: bool) -> Result<Stream> {
+    super::tls::begin(endpoint, stream, strict).await
+}
+
+#[cfg(not(feature = "rustls"))]
+async fn tls_begins(_: &Endpoint, _: Stream, _: bool) -> Result<Stream> {
+    Err(Error::new(Kind::Connection, "this build's copy lane has no TLS"))
+}
+
+#[cfg(feature = "rustls")]
+fn tls_ends(stream: Stream) -> Stream {
+    super::tls::end(stream)
+}
+
+#[cfg(not(feature = "rustls"))]
+fn tls_ends(stream: Stream) -> Stream {
+    stream
+}
+
+/// ENCRYPTION in PRELOGIN: only the login (`OFF`), everything, or nothing.
+const OFF: u8 = 0;
+const ON: u8 = 1;
+const NOT_SUPPORTED: u8 = 2;
+
+/// Tells the server what we encrypt; what it answers.
+async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
+    const VERSION: u8 = 0;
+    const ENCRYPTION: u8 = 1;
+    const INSTANCE: u8 = 2;
+    const THREAD: u8 = 3;
+    const MARS: u8 = 4;
+    const END: u8 = 0xFF;
+    let options: [(u8, &[u8]); 5] =
+        [(VERSION, &[0, 1, 0, 0, 0, 0]), (ENCRYPTION, &[encryption]), (INSTANCE, &[0]), (THREAD, &[0; 4]), (MARS, &[0])];
+    let mut offset = u16::try_from(options.len() * 5 + 1).unwrap_or(u16::MAX);
+    let mut message = Vec::new();
+    for (option, data) in options {
+        let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
+        message.push(option);
+        message.extend_from_slice(&offset.to_be_bytes());
+        message.extend_from_slice(&length.to_be_bytes());
+        offset += length;
+    }
+    message.push(END);
+    for (_, data) in options {
+        message.extend_from_slice(data);
+    }
+    packets.begin(Message::PreLogin);
+    packets.put(&message).await?;
+    packets.end().await?;
+    while !packets.is_whole() {
+        packets.more().await?;
+    }
+    let answer = packets.seen();
+    let told = answer.chunks_exact(5).take_while(|option| option[0] != END).find(|option| option[0] == ENCRYPTION);
+    let told = told.and_then(|option| answer.get(usize::from(u16::from_be_bytes([option[1], option[2]])))).copied();
+    packets.consume(packets.seen().len());
+    told.ok_or_else(|| lost("PRELOGIN is answered without ENCRYPTION"))
+}
+
+/// LOGIN7: a fixed part, the places of the texts in it, and the texts.
+fn login7(endpoint: &Endpoint, database: &Ident) -> Vec<u8> {
+    const FIXED_BYTES: usize = 94;
+    /// TDS 7.4
+    const VERSION: u32 = 0x7400_0004;
+    /// USE is told, and a database that cannot be used ends the login
+    const FLAGS_1: u8 = 0x20 | 0x40;
+    /// as an ODBC client: ANSI defaults, no limit on TEXTSIZE
+    const FLAGS_2: u8 = 0x01 | 0x02;
+    const READ_ONLY_INTENT: u8 = 0x20;
+    let units = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let mut password = units(endpoint.password.reveal());
+    for byte in &mut password {
+        // what the protocol calls encryption; TLS is what keeps it secret
+        *byte = byte.rotate_left(4) ^ 0xA5;
+    }
+    let texts = [
+        units(endpoint.workstation.as_deref().unwrap_or_default()),
+        units(&endpoint.user),
+        password,
+        units(&endpoint.application),
+        units(&endpoint.host),
+        Vec::new(),
+        Vec::new(),
+        Vec::new(),
+        units(database.as_str()),
+    ];
+    let mut message = Vec::with_capacity(FIXED_BYTES + texts.iter().map(Vec::len).sum::<usize>());
+    let packet_bytes = endpoint.packet_size.unwrap_or(PACKET_BYTES);
+    for field in [0, VERSION, packet_bytes, 0, std::process::id(), 0] {
+        message.extend_from_slice(&field.to_le_bytes());
+    }
+    message.extend_from_slice(&[FLAGS_1, FLAGS_2, if endpoint.read_only_intent { READ_ONLY_INTENT } else { 0 }, 0]);
+    // time zone and language
+    message.extend_from_slice(&[0; 8]);
+    let mut offset = FIXED_BYTES;
+    let mut place = |message: &mut Vec<u8>, bytes: usize| {
+        message.extend_from_slice(&u16::try_from(offset).unwrap_or(u16::MAX).to_le_bytes());
+        message.extend_from_slice(&u16::try_from(bytes / 2).unwrap_or(u16::MAX).to_le_bytes());
+        offset += bytes;
+    };
+    for text in &texts {
+        place(&mut message, text.len());
+    }
+    // client id; then SSPI, a database file and a new password, none of which there are
+    message.extend_from_slice(&[0; 6]);
+    for _ in 0..3 {
+        place(&mut message, 0);
+    }
+    message.extend_from_slice(&[0; 4]);
+    for text in texts {
+        message.extend_from_slice(&text);
+    }
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes();
+    message[..4].copy_from_slice(&length);
+    message
+}

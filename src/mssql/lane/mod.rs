@@ -1,0 +1,322 @@
+//! The copy lane: rows from one server's answer into another's bulk load, without looking at what is in them.
+//!
+//! A driver decodes every cell of a row and encodes it again. Between two tables of the same shape nothing of that is needed: a cell has
+//! the same bytes in a result set and in a bulk load. Staged rows are cast by the source to exactly the types of the staging table
+//! (`plan::convert`), so here only their ends are found ([`cell`]). This costs a small part of what a driver costs, and a
+//! cell of any size passes through in pieces.
+//!
+//! It speaks TDS itself, on connections of its own beside the driver's, for exactly three things: a login, a SELECT and a bulk load. What it
+//! cannot do, the driver's lane ([`super::bulk`]) does: logins of the service's account, and columns that come in another type than they
+//! are staged in.
+//!
+//! Both sides run in one task with a bounded number of bytes between them. A connection whose request was not read to its end is
+//! closed with the [`Line`] that has it; none goes back into a pool.
+
+mod cell;
+mod login;
+mod packet;
+mod stream;
+#[cfg(feature = "rustls")]
+mod tls;
+mod token;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, mpsc},
+};
+
+use self::{
+    cell::Transfer,
+    login::Login,
+    packet::{Message, Packets},
+    token::{Column, Token},
+};
+use super::{
+    bulk::{BatchLimit, Boundary, Copied, Go},
+    endpoint::Endpoint,
+    pool::Slot,
+    session::Session,
+};
+use crate::{
+    error::{Context, Error, Kind, Result},
+    model::{name::Ident, value::Value},
+};
+
+/// What goes from reader to writer at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks between reader and writer.
+const CHUNKS_WAITING_MAX: usize = 4;
+
+/// One login of the lane's own.
+pub struct Line {
+    packets: Packets,
+    /// Given back after the connection is closed.
+    _slot: Slot,
+    _seat: Option<OwnedSemaphorePermit>,
+    _seats: Option<Arc<dyn Send + Sync>>,
+}
+
+/// What a copy reads and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// One SELECT; more statements may stand around it.
+    pub read: &'a str,
+    /// An empty SELECT of the columns that are loaded, for their types.
+    pub columns: &'a str,
+    /// INSERT BULK of these columns.
+    pub load: &'a str,
+    /// Places of the key among the columns.
+    pub key: &'a [usize],
+    /// The code pages of the key's columns.
+    pub code_pages: &'a [Option<i32>],
+}
+
+/// Logs in over a TCP connection that `dial` makes; a redirect is followed once.
+pub(super) async fn line<D: Future<Output = Result<TcpStream>>>(
+    endpoint: &Endpoint,
+    database: &Ident,
+    dial: impl Fn(Endpoint) -> D,
+    timeout: Duration,
+    slot: Slot,
+) -> Result<Line> {
+    let packets = match enter(endpoint, database, &dial, timeout).await? {
+        Login::In(packets) => packets,
+        Login::Elsewhere { host, port } => match enter(&endpoint.redirected(host, port), database, &dial, timeout).await? {
+            Login::In(packets) => packets,
+            Login::Elsewhere { host, port } => {
+                return Err(Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again")));
+            }
+        },
+    };
+    Ok(Line { packets, _slot: slot, _seat: None, _seats: None })
+}
+
+async fn enter<D: Future<Output = Result<TcpStream>>>(
+    endpoint: &Endpoint,
+    database: &Ident,
+    dial: &impl Fn(Endpoint) -> D,
+    timeout: Duration,
+) -> Result<Login> {
+    let tcp = dial(endpoint.clone()).await?;
+    match tokio::time::timeout(endpoint.connect_timeout, login::login(endpoint, database, tcp, timeout)).await {
+        Ok(login) => login,
+        Err(_) => Err(Error::new(Kind::Connection, format!("no login within {} s", endpoint.connect_timeout.as_secs()))),
+    }
+}
+
+impl Line {
+    pub(super) fn seated(mut self, seat: OwnedSemaphorePermit, seats: Arc<dyn Send + Sync>) -> Self {
+        self._seat = Some(seat);
+        self._seats = Some(seats);
+        self
+    }
+
+    /// The longest wait for one answer.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.packets.set_timeout(timeout);
+    }
+
+    /// A batch whose results do not matter.
+    pub async fn batch(&mut self, sql: &str) -> Result<()> {
+        self.ask(sql).await?;
+        self.ending().await.map(drop)
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<()> {
+        self.packets.begin(Message::Batch);
+        self.packets.put(&NO_TRANSACTION).await?;
+        let text: Vec<u8> = sql.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        self.packets.put(&text).await?;
+        self.packets.end().await
+    }
+
+    /// The columns of the result set that comes next.
+    async fn columns(&mut self) -> Result<Vec<Column>> {
+        while let Some(token) = token::next(&mut self.packets).await? {
+            match token {
+                Token::Columns(columns) => return Ok(columns),
+                Token::Error(error) => return Err(error),
+                _ => {}
+            }
+        }
+        Err(Error::new(Kind::Other, "the server's answer has no result set"))
+    }
+
+    /// The answer's rest, to its end: the rows that the last statement counted.
+    async fn ending(&mut self) -> Result<u64> {
+        let mut counted = 0;
+        while let Some(token) = token::next(&mut self.packets).await? {
+            match token {
+                Token::Error(error) => return Err(error),
+                Token::Done { rows: Some(rows) } => counted = rows,
+                Token::Row => return Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
+                _ => {}
+            }
+        }
+        Ok(counted)
+    }
+}
+
+/// ALL_HEADERS: no transaction of ours is open, one request at a time.
+/// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e17e54ae-0fac-48b7-b8a8-c267be297923>
+const NO_TRANSACTION: [u8; 22] = [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+
+/// A part of the rows.
+struct Chunk {
+    /// ROW tokens; the last one may go on in the next chunk.
+    bytes: Vec<u8>,
+    /// Rows that end in this chunk.
+    rows: u64,
+    /// A batch ends here, with a row of this key.
+    key: Option<Vec<Value>>,
+}
+
+/// Copies what `way` reads at `source` into a bulk load per batch at `dest`; `Ok(Err(why))` when columns cannot go as they are, before
+/// anything was written. `boundary` is told of every batch, with `session`.
+///
+/// Both lines are spent afterwards, whatever the end.
+pub async fn copy(
+    mut source: Line,
+    mut dest: Line,
+    way: Way<'_>,
+    limit: BatchLimit,
+    session: &mut Session,
+    boundary: &mut impl Boundary,
+) -> Result<std::result::Result<Copied, String>> {
+    dest.ask(way.columns).await?;
+    let to = dest.columns().await.context("read the staging table's columns")?;
+    dest.ending().await?;
+    source.ask(way.read).await?;
+    let from = source.columns().await.context("read source rows")?;
+    let transfer = match Transfer::new(&from, &to, way.key) {
+        Ok(transfer) => transfer,
+        Err(why) => return Ok(Err(why)),
+    };
+    let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+    let (read, written) = tokio::join!(
+        read(&mut source, transfer, way.code_pages, limit, sender),
+        write(&mut dest, &to, way.load, receiver, session, boundary)
+    );
+    // a writer that failed closes the channel, and a reader that failed cuts the writer off: the other's own end says nothing then
+    match (read, written) {
+        (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
+        (Err(error), Ok(Copied { whole: true, .. }) | Err(_)) => Err(error),
+        (_, written) => written.map(Ok),
+    }
+}
+
+async fn read(
+    line: &mut Line,
+    mut transfer: Transfer,
+    code_pages: &[Option<i32>],
+    limit: BatchLimit,
+    sender: mpsc::Sender<Chunk>,
+) -> Result<()> {
+    let packets = &mut line.packets;
+    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+    // of the chunk, and of the batch
+    let (mut rows, mut batch_rows, mut batch_bytes) = (0u64, 0usize, 0usize);
+    let gone = |_| Error::new(Kind::Cancelled, "the writer stopped");
+    loop {
+        if packets.seen().is_empty() && !packets.is_over() {
+            packets.more().await.context("read source rows")?;
+        }
+        let here = packets.seen();
+        if !transfer.is_inside() && !matches!(here.first(), Some(&(token::ROW | token::NBC_ROW))) {
+            break;
+        }
+        let before = bytes.len();
+        let (taken, whole) = transfer.advance(here, &mut bytes)?;
+        batch_bytes += bytes.len() - before;
+        packets.consume(taken);
+        let mut key = None;
+        if whole {
+            rows += 1;
+            batch_rows += 1;
+            if batch_rows >= limit.rows_max.max(1) || batch_bytes >= limit.bytes_max.max(1) {
+                key = Some(transfer.key(code_pages)?);
+                (batch_rows, batch_bytes) = (0, 0);
+            }
+        }
+        if key.is_some() || bytes.len() >= CHUNK_BYTES {
+            let chunk =
+                Chunk { bytes: std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES)), rows: std::mem::take(&mut rows), key };
+            sender.send(chunk).await.map_err(gone)?;
+        }
+        if !whole {
+            // what is here of a cell is too little of it
+            packets.more().await.context("read source rows")?;
+        }
+    }
+    // a batch is ended by the answer's end, and by nothing that was cut off before it
+    line.ending().await.context("read source rows")?;
+    if batch_rows > 0 {
+        sender.send(Chunk { bytes, rows, key: Some(transfer.key(code_pages)?) }).await.map_err(gone)?;
+    }
+    Ok(())
+}
+
+async fn write(
+    line: &mut Line,
+    columns: &[Column],
+    load: &str,
+    mut receiver: mpsc::Receiver<Chunk>,
+    session: &mut Session,
+    boundary: &mut impl Boundary,
+) -> Result<Copied> {
+    let head = bulk_head(columns);
+    let mut copied = 0;
+    let mut batch = None;
+    while let Some(chunk) = receiver.recv().await {
+        let rows = match batch {
+            Some(rows) => rows,
+            None => {
+                line.batch(load).await.context("begin a bulk load")?;
+                line.packets.begin(Message::BulkLoad);
+                line.packets.put(&head).await.context("write rows")?;
+                0
+            }
+        } + chunk.rows;
+        batch = Some(rows);
+        line.packets.put(&chunk.bytes).await.context("write rows")?;
+        let Some(key) = chunk.key else { continue };
+        line.packets.put(&BULK_END).await.context("write rows")?;
+        line.packets.end().await.context("write rows")?;
+        let taken = line.ending().await.context("write rows")?;
+        if taken != rows {
+            return Err(Error::new(Kind::Other, format!("of {rows} rows in a batch the destination took {taken}")));
+        }
+        batch = None;
+        copied += rows;
+        if boundary.batch_done(session, copied, &key).await? == Go::Stop {
+            return Ok(Copied { rows: copied, whole: false });
+        }
+    }
+    match batch {
+        None => Ok(Copied { rows: copied, whole: true }),
+        Some(_) => Err(Error::new(Kind::Cancelled, "the reader stopped")),
+    }
+}
+
+/// DONE: the last token of a bulk load.
+const BULK_END: [u8; 13] = [token::DONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// COLMETADATA of a bulk load, as the server itself describes the columns.
+/// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/88176081-df75-4b24-bcfb-4c16ff03cbfa>
+fn bulk_head(columns: &[Column]) -> Vec<u8> {
+    /// nullable, and what says that the column may be written
+    const FLAGS_KEPT: u16 = 0x0001 | 0x000C;
+    let mut head = vec![token::COLUMNS];
+    head.extend_from_slice(&u16::try_from(columns.len()).unwrap_or(u16::MAX).to_le_bytes());
+    for column in columns {
+        head.extend_from_slice(&[0; 4]);
+        head.extend_from_slice(&(column.flags & FLAGS_KEPT).to_le_bytes());
+        head.extend_from_slice(&column.ty.info);
+        let name: Vec<u16> = column.name.encode_utf16().collect();
+        head.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        head.extend(name.into_iter().flat_map(u16::to_le_bytes));
+    }
+    head
+}

@@ -1,0 +1,209 @@
+//! TDS packets: a message is cut into packets of a negotiated size, each with a header of eight bytes.
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e5ea8520-1ea3-4a75-a2a9-c17e63e9ee19>
+
+use super::stream::Stream;
+use crate::{
+    error::{Error, Kind, Result},
+    mssql::{classify, session::soon},
+};
+use std::{io, time::Duration};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Message {
+    Batch = 0x01,
+    BulkLoad = 0x07,
+    Login = 0x10,
+    PreLogin = 0x12,
+}
+
+/// Every answer of a server is of this type.
+const ANSWER: u8 = 0x04;
+pub(super) const HEADER_BYTES: usize = 8;
+pub(super) const END_OF_MESSAGE: u8 = 0x01;
+/// Before a login has agreed on another size.
+pub(super) const PACKET_BYTES_FIRST: usize = 4096;
+/// One read from the network: several packets of the usual sizes.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection's packets, one message at a time: it is sent to its end, then its answer is read to its end.
+pub(super) struct Packets {
+    stream: Stream,
+    packet_bytes: usize,
+    timeout: Duration,
+    /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
+    raw: Box<[u8]>,
+    raw_at: usize,
+    raw_end: usize,
+    /// Bytes of the current packet that are still to come.
+    left: usize,
+    /// The current packet is the answer's last.
+    last: bool,
+    /// What of the answer is unpacked; up to `at` it is consumed.
+    answer: Vec<u8>,
+    at: usize,
+    /// The packet that is being filled, with room for its header.
+    out: Vec<u8>,
+    message: Message,
+    number: u8,
+}
+
+impl Packets {
+    pub fn new(stream: Stream, timeout: Duration) -> Self {
+        Packets {
+            stream,
+            packet_bytes: PACKET_BYTES_FIRST,
+            timeout,
+            raw: vec![0; READ_BYTES].into_boxed_slice(),
+            raw_at: 0,
+            raw_end: 0,
+            left: 0,
+            last: true,
+            answer: Vec::new(),
+            at: 0,
+            out: Vec::new(),
+            message: Message::PreLogin,
+            number: 0,
+        }
+    }
+
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// The size that the server has chosen, between what the protocol allows.
+    pub fn set_packet_bytes(&mut self, bytes: usize) {
+        self.packet_bytes = bytes.clamp(512, 32_767);
+    }
+
+    /// The same connection over another stream (TLS has begun, or ended).
+    pub fn over(self, stream: impl FnOnce(Stream) -> Stream) -> Self {
+        Packets { stream: stream(self.stream), ..self }
+    }
+
+    /// The bare stream, to begin TLS in it.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    /// Begins a message.
+    pub fn begin(&mut self, message: Message) {
+        self.message = message;
+        self.number = 0;
+        self.out.clear();
+        self.out.resize(HEADER_BYTES, 0);
+    }
+
+    /// Adds to the message, and sends what fills a packet. The last packet is left for [`Packets::end`].
+    pub async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.out.len() == self.packet_bytes {
+                self.send(0).await?;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.packet_bytes - self.out.len()));
+            self.out.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Ends the message; its answer is read next.
+    pub async fn end(&mut self) -> Result<()> {
+        self.send(END_OF_MESSAGE).await?;
+        soon(self.timeout, self.stream.flush()).await.map_err(|_| late())?.map_err(broken)?;
+        self.last = false;
+        self.left = 0;
+        Ok(())
+    }
+
+    async fn send(&mut self, status: u8) -> Result<()> {
+        self.number = self.number.wrapping_add(1);
+        let length = u16::try_from(self.out.len()).unwrap_or(u16::MAX).to_be_bytes();
+        self.out[..HEADER_BYTES].copy_from_slice(&[self.message as u8, status, length[0], length[1], 0, 0, self.number, 0]);
+        soon(self.timeout, self.stream.write_all(&self.out)).await.map_err(|_| late())?.map_err(broken)?;
+        self.out.truncate(HEADER_BYTES);
+        Ok(())
+    }
+
+    /// What is here of the answer and not consumed.
+    pub fn seen(&self) -> &[u8] {
+        &self.answer[self.at..]
+    }
+
+    pub fn consume(&mut self, bytes: usize) {
+        self.at = (self.at + bytes).min(self.answer.len());
+    }
+
+    /// Whether all of the answer is here.
+    pub fn is_whole(&self) -> bool {
+        self.last && self.left == 0
+    }
+
+    /// Whether the answer was read to its end.
+    pub fn is_over(&self) -> bool {
+        self.is_whole() && self.at == self.answer.len()
+    }
+
+    /// Waits for more of the answer. An answer that ends here is one that ends too soon.
+    pub async fn more(&mut self) -> Result<()> {
+        self.answer.drain(..self.at);
+        self.at = 0;
+        while !self.unpack()? {
+            if self.is_whole() {
+                return Err(lost("an answer ends in the middle"));
+            }
+            self.raw.copy_within(self.raw_at..self.raw_end, 0);
+            self.raw_end -= self.raw_at;
+            self.raw_at = 0;
+            let read = soon(self.timeout, self.stream.read(&mut self.raw[self.raw_end..])).await.map_err(|_| late())?.map_err(broken)?;
+            if read == 0 {
+                return Err(Error::new(Kind::Connection, "the server closed the connection"));
+            }
+            self.raw_end += read;
+        }
+        Ok(())
+    }
+
+    /// Takes the packets apart that are here; `false` when nothing came of it.
+    fn unpack(&mut self) -> Result<bool> {
+        let before = self.answer.len();
+        loop {
+            if self.left == 0 {
+                let here = &self.raw[self.raw_at..self.raw_end];
+                if self.last || here.len() < HEADER_BYTES {
+                    break;
+                }
+                let length = usize::from(u16::from_be_bytes([here[2], here[3]]));
+                if here[0] != ANSWER || length < HEADER_BYTES {
+                    return Err(lost("what the server sent is no packet of an answer"));
+                }
+                self.left = length - HEADER_BYTES;
+                self.last = here[1] & END_OF_MESSAGE != 0;
+                self.raw_at += HEADER_BYTES;
+            }
+            let now = self.left.min(self.raw_end - self.raw_at);
+            self.answer.extend_from_slice(&self.raw[self.raw_at..self.raw_at + now]);
+            self.raw_at += now;
+            self.left -= now;
+            if self.left > 0 {
+                break;
+            }
+        }
+        Ok(self.answer.len() > before)
+    }
+}
+
+fn late() -> Error {
+    classify::io(io::ErrorKind::TimedOut, "")
+}
+
+pub(super) fn broken(error: io::Error) -> Error {
+    classify::io(error.kind(), &error.to_string())
+}
+
+/// The bytes are not what the protocol says: nothing that comes after them can be believed.
+pub(super) fn lost(what: &str) -> Error {
+    Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
+}

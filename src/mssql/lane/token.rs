@@ -1,0 +1,287 @@
+//! Tokens: what an answer is made of.
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/7091f6f6-b83d-4ed2-afeb-ba5013dfb18f>
+//!
+//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for more.
+
+use super::{
+    cell::{Form, Type},
+    packet::{Packets, lost},
+};
+use crate::{
+    error::{Error, Result},
+    mssql::classify,
+};
+
+pub(super) const COLUMNS: u8 = 0x81;
+pub(super) const ROW: u8 = 0xD1;
+/// A row that begins with a bitmap of its NULLs.
+pub(super) const NBC_ROW: u8 = 0xD2;
+pub(super) const DONE: u8 = 0xFD;
+const DONE_PROC: u8 = 0xFE;
+const DONE_IN_PROC: u8 = 0xFF;
+const RETURN_STATUS: u8 = 0x79;
+const ORDER: u8 = 0xA9;
+const TABLE_NAME: u8 = 0xA4;
+const COLUMN_INFO: u8 = 0xA5;
+const ERROR: u8 = 0xAA;
+const INFO: u8 = 0xAB;
+const LOGIN_ACK: u8 = 0xAD;
+const FEATURES: u8 = 0xAE;
+const ENVIRONMENT: u8 = 0xE3;
+const SESSION_STATE: u8 = 0xE4;
+
+/// The longest token that is waited for; rows are not read as tokens. The column list of the widest table is far shorter.
+const TOKEN_BYTES_MAX: usize = 16 << 20;
+
+/// One column of a result set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    pub flags: u16,
+    pub ty: Type,
+    pub name: String,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Token {
+    Columns(Vec<Column>),
+    /// A row begins here; it is not consumed.
+    Row,
+    Error(Error),
+    LoginAck,
+    PacketBytes(usize),
+    /// Log in there instead.
+    Routed {
+        host: String,
+        port: u16,
+    },
+    /// A statement is over; `rows` where it counted some.
+    Done {
+        rows: Option<u64>,
+    },
+    /// What says nothing here.
+    Other,
+}
+
+/// The next token; `None` at the answer's end.
+pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
+    loop {
+        if packets.is_over() {
+            return Ok(None);
+        }
+        let seen = packets.seen();
+        if let Some((token, bytes)) = parse(seen)? {
+            packets.consume(bytes);
+            return Ok(Some(token));
+        }
+        if seen.len() > TOKEN_BYTES_MAX {
+            return Err(lost("a token without an end"));
+        }
+        packets.more().await?;
+    }
+}
+
+/// The token that `bytes` begin with, and its length; `None` when it goes on behind them.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Token, usize)>> {
+    let mut reader = Reader { bytes, at: 0 };
+    match reader.token() {
+        Ok(token) => Ok(Some((token, reader.at))),
+        Err(Short::More) => Ok(None),
+        Err(Short::Lost(error)) => Err(*error),
+    }
+}
+
+/// Why there is no token yet.
+enum Short {
+    More,
+    Lost(Box<Error>),
+}
+
+impl From<Error> for Short {
+    fn from(error: Error) -> Self {
+        Short::Lost(Box::new(error))
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Short> {
+        let end = self.at.checked_add(count).ok_or(Short::More)?;
+        let taken = self.bytes.get(self.at..end).ok_or(Short::More)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
+        Ok(self.take(N)?.try_into().unwrap_or([0; N]))
+    }
+
+    fn u8(&mut self) -> Result<u8, Short> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, Short> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Short> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    /// UTF-16 with its length in units before it.
+    fn text(&mut self, units: usize) -> Result<String, Short> {
+        let units: Vec<u16> = self.take(units * 2)?.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+        Ok(String::from_utf16_lossy(&units))
+    }
+
+    fn token(&mut self) -> Result<Token, Short> {
+        Ok(match self.u8()? {
+            ROW | NBC_ROW => {
+                self.at = 0;
+                Token::Row
+            }
+            COLUMNS => Token::Columns(self.columns()?),
+            DONE | DONE_PROC | DONE_IN_PROC => {
+                const COUNT: u16 = 0x10;
+                let status = self.u16()?;
+                self.u16()?;
+                let rows = u64::from_le_bytes(self.array()?);
+                Token::Done { rows: (status & COUNT != 0).then_some(rows) }
+            }
+            RETURN_STATUS => {
+                self.u32()?;
+                Token::Other
+            }
+            FEATURES => {
+                const TERMINATOR: u8 = 0xFF;
+                while self.u8()? != TERMINATOR {
+                    let length = self.u32()?;
+                    self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+                }
+                Token::Other
+            }
+            SESSION_STATE => {
+                let length = self.u32()?;
+                self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+                Token::Other
+            }
+            kind @ (ORDER | TABLE_NAME | COLUMN_INFO | ERROR | INFO | LOGIN_ACK | ENVIRONMENT) => {
+                let length = usize::from(self.u16()?);
+                let mut inside = Reader { bytes: self.take(length)?, at: 0 };
+                // it is all here: whoever wants more of it is wrong
+                inside.inner(kind).map_err(|short| match short {
+                    Short::More => lost("a token is shorter than what is in it").into(),
+                    lost => lost,
+                })?
+            }
+            other => return Err(lost(&format!("token 0x{other:02X} is not known")).into()),
+        })
+    }
+
+    fn inner(&mut self, kind: u8) -> Result<Token, Short> {
+        const PACKET_SIZE: u8 = 4;
+        const ROUTING: u8 = 20;
+        Ok(match kind {
+            ERROR => {
+                let number = self.u32()?.cast_signed();
+                self.u8()?;
+                let class = self.u8()?;
+                let length = usize::from(self.u16()?);
+                let message = self.text(length)?;
+                let length = usize::from(self.u8()?);
+                self.text(length)?;
+                let length = usize::from(self.u8()?);
+                let procedure = self.text(length)?;
+                let line = self.u32()?;
+                Token::Error(classify::server(number, class, &message, &procedure, line))
+            }
+            LOGIN_ACK => Token::LoginAck,
+            ENVIRONMENT => match self.u8()? {
+                PACKET_SIZE => {
+                    let length = usize::from(self.u8()?);
+                    let size = self.text(length)?;
+                    Token::PacketBytes(size.parse().map_err(|_| lost("the packet size is no number"))?)
+                }
+                ROUTING => {
+                    self.u16()?;
+                    self.u8()?;
+                    let port = self.u16()?;
+                    let length = usize::from(self.u16()?);
+                    Token::Routed { host: self.text(length)?, port }
+                }
+                _ => Token::Other,
+            },
+            _ => Token::Other,
+        })
+    }
+
+    fn columns(&mut self) -> Result<Vec<Column>, Short> {
+        const NONE: u16 = 0xFFFF;
+        let count = match self.u16()? {
+            NONE => 0,
+            count => usize::from(count),
+        };
+        (0..count)
+            .map(|_| {
+                self.u32()?;
+                let flags = self.u16()?;
+                let ty = self.ty()?;
+                if ty.form == Form::Pointer {
+                    for _ in 0..self.u8()? {
+                        let length = usize::from(self.u16()?);
+                        self.text(length)?;
+                    }
+                }
+                let length = usize::from(self.u8()?);
+                Ok(Column { flags, ty, name: self.text(length)? })
+            })
+            .collect()
+    }
+
+    /// TYPE_INFO. <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
+    fn ty(&mut self) -> Result<Type, Short> {
+        const COLLATION_BYTES: usize = 5;
+        let from = self.at;
+        let token = self.u8()?;
+        let form = match token {
+            0x30 | 0x32 => Form::Fixed(1),
+            0x34 => Form::Fixed(2),
+            0x38 | 0x3A | 0x3B | 0x7A => Form::Fixed(4),
+            0x3C | 0x3D | 0x3E | 0x7F => Form::Fixed(8),
+            // date
+            0x28 => Form::Byte,
+            // guid, int, bit, float, money, datetime; time, datetime2, datetimeoffset with their scale
+            0x24 | 0x26 | 0x68 | 0x6D | 0x6E | 0x6F | 0x29 | 0x2A | 0x2B => {
+                self.u8()?;
+                Form::Byte
+            }
+            // decimal, numeric: length, precision, scale
+            0x6A | 0x6C => {
+                self.take(3)?;
+                Form::Byte
+            }
+            // varbinary, binary; varchar, char, nvarchar, nchar
+            0xA5 | 0xAD | 0xA7 | 0xAF | 0xE7 | 0xEF => {
+                const MAX: u16 = 0xFFFF;
+                let length = self.u16()?;
+                if !matches!(token, 0xA5 | 0xAD) {
+                    self.take(COLLATION_BYTES)?;
+                }
+                if length == MAX { Form::Chunks } else { Form::Short }
+            }
+            // image, text, ntext
+            0x22 | 0x23 | 0x63 => {
+                self.u32()?;
+                if token != 0x22 {
+                    self.take(COLLATION_BYTES)?;
+                }
+                Form::Pointer
+            }
+            other => return Err(lost(&format!("type 0x{other:02X} is not known")).into()),
+        };
+        Ok(Type { form, info: self.bytes[from..self.at].to_vec() })
+    }
+}
