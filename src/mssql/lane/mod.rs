@@ -121,7 +121,7 @@ impl Line {
     /// A batch whose results do not matter.
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
         self.ask(sql).await?;
-        self.ending().await.map(drop)
+        ending(&mut self.packets).await.map(drop)
     }
 
     async fn ask(&mut self, sql: &str) -> Result<()> {
@@ -143,20 +143,25 @@ impl Line {
         }
         Err(Error::new(Kind::Other, "the server's answer has no result set"))
     }
+}
 
-    /// The answer's rest, to its end: the rows that the last statement counted.
-    async fn ending(&mut self) -> Result<u64> {
-        let mut counted = 0;
-        while let Some(token) = token::next(&mut self.packets).await? {
-            match token {
-                Token::Error(error) => return Err(error),
-                Token::Done { rows: Some(rows) } => counted = rows,
-                Token::Row => return Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
-                _ => {}
+/// The answer's rest, to its end: the rows that the last statement counted. An answer that stops before it says that it is done was cut
+/// short.
+async fn ending(packets: &mut Packets) -> Result<u64> {
+    let (mut counted, mut done) = (0, false);
+    while let Some(token) = token::next(packets).await? {
+        match token {
+            Token::Error(error) => return Err(error),
+            Token::Done { failed: true, .. } => return Err(Error::new(Kind::Other, "the server failed without saying why")),
+            Token::Done { rows, more, .. } => {
+                counted = rows.unwrap_or(counted);
+                done = !more;
             }
+            Token::Row => return Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
+            _ => {}
         }
-        Ok(counted)
     }
+    if done { Ok(counted) } else { Err(packet::lost("an answer ends without DONE")) }
 }
 
 /// ALL_HEADERS: no transaction of ours is open, one request at a time.
@@ -187,7 +192,7 @@ pub async fn copy(
 ) -> Result<std::result::Result<Copied, String>> {
     dest.ask(way.columns).await?;
     let to = dest.columns().await.context("read the staging table's columns")?;
-    dest.ending().await?;
+    ending(&mut dest.packets).await?;
     source.ask(way.read).await?;
     let from = source.columns().await.context("read source rows")?;
     let transfer = match Transfer::new(&from, &to, way.key) {
@@ -251,7 +256,7 @@ async fn read(
         }
     }
     // a batch is ended by the answer's end, and by nothing that was cut off before it
-    line.ending().await.context("read source rows")?;
+    ending(packets).await.context("read source rows")?;
     if batch_rows > 0 {
         sender.send(Chunk { bytes, rows, key: Some(transfer.key(code_pages)?) }).await.map_err(gone)?;
     }
@@ -284,7 +289,7 @@ async fn write(
         let Some(key) = chunk.key else { continue };
         line.packets.put(&BULK_END).await.context("write rows")?;
         line.packets.end().await.context("write rows")?;
-        let taken = line.ending().await.context("write rows")?;
+        let taken = ending(&mut line.packets).await.context("write rows")?;
         if taken != rows {
             return Err(Error::new(Kind::Other, format!("of {rows} rows in a batch the destination took {taken}")));
         }
@@ -320,3 +325,6 @@ fn bulk_head(columns: &[Column]) -> Vec<u8> {
     }
     head
 }
+
+#[cfg(all(test, feature = "rustls"))]
+mod tests;

@@ -54,9 +54,11 @@ pub(super) enum Token {
         host: String,
         port: u16,
     },
-    /// A statement is over; `rows` where it counted some.
+    /// A statement is over; `rows` where it counted some. The answer is when there are no `more`.
     Done {
         rows: Option<u64>,
+        more: bool,
+        failed: bool,
     },
     /// What says nothing here.
     Other,
@@ -145,11 +147,13 @@ impl<'a> Reader<'a> {
             }
             COLUMNS => Token::Columns(self.columns()?),
             DONE | DONE_PROC | DONE_IN_PROC => {
+                const MORE: u16 = 0x1;
+                const FAILED: u16 = 0x2 | 0x100;
                 const COUNT: u16 = 0x10;
                 let status = self.u16()?;
                 self.u16()?;
                 let rows = u64::from_le_bytes(self.array()?);
-                Token::Done { rows: (status & COUNT != 0).then_some(rows) }
+                Token::Done { rows: (status & COUNT != 0).then_some(rows), more: status & MORE != 0, failed: status & FAILED != 0 }
             }
             RETURN_STATUS => {
                 self.u32()?;

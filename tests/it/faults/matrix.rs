@@ -21,25 +21,46 @@ const HOUR_MS: i64 = 3_600_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     FullSync,
+    /// the same with `DATAFLOW_COPY_LANE=driver`
+    FullSyncByDriver,
     Cdc,
     Verification,
     /// what is asked every tick: the source's poll, the destination's control tables
     Look,
+    /// what a full sync writes down of itself in the control tables
+    Books,
 }
 
 impl Job {
     /// A part of the requests that this job sends to that side.
     fn requests(self, side: Side) -> &'static [&'static str] {
         match (self, side) {
-            (Job::FullSync, Side::Source) => &["SELECT s.["],
-            (Job::FullSync, Side::Dest) => &["BULK LOAD", "COMMIT TRANSACTION", "full_sync_pending_at = NULL"],
+            (Job::FullSync | Job::FullSyncByDriver, Side::Source) => &["SELECT s.["],
+            (Job::FullSync | Job::FullSyncByDriver, Side::Dest) => &["BULK LOAD", "COMMIT TRANSACTION", "full_sync_pending_at = NULL"],
             (Job::Cdc, Side::Source) => &["AS [__$command_id]"],
             (Job::Cdc, Side::Dest) => &["DECLARE @fetched", "BULK LOAD"],
             (Job::Verification, Side::Source) => &["AS t ORDER BY t.["],
             (Job::Verification, Side::Dest) => &["AS t ORDER BY t.[", "INSERT INTO dbo.verification_logs"],
             (Job::Look, Side::Source) => &["sys.fn_cdc_get_max_lsn()"],
             (Job::Look, Side::Dest) => &["SELECT server_id, server_name, connection_string"],
+            (Job::Books, _) => &[
+                "SET full_sync_pending_at = COALESCE",
+                "INSERT INTO dbo.sync_status (mapping_id, sync_type, status, started_at)",
+                "SET status = @P2, records_processed = @P3",
+                "DECLARE @epoch datetime2(3)",
+                "APPLOCK_TEST(N'public'",
+                "m.last_cdc_lsn, CONVERT(NVARCHAR(30), m.last_full_sync_at, 126)",
+                "LEFT JOIN dbo.dbaops_dataflow_checkpoints AS t",
+                "INSERT INTO dbo.sync_logs",
+                "SELECT o.mapping_id",
+            ],
         }
+    }
+}
+
+impl Job {
+    fn is_full_sync(self) -> bool {
+        matches!(self, Job::FullSync | Job::FullSyncByDriver | Job::Books)
     }
 }
 
@@ -79,8 +100,10 @@ fn error(number: i32, class: u8) -> SqlError {
 
 /// Every case of a lane. `random` chooses where replies break off and at which byte the network fails.
 fn cases(job: Job, random: &mut StdRng) -> Vec<(Blow, Told)> {
-    let lost = Told::As(&["CONNECTION"]);
-    let passing = Told::As(&["SYNC", "VERIFICATION"]);
+    // what the control tables do not get in time is told by nobody but the log, or comes later
+    let told = |types| if job == Job::Books { Told::Maybe(ANY) } else { Told::As(types) };
+    let lost = told(&["CONNECTION"]);
+    let passing = told(&["SYNC", "VERIFICATION"]);
     let mut cases = vec![
         (Blow::Request(Fault::CloseBefore), lost),
         (Blow::Request(Fault::CloseAfter), lost),
@@ -151,8 +174,10 @@ async fn lane(job: Job, side: Side) {
     crate::only_on_standins!("faults, and a network that fails");
     let mut random = seeded();
     let mut rig = Rig::new().await;
+    let copy_lane = if job == Job::FullSyncByDriver { "driver" } else { "wire" };
     let verify = if job == Job::Verification { "200ms" } else { "0" };
-    let daemon = rig.daemon(&[("DATAFLOW_VERIFY_INTERVAL", verify), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    let daemon =
+        rig.daemon(&[("DATAFLOW_VERIFY_INTERVAL", verify), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"), ("DATAFLOW_COPY_LANE", copy_lane)]);
     rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
     for (number, (blow, told)) in cases(job, &mut random).into_iter().enumerate() {
         println!("{job:?} at the {side:?}, case {number}: {blow:?}");
@@ -235,7 +260,7 @@ async fn in_time<T>(comes: impl Future<Output = T>) -> T {
 
 async fn provoke(rig: &mut Rig, job: Job) {
     rig.write().await;
-    if job == Job::FullSync {
+    if job.is_full_sync() {
         rig.world.request_full_sync(rig.mapping).await;
     }
 }
@@ -244,7 +269,7 @@ async fn provoke(rig: &mut Rig, job: Job) {
 async fn works(control: &mut Sql, job: Job, before: &Mark) {
     let done = match job {
         // Not the run's own word: a swap whose reply was lost is done all the same.
-        Job::FullSync => format!(
+        Job::FullSync | Job::FullSyncByDriver | Job::Books => format!(
             "SELECT COUNT(*) FROM table_mappings WHERE full_sync_requested = 0 AND full_sync_pending_at IS NULL \
              AND CONVERT(nvarchar(40), last_full_sync_at, 121) <> '{}'",
             before.synced
@@ -329,6 +354,10 @@ async fn changed_bytes_are_noticed_through_tls() {
         println!("case {case}: {bytes} bytes {way:?} at the {side:?} after {after}");
         let trouble = rig.link(side).after(way, after, Trouble::Garble { seed: random.random(), bytes });
         rig.write().await;
+        // every other time through the copy lane, too
+        if case % 8 < 4 {
+            rig.world.request_full_sync(rig.mapping).await;
+        }
         assert!(in_time(trouble.comes()).await, "the trouble was called off");
         settled(&rig, &mut control).await;
     }
@@ -344,6 +373,21 @@ async fn a_full_sync_survives_its_source() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_sync_survives_its_destination() {
     lane(Job::FullSync, Side::Dest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_by_the_driver_survives_its_source() {
+    lane(Job::FullSyncByDriver, Side::Source).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_sync_by_the_driver_survives_its_destination() {
+    lane(Job::FullSyncByDriver, Side::Dest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_down_of_a_full_sync_survives_its_server() {
+    lane(Job::Books, Side::Dest).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

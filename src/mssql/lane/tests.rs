@@ -1,0 +1,265 @@
+//! The lane alone, against a stand-in; whole full syncs go through it in the scenarios.
+
+use std::{path::PathBuf, time::Duration};
+
+use mssql_standin::server::{Encryption, Server};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+
+use super::*;
+use crate::{
+    model::secret::Secret,
+    mssql::{
+        connection_string,
+        endpoint::{Encrypt, Trust},
+        pool::{Behaviour, Pools},
+    },
+};
+
+fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
+    let mut endpoint = connection_string::parse(&server.connection_string("master")).unwrap().endpoint;
+    change(&mut endpoint);
+    Pools::new(
+        endpoint,
+        Behaviour {
+            connections_max: 4,
+            statement_timeout: Duration::from_secs(20),
+            lock_timeout: Duration::from_secs(1),
+            deadlock_priority_low: true,
+            idle_timeout: Duration::from_secs(60),
+        },
+    )
+}
+
+async fn line_of(pools: &Pools) -> Result<Line> {
+    pools.line(&Ident::new("master"), "test").await
+}
+
+/// An authority, a file with its certificate, and servers that it signs for.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = std::env::temp_dir().join(format!("dataflow-lane-{name}-{}.pem", std::process::id()));
+        std::fs::write(&file, issuer.pem()).unwrap();
+        Authority { issuer, file }
+    }
+
+    async fn server(&self, encryption: Encryption, name: &str, expired: bool) -> Server {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if expired {
+            (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        }
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Server::builder().tls(encryption).certificate(&certificate.pem(), &key.serialize_pem()).start().await.unwrap()
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+#[tokio::test]
+async fn it_logs_in_in_every_mode_of_encryption() {
+    let authority = Authority::new("right");
+    for (encryption, ours) in [
+        (Encryption::LoginOnly, Encrypt::LoginOnly),
+        (Encryption::LoginOnly, Encrypt::Full),
+        (Encryption::Required, Encrypt::Full),
+        (Encryption::Required, Encrypt::LoginOnly),
+        (Encryption::Strict, Encrypt::Strict),
+    ] {
+        let server = authority.server(encryption, "127.0.0.1", false).await;
+        for trust in [Trust::Authority(authority.file.clone()), Trust::Anything] {
+            let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust));
+            let mut line = line_of(&pools).await.unwrap_or_else(|error| panic!("{encryption:?} {ours:?}: {error}"));
+            line.batch("SELECT 1").await.unwrap_err();
+            assert_eq!(pools.connections(), 1);
+            drop(line);
+            assert_eq!(pools.connections(), 0);
+        }
+    }
+    let server = Server::builder().start().await.unwrap();
+    line_of(&pools(&server, |endpoint| endpoint.encrypt = Encrypt::Off)).await.unwrap().batch("SET NOCOUNT ON").await.unwrap();
+}
+
+#[tokio::test]
+async fn it_believes_no_certificate_that_the_driver_would_not() {
+    let (authority, stranger) = (Authority::new("known"), Authority::new("stranger"));
+    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
+        for (server, what) in [
+            (authority.server(encryption, "other.example.com", false).await, "for another name"),
+            (authority.server(encryption, "127.0.0.1", true).await, "expired"),
+            (stranger.server(encryption, "127.0.0.1", false).await, "by an unknown authority"),
+        ] {
+            let trust = Trust::Authority(authority.file.clone());
+            let refused = line_of(&pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust))).await.err().unwrap();
+            assert!(refused.to_string().contains("TLS handshake failed"), "{what}: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_login_keeps_its_number() {
+    let server = Server::builder().start().await.unwrap();
+    let refused = line_of(&pools(&server, |endpoint| endpoint.password = Secret::new("wrong"))).await.err().unwrap();
+    assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
+    assert!(!refused.to_string().contains("wrong"), "{refused}");
+    let refused = pools(&server, |_| {}).line(&Ident::new("nowhere"), "test").await.err().unwrap();
+    assert_eq!((refused.kind, refused.number), (Kind::Login, Some(4060)));
+}
+
+struct Counter(Vec<(u64, Vec<Value>)>, usize);
+
+impl Boundary for Counter {
+    async fn batch_done(&mut self, _: &mut Session, rows: u64, last_key: &[Value]) -> Result<Go> {
+        self.0.push((rows, last_key.to_vec()));
+        Ok(if self.0.len() == self.1 { Go::Stop } else { Go::On })
+    }
+}
+
+const TABLE: &str = "CREATE TABLE dbo.s (id int NOT NULL, t nvarchar(50) NULL, b varbinary(max) NULL); \
+    CREATE TABLE dbo.d (id int NULL, t nvarchar(50) NULL, b varbinary(max) NULL); \
+    WITH d AS (SELECT n FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS v (n)), \
+    all_ids AS (SELECT a.n * 100 + b.n * 10 + c.n + 1 AS id, b.n * 10 + c.n AS n FROM d AS a CROSS JOIN d AS b CROSS JOIN d AS c) \
+    INSERT INTO dbo.s SELECT id, CASE WHEN n % 3 = 0 THEN NULL ELSE CONCAT(N'x', n) END, \
+    CASE n % 2 WHEN 0 THEN NULL ELSE CAST(REPLICATE(CAST('0123456789' AS varchar(max)), n * 100) AS varbinary(max)) END FROM all_ids";
+const WAY: Way<'static> = Way {
+    read: "SELECT id, t, b FROM dbo.s",
+    columns: "SELECT TOP (0) id, t, b FROM dbo.d",
+    load: "INSERT BULK dbo.d (id int, t nvarchar(50), b varbinary(max)) WITH (KEEP_NULLS, TABLOCK)",
+    key: &[0],
+    code_pages: &[None],
+};
+
+async fn copied(
+    pools: &Pools,
+    way: Way<'_>,
+    rows_max: usize,
+    bytes_max: usize,
+    stop: usize,
+) -> (Result<std::result::Result<Copied, String>>, Counter) {
+    let (source, dest) = (line_of(pools).await.unwrap(), line_of(pools).await.unwrap());
+    let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+    let mut counter = Counter(Vec::new(), stop);
+    let copied = copy(source, dest, way, BatchLimit { rows_max, bytes_max }, &mut session, &mut counter).await;
+    (copied, counter)
+}
+
+#[tokio::test]
+async fn rows_arrive_as_they_were_in_batches_of_rows_or_bytes() {
+    for compressed in [true, false] {
+        let server = Server::builder().compress_rows(compressed).start().await.unwrap();
+        let pools = pools(&server, |_| {});
+        let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+        session.batch(TABLE).await.unwrap();
+        let differ = "SELECT COUNT(*) FROM (SELECT id, t, b FROM dbo.s EXCEPT SELECT id, t, b FROM dbo.d) AS x";
+        let mut all = session.rows("SELECT id FROM dbo.s", &[]).await.unwrap();
+        let last = all.pop().unwrap().value(0).unwrap();
+        for (rows_max, bytes_max, batches) in [(300, usize::MAX, Some(4)), (1_000, usize::MAX, Some(1)), (usize::MAX, 1 << 20, None)] {
+            session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
+            let (end, told) = copied(&pools, WAY, rows_max, bytes_max, usize::MAX).await;
+            assert_eq!(end.unwrap().unwrap(), Copied { rows: 1_000, whole: true });
+            assert_eq!(told.0.last().unwrap(), &(1_000, vec![last.clone()]));
+            assert!(batches.is_none_or(|batches| batches == told.0.len()) && told.0.len() < 40, "{:?}", told.0);
+            assert_eq!(session.row(differ, &[]).await.unwrap().i64(0).unwrap(), 0);
+            assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 1_000);
+        }
+        session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
+        let (end, told) = copied(&pools, WAY, 300, usize::MAX, 2).await;
+        assert_eq!((end.unwrap().unwrap(), told.0.len()), (Copied { rows: 600, whole: false }, 2));
+        assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 600, "what was written stays");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
+    let server = Server::builder().start().await.unwrap();
+    let pools = pools(&server, |_| {});
+    let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+    session.batch(TABLE).await.unwrap();
+    // the 501st row cannot be read
+    let failing = "SELECT id, CAST(t AS nvarchar(50)), b FROM dbo.s WHERE 1 / (id - 500) <> 2";
+    let (end, told) = copied(&pools, Way { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX).await;
+    assert_eq!((end.unwrap_err().number, told.0.len()), (Some(8134), 0));
+    // another type than the table's
+    let (end, _) = copied(&pools, Way { read: "SELECT CAST(id AS bigint), t, b FROM dbo.s", ..WAY }, 100, usize::MAX, usize::MAX).await;
+    assert!(end.unwrap().unwrap_err().contains("column id"));
+    assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 0);
+    let (end, _) = copied(&pools, Way { load: "INSERT BULK dbo.nowhere (id int)", ..WAY }, 100, usize::MAX, usize::MAX).await;
+    assert_eq!(end.unwrap_err().kind, Kind::Missing);
+}
+
+/// What is read of an answer whose one packet has these bytes.
+async fn answered(bytes: &[u8]) -> Result<u64> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let length = u16::try_from(bytes.len() + packet::HEADER_BYTES).unwrap().to_be_bytes();
+    let packet = [&[4, packet::END_OF_MESSAGE, length[0], length[1], 0, 0, 1, 0], bytes].concat();
+    tokio::io::AsyncWriteExt::write_all(&mut server, &packet).await.unwrap();
+    let mut packets = Packets::new(stream::Stream::Bare(tcp), Duration::from_secs(20));
+    packets.begin(Message::Batch);
+    packets.end().await.unwrap();
+    ending(&mut packets).await
+}
+
+/// A result set that breaks off without a word, be it at a packet's end, is no whole table.
+#[tokio::test]
+async fn an_answer_is_whole_when_it_says_so() {
+    let done = |status: u8| [token::DONE, status, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
+    const COUNTED: u8 = 0x10;
+    const MORE: u8 = 0x01;
+    assert_eq!(answered(&done(COUNTED)).await.unwrap(), 7);
+    assert!(answered(&[]).await.is_err());
+    assert!(answered(&done(COUNTED | MORE)).await.unwrap_err().to_string().contains("without DONE"));
+    assert!(answered(&done(0x02)).await.is_err());
+    assert!(answered(&done(0)[..5]).await.unwrap_err().to_string().contains("in the middle"));
+}
+
+/// Bytes that no server would send: an error or the wish for more, never a panic.
+#[test]
+fn nonsense_is_no_token_and_no_row() {
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    const STARTS: [u8; 14] = [0x81, 0xD1, 0xD2, 0xFD, 0xFE, 0xFF, 0x79, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xE3, 0xE4];
+    const TYPES: [u8; 12] = [0x30, 0x38, 0x26, 0x6A, 0xE7, 0xA5, 0xAF, 0x28, 0x2B, 0x24, 0x63, 0x3D];
+    for _ in 0..20_000 {
+        let mut bytes = vec![0; random.random_range(1..200)];
+        random.fill_bytes(&mut bytes);
+        bytes[0] = STARTS[random.random_range(0..STARTS.len())];
+        if random.random() {
+            // lengths that are short enough to come to what is inside
+            bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte %= 8);
+        }
+        if let Ok(Some((_, length))) = token::parse(&bytes) {
+            assert!(length <= bytes.len());
+        }
+        let mut columns = vec![token::COLUMNS, 3, 0];
+        for _ in 0..3 {
+            columns.extend_from_slice(&[0, 0, 0, 0, 1, 0, TYPES[random.random_range(0..TYPES.len())]]);
+            columns.extend((0..12).map(|_| random.random::<u8>() % 9));
+        }
+        columns.extend_from_slice(&[0; 64]);
+        let Ok(Some((Token::Columns(columns), _))) = token::parse(&columns) else { continue };
+        let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0]) else { continue };
+        let mut out = Vec::new();
+        bytes[0] = if random.random() { token::ROW } else { token::NBC_ROW };
+        if let Ok((taken, whole)) = transfer.advance(&bytes, &mut out) {
+            assert!(taken <= bytes.len());
+            if whole {
+                let _ = transfer.key(&[None]);
+            }
+        }
+    }
+}
