@@ -87,6 +87,7 @@ impl Daemon {
             tasks_max: config.tasks_max,
             source_seats: config.source_connections_max,
             dest_seats: self.env.dest.seats_max(),
+            full_sync_seats: self.env.full_sync_seats(),
             verifications_max: config.verify_concurrency,
         };
         admission::admits(sync_type, running, limits)

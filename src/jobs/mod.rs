@@ -28,6 +28,10 @@ use crate::{
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
+/// Seats at the destination below which full syncs do without the copy lane's second connection: with fewer, one of them would leave too little
+/// for everybody else.
+const LANE_SEATS_MIN: usize = 8;
+
 /// What every job gets. Cheap to clone.
 #[derive(Clone)]
 pub struct Env {
@@ -75,12 +79,17 @@ impl Env {
         }
     }
 
-    /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by password, and neither server's limit is so
-    /// small that a job could not have a second connection.
+    /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by password, and the destination's limit leaves
+    /// room for a second connection.
     pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
-        let houses = [&self.sources.house(mapping.server)?, &self.dest];
-        let able = |house: &House| house.seats_max() >= 2 && !house.pools().endpoint().integrated;
-        Ok(self.config.copy_lane == CopyLane::Wire && houses.into_iter().all(able))
+        let by_password = |house: &House| !house.pools().endpoint().integrated;
+        Ok(self.full_sync_seats() == 2 && by_password(&self.dest) && by_password(&self.sources.house(mapping.server)?))
+    }
+
+    /// The connections to the destination that a full sync may have.
+    pub fn full_sync_seats(&self) -> usize {
+        let room = self.config.copy_lane == CopyLane::Wire && self.dest.seats_max() >= LANE_SEATS_MIN;
+        if room { 2 } else { 1 }
     }
 
     /// Seats at a source alone (a poll).

@@ -171,11 +171,11 @@ impl Pools {
         let Inner { endpoint, behaviour, .. } = &*self.0;
         let dial = async |endpoint: Endpoint| tcp(&endpoint).await.map_err(classify::error);
         let connected = async {
-            let slot = self.0.slot(database).await?;
+            let slot = self.0.slot(None).await?;
             let mut line = lane::line(endpoint, database, dial, behaviour.statement_timeout, slot).await?;
             line.batch(&prologue(behaviour, who)).await.map(|()| line)
         };
-        connected.await.with_context(|| format!("connect to {}/{} for a copy", endpoint.place(), database.as_str()))
+        Box::pin(connected).await.with_context(|| format!("connect to {}/{} for a copy", endpoint.place(), database.as_str()))
     }
 
     /// An idle session, or one that is made now (and is said to be fresh). The pool itself never connects while somebody waits: it would
@@ -233,12 +233,12 @@ impl Drop for Slot {
 }
 
 /// A server hears of a closed connection a moment later, and counts it until then.
-const CLOSE_GRACE: Duration = Duration::from_millis(100);
+const CLOSE_GRACE: Duration = Duration::from_millis(300);
 
 impl Inner {
-    /// Waits for the right to one more connection, and until the server can have forgotten those that were closed for it.
-    async fn slot(self: &Arc<Self>, database: &Ident) -> Result<Slot> {
-        let slot = Slot { server: Arc::downgrade(self), _permit: self.permit(database).await? };
+    /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more connection, and until the server can have forgotten those that were closed for it.
+    async fn slot(self: &Arc<Self>, pooled: Option<&Ident>) -> Result<Slot> {
+        let slot = Slot { server: Arc::downgrade(self), _permit: self.permit(pooled).await? };
         loop {
             let wait = {
                 let mut closes = self.closes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -254,8 +254,8 @@ impl Inner {
         }
     }
 
-    /// Waits for the right to one more connection, closing idle ones of other databases when none is left.
-    async fn permit(&self, database: &Ident) -> Result<OwnedSemaphorePermit> {
+    /// Waits for the right to one more connection, closing idle ones of other pools when none is left.
+    async fn permit(&self, pooled: Option<&Ident>) -> Result<OwnedSemaphorePermit> {
         const ROUND: Duration = Duration::from_millis(50);
         let deadline = tokio::time::Instant::now() + self.endpoint.connect_timeout;
         loop {
@@ -266,7 +266,7 @@ impl Inner {
                 let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
                 pools
                     .iter()
-                    .filter(|(name, pool)| *name != database.as_str() && pool.state().idle_connections > 0)
+                    .filter(|(name, pool)| pooled.is_none_or(|pooled| *name != pooled.as_str()) && pool.state().idle_connections > 0)
                     .map(|(_, p)| p.clone())
                     .collect()
             };
@@ -316,8 +316,10 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> std::result::Result<Session, PoolError> {
         let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
-        let slot = server.slot(&self.database).await.map_err(PoolError)?;
-        let session = connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, slot).await.map_err(PoolError)?;
+        let slot = server.slot(Some(&self.database)).await.map_err(PoolError)?;
+        // Logins are rare and their futures large: in the heap, they are no part of every future that may have to wait for one.
+        let login = Box::pin(connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, slot));
+        let session = login.await.map_err(PoolError)?;
         server.logins.fetch_add(1, Ordering::Relaxed);
         Ok(session)
     }

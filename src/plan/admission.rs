@@ -1,8 +1,8 @@
 //! Which work may start now.
 //!
-//! A full sync may take hours and holds a connection on both sides all the time. So that no number of them keeps anybody else waiting,
+//! A full sync may take hours and holds a connection to its source, and one or two to the destination, all the time. So that no number of them keeps anybody else waiting,
 //! each kind has a limit below the one of all: at a source there is always a seat left for its poll, and, where it has more than three, one
-//! for the CDC of its other tables; over all sources at most half of the work are full syncs. What may not start waits in a queue, holding
+//! for the CDC of its other tables; over all sources at most half of the work, and of the destination's seats, are full syncs'. What may not start waits in a queue, holding
 //! nothing, and says nothing of itself in `sync_status`.
 
 use crate::model::mapping::SyncType;
@@ -16,6 +16,8 @@ pub struct Limits {
     pub source_seats: usize,
     /// Seats at the destination.
     pub dest_seats: usize,
+    /// How many of these a full sync takes.
+    pub full_sync_seats: usize,
     /// Verifications at the same time; they take seats, too.
     pub verifications_max: usize,
 }
@@ -36,14 +38,19 @@ fn jobs_max(seats: usize, verifications_max: usize) -> usize {
 
 /// Whether one more of this kind may start.
 pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
-    let all_max = limits.tasks_max.min(jobs_max(limits.dest_seats, limits.verifications_max));
+    let dest_max = jobs_max(limits.dest_seats, limits.verifications_max);
     let at_source_max = jobs_max(limits.source_seats, limits.verifications_max);
-    if running.all >= all_max || running.at_source >= at_source_max {
+    let taken = running.all + running.full_syncs * limits.full_sync_seats.saturating_sub(1);
+    let takes = if sync_type == SyncType::FullSync { limits.full_sync_seats } else { 1 };
+    let room = running.all == 0 || taken + takes <= dest_max;
+    if running.all >= limits.tasks_max || running.at_source >= at_source_max || !room {
         return false;
     }
     match sync_type {
         SyncType::FullSync => {
-            running.full_syncs < (all_max / 2).max(1) && running.full_syncs_at_source < at_source_max.saturating_sub(1).max(1)
+            running.full_syncs < (limits.tasks_max / 2).max(1)
+                && (running.full_syncs + 1) * takes <= (dest_max / 2).max(takes)
+                && running.full_syncs_at_source < at_source_max.saturating_sub(1).max(1)
         }
         SyncType::Cdc | SyncType::Verification | SyncType::SchemaCheck => true,
     }
@@ -53,7 +60,7 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { tasks_max: 32, source_seats: 10, dest_seats: 47, verifications_max: 2 };
+    const LIMITS: Limits = Limits { tasks_max: 32, source_seats: 10, dest_seats: 47, full_sync_seats: 2, verifications_max: 2 };
 
     /// Starts as many as may start and returns how many that were.
     fn start(sync_type: SyncType, running: &mut Running, limits: Limits) -> usize {
@@ -85,18 +92,19 @@ mod tests {
             start(SyncType::FullSync, &mut at_one, LIMITS);
             (all.all, all.full_syncs) = (at_one.all, at_one.full_syncs);
         }
-        assert_eq!(all.full_syncs, 16);
+        assert_eq!(all.full_syncs, 11);
+        assert!(2 * all.full_syncs <= LIMITS.dest_seats / 2);
         assert!(admits(SyncType::Cdc, Running { at_source: 0, full_syncs_at_source: 0, ..all }, LIMITS));
     }
 
     #[test]
     fn the_smallest_limits_still_let_one_start() {
-        let smallest = Limits { tasks_max: 1, source_seats: 2, dest_seats: 3, verifications_max: 64 };
+        let smallest = Limits { tasks_max: 1, source_seats: 2, dest_seats: 3, full_sync_seats: 1, verifications_max: 64 };
         for sync_type in [SyncType::FullSync, SyncType::Cdc] {
             assert_eq!(start(sync_type, &mut Running::default(), smallest), 1);
         }
         let mut running = Running::default();
-        let few = Limits { tasks_max: 100, source_seats: 3, dest_seats: 3, verifications_max: 2 };
+        let few = Limits { tasks_max: 100, source_seats: 3, dest_seats: 3, full_sync_seats: 1, verifications_max: 2 };
         assert_eq!((start(SyncType::FullSync, &mut running, few), start(SyncType::Cdc, &mut running, few)), (1, 1));
     }
 }

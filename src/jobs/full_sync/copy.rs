@@ -19,60 +19,55 @@ use crate::{
         bulk::{self, BatchLimit, Boundary, Copied, Go},
         catalog,
         lane::{self, Way},
+        pool::Checkout,
         session::{BulkOptions, Session},
     },
     plan::verify::key_text,
     tsql,
 };
 
-/// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end.
-pub async fn copy(work: &Work<'_>, direct: Option<&mut Direct<'_>>, source: &mut Session, dest: &mut Session) -> Result<Option<Stop>> {
+/// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end. The
+/// source's session may be another one afterwards.
+pub async fn copy(
+    work: &Work<'_>,
+    direct: Option<&mut Direct<'_>>,
+    mut source: Checkout,
+    dest: &mut Session,
+) -> Result<(Option<Stop>, Checkout)> {
     let Work { env, shape, progress, .. } = work;
-    progress.expect(catalog::row_count(source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
+    progress.expect(catalog::row_count(&mut source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
     progress.enter(Stage::Copy);
     // Msg 41332 refuses memory-optimized tables there; a single SELECT sees them as of one moment anyway.
     let snapshot = shape.source_database.snapshot && !shape.source.memory_optimized;
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
     let mut batches = Batches { work, direct };
-    let copied = match lane(work, &query, snapshot, limit, dest, &mut batches).await.context("copy")? {
-        Some(copied) => copied,
-        None => driver(work, &query, snapshot, limit, (source, dest), &mut batches).await.context("copy")?,
+    let (copied, source) = match lane(work, &query, snapshot, limit, source, dest, &mut batches).await.context("copy")? {
+        (Some(copied), source) => (copied, source),
+        (None, mut source) => {
+            let sessions = (&mut *source, dest);
+            (driver(work, &query, snapshot, limit, sessions, &mut batches).await.context("copy")?, source)
+        }
     };
-    Ok(if copied.whole { None } else { Some(progress.stop().unwrap_or(Stop::Cancelled)) })
+    Ok((if copied.whole { None } else { Some(progress.stop().unwrap_or(Stop::Cancelled)) }, source))
 }
 
-/// Cells as they are, on two connections of their own; `None` when that is not possible, and nothing was copied.
+/// Cells as they are, on connections of their own: the one to the source takes the seat of the session, which comes back afterwards. `None`
+/// when that is not possible, and nothing was copied.
 async fn lane(
     work: &Work<'_>,
     query: &str,
     snapshot: bool,
     limit: BatchLimit,
+    source: Checkout,
     dest: &mut Session,
     batches: &mut Batches<'_, '_>,
-) -> Result<Option<Copied>> {
-    let Work { env, shape, stage, mapping, .. } = work;
-    let Some(desk) = work.lane else { return Ok(None) };
-    let told = |why: String| {
-        warn!(
-            mapping_id = mapping.id.0,
-            server_id = mapping.server.0,
-            sync_type = SyncType::FullSync.as_str(),
-            "{} is copied by the driver, which is slower: {why}",
-            mapping.source
-        );
-        Ok(None)
-    };
-    let lines = async {
-        let from = desk.source_line(&mapping.source.database).await?;
-        let mut to = desk.dest_line(&mapping.dest.database).await?;
-        to.set_timeout(env.config.long_statement_timeout);
-        Ok::<_, Error>((from, to))
-    };
-    let (from, to) = match lines.await {
-        Ok(lines) => lines,
-        Err(error) => return told(error.to_string()),
-    };
+) -> Result<(Option<Copied>, Checkout)> {
+    let Work { env, shape, stage, mapping, desk, .. } = work;
+    if !env.has_lane(mapping)? {
+        return Ok((None, source));
+    }
+    drop(source);
     let code_pages: Vec<_> = shape.carry.key_columns().map(|column| column.source.code_page).collect();
     let way = Way {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
@@ -81,10 +76,27 @@ async fn lane(
         key: &shape.carry.key,
         code_pages: &code_pages,
     };
-    match lane::copy(from, to, way, limit, dest, batches).await? {
-        Ok(copied) => Ok(Some(copied)),
-        Err(why) => told(why),
+    let lines = async {
+        let from = desk.source_line(&mapping.source.database).await?;
+        let mut to = desk.dest_line(&mapping.dest.database).await?;
+        to.set_timeout(env.config.long_statement_timeout);
+        Ok::<_, Error>((from, to))
+    };
+    let copied = match lines.await {
+        Ok((from, to)) => lane::copy(from, to, way, limit, dest, batches).await?,
+        // whom it keeps out will say so to the driver, too
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(why) = &copied {
+        warn!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::FullSync.as_str(),
+            "{} is copied by the driver, which is slower: {why}",
+            mapping.source
+        );
     }
+    Ok((copied.ok(), desk.source(&mapping.source.database).await?))
 }
 
 /// Cells decoded and encoded by the driver, on the job's own sessions.

@@ -10,7 +10,7 @@
 //!    rows that are read next. (Max LSN lags the log, so the rows also have changes beyond it: these come again in step 6, where applying
 //!    a change twice is applying it once.)
 //! 4. **Copy** into a staging table in the destination database: a heap without constraints. Readers of the destination see the old rows.
-//!    (The copy lane, [`crate::mssql::lane`], has two connections of its own beside the job's; what follows is the same without it.)
+//!    (The copy lane, [`crate::mssql::lane`], has connections of its own; all this is the same without it.)
 //!    Where the source allows SNAPSHOT the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key moves
 //!    meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped before the key's index is made.
 //! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the copy, so it may take a while.
@@ -59,7 +59,7 @@ use crate::{
         mapping::{FullSyncMode, Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::{catalog, session::Session},
+    mssql::{catalog, pool::Checkout, session::Session},
     tsql,
 };
 
@@ -79,15 +79,15 @@ struct Work<'a> {
     shape: &'a Shape,
     stage: &'a TableName,
     progress: &'a Progress,
-    /// What the copy lane's connections come from, where there is one.
-    lane: Option<&'a Desk>,
+    desk: &'a Desk,
 }
 
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status, failed or not.
 ///
 /// `trigger`: the trigger column was seen set. An error is for whoever spawned this to log.
 pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
-    recorded(env, mapping, trigger).await.with_context(|| format!("full sync of {}", mapping.source))
+    // A full sync's future is by far the largest; whoever waits for one is not to hold it.
+    Box::pin(recorded(env, mapping, trigger)).await.with_context(|| format!("full sync of {}", mapping.source))
 }
 
 /// The run with its row in sync_status.
@@ -108,7 +108,7 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     let env = Env { cancel: env.cancel.child_token(), ..env.clone() };
     let (progress, over) = (Progress::new(began), CancellationToken::new());
     let work = async {
-        let ended = perform(&env, mapping, trigger, &progress).await;
+        let ended = Box::pin(perform(&env, mapping, trigger, &progress)).await;
         over.cancel();
         ended
     };
@@ -146,9 +146,8 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
 }
 
 async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progress) -> Result<Ended> {
-    let lane = env.has_lane(mapping)?;
-    let connections = if lane { 2 } else { 1 };
-    let desk = env.desk(mapping, connections, connections).await?;
+    // the copy lane has a connection to the destination of its own, beside the session that holds the staging table's lock
+    let desk = env.desk(mapping, 1, if env.has_lane(mapping)? { 2 } else { 1 }).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     dest.set_timeout(env.config.long_statement_timeout);
@@ -174,13 +173,13 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
     stage_lock::take(&mut dest, mapping.id).await?;
-    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, lane: lane.then_some(&desk) };
+    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, desk: &desk };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
         dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
         match mapping.mode {
-            FullSyncMode::Staged => staged(&work, changes.as_ref(), stored, &mut source, &mut dest).await,
-            FullSyncMode::Direct => directly(&work, changes.as_ref(), stored, &mut source, &mut dest).await,
+            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_ref(), stored, source, &mut dest)).await,
+            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_ref(), stored, source, &mut dest)).await,
         }
     }
     .await;
@@ -199,28 +198,23 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
 }
 
 /// Mode STAGED: copy, fence, replay, swap.
-async fn staged(
-    work: &Work<'_>,
-    changes: Option<&Changes>,
-    stored: Option<Lsn>,
-    source: &mut Session,
-    dest: &mut Session,
-) -> Result<Ended> {
+async fn staged(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>, source: Checkout, dest: &mut Session) -> Result<Ended> {
     let Work { env, mapping, shape, stage, progress, .. } = work;
-    if let Some(stop) = copy::copy(work, None, source, dest).await? {
+    let (stopped, mut source) = copy::copy(work, None, source, dest).await?;
+    if let Some(stop) = stopped {
         return Ok(Ended::Stopped(stop));
     }
     progress.enter(Stage::Index);
     copy::index(dest, stage, &shape.carry).await?;
     let checkpoint = match changes {
-        Some(changes) => replay::replay(work, changes, source, dest).await?,
+        Some(changes) => replay::replay(work, changes, &mut source, dest).await?,
         None => None,
     };
     if checkpoint.is_none() {
         tell_guarantee(work, false);
     }
     let identity = match checkpoint {
-        Some(lsn) => replay::identity(source, lsn).await?,
+        Some(lsn) => replay::identity(&mut source, lsn).await?,
         None => None,
     };
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
@@ -243,15 +237,10 @@ async fn staged(
 }
 
 /// Mode DIRECT: load; CDC goes on from the cut.
-async fn directly(
-    work: &Work<'_>,
-    changes: Option<&Changes>,
-    stored: Option<Lsn>,
-    source: &mut Session,
-    dest: &mut Session,
-) -> Result<Ended> {
+async fn directly(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>, source: Checkout, dest: &mut Session) -> Result<Ended> {
     let mut direct = Direct::new(work.env, work.shape, work.stage);
-    if let Some(stop) = copy::copy(work, Some(&mut direct), source, dest).await? {
+    let (stopped, mut source) = copy::copy(work, Some(&mut direct), source, dest).await?;
+    if let Some(stop) = stopped {
         return Ok(Ended::Stopped(stop));
     }
     // no rows have arrived where there are none
@@ -260,7 +249,7 @@ async fn directly(
     work.progress.enter(Stage::Swap(progress::Step::Check));
     let checkpoint = changes.map(|changes| changes.cut);
     let identity = match checkpoint {
-        Some(lsn) => replay::identity(source, lsn).await?,
+        Some(lsn) => replay::identity(&mut source, lsn).await?,
         None => None,
     };
     let end = swap::End { mapping: work.mapping.id, stored, checkpoint, identity };

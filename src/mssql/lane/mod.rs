@@ -208,7 +208,14 @@ pub async fn copy(
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
         (Err(error), Ok(Copied { whole: true, .. }) | Err(_)) => Err(error),
-        (_, written) => written.map(Ok),
+        (_, written) => {
+            let copied = written?;
+            if copied.whole {
+                source.packets.close().await;
+                dest.packets.close().await;
+            }
+            Ok(Ok(copied))
+        }
     }
 }
 

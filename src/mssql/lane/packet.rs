@@ -88,6 +88,18 @@ impl Packets {
         self.stream
     }
 
+    /// Says goodbye and waits a moment until the server has heard it, so that it counts no connection that is gone for us.
+    pub async fn close(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let goodbye = async {
+            self.stream.shutdown().await?;
+            while self.stream.read(&mut self.raw).await? > 0 {}
+            Ok::<_, io::Error>(())
+        };
+        // a server that does not answer is reset when the stream is dropped
+        let _ = tokio::time::timeout(PATIENCE, goodbye).await;
+    }
+
     /// Begins a message.
     pub fn begin(&mut self, message: Message) {
         self.message = message;

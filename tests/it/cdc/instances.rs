@@ -87,8 +87,7 @@ async fn a_gated_instance_is_named_with_what_mends_it() {
     shop.run("ALTER ROLE db_datareader ADD MEMBER reader").await;
     shop.run("GRANT SELECT ON SCHEMA::cdc TO reader").await;
     shop.run("INSERT INTO dbo.I VALUES (1)").await;
-    let text = world.source_connection_string("Shop").replace("user id=sa", "user id=reader").replace('\'', "''");
-    world.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{text}'")).await;
+    world.connect_as("reader", PASSWORD).await;
     let mapping = world.map("I", "ID", None, true).await;
     let _daemon = start(&world);
     error_of(&world, mapping, &["minimum LSN is zero", "cdc_readers", "ADD MEMBER", "GRANT"]).await;

@@ -60,7 +60,7 @@ impl Rig {
             ("DATAFLOW_RETRY_DELAY", "100ms"),
             // What a garbled answer seems to say (that a capture instance is not there, for example) waits for somebody's hands until then.
             ("DATAFLOW_PARKED_INTERVAL", "1s"),
-            ("DATAFLOW_MAX_CONNECTIONS", "8"),
+            ("DATAFLOW_MAX_CONNECTIONS", "12"),
             ("DATAFLOW_SOURCE_CONNECTIONS", "3"),
         ];
         variables.extend_from_slice(more);
@@ -107,7 +107,7 @@ impl Rig {
             let sockets = daemon.sockets();
             let count = |side| self.server(side).connection_count_of(APPLICATION).now;
             let (source, dest) = (count(Side::Source), count(Side::Dest));
-            if sockets == source + dest && source <= 3 && dest <= 8 {
+            if sockets == source + dest && source <= 3 && dest <= 12 {
                 Ok(())
             } else {
                 Err(format!("{sockets} sockets, {source} connections at the source, {dest} at the destination"))

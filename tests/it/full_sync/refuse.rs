@@ -100,7 +100,7 @@ async fn masked_columns_need_unmask() {
     world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
     world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
     let mut control = world.control().await;
-    control.run("UPDATE source_servers SET connection_string = REPLACE(connection_string, N'user id=sa', N'user id=reader')").await;
+    world.connect_as("reader", PASSWORD).await;
     let mapping = world.map("S", "ID", None, false).await;
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
@@ -168,8 +168,7 @@ async fn a_login_that_cannot_see_security_policies_is_told_so() {
     world.both("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)").await;
     world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
     world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
-    let mut control = world.control().await;
-    control.run("UPDATE source_servers SET connection_string = REPLACE(connection_string, N'user id=sa', N'user id=reader')").await;
+    world.connect_as("reader", PASSWORD).await;
     let mapping = world.map("S", "ID", None, false).await;
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();

@@ -45,9 +45,19 @@ impl Side {
 
     /// In the form the seed's README shows; the names in it are the server's.
     pub fn connection_string(&self, database: &str) -> String {
+        let user = match self {
+            Side::Standin(_) => world::USER,
+            Side::Server { endpoint, .. } => &endpoint.user,
+        };
+        self.connection_string_of(user, self.password(), database)
+    }
+
+    /// The same for a login that the scenario made.
+    pub fn connection_string_of(&self, user: &str, password: &str, database: &str) -> String {
+        let password = password.replace('"', "\"\"");
         match self {
             Side::Standin(server) => {
-                let (addr, user, password) = (server.addr(), world::USER, world::PASSWORD);
+                let addr = server.addr();
                 format!(
                     "server={};port={};user id={user};password=\"{password}\";database={database};encrypt=disable",
                     addr.ip(),
@@ -57,11 +67,10 @@ impl Side {
             Side::Server { servers, endpoint } => {
                 let (encrypt, trust) = said(endpoint);
                 format!(
-                    "server={};port={};user id={};password=\"{}\";database={};encrypt={encrypt}{trust}",
+                    "server={};port={};user id={};password=\"{password}\";database={};encrypt={encrypt}{trust}",
                     endpoint.host,
                     endpoint.port,
-                    endpoint.user,
-                    endpoint.password.reveal().replace('"', "\"\""),
+                    user,
                     servers.names.server_name(database)
                 )
             }

@@ -76,6 +76,12 @@ impl World {
         self.source.connection_string(database)
     }
 
+    /// The daemon logs in at the source as this login of the scenario's.
+    pub async fn connect_as(&self, user: &str, password: &str) {
+        let string = self.source.connection_string_of(user, password, "Shop").replace('\'', "''");
+        self.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{string}'")).await;
+    }
+
     /// The environment the daemon gets: everything a user sets, with intervals fit for a test.
     pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
         let mut variables: Vec<(&'static str, &'static str)> =
