@@ -110,6 +110,30 @@ async fn init_twice_changes_nothing() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM source_servers").await, "1");
 }
 
+/// A later version of the first implementation had tables of other names in a database of this name: `init` says so and touches nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn init_refuses_the_database_of_another_version() {
+    let world = World::new().await;
+    let mut control = world.control().await;
+    for other in ["config", "logs"] {
+        control.run("DROP TABLE error_logs; CREATE TABLE dbo.flows (id INT NOT NULL PRIMARY KEY)").await;
+        control.run(&format!("CREATE TABLE dbo.{other} (id INT NOT NULL PRIMARY KEY)")).await;
+        let refused = command(&world.variables(), &["init"]).output().await.expect("run init");
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        for words in ["dbaops_dataflow", "flows, config and logs", "Rename or drop"] {
+            assert!(text.contains(words), "{words} is not in {text}");
+        }
+        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "0", "nothing was touched");
+        // One of them alone is nobody's product.
+        control.run(&format!("DROP TABLE dbo.{other}")).await;
+        let well = command(&world.variables(), &["init"]).output().await.expect("run init");
+        assert!(well.status.success(), "{}", String::from_utf8_lossy(&well.stderr));
+        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "1");
+        control.run("DROP TABLE dbo.flows").await;
+    }
+}
+
 /// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL and indexed, no error_logs (its script
 /// failed there with Msg 1785). Its rows stay.
 #[tokio::test(flavor = "multi_thread")]
