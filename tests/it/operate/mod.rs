@@ -164,6 +164,14 @@ INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N
         .await;
     assert_eq!(nullable, "1");
     assert_eq!(control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await, "old");
+    // The deletion of old rows finds them by an index, in tables that are made anew and in those that were there.
+    let indexes = control
+        .query(
+            "SELECT i.name FROM sys.indexes AS i WHERE i.name IN (N'IX_sync_logs_created', N'IX_sync_status_completed', \
+             N'IX_verification_logs_verified', N'IX_error_logs_resolved_at') ORDER BY i.name",
+        )
+        .await;
+    assert_eq!(indexes.rows.len(), 4, "{indexes}");
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
     control.run("DELETE source_servers").await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = 1").await, "0", "a deleted mapping's logs go with it");
