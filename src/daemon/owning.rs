@@ -81,6 +81,7 @@ impl Daemon {
             return;
         }
         self.looking = true;
+        self.env.vitals.looking(Some(std::time::Instant::now()));
         let env = self.env.clone();
         let lease = self.lease.take();
         let member = self.mode == Mode::Forever;
@@ -92,6 +93,7 @@ impl Daemon {
     /// What the look says is so from now on.
     pub(super) fn looked(&mut self, look: Look) {
         self.looking = false;
+        self.env.vitals.looking(None);
         self.lease = look.lease;
         if self.stopping() {
             return;
