@@ -162,7 +162,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["was not written by this service"]).await;
     let refused = command(&world.variables(), &["start-from", "--mapping", "999", "--lsn", &lsn]).output().await.expect("run start-from");
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2), "a wrong argument");
 }
 
 /// One of the two databases was restored alone: their checkpoints differ.
