@@ -46,6 +46,11 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
+    let details = "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
+    let details = world.control().await.scalar(details).await;
+    for words in ["kind Gap", "a full sync has been requested", "what to do: "] {
+        assert!(details.contains(words), "{words} is not in {details}");
+    }
 }
 
 /// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the window, and is known all the same.
