@@ -108,6 +108,11 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_
     CREATE INDEX IX_sync_status_type ON dbo.sync_status (sync_type, status);
 GO
 
+-- For the deletion of old rows.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_status') AND name = N'IX_sync_status_completed')
+    CREATE INDEX IX_sync_status_completed ON dbo.sync_status (completed_at);
+GO
+
 IF OBJECT_ID(N'dbo.sync_logs', N'U') IS NULL
     CREATE TABLE dbo.sync_logs (
         log_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_sync_logs PRIMARY KEY,
@@ -157,6 +162,11 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_
     CREATE INDEX IX_sync_logs_level ON dbo.sync_logs (log_level, created_at DESC);
 GO
 
+-- For the deletion of old rows.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'IX_sync_logs_created')
+    CREATE INDEX IX_sync_logs_created ON dbo.sync_logs (created_at);
+GO
+
 -- server_id has no foreign key: a second cascade path from source_servers is refused (Msg 1785).
 IF OBJECT_ID(N'dbo.error_logs', N'U') IS NULL
     CREATE TABLE dbo.error_logs (
@@ -192,6 +202,11 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error
     CREATE INDEX IX_error_logs_resolved ON dbo.error_logs (is_resolved, created_at DESC);
 GO
 
+-- For the deletion of old rows.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.error_logs') AND name = N'IX_error_logs_resolved_at')
+    CREATE INDEX IX_error_logs_resolved_at ON dbo.error_logs (is_resolved, resolved_at);
+GO
+
 IF OBJECT_ID(N'dbo.verification_logs', N'U') IS NULL
     CREATE TABLE dbo.verification_logs (
         verification_id BIGINT IDENTITY(1,1) NOT NULL CONSTRAINT PK_verification_logs PRIMARY KEY,
@@ -216,6 +231,11 @@ GO
 
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.verification_logs') AND name = N'IX_verification_logs_status')
     CREATE INDEX IX_verification_logs_status ON dbo.verification_logs (verification_status, verified_at DESC);
+GO
+
+-- For the deletion of old rows.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.verification_logs') AND name = N'IX_verification_logs_verified')
+    CREATE INDEX IX_verification_logs_verified ON dbo.verification_logs (verified_at);
 GO
 
 -- What the last poll found: for v_cdc_lag. Times are UTC.

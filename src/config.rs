@@ -100,7 +100,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DEST_USER", "sa", "login at the destination"),
     variable("DEST_PASS", "", "its password (required, unless DEST_AUTH is integrated)"),
     variable("DEST_AUTH", "sql", "sql, or integrated: the account that runs the service (Kerberos, SSPI) in a build with integrated-auth"),
-    variable("DEST_ENCRYPT", "true", "true, strict (TDS 8.0) or false (login only)"),
+    variable("DEST_ENCRYPT", "true", "true (mandatory), strict (TDS 8.0), false (optional: the login only) or disable (nothing)"),
     variable("DEST_TRUST_SERVER_CERTIFICATE", "", "true believes any certificate; a loopback server's is believed unless this is false"),
     variable("DEST_CA_CERT", "", "file with the certificate authority to believe (PEM, CRT or DER)"),
     variable("DATAFLOW_CHECK_INTERVAL", "10s", "how often to look for work"),

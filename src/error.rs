@@ -127,6 +127,13 @@ impl Error {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    /// What `error_logs.error_details` says: what it is, what happens next, and what people can do.
+    pub fn details(&self, attempts: u32, then: &str) -> String {
+        let which = if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
+        let advice = self.hint.as_deref().unwrap_or_else(|| self.kind.advice());
+        format!("kind {:?}; {which} in a row; {then}; what to do: {advice}", self.kind)
+    }
 }
 
 /// Outermost context first, the cause last: `full sync of a.dbo.t: read source rows: Invalid object name (Msg 208). Create it…`

@@ -1,6 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`, where `DATAFLOW_HTTP` says; nothing listens unless it does.
 //!
-//! - `/healthz`: the process is alive and its loop turns (or it still waits for the destination, which no restart would mend).
+//! - `/healthz`: the process is alive, its loop turns, and its looks at the control tables come to an end, be it an error (or it still waits
+//!   for the destination, which no restart would mend).
 //! - `/readyz`: the control database answers, and the first tick is done.
 //! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no words of errors.
 //!
@@ -12,7 +13,7 @@ mod metrics;
 use crate::{
     error::{Error, Kind, Result},
     jobs::Env,
-    vitals::{PULSE_MAX, State},
+    vitals::{LOOK_MAX, PULSE_MAX, State},
 };
 use http_body_util::Full;
 use hyper::{
@@ -44,7 +45,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Opens the socket. An address that cannot be had is an error that names the variable.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        Error::new(Kind::Config, format!("DATAFLOW_HTTP ({address}) cannot be listened on: {error}"))
+        // a port that somebody has may be free at the next start; another address of this machine will not
+        let kind = if error.kind() == std::io::ErrorKind::AddrInUse { Kind::Busy } else { Kind::Config };
+        Error::new(kind, format!("DATAFLOW_HTTP ({address}) cannot be listened on: {error}"))
             .with_hint("Give an address of this machine and a port that is free, or leave the variable out")
     })
 }
@@ -105,7 +108,7 @@ fn respond(request: &Request<Incoming>, env: &Env) -> Response<Full<Bytes>> {
         Err(words) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{words}\n")),
     };
     match request.uri().path() {
-        "/healthz" => said(health(&vitals.state(), std::time::Instant::now())),
+        "/healthz" => said(health(&vitals.state(), std::time::Instant::now(), env.config.statement_timeout)),
         "/readyz" => said(readiness(&vitals.state())),
         "/metrics" => match metrics::text(env) {
             Ok(text) => reply(StatusCode::OK, OPEN_METRICS, text),
@@ -122,15 +125,18 @@ fn reply(status: StatusCode, content: &'static str, text: String) -> Response<Fu
     response
 }
 
-/// Whether the process should be left alone.
-fn health(state: &State, now: std::time::Instant) -> std::result::Result<&'static str, String> {
-    match state.beat {
-        None => Ok("starting"),
-        Some(beat) => {
-            let ago = now.saturating_duration_since(beat);
-            if ago <= PULSE_MAX { Ok("alive") } else { Err(format!("the loop has not turned for {} s", ago.as_secs())) }
-        }
+/// Whether the process should be left alone. A look is a few statements, each of which ends within `statement_timeout`.
+fn health(state: &State, now: std::time::Instant, statement_timeout: Duration) -> std::result::Result<&'static str, String> {
+    let Some(beat) = state.beat else { return Ok("starting") };
+    let ago = now.saturating_duration_since(beat);
+    if ago > PULSE_MAX {
+        return Err(format!("the loop has not turned for {} s", ago.as_secs()));
     }
+    let looking = state.looking.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+    if looking > LOOK_MAX.max(statement_timeout.saturating_mul(3)) {
+        return Err(format!("a look at the control tables has not ended for {} s", looking.as_secs()));
+    }
+    Ok("alive")
 }
 
 /// Whether it does its work. Errors' words stay in the log.
@@ -167,4 +173,33 @@ pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
     };
     let words = text.split("\r\n\r\n").nth(1).unwrap_or_default().trim().to_owned();
     Ok((text.starts_with("HTTP/1.1 200"), words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vitals::Vitals;
+
+    #[test]
+    fn a_loop_that_stands_still_and_a_look_without_end_are_no_health() {
+        let (vitals, began) = (Vitals::default(), std::time::Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let says = |seconds, statement_timeout_s| health(&vitals.state(), at(seconds), Duration::from_secs(statement_timeout_s));
+        assert_eq!(says(9_999, 300), Ok("starting"), "no restart mends a destination that is away");
+        vitals.beat(at(0), Default::default(), Default::default());
+        assert_eq!(says(30, 300), Ok("alive"));
+        assert_eq!(says(31, 300), Err("the loop has not turned for 31 s".to_owned()));
+
+        vitals.looking(Some(at(0)));
+        for (seconds, statement_timeout_s, well) in
+            [(900, 300, true), (901, 300, false), (901, 1, false), (901, 301, true), (904, 301, false)]
+        {
+            vitals.beat(at(seconds), Default::default(), Default::default());
+            let said = says(seconds, statement_timeout_s);
+            assert_eq!(said.is_ok(), well, "{seconds} s, {statement_timeout_s} s: {said:?}");
+            assert!(well || said.is_err_and(|words| words.contains("has not ended")));
+        }
+        vitals.looking(None);
+        assert_eq!(says(904, 300), Ok("alive"));
+    }
 }

@@ -16,6 +16,9 @@ use std::{
 /// The loop beats once a second; without a beat for this long it is not alive.
 pub const PULSE_MAX: Duration = Duration::from_secs(30);
 
+/// A look at the control tables that has not ended for this long, and for three of the longest statements, never will.
+pub const LOOK_MAX: Duration = Duration::from_secs(900);
+
 /// Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Vitals(Arc<Mutex<State>>);
@@ -26,6 +29,8 @@ pub struct State {
     pub started: SystemTime,
     /// The loop's last turn; `None`: it has not begun.
     pub beat: Option<Instant>,
+    /// Since when a look at the control tables is under way; `None`: none is.
+    pub looking: Option<Instant>,
     /// Ticks whose look at the control tables succeeded.
     pub ticks: u64,
     /// Why the control database cannot be read, when that was the last answer; `None` before the first.
@@ -82,6 +87,7 @@ impl Default for Vitals {
         Vitals(Arc::new(Mutex::new(State {
             started: SystemTime::now(),
             beat: None,
+            looking: None,
             ticks: 0,
             control: None,
             rows: BTreeMap::new(),
@@ -114,6 +120,11 @@ impl Vitals {
         state.beat = Some(now);
         state.tasks = tasks;
         state.mappings = mappings;
+    }
+
+    /// A look at the control tables has begun; `None`: it has ended, whatever it saw.
+    pub fn looking(&self, since: Option<Instant>) {
+        self.lock().looking = since;
     }
 
     /// A tick has seen the control tables and started what there was.

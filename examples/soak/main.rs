@@ -59,6 +59,7 @@ async fn main() -> ExitCode {
 }
 
 /// What the binary does, until SIGTERM.
+#[cfg(unix)]
 async fn only_daemon() -> anyhow::Result<()> {
     let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let shutdown = async move {
@@ -67,7 +68,14 @@ async fn only_daemon() -> anyhow::Result<()> {
     Ok(daemon::run(Config::from_vars(std::env::vars())?, shutdown).await?)
 }
 
+/// Nobody starts it: see [`soak`].
+#[cfg(not(unix))]
+async fn only_daemon() -> anyhow::Result<()> {
+    Ok(daemon::run(Config::from_vars(std::env::vars())?, std::future::pending()).await?)
+}
+
 async fn soak(args: &Args) -> anyhow::Result<()> {
+    ensure!(cfg!(target_os = "linux"), "the soak reads /proc and sends SIGTERM: it runs on Linux alone");
     let seed = args.seed.unwrap_or_else(|| rand::rng().random());
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     println!("== soak of {} min, --seed {seed}", args.minutes);

@@ -15,6 +15,8 @@ pub struct Progress {
     pub sweep_after: Option<Vec<Value>>,
     /// Rows that this sweep has compared so far.
     pub sweep_rows: i64,
+    /// Every row has been compared at least once.
+    pub completed_before: bool,
     /// Keys to be looked at again, wherever they are in the table.
     pub carried: Vec<Vec<Value>>,
 }
@@ -35,7 +37,8 @@ impl Control {
         // what cannot be read back (it was written by another version) is begun anew
         let sweep_after = row.opt_bytes(0)?.and_then(key::unpack_all).and_then(|mut keys| keys.pop());
         let carried = row.opt_bytes(2)?.and_then(key::unpack_all).unwrap_or_default();
-        Ok(Progress { sweep_rows: if sweep_after.is_some() { row.i64(1)? } else { 0 }, sweep_after, carried })
+        let sweep_rows = if sweep_after.is_some() { row.i64(1)? } else { 0 };
+        Ok(Progress { sweep_rows, sweep_after, completed_before: row.bool(3)?, carried })
     }
 
     /// Remembers it; `completed`: the sweep has come to the table's end.

@@ -359,6 +359,12 @@ impl Settings {
     fn url(&mut self, text: &str) -> Result<()> {
         let (before_query, query) = text.split_once('?').unwrap_or((text, ""));
         let (authority, path) = match before_query.rsplit_once('@') {
+            // the ? may be a password's, and then what stands before it is no host: no piece of it may be shown as one
+            Some(_) if query.contains('@') => {
+                return Err(bad(
+                    "an @ stands on both sides of the ? in the connection string: in a login or a value write @ as %40, ? as %3F, / as %2F and : as %3A",
+                ));
+            }
             Some((login, rest)) => {
                 let (user, password) = login.split_once(':').unwrap_or((login, ""));
                 self.user = Some(percent_decoded(user)?);
@@ -551,6 +557,13 @@ mod tests {
         assert_eq!((e.host.as_str(), e.port, e.password.reveal()), ("h", 1439, "a;b"));
         assert_eq!(ok("jdbc:sqlserver://;serverName=h;portNumber=2;user=u;password=p").place(), "h,2");
         assert_eq!(ok("odbc:server=h;user id=u;password={p;}").password.reveal(), "p;");
+    }
+
+    #[test]
+    fn a_question_mark_in_a_password_makes_no_piece_of_it_a_host() {
+        let error = parse("sqlserver://sa:one@two?three@h:1433/?encrypt=disable").unwrap_err().to_string();
+        assert!(error.contains("%3F") && !["one", "two", "three"].iter().any(|piece| error.contains(piece)), "{error}");
+        assert_eq!(ok("sqlserver://sa:one%40two%3Fthree@h?app+name=a%40b").password.reveal(), "one@two?three");
     }
 
     #[test]

@@ -85,14 +85,19 @@ fn state(standing: &Standing) -> (&'static str, Option<String>) {
     if !standing.server_enabled {
         return ("disabled", why("its server is disabled"));
     }
-    if let Some(error) = &standing.error {
-        return (if error.parked { "parked" } else { "failing" }, why(&error.message));
-    }
+    // whatever else is wrong, nothing is tried before its server can be reached
     if let Some(error) = &standing.server_error {
         return ("unreachable", why(error));
     }
-    if standing.last_run.as_ref().is_some_and(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING") {
-        return ("full sync", None);
+    let error = standing.error.as_ref();
+    if let Some(run) = standing.last_run.as_ref().filter(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING") {
+        // a full sync mends much; what was wrong before it began is somebody's work again only when it has failed
+        if error.is_none_or(|error| error.at < run.started_at) {
+            return ("full sync", error.map(|error| format!("before it began: {}", error.message)));
+        }
+    }
+    if let Some(error) = error {
+        return (if error.parked { "parked" } else { "failing" }, why(&error.message));
     }
     if standing.full_sync_requested || standing.full_sync_pending {
         return ("full sync due", None);
@@ -155,6 +160,7 @@ mod tests {
 
     #[test]
     fn what_an_operator_has_to_touch_comes_first() {
+        let at = |time: &str| Some(time.to_owned());
         let mut now = standing();
         assert_eq!(report(&now).state, "following");
         now.cdc_enabled = false;
@@ -163,16 +169,26 @@ mod tests {
         assert_eq!(report(&now).state, "idle");
         now.full_sync_requested = true;
         assert_eq!(report(&now).state, "full sync due");
-        let run = Run { sync_type: "FULL_SYNC".into(), status: "RUNNING".into(), records: 5, started_at: None, completed_at: None };
-        now.last_run = Some(run);
+        let run = Run {
+            sync_type: "FULL_SYNC".into(),
+            status: "RUNNING".into(),
+            records: 5,
+            started_at: at("2026-01-02T00:00:01"),
+            completed_at: None,
+        };
+        now.last_run = Some(run.clone());
         assert_eq!(report(&now).state, "full sync");
+        let error = |parked, at: &str| Some(OpenError { error_type: "SCHEMA".into(), message: "no".into(), at: Some(at.into()), parked });
+        now.error = error(false, "2026-01-02T00:00:02");
+        assert_eq!(report(&now).state, "failing", "its full sync runs no more, or in vain");
+        now.error = error(true, "2026-01-02T00:00:02");
+        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("parked", Some("no")));
+        now.error = error(true, "2026-01-02T00:00:00");
+        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("full sync", Some("before it began: no")));
+        now.last_run = Some(Run { status: "ERROR".into(), ..run });
+        assert_eq!(report(&now).state, "parked");
         now.server_error = Some("away".into());
         assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("unreachable", Some("away")));
-        let error = |parked| Some(OpenError { error_type: "SCHEMA".into(), message: "no".into(), at: None, parked });
-        now.error = error(false);
-        assert_eq!(report(&now).state, "failing");
-        now.error = error(true);
-        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("parked", Some("no")));
         now.server_enabled = false;
         assert_eq!(report(&now).state, "disabled");
     }

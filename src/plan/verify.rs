@@ -15,6 +15,12 @@
 //!    saw should be equal. If it has one, nothing is known, and the key is looked at once more; nothing is known either where the
 //!    change table's low watermark has passed `low`.
 //!
+//! **Completed rows.** Replication takes what a change row does not tell (a long value, a column that is not captured) from the source as
+//! it is at that moment, which may be later than the checkpoint that is written with it: then 3. does not hold. Such a look at the source
+//! came before the destination's rows were read. So for tables with such columns another fence is taken after that reading, and there
+//! must be no change up to it either: then the row was the same for whoever looked. The source's rows are read again as well, as what is
+//! not captured changes without a change row.
+//!
 //! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at two moments.
 
 use std::collections::BTreeMap;

@@ -27,10 +27,11 @@ pub enum Order {
 pub fn statements(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form, order: Order) -> String {
     let mut sql = String::new();
     if !coverage.partial.is_empty() {
+        // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no index would be used.
         let sets: Vec<_> = (0..coverage.partial.len()).map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])")).collect();
         let _ = writeln!(
             sql,
-            "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + {FETCHED};",
+            "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST({FETCHED} AS bigint);",
             sets.join(", ")
         );
     }

@@ -185,6 +185,10 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
     let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", address)]).ends().await;
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")), "{output}");
+    // TEST-NET-3: nobody's
+    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "203.0.113.1:9464")]).ends().await;
+    assert_eq!(status.code(), Some(2), "{output}");
+    assert!(output.contains("DATAFLOW_HTTP (203.0.113.1:9464) cannot be listened on"), "{output}");
     let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "nowhere")]).ends().await;
     assert_eq!(status.code(), Some(2), "{output}");
     assert!(output.contains("DATAFLOW_HTTP (nowhere) must be an IP address"), "{output}");

@@ -26,15 +26,16 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
             Ok(_) => {}
             Err(error) if matches!(error.number, Some(229 | 230 | 3906)) => {
                 source.recover().await?;
+                let mend = format!("GRANT UPDATE ON {} ({column}), or use full_sync_requested", mapping.source.local());
+                let error = error.with_hint(mend.as_str());
                 tracing::error!(
                     mapping_id = mapping.id.0,
                     server_id = mapping.server.0,
                     sync_type = SyncType::FullSync.as_str(),
-                    error_type = "SYNC",
-                    error_details = %error,
-                    "trigger column {column} of {} cannot be reset; it is ignored until it was 0. GRANT UPDATE ON {} ({column}), or use full_sync_requested",
-                    mapping.source,
-                    mapping.source.local()
+                    error_type = error.kind.error_type(),
+                    error_details = %format!("{}; the source says: {}", error.details(1, "ignored until it was 0"), error.message()),
+                    "trigger column {column} of {} cannot be reset; it is ignored until it was 0. {mend}",
+                    mapping.source
                 );
                 return Ok(false);
             }

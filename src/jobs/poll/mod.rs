@@ -203,14 +203,18 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     polled.failed.push((mapping.id, error));
                     continue;
                 }
-                let error = format!("{}; a full sync of this table follows", gap.words());
+                let error = Error::new(Kind::Gap, format!("{}; a full sync of this table follows", gap.words()));
+                let error = error
+                    .with_hint("nothing now; keep changes longer at the source (sys.sp_cdc_change_job, @retention) if this comes again");
                 memory.settled.remove(&mapping.id);
                 tracing::error!(
                     mapping_id = mapping.id.0,
                     server_id = mapping.server.0,
                     sync_type = SyncType::Cdc.as_str(),
-                    error_type = Kind::Gap.error_type(),
-                    "changes are lost: {error}"
+                    error_type = error.kind.error_type(),
+                    error_details = %error.details(1, "a full sync has been requested"),
+                    "changes are lost: {}",
+                    error.message()
                 );
                 polled.work.push((mapping.id, Work::FullSync { trigger: false }));
             }

@@ -11,7 +11,10 @@ use crate::{
     },
     model::{capture::Capture, lsn::Lsn, mapping::Mapping},
     mssql::{cdc, session::Session},
-    plan::verify::{Side, Suspects, differences},
+    plan::{
+        mask,
+        verify::{Side, Suspects, differences},
+    },
     tsql::lookup::Side as End,
 };
 use std::time::Instant;
@@ -54,7 +57,7 @@ pub(super) async fn judge(
             break;
         }
         let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
-        let Some((capture, low)) = before(source, look.shape).await? else {
+        let Some(Before { capture, low, completes }) = before(source, look.shape).await? else {
             (judged.why, judged.stalled) = ("the source table has no capture instance".into(), true);
             break;
         };
@@ -64,11 +67,25 @@ pub(super) async fn judge(
             break;
         }
         let right = look.by_keys(End::Dest, dest, &keys).await.context("read suspect destination rows")?;
-        let Some(high) = checkpoint(env, mapping).await? else {
+        let Some(mut high) = checkpoint(env, mapping).await? else {
             (judged.why, judged.stalled) = ("the mapping has no checkpoint".into(), true);
             break;
         };
-        let differ = differences(&left, &right);
+        let mut differ = differences(&left, &right);
+        let mut moved = Suspects::new();
+        if completes && !differ.is_empty() {
+            match captured(env, source, deadline).await? {
+                Ok(fence) => high = high.max(fence),
+                Err(why) => {
+                    (judged.why, judged.stalled) = (why, true);
+                    break;
+                }
+            }
+            // what is not captured changes without a change row
+            let again = look.by_keys(End::Source, source, &keys).await.context("read suspect source rows again")?;
+            let since = differences(&left, &again);
+            (moved, differ) = differ.into_iter().partition(|(key, _)| since.contains_key(key));
+        }
         for (seen, again) in [(&mut *seen.0, &left), (&mut *seen.1, &right)] {
             for key in judged.open.keys() {
                 match again.get(key) {
@@ -80,21 +97,48 @@ pub(super) async fn judge(
         let (changed, certain) = look.changed(&capture, low, high, differ, source).await?;
         judged.findings.extend(certain);
         judged.open = changed;
+        judged.open.append(&mut moved);
         judged.why = "rows kept changing".into();
     }
     Ok(judged)
 }
 
-/// Asked before a look at the source: the capture instance that will tell of changes after the look, and an LSN up to which every
-/// change was committed already. What was committed before the instance began was committed before the look, too.
-pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<(Capture, Lsn)>> {
-    let instances = cdc::instances(source).await?;
-    let newest =
-        instances.into_iter().filter(|instance| instance.source_id == shape.source.object_id).max_by_key(|instance| instance.start);
-    let Some(instance) = newest else { return Ok(None) };
+/// What is known before a look at the source.
+pub(super) struct Before {
+    /// The capture instance that will tell of changes after the look.
+    pub capture: Capture,
+    /// Every change up to here was committed already.
+    pub low: Lsn,
+    /// Replication may complete a row from the source: then the destination has a later state of that row than its checkpoint tells.
+    pub completes: bool,
+}
+
+/// Asked before a look at the source. What was committed before the instance began was committed before the look, too.
+pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<Before>> {
+    let mut instances = cdc::instances(source).await?;
+    instances.retain(|instance| instance.source_id == shape.source.object_id);
+    let one = instances.len() == 1;
+    let Some(instance) = instances.into_iter().max_by_key(|instance| instance.start) else { return Ok(None) };
     let began = instance.start.prev();
     let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
-    Ok(Some((cdc::capture(source, instance).await?, upper.max(began))))
+    let capture = cdc::capture(source, instance).await?;
+    // of two, the other one may be what replication reads
+    let completes = !one || mask::cover(&shape.carry, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
+    Ok(Some(Before { capture, low: upper.max(began), completes }))
+}
+
+/// Waits until everything the source has committed by now is captured; up to which LSN it is, or why nobody can tell.
+pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant) -> Result<std::result::Result<Lsn, String>> {
+    let reading = fence::reading(source).await?;
+    let wait_max = deadline.saturating_duration_since(Instant::now());
+    match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
+        Ok(fence) => Ok(Ok(fence)),
+        Err(error) if !source.is_cut_off() => {
+            source.recover().await?;
+            Ok(Err(format!("no fence: {error}")))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Waits until everything the source has committed by now is in the destination; why it is not, if it does not get there.
@@ -104,15 +148,9 @@ pub(super) async fn caught_up(
     source: &mut Session,
     deadline: Instant,
 ) -> Result<std::result::Result<(), String>> {
-    let reading = fence::reading(source).await?;
-    let wait_max = deadline.saturating_duration_since(Instant::now());
-    let fence = match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
+    let fence = match captured(env, source, deadline).await? {
         Ok(fence) => fence,
-        Err(error) if !source.is_cut_off() => {
-            source.recover().await?;
-            return Ok(Err(format!("no fence: {error}")));
-        }
-        Err(error) => return Err(error),
+        Err(why) => return Ok(Err(why)),
     };
     loop {
         if checkpoint(env, mapping).await?.is_some_and(|checkpoint| checkpoint >= fence) {

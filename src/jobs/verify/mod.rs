@@ -14,7 +14,8 @@
 //!
 //! # Every row, over time
 //!
-//! Beside the newest rows each run compares the next range of the table, in the order of the source's key, and remembers where it ended.
+//! Beside the newest rows each run compares the next range of the table, in the order of the source's key, and remembers where it ended. A
+//! table whose newest rows are all of it is done with each run: `sweep_completed_at` moves every time, and the log says it once.
 //! What was found, and what could not be decided, is looked at again in every later run, wherever it is in the table: so PASSED means
 //! that nothing is known to differ, and an old finding is not forgotten because the newest rows are well.
 //!
@@ -158,7 +159,7 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
 
     let mut found = Found::default();
     let mut open = Tally::default();
-    let mut completed;
+    let mut reach;
     let whole = scope == Scope::Whole;
     let total = if whole { crate::mssql::catalog::row_count(&mut source, &shape.source).await? } else { None };
     if whole {
@@ -166,7 +167,7 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
     }
     loop {
         let (mut left, mut right) = (Side::new(), Side::new());
-        completed = part(env, &look, whole, &mut progress, &mut source, &mut dest, (&mut left, &mut right)).await?;
+        reach = part(env, &look, whole, &mut progress, &mut source, &mut dest, (&mut left, &mut right)).await?;
         let mut suspects = differences(&left, &right);
         if drift.is_some() {
             open.add(suspects);
@@ -190,11 +191,13 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
         }
         found.saw(&left, &right);
         watch(found.compared, total);
-        if !whole || completed || env.stopping() {
+        if !whole || reach != Reach::Part || env.stopping() {
             break;
         }
     }
-    if completed {
+    let completed = reach != Reach::Part;
+    // every run says how many rows it compared; of those that compare all of them only the first has more to tell
+    if reach == Reach::End || (reach == Reach::AtOnce && !progress.completed_before) {
         info!(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
@@ -203,6 +206,8 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
             "every row of {} has been compared once more",
             mapping.source
         );
+    }
+    if completed {
         progress.sweep_rows = 0;
     } else if whole {
         found.words.push("stopped before the end".into());
@@ -250,7 +255,18 @@ async fn since(mapping: &Mapping, standing: &Standing, dest: &mut Session) -> Re
     })
 }
 
-/// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left open. Whether the sweep came to its end.
+/// How far a look at a part of the table came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// There are rows whose turn comes later.
+    Part,
+    /// The sweep came to the table's end.
+    End,
+    /// The newest rows are all there are.
+    AtOnce,
+}
+
+/// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left open.
 async fn part(
     env: &Env,
     look: &Look<'_>,
@@ -259,25 +275,30 @@ async fn part(
     source: &mut Session,
     dest: &mut Session,
     (left, right): (&mut Side, &mut Side),
-) -> Result<bool> {
+) -> Result<Reach> {
     let rows_max = env.config.verify_rows;
-    let mut completed = false;
+    let mut reach = Reach::Part;
     if !whole {
         *left = look.newest(End::Source, source, rows_max).await.context("read the newest source rows")?;
         *right = look.newest(End::Dest, dest, rows_max).await.context("read the newest destination rows")?;
     }
     // newest rows that are fewer than asked for are the whole table
     let sweeps = whole || left.len() >= rows_max || right.len() >= rows_max;
-    if sweeps && (whole || env.config.verify_sweep_rows > 0) {
+    if !sweeps {
+        (progress.sweep_after, progress.sweep_rows) = (None, long(left.len()));
+        reach = Reach::AtOnce;
+    } else if whole || env.config.verify_sweep_rows > 0 {
         let rows_max = if whole { rows_max } else { env.config.verify_sweep_rows };
         let range = look.range(source, dest, progress.sweep_after.as_deref(), rows_max, (&mut *left, &mut *right)).await?;
         progress.sweep_rows += long(range.rows);
         progress.sweep_after = range.next;
-        completed = progress.sweep_after.is_none();
+        if progress.sweep_after.is_none() {
+            reach = Reach::End;
+        }
     }
     let carried = std::mem::take(&mut progress.carried);
     left.extend(look.by_keys(End::Source, source, &carried).await.context("read carried source rows")?);
     right.extend(look.by_keys(End::Dest, dest, &carried).await.context("read carried destination rows")?);
     look.complete(source, dest, left, right).await?;
-    Ok(completed)
+    Ok(reach)
 }

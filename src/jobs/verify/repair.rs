@@ -25,7 +25,7 @@
 //! Only findings are mended: a mapping without CDC, or one that stands still, has none.
 
 use super::{
-    judge::{before, caught_up, checkpoint},
+    judge::{Before, before, caught_up, checkpoint},
     look::{Look, slots},
 };
 use crate::{
@@ -203,7 +203,7 @@ impl Repair<'_> {
 
     async fn group(&self, group: &Suspects, source: &mut Session, dest: &mut Session) -> Result<Tried> {
         let deadline = Instant::now() + self.env.config.verify_wait;
-        let Some((capture, low)) = before(source, self.look.shape).await? else {
+        let Some(Before { capture, low, .. }) = before(source, self.look.shape).await? else {
             return Ok(Tried::Stalled("the source table has no capture instance".into()));
         };
         let gone = self.stage(group, source, dest).await?;

@@ -2,11 +2,11 @@
 //!
 //! A count is only compared where nothing moved: the source is counted, a fence taken, and when the checkpoint has passed it the
 //! destination. If the change table has no row between the max LSN before the first count and the checkpoint after the second, both
-//! counts are of one state (see [`crate::plan::verify`]); else they are taken again, and after three rounds the result is PARTIAL.
+//! counts are of one state (see [`crate::plan::verify`], also for rows that replication completes); else they are taken again, and after three rounds the result is PARTIAL.
 
 use super::{
     ROUNDS_MAX, ROW_COUNT, Report, SCHEMA, Scope, drift,
-    judge::{before, caught_up, checkpoint, standing, undisturbed},
+    judge::{Before, before, captured, caught_up, checkpoint, standing, undisturbed},
     record::{Finding, Sides, write},
     since,
 };
@@ -134,12 +134,18 @@ async fn at_one_moment(
         None => Err("the source table has no capture instance".to_owned()),
     };
     counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
-    let (capture, low) = match (follows, before) {
+    let Before { capture, low, completes } = match (follows, before) {
         (Ok(()), Some(before)) => before,
         (Ok(()), None) => return Ok(None),
         (Err(why), _) => return Ok(Some(format!("drift: {why}"))),
     };
-    let Some(high) = checkpoint(env, mapping).await? else { return Ok(Some("the mapping has no checkpoint".into())) };
+    let Some(mut high) = checkpoint(env, mapping).await? else { return Ok(Some("the mapping has no checkpoint".into())) };
+    if completes && counted.source != counted.dest {
+        match captured(env, source, deadline).await? {
+            Ok(fence) => high = high.max(fence),
+            Err(why) => return Ok(Some(format!("drift: {why}"))),
+        }
+    }
     let changes = source
         .rows(&lookup::any_change(&capture.instance.change_table), &[Param::Lsn(low), Param::Lsn(high)])
         .await

@@ -426,7 +426,8 @@ mod tests {
 
     #[test]
     fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
-        let goes = |from: &token::Column, to: &token::Column| Transfer::new(&[from.clone()], &[to.clone()], &[]).is_ok();
+        let goes =
+            |from: &token::Column, to: &token::Column| Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok();
         let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
         assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
         assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));

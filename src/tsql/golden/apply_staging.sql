@@ -4,7 +4,7 @@ BEGIN TRANSACTION;
 IF @fetched = 1
     UPDATE n SET [__$p0] = ISNULL(n.[__$p0], f.[__$order]), [__$p1] = ISNULL(n.[__$p1], f.[__$order]), [__$p2] = ISNULL(n.[__$p2], f.[__$order])
     FROM #net AS n
-    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + 4611686018427387904;
+    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST(4611686018427387904 AS bigint);
 DELETE d
 FROM [dbo].[dbaops_dataflow_stage_7] AS d
 INNER JOIN #changes AS c ON d.[id] = c.[id] AND d.[code] = c.[code]

@@ -46,6 +46,11 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
+    let details = "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
+    let details = world.control().await.scalar(details).await;
+    for words in ["kind Gap", "a full sync has been requested", "what to do: "] {
+        assert!(details.contains(words), "{words} is not in {details}");
+    }
 }
 
 /// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the window, and is known all the same.
@@ -162,7 +167,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["was not written by this service"]).await;
     let refused = command(&world.variables(), &["start-from", "--mapping", "999", "--lsn", &lsn]).output().await.expect("run start-from");
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(2), "a wrong argument");
 }
 
 /// One of the two databases was restored alone: their checkpoints differ.

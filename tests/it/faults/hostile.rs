@@ -194,7 +194,7 @@ async fn survives(side: Side) {
         ("DATAFLOW_LONG_STATEMENT_TIMEOUT", "1s"),
     ]);
     rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
-    let memory_kib = daemon.memory_kib();
+    let memory_kib = daemon.memory_kib().unwrap_or_default();
     let state = std::sync::Arc::new(Mutex::new((StdRng::seed_from_u64(seed), 0usize)));
     let spoiling = state.clone();
     rig.link(side).tamper(move |mut bytes, asked| {
@@ -211,7 +211,7 @@ async fn survives(side: Side) {
     while spoilt() < ANSWERS && tokio::time::Instant::now() < deadline {
         rig.write().await;
         rig.world.request_full_sync(rig.mapping).await;
-        peak_kib = peak_kib.max(daemon.memory_kib());
+        peak_kib = peak_kib.max(daemon.memory_kib().unwrap_or_default());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     rig.link(side).calm();

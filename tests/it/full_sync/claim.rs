@@ -64,9 +64,12 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     eventually("more looks at the trigger", async || if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }).await;
     let mut control = world.control().await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await, "1");
-    let errors = control.query("SELECT error_message FROM error_logs").await;
+    let errors = control.query("SELECT error_message, error_details FROM error_logs").await;
     assert_eq!(errors.rows.len(), 1, "{errors}");
     assert!(errors.first().contains("GRANT UPDATE"), "{errors}");
+    for words in ["kind Permission", "ignored until it was 0", "what to do: GRANT UPDATE", "permission was denied"] {
+        assert!(errors.rows[0][1].contains(words), "{words} is not in {errors}");
+    }
     assert_eq!(control.scalar("SELECT COUNT(*) FROM v_recent_errors").await, "1", "it is ignored for as long as that is so");
     denied.disarm();
     shop.run("UPDATE dbo.Items SET Resync = 0").await;

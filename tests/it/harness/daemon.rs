@@ -1,6 +1,7 @@
 //! The built binary as a child process.
 
 use std::{
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
 };
@@ -11,7 +12,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{PATIENCE, eventually, servers::as_said};
+use super::{
+    PATIENCE, eventually,
+    servers::{self, as_said},
+};
 
 /// A running daemon; killed when dropped.
 pub struct Daemon {
@@ -91,27 +95,35 @@ impl Daemon {
         assert!(sent.success(), "SIGTERM was not sent");
     }
 
+    /// What Linux knows of the process, below /proc; elsewhere a word about what is not looked at.
+    pub fn proc(&self, what: &str) -> Option<PathBuf> {
+        if !cfg!(target_os = "linux") {
+            servers::say(&format!("not looked at, as there is no /proc here: {what} of the daemon"));
+            return None;
+        }
+        Some(PathBuf::from(format!("/proc/{}", self.pid())))
+    }
+
     /// Resident memory, in KiB.
-    pub fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's /proc entry");
+    pub fn memory_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(self.proc("the memory")?.join("status")).expect("the daemon's /proc entry");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
+        Some(line.trim().trim_end_matches(" kB").parse().expect("a number of KiB"))
     }
 
     /// Network sockets that are open (the runtime has a pair of its own for signals, which is not one).
-    pub fn sockets(&self) -> usize {
-        let table = |name: &str| std::fs::read_to_string(format!("/proc/{}/net/{name}", self.pid())).unwrap_or_default();
+    pub fn sockets(&self) -> Option<usize> {
+        let own = self.proc("the sockets")?;
+        let table = |name: &str| std::fs::read_to_string(own.join("net").join(name)).unwrap_or_default();
         let inodes: std::collections::HashSet<String> = [table("tcp"), table("tcp6")]
             .iter()
             .flat_map(|table| {
                 table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]")))
             })
             .collect();
-        let Ok(open) = std::fs::read_dir(format!("/proc/{}/fd", self.pid())) else { return 0 };
-        open.flatten()
-            .filter_map(|file| std::fs::read_link(file.path()).ok())
-            .filter(|link| inodes.contains(&link.to_string_lossy().into_owned()))
-            .count()
+        let Ok(open) = std::fs::read_dir(own.join("fd")) else { return Some(0) };
+        let links = open.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
+        Some(links.filter(|link| inodes.contains(&link.to_string_lossy().into_owned())).count())
     }
 
     /// SIGTERM, and the exit status.

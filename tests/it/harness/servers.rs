@@ -69,9 +69,13 @@ macro_rules! only_on_standins {
 }
 
 pub fn skipped(scenario: &str, why: &str) {
+    say(&format!("skipped a scenario of {scenario}, which needs a stand-in: {why}"));
+}
+
+/// A word past the test runner's capture, which shows what is printed for failures only.
+pub fn say(words: &str) {
     use std::io::Write;
-    // Not eprintln, which the test runner shows for failures only.
-    let _ = writeln!(std::io::stderr(), "skipped a scenario of {scenario}, which needs a stand-in: {why}");
+    let _ = writeln!(std::io::stderr(), "{words}");
 }
 
 impl Servers {

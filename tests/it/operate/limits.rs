@@ -99,7 +99,7 @@ async fn full_syncs_that_hang_keep_no_change_waiting() {
 }
 
 fn threads(daemon: &Daemon) -> usize {
-    std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).map_or(0, Iterator::count)
+    daemon.proc("the threads").map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
 }
 
 /// Statements of the daemon between two looks at the control tables, at the source and at the destination, for the quietest of some ticks.

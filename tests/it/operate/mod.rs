@@ -110,6 +110,30 @@ async fn init_twice_changes_nothing() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM source_servers").await, "1");
 }
 
+/// A later version of the first implementation had tables of other names in a database of this name: `init` says so and touches nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn init_refuses_the_database_of_another_version() {
+    let world = World::new().await;
+    let mut control = world.control().await;
+    for other in ["config", "logs"] {
+        control.run("DROP TABLE error_logs; CREATE TABLE dbo.flows (id INT NOT NULL PRIMARY KEY)").await;
+        control.run(&format!("CREATE TABLE dbo.{other} (id INT NOT NULL PRIMARY KEY)")).await;
+        let refused = command(&world.variables(), &["init"]).output().await.expect("run init");
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        for words in ["dbaops_dataflow", "flows, config and logs", "Rename or drop"] {
+            assert!(text.contains(words), "{words} is not in {text}");
+        }
+        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "0", "nothing was touched");
+        // One of them alone is nobody's product.
+        control.run(&format!("DROP TABLE dbo.{other}")).await;
+        let well = command(&world.variables(), &["init"]).output().await.expect("run init");
+        assert!(well.status.success(), "{}", String::from_utf8_lossy(&well.stderr));
+        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "1");
+        control.run("DROP TABLE dbo.flows").await;
+    }
+}
+
 /// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL and indexed, no error_logs (its script
 /// failed there with Msg 1785). Its rows stay.
 #[tokio::test(flavor = "multi_thread")]
@@ -140,6 +164,14 @@ INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N
         .await;
     assert_eq!(nullable, "1");
     assert_eq!(control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await, "old");
+    // The deletion of old rows finds them by an index, in tables that are made anew and in those that were there.
+    let indexes = control
+        .query(
+            "SELECT i.name FROM sys.indexes AS i WHERE i.name IN (N'IX_sync_logs_created', N'IX_sync_status_completed', \
+             N'IX_verification_logs_verified', N'IX_error_logs_resolved_at') ORDER BY i.name",
+        )
+        .await;
+    assert_eq!(indexes.rows.len(), 4, "{indexes}");
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
     control.run("DELETE source_servers").await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = 1").await, "0", "a deleted mapping's logs go with it");

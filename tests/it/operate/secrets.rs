@@ -1,11 +1,13 @@
 //! Passwords are nowhere: not in what is printed, logged, raised or shown of the process, whatever was typed into a connection string.
 
+use dbaops_dataflow::{config::Config, mssql::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::harness::{Daemon, World, daemon::command, eventually};
 
 const SEED_VARIABLE: &str = "DATAFLOW_TEST_SEED";
 const STRINGS: usize = 60;
+const STRINGS_READ: usize = 10_000;
 
 /// A password, and the pieces of it that would give it away.
 struct Password {
@@ -37,7 +39,7 @@ fn password(random: &mut StdRng) -> Password {
 }
 
 /// A connection string with that password, as somebody might have typed it: right or wrong.
-fn connection_string(random: &mut StdRng, password: &str, port: u16) -> String {
+fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
     let quoted = match random.random_range(0..5) {
         0 => format!("\"{}\"", password.replace('"', "\"\"")),
         1 => format!("{{{}}}", password.replace('}', "}}")),
@@ -50,7 +52,18 @@ fn connection_string(random: &mut StdRng, password: &str, port: u16) -> String {
     let more = *["", "encrypt=disable", "encrypt=perhaps", "nonsense", "what=ever", "port=99999", "connection timeout=1"]
         .choose(random)
         .expect("one");
-    match random.random_range(0..6) {
+    // as the percent sign has it, where somebody knew that it has to be so
+    let escaped: String =
+        password.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+    match random.random_range(0..10) {
+        6 => format!("sqlserver://sa:{escaped}@127.0.0.1:{port}?database=master&encrypt=disable"),
+        7 => format!("Data Source=tcp:127.0.0.1,{port};Initial Catalog=master;UID=sa;{key}={quoted};Encrypt=False;{more}"),
+        8 => format!(
+            "jdbc:sqlserver://127.0.0.1:{port};databaseName=master;user=no_such_login;password={{{}}};encrypt=false",
+            password.replace('}', "}}")
+        ),
+        // nothing is wrong with it but the login
+        9 => format!("server=127.0.0.1,{port};user id=sa;password=\"{}\";encrypt=disable", password.replace('"', "\"\"")),
         0 => format!("sqlserver://sa:{password}@127.0.0.1:{port}/?encrypt=disable"),
         1 => format!("jdbc:sqlserver://127.0.0.1:{port};user=sa;{key}={quoted};encrypt=false"),
         2 => format!("server={server};port={port};user id=sa;{key}={quoted};{more};encrypt=disable"),
@@ -61,7 +74,7 @@ fn connection_string(random: &mut StdRng, password: &str, port: u16) -> String {
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_240_611);
+    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
     println!("{SEED_VARIABLE}={seed}");
     seed
 }
@@ -79,7 +92,28 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
 }
 
 fn of_process(daemon: &Daemon) -> String {
-    String::from_utf8_lossy(&std::fs::read(format!("/proc/{}/cmdline", daemon.pid())).unwrap_or_default()).into_owned()
+    let Some(own) = daemon.proc("the arguments") else { return String::new() };
+    String::from_utf8_lossy(&std::fs::read(own.join("cmdline")).expect("the arguments")).into_owned()
+}
+
+/// More strings than could be tried at a server: what a string is taken for, what is wrong with it, and both as Debug.
+#[test]
+fn no_string_shows_its_password_when_it_is_read() {
+    let mut random = StdRng::seed_from_u64(seed());
+    for _ in 0..STRINGS_READ {
+        let password = password(&mut random);
+        let text = typed(&mut random, &password.text, 1433);
+        let said = match connection_string::parse(&text) {
+            Ok(parsed) => format!("{parsed:?}"),
+            Err(error) => format!("{error} {error:?} {}", error.details(1, "left out")),
+        };
+        clean(std::slice::from_ref(&password), &said, &format!("what is said of {text}"));
+        let vars = [("DEST_PASS", password.text.as_str()), ("DATAFLOW_BATCH_SIZE", "x"), ("DEST_SERVER", text.as_str())];
+        let said = format!("{:?}", Config::from_vars(vars));
+        clean(std::slice::from_ref(&password), &said, "what is said of the environment");
+        let said = format!("{:?}", Config::from_vars([("DEST_PASS", password.text.as_str())]));
+        clean(&[password], &said, "the configuration's Debug");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +126,7 @@ async fn no_password_is_ever_seen_again() {
     let mut passwords = vec![Password { text: crate::harness::PASSWORD.to_owned(), pieces: vec!["S3cret".to_owned()] }];
     for n in 1..=STRINGS {
         let password = password(&mut random);
-        let string = connection_string(&mut random, &password.text, port).replace('\'', "''");
+        let string = typed(&mut random, &password.text, port).replace('\'', "''");
         control
             .run(&format!(
                 "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Fuzz{n}', N'{string}'); \

@@ -2,15 +2,19 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
 };
 
 use super::{not_too_far_ahead, rows, synced};
 use crate::harness::{Sql, World, eventually};
-use mssql_standin::cdc::{CaptureConfig, CaptureMode};
+use mssql_standin::{
+    cdc::{CaptureConfig, CaptureMode, KeyUpdates, capture::capture_now},
+    fault::{Fault, Hook, Phase, Point, Then},
+};
 
 /// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to stop; how many rounds it made.
 async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) -> usize {
@@ -103,4 +107,102 @@ async fn a_clock_that_is_set_back_raises_no_false_alarm() {
     writer.await.expect("the writer");
     let alarms = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
+}
+
+/// A request that waits, before or after its effect, until the scenario lets it go; who hears of it, and who lets it go.
+fn held(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
+    let (here, arrived) = channel();
+    let (go, let_go) = channel();
+    let let_go = Mutex::new(let_go);
+    let hook = Hook::new(move |_, phase| {
+        if phase == at && here.send(()).is_ok() {
+            let _ = let_go.lock().map(|let_go| let_go.recv());
+        }
+        Then::GoOn
+    });
+    (Fault::Call(hook), arrived, go)
+}
+
+async fn arrives(at: Receiver<()>) {
+    let waited = tokio::task::spawn_blocking(move || at.recv_timeout(crate::harness::PATIENCE));
+    waited.await.expect("a thread").expect("the request comes");
+}
+
+/// The hand of the scenario instead of the capture job.
+fn capture(world: &World, from_now_on: CaptureMode) {
+    let instance = world.source.instance().expect("the source's engine");
+    {
+        let mut state = instance.lock();
+        let shop = state.database_named("Shop").expect("Shop").id;
+        state.database_mut(shop).expect("Shop").cdc.mode = from_now_on;
+    }
+    capture_now(instance, "Shop").expect("captured");
+}
+
+/// A moved row's document is not in its change row, so replication takes it from the source, where it is a later one already. The
+/// destination then is ahead of its checkpoint, and the source row that the verification saw is not wrong either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL)").await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.D VALUES (1, 0, N'one'), (7, 0, N'first')").await;
+    world.enable_cdc(&["D"]).await;
+    {
+        let mut state = world.source.instance().expect("the source's engine").lock();
+        let id = state.database_named("Shop").expect("Shop").id;
+        state.database_mut(id).expect("Shop").cdc.key_updates = KeyUpdates::UpdatePair;
+    }
+    let mapping = world.map("D", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "4s"), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.verified(mapping, "PASSED").await;
+
+    // Replication has read that the row moved, and is about to fetch the document.
+    capture(&world, CaptureMode::Manual);
+    let (fetch, fetching, fetches) = held(Phase::Before);
+    let fetched = world.source.faults().once(Point::request("AS v (slot, start_lsn"), fetch);
+    shop.run("UPDATE dbo.D SET ID = 5007 WHERE ID = 7").await;
+    capture(&world, CaptureMode::Manual);
+    arrives(fetching).await;
+    // The next verification has seen the row at the source, and takes its fence: a commit of another row. Then the document changes.
+    let (clock, looked, goes_on) = held(Phase::After);
+    world.source.faults().once(Point::request("AS local_time"), clock);
+    arrives(looked).await;
+    later_than_the_clock().await;
+    shop.run("UPDATE dbo.D SET N = 1 WHERE ID = 1").await;
+    capture(&world, CaptureMode::Manual);
+    shop.run("UPDATE dbo.D SET Doc = N'second' WHERE ID = 5007").await;
+    let (clock, looked, goes_on_again) = held(Phase::After);
+    world.source.faults().once(Point::request("AS local_time"), clock);
+    fetches.send(()).expect("replication goes on");
+    goes_on.send(()).expect("the verification goes on");
+    // It has read the destination's row, which has the new document before any change told of it.
+    arrives(looked).await;
+    let doc = "SELECT Doc FROM dbo.D WHERE ID = 5007";
+    assert_eq!(world.copy().await.scalar(doc).await, "second");
+    later_than_the_clock().await;
+    shop.run("UPDATE dbo.D SET N = 2 WHERE ID = 1").await;
+    capture(&world, CaptureMode::Immediate);
+    goes_on_again.send(()).expect("the verification goes on");
+
+    assert_eq!(fetched.count(), 1);
+    world.in_sync("dbo.D", "ID").await;
+    let mut control = world.control().await;
+    let count = "SELECT COUNT(*) FROM verification_logs WHERE verification_type = 'MD5_COMPARISON'";
+    eventually("another verification", async || {
+        let n = control.scalar(count).await;
+        if n.parse::<u32>().is_ok_and(|n| n >= 2) { Ok(()) } else { Err(n) }
+    })
+    .await;
+    world.verified(mapping, "PASSED").await;
+    let alarms = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
+}
+
+/// Commit times are rounded, so a fence wants one that is later than the clock was by more than that.
+async fn later_than_the_clock() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }

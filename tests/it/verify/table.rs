@@ -119,3 +119,23 @@ async fn a_new_process_goes_on_where_the_sweep_was() {
     let counted = control.scalar(&format!("SELECT records_count FROM sync_logs WHERE log_id = {first}")).await;
     assert_eq!(counted, "3000");
 }
+
+/// A table of fewer rows than a run compares is compared whole each time: the control table says when, and the log says it once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_table_is_compared_whole_by_every_run() {
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let _daemon = world.daemon();
+    let mut control = world.control().await;
+    let runs = format!("SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'");
+    let completed = format!("SELECT sweep_completed_at FROM verification_progress WHERE mapping_id = {mapping}");
+    let mut seen = std::collections::HashSet::new();
+    eventually("three whole passes", async || {
+        seen.extend(control.query(&completed).await.rows.concat());
+        if seen.len() >= 3 { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    assert!(control.scalar(&runs).await.parse::<u32>().expect("a count") >= 3);
+    let told = control.query("SELECT records_count FROM sync_logs WHERE log_message LIKE N'every row of Shop.dbo.V has been%'").await;
+    assert_eq!(told.column("records_count"), ["3000"], "{told}");
+}
