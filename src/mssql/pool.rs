@@ -233,7 +233,7 @@ impl Drop for Slot {
 }
 
 /// A server hears of a closed connection a moment later, and counts it until then.
-const CLOSE_GRACE: Duration = Duration::from_millis(300);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more connection, and until the server can have forgotten those that were closed for it.
