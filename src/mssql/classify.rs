@@ -6,7 +6,7 @@
 //! operator can look it up: <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>.
 
 use crate::error::{Error, Kind};
-use std::io;
+use std::{io, time::Duration};
 
 /// What a server's error number means for us.
 pub fn kind(number: i32) -> Kind {
@@ -72,7 +72,7 @@ fn hint(number: i32) -> Option<&'static str> {
 }
 
 /// What to say of TLS, naming the settings that decide.
-pub(super) const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority, DEST_TRUST_SERVER_CERTIFICATE=true to trust \
+const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority, DEST_TRUST_SERVER_CERTIFICATE=true to trust \
     it unseen, or DEST_ENCRYPT=false; in a source's connection string use TrustServerCertificate=true, or encrypt=disable for a server without TLS";
 
 /// An error a server sent.
@@ -125,6 +125,26 @@ pub fn io(kind: io::ErrorKind, message: &str) -> Error {
     }
 }
 
+/// TLS could not be begun.
+pub(super) fn no_tls(words: &str) -> Error {
+    Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
+}
+
+/// A server that was reached and let nobody in.
+pub(super) fn no_login(limit: Duration) -> Error {
+    Error::new(Kind::Connection, format!("no login within {} s", limit.as_secs()))
+}
+
+/// One redirect is followed.
+pub(super) fn redirected_again(host: &str, port: u16) -> Error {
+    Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again"))
+}
+
+/// The bytes are not what the protocol says: nothing that comes after them can be believed.
+pub(super) fn lost(what: &str) -> Error {
+    Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
+}
+
 /// What the driver says of a handshake, without its advice to programmers: the settings that help here are in [`TLS_HINT`].
 fn tls(message: &str) -> &str {
     message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
@@ -138,11 +158,9 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
             server(i32::try_from(token.code()).unwrap_or(i32::MAX), token.class(), token.message(), token.procedure(), token.line())
         }
         Driver::Io { kind, message } => io(kind, &message),
-        Driver::Tls(message) => Error::new(Kind::Connection, format!("the TLS handshake failed: {}", tls(&message))).with_hint(TLS_HINT),
-        Driver::Routing { host, port } => {
-            Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again"))
-        }
-        Driver::Protocol(message) => Error::new(Kind::Connection, format!("the connection lost its place: {message}")),
+        Driver::Tls(message) => no_tls(tls(&message)),
+        Driver::Routing { host, port } => redirected_again(&host, port),
+        Driver::Protocol(message) => lost(&message),
         Driver::Encoding(message) => Error::new(Kind::Data, format!("text in an encoding that is not known: {message}")),
         Driver::Conversion(message) => Error::new(Kind::Data, format!("a value could not be converted: {message}")),
         Driver::BulkInput(message) => Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}")),

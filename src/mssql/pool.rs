@@ -16,6 +16,7 @@ use super::{
     classify,
     endpoint::Endpoint,
     lane::{self, Line},
+    seats::Seat,
     session::Session,
 };
 use crate::{
@@ -84,14 +85,12 @@ struct Inner {
 pub struct Checkout {
     session: bb8::PooledConnection<'static, Manager>,
     /// What counts this checkout against its seats.
-    _seat: Option<OwnedSemaphorePermit>,
-    _seats: Option<Arc<dyn Send + Sync>>,
+    _seat: Option<Seat>,
 }
 
 impl Checkout {
-    pub(super) fn seated(mut self, seat: OwnedSemaphorePermit, seats: Arc<dyn Send + Sync>) -> Self {
+    pub(super) fn seated(mut self, seat: Seat) -> Self {
         self._seat = Some(seat);
-        self._seats = Some(seats);
         self
     }
 }
@@ -153,7 +152,7 @@ impl Pools {
             match session.batch(&prologue).await {
                 Ok(()) => {
                     session.set_timeout(limit);
-                    return Ok(Checkout { session, _seat: None, _seats: None });
+                    return Ok(Checkout { session, _seat: None });
                 }
                 Err(error) => {
                     session.discard();
@@ -344,8 +343,7 @@ async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot:
         Ok(client) => Ok(Session::new(client, place, timeout, slot)),
         // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.
         Err(tiberius::error::Error::Io { kind: io::ErrorKind::TimedOut, .. }) => {
-            Err(Error::new(Kind::Connection, format!("no login within {} s", endpoint.connect_timeout.as_secs())))
-                .with_context(|| format!("connect to {place}"))
+            Err(classify::no_login(endpoint.connect_timeout)).with_context(|| format!("connect to {place}"))
         }
         Err(error) => Err(classify::error(error)).with_context(|| format!("connect to {place}")),
     }

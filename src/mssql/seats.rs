@@ -59,6 +59,12 @@ impl House {
     }
 }
 
+/// One of them, taken for as long as this exists; it keeps all of them taken.
+pub(super) struct Seat {
+    _one: OwnedSemaphorePermit,
+    _held: Arc<OwnedSemaphorePermit>,
+}
+
 /// A number of connections to one server that may be checked out at the same time. Checkouts keep their seat even when this is dropped.
 pub struct Seats {
     pools: Pools,
@@ -71,20 +77,19 @@ impl Seats {
     /// A connection of the copy lane's own, which takes a seat like any other.
     pub async fn line(&self, database: &Ident) -> Result<Line> {
         let seat = self.seat()?;
-        Ok(self.pools.line(database, &self.who).await?.seated(seat, self.held.clone()))
+        Ok(self.pools.line(database, &self.who).await?.seated(seat))
     }
 
-    fn seat(&self) -> Result<OwnedSemaphorePermit> {
-        self.free
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))
+    fn seat(&self) -> Result<Seat> {
+        let one = self.free.clone().try_acquire_owned();
+        let one = one.map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))?;
+        Ok(Seat { _one: one, _held: self.held.clone() })
     }
 
     /// A session in `database`. Asking for more at a time than there are seats is refused, since waiting could be for ever.
     pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
         let seat = self.seat()?;
         let checkout = self.pools.checkout(database, &self.who).await?;
-        Ok(checkout.seated(seat, self.held.clone()))
+        Ok(checkout.seated(seat))
     }
 }

@@ -4,10 +4,11 @@
 //! table's column (all are nullable) wants one. And a server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
 
-use super::{packet::lost, token};
+use super::token;
 use crate::{
     error::{Error, Kind, Result},
     model::value::Value,
+    mssql::classify::lost,
 };
 
 /// How a type says where its cells end.

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::{
-    packet::{Message, Packets, lost},
+    packet::{Message, Packets},
     stream::Stream,
     token::{self, Token},
 };
 use crate::{
     error::{Error, Kind, Result},
     model::name::Ident,
-    mssql::endpoint::{Encrypt, Endpoint},
+    mssql::{
+        classify::lost,
+        endpoint::{Encrypt, Endpoint},
+    },
 };
 
 /// What a bulk load fills in one write. Servers allow 32,767, but with TLS a packet has to fit into one record of 16,384.

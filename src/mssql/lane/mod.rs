@@ -20,12 +20,9 @@ mod stream;
 mod tls;
 mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, mpsc},
-};
+use tokio::{net::TcpStream, sync::mpsc};
 
 use self::{
     cell::Transfer,
@@ -35,8 +32,10 @@ use self::{
 };
 use super::{
     bulk::{BatchLimit, Boundary, Copied, Go},
+    classify,
     endpoint::Endpoint,
     pool::Slot,
+    seats::Seat,
     session::Session,
 };
 use crate::{
@@ -54,8 +53,7 @@ pub struct Line {
     packets: Packets,
     /// Given back after the connection is closed.
     _slot: Slot,
-    _seat: Option<OwnedSemaphorePermit>,
-    _seats: Option<Arc<dyn Send + Sync>>,
+    _seat: Option<Seat>,
 }
 
 /// What a copy reads and where it goes.
@@ -86,11 +84,11 @@ pub(super) async fn line<D: Future<Output = Result<TcpStream>>>(
         Login::Elsewhere { host, port } => match enter(&endpoint.redirected(host, port), database, &dial, timeout).await? {
             Login::In(packets) => packets,
             Login::Elsewhere { host, port } => {
-                return Err(Error::new(Kind::Connection, format!("the server redirects to {host}:{port}, which redirects again")));
+                return Err(classify::redirected_again(&host, port));
             }
         },
     };
-    Ok(Line { packets, _slot: slot, _seat: None, _seats: None })
+    Ok(Line { packets, _slot: slot, _seat: None })
 }
 
 async fn enter<D: Future<Output = Result<TcpStream>>>(
@@ -102,14 +100,13 @@ async fn enter<D: Future<Output = Result<TcpStream>>>(
     let tcp = dial(endpoint.clone()).await?;
     match tokio::time::timeout(endpoint.connect_timeout, login::login(endpoint, database, tcp, timeout)).await {
         Ok(login) => login,
-        Err(_) => Err(Error::new(Kind::Connection, format!("no login within {} s", endpoint.connect_timeout.as_secs()))),
+        Err(_) => Err(classify::no_login(endpoint.connect_timeout)),
     }
 }
 
 impl Line {
-    pub(super) fn seated(mut self, seat: OwnedSemaphorePermit, seats: Arc<dyn Send + Sync>) -> Self {
+    pub(super) fn seated(mut self, seat: Seat) -> Self {
         self._seat = Some(seat);
-        self._seats = Some(seats);
         self
     }
 
@@ -161,7 +158,7 @@ async fn ending(packets: &mut Packets) -> Result<u64> {
             _ => {}
         }
     }
-    if done { Ok(counted) } else { Err(packet::lost("an answer ends without DONE")) }
+    if done { Ok(counted) } else { Err(classify::lost("an answer ends without DONE")) }
 }
 
 /// ALL_HEADERS: no transaction of ours is open, one request at a time.

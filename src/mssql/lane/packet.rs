@@ -4,7 +4,10 @@
 use super::stream::Stream;
 use crate::{
     error::{Error, Kind, Result},
-    mssql::{classify, session::soon},
+    mssql::{
+        classify::{self, lost},
+        session::soon,
+    },
 };
 use std::{io, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -213,9 +216,4 @@ fn late() -> Error {
 
 pub(super) fn broken(error: io::Error) -> Error {
     classify::io(error.kind(), &error.to_string())
-}
-
-/// The bytes are not what the protocol says: nothing that comes after them can be believed.
-pub(super) fn lost(what: &str) -> Error {
-    Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
 }

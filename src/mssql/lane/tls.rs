@@ -14,9 +14,9 @@ use tokio_rustls::{
 
 use super::stream::{Handshake, Stream};
 use crate::{
-    error::{Error, Kind, Result},
+    error::Result,
     mssql::{
-        classify::TLS_HINT,
+        classify::no_tls,
         endpoint::{Endpoint, Trust},
     },
 };
@@ -36,10 +36,10 @@ pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, strict: bool) -> 
         Ok(name) => name,
         // nobody looks at it
         Err(_) if endpoint.trust == Trust::Anything => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
-        Err(_) => return Err(failed(format!("{host} is no name that a certificate could have"))),
+        Err(_) => return Err(no_tls(&format!("{host} is no name that a certificate could have"))),
     };
     let handshake = Handshake::new(tcp, !strict);
-    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, handshake).await.map_err(|error| failed(error.to_string()))?;
+    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, handshake).await.map_err(|error| no_tls(&error.to_string()))?;
     tls.get_mut().0.over();
     Ok(Stream::Tls(Box::new(tls)))
 }
@@ -52,15 +52,11 @@ pub(super) fn end(stream: Stream) -> Stream {
     }
 }
 
-fn failed(words: String) -> Error {
-    Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
-}
-
 fn config(trust: &Trust) -> Result<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| no_tls(&error.to_string()))?;
     Ok(match trust {
         Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(algorithms))).with_no_client_auth(),
         Trust::System => builder.with_root_certificates(authorities(None)?).with_no_client_auth(),
@@ -72,7 +68,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = file {
-        let unusable = |words: String| failed(format!("certificate {}: {words}", file.display()));
+        let unusable = |words: String| no_tls(&format!("certificate {}: {words}", file.display()));
         for certificate in certificates(file).map_err(|error| unusable(error.to_string()))? {
             store.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }

@@ -5,11 +5,11 @@
 
 use super::{
     cell::{Form, Type},
-    packet::{Packets, lost},
+    packet::Packets,
 };
 use crate::{
     error::{Error, Result},
-    mssql::classify,
+    mssql::classify::{self, lost},
 };
 
 pub(super) const COLUMNS: u8 = 0x81;
