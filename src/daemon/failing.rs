@@ -6,7 +6,7 @@ use super::{Daemon, Ended, Mode, Place, Task};
 use crate::{
     error::{Error, Kind},
     model::{
-        id::MappingId,
+        id::{MappingId, ServerId},
         mapping::{Mapping, Server, SyncType},
     },
     plan::retry::{self, Next, Policy},
@@ -76,6 +76,9 @@ impl Daemon {
         let interval = self.env.config.check_interval;
         // 4060 and 4064 are of one database
         let whole = error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)));
+        if !whole && error.number.is_some() {
+            self.server_answers(place.0);
+        }
         let failing = if whole {
             self.failing_servers.entry(place.0).or_insert_with(Failing::new)
         } else {
@@ -106,10 +109,15 @@ impl Daemon {
         }
     }
 
-    pub(super) fn place_works(&mut self, place: &Place) {
-        if self.failing_servers.remove(&place.0).is_some() {
-            tracing::info!(server_id = place.0.0, "the source server can be reached again");
+    /// It can be reached, whatever it says: its other databases need not be tried one at a time.
+    fn server_answers(&mut self, server: ServerId) {
+        if self.failing_servers.remove(&server).is_some() {
+            tracing::info!(server_id = server.0, "the source server can be reached again");
         }
+    }
+
+    pub(super) fn place_works(&mut self, place: &Place) {
+        self.server_answers(place.0);
         if self.failing_places.remove(place).is_some() {
             tracing::info!(server_id = place.0.0, database = place.1.as_str(), "the source can be polled again");
         }
@@ -150,6 +158,16 @@ impl Daemon {
         }
         if woken && self.mode == Mode::Forever {
             self.tick();
+        }
+    }
+
+    /// A parked mapping's request that is not in its row any more was claimed by the very attempt that failed: no reason for another one.
+    pub(super) fn forget_claims(&mut self) {
+        for (id, failing) in &mut self.failing {
+            let requested = self.mappings.get(id).is_none_or(|mapping| mapping.full_sync_requested);
+            if let Some(parked) = failing.parked_as.as_mut().filter(|_| !requested) {
+                parked.full_sync_requested = false;
+            }
         }
     }
 

@@ -121,6 +121,7 @@ impl Daemon {
         self.follow_rejected(&loaded);
         self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
         self.forget();
+        self.forget_claims();
         self.start_waiting();
         self.poll_due();
     }

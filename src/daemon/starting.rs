@@ -29,12 +29,24 @@ impl Waiting {
             Work::Cdc(_) => SyncType::Cdc,
         }
     }
+
+    /// Whether the mapping, as it looks now, still has this to do: it is what was polled, and a request that was found is not fulfilled.
+    /// (A look that was under way when a full sync ended finds it asked for once more.)
+    fn is_so(&self, now: &Mapping) -> bool {
+        let fulfilled = self.sync_type() == SyncType::FullSync && self.mapping.wants_full_sync() && !now.wants_full_sync();
+        looks(now) == looks(&self.mapping) && !fulfilled
+    }
 }
 
 impl Daemon {
     /// Mappings that wait for their turn.
     pub(super) fn queued(&self) -> HashSet<MappingId> {
         self.waiting.iter().map(|waiting| waiting.mapping.id).collect()
+    }
+
+    /// Whether a full sync of it is about to start.
+    pub(super) fn full_sync_waits(&self, id: MappingId) -> bool {
+        self.waiting.iter().any(|waiting| waiting.mapping.id == id && waiting.sync_type() == SyncType::FullSync)
     }
 
     pub(super) fn enqueue(&mut self, mapping: Mapping, work: Work) {
@@ -54,8 +66,8 @@ impl Daemon {
     pub(super) fn start_waiting(&mut self) {
         for waiting in std::mem::take(&mut self.waiting) {
             let id = waiting.mapping.id;
-            let as_polled = self.mappings.get(&id).is_some_and(|mapping| looks(mapping) == looks(&waiting.mapping));
-            if self.stopping() || !as_polled || self.leaving.contains(&id) || self.running.contains_key(&id) {
+            let is_so = self.mappings.get(&id).is_some_and(|mapping| waiting.is_so(mapping));
+            if self.stopping() || !is_so || self.leaving.contains(&id) || self.running.contains_key(&id) {
                 continue;
             }
             if self.may_start(&waiting) {
@@ -109,5 +121,45 @@ impl Daemon {
             };
             Ended::Job { result, took: started.elapsed() }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        id::ServerId,
+        mapping::FullSyncMode,
+        name::{Ident, TableName},
+    };
+
+    fn mapping() -> Mapping {
+        let table = |database: &str| TableName::new(database, "dbo", "T");
+        Mapping {
+            id: MappingId(1),
+            server: ServerId(1),
+            source: table("Shop"),
+            dest: table("Copy"),
+            key: vec![Ident::new("ID")],
+            trigger_column: None,
+            cdc_enabled: true,
+            last_cdc_lsn: None,
+            full_sync_requested: false,
+            full_sync_pending: false,
+            mode: FullSyncMode::Staged,
+            updated_at: String::new(),
+        }
+    }
+
+    /// It waited for a verification, which waited for the CDC that does not run before a full sync.
+    #[test]
+    fn a_full_sync_that_was_done_meanwhile_does_not_wait_for_anything() {
+        let pending = Mapping { full_sync_pending: true, ..mapping() };
+        let found_by = |polled: &Mapping| Waiting { mapping: polled.clone(), work: Work::FullSync { trigger: false } };
+        assert!(found_by(&pending).is_so(&pending));
+        assert!(!found_by(&pending).is_so(&mapping()));
+        assert!(found_by(&mapping()).is_so(&mapping()), "what a gap or a trigger asks for is in no row yet");
+        let elsewhere = Mapping { cdc_enabled: false, ..pending.clone() };
+        assert!(!found_by(&pending).is_so(&elsewhere));
     }
 }

@@ -30,7 +30,8 @@ impl Daemon {
         while !self.stopping() && self.verifying.len() < self.env.config.verify_concurrency {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
-            let syncs = self.running.get(&id) == Some(&SyncType::FullSync) || mapping.full_sync_requested || mapping.full_sync_pending;
+            let runs = self.running.get(&id) == Some(&SyncType::FullSync) || self.full_sync_waits(id);
+            let syncs = runs || mapping.wants_full_sync();
             if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() {
                 continue;
             }

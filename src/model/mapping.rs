@@ -69,3 +69,10 @@ pub struct Mapping {
     /// `updated_at` as text: an operator who touches a parked mapping's row has it tried again.
     pub updated_at: String,
 }
+
+impl Mapping {
+    /// A full sync is asked for, or was claimed and is not done.
+    pub fn wants_full_sync(&self) -> bool {
+        self.full_sync_requested || self.full_sync_pending
+    }
+}

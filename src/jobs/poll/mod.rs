@@ -176,7 +176,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             settled.push(mapping.id);
         }
         let decision = schedule::decide(Facts {
-            wanted: wanted(mapping),
+            wanted: mapping.wants_full_sync(),
             triggered: look.triggered,
             step,
             gap_syncs: env.config.on_cdc_gap == OnCdcGap::FullSync,
@@ -264,14 +264,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     Ok(polled)
 }
 
-/// A full sync is asked for, or one is pending.
-fn wanted(mapping: &Mapping) -> bool {
-    mapping.full_sync_requested || mapping.full_sync_pending
-}
-
 /// CDC is looked at; not where a full sync goes first, which brings its own changes and also mends what CDC would stumble over.
 fn follows(mapping: &Mapping) -> bool {
-    mapping.cdc_enabled && !wanted(mapping)
+    mapping.cdc_enabled && !mapping.wants_full_sync()
 }
 
 /// U, then everything that depends on it.

@@ -110,7 +110,7 @@ impl Line {
         self
     }
 
-    /// The longest wait for one answer.
+    /// The longest wait for an answer's beginning, and for each row or [`CHUNK_BYTES`] of it.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.packets.set_timeout(timeout);
     }
@@ -242,6 +242,7 @@ async fn read(
         packets.consume(taken);
         let mut key = None;
         if whole {
+            packets.came();
             rows += 1;
             batch_rows += 1;
             if batch_rows >= limit.rows_max.max(1) || batch_bytes >= limit.bytes_max.max(1) {
@@ -253,6 +254,7 @@ async fn read(
             let chunk =
                 Chunk { bytes: std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES)), rows: std::mem::take(&mut rows), key };
             sender.send(chunk).await.map_err(gone)?;
+            packets.came();
         }
         if !whole {
             // what is here of a cell is too little of it

@@ -10,7 +10,10 @@ use crate::{
     },
 };
 use std::{io, time::Duration};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::Instant,
+};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct Packets {
     stream: Stream,
     packet_bytes: usize,
     timeout: Duration,
+    /// For how long the part of the answer that is being read was waited for.
+    waited: Duration,
     /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
     raw: Box<[u8]>,
     raw_at: usize,
@@ -59,6 +64,7 @@ impl Packets {
             stream,
             packet_bytes: PACKET_BYTES_FIRST,
             timeout,
+            waited: Duration::ZERO,
             raw: vec![0; READ_BYTES].into_boxed_slice(),
             raw_at: 0,
             raw_end: 0,
@@ -130,6 +136,7 @@ impl Packets {
         soon(self.timeout, self.stream.flush()).await.map_err(|_| late())?.map_err(broken)?;
         self.last = false;
         self.left = 0;
+        self.came();
         Ok(())
     }
 
@@ -161,6 +168,12 @@ impl Packets {
         self.is_whole() && self.at == self.answer.len()
     }
 
+    /// A part of the answer has come, and the next one has all of its time: a token, a row, or as much of one as goes on at once. Bytes
+    /// alone are no answer, or a network that lets one through now and then would keep us waiting for days.
+    pub fn came(&mut self) {
+        self.waited = Duration::ZERO;
+    }
+
     /// Waits for more of the answer. An answer that ends here is one that ends too soon.
     pub async fn more(&mut self) -> Result<()> {
         self.answer.drain(..self.at);
@@ -172,7 +185,10 @@ impl Packets {
             self.raw.copy_within(self.raw_at..self.raw_end, 0);
             self.raw_end -= self.raw_at;
             self.raw_at = 0;
-            let read = soon(self.timeout, self.stream.read(&mut self.raw[self.raw_end..])).await.map_err(|_| late())?.map_err(broken)?;
+            let since = Instant::now();
+            let left = self.timeout.saturating_sub(self.waited);
+            let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..])).await.map_err(|_| late())?.map_err(broken)?;
+            self.waited += since.elapsed();
             if read == 0 {
                 return Err(Error::new(Kind::Connection, "the server closed the connection"));
             }

@@ -226,6 +226,31 @@ async fn an_answer_is_whole_when_it_says_so() {
     assert!(answered(&done(0)[..5]).await.unwrap_err().to_string().contains("in the middle"));
 }
 
+/// A byte now and then is within every time limit of a single read, and would go on for days.
+#[tokio::test]
+async fn an_answer_that_trickles_is_late() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let trickle = tokio::spawn(async move {
+        const ORDER: u8 = 0xA9;
+        let token = [ORDER, 200, 0];
+        let packet = [[4, 0, 4, 0, 0, 0, 1, 0].as_slice(), &token, &[0; 200]].concat();
+        for byte in packet {
+            if tokio::io::AsyncWriteExt::write_all(&mut server, &[byte]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let mut packets = Packets::new(stream::Stream::Bare(tcp), Duration::from_millis(400));
+    packets.begin(Message::Batch);
+    packets.end().await.unwrap();
+    // all of it would take ten seconds, and is no whole answer then
+    assert_eq!(ending(&mut packets).await.unwrap_err().kind, Kind::Timeout);
+    trickle.abort();
+}
+
 /// Bytes that no server would send: an error or the wish for more, never a panic.
 #[test]
 fn nonsense_is_no_token_and_no_row() {

@@ -73,6 +73,7 @@ pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
         let seen = packets.seen();
         if let Some((token, bytes)) = parse(seen)? {
             packets.consume(bytes);
+            packets.came();
             return Ok(Some(token));
         }
         if seen.len() > TOKEN_BYTES_MAX {
