@@ -14,6 +14,13 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How an error of a server itself begins in error_logs, which knows no other difference to that of a mapping that was deleted.
+pub(super) const SERVER_AWAY: &str = "the source server cannot be reached";
+pub(super) const DATABASE_AWAY: &str = "the source database cannot be polled";
+pub(super) const SERVER_UNUSABLE: &str = "the server cannot be used";
+/// All of them; the last one is said of a server that nobody uses, too.
+pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UNUSABLE];
+
 /// Between two looks a mapping that waits for a related table is called up at most this often.
 const WAKES_MAX: u32 = 4;
 
@@ -98,12 +105,12 @@ impl Daemon {
             tracing::error!(
                 server_id = place.0.0,
                 error_type = error.kind.error_type(),
-                error_details = %details(&error, attempts, "tried again, ever less often, down to once a minute"),
+                error_details = %error.details(attempts, "tried again, ever less often, down to once a minute"),
                 retry_count = attempts,
                 server = server.name,
                 database = place.1.as_str(),
                 %error,
-                "{}", if whole { "the source server cannot be reached" } else { "the source database cannot be polled" }
+                "{}", if whole { SERVER_AWAY } else { DATABASE_AWAY }
             );
             self.troubled.servers.insert(place.0);
         }
@@ -215,7 +222,7 @@ impl Daemon {
                     server_id = server,
                     sync_type,
                     error_type = error.kind.error_type(),
-                    error_details = %details(&error, attempts, then),
+                    error_details = %error.details(attempts, then),
                     retry_count = attempts,
                     parked = park,
                     %error,
@@ -237,11 +244,4 @@ impl Daemon {
 /// A mapping without what changes by itself: what an operator would have to touch.
 pub(super) fn looks(mapping: &Mapping) -> Mapping {
     Mapping { last_cdc_lsn: None, full_sync_pending: false, ..mapping.clone() }
-}
-
-/// What error_details says: what it is, what happens next, and what people can do.
-pub(super) fn details(error: &Error, attempts: u32, then: &str) -> String {
-    let which = if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
-    let advice = error.hint.as_deref().unwrap_or_else(|| error.kind.advice());
-    format!("kind {:?}; {which} in a row; {then}; what to do: {advice}", error.kind)
 }

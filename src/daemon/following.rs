@@ -2,7 +2,7 @@
 
 use super::{
     Daemon, Ended, Place, Task,
-    failing::{details, looks},
+    failing::{SERVER_UNUSABLE, looks},
 };
 use crate::{
     control::Loaded,
@@ -32,9 +32,9 @@ impl Daemon {
                 tracing::error!(
                     server_id = notice.server.0,
                     error_type = error.kind.error_type(),
-                    error_details = %details(error, 1, "left out until its row changes"),
+                    error_details = %error.details(1, "left out until its row changes"),
                     %error,
-                    "the server cannot be used"
+                    "{SERVER_UNUSABLE}"
                 );
             }
         }
@@ -73,7 +73,7 @@ impl Daemon {
                     mapping_id = row.mapping.0,
                     server_id = row.server.0,
                     error_type = row.error.kind.error_type(),
-                    error_details = %details(&row.error, 1, "left out until its row changes"),
+                    error_details = %row.error.details(1, "left out until its row changes"),
                     error = %row.error,
                     "the mapping is left out"
                 );
@@ -92,7 +92,9 @@ impl Daemon {
         self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
-        self.env.vitals.retain(&mappings.keys().copied().collect());
+        let known: HashSet<MappingId> = mappings.keys().copied().collect();
+        self.env.vitals.retain(&known);
+        self.env.findings.retain(&known);
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));

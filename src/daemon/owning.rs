@@ -5,7 +5,7 @@
 //! next batch boundary, and the next tick begins with a new connection and no mappings. Work that could not know it in time fails at its
 //! fence; nobody hears of that as an error, since the mapping is in other hands.
 
-use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task, failing::details};
+use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task, failing::OF_A_SERVER};
 use crate::{
     control::{Lease, Loaded},
     error::{Error, Kind},
@@ -48,7 +48,8 @@ impl Look {
         Look { lease: None, result: Err(Trouble::Lease(error)) }
     }
 
-    async fn take(env: &Env, lease: Option<Lease>, member: bool, here: &Holding) -> Self {
+    /// `leads`: this daemon does what one has to do for all.
+    async fn take(env: &Env, lease: Option<Lease>, member: bool, leads: bool, here: &Holding) -> Self {
         let lease = match lease {
             Some(lease) => Ok(lease),
             None => env.control.lease(member).await,
@@ -67,6 +68,9 @@ impl Look {
             }
         };
         env.control.finish_late().await;
+        if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
+            tracing::warn!(%error, "errors of what is gone or switched off are resolved at a later look");
+        }
         match ownership::look(env, &mut lease, &loaded, here).await {
             Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => Look::lost(error),
@@ -84,10 +88,10 @@ impl Daemon {
         self.env.vitals.looking(Some(std::time::Instant::now()));
         let env = self.env.clone();
         let lease = self.lease.take();
-        let member = self.mode == Mode::Forever;
+        let (member, leads) = (self.mode == Mode::Forever, self.leads);
         let busy = self.running.keys().chain(&self.verifying).copied().collect();
         let here = Holding { busy, leaving: self.leaving.clone() };
-        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, &here).await)) });
+        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, leads, &here).await)) });
     }
 
     /// What the look says is so from now on.
@@ -136,7 +140,7 @@ impl Daemon {
         if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
             self.control_away = Some(Instant::now());
             self.settled.remove(&None);
-            tracing::error!(error_type = error.kind.error_type(), error_details = %details(error, 1, "tried again, ever less often where the login is refused"), %error, "{words}");
+            tracing::error!(error_type = error.kind.error_type(), error_details = %error.details(1, "tried again, ever less often where the login is refused"), %error, "{words}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{Daemon, Ended, Task, failing::details};
+use super::{Daemon, Ended, Task};
 use crate::{
     error::{Kind, Result},
     jobs::{Env, verify},
@@ -57,7 +57,7 @@ impl Daemon {
         // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
-            && self.mappings.contains_key(&id)
+            && let Some(mapping) = self.mappings.get(&id)
             && !self.failing.contains_key(&id)
         {
             let error_type = match error.kind.error_type() {
@@ -66,9 +66,10 @@ impl Daemon {
             };
             tracing::error!(
                 mapping_id = id.0,
+                server_id = mapping.server.0,
                 sync_type = SyncType::Verification.as_str(),
                 error_type,
-                error_details = %details(&error, 1, "tried again at the next verification"),
+                error_details = %error.details(1, "tried again at the next verification"),
                 %error,
                 "{VERIFICATION_FAILED}"
             );

@@ -138,6 +138,11 @@ impl Findings {
         news
     }
 
+    /// What of these mappings alone was reported; of others it would be news.
+    pub fn retain(&self, mappings: &HashSet<MappingId>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(mapping, _), _| mappings.contains(mapping));
+    }
+
     fn forget(&self, mapping: (MappingId, &'static str)) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&mapping);
     }

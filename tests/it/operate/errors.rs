@@ -270,3 +270,53 @@ async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
     .await;
     drop(daemon);
 }
+
+async fn nothing_is_open(control: &mut Sql) {
+    eventually("no open error", async || match control.query("SELECT server_name, error_message FROM v_recent_errors").await {
+        errors if errors.rows.is_empty() => Ok(()),
+        errors => Err(errors.to_string()),
+    })
+    .await;
+}
+
+/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
+    let world = World::new().await;
+    table_there(&world, "T").await;
+    let good = world.map("T", "ID", None, false).await;
+    let bad = world.map("Nowhere", "ID", None, false).await;
+    for mapping in [good, bad] {
+        world.request_full_sync(mapping).await;
+    }
+    let _daemon = world.daemon();
+    world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
+    let mut control = world.control().await;
+    let filter = format!("mapping_id = {bad}");
+    unresolved(&mut control, &filter).await;
+    control.run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {bad}")).await;
+    resolved(&mut control, &filter).await;
+    // what is wrong still is news again
+    control.run(&format!("UPDATE table_mappings SET is_enabled = 1 WHERE mapping_id = {bad}")).await;
+    unresolved(&mut control, &filter).await;
+    control.run(&format!("DELETE table_mappings WHERE mapping_id = {bad}")).await;
+    nothing_is_open(&mut control).await;
+
+    // a server whose string cannot be used stays one, with or without mappings, until it is switched off
+    control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'server=h;encrypt=maybe')").await;
+    unresolved(&mut control, "server_id = 2").await;
+    world.request_full_sync(good).await;
+    eventually("another full sync", async || {
+        let now = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED'").await;
+        if now == "2" { Ok(()) } else { Err(now) }
+    })
+    .await;
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM v_recent_errors").await, "1");
+    control.run("UPDATE source_servers SET is_enabled = 0 WHERE server_id = 2").await;
+    nothing_is_open(&mut control).await;
+    // and one that is deleted while it cannot be used
+    control.run("UPDATE source_servers SET is_enabled = 1 WHERE server_id = 2").await;
+    unresolved(&mut control, "server_id = 2").await;
+    control.run("DELETE source_servers WHERE server_id = 2").await;
+    nothing_is_open(&mut control).await;
+}

@@ -1,0 +1,19 @@
+-- @P1, @P2, @P3: how errors begin that are a server's own. A deleted mapping's errors have lost their mapping_id and are told from these by
+-- their words. What @P3 begins with is wrong with the server's row, whether or not a mapping uses it.
+UPDATE e
+SET e.is_resolved = 1, e.resolved_at = GETUTCDATE()
+FROM dbo.error_logs AS e
+    LEFT JOIN dbo.table_mappings AS m ON m.mapping_id = e.mapping_id
+    LEFT JOIN dbo.source_servers AS s ON s.server_id = COALESCE(m.server_id, e.server_id)
+WHERE e.is_resolved = 0
+    AND COALESCE(m.server_id, e.server_id) IS NOT NULL
+    AND (
+        s.server_id IS NULL OR s.is_enabled = 0 OR m.is_enabled = 0
+        OR (
+            m.mapping_id IS NULL AND LEFT(e.error_message, LEN(@P3)) <> @P3
+            AND (
+                (LEFT(e.error_message, LEN(@P1)) <> @P1 AND LEFT(e.error_message, LEN(@P2)) <> @P2)
+                OR NOT EXISTS (SELECT 1 FROM dbo.table_mappings AS u WHERE u.server_id = s.server_id AND u.is_enabled = 1)
+            )
+        )
+    );
