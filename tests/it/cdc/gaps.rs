@@ -1,5 +1,7 @@
 //! Gaps are never stepped over, and what is no gap is not taken for one.
 
+use std::sync::{Arc, Mutex, mpsc};
+
 use mssql_standin::{
     cdc::{CaptureMode, backup},
     error::SqlError,
@@ -7,7 +9,7 @@ use mssql_standin::{
 };
 
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
-use crate::harness::{World, daemon::command};
+use crate::harness::{PATIENCE, World, daemon::command, eventually};
 
 const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
@@ -111,7 +113,7 @@ async fn a_checkpoint_of_other_tables_is_a_gap() {
     world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
     // no full sync because of a gap was made in this hour
     let daemon = start(&world);
-    crate::harness::eventually("the other table to have every row", async || {
+    eventually("the other table to have every row", async || {
         let rows = copy.scalar("SELECT COUNT(*) FROM dbo.Other").await;
         if rows == "3" { Ok(()) } else { Err(rows) }
     })
@@ -123,7 +125,7 @@ async fn a_checkpoint_of_other_tables_is_a_gap() {
     world.control().await.run("UPDATE table_mappings SET gap_synced_at = NULL").await;
     let _daemon = start(&world);
     world.shop().await.run("UPDATE dbo.G SET V = 4 WHERE ID = 3").await;
-    crate::harness::eventually("the new table to have every row", async || {
+    eventually("the new table to have every row", async || {
         let rows = copy.scalar("SELECT CONCAT(COUNT(*), N' ', MAX(V)) FROM dbo.Other").await;
         if rows == "3 4" { Ok(()) } else { Err(rows) }
     })
@@ -139,7 +141,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     let mapping = world.map("G", "ID", None, true).await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.G VALUES (1, 1)").await;
-    crate::harness::eventually("the row to be captured", async || {
+    eventually("the row to be captured", async || {
         let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_G_CT").await;
         if rows == "1" { Ok(()) } else { Err(rows) }
     })
@@ -153,7 +155,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     let daemon = start(&world);
     let mut copy = world.copy().await;
-    crate::harness::eventually("the second row alone", async || {
+    eventually("the second row alone", async || {
         let rows = copy.query("SELECT ID, V FROM dbo.G ORDER BY ID").await;
         if rows.rows == [["1", "100"], ["2", "2"]] { Ok(()) } else { Err(rows.to_string()) }
     })
@@ -295,21 +297,12 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     // A destination that lacks the row, so that the change row has to be completed.
     world.copy().await.run("DELETE dbo.L").await;
     world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
-    let (ask, asked) = std::sync::mpsc::channel();
-    let (answer, answered) = std::sync::mpsc::channel();
-    let answered = std::sync::Mutex::new(answered);
-    let hook = Hook::new(move |_, phase| {
-        if phase == Phase::Before && ask.send(()).is_ok() {
-            let _ = answered.lock().map(|answered| answered.recv());
-        }
-        Then::GoOn
-    });
-    world.source.faults().once(Point::request("AS v (slot, start_lsn"), Fault::Call(hook));
+    let held = Held::at(&world, "AS v (slot, start_lsn");
     let _daemon = start(&world);
-    tokio::task::spawn_blocking(move || asked.recv()).await.expect("a thread").expect("the daemon completes the row");
+    held.asked().await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.L VALUES (2, 2, N'later')").await;
-    crate::harness::eventually("the later row to be captured", async || {
+    eventually("the later row to be captured", async || {
         let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_L_CT WHERE ID = 2").await;
         if rows == "1" { Ok(()) } else { Err(rows) }
     })
@@ -319,7 +312,71 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_L', @low_water_mark = @mark",
     )
     .await;
-    answer.send(()).expect("the source goes on");
+    held.goes_on();
     world.in_sync("dbo.L", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
+}
+
+/// Cleanup takes a change between the moment when the upper bound is read and the question for changes: a table that seems idle is not
+/// moved past what nobody has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
+    crate::only_on_standins!("fault points");
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Other"]).await;
+    shop.run("UPDATE dbo.G SET V = 2").await;
+    // the upper bound is another table's: cleanup up to there leaves a low watermark that says nothing against it
+    shop.run("INSERT INTO dbo.Other VALUES (1)").await;
+    eventually("both changes to be captured", async || {
+        let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_Other_CT").await;
+        if rows == "1" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    let held = Held::at(&world, "0 AS what WHERE EXISTS");
+    let _daemon = start(&world);
+    held.asked().await;
+    shop.run(
+        "DECLARE @mark binary(10) = (SELECT MAX(__$start_lsn) FROM cdc.dbo_Other_CT); \
+         EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_G', @low_water_mark = @mark",
+    )
+    .await;
+    held.goes_on();
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "full sync"]).await;
+}
+
+/// A request of the source that waits until it is told to go on.
+struct Held {
+    asked: Arc<Mutex<mpsc::Receiver<()>>>,
+    answer: mpsc::Sender<()>,
+}
+
+impl Held {
+    /// The next request with this text.
+    fn at(world: &World, text: &str) -> Held {
+        let (ask, asked) = mpsc::channel();
+        let (answer, answered) = mpsc::channel();
+        let answered = Mutex::new(answered);
+        let hook = Hook::new(move |_, phase| {
+            if phase == Phase::Before && ask.send(()).is_ok() {
+                let _ = answered.lock().map(|answered| answered.recv());
+            }
+            Then::GoOn
+        });
+        world.source.faults().once(Point::request(text), Fault::Call(hook));
+        Held { asked: Arc::new(Mutex::new(asked)), answer }
+    }
+
+    async fn asked(&self) {
+        let asked = self.asked.clone();
+        let heard = tokio::task::spawn_blocking(move || asked.lock().expect("one listener").recv_timeout(PATIENCE));
+        heard.await.expect("a thread").expect("the daemon asks");
+    }
+
+    fn goes_on(&self) {
+        self.answer.send(()).expect("the source waits");
+    }
 }

@@ -88,6 +88,8 @@ enum Blow {
 enum Told {
     /// an error of one of these types, and maybe what follows from it
     As(&'static [&'static str]),
+    /// an error of this type that says the server's number, and maybe what follows from it
+    Number(&'static str, i32),
     /// It depends on whom the fault meets; if anything, of these types.
     Maybe(&'static [&'static str]),
 }
@@ -127,7 +129,12 @@ fn cases(job: Job, random: &mut StdRng) -> Vec<(Blow, Told)> {
     // deadlock, lock timeout, log full, disk full, database offline: each instead of the effect, and after it
     // (a verification that finds no still moment is PARTIAL, and no error)
     for (number, class) in [(1205, 13), (1222, 16), (9002, 17), (1105, 17), (942, 14), (945, 14)] {
-        let told = if job == Job::Verification && matches!(number, 1205 | 1222) { Told::Maybe(ANY) } else { passing };
+        let told = match job {
+            Job::Verification if matches!(number, 1205 | 1222) => Told::Maybe(ANY),
+            Job::Books => Told::Maybe(ANY),
+            Job::Verification => Told::Number("VERIFICATION", number),
+            _ => Told::Number("SYNC", number),
+        };
         cases.push((Blow::Request(Fault::ErrorBefore(error(number, class))), told));
         cases.push((Blow::Request(Fault::ErrorAfter(error(number, class))), told));
     }
@@ -311,16 +318,18 @@ async fn settled(rig: &Rig, control: &mut Sql) {
 
 /// The right errors are told. What is silent is an error only when time is up, which may be after the job has worked again.
 async fn errors_fit(control: &mut Sql, before: &Mark, told: Told) {
-    let (wanted, must) = match told {
-        Told::As(types) => (types, true),
-        Told::Maybe(types) => (types, false),
+    let wanted = |kind: &str, message: &str| match told {
+        Told::As(types) | Told::Maybe(types) => types.contains(&kind),
+        Told::Number(wanted, number) => kind == wanted && message.contains(&format!("Msg {number}")),
     };
+    let must = !matches!(told, Told::Maybe(_));
     eventually(&format!("errors as {told:?}"), async || {
         let errors = errors_since(control, before).await;
         let types = errors.column("error_type");
         // A slow machine may run out of time beside the fault.
         let fits = types.iter().all(|kind| ANY.contains(kind));
-        if fits && (!must || types.iter().any(|kind| wanted.contains(kind))) { Ok(()) } else { Err(errors.to_string()) }
+        let found = types.iter().zip(errors.column("error_message")).any(|(kind, message)| wanted(kind, message));
+        if fits && (!must || found) { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
 }
