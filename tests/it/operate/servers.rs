@@ -1,9 +1,8 @@
 //! Finding a server: named instances and their ports, IPv6.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use mssql_standin::server::Server;
-use tokio::net::UdpSocket;
 
 use crate::harness::{PASSWORD, daemon::command, world::USER};
 
@@ -17,10 +16,10 @@ async fn init_at(server: &str) -> (bool, String) {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_instance_is_found_by_sql_server_browser() {
-    let address = Ipv4Addr::new(127, 0, 71, 9);
+    let address = std::net::Ipv4Addr::new(127, 0, 71, 9);
     let server = Server::builder().host(IpAddr::V4(address)).port(0).login(USER, PASSWORD).start().await.expect("start a server");
     let port = server.addr().port();
-    let browser = UdpSocket::bind((address, 1434)).await.expect("the browser's port");
+    let browser = tokio::net::UdpSocket::bind((address, 1434)).await.expect("the browser's port");
     let answers = tokio::spawn(async move {
         let mut request = [0u8; 64];
         loop {
