@@ -75,7 +75,13 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
         .await;
     assert!(wrong.rows.is_empty(), "{wrong}");
     // what was told of is exactly what was done, each time in other words
-    let errors = control.query("SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id").await;
+    let errors = "SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id";
+    eventually("the last finding to be in the log, too", async || {
+        let errors = control.query(errors).await;
+        if errors.rows.len() >= 3 { Ok(()) } else { Err(errors.to_string()) }
+    })
+    .await;
+    let errors = control.query(errors).await;
     let told: Vec<_> = errors.rows.iter().map(|row| row[0].rsplit("FAILED: ").next().unwrap_or_default()).collect();
     let all = "only in source (1): 43; only in destination (1): -44; different (1): 42";
     assert_eq!(told, ["different (1): 42", "only in source (1): 43; different (1): 42", all], "once per finding: {errors}");
