@@ -263,7 +263,8 @@ impl Field {
     pub async fn nobody_left(&self, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         while self.ends().iter().any(|(server, _)| server.connection_count_of(APPLICATION).now > 0) {
-            ensure!(Instant::now() < deadline, "connections outlive the daemon");
+            let left = || self.ends().iter().map(|(server, _)| server.connection_count_of(APPLICATION).now).collect::<Vec<_>>();
+            ensure!(Instant::now() < deadline, "connections outlive the daemon: {:?} at each server", left());
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Ok(())

@@ -212,7 +212,8 @@ struct Link<'a> {
     silent: &'a AtomicBool,
     /// the client has sent a request
     asked: &'a AtomicBool,
-    pace: Option<Duration>,
+    /// how slow, and at which of [`Shared::calms`] that ends
+    pace: Option<(Duration, u64)>,
     garble: Option<(StdRng, usize)>,
 }
 
@@ -250,7 +251,7 @@ impl Link<'_> {
                     Some(Trouble::Reset) => return End::Reset,
                     Some(Trouble::Close) => return End::Close,
                     Some(Trouble::Silence) => self.silent.store(true, Ordering::Relaxed),
-                    Some(Trouble::Slow(pause)) => self.pace = Some(pause),
+                    Some(Trouble::Slow(pause)) => self.pace = Some((pause, self.shared.calms.load(Ordering::Relaxed))),
                     Some(Trouble::Garble { seed, bytes }) => self.garble = Some((StdRng::seed_from_u64(seed), bytes)),
                 }
             }
@@ -266,8 +267,8 @@ impl Link<'_> {
         if self.silent.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let Some(pause) = self.pace else { return to.write_all(bytes).await };
-        let calms = self.shared.calms.load(Ordering::Relaxed);
+        let slow = self.pace.filter(|(_, calms)| self.shared.calms.load(Ordering::Relaxed) == *calms);
+        let Some((pause, calms)) = slow else { return to.write_all(bytes).await };
         for byte in bytes {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -278,6 +279,15 @@ impl Link<'_> {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             to.write_all(&[*byte]).await?;
+            // Nobody waits any more for what is under way, which may be hours of it.
+            let gone = tokio::select! {
+                biased;
+                ready = from.ready(Interest::READABLE) => ready.is_ok_and(|ready| ready.is_read_closed()),
+                () = std::future::ready(()) => false,
+            };
+            if gone {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
         }
         Ok(())
     }
@@ -375,6 +385,22 @@ mod tests {
         let mut got = Vec::new();
         let ended = server.read_to_end(&mut got).await;
         assert!(b"h".starts_with(&got[..]) && ended.is_err(), "{got:?} {ended:?}");
+    }
+
+    /// A bulk load of 64 KiB at a byte per second held its connection for hours after its client had gone.
+    #[tokio::test]
+    async fn what_is_slow_ends_with_its_sender() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let proxy = Proxy::start(listener.local_addr().expect("an address")).await.expect("a proxy");
+        let slow = proxy.after(Way::ToServer, 1, Trouble::Slow(Duration::from_millis(50)));
+        let mut tcp = TcpStream::connect(proxy.addr()).await.expect("connect");
+        let (mut server, _) = listener.accept().await.expect("a connection");
+        tcp.write_all(&[7; 60_000]).await.expect("write");
+        assert!(slow.comes().await);
+        drop(tcp);
+        let mut got = Vec::new();
+        tokio::time::timeout(Duration::from_secs(60), server.read_to_end(&mut got)).await.expect("an end").expect("a good one");
+        assert!(got.len() < 60_000);
     }
 
     #[tokio::test]
