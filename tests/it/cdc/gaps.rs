@@ -1,15 +1,18 @@
 //! Gaps are never stepped over, and what is no gap is not taken for one.
 
-use std::sync::{Arc, Mutex, mpsc};
-
 use mssql_standin::{
     cdc::{CaptureMode, backup},
     error::SqlError,
-    fault::{Fault, Hook, Phase, Point, Then},
+    fault::{Fault, Phase, Point},
 };
 
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
-use crate::harness::{PATIENCE, World, daemon::command, eventually};
+use crate::harness::{
+    World,
+    daemon::command,
+    eventually,
+    held::{arrives, held},
+};
 
 const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
@@ -297,9 +300,10 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     // A destination that lacks the row, so that the change row has to be completed.
     world.copy().await.run("DELETE dbo.L").await;
     world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
-    let held = Held::at(&world, "AS v (slot, start_lsn");
+    let (wait, asked, go_on) = held(Phase::Before);
+    world.source.faults().once(Point::request("AS v (slot, start_lsn"), wait);
     let _daemon = start(&world);
-    held.asked().await;
+    arrives(asked).await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.L VALUES (2, 2, N'later')").await;
     eventually("the later row to be captured", async || {
@@ -312,7 +316,7 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_L', @low_water_mark = @mark",
     )
     .await;
-    held.goes_on();
+    go_on.send(()).expect("the source waits");
     world.in_sync("dbo.L", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
@@ -335,48 +339,16 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
         if rows == "1" { Ok(()) } else { Err(rows) }
     })
     .await;
-    let held = Held::at(&world, "0 AS what WHERE EXISTS");
+    let (wait, asked, go_on) = held(Phase::Before);
+    world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
     let _daemon = start(&world);
-    held.asked().await;
+    arrives(asked).await;
     shop.run(
         "DECLARE @mark binary(10) = (SELECT MAX(__$start_lsn) FROM cdc.dbo_Other_CT); \
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_G', @low_water_mark = @mark",
     )
     .await;
-    held.goes_on();
+    go_on.send(()).expect("the source waits");
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
-}
-
-/// A request of the source that waits until it is told to go on.
-struct Held {
-    asked: Arc<Mutex<mpsc::Receiver<()>>>,
-    answer: mpsc::Sender<()>,
-}
-
-impl Held {
-    /// The next request with this text.
-    fn at(world: &World, text: &str) -> Held {
-        let (ask, asked) = mpsc::channel();
-        let (answer, answered) = mpsc::channel();
-        let answered = Mutex::new(answered);
-        let hook = Hook::new(move |_, phase| {
-            if phase == Phase::Before && ask.send(()).is_ok() {
-                let _ = answered.lock().map(|answered| answered.recv());
-            }
-            Then::GoOn
-        });
-        world.source.faults().once(Point::request(text), Fault::Call(hook));
-        Held { asked: Arc::new(Mutex::new(asked)), answer }
-    }
-
-    async fn asked(&self) {
-        let asked = self.asked.clone();
-        let heard = tokio::task::spawn_blocking(move || asked.lock().expect("one listener").recv_timeout(PATIENCE));
-        heard.await.expect("a thread").expect("the daemon asks");
-    }
-
-    fn goes_on(&self) {
-        self.answer.send(()).expect("the source waits");
-    }
 }

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod held;
 pub mod servers;
 pub mod side;
 pub mod world;

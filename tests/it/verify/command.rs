@@ -1,13 +1,14 @@
 //! `dbaops-dataflow verify`: what it prints, and its exit code.
 
 use super::synced;
-use crate::harness::{World, daemon::command};
+use crate::harness::{World, daemon::command, servers::as_said};
 
 /// Exit code and stdout.
 pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<&str> = ["verify"].into_iter().chain(arguments.iter().copied()).collect();
     let output = command(&world.variables(), &arguments).output().await.expect("run verify");
-    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), as_said(&text))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +22,7 @@ async fn verify_says_what_differs_and_exits_with_1() {
     let (code, said) = verify(&world, &[]).await;
     assert_eq!(code, Some(0), "{said}");
     for words in
-        ["Shop.dbo.V -> ", "Copy.dbo.V", "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches", "PASSED  SCHEMA", "PASSED  ROW_COUNT"]
+        ["mapping 1: Shop.dbo.V -> Copy.dbo.V", "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches", "PASSED  SCHEMA", "PASSED  ROW_COUNT"]
     {
         assert!(said.contains(words), "{words}: {said}");
     }

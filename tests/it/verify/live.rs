@@ -2,18 +2,20 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
 };
 
 use super::{not_too_far_ahead, rows, synced};
-use crate::harness::{Sql, World, eventually};
+use crate::harness::{
+    Sql, World, eventually,
+    held::{arrives, held},
+};
 use mssql_standin::{
     cdc::{CaptureConfig, CaptureMode, KeyUpdates, capture::capture_now},
-    fault::{Fault, Hook, Phase, Point, Then},
+    fault::{Phase, Point},
 };
 
 /// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to stop; how many rounds it made.
@@ -113,25 +115,6 @@ async fn a_clock_that_is_set_back_raises_no_false_alarm() {
     writer.await.expect("the writer");
     let alarms = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
-}
-
-/// A request that waits, before or after its effect, until the scenario lets it go; who hears of it, and who lets it go.
-fn held(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
-    let (here, arrived) = channel();
-    let (go, let_go) = channel();
-    let let_go = Mutex::new(let_go);
-    let hook = Hook::new(move |_, phase| {
-        if phase == at && here.send(()).is_ok() {
-            let _ = let_go.lock().map(|let_go| let_go.recv());
-        }
-        Then::GoOn
-    });
-    (Fault::Call(hook), arrived, go)
-}
-
-async fn arrives(at: Receiver<()>) {
-    let waited = tokio::task::spawn_blocking(move || at.recv_timeout(crate::harness::PATIENCE));
-    waited.await.expect("a thread").expect("the request comes");
 }
 
 /// The hand of the scenario instead of the capture job.
