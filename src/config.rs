@@ -113,7 +113,7 @@ pub const VARIABLES: &[Variable] = &[
     variable("DATAFLOW_REPAIR", "off", "on mends rows that verification found to differ; off only tells of them"),
     variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
     variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
-    variable("DATAFLOW_COPY_LANE", "wire", "how a full sync's rows travel: wire (as they are), or driver (decoded and encoded; slower)"),
+    variable("DATAFLOW_COPY_LANE", "wire", "how rows travel in full syncs and long verifications: wire (fast), or driver (slower)"),
     variable("DATAFLOW_MAX_CONNECTIONS", "50", "most connections to the destination, all in all"),
     variable("DATAFLOW_SOURCE_CONNECTIONS", "10", "most connections to one source server"),
     variable("DATAFLOW_MAX_TASKS", "32", "full syncs and CDC passes at the same time"),

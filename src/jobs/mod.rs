@@ -28,8 +28,8 @@ use crate::{
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Seats at the destination below which full syncs do without the copy lane's second connection: with fewer, one of them would leave too little
-/// for everybody else.
+/// Seats at a server below which jobs do without the copy lane's second connection: with fewer, one of them would leave too little for everybody
+/// else.
 const LANE_SEATS_MIN: usize = 8;
 
 /// What every job gets. Cheap to clone.
@@ -84,6 +84,11 @@ impl Env {
     pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
         let by_password = |house: &House| !house.pools().endpoint().integrated;
         Ok(self.full_sync_seats() == 2 && by_password(&self.dest) && by_password(&self.sources.house(mapping.server)?))
+    }
+
+    /// Whether a verification's rows come through the copy lane, when they are many: the source's limit, too, leaves room for a second connection.
+    pub fn reads_by_lane(&self, mapping: &Mapping) -> Result<bool> {
+        Ok(self.has_lane(mapping)? && self.sources.house(mapping.server)?.seats_max() >= LANE_SEATS_MIN)
     }
 
     /// The connections to the destination that a full sync may have.

@@ -23,7 +23,7 @@
 //!
 //! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at two moments.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::digest::{Hash, hash_of_hashes};
 use crate::model::value::Value;
@@ -48,22 +48,34 @@ pub enum Difference {
 /// Keys that differ, or may: encoded key → how, and the key's values.
 pub type Suspects = BTreeMap<Vec<u8>, (Difference, Vec<Value>)>;
 
+/// What both sides have of each key, in the order of the keys.
+pub fn pairs<'a>(source: &'a Side, dest: &'a Side) -> impl Iterator<Item = (&'a Vec<u8>, Option<&'a Row>, Option<&'a Row>)> {
+    let (mut source, mut dest) = (source.iter().peekable(), dest.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (source.peek(), dest.peek()) {
+            (Some((left, _)), Some((right, _))) => left.cmp(right),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let left = if order == Ordering::Greater { None } else { source.next() };
+        let right = if order == Ordering::Less { None } else { dest.next() };
+        left.or(right).map(|(key, _)| (key, left.map(|(_, row)| row), right.map(|(_, row)| row)))
+    })
+}
+
 /// The keys whose rows are not known to be equal, with their values.
 pub fn differences(source: &Side, dest: &Side) -> Suspects {
-    let mut found = Suspects::new();
-    for (key, row) in source {
-        match dest.get(key) {
-            None => drop(found.insert(key.clone(), (Difference::OnlySource, row.key.clone()))),
-            Some(other) if other.hash != row.hash => drop(found.insert(key.clone(), (Difference::Different, row.key.clone()))),
-            Some(_) => {}
-        }
-    }
-    for (key, row) in dest {
-        if !source.contains_key(key) {
-            found.insert(key.clone(), (Difference::OnlyDest, row.key.clone()));
-        }
-    }
-    found
+    pairs(source, dest)
+        .filter_map(|(key, left, right)| {
+            let (difference, row) = match (left, right) {
+                (Some(row), None) => (Difference::OnlySource, row),
+                (None, Some(row)) => (Difference::OnlyDest, row),
+                (Some(row), Some(other)) if row.hash != other.hash => (Difference::Different, row),
+                _ => return None,
+            };
+            Some((key.clone(), (difference, row.key.clone())))
+        })
+        .collect()
 }
 
 /// The hash over a side's row hashes in key order.

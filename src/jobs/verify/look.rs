@@ -3,17 +3,25 @@
 use super::SUSPECTS_MAX;
 use crate::{
     error::{Context, Result},
-    jobs::shape::Shape,
-    model::{capture::Capture, lsn::Lsn, name::TableName, value::Value},
-    mssql::{cdc, row::Param, session::Session},
+    jobs::{Desk, shape::Shape},
+    model::{
+        capture::Capture,
+        carry::Carry,
+        lsn::Lsn,
+        mapping::{Mapping, SyncType},
+        name::TableName,
+        value::{Seen, Value},
+    },
+    mssql::{cdc, lane::Line, row::Param, session::Session},
     plan::{
         digest::Encoding,
         fit,
-        verify::{Row, Side, Suspects},
+        verify::{Row, Side, Suspects, pairs},
     },
     tsql::lookup::{self, Side as End},
 };
 use std::collections::HashSet;
+use tracing::warn;
 
 /// A part of the table that was read.
 pub(super) struct Range {
@@ -26,11 +34,52 @@ pub(super) struct Range {
 pub(super) struct Look<'a> {
     pub shape: &'a Shape,
     pub encoding: Encoding,
+    mapping: &'a Mapping,
+    /// The copy lane's connections, where many rows are read through them.
+    lines: Option<Lines>,
+}
+
+struct Lines {
+    source: Line,
+    dest: Line,
 }
 
 impl<'a> Look<'a> {
-    pub fn new(shape: &'a Shape) -> Self {
-        Look { shape, encoding: Encoding::new(&shape.carry) }
+    pub fn new(mapping: &'a Mapping, shape: &'a Shape) -> Self {
+        Look { shape, encoding: Encoding::new(&shape.carry), mapping, lines: None }
+    }
+
+    /// From here on many rows are read through the copy lane, on two more of the desk's seats, if they get there.
+    pub async fn through_the_lane(&mut self, desk: &Desk) {
+        let lines = async {
+            let source = desk.source_line(&self.mapping.source.database).await?;
+            let dest = desk.dest_line(&self.mapping.dest.database).await?;
+            Ok::<_, crate::error::Error>(Lines { source, dest })
+        };
+        match lines.await {
+            Ok(lines) => self.lines = Some(lines),
+            // whom it keeps out will say so to the driver, too
+            Err(error) => self.without_lane(&error.to_string()),
+        }
+    }
+
+    fn without_lane(&mut self, why: &str) {
+        self.lines = None;
+        warn!(
+            mapping_id = self.mapping.id.0,
+            server_id = self.mapping.server.0,
+            sync_type = SyncType::Verification.as_str(),
+            "{} is read by the driver, which is slower: {why}",
+            self.mapping.source
+        );
+    }
+
+    /// Says goodbye on connections of its own.
+    pub async fn close(self) {
+        if let Some(Lines { source, dest }) = self.lines {
+            source.close().await;
+            dest.close().await;
+        }
     }
 
     fn table(&self, end: End) -> &TableName {
@@ -40,29 +89,36 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Makes both sessions read without waiting for writers, where the databases allow it. They go back to their pools so: whoever takes
-    /// them next sets them right.
-    pub async fn settle(&self, source: &mut Session, dest: &mut Session) -> Result<()> {
-        for (snapshot, session) in [(self.shape.source_database.snapshot, source), (self.shape.dest_database.snapshot, dest)] {
+    /// Makes both ends be read without waiting for writers, where the databases allow it. The sessions go back to their pools so: whoever
+    /// takes them next sets them right.
+    pub async fn settle(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
+        const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
+        let (source_line, dest_line) = self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
+        for (snapshot, session, line) in
+            [(self.shape.source_database.snapshot, source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)]
+        {
             if snapshot {
-                session.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT").await?;
+                session.batch(SNAPSHOT).await?;
+                if let Some(line) = line {
+                    line.batch(SNAPSHOT).await?;
+                }
             }
         }
         Ok(())
     }
 
     /// The newest rows by key.
-    pub async fn newest(&self, end: End, session: &mut Session, rows_max: usize) -> Result<Side> {
+    pub async fn newest(&mut self, end: End, session: &mut Session, rows_max: usize) -> Result<Side> {
         let sql = lookup::newest(end, self.table(end), &self.shape.carry, rows_max);
         let mut side = Side::new();
-        self.read(session, &sql, &[], &mut side, |_| true).await?;
+        self.read_many(end, session, &sql, &[], &mut side).await?;
         Ok(side)
     }
 
     /// The next rows after a key, in the source's order: the rows that both sides have there, and the key of the last one (`None`: the
     /// table's end was reached).
     pub async fn range(
-        &self,
+        &mut self,
         source: &mut Session,
         dest: &mut Session,
         after: Option<&[Value]>,
@@ -70,14 +126,14 @@ impl<'a> Look<'a> {
         seen: (&mut Side, &mut Side),
     ) -> Result<Range> {
         let carry = &self.shape.carry;
-        let mut params: Vec<Param<'_>> = after.unwrap_or_default().iter().map(Param::Value).collect();
+        let mut params: Vec<&Value> = after.unwrap_or_default().iter().collect();
         let sql = lookup::range(End::Source, self.table(End::Source), carry, (after.is_some(), false), rows_max);
-        let (rows, last) = self.read(source, &sql, &params, seen.0, |_| true).await.context("read a range of source rows")?;
+        let (rows, last) = self.read_many(End::Source, source, &sql, &params, seen.0).await.context("read a range of source rows")?;
         let next = if rows < rows_max { None } else { last };
-        params.extend(next.iter().flatten().map(Param::Value));
+        params.extend(next.iter().flatten());
         // more rows than this are more differences than are looked at, and the next pass will see those behind them
         let sql = lookup::range(End::Dest, self.table(End::Dest), carry, (after.is_some(), next.is_some()), rows_max + SUSPECTS_MAX + 1);
-        self.read(dest, &sql, &params, seen.1, |_| true).await.context("read a range of destination rows")?;
+        self.read_many(End::Dest, dest, &sql, &params, seen.1).await.context("read a range of destination rows")?;
         Ok(Range { rows, next })
     }
 
@@ -100,6 +156,35 @@ impl<'a> Look<'a> {
         columns.zip(key).all(|(column, value)| fit::may_be(value, if end == End::Source { &column.source.ty } else { &column.dest.ty }))
     }
 
+    /// Reads many rows into `side`, through the lane where there is one: how many there were, and the last one's key.
+    async fn read_many(
+        &mut self,
+        end: End,
+        session: &mut Session,
+        sql: &str,
+        params: &[&Value],
+        side: &mut Side,
+    ) -> Result<(usize, Option<Vec<Value>>)> {
+        // the destination's texts come as Unicode (`staging::read_dest_staged`)
+        let carry = &self.shape.carry;
+        let code_pages: Vec<_> = carry.columns.iter().map(|column| column.source.code_page.filter(|_| end == End::Source)).collect();
+        if let Some(lines) = &mut self.lines {
+            let line = if end == End::Source { &mut lines.source } else { &mut lines.dest };
+            match line.rows(sql, params, &code_pages).await? {
+                Ok(mut rows) => {
+                    let mut taking = Taking::new(carry, &self.encoding, side);
+                    while rows.next().await? {
+                        taking.take(|i| rows.seen(i), |_| true)?;
+                    }
+                    return Ok(taking.done());
+                }
+                Err(why) => self.without_lane(&why),
+            }
+        }
+        let params: Vec<_> = params.iter().map(|value| Param::Value(value)).collect();
+        self.read(session, sql, &params, side, |_| true).await
+    }
+
     /// Reads the rows that are `wanted` by their encoded keys into `side`; how many there were, and the last one's key.
     async fn read(
         &self,
@@ -109,29 +194,25 @@ impl<'a> Look<'a> {
         side: &mut Side,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        let (mut rows, mut last, mut scratch) = (0, Vec::new(), Vec::new());
+        let mut taking = Taking::new(&self.shape.carry, &self.encoding, side);
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
             let row = row.into_cells();
-            rows += 1;
-            let key = self.encoding.key(|i| row.seen(i))?;
-            if !wanted(&key) {
-                continue;
-            }
-            let hash = self.encoding.hash(|i| row.seen(i), &mut scratch)?;
-            let named = self.shape.carry.key.iter().map(|&i| row.value(i)).collect::<Result<_>>()?;
-            last.clone_from(&key);
-            side.insert(key, Row { key: named, hash });
+            taking.take(|i| row.seen(i), &wanted)?;
         }
-        Ok((rows, side.get(&last).map(|row| row.key.clone())))
+        Ok(taking.done())
     }
 
     /// Looks up every key that only one side's range has at the other side.
     pub async fn complete(&self, source: &mut Session, dest: &mut Session, left: &mut Side, right: &mut Side) -> Result<()> {
-        let only = |one: &Side, other: &Side| -> Vec<Vec<Value>> {
-            one.iter().filter(|(key, _)| !other.contains_key(*key)).map(|(_, row)| row.key.clone()).collect()
-        };
-        let (only_left, only_right) = (only(left, right), only(right, left));
+        let (mut only_left, mut only_right) = (Vec::new(), Vec::new());
+        for (_, one, other) in pairs(left, right) {
+            match (one, other) {
+                (Some(row), None) => only_left.push(row.key.clone()),
+                (None, Some(row)) => only_right.push(row.key.clone()),
+                _ => {}
+            }
+        }
         if only_left.len() + only_right.len() > SUSPECTS_MAX {
             return Ok(());
         }
@@ -188,6 +269,41 @@ impl<'a> Look<'a> {
             changed.append(&mut certain);
         }
         Ok((changed, certain))
+    }
+}
+
+/// Rows on their way into a side.
+struct Taking<'a> {
+    carry: &'a Carry,
+    encoding: &'a Encoding,
+    side: &'a mut Side,
+    rows: usize,
+    last: Vec<u8>,
+    scratch: Vec<u8>,
+}
+
+impl<'a> Taking<'a> {
+    fn new(carry: &'a Carry, encoding: &'a Encoding, side: &'a mut Side) -> Self {
+        Taking { carry, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// Takes a row, whose cells `seen` tells, if it is `wanted` by its encoded key.
+    fn take<'c>(&mut self, seen: impl Fn(usize) -> Result<Seen<'c>>, wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+        self.rows += 1;
+        let key = self.encoding.key(&seen)?;
+        if !wanted(&key) {
+            return Ok(());
+        }
+        let hash = self.encoding.hash(&seen, &mut self.scratch)?;
+        let named = self.carry.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
+        self.last.clone_from(&key);
+        self.side.insert(key, Row { key: named, hash });
+        Ok(())
+    }
+
+    /// How many rows there were, and the key of the last one that was taken.
+    fn done(self) -> (usize, Option<Vec<Value>>) {
+        (self.rows, self.side.get(&self.last).map(|row| row.key.clone()))
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     mssql::{row::Param, session::Session},
     plan::{
         digest::Hash,
-        verify::{Side, Status, Tally, details, differences, side_hash},
+        verify::{Side, Status, Tally, details, differences, pairs, side_hash},
     },
     tsql::lookup::Side as End,
 };
@@ -139,7 +139,7 @@ impl Found {
 
     /// Counts what a part of the table had.
     fn saw(&mut self, left: &Side, right: &Side) {
-        self.compared += left.len() + right.keys().filter(|key| !left.contains_key(*key)).count();
+        self.compared += pairs(left, right).count();
         for (sum, side) in [(&mut self.source, left), (&mut self.dest, right)] {
             *sum = Some(sum.map_or_else(|| (Some(side_hash(side)), side.len()), |(_, rows)| (None, rows + side.len())));
         }
@@ -149,25 +149,31 @@ impl Found {
 async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -> Result<Option<Found>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let mut progress = env.control.verification_progress(mapping.id).await?;
-    let desk = env.desk(mapping, 1, 1).await?;
+    let whole = scope == Scope::Whole;
+    // a table that has no sweep under way is one whose rows the driver reads at once: not worth two logins
+    let lane = (whole || progress.sweep_after.is_some()) && env.reads_by_lane(mapping)?;
+    let seats = if lane { 2 } else { 1 };
+    let desk = env.desk(mapping, seats, seats).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let look = Look::new(&shape);
+    let mut look = Look::new(mapping, &shape);
+    if lane {
+        look.through_the_lane(&desk).await;
+    }
     look.settle(&mut source, &mut dest).await?;
     let drift = drift(mapping, &then, scope);
 
     let mut found = Found::default();
     let mut open = Tally::default();
     let mut reach;
-    let whole = scope == Scope::Whole;
     let total = if whole { crate::mssql::catalog::row_count(&mut source, &shape.source).await? } else { None };
     if whole {
         (progress.sweep_after, progress.sweep_rows) = (None, 0);
     }
     loop {
         let (mut left, mut right) = (Side::new(), Side::new());
-        reach = part(env, &look, whole, &mut progress, &mut source, &mut dest, (&mut left, &mut right)).await?;
+        reach = part(env, &mut look, whole, &mut progress, &mut source, &mut dest, (&mut left, &mut right)).await?;
         let mut suspects = differences(&left, &right);
         if drift.is_some() {
             open.add(suspects);
@@ -195,6 +201,7 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
             break;
         }
     }
+    look.close().await;
     let completed = reach != Reach::Part;
     // every run says how many rows it compared; of those that compare all of them only the first has more to tell
     if reach == Reach::End || (reach == Reach::AtOnce && !progress.completed_before) {
@@ -269,7 +276,7 @@ enum Reach {
 /// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left open.
 async fn part(
     env: &Env,
-    look: &Look<'_>,
+    look: &mut Look<'_>,
     whole: bool,
     progress: &mut Progress,
     source: &mut Session,

@@ -99,7 +99,7 @@ pub(super) async fn mend(env: &Env, mapping: &Mapping, findings: &Suspects, mend
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let repair = Repair { env, mapping, look: Look::new(&shape), columns: BulkColumns::new(&changes::columns(&shape.carry)) };
+    let repair = Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(&changes::columns(&shape.carry)) };
     dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry))).await.context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, mended).await;
     if !dest.is_cut_off() {

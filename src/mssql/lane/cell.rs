@@ -4,12 +4,11 @@
 //! table's column (all are nullable) wants one. And a server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
 
-use super::token;
-use crate::{
-    error::{Error, Kind, Result},
-    model::value::Value,
-    mssql::classify::lost,
+use super::{
+    token,
+    value::{Meaning, Texts},
 };
+use crate::{error::Result, model::value::Value, mssql::classify::lost};
 
 /// How a type says where its cells end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +26,25 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// The bytes before a cell that say its length, and its own; `None`: these are not here, or the cell is one of chunks.
+    pub fn extent(self, cell: &[u8]) -> Option<(usize, usize)> {
+        Some(match (self, cell) {
+            (Form::Fixed(bytes), _) => (0, usize::from(bytes)),
+            (Form::Byte, [bytes, ..]) => (1, usize::from(*bytes)),
+            (Form::Short, [0xFF, 0xFF, ..]) => (2, 0),
+            (Form::Short, [low, high, ..]) => (2, usize::from(u16::from_le_bytes([*low, *high]))),
+            _ => return None,
+        })
+    }
+
+    /// Whether a cell that is here is NULL.
+    pub fn is_null(self, cell: &[u8]) -> bool {
+        match self {
+            Form::Fixed(_) => false,
+            _ => cell.starts_with(self.null()),
+        }
+    }
+
     fn null(self) -> &'static [u8] {
         match self {
             Form::Fixed(_) | Form::Byte => &[0],
@@ -44,21 +62,34 @@ pub(super) struct Type {
     pub info: Vec<u8>,
 }
 
-const INT: u8 = 0x26;
-const BIT: u8 = 0x68;
-const FLOAT: u8 = 0x6D;
-const MONEY: u8 = 0x6E;
-const DATETIME: u8 = 0x6F;
-const DECIMAL: u8 = 0x6A;
-const NUMERIC: u8 = 0x6C;
+pub(super) const INT: u8 = 0x26;
+pub(super) const BIT: u8 = 0x68;
+pub(super) const FLOAT: u8 = 0x6D;
+pub(super) const MONEY: u8 = 0x6E;
+pub(super) const DATETIME: u8 = 0x6F;
+pub(super) const DECIMAL: u8 = 0x6A;
+pub(super) const NUMERIC: u8 = 0x6C;
+pub(super) const GUID: u8 = 0x24;
+pub(super) const DATE: u8 = 0x28;
+pub(super) const TIME: u8 = 0x29;
+pub(super) const DATETIME2: u8 = 0x2A;
+pub(super) const DATETIMEOFFSET: u8 = 0x2B;
+pub(super) const VARBINARY: u8 = 0xA5;
+pub(super) const BINARY: u8 = 0xAD;
+pub(super) const VARCHAR: u8 = 0xA7;
+pub(super) const CHAR: u8 = 0xAF;
+pub(super) const NVARCHAR: u8 = 0xE7;
+pub(super) const NCHAR: u8 = 0xEF;
+/// The length of `(max)` types.
+pub(super) const LENGTH_MAX: u16 = 0xFFFF;
 
 impl Type {
-    fn at(&self, index: usize) -> u8 {
+    pub fn at(&self, index: usize) -> u8 {
         self.info.get(index).copied().unwrap_or_default()
     }
 
     /// The type that also has NULL, and its number of bytes.
-    fn nullable(&self) -> (u8, u8) {
+    pub fn nullable(&self) -> (u8, u8) {
         let Form::Fixed(bytes) = self.form else { return (self.at(0), self.at(1)) };
         let number = match self.at(0) {
             0x30 | 0x34 | 0x38 | 0x7F => INT,
@@ -97,7 +128,7 @@ fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
             (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..)).then_some(None)
         }
         (Form::Short, Form::Short) => {
-            let padded = matches!(from.at(0), 0xAD | 0xAF | 0xEF);
+            let padded = matches!(from.at(0), BINARY | CHAR | NCHAR);
             let room = if padded { from.length() == to.length() } else { from.length() <= to.length() };
             (from.at(0) == to.at(0) && room).then_some(None)
         }
@@ -109,10 +140,8 @@ fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
 #[derive(Debug)]
 pub(super) struct Transfer {
     cells: Vec<Cell>,
-    /// The last row's key cells, without their lengths.
-    keys: Vec<Vec<u8>>,
-    /// The types of the key cells.
-    key_types: Vec<Type>,
+    /// The last row's key cells.
+    keys: Vec<KeyCell>,
     inside: bool,
     column: usize,
     /// A bit for each column, of a row that has them.
@@ -120,17 +149,31 @@ pub(super) struct Transfer {
     chunk: Chunk,
 }
 
+/// A cell of a key, as it came last.
+#[derive(Debug)]
+struct KeyCell {
+    meaning: Meaning,
+    null: bool,
+    /// Without their length.
+    bytes: Vec<u8>,
+}
+
 /// Where in a cell of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chunk {
+pub(super) enum Chunk {
     Total,
     Length,
     Bytes(usize),
 }
 
 impl Transfer {
-    /// `Err` names the first column that cannot go as it is.
-    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, String> {
+    /// `code_pages` are those of the key's char and varchar columns. `Err` names the first column that cannot go as it is.
+    pub fn new(
+        from: &[token::Column],
+        to: &[token::Column],
+        key: &[usize],
+        code_pages: &[Option<i32>],
+    ) -> std::result::Result<Self, String> {
         if from.len() != to.len() {
             return Err(format!("{} columns are read, and {} are there", from.len(), to.len()));
         }
@@ -145,16 +188,16 @@ impl Transfer {
                 Ok(Cell { from: from.ty.form, prefix, to: to.ty.form, key: key.iter().position(|place| *place == i) })
             })
             .collect::<std::result::Result<Vec<_>, String>>()?;
-        let key_types = key.iter().filter_map(|place| from.get(*place)).map(|column| column.ty.clone()).collect();
-        Ok(Transfer {
-            cells,
-            keys: vec![Vec::new(); key.len()],
-            key_types,
-            inside: false,
-            column: 0,
-            nulls: Vec::new(),
-            chunk: Chunk::Total,
-        })
+        let keys = key
+            .iter()
+            .enumerate()
+            .filter_map(|(i, place)| from.get(*place).map(|column| (column, code_pages.get(i).copied().flatten())))
+            .map(|(column, code_page)| {
+                let meaning = Meaning::of(&column.ty, code_page).ok_or_else(|| format!("{} is of a type that no key has", column.name))?;
+                Ok(KeyCell { meaning, null: true, bytes: Vec::new() })
+            })
+            .collect::<std::result::Result<Vec<_>, String>>()?;
+        Ok(Transfer { cells, keys, inside: false, column: 0, nulls: Vec::new(), chunk: Chunk::Total })
     }
 
     /// Whether a row has begun that is not whole.
@@ -191,27 +234,26 @@ impl Transfer {
                 out.extend_from_slice(&input[moved..at]);
                 moved = at;
                 out.extend_from_slice(cell.to.null());
+                if let Some(key) = cell.key.and_then(|key| self.keys.get_mut(key)) {
+                    key.null = true;
+                }
                 self.column += 1;
                 continue;
             }
             let rest = &input[at..];
-            let (head, bytes) = match (cell.from, rest) {
-                (Form::Fixed(bytes), _) => (0, usize::from(bytes)),
-                (Form::Byte, [bytes, ..]) => (1, usize::from(*bytes)),
-                (Form::Short, [0xFF, 0xFF, ..]) => (2, 0),
-                (Form::Short, [low, high, ..]) => (2, usize::from(u16::from_le_bytes([*low, *high]))),
-                (Form::Chunks, _) => {
-                    let (taken, whole) = self.chunk.skip(rest);
-                    at += taken;
-                    if !whole {
-                        break;
-                    }
-                    self.column += 1;
-                    continue;
+            if cell.from == Form::Chunks {
+                let (taken, whole) = self.chunk.skip(rest);
+                at += taken;
+                if !whole {
+                    break;
                 }
-                (Form::Byte | Form::Short, _) => break,
-                (Form::Pointer, _) => return Err(lost("a cell of a type that is not staged")),
-            };
+                self.column += 1;
+                continue;
+            }
+            if cell.from == Form::Pointer {
+                return Err(lost("a cell of a type that is not staged"));
+            }
+            let Some((head, bytes)) = cell.from.extent(rest) else { break };
             let Some(whole) = rest.get(..head + bytes) else { break };
             if let Some(prefix) = cell.prefix {
                 out.extend_from_slice(&input[moved..at]);
@@ -219,8 +261,9 @@ impl Transfer {
                 out.push(prefix);
             }
             if let Some(key) = cell.key.and_then(|key| self.keys.get_mut(key)) {
-                key.clear();
-                key.extend_from_slice(&whole[head..]);
+                key.null = cell.from.is_null(whole);
+                key.bytes.clear();
+                key.bytes.extend_from_slice(&whole[head..]);
             }
             at += whole.len();
             self.column += 1;
@@ -230,16 +273,29 @@ impl Transfer {
         Ok((at, !self.inside))
     }
 
-    /// The key of the last row that was whole; `code_pages` are those of its char and varchar columns.
-    pub fn key(&self, code_pages: &[Option<i32>]) -> Result<Vec<Value>> {
-        let page = |i: usize| code_pages.get(i).copied().flatten();
-        self.keys.iter().zip(&self.key_types).enumerate().map(|(i, (cell, ty))| value(ty, cell, page(i))).collect()
+    /// The key of the last row that was whole.
+    pub fn key(&self) -> Result<Vec<Value>> {
+        self.keys.iter().map(KeyCell::value).collect()
+    }
+}
+
+impl KeyCell {
+    fn value(&self) -> Result<Value> {
+        if self.null {
+            return Ok(Value::Null);
+        }
+        if self.meaning.is_text() {
+            let mut texts = Texts::default();
+            let (from, to) = texts.add(self.meaning, &self.bytes)?;
+            return Ok(Value::Text(texts.get(from, to).to_owned()));
+        }
+        Ok(self.meaning.plain(&self.bytes)?.to_value())
     }
 }
 
 impl Chunk {
     /// The bytes of the cell that are here, and whether it ends with them.
-    fn skip(&mut self, input: &[u8]) -> (usize, bool) {
+    pub fn skip(&mut self, input: &[u8]) -> (usize, bool) {
         const NULL: [u8; 8] = [0xFF; 8];
         let mut at = 0;
         loop {
@@ -276,80 +332,6 @@ impl Chunk {
             }
         }
     }
-}
-
-/// A key's cell as a value. `bytes` are without their length.
-fn value(ty: &Type, bytes: &[u8], code_page: Option<i32>) -> Result<Value> {
-    let wrong = || Error::new(Kind::Other, format!("a key cell of {} bytes is none of type {:02X?}", bytes.len(), ty.info));
-    let (number, _) = ty.nullable();
-    Ok(match (number, bytes) {
-        (INT, [byte]) => Value::Int(i64::from(*byte)),
-        (INT, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
-        (INT, [a, b, c, d]) => Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))),
-        (INT, _) => Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
-        (BIT, [bit]) => Value::Bit(*bit != 0),
-        (FLOAT, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
-        (FLOAT, _) => Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
-        (DECIMAL | NUMERIC, [sign, digits @ ..]) => {
-            let mantissa = i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
-            Value::Decimal { mantissa: if *sign == 0 { -mantissa } else { mantissa }, scale: ty.at(3) }
-        }
-        (DATETIME, [a, b, c, d]) => Value::DateTime {
-            days_since_1900: i32::from(u16::from_le_bytes([*a, *b])),
-            // smalldatetime counts minutes
-            ticks300: u32::from(u16::from_le_bytes([*c, *d])) * 60 * 300,
-        },
-        (DATETIME, [a, b, c, d, e, f, g, h]) => {
-            Value::DateTime { days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]), ticks300: u32::from_le_bytes([*e, *f, *g, *h]) }
-        }
-        (0x28, _) => Value::Date(days(bytes).ok_or_else(wrong)?),
-        (0x29, _) => Value::Time(ticks(bytes, ty.at(1)).ok_or_else(wrong)?),
-        (0x2A, [time @ .., _, _, _]) => {
-            Value::DateTime2 { days: days(&bytes[time.len()..]).ok_or_else(wrong)?, ticks: ticks(time, ty.at(1)).ok_or_else(wrong)? }
-        }
-        (0x2B, [time @ .., a, b, c, low, high]) => Value::DateTimeOffset {
-            days: days(&[*a, *b, *c]).ok_or_else(wrong)?,
-            ticks: ticks(time, ty.at(1)).ok_or_else(wrong)?,
-            offset_minutes: i16::from_le_bytes([*low, *high]),
-        },
-        (0x24, _) => Value::Guid(uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes()),
-        (0xA5 | 0xAD, _) => Value::Bytes(bytes.to_vec()),
-        (0xE7 | 0xEF, _) => {
-            let units: Vec<u16> = bytes.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
-            Value::Text(String::from_utf16_lossy(&units))
-        }
-        (0xA7 | 0xAF, _) => Value::Text(encoding(code_page).decode_without_bom_handling(bytes).0.into_owned()),
-        _ => return Err(wrong()),
-    })
-}
-
-/// Only code pages that are staged as they are (`plan::convert`).
-fn encoding(code_page: Option<i32>) -> &'static encoding_rs::Encoding {
-    match code_page {
-        Some(1250) => encoding_rs::WINDOWS_1250,
-        Some(1251) => encoding_rs::WINDOWS_1251,
-        Some(1254) => encoding_rs::WINDOWS_1254,
-        Some(1256) => encoding_rs::WINDOWS_1256,
-        Some(1258) => encoding_rs::WINDOWS_1258,
-        _ => encoding_rs::WINDOWS_1252,
-    }
-}
-
-/// Up to 16 bytes, the lowest first.
-fn unsigned(bytes: &[u8]) -> Option<u128> {
-    let mut all = [0; 16];
-    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(u128::from_le_bytes(all))
-}
-
-fn days(bytes: &[u8]) -> Option<i32> {
-    (bytes.len() == 3).then(|| unsigned(bytes)).flatten().and_then(|days| i32::try_from(days).ok())
-}
-
-/// 100 ns since midnight.
-fn ticks(bytes: &[u8], scale: u8) -> Option<u64> {
-    let places = 7u8.checked_sub(scale)?;
-    u64::try_from(unsigned(bytes)?).ok()?.checked_mul(10u64.pow(u32::from(places)))
 }
 
 #[cfg(test)]
@@ -400,9 +382,9 @@ mod tests {
         nulls.extend_from_slice(&[0xFF; 8]);
         let input = [row.clone(), nulls, row].concat();
         for piece in 1..=input.len() {
-            let mut transfer = Transfer::new(&columns, &columns, &[0, 1]).unwrap();
+            let mut transfer = Transfer::new(&columns, &columns, &[0, 1], &[]).unwrap();
             assert_eq!(moved(&mut transfer, &input, piece), (input.clone(), 3), "pieces of {piece}");
-            assert_eq!(transfer.key(&[None, None]).unwrap(), [Value::Int(7), Value::Text("ab".into())]);
+            assert_eq!(transfer.key().unwrap(), [Value::Int(7), Value::Text("ab".into())]);
         }
     }
 
@@ -420,15 +402,16 @@ mod tests {
         wanted.extend_from_slice(&[0xFF; 8]);
         wanted.extend_from_slice(&[4, 1, 0, 0, 0]);
         for piece in 1..=whole.len() {
-            let mut transfer = Transfer::new(&from, &to, &[0]).unwrap();
+            let mut transfer = Transfer::new(&from, &to, &[0], &[]).unwrap();
             assert_eq!(moved(&mut transfer, &whole, piece), (wanted.clone(), 2), "pieces of {piece}");
         }
     }
 
     #[test]
     fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
-        let goes =
-            |from: &token::Column, to: &token::Column| Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok();
+        let goes = |from: &token::Column, to: &token::Column| {
+            Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[], &[]).is_ok()
+        };
         let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
         assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
         assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));
@@ -439,27 +422,19 @@ mod tests {
         assert!(goes(&text(), &wide) && !goes(&wide, &text()));
         assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
         assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
-        assert!(Transfer::new(&[int()], &[], &[]).is_err());
+        assert!(Transfer::new(&[int()], &[], &[], &[]).is_err());
     }
 
     #[test]
-    fn keys_of_every_type_are_read() {
-        let read = |info: &[u8], bytes: &[u8]| value(&Type { form: Form::Byte, info: info.to_vec() }, bytes, Some(1252)).unwrap();
-        assert_eq!(read(&[INT, 8], &(-2i64).to_le_bytes()), Value::Int(-2));
-        assert_eq!(read(&[INT, 1], &[200]), Value::Int(200));
-        assert_eq!(read(&[DECIMAL, 9, 18, 2], &[0, 1, 2, 0, 0]), Value::Decimal { mantissa: -513, scale: 2 });
-        assert_eq!(read(&[0x28], &[1, 0, 0]), Value::Date(1));
-        assert_eq!(read(&[0x29, 3], &[5, 0, 0, 0]), Value::Time(50_000));
-        assert_eq!(read(&[0x2A, 7], &[1, 0, 0, 0, 0, 2, 0, 0]), Value::DateTime2 { days: 2, ticks: 1 });
-        assert_eq!(
-            read(&[0x2B, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
-            Value::DateTimeOffset { days: 2, ticks: 1, offset_minutes: -60 }
-        );
-        assert_eq!(read(&[DATETIME, 4], &[2, 0, 1, 0]), Value::DateTime { days_since_1900: 2, ticks300: 18_000 });
-        assert_eq!(read(&[0xAF, 4, 0], &[0xE9]), Value::Text("é".into()));
-        let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
-        assert_eq!(read(&[0x24, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
-        assert!(value(&Type { form: Form::Byte, info: vec![0x29, 9] }, &[1], None).is_err());
-        assert!(value(&Type { form: Form::Byte, info: vec![DECIMAL, 17, 38, 0] }, &[1; 30], None).is_err());
+    fn a_key_may_be_null() {
+        for null in [&[token::ROW, 0, 0xFF, 0xFF][..], &[token::NBC_ROW, 0b11]] {
+            let columns = [int(), text()];
+            let mut transfer = Transfer::new(&columns, &columns, &[1, 0], &[]).unwrap();
+            let row = [token::ROW, 4, 7, 0, 0, 0, 0, 0];
+            moved(&mut transfer, &[&row, null].concat(), 3);
+            assert_eq!(transfer.key().unwrap(), [Value::Null, Value::Null]);
+            moved(&mut transfer, &row, 3);
+            assert_eq!(transfer.key().unwrap(), [Value::Text(String::new()), Value::Int(7)]);
+        }
     }
 }

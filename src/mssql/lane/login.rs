@@ -9,6 +9,7 @@ use super::{
     packet::{Message, Packets},
     stream::Stream,
     token::{self, Token},
+    utf16,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -155,22 +156,21 @@ fn login7(endpoint: &Endpoint, database: &Ident) -> Vec<u8> {
     /// as an ODBC client: ANSI defaults, no limit on TEXTSIZE
     const FLAGS_2: u8 = 0x01 | 0x02;
     const READ_ONLY_INTENT: u8 = 0x20;
-    let units = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
-    let mut password = units(endpoint.password.reveal());
+    let mut password = utf16(endpoint.password.reveal());
     for byte in &mut password {
         // what the protocol calls encryption; TLS is what keeps it secret
         *byte = byte.rotate_left(4) ^ 0xA5;
     }
     let texts = [
-        units(endpoint.workstation.as_deref().unwrap_or_default()),
-        units(&endpoint.user),
+        utf16(endpoint.workstation.as_deref().unwrap_or_default()),
+        utf16(&endpoint.user),
         password,
-        units(&endpoint.application),
-        units(&endpoint.host),
+        utf16(&endpoint.application),
+        utf16(&endpoint.host),
         Vec::new(),
         Vec::new(),
         Vec::new(),
-        units(database.as_str()),
+        utf16(database.as_str()),
     ];
     let mut message = Vec::with_capacity(FIXED_BYTES + texts.iter().map(Vec::len).sum::<usize>());
     let packet_bytes = endpoint.packet_size.unwrap_or(PACKET_BYTES);

@@ -1,29 +1,33 @@
-//! The copy lane: rows from one server's answer into another's bulk load, without looking at what is in them.
+//! The copy lane: many rows for little CPU, from one server's answer into another's bulk load ([`copy`]), or to be read ([`Line::rows`]).
 //!
-//! A driver decodes every cell of a row and encodes it again. Between two tables of the same shape nothing of that is needed: a cell has
-//! the same bytes in a result set and in a bulk load. Staged rows are cast by the source to exactly the types of the staging table
-//! (`plan::convert`), so here only their ends are found ([`cell`]). This costs a small part of what a driver costs, and a
-//! cell of any size passes through in pieces.
+//! A driver decodes every cell of a row into a value of its own, and encodes it again. Between two tables of the same shape nothing of that
+//! is needed: a cell has the same bytes in a result set and in a bulk load. Staged rows are cast by the source to exactly the types of the
+//! staging table (`plan::convert`), so here only their ends are found ([`cell`]). This costs a small part of what a driver costs, and a
+//! cell of any size passes through in pieces. Who reads rows sees each cell where it came, and nothing is allocated for it ([`rows`]).
 //!
-//! It speaks TDS itself, on connections of its own beside the driver's, for exactly three things: a login, a SELECT and a bulk load. What it
-//! cannot do, the driver's lane ([`super::bulk`]) does: logins of the service's account, and columns that come in another type than they
-//! are staged in.
+//! It speaks TDS itself, on connections of its own beside the driver's, for exactly four things: a login, a SELECT, one with parameters,
+//! and a bulk load. What it cannot do, the driver does ([`super::bulk`], [`super::session`]): logins of the service's account, and columns
+//! that come in another type than they are staged in.
 //!
-//! Both sides run in one task with a bounded number of bytes between them. A connection whose request was not read to its end is
+//! Both sides of a copy run in one task with a bounded number of bytes between them. A connection whose request was not read to its end is
 //! closed with the [`Line`] that has it; none goes back into a pool.
 
+mod call;
 mod cell;
 mod login;
 mod packet;
+mod rows;
 mod stream;
 #[cfg(feature = "rustls")]
 mod tls;
 mod token;
+mod value;
 
 use std::time::Duration;
 
 use tokio::{net::TcpStream, sync::mpsc};
 
+pub use self::rows::Rows;
 use self::{
     cell::Transfer,
     login::Login,
@@ -121,11 +125,31 @@ impl Line {
         ending(&mut self.packets).await.map(drop)
     }
 
+    /// sp_executesql: the rows of the result set, as they come; `Err` says which column cannot be read here, and then this line is spent.
+    /// `code_pages` are those of the char and varchar columns.
+    pub async fn rows(
+        &mut self,
+        sql: &str,
+        params: &[&Value],
+        code_pages: &[Option<i32>],
+    ) -> Result<std::result::Result<Rows<'_>, String>> {
+        self.packets.begin(Message::Call);
+        self.packets.put(&NO_TRANSACTION).await?;
+        self.packets.put(&call::executesql(sql, params)).await?;
+        self.packets.end().await?;
+        let columns = self.columns().await?;
+        Ok(rows::Row::new(&columns, code_pages).map(|row| Rows::new(&mut self.packets, row)))
+    }
+
+    /// Says goodbye, and waits a moment until the server has heard it.
+    pub async fn close(mut self) {
+        self.packets.close().await;
+    }
+
     async fn ask(&mut self, sql: &str) -> Result<()> {
         self.packets.begin(Message::Batch);
         self.packets.put(&NO_TRANSACTION).await?;
-        let text: Vec<u8> = sql.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        self.packets.put(&text).await?;
+        self.packets.put(&utf16(sql)).await?;
         self.packets.end().await
     }
 
@@ -161,6 +185,10 @@ async fn ending(packets: &mut Packets) -> Result<u64> {
     if done { Ok(counted) } else { Err(classify::lost("an answer ends without DONE")) }
 }
 
+fn utf16(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
 /// ALL_HEADERS: no transaction of ours is open, one request at a time.
 /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e17e54ae-0fac-48b7-b8a8-c267be297923>
 const NO_TRANSACTION: [u8; 22] = [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
@@ -192,15 +220,13 @@ pub async fn copy(
     ending(&mut dest.packets).await?;
     source.ask(way.read).await?;
     let from = source.columns().await.context("read source rows")?;
-    let transfer = match Transfer::new(&from, &to, way.key) {
+    let transfer = match Transfer::new(&from, &to, way.key, way.code_pages) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
-    let (read, written) = tokio::join!(
-        read(&mut source, transfer, way.code_pages, limit, sender),
-        write(&mut dest, &to, way.load, receiver, session, boundary)
-    );
+    let (read, written) =
+        tokio::join!(read(&mut source, transfer, limit, sender), write(&mut dest, &to, way.load, receiver, session, boundary));
     // a writer that failed closes the channel, and a reader that failed cuts the writer off: the other's own end says nothing then
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
@@ -208,21 +234,15 @@ pub async fn copy(
         (_, written) => {
             let copied = written?;
             if copied.whole {
-                source.packets.close().await;
-                dest.packets.close().await;
+                source.close().await;
+                dest.close().await;
             }
             Ok(Ok(copied))
         }
     }
 }
 
-async fn read(
-    line: &mut Line,
-    mut transfer: Transfer,
-    code_pages: &[Option<i32>],
-    limit: BatchLimit,
-    sender: mpsc::Sender<Chunk>,
-) -> Result<()> {
+async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender: mpsc::Sender<Chunk>) -> Result<()> {
     let packets = &mut line.packets;
     let mut bytes = Vec::with_capacity(CHUNK_BYTES);
     // of the chunk, and of the batch
@@ -246,7 +266,7 @@ async fn read(
             rows += 1;
             batch_rows += 1;
             if batch_rows >= limit.rows_max.max(1) || batch_bytes >= limit.bytes_max.max(1) {
-                key = Some(transfer.key(code_pages)?);
+                key = Some(transfer.key()?);
                 (batch_rows, batch_bytes) = (0, 0);
             }
         }
@@ -264,7 +284,7 @@ async fn read(
     // a batch is ended by the answer's end, and by nothing that was cut off before it
     ending(packets).await.context("read source rows")?;
     if batch_rows > 0 {
-        sender.send(Chunk { bytes, rows, key: Some(transfer.key(code_pages)?) }).await.map_err(gone)?;
+        sender.send(Chunk { bytes, rows, key: Some(transfer.key()?) }).await.map_err(gone)?;
     }
     Ok(())
 }
@@ -325,9 +345,9 @@ fn bulk_head(columns: &[Column]) -> Vec<u8> {
         head.extend_from_slice(&[0; 4]);
         head.extend_from_slice(&(column.flags & FLAGS_KEPT).to_le_bytes());
         head.extend_from_slice(&column.ty.info);
-        let name: Vec<u16> = column.name.encode_utf16().collect();
-        head.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        head.extend(name.into_iter().flat_map(u16::to_le_bytes));
+        let name = utf16(&column.name);
+        head.push(u8::try_from(name.len() / 2).unwrap_or(u8::MAX));
+        head.extend_from_slice(&name);
     }
     head
 }

@@ -20,6 +20,7 @@ use tokio::{
 #[repr(u8)]
 pub(super) enum Message {
     Batch = 0x01,
+    Call = 0x03,
     BulkLoad = 0x07,
     Login = 0x10,
     PreLogin = 0x12,

@@ -199,6 +199,83 @@ async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
     assert_eq!(end.unwrap_err().kind, Kind::Missing);
 }
 
+/// Values of every kind go to the server as parameters and come back as what they were, to the driver and to the lane.
+#[tokio::test]
+async fn parameters_come_back_as_what_they_were() {
+    let long = "東🚚".repeat(3_000);
+    let values = [
+        Value::Null,
+        Value::Bit(true),
+        Value::Int(i64::MIN),
+        Value::Decimal { mantissa: -(10i128.pow(38) - 1), scale: 38 },
+        Value::Decimal { mantissa: 5, scale: 0 },
+        Value::Real(f32::MIN_POSITIVE),
+        Value::Float(-0.1),
+        Value::Date(3_652_058),
+        Value::Time(863_999_999_999),
+        Value::DateTime { days_since_1900: -53_690, ticks300: 25_919_999 },
+        Value::DateTime2 { days: 0, ticks: 1 },
+        Value::DateTimeOffset { days: 738_944, ticks: 1_234_567, offset_minutes: -840 },
+        Value::Text(String::new()),
+        Value::Text("a'b é 東 🚚 ".into()),
+        Value::Text(long),
+        Value::Bytes(vec![0, 255]),
+        Value::Bytes(vec![7; 8_001]),
+        Value::Guid(*b"0123456789abcdef"),
+    ];
+    for compressed in [true, false] {
+        let server = Server::builder().compress_rows(compressed).start().await.unwrap();
+        let pools = pools(&server, |_| {});
+        let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+        let mut line = line_of(&pools).await.unwrap();
+        let sql = format!("SELECT {}", (1..=values.len()).map(|i| format!("@P{i}")).collect::<Vec<_>>().join(", "));
+        let mut rows = line.rows(&sql, &values.iter().collect::<Vec<_>>(), &[]).await.unwrap().ok().unwrap();
+        assert!(rows.next().await.unwrap());
+        for (i, value) in values.iter().enumerate() {
+            assert_eq!(rows.seen(i).unwrap(), value.seen(), "@P{}", i + 1);
+            // the driver declares numeric(39,38), which there is not
+            if !matches!(value, Value::Decimal { scale: 38, .. }) {
+                let told = session.row("SELECT @P1", &[crate::mssql::row::Param::Value(value)]).await.unwrap();
+                assert_eq!(told.value(0).unwrap(), *value, "@P{} by the driver", i + 1);
+            }
+        }
+        assert!(!rows.next().await.unwrap());
+        // a line serves one question after the other, and an error is the server's
+        let mut rows = line.rows("SELECT CAST(1 AS int) WHERE 1 = @P1", &[&Value::Int(0)], &[]).await.unwrap().ok().unwrap();
+        assert!(!rows.next().await.unwrap());
+        let refused = line.rows("SELECT * FROM dbo.nowhere", &[], &[]).await.err().unwrap();
+        assert_eq!((refused.kind, refused.number), (Kind::Missing, Some(208)));
+        let Err(why) = line.rows("SELECT CAST(1 AS money) AS m", &[], &[]).await.unwrap() else { panic!("money is read") };
+        assert!(why.starts_with("column m"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn rows_are_read_to_their_end_or_not_at_all() {
+    let server = Server::builder().start().await.unwrap();
+    let pools = pools(&server, |_| {});
+    let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+    session.batch(TABLE).await.unwrap();
+    let mut line = line_of(&pools).await.unwrap();
+    let mut rows = line.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[], &[]).await.unwrap().ok().unwrap();
+    for told in session.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap() {
+        assert!(rows.next().await.unwrap());
+        for i in 0..3 {
+            assert_eq!(rows.seen(i).unwrap().to_value(), told.value(i).unwrap());
+        }
+    }
+    assert!(!rows.next().await.unwrap());
+    let mut rows = line.rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[], &[]).await.unwrap().ok().unwrap();
+    let failed = loop {
+        match rows.next().await {
+            Ok(true) => {}
+            Ok(false) => panic!("the 500th row cannot be read"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(failed.number, Some(8134));
+}
+
 /// What is read of an answer whose one packet has these bytes.
 async fn answered(bytes: &[u8]) -> Result<u64> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -277,13 +354,20 @@ fn nonsense_is_no_token_and_no_row() {
         }
         columns.extend_from_slice(&[0; 64]);
         let Ok(Some((Token::Columns(columns), _))) = token::parse(&columns) else { continue };
-        let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0]) else { continue };
+        let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0], &[Some(1252)]) else { continue };
         let mut out = Vec::new();
         bytes[0] = if random.random() { token::ROW } else { token::NBC_ROW };
         if let Ok((taken, whole)) = transfer.advance(&bytes, &mut out) {
             assert!(taken <= bytes.len());
             if whole {
-                let _ = transfer.key(&[None]);
+                let _ = transfer.key();
+            }
+        }
+        let mut row = rows::Row::new(&columns, &[Some(1252); 3]).unwrap();
+        if let Ok(Some(length)) = row.read(&bytes) {
+            assert!(length <= bytes.len());
+            for i in 0..3 {
+                let _ = row.seen(&bytes, i);
             }
         }
     }

@@ -4,7 +4,7 @@
 //! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for more.
 
 use super::{
-    cell::{Form, Type},
+    cell::{self, Form, Type},
     packet::Packets,
 };
 use crate::{
@@ -256,26 +256,26 @@ impl<'a> Reader<'a> {
             0x34 => Form::Fixed(2),
             0x38 | 0x3A | 0x3B | 0x7A => Form::Fixed(4),
             0x3C | 0x3D | 0x3E | 0x7F => Form::Fixed(8),
-            // date
-            0x28 => Form::Byte,
-            // guid, int, bit, float, money, datetime; time, datetime2, datetimeoffset with their scale
-            0x24 | 0x26 | 0x68 | 0x6D | 0x6E | 0x6F | 0x29 | 0x2A | 0x2B => {
+            cell::DATE => Form::Byte,
+            // the length, or the scale
+            cell::GUID | cell::INT | cell::BIT | cell::FLOAT | cell::MONEY | cell::DATETIME => {
                 self.u8()?;
                 Form::Byte
             }
-            // decimal, numeric: length, precision, scale
-            0x6A | 0x6C => {
+            cell::TIME | cell::DATETIME2 | cell::DATETIMEOFFSET => {
+                self.u8()?;
+                Form::Byte
+            }
+            // length, precision, scale
+            cell::DECIMAL | cell::NUMERIC => {
                 self.take(3)?;
                 Form::Byte
             }
-            // varbinary, binary; varchar, char, nvarchar, nchar
-            0xA5 | 0xAD | 0xA7 | 0xAF | 0xE7 | 0xEF => {
-                const MAX: u16 = 0xFFFF;
-                let length = self.u16()?;
-                if !matches!(token, 0xA5 | 0xAD) {
-                    self.take(COLLATION_BYTES)?;
-                }
-                if length == MAX { Form::Chunks } else { Form::Short }
+            cell::VARBINARY | cell::BINARY => self.long()?,
+            cell::VARCHAR | cell::CHAR | cell::NVARCHAR | cell::NCHAR => {
+                let form = self.long()?;
+                self.take(COLLATION_BYTES)?;
+                form
             }
             // image, text, ntext
             0x22 | 0x23 | 0x63 => {
@@ -288,5 +288,10 @@ impl<'a> Reader<'a> {
             other => return Err(lost(&format!("type 0x{other:02X} is not known")).into()),
         };
         Ok(Type { form, info: self.bytes[from..self.at].to_vec() })
+    }
+
+    /// The length of what is in bytes or characters.
+    fn long(&mut self) -> Result<Form, Short> {
+        Ok(if self.u16()? == cell::LENGTH_MAX { Form::Chunks } else { Form::Short })
     }
 }

@@ -217,6 +217,8 @@ impl Range {
         let daemon = self.world.daemon_with(&[
             ("DATAFLOW_VERIFY_INTERVAL", "250ms"),
             ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "250ms"),
+            ("DATAFLOW_VERIFY_ROWS", "20"),
+            ("DATAFLOW_VERIFY_SWEEP_ROWS", "20"),
             ("DATAFLOW_BATCH_SIZE", "50"),
         ]);
         self.killer.aim(daemon.pid(), aim);

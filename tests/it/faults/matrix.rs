@@ -24,6 +24,7 @@ enum Job {
     /// the same with `DATAFLOW_COPY_LANE=driver`
     FullSyncByDriver,
     Cdc,
+    /// of a table that is longer than what is compared at a time: through the copy lane
     Verification,
     /// what is asked every tick: the source's poll, the destination's control tables
     Look,
@@ -183,8 +184,13 @@ async fn lane(job: Job, side: Side) {
     let mut rig = Rig::new().await;
     let copy_lane = if job == Job::FullSyncByDriver { "driver" } else { "wire" };
     let verify = if job == Job::Verification { "200ms" } else { "0" };
-    let daemon =
-        rig.daemon(&[("DATAFLOW_VERIFY_INTERVAL", verify), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"), ("DATAFLOW_COPY_LANE", copy_lane)]);
+    let daemon = rig.daemon(&[
+        ("DATAFLOW_VERIFY_INTERVAL", verify),
+        ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"),
+        ("DATAFLOW_VERIFY_ROWS", "100"),
+        ("DATAFLOW_VERIFY_SWEEP_ROWS", "100"),
+        ("DATAFLOW_COPY_LANE", copy_lane),
+    ]);
     rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
     for (number, (blow, told)) in cases(job, &mut random).into_iter().enumerate() {
         println!("{job:?} at the {side:?}, case {number}: {blow:?}");

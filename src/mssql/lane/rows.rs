@@ -1,0 +1,251 @@
+//! Rows to be read, one after the other: a row is where it came from the network, and its cells are looked at there.
+//!
+//! First the ends of a row's cells are found. When all of it is here, its texts are decoded, and what came in chunks is put together, in
+//! buffers that all rows share.
+
+use super::{
+    CHUNK_BYTES,
+    cell::{Chunk, Form},
+    ending,
+    packet::Packets,
+    token::{self, Column},
+    value::{Meaning, Texts},
+};
+use crate::{
+    error::{Error, Kind, Result},
+    model::value::{Seen, Value},
+    mssql::classify::lost,
+};
+
+/// The rows of one answer. Dropped before the end, it leaves its line spent.
+pub struct Rows<'a> {
+    packets: &'a mut Packets,
+    row: Row,
+    /// The length of the row that is here.
+    row_bytes: usize,
+}
+
+/// What is known of the row that is here. Pure: its bytes are somewhere else.
+#[derive(Debug)]
+pub(super) struct Row {
+    columns: Vec<(Form, Meaning)>,
+    cells: Vec<Cell>,
+    texts: Texts,
+    chunked: Vec<u8>,
+}
+
+/// Where a cell is.
+#[derive(Clone, Copy, Debug)]
+enum Cell {
+    Null,
+    /// In the answer, without its length.
+    Here {
+        from: usize,
+        to: usize,
+    },
+    /// In the answer, with its total and the lengths of its chunks.
+    Chunks {
+        from: usize,
+        to: usize,
+    },
+    Text {
+        from: usize,
+        to: usize,
+    },
+    /// Put together.
+    Whole {
+        from: usize,
+        to: usize,
+    },
+}
+
+/// Bytes kept for the next row's chunks.
+const CHUNKED_KEPT_BYTES: usize = 1 << 20;
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(packets: &'a mut Packets, row: Row) -> Self {
+        Rows { packets, row, row_bytes: 0 }
+    }
+
+    /// Goes to the next row; `false` once, at the clean end.
+    pub async fn next(&mut self) -> Result<bool> {
+        self.packets.consume(std::mem::take(&mut self.row_bytes));
+        let mut came_bytes = 0;
+        loop {
+            let here = self.packets.seen();
+            match here.first() {
+                None if !self.packets.is_over() => {}
+                Some(&(token::ROW | token::NBC_ROW)) => {
+                    if let Some(bytes) = self.row.read(here)? {
+                        self.row_bytes = bytes;
+                        self.packets.came();
+                        return Ok(true);
+                    }
+                    if here.len() - came_bytes >= CHUNK_BYTES {
+                        came_bytes = here.len();
+                        self.packets.came();
+                    }
+                }
+                _ => return ending(self.packets).await.map(|_| false),
+            }
+            self.packets.more().await?;
+        }
+    }
+
+    /// The cell at `index` of the row, where it is.
+    pub fn seen(&self, index: usize) -> Result<Seen<'_>> {
+        self.row.seen(self.packets.seen(), index)
+    }
+}
+
+impl Row {
+    /// `code_pages` are those of the char and varchar columns. `Err` names the first column that cannot be read here.
+    pub fn new(columns: &[Column], code_pages: &[Option<i32>]) -> std::result::Result<Self, String> {
+        let columns = columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| match Meaning::of(&column.ty, code_pages.get(i).copied().flatten()) {
+                Some(meaning) => Ok((column.ty.form, meaning)),
+                None => Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info)),
+            })
+            .collect::<std::result::Result<Vec<_>, String>>()?;
+        Ok(Row { columns, cells: Vec::new(), texts: Texts::default(), chunked: Vec::new() })
+    }
+
+    /// Reads the row that `here` begins with: its length, or `None` when it is not all here.
+    pub fn read(&mut self, here: &[u8]) -> Result<Option<usize>> {
+        let bytes = ends(&self.columns, here, &mut self.cells)?;
+        if bytes.is_some() {
+            self.gather(here)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Decodes texts, and puts together what came in chunks.
+    fn gather(&mut self, here: &[u8]) -> Result<()> {
+        let Row { columns, cells, texts, chunked } = self;
+        texts.clear();
+        chunked.clear();
+        chunked.shrink_to(CHUNKED_KEPT_BYTES);
+        for (cell, (_, meaning)) in cells.iter_mut().zip(columns) {
+            if let Cell::Chunks { from, to } = *cell {
+                let begin = chunked.len();
+                gather_chunks(&here[from..to], chunked);
+                *cell = Cell::Whole { from: begin, to: chunked.len() };
+            }
+            if meaning.is_text() {
+                let bytes = match *cell {
+                    Cell::Here { from, to } => &here[from..to],
+                    Cell::Whole { from, to } => &chunked[from..to],
+                    _ => continue,
+                };
+                let (from, to) = texts.add(*meaning, bytes)?;
+                *cell = Cell::Text { from, to };
+            }
+        }
+        Ok(())
+    }
+
+    /// The cell at `index` of the row that was read, and that `here` begins with.
+    pub fn seen<'a>(&'a self, here: &'a [u8], index: usize) -> Result<Seen<'a>> {
+        let (Some(cell), Some((_, meaning))) = (self.cells.get(index), self.columns.get(index)) else {
+            return Err(Error::new(Kind::Other, format!("the server's answer has no column {}", index + 1)));
+        };
+        match *cell {
+            Cell::Null => Ok(Value::Null),
+            Cell::Text { from, to } => Ok(Value::Text(self.texts.get(from, to))),
+            Cell::Whole { from, to } => meaning.plain(&self.chunked[from..to]),
+            Cell::Here { from, to } | Cell::Chunks { from, to } => meaning.plain(&here[from..to]),
+        }
+    }
+}
+
+/// Where the cells of the row are that `here` begins with, and its length; `None` when it is not all here.
+fn ends(columns: &[(Form, Meaning)], here: &[u8], cells: &mut Vec<Cell>) -> Result<Option<usize>> {
+    cells.clear();
+    let nulls = if here.first() == Some(&token::NBC_ROW) { columns.len().div_ceil(8) } else { 0 };
+    let mut at = 1 + nulls;
+    let Some(bitmap) = here.get(1..at) else { return Ok(None) };
+    for (i, (form, _)) in columns.iter().enumerate() {
+        if bitmap.get(i / 8).is_some_and(|bits| bits >> (i % 8) & 1 == 1) {
+            cells.push(Cell::Null);
+            continue;
+        }
+        let Some(rest) = here.get(at..) else { return Ok(None) };
+        let (cell, bytes) = match form {
+            Form::Pointer => return Err(lost("a cell of a type that is not staged")),
+            Form::Chunks => match Chunk::Total.skip(rest) {
+                (_, false) => return Ok(None),
+                (bytes, true) => (Cell::Chunks { from: at, to: at + bytes }, bytes),
+            },
+            _ => match form.extent(rest) {
+                Some((head, bytes)) => (Cell::Here { from: at + head, to: at + head + bytes }, head + bytes),
+                None => return Ok(None),
+            },
+        };
+        let Some(whole) = rest.get(..bytes) else { return Ok(None) };
+        cells.push(if form.is_null(whole) { Cell::Null } else { cell });
+        at += bytes;
+    }
+    Ok(Some(at))
+}
+
+/// The bytes of a whole cell of chunks that is not NULL.
+fn gather_chunks(cell: &[u8], out: &mut Vec<u8>) {
+    let mut rest = cell.get(8..).unwrap_or_default();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX).min(behind.len());
+        let (chunk, later) = behind.split_at(length);
+        out.extend_from_slice(chunk);
+        rest = later;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mssql::lane::cell::{self, Type};
+
+    fn column(form: Form, info: &[u8]) -> Column {
+        Column { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
+    }
+
+    #[test]
+    fn a_row_is_read_when_all_of_it_is_here() {
+        let columns = [
+            column(Form::Fixed(4), &[0x38]),
+            column(Form::Byte, &[cell::INT, 4]),
+            column(Form::Short, &[cell::NVARCHAR, 8, 0]),
+            column(Form::Chunks, &[cell::VARBINARY, 0xFF, 0xFF]),
+            column(Form::Chunks, &[cell::VARCHAR, 0xFF, 0xFF]),
+        ];
+        let mut whole = vec![token::ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
+        whole.extend_from_slice(&3u64.to_le_bytes());
+        whole.extend_from_slice(&[2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3, 0, 0, 0, 0]);
+        whole.extend_from_slice(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0x80, 0, 0, 0, 0]);
+        let mut nulls = vec![token::ROW, 9, 0, 0, 0, 0, 0xFF, 0xFF];
+        nulls.extend_from_slice(&[0xFF; 16]);
+        let bitmap = vec![token::NBC_ROW, 0b11110, 9, 0, 0, 0];
+        let all = [Value::Int(7), Value::Int(8), Value::Text("a"), Value::Bytes(&[1, 2, 3][..]), Value::Text("€")];
+        let none = [Value::Int(9), Value::Null, Value::Null, Value::Null, Value::Null];
+        let mut row = Row::new(&columns, &[None, None, None, None, Some(1252)]).unwrap();
+        for (bytes, values) in [(&whole, &all), (&nulls, &none), (&bitmap, &none), (&whole, &all)] {
+            for short in 0..bytes.len() {
+                assert_eq!(row.read(&bytes[..short]).unwrap(), None, "{short} of {}", bytes.len());
+            }
+            let more = [&bytes[..], &[token::ROW]].concat();
+            assert_eq!(row.read(&more).unwrap(), Some(bytes.len()));
+            for (i, value) in values.iter().enumerate() {
+                assert_eq!(row.seen(&more, i).unwrap(), *value, "column {i}");
+            }
+            assert!(row.seen(&more, 5).is_err());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_by_name() {
+        let refused = Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])], &[]).unwrap_err();
+        assert_eq!(refused, "column c comes as type [6E, 08]");
+        assert!(Row::new(&[column(Form::Short, &[cell::VARCHAR, 8, 0])], &[Some(932)]).is_err());
+    }
+}

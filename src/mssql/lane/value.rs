@@ -1,0 +1,287 @@
+//! What a cell says: its bytes as a value. Nothing is rounded.
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
+
+use encoding_rs::{
+    Encoding, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1254, WINDOWS_1256, WINDOWS_1258,
+    mem::{convert_utf16_to_str, utf16_valid_up_to},
+};
+
+use super::cell::{self, Type};
+use crate::{
+    error::{Error, Kind, Result},
+    model::value::{Seen, Value},
+};
+
+/// How the cells of a column are read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Meaning {
+    Int,
+    Bit,
+    Float,
+    Decimal { scale: u8 },
+    DateTime,
+    Date,
+    Time { scale: u8 },
+    DateTime2 { scale: u8 },
+    DateTimeOffset { scale: u8 },
+    Guid,
+    Bytes,
+    Utf16,
+    CodePage(&'static Encoding),
+}
+
+impl Meaning {
+    /// `code_page` is that of a char or varchar column. `None`: a type whose cells are not read here.
+    pub fn of(ty: &Type, code_page: Option<i32>) -> Option<Meaning> {
+        let (number, _) = ty.nullable();
+        Some(match number {
+            cell::INT => Meaning::Int,
+            cell::BIT => Meaning::Bit,
+            cell::FLOAT => Meaning::Float,
+            cell::DECIMAL | cell::NUMERIC => Meaning::Decimal { scale: ty.at(3) },
+            cell::DATETIME => Meaning::DateTime,
+            cell::DATE => Meaning::Date,
+            cell::TIME => Meaning::Time { scale: ty.at(1) },
+            cell::DATETIME2 => Meaning::DateTime2 { scale: ty.at(1) },
+            cell::DATETIMEOFFSET => Meaning::DateTimeOffset { scale: ty.at(1) },
+            cell::GUID => Meaning::Guid,
+            cell::VARBINARY | cell::BINARY => Meaning::Bytes,
+            cell::NVARCHAR | cell::NCHAR => Meaning::Utf16,
+            cell::VARCHAR | cell::CHAR => Meaning::CodePage(encoding(code_page)?),
+            _ => return None,
+        })
+    }
+
+    pub fn is_text(self) -> bool {
+        matches!(self, Meaning::Utf16 | Meaning::CodePage(_))
+    }
+
+    /// A cell that is not NULL and no text. `bytes` are without their length.
+    pub fn plain(self, bytes: &[u8]) -> Result<Seen<'_>> {
+        let wrong = || Error::new(Kind::Connection, format!("the server sent a cell of {} bytes as {self:?}", bytes.len()));
+        Ok(match (self, bytes) {
+            (Meaning::Int, [byte]) => Value::Int(i64::from(*byte)),
+            (Meaning::Int, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
+            (Meaning::Int, [a, b, c, d]) => Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))),
+            (Meaning::Int, _) => Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            (Meaning::Bit, [bit]) => Value::Bit(*bit != 0),
+            (Meaning::Float, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
+            (Meaning::Float, _) => Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            (Meaning::Decimal { scale }, [sign, digits @ ..]) => {
+                let mantissa = i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
+                Value::Decimal { mantissa: if *sign == 0 { -mantissa } else { mantissa }, scale }
+            }
+            (Meaning::DateTime, [a, b, c, d]) => Value::DateTime {
+                days_since_1900: i32::from(u16::from_le_bytes([*a, *b])),
+                // smalldatetime counts minutes
+                ticks300: u32::from(u16::from_le_bytes([*c, *d])) * 60 * 300,
+            },
+            (Meaning::DateTime, [a, b, c, d, e, f, g, h]) => {
+                Value::DateTime { days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]), ticks300: u32::from_le_bytes([*e, *f, *g, *h]) }
+            }
+            (Meaning::Date, [a, b, c]) => Value::Date(days(*a, *b, *c)),
+            (Meaning::Time { scale }, _) => Value::Time(ticks(bytes, scale).ok_or_else(wrong)?),
+            (Meaning::DateTime2 { scale }, [time @ .., a, b, c]) => {
+                Value::DateTime2 { days: days(*a, *b, *c), ticks: ticks(time, scale).ok_or_else(wrong)? }
+            }
+            (Meaning::DateTimeOffset { scale }, [time @ .., a, b, c, low, high]) => Value::DateTimeOffset {
+                days: days(*a, *b, *c),
+                ticks: ticks(time, scale).ok_or_else(wrong)?,
+                offset_minutes: i16::from_le_bytes([*low, *high]),
+            },
+            (Meaning::Guid, _) => Value::Guid(uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes()),
+            (Meaning::Bytes, _) => Value::Bytes(bytes),
+            _ => return Err(wrong()),
+        })
+    }
+}
+
+/// Only code pages that are staged as they are (`plan::convert`): those that this decodes as Windows does.
+fn encoding(code_page: Option<i32>) -> Option<&'static Encoding> {
+    Some(match code_page? {
+        1250 => WINDOWS_1250,
+        1251 => WINDOWS_1251,
+        1252 => WINDOWS_1252,
+        1254 => WINDOWS_1254,
+        1256 => WINDOWS_1256,
+        1258 => WINDOWS_1258,
+        _ => return None,
+    })
+}
+
+/// Up to 16 bytes, the lowest first.
+fn unsigned(bytes: &[u8]) -> Option<u128> {
+    if let Ok(bytes) = bytes.try_into() {
+        // most decimals: up to 19 digits
+        return Some(u128::from(u64::from_le_bytes(bytes)));
+    }
+    let mut all = [0; 16];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(u128::from_le_bytes(all))
+}
+
+fn days(a: u8, b: u8, c: u8) -> i32 {
+    i32::from_le_bytes([a, b, c, 0])
+}
+
+/// 100 ns since midnight.
+fn ticks(bytes: &[u8], scale: u8) -> Option<u64> {
+    const GRAIN: [u64; 8] = [10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1];
+    let mut all = [0; 8];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    u64::from_le_bytes(all).checked_mul(*GRAIN.get(usize::from(scale))?)
+}
+
+/// Texts as UTF-8, one behind the other: a row's, without an allocation for each.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    /// Up to `end` it is text, behind that it is room.
+    utf8: String,
+    end: usize,
+    units: Vec<u16>,
+}
+
+/// UTF-16 units that are decoded at a time.
+const UNITS: usize = 8 * 1024;
+/// Room that is kept for the next row.
+const ROOM_KEPT_BYTES: usize = 1 << 20;
+
+impl Texts {
+    pub fn clear(&mut self) {
+        self.end = 0;
+        if self.utf8.len() > ROOM_KEPT_BYTES {
+            self.utf8 = String::new();
+        }
+    }
+
+    pub fn get(&self, from: usize, to: usize) -> &str {
+        self.utf8.get(from..to).unwrap_or_default()
+    }
+
+    /// Adds a cell of a text column; where in here it is.
+    pub fn add(&mut self, meaning: Meaning, bytes: &[u8]) -> Result<(usize, usize)> {
+        let from = self.end;
+        match meaning {
+            Meaning::CodePage(encoding) => self.push(&encoding.decode_without_bom_handling(bytes).0),
+            _ => self.add_utf16(bytes)?,
+        }
+        Ok((from, self.end))
+    }
+
+    fn add_utf16(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(2 * UNITS));
+            self.units.clear();
+            self.units.extend(now.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])));
+            let valid = utf16_valid_up_to(&self.units);
+            // a pair may be cut in two, but no more than that
+            let cut = valid + 1 == self.units.len() && !later.is_empty();
+            if !(valid == self.units.len() || cut) || now.len() % 2 == 1 {
+                return Err(Error::new(Kind::Data, "text from the server is not valid UTF-16"));
+            }
+            self.make_room(3 * valid);
+            let room = self.utf8.get_mut(self.end..).unwrap_or_default();
+            self.end += convert_utf16_to_str(&self.units[..valid], room);
+            bytes = &bytes[2 * valid..];
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, text: &str) {
+        self.utf8.truncate(self.end);
+        self.utf8.push_str(text);
+        self.end = self.utf8.len();
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        let wanted = self.end + bytes;
+        if self.utf8.len() < wanted {
+            self.utf8.extend(std::iter::repeat_n('\0', wanted - self.utf8.len()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::cell::Form, *};
+
+    fn read(info: &[u8], bytes: &[u8]) -> Result<Value> {
+        let form = if matches!(info, [0x38 | 0x3E]) { Form::Fixed(info[0]) } else { Form::Byte };
+        let meaning = Meaning::of(&Type { form, info: info.to_vec() }, Some(1252)).unwrap();
+        if meaning.is_text() {
+            let mut texts = Texts::default();
+            let (from, to) = texts.add(meaning, bytes)?;
+            return Ok(Value::Text(texts.get(from, to).to_owned()));
+        }
+        Ok(meaning.plain(bytes)?.to_value())
+    }
+
+    #[test]
+    fn cells_of_every_type_are_read() {
+        let read = |info: &[u8], bytes: &[u8]| read(info, bytes).unwrap();
+        assert_eq!(read(&[0x38], &(-2i32).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[cell::INT, 8], &(-2i64).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[cell::INT, 2], &(-2i16).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[cell::INT, 1], &[200]), Value::Int(200));
+        assert_eq!(read(&[cell::BIT, 1], &[1]), Value::Bit(true));
+        assert_eq!(read(&[cell::FLOAT, 4], &1.5f32.to_le_bytes()), Value::Real(1.5));
+        assert_eq!(read(&[0x3E], &(-0.0f64).to_le_bytes()), Value::Float(-0.0));
+        assert_eq!(read(&[cell::DECIMAL, 5, 9, 2], &[0, 1, 2, 0, 0]), Value::Decimal { mantissa: -513, scale: 2 });
+        assert_eq!(read(&[cell::NUMERIC, 9, 18, 0], &[1, 1, 0, 0, 0, 0, 0, 0, 1]), Value::Decimal { mantissa: (1 << 56) + 1, scale: 0 });
+        let mut most = vec![1];
+        most.extend_from_slice(&(10u128.pow(38) - 1).to_le_bytes());
+        assert_eq!(read(&[cell::DECIMAL, 17, 38, 38], &most), Value::Decimal { mantissa: 10i128.pow(38) - 1, scale: 38 });
+        assert_eq!(read(&[cell::DATE], &[1, 0, 0]), Value::Date(1));
+        assert_eq!(read(&[cell::TIME, 3], &[5, 0, 0, 0]), Value::Time(50_000));
+        assert_eq!(read(&[cell::DATETIME2, 7], &[1, 0, 0, 0, 0, 2, 0, 0]), Value::DateTime2 { days: 2, ticks: 1 });
+        assert_eq!(
+            read(&[cell::DATETIMEOFFSET, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
+            Value::DateTimeOffset { days: 2, ticks: 1, offset_minutes: -60 }
+        );
+        assert_eq!(read(&[cell::DATETIME, 4], &[2, 0, 1, 0]), Value::DateTime { days_since_1900: 2, ticks300: 18_000 });
+        assert_eq!(read(&[cell::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]), Value::DateTime { days_since_1900: 2, ticks300: 1 });
+        assert_eq!(read(&[cell::VARBINARY, 9, 0], &[]), Value::Bytes(Vec::new()));
+        assert_eq!(read(&[cell::CHAR, 4, 0], &[0xE9, b' ']), Value::Text("é ".into()));
+        assert_eq!(read(&[cell::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]), Value::Text("é🚚".into()));
+        let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
+        assert_eq!(read(&[cell::GUID, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
+    }
+
+    #[test]
+    fn what_cannot_be_a_cell_is_refused() {
+        for (info, bytes) in [
+            (&[cell::TIME, 9][..], &[1][..]),
+            (&[cell::DECIMAL, 17, 38, 0], &[1; 30]),
+            (&[cell::DECIMAL, 17, 38, 0], &[0xFF; 17]),
+            (&[cell::INT, 8], &[1, 2, 3]),
+            (&[cell::INT, 8], &[]),
+            (&[cell::GUID, 16], &[1]),
+            (&[cell::NVARCHAR, 8, 0], &[0x3D, 0xD8]),
+            (&[cell::NVARCHAR, 8, 0], &[0x3D, 0xD8, 0, 0]),
+            (&[cell::NVARCHAR, 8, 0], &[0x3D]),
+        ] {
+            assert!(read(info, bytes).is_err(), "{info:?} {bytes:?}");
+        }
+        let of = |info: &[u8], page| Meaning::of(&Type { form: Form::Short, info: info.to_vec() }, page).is_some();
+        assert!(!of(&[cell::VARCHAR, 9, 0], Some(850)) && !of(&[cell::VARCHAR, 9, 0], None), "a code page that is not known");
+        assert!(!of(&[0x62], None) && !of(&[cell::MONEY, 8], None), "sql_variant and money are never staged");
+    }
+
+    /// Whatever is cut where: a pair of surrogates on the border of what is decoded at a time stays one.
+    #[test]
+    fn long_texts_are_whole() {
+        for lead in [0, 1, 2] {
+            let text = format!("{}{}東é", "a".repeat(lead), "🚚".repeat(UNITS));
+            let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            let mut texts = Texts::default();
+            let first = texts.add(Meaning::Utf16, &[b'x', 0]).unwrap();
+            let second = texts.add(Meaning::Utf16, &bytes).unwrap();
+            let third = texts.add(Meaning::CodePage(WINDOWS_1252), &[0x80]).unwrap();
+            let fourth = texts.add(Meaning::Utf16, &[b'y', 0]).unwrap();
+            let got = [first, second, third, fourth].map(|(from, to)| texts.get(from, to));
+            assert!(got == ["x", &text, "€", "y"], "{lead}");
+            texts.clear();
+            assert_eq!(texts.add(Meaning::Utf16, &[b'z', 0]).unwrap(), (0, 1));
+        }
+    }
+}
