@@ -18,7 +18,10 @@ use crate::{
         lsn::Lsn,
         name::Ident,
     },
-    mssql::{row::Param, session::Session},
+    mssql::{
+        row::{Param, Row},
+        session::Session,
+    },
     plan::window::{Stored, Twin},
 };
 use std::{collections::HashMap, time::Duration};
@@ -43,9 +46,8 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
 /// Both checkpoints of every mapping from a source database into the session's database, read in one statement. The twin table must exist.
 pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) -> Result<HashMap<MappingId, Stored>> {
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
-    let rows = dest.rows(include_str!("../../sql/checkpoint_stored.sql"), &params).await.context("read checkpoints")?;
-    let mut all = HashMap::with_capacity(rows.len());
-    for row in rows {
+    let mut all = HashMap::new();
+    let take = |_: usize, row: &Row| -> Result<()> {
         let identity = match (row.opt_bytes(4)?, row.opt_text(5)?) {
             (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
             _ => None,
@@ -56,7 +58,9 @@ pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) 
         };
         let gap_synced = row.opt_i32(6)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
         all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin, gap_synced });
-    }
+        Ok(())
+    };
+    dest.each(include_str!("../../sql/checkpoint_stored.sql"), &params, take).await.context("read checkpoints")?;
     Ok(all)
 }
 

@@ -46,52 +46,50 @@ pub struct Troubled {
 
 /// A row of `table_mappings` as it says itself.
 #[derive(Clone, Debug)]
-struct Raw {
+struct Raw<'a> {
     mapping: i32,
     server: i32,
-    source: [String; 3],
-    dest: [String; 3],
-    key: String,
-    trigger: Option<String>,
+    source: [&'a str; 3],
+    dest: [&'a str; 3],
+    key: &'a str,
+    trigger: Option<&'a str>,
     cdc_enabled: bool,
     last_cdc_lsn: Option<Lsn>,
     full_sync_requested: bool,
     full_sync_pending: bool,
-    mode: String,
-    updated_at: String,
+    mode: &'a str,
+    updated_at: &'a str,
 }
 
-impl Raw {
-    fn read(row: &Row) -> Result<Raw> {
-        let name = |at: usize| -> Result<[String; 3]> {
-            Ok([row.text(at)?.to_owned(), row.text(at + 1)?.to_owned(), row.text(at + 2)?.to_owned()])
-        };
+impl<'a> Raw<'a> {
+    fn read(row: &'a Row) -> Result<Self> {
+        let name = |at: usize| -> Result<[&'a str; 3]> { Ok([row.text(at)?, row.text(at + 1)?, row.text(at + 2)?]) };
         Ok(Raw {
             mapping: row.i32(0)?,
             server: row.i32(1)?,
             source: name(2)?,
             dest: name(5)?,
-            key: row.text(8)?.to_owned(),
-            trigger: row.opt_text(9)?.map(str::to_owned),
+            key: row.text(8)?,
+            trigger: row.opt_text(9)?,
             cdc_enabled: row.bool(10)?,
             last_cdc_lsn: row.opt_lsn(11)?,
             full_sync_requested: row.bool(12)?,
             full_sync_pending: row.bool(13)?,
-            mode: row.text(14)?.to_owned(),
-            updated_at: row.opt_text(15)?.unwrap_or_default().to_owned(),
+            mode: row.text(14)?,
+            updated_at: row.opt_text(15)?.unwrap_or_default(),
         })
     }
 
     /// What it means; every problem is named at once.
     fn meant(self) -> Result<Mapping> {
         let mut problems = Vec::new();
-        let mut table = |side: &str, parts: &[String; 3]| {
+        let mut table = |side: &str, parts: &[&str; 3]| {
             for (part, text) in ["database", "schema", "table"].into_iter().zip(parts) {
                 if let Err(reason) = name(text) {
                     problems.push(format!("{side}_{part} {reason}"));
                 }
             }
-            TableName::new(&parts[0], &parts[1], &parts[2])
+            TableName::new(parts[0], parts[1], parts[2])
         };
         let source = table("source", &self.source);
         let dest = table("dest", &self.dest);
@@ -99,12 +97,12 @@ impl Raw {
         if ["master", "model", "msdb", "tempdb", DATABASE].iter().any(|system| system.eq_ignore_ascii_case(database)) {
             problems.push(format!("dest_database {database} is not for users' tables"));
         }
-        let key = key(&self.key).unwrap_or_else(|reason| {
+        let key = key(self.key).unwrap_or_else(|reason| {
             problems.push(format!("primary_key_column {reason}"));
             Vec::new()
         });
         // Surrounded by brackets or not, as in primary_key_column; an empty one is none.
-        let trigger = match self.trigger.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        let trigger = match self.trigger.map(str::trim).filter(|text| !text.is_empty()) {
             None => None,
             Some(text) => match key_names(text) {
                 Ok(names) if names.len() == 1 => names.into_iter().next(),
@@ -134,14 +132,14 @@ impl Raw {
             server: ServerId(self.server),
             source,
             dest,
-            key,
+            key: key.into(),
             trigger_column: trigger,
             cdc_enabled: self.cdc_enabled,
             last_cdc_lsn: self.last_cdc_lsn,
             full_sync_requested: self.full_sync_requested,
             full_sync_pending: self.full_sync_pending,
             mode,
-            updated_at: self.updated_at,
+            updated_at: self.updated_at.into(),
         })
     }
 }
@@ -207,21 +205,30 @@ fn key_names(text: &str) -> std::result::Result<Vec<Ident>, String> {
 /// Sets apart the mappings that would write to one table: each would undo the other's work, so neither runs. Names are compared without
 /// case, which can only err on the safe side.
 fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejected>) -> Vec<Mapping> {
-    let place = |mapping: &Mapping| mapping.dest.to_string().to_lowercase();
-    let mut by_place: HashMap<String, Vec<MappingId>> = HashMap::new();
-    for mapping in &mappings {
-        by_place.entry(place(mapping)).or_default().push(mapping.id);
+    let places: Vec<String> = mappings.iter().map(|mapping| mapping.dest.to_string().to_lowercase()).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(places.len());
+    for place in &places {
+        *counts.entry(place).or_default() += 1;
     }
-    let (alone, shared): (Vec<_>, Vec<_>) =
-        mappings.into_iter().partition(|mapping| by_place.get(&place(mapping)).is_none_or(|ids| ids.len() == 1));
-    for mapping in shared {
-        let ids: Vec<String> = by_place.get(&place(&mapping)).into_iter().flatten().map(MappingId::to_string).collect();
-        rejected.push(Rejected {
+    if counts.len() == places.len() {
+        return mappings;
+    }
+    let mut shared: HashMap<&str, Vec<Mapping>> = HashMap::new();
+    let mut alone = Vec::with_capacity(mappings.len());
+    for (mapping, place) in mappings.into_iter().zip(&places) {
+        match counts.get(place.as_str()) {
+            Some(1) => alone.push(mapping),
+            _ => shared.entry(place).or_default().push(mapping),
+        }
+    }
+    for mappings in shared.into_values() {
+        let ids: Vec<String> = mappings.iter().map(|mapping| mapping.id.to_string()).collect();
+        rejected.extend(mappings.iter().map(|mapping| Rejected {
             mapping: mapping.id,
             server: mapping.server,
             error: Error::new(Kind::Config, format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest))
                 .with_hint("Disable all but one of them"),
-        });
+        }));
     }
     alone
 }
@@ -236,31 +243,28 @@ impl Control {
 
     /// The same, and a mapping of an enabled server that may be switched off itself.
     pub async fn load_also(&self, mapping: Option<MappingId>) -> Result<Loaded> {
-        let sets = self
-            .session()
-            .await?
-            .result_sets(include_str!("../../sql/load.sql"), &[Param::OptInt(mapping.map(|mapping| mapping.0))])
-            .await
-            .map_err(outdated)
-            .context("read the control tables")?;
-        let mut sets = sets.into_iter();
+        let params = [Param::OptInt(mapping.map(|mapping| mapping.0))];
         let mut loaded = Loaded::default();
-        for row in sets.next().unwrap_or_default() {
-            loaded.servers.push(Server {
-                id: ServerId(row.i32(0)?),
-                name: row.text(1)?.to_owned(),
-                connection_string: row.text(2)?.to_owned(),
-            });
-        }
         let mut mappings = Vec::new();
-        for row in sets.next().unwrap_or_default() {
-            let raw = Raw::read(&row)?;
+        let take = |set: usize, row: &Row| -> Result<()> {
+            if set == 0 {
+                loaded.servers.push(Server {
+                    id: ServerId(row.i32(0)?),
+                    name: row.text(1)?.to_owned(),
+                    connection_string: row.text(2)?.to_owned(),
+                });
+                return Ok(());
+            }
+            let raw = Raw::read(row)?;
             let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
             match raw.meant() {
                 Ok(meant) => mappings.push(meant),
                 Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
             }
-        }
+            Ok(())
+        };
+        let read = self.session().await?.each(include_str!("../../sql/load.sql"), &params, take).await;
+        read.map_err(outdated).context("read the control tables")?;
         loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
         Ok(loaded)
     }
@@ -328,20 +332,20 @@ pub(super) fn outdated(error: Error) -> Error {
 mod tests {
     use super::*;
 
-    fn raw() -> Raw {
+    fn raw() -> Raw<'static> {
         Raw {
             mapping: 1,
             server: 1,
-            source: ["S".into(), "dbo".into(), "Users".into()],
-            dest: ["D".into(), "dbo".into(), "Users".into()],
-            key: "UserID".into(),
-            trigger: Some("FullSyncTrigger".into()),
+            source: ["S", "dbo", "Users"],
+            dest: ["D", "dbo", "Users"],
+            key: "UserID",
+            trigger: Some("FullSyncTrigger"),
             cdc_enabled: true,
             last_cdc_lsn: None,
             full_sync_requested: false,
             full_sync_pending: false,
-            mode: "STAGED".into(),
-            updated_at: String::new(),
+            mode: "STAGED",
+            updated_at: "",
         }
     }
 
@@ -361,17 +365,17 @@ mod tests {
         let mapping = raw().meant().unwrap();
         assert_eq!(mapping.source.to_string(), "S.dbo.Users");
         assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
-        assert_eq!(Raw { trigger: Some("  ".into()), ..raw() }.meant().unwrap().trigger_column, None);
-        assert_eq!(Raw { mode: "direct ".into(), ..raw() }.meant().unwrap().mode, FullSyncMode::Direct);
+        assert_eq!(Raw { trigger: Some("  "), ..raw() }.meant().unwrap().trigger_column, None);
+        assert_eq!(Raw { mode: "direct ", ..raw() }.meant().unwrap().mode, FullSyncMode::Direct);
     }
 
     #[test]
     fn every_problem_of_a_row_is_named() {
         let error = Raw {
-            source: ["S".into(), " ".into(), "t".repeat(129)],
-            dest: ["DBAOPS_DATAFLOW".into(), "dbo".into(), "Users".into()],
-            key: "a,a".into(),
-            mode: "FAST".into(),
+            source: ["S", " ", &"t".repeat(129)],
+            dest: ["DBAOPS_DATAFLOW", "dbo", "Users"],
+            key: "a,a",
+            mode: "FAST",
             ..raw()
         }
         .meant()
@@ -386,11 +390,13 @@ mod tests {
 
     #[test]
     fn two_mappings_to_one_table_are_both_refused() {
-        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D".into(), "dbo".into(), table.into()], ..raw() }.meant().unwrap();
+        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant().unwrap();
         let mut rejected = Vec::new();
         let kept = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")], &mut rejected);
         assert_eq!(kept.iter().map(|m| m.id.0).collect::<Vec<_>>(), [2]);
         assert_eq!(rejected.iter().map(|r| r.mapping.0).collect::<Vec<_>>(), [1, 3]);
+        let all = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B")], &mut rejected);
+        assert_eq!((all.len(), rejected.len()), (2, 2), "nothing is shared");
         assert!(rejected[0].error.to_string().contains("mappings 1 and 3"), "{}", rejected[0].error);
     }
 }

@@ -140,14 +140,14 @@ mod tests {
             server: ServerId(1),
             source: table("Shop"),
             dest: table("Copy"),
-            key: vec![Ident::new("ID")],
+            key: vec![Ident::new("ID")].into(),
             trigger_column: None,
             cdc_enabled: true,
             last_cdc_lsn: None,
             full_sync_requested: false,
             full_sync_pending: false,
             mode: FullSyncMode::Staged,
-            updated_at: String::new(),
+            updated_at: "".into(),
         }
     }
 

@@ -5,6 +5,7 @@ use super::{
     lsn::Lsn,
     name::{Ident, TableName},
 };
+use std::sync::Arc;
 
 /// How a full sync brings its rows in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// A row of `table_mappings`, checked.
+/// A row of `table_mappings`, checked. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     pub id: MappingId,
@@ -58,7 +59,7 @@ pub struct Mapping {
     pub source: TableName,
     pub dest: TableName,
     /// From `primary_key_column`: one or several names, in order, as the user spells them.
-    pub key: Vec<Ident>,
+    pub key: Arc<[Ident]>,
     pub trigger_column: Option<Ident>,
     pub cdc_enabled: bool,
     pub last_cdc_lsn: Option<Lsn>,
@@ -67,7 +68,7 @@ pub struct Mapping {
     pub full_sync_pending: bool,
     pub mode: FullSyncMode,
     /// `updated_at` as text: an operator who touches a parked mapping's row has it tried again.
-    pub updated_at: String,
+    pub updated_at: Arc<str>,
 }
 
 impl Mapping {

@@ -4,14 +4,14 @@
 //! called `x]; DROP TABLE y--` is just a table with an odd name. Statement builders take `&Ident` and `&TableName`, never `&str`.
 //! <https://learn.microsoft.com/sql/t-sql/functions/quotename-transact-sql>
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-/// One part of a name, as the catalog spells it (without brackets).
+/// One part of a name, as the catalog spells it (without brackets). Shared: thousands of mappings are handed around at every tick.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ident(String);
+pub struct Ident(Arc<str>);
 
 impl Ident {
-    pub fn new(name: impl Into<String>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
         Ident(name.into())
     }
 
@@ -42,7 +42,7 @@ pub struct TableName {
 }
 
 impl TableName {
-    pub fn new(database: impl Into<String>, schema: impl Into<String>, table: impl Into<String>) -> Self {
+    pub fn new(database: impl Into<Arc<str>>, schema: impl Into<Arc<str>>, table: impl Into<Arc<str>>) -> Self {
         TableName { database: Ident::new(database), schema: Ident::new(schema), table: Ident::new(table) }
     }
 

@@ -55,11 +55,10 @@ pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
 
 /// Every capture instance of the database that this login can see.
 pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
-    let rows = source.rows(include_str!("../../sql/cdc_instances.sql"), &[]).await.context("read cdc.change_tables")?;
-    let mut instances = Vec::with_capacity(rows.len());
-    for row in rows {
+    let mut instances = Vec::new();
+    let take = |_: usize, row: &Row| -> Result<()> {
         // a source table that was dropped, or that this login cannot see, has no name
-        let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { continue };
+        let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { return Ok(()) };
         instances.push(Instance {
             name: Ident::new(row.text(0)?),
             change_table: Ident::new(row.text(1)?),
@@ -71,7 +70,9 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
             role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
             has_command_id: row.bool(9)?,
         });
-    }
+        Ok(())
+    };
+    source.each(include_str!("../../sql/cdc_instances.sql"), &[], take).await.context("read cdc.change_tables")?;
     Ok(instances)
 }
 

@@ -252,6 +252,28 @@ impl Session {
         state.end(result)?
     }
 
+    /// sp_executesql: `take` gets every row as it comes, with the place of its result set; none is kept. What it refuses is this function's
+    /// error, after the answer's end.
+    pub async fn each(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let params = borrowed(params);
+        let request = async {
+            let mut stream = client.query(sql, &params).await?;
+            let (mut sets, mut taken) = (0usize, Ok(()));
+            while let Some(item) = stream.try_next().await? {
+                match item {
+                    QueryItem::Metadata(_) => sets += 1,
+                    QueryItem::Row(row) if taken.is_ok() => taken = take(sets.saturating_sub(1), &Row(row)),
+                    QueryItem::Row(_) => {}
+                }
+            }
+            Ok(taken)
+        };
+        let result = within(state, request).await?;
+        state.end(result)?
+    }
+
     /// sp_executesql, row by row. Only rows of the first result set are expected; dropping the stream early costs the session.
     pub async fn stream(&mut self, sql: &str, params: &[Param<'_>]) -> Result<RowStream<'_>> {
         self.state.begin()?;

@@ -35,6 +35,7 @@ use crate::{
     },
 };
 use std::{
+    cell::OnceCell,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -329,26 +330,35 @@ fn agrees(stored: &Stored) -> bool {
 
 /// A database's instances by the tables they are of: a thousand mappings ask, each for its own among a thousand.
 struct Tables<'a> {
+    all: &'a [Instance],
     exact: HashMap<(&'a Ident, &'a Ident), Vec<&'a Instance>>,
-    /// without case
-    alike: HashMap<(String, String), Vec<&'a Instance>>,
+    /// Without case; made for the first name that is written in another.
+    alike: OnceCell<HashMap<(String, String), Vec<&'a Instance>>>,
 }
 
 impl<'a> Tables<'a> {
-    fn new(instances: &'a [Instance]) -> Self {
-        let mut tables = Tables { exact: HashMap::with_capacity(instances.len()), alike: HashMap::with_capacity(instances.len()) };
-        for instance in instances {
-            let TableName { schema, table, .. } = &instance.source;
-            tables.exact.entry((schema, table)).or_default().push(instance);
-            tables.alike.entry((folded(schema), folded(table))).or_default().push(instance);
+    fn new(all: &'a [Instance]) -> Self {
+        let mut exact: HashMap<_, Vec<_>> = HashMap::with_capacity(all.len());
+        for instance in all {
+            exact.entry((&instance.source.schema, &instance.source.table)).or_default().push(instance);
         }
-        tables
+        Tables { all, exact, alike: OnceCell::new() }
+    }
+
+    fn alike(&self) -> &HashMap<(String, String), Vec<&'a Instance>> {
+        self.alike.get_or_init(|| {
+            let mut alike: HashMap<_, Vec<_>> = HashMap::with_capacity(self.all.len());
+            for instance in self.all {
+                alike.entry((folded(&instance.source.schema), folded(&instance.source.table))).or_default().push(instance);
+            }
+            alike
+        })
     }
 
     /// The instances of a table: by name, with the case as written where that decides.
     fn instances(&self, table: &TableName) -> Vec<Instance> {
         let exact = self.exact.get(&(&table.schema, &table.table));
-        let found = exact.or_else(|| self.alike.get(&(folded(&table.schema), folded(&table.table))));
+        let found = exact.or_else(|| self.alike().get(&(folded(&table.schema), folded(&table.table))));
         found.into_iter().flatten().copied().cloned().collect()
     }
 }
