@@ -8,7 +8,7 @@ use crate::model::{
     mapping::SyncType,
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -137,13 +137,13 @@ impl Vitals {
         self.lock().control = Some(result);
     }
 
-    /// These mappings are this process's; what is known of others is dropped.
-    pub fn retain(&self, mappings: &HashSet<MappingId>) {
+    /// What is known of mappings that are not this process's is dropped.
+    pub fn retain(&self, is_ours: impl Fn(&MappingId) -> bool) {
         let mut state = self.lock();
-        state.rows.retain(|(id, _), _| mappings.contains(id));
-        state.differs.retain(|id, _| mappings.contains(id));
-        state.lags.retain(|id, _| mappings.contains(id));
-        state.open.retain(|id, _| mappings.contains(id));
+        state.rows.retain(|(id, _), _| is_ours(id));
+        state.differs.retain(|id, _| is_ours(id));
+        state.lags.retain(|id, _| is_ours(id));
+        state.open.retain(|id, _| is_ours(id));
     }
 
     pub fn run_started(&self, mapping: MappingId, run: StatusId, sync_type: SyncType) {
@@ -185,14 +185,15 @@ impl Vitals {
         }
     }
 
-    /// A poll has seen how far a mapping is.
-    pub fn lag(&self, mapping: MappingId, lag: Lag) {
-        self.lock().lags.insert(mapping, lag);
-    }
-
-    /// Nobody can tell how far these are.
-    pub fn lag_unknown(&self, mapping: MappingId) {
-        self.lock().lags.remove(&mapping);
+    /// A poll has seen how far these mappings are; `None`: nobody can tell.
+    pub fn lags(&self, seen: impl Iterator<Item = (MappingId, Option<Lag>)>) {
+        let mut state = self.lock();
+        for (mapping, lag) in seen {
+            match lag {
+                Some(lag) => state.lags.insert(mapping, lag),
+                None => state.lags.remove(&mapping),
+            };
+        }
     }
 }
 
@@ -219,7 +220,7 @@ mod tests {
         let state = vitals.state();
         assert_eq!(state.rows.get(&(MappingId(1), "FULL_SYNC")), Some(&5));
         assert_eq!(state.runs.len(), 2);
-        vitals.retain(&HashSet::from([MappingId(2)]));
+        vitals.retain(|id| *id == MappingId(2));
         assert!(!vitals.state().rows.contains_key(&(MappingId(1), "FULL_SYNC")));
     }
 }

@@ -28,13 +28,14 @@ impl Control {
     /// Writes what a poll found: one statement for those with the same reason, which is mostly none.
     pub async fn lag(&self, lags: &mut [Lag]) -> Result<()> {
         let polled = Instant::now();
-        for lag in lags.iter() {
-            match (&lag.reason, lag.oldest) {
-                (Some(_), _) => self.vitals.lag_unknown(lag.mapping),
-                (None, Some(oldest_ms)) => self.vitals.lag(lag.mapping, vitals::Lag::Since { oldest_ms }),
-                (None, None) => self.vitals.lag(lag.mapping, vitals::Lag::None { polled }),
-            }
-        }
+        self.vitals.lags(lags.iter().map(|lag| {
+            let seen = match (&lag.reason, lag.oldest) {
+                (Some(_), _) => None,
+                (None, Some(oldest_ms)) => Some(vitals::Lag::Since { oldest_ms }),
+                (None, None) => Some(vitals::Lag::None { polled }),
+            };
+            (lag.mapping, seen)
+        }));
         lags.sort_by(|a, b| a.reason.cmp(&b.reason));
         for lags in lags.chunk_by(|a, b| a.reason == b.reason).flat_map(|alike| alike.chunks(ROWS_MAX)) {
             let reason = lags.first().and_then(|lag| lag.reason.as_deref());

@@ -223,11 +223,13 @@ fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejecte
     }
     for mappings in shared.into_values() {
         let ids: Vec<String> = mappings.iter().map(|mapping| mapping.id.to_string()).collect();
-        rejected.extend(mappings.iter().map(|mapping| Rejected {
-            mapping: mapping.id,
-            server: mapping.server,
-            error: Error::new(Kind::Config, format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest))
-                .with_hint("Disable all but one of them"),
+        rejected.extend(mappings.iter().map(|mapping| {
+            Rejected {
+                mapping: mapping.id,
+                server: mapping.server,
+                error: Error::new(Kind::Config, format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest))
+                    .with_hint("Disable all but one of them"),
+            }
         }));
     }
     alone
@@ -371,16 +373,11 @@ mod tests {
 
     #[test]
     fn every_problem_of_a_row_is_named() {
-        let error = Raw {
-            source: ["S", " ", &"t".repeat(129)],
-            dest: ["DBAOPS_DATAFLOW", "dbo", "Users"],
-            key: "a,a",
-            mode: "FAST",
-            ..raw()
-        }
-        .meant()
-        .unwrap_err()
-        .to_string();
+        let error =
+            Raw { source: ["S", " ", &"t".repeat(129)], dest: ["DBAOPS_DATAFLOW", "dbo", "Users"], key: "a,a", mode: "FAST", ..raw() }
+                .meant()
+                .unwrap_err()
+                .to_string();
         for words in
             ["source_schema is empty", "source_table is longer", "dest_database DBAOPS_DATAFLOW", "names [a] twice", "full_sync_mode"]
         {

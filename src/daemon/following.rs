@@ -92,9 +92,8 @@ impl Daemon {
         self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
-        let known: HashSet<MappingId> = mappings.keys().copied().collect();
-        self.env.vitals.retain(&known);
-        self.env.findings.retain(&known);
+        self.env.vitals.retain(|id| mappings.contains_key(id));
+        self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));

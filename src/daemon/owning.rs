@@ -166,6 +166,9 @@ impl Daemon {
             self.verified = troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
         self.leaving = owned.leaving;
+        if self.tokens.is_empty() {
+            return;
+        }
         let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
         let running = &self.running;
         self.tokens.retain(|id, token| {

@@ -30,9 +30,11 @@ pub async fn enabled(source: &mut Session) -> Result<bool> {
 
 /// U: the newest captured transaction; `None` while capture has recorded none.
 pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
-    let Some(row) = source.opt_row(include_str!("../../sql/cdc_upper.sql"), &[]).await.context("read the maximum LSN")? else {
-        return Ok(None);
-    };
+    let row = source.opt_row(include_str!("../../sql/cdc_upper.sql"), &[]).await.context("read the maximum LSN")?;
+    row.map_or(Ok(None), |row| read_upper(&row))
+}
+
+fn read_upper(row: &Row) -> Result<Option<Upper>> {
     // without any row in the mapping table the function answers NULL; an empty binary or zero mean the same
     let lsn = match row.opt_bytes(0)? {
         None | Some([]) => return Ok(None),
@@ -41,7 +43,7 @@ pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
     if lsn.is_zero() {
         return Ok(None);
     }
-    let identity = identity(&row, 1)?;
+    let identity = identity(row, 1)?;
     Ok(Some(Upper { lsn, identity, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
 }
 
@@ -57,23 +59,42 @@ pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
 pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
     let mut instances = Vec::new();
     let take = |_: usize, row: &Row| -> Result<()> {
-        // a source table that was dropped, or that this login cannot see, has no name
-        let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { return Ok(()) };
-        instances.push(Instance {
-            name: Ident::new(row.text(0)?),
-            change_table: Ident::new(row.text(1)?),
-            change_table_id: row.i32(2)?,
-            source_id: row.i32(3)?,
-            source: TableName { database: Ident::new(row.text(10)?), schema: Ident::new(schema), table: Ident::new(table) },
-            start: row.opt_lsn(6)?.unwrap_or(Lsn::ZERO),
-            min: row.opt_lsn(7)?.unwrap_or(Lsn::ZERO),
-            role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
-            has_command_id: row.bool(9)?,
-        });
+        instances.extend(read_instance(row)?);
         Ok(())
     };
     source.each(include_str!("../../sql/cdc_instances.sql"), &[], take).await.context("read cdc.change_tables")?;
     Ok(instances)
+}
+
+/// U and then every capture instance, in one round trip: an instance that is there has been read after U.
+pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<Upper>, Vec<Instance>)> {
+    const BOTH: &str = concat!(include_str!("../../sql/cdc_upper.sql"), include_str!("../../sql/cdc_instances.sql"));
+    let (mut upper, mut instances) = (None, Vec::new());
+    let take = |set: usize, row: &Row| -> Result<()> {
+        match set {
+            0 => upper = read_upper(row)?,
+            _ => instances.extend(read_instance(row)?),
+        }
+        Ok(())
+    };
+    source.each(BOTH, &[], take).await.context("read the maximum LSN and cdc.change_tables")?;
+    Ok((upper, instances))
+}
+
+/// `None`: the source table was dropped, or this login cannot see it, and so it has no name.
+fn read_instance(row: &Row) -> Result<Option<Instance>> {
+    let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { return Ok(None) };
+    Ok(Some(Instance {
+        name: Ident::new(row.text(0)?),
+        change_table: Ident::new(row.text(1)?),
+        change_table_id: row.i32(2)?,
+        source_id: row.i32(3)?,
+        source: TableName { database: Ident::new(row.text(10)?), schema: Ident::new(schema), table: Ident::new(table) },
+        start: row.opt_lsn(6)?.unwrap_or(Lsn::ZERO),
+        min: row.opt_lsn(7)?.unwrap_or(Lsn::ZERO),
+        role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
+        has_command_id: row.bool(9)?,
+    }))
 }
 
 /// An instance's columns.

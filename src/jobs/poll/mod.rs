@@ -279,8 +279,8 @@ async fn gather(session: &mut Session) -> Result<Source> {
         });
     }
     let answered = async {
-        let upper = cdc::upper(session).await?;
-        Ok::<_, Error>(Source { upper, instances: cdc::instances(session).await?, refused: None })
+        let (upper, instances) = cdc::upper_and_instances(session).await?;
+        Ok::<_, Error>(Source { upper, instances, refused: None })
     };
     match answered.await {
         Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() => {

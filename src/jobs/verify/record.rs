@@ -139,8 +139,8 @@ impl Findings {
     }
 
     /// What of these mappings alone was reported; of others it would be news.
-    pub fn retain(&self, mappings: &HashSet<MappingId>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(mapping, _), _| mappings.contains(mapping));
+    pub fn retain(&self, is_ours: impl Fn(&MappingId) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(mapping, _), _| is_ours(mapping));
     }
 
     fn forget(&self, mapping: (MappingId, &'static str)) {
