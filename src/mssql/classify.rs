@@ -145,6 +145,14 @@ pub(super) fn lost(what: &str) -> Error {
     Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
 }
 
+/// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an emoji under most collations).
+/// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#supplementary-characters>
+pub(super) fn not_utf16() -> Error {
+    Error::new(Kind::Data, "a row's text is not valid UTF-16: it has half of a surrogate pair").with_hint(
+        "Mend the text at the source (an emoji was cut in two there); a full sync with DATAFLOW_COPY_LANE=wire brings it as it is, CDC and verification cannot read it",
+    )
+}
+
 /// What the driver says of a handshake, without its advice to programmers: the settings that help here are in [`TLS_HINT`].
 fn tls(message: &str) -> &str {
     message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
@@ -160,12 +168,14 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
         Driver::Io { kind, message } => io(kind, &message),
         Driver::Tls(message) => no_tls(tls(&message)),
         Driver::Routing { host, port } => redirected_again(&host, port),
+        // the driver has no other word for it
+        Driver::Protocol(message) if message.contains("invalid UTF-16") => not_utf16(),
         Driver::Protocol(message) => lost(&message),
         Driver::Encoding(message) => Error::new(Kind::Data, format!("text in an encoding that is not known: {message}")),
         Driver::Conversion(message) => Error::new(Kind::Data, format!("a value could not be converted: {message}")),
         Driver::BulkInput(message) => Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}")),
         Driver::Utf8 => Error::new(Kind::Data, "text from the server is not valid UTF-8"),
-        Driver::Utf16 => Error::new(Kind::Data, "text from the server is not valid UTF-16"),
+        Driver::Utf16 => not_utf16(),
         Driver::ParseInt(_) => Error::new(Kind::Connection, "the server sent a number that is none"),
         #[allow(unreachable_patterns)]
         other => Error::new(Kind::Other, other.to_string()),
@@ -175,6 +185,15 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As tiberius 0.13 says it (`column_data/string.rs`): tried again, it would never be otherwise.
+    #[test]
+    fn half_a_surrogate_pair_is_the_rows_fault_and_not_the_connections() {
+        let told = error(tiberius::error::Error::Protocol("nvarchar: invalid UTF-16 sequence".into()));
+        assert_eq!(told.kind, Kind::Data);
+        assert!(told.to_string().contains("surrogate pair"), "{told}");
+        assert_eq!(error(tiberius::error::Error::Protocol("something else".into())).kind, Kind::Connection);
+    }
 
     #[test]
     fn values_of_rows_are_left_out() {

@@ -10,6 +10,7 @@ use super::cell::{self, Type};
 use crate::{
     error::{Error, Kind, Result},
     model::value::{Seen, Value},
+    mssql::classify,
 };
 
 /// How the cells of a column are read.
@@ -177,7 +178,7 @@ impl Texts {
             // a pair may be cut in two, but no more than that
             let cut = valid + 1 == self.units.len() && !later.is_empty();
             if !(valid == self.units.len() || cut) || now.len() % 2 == 1 {
-                return Err(Error::new(Kind::Data, "text from the server is not valid UTF-16"));
+                return Err(classify::not_utf16());
             }
             self.make_room(3 * valid);
             let room = self.utf8.get_mut(self.end..).unwrap_or_default();
