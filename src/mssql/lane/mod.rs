@@ -166,10 +166,18 @@ impl Line {
     }
 }
 
-/// The answer's rest, to its end: the rows that the last statement counted. An answer that stops before it says that it is done was cut
-/// short.
-async fn ending(packets: &mut Packets) -> Result<u64> {
-    let (mut counted, mut done) = (0, false);
+/// What comes next in an answer.
+enum Next {
+    /// A row begins; it is not consumed.
+    Row,
+    /// The answer is over; so many rows the last statement counted.
+    End(u64),
+}
+
+/// Goes on to a row or to the answer's end, past what says nothing here: ORDER stands between the columns and the rows of whatever has an
+/// ORDER BY, messages anywhere. An answer that stops before it says that it is done was cut short.
+async fn next(packets: &mut Packets) -> Result<Next> {
+    let (mut counted, mut done, mut other_columns) = (0, false, false);
     while let Some(token) = token::next(packets).await? {
         match token {
             Token::Error(error) => return Err(error),
@@ -178,11 +186,21 @@ async fn ending(packets: &mut Packets) -> Result<u64> {
                 counted = rows.unwrap_or(counted);
                 done = !more;
             }
-            Token::Row => return Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
+            Token::Columns(_) => other_columns = true,
+            Token::Row if other_columns => return Err(Error::new(Kind::Other, "the server answers with a second result set")),
+            Token::Row => return Ok(Next::Row),
             _ => {}
         }
     }
-    if done { Ok(counted) } else { Err(classify::lost("an answer ends without DONE")) }
+    if done { Ok(Next::End(counted)) } else { Err(classify::lost("an answer ends without DONE")) }
+}
+
+/// The answer's rest, to its end: the rows that the last statement counted.
+async fn ending(packets: &mut Packets) -> Result<u64> {
+    match next(packets).await? {
+        Next::End(counted) => Ok(counted),
+        Next::Row => Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
+    }
 }
 
 fn utf16(text: &str) -> Vec<u8> {
@@ -249,13 +267,17 @@ async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender
     let (mut rows, mut batch_rows, mut batch_bytes) = (0u64, 0usize, 0usize);
     let gone = |_| Error::new(Kind::Cancelled, "the writer stopped");
     loop {
-        if packets.seen().is_empty() && !packets.is_over() {
+        // a batch is ended by the answer's end, and by nothing that was cut off before it
+        if !transfer.is_inside()
+            && !matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
+            && let Next::End(_) = next(packets).await.context("read source rows")?
+        {
+            break;
+        }
+        if packets.seen().is_empty() {
             packets.more().await.context("read source rows")?;
         }
         let here = packets.seen();
-        if !transfer.is_inside() && !matches!(here.first(), Some(&(token::ROW | token::NBC_ROW))) {
-            break;
-        }
         let before = bytes.len();
         let (taken, whole) = transfer.advance(here, &mut bytes)?;
         batch_bytes += bytes.len() - before;
@@ -281,8 +303,6 @@ async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender
             packets.more().await.context("read source rows")?;
         }
     }
-    // a batch is ended by the answer's end, and by nothing that was cut off before it
-    ending(packets).await.context("read source rows")?;
     if batch_rows > 0 {
         sender.send(Chunk { bytes, rows, key: Some(transfer.key()?) }).await.map_err(gone)?;
     }

@@ -4,9 +4,9 @@
 //! buffers that all rows share.
 
 use super::{
-    CHUNK_BYTES,
+    CHUNK_BYTES, Next,
     cell::{Chunk, Form},
-    ending,
+    next,
     packet::Packets,
     token::{self, Column},
     value::{Meaning, Texts},
@@ -70,23 +70,22 @@ impl<'a> Rows<'a> {
     /// Goes to the next row; `false` once, at the clean end.
     pub async fn next(&mut self) -> Result<bool> {
         self.packets.consume(std::mem::take(&mut self.row_bytes));
+        if !matches!(self.packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
+            && let Next::End(_) = next(self.packets).await?
+        {
+            return Ok(false);
+        }
         let mut came_bytes = 0;
         loop {
             let here = self.packets.seen();
-            match here.first() {
-                None if !self.packets.is_over() => {}
-                Some(&(token::ROW | token::NBC_ROW)) => {
-                    if let Some(bytes) = self.row.read(here)? {
-                        self.row_bytes = bytes;
-                        self.packets.came();
-                        return Ok(true);
-                    }
-                    if here.len() - came_bytes >= CHUNK_BYTES {
-                        came_bytes = here.len();
-                        self.packets.came();
-                    }
-                }
-                _ => return ending(self.packets).await.map(|_| false),
+            if let Some(bytes) = self.row.read(here)? {
+                self.row_bytes = bytes;
+                self.packets.came();
+                return Ok(true);
+            }
+            if here.len() - came_bytes >= CHUNK_BYTES {
+                came_bytes = here.len();
+                self.packets.came();
             }
             self.packets.more().await?;
         }

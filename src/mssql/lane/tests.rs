@@ -265,6 +265,12 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
         }
     }
     assert!(!rows.next().await.unwrap());
+    // what has an ORDER BY says so between its columns and its rows
+    line.ask("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
+    assert_eq!(line.columns().await.unwrap().len(), 1);
+    assert_eq!(line.packets.seen().first(), Some(&0xA9));
+    assert!(matches!(next(&mut line.packets).await.unwrap(), Next::Row));
+    let mut line = line_of(&pools).await.unwrap();
     let mut rows = line.rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[], &[]).await.unwrap().ok().unwrap();
     let failed = loop {
         match rows.next().await {

@@ -51,6 +51,10 @@ pub enum EnvChange {
 pub trait Sink {
     /// Starts a result set.
     fn columns(&mut self, columns: &[Column]) -> Result<(), Cancelled>;
+    /// The rows come in the order of these columns, the first being 1 (MS-TDS 2.2.7.17 ORDER).
+    fn order(&mut self, _columns: &[u16]) -> Result<(), Cancelled> {
+        Ok(())
+    }
     fn row(&mut self, row: &[Value]) -> Result<(), Cancelled>;
     /// Ends a statement. `rows` is None under SET NOCOUNT ON and for statements that count nothing. A sink remembers whether an error
     /// came since the last end, so a failed statement is ended like any other.

@@ -287,6 +287,11 @@ impl Sink for Reply {
         self.send_full()
     }
 
+    fn order(&mut self, columns: &[u16]) -> Result<(), Cancelled> {
+        token::order(&mut self.writer.body, columns);
+        Ok(())
+    }
+
     fn row(&mut self, row: &[Value]) -> Result<(), Cancelled> {
         self.cancel.check()?;
         if let Err(Misfit(what)) = token::row(&mut self.writer.body, &self.columns, row, self.compress_rows) {

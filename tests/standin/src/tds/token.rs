@@ -17,6 +17,7 @@ mod kind {
     pub const RETURN_STATUS: u8 = 0x79;
     pub const COLUMN_METADATA: u8 = 0x81;
     pub const ERROR: u8 = 0xAA;
+    pub const ORDER: u8 = 0xA9;
     pub const INFO: u8 = 0xAB;
     pub const RETURN_VALUE: u8 = 0xAC;
     pub const LOGIN_ACK: u8 = 0xAD;
@@ -76,6 +77,12 @@ pub fn done(out: &mut Vec<u8>, done: Done) {
     out.extend_from_slice(&done.status.to_le_bytes());
     out.extend_from_slice(&done.command.to_le_bytes());
     out.extend_from_slice(&done.rows.to_le_bytes());
+}
+
+/// ORDER: between the columns and the rows of a query that has an ORDER BY.
+pub fn order(out: &mut Vec<u8>, columns: &[u16]) {
+    out.push(kind::ORDER);
+    with_length(out, |out| columns.iter().for_each(|column| out.extend_from_slice(&column.to_le_bytes())));
 }
 
 /// ERROR above class 10, INFO otherwise.

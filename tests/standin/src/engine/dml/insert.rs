@@ -78,7 +78,7 @@ pub fn insert(
             query::stream(
                 session.as_host(),
                 &query,
-                &mut |columns| {
+                &mut |columns, _| {
                     check_count(columns.len(), width, named)?;
                     types = columns.iter().map(|c| c.column.ty).collect();
                     Ok(())

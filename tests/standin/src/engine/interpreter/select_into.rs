@@ -41,7 +41,7 @@ pub fn run(session: &mut Session, query: &Query, into: &ObjectName, sink: &mut d
     query::stream(
         &*session,
         query,
-        &mut |output| {
+        &mut |output, _| {
             columns = output.to_vec();
             output.iter().try_for_each(|c| if c.column.name.is_empty() { Err(unnamed()) } else { Ok(()) })
         },

@@ -39,9 +39,11 @@ pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<
     stream(
         host,
         query,
-        &mut |columns| {
+        &mut |columns, order| {
             let columns: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
-            sink.borrow_mut().columns(&columns).map_err(|_| SqlError::cancelled())
+            let mut sink = sink.borrow_mut();
+            sink.columns(&columns).map_err(|_| SqlError::cancelled())?;
+            order.map_or(Ok(()), |order| sink.order(order)).map_err(|_| SqlError::cancelled())
         },
         &mut |row| sink.borrow_mut().row(row).map_err(|_| SqlError::cancelled()),
     )
@@ -54,7 +56,7 @@ pub fn collect(host: &dyn Host, query: &Query) -> SqlResult<(Vec<Column>, Vec<Ro
     stream(
         host,
         query,
-        &mut |list| {
+        &mut |list, _| {
             columns = list.iter().map(|c| c.column.clone()).collect();
             Ok(())
         },
@@ -72,16 +74,38 @@ pub fn describe(host: &dyn Host, query: &Query) -> SqlResult<Vec<OutputColumn>> 
     output_columns(&plan, false)
 }
 
+/// What is told of a result before its rows: its columns, and the numbers of those it is ordered by, if there is an ORDER BY.
+pub type OnColumns<'a> = &'a mut dyn FnMut(&[OutputColumn], Option<&[u16]>) -> SqlResult<()>;
+
+/// The columns, counted from 1, that a query's rows are ordered by, of those that it has.
+fn ordered_by(plan: &Plan) -> Option<Vec<u16>> {
+    let (order, projection) = match &plan.body {
+        Body::Select(select) => (&select.tail.order, select.projection.as_slice()),
+        Body::Set(set) => (&set.tail.order, &[][..]),
+        _ => return None,
+    };
+    let place = |key: &SortKey| match &key.by {
+        SortBy::Output(at) => Some(*at),
+        SortBy::Expr(by) => {
+            let column = |node: &Node| if let Node::Column { depth, slot, column } = node { Some((*depth, *slot, *column)) } else { None };
+            let wanted = column(&by.node)?;
+            projection.iter().position(|output| column(&output.node) == Some(wanted))
+        }
+    };
+    let numbers: Vec<u16> = order.iter().filter_map(place).filter_map(|at| u16::try_from(at + 1).ok()).collect();
+    (!numbers.is_empty()).then_some(numbers)
+}
+
 /// Runs a query and hands over its columns, then each row. `on_columns` may fail (a table that cannot be made, say).
 pub fn stream(
     host: &dyn Host,
     query: &Query,
-    on_columns: &mut dyn FnMut(&[OutputColumn]) -> SqlResult<()>,
+    on_columns: OnColumns<'_>,
     on_row: &mut dyn FnMut(&[Value]) -> SqlResult<()>,
 ) -> SqlResult<u64> {
     let mut binder = Binder::new(host);
     let plan = binder.query(query)?;
-    on_columns(&output_columns(&plan, true)?)?;
+    on_columns(&output_columns(&plan, true)?, ordered_by(&plan).as_deref())?;
     let cx = binder.context();
     let mut count = 0;
     exec::run(&plan, &cx, None, &mut |row| {
