@@ -94,9 +94,9 @@ impl<'a> Look<'a> {
     pub async fn settle(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
         const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
         let (source_line, dest_line) = self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
-        for (snapshot, session, line) in
-            [(self.shape.source_database.snapshot, source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)]
-        {
+        // error 41332 refuses memory-optimized tables there, which do not wait for writers anyway
+        let source_snapshot = self.shape.source_database.snapshot && !self.shape.source.memory_optimized;
+        for (snapshot, session, line) in [(source_snapshot, source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)] {
             if snapshot {
                 session.batch(SNAPSHOT).await?;
                 if let Some(line) = line {

@@ -1,8 +1,11 @@
 //! Cells on the wire: how long they are, and how they get from a result set into a bulk load.
 //!
-//! A cell has the same bytes in both, but for two things. A column that is never NULL may come without a length, where the staging
-//! table's column (all are nullable) wants one. And a server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
-//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
+//! A cell has the same bytes in both, but for three things. A column that is never NULL may come without a length, where the staging
+//! table's column (all are nullable) wants one. A server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
+//! And a `(max)` value comes with its total, which in a bulk load must be unknown: a server takes a total there for bytes without chunks,
+//! and what it reads is wrong, or ends too soon (error 4804).
+//! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>,
+//! <https://github.com/denisenkom/pytds/issues/197>, FreeTDS `tds_generic_put`
 
 use super::{
     token,
@@ -49,10 +52,14 @@ impl Form {
         match self {
             Form::Fixed(_) | Form::Byte => &[0],
             Form::Short => &[0xFF; 2],
-            Form::Chunks | Form::Pointer => &[0xFF; 8],
+            Form::Chunks | Form::Pointer => &NULL_TOTAL,
         }
     }
 }
+
+/// What stands for the total of a `(max)` value that is NULL, and of one whose total is to be counted.
+const NULL_TOTAL: [u8; 8] = [0xFF; 8];
+const UNKNOWN_TOTAL: [u8; 8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
 
 /// A column's type as the wire has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,7 +249,17 @@ impl Transfer {
             }
             let rest = &input[at..];
             if cell.from == Form::Chunks {
-                let (taken, whole) = self.chunk.skip(rest);
+                if self.chunk == Chunk::Total
+                    && let Some(total) = rest.first_chunk::<8>()
+                    && *total != NULL_TOTAL
+                {
+                    out.extend_from_slice(&input[moved..at]);
+                    out.extend_from_slice(&UNKNOWN_TOTAL);
+                    at += total.len();
+                    moved = at;
+                    self.chunk = Chunk::Length;
+                }
+                let (taken, whole) = self.chunk.skip(&input[at..]);
                 at += taken;
                 if !whole {
                     break;
@@ -296,7 +313,6 @@ impl KeyCell {
 impl Chunk {
     /// The bytes of the cell that are here, and whether it ends with them.
     pub fn skip(&mut self, input: &[u8]) -> (usize, bool) {
-        const NULL: [u8; 8] = [0xFF; 8];
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -304,7 +320,7 @@ impl Chunk {
                 Chunk::Total => {
                     let Some(total) = rest.first_chunk::<8>() else { return (at, false) };
                     at += total.len();
-                    if *total == NULL {
+                    if *total == NULL_TOTAL {
                         return (at, true);
                     }
                     *self = Chunk::Length;
@@ -374,16 +390,23 @@ mod tests {
 
     #[test]
     fn rows_go_as_they_are_however_they_come_in_pieces() {
-        let columns = [int(), text(), max()];
-        let mut row = vec![token::ROW, 4, 7, 0, 0, 0, 4, 0, b'a', 0, b'b', 0];
-        row.extend_from_slice(&5u64.to_le_bytes());
-        row.extend_from_slice(&[3, 0, 0, 0, 1, 2, 3, 2, 0, 0, 0, 4, 5, 0, 0, 0, 0]);
+        let columns = [int(), text(), max(), max()];
+        let row = |total: [u8; 8]| {
+            let mut row = vec![token::ROW, 4, 7, 0, 0, 0, 4, 0, b'a', 0, b'b', 0];
+            row.extend_from_slice(&total);
+            row.extend_from_slice(&[3, 0, 0, 0, 1, 2, 3, 2, 0, 0, 0, 4, 5, 0, 0, 0, 0]);
+            // an empty one
+            row.extend_from_slice(if total == UNKNOWN_TOTAL { &UNKNOWN_TOTAL } else { &[0; 8] });
+            row.extend_from_slice(&[0; 4]);
+            row
+        };
         let mut nulls = vec![token::ROW, 0, 0xFF, 0xFF];
-        nulls.extend_from_slice(&[0xFF; 8]);
-        let input = [row.clone(), nulls, row].concat();
+        nulls.extend_from_slice(&[0xFF; 16]);
+        let input = [row(5u64.to_le_bytes()), nulls.clone(), row(UNKNOWN_TOTAL)].concat();
+        let wanted = [row(UNKNOWN_TOTAL), nulls, row(UNKNOWN_TOTAL)].concat();
         for piece in 1..=input.len() {
             let mut transfer = Transfer::new(&columns, &columns, &[0, 1], &[]).unwrap();
-            assert_eq!(moved(&mut transfer, &input, piece), (input.clone(), 3), "pieces of {piece}");
+            assert_eq!(moved(&mut transfer, &input, piece), (wanted.clone(), 3), "pieces of {piece}");
             assert_eq!(transfer.key().unwrap(), [Value::Int(7), Value::Text("ab".into())]);
         }
     }

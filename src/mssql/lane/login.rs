@@ -161,8 +161,10 @@ fn login7(endpoint: &Endpoint, database: &Ident) -> Vec<u8> {
         // what the protocol calls encryption; TLS is what keeps it secret
         *byte = byte.rotate_left(4) ^ 0xA5;
     }
+    // as the driver does: audits and logon triggers ask for it
+    let workstation = endpoint.workstation.clone().unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
     let texts = [
-        utf16(endpoint.workstation.as_deref().unwrap_or_default()),
+        utf16(&workstation),
         utf16(&endpoint.user),
         password,
         utf16(&endpoint.application),

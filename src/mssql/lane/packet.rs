@@ -35,6 +35,9 @@ pub(super) const PACKET_BYTES_FIRST: usize = 4096;
 /// One read from the network: several packets of the usual sizes.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Room that is kept after a row that was longer.
+const ANSWER_KEPT_BYTES: usize = 1 << 20;
+
 /// A connection's packets, one message at a time: it is sent to its end, then its answer is read to its end.
 pub(super) struct Packets {
     stream: Stream,
@@ -179,6 +182,9 @@ impl Packets {
     pub async fn more(&mut self) -> Result<()> {
         self.answer.drain(..self.at);
         self.at = 0;
+        if self.answer.len() < ANSWER_KEPT_BYTES {
+            self.answer.shrink_to(ANSWER_KEPT_BYTES);
+        }
         while !self.unpack()? {
             if self.is_whole() {
                 return Err(lost("an answer ends in the middle"));

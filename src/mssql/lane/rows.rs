@@ -29,7 +29,13 @@ pub struct Rows<'a> {
 #[derive(Debug)]
 pub(super) struct Row {
     columns: Vec<(Form, Meaning)>,
+    /// Those that were found, and where the next one begins.
     cells: Vec<Cell>,
+    at: usize,
+    /// Where in a cell of chunks the search goes on.
+    chunk: (Chunk, usize),
+    /// A bit for each column, of a row that has them.
+    nulls: Vec<u8>,
     texts: Texts,
     chunked: Vec<u8>,
 }
@@ -108,21 +114,72 @@ impl Row {
                 None => Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info)),
             })
             .collect::<std::result::Result<Vec<_>, String>>()?;
-        Ok(Row { columns, cells: Vec::new(), texts: Texts::default(), chunked: Vec::new() })
+        Ok(Row {
+            columns,
+            cells: Vec::new(),
+            at: 0,
+            chunk: (Chunk::Total, 0),
+            nulls: Vec::new(),
+            texts: Texts::default(),
+            chunked: Vec::new(),
+        })
     }
 
-    /// Reads the row that `here` begins with: its length, or `None` when it is not all here.
+    /// Reads the row that `here` begins with: its length, or `None` when it is not all here. Then the next call has more of the same row, and
+    /// goes on where this one ended.
     pub fn read(&mut self, here: &[u8]) -> Result<Option<usize>> {
-        let bytes = ends(&self.columns, here, &mut self.cells)?;
-        if bytes.is_some() {
-            self.gather(here)?;
+        if self.at == 0 {
+            self.cells.clear();
+            let nulls = if here.first() == Some(&token::NBC_ROW) { self.columns.len().div_ceil(8) } else { 0 };
+            let Some(bitmap) = here.get(1..=nulls) else { return Ok(None) };
+            self.nulls.clear();
+            self.nulls.extend_from_slice(bitmap);
+            self.at = 1 + nulls;
         }
-        Ok(bytes)
+        if !self.find(here)? {
+            return Ok(None);
+        }
+        self.gather(here)?;
+        Ok(Some(std::mem::take(&mut self.at)))
+    }
+
+    /// Finds where the row's cells are; whether all of them are here.
+    fn find(&mut self, here: &[u8]) -> Result<bool> {
+        while let Some((form, _)) = self.columns.get(self.cells.len()) {
+            let i = self.cells.len();
+            if self.nulls.get(i / 8).is_some_and(|bits| bits >> (i % 8) & 1 == 1) {
+                self.cells.push(Cell::Null);
+                continue;
+            }
+            let Some(rest) = here.get(self.at..) else { return Ok(false) };
+            let (cell, bytes) = match form {
+                Form::Pointer => return Err(lost("a cell of a type that is not staged")),
+                Form::Chunks => {
+                    let (chunk, behind) = &mut self.chunk;
+                    let (taken, whole) = chunk.skip(rest.get(*behind..).unwrap_or_default());
+                    *behind += taken;
+                    if !whole {
+                        return Ok(false);
+                    }
+                    let bytes = std::mem::take(behind);
+                    *chunk = Chunk::Total;
+                    (Cell::Chunks { from: self.at, to: self.at + bytes }, bytes)
+                }
+                _ => match form.extent(rest) {
+                    Some((head, bytes)) => (Cell::Here { from: self.at + head, to: self.at + head + bytes }, head + bytes),
+                    None => return Ok(false),
+                },
+            };
+            let Some(whole) = rest.get(..bytes) else { return Ok(false) };
+            self.cells.push(if form.is_null(whole) { Cell::Null } else { cell });
+            self.at += bytes;
+        }
+        Ok(true)
     }
 
     /// Decodes texts, and puts together what came in chunks.
     fn gather(&mut self, here: &[u8]) -> Result<()> {
-        let Row { columns, cells, texts, chunked } = self;
+        let Row { columns, cells, texts, chunked, .. } = self;
         texts.clear();
         chunked.clear();
         chunked.shrink_to(CHUNKED_KEPT_BYTES);
@@ -157,36 +214,6 @@ impl Row {
             Cell::Here { from, to } | Cell::Chunks { from, to } => meaning.plain(&here[from..to]),
         }
     }
-}
-
-/// Where the cells of the row are that `here` begins with, and its length; `None` when it is not all here.
-fn ends(columns: &[(Form, Meaning)], here: &[u8], cells: &mut Vec<Cell>) -> Result<Option<usize>> {
-    cells.clear();
-    let nulls = if here.first() == Some(&token::NBC_ROW) { columns.len().div_ceil(8) } else { 0 };
-    let mut at = 1 + nulls;
-    let Some(bitmap) = here.get(1..at) else { return Ok(None) };
-    for (i, (form, _)) in columns.iter().enumerate() {
-        if bitmap.get(i / 8).is_some_and(|bits| bits >> (i % 8) & 1 == 1) {
-            cells.push(Cell::Null);
-            continue;
-        }
-        let Some(rest) = here.get(at..) else { return Ok(None) };
-        let (cell, bytes) = match form {
-            Form::Pointer => return Err(lost("a cell of a type that is not staged")),
-            Form::Chunks => match Chunk::Total.skip(rest) {
-                (_, false) => return Ok(None),
-                (bytes, true) => (Cell::Chunks { from: at, to: at + bytes }, bytes),
-            },
-            _ => match form.extent(rest) {
-                Some((head, bytes)) => (Cell::Here { from: at + head, to: at + head + bytes }, head + bytes),
-                None => return Ok(None),
-            },
-        };
-        let Some(whole) = rest.get(..bytes) else { return Ok(None) };
-        cells.push(if form.is_null(whole) { Cell::Null } else { cell });
-        at += bytes;
-    }
-    Ok(Some(at))
 }
 
 /// The bytes of a whole cell of chunks that is not NULL.

@@ -200,18 +200,18 @@ pub fn write_value(out: &mut Vec<u8>, ty: SqlType, nullable: bool, value: &Value
         }
         SqlType::VarChar(Length::Max, collation) => {
             let Value::Str(text) = value else { return misfit(ty, value) };
-            plp(out, &collation.encode(text), true);
+            plp(out, &collation.encode(text), place != Place::Bulk);
         }
         SqlType::NVarChar(Length::Max, _) | SqlType::Xml => {
             let Value::Str(text) = value else { return misfit(ty, value) };
             let mut units = Vec::with_capacity(text.len() * 2);
             utf16(&mut units, text);
             // A server does not know how long an xml value will be as text before it has written it.
-            plp(out, &units, ty != SqlType::Xml);
+            plp(out, &units, ty != SqlType::Xml && place != Place::Bulk);
         }
         SqlType::VarBinary(Length::Max) | SqlType::HierarchyId | SqlType::Geometry | SqlType::Geography => {
             let Value::Bytes(bytes) = value else { return misfit(ty, value) };
-            plp(out, bytes, true);
+            plp(out, bytes, place != Place::Bulk);
         }
         SqlType::Text(collation) => {
             let Value::Str(text) = value else { return misfit(ty, value) };
