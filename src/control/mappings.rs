@@ -80,19 +80,19 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// What it means; every problem is named at once.
-    fn meant(self) -> Result<Mapping> {
+    /// What it means, sharing with the `last` row what is the same; every problem is named at once.
+    fn meant(self, last: Option<&Mapping>) -> Result<Mapping> {
         let mut problems = Vec::new();
-        let mut table = |side: &str, parts: &[&str; 3]| {
+        let mut table = |side: &str, parts: [&str; 3], last: Option<&TableName>| {
             for (part, text) in ["database", "schema", "table"].into_iter().zip(parts) {
                 if let Err(reason) = name(text) {
                     problems.push(format!("{side}_{part} {reason}"));
                 }
             }
-            TableName::new(parts[0], parts[1], parts[2])
+            TableName::like(last, parts)
         };
-        let source = table("source", &self.source);
-        let dest = table("dest", &self.dest);
+        let source = table("source", self.source, last.map(|last| &last.source));
+        let dest = table("dest", self.dest, last.map(|last| &last.dest));
         let database = dest.database.as_str();
         if ["master", "model", "msdb", "tempdb", DATABASE].iter().any(|system| system.eq_ignore_ascii_case(database)) {
             problems.push(format!("dest_database {database} is not for users' tables"));
@@ -139,7 +139,9 @@ impl<'a> Raw<'a> {
             full_sync_requested: self.full_sync_requested,
             full_sync_pending: self.full_sync_pending,
             mode,
-            updated_at: self.updated_at.into(),
+            updated_at: last
+                .filter(|last| *last.updated_at == *self.updated_at)
+                .map_or_else(|| self.updated_at.into(), |last| last.updated_at.clone()),
         })
     }
 }
@@ -259,7 +261,7 @@ impl Control {
             }
             let raw = Raw::read(row)?;
             let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
-            match raw.meant() {
+            match raw.meant(mappings.last()) {
                 Ok(meant) => mappings.push(meant),
                 Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
             }
@@ -364,18 +366,18 @@ mod tests {
 
     #[test]
     fn a_row_means_what_it_says() {
-        let mapping = raw().meant().unwrap();
+        let mapping = raw().meant(None).unwrap();
         assert_eq!(mapping.source.to_string(), "S.dbo.Users");
         assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
-        assert_eq!(Raw { trigger: Some("  "), ..raw() }.meant().unwrap().trigger_column, None);
-        assert_eq!(Raw { mode: "direct ", ..raw() }.meant().unwrap().mode, FullSyncMode::Direct);
+        assert_eq!(Raw { trigger: Some("  "), ..raw() }.meant(None).unwrap().trigger_column, None);
+        assert_eq!(Raw { mode: "direct ", ..raw() }.meant(None).unwrap().mode, FullSyncMode::Direct);
     }
 
     #[test]
     fn every_problem_of_a_row_is_named() {
         let error =
             Raw { source: ["S", " ", &"t".repeat(129)], dest: ["DBAOPS_DATAFLOW", "dbo", "Users"], key: "a,a", mode: "FAST", ..raw() }
-                .meant()
+                .meant(None)
                 .unwrap_err()
                 .to_string();
         for words in
@@ -387,7 +389,7 @@ mod tests {
 
     #[test]
     fn two_mappings_to_one_table_are_both_refused() {
-        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant().unwrap();
+        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap();
         let mut rejected = Vec::new();
         let kept = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")], &mut rejected);
         assert_eq!(kept.iter().map(|m| m.id.0).collect::<Vec<_>>(), [2]);

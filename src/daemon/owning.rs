@@ -123,7 +123,8 @@ impl Daemon {
         self.follow_owned(&mut loaded, owned);
         self.follow_servers(&loaded.servers);
         self.follow_rejected(&loaded);
-        self.mappings = loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)).collect();
+        self.mappings.clear();
+        self.mappings.extend(loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)));
         self.forget();
         self.forget_claims();
         self.start_waiting();

@@ -15,6 +15,11 @@ impl Ident {
         Ident(name.into())
     }
 
+    /// The same as `last` where that says the same: of thousands of rows most name the same database and schema.
+    pub fn like(last: Option<&Ident>, name: &str) -> Self {
+        last.filter(|last| last.as_str() == name).cloned().unwrap_or_else(|| Ident::new(name))
+    }
+
     /// The name itself, for messages and for parameters; never for statement text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,6 +51,15 @@ impl TableName {
         TableName { database: Ident::new(database), schema: Ident::new(schema), table: Ident::new(table) }
     }
 
+    /// The same, sharing with `last` what is the same.
+    pub fn like(last: Option<&TableName>, [database, schema, table]: [&str; 3]) -> Self {
+        TableName {
+            database: Ident::like(last.map(|last| &last.database), database),
+            schema: Ident::like(last.map(|last| &last.schema), schema),
+            table: Ident::new(table),
+        }
+    }
+
     /// `[schema].[table]`
     pub fn local(&self) -> String {
         format!("{}.{}", self.schema, self.table)
@@ -66,6 +80,10 @@ mod tests {
     #[test]
     fn brackets_are_doubled() {
         assert_eq!(Ident::new("x]; DROP TABLE y--").to_string(), "[x]]; DROP TABLE y--]");
-        assert_eq!(TableName::new("d", "dbo", "Order Details").local(), "[dbo].[Order Details]");
+        let name = TableName::new("d", "dbo", "Order Details");
+        assert_eq!(name.local(), "[dbo].[Order Details]");
+        for like in [["d", "dbo", "t"], ["D", "dbo", "t"], ["d", "x", "Order Details"]] {
+            assert_eq!(TableName::like(Some(&name), like), TableName::new(like[0], like[1], like[2]));
+        }
     }
 }

@@ -59,7 +59,7 @@ pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
 pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
     let mut instances = Vec::new();
     let take = |_: usize, row: &Row| -> Result<()> {
-        instances.extend(read_instance(row)?);
+        instances.extend(read_instance(row, instances.last())?);
         Ok(())
     };
     source.each(include_str!("../../sql/cdc_instances.sql"), &[], take).await.context("read cdc.change_tables")?;
@@ -73,7 +73,7 @@ pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<Upper>,
     let take = |set: usize, row: &Row| -> Result<()> {
         match set {
             0 => upper = read_upper(row)?,
-            _ => instances.extend(read_instance(row)?),
+            _ => instances.extend(read_instance(row, instances.last())?),
         }
         Ok(())
     };
@@ -82,14 +82,14 @@ pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<Upper>,
 }
 
 /// `None`: the source table was dropped, or this login cannot see it, and so it has no name.
-fn read_instance(row: &Row) -> Result<Option<Instance>> {
+fn read_instance(row: &Row, last: Option<&Instance>) -> Result<Option<Instance>> {
     let (Some(schema), Some(table)) = (row.opt_text(4)?, row.opt_text(5)?) else { return Ok(None) };
     Ok(Some(Instance {
         name: Ident::new(row.text(0)?),
         change_table: Ident::new(row.text(1)?),
         change_table_id: row.i32(2)?,
         source_id: row.i32(3)?,
-        source: TableName { database: Ident::new(row.text(10)?), schema: Ident::new(schema), table: Ident::new(table) },
+        source: TableName::like(last.map(|last| &last.source), [row.text(10)?, schema, table]),
         start: row.opt_lsn(6)?.unwrap_or(Lsn::ZERO),
         min: row.opt_lsn(7)?.unwrap_or(Lsn::ZERO),
         role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
