@@ -60,6 +60,11 @@ impl ToSql for Param<'_> {
             Param::Lsn(v) => ColumnData::Binary(Some(Cow::Owned(v.as_bytes().to_vec()))),
             Param::OptLsn(v) => ColumnData::Binary(v.map(|lsn| Cow::Owned(lsn.as_bytes().to_vec()))),
             Param::DateTime2 { days, ticks } => ColumnData::DateTime2(Some(datetime2(days, ticks))),
+            // As text, which statements cast to the column's type: the driver would declare `0.5` of scale 38 as `numeric(39,38)`, which
+            // there is not (Msg 2717).
+            Param::Value(Value::Decimal { mantissa, scale: scale @ 38 }) => {
+                ColumnData::String(Some(Cow::Owned(decimal_text(*mantissa, *scale))))
+            }
             Param::Value(value) => cell(value),
         }
     }

@@ -3,19 +3,18 @@
 //! A pair of types fits when every value of the source's type becomes a value of the destination's that says the same: wider is right,
 //! narrower is refused even if today's rows would fit. The answer names the *staged* type in which cells travel.
 //!
-//! Text in a code page passes through as it is only where the driver decodes and encodes that code page byte for byte as Windows does.
-//! The driver knows a collation by its locale id alone: a UTF-8 collation looks to it like the locale's old code page, 437 and 850 are
-//! unknown to it, and the East Asian ones differ in corners. All these are read as Unicode by the server, which knows them all.
+//! Text in a code page travels as Unicode: the servers, which know all code pages, turn it there and back, each byte into its one character. As
+//! it is it could not: a bulk load's char and varchar are bytes in the collation that INSERT BULK declares, or else in the *database's*
+//! own, whatever the column's is (<https://learn.microsoft.com/sql/t-sql/statements/bulk-insert-transact-sql>), and the driver declares
+//! none. Wherever the two differ, "é" would arrive as another letter, without an error.
 //!
 //! Some types take a wider staged form because the driver (tiberius 0.13) declares a bulk column from the wire's metadata: a nullable
 //! `smalldatetime` as `datetime`, `time(n)` and `datetimeoffset(n)` without their scale, `nvarchar(n)` with its length in bytes, which
-//! says `max` above 2,000 units. SQL Server refuses rows that are not what INSERT BULK declared (Msg 4816), so the staged type is one for
-//! which both say the same.
+//! says `max` above 2,000 units. SQL Server refuses rows that are not what INSERT BULK declared (Msg 4815, 4816), so the staged type is one for
+//! which both say the same. For the same reason `decimal(9,9)`, `(19,19)` and `(28,28)` are staged with a digit more: the driver counts the
+//! zero before the point, and sends four bytes more than these declare.
 
 use crate::model::table::{Column, ColumnType, Length};
-
-/// Code pages that the driver carries exactly: every byte has one character and back.
-const CARRIED_CODE_PAGES: [i32; 6] = [1250, 1251, 1252, 1254, 1256, 1258];
 
 /// The longest nchar or nvarchar that the driver declares as what it is.
 const UNITS_MAX: u16 = 2000;
@@ -32,7 +31,11 @@ pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
         SmallInt => fits(holds_integer(&to.ty, 5, true), own),
         Int => fits(holds_integer(&to.ty, 10, true), own),
         BigInt => fits(holds_integer(&to.ty, 19, true), own),
-        Decimal { precision, scale } => fits(holds_decimal(&to.ty, *precision, *scale), own),
+        Decimal { precision, scale } => {
+            let one_more = precision == scale && matches!(precision, 9 | 19 | 28);
+            let staged = Decimal { precision: precision + u8::from(one_more), scale: *scale };
+            fits(holds_decimal(&to.ty, *precision, *scale), staged)
+        }
         Money => {
             fits(to.ty == Money || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 19, 4), Decimal { precision: 19, scale: 4 })
         }
@@ -133,14 +136,10 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
         let page = |column: &Column| column.code_page.map_or_else(|| "an unknown code page".into(), |page| format!("code page {page}"));
         return Err(format!("{} in {} does not fit into {}", say(&from.ty), page(from), page(to)));
     }
-    let carried = unicode || !wide && from.code_page.is_some_and(|page| CARRIED_CODE_PAGES.contains(&page));
-    Ok(match (&from.ty, carried) {
-        (Char(_) | VarChar(_), true) => from.ty.clone(),
-        (Text, true) => VarChar(Length::Max),
-        (NChar(n), _) if *n <= UNITS_MAX => NChar(*n),
+    Ok(match &from.ty {
+        NChar(n) if *n <= UNITS_MAX => NChar(*n),
         // Not nchar, which would be twice as wide as the source's column always: too wide for a row (Msg 1701) or a key (Msg 1944).
-        (Char(n), _) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
-        (VarChar(Length::N(n)) | NVarChar(Length::N(n)), _) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
+        Char(n) | VarChar(Length::N(n)) | NVarChar(Length::N(n)) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
         _ => NVarChar(Length::Max),
     })
 }
@@ -194,6 +193,9 @@ mod tests {
             (decimal(9, 2), decimal(11, 5), None),
             (decimal(9, 2), decimal(9, 1), None),
             (decimal(38, 38), decimal(38, 38), Some(decimal(38, 38))),
+            (decimal(9, 9), decimal(9, 9), Some(decimal(10, 9))),
+            (decimal(19, 19), decimal(19, 19), Some(decimal(20, 19))),
+            (decimal(28, 28), decimal(28, 28), Some(decimal(29, 28))),
             (decimal(18, 0), BigInt, Some(decimal(18, 0))),
             (Money, Money, Some(decimal(19, 4))),
             (Money, decimal(19, 4), Some(decimal(19, 4))),
@@ -218,9 +220,10 @@ mod tests {
             (NVarChar(n(5)), VarChar(n(50)), None),
             (VarChar(n(50)), NVarChar(n(50)), Some(NVarChar(n(50)))),
             (VarChar(n(50)), Char(50), None),
-            (Char(5), VarChar(n(5)), Some(Char(5))),
+            (Char(5), VarChar(n(5)), Some(NVarChar(n(5)))),
+            (VarChar(n(3000)), VarChar(n(3000)), Some(NVarChar(max))),
             (NChar(3000), NChar(3000), Some(NVarChar(max))),
-            (Text, VarChar(max), Some(VarChar(max))),
+            (Text, VarChar(max), Some(NVarChar(max))),
             (NText, NText, Some(NVarChar(max))),
             (NText, Text, None),
             (Image, VarBinary(max), Some(VarBinary(max))),
@@ -241,14 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn code_pages_decide_how_text_travels() {
+    fn text_in_a_code_page_travels_as_unicode() {
         let text = |page, ty| Column { code_page: Some(page), ..column("c", ty) };
         let narrow = || ColumnType::VarChar(Length::N(10));
         let wide = || ColumnType::NVarChar(Length::N(10));
-        assert_eq!(staged(&text(1252, narrow()), &text(1252, narrow())), Ok(narrow()));
         assert!(staged(&text(1252, narrow()), &text(1251, narrow())).is_err(), "another code page lacks letters");
-        // the driver would decode these with another code page
-        for page in [437, 850, 932, 65001] {
+        for page in [437, 850, 932, 1252, 65001] {
             assert_eq!(staged(&text(page, narrow()), &text(page, narrow())), Ok(wide()), "{page}");
         }
         assert_eq!(

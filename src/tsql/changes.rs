@@ -109,7 +109,9 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
     sql.push_str("\nFROM (VALUES ");
     for slot in 0..FETCH_MAX {
         let p = 3 * slot;
-        let _ = write!(sql, "{}({slot}, @P{}, @P{}, @P{})", if slot == 0 { "" } else { ", " }, p + 1, p + 2, p + 3);
+        // the driver declares a slot that is not needed as varbinary(max), which would be the type of all of them, and no index is of that
+        let comma = if slot == 0 { "" } else { ", " };
+        let _ = write!(sql, "{comma}({slot}, CAST(@P{} AS binary(10)), CAST(@P{} AS binary(10)), @P{})", p + 1, p + 2, p + 3);
     }
     let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)" } else { "" };
     let keys: Vec<_> = carry
@@ -202,9 +204,9 @@ mod tests {
         golden("changes_tables.sql", &create_tables(&carry, &coverage));
         assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 1);
         let fetched = fetch(&carry, &TABLE(), &capture);
-        let slots = fetched.find("(1, @P4").unwrap()..fetched.find(") AS v").unwrap();
+        let slots = fetched.find("(1, CAST(@P4").unwrap()..fetched.find(") AS v").unwrap();
         golden("changes_fetch.sql", &fetched.replacen(&fetched[slots], "...", 1));
-        assert!(fetched.contains("(99, @P298, @P299, @P300)) AS v"));
+        assert!(fetched.contains("(99, CAST(@P298 AS binary(10)), CAST(@P299 AS binary(10)), @P300)) AS v"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The staged form: how a column is read, kept on the way, and written.
 //!
 //! Rows travel in the form that `model::carry` calls *staged*. Reading casts what the driver would not carry exactly (money goes through
-//! a double there; a `varchar` in a code page it lacks would be decoded with another one; a CLR type has no bulk form), keeping declares
+//! a double there; a `varchar` would be loaded in another code page; a CLR type has no bulk form), keeping declares
 //! every column with its base type and an explicit COLLATE (a `#` table takes its collation from tempdb otherwise, and comparing it with
 //! the destination is error 468), and writing lets the server make the last conversion.
 //!

@@ -68,13 +68,11 @@ async fn lane(
         return Ok((None, source));
     }
     drop(source);
-    let code_pages: Vec<_> = shape.carry.key_columns().map(|column| column.source.code_page).collect();
     let way = Way {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
         columns: &tsql::swap::staged_columns(stage, &shape.carry),
         load: &tsql::swap::load_stage(stage, &shape.carry),
         key: &shape.carry.key,
-        code_pages: &code_pages,
     };
     let lines = async {
         let from = desk.source_line(&mapping.source.database).await?;

@@ -165,14 +165,11 @@ impl<'a> Look<'a> {
         params: &[&Value],
         side: &mut Side,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        // the destination's texts come as Unicode (`staging::read_dest_staged`)
-        let carry = &self.shape.carry;
-        let code_pages: Vec<_> = carry.columns.iter().map(|column| column.source.code_page.filter(|_| end == End::Source)).collect();
         if let Some(lines) = &mut self.lines {
             let line = if end == End::Source { &mut lines.source } else { &mut lines.dest };
-            match line.rows(sql, params, &code_pages).await? {
+            match line.rows(sql, params).await? {
                 Ok(mut rows) => {
-                    let mut taking = Taking::new(carry, &self.encoding, side);
+                    let mut taking = Taking::new(&self.shape.carry, &self.encoding, side);
                     while rows.next().await? {
                         taking.take(|i| rows.seen(i), |_| true)?;
                     }

@@ -174,13 +174,8 @@ pub(super) enum Chunk {
 }
 
 impl Transfer {
-    /// `code_pages` are those of the key's char and varchar columns. `Err` names the first column that cannot go as it is.
-    pub fn new(
-        from: &[token::Column],
-        to: &[token::Column],
-        key: &[usize],
-        code_pages: &[Option<i32>],
-    ) -> std::result::Result<Self, String> {
+    /// `Err` names the first column that cannot go as it is.
+    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, String> {
         if from.len() != to.len() {
             return Err(format!("{} columns are read, and {} are there", from.len(), to.len()));
         }
@@ -197,10 +192,9 @@ impl Transfer {
             .collect::<std::result::Result<Vec<_>, String>>()?;
         let keys = key
             .iter()
-            .enumerate()
-            .filter_map(|(i, place)| from.get(*place).map(|column| (column, code_pages.get(i).copied().flatten())))
-            .map(|(column, code_page)| {
-                let meaning = Meaning::of(&column.ty, code_page).ok_or_else(|| format!("{} is of a type that no key has", column.name))?;
+            .filter_map(|place| from.get(*place))
+            .map(|column| {
+                let meaning = Meaning::of(&column.ty).ok_or_else(|| format!("{} is of a type that no key has", column.name))?;
                 Ok(KeyCell { meaning, null: true, bytes: Vec::new() })
             })
             .collect::<std::result::Result<Vec<_>, String>>()?;
@@ -301,9 +295,9 @@ impl KeyCell {
         if self.null {
             return Ok(Value::Null);
         }
-        if self.meaning.is_text() {
+        if self.meaning == Meaning::Text {
             let mut texts = Texts::default();
-            let (from, to) = texts.add(self.meaning, &self.bytes)?;
+            let (from, to) = texts.add(&self.bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
         Ok(self.meaning.plain(&self.bytes)?.to_value())
@@ -405,7 +399,7 @@ mod tests {
         let input = [row(5u64.to_le_bytes()), nulls.clone(), row(UNKNOWN_TOTAL)].concat();
         let wanted = [row(UNKNOWN_TOTAL), nulls, row(UNKNOWN_TOTAL)].concat();
         for piece in 1..=input.len() {
-            let mut transfer = Transfer::new(&columns, &columns, &[0, 1], &[]).unwrap();
+            let mut transfer = Transfer::new(&columns, &columns, &[0, 1]).unwrap();
             assert_eq!(moved(&mut transfer, &input, piece), (wanted.clone(), 3), "pieces of {piece}");
             assert_eq!(transfer.key().unwrap(), [Value::Int(7), Value::Text("ab".into())]);
         }
@@ -425,16 +419,15 @@ mod tests {
         wanted.extend_from_slice(&[0xFF; 8]);
         wanted.extend_from_slice(&[4, 1, 0, 0, 0]);
         for piece in 1..=whole.len() {
-            let mut transfer = Transfer::new(&from, &to, &[0], &[]).unwrap();
+            let mut transfer = Transfer::new(&from, &to, &[0]).unwrap();
             assert_eq!(moved(&mut transfer, &whole, piece), (wanted.clone(), 2), "pieces of {piece}");
         }
     }
 
     #[test]
     fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
-        let goes = |from: &token::Column, to: &token::Column| {
-            Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[], &[]).is_ok()
-        };
+        let goes =
+            |from: &token::Column, to: &token::Column| Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok();
         let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
         assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
         assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));
@@ -445,14 +438,14 @@ mod tests {
         assert!(goes(&text(), &wide) && !goes(&wide, &text()));
         assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
         assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
-        assert!(Transfer::new(&[int()], &[], &[], &[]).is_err());
+        assert!(Transfer::new(&[int()], &[], &[]).is_err());
     }
 
     #[test]
     fn a_key_may_be_null() {
         for null in [&[token::ROW, 0, 0xFF, 0xFF][..], &[token::NBC_ROW, 0b11]] {
             let columns = [int(), text()];
-            let mut transfer = Transfer::new(&columns, &columns, &[1, 0], &[]).unwrap();
+            let mut transfer = Transfer::new(&columns, &columns, &[1, 0]).unwrap();
             let row = [token::ROW, 4, 7, 0, 0, 0, 0, 0];
             moved(&mut transfer, &[&row, null].concat(), 3);
             assert_eq!(transfer.key().unwrap(), [Value::Null, Value::Null]);

@@ -71,8 +71,6 @@ pub struct Way<'a> {
     pub load: &'a str,
     /// Places of the key among the columns.
     pub key: &'a [usize],
-    /// The code pages of the key's columns.
-    pub code_pages: &'a [Option<i32>],
 }
 
 /// Logs in over a TCP connection that `dial` makes; a redirect is followed once.
@@ -126,19 +124,13 @@ impl Line {
     }
 
     /// sp_executesql: the rows of the result set, as they come; `Err` says which column cannot be read here, and then this line is spent.
-    /// `code_pages` are those of the char and varchar columns.
-    pub async fn rows(
-        &mut self,
-        sql: &str,
-        params: &[&Value],
-        code_pages: &[Option<i32>],
-    ) -> Result<std::result::Result<Rows<'_>, String>> {
+    pub async fn rows(&mut self, sql: &str, params: &[&Value]) -> Result<std::result::Result<Rows<'_>, String>> {
         self.packets.begin(Message::Call);
         self.packets.put(&NO_TRANSACTION).await?;
         self.packets.put(&call::executesql(sql, params)).await?;
         self.packets.end().await?;
         let columns = self.columns().await?;
-        Ok(rows::Row::new(&columns, code_pages).map(|row| Rows::new(&mut self.packets, row)))
+        Ok(rows::Row::new(&columns).map(|row| Rows::new(&mut self.packets, row)))
     }
 
     /// Says goodbye, and waits a moment until the server has heard it.
@@ -238,7 +230,7 @@ pub async fn copy(
     ending(&mut dest.packets).await?;
     source.ask(way.read).await?;
     let from = source.columns().await.context("read source rows")?;
-    let transfer = match Transfer::new(&from, &to, way.key, way.code_pages) {
+    let transfer = match Transfer::new(&from, &to, way.key) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };

@@ -104,12 +104,11 @@ impl<'a> Rows<'a> {
 }
 
 impl Row {
-    /// `code_pages` are those of the char and varchar columns. `Err` names the first column that cannot be read here.
-    pub fn new(columns: &[Column], code_pages: &[Option<i32>]) -> std::result::Result<Self, String> {
+    /// `Err` names the first column that cannot be read here.
+    pub fn new(columns: &[Column]) -> std::result::Result<Self, String> {
         let columns = columns
             .iter()
-            .enumerate()
-            .map(|(i, column)| match Meaning::of(&column.ty, code_pages.get(i).copied().flatten()) {
+            .map(|column| match Meaning::of(&column.ty) {
                 Some(meaning) => Ok((column.ty.form, meaning)),
                 None => Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info)),
             })
@@ -189,13 +188,13 @@ impl Row {
                 gather_chunks(&here[from..to], chunked);
                 *cell = Cell::Whole { from: begin, to: chunked.len() };
             }
-            if meaning.is_text() {
+            if *meaning == Meaning::Text {
                 let bytes = match *cell {
                     Cell::Here { from, to } => &here[from..to],
                     Cell::Whole { from, to } => &chunked[from..to],
                     _ => continue,
                 };
-                let (from, to) = texts.add(*meaning, bytes)?;
+                let (from, to) = texts.add(bytes)?;
                 *cell = Cell::Text { from, to };
             }
         }
@@ -243,18 +242,18 @@ mod tests {
             column(Form::Byte, &[cell::INT, 4]),
             column(Form::Short, &[cell::NVARCHAR, 8, 0]),
             column(Form::Chunks, &[cell::VARBINARY, 0xFF, 0xFF]),
-            column(Form::Chunks, &[cell::VARCHAR, 0xFF, 0xFF]),
+            column(Form::Chunks, &[cell::NVARCHAR, 0xFF, 0xFF]),
         ];
         let mut whole = vec![token::ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
         whole.extend_from_slice(&3u64.to_le_bytes());
         whole.extend_from_slice(&[2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3, 0, 0, 0, 0]);
-        whole.extend_from_slice(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0x80, 0, 0, 0, 0]);
+        whole.extend_from_slice(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xAC, 1, 0, 0, 0, 0x20, 0, 0, 0, 0]);
         let mut nulls = vec![token::ROW, 9, 0, 0, 0, 0, 0xFF, 0xFF];
         nulls.extend_from_slice(&[0xFF; 16]);
         let bitmap = vec![token::NBC_ROW, 0b11110, 9, 0, 0, 0];
         let all = [Value::Int(7), Value::Int(8), Value::Text("a"), Value::Bytes(&[1, 2, 3][..]), Value::Text("€")];
         let none = [Value::Int(9), Value::Null, Value::Null, Value::Null, Value::Null];
-        let mut row = Row::new(&columns, &[None, None, None, None, Some(1252)]).unwrap();
+        let mut row = Row::new(&columns).unwrap();
         for (bytes, values) in [(&whole, &all), (&nulls, &none), (&bitmap, &none), (&whole, &all)] {
             for short in 0..bytes.len() {
                 assert_eq!(row.read(&bytes[..short]).unwrap(), None, "{short} of {}", bytes.len());
@@ -270,8 +269,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_by_name() {
-        let refused = Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])], &[]).unwrap_err();
+        let refused = Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])]).unwrap_err();
         assert_eq!(refused, "column c comes as type [6E, 08]");
-        assert!(Row::new(&[column(Form::Short, &[cell::VARCHAR, 8, 0])], &[Some(932)]).is_err());
+        assert!(Row::new(&[column(Form::Short, &[cell::VARCHAR, 8, 0])]).is_err());
     }
 }

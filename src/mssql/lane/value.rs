@@ -1,10 +1,7 @@
 //! What a cell says: its bytes as a value. Nothing is rounded.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
 
-use encoding_rs::{
-    Encoding, WINDOWS_1250, WINDOWS_1251, WINDOWS_1252, WINDOWS_1254, WINDOWS_1256, WINDOWS_1258,
-    mem::{convert_utf16_to_str, utf16_valid_up_to},
-};
+use encoding_rs::mem::{convert_utf16_to_str, utf16_valid_up_to};
 
 use super::cell::{self, Type};
 use crate::{
@@ -14,7 +11,7 @@ use crate::{
 };
 
 /// How the cells of a column are read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Int,
     Bit,
@@ -27,13 +24,12 @@ pub(super) enum Meaning {
     DateTimeOffset { scale: u8 },
     Guid,
     Bytes,
-    Utf16,
-    CodePage(&'static Encoding),
+    Text,
 }
 
 impl Meaning {
-    /// `code_page` is that of a char or varchar column. `None`: a type whose cells are not read here.
-    pub fn of(ty: &Type, code_page: Option<i32>) -> Option<Meaning> {
+    /// `None`: a type whose cells are not read here. Text in a code page is one: it comes as Unicode (`plan::convert`).
+    pub fn of(ty: &Type) -> Option<Meaning> {
         let (number, _) = ty.nullable();
         Some(match number {
             cell::INT => Meaning::Int,
@@ -47,14 +43,9 @@ impl Meaning {
             cell::DATETIMEOFFSET => Meaning::DateTimeOffset { scale: ty.at(1) },
             cell::GUID => Meaning::Guid,
             cell::VARBINARY | cell::BINARY => Meaning::Bytes,
-            cell::NVARCHAR | cell::NCHAR => Meaning::Utf16,
-            cell::VARCHAR | cell::CHAR => Meaning::CodePage(encoding(code_page)?),
+            cell::NVARCHAR | cell::NCHAR => Meaning::Text,
             _ => return None,
         })
-    }
-
-    pub fn is_text(self) -> bool {
-        matches!(self, Meaning::Utf16 | Meaning::CodePage(_))
     }
 
     /// A cell that is not NULL and no text. `bytes` are without their length.
@@ -95,19 +86,6 @@ impl Meaning {
             _ => return Err(wrong()),
         })
     }
-}
-
-/// Only code pages that are staged as they are (`plan::convert`): those that this decodes as Windows does.
-fn encoding(code_page: Option<i32>) -> Option<&'static Encoding> {
-    Some(match code_page? {
-        1250 => WINDOWS_1250,
-        1251 => WINDOWS_1251,
-        1252 => WINDOWS_1252,
-        1254 => WINDOWS_1254,
-        1256 => WINDOWS_1256,
-        1258 => WINDOWS_1258,
-        _ => return None,
-    })
 }
 
 /// Up to 16 bytes, the lowest first.
@@ -159,17 +137,9 @@ impl Texts {
         self.utf8.get(from..to).unwrap_or_default()
     }
 
-    /// Adds a cell of a text column; where in here it is.
-    pub fn add(&mut self, meaning: Meaning, bytes: &[u8]) -> Result<(usize, usize)> {
+    /// Adds a cell of UTF-16; where in here it is.
+    pub fn add(&mut self, mut bytes: &[u8]) -> Result<(usize, usize)> {
         let from = self.end;
-        match meaning {
-            Meaning::CodePage(encoding) => self.push(&encoding.decode_without_bom_handling(bytes).0),
-            _ => self.add_utf16(bytes)?,
-        }
-        Ok((from, self.end))
-    }
-
-    fn add_utf16(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(2 * UNITS));
             self.units.clear();
@@ -185,13 +155,7 @@ impl Texts {
             self.end += convert_utf16_to_str(&self.units[..valid], room);
             bytes = &bytes[2 * valid..];
         }
-        Ok(())
-    }
-
-    fn push(&mut self, text: &str) {
-        self.utf8.truncate(self.end);
-        self.utf8.push_str(text);
-        self.end = self.utf8.len();
+        Ok((from, self.end))
     }
 
     fn make_room(&mut self, bytes: usize) {
@@ -208,10 +172,10 @@ mod tests {
 
     fn read(info: &[u8], bytes: &[u8]) -> Result<Value> {
         let form = if matches!(info, [0x38 | 0x3E]) { Form::Fixed(info[0]) } else { Form::Byte };
-        let meaning = Meaning::of(&Type { form, info: info.to_vec() }, Some(1252)).unwrap();
-        if meaning.is_text() {
+        let meaning = Meaning::of(&Type { form, info: info.to_vec() }).unwrap();
+        if meaning == Meaning::Text {
             let mut texts = Texts::default();
-            let (from, to) = texts.add(meaning, bytes)?;
+            let (from, to) = texts.add(bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
         Ok(meaning.plain(bytes)?.to_value())
@@ -242,7 +206,6 @@ mod tests {
         assert_eq!(read(&[cell::DATETIME, 4], &[2, 0, 1, 0]), Value::DateTime { days_since_1900: 2, ticks300: 18_000 });
         assert_eq!(read(&[cell::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]), Value::DateTime { days_since_1900: 2, ticks300: 1 });
         assert_eq!(read(&[cell::VARBINARY, 9, 0], &[]), Value::Bytes(Vec::new()));
-        assert_eq!(read(&[cell::CHAR, 4, 0], &[0xE9, b' ']), Value::Text("é ".into()));
         assert_eq!(read(&[cell::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]), Value::Text("é🚚".into()));
         let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
         assert_eq!(read(&[cell::GUID, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
@@ -263,9 +226,9 @@ mod tests {
         ] {
             assert!(read(info, bytes).is_err(), "{info:?} {bytes:?}");
         }
-        let of = |info: &[u8], page| Meaning::of(&Type { form: Form::Short, info: info.to_vec() }, page).is_some();
-        assert!(!of(&[cell::VARCHAR, 9, 0], Some(850)) && !of(&[cell::VARCHAR, 9, 0], None), "a code page that is not known");
-        assert!(!of(&[0x62], None) && !of(&[cell::MONEY, 8], None), "sql_variant and money are never staged");
+        for info in [&[cell::VARCHAR, 9, 0][..], &[cell::CHAR, 9, 0], &[0x62], &[cell::MONEY, 8]] {
+            assert!(Meaning::of(&Type { form: Form::Short, info: info.to_vec() }).is_none(), "{info:?} is never staged");
+        }
     }
 
     /// Whatever is cut where: a pair of surrogates on the border of what is decoded at a time stays one.
@@ -275,14 +238,13 @@ mod tests {
             let text = format!("{}{}東é", "a".repeat(lead), "🚚".repeat(UNITS));
             let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
             let mut texts = Texts::default();
-            let first = texts.add(Meaning::Utf16, &[b'x', 0]).unwrap();
-            let second = texts.add(Meaning::Utf16, &bytes).unwrap();
-            let third = texts.add(Meaning::CodePage(WINDOWS_1252), &[0x80]).unwrap();
-            let fourth = texts.add(Meaning::Utf16, &[b'y', 0]).unwrap();
-            let got = [first, second, third, fourth].map(|(from, to)| texts.get(from, to));
-            assert!(got == ["x", &text, "€", "y"], "{lead}");
+            let first = texts.add(&[b'x', 0]).unwrap();
+            let second = texts.add(&bytes).unwrap();
+            let third = texts.add(&[b'y', 0]).unwrap();
+            let got = [first, second, third].map(|(from, to)| texts.get(from, to));
+            assert!(got == ["x", &text, "y"], "{lead}");
             texts.clear();
-            assert_eq!(texts.add(Meaning::Utf16, &[b'z', 0]).unwrap(), (0, 1));
+            assert_eq!(texts.add(&[b'z', 0]).unwrap(), (0, 1));
         }
     }
 }

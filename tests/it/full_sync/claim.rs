@@ -44,6 +44,26 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
+/// A trigger of the source's fires for every UPDATE, also for one that finds no row, and tells of the rows that it writes itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_trigger_are_not_taken_for_rows_that_were_reset() {
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 10).await;
+    let mut shop = world.shop().await;
+    shop.script(
+        "CREATE TABLE dbo.Audit (At INT IDENTITY(1,1) PRIMARY KEY, N INT NOT NULL)\nGO\n\
+         CREATE TRIGGER dbo.tr_items ON dbo.Items AFTER UPDATE AS INSERT INTO dbo.Audit (N) SELECT COUNT(*) FROM inserted\nGO\n\
+         UPDATE dbo.Items SET Resync = 1 WHERE ID = 7",
+    )
+    .await;
+    let mapping = world.map("Items", "ID", Some("Resync"), false).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Items", "ID").await;
+    assert_eq!(shop.query("SELECT N FROM dbo.Audit ORDER BY At").await.column("N"), ["1", "1", "0"], "set, reset, and nothing left");
+}
+
 /// One error, and not a full sync every tick; what the column says counts again after it was seen 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_cannot_be_reset_is_one_request() {

@@ -44,8 +44,9 @@ pub trait EngineConnection: Send {
     fn transaction(&mut self, request: &TransactionRequest, sink: &mut dyn Sink) -> Result<(), Cancelled>;
 
     /// Rows for the INSERT BULK announced last are about to come, in these columns. After an error the engine has forgotten the bulk load
-    /// and undone it; the error is sent by the caller.
-    fn bulk_begin(&mut self, columns: &[Column], sink: &mut dyn Sink) -> SqlResult<()>;
+    /// and undone it; the error is sent by the caller. Returns the types that INSERT BULK declared: their collations, or else the database's, say
+    /// how the bytes of char and varchar are read, whatever the wire says (that is how SQL Server takes them; in no document).
+    fn bulk_begin(&mut self, columns: &[Column], sink: &mut dyn Sink) -> SqlResult<Vec<SqlType>>;
     fn bulk_rows(&mut self, rows: Vec<Vec<Value>>, sink: &mut dyn Sink) -> SqlResult<()>;
     /// All rows are in: returns their number.
     fn bulk_end(&mut self, sink: &mut dyn Sink) -> SqlResult<u64>;

@@ -265,9 +265,13 @@ fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &s
         (None, None) => state.has_server_permission(login, &permission),
         (name, Some("DATABASE")) => {
             let database = match name {
-                Some(name) => match state.open_database(login, name) {
-                    Ok(id) => id,
-                    Err(_) => return Ok(Value::Null),
+                // a name as an identifier is written: one that needs brackets is none without
+                Some(name) => match parse_name(name).filter(|name| name.database.is_none() && name.schema.is_none()) {
+                    Some(name) => match state.open_database(login, &name.name) {
+                        Ok(id) => id,
+                        Err(_) => return Ok(Value::Null),
+                    },
+                    None => return Ok(Value::Null),
                 },
                 None => session.database,
             };

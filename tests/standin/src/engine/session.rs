@@ -14,7 +14,7 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::{parse, parse_name},
-    value::{Collation, Value},
+    value::{Collation, SqlType, Value},
 };
 use std::sync::Arc;
 
@@ -173,7 +173,7 @@ impl Sink for Nowhere {
     fn env(&mut self, _: &crate::engine::sink::EnvChange) -> Result<(), Cancelled> {
         Ok(())
     }
-    fn return_value(&mut self, _: &str, _: crate::value::SqlType, _: &Value) -> Result<(), Cancelled> {
+    fn return_value(&mut self, _: &str, _: SqlType, _: &Value) -> Result<(), Cancelled> {
         Ok(())
     }
     fn return_status(&mut self, _: i32) -> Result<(), Cancelled> {
@@ -234,7 +234,7 @@ impl EngineConnection for EngineSession {
         }
     }
 
-    fn bulk_begin(&mut self, columns: &[Column], _sink: &mut dyn Sink) -> SqlResult<()> {
+    fn bulk_begin(&mut self, columns: &[Column], _sink: &mut dyn Sink) -> SqlResult<Vec<SqlType>> {
         let Some(announced) = self.session.bulk.take() else {
             return Err(SqlError::unsupported("bulk load rows without INSERT BULK"));
         };
@@ -242,15 +242,16 @@ impl EngineConnection for EngineSession {
             return Err(doomed_write());
         }
         self.bulk_columns = columns.to_vec();
+        let declared = announced.columns.iter().map(|(_, ty)| self.session.resolve_type(ty)).collect::<SqlResult<Vec<_>>>()?;
         let open = self.session.open_statement();
         match BulkLoad::begin(&mut self.session, &announced) {
             Ok(load) => {
                 self.bulk = Some((load, open));
-                Ok(())
+                Ok(declared)
             }
             Err(error) => {
                 self.session.close_statement(open, false);
-                self.failed(error)
+                self.failed(error).map(|()| declared)
             }
         }
     }

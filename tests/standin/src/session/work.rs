@@ -400,12 +400,13 @@ struct BulkLoad<'a> {
 
 impl BulkLoad<'_> {
     fn run(&mut self, from: &mut MessageReader<'_>) -> BulkEnd {
-        let columns = match request::bulk_columns(from) {
+        let mut columns = match request::bulk_columns(from) {
             Ok(columns) => columns,
             Err(error) => return self.broken(error),
         };
-        if let Err(error) = self.engine.bulk_begin(&columns.columns, self.reply) {
-            return BulkEnd::Failed(error);
+        match self.engine.bulk_begin(&columns.columns, self.reply) {
+            Ok(declared) => columns.read_as(&declared),
+            Err(error) => return BulkEnd::Failed(error),
         }
         let mut count = 0u64;
         loop {

@@ -174,6 +174,17 @@ pub struct BulkColumns {
     infos: Vec<TypeInfo>,
 }
 
+impl BulkColumns {
+    /// Text in a code page is read in the collation of what was declared.
+    pub fn read_as(&mut self, declared: &[SqlType]) {
+        for (info, declared) in self.infos.iter_mut().zip(declared) {
+            if let (SqlType::Char(..) | SqlType::VarChar(..) | SqlType::Text(_), Some(collation)) = (info.ty, declared.collation()) {
+                info.ty = info.ty.with_collation(collation);
+            }
+        }
+    }
+}
+
 const COLUMN_METADATA: u8 = 0x81;
 const ROW: u8 = 0xD1;
 const NBC_ROW: u8 = 0xD2;

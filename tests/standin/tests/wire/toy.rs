@@ -206,12 +206,12 @@ impl EngineConnection for ToyConnection {
         }
     }
 
-    fn bulk_begin(&mut self, columns: &[Column], _: &mut dyn Sink) -> SqlResult<()> {
+    fn bulk_begin(&mut self, columns: &[Column], _: &mut dyn Sink) -> SqlResult<Vec<mssql_standin::value::SqlType>> {
         if !std::mem::take(&mut self.announced) {
             return Err(SqlError::new(4022, 16, "Bulk load data was expected but not sent."));
         }
         *self.toy.bulk.lock().expect("the toy's table") = (columns.to_vec(), Vec::new());
-        Ok(())
+        Ok(columns.iter().map(|column| column.ty).collect())
     }
 
     fn bulk_rows(&mut self, mut rows: Vec<Vec<Value>>, _: &mut dyn Sink) -> SqlResult<()> {

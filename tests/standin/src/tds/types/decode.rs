@@ -18,6 +18,8 @@ pub struct TypeInfo {
 enum Layout {
     /// no length: always that many bytes
     Fixed,
+    /// a length of one byte, at most that many
+    Decimal(u8),
     /// no bytes at all: the type of an untyped NULL
     Nothing,
     /// a length of one byte, 0 for NULL
@@ -82,11 +84,11 @@ pub fn read_type_info(from: &mut MessageReader<'_>, place: Place) -> WireResult<
             n => malformed(format!("a datetime of {n} bytes")),
         },
         token::DECIMAL_N | token::NUMERIC_N | token::OLD_DECIMAL | token::OLD_NUMERIC => {
-            let [_, precision, scale] = from.exact()?;
+            let [bytes, precision, scale] = from.exact()?;
             if !(1..=38).contains(&precision) || scale > precision {
                 return malformed(format!("decimal({precision}, {scale})"));
             }
-            info(SqlType::Decimal { precision, scale }, Layout::Byte)
+            info(SqlType::Decimal { precision, scale }, Layout::Decimal(bytes))
         }
         token::DATE_N => info(SqlType::Date, Layout::Byte),
         token::TIME_N => info(SqlType::Time(scale(from)?), Layout::Byte),
@@ -233,6 +235,12 @@ pub fn read_value(from: &mut MessageReader<'_>, info: &TypeInfo, place: Place) -
                 of_bytes(info.ty, &bytes[..length])
             }
             length => malformed(format!("{length} bytes for {:?}", info.ty)),
+        },
+        // a value that is longer than its type declares is error 4815 (colid) of a bulk load
+        Layout::Decimal(most) => match from.u8()? {
+            0 => Ok(Value::Null),
+            length if length <= most => of_bytes(info.ty, &from.bytes(usize::from(length))?),
+            length => malformed(format!("{length} bytes for {:?}, which has {most} at most", info.ty)),
         },
         Layout::OldByte => match from.u8()? {
             0xFF => Ok(Value::Null),
