@@ -252,23 +252,27 @@ impl Session {
         state.end(result)?
     }
 
-    /// sp_executesql: `take` gets every row as it comes, with the place of its result set; none is kept. What it refuses is this function's
-    /// error, after the answer's end.
+    /// sp_executesql: `take` gets every row as it comes, at most [`ROWS_MAX`], with the place of its result set; none is kept here. What it
+    /// refuses is this function's error, after the answer's end.
     pub async fn each(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
         let params = borrowed(params);
         let request = async {
             let mut stream = client.query(sql, &params).await?;
-            let (mut sets, mut taken) = (0usize, Ok(()));
+            let (mut sets, mut count, mut taken) = (0usize, 0usize, Ok(()));
             while let Some(item) = stream.try_next().await? {
                 match item {
                     QueryItem::Metadata(_) => sets += 1,
-                    QueryItem::Row(row) if taken.is_ok() => taken = take(sets.saturating_sub(1), &Row(row)),
-                    QueryItem::Row(_) => {}
+                    QueryItem::Row(row) => {
+                        count += 1;
+                        if taken.is_ok() && count <= ROWS_MAX {
+                            taken = take(sets.saturating_sub(1), &Row(row));
+                        }
+                    }
                 }
             }
-            Ok(taken)
+            Ok(if count > ROWS_MAX { Err(too_many(count)) } else { taken })
         };
         let result = within(state, request).await?;
         state.end(result)?
@@ -360,11 +364,11 @@ async fn collect(mut stream: QueryStream<'_>) -> std::result::Result<Result<Vec<
             }
         }
     }
-    Ok(if count > ROWS_MAX {
-        Err(Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here")))
-    } else {
-        Ok(sets)
-    })
+    Ok(if count > ROWS_MAX { Err(too_many(count)) } else { Ok(sets) })
+}
+
+fn too_many(count: usize) -> Error {
+    Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here"))
 }
 
 /// Rows as they arrive.

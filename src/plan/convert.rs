@@ -16,7 +16,7 @@
 
 use crate::model::table::{Column, ColumnType, Length};
 
-/// The longest nchar or nvarchar that the driver declares as what it is.
+/// The longest nvarchar that the driver declares as what it is.
 const UNITS_MAX: u16 = 2000;
 
 /// The type in which cells of `from` travel to `to`, or why they cannot.
@@ -137,9 +137,9 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
         return Err(format!("{} in {} does not fit into {}", say(&from.ty), page(from), page(to)));
     }
     Ok(match &from.ty {
-        NChar(n) if *n <= UNITS_MAX => NChar(*n),
-        // Not nchar, which would be twice as wide as the source's column always: too wide for a row (Msg 1701) or a key (Msg 1944).
-        Char(n) | VarChar(Length::N(n)) | NVarChar(Length::N(n)) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
+        // Never nchar. From char it would always be twice as wide as the source's column: too wide for a row (Msg 1701) or a key (Msg 1944). And
+        // the driver declares nchar(n) as nchar(2n), to which a server may pad it.
+        Char(n) | VarChar(Length::N(n)) | NChar(n) | NVarChar(Length::N(n)) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
         _ => NVarChar(Length::Max),
     })
 }
