@@ -14,6 +14,8 @@
 
 mod call;
 mod cell;
+#[cfg(feature = "rustls")]
+mod handshake;
 mod login;
 mod packet;
 mod rows;

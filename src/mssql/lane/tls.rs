@@ -12,7 +12,7 @@ use tokio_rustls::{
     },
 };
 
-use super::stream::{Handshake, Stream};
+use super::{handshake::Handshake, stream::Stream};
 use crate::{
     error::Result,
     mssql::{
