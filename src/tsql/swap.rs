@@ -55,6 +55,16 @@ pub fn index_stage(stage: &TableName, carry: &Carry) -> String {
     format!("CREATE UNIQUE INDEX [dbaops_dataflow_key] ON {} ({})", stage.local(), key.join(", "))
 }
 
+/// One cell: 1 when two staged rows are one row under the destination's collation.
+pub fn has_repeated(stage: &TableName, carry: &Carry) -> String {
+    let key: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.name())).collect();
+    format!(
+        "SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS s GROUP BY {} HAVING COUNT_BIG(*) > 1) THEN 1 ELSE 0 END",
+        stage.local(),
+        key.join(", ")
+    )
+}
+
 /// Leaves one of the rows whose keys are equal to the byte: a scan that goes page by page meets a row twice when it moves ahead of it.
 pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
     let exactly = |column: &Carried| {
@@ -243,6 +253,11 @@ mod tests {
         assert_eq!(
             index_stage(&stage, &carry),
             "CREATE UNIQUE INDEX [dbaops_dataflow_key] ON [dbo].[dbaops_dataflow_stage_7] ([id], [code])"
+        );
+        assert_eq!(
+            has_repeated(&stage, &carry),
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s GROUP BY s.[id], s.[code] HAVING COUNT_BIG(*) > 1) \
+             THEN 1 ELSE 0 END"
         );
         assert_eq!(
             drop_repeated(&stage, &carry),

@@ -141,24 +141,44 @@ impl Boundary for Batches<'_, '_> {
     }
 }
 
-/// The staging table's key index, after rows that were read twice are out.
+/// The staging table's key index, after rows that were read twice are out. Where the key cannot be indexed, rows are found without.
 pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
-    const DUPLICATE_KEY: i32 = 1505;
-    let create = tsql::swap::index_stage(stage, carry);
-    match dest.batch(&create).await {
-        Err(error) if error.number == Some(DUPLICATE_KEY) => dest.recover().await?,
-        other => return other.context("index the staging table"),
+    if is_unique(dest, stage, carry).await? {
+        return Ok(());
     }
     let dropped = dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
-    match dest.batch(&create).await {
-        Err(error) if error.number == Some(DUPLICATE_KEY) => Err(Error::new(
-            Kind::Duplicate,
-            format!(
-                "the source has keys that are one key under the destination's collation ({} repeated reads were dropped before)",
-                dropped.iter().sum::<u64>()
-            ),
-        )
-        .with_hint("Give the destination's key column the source's collation")),
-        other => other.context("index the staging table"),
+    if is_unique(dest, stage, carry).await? {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Duplicate,
+        format!(
+            "the source has keys that are one key under the destination's collation ({} repeated reads were dropped before)",
+            dropped.iter().sum::<u64>()
+        ),
+    )
+    .with_hint("Give the destination's key column the source's collation"))
+}
+
+/// Whether every staged key is there once: the index says so, or where a key is too long for an entry of one, or of a `(max)` type, a count.
+async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<bool> {
+    const DUPLICATE_KEY: i32 = 1505;
+    /// of a type that no index has; an entry longer than 1,700 bytes
+    const NOT_INDEXED: [i32; 2] = [1919, 1946];
+    let error = match dest.batch(&tsql::swap::index_stage(stage, carry)).await {
+        Ok(()) => return Ok(true),
+        Err(error) => error,
+    };
+    match error.number {
+        Some(DUPLICATE_KEY) => {
+            dest.recover().await?;
+            Ok(false)
+        }
+        Some(number) if NOT_INDEXED.contains(&number) => {
+            dest.recover().await?;
+            let repeated = dest.row(&tsql::swap::has_repeated(stage, carry), &[]).await.context("look for repeated keys")?;
+            Ok(repeated.i64(0)? == 0)
+        }
+        _ => Err(error).context("index the staging table"),
     }
 }

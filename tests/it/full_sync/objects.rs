@@ -164,3 +164,21 @@ GO",
         assert_eq!(copy.query("SELECT ID, GroupID FROM dbo.PerGroup ORDER BY ID").await, expected);
     }
 }
+
+/// A key whose type no index of the staging table has (its text travels as nvarchar(max)): rows are told apart without one, and CDC goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_indexed_is_told_apart_all_the_same() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Long (K VARCHAR(3000) NOT NULL UNIQUE, V INT NULL)").await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.Long (K, V) SELECT REPLICATE('k', n) + 'é', n FROM (VALUES (1), (2), (1000)) AS v (n)").await;
+    world.copy().await.run("INSERT INTO dbo.Long (K, V) VALUES ('ké', 7), ('gone', 8)").await;
+    world.enable_cdc(&["Long"]).await;
+    let mapping = world.map("Long", "K", None, true).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Long", "V").await;
+    shop.run("UPDATE dbo.Long SET V = 7 WHERE V = 1000; DELETE dbo.Long WHERE V = 1; INSERT INTO dbo.Long (K, V) VALUES ('new', 9)").await;
+    world.in_sync("dbo.Long", "V").await;
+}

@@ -13,6 +13,7 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::{IndexColumn, ReferentialAction, TableConstraint},
+    value::{Length, SqlType},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,14 +26,27 @@ pub fn auto_name(kind: &str, table: &str, column: Option<&str>, id: ObjectId) ->
     }
 }
 
-pub fn key_columns(meta: &TableMeta, columns: &[IndexColumn]) -> SqlResult<Vec<KeyColumn>> {
+/// The columns of a key; 1911, and 1919 for those of which no index is (columnstores have no key).
+pub fn key_columns(meta: &TableMeta, columns: &[IndexColumn], columnstore: bool) -> SqlResult<Vec<KeyColumn>> {
     columns
         .iter()
         .map(|c| {
             let ordinal = meta
                 .ordinal_named(&c.name)
                 .ok_or_else(|| SqlError::new(1911, 16, format!("Column name '{}' does not exist in the target table or view.", c.name)))?;
-            Ok(KeyColumn { column_id: meta.columns[ordinal].column_id, ordinal, descending: c.descending })
+            let column = &meta.columns[ordinal];
+            let long = matches!(
+                column.ty,
+                SqlType::VarChar(Length::Max, _) | SqlType::NVarChar(Length::Max, _) | SqlType::VarBinary(Length::Max) | SqlType::Xml
+            ) || matches!(column.ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image);
+            if long && !columnstore {
+                let text = format!(
+                    "Column '{}' in table '{}' is of a type that is invalid for use as a key column in an index.",
+                    column.name, meta.name
+                );
+                return Err(SqlError::new(1919, 16, text));
+            }
+            Ok(KeyColumn { column_id: column.column_id, ordinal, descending: c.descending })
         })
         .collect()
 }
@@ -64,7 +78,7 @@ fn add_key(
         );
         return Err(SqlError::new(1902, 16, text));
     }
-    let key = key_columns(meta, columns)?;
+    let key = key_columns(meta, columns, false)?;
     if primary {
         for part in &key {
             let column = &mut meta.columns[part.ordinal];

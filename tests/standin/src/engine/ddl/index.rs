@@ -84,7 +84,7 @@ pub fn add(meta: &mut TableMeta, create: &CreateIndex, filter: Option<Arc<Filter
         );
         return Err(SqlError::new(1902, 16, text));
     }
-    let key = constraint::key_columns(meta, &create.columns)?;
+    let key = constraint::key_columns(meta, &create.columns, create.columnstore)?;
     let mut include = Vec::new();
     for name in &create.include {
         let column = meta
