@@ -19,6 +19,7 @@ use crate::{
         name::Ident,
     },
     mssql::{
+        cdc,
         row::{Param, Row},
         session::Session,
     },
@@ -48,10 +49,7 @@ pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) 
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
     let mut all = HashMap::new();
     let take = |_: usize, row: &Row| -> Result<()> {
-        let identity = match (row.opt_bytes(4)?, row.opt_text(5)?) {
-            (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
-            _ => None,
-        };
+        let identity = cdc::identity(row, 4)?;
         let twin = match row.opt_i32(2)? {
             Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity, elsewhere: row.bool(7)? }),
             None => None,

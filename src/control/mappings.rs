@@ -208,31 +208,25 @@ fn key_names(text: &str) -> std::result::Result<Vec<Ident>, String> {
 /// case, which can only err on the safe side.
 fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejected>) -> Vec<Mapping> {
     let places: Vec<String> = mappings.iter().map(|mapping| mapping.dest.to_string().to_lowercase()).collect();
-    let mut counts: HashMap<&str, usize> = HashMap::with_capacity(places.len());
-    for place in &places {
-        *counts.entry(place).or_default() += 1;
-    }
-    if counts.len() == places.len() {
+    let distinct: HashSet<&str> = places.iter().map(String::as_str).collect();
+    if distinct.len() == places.len() {
         return mappings;
     }
-    let mut shared: HashMap<&str, Vec<Mapping>> = HashMap::new();
-    let mut alone = Vec::with_capacity(mappings.len());
-    for (mapping, place) in mappings.into_iter().zip(&places) {
-        match counts.get(place.as_str()) {
-            Some(1) => alone.push(mapping),
-            _ => shared.entry(place).or_default().push(mapping),
-        }
+    let mut by_place: HashMap<&str, Vec<MappingId>> = HashMap::new();
+    for (mapping, place) in mappings.iter().zip(&places) {
+        by_place.entry(place).or_default().push(mapping.id);
     }
-    for mappings in shared.into_values() {
-        let ids: Vec<String> = mappings.iter().map(|mapping| mapping.id.to_string()).collect();
-        rejected.extend(mappings.iter().map(|mapping| {
-            Rejected {
-                mapping: mapping.id,
-                server: mapping.server,
-                error: Error::new(Kind::Config, format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest))
-                    .with_hint("Disable all but one of them"),
+    let mut alone = Vec::new();
+    for (mapping, place) in mappings.into_iter().zip(&places) {
+        match by_place.get(place.as_str()).map_or(&[][..], Vec::as_slice) {
+            [] | [_] => alone.push(mapping),
+            shared => {
+                let ids: Vec<String> = shared.iter().map(MappingId::to_string).collect();
+                let words = format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest);
+                let error = Error::new(Kind::Config, words).with_hint("Disable all but one of them");
+                rejected.push(Rejected { mapping: mapping.id, server: mapping.server, error });
             }
-        }));
+        }
     }
     alone
 }

@@ -167,10 +167,7 @@ impl Daemon {
             self.verified = troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
         self.leaving = owned.leaving;
-        if self.tokens.is_empty() {
-            return;
-        }
-        let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
+        let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).filter(|id| self.tokens.contains_key(id)).collect();
         let running = &self.running;
         self.tokens.retain(|id, token| {
             // a full sync sees by itself that its mapping was switched off, and says so

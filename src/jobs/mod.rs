@@ -114,14 +114,9 @@ impl Desk {
         self.source.checkout(database).await
     }
 
-    /// The copy lane's connection to `database` of the source.
-    pub async fn source_line(&self, database: &Ident) -> Result<Line> {
-        self.source.line(database).await
-    }
-
-    /// The copy lane's connection to `database` of the destination.
-    pub async fn dest_line(&self, database: &Ident) -> Result<Line> {
-        self.dest.line(database).await
+    /// The copy lane's connections to the databases of `mapping`: to the source, and to the destination.
+    pub async fn lines(&self, mapping: &Mapping) -> Result<(Line, Line)> {
+        Ok((self.source.line(&mapping.source.database).await?, self.dest.line(&mapping.dest.database).await?))
     }
 
     /// A session in `database` of the destination.

@@ -21,6 +21,14 @@ pub struct Shape {
     pub carry: Carry,
 }
 
+impl Shape {
+    /// Whether the source's rows can be read under SNAPSHOT: the database allows it, and Msg 41332 does not refuse the table, which is
+    /// memory-optimized (a single SELECT sees such a table as of one moment anyway).
+    pub fn source_snapshot(&self) -> bool {
+        self.source_database.snapshot && !self.source.memory_optimized
+    }
+}
+
 /// Asks both catalogs. Everything that is in the way comes back as one SCHEMA error.
 pub async fn gather(source: &mut Session, dest: &mut Session, mapping: &Mapping) -> Result<Shape> {
     let from = catalog::existing_table(source, &mapping.source, "source").await?;

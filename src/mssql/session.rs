@@ -258,22 +258,15 @@ impl Session {
         self.state.begin()?;
         let Session { client, state, .. } = self;
         let params = borrowed(params);
-        let request = async {
-            let mut stream = client.query(sql, &params).await?;
-            let (mut sets, mut count, mut taken) = (0usize, 0usize, Ok(()));
-            while let Some(item) = stream.try_next().await? {
-                match item {
-                    QueryItem::Metadata(_) => sets += 1,
-                    QueryItem::Row(row) => {
-                        count += 1;
-                        if taken.is_ok() && count <= ROWS_MAX {
-                            taken = take(sets.saturating_sub(1), &Row(row));
-                        }
-                    }
-                }
+        let mut sets = 0usize;
+        let taken = |item| match item {
+            QueryItem::Metadata(_) => {
+                sets += 1;
+                Ok(())
             }
-            Ok(if count > ROWS_MAX { Err(too_many(count)) } else { taken })
+            QueryItem::Row(row) => take(sets.saturating_sub(1), &Row(row)),
         };
+        let request = async { to_the_end(client.query(sql, &params).await?, taken).await };
         let result = within(state, request).await?;
         state.end(result)?
     }
@@ -348,27 +341,41 @@ impl Wide {
     }
 }
 
-async fn collect(mut stream: QueryStream<'_>) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
-    let mut sets = Vec::new();
-    let mut count = 0usize;
-    while let Some(item) = stream.try_next().await? {
+async fn collect(stream: QueryStream<'_>) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
+    let mut sets: Vec<Vec<Row>> = Vec::new();
+    let taken = |item| {
         match item {
             QueryItem::Metadata(_) => sets.push(Vec::new()),
             QueryItem::Row(row) => {
-                count += 1;
-                if count <= ROWS_MAX
-                    && let Some(rows) = sets.last_mut()
-                {
+                if let Some(rows) = sets.last_mut() {
                     rows.push(Row(row));
                 }
             }
         }
-    }
-    Ok(if count > ROWS_MAX { Err(too_many(count)) } else { Ok(sets) })
+        Ok(())
+    };
+    let end = to_the_end(stream, taken).await?;
+    Ok(end.map(|()| sets))
 }
 
-fn too_many(count: usize) -> Error {
-    Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here"))
+/// An answer to its end, whatever `take` says: the session is in step then. `take` gets at most [`ROWS_MAX`] rows, and nothing after its first
+/// error.
+async fn to_the_end(
+    mut stream: QueryStream<'_>,
+    mut take: impl FnMut(QueryItem) -> Result<()>,
+) -> std::result::Result<Result<()>, tiberius::error::Error> {
+    let (mut count, mut taken) = (0usize, Ok(()));
+    while let Some(item) = stream.try_next().await? {
+        count += usize::from(matches!(item, QueryItem::Row(_)));
+        if taken.is_ok() && count <= ROWS_MAX {
+            taken = take(item);
+        }
+    }
+    Ok(if count > ROWS_MAX {
+        Err(Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here")))
+    } else {
+        taken
+    })
 }
 
 /// Rows as they arrive.

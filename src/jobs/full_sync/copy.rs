@@ -37,8 +37,7 @@ pub async fn copy(
     let Work { env, shape, progress, .. } = work;
     progress.expect(catalog::row_count(&mut source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
     progress.enter(Stage::Copy);
-    // Msg 41332 refuses memory-optimized tables there; a single SELECT sees them as of one moment anyway.
-    let snapshot = shape.source_database.snapshot && !shape.source.memory_optimized;
+    let snapshot = shape.source_snapshot();
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
     let mut batches = Batches { work, direct };
@@ -74,14 +73,11 @@ async fn lane(
         load: &tsql::swap::load_stage(stage, &shape.carry),
         key: &shape.carry.key,
     };
-    let lines = async {
-        let from = desk.source_line(&mapping.source.database).await?;
-        let mut to = desk.dest_line(&mapping.dest.database).await?;
-        to.set_timeout(env.config.long_statement_timeout);
-        Ok::<_, Error>((from, to))
-    };
-    let copied = match lines.await {
-        Ok((from, to)) => lane::copy(from, to, way, limit, dest, batches).await?,
+    let copied = match desk.lines(mapping).await {
+        Ok((from, mut to)) => {
+            to.set_timeout(env.config.long_statement_timeout);
+            lane::copy(from, to, way, limit, dest, batches).await?
+        }
         // whom it keeps out will say so to the driver, too
         Err(error) => Err(error.to_string()),
     };

@@ -51,13 +51,8 @@ impl<'a> Look<'a> {
 
     /// From here on many rows are read through the copy lane, on two more of the desk's seats, if they get there.
     pub async fn through_the_lane(&mut self, desk: &Desk) {
-        let lines = async {
-            let source = desk.source_line(&self.mapping.source.database).await?;
-            let dest = desk.dest_line(&self.mapping.dest.database).await?;
-            Ok::<_, crate::error::Error>(Lines { source, dest })
-        };
-        match lines.await {
-            Ok(lines) => self.lines = Some(lines),
+        match desk.lines(self.mapping).await {
+            Ok((source, dest)) => self.lines = Some(Lines { source, dest }),
             // whom it keeps out will say so to the driver, too
             Err(error) => self.without_lane(&error.to_string()),
         }
@@ -94,9 +89,9 @@ impl<'a> Look<'a> {
     pub async fn settle(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
         const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
         let (source_line, dest_line) = self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
-        // error 41332 refuses memory-optimized tables there, which do not wait for writers anyway
-        let source_snapshot = self.shape.source_database.snapshot && !self.shape.source.memory_optimized;
-        for (snapshot, session, line) in [(source_snapshot, source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)] {
+        for (snapshot, session, line) in
+            [(self.shape.source_snapshot(), source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)]
+        {
             if snapshot {
                 session.batch(SNAPSHOT).await?;
                 if let Some(line) = line {

@@ -7,6 +7,8 @@ use crate::model::value::Value;
 /// What says that a procedure's number comes instead of its name, and sp_executesql's number.
 const EXECUTE_SQL: [u8; 4] = [0xFF, 0xFF, 0x0A, 0x00];
 const NO_OPTIONS: [u8; 2] = [0; 2];
+/// A parameter's empty name, and that nothing of it comes back.
+const NAMELESS: [u8; 2] = [0; 2];
 /// SQL_Latin1_General_CP1_CI_AS, which says nothing of Unicode text, but must be there.
 const COLLATION: [u8; 5] = [0x09, 0x04, 0xD0, 0x00, 0x34];
 /// What longer binaries and texts are, they are `(max)`.
@@ -51,12 +53,8 @@ fn declaration(value: &Value) -> String {
     }
 }
 
-/// No name, nothing returned; the type, the length and the value.
+/// The type, the length and the value.
 fn parameter(value: &Value, call: &mut Vec<u8>) {
-    const NAMELESS: [u8; 2] = [0; 2];
-    if let Value::Text(value) = value {
-        return text(value, call);
-    }
     call.extend_from_slice(&NAMELESS);
     match value {
         Value::Bit(v) => call.extend_from_slice(&[cell::BIT, 1, 1, u8::from(*v)]),
@@ -79,7 +77,8 @@ fn parameter(value: &Value, call: &mut Vec<u8>) {
         }
         Value::Bytes(bytes) => long(cell::VARBINARY, &[], bytes, call),
         Value::Guid(guid) => sized(&[cell::GUID, 16], &uuid::Uuid::from_bytes(*guid).to_bytes_le(), call),
-        Value::Null | Value::Text(_) => {
+        Value::Text(text) => long(cell::NVARCHAR, &COLLATION, &utf16(text), call),
+        Value::Null => {
             const NULL: [u8; 2] = [0xFF; 2];
             call.push(cell::NVARCHAR);
             call.extend_from_slice(&LENGTH_BYTES_MAX.to_le_bytes());
@@ -96,8 +95,9 @@ fn sized(ty: &[u8], bytes: &[u8], call: &mut Vec<u8>) {
     call.extend_from_slice(bytes);
 }
 
+/// A text of the call's own: the statement, the declarations.
 fn text(text: &str, call: &mut Vec<u8>) {
-    call.extend_from_slice(&[0; 2]);
+    call.extend_from_slice(&NAMELESS);
     long(cell::NVARCHAR, &COLLATION, &utf16(text), call);
 }
 

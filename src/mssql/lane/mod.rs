@@ -189,6 +189,12 @@ async fn next(packets: &mut Packets) -> Result<Next> {
     if done { Ok(Next::End(counted)) } else { Err(classify::lost("an answer ends without DONE")) }
 }
 
+/// Whether a row comes next, or the answer's end.
+async fn row_comes(packets: &mut Packets) -> Result<bool> {
+    // mostly it is here
+    Ok(matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW))) || matches!(next(packets).await?, Next::Row))
+}
+
 /// The answer's rest, to its end: the rows that the last statement counted.
 async fn ending(packets: &mut Packets) -> Result<u64> {
     match next(packets).await? {
@@ -262,10 +268,7 @@ async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender
     let gone = |_| Error::new(Kind::Cancelled, "the writer stopped");
     loop {
         // a batch is ended by the answer's end, and by nothing that was cut off before it
-        if !transfer.is_inside()
-            && !matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
-            && let Next::End(_) = next(packets).await.context("read source rows")?
-        {
+        if !transfer.is_inside() && !row_comes(packets).await.context("read source rows")? {
             break;
         }
         if packets.seen().is_empty() {

@@ -4,10 +4,10 @@
 //! buffers that all rows share.
 
 use super::{
-    CHUNK_BYTES, Next,
+    CHUNK_BYTES,
     cell::{Chunk, Form},
-    next,
     packet::Packets,
+    row_comes,
     token::{self, Column},
     value::{Meaning, Texts},
 };
@@ -76,9 +76,7 @@ impl<'a> Rows<'a> {
     /// Goes to the next row; `false` once, at the clean end.
     pub async fn next(&mut self) -> Result<bool> {
         self.packets.consume(std::mem::take(&mut self.row_bytes));
-        if !matches!(self.packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
-            && let Next::End(_) = next(self.packets).await?
-        {
+        if !row_comes(self.packets).await? {
             return Ok(false);
         }
         let mut came_bytes = 0;
@@ -161,7 +159,6 @@ impl Row {
                         return Ok(false);
                     }
                     let bytes = std::mem::take(behind);
-                    *chunk = Chunk::Total;
                     (Cell::Chunks { from: self.at, to: self.at + bytes }, bytes)
                 }
                 _ => match form.extent(rest) {

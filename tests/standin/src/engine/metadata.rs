@@ -266,13 +266,13 @@ fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &s
         (name, Some("DATABASE")) => {
             let database = match name {
                 // a name as an identifier is written: one that needs brackets is none without
-                Some(name) => match parse_name(name).filter(|name| name.database.is_none() && name.schema.is_none()) {
-                    Some(name) => match state.open_database(login, &name.name) {
-                        Ok(id) => id,
-                        Err(_) => return Ok(Value::Null),
-                    },
-                    None => return Ok(Value::Null),
-                },
+                Some(name) => {
+                    let name = parse_name(name).filter(|name| name.database.is_none() && name.schema.is_none());
+                    match name.and_then(|name| state.open_database(login, &name.name).ok()) {
+                        Some(id) => id,
+                        None => return Ok(Value::Null),
+                    }
+                }
                 None => session.database,
             };
             let any = permission == "ANY";

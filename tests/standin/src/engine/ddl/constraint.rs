@@ -13,7 +13,6 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::{IndexColumn, ReferentialAction, TableConstraint},
-    value::{Length, SqlType},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -35,11 +34,7 @@ pub fn key_columns(meta: &TableMeta, columns: &[IndexColumn], columnstore: bool)
                 .ordinal_named(&c.name)
                 .ok_or_else(|| SqlError::new(1911, 16, format!("Column name '{}' does not exist in the target table or view.", c.name)))?;
             let column = &meta.columns[ordinal];
-            let long = matches!(
-                column.ty,
-                SqlType::VarChar(Length::Max, _) | SqlType::NVarChar(Length::Max, _) | SqlType::VarBinary(Length::Max) | SqlType::Xml
-            ) || matches!(column.ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image);
-            if long && !columnstore {
+            if column.ty.is_lob() && !columnstore {
                 let text = format!(
                     "Column '{}' in table '{}' is of a type that is invalid for use as a key column in an index.",
                     column.name, meta.name
