@@ -81,8 +81,7 @@ impl Daemon {
         self.well = false;
         let Some(server) = self.servers.get(&place.0).cloned() else { return };
         let interval = self.env.config.check_interval;
-        // 4060 and 4064 are of one database
-        let whole = error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)));
+        let whole = is_of_the_server(&error);
         if !whole && error.number.is_some() {
             self.server_answers(place.0);
         }
@@ -239,6 +238,11 @@ impl Daemon {
         let woken = before.and_then(|failing| failing.woken);
         self.failing.insert(id, Failing { attempts, due: now + wait, parked_as, words, waits, woken, counted });
     }
+}
+
+/// Whether a whole server is out of reach, and not one of its databases (4060, 4064).
+pub(super) fn is_of_the_server(error: &Error) -> bool {
+    error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)))
 }
 
 /// A mapping without what changes by itself: what an operator would have to touch.

@@ -163,6 +163,6 @@ impl Daemon {
     }
 }
 
-fn place_of(mapping: &Mapping) -> Place {
+pub(super) fn place_of(mapping: &Mapping) -> Place {
     (mapping.server, mapping.source.database.clone())
 }

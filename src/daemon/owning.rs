@@ -8,7 +8,7 @@
 use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task, failing::OF_A_SERVER};
 use crate::{
     control::{Lease, Loaded},
-    error::{Error, Kind},
+    error::{Error, Kind, Result},
     jobs::{
         Env,
         ownership::{self, Owned},
@@ -32,7 +32,7 @@ const OTHERS_NAMED_MAX: usize = 20;
 /// What came of a look.
 pub(super) struct Look {
     lease: Option<Lease>,
-    result: Result<(Loaded, Owned), Trouble>,
+    result: std::result::Result<(Loaded, Owned), Trouble>,
 }
 
 /// Why a look saw nothing.
@@ -58,7 +58,7 @@ impl Look {
             Ok(lease) => lease,
             Err(error) => return Look::lost(error),
         };
-        let loaded = match env.control.load().await {
+        let loaded = match load(env, leads).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 return match lease.members().await {
@@ -68,9 +68,6 @@ impl Look {
             }
         };
         env.control.finish_late().await;
-        if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
-            tracing::warn!(%error, "errors of what is gone or switched off are resolved at a later look");
-        }
         match ownership::look(env, &mut lease, &loaded, here).await {
             Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => Look::lost(error),
@@ -195,6 +192,18 @@ impl Daemon {
         let cancel = self.tokens.entry(id).or_insert_with(|| self.env.cancel.child_token()).clone();
         Env { cancel, ..self.env.clone() }
     }
+}
+
+/// What the control tables say. Errors of what is switched off are resolved before that: what is found to be off there is not found on here
+/// (and known to fail), unless somebody is that quick.
+async fn load(env: &Env, leads: bool) -> Result<Loaded> {
+    if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
+        if matches!(error.kind, Kind::Connection | Kind::Login) {
+            return Err(error);
+        }
+        tracing::warn!(%error, "errors of what is gone or switched off are resolved at a later look");
+    }
+    env.control.load().await
 }
 
 /// One tick beside running daemons does what they leave, and says what it left to them.

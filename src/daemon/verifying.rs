@@ -1,6 +1,6 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{Daemon, Ended, Task};
+use super::{Daemon, Ended, Task, failing::is_of_the_server, following::place_of};
 use crate::{
     error::{Kind, Result},
     jobs::{Env, verify},
@@ -32,7 +32,7 @@ impl Daemon {
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
             let runs = self.running.get(&id) == Some(&SyncType::FullSync) || self.full_sync_waits(id);
             let syncs = runs || mapping.wants_full_sync();
-            if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() {
+            if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() || self.is_away(&mapping) {
                 continue;
             }
             self.verifying.insert(id);
@@ -54,10 +54,21 @@ impl Daemon {
         if result.is_ok() && self.settled.insert(Some(id)) {
             self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
         }
+        let Some(mapping) = self.mappings.get(&id).cloned() else { return self.verify_on() };
+        let mut said = false;
+        if let Err(error) = &result {
+            // A server that is away is one word, which its poll says, and not one per mapping.
+            let place = place_of(&mapping);
+            said = matches!(error.kind, Kind::Connection | Kind::Login)
+                && (self.is_away(&mapping) || self.failing_places.contains_key(&place) || self.polling.contains(&place));
+            if is_of_the_server(error) {
+                self.verify_queue.retain(|id| self.mappings.get(id).is_some_and(|other| other.server != mapping.server));
+            }
+        }
         // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
-            && let Some(mapping) = self.mappings.get(&id)
+            && !said
             && !self.failing.contains_key(&id)
         {
             let error_type = match error.kind.error_type() {
@@ -75,9 +86,18 @@ impl Daemon {
             );
             self.settled.remove(&Some(id));
         }
+        self.verify_on();
+    }
+
+    fn verify_on(&mut self) {
         // a full sync may have waited for it
         self.start_waiting();
         self.verify_more();
+    }
+
+    /// Its source, or the destination, is known to be out of reach.
+    fn is_away(&self, mapping: &Mapping) -> bool {
+        self.control_away.is_some() || self.failing_servers.contains_key(&mapping.server)
     }
 }
 
