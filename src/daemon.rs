@@ -17,7 +17,11 @@ mod owning;
 mod starting;
 mod verifying;
 
-use self::{failing::Failing, owning::Look, starting::Waiting};
+use self::{
+    failing::{Attempt, Failing},
+    owning::Look,
+    starting::Waiting,
+};
 use crate::{
     config::Config,
     control::{self, Control, Lease, Troubled},
@@ -236,8 +240,17 @@ enum Task {
 /// How a task ended.
 enum Ended {
     Looked(Box<Look>),
-    Polled { asked: Vec<Mapping>, memory: Box<Memory>, result: Result<Polled> },
-    Job { result: Result<Done>, took: Duration },
+    Polled {
+        asked: Vec<Mapping>,
+        memory: Box<Memory>,
+        result: Result<Polled>,
+    },
+    /// `progressed`: it committed something, however it ended.
+    Job {
+        result: Result<Done>,
+        progressed: bool,
+        began: Instant,
+    },
     Verified(Result<()>),
     Noted(Result<()>),
 }
@@ -277,6 +290,8 @@ struct Daemon {
     structure_at: HashMap<MappingId, Instant>,
     memories: HashMap<Place, Memory>,
     failing: HashMap<MappingId, Failing<Mapping>>,
+    /// When each last committed something.
+    committed: HashMap<MappingId, Instant>,
     /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a time.
     failing_servers: HashMap<ServerId, Failing<Server>>,
     failing_places: HashMap<Place, Failing<Server>>,
@@ -321,6 +336,7 @@ impl Daemon {
             structure_at: HashMap::new(),
             memories: HashMap::new(),
             failing: HashMap::new(),
+            committed: HashMap::new(),
             failing_servers: HashMap::new(),
             failing_places: HashMap::new(),
             troubled: Troubled::default(),
@@ -460,8 +476,10 @@ impl Daemon {
                 self.polled(place, asked, result);
             }
             (Task::Poll(place), _) => self.polled(place, Vec::new(), Err(panicked())),
-            (Task::Job(mapping, sync_type), Ok(Ended::Job { result, took })) => self.job_ended(mapping, sync_type, result, took),
-            (Task::Job(mapping, sync_type), _) => self.job_ended(mapping, sync_type, Err(panicked()), Duration::ZERO),
+            (Task::Job(mapping, sync_type), Ok(Ended::Job { result, progressed, began })) => {
+                self.job_ended(mapping, sync_type, result, progressed, began);
+            }
+            (Task::Job(mapping, sync_type), _) => self.job_ended(mapping, sync_type, Err(panicked()), false, Instant::now()),
             (Task::Verify(mapping), Ok(Ended::Verified(result))) => self.verified(mapping, result),
             (Task::Verify(mapping), _) => self.verified(mapping, Err(panicked())),
             (Task::Note | Task::Retire, Ok(Ended::Noted(Err(error)))) => {
@@ -471,9 +489,12 @@ impl Daemon {
         }
     }
 
-    fn job_ended(&mut self, id: MappingId, sync_type: SyncType, result: Result<Done>, took: Duration) {
+    fn job_ended(&mut self, id: MappingId, sync_type: SyncType, result: Result<Done>, progressed: bool, began: Instant) {
         self.running.remove(&id);
         self.running_at.remove(&id);
+        if progressed || matches!(result, Ok(Done::Completed)) {
+            self.wake_waiting(id);
+        }
         match result {
             Ok(Done::Completed) => {
                 if sync_type == SyncType::FullSync {
@@ -481,7 +502,6 @@ impl Daemon {
                     self.troubled.mappings.insert(id);
                 }
                 self.mapping_works(id);
-                self.wake_waiting(id);
                 // CDC goes on from where the full sync ended.
                 if sync_type == SyncType::FullSync && self.mode == Mode::Forever {
                     self.tick();
@@ -492,8 +512,7 @@ impl Daemon {
                 tracing::warn!(mapping_id = id.0, %error, "stopped: the mapping is not this daemon's any more");
             }
             Err(error) => {
-                tracing::debug!(mapping_id = id.0, took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "job failed");
-                self.mapping_failed(id, Some(sync_type), error);
+                self.mapping_failed(id, &Attempt { sync_type: Some(sync_type), progressed, began }, error);
             }
         }
         self.start_waiting();

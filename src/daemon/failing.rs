@@ -21,7 +21,7 @@ pub(super) const SERVER_UNUSABLE: &str = "the server cannot be used";
 /// All of them; the last one is said of a server that nobody uses, too.
 pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UNUSABLE];
 
-/// Between two looks a mapping that waits for a related table is called up at most this often.
+/// Between two looks a mapping that waits for a related table is called up this often at once, and as often again after pauses.
 const WAKES_MAX: u32 = 4;
 
 /// A mapping, or a database of a source, that failed and has not worked since.
@@ -34,10 +34,29 @@ pub(super) struct Failing<T> {
     pub(super) words: String,
     /// It waits for rows of a related table.
     pub(super) waits: bool,
-    /// When it was last called up because a related table's rows may have come.
+    /// It got on before it had to wait: tables that wait for each other take turns.
+    progressed: bool,
+    /// When it was last called up because a related table's rows may have come, and how often since it last got on, or since a pause.
     woken: Option<Instant>,
+    wakes: u32,
     /// When a failure last counted.
     counted: Instant,
+}
+
+/// What failed.
+pub(super) struct Attempt {
+    /// `None`: it was polled only.
+    pub(super) sync_type: Option<SyncType>,
+    /// It committed something.
+    pub(super) progressed: bool,
+    pub(super) began: Instant,
+}
+
+impl Attempt {
+    /// A poll's, which has just failed.
+    pub(super) fn polled() -> Self {
+        Attempt { sync_type: None, progressed: false, began: Instant::now() }
+    }
 }
 
 impl<T: PartialEq> Failing<T> {
@@ -48,13 +67,28 @@ impl<T: PartialEq> Failing<T> {
             parked_as: None,
             words: String::new(),
             waits: false,
+            progressed: false,
             woken: None,
+            wakes: 0,
             counted: Instant::now(),
         }
     }
 
     pub(super) fn is_due(&self, now: Instant, looks: &T) -> bool {
         now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != looks)
+    }
+
+    /// Calls it up, unless it was called up in vain too often. Whether it did.
+    fn call_up(&mut self, interval: Duration) -> bool {
+        let paused = self.woken.is_none_or(|woken| woken.elapsed() >= interval / WAKES_MAX);
+        if !self.progressed && self.wakes >= WAKES_MAX && !paused {
+            return false;
+        }
+        let now = Instant::now();
+        let rested = self.woken.is_none_or(|woken| now - woken >= interval);
+        self.wakes = if self.progressed || rested { 1 } else { self.wakes.saturating_add(1) };
+        (self.due, self.woken) = (now, Some(now));
+        true
     }
 
     /// It failed since it was called up, before its regular look was due again.
@@ -147,24 +181,30 @@ impl Daemon {
         self.failing.get(&id).map_or(0, |failing| failing.attempts - u32::from(failing.called_up_early(interval)))
     }
 
-    /// Rows were committed to a destination database: whoever waits there for a related table's rows is tried again at once, but not
-    /// many times between two looks, however busy its neighbours are.
+    /// Rows were committed to a destination database: whoever waits there for a related table's rows is tried again at once. Who got on with
+    /// its last attempt always is, as tables that wait for each other take one step at a time; others not many times between two looks,
+    /// however busy their neighbours are.
     pub(super) fn wake_waiting(&mut self, id: MappingId) {
         let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone()) else { return };
-        let (now, interval) = (Instant::now(), self.env.config.check_interval);
+        let interval = self.env.config.check_interval;
+        self.committed.insert(id, Instant::now());
         let mut woken = false;
         for (other, failing) in &mut self.failing {
             let related = self.mappings.get(other).is_some_and(|mapping| mapping.dest.database == database);
-            let lately = failing.woken.is_some_and(|woken| now - woken < interval / WAKES_MAX);
-            if *other != id && failing.waits && related && !lately {
-                failing.due = now;
-                failing.woken = Some(now);
-                woken = true;
-            }
+            woken |= *other != id && failing.waits && related && failing.call_up(interval);
         }
         if woken && self.mode == Mode::Forever {
             self.tick();
         }
+    }
+
+    /// Whether another mapping committed to the same destination database since then.
+    fn neighbour_committed(&self, id: MappingId, since: Instant) -> bool {
+        let Some(mapping) = self.mappings.get(&id) else { return false };
+        self.committed.iter().any(|(other, at)| {
+            let related = || self.mappings.get(other).is_some_and(|other| other.dest.database == mapping.dest.database);
+            *other != id && *at > since && related()
+        })
     }
 
     /// A parked mapping's request that is not in its row any more was claimed by the very attempt that failed: no reason for another one.
@@ -187,10 +227,12 @@ impl Daemon {
         }
     }
 
-    pub(super) fn mapping_failed(&mut self, id: MappingId, sync_type: Option<SyncType>, error: Error) {
+    pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &Attempt, error: Error) {
         let config = &self.env.config;
-        let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval: config.check_interval };
-        let attempts = self.failed_before(id) + 1;
+        let interval = config.check_interval;
+        let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval };
+        // What gets on does not fail in a row.
+        let attempts = if attempt.progressed { 1 } else { self.failed_before(id) + 1 };
         let next = retry::next(error.kind, attempts, &policy);
         let (wait, park) = match next {
             Next::Nothing => return,
@@ -199,9 +241,13 @@ impl Daemon {
         };
         self.well = false;
         let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
-        let sync_type = sync_type.map(SyncType::as_str);
+        let sync_type = attempt.sync_type.map(SyncType::as_str);
         let words = error.to_string();
+        let waits = error.kind == Kind::ForeignKey;
         match next {
+            Next::Retry(_) if waits && attempt.progressed => {
+                tracing::debug!(mapping_id = id.0, sync_type, %error, "waits for a related table, and got on until there");
+            }
             Next::Retry(_) => tracing::warn!(
                 mapping_id = id.0,
                 sync_type,
@@ -231,12 +277,18 @@ impl Daemon {
             }
         }
         let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
-        let waits = error.kind == Kind::ForeignKey;
         let now = Instant::now();
         let before = self.failing.get(&id);
-        let counted = before.filter(|failing| failing.attempts == attempts).map_or(now, |failing| failing.counted);
-        let woken = before.and_then(|failing| failing.woken);
-        self.failing.insert(id, Failing { attempts, due: now + wait, parked_as, words, waits, woken, counted });
+        let counted = before.filter(|failing| failing.attempts == attempts && !attempt.progressed).map_or(now, |failing| failing.counted);
+        let (woken, wakes) = before.map_or((None, 0), |failing| (failing.woken, failing.wakes));
+        let progressed = attempt.progressed;
+        let mut failing = Failing { attempts, due: now + wait, parked_as, words, waits, progressed, woken, wakes, counted };
+        // What it waits for may have come while it was refused.
+        let again = waits && self.neighbour_committed(id, attempt.began) && failing.call_up(interval);
+        self.failing.insert(id, failing);
+        if again && self.mode == Mode::Forever {
+            self.tick();
+        }
     }
 }
 

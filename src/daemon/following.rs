@@ -2,7 +2,7 @@
 
 use super::{
     Daemon, Ended, Place, Task,
-    failing::{SERVER_UNUSABLE, looks},
+    failing::{Attempt, SERVER_UNUSABLE, looks},
 };
 use crate::{
     control::Loaded,
@@ -87,6 +87,7 @@ impl Daemon {
     pub(super) fn forget(&mut self) {
         let Daemon { mappings, servers, .. } = self;
         self.failing.retain(|id, _| mappings.contains_key(id));
+        self.committed.retain(|id, _| mappings.contains_key(id));
         self.verified.retain(|id, _| mappings.contains_key(id));
         self.structure_at.retain(|id, _| mappings.contains_key(id));
         self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
@@ -147,7 +148,7 @@ impl Daemon {
         let mut busy: HashSet<MappingId> = HashSet::new();
         for (mapping, error) in polled.failed {
             busy.insert(mapping);
-            self.mapping_failed(mapping, None, error);
+            self.mapping_failed(mapping, &Attempt::polled(), error);
         }
         for (id, work) in polled.work {
             busy.insert(id);

@@ -5,7 +5,7 @@
 
 use super::{Daemon, Ended, Task, failing::looks};
 use crate::{
-    jobs::{cdc, full_sync, poll::Work},
+    jobs::{apply::Applied, cdc, full_sync, poll::Work},
     model::{
         id::MappingId,
         mapping::{Mapping, SyncType},
@@ -113,13 +113,14 @@ impl Daemon {
         self.running_at.insert(id, mapping.server);
         let failed_before = self.failed_before(id);
         let env = self.env_for(id);
-        let started = Instant::now();
+        let began = Instant::now();
         self.spawn(Task::Job(id, sync_type), async move {
+            let mut applied = Applied::default();
             let result = match waiting.work {
                 Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
-                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass, failed_before).await,
+                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass, failed_before, &mut applied).await,
             };
-            Ended::Job { result, took: started.elapsed() }
+            Ended::Job { result, progressed: applied.reached.is_some(), began }
         });
     }
 }

@@ -64,6 +64,36 @@ pub enum Target<'a> {
     Staging { table: &'a TableName },
 }
 
+/// How many change rows go into a commit group; one transaction is never cut, however many it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At most so many.
+    Batches(usize),
+    /// One transaction, and after each group that went through twice as many rows, up to so many: for going as far as it goes.
+    Growing(usize),
+    /// Everything up to the window's end.
+    Whole,
+}
+
+impl Pace {
+    /// Of the first group.
+    fn first(self) -> Option<usize> {
+        match self {
+            Pace::Batches(rows) => Some(rows.max(1)),
+            Pace::Growing(_) => Some(1),
+            Pace::Whole => None,
+        }
+    }
+
+    /// Of the group after one of `rows`.
+    fn next(self, rows: Option<usize>) -> Option<usize> {
+        match self {
+            Pace::Batches(_) | Pace::Whole => rows,
+            Pace::Growing(most) => rows.map(|rows| rows.saturating_mul(2).clamp(1, most.max(1))),
+        }
+    }
+}
+
 /// A window of changes on its way to a table.
 #[derive(Clone, Debug)]
 pub struct Replay<'a> {
@@ -76,10 +106,8 @@ pub struct Replay<'a> {
     /// inclusive
     pub to: Lsn,
     pub target: Target<'a>,
-    /// Most change rows per commit group, unless one transaction has more.
-    pub batch_rows_max: usize,
-    /// Everything up to `to` in one group.
-    pub whole: bool,
+    /// How much goes into a commit group.
+    pub pace: Pace,
     pub cancel: &'a CancellationToken,
 }
 
@@ -173,13 +201,14 @@ async fn groups(
         Target::Staging { .. } => None,
     };
     let mut end = None;
+    let mut rows_max = replay.pace.first();
     while from < replay.to {
         if replay.cancel.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "asked to stop between batches"));
         }
         let group = match end.take() {
             Some(end) => end,
-            None => boundary(source, replay, script, from).await?,
+            None => boundary(source, replay, script, from, rows_max).await?,
         };
         let to = group.to;
         let loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
@@ -187,6 +216,7 @@ async fn groups(
         let (there, netted) = tokio::join!(still_there(source, replay, from), net(dest, script, loaded));
         there.and(netted)?;
         let last = to == replay.to;
+        rows_max = replay.pace.next(rows_max);
         let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
         if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
@@ -196,7 +226,7 @@ async fn groups(
                 still_there(source, replay, from).await?;
             }
             // the source looks for the next end while the destination writes
-            let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to).await.map(Some) } };
+            let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to, rows_max).await.map(Some) } };
             let (written, found) = tokio::join!(write(dest, replay, script, completed.fetched, stored, &group), ahead);
             written?;
             (stored, next) = (Some(to), found);
@@ -232,15 +262,14 @@ struct End {
     identity: Option<TranIdentity>,
 }
 
-async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn) -> Result<End> {
+/// `rows_max`: of the group; everything up to the window's end without.
+async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn, rows_max: Option<usize>) -> Result<End> {
     let at_upper = match &replay.target {
         Target::Dest { checkpoint, .. } => checkpoint.identity.clone(),
         Target::Staging { .. } => None,
     };
-    let rows_max = if replay.whole { i64::MAX } else { i64::try_from(replay.batch_rows_max.max(1)).unwrap_or(i64::MAX) };
-    if rows_max == i64::MAX {
-        return Ok(End { seen: 1, to: replay.to, identity: at_upper });
-    }
+    let Some(rows_max) = rows_max else { return Ok(End { seen: 1, to: replay.to, identity: at_upper }) };
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
     let row = source.row(&script.boundary, &params).await;
     let row = row.map_err(|error| cdc::of_instance(error, &replay.capture.instance)).context("find the end of a batch of changes")?;
@@ -393,7 +422,7 @@ async fn write(dest: &mut Session, replay: &Replay<'_>, script: &Script, fetched
         Err(error) => checkpoint::fenced(error),
     };
     // What a smaller group cannot satisfy a bigger one may.
-    let final_word = replay.whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
+    let final_word = replay.pace == Pace::Whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
     let error = match &replay.target {
         Target::Dest { .. } if final_word && !dest.is_cut_off() => {
             super::culprit::named(dest, replay.carry, &script.statements, fetched, error).await

@@ -15,7 +15,7 @@
 
 use super::{
     Done, Env,
-    apply::{self, Applied, Checkpoint, Replay, Target},
+    apply::{self, Applied, Checkpoint, Pace, Replay, Target},
     shape,
 };
 use crate::{
@@ -50,18 +50,18 @@ pub struct Pass {
     pub identity: Option<TranIdentity>,
 }
 
-/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not. `failed_before` counts the failures in a row
-/// before this one: waiting for a related table is an error only after some looks.
-pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32) -> Result<Done> {
+/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not, and says in `applied` what was committed.
+/// `failed_before` counts the failures in a row before this one: waiting for a related table is an error only after some looks in which
+/// nothing went through.
+pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, applied: &mut Applied) -> Result<Done> {
     let began = Instant::now();
     let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
-    let mut applied = Applied::default();
-    let result = window(env, mapping, &pass, &mut applied).await;
+    let result = window(env, mapping, &pass, applied).await;
     let changes = i64::try_from(applied.changes).unwrap_or(i64::MAX);
     let (outcome, done) = match &result {
         Ok(()) => (Outcome::completed(changes), Ok(Done::Completed)),
         Err(error) if error.kind == Kind::Cancelled => (Outcome::paused(changes), Ok(Done::Stopped)),
-        Err(error) if error.kind == Kind::ForeignKey && failed_before + 1 < WAITS_MAX => {
+        Err(error) if error.kind == Kind::ForeignKey && (applied.reached.is_some() || failed_before + 1 < WAITS_MAX) => {
             (Outcome { error: Some(format!("waits for a related table: {error}")), ..Outcome::paused(changes) }, Err(()))
         }
         // The next poll sees the gap too, and does about it what is to be done.
@@ -133,34 +133,38 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
         from: pass.from,
         to: pass.to,
         target: Target::Dest { table: &shape.dest.name, checkpoint, order },
-        batch_rows_max: env.config.batch_rows,
-        whole: false,
+        pace: Pace::Batches(env.config.batch_rows),
         cancel: &env.cancel,
     };
     let mut result = apply::apply_changes(&mut source, &mut dest, &replay, &mut |so_far| *applied = *so_far).await;
-    // What a batch cannot satisfy, its transactions one by one may, as far as they go (tables that wait for each other), and after
-    // that everything there is at once.
-    for whole in [false, true] {
-        let refused = |error: &Error| error.kind == Kind::ForeignKey || (whole && error.kind == Kind::Duplicate);
-        if !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
-            continue;
+    // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for each other), and after that everything
+    // there is at once.
+    for pace in [Pace::Growing(env.config.batch_rows), Pace::Whole] {
+        loop {
+            let refused = |error: &Error| error.kind == Kind::ForeignKey || (pace == Pace::Whole && error.kind == Kind::Duplicate);
+            if !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
+                break;
+            }
+            let before = *applied;
+            if let Some(reached) = before.reached {
+                replay.from = reached;
+            }
+            if let Target::Dest { checkpoint, order: now, .. } = &mut replay.target {
+                checkpoint.stored = before.reached.or(checkpoint.stored);
+                *now = if pace == Pace::Whole { other } else { order };
+            }
+            replay.pace = pace;
+            let mut progress = |so_far: &Applied| {
+                applied.changes = before.changes + so_far.changes;
+                applied.groups = before.groups + so_far.groups;
+                applied.reached = so_far.reached;
+            };
+            result = apply::apply_changes(&mut source, &mut dest, &replay, &mut progress).await;
+            // a group that had grown may go further when it is small again
+            if pace == Pace::Whole || applied.reached == before.reached {
+                break;
+            }
         }
-        let before = *applied;
-        if let Some(reached) = before.reached {
-            replay.from = reached;
-        }
-        if let Target::Dest { checkpoint, order: now, .. } = &mut replay.target {
-            checkpoint.stored = before.reached.or(checkpoint.stored);
-            *now = if whole { other } else { order };
-        }
-        replay.batch_rows_max = 1;
-        replay.whole = whole;
-        let mut progress = |so_far: &Applied| {
-            applied.changes = before.changes + so_far.changes;
-            applied.groups = before.groups + so_far.groups;
-            applied.reached = so_far.reached;
-        };
-        result = apply::apply_changes(&mut source, &mut dest, &replay, &mut progress).await;
     }
     let result = result.map_err(|error| explained(error, has_foreign_keys));
     if resync && result.is_ok() {

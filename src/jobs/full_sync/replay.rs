@@ -8,7 +8,7 @@ use super::{Work, progress::Stage};
 use crate::{
     error::{Context, Error, Kind, Result},
     jobs::{
-        apply::{self, Replay, Target},
+        apply::{self, Pace, Replay, Target},
         fence::{self, Patience},
         shape::Shape,
     },
@@ -93,8 +93,7 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
             from: cut,
             to: fence,
             target: Target::Staging { table: stage },
-            batch_rows_max: env.config.batch_rows,
-            whole: false,
+            pace: Pace::Batches(env.config.batch_rows),
             cancel: &env.cancel,
         };
         let mut follow = |applied: &apply::Applied| progress.replayed(applied.changes);
