@@ -57,12 +57,12 @@ pub(super) async fn judge(
             break;
         }
         let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
-        let Some(Before { capture, low, completes }) = before(source, look.shape).await? else {
+        let Some(Before { capture, low, oldest, completes }) = before(source, look.shape).await? else {
             (judged.why, judged.stalled) = ("the source table has no capture instance".into(), true);
             break;
         };
         let left = look.by_keys(End::Source, source, &keys).await.context("read suspect source rows")?;
-        if let Err(why) = caught_up(env, mapping, source, deadline).await? {
+        if let Err(why) = caught_up(env, mapping, source, oldest, deadline).await? {
             (judged.why, judged.stalled) = (why, true);
             break;
         }
@@ -109,6 +109,8 @@ pub(super) struct Before {
     pub capture: Capture,
     /// Every change up to here was committed already.
     pub low: Lsn,
+    /// Of changes up to here no capture instance tells (any more).
+    pub oldest: Lsn,
     /// Replication may complete a row from the source: then the destination has a later state of that row than its checkpoint tells.
     pub completes: bool,
 }
@@ -118,13 +120,14 @@ pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option
     let mut instances = cdc::instances(source).await?;
     instances.retain(|instance| instance.source_id == shape.source.object_id);
     let one = instances.len() == 1;
+    let oldest = instances.iter().map(|instance| instance.start.prev()).min().unwrap_or(Lsn::ZERO);
     let Some(instance) = instances.into_iter().max_by_key(|instance| instance.start) else { return Ok(None) };
     let began = instance.start.prev();
     let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
     let capture = cdc::capture(source, instance).await?;
     // of two, the other one may be what replication reads
     let completes = !one || mask::cover(&shape.carry, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
-    Ok(Some(Before { capture, low: upper.max(began), completes }))
+    Ok(Some(Before { capture, low: upper.max(began), oldest, completes }))
 }
 
 /// Waits until everything the source has committed by now is captured; up to which LSN it is, or why nobody can tell.
@@ -141,11 +144,13 @@ pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant)
     }
 }
 
-/// Waits until everything the source has committed by now is in the destination; why it is not, if it does not get there.
+/// Waits until everything the source has committed by now is in the destination; why it is not, if it does not get there. `oldest`: of
+/// [`Before`].
 pub(super) async fn caught_up(
     env: &Env,
     mapping: &Mapping,
     source: &mut Session,
+    oldest: Lsn,
     deadline: Instant,
 ) -> Result<std::result::Result<(), String>> {
     let fence = match captured(env, source, deadline).await? {
@@ -153,8 +158,11 @@ pub(super) async fn caught_up(
         Err(why) => return Ok(Err(why)),
     };
     loop {
-        if checkpoint(env, mapping).await?.is_some_and(|checkpoint| checkpoint >= fence) {
-            return Ok(Ok(()));
+        match checkpoint(env, mapping).await? {
+            // What was lost no checkpoint passes by itself; the next poll knows what to do about it.
+            Some(checkpoint) if checkpoint < oldest => return Ok(Err("changes after the checkpoint are lost at the source".into())),
+            Some(checkpoint) if checkpoint >= fence => return Ok(Ok(())),
+            Some(_) | None => {}
         }
         if Instant::now() >= deadline || env.stopping() {
             return Ok(Err(format!("the checkpoint has not reached {fence}")));

@@ -203,14 +203,14 @@ impl Repair<'_> {
 
     async fn group(&self, group: &Suspects, source: &mut Session, dest: &mut Session) -> Result<Tried> {
         let deadline = Instant::now() + self.env.config.verify_wait;
-        let Some(Before { capture, low, .. }) = before(source, self.look.shape).await? else {
+        let Some(Before { capture, low, oldest, .. }) = before(source, self.look.shape).await? else {
             return Ok(Tried::Stalled("the source table has no capture instance".into()));
         };
         let gone = self.stage(group, source, dest).await?;
         if gone.len() > lookup::keys_max(self.carry()) {
             return Ok(Tried::TooMany);
         }
-        if let Err(why) = caught_up(self.env, self.mapping, source, deadline).await? {
+        if let Err(why) = caught_up(self.env, self.mapping, source, oldest, deadline).await? {
             return Ok(Tried::Stalled(why));
         }
         for _ in 0..TRIES_MAX {

@@ -130,11 +130,11 @@ async fn at_one_moment(
     let before = before(source, shape).await?;
     counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
     let follows = match &before {
-        Some(_) => caught_up(env, mapping, source, deadline).await?,
+        Some(before) => caught_up(env, mapping, source, before.oldest, deadline).await?,
         None => Err("the source table has no capture instance".to_owned()),
     };
     counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
-    let Before { capture, low, completes } = match (follows, before) {
+    let Before { capture, low, completes, .. } = match (follows, before) {
         (Ok(()), Some(before)) => before,
         (Ok(()), None) => return Ok(None),
         (Err(why), _) => return Ok(Some(format!("drift: {why}"))),

@@ -74,6 +74,12 @@ async fn a_parked_mapping_is_partial() {
     daemon.says(&["parked"]).await;
     rows(&world, mapping, "PARTIAL", &["drift since 20", "different (1): 17"]).await;
     never_failed(&world).await;
+    // Nor does it for somebody who does not know that it is parked: that its changes are lost is seen at the source.
+    let (_, said) = verify(&world, &["--mapping", &mapping.to_string()]).await;
+    for words in ["PARTIAL MD5_COMPARISON", "drift since 20", "are lost at the source", "different (1): 17"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    never_failed(&world).await;
 }
 
 /// Switched off, and asked for by name.
