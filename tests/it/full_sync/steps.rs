@@ -126,3 +126,29 @@ async fn a_snapshot_source_is_copied_as_of_one_moment() {
     assert!(copied == before, "{}", crate::harness::world::difference(&before, &copied));
     daemon.says(&["one moment", "SNAPSHOT"]).await;
 }
+
+/// A heap is read page by page: a row that is deleted and comes back further on is read twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_read_twice_is_there_once() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Heap (ID INT NOT NULL PRIMARY KEY NONCLUSTERED, Wide NVARCHAR(2000) NULL)").await;
+    let mut shop = world.shop().await;
+    // more than what waits in buffers when the copy is held
+    for hundred in 0..50 {
+        let rows: Vec<_> = (1..=100).map(|row| format!("({}, REPLICATE(N'x', 2000))", hundred * 100 + row)).collect();
+        shop.run(&format!("INSERT INTO dbo.Heap VALUES {}", rows.join(", "))).await;
+    }
+    world.enable_cdc(&["Heap"]).await;
+    let mapping = world.map("Heap", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let dropped = world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
+    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(HELD));
+    let _daemon = world.daemon();
+    assert!(held.fired().await, "the copy runs");
+    shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let twice = tokio::time::timeout(Duration::from_secs(1), dropped.fired()).await;
+    assert_eq!(twice, Ok(true), "it was read once, so this proves nothing");
+    world.in_sync("dbo.Heap", "ID").await;
+}

@@ -61,3 +61,32 @@ async fn what_the_engine_does_not_know_it_refuses_and_the_connection_goes_on() {
     let row = client.simple_query("SELECT @@SPID").await.expect("a result").into_row().await.expect("a row").expect("a row");
     assert_eq!(row.get::<i16, _>(0).map(u16::try_from), Some(Ok(server.connections()[0].spid)));
 }
+
+/// Which of two equal rows goes is the server's choice: one of them does.
+#[tokio::test]
+async fn rows_go_through_a_common_table_expression_over_one_table() {
+    let server = start().await;
+    let mut client = connect(&server).await;
+    client
+        .simple_query(
+            "CREATE TABLE #r (k int, v nvarchar(10)); INSERT INTO #r VALUES (1, N'a'), (2, N'b'), (2, N'b'), (3, N'c'), (2, N'b')",
+        )
+        .await
+        .map(drop)
+        .expect("rows");
+    let repeated = "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY s.k ORDER BY (SELECT NULL)) AS [n] FROM #r AS s)";
+    let gone = client.execute(format!("{repeated} DELETE FROM [repeated] WHERE [n] > 1"), &[]).await.expect("a DELETE").total();
+    assert_eq!(gone, 2);
+    let rows = client.simple_query("SELECT k FROM #r ORDER BY k").await.expect("a result").into_first_result().await.expect("rows");
+    assert_eq!(rows.iter().map(|row| row.get::<i32, _>(0)).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    for (refused, why) in [
+        ("WITH g AS (SELECT k FROM #r GROUP BY k) DELETE FROM g", "groups or limits"),
+        ("WITH j AS (SELECT a.k FROM #r AS a JOIN #r AS b ON b.k = a.k) DELETE FROM j", "has not one table"),
+        ("WITH u AS (SELECT k FROM #r UNION ALL SELECT k FROM #r) DELETE FROM u", "no plain SELECT"),
+        ("WITH c AS (SELECT k FROM #r) UPDATE c SET k = 1", "UPDATE"),
+        ("WITH c AS (SELECT k FROM #r) DELETE c FROM c", "of a FROM"),
+    ] {
+        let error = client.simple_query(refused).await.map(drop).expect_err("an error").to_string();
+        assert!(error.contains(why), "{refused}: {error}");
+    }
+}

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod subquery;
 #[cfg(test)]
 mod tests;
+pub mod through;
 pub mod window;
 
 use crate::{
@@ -272,10 +273,16 @@ pub struct TargetRow {
 
 /// Finds the target table of an UPDATE or DELETE.
 pub fn target(host: &dyn Host, rows: &TargetRows<'_>) -> SqlResult<Arc<dyn RowSource>> {
+    if let Some(through) = through::bind(host, rows)? {
+        return Ok(through.source);
+    }
     dml::bind(host, &TargetRows { exprs: Vec::new(), ..*rows }).map(|b| b.source())
 }
 
 /// Runs the join and hands over the target rows.
 pub fn target_rows(host: &dyn Host, rows: &TargetRows<'_>, on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
+    if let Some(through) = through::bind(host, rows)? {
+        return through.run(rows, on_row);
+    }
     dml::bind(host, rows)?.run(on_row)
 }
