@@ -284,6 +284,8 @@ struct Daemon {
     waiting: VecDeque<Waiting>,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
+    /// Verifications that could not reach a server while it was polled: the poll knows more.
+    unsaid: HashMap<Place, Vec<(MappingId, Error)>>,
     /// The order in which mappings were last verified, also by processes before this one: the least was longest ago.
     verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.
@@ -332,6 +334,7 @@ impl Daemon {
             waiting: VecDeque::new(),
             verifying: HashSet::new(),
             verify_queue: VecDeque::new(),
+            unsaid: HashMap::new(),
             verified: HashMap::new(),
             structure_at: HashMap::new(),
             memories: HashMap::new(),

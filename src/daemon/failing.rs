@@ -292,9 +292,14 @@ impl Daemon {
     }
 }
 
+/// Whether a server, or one of its databases, is out of reach.
+pub(super) fn is_away(error: &Error) -> bool {
+    matches!(error.kind, Kind::Connection | Kind::Login)
+}
+
 /// Whether a whole server is out of reach, and not one of its databases (4060, 4064).
 pub(super) fn is_of_the_server(error: &Error) -> bool {
-    error.kind == Kind::Connection || (error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4064)))
+    is_away(error) && !matches!(error.number, Some(4060 | 4064))
 }
 
 /// A mapping without what changes by itself: what an operator would have to touch.

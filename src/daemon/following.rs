@@ -2,7 +2,7 @@
 
 use super::{
     Daemon, Ended, Place, Task,
-    failing::{Attempt, SERVER_UNUSABLE, looks},
+    failing::{Attempt, SERVER_UNUSABLE, is_away, looks},
 };
 use crate::{
     control::Loaded,
@@ -140,6 +140,7 @@ impl Daemon {
 
     pub(super) fn polled(&mut self, place: Place, asked: Vec<Mapping>, result: Result<Polled>) {
         self.polling.remove(&place);
+        self.verifications_met(&place, result.as_ref().is_err_and(is_away));
         let polled = match result {
             Ok(polled) => polled,
             Err(error) => return self.place_failed(place, error),

@@ -1,11 +1,15 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{Daemon, Ended, Task, failing::is_of_the_server, following::place_of};
+use super::{
+    Daemon, Ended, Place, Task,
+    failing::{is_away, is_of_the_server},
+    following::place_of,
+};
 use crate::{
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     jobs::{Env, verify},
     model::{
-        id::MappingId,
+        id::{MappingId, ServerId},
         mapping::{Mapping, SyncType},
     },
 };
@@ -32,7 +36,11 @@ impl Daemon {
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
             let runs = self.running.get(&id) == Some(&SyncType::FullSync) || self.full_sync_waits(id);
             let syncs = runs || mapping.wants_full_sync();
-            if syncs || self.leaving.contains(&id) || self.env.sources.house(mapping.server).is_err() || self.is_away(&mapping) {
+            if syncs
+                || self.leaving.contains(&id)
+                || self.env.sources.house(mapping.server).is_err()
+                || self.is_out_of_reach(mapping.server)
+            {
                 continue;
             }
             self.verifying.insert(id);
@@ -54,50 +62,59 @@ impl Daemon {
         if result.is_ok() && self.settled.insert(Some(id)) {
             self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
         }
-        let Some(mapping) = self.mappings.get(&id).cloned() else { return self.verify_on() };
-        let mut said = false;
-        if let Err(error) = &result {
-            // A server that is away is one word, which its poll says, and not one per mapping.
-            let place = place_of(&mapping);
-            said = matches!(error.kind, Kind::Connection | Kind::Login)
-                && (self.is_away(&mapping) || self.failing_places.contains_key(&place) || self.polling.contains(&place));
-            if is_of_the_server(error) {
-                self.verify_queue.retain(|id| self.mappings.get(id).is_some_and(|other| other.server != mapping.server));
-            }
-        }
-        // what is wrong with a mapping that fails was said when it failed
         if let Err(error) = result
             && error.kind != Kind::Cancelled
-            && !said
-            && !self.failing.contains_key(&id)
+            && let Some(mapping) = self.mappings.get(&id)
         {
-            let error_type = match error.kind.error_type() {
-                "SYNC" | "OTHER" => "VERIFICATION",
-                other => other,
-            };
-            tracing::error!(
-                mapping_id = id.0,
-                server_id = mapping.server.0,
-                sync_type = SyncType::Verification.as_str(),
-                error_type,
-                error_details = %error.details(1, "tried again at the next verification"),
-                %error,
-                "{VERIFICATION_FAILED}"
-            );
-            self.settled.remove(&Some(id));
+            let (place, server) = (place_of(mapping), mapping.server);
+            if is_of_the_server(&error) {
+                self.verify_queue.retain(|id| self.mappings.get(id).is_some_and(|other| other.server != server));
+            }
+            if !is_away(&error) {
+                self.verification_failed(id, &error);
+            } else if self.polling.contains(&place) {
+                self.unsaid.entry(place).or_default().push((id, error));
+            } else if !self.is_out_of_reach(server) && !self.failing_places.contains_key(&place) {
+                self.verification_failed(id, &error);
+            }
         }
-        self.verify_on();
-    }
-
-    fn verify_on(&mut self) {
         // a full sync may have waited for it
         self.start_waiting();
         self.verify_more();
     }
 
-    /// Its source, or the destination, is known to be out of reach.
-    fn is_away(&self, mapping: &Mapping) -> bool {
-        self.control_away.is_some() || self.failing_servers.contains_key(&mapping.server)
+    /// A place was polled, and that says what there is to say where it is away: one word, and not one per mapping. Where it is there, what
+    /// verifications met meanwhile is told.
+    pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
+        for (id, error) in self.unsaid.remove(place).unwrap_or_default() {
+            if !away {
+                self.verification_failed(id, &error);
+            }
+        }
+    }
+
+    fn verification_failed(&mut self, id: MappingId, error: &Error) {
+        // what is wrong with a mapping that fails was said when it failed
+        let Some(mapping) = self.mappings.get(&id).filter(|_| !self.failing.contains_key(&id)) else { return };
+        let error_type = match error.kind.error_type() {
+            "SYNC" | "OTHER" => "VERIFICATION",
+            other => other,
+        };
+        tracing::error!(
+            mapping_id = id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::Verification.as_str(),
+            error_type,
+            error_details = %error.details(1, "tried again at the next verification"),
+            %error,
+            "{VERIFICATION_FAILED}"
+        );
+        self.settled.remove(&Some(id));
+    }
+
+    /// Whether a source server, or the destination, is known to be.
+    fn is_out_of_reach(&self, server: ServerId) -> bool {
+        self.control_away.is_some() || self.failing_servers.contains_key(&server)
     }
 }
 
