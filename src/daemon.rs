@@ -284,15 +284,15 @@ struct Daemon {
     waiting: VecDeque<Waiting>,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
-    /// Verifications that could not reach a server while it was polled: the poll knows more.
-    unsaid: HashMap<Place, Vec<(MappingId, Error)>>,
+    /// Verifications that could not reach a server, until the source is polled: the poll knows more.
+    unsaid: HashMap<Place, HashMap<MappingId, Error>>,
     /// The order in which mappings were last verified, also by processes before this one: the least was longest ago.
     verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.
     structure_at: HashMap<MappingId, Instant>,
     memories: HashMap<Place, Memory>,
     failing: HashMap<MappingId, Failing<Mapping>>,
-    /// When each last committed something.
+    /// When work that committed something last ended.
     committed: HashMap<MappingId, Instant>,
     /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a time.
     failing_servers: HashMap<ServerId, Failing<Server>>,

@@ -2,7 +2,7 @@
 //!
 //! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one failure, not one per mapping or database.
 
-use super::{Daemon, Ended, Mode, Place, Task};
+use super::{Daemon, Ended, Mode, Place, Task, following::place_of};
 use crate::{
     error::{Error, Kind},
     model::{
@@ -21,7 +21,8 @@ pub(super) const SERVER_UNUSABLE: &str = "the server cannot be used";
 /// All of them; the last one is said of a server that nobody uses, too.
 pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UNUSABLE];
 
-/// Between two looks a mapping that waits for a related table is called up this often at once, and as often again after pauses.
+/// A mapping that waits for a related table and gets nowhere is called up this often at once, and then after pauses: this often between two
+/// looks.
 const WAKES_MAX: u32 = 4;
 
 /// A mapping, or a database of a source, that failed and has not worked since.
@@ -34,16 +35,17 @@ pub(super) struct Failing<T> {
     pub(super) words: String,
     /// It waits for rows of a related table.
     pub(super) waits: bool,
-    /// It got on before it had to wait: tables that wait for each other take turns.
+    /// It got on before it had to wait, and was not called up since: tables that wait for each other take turns.
     progressed: bool,
-    /// When it was last called up because a related table's rows may have come, and how often since it last got on, or since a pause.
+    /// When it was last called up because a related table's rows may have come.
     woken: Option<Instant>,
+    /// How often it was, since it last got on or was left alone for the time between two looks.
     wakes: u32,
     /// When a failure last counted.
     counted: Instant,
 }
 
-/// What failed.
+/// An attempt that failed.
 pub(super) struct Attempt {
     /// `None`: it was polled only.
     pub(super) sync_type: Option<SyncType>,
@@ -80,14 +82,16 @@ impl<T: PartialEq> Failing<T> {
 
     /// Calls it up, unless it was called up in vain too often. Whether it did.
     fn call_up(&mut self, interval: Duration) -> bool {
-        let paused = self.woken.is_none_or(|woken| woken.elapsed() >= interval / WAKES_MAX);
-        if !self.progressed && self.wakes >= WAKES_MAX && !paused {
+        let since = self.woken.map(|woken| woken.elapsed());
+        if self.progressed || since.is_none_or(|since| since >= interval) {
+            self.wakes = 0;
+        }
+        if self.wakes >= WAKES_MAX && since.is_some_and(|since| since < interval / WAKES_MAX) {
             return false;
         }
         let now = Instant::now();
-        let rested = self.woken.is_none_or(|woken| now - woken >= interval);
-        self.wakes = if self.progressed || rested { 1 } else { self.wakes.saturating_add(1) };
-        (self.due, self.woken) = (now, Some(now));
+        self.wakes = self.wakes.saturating_add(1);
+        (self.due, self.woken, self.progressed) = (now, Some(now), false);
         true
     }
 
@@ -188,14 +192,16 @@ impl Daemon {
         let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone()) else { return };
         let interval = self.env.config.check_interval;
         self.committed.insert(id, Instant::now());
-        let mut woken = false;
+        let mut places = Vec::new();
         for (other, failing) in &mut self.failing {
-            let related = self.mappings.get(other).is_some_and(|mapping| mapping.dest.database == database);
-            woken |= *other != id && failing.waits && related && failing.call_up(interval);
+            let Some(mapping) = self.mappings.get(other).filter(|mapping| mapping.dest.database == database) else { continue };
+            // who runs hears of it when it has failed
+            let waits = *other != id && failing.waits && !self.running.contains_key(other);
+            if waits && failing.call_up(interval) {
+                places.push(place_of(mapping));
+            }
         }
-        if woken && self.mode == Mode::Forever {
-            self.tick();
-        }
+        self.poll_again(&places);
     }
 
     /// Whether another mapping committed to the same destination database since then.
@@ -231,9 +237,15 @@ impl Daemon {
         let config = &self.env.config;
         let interval = config.check_interval;
         let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval };
-        // What gets on does not fail in a row.
-        let attempts = if attempt.progressed { 1 } else { self.failed_before(id) + 1 };
-        let next = retry::next(error.kind, attempts, &policy);
+        let waits = error.kind == Kind::ForeignKey;
+        // Tables that wait for each other take turns: what gets on does not fail in a row.
+        let progressed = waits && attempt.progressed;
+        let attempts = if progressed { 1 } else { self.failed_before(id) + 1 };
+        let next = match retry::next(error.kind, attempts, &policy) {
+            // what its pass did not try, because it got on, may help
+            Next::Retry(wait) if progressed => Next::Retry(wait / WAKES_MAX),
+            next => next,
+        };
         let (wait, park) = match next {
             Next::Nothing => return,
             Next::Retry(wait) | Next::Later(wait) => (wait, false),
@@ -243,9 +255,8 @@ impl Daemon {
         let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
         let sync_type = attempt.sync_type.map(SyncType::as_str);
         let words = error.to_string();
-        let waits = error.kind == Kind::ForeignKey;
         match next {
-            Next::Retry(_) if waits && attempt.progressed => {
+            Next::Retry(_) if progressed && self.mode == Mode::Forever => {
                 tracing::debug!(mapping_id = id.0, sync_type, %error, "waits for a related table, and got on until there");
             }
             Next::Retry(_) => tracing::warn!(
@@ -279,15 +290,15 @@ impl Daemon {
         let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
         let now = Instant::now();
         let before = self.failing.get(&id);
-        let counted = before.filter(|failing| failing.attempts == attempts && !attempt.progressed).map_or(now, |failing| failing.counted);
+        let counted = before.filter(|failing| failing.attempts == attempts && !progressed).map_or(now, |failing| failing.counted);
         let (woken, wakes) = before.map_or((None, 0), |failing| (failing.woken, failing.wakes));
-        let progressed = attempt.progressed;
         let mut failing = Failing { attempts, due: now + wait, parked_as, words, waits, progressed, woken, wakes, counted };
-        // What it waits for may have come while it was refused.
-        let again = waits && self.neighbour_committed(id, attempt.began) && failing.call_up(interval);
+        // What it waits for may have come while it was refused. (A full sync looked at its own time, and is dear.)
+        let again =
+            waits && attempt.sync_type == Some(SyncType::Cdc) && self.neighbour_committed(id, attempt.began) && failing.call_up(interval);
         self.failing.insert(id, failing);
-        if again && self.mode == Mode::Forever {
-            self.tick();
+        if let Some(place) = self.mappings.get(&id).filter(|_| again).map(place_of) {
+            self.poll_again(&[place]);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Following the control tables and the sources: servers and mappings that come, change and go, and the polls of what is due.
 
 use super::{
-    Daemon, Ended, Place, Task,
-    failing::{Attempt, SERVER_UNUSABLE, is_away, looks},
+    Daemon, Ended, Mode, Place, Task,
+    failing::{Attempt, Failing, SERVER_UNUSABLE, is_away, looks},
 };
 use crate::{
     control::Loaded,
@@ -101,8 +101,8 @@ impl Daemon {
         self.failing_servers.retain(|server, _| places.iter().any(|place| place.0 == *server));
     }
 
-    /// Polls every database that has mappings whose turn it is.
-    pub(super) fn poll_due(&mut self) {
+    /// Polls every database that has mappings whose turn it is, of those that are wanted.
+    pub(super) fn poll_due(&mut self, wanted: impl Fn(&Place) -> bool) {
         let now = Instant::now();
         let queued = self.queued();
         let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
@@ -114,7 +114,10 @@ impl Daemon {
             {
                 continue;
             }
-            due.entry(place_of(mapping)).or_default().push(mapping.clone());
+            let place = place_of(mapping);
+            if wanted(&place) {
+                due.entry(place).or_default().push(mapping.clone());
+            }
         }
         for (place, mut mappings) in due {
             let Some(server) = self.servers.get(&place.0) else { continue };
@@ -135,15 +138,17 @@ impl Daemon {
                 Ended::Polled { asked: mappings, memory: Box::new(memory), result }
             });
         }
-        self.env.vitals.ticked();
     }
 
     pub(super) fn polled(&mut self, place: Place, asked: Vec<Mapping>, result: Result<Polled>) {
         self.polling.remove(&place);
-        self.verifications_met(&place, result.as_ref().is_err_and(is_away));
         let polled = match result {
             Ok(polled) => polled,
-            Err(error) => return self.place_failed(place, error),
+            Err(error) => {
+                let away = is_away(&error);
+                self.place_failed(place.clone(), error);
+                return self.verifications_met(&place, away);
+            }
         };
         self.place_works(&place);
         let mut busy: HashSet<MappingId> = HashSet::new();
@@ -161,7 +166,25 @@ impl Daemon {
             // Nothing to do for it, so nothing is wrong with it.
             self.mapping_works(mapping.id);
         }
+        self.verifications_met(&place, false);
         self.start_waiting();
+        // called up while this was under way
+        let now = Instant::now();
+        let missed = |(id, failing): (&MappingId, &Failing<Mapping>)| {
+            let mapping = self.mappings.get(id).filter(|mapping| place_of(mapping) == place);
+            let asked = || asked.iter().any(|mapping| mapping.id == *id);
+            failing.waits && mapping.is_some_and(|mapping| failing.is_due(now, &looks(mapping))) && !asked()
+        };
+        if self.failing.iter().any(missed) {
+            self.poll_again(&[place]);
+        }
+    }
+
+    /// Polls these at once, with what the last look saw.
+    pub(super) fn poll_again(&mut self, places: &[Place]) {
+        if !self.stopping() && self.mode == Mode::Forever {
+            self.poll_due(|place| places.contains(place));
+        }
     }
 }
 

@@ -5,7 +5,10 @@
 //! next batch boundary, and the next tick begins with a new connection and no mappings. Work that could not know it in time fails at its
 //! fence; nobody hears of that as an error, since the mapping is in other hands.
 
-use super::{AWAY_REMINDER, Daemon, Ended, Mode, Task, failing::OF_A_SERVER};
+use super::{
+    AWAY_REMINDER, Daemon, Ended, Mode, Task,
+    failing::{OF_A_SERVER, is_away},
+};
 use crate::{
     control::{Lease, Loaded},
     error::{Error, Kind, Result},
@@ -110,6 +113,8 @@ impl Daemon {
         self.refused = None;
         if self.control_away.take().is_some() {
             tracing::info!("the control tables can be read again");
+            // whatever verifications met meanwhile was that
+            self.unsaid.clear();
         }
         // Also what a process before this one left behind.
         if self.settled.insert(None) {
@@ -125,7 +130,9 @@ impl Daemon {
         self.forget();
         self.forget_claims();
         self.start_waiting();
-        self.poll_due();
+        self.poll_due(|_| true);
+        self.env.vitals.ticked();
+        self.verify_more();
     }
 
     fn cannot_look(&mut self, error: &Error, words: &str) {
@@ -198,7 +205,8 @@ impl Daemon {
 /// (and known to fail), unless somebody is that quick.
 async fn load(env: &Env, leads: bool) -> Result<Loaded> {
     if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
-        if matches!(error.kind, Kind::Connection | Kind::Login) {
+        if is_away(&error) {
+            env.vitals.control(Err(error.to_string()));
             return Err(error);
         }
         tracing::warn!(%error, "errors of what is gone or switched off are resolved at a later look");

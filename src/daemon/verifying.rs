@@ -1,15 +1,11 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{
-    Daemon, Ended, Place, Task,
-    failing::{is_away, is_of_the_server},
-    following::place_of,
-};
+use super::{Daemon, Ended, Place, Task, failing::is_away, following::place_of};
 use crate::{
     error::{Error, Kind, Result},
     jobs::{Env, verify},
     model::{
-        id::{MappingId, ServerId},
+        id::MappingId,
         mapping::{Mapping, SyncType},
     },
 };
@@ -31,7 +27,7 @@ impl Daemon {
 
     pub(super) fn verify_more(&mut self) {
         // Mappings in a full sync, or about to be, have their turn in a later round: they differ by right.
-        while !self.stopping() && self.verifying.len() < self.env.config.verify_concurrency {
+        while !self.stopping() && self.control_away.is_none() && self.verifying.len() < self.env.config.verify_concurrency {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
             let runs = self.running.get(&id) == Some(&SyncType::FullSync) || self.full_sync_waits(id);
@@ -39,7 +35,7 @@ impl Daemon {
             if syncs
                 || self.leaving.contains(&id)
                 || self.env.sources.house(mapping.server).is_err()
-                || self.is_out_of_reach(mapping.server)
+                || self.is_out_of_reach(&place_of(&mapping))
             {
                 continue;
             }
@@ -66,15 +62,10 @@ impl Daemon {
             && error.kind != Kind::Cancelled
             && let Some(mapping) = self.mappings.get(&id)
         {
-            let (place, server) = (place_of(mapping), mapping.server);
-            if is_of_the_server(&error) {
-                self.verify_queue.retain(|id| self.mappings.get(id).is_some_and(|other| other.server != server));
-            }
-            if !is_away(&error) {
-                self.verification_failed(id, &error);
-            } else if self.polling.contains(&place) {
-                self.unsaid.entry(place).or_default().push((id, error));
-            } else if !self.is_out_of_reach(server) && !self.failing_places.contains_key(&place) {
+            let place = place_of(mapping);
+            if is_away(&error) {
+                self.unsaid.entry(place).or_default().insert(id, error);
+            } else {
                 self.verification_failed(id, &error);
             }
         }
@@ -83,8 +74,8 @@ impl Daemon {
         self.verify_more();
     }
 
-    /// A place was polled, and that says what there is to say where it is away: one word, and not one per mapping. Where it is there, what
-    /// verifications met meanwhile is told.
+    /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is not, what verifications met since the last
+    /// poll is told.
     pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
         for (id, error) in self.unsaid.remove(place).unwrap_or_default() {
             if !away {
@@ -112,9 +103,9 @@ impl Daemon {
         self.settled.remove(&Some(id));
     }
 
-    /// Whether a source server, or the destination, is known to be.
-    fn is_out_of_reach(&self, server: ServerId) -> bool {
-        self.control_away.is_some() || self.failing_servers.contains_key(&server)
+    /// Whether a source is known to be out of reach.
+    fn is_out_of_reach(&self, place: &Place) -> bool {
+        self.failing_servers.contains_key(&place.0) || self.failing_places.contains_key(place)
     }
 }
 

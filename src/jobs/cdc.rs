@@ -5,9 +5,10 @@
 //! not carried at all. So a dropped column never writes NULLs over destination rows.
 //!
 //! **Duplicates and references.** Keys other than the mapping's are met when a value moves between rows over several source transactions,
-//! and a reference when related rows commit in one. What a small group cannot satisfy the whole window often can, so a 547, 2601 or 2627 is
-//! tried once more with everything up to the upper bound in one group, with the order of statements turned around where the table
-//! references itself. After that it is an error; nothing is skipped, and the next tick tries again.
+//! and a reference when related rows commit in one. After a 547 transactions go as far as they can, in groups that grow; what waits for other
+//! tables then is called up when those have got on. What a small group cannot satisfy the whole window often can, so a pass that got nowhere,
+//! a 2601 or a 2627 is tried once more with everything up to the upper bound in one group, with the order of statements turned around where
+//! the table references itself. After that it is an error; nothing is skipped, and the next tick tries again.
 //!
 //! **Another capture instance.** When the old one is read up to the start of the new one and the new one knows a carried column that the
 //! old one did not, rows written in between lack that column, and an `ADD … DEFAULT` writes no change rows at all. The transaction that
@@ -142,7 +143,10 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
     for pace in [Pace::Growing(env.config.batch_rows), Pace::Whole] {
         loop {
             let refused = |error: &Error| error.kind == Kind::ForeignKey || (pace == Pace::Whole && error.kind == Kind::Duplicate);
-            if !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
+            // Everything may be much, and who got on until other tables refused it is called up when those have.
+            let of_others = |error: &Error| error.kind == Kind::ForeignKey && !references_itself;
+            let enough = pace == Pace::Whole && applied.reached.is_some() && result.as_ref().is_err_and(of_others);
+            if enough || !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
                 break;
             }
             let before = *applied;

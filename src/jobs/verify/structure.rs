@@ -108,13 +108,32 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
         }
     } else {
         for _ in 0..ROUNDS_MAX {
-            counted.why = at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted).await?;
-            if counted.why.is_none() || env.stopping() || Instant::now() >= deadline {
+            let apart = at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted).await?;
+            let moves = matches!(apart, Some(Apart::Moves(_)));
+            counted.why = apart.map(Apart::words);
+            if !moves || env.stopping() || Instant::now() >= deadline {
                 break;
             }
         }
     }
     Ok(undisturbed(env, mapping, &then).await?.then_some(counted))
+}
+
+/// Why two counts are not of one moment.
+enum Apart {
+    /// Rows changed between them: another time they may not.
+    Moves(String),
+    /// Replication does not follow.
+    Drifts(String),
+}
+
+impl Apart {
+    fn words(self) -> String {
+        match self {
+            Apart::Moves(why) => why,
+            Apart::Drifts(why) => format!("drift: {why}"),
+        }
+    }
 }
 
 /// Counts the source, and the destination once it has what that count has seen; why the two cannot be compared, if they cannot.
@@ -126,7 +145,7 @@ async fn at_one_moment(
     source: &mut Session,
     dest: &mut Session,
     counted: &mut Counted,
-) -> Result<Option<String>> {
+) -> Result<Option<Apart>> {
     let before = before(source, shape).await?;
     counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
     let follows = match &before {
@@ -137,13 +156,13 @@ async fn at_one_moment(
     let Before { capture, low, completes, .. } = match (follows, before) {
         (Ok(()), Some(before)) => before,
         (Ok(()), None) => return Ok(None),
-        (Err(why), _) => return Ok(Some(format!("drift: {why}"))),
+        (Err(why), _) => return Ok(Some(Apart::Drifts(why))),
     };
-    let Some(mut high) = checkpoint(env, mapping).await? else { return Ok(Some("the mapping has no checkpoint".into())) };
+    let Some(mut high) = checkpoint(env, mapping).await? else { return Ok(Some(Apart::Moves("the mapping has no checkpoint".into()))) };
     if completes && counted.source != counted.dest {
         match captured(env, source, deadline).await? {
             Ok(fence) => high = high.max(fence),
-            Err(why) => return Ok(Some(format!("drift: {why}"))),
+            Err(why) => return Ok(Some(Apart::Drifts(why))),
         }
     }
     let changes = source
@@ -152,7 +171,7 @@ async fn at_one_moment(
         .context("look for changes during the count")?;
     // an answer is worth something only where the instance still has everything after `low`
     let known = changes.is_empty() && cdc::min_lsn(source, &capture.instance).await? <= low.next();
-    Ok((!known).then(|| "no still moment: rows kept changing".to_owned()))
+    Ok((!known).then(|| Apart::Moves("no still moment: rows kept changing".to_owned())))
 }
 
 async fn rows(session: &mut Session, table: &TableName) -> Result<i64> {

@@ -62,8 +62,8 @@ async fn tables_that_wait_for_each_other_get_through_long_before_the_next_look()
         world.in_sync(table, "ID").await;
     }
     let took = began.elapsed();
-    // one look finds the changes, and one more may be needed to see the last of them
-    assert!(took < Duration::from_secs(25), "{took:?}");
+    // a step per look would be two minutes
+    assert!(took < Duration::from_secs(60), "{took:?}");
     let mut control = world.control().await;
     let passes = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {parent} AND status = 'PAUSED'")).await;
     assert!(passes.parse().is_ok_and(|passes: u32| passes > 1), "they did not wait for each other, so this proves nothing: {passes}");

@@ -143,7 +143,7 @@ async fn a_row_that_was_read_twice_is_there_once() {
     let mapping = world.map("Heap", "ID", None, true).await;
     world.request_full_sync(mapping).await;
     let dropped = world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
-    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(HELD));
+    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 1, Fault::Delay(4 * HELD));
     let _daemon = world.daemon();
     assert!(held.fired().await, "the copy runs");
     shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;

@@ -279,7 +279,6 @@ async fn nothing_is_open(control: &mut Sql) {
     .await;
 }
 
-/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its server's.
 /// The daemon has loaded the control tables since: it tells of a server that came meanwhile.
 async fn a_look_passes(control: &mut Sql) {
     control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Passing', N'server=h;encrypt=maybe')").await;
@@ -289,6 +288,7 @@ async fn a_look_passes(control: &mut Sql) {
     nothing_is_open(control).await;
 }
 
+/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its server's.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     let world = World::new().await;
