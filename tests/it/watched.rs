@@ -64,6 +64,29 @@ fn samples(text: &str) -> HashMap<String, f64> {
     samples
 }
 
+/// A daemon without its control tables is not ready, for as long as they are away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_is_away_is_seen_from_outside() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
+    let answers = async |wanted: u16| {
+        eventually("/readyz", async || match page(&address, "/readyz").await {
+            (status, _) if status == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    };
+    answers(200).await;
+    for point in [Point::Login, Point::request("")] {
+        world.dest.faults().always(point, Fault::CloseBefore);
+    }
+    answers(503).await;
+    world.dest.faults().clear();
+    answers(200).await;
+}
+
 /// A daemon with two mappings, one of which cannot work: its numbers are what the control tables say.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_tell_what_the_daemon_does() {
