@@ -97,8 +97,17 @@ impl Daemon {
         self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
+        self.unsaid.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
         self.failing_servers.retain(|server, _| places.iter().any(|place| place.0 == *server));
+    }
+
+    /// Whether a mapping's turn has come: nothing of it is under way, and it does not wait after a failure.
+    fn is_due(&self, mapping: &Mapping, now: Instant, queued: &HashSet<MappingId>) -> bool {
+        !self.running.contains_key(&mapping.id)
+            && !queued.contains(&mapping.id)
+            && !self.leaving.contains(&mapping.id)
+            && self.failing.get(&mapping.id).is_none_or(|failing| failing.is_due(now, &looks(mapping)))
     }
 
     /// Polls every database that has mappings whose turn it is, of those that are wanted.
@@ -107,11 +116,7 @@ impl Daemon {
         let queued = self.queued();
         let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
         for mapping in self.mappings.values() {
-            if self.running.contains_key(&mapping.id)
-                || queued.contains(&mapping.id)
-                || self.leaving.contains(&mapping.id)
-                || self.failing.get(&mapping.id).is_some_and(|f| !f.is_due(now, &looks(mapping)))
-            {
+            if !self.is_due(mapping, now, &queued) {
                 continue;
             }
             let place = place_of(mapping);
@@ -169,11 +174,10 @@ impl Daemon {
         self.verifications_met(&place, false);
         self.start_waiting();
         // called up while this was under way
-        let now = Instant::now();
+        let (now, queued) = (Instant::now(), self.queued());
         let missed = |(id, failing): (&MappingId, &Failing<Mapping>)| {
-            let mapping = self.mappings.get(id).filter(|mapping| place_of(mapping) == place);
-            let asked = || asked.iter().any(|mapping| mapping.id == *id);
-            failing.waits && mapping.is_some_and(|mapping| failing.is_due(now, &looks(mapping))) && !asked()
+            let due = |mapping: &Mapping| place_of(mapping) == place && self.is_due(mapping, now, &queued);
+            failing.waits && self.mappings.get(id).is_some_and(due) && !asked.iter().any(|mapping| mapping.id == *id)
         };
         if self.failing.iter().any(missed) {
             self.poll_again(&[place]);

@@ -58,15 +58,13 @@ impl Daemon {
         if result.is_ok() && self.settled.insert(Some(id)) {
             self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
         }
-        if let Err(error) = result
-            && error.kind != Kind::Cancelled
-            && let Some(mapping) = self.mappings.get(&id)
-        {
-            let place = place_of(mapping);
-            if is_away(&error) {
-                self.unsaid.entry(place).or_default().insert(id, error);
-            } else {
-                self.verification_failed(id, &error);
+        if let Some(place) = self.mappings.get(&id).map(place_of) {
+            let unsaid = self.unsaid.entry(place).or_default();
+            unsaid.remove(&id);
+            match result {
+                Err(error) if is_away(&error) => drop(unsaid.insert(id, error)),
+                Err(error) if error.kind != Kind::Cancelled => self.verification_failed(id, &error),
+                Err(_) | Ok(()) => {}
             }
         }
         // a full sync may have waited for it

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use mssql_standin::fault::{Fault, Point};
+
 use super::{error_of, start, start_with};
 use crate::harness::{World, eventually};
 
@@ -69,6 +71,30 @@ async fn tables_that_wait_for_each_other_get_through_long_before_the_next_look()
     assert!(passes.parse().is_ok_and(|passes: u32| passes > 1), "they did not wait for each other, so this proves nothing: {passes}");
     let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id IN ({child}, {parent})")).await;
     assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
+}
+
+/// While its next attempt is under way nothing is called up, and its source is asked no more often than ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
+    crate::only_on_standins!("fault points");
+    const HELD: Duration = Duration::from_secs(3);
+    let world = World::new().await;
+    world.both(FAMILY).await;
+    world.both("CREATE TABLE dbo.Idle (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Child", "Idle"]).await;
+    let child = world.map("Child", "ID", None, true).await;
+    world.map("Idle", "ID", None, true).await;
+    let _daemon = start_with(&world, &[("DATAFLOW_CHECK_INTERVAL", "500ms")]);
+    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    world.run_ends(child, "CDC", "PAUSED").await;
+    let held = world.dest.faults().once(Point::request("BULK LOAD"), Fault::Delay(HELD));
+    assert!(held.fired().await, "the next attempt runs");
+    world.source.log_statements(true);
+    let looks = || world.source.statements().iter().filter(|statement| statement.text.contains("fn_cdc_get_max_lsn")).count();
+    world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
+    world.in_sync("dbo.Child", "ID").await;
+    let asked = looks();
+    assert!((1..40).contains(&asked), "{asked} times in about {HELD:?}");
 }
 
 /// A tree in one table: new parents and gone ones in one transaction.
