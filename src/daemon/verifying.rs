@@ -55,25 +55,29 @@ impl Daemon {
         self.verifying.remove(&id);
         let turn = self.verified.values().max().map_or(0, |last| last + 1);
         self.verified.insert(id, turn);
-        if result.is_ok() && self.settled.insert(Some(id)) {
-            self.journal.resolve_words(Some(id), VERIFICATION_FAILED);
+        let place = self.mappings.get(&id).map(place_of);
+        // It is reached again.
+        if !result.as_ref().is_err_and(is_away)
+            && let Some(error) = place.as_ref().and_then(|place| self.unsaid.get_mut(place)?.remove(&id))
+        {
+            self.verification_failed(id, &error);
         }
-        if let Some(place) = self.mappings.get(&id).map(place_of) {
-            let unsaid = self.unsaid.entry(place).or_default();
-            unsaid.remove(&id);
-            match result {
-                Err(error) if is_away(&error) => drop(unsaid.insert(id, error)),
-                Err(error) if error.kind != Kind::Cancelled => self.verification_failed(id, &error),
-                Err(_) | Ok(()) => {}
-            }
+        match result {
+            Ok(()) if self.settled.insert(Some(id)) => self.journal.resolve_words(Some(id), VERIFICATION_FAILED),
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::Cancelled => {}
+            Err(error) => match place {
+                Some(place) if is_away(&error) => drop(self.unsaid.entry(place).or_default().insert(id, error)),
+                Some(_) | None => self.verification_failed(id, &error),
+            },
         }
         // a full sync may have waited for it
         self.start_waiting();
         self.verify_more();
     }
 
-    /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is not, what verifications met since the last
-    /// poll is told.
+    /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is not, what verifications met there since the
+    /// last poll is told.
     pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
         for (id, error) in self.unsaid.remove(place).unwrap_or_default() {
             if !away {
