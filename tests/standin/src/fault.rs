@@ -52,9 +52,9 @@ pub enum Fault {
     ErrorBefore(SqlError),
     /// The effect happens, and this error is reported.
     ErrorAfter(SqlError),
-    /// Nothing happens and nothing is said any more until the client goes away.
+    /// Nothing happens and nothing is said any more until the client goes away (or a minute and a half is over).
     HangBefore,
-    /// The effect happens, and nothing is said any more until the client goes away.
+    /// The effect happens, and nothing is said any more until the client goes away (or a minute and a half is over).
     HangAfter,
     /// The effect happens that much later.
     Delay(Duration),

@@ -224,10 +224,11 @@ impl CancelFlag {
         drop(self.0.changed.wait_timeout_while(guard, at_most, |_| !self.is_cancelled()));
     }
 
-    /// Waits until a kill.
-    pub fn wait_for_kill(&self) {
+    /// Waits that long, or until a kill.
+    pub fn wait_for_kill(&self, at_most: Duration) {
         let guard = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.0.changed.wait_while(guard, |_| !self.is_killed()));
+        // Killed or not, the caller ends.
+        drop(self.0.changed.wait_timeout_while(guard, at_most, |_| !self.is_killed()));
     }
 }
 

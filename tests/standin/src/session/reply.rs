@@ -22,6 +22,9 @@ use crate::{
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+/// A fault's silence ends after this: longer than clients wait for a statement by default (`DATAFLOW_STATEMENT_TIMEOUT`, 30 s).
+const HANG_MAX: Duration = Duration::from_secs(90);
+
 /// CurCmd of an executed procedure.
 const EXECUTE: u16 = 0xE0;
 /// CurCmd of the answer to an attention
@@ -254,9 +257,10 @@ impl Reply {
         Ok(None)
     }
 
-    /// Silence until the client has gone; whatever the engine holds, it holds.
+    /// Silence until the client has gone; whatever the engine holds, it holds. Who reads nothing does not see a client go whose last bytes
+    /// are still on their way: then it ends by itself.
     fn hang(&mut self) -> Result<(), Cancelled> {
-        self.cancel.wait_for_kill();
+        self.cancel.wait_for_kill(HANG_MAX);
         self.ended = true;
         Err(Cancelled)
     }
