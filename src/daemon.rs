@@ -285,7 +285,7 @@ struct Daemon {
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
     /// Verifications that could not reach a server, until the source is polled: the poll knows more.
-    unsaid: HashMap<Place, HashMap<MappingId, Error>>,
+    unsaid: HashMap<MappingId, Error>,
     /// The order in which mappings were last verified, also by processes before this one: the least was longest ago.
     verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.

@@ -88,6 +88,7 @@ impl Daemon {
         let Daemon { mappings, servers, .. } = self;
         self.failing.retain(|id, _| mappings.contains_key(id));
         self.committed.retain(|id, _| mappings.contains_key(id));
+        self.unsaid.retain(|id, _| mappings.contains_key(id));
         self.verified.retain(|id, _| mappings.contains_key(id));
         self.structure_at.retain(|id, _| mappings.contains_key(id));
         self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
@@ -97,7 +98,6 @@ impl Daemon {
         self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
         self.memories.retain(|place, _| places.contains(place));
-        self.unsaid.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
         self.failing_servers.retain(|server, _| places.iter().any(|place| place.0 == *server));
     }

@@ -55,10 +55,9 @@ impl Daemon {
         self.verifying.remove(&id);
         let turn = self.verified.values().max().map_or(0, |last| last + 1);
         self.verified.insert(id, turn);
-        let place = self.mappings.get(&id).map(place_of);
         // It is reached again.
         if !result.as_ref().is_err_and(is_away)
-            && let Some(error) = place.as_ref().and_then(|place| self.unsaid.get_mut(place)?.remove(&id))
+            && let Some(error) = self.unsaid.remove(&id)
         {
             self.verification_failed(id, &error);
         }
@@ -66,10 +65,8 @@ impl Daemon {
             Ok(()) if self.settled.insert(Some(id)) => self.journal.resolve_words(Some(id), VERIFICATION_FAILED),
             Ok(()) => {}
             Err(error) if error.kind == Kind::Cancelled => {}
-            Err(error) => match place {
-                Some(place) if is_away(&error) => drop(self.unsaid.entry(place).or_default().insert(id, error)),
-                Some(_) | None => self.verification_failed(id, &error),
-            },
+            Err(error) if is_away(&error) => drop(self.unsaid.insert(id, error)),
+            Err(error) => self.verification_failed(id, &error),
         }
         // a full sync may have waited for it
         self.start_waiting();
@@ -79,10 +76,10 @@ impl Daemon {
     /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is not, what verifications met there since the
     /// last poll is told.
     pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
-        for (id, error) in self.unsaid.remove(place).unwrap_or_default() {
-            if !away {
-                self.verification_failed(id, &error);
-            }
+        let here: Vec<_> =
+            self.unsaid.extract_if(|id, _| self.mappings.get(id).is_none_or(|mapping| place_of(mapping) == *place)).collect();
+        for (id, error) in here.into_iter().filter(|_| !away) {
+            self.verification_failed(id, &error);
         }
     }
 

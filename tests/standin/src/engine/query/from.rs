@@ -279,7 +279,8 @@ impl Binder<'_> {
         }
     }
 
-    fn cte(&mut self, at: usize, exposed: String, alias_columns: &[String]) -> SqlResult<From> {
+    /// The common table expression at this place, as a source of the scope.
+    pub fn cte(&mut self, at: usize, exposed: String, alias_columns: &[String]) -> SqlResult<From> {
         let definition = self.ctes[at].clone();
         if let Some((id, columns)) = definition.work {
             return self.leaf(ScopeSource { name: exposed, full: None, columns }, LeafKind::Work(id));

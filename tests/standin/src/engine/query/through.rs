@@ -5,7 +5,6 @@
 
 use super::{
     TargetRow, TargetRows, exec,
-    from::FromBinder,
     host::{Host, RowSource},
     plan::{Body, From, Leaf, LeafKind, SOURCES, SelectPlan},
     window,
@@ -18,7 +17,6 @@ use crate::{
     error::{SqlError, SqlResult},
     tsql::ast::{ObjectName, TargetName},
 };
-use sqlparser::ast;
 use std::sync::Arc;
 
 pub struct Through<'h> {
@@ -38,30 +36,15 @@ pub fn bind<'h>(host: &'h dyn Host, rows: &TargetRows<'_>) -> SqlResult<Option<T
     else {
         return Ok(None);
     };
-    let Some(cte) = with.cte_tables.iter().rfind(|cte| same_name(&cte.alias.name.value, name)) else { return Ok(None) };
+    let mut binder = Binder::new(host);
+    binder.define_ctes(with)?;
+    let Some(at) = binder.ctes.iter().rposition(|cte| same_name(&cte.name, name)) else { return Ok(None) };
     let not = |what: &str| SqlError::unsupported(format!("changing the common table expression {name}{what}"));
     if !rows.from.is_empty() {
         return Err(not(" of a FROM"));
     }
-    let mut binder = Binder::new(host);
-    binder.define_ctes(with)?;
     binder.scopes.push(Scope::new(SOURCES));
-    let table = ast::TableWithJoins {
-        relation: ast::TableFactor::Table {
-            name: ast::ObjectName::from(vec![cte.alias.name.clone()]),
-            alias: None,
-            args: None,
-            with_hints: Vec::new(),
-            version: None,
-            with_ordinality: false,
-            partitions: Vec::new(),
-            json_path: None,
-            sample: None,
-            index_hints: Vec::new(),
-        },
-        joins: Vec::new(),
-    };
-    let From::Leaf(Leaf { kind: LeafKind::Derived { plan, .. }, .. }) = binder.table_with_joins(&table, &mut Vec::new())? else {
+    let From::Leaf(Leaf { kind: LeafKind::Derived { plan, .. }, .. }) = binder.cte(at, name.clone(), &[])? else {
         return Err(not(", which is recursive"));
     };
     let Body::Select(select) = plan.body else { return Err(not(", which is no plain SELECT")) };
