@@ -1,19 +1,19 @@
-"""Every statement the daemon sent during the tests, read by a T-SQL parser that is not ours (sqlfluff's).
+"""Every statement the daemon sent during the tests, read by Microsoft's own T-SQL parser (ScriptDom) in the grammars of 2016, 2017 and 2019.
 
-    parse_sql.py FOLDER     parses FOLDER/*.sql; exits 1 when one is not T-SQL
+    parse_sql.py FOLDER [FILE...]     parses FOLDER/*.sql and the files; exits 1 when something is not T-SQL in one of the grammars
 
-The scenarios' servers write each distinct statement to a file. Statements that differ in names, numbers, texts, types and the length of
-their lists only are one shape; the shortest of each shape is parsed, as it was sent. What the parser does not read is mended in the daemon,
-or stands in sql_allowed.toml with the page that allows it.
+The scenarios' servers write each distinct statement to a file of FOLDER. A FILE is a script (`.sql`, with GO between its batches) or a page
+(`.md`) whose ```sql blocks are scripts. The assembly comes with PyPI's mssql-cli, the runtime with dotnetcore2 (`requirements-parser.txt`).
 """
 
-import multiprocessing
+import json
 import re
 import sys
-import tomllib
+import tempfile
 from pathlib import Path
 
-from sqlfluff.core import FluffConfig, Linter
+import clr_loader
+import pythonnet
 
 # Fewer than a test run sends by far: the servers wrote nothing, or somewhere else.
 STATEMENTS_MIN = 200
@@ -37,6 +37,7 @@ BROKEN = (
     "INSERT INTO dbo.T (a, b,) VALUES (1, 2)",
     "INSERT INTO dbo.T (a) VALUES (1) ON CONFLICT DO NOTHING",
     "INSERT INTO dbo.T VALUES",
+    "INSERT BULK dbo.T (a int) WITH (KEEP_NULLS, NOSUCHOPTION)",
     "UPDATE dbo.T a = 1",
     "UPDAT dbo.T SET a = 1 WHERE x = 2",
     "DELETE d dbo.T AS d",
@@ -47,104 +48,99 @@ BROKEN = (
     "IF 1 = 1 SELECT 1 ELSE",
 )
 
-TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|N?'(?:[^']|'')*'|\[(?:[^\]]|\]\])*\]|0x[0-9A-Fa-f]*|\d+(?:\.\d*)?|[@#\w$]+|\s+|.", re.S)
-TYPE = re.compile(
-    r"\b(?:bigint|int|smallint|tinyint|bit|decimal|numeric|money|smallmoney|float|real|date|time|datetime2?|smalldatetime|datetimeoffset|"
-    r"n?varchar|n?char|varbinary|binary|n?text|image|xml|uniqueidentifier|sql_variant|rowversion|timestamp)\b"
-    r"(?: \( (?:0(?: , 0)?|max) \))?"
+# Statements it takes, with what our own reading of them depends on.
+SOUND = (
+    "SELECT a FROM dbo.[T]]x] AS t WITH (UPDLOCK) OPTION (MAXDOP 1)",
+    "DECLARE c CURSOR FOR SELECT a FROM dbo.T FOR UPDATE",
+    "INSERT BULK [#c] ([a] int, [b] varchar(10) COLLATE Latin1_General_CI_AS) WITH (KEEP_NULLS, TABLOCK)",
+    "INSERT BULK dbo.T ([a] int) WITH (KEEP_NULLS)",
 )
 
-parser = Linter(config=FluffConfig(overrides={"dialect": "tsql", "templater": "raw"}))
+# An option that INSERT BULK takes from programs and that the grammar lacks ("external tool only syntax":
+# https://learn.microsoft.com/sql/t-sql/statements/insert-transact-sql#syntax). Every other option is left to the parser.
+BULK = re.compile(r"\A\s*INSERT\s+BULK\b", re.I)
+KEEP_NULLS = re.compile(r"\bKEEP_NULLS\b\s*,?\s*(?=[\w)][^\[\]']*\Z)", re.I)
+NO_OPTIONS = re.compile(r"\bWITH\s*\(\s*\)\s*\Z", re.I)
 
 
-class Allowance:
-    """One entry of sql_allowed.toml."""
+def load():
+    """The parsers by the name of their server's version."""
+    site = Path(clr_loader.__file__).parents[1]
+    framework = {"name": "Microsoft.NETCore.App", "version": "3.1.23"}
+    # Without ICU on the machine the runtime starts only when it is told to do without cultures.
+    config = {"runtimeOptions": {"framework": framework, "configProperties": {"System.Globalization.Invariant": True}}}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "runtimeconfig.json"
+        file.write_text(json.dumps(config))
+        pythonnet.set_runtime(clr_loader.get_coreclr(runtime_config=str(file), dotnet_root=str(site / "dotnetcore2" / "bin")))
+        import clr
+    assembly = site / "mssqlcli" / "mssqltoolsservice" / "bin" / "Microsoft.SqlServer.TransactSql.ScriptDom.dll"
+    clr.AddReference(str(assembly))
+    from Microsoft.SqlServer.TransactSql import ScriptDom
 
-    def __init__(self, entry):
-        pattern = entry["pattern"]
-        for word, meaning in entry.get("words", {}).items():
-            pattern = re.sub(rf"\b{word}\b", lambda _: meaning, pattern)
-        self.what, self.page = entry["what"], entry["page"]
-        self.pattern, self.parsed_as = re.compile(pattern), entry["parsed_as"]
-
-    def apply(self, statement):
-        return self.pattern.sub(lambda _: self.parsed_as, statement)
-
-
-def shape(statement):
-    """What two statements have in common that a parser reads alike: list items once, in the order of their first appearance."""
-    words = []
-    for token in TOKEN.findall(statement):
-        if token.isspace() or token.startswith(("--", "/*")):
-            continue
-        if token.startswith("["):
-            # A doubled bracket is a thing of its own to a parser.
-            words.append("[]]" if "]]" in token else "[]")
-        elif token.endswith("'") and len(token) > 1:
-            words.append("''")
-        elif token[0].isdigit():
-            words.append("0")
-        else:
-            words.append(re.sub(r"\d+", "0", token))
-    text = re.sub(r"COLLATE \w+", "COLLATE c", TYPE.sub("type", " ".join(words)))
-    return tuple(dict.fromkeys(re.split(r" , | (?=AND |OR )", text)))
+    # True: QUOTED_IDENTIFIER is on, as it is in every session of the daemon.
+    return {
+        "2016": ScriptDom.TSql130Parser(True),
+        "2017": ScriptDom.TSql140Parser(True),
+        "2019": ScriptDom.TSql150Parser(True),
+    }
 
 
-def complaints(statement):
-    """What the parser has against a statement; nothing when it reads it to the end."""
-    parsed = parser.parse_string(statement)
-    found = [violation.desc() for violation in parsed.violations]
-    return found or ([] if parsed.tree else ["it has no parse tree"])
+def without_bulk_options(statement):
+    """The statement without the one option of INSERT BULK that the grammar lacks."""
+    if not BULK.match(statement):
+        return statement
+    return NO_OPTIONS.sub("", KEEP_NULLS.sub("", re.sub(r",\s*KEEP_NULLS\s*\)\s*\Z", ")", statement, flags=re.I)))
 
 
-def judge(named):
-    """The allowances (by place in the file) that a statement needed, or what is wrong with it."""
-    name, statement, allowances = named
-    wrong = complaints(statement)
-    if not wrong:
-        return name, (), None
-    needed, text = [], statement
-    for place, allowance in enumerate(allowances):
-        changed = allowance.apply(text)
-        if changed != text:
-            needed.append(place)
-            text = changed
-            if not text.strip() or not complaints(text):
-                return name, tuple(needed), None
-    return name, (), wrong
+def stray_for_update(tree):
+    """Whether FOR UPDATE stands where there is no cursor: the grammar takes it after any SELECT, the server after a cursor's only (Msg 1003)."""
+    blank = ("WhiteSpace", "SingleLineComment", "MultilineComment", "EndOfFile")
+    words = [token.Text.upper() for token in tree.ScriptTokenStream if str(token.TokenType) not in blank]
+    return "CURSOR" not in words and "TRIGGER" not in words and ("FOR", "UPDATE") in zip(words, words[1:])
 
 
-def main(folder):
-    allowances = [Allowance(entry) for entry in tomllib.loads((Path(__file__).parent / "sql_allowed.toml").read_text())["allowed"]]
-    files = sorted(Path(folder).glob("*.sql"))
-    if len(files) < STATEMENTS_MIN:
-        sys.exit(f"{folder} has {len(files)} statements: run all scenarios first, they write them")
-    shortest = {}
-    for file in files:
-        statement = file.read_text(encoding="utf-8")
-        known = shortest.setdefault(shape(statement), (file.name, statement))
-        if len(statement) < len(known[1]):
-            shortest[shape(statement)] = (file.name, statement)
-    failed = 0
+def complaints(parsers, statement):
+    """What the grammars have against a statement, as `version: line: text`; nothing when all read it to the end."""
+    from System.IO import StringReader
+
+    statement, found = without_bulk_options(statement), []
+    for version, parser in parsers.items():
+        tree, errors = parser.Parse(StringReader(statement), None)
+        found += [f"{version}: line {error.Line}: {error.Message}" for error in errors]
+        if not found and stray_for_update(tree):
+            found.append(f"{version}: FOR UPDATE is a cursor's only")
+    return found
+
+
+def scripts(file):
+    """The scripts of a file with the places they stand at."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".md":
+        return [(str(file), text)]
+    blocks = re.finditer(r"^( *)```sql\n(.*?)^ *```$", text, re.M | re.S)
+    return [(f"{file}:{text.count(chr(10), 0, block.start()) + 1}", block[2]) for block in blocks]
+
+
+def main(folder, files):
+    statements = [script for file in sorted(Path(folder).glob("*.sql")) for script in scripts(file)]
+    if len(statements) < STATEMENTS_MIN:
+        sys.exit(f"{folder} has {len(statements)} statements: run all scenarios first, they write them")
+    named = [script for file in files for script in scripts(Path(file))]
+    parsers, failed = load(), 0
     for statement in BROKEN:
-        if judge(("", statement, allowances))[2] is None:
+        if not complaints(parsers, statement):
             failed += 1
             print(f"FAIL the parser takes what is not T-SQL: {statement}")
-    used = set()
-    with multiprocessing.Pool() as pool:
-        for name, needed, wrong in pool.imap(judge, [(*named, allowances) for named in shortest.values()], chunksize=8):
-            used.update(needed)
-            if wrong:
-                failed += 1
-                print(f"FAIL {Path(folder) / name}: {wrong[0]}")
-    for place, allowance in enumerate(allowances):
-        if place not in used:
+    for place, statement in [*((statement, statement) for statement in SOUND), *statements, *named]:
+        wrong = complaints(parsers, statement)
+        if wrong:
             failed += 1
-            print(f"FAIL nothing needs this entry of sql_allowed.toml any more: {allowance.what}")
-    print(f"{len(files)} statements in {len(shortest)} shapes, {len(BROKEN)} broken ones refused")
-    print(f"{len(shortest) + len(BROKEN) + len(allowances) - failed} passed, {failed} failed")
+            print(f"FAIL {place}: {'; '.join(wrong)}")
+    print(f"{len(statements)} statements of the tests and {len(named)} scripts in {len(parsers)} grammars, {len(BROKEN)} broken ones refused")
+    print(f"{len(statements) + len(named) + len(SOUND) + len(BROKEN) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
