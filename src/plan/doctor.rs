@@ -1,6 +1,6 @@
 //! What `check` thinks of what it was told: facts in, findings out, each ✗ with what mends it.
 
-use super::projection::same_name;
+use super::projection::find;
 use crate::{
     model::{
         name::{Ident, TableName},
@@ -235,7 +235,7 @@ impl Mending<'_> {
     }
 
     fn column(&self, to: &Column, at_source: &Place, cures: &mut Vec<(Place, String)>) {
-        let from = self.source.columns.iter().find(|from| same_name(from.name.as_str(), to.name.as_str()));
+        let from = find(&self.source.columns, &to.name);
         let supplied = to.nullable || to.has_default || to.identity;
         let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
             let collation = collation.map_or(String::new(), |collation| format!(" COLLATE {collation}"));
@@ -272,11 +272,7 @@ impl Mending<'_> {
 
     fn keys(&self, at_source: &Place, cures: &mut Vec<(Place, String)>) {
         for (table, place) in [(self.source, at_source), (self.dest, &Place::Dest)] {
-            let columns: Vec<&Column> = self
-                .key
-                .iter()
-                .filter_map(|name| table.columns.iter().find(|column| same_name(column.name.as_str(), name.as_str())))
-                .collect();
+            let columns: Vec<&Column> = self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
             if columns.is_empty() || columns.len() != self.key.len() {
                 continue;
             }
