@@ -15,7 +15,7 @@ use crate::{
     model::{
         carry::{self, Carried, Carry},
         name::{Ident, TableName},
-        table::{Column, ColumnType, Table, UniqueKey},
+        table::{Column, ColumnType, Database, Table, UniqueKey},
     },
 };
 
@@ -62,14 +62,36 @@ fn source_of<'a>(to: &Column, source: &'a Table, dest: &Table) -> Option<&'a Col
 /// Databases that no rows may be brought into.
 const RESERVED: [&str; 6] = ["master", "model", "msdb", "tempdb", "resource", "dbaops_dataflow"];
 
-/// May rows be brought to this place at all? `same_instance` is true when source and destination are one server.
-pub fn place(source: &Table, dest: &Table, same_instance: bool) -> Vec<Mismatch> {
+/// What the catalogs can say of whether two tables are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    Same,
+    Different,
+    /// They look the same, and so they do on a cloned machine.
+    Unknown,
+}
+
+/// A table of one side and a table of the other, with the databases that they are in: are they one table?
+pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
+    let same_name = same_name(source.1.name.as_str(), dest.1.name.as_str());
+    if source.0.object_id != dest.0.object_id || !same_name {
+        return Identity::Different;
+    }
+    // Another replica of an availability group has another server's name, and the same rows.
+    if source.1.group_id.is_some() && source.1.group_id == dest.1.group_id {
+        return Identity::Same;
+    }
+    if source.1.server == dest.1.server && source.1.created == dest.1.created { Identity::Unknown } else { Identity::Different }
+}
+
+/// May rows be brought to this place at all? `same_table`: source and destination are one.
+pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     let mut refused = Vec::new();
     let database = dest.name.database.as_str();
     if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
         refused.push(Mismatch(format!("{database} is a system database or the control database: rows are never brought there")));
     }
-    if same_instance && source.object_id == dest.object_id && same_name(source.name.database.as_str(), database) {
+    if same_table {
         refused.push(Mismatch("source and destination are the same table".into()));
     }
     refused
@@ -463,12 +485,39 @@ mod tests {
 
     #[test]
     fn places_that_are_refused() {
-        let (source, mut dest) = (simple(), simple());
-        assert_eq!(place(&source, &dest, true).len(), 1);
-        assert_eq!(place(&source, &dest, false).len(), 0);
+        let mut dest = simple();
+        assert_eq!(place(&dest, true).len(), 1);
+        assert_eq!(place(&dest, false).len(), 0);
         for database in ["master", "MSDB", "dbaops_dataflow"] {
             dest.name.database = Ident::new(database);
-            assert_eq!(place(&source, &dest, false).len(), 1, "{database}");
+            assert_eq!(place(&dest, false).len(), 1, "{database}");
         }
+    }
+
+    #[test]
+    fn one_table_is_told_from_two_where_the_catalogs_can() {
+        let table = simple();
+        let other = Table { object_id: table.object_id + 1, ..simple() };
+        let here = Database {
+            server: "DB1".into(),
+            name: Ident::new("Shop"),
+            created: "2026-01-02 03:04:05.678".into(),
+            group_id: None,
+            snapshot: false,
+            read_only: false,
+        };
+        let twin = Database { name: Ident::new("SHOP"), ..here.clone() };
+        assert_eq!(identity((&table, &here), (&table, &twin)), Identity::Unknown, "a clone looks so, too");
+        assert_eq!(identity((&table, &here), (&other, &here)), Identity::Different);
+        for different in [
+            Database { server: "DB2".into(), ..here.clone() },
+            Database { name: Ident::new("Shop2"), ..here.clone() },
+            Database { created: "2026-01-02 03:04:05.681".into(), ..here.clone() },
+        ] {
+            assert_eq!(identity((&table, &here), (&table, &different)), Identity::Different, "{different:?}");
+        }
+        let replica = |server: &str| Database { server: server.into(), group_id: Some("A1".into()), ..here.clone() };
+        assert_eq!(identity((&table, &replica("DB1")), (&table, &replica("DB2"))), Identity::Same, "another replica has the same rows");
+        assert_eq!(identity((&table, &replica("DB1")), (&other, &replica("DB2"))), Identity::Different);
     }
 }
