@@ -3,9 +3,12 @@
 //! The aliases are always `s` for the staging (or source) table and `d` for the destination. No MERGE: its races, its triggers' row
 //! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
 
-use super::staging::{
-    bulk_column, columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, staged_names, updatable,
-    write, write_list,
+use super::{
+    poll::Flag,
+    staging::{
+        bulk_column, columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, staged_names,
+        updatable, write, write_list,
+    },
 };
 use crate::model::{
     carry::{Carried, Carry},
@@ -103,8 +106,8 @@ pub fn load_stage(stage: &TableName, carry: &Carry) -> String {
 }
 
 /// Rows that ask for a full sync, `rows_max` at a time, only those.
-pub fn reset_trigger(source: &TableName, column: &Ident, rows_max: usize) -> String {
-    format!("UPDATE TOP ({rows_max}) s SET s.{column} = 0 FROM {} AS s WHERE s.{column} = 1", source.local())
+pub fn reset_trigger(source: &TableName, trigger: Flag<'_>, rows_max: usize) -> String {
+    format!("UPDATE TOP ({rows_max}) s SET s.{} = 0 FROM {} AS s WHERE {}", trigger.column, source.local(), trigger.is_set("s"))
 }
 
 /// One cell: 1 when there is no row.
@@ -278,8 +281,11 @@ mod tests {
              CAST(s.[at] AS datetimeoffset(7)) AS [c4], CAST(s.[doc] AS nvarchar(max)) AS [c5] FROM [sales].[Order]] Details] AS s"
         );
         assert_eq!(
-            reset_trigger(&TABLE(), &Ident::new("resync"), 1000),
-            "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1"
+            [false, true].map(|text| reset_trigger(&TABLE(), Flag { column: &Ident::new("resync"), text }, 1000)),
+            [
+                "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1",
+                "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE TRY_CAST(s.[resync] AS int) = 1",
+            ]
         );
     }
 
