@@ -81,6 +81,8 @@ struct Shared {
     upstream: SocketAddr,
     armed: Mutex<Vec<Armed>>,
     tamper: Mutex<Option<Tamper>>,
+    /// what clients send stays with them
+    holds: watch::Sender<bool>,
     /// how often it was calmed
     calms: AtomicU64,
 }
@@ -101,7 +103,13 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr) -> io::Result<Proxy> {
         let listener = TcpListener::bind((upstream.ip(), 0)).await?;
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared { upstream, armed: Mutex::default(), tamper: Mutex::default(), calms: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            upstream,
+            armed: Mutex::default(),
+            tamper: Mutex::default(),
+            holds: watch::Sender::new(false),
+            calms: AtomicU64::new(0),
+        });
         let accepting = tokio::spawn(accept(shared.clone(), listener));
         Ok(Proxy { addr, shared, accepting: Mutex::new(Some(accepting)) })
     }
@@ -128,6 +136,11 @@ impl Proxy {
     /// From now on the server's answers go through `tamper`, until [`Proxy::calm`].
     pub fn tamper(&self, tamper: impl Fn(Vec<u8>, bool) -> Vec<u8> + Send + Sync + 'static) {
         *lock(&self.shared.tamper) = Some(Arc::new(tamper));
+    }
+
+    /// A server that reads nothing, or reads again: what clients send fills the room on the way, and then stays with them.
+    pub fn hold(&self, holds: bool) {
+        self.shared.holds.send_replace(holds);
     }
 
     /// Nobody listens any more: connections end, and new ones are refused. Waits until it is so.
@@ -220,7 +233,12 @@ struct Link<'a> {
 impl Link<'_> {
     async fn pump(mut self, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> End {
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut holds = self.shared.holds.subscribe();
         loop {
+            if self.way == Way::ToServer {
+                // The sender is shared by everything here: it is there.
+                let _ = holds.wait_for(|holds| !holds).await;
+            }
             let mut bytes = match from.read(&mut buffer).await {
                 Ok(0) => return self.last(&mut to).await,
                 Err(_) => return End::Reset,

@@ -28,7 +28,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -62,12 +62,19 @@ pub(crate) struct Shared {
     pub(crate) server_name: String,
     pub(crate) compress_rows: bool,
     pub(crate) statement_files: Option<StatementFiles>,
+    /// where logins are sent
+    redirect: Mutex<Option<(String, u16)>>,
     /// changes when all connections are to end
     generation: watch::Sender<u64>,
     accepting: watch::Sender<bool>,
 }
 
 impl Shared {
+    /// Where a login is sent, when this server lets nobody stay.
+    pub(crate) fn redirect(&self) -> Option<(String, u16)> {
+        self.redirect.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Changes when all connections are to end.
     pub(crate) fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
@@ -88,6 +95,7 @@ pub struct Builder {
     databases: Vec<String>,
     encryption: Encryption,
     identity: Option<(String, String)>,
+    certificate_version_1: bool,
     login: (String, String),
     compress_rows: bool,
     statement_files: Option<(PathBuf, String)>,
@@ -101,6 +109,7 @@ impl Builder {
             engine,
             encryption: Encryption::default(),
             identity: None,
+            certificate_version_1: false,
             config: InstanceConfig { capture: CAPTURE, ..InstanceConfig::default() },
             databases: Vec::new(),
             login: ("sa".into(), InstanceConfig::default().sa_password),
@@ -135,6 +144,12 @@ impl Builder {
     /// The certificate and its key, in PEM; without one, the server makes its own.
     pub fn certificate(mut self, certificate_pem: &str, key_pem: &str) -> Self {
         self.identity = Some((certificate_pem.into(), key_pem.into()));
+        self
+    }
+
+    /// The server makes its own certificate, of X.509 version 1.
+    pub fn certificate_version_1(mut self) -> Self {
+        (self.identity, self.certificate_version_1) = (None, true);
         self
     }
 
@@ -180,7 +195,7 @@ impl Builder {
         let addr = listener.local_addr()?;
         let tls = match &self.identity {
             Some((certificate, key)) => TlsIdentity::from_pem(certificate, key)?,
-            None => TlsIdentity::self_signed()?,
+            None => TlsIdentity::self_signed(self.certificate_version_1)?,
         };
         let mut config = self.config;
         let mut set_up = Vec::new();
@@ -210,6 +225,7 @@ impl Builder {
             server_name,
             compress_rows: self.compress_rows,
             statement_files: self.statement_files.map(|(folder, prefix)| StatementFiles::new(folder, &prefix)).transpose()?,
+            redirect: Mutex::default(),
             generation: watch::Sender::new(0),
             accepting: watch::Sender::new(true),
         });
@@ -356,6 +372,11 @@ impl Server {
     /// The statements kept, oldest first.
     pub fn statements(&self) -> Vec<StatementRecord> {
         self.shared.registry.statements()
+    }
+
+    /// From now on every login that succeeds is sent to another server, as Azure's gateway and read-intent routing do; `None`: it stays.
+    pub fn redirect_logins(&self, to: Option<(&str, u16)>) {
+        *self.shared.redirect.lock().unwrap_or_else(PoisonError::into_inner) = to.map(|(host, port)| (host.to_owned(), port));
     }
 
     /// New connections wait (the kernel takes them) until [`Server::resume_accepting`].

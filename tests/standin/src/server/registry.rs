@@ -1,6 +1,9 @@
 //! Who is connected, and what has been asked: what a test wants to know of a server besides its data.
 
-use crate::{engine::connection::CancelFlag, tds::login::Login7};
+use crate::{
+    engine::connection::CancelFlag,
+    tds::{login::Login7, prelogin::Encrypt},
+};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +23,10 @@ pub struct ConnectionInfo {
     pub host: String,
     pub user: String,
     pub database: String,
+    /// as LOGIN7 asked for it
+    pub tds_version: u32,
+    /// as PRELOGIN asked for it; `None` for a session without a socket
+    pub encryption: Option<Encrypt>,
 }
 
 /// How many connections there are and were at most at the same time.
@@ -77,7 +84,7 @@ impl ConnectionCount {
 
 impl Registry {
     /// Gives out the lowest free SPID, as SQL Server does; it is free again when the registration is dropped.
-    pub(crate) fn register(self: &Arc<Self>, login: &Login7, cancel: CancelFlag) -> Registration {
+    pub(crate) fn register(self: &Arc<Self>, login: &Login7, encryption: Encrypt, cancel: CancelFlag) -> Registration {
         self.add(
             ConnectionInfo {
                 spid: 0,
@@ -85,6 +92,8 @@ impl Registry {
                 host: login.host_name.clone(),
                 user: login.user_name.clone(),
                 database: login.database.clone(),
+                tds_version: login.tds_version,
+                encryption: Some(encryption),
             },
             cancel,
             true,
@@ -93,8 +102,15 @@ impl Registry {
 
     /// A session without a socket: has a SPID, and does not count.
     pub(crate) fn register_direct(self: &Arc<Self>, cancel: CancelFlag) -> Registration {
-        let nobody =
-            ConnectionInfo { spid: 0, application: String::new(), host: String::new(), user: String::new(), database: String::new() };
+        let nobody = ConnectionInfo {
+            spid: 0,
+            application: String::new(),
+            host: String::new(),
+            user: String::new(),
+            database: String::new(),
+            tds_version: 0,
+            encryption: None,
+        };
         self.add(nobody, cancel, false)
     }
 

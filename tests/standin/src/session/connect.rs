@@ -76,7 +76,7 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
     let mut transport = if strict {
         let mut stream = PreloginStream::new(tcp);
         stream.unwrap_from_now_on();
-        Transport::Tls(Box::new(TlsAcceptor::from(shared.tls.strict.clone()).accept(stream).await?))
+        Transport::encrypted(TlsAcceptor::from(shared.tls.strict.clone()).accept(stream).await?)
     } else if shared.encryption == Encryption::Strict {
         // A server that insists on TDS 8.0 has nothing to say to others.
         return Ok(None);
@@ -108,7 +108,7 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
         (Agreement::LoginOnly | Agreement::Full, Transport::Plain(tcp)) => {
             let mut tls = TlsAcceptor::from(shared.tls.wrapped.clone()).accept(PreloginStream::new(tcp)).await?;
             tls.get_mut().0.unwrap_from_now_on();
-            Transport::Tls(Box::new(tls))
+            Transport::encrypted(tls)
         }
         (Agreement::Refuse, _) | (_, Transport::Tls(_)) => return Ok(None),
     };
@@ -121,12 +121,14 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
     if agreement == Agreement::LoginOnly {
         transport = transport.without_tls();
     }
-    Ok(Some((transport, Greeting { login, encrypted })))
+    Ok(Some((transport, Greeting { login, encrypted, asked: asked.encryption })))
 }
 
 struct Greeting {
     login: Login7,
     encrypted: bool,
+    /// what PRELOGIN asked for
+    asked: Encrypt,
 }
 
 /// Ends the session's thread when its task ends, in whatever way (a dropped task runs no code of its own).
@@ -139,9 +141,9 @@ impl Drop for KillOnDrop {
 }
 
 async fn run(shared: Arc<Shared>, transport: Transport, greeting: Greeting, peer: SocketAddr) -> io::Result<()> {
-    let Greeting { login, encrypted } = greeting;
+    let Greeting { login, encrypted, asked } = greeting;
     let cancel = CancelFlag::default();
-    let registration = shared.registry.register(&login, cancel.clone());
+    let registration = shared.registry.register(&login, asked, cancel.clone());
     let info = LoginInfo {
         user: login.user_name.clone(),
         password: login.password.clone(),

@@ -94,12 +94,19 @@ fn log_in(shared: &Shared, login: &Login7, info: LoginInfo, reply: &mut Reply) -
             token::feature_ext_ack(out, &[(feature::UTF8_SUPPORT, &[1])]);
         }
     });
+    let elsewhere = shared.redirect();
+    if let Some((host, port)) = &elsewhere {
+        reply.raw(|out| token::env_routing(out, host, *port));
+    }
     if let Some(fault) = &fault
         && let Some(error) = reply.fault_after(fault, LOGIN)?
     {
         return refuse(reply, &error);
     }
     reply.finish()?;
+    if elsewhere.is_some() {
+        return Ok(None);
+    }
     reply.agree(version, packet_bytes);
     Ok(Some(engine))
 }
@@ -344,7 +351,9 @@ impl Session<'_> {
             }
             None => load.run(&mut from),
         };
-        if let BulkEnd::Failed(_) = &outcome
+        // After an error of class 20 and more the connection ends, whatever is still on its way.
+        if let BulkEnd::Failed(error) = &outcome
+            && error.class < 20
             && let Err(error) = from.skip_rest()
         {
             outcome = BulkEnd::Broken(error);

@@ -7,7 +7,9 @@
 use super::packet::{HEADER_BYTES, PACKET_BYTES_DEFAULT, kind, status};
 use rustls::{
     ServerConfig,
+    crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use std::{
     io,
@@ -36,20 +38,38 @@ pub struct TlsIdentity {
 
 impl TlsIdentity {
     /// A certificate of its own for `localhost` and `127.0.0.1`, as SQL Server makes one for itself at start.
-    pub fn self_signed() -> io::Result<Self> {
+    pub fn self_signed(version_1: bool) -> io::Result<Self> {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-        Self::from_pem(&made.cert.pem(), &made.signing_key.serialize_pem())
+        let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        if version_1 { Self::version_1(&certificate, &key) } else { Self::from_pem(&certificate, &key) }
     }
 
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> io::Result<Self> {
         let chain: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<_, _>>().map_err(io::Error::other)?;
+        Self::of(certificate_pem, key_pem, chain)
+    }
+
+    /// A certificate as one of X.509 version 1, which those that SQL Server makes for itself often are. (The signature does not
+    /// fit it any more: whoever looks at that has refused the version before.)
+    fn version_1(certificate_pem: &str, key_pem: &str) -> io::Result<Self> {
+        const VERSION_3: [u8; 5] = [0xA0, 0x03, 0x02, 0x01, 0x02];
+        let mut der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(io::Error::other)?.to_vec();
+        let at = der.windows(VERSION_3.len()).position(|bytes| bytes == VERSION_3).ok_or(io::ErrorKind::InvalidData)?;
+        der[at + VERSION_3.len() - 1] = 0;
+        Self::of(certificate_pem, key_pem, vec![CertificateDer::from(der)])
+    }
+
+    fn of(certificate_pem: &str, key_pem: &str, chain: Vec<CertificateDer<'static>>) -> io::Result<Self> {
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(io::Error::other)?;
+        // Nothing looks into the certificate: SQL Server sends one of any version.
+        let key = ring::sign::any_supported_type(&key).map_err(io::Error::other)?;
+        let certified = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
         let config = |versions: &[&'static rustls::SupportedProtocolVersion]| {
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
                 .with_protocol_versions(versions)
-                .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain.clone(), key.clone_key()))
+                .map(|builder| builder.with_no_client_auth().with_cert_resolver(certified.clone()))
                 .map_err(io::Error::other)
         };
         let wrapped = config(&[&rustls::version::TLS12])?;

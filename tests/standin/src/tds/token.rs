@@ -108,6 +108,7 @@ mod env {
     pub const COMMIT_TRANSACTION: u8 = 9;
     pub const ROLLBACK_TRANSACTION: u8 = 10;
     pub const RESET_ACK: u8 = 18;
+    pub const ROUTING: u8 = 20;
 }
 
 pub fn env_change(out: &mut Vec<u8>, change: &EnvChange) {
@@ -140,6 +141,22 @@ pub fn env_packet_size(out: &mut Vec<u8>, new: usize, old: usize) {
 pub fn env_reset_ack(out: &mut Vec<u8>) {
     out.push(kind::ENV_CHANGE);
     with_length(out, |out| out.extend_from_slice(&[env::RESET_ACK, 0, 0]));
+}
+
+/// The login goes on at another server (2.2.7.9, type 20).
+pub fn env_routing(out: &mut Vec<u8>, host: &str, port: u16) {
+    const TCP: u8 = 0;
+    out.push(kind::ENV_CHANGE);
+    with_length(out, |out| {
+        out.push(env::ROUTING);
+        with_length(out, |out| {
+            out.push(TCP);
+            out.extend_from_slice(&port.to_le_bytes());
+            us_varchar(out, host);
+        });
+        // there is no old value
+        out.extend_from_slice(&[0, 0]);
+    });
 }
 
 fn env_text(out: &mut Vec<u8>, kind: u8, new: &str, old: &str) {

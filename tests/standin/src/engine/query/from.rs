@@ -31,7 +31,6 @@ pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
         computed: column.computed,
         rowguid: column.rowguid,
         hidden: column.hidden,
-        exact_name: column.exact_name,
     }
 }
 
@@ -180,7 +179,7 @@ impl Binder<'_> {
     }
 
     fn derived(&mut self, name: String, names: &[String], plan: Plan, lateral: bool) -> SqlResult<From> {
-        let columns = columns_of(&plan, names, &name, self.exact_names()?)?;
+        let columns = columns_of(&plan, names, &name)?;
         self.leaf(ScopeSource { name, full: None, columns }, LeafKind::Derived { plan, lateral })
     }
 
@@ -272,7 +271,7 @@ impl Binder<'_> {
                         e
                     }
                 })?;
-                let columns = columns_of(&plan, &columns, &view.name, self.exact_names()?)?;
+                let columns = columns_of(&plan, &columns, &view.name)?;
                 let full = if alias_name.is_some() { None } else { Some(view) };
                 self.leaf(ScopeSource { name: exposed, full, columns }, LeafKind::Derived { plan, lateral: false })
             }
@@ -314,7 +313,7 @@ impl Binder<'_> {
         };
         let mut anchor = self.set_expr(left)?;
         name_columns(&mut anchor, &definition.columns, &definition.name)?;
-        let mut columns = columns_of(&anchor, &[], &definition.name, self.exact_names()?)?;
+        let mut columns = columns_of(&anchor, &[], &definition.name)?;
         for column in &mut columns {
             column.nullable = true;
         }
@@ -391,8 +390,8 @@ fn name_columns(plan: &mut Plan, names: &[String], table: &str) -> SqlResult<()>
     Ok(())
 }
 
-/// The columns a query shows to the query around it, found under their names as written only where these are `exact`.
-fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlResult<Vec<ScopeColumn>> {
+/// The columns a query shows to the query around it.
+fn columns_of(plan: &Plan, names: &[String], table: &str) -> SqlResult<Vec<ScopeColumn>> {
     if !names.is_empty() && names.len() != plan.columns.len() {
         return Err(SqlError::new(
             8159,
@@ -406,7 +405,7 @@ fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlRes
         if name.is_empty() {
             return Err(SqlError::new(8155, 16, format!("No column name was specified for column {} of '{table}'.", at + 1)));
         }
-        if columns.iter().any(|c| c.is_named(name)) {
+        if columns.iter().any(|c| same_name(&c.name, name)) {
             return Err(SqlError::new(8156, 16, format!("The column '{name}' was specified multiple times for '{table}'.")));
         }
         columns.push(ScopeColumn {
@@ -418,7 +417,6 @@ fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlRes
             computed: column.computed,
             rowguid: false,
             hidden: false,
-            exact_name: exact,
         });
     }
     Ok(columns)
