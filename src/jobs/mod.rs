@@ -9,7 +9,6 @@ pub mod fence;
 pub mod full_sync;
 pub mod ownership;
 pub mod poll;
-mod same_table;
 pub mod shape;
 pub mod verify;
 

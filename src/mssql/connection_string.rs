@@ -679,7 +679,7 @@ mod tests {
                     if shown_on_purpose {
                         continue;
                     }
-                    format!("{parsed:?} {:?}", parsed.endpoint.driver_config(&crate::model::name::Ident::new("d")))
+                    format!("{parsed:?} {:?}", parsed.endpoint.driver_config(&crate::model::name::Ident::new("d"), false))
                 }
                 Err(error) => format!("{error} {error:?}"),
             };

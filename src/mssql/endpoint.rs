@@ -1,6 +1,10 @@
 //! Where a server is and how to log in there: what a connection string or the `DEST_` variables come down to.
 
-use crate::model::{name::Ident, secret::Secret};
+use super::classify;
+use crate::{
+    error::Result,
+    model::{name::Ident, secret::Secret},
+};
 use std::{path::PathBuf, time::Duration};
 use tiberius::{AuthMethod, Config, EncryptionLevel};
 
@@ -24,8 +28,22 @@ pub enum Trust {
     System,
     /// Those and the ones in this file (PEM, DER or CRT).
     Authority(PathBuf),
+    /// Anyone's where the connection ends on this machine, and the machine's authorities everywhere else. Decided for the address that is
+    /// dialled, also after a redirect.
+    SystemUnlessLoopback,
     /// Anyone's.
     Anything,
+}
+
+impl Trust {
+    /// Whether a certificate is believed unseen, where the connection ends on this machine or does not.
+    pub fn is_blind(&self, loopback: bool) -> bool {
+        match self {
+            Trust::Anything => true,
+            Trust::SystemUnlessLoopback => loopback,
+            Trust::System | Trust::Authority(_) => false,
+        }
+    }
 }
 
 /// A server and a login.
@@ -44,7 +62,8 @@ pub struct Endpoint {
     pub database: Option<String>,
     pub encrypt: Encrypt,
     pub trust: Trust,
-    /// The name expected in the certificate, where it is not the host's.
+    /// The name expected in the certificate, where it is not the host's; with a `*`, as JDBC has it, a pattern of hosts whose certificates
+    /// are for themselves.
     pub certificate_host: Option<String>,
     pub application: String,
     pub workstation: Option<String>,
@@ -61,6 +80,13 @@ pub const PORT: u16 = 1433;
 /// Whether this build knows [`Endpoint::integrated`] logins.
 pub const INTEGRATED_AUTH: bool = cfg!(feature = "integrated-auth");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest packet of the protocol.
+pub(super) const PACKET_BYTES_MAX: u32 = 32_767;
+/// The largest with TLS, where a packet has to be in one record of at most 16,384 bytes: SQL Server closes a connection whose packet comes in
+/// two. Its own limit is 16,383.
+/// <https://learn.microsoft.com/sql/database-engine/configure-windows/configure-the-network-packet-size-server-configuration-option>,
+/// <https://github.com/dotnet/SqlClient/issues/2141>, <https://github.com/denisenkom/go-mssqldb/issues/166>
+pub(super) const PACKET_BYTES_ENCRYPTED_MAX: u32 = 16_000;
 
 impl Endpoint {
     pub fn new(host: impl Into<String>, port: u16, user: impl Into<String>, password: Secret) -> Self {
@@ -92,9 +118,26 @@ impl Endpoint {
         if self.port == PORT { self.host.clone() } else { format!("{},{}", self.host, self.port) }
     }
 
-    /// Whether the host is this machine: nobody can sit in between.
+    /// Whether the host's name is one of this machine's. Where it leads is known when it was dialled.
     pub fn is_loopback(&self) -> bool {
         is_loopback(&self.host)
+    }
+
+    /// The name that the server's certificate must be for. A pattern that the host fits leaves the host's own name to be checked, which is
+    /// no less; Azure's portal writes `*.database.windows.net`, and what its gateway redirects to fits as well.
+    pub(super) fn certificate_name(&self) -> Result<&str> {
+        let Some(name) = self.certificate_host.as_deref() else { return Ok(&self.host) };
+        let Some((before, behind)) = name.split_once('*') else { return Ok(name) };
+        let host = self.host.to_lowercase();
+        let fits = host
+            .strip_prefix(&before.to_lowercase())
+            .and_then(|rest| rest.strip_suffix(&behind.to_lowercase()))
+            .is_some_and(|rest| !rest.is_empty());
+        if fits {
+            Ok(&self.host)
+        } else {
+            Err(classify::no_tls(&format!("{} is none of {name}, which its certificate is to be for", self.host)))
+        }
     }
 
     pub(super) fn redirected(&self, host: String, port: u16) -> Self {
@@ -113,7 +156,13 @@ impl Endpoint {
         AuthMethod::sql_server(&self.user, self.password.reveal())
     }
 
-    pub(super) fn driver_config(&self, database: &Ident) -> Config {
+    /// The size of packets to ask for, where no more than `most` may be in one.
+    pub(super) fn packet_bytes(&self, most: u32) -> Option<u32> {
+        self.packet_size.map(|size| size.min(most))
+    }
+
+    /// `loopback`: the connection ends on this machine.
+    pub(super) fn driver_config(&self, database: &Ident, loopback: bool) -> Result<Config> {
         let mut config = Config::new();
         config.host(&self.host);
         config.port(self.port);
@@ -129,22 +178,26 @@ impl Endpoint {
             Encrypt::Full => EncryptionLevel::Required,
             Encrypt::Strict => EncryptionLevel::Strict,
         });
-        match &self.trust {
-            Trust::System => {}
-            Trust::Authority(path) => config.trust_cert_ca(path.display()),
-            Trust::Anything => config.trust_cert(),
-        }
-        if let Some(host) = &self.certificate_host {
-            config.hostname_in_certificate(host);
+        if self.trust.is_blind(loopback) {
+            config.trust_cert();
+        } else {
+            if let Trust::Authority(path) = &self.trust {
+                config.trust_cert_ca(path.display());
+            }
+            if self.encrypt != Encrypt::Off {
+                config.hostname_in_certificate(self.certificate_name()?);
+            }
         }
         config.readonly(self.read_only_intent);
-        if let Some(size) = self.packet_size {
+        // Whether a server encrypts more than the login is not known here before it does.
+        let most = if self.encrypt == Encrypt::Off { PACKET_BYTES_MAX } else { PACKET_BYTES_ENCRYPTED_MAX };
+        if let Some(size) = self.packet_bytes(most) {
             config.packet_size(size);
         }
         config.handshake_timeout(Some(self.connect_timeout));
         // Waits are bounded by `Session`, which knows what it waits for.
         config.command_timeout(None);
-        config
+        Ok(config)
     }
 }
 
@@ -155,4 +208,41 @@ pub fn is_loopback(host: &str) -> bool {
         || host.eq_ignore_ascii_case("localhost")
         || host.eq_ignore_ascii_case("(local)")
         || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(host: &str) -> Endpoint {
+        Endpoint::new(host, PORT, "u", Secret::new("p"))
+    }
+
+    #[test]
+    fn a_pattern_of_names_is_matched_again_where_a_login_is_redirected() {
+        let azure = Endpoint { certificate_host: Some("*.database.windows.net".into()), ..endpoint("shop.Database.windows.net") };
+        assert_eq!(azure.certificate_name().unwrap(), "shop.Database.windows.net");
+        let worker = azure.redirected("a1.tr7.westeurope1-a.worker.database.windows.net\\b2".into(), 11_002);
+        assert_eq!(worker.certificate_name().unwrap(), "a1.tr7.westeurope1-a.worker.database.windows.net");
+        for elsewhere in ["database.windows.net.example.com", ".database.windows.net", "127.0.0.1"] {
+            let refused = azure.redirected(elsewhere.into(), 1433).certificate_name().unwrap_err().to_string();
+            assert!(refused.contains("*.database.windows.net"), "{elsewhere}: {refused}");
+        }
+        let named = Endpoint { certificate_host: Some("db.example.com".into()), ..endpoint("10.0.0.5") };
+        assert_eq!(named.certificate_name().unwrap(), "db.example.com");
+        assert_eq!(named.redirected("other".into(), 1).certificate_name().unwrap(), "db.example.com", "a name is meant for all of them");
+        assert_eq!(endpoint("h").redirected("other".into(), 1).certificate_name().unwrap(), "other");
+    }
+
+    #[test]
+    fn packets_fit_into_a_tls_record_unless_everything_is_in_the_clear() {
+        let asked = |encrypt| {
+            let endpoint = Endpoint { encrypt, packet_size: Some(32_767), ..endpoint("h") };
+            endpoint.driver_config(&Ident::new("d"), false).unwrap().get_packet_size()
+        };
+        assert_eq!(asked(Encrypt::Off), Some(32_767));
+        for encrypt in [Encrypt::LoginOnly, Encrypt::Full, Encrypt::Strict] {
+            assert_eq!(asked(encrypt), Some(PACKET_BYTES_ENCRYPTED_MAX), "{encrypt:?}");
+        }
+    }
 }

@@ -12,8 +12,8 @@
 //!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
 
 use super::{
-    browser::{self, first},
     classify,
+    dial::{self, Route},
     endpoint::Endpoint,
     lane::{self, Line},
     seats::Seat,
@@ -24,7 +24,6 @@ use crate::{
     model::name::Ident,
 };
 use futures_util::FutureExt;
-use socket2::{SockRef, TcpKeepalive};
 use std::{
     collections::{HashMap, VecDeque},
     io,
@@ -35,20 +34,12 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
 /// How long an idle session may take to prove that it is alive: its prologue does no work. One that is silent for longer was cut off, and
 /// a new login is tried instead of waiting for it as long as for a statement.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(10);
-/// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]: a network that forgot it, or a server
-/// that is gone, is noticed also while nobody waits for an answer. As Microsoft's own clients do.
-/// <https://learn.microsoft.com/sql/tools/configuration-manager/tcp-ip-properties-protocols-tab>
-const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How sessions of a server behave.
 #[derive(Clone, Debug)]
@@ -168,10 +159,9 @@ impl Pools {
     /// A connection of the copy lane's own in `database`, after the same prologue. It is never pooled.
     pub async fn line(&self, database: &Ident, who: &str) -> Result<Line> {
         let Inner { endpoint, behaviour, .. } = &*self.0;
-        let dial = async |endpoint: Endpoint| tcp(&endpoint).await.map_err(classify::error);
         let connected = async {
             let slot = self.0.slot(None).await?;
-            let mut line = lane::line(endpoint, database, dial, behaviour.statement_timeout, slot).await?;
+            let mut line = lane::line(endpoint, database, behaviour.statement_timeout, slot).await?;
             line.batch(&prologue(behaviour, who)).await.map(|()| line)
         };
         Box::pin(connected).await.with_context(|| format!("connect to {}/{} for a copy", endpoint.place(), database.as_str()))
@@ -332,63 +322,35 @@ impl bb8::ManageConnection for Manager {
     }
 }
 
-/// One login: TCP, TLS and handshake, each with a limit; a redirect (read-intent routing, Azure's gateway) is followed once.
+/// One login of the driver's, with a limit; redirects are followed.
 async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Session> {
     let place = format!("{}/{}", endpoint.place(), database.as_str());
-    let client = match login(endpoint, database).await {
-        Err(tiberius::error::Error::Routing { host, port }) => login(&endpoint.redirected(host, port), database).await,
-        other => other,
-    };
-    match client {
-        Ok(client) => Ok(Session::new(client, place, timeout, slot)),
-        // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.
-        Err(tiberius::error::Error::Io { kind: io::ErrorKind::TimedOut, .. }) => {
-            Err(classify::no_login(endpoint.connect_timeout)).with_context(|| format!("connect to {place}"))
-        }
-        Err(error) => Err(classify::error(error)).with_context(|| format!("connect to {place}")),
+    let route = Route::new(endpoint);
+    let limit = route.time_max();
+    match tokio::time::timeout(limit, login(route, database)).await {
+        Ok(client) => client.map(|client| Session::new(client, place.clone(), timeout, slot)),
+        Err(_) => Err(classify::no_login(limit)),
     }
+    .with_context(|| format!("connect to {place}"))
 }
 
-/// TCP to the server. A name with several addresses: one after the other, or (`MultiSubnetFailover`: an availability group's listener, of
-/// which one address answers and the others are silent) all at once.
-async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let host = endpoint.host.as_str();
-    let port = match &endpoint.instance {
-        Some(instance) => browser::port(host, instance).await?,
-        None => endpoint.port,
-    };
-    if !endpoint.multi_subnet_failover {
-        return TcpStream::connect((host, port)).await;
-    }
-    let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    first(addresses.into_iter().map(TcpStream::connect)).await
-}
-
-/// [`dial`], with a limit and what every connection of ours has.
-async fn tcp(endpoint: &Endpoint) -> std::result::Result<TcpStream, tiberius::error::Error> {
-    let tcp = match tokio::time::timeout(endpoint.connect_timeout, dial(endpoint)).await {
-        Ok(connected) => connected?,
-        Err(_) => {
-            return Err(tiberius::error::Error::Io {
-                kind: std::io::ErrorKind::NotConnected,
-                message: format!("no connection within {} s", endpoint.connect_timeout.as_secs()),
-            });
+async fn login(mut route: Route, database: &Ident) -> Result<tiberius::Client<super::session::Wire>> {
+    use tiberius::error::Error as Driver;
+    loop {
+        let endpoint = route.at();
+        let (socket, guard) = dial::tcp(endpoint).await?;
+        let config = endpoint.driver_config(database, socket.is_loopback())?;
+        match tiberius::Client::connect(config, socket.compat_write()).await {
+            Ok(client) => {
+                guard.done();
+                return Ok(client);
+            }
+            Err(Driver::Routing { host, port }) => route.redirected(host, port)?,
+            // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.
+            Err(Driver::Io { kind: io::ErrorKind::TimedOut, .. }) => return Err(classify::no_login(endpoint.connect_timeout)),
+            Err(error) => return Err(classify::error(error)),
         }
-    };
-    tcp.set_nodelay(true)?;
-    // Whoever is closed has read all its answers or is given up: a reset frees the session's locks at the server at once, instead of after
-    // what a bad network still has on its way.
-    tcp.set_zero_linger()?;
-    SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL))?;
-    Ok(tcp)
-}
-
-async fn login(
-    endpoint: &Endpoint,
-    database: &Ident,
-) -> std::result::Result<tiberius::Client<super::session::Wire>, tiberius::error::Error> {
-    let tcp = tcp(endpoint).await?;
-    tiberius::Client::connect(endpoint.driver_config(database), tcp.compat_write()).await
+    }
 }
 
 #[cfg(test)]

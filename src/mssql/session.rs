@@ -19,6 +19,7 @@ use super::{
     classify,
     pool::Slot,
     row::{Cell, Param, Row, RowData},
+    socket::Socket,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -28,13 +29,12 @@ use crate::{
 use futures_util::TryStreamExt;
 use std::{future::Future, task::Poll, time::Duration};
 use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql};
-use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
 
 /// Most rows that [`Session::rows`] collects; what may be longer is streamed.
 pub const ROWS_MAX: usize = 100_000;
 
-pub(super) type Wire = Compat<TcpStream>;
+pub(super) type Wire = Compat<Socket>;
 
 /// One login with a fixed current database; whoever has it checked out has it alone.
 pub struct Session {

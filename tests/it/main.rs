@@ -6,7 +6,6 @@ mod command;
 mod faults;
 mod full_sync;
 mod harness;
-mod names;
 mod northwind;
 mod operate;
 mod property;

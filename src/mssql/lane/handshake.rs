@@ -7,16 +7,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet::{END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST};
+use crate::mssql::socket::Socket;
 
 /// TCP that wraps what is written into PRELOGIN packets, and unwraps what is read, until [`Handshake::over`].
 pub(super) struct Handshake {
-    tcp: TcpStream,
+    tcp: Socket,
     wrapping: bool,
     /// Written, and not yet in a packet.
     plain: Vec<u8>,
@@ -31,7 +29,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// `wrapping`: not in TDS 8.0, which begins with TLS.
-    pub fn new(tcp: TcpStream, wrapping: bool) -> Self {
+    pub fn new(tcp: Socket, wrapping: bool) -> Self {
         Handshake { tcp, wrapping, plain: Vec::new(), packets: Vec::new(), sent: 0, header: [0; HEADER_BYTES], header_read: 0, left: 0 }
     }
 
@@ -41,7 +39,7 @@ impl Handshake {
     }
 
     /// The bare connection: a login was encrypted, the rest is not.
-    pub fn into_tcp(self) -> TcpStream {
+    pub fn into_tcp(self) -> Socket {
         self.tcp
     }
 

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::{
     packet::{Message, Packets},
-    stream::Stream,
+    stream::{Span, Stream},
     token::{self, Token},
     utf16,
 };
@@ -16,16 +14,17 @@ use crate::{
     model::name::Ident,
     mssql::{
         classify::lost,
-        endpoint::{Encrypt, Endpoint},
+        endpoint::{Encrypt, Endpoint, PACKET_BYTES_ENCRYPTED_MAX, PACKET_BYTES_MAX},
+        socket::{LoginGuard, Socket},
     },
 };
 
-/// What a bulk load fills in one write. Servers allow 32,767, but with TLS a packet has to fit into one record of 16,384.
+/// What a bulk load fills in one write.
 const PACKET_BYTES: u32 = 16_000;
 
 /// What a login comes to.
 pub(super) enum Login {
-    In(Packets),
+    In(Box<Packets>),
     /// Read-intent routing, or Azure's gateway.
     Elsewhere {
         host: String,
@@ -34,17 +33,23 @@ pub(super) enum Login {
 }
 
 /// Logs in with user and password. `timeout` is that of the statements which follow.
-pub(super) async fn login(endpoint: &Endpoint, database: &Ident, tcp: TcpStream, timeout: Duration) -> Result<Login> {
+pub(super) async fn login(
+    endpoint: &Endpoint,
+    database: &Ident,
+    (socket, guard): (Socket, LoginGuard),
+    timeout: Duration,
+) -> Result<Login> {
     let strict = endpoint.encrypt == Encrypt::Strict;
-    let mut stream = Stream::Bare(tcp);
+    let mut stream = Stream::Bare(socket);
     if strict {
-        stream = tls_begins(endpoint, stream, true).await?;
+        stream = tls_begins(endpoint, stream, Span::All).await?;
     }
     let mut packets = Packets::new(stream, endpoint.connect_timeout);
     let ours = match endpoint.encrypt {
-        Encrypt::Off => NOT_SUPPORTED,
+        // In TDS 8.0 there is nothing left to agree upon.
+        Encrypt::Off | Encrypt::Strict => NOT_SUPPORTED,
         Encrypt::LoginOnly => OFF,
-        Encrypt::Full | Encrypt::Strict => ON,
+        Encrypt::Full => ON,
     };
     let theirs = prelogin(&mut packets, ours).await?;
     let encrypted = match (ours, theirs) {
@@ -57,11 +62,13 @@ pub(super) async fn login(endpoint: &Endpoint, database: &Ident, tcp: TcpStream,
     };
     let login_only = ours == OFF && theirs == OFF;
     if encrypted {
-        let stream = tls_begins(endpoint, packets.into_stream(), false).await?;
+        let span = if login_only { Span::Login } else { Span::Session };
+        let stream = tls_begins(endpoint, packets.into_stream(), span).await?;
         packets = Packets::new(stream, endpoint.connect_timeout);
     }
+    let packet_bytes_max = if packets.is_encrypted() && !login_only { PACKET_BYTES_ENCRYPTED_MAX } else { PACKET_BYTES_MAX };
     packets.begin(Message::Login);
-    packets.put(&login7(endpoint, database)).await?;
+    packets.put(&login7(endpoint, database, endpoint.packet_bytes(packet_bytes_max).unwrap_or(PACKET_BYTES))).await?;
     packets.end().await?;
     if login_only {
         packets = packets.over(tls_ends);
@@ -72,7 +79,7 @@ pub(super) async fn login(endpoint: &Endpoint, database: &Ident, tcp: TcpStream,
         match token {
             Token::Error(error) => return Err(error),
             Token::LoginAck => is_in = true,
-            Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes),
+            Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes, packet_bytes_max),
             Token::Routed { host, port } => elsewhere = Some(Login::Elsewhere { host, port }),
             _ => {}
         }
@@ -80,18 +87,21 @@ pub(super) async fn login(endpoint: &Endpoint, database: &Ident, tcp: TcpStream,
     packets.set_timeout(timeout);
     match elsewhere {
         Some(elsewhere) => Ok(elsewhere),
-        None if is_in => Ok(Login::In(packets)),
+        None if is_in => {
+            guard.done();
+            Ok(Login::In(Box::new(packets)))
+        }
         None => Err(lost("a login is answered by neither yes nor no")),
     }
 }
 
 #[cfg(feature = "rustls")]
-async fn tls_begins(endpoint: &Endpoint, stream: Stream, strict: bool) -> Result<Stream> {
-    super::tls::begin(endpoint, stream, strict).await
+async fn tls_begins(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<Stream> {
+    super::tls::begin(endpoint, stream, span).await
 }
 
 #[cfg(not(feature = "rustls"))]
-async fn tls_begins(_: &Endpoint, _: Stream, _: bool) -> Result<Stream> {
+async fn tls_begins(_: &Endpoint, _: Stream, _: Span) -> Result<Stream> {
     Err(Error::new(Kind::Connection, "this build's copy lane has no TLS"))
 }
 
@@ -147,10 +157,10 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
 }
 
 /// LOGIN7: a fixed part, the places of the texts in it, and the texts.
-fn login7(endpoint: &Endpoint, database: &Ident) -> Vec<u8> {
+fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
     const FIXED_BYTES: usize = 94;
-    /// TDS 7.4
-    const VERSION: u32 = 0x7400_0004;
+    const TDS_7_4: u32 = 0x7400_0004;
+    const TDS_8_0: u32 = 0x0800_0000;
     /// USE is told, and a database that cannot be used ends the login
     const FLAGS_1: u8 = 0x20 | 0x40;
     /// as an ODBC client: ANSI defaults, no limit on TEXTSIZE
@@ -175,8 +185,8 @@ fn login7(endpoint: &Endpoint, database: &Ident) -> Vec<u8> {
         utf16(database.as_str()),
     ];
     let mut message = Vec::with_capacity(FIXED_BYTES + texts.iter().map(Vec::len).sum::<usize>());
-    let packet_bytes = endpoint.packet_size.unwrap_or(PACKET_BYTES);
-    for field in [0, VERSION, packet_bytes, 0, std::process::id(), 0] {
+    let version = if endpoint.encrypt == Encrypt::Strict { TDS_8_0 } else { TDS_7_4 };
+    for field in [0, version, packet_bytes, 0, std::process::id(), 0] {
         message.extend_from_slice(&field.to_le_bytes());
     }
     message.extend_from_slice(&[FLAGS_1, FLAGS_2, if endpoint.read_only_intent { READ_ONLY_INTENT } else { 0 }, 0]);

@@ -27,7 +27,7 @@ mod value;
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, sync::mpsc};
+use tokio::sync::mpsc;
 
 pub use self::rows::Rows;
 use self::{
@@ -39,6 +39,7 @@ use self::{
 use super::{
     bulk::{BatchLimit, Boundary, Copied, Go},
     classify,
+    dial::{self, Route},
     endpoint::Endpoint,
     pool::Slot,
     seats::Seat,
@@ -75,36 +76,26 @@ pub struct Way<'a> {
     pub key: &'a [usize],
 }
 
-/// Logs in over a TCP connection that `dial` makes; a redirect is followed once.
-pub(super) async fn line<D: Future<Output = Result<TcpStream>>>(
-    endpoint: &Endpoint,
-    database: &Ident,
-    dial: impl Fn(Endpoint) -> D,
-    timeout: Duration,
-    slot: Slot,
-) -> Result<Line> {
-    let packets = match enter(endpoint, database, &dial, timeout).await? {
-        Login::In(packets) => packets,
-        Login::Elsewhere { host, port } => match enter(&endpoint.redirected(host, port), database, &dial, timeout).await? {
-            Login::In(packets) => packets,
-            Login::Elsewhere { host, port } => {
-                return Err(classify::redirected_again(&host, port));
-            }
-        },
-    };
-    Ok(Line { packets, _slot: slot, _seat: None })
+/// Logs in, with a limit; redirects are followed.
+pub(super) async fn line(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Line> {
+    let route = Route::new(endpoint);
+    let limit = route.time_max();
+    match tokio::time::timeout(limit, enter(route, database, timeout)).await {
+        Ok(packets) => Ok(Line { packets: packets?, _slot: slot, _seat: None }),
+        Err(_) => Err(classify::no_login(limit)),
+    }
 }
 
-async fn enter<D: Future<Output = Result<TcpStream>>>(
-    endpoint: &Endpoint,
-    database: &Ident,
-    dial: &impl Fn(Endpoint) -> D,
-    timeout: Duration,
-) -> Result<Login> {
-    let tcp = dial(endpoint.clone()).await?;
-    match tokio::time::timeout(endpoint.connect_timeout, login::login(endpoint, database, tcp, timeout)).await {
-        Ok(login) => login,
-        Err(_) => Err(classify::no_login(endpoint.connect_timeout)),
+async fn enter(mut route: Route, database: &Ident, timeout: Duration) -> Result<Packets> {
+    loop {
+        let endpoint = route.at();
+        let connected = dial::tcp(endpoint).await?;
+        match tokio::time::timeout(endpoint.connect_timeout, login::login(endpoint, database, connected, timeout)).await {
+            Ok(Ok(Login::In(packets))) => return Ok(*packets),
+            Ok(Ok(Login::Elsewhere { host, port })) => route.redirected(host, port)?,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(classify::no_login(endpoint.connect_timeout)),
+        }
     }
 }
 
@@ -131,8 +122,8 @@ impl Line {
         self.packets.put(&NO_TRANSACTION).await?;
         self.packets.put(&call::executesql(sql, params)).await?;
         self.packets.end().await?;
-        let columns = self.columns().await?;
-        Ok(rows::Row::new(&columns).map(|row| Rows::new(&mut self.packets, row)))
+        let row = self.columns().await?.and_then(|columns| rows::Row::new(&columns));
+        Ok(row.map(|row| Rows::new(&mut self.packets, row)))
     }
 
     /// Says goodbye, and waits a moment until the server has heard it.
@@ -147,11 +138,12 @@ impl Line {
         self.packets.end().await
     }
 
-    /// The columns of the result set that comes next.
-    async fn columns(&mut self) -> Result<Vec<Column>> {
+    /// The columns of the result set that comes next; `Err` says which one is of a type that is not known here.
+    async fn columns(&mut self) -> Result<std::result::Result<Vec<Column>, String>> {
         while let Some(token) = token::next(&mut self.packets).await? {
             match token {
-                Token::Columns(columns) => return Ok(columns),
+                Token::Columns(columns) => return Ok(Ok(columns)),
+                Token::Unreadable(why) => return Ok(Err(why)),
                 Token::Error(error) => return Err(error),
                 _ => {}
             }
@@ -181,6 +173,9 @@ async fn next(packets: &mut Packets) -> Result<Next> {
                 done = !more;
             }
             Token::Columns(_) => other_columns = true,
+            Token::Unreadable(why) => {
+                return Err(Error::new(Kind::Other, format!("the server answers with a result set that is not read here: {why}")));
+            }
             Token::Row if other_columns => return Err(Error::new(Kind::Other, "the server answers with a second result set")),
             Token::Row => return Ok(Next::Row),
             _ => {}
@@ -234,11 +229,14 @@ pub async fn copy(
     boundary: &mut impl Boundary,
 ) -> Result<std::result::Result<Copied, String>> {
     dest.ask(way.columns).await?;
-    let to = dest.columns().await.context("read the staging table's columns")?;
+    let to = match dest.columns().await.context("read the staging table's columns")? {
+        Ok(columns) => columns,
+        Err(why) => return Ok(Err(why)),
+    };
     ending(&mut dest.packets).await?;
     source.ask(way.read).await?;
     let from = source.columns().await.context("read source rows")?;
-    let transfer = match Transfer::new(&from, &to, way.key) {
+    let transfer = match from.and_then(|from| Transfer::new(&from, &to, way.key)) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };

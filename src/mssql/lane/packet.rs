@@ -1,7 +1,10 @@
 //! TDS packets: a message is cut into packets of a negotiated size, each with a header of eight bytes.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e5ea8520-1ea3-4a75-a2a9-c17e63e9ee19>
 
-use super::stream::Stream;
+use super::{
+    stream::Stream,
+    token::{self, Token},
+};
 use crate::{
     error::{Error, Kind, Result},
     mssql::{
@@ -35,6 +38,8 @@ pub(super) const PACKET_BYTES_FIRST: usize = 4096;
 /// One read from the network: several packets of the usual sizes.
 const READ_BYTES: usize = 64 * 1024;
 
+/// How long a server is listened to after it has closed the connection for what is sent: what it said before that is here, or nearly.
+const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
 /// Room that is kept after a row that was longer.
 const ANSWER_KEPT_BYTES: usize = 1 << 20;
 
@@ -43,8 +48,8 @@ pub(super) struct Packets {
     stream: Stream,
     packet_bytes: usize,
     timeout: Duration,
-    /// For how long the part of the answer that is being read was waited for.
-    waited: Duration,
+    /// When the wait for the part of the answer began that is being read; `None`: with the next wait.
+    since: Option<Instant>,
     /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
     raw: Box<[u8]>,
     raw_at: usize,
@@ -68,7 +73,7 @@ impl Packets {
             stream,
             packet_bytes: PACKET_BYTES_FIRST,
             timeout,
-            waited: Duration::ZERO,
+            since: None,
             raw: vec![0; READ_BYTES].into_boxed_slice(),
             raw_at: 0,
             raw_end: 0,
@@ -86,9 +91,14 @@ impl Packets {
         self.timeout = timeout;
     }
 
-    /// The size that the server has chosen, between what the protocol allows.
-    pub fn set_packet_bytes(&mut self, bytes: usize) {
-        self.packet_bytes = bytes.clamp(512, 32_767);
+    /// The size that the server has chosen, between the protocol's smallest and `most`.
+    pub fn set_packet_bytes(&mut self, bytes: usize, most: u32) {
+        const LEAST: usize = 512;
+        self.packet_bytes = bytes.clamp(LEAST, usize::try_from(most).unwrap_or(LEAST));
+    }
+
+    pub fn is_encrypted(&self) -> bool {
+        self.stream.is_encrypted()
     }
 
     /// The same connection over another stream (TLS has begun, or ended).
@@ -137,20 +147,51 @@ impl Packets {
     /// Ends the message; its answer is read next.
     pub async fn end(&mut self) -> Result<()> {
         self.send(END_OF_MESSAGE).await?;
-        soon(self.timeout, self.stream.flush()).await.map_err(|_| late())?.map_err(broken)?;
-        self.last = false;
-        self.left = 0;
-        self.came();
+        self.answer_begins();
         Ok(())
     }
 
+    fn answer_begins(&mut self) {
+        self.last = false;
+        self.left = 0;
+        self.came();
+    }
+
+    /// Sends a packet, and waits until the network has taken it. With TLS the next one would otherwise be cut where the room for records
+    /// ends, and SQL Server closes a connection that has a packet in two records.
+    /// <https://github.com/dotnet/SqlClient/issues/2141>, <https://github.com/tediousjs/tedious/pull/932>
     async fn send(&mut self, status: u8) -> Result<()> {
         self.number = self.number.wrapping_add(1);
         let length = u16::try_from(self.out.len()).unwrap_or(u16::MAX).to_be_bytes();
         self.out[..HEADER_BYTES].copy_from_slice(&[self.message as u8, status, length[0], length[1], 0, 0, self.number, 0]);
-        soon(self.timeout, self.stream.write_all(&self.out)).await.map_err(|_| late())?.map_err(broken)?;
+        let Packets { stream, out, timeout, .. } = self;
+        let sent = async {
+            stream.write_all(out).await?;
+            stream.flush().await
+        };
+        match soon(*timeout, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(self.last_words(broken(error)).await),
+            Err(_) => return Err(late()),
+        }
         self.out.truncate(HEADER_BYTES);
         Ok(())
+    }
+
+    /// Why the server closed the connection, if it said so before: after an error of severity 20 and above it does not read on.
+    async fn last_words(&mut self, broken: Error) -> Error {
+        self.answer.clear();
+        self.at = 0;
+        self.answer_begins();
+        let error = async {
+            while let Ok(Some(token)) = token::next(self).await {
+                if let Token::Error(error) = token {
+                    return Some(error);
+                }
+            }
+            None
+        };
+        tokio::time::timeout(LAST_WORDS_TIME_MAX, error).await.ok().flatten().unwrap_or(broken)
     }
 
     /// What is here of the answer and not consumed.
@@ -173,9 +214,10 @@ impl Packets {
     }
 
     /// A part of the answer has come, and the next one has all of its time: a token, a row, or as much of one as goes on at once. Bytes
-    /// alone are no answer, or a network that lets one through now and then would keep us waiting for days.
+    /// alone are no answer, or a network that lets one through now and then would keep us waiting for days. The time is the clock's, with
+    /// what is done with the bytes between two waits.
     pub fn came(&mut self) {
-        self.waited = Duration::ZERO;
+        self.since = None;
     }
 
     /// Waits for more of the answer. An answer that ends here is one that ends too soon.
@@ -192,10 +234,11 @@ impl Packets {
             self.raw.copy_within(self.raw_at..self.raw_end, 0);
             self.raw_end -= self.raw_at;
             self.raw_at = 0;
-            let since = Instant::now();
-            let left = self.timeout.saturating_sub(self.waited);
+            let left = self.timeout.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
+            if left.is_zero() {
+                return Err(late());
+            }
             let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..])).await.map_err(|_| late())?.map_err(broken)?;
-            self.waited += since.elapsed();
             if read == 0 {
                 return Err(Error::new(Kind::Connection, "the server closed the connection"));
             }

@@ -6,18 +6,33 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[cfg(feature = "rustls")]
 use super::handshake::Handshake;
+use crate::mssql::socket::Socket;
+
+/// When TLS begins, and when it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// From the first byte on: TDS 8.0.
+    All,
+    /// From PRELOGIN on.
+    Session,
+    /// For the login alone.
+    Login,
+}
 
 pub(super) enum Stream {
-    Bare(TcpStream),
+    Bare(Socket),
     #[cfg(feature = "rustls")]
     Tls(Box<tokio_rustls::client::TlsStream<Handshake>>),
+}
+
+impl Stream {
+    pub fn is_encrypted(&self) -> bool {
+        !matches!(self, Stream::Bare(_))
+    }
 }
 
 macro_rules! either {

@@ -1,18 +1,28 @@
 //! The lane alone, against a stand-in; whole full syncs go through it in the scenarios.
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::Future, path::PathBuf, task::Poll, time::Duration};
 
-use mssql_standin::server::{Encryption, Server};
+use mssql_standin::{
+    error::SqlError,
+    fault::{Fault, Point},
+    proxy::Proxy,
+    server::{Encryption, Server},
+    tds::prelogin,
+};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
-use super::*;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{token::ColumnList, *};
 use crate::{
     model::secret::Secret,
     mssql::{
         connection_string,
         endpoint::{Encrypt, Trust},
         pool::{Behaviour, Pools},
+        row::Param,
+        socket::Socket,
     },
 };
 
@@ -115,7 +125,7 @@ async fn a_refused_login_keeps_its_number() {
     assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
     assert!(!refused.to_string().contains("wrong"), "{refused}");
     let refused = pools(&server, |_| {}).line(&Ident::new("nowhere"), "test").await.err().unwrap();
-    assert_eq!((refused.kind, refused.number), (Kind::Database, Some(4060)));
+    assert_eq!((refused.kind, refused.number), (Kind::Login, Some(4060)));
 }
 
 struct Counter(Vec<(u64, Vec<Value>)>, usize);
@@ -266,7 +276,7 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     assert!(!rows.next().await.unwrap());
     // what has an ORDER BY says so between its columns and its rows
     line.ask("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
-    assert_eq!(line.columns().await.unwrap().len(), 1);
+    assert_eq!(line.columns().await.unwrap().unwrap().len(), 1);
     assert_eq!(line.packets.seen().first(), Some(&0xA9));
     assert!(matches!(next(&mut line.packets).await.unwrap(), Next::Row));
     let mut line = line_of(&pools).await.unwrap();
@@ -281,17 +291,25 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     assert_eq!(failed.number, Some(8134));
 }
 
+/// Packets that have sent an empty batch after their login, and the server that is to answer it.
+async fn asked(timeout: Duration) -> (Packets, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    let (socket, guard) = Socket::new(tcp).unwrap();
+    guard.done();
+    let mut packets = Packets::new(stream::Stream::Bare(socket), timeout);
+    packets.begin(Message::Batch);
+    packets.end().await.unwrap();
+    (packets, server)
+}
+
 /// What is read of an answer whose one packet has these bytes.
 async fn answered(bytes: &[u8]) -> Result<u64> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (mut server, _) = listener.accept().await.unwrap();
+    let (mut packets, mut server) = asked(Duration::from_secs(20)).await;
     let length = u16::try_from(bytes.len() + packet::HEADER_BYTES).unwrap().to_be_bytes();
     let packet = [&[4, packet::END_OF_MESSAGE, length[0], length[1], 0, 0, 1, 0], bytes].concat();
     tokio::io::AsyncWriteExt::write_all(&mut server, &packet).await.unwrap();
-    let mut packets = Packets::new(stream::Stream::Bare(tcp), Duration::from_secs(20));
-    packets.begin(Message::Batch);
-    packets.end().await.unwrap();
     ending(&mut packets).await
 }
 
@@ -311,9 +329,7 @@ async fn an_answer_is_whole_when_it_says_so() {
 /// A byte now and then is within every time limit of a single read, and would go on for days.
 #[tokio::test]
 async fn an_answer_that_trickles_is_late() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (mut server, _) = listener.accept().await.unwrap();
+    let (mut packets, mut server) = asked(Duration::from_millis(400)).await;
     let trickle = tokio::spawn(async move {
         const ORDER: u8 = 0xA9;
         let token = [ORDER, 200, 0];
@@ -325,12 +341,255 @@ async fn an_answer_that_trickles_is_late() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    let mut packets = Packets::new(stream::Stream::Bare(tcp), Duration::from_millis(400));
-    packets.begin(Message::Batch);
-    packets.end().await.unwrap();
     // all of it would take ten seconds, and is no whole answer then
     assert_eq!(ending(&mut packets).await.unwrap_err().kind, Kind::Timeout);
     trickle.abort();
+}
+
+/// The time for an answer is the clock's: also where each byte is here at once and it is the work between two reads that takes long.
+#[tokio::test]
+async fn work_between_two_reads_is_time_too() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    let (mut packets, mut server) = asked(LIMIT).await;
+    tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 0xA9]).await.unwrap();
+    packets.more().await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 200]).await.unwrap();
+    let began = std::time::Instant::now();
+    while began.elapsed() < LIMIT {
+        std::hint::spin_loop();
+    }
+    assert_eq!(packets.more().await.unwrap_err().kind, Kind::Timeout);
+    packets.came();
+    packets.more().await.unwrap();
+}
+
+/// A list of columns that drips was read from its start at every read: of 100 KB, byte by byte, 5 GB were looked at.
+#[test]
+fn what_was_read_of_a_list_of_columns_is_not_read_again() {
+    let column = |name: &str| {
+        let mut column = vec![0, 0, 0, 0, 1, 0, cell::NVARCHAR, 8, 0, 1, 2, 3, 4, 5, u8::try_from(name.len()).unwrap()];
+        column.extend(utf16(name));
+        column
+    };
+    let names = ["a", "bb", "ccc"];
+    let whole = [vec![token::COLUMNS, 3, 0], names.map(column).concat(), vec![token::DONE]].concat();
+    let (mut here, mut list) = (Vec::new(), ColumnList::default());
+    let mut told = None;
+    for byte in &whole {
+        here.push(*byte);
+        told = token::parse(&here, &mut list).unwrap();
+        if told.is_some() {
+            break;
+        }
+        // nobody looks at the columns that were read
+        if let Some(read) = here.get_mut(3..list.read_bytes()) {
+            read.fill(0xEE);
+        }
+    }
+    let (Token::Columns(columns), bytes) = told.unwrap() else { panic!("no columns") };
+    assert_eq!(columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(), names);
+    assert_eq!(bytes, whole.len() - 1);
+}
+
+#[test]
+fn there_are_no_more_columns_than_there_can_be() {
+    assert!(token::parse(&[token::COLUMNS, 0x01, 0x10], &mut ColumnList::default()).is_err(), "4,097");
+    assert!(token::parse(&[token::COLUMNS, 0x00, 0x10], &mut ColumnList::default()).unwrap().is_none());
+    // a table's name in five parts
+    let text = [&[token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5][..], &[0; 20]].concat();
+    assert!(token::parse(&text, &mut ColumnList::default()).is_err());
+}
+
+/// A server whose answers the network passes on, and whose requests it may hold back.
+async fn slow(server: &Server) -> Proxy {
+    Proxy::start(server.addr()).await.unwrap()
+}
+
+/// Lets `sending` go until the network takes no more, and then has the server read again.
+async fn through_a_full_network<T>(proxy: &Proxy, sending: impl Future<Output = T>) -> T {
+    proxy.hold(true);
+    // nothing but the network makes it wait
+    let mut sending = std::pin::pin!(tokio::task::unconstrained(sending));
+    let sent = std::future::poll_fn(|context| Poll::Ready(sending.as_mut().poll(context))).await;
+    assert!(sent.is_pending(), "the network took all of it");
+    proxy.hold(false);
+    sending.await
+}
+
+/// More than a socket's buffers take, at both ends.
+const LONG_BYTES: usize = 24 << 20;
+
+/// With TLS a message that outran the socket had a packet in two records, and SQL Server closed the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_packet_is_one_record_also_when_the_network_is_full() {
+    let authority = Authority::new("records");
+    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
+        // larger packets than a record has room for are not asked for
+        for packet_size in [None, Some(32_767)] {
+            let server = authority.server(encryption, "127.0.0.1", false).await;
+            let proxy = slow(&server).await;
+            let pools = pools(&server, |endpoint| {
+                (endpoint.encrypt, endpoint.packet_size, endpoint.port) = (ours, packet_size, proxy.addr().port());
+                endpoint.trust = Trust::Authority(authority.file.clone());
+            });
+            let what = format!("{encryption:?}, packets of {packet_size:?}");
+            let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+            let long = vec![7; LONG_BYTES];
+            let params = [Param::Binary(&long)];
+            let told = through_a_full_network(&proxy, session.row("SELECT CAST(DATALENGTH(@P1) AS bigint)", &params)).await;
+            let told = told.unwrap_or_else(|error| panic!("the driver, {what}: {error}"));
+            assert_eq!(told.i64(0).unwrap(), i64::try_from(LONG_BYTES).unwrap());
+
+            let mut line = line_of(&pools).await.unwrap();
+            let call = line.rows("SELECT CAST(DATALENGTH(@P1) AS bigint)", &[&Value::Bytes(long)]).await;
+            let mut rows = call.unwrap_or_else(|error| panic!("the lane, {what}: {error}")).unwrap();
+            assert!(rows.next().await.unwrap());
+            assert_eq!(rows.seen(0).unwrap(), Value::Int(i64::try_from(LONG_BYTES).unwrap()));
+        }
+    }
+}
+
+/// SQL Server's own certificates are often not of X.509 version 3, and cannot be read.
+#[tokio::test]
+async fn where_any_certificate_is_believed_it_is_not_read() {
+    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
+        let server = Server::builder().tls(encryption).certificate_version_1().start().await.unwrap();
+        for (trust, believed) in [(Trust::Anything, true), (Trust::SystemUnlessLoopback, true), (Trust::System, false)] {
+            let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust.clone()));
+            assert_eq!(pools.checkout(&Ident::new("master"), "test").await.is_ok(), believed, "the driver, {encryption:?}, {trust:?}");
+            assert_eq!(line_of(&pools).await.is_ok(), believed, "the lane, {encryption:?}, {trust:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tds_8_is_announced_where_it_is_spoken() {
+    let server = Server::builder().tls(Encryption::Strict).start().await.unwrap();
+    let strict = pools(&server, |_| {});
+    let line = line_of(&strict).await.unwrap();
+    let told = server.connections();
+    assert_eq!((told[0].tds_version, told[0].encryption), (0x0800_0000, Some(prelogin::Encrypt::NotSupported)));
+    drop(line);
+    let server = Server::builder().start().await.unwrap();
+    let plain = pools(&server, |_| {});
+    let _line = line_of(&plain).await.unwrap();
+    let told = server.connections();
+    assert_eq!((told[0].tds_version, told[0].encryption), (0x7400_0004, Some(prelogin::Encrypt::Off)));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_to_their_end_and_no_further() {
+    let (gateway, other, server) =
+        (Server::builder().start().await.unwrap(), Server::builder().start().await.unwrap(), Server::builder().start().await.unwrap());
+    gateway.redirect_logins(Some(("127.0.0.1", other.addr().port())));
+    other.redirect_logins(Some(("localhost\\named", server.addr().port())));
+    let pools = pools(&gateway, |_| {});
+    let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+    session.batch("SELECT 1").await.unwrap();
+    let line = line_of(&pools).await.unwrap();
+    assert_eq!((server.connection_count().now, gateway.connection_count().total, other.connection_count().total), (2, 2, 2));
+    drop((session, line));
+    // and one that goes round and round
+    other.redirect_logins(Some(("127.0.0.1", gateway.addr().port())));
+    let before = gateway.connection_count().total + other.connection_count().total;
+    let refused = line_of(&pools).await.err().unwrap();
+    assert!(refused.to_string().contains("redirected 10 times"), "{refused}");
+    let refused = pools.checkout(&Ident::new("tempdb"), "test").await.err().unwrap();
+    assert!(refused.to_string().contains("redirected 10 times"), "{refused}");
+    assert_eq!(gateway.connection_count().total + other.connection_count().total - before, 22);
+}
+
+/// An address of this machine that is no loopback one, if it has any: no byte is sent for that.
+fn other_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// A server on this machine is believed unseen; the one that it redirects to is not, and gets no password.
+#[tokio::test]
+async fn trust_in_this_machine_does_not_follow_a_redirect_to_another() {
+    let Some(address) = other_address() else { return println!("skipped: this machine has no other address") };
+    let gateway = Server::builder().start().await.unwrap();
+    let elsewhere = Server::builder().host(address).tls(Encryption::Required).start().await.unwrap();
+    let pools = pools(&gateway, |endpoint| (endpoint.encrypt, endpoint.trust) = (Encrypt::Full, Trust::SystemUnlessLoopback));
+    let line = line_of(&pools).await.unwrap();
+    drop((pools.checkout(&Ident::new("tempdb"), "test").await.unwrap(), line));
+    gateway.redirect_logins(Some((&address.to_string(), elsewhere.addr().port())));
+    for refused in [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()] {
+        let refused = refused.unwrap().to_string();
+        assert!(refused.contains("TLS handshake failed"), "{refused}");
+    }
+    assert_eq!(elsewhere.connection_count().total, 0, "a login came");
+}
+
+/// A server that raises an error of severity 20 and more reads no further: what it said is why.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_said_before_it_closed_is_the_error() {
+    for encrypt in [Encrypt::Off, Encrypt::Full] {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (encrypt, Trust::Anything));
+        let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+        session.batch("CREATE TABLE dbo.d (b varbinary(max) NULL)").await.unwrap();
+        let died = SqlError::new(9001, 21, "The log for database 'master' is not available.");
+        server.faults().once(Point::request("BULK LOAD"), Fault::ErrorBefore(died));
+        let mut line = line_of(&pools).await.unwrap();
+        line.ask("SELECT TOP (0) b FROM dbo.d").await.unwrap();
+        let columns = line.columns().await.unwrap().unwrap();
+        ending(&mut line.packets).await.unwrap();
+        line.batch("INSERT BULK dbo.d (b varbinary(max))").await.unwrap();
+        line.packets.begin(Message::BulkLoad);
+        line.packets.put(&bulk_head(&columns)).await.unwrap();
+        let failed = line.packets.put(&vec![0; LONG_BYTES]).await.unwrap_err();
+        assert_eq!((failed.number, failed.kind), (Some(9001), Kind::Connection), "{encrypt:?}: {failed}");
+    }
+}
+
+/// The driver may know a type that the lane does not: it is asked, and nobody thinks that the connection broke.
+#[tokio::test]
+async fn a_type_that_is_not_known_is_the_drivers() {
+    let server = Server::builder().start().await.unwrap();
+    let pools = pools(&server, |_| {});
+    let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
+    session.batch(TABLE).await.unwrap();
+    let Err(why) = line_of(&pools).await.unwrap().rows("SELECT 1 AS a, CAST(1 AS sql_variant) AS v", &[]).await.unwrap() else {
+        panic!("a variant is read")
+    };
+    assert_eq!(why, "column 2 is of type 0x62");
+    let (end, _) =
+        copied(&pools, Way { read: "SELECT CAST(id AS sql_variant), t, b FROM dbo.s", ..WAY }, 100, usize::MAX, usize::MAX).await;
+    assert!(end.unwrap().unwrap_err().contains("0x62"));
+    let columns = "SELECT TOP (0) CAST(id AS sql_variant), t, b FROM dbo.d";
+    let (end, _) = copied(&pools, Way { columns, ..WAY }, 100, usize::MAX, usize::MAX).await;
+    assert!(end.unwrap().unwrap_err().contains("0x62"));
+}
+
+/// Anybody on the path can answer a PRELOGIN: of what is longer than an answer nothing is kept and nothing is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_login_has_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        // one INSTOPT after the other, all of them up to the end; no packet is the last
+        let mut packet = vec![4, 0, 0x7F, 0xFC, 0, 0, 1, 0];
+        packet.extend([2, 0x7F, 0x00, 0, 1].repeat(0x7FFC / 5));
+        packet.resize(0x7FFC, 1);
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let packet = packet.clone();
+            tokio::spawn(async move { while tokio::io::AsyncWriteExt::write_all(&mut tcp, &packet).await.is_ok() {} });
+        }
+    });
+    let standin = Server::builder().start().await.unwrap();
+    for encrypt in [Encrypt::Off, Encrypt::LoginOnly, Encrypt::Full, Encrypt::Strict] {
+        let pools = pools(&standin, |endpoint| (endpoint.encrypt, endpoint.port) = (encrypt, address.port()));
+        for refused in [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()] {
+            let refused = refused.unwrap();
+            assert_eq!(refused.kind, Kind::Connection, "{encrypt:?}: {refused}");
+            // what is no TLS is refused as that
+            assert!(encrypt == Encrypt::Strict || refused.to_string().contains("before the login was done"), "{encrypt:?}: {refused}");
+        }
+    }
+    server.abort();
 }
 
 /// Bytes that no server would send: an error or the wish for more, never a panic.
@@ -349,7 +608,7 @@ fn nonsense_is_no_token_and_no_row() {
             // lengths that are short enough to come to what is inside
             bytes.iter_mut().skip(1).step_by(2).for_each(|byte| *byte %= 8);
         }
-        if let Ok(Some((_, length))) = token::parse(&bytes) {
+        if let Ok(Some((_, length))) = token::parse(&bytes, &mut ColumnList::default()) {
             assert!(length <= bytes.len());
         }
         let mut columns = vec![token::COLUMNS, 3, 0];
@@ -358,7 +617,7 @@ fn nonsense_is_no_token_and_no_row() {
             columns.extend((0..12).map(|_| random.random::<u8>() % 9));
         }
         columns.extend_from_slice(&[0; 64]);
-        let Ok(Some((Token::Columns(columns), _))) = token::parse(&columns) else { continue };
+        let Ok(Some((Token::Columns(columns), _))) = token::parse(&columns, &mut ColumnList::default()) else { continue };
         let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0]) else { continue };
         let mut out = Vec::new();
         bytes[0] = if random.random() { token::ROW } else { token::NBC_ROW };

@@ -7,12 +7,16 @@ use tokio_rustls::{
     rustls::{
         ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+        crypto::aws_lc_rs,
         pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        version::{TLS12, TLS13},
     },
 };
 
-use super::{handshake::Handshake, stream::Stream};
+use super::{
+    handshake::Handshake,
+    stream::{Span, Stream},
+};
 use crate::{
     error::Result,
     mssql::{
@@ -24,21 +28,23 @@ use crate::{
 /// The protocol's name in TLS since TDS 8.0.
 const TDS_8: &[u8] = b"tds/8.0";
 
-/// Begins TLS in a bare stream; `strict`: TDS 8.0, before anything else.
-pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, strict: bool) -> Result<Stream> {
-    let Stream::Bare(tcp) = stream else { return Ok(stream) };
-    let mut config = config(&endpoint.trust)?;
-    if strict {
-        config.alpn_protocols.push(TDS_8.to_vec());
-    }
-    let host = endpoint.certificate_host.as_deref().unwrap_or(&endpoint.host);
+/// Begins TLS in a bare stream.
+pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<Stream> {
+    let Stream::Bare(socket) = stream else { return Ok(stream) };
+    let blind = endpoint.trust.is_blind(socket.is_loopback());
+    let authority = match &endpoint.trust {
+        Trust::Authority(file) => Some(file.as_path()),
+        _ => None,
+    };
+    let config = config(blind, authority, span)?;
+    let host = if blind { &endpoint.host } else { endpoint.certificate_name()? };
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
         // nobody looks at it
-        Err(_) if endpoint.trust == Trust::Anything => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
+        Err(_) if blind => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
         Err(_) => return Err(no_tls(&format!("{host} is no name that a certificate could have"))),
     };
-    let handshake = Handshake::new(tcp, !strict);
+    let handshake = Handshake::new(socket, span != Span::All);
     let mut tls = TlsConnector::from(Arc::new(config)).connect(name, handshake).await.map_err(|error| no_tls(&error.to_string()))?;
     tls.get_mut().0.over();
     Ok(Stream::Tls(Box::new(tls)))
@@ -52,16 +58,25 @@ pub(super) fn end(stream: Stream) -> Stream {
     }
 }
 
-fn config(trust: &Trust) -> Result<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| no_tls(&error.to_string()))?;
-    Ok(match trust {
-        Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(algorithms))).with_no_client_auth(),
-        Trust::System => builder.with_root_certificates(authorities(None)?).with_no_client_auth(),
-        Trust::Authority(file) => builder.with_root_certificates(authorities(Some(file))?).with_no_client_auth(),
-    })
+/// `blind`: every certificate is believed.
+fn config(blind: bool, authority: Option<&Path>, span: Span) -> Result<ClientConfig> {
+    let versions = match span {
+        // What a server sends after a handshake of TLS 1.3 would come between the login and an answer in the clear.
+        Span::Login => &[&TLS12][..],
+        Span::All | Span::Session => &[&TLS13, &TLS12],
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .map_err(|error| no_tls(&error.to_string()))?;
+    let mut config = if blind {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth()
+    } else {
+        builder.with_root_certificates(authorities(authority)?).with_no_client_auth()
+    };
+    if span == Span::All {
+        config.alpn_protocols.push(TDS_8.to_vec());
+    }
+    Ok(config)
 }
 
 fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
@@ -85,9 +100,10 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(if certificates.is_empty() { vec![CertificateDer::from(bytes)] } else { certificates })
 }
 
-/// Believes every certificate; that the server has its key is still seen to.
+/// Believes every certificate, and does not look into it, as the driver does not: those that SQL Server makes for itself are often of an old
+/// version or have short keys, and cannot be read.
 #[derive(Debug)]
-struct Anyone(WebPkiSupportedAlgorithms);
+struct Anyone;
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -103,23 +119,51 @@ impl ServerCertVerifier for Anyone {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_rustls::rustls::ClientConnection;
+
+    /// The TLS versions that a client's first message offers.
+    fn offered(span: Span) -> Vec<u8> {
+        const SUPPORTED_VERSIONS: [u8; 2] = [0x00, 0x2B];
+        let config = Arc::new(config(true, None, span).unwrap());
+        let mut hello = Vec::new();
+        ClientConnection::new(config, ServerName::try_from("h").unwrap()).unwrap().write_tls(&mut hello).unwrap();
+        let list = |at: usize| {
+            let bytes = usize::from(*hello.get(at + 4)?);
+            // the extension's length is its list's and one more
+            (hello.get(at..at + 2)? == SUPPORTED_VERSIONS && hello.get(at + 2..at + 4)? == [0, hello[at + 4] + 1])
+                .then(|| hello.get(at + 5..at + 5 + bytes).map(<[u8]>::to_vec))?
+        };
+        (0..hello.len()).find_map(list).expect("a list of versions")
+    }
+
+    #[test]
+    fn tls_1_3_is_not_offered_where_tls_ends_with_the_login() {
+        assert_eq!(offered(Span::Login), [3, 3]);
+        assert_eq!(offered(Span::Session), [3, 4, 3, 3]);
+        assert_eq!(offered(Span::All), [3, 4, 3, 3]);
     }
 }

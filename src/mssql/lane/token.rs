@@ -1,7 +1,8 @@
 //! Tokens: what an answer is made of.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/7091f6f6-b83d-4ed2-afeb-ba5013dfb18f>
 //!
-//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for more.
+//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for more. The one token that may be long, the
+//! list of columns, goes on where it ended when there is more: however few bytes come at a time, each is looked at once.
 
 use super::{
     cell::{self, Form, Type},
@@ -30,8 +31,15 @@ const FEATURES: u8 = 0xAE;
 const ENVIRONMENT: u8 = 0xE3;
 const SESSION_STATE: u8 = 0xE4;
 
-/// The longest token that is waited for; rows are not read as tokens. The column list of the widest table is far shorter.
-const TOKEN_BYTES_MAX: usize = 16 << 20;
+/// The longest token that is waited for; rows are not read as tokens. A list of as many columns as there may be, with names as long as they
+/// may be, is shorter.
+const TOKEN_BYTES_MAX: usize = 8 << 20;
+/// Columns of a SELECT. <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
+const COLUMNS_MAX: usize = 4096;
+/// Parts of a table's name: server, database, schema, table.
+const NAME_PARTS_MAX: u8 = 4;
+/// Features have a number of one byte.
+const FEATURES_MAX: usize = 256;
 
 /// One column of a result set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +52,8 @@ pub(super) struct Column {
 #[derive(Clone, Debug)]
 pub(super) enum Token {
     Columns(Vec<Column>),
+    /// Columns of which one is of a type that is not known here: what comes behind it cannot be read. The driver may know it.
+    Unreadable(String),
     /// A row begins here; it is not consumed.
     Row,
     Error(Error),
@@ -66,12 +76,13 @@ pub(super) enum Token {
 
 /// The next token; `None` at the answer's end.
 pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
+    let mut list = ColumnList::default();
     loop {
         if packets.is_over() {
             return Ok(None);
         }
         let seen = packets.seen();
-        if let Some((token, bytes)) = parse(seen)? {
+        if let Some((token, bytes)) = parse(seen, &mut list)? {
             packets.consume(bytes);
             packets.came();
             return Ok(Some(token));
@@ -83,12 +94,29 @@ pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
     }
 }
 
-/// The token that `bytes` begin with, and its length; `None` when it goes on behind them.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Token, usize)>> {
+/// A list of columns, as far as it was read.
+#[derive(Debug, Default)]
+pub(super) struct ColumnList {
+    columns: Vec<Column>,
+    /// Where in the token the next column begins; 0: none was read.
+    at: usize,
+}
+
+#[cfg(test)]
+impl ColumnList {
+    pub fn read_bytes(&self) -> usize {
+        self.at
+    }
+}
+
+/// The token that `bytes` begin with, and its length; `None` when it goes on behind them. `list` keeps what was read of this token, for
+/// when there is more of it.
+pub(super) fn parse(bytes: &[u8], list: &mut ColumnList) -> Result<Option<(Token, usize)>> {
     let mut reader = Reader { bytes, at: 0 };
-    match reader.token() {
+    match reader.token(list) {
         Ok(token) => Ok(Some((token, reader.at))),
         Err(Short::More) => Ok(None),
+        Err(Short::Unreadable(why)) => Ok(Some((Token::Unreadable(why), bytes.len()))),
         Err(Short::Lost(error)) => Err(*error),
     }
 }
@@ -96,6 +124,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Token, usize)>> {
 /// Why there is no token yet.
 enum Short {
     More,
+    Unreadable(String),
     Lost(Box<Error>),
 }
 
@@ -140,13 +169,13 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf16_lossy(&units))
     }
 
-    fn token(&mut self) -> Result<Token, Short> {
+    fn token(&mut self, list: &mut ColumnList) -> Result<Token, Short> {
         Ok(match self.u8()? {
             ROW | NBC_ROW => {
                 self.at = 0;
                 Token::Row
             }
-            COLUMNS => Token::Columns(self.columns()?),
+            COLUMNS => Token::Columns(self.columns(list)?),
             DONE | DONE_PROC | DONE_IN_PROC => {
                 const MORE: u16 = 0x1;
                 const FAILED: u16 = 0x2 | 0x100;
@@ -162,11 +191,14 @@ impl<'a> Reader<'a> {
             }
             FEATURES => {
                 const TERMINATOR: u8 = 0xFF;
-                while self.u8()? != TERMINATOR {
+                for _ in 0..FEATURES_MAX {
+                    if self.u8()? == TERMINATOR {
+                        return Ok(Token::Other);
+                    }
                     let length = self.u32()?;
                     self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
                 }
-                Token::Other
+                return Err(lost("there are more features than numbers for them").into());
             }
             SESSION_STATE => {
                 let length = self.u32()?;
@@ -179,7 +211,7 @@ impl<'a> Reader<'a> {
                 // it is all here: whoever wants more of it is wrong
                 inside.inner(kind).map_err(|short| match short {
                     Short::More => lost("a token is shorter than what is in it").into(),
-                    lost => lost,
+                    other => other,
                 })?
             }
             other => return Err(lost(&format!("token 0x{other:02X} is not known")).into()),
@@ -223,31 +255,44 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn columns(&mut self) -> Result<Vec<Column>, Short> {
+    fn columns(&mut self, list: &mut ColumnList) -> Result<Vec<Column>, Short> {
         const NONE: u16 = 0xFFFF;
         let count = match self.u16()? {
             NONE => 0,
             count => usize::from(count),
         };
-        (0..count)
-            .map(|_| {
-                self.u32()?;
-                let flags = self.u16()?;
-                let ty = self.ty()?;
-                if ty.form == Form::Pointer {
-                    for _ in 0..self.u8()? {
-                        let length = usize::from(self.u16()?);
-                        self.text(length)?;
-                    }
-                }
-                let length = usize::from(self.u8()?);
-                Ok(Column { flags, ty, name: self.text(length)? })
-            })
-            .collect()
+        if count > COLUMNS_MAX {
+            return Err(lost(&format!("{count} columns are more than there can be")).into());
+        }
+        self.at = self.at.max(list.at);
+        while list.columns.len() < count {
+            let column = self.column(list.columns.len())?;
+            list.columns.push(column);
+            list.at = self.at;
+        }
+        Ok(std::mem::take(&mut list.columns))
     }
 
-    /// TYPE_INFO. <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
-    fn ty(&mut self) -> Result<Type, Short> {
+    fn column(&mut self, index: usize) -> Result<Column, Short> {
+        self.u32()?;
+        let flags = self.u16()?;
+        let ty = self.ty()?.map_err(|number| Short::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1)))?;
+        if ty.form == Form::Pointer {
+            let parts = self.u8()?;
+            if parts > NAME_PARTS_MAX {
+                return Err(lost("a table's name has too many parts").into());
+            }
+            for _ in 0..parts {
+                let units = usize::from(self.u16()?);
+                self.take(units * 2)?;
+            }
+        }
+        let length = usize::from(self.u8()?);
+        Ok(Column { flags, ty, name: self.text(length)? })
+    }
+
+    /// TYPE_INFO; `Err` is the number of a type that is not known. <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
+    fn ty(&mut self) -> Result<std::result::Result<Type, u8>, Short> {
         const COLLATION_BYTES: usize = 5;
         let from = self.at;
         let token = self.u8()?;
@@ -285,9 +330,9 @@ impl<'a> Reader<'a> {
                 }
                 Form::Pointer
             }
-            other => return Err(lost(&format!("type 0x{other:02X} is not known")).into()),
+            other => return Ok(Err(other)),
         };
-        Ok(Type { form, info: self.bytes[from..self.at].to_vec() })
+        Ok(Ok(Type { form, info: self.bytes[from..self.at].to_vec() }))
     }
 
     /// The length of what is in bytes or characters.

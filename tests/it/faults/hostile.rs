@@ -8,6 +8,7 @@ use std::{
 
 use dbaops_dataflow::{config::Config, model::lsn::Lsn, mssql::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
 
 use super::rig::{Rig, Side};
 use crate::harness::{World, eventually};
@@ -150,6 +151,55 @@ async fn nonsense_in_the_control_tables_disturbs_nobody() {
     world.in_sync("dbo.G", "ID").await;
     let (status, output) = daemon.terminate().await;
     assert!(status.success() && !output.contains("panicked"), "{output}");
+}
+
+/// PRELOGIN travels in the clear: anybody on the path can answer it, and go on for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.G (ID, V) VALUES (1, 1)").await;
+    let good = world.map("G", "ID", None, false).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let endless = tokio::spawn(async move {
+        // A packet full of options, each of which is a name that goes on to the end; none is the last packet.
+        const PACKET_BYTES: u16 = 0x7FFC;
+        let [high, low] = PACKET_BYTES.to_be_bytes();
+        let mut packet = vec![4, 0, high, low, 0, 0, 1, 0];
+        packet.extend([2, high, 0, 0, 1].repeat(usize::from(PACKET_BYTES) / 5));
+        packet.resize(usize::from(PACKET_BYTES), 1);
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let packet = packet.clone();
+            tokio::spawn(async move { while tcp.write_all(&packet).await.is_ok() {} });
+        }
+    });
+    let mut control = world.control().await;
+    control
+        .run(&format!(
+            "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Endless', N'server=127.0.0.1,{port};user id=u;password=p'); \
+             INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) \
+             SELECT server_id, N'Shop', N'G', N'Copy', N'H', N'ID', 1 FROM source_servers WHERE server_name = N'Endless'"
+        ))
+        .await;
+    let daemon = world.daemon();
+    world.request_full_sync(good).await;
+    world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
+    let memory_kib = daemon.memory_kib().unwrap_or_default();
+    eventually("the endless answer to be told of", async || {
+        let errors = control.query("SELECT error_type, error_message FROM error_logs").await;
+        let told = errors.rows.iter().any(|row| row[0] == "CONNECTION" && row[1].contains("before the login was done"));
+        if told { Ok(()) } else { Err(errors.to_string()) }
+    })
+    .await;
+    world.shop().await.run("UPDATE dbo.G SET V = 2").await;
+    world.request_full_sync(good).await;
+    world.in_sync("dbo.G", "ID").await;
+    let grown_kib = daemon.memory_kib().unwrap_or_default();
+    assert!(grown_kib < memory_kib + GROWTH_KIB_MAX, "memory grew from {memory_kib} to {grown_kib} KiB");
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success() && !output.contains("panicked"), "{output}");
+    endless.abort();
 }
 
 /// One answer of a server, spoilt: bytes changed, a length made absurd, a piece cut out, doubled or made up.

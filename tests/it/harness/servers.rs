@@ -104,8 +104,10 @@ impl Servers {
         match &endpoint.trust {
             Trust::Anything => config.trust_cert(),
             Trust::Authority(path) => config.trust_cert_ca(path.display().to_string()),
-            Trust::System if endpoint.is_loopback() || endpoint.encrypt == Encrypt::LoginOnly => config.trust_cert(),
-            Trust::System => {}
+            Trust::System | Trust::SystemUnlessLoopback if endpoint.is_loopback() || endpoint.encrypt == Encrypt::LoginOnly => {
+                config.trust_cert()
+            }
+            Trust::System | Trust::SystemUnlessLoopback => {}
         }
         Sql::open(config, self.names.clone()).await.unwrap_or_else(|error| panic!("connect to {}: {error}", endpoint.place()))
     }

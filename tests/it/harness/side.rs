@@ -108,7 +108,7 @@ fn said(endpoint: &Endpoint) -> (&'static str, String) {
     let trust = match &endpoint.trust {
         Trust::Anything => ";TrustServerCertificate=true".to_owned(),
         Trust::Authority(path) => format!(";certificate={}", path.display()),
-        Trust::System => String::new(),
+        Trust::System | Trust::SystemUnlessLoopback => String::new(),
     };
     (encrypt, trust)
 }

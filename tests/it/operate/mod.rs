@@ -1,6 +1,5 @@
 //! Running it, as a user does.
 
-mod databases;
 mod errors;
 mod hostile;
 mod limits;

@@ -1,6 +1,6 @@
 //! Verification: finds what is wrong, and only that.
 
-pub mod command;
+mod command;
 mod keys;
 mod live;
 #[cfg(target_os = "linux")]
