@@ -190,7 +190,7 @@ async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = 
         };
         match error.kind {
             Kind::Connection | Kind::Timeout | Kind::Busy | Kind::LockTimeout | Kind::Deadlock => {}
-            Kind::Login if matches!(error.number, Some(4060 | 4064)) => {
+            Kind::Database if matches!(error.number, Some(4060 | 4064)) => {
                 return Err(Error::new(error.kind, format!("the database {} cannot be opened: {}", control::DATABASE, error.message()))
                     .with_number(error.number.unwrap_or(4060))
                     .with_hint("If it is not there yet, run `dbaops-dataflow init`"));
@@ -299,6 +299,8 @@ struct Daemon {
     failing_places: HashMap<Place, Failing<Server>>,
     /// Unresolved errors stand in error_logs.
     troubled: Troubled,
+    /// What was told of trigger columns that cannot be asked.
+    trigger_faults: HashMap<MappingId, String>,
     /// Rejected rows that were told of.
     rejected: HashMap<MappingId, String>,
     logins: HashMap<ServerId, u64>,
@@ -343,6 +345,7 @@ impl Daemon {
             failing_servers: HashMap::new(),
             failing_places: HashMap::new(),
             troubled: Troubled::default(),
+            trigger_faults: HashMap::new(),
             rejected: HashMap::new(),
             logins: HashMap::new(),
             control_away: None,

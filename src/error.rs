@@ -12,8 +12,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// The server cannot be reached, the connection broke, or the login handshake failed on the network.
     Connection,
-    /// The login was refused, or the database cannot be opened by it.
+    /// The login was refused.
     Login,
+    /// The database cannot be used as it is now: not there, offline, restoring, read-only, another's alone, or without a user for this login.
+    Database,
     /// No answer within the statement's time. The work may have been done.
     Timeout,
     /// Chosen as the deadlock victim: the whole transaction may be tried again.
@@ -50,7 +52,7 @@ impl Kind {
     /// `error_logs.error_type`, in the contract's words.
     pub fn error_type(self) -> &'static str {
         match self {
-            Kind::Connection | Kind::Login => "CONNECTION",
+            Kind::Connection | Kind::Login | Kind::Database => "CONNECTION",
             Kind::Schema => "SCHEMA",
             Kind::Timeout
             | Kind::Deadlock
@@ -72,6 +74,7 @@ impl Kind {
         match self {
             Kind::Connection => "check that the server runs and can be reached from here: its name, port, firewall and TLS settings",
             Kind::Login => "check the user, the password and the database in the connection string or in the DEST_ variables",
+            Kind::Database => "look at the database's state and access in sys.databases, and that this login has a user in it",
             Kind::Timeout => "look for what blocks or slows the server; DATAFLOW_STATEMENT_TIMEOUT sets how long to wait",
             Kind::Deadlock => "nothing, unless it stays: then look at what else writes to the table",
             Kind::LockTimeout => "find the session that holds the lock (sys.dm_tran_locks); DATAFLOW_LOCK_TIMEOUT sets how long to wait",

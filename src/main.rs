@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("{error}");
             // A login that is refused is not mended by another start, which a service manager would try until the login is locked.
-            let refused = error.kind == Kind::Login && !matches!(error.number, Some(4060 | 4062 | 4064));
+            let refused = error.kind == Kind::Login;
             let wrong = error.kind == Kind::Config;
             ExitCode::from(if refused || wrong { USAGE } else { FAILED })
         }

@@ -317,7 +317,14 @@ impl Writer {
             }
             let passing = matches!(
                 error.kind,
-                Kind::Connection | Kind::Login | Kind::Timeout | Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Missing
+                Kind::Connection
+                    | Kind::Login
+                    | Kind::Database
+                    | Kind::Timeout
+                    | Kind::Deadlock
+                    | Kind::LockTimeout
+                    | Kind::Busy
+                    | Kind::Missing
             );
             if !passing && singly == 0 {
                 singly = WRITE_ROWS_MAX;

@@ -19,7 +19,7 @@ use crate::{
         name::Ident,
     },
     mssql::{
-        cdc,
+        cdc, classify,
         row::{Param, Row},
         session::Session,
     },
@@ -44,21 +44,27 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
     dest.batch(include_str!("../../sql/checkpoint_table.sql")).await.context("create dbo.dbaops_dataflow_checkpoints")
 }
 
-/// Both checkpoints of every mapping from a source database into the session's database, read in one statement. The twin table must exist.
+/// Both checkpoints of every mapping from a source database into the session's database, read in one statement. The twin table must exist. A
+/// database that is read-only is an error: nothing that is found for its mappings could be done.
 pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) -> Result<HashMap<MappingId, Stored>> {
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
-    let mut all = HashMap::new();
+    let (mut all, mut read_only) = (HashMap::new(), false);
     let take = |_: usize, row: &Row| -> Result<()> {
         let identity = cdc::identity(row, 4)?;
         let twin = match row.opt_i32(2)? {
-            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity, elsewhere: row.bool(7)? }),
+            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity, elsewhere: row.bool(8)? }),
             None => None,
         };
         let gap_synced = row.opt_i32(6)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+        read_only |= row.opt_text(7)?.is_some_and(|word| word.eq_ignore_ascii_case("READ_ONLY"));
         all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin, gap_synced });
         Ok(())
     };
     dest.each(include_str!("../../sql/checkpoint_stored.sql"), &params, take).await.context("read checkpoints")?;
+    if read_only {
+        // As it would say itself when it is written to, which may be long from now.
+        return Err(classify::read_only());
+    }
     Ok(all)
 }
 

@@ -227,10 +227,30 @@ impl Daemon {
         if self.failing.remove(&id).is_some() {
             tracing::info!(mapping_id = id.0, "the mapping works again");
         }
-        // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored.
-        if !self.env.triggers.is_refused(id) && self.troubled.mappings.remove(&id) {
+        // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored. So is one that cannot be asked.
+        if !self.env.triggers.is_refused(id) && !self.trigger_faults.contains_key(&id) && self.troubled.mappings.remove(&id) {
             self.journal.resolve(id);
         }
+    }
+
+    /// A trigger column that cannot be asked: told once. The mapping works on without it.
+    pub(super) fn trigger_failed(&mut self, id: MappingId, error: &Error) {
+        let words = error.message().to_owned();
+        if self.trigger_faults.get(&id) == Some(&words) {
+            return;
+        }
+        self.well = false;
+        tracing::error!(
+            mapping_id = id.0,
+            server_id = self.mappings.get(&id).map(|mapping| mapping.server.0),
+            sync_type = SyncType::FullSync.as_str(),
+            error_type = error.kind.error_type(),
+            error_details = %error.details(1, "asked again at every look; CDC goes on"),
+            %error,
+            "the trigger column cannot be asked"
+        );
+        self.trigger_faults.insert(id, words);
+        self.troubled.mappings.insert(id);
     }
 
     pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &Attempt, error: Error) {
@@ -305,12 +325,12 @@ impl Daemon {
 
 /// Whether a server, or one of its databases, is out of reach.
 pub(super) fn is_away(error: &Error) -> bool {
-    matches!(error.kind, Kind::Connection | Kind::Login)
+    matches!(error.kind, Kind::Connection | Kind::Login | Kind::Database)
 }
 
 /// Whether a whole server is out of reach, and not one of its databases (4060, 4064).
 pub(super) fn is_of_the_server(error: &Error) -> bool {
-    is_away(error) && !matches!(error.number, Some(4060 | 4064))
+    matches!(error.kind, Kind::Connection | Kind::Login)
 }
 
 /// A mapping without what changes by itself: what an operator would have to touch.

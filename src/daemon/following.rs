@@ -87,6 +87,7 @@ impl Daemon {
     pub(super) fn forget(&mut self) {
         let Daemon { mappings, servers, .. } = self;
         self.failing.retain(|id, _| mappings.contains_key(id));
+        self.trigger_faults.retain(|id, _| mappings.contains_key(id));
         self.committed.retain(|id, _| mappings.contains_key(id));
         self.unsaid.retain(|id, _| mappings.contains_key(id));
         self.verified.retain(|id, _| mappings.contains_key(id));
@@ -156,6 +157,15 @@ impl Daemon {
             }
         };
         self.place_works(&place);
+        let without = asked.iter().filter(|mapping| mapping.trigger_column.is_none()).map(|mapping| mapping.id);
+        for id in polled.triggers_well.into_iter().chain(without) {
+            if self.trigger_faults.remove(&id).is_some() {
+                self.troubled.mappings.insert(id);
+            }
+        }
+        for (id, error) in polled.trigger_faults {
+            self.trigger_failed(id, &error);
+        }
         let mut busy: HashSet<MappingId> = HashSet::new();
         for (mapping, error) in polled.failed {
             busy.insert(mapping);

@@ -198,6 +198,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
         ),
         Kind::Connection
         | Kind::Login
+        | Kind::Database
         | Kind::Timeout
         | Kind::Deadlock
         | Kind::LockTimeout

@@ -28,6 +28,7 @@ pub(super) async fn named(dest: &mut Session, carry: &Carry, statements: &str, f
         Kind::ForeignKey | Kind::Duplicate => false,
         Kind::Connection
         | Kind::Login
+        | Kind::Database
         | Kind::Timeout
         | Kind::Deadlock
         | Kind::LockTimeout

@@ -9,6 +9,7 @@ pub mod fence;
 pub mod full_sync;
 pub mod ownership;
 pub mod poll;
+mod same_table;
 pub mod shape;
 pub mod verify;
 

@@ -1,13 +1,15 @@
 //! Gathering what a mapping's two tables look like, and deciding what is carried: the first step of a full sync, a CDC pass and a
 //! verification alike.
 
+use super::same_table;
 use crate::{
     error::Result,
-    model::{carry::Carry, mapping::Mapping, table::Table},
-    mssql::{
-        catalog::{self, Database},
-        session::Session,
+    model::{
+        carry::Carry,
+        mapping::Mapping,
+        table::{Database, Table},
     },
+    mssql::{catalog, session::Session},
     plan::projection,
 };
 
@@ -35,7 +37,8 @@ pub async fn gather(source: &mut Session, dest: &mut Session, mapping: &Mapping)
     let to = catalog::existing_table(dest, &mapping.dest, "destination").await?;
     let source_database = catalog::database(source).await?;
     let dest_database = catalog::database(dest).await?;
-    let mut refused = projection::place(&from, &to, source_database.same_instance(&dest_database));
+    let same = same_table::is_same_table((source, &from, &source_database), (dest, &to, &dest_database)).await?;
+    let mut refused = projection::place(&to, same);
     match projection::project(&from, &to, &mapping.key) {
         Ok(carry) if refused.is_empty() => Ok(Shape { source: from, dest: to, source_database, dest_database, carry }),
         Ok(_) => Err(projection::refusal(&mapping.source, &mapping.dest, &refused)),

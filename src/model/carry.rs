@@ -10,11 +10,21 @@ use super::{
     table::{Column, ColumnType, UniqueKey},
 };
 
+/// The staged column of the carried column at `place`: `c0`, `c1`, ….
+///
+/// Never a name of the user's: a table may have columns called as ours are (`__$operation`), names that differ in case only, which the
+/// destination's or tempdb's collation takes for one, or names with control characters, which the driver refuses in a bulk load.
+pub fn staged_name(place: usize) -> Ident {
+    Ident::new(format!("c{place}"))
+}
+
 /// One column that is carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
     pub source: Column,
     pub dest: Column,
+    /// Its column in staging and `#` tables ([`staged_name`]).
+    pub staged_name: Ident,
     /// The type in staging and `#` tables. Character types take `collation`.
     pub staged: ColumnType,
     /// The collation of the staged column: the destination column's where it has one, since keys are equal when *it* says so.
@@ -22,7 +32,7 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// The column's name in staging tables and in the destination.
+    /// The column's name in the destination.
     pub fn name(&self) -> &Ident {
         &self.dest.name
     }

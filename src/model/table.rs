@@ -158,3 +158,18 @@ impl Table {
         self.columns.iter().find(|column| column.name == *name)
     }
 }
+
+/// A database, as far as a copy needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// `@@SERVERNAME`
+    pub server: String,
+    pub name: Ident,
+    /// When it was made or renamed.
+    pub created: String,
+    /// The database's id within its availability group, the same on every replica.
+    pub group_id: Option<String>,
+    /// ALLOW_SNAPSHOT_ISOLATION is ON.
+    pub snapshot: bool,
+    pub read_only: bool,
+}

@@ -15,7 +15,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         name::{Ident, TableName},
-        table::{Column, ColumnType, ForeignKey, Length, Table, UniqueKey},
+        table::{Column, ColumnType, Database, ForeignKey, Length, Table, UniqueKey},
     },
 };
 
@@ -184,26 +184,6 @@ pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<Fo
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 
-/// A database, as far as a copy needs to know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Database {
-    /// `@@SERVERNAME`
-    pub server: String,
-    pub name: Ident,
-    /// With `server` and `name`, what tells one database from another.
-    pub created: String,
-    /// ALLOW_SNAPSHOT_ISOLATION is ON.
-    pub snapshot: bool,
-    pub read_only: bool,
-}
-
-impl Database {
-    /// The very same database, reached twice?
-    pub fn same_instance(&self, other: &Database) -> bool {
-        self.server == other.server && self.created == other.created
-    }
-}
-
 /// The session's database.
 pub async fn database(session: &mut Session) -> Result<Database> {
     let row = session.row(include_str!("../../sql/catalog_database.sql"), &[]).await.context("read sys.databases")?;
@@ -213,6 +193,7 @@ pub async fn database(session: &mut Session) -> Result<Database> {
         created: row.opt_text(2)?.unwrap_or_default().to_owned(),
         snapshot: row.opt_i32(3)? == Some(1),
         read_only: row.opt_bool(4)?.unwrap_or(false),
+        group_id: row.opt_text(5)?.map(str::to_owned),
     })
 }
 

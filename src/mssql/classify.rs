@@ -13,22 +13,22 @@ pub fn kind(number: i32) -> Kind {
     match number {
         // the connection or its login broke on the way
         20 | 64 | 121 | 233 | 10053 | 10054 | 10060 | 10061 | 11001 | 17142 | 17197 | 17830 => Kind::Connection,
-        // login refused, database not to be opened
+        // login refused
         18401 => Kind::Busy,
-        4060 | 4062 | 4064 | 18452 | 18456 | 18461 | 18470 | 18486 | 18487 | 18488 => Kind::Login,
+        18452 | 18456 | 18461 | 18470 | 18486 | 18487 | 18488 => Kind::Login,
         -2 | 3617 => Kind::Timeout,
         1205 => Kind::Deadlock,
         1222 => Kind::LockTimeout,
+        // not there or no user in it; one user only, restoring, offline; read-only, also as a replica
+        4060 | 4062 | 4064 | 924 | 927 | 942 | 3906 | 3908 => Kind::Database,
         // short of locks, memory, workers, log, space
         701 | 802 | 1204 | 8645 | 8651 | 8628 | 9002 | 1101 | 1105 | 669 | 10928 | 10929 | 10936 => Kind::Busy,
         // starting, restoring, failing over, moving
-        615 | 617 | 844 | 845 | 846 | 847 | 913 | 921 | 922 | 923 | 924 | 926 | 927 | 942 | 945 | 952 | 976 | 978 | 979 | 982 | 983
-        | 988 | 4221 | 6005 | 35217 | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109
-        | 49918 | 49919 | 49920 | 49977 | 49983 => Kind::Busy,
+        615 | 617 | 844 | 845 | 846 | 847 | 913 | 921 | 922 | 923 | 926 | 945 | 952 | 976 | 978 | 979 | 982 | 983 | 988 | 4221 | 6005
+        | 35217 | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109 | 49918 | 49919 | 49920
+        | 49977 | 49983 => Kind::Busy,
         // snapshot and in-memory conflicts: the whole transaction may be tried again
         3960 | 3961 | 41301 | 41302 | 41305 | 41325 | 41839 => Kind::Deadlock,
-        // a read-only database or replica
-        3906 | 3908 => Kind::Busy,
         229 | 230 | 262 | 297 | 300 | 371 | 378 | 916 | 1088 | 2104 | 2571 | 15151 | 15247 | 15517 | 22904 => Kind::Permission,
         // an object, column, database or capture instance that is not there
         207 | 208 | 911 | 2812 | 3701 | 4902 | 2706 | 15009 | 22901 | 22905 | 22960 | 22981 | 22985 => Kind::Missing,
@@ -92,6 +92,11 @@ pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32)
         Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// A database that says of itself that nothing can be written.
+pub fn read_only() -> Error {
+    server(3906, 16, "the database is read-only", "", 0)
 }
 
 /// The message without the row's values that SQL Server puts into some of them. By number and by the signs around the value: the words
@@ -241,7 +246,8 @@ mod tests {
             (1222, Kind::LockTimeout),
             (208, Kind::Missing),
             (18456, Kind::Login),
-            (4060, Kind::Login),
+            (4060, Kind::Database),
+            (3906, Kind::Database),
             (547, Kind::ForeignKey),
             (2627, Kind::Duplicate),
             (9002, Kind::Busy),

@@ -1,6 +1,6 @@
 //! What `check` thinks of what it was told: facts in, findings out, each ✗ with what mends it.
 
-use super::projection::same_name;
+use super::projection::find;
 use crate::{
     model::{
         name::{Ident, TableName},
@@ -235,7 +235,7 @@ impl Mending<'_> {
     }
 
     fn column(&self, to: &Column, at_source: &Place, cures: &mut Vec<(Place, String)>) {
-        let from = self.source.columns.iter().find(|from| same_name(from.name.as_str(), to.name.as_str()));
+        let from = find(&self.source.columns, &to.name);
         let supplied = to.nullable || to.has_default || to.identity;
         let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
             let collation = collation.map_or(String::new(), |collation| format!(" COLLATE {collation}"));
@@ -272,11 +272,7 @@ impl Mending<'_> {
 
     fn keys(&self, at_source: &Place, cures: &mut Vec<(Place, String)>) {
         for (table, place) in [(self.source, at_source), (self.dest, &Place::Dest)] {
-            let columns: Vec<&Column> = self
-                .key
-                .iter()
-                .filter_map(|name| table.columns.iter().find(|column| same_name(column.name.as_str(), name.as_str())))
-                .collect();
+            let columns: Vec<&Column> = self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
             if columns.is_empty() || columns.len() != self.key.len() {
                 continue;
             }
@@ -308,6 +304,75 @@ pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: 
     let names: Vec<_> = key.iter().map(Ident::to_string).collect();
     lines.push(format!("PRIMARY KEY ({})", names.join(", ")));
     format!("USE {}; CREATE TABLE {} ({});", dest.database, dest.local(), lines.join(", "))
+}
+
+/// What opens a database that is there and cannot be opened, by its state and access in `sys.databases`; `None` where these are not the reason.
+pub fn closed(database: &Ident, state: &str, access: &str) -> Option<(String, String)> {
+    let word = |expected: &str| state.eq_ignore_ascii_case(expected);
+    Some(if word("OFFLINE") {
+        ("it is offline".to_owned(), format!("ALTER DATABASE {database} SET ONLINE;"))
+    } else if word("RESTORING") {
+        ("it is being restored".to_owned(), format!("RESTORE DATABASE {database} WITH RECOVERY; -- after the last backup was restored"))
+    } else if word("ONLINE") && !access.eq_ignore_ascii_case("MULTI_USER") {
+        (format!("it is {access}"), format!("ALTER DATABASE {database} SET MULTI_USER;"))
+    } else if word("EMERGENCY") {
+        ("it is in emergency state".to_owned(), format!("DBCC CHECKDB ({database}); ALTER DATABASE {database} SET ONLINE;"))
+    } else if word("ONLINE") {
+        return None;
+    } else {
+        (format!("it is {state}"), "-- the server's error log says why".to_owned())
+    })
+}
+
+/// Whether the trigger column can be asked. `no_number`: a row holds text that is none.
+pub fn trigger_values(table: &Table, column: &Column, no_number: bool, place: &Place, mend: &str) -> Option<Finding> {
+    use ColumnType as T;
+    let name = &column.name;
+    match &column.ty {
+        T::Char(_) | T::VarChar(_) | T::NChar(_) | T::NVarChar(_) => no_number.then(|| {
+            Finding::bad(
+                "trigger column",
+                format!("{name} holds text that is no number in some row: such a row never asks for a full sync"),
+            )
+            .cure(place, mend)
+        }),
+        T::Date
+        | T::Time(_)
+        | T::DateTime2(_)
+        | T::DateTimeOffset(_)
+        | T::UniqueIdentifier
+        | T::Xml
+        | T::Text
+        | T::NText
+        | T::Image
+        | T::RowVersion
+        | T::HierarchyId
+        | T::Geometry
+        | T::Geography
+        | T::Other(_) => {
+            let add = format!("ALTER TABLE {} ADD dataflow_full_sync bit NOT NULL DEFAULT 0;", table.name.local());
+            Some(
+                Finding::bad("trigger column", format!("{name} has a type that cannot be compared with 1: it is never taken for set"))
+                    .cure(place, format!("USE {}; {add}", table.name.database))
+                    .cure(&Place::Hands, "and name that column in full_sync_trigger_column"),
+            )
+        }
+        T::Bit
+        | T::TinyInt
+        | T::SmallInt
+        | T::Int
+        | T::BigInt
+        | T::Decimal { .. }
+        | T::Money
+        | T::SmallMoney
+        | T::Real
+        | T::Float
+        | T::DateTime
+        | T::SmallDateTime
+        | T::Binary(_)
+        | T::VarBinary(_)
+        | T::SqlVariant => None,
+    }
 }
 
 #[cfg(test)]

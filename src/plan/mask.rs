@@ -63,11 +63,11 @@ impl Coverage {
     }
 }
 
-/// Names of ours in the temp tables, which a column must not have.
-const TAKEN: [&str; 6] = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id", "__$order"];
+/// Columns of `#changes` beside the carried ones: CDC's five, and `__$order`.
+const OWN_COLUMNS: usize = 6;
 
 /// Columns of a table (<https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>), less ours in `#changes`.
-const CARRIED_MAX: usize = 1024 - TAKEN.len();
+const CARRIED_MAX: usize = 1024 - OWN_COLUMNS;
 
 /// `#net` has a bigint for each, and a row of at most 8,060 bytes.
 const PARTIAL_MAX: usize = 980;
@@ -78,9 +78,6 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     let mut coverage = Coverage { captured: Vec::with_capacity(carry.columns.len()), partial: Vec::new(), key: Vec::new() };
     let mut missing = Vec::new();
     for (i, carried) in carry.columns.iter().enumerate() {
-        if TAKEN.contains(&carried.name().as_str()) {
-            return Err(Error::new(Kind::Schema, format!("column {} cannot be carried by CDC: the name is taken", carried.name())));
-        }
         let bit = capture
             .column(&carried.source.name, carried.source.column_id)
             .filter(|column| !column.computed)

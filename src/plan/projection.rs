@@ -13,9 +13,9 @@ use super::convert;
 use crate::{
     error::{Error, Kind},
     model::{
-        carry::{Carried, Carry},
+        carry::{self, Carried, Carry},
         name::{Ident, TableName},
-        table::{Column, ColumnType, Table, UniqueKey},
+        table::{Column, ColumnType, Database, Table, UniqueKey},
     },
 };
 
@@ -41,7 +41,7 @@ pub fn same_name(a: &str, b: &str) -> bool {
 }
 
 /// The one of `columns` that `name` means: as written, else without case if that leaves one.
-fn find<'a>(columns: &'a [Column], name: &Ident) -> Option<&'a Column> {
+pub fn find<'a>(columns: &'a [Column], name: &Ident) -> Option<&'a Column> {
     columns.iter().find(|column| column.name == *name).or_else(|| {
         let mut alike = columns.iter().filter(|column| same_name(column.name.as_str(), name.as_str()));
         match (alike.next(), alike.next()) {
@@ -51,17 +51,47 @@ fn find<'a>(columns: &'a [Column], name: &Ident) -> Option<&'a Column> {
     })
 }
 
+/// The source column that destination column `to` takes its values from: the one of that name as written, else the only one without case.
+/// A column of that name as written at the destination has it for itself: where names differ in case only, case decides.
+fn source_of<'a>(to: &Column, source: &'a Table, dest: &Table) -> Option<&'a Column> {
+    let from = find(&source.columns, &to.name)?;
+    let alike = |column: &&Column| same_name(column.name.as_str(), to.name.as_str());
+    (from.name == to.name || dest.columns.iter().filter(alike).count() == 1).then_some(from)
+}
+
 /// Databases that no rows may be brought into.
 const RESERVED: [&str; 6] = ["master", "model", "msdb", "tempdb", "resource", "dbaops_dataflow"];
 
-/// May rows be brought to this place at all? `same_instance` is true when source and destination are one server.
-pub fn place(source: &Table, dest: &Table, same_instance: bool) -> Vec<Mismatch> {
+/// What the catalogs can say of whether two tables are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    Same,
+    Different,
+    /// They look the same, and so they do on a cloned machine.
+    Unknown,
+}
+
+/// A table of one side and a table of the other, with the databases that they are in: are they one table?
+pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
+    let same_name = same_name(source.1.name.as_str(), dest.1.name.as_str());
+    if source.0.object_id != dest.0.object_id || !same_name {
+        return Identity::Different;
+    }
+    // Another replica of an availability group has another server's name, and the same rows.
+    if source.1.group_id.is_some() && source.1.group_id == dest.1.group_id {
+        return Identity::Same;
+    }
+    if source.1.server == dest.1.server && source.1.created == dest.1.created { Identity::Unknown } else { Identity::Different }
+}
+
+/// May rows be brought to this place at all? `same_table`: source and destination are one.
+pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     let mut refused = Vec::new();
     let database = dest.name.database.as_str();
     if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
         refused.push(Mismatch(format!("{database} is a system database or the control database: rows are never brought there")));
     }
-    if same_instance && source.object_id == dest.object_id && same_name(source.name.database.as_str(), database) {
+    if same_table {
         refused.push(Mismatch("source and destination are the same table".into()));
     }
     refused
@@ -75,16 +105,24 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
 
     let mut columns = Vec::new();
     for to in &dest.columns {
-        let from = find(&source.columns, &to.name);
-        match column(from, to, &mut warnings) {
+        let from = source_of(to, source, dest);
+        match column(from, to, columns.len(), &mut warnings) {
             Ok(Some(carried)) => columns.push(carried),
             Ok(None) => {}
             Err(reason) => refused.push(Mismatch(reason)),
         }
     }
     for from in &source.columns {
-        if find(&dest.columns, &from.name).is_none() {
-            warnings.push(format!("source column {} is left out: the destination has none of that name", from.name));
+        if dest.columns.iter().any(|to| source_of(to, source, dest).is_some_and(|column| column.name == from.name)) {
+            continue;
+        }
+        match dest.columns.iter().find(|to| same_name(to.name.as_str(), from.name.as_str())) {
+            None => warnings.push(format!("source column {} is left out: the destination has none of that name", from.name)),
+            Some(to) => refused.push(Mismatch(format!(
+                "source column {} and others differ in case only, and the destination has {}: give it a column of each name as written, \
+                 which wants a database with a case-sensitive collation",
+                from.name, to.name
+            ))),
         }
     }
     let key = key_of(source, dest, &columns, key, &mut refused, &mut warnings);
@@ -123,8 +161,8 @@ fn whole_tables(source: &Table, dest: &Table, refused: &mut Vec<Mismatch>, warni
     }
 }
 
-/// What becomes of destination column `to`: carried, left alone, or a reason to refuse.
-fn column(from: Option<&Column>, to: &Column, warnings: &mut Vec<String>) -> Result<Option<Carried>, String> {
+/// What becomes of destination column `to`: carried at `place`, left alone, or a reason to refuse.
+fn column(from: Option<&Column>, to: &Column, place: usize, warnings: &mut Vec<String>) -> Result<Option<Carried>, String> {
     let filled_by_server = to.computed || to.generated || to.ty == ColumnType::RowVersion;
     if filled_by_server {
         return Ok(None);
@@ -159,7 +197,7 @@ fn column(from: Option<&Column>, to: &Column, warnings: &mut Vec<String>) -> Res
     }
     let staged = convert::staged(from, to).map_err(|reason| format!("column {}: {reason}", from.name))?;
     let collation = to.collation.clone().or_else(|| from.collation.clone());
-    Ok(Some(Carried { source: from.clone(), dest: to.clone(), staged, collation }))
+    Ok(Some(Carried { source: from.clone(), dest: to.clone(), staged_name: carry::staged_name(place), staged, collation }))
 }
 
 /// The key's places among the carried columns.
@@ -300,12 +338,38 @@ mod tests {
         dest.columns[0].name = Ident::new("ID");
         dest.unique_keys[0].columns = vec![Ident::new("ID")];
         assert_eq!(project(&simple(), &dest, &[Ident::new("Id")]).unwrap().columns.len(), 2);
-        // a case-sensitive source with both spellings: the exact one
-        let mut source = simple();
-        source.columns.push(nullable("NAME", ColumnType::Bit));
-        let carry = project(&source, &simple(), &id()).unwrap();
-        assert_eq!(carry.columns[1].source.name, Ident::new("name"));
-        assert_eq!(carry.warnings.len(), 0, "{:?}", carry.warnings);
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_are_each_a_column_of_their_own() {
+        let mut both = simple();
+        both.columns.push(nullable("NAME", ColumnType::Bit));
+        let carry = project(&both, &both, &id()).unwrap();
+        assert!(carry.columns.iter().all(|column| column.source.name == column.dest.name));
+        assert_eq!((carry.columns.len(), carry.warnings.len()), (3, 0));
+        // one of the two has nowhere to go, and the other none of its own
+        for name in ["name", "Name"] {
+            let mut dest = simple();
+            dest.columns[1].name = Ident::new(name);
+            let refused = reasons(&both, &dest, &id()).join("; ");
+            assert!(refused.contains("source column [NAME] and others differ in case only"), "{refused}");
+        }
+        // the other way about, one of the two is the destination's own, and never a copy of the other's values
+        let carry = project(&simple(), &both, &id()).unwrap();
+        assert_eq!(carry.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(), ["id", "name"]);
+        both.columns[2].nullable = false;
+        assert!(reasons(&simple(), &both, &id()).join("").contains("destination column [NAME] is NOT NULL without a default"));
+    }
+
+    #[test]
+    fn staged_columns_have_names_of_ours() {
+        let mut table = simple();
+        for name in ["c0", "__$operation", "__$order", "a\tb", "x]y", "'; --", &"ä".repeat(128)] {
+            table.columns.push(nullable(name, ColumnType::Int));
+        }
+        let carry = project(&table, &table, &id()).unwrap();
+        let staged: Vec<_> = carry.columns.iter().map(|column| column.staged_name.as_str().to_owned()).collect();
+        assert_eq!(staged, (0..table.columns.len()).map(|i| format!("c{i}")).collect::<Vec<_>>());
     }
 
     #[test]
@@ -421,12 +485,39 @@ mod tests {
 
     #[test]
     fn places_that_are_refused() {
-        let (source, mut dest) = (simple(), simple());
-        assert_eq!(place(&source, &dest, true).len(), 1);
-        assert_eq!(place(&source, &dest, false).len(), 0);
+        let mut dest = simple();
+        assert_eq!(place(&dest, true).len(), 1);
+        assert_eq!(place(&dest, false).len(), 0);
         for database in ["master", "MSDB", "dbaops_dataflow"] {
             dest.name.database = Ident::new(database);
-            assert_eq!(place(&source, &dest, false).len(), 1, "{database}");
+            assert_eq!(place(&dest, false).len(), 1, "{database}");
         }
+    }
+
+    #[test]
+    fn one_table_is_told_from_two_where_the_catalogs_can() {
+        let table = simple();
+        let other = Table { object_id: table.object_id + 1, ..simple() };
+        let here = Database {
+            server: "DB1".into(),
+            name: Ident::new("Shop"),
+            created: "2026-01-02 03:04:05.678".into(),
+            group_id: None,
+            snapshot: false,
+            read_only: false,
+        };
+        let twin = Database { name: Ident::new("SHOP"), ..here.clone() };
+        assert_eq!(identity((&table, &here), (&table, &twin)), Identity::Unknown, "a clone looks so, too");
+        assert_eq!(identity((&table, &here), (&other, &here)), Identity::Different);
+        for different in [
+            Database { server: "DB2".into(), ..here.clone() },
+            Database { name: Ident::new("Shop2"), ..here.clone() },
+            Database { created: "2026-01-02 03:04:05.681".into(), ..here.clone() },
+        ] {
+            assert_eq!(identity((&table, &here), (&table, &different)), Identity::Different, "{different:?}");
+        }
+        let replica = |server: &str| Database { server: server.into(), group_id: Some("A1".into()), ..here.clone() };
+        assert_eq!(identity((&table, &replica("DB1")), (&table, &replica("DB2"))), Identity::Same, "another replica has the same rows");
+        assert_eq!(identity((&table, &replica("DB1")), (&other, &replica("DB2"))), Identity::Different);
     }
 }

@@ -6,7 +6,8 @@
 //!   error to tell people about; then on with a back-off.
 //! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit, lost changes): parked. The cure often happens elsewhere, so a
 //!   parked mapping is tried again every few minutes, and at once when its row or its server's row changes.
-//! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not fit): the next look, then slower.
+//! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not fit) and **the database's state** (offline,
+//!   read-only): the next look, then slower.
 
 use crate::error::Kind;
 use std::time::Duration;
@@ -52,7 +53,10 @@ pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
         // Mostly a related table's rows are on their way: a few looks, and only then somebody has to know.
         Kind::ForeignKey if attempt < WAITS_MAX => Next::Retry(policy.interval),
         Kind::ForeignKey => Next::Later(back_off(attempt - WAITS_MAX, policy.interval)),
-        Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => Next::Later(back_off(attempt.saturating_sub(1), policy.interval)),
+        // A database that is offline or read-only, often for a planned while: told at once, and noticed soon after it is back.
+        Kind::Database | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
+            Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
+        }
         Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Gap | Kind::Config => Next::Park,
         Kind::Cancelled => Next::Nothing,
     }
@@ -88,6 +92,7 @@ mod tests {
         assert_eq!(next(Kind::Data, 1, &POLICY), Next::Later(Duration::from_secs(10)));
         assert_eq!(next(Kind::Data, 3, &POLICY), Next::Later(Duration::from_secs(40)));
         assert_eq!(next(Kind::Data, 9, &POLICY), Next::Later(BACK_OFF_MAX));
+        assert_eq!(next(Kind::Database, 1, &POLICY), Next::Later(Duration::from_secs(10)), "not parked, and no attempt before it is told");
     }
 
     #[test]

@@ -87,12 +87,17 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
         .map(|(i, column)| match coverage.partial_of(i) {
             // A column that was added NOT NULL with a default has NULL in images of rows that were not rewritten since.
             None if !column.source.nullable => {
-                format!("{0} = CASE WHEN c.{0} IS NULL THEN d.{0} ELSE {1} END", column.name(), form.write(column, "c"))
+                format!(
+                    "{0} = CASE WHEN c.{1} IS NULL THEN d.{0} ELSE {2} END",
+                    form.name(column),
+                    column.staged_name,
+                    form.write(column, "c")
+                )
             }
-            None => format!("{} = {}", column.name(), form.write(column, "c")),
+            None => format!("{} = {}", form.name(column), form.write(column, "c")),
             Some(partial) => format!(
                 "{} = CASE WHEN n.[__$p{partial}] IS NULL THEN {} {} END",
-                column.name(),
+                form.name(column),
                 form.keep(column, "d"),
                 found(column, partial, form)
             ),
@@ -111,7 +116,7 @@ fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
     if identity {
         let _ = writeln!(sql, "SET IDENTITY_INSERT {name} ON;");
     }
-    let names: Vec<_> = carry.columns.iter().map(|column| column.name().to_string()).collect();
+    let names: Vec<_> = carry.columns.iter().map(|column| form.name(column).to_string()).collect();
     let values: Vec<_> = carry
         .columns
         .iter()
@@ -164,7 +169,7 @@ pub const NET_RANGE: &str = "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$o
 
 /// The key of the change row whose order is `@P1`.
 pub fn key_of(carry: &Carry) -> String {
-    let names: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.name())).collect();
+    let names: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     format!("SELECT {} FROM #changes AS c WHERE c.[__$order] = @P1", names.join(", "))
 }
 
@@ -186,7 +191,7 @@ mod tests {
         let at = |text: &str, words: &str| text.find(words).unwrap();
         assert!(at(&rows, "DELETE d") < at(&rows, "UPDATE d") && at(&rows, "UPDATE d") < at(&rows, "INSERT INTO"));
         golden("apply_trial.sql", &trial("-- statements\n"));
-        assert_eq!(key_of(&carry), "SELECT c.[id], c.[code] FROM #changes AS c WHERE c.[__$order] = @P1");
+        assert_eq!(key_of(&carry), "SELECT c.[c0], c.[c1] FROM #changes AS c WHERE c.[__$order] = @P1");
         assert!(at(&turned, "INSERT INTO") < at(&turned, "UPDATE d") && at(&turned, "UPDATE d") < at(&turned, "DELETE d"));
     }
 

@@ -4,8 +4,8 @@
 //! transaction, nor may they be trusted to complain about a window they cannot serve. The window is always bounded by the maximum LSN that
 //! was read before, because capture commits change rows and their `cdc.lsn_time_mapping` row together.
 //!
-//! `#changes` holds the raw rows of one commit group: CDC's own columns under their own names (no source column can have those: CDC
-//! refuses them), the carried columns in staged form, and `__$order`, our running number. `#net` is narrow: one row per key with the
+//! `#changes` holds the raw rows of one commit group: CDC's own columns under their own names, the carried columns in staged form, and
+//! `__$order`, our running number. `#net` is narrow: one row per key with the
 //! effect, and for every column that may be missing from change rows the `__$order` of the row that has its value.
 
 use super::staging;
@@ -60,7 +60,7 @@ pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
     let mut sql = format!("SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]");
     for (column, &captured) in carry.columns.iter().zip(&coverage.captured) {
         let cell = if captured { staging::read(column, "c") } else { format!("CAST(NULL AS {})", staging::type_name(&column.staged)) };
-        let _ = write!(sql, ",\n    {cell} AS {}", column.name());
+        let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
     }
     let order = if capture.instance.has_command_id { "c.[__$command_id], " } else { "" };
     let _ = write!(
@@ -93,7 +93,7 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
 /// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them.
 pub fn columns(carry: &Carry) -> Vec<Ident> {
     let own = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(Ident::new);
-    own.chain(carry.columns.iter().map(|column| column.name().clone())).chain([Ident::new("__$order")]).collect()
+    own.chain(carry.columns.iter().map(|column| column.staged_name.clone())).chain([Ident::new("__$order")]).collect()
 }
 
 /// Rows of the source as they are now, for [`FETCH_MAX`] change rows named by LSN, sequence value and command (`@P1`, `@P2`, `@P3` for
@@ -104,7 +104,7 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
         "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
     );
     for column in &carry.columns {
-        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "s"), column.name());
+        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "s"), column.staged_name);
     }
     sql.push_str("\nFROM (VALUES ");
     for slot in 0..FETCH_MAX {
@@ -144,11 +144,19 @@ pub enum Form {
 }
 
 impl Form {
+    /// The column's name in the target.
+    pub fn name(self, column: &Carried) -> &Ident {
+        match self {
+            Form::Dest => column.name(),
+            Form::Staged => &column.staged_name,
+        }
+    }
+
     /// A staged value as the target takes it.
     pub fn write(self, column: &Carried, alias: &str) -> String {
         match self {
             Form::Dest => staging::write(column, alias),
-            Form::Staged => format!("{alias}.{}", column.name()),
+            Form::Staged => format!("{alias}.{}", column.staged_name),
         }
     }
 
@@ -158,7 +166,7 @@ impl Form {
         match self {
             // a CASE over these types needs the modern ones
             Form::Dest if legacy => staging::read_dest(column, alias),
-            Form::Dest | Form::Staged => format!("{alias}.{}", column.name()),
+            Form::Dest | Form::Staged => format!("{alias}.{}", self.name(column)),
         }
     }
 
@@ -180,7 +188,7 @@ impl Form {
             .key_columns()
             .map(|column| {
                 let nullable = column.source.nullable && column.dest.nullable;
-                equal(&format!("{target}.{}", column.name()), &self.write(column, staged), nullable)
+                equal(&format!("{target}.{}", self.name(column)), &self.write(column, staged), nullable)
             })
             .collect();
         pairs.join(" AND ")

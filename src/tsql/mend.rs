@@ -27,7 +27,7 @@ pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
         "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
     );
     for column in &carry.columns {
-        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "t"), column.name());
+        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "t"), column.staged_name);
     }
     let _ = write!(sql, "\nFROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, keys, 0));
     sql

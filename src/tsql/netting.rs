@@ -127,7 +127,7 @@ mod tests {
         carry.columns[1].dest.nullable = true;
         assert_eq!(
             Form::Dest.same_key(&carry, "d", "c"),
-            "d.[id] = CAST(c.[id] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[code])"
+            "d.[id] = CAST(c.[c0] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[c1])"
         );
     }
 }

@@ -16,7 +16,23 @@ pub const BRANCHES_MAX: usize = 400;
 pub struct Watched<'a> {
     pub instance: &'a Instance,
     /// The trigger column, where the instance captures it.
-    pub trigger: Option<&'a Ident>,
+    pub trigger: Option<Flag<'a>>,
+}
+
+/// A trigger column.
+#[derive(Clone, Copy, Debug)]
+pub struct Flag<'a> {
+    pub column: &'a Ident,
+    /// It holds text, which may be no number: compared as it is, one such row would be an error of the whole statement (245).
+    pub text: bool,
+}
+
+impl Flag<'_> {
+    /// That it is set, in the row `alias`. TRY_CAST is there at every compatibility level; a number is compared as it is, so that an index serves.
+    pub fn is_set(self, alias: &str) -> String {
+        let column = self.column;
+        if self.text { format!("TRY_CAST({alias}.{column} AS int) = 1") } else { format!("{alias}.{column} = 1") }
+    }
 }
 
 /// `@P1` is U, `@P2` the first instance's checkpoint, and so on. Rows: the instance's number, and 0 for any change or 1 for a change that
@@ -28,7 +44,8 @@ pub fn probe(watched: &[Watched<'_>]) -> String {
         branches.push(format!("SELECT {i} AS item, 0 AS what WHERE EXISTS (SELECT 1 {window})"));
         if let Some(trigger) = trigger {
             branches.push(format!(
-                "SELECT {i} AS item, 1 AS what WHERE EXISTS (SELECT 1 {window} AND c.[__$operation] IN (2, 4) AND c.{trigger} = 1)"
+                "SELECT {i} AS item, 1 AS what WHERE EXISTS (SELECT 1 {window} AND c.[__$operation] IN (2, 4) AND {})",
+                trigger.is_set("c")
             ));
         }
     }
@@ -52,29 +69,51 @@ pub fn oldest(instances: &[&Instance]) -> String {
 }
 
 /// Which of these tables have a row whose trigger column is 1, by number.
-pub fn triggers(tables: &[(&TableName, &Ident)]) -> String {
+pub fn triggers(tables: &[(&TableName, Flag<'_>)]) -> String {
     let branches: Vec<_> = tables
         .iter()
         .enumerate()
         .map(|(i, (table, trigger))| {
-            format!("SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE t.{trigger} = 1)", table.local())
+            format!("SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {})", table.local(), trigger.is_set("t"))
         })
         .collect();
     branches.join("\nUNION ALL\n")
 }
 
-/// What asking costs: for each table its number, its rows, whether an index leads with the trigger column, and whether the change table
-/// (if one is given) has that column. Names are parameters: table, trigger, change table, per table in this order from `@P1`.
+/// What asking costs: for each table its number, its rows, whether an index leads with the trigger column, whether the change table
+/// (if one is given) has that column, and whether the column holds text. Names are parameters: table, trigger, change table, per table in this order from `@P1`.
 pub fn trigger_costs(count: usize) -> String {
     let branches: Vec<_> = (0..count)
         .map(|i| {
             let (table, column, change) = (3 * i + 1, 3 * i + 2, 3 * i + 3);
             format!(
-                "SELECT {i} AS item,\n    ISNULL((SELECT SUM(p.rows) FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(@P{table}) AND p.index_id IN (0, 1)), 0) AS table_rows,\n    (SELECT COUNT(*) FROM sys.index_columns AS x INNER JOIN sys.columns AS k ON k.object_id = x.object_id AND k.column_id = x.column_id WHERE x.object_id = OBJECT_ID(@P{table}) AND x.key_ordinal = 1 AND k.name = @P{column}) AS leading,\n    CASE WHEN COL_LENGTH(@P{change}, @P{column}) IS NULL THEN 0 ELSE 1 END AS captured"
+                "SELECT {i} AS item,\n    ISNULL((SELECT SUM(p.rows) FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(@P{table}) AND p.index_id IN (0, 1)), 0) AS table_rows,\n    (SELECT COUNT(*) FROM sys.index_columns AS x INNER JOIN sys.columns AS k ON k.object_id = x.object_id AND k.column_id = x.column_id WHERE x.object_id = OBJECT_ID(@P{table}) AND x.key_ordinal = 1 AND k.name = @P{column}) AS leading,\n    CASE WHEN COL_LENGTH(@P{change}, @P{column}) IS NULL THEN 0 ELSE 1 END AS captured,\n    (SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P{table}) AND f.name = @P{column} AND {IS_TEXT}) AS is_text"
             )
         })
         .collect();
     branches.join("\nUNION ALL\n")
+}
+
+/// That column `f` of `sys.columns` holds text that can be converted to a number.
+const IS_TEXT: &str = "TYPE_NAME(f.system_type_id) IN (N'char', N'varchar', N'nchar', N'nvarchar')";
+
+/// One cell: 1 where column @P2 of table @P1 holds text.
+pub fn is_text() -> String {
+    format!("SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P1) AND f.name = @P2 AND {IS_TEXT}")
+}
+
+/// One cell: 1 where some row's trigger column, which holds text, is no number.
+pub fn has_no_number(table: &TableName, trigger: &Ident) -> String {
+    format!("SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t WHERE {}) THEN 1 ELSE 0 END", table.local(), no_number(trigger))
+}
+
+fn no_number(trigger: &Ident) -> String {
+    format!("t.{trigger} IS NOT NULL AND TRY_CAST(t.{trigger} AS int) IS NULL")
+}
+
+/// Sets the trigger column to 0 where it is no number.
+pub fn mend_trigger(table: &TableName, trigger: &Ident) -> String {
+    format!("UPDATE t SET t.{trigger} = '0' FROM {} AS t WHERE {}", table.local(), no_number(trigger))
 }
 
 /// The index that would serve the trigger's question.
@@ -89,14 +128,20 @@ mod tests {
 
     #[test]
     fn one_statement_for_many_tables() {
-        let (first, trigger) = (capture().instance, Ident::new("resync"));
+        let (first, column) = (capture().instance, Ident::new("resync"));
+        let [trigger, text] = [false, true].map(|text| Flag { column: &column, text });
         let second = Instance { change_table: Ident::new("other]_CT"), ..first.clone() };
-        let watched = [Watched { instance: &first, trigger: Some(&trigger) }, Watched { instance: &second, trigger: None }];
+        let watched = [
+            Watched { instance: &first, trigger: Some(trigger) },
+            Watched { instance: &second, trigger: None },
+            Watched { instance: &second, trigger: Some(text) },
+        ];
         golden("poll_probe.sql", &probe(&watched));
-        golden("poll_triggers.sql", &triggers(&[(&TABLE(), &trigger), (&TABLE(), &trigger)]));
+        golden("poll_triggers.sql", &triggers(&[(&TABLE(), trigger), (&TABLE(), text)]));
         golden("poll_trigger_costs.sql", &trigger_costs(2));
+        golden("poll_trigger_text.sql", &[is_text(), has_no_number(&TABLE(), &column), mend_trigger(&TABLE(), &column)].join(";\n"));
         assert_eq!(
-            trigger_index(&TABLE(), &trigger),
+            trigger_index(&TABLE(), &column),
             "CREATE INDEX IX_dataflow_trigger ON [sales].[Order]] Details] ([resync]) WHERE [resync] = 1"
         );
     }

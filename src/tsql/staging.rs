@@ -82,16 +82,16 @@ fn collate(ty: &ColumnType, collation: Option<&str>) -> String {
     if is_text(ty) { format!(" COLLATE {}", collation.filter(plain).unwrap_or("DATABASE_DEFAULT")) } else { String::new() }
 }
 
-/// `[name] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's image has NULLs where a column says
+/// `[c0] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's image has NULLs where a column says
 /// NOT NULL, and a nullable column has one form on the wire.
 pub fn column_ddl(column: &Carried) -> String {
-    format!("{} {}{} NULL", column.name(), type_name(&column.staged), collate(&column.staged, column.collation.as_deref()))
+    format!("{} {}{} NULL", column.staged_name, type_name(&column.staged), collate(&column.staged, column.collation.as_deref()))
 }
 
-/// `[name] type COLLATE …` as INSERT BULK declares it; a collation that is not known is not named.
+/// `[c0] type COLLATE …` as INSERT BULK declares it; a collation that is not known is not named.
 pub fn bulk_column(column: &Carried) -> String {
     let collate = column.collation.as_deref().map(|name| collate(&column.staged, Some(name))).unwrap_or_default();
-    format!("{} {}{collate}", column.name(), type_name(&column.staged))
+    format!("{} {}{collate}", column.staged_name, type_name(&column.staged))
 }
 
 /// The staged columns of a CREATE TABLE, in the order of `carry`.
@@ -105,14 +105,14 @@ pub fn read(column: &Carried, alias: &str) -> String {
     if column.source.ty == column.staged { cell } else { format!("CAST({cell} AS {})", type_name(&column.staged)) }
 }
 
-/// `read AS [name], …`: a SELECT list that yields staged rows in the order of `carry`.
+/// `read AS [c0], …`: a SELECT list that yields staged rows in the order of `carry`.
 pub fn read_list(carry: &Carry, alias: &str) -> String {
-    list(carry, |column| format!("{} AS {}", read(column, alias), column.name()))
+    list(carry, |column| format!("{} AS {}", read(column, alias), column.staged_name))
 }
 
 /// The staged column as a value of the destination's type.
 pub fn write(column: &Carried, alias: &str) -> String {
-    let cell = format!("{alias}.{}", column.name());
+    let cell = format!("{alias}.{}", column.staged_name);
     let to = &column.dest.ty;
     match to {
         _ if column.staged == *to => cell,
@@ -194,7 +194,7 @@ pub fn same_key(carry: &Carry, staged: &str, dest: &str) -> String {
 pub fn differs(column: &Carried, staged: &str, dest: &str) -> String {
     let (old, new) = (read_dest(column, dest), write_comparable(column, staged));
     let bare = format!("{dest}.{}", column.name());
-    let given = format!("{staged}.{}", column.name());
+    let given = format!("{staged}.{}", column.staged_name);
     let nulls = format!("({bare} IS NULL AND {given} IS NOT NULL) OR ({bare} IS NOT NULL AND {given} IS NULL)");
     match &column.dest.ty {
         ty if is_text(ty) || matches!(ty, ColumnType::Xml) => {
@@ -223,9 +223,14 @@ pub fn insert_one(table: &str, columns: &[&str]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", columns.join(", "), values.join(", "))
 }
 
-/// `[a], [b], …`: the carried columns.
+/// `[a], [b], …`: the carried columns at the destination.
 pub fn names(carry: &Carry) -> String {
     list(carry, |column| column.name().to_string())
+}
+
+/// `[c0], [c1], …`: the staged columns.
+pub fn staged_names(carry: &Carry) -> String {
+    list(carry, |column| column.staged_name.to_string())
 }
 
 /// The carried columns as values of the destination's types.

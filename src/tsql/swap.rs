@@ -3,9 +3,12 @@
 //! The aliases are always `s` for the staging (or source) table and `d` for the destination. No MERGE: its races, its triggers' row
 //! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
 
-use super::staging::{
-    bulk_column, columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, updatable, write,
-    write_list,
+use super::{
+    poll::Flag,
+    staging::{
+        bulk_column, columns_ddl, differs, equal_may_differ, is_text, names, read_dest_staged, read_list, same_key, staged_names,
+        updatable, write, write_list,
+    },
 };
 use crate::model::{
     carry::{Carried, Carry},
@@ -51,13 +54,13 @@ pub fn delete_all(table: &TableName) -> String {
 
 /// Unique under the destination's collation: the server's error 1505 says that two staged rows are one row there.
 pub fn index_stage(stage: &TableName, carry: &Carry) -> String {
-    let key: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
+    let key: Vec<_> = carry.key_columns().map(|column| column.staged_name.to_string()).collect();
     format!("CREATE UNIQUE INDEX [dbaops_dataflow_key] ON {} ({})", stage.local(), key.join(", "))
 }
 
 /// One cell: 1 when two staged rows are one row under the destination's collation.
 pub fn has_repeated(stage: &TableName, carry: &Carry) -> String {
-    let key: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.name())).collect();
+    let key: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.staged_name)).collect();
     format!(
         "SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS s GROUP BY {} HAVING COUNT_BIG(*) > 1) THEN 1 ELSE 0 END",
         stage.local(),
@@ -68,7 +71,7 @@ pub fn has_repeated(stage: &TableName, carry: &Carry) -> String {
 /// Leaves one of the rows whose keys are equal to the byte: a scan that goes page by page meets a row twice when it moves ahead of it.
 pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
     let exactly = |column: &Carried| {
-        let cell = format!("s.{}", column.name());
+        let cell = format!("s.{}", column.staged_name);
         if is_text(&column.staged) { format!("CAST({cell} AS varbinary(max))") } else { cell }
     };
     let key: Vec<_> = carry.key_columns().map(exactly).collect();
@@ -92,7 +95,7 @@ pub fn in_snapshot(select: &str) -> String {
 
 /// No rows: what a load of the staging table's columns is described with.
 pub fn staged_columns(stage: &TableName, carry: &Carry) -> String {
-    format!("SELECT TOP (0) {} FROM {}", names(carry), stage.local())
+    format!("SELECT TOP (0) {} FROM {}", staged_names(carry), stage.local())
 }
 
 /// What goes before the rows of a bulk load. The collation says how the bytes of its text are read.
@@ -103,8 +106,8 @@ pub fn load_stage(stage: &TableName, carry: &Carry) -> String {
 }
 
 /// Rows that ask for a full sync, `rows_max` at a time, only those.
-pub fn reset_trigger(source: &TableName, column: &Ident, rows_max: usize) -> String {
-    format!("UPDATE TOP ({rows_max}) s SET s.{column} = 0 FROM {} AS s WHERE s.{column} = 1", source.local())
+pub fn reset_trigger(source: &TableName, trigger: Flag<'_>, rows_max: usize) -> String {
+    format!("UPDATE TOP ({rows_max}) s SET s.{} = 0 FROM {} AS s WHERE {}", trigger.column, source.local(), trigger.is_set("s"))
 }
 
 /// One cell: 1 when there is no row.
@@ -212,10 +215,10 @@ pub fn orphans(stage: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usi
     let mut same = Vec::new();
     for (child, parent) in &key.columns {
         let column = carry.columns.iter().find(|column| column.name() == child)?;
-        given.push(format!("s.{child} IS NOT NULL"));
+        given.push(format!("s.{} IS NOT NULL", column.staged_name));
         same.push(format!("p.{parent} = {}", write(column, "s")));
     }
-    let listed: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.name())).collect();
+    let listed: Vec<_> = carry.key_columns().map(|column| format!("s.{}", column.staged_name)).collect();
     Some(format!(
         "SELECT TOP ({keys_max}) {} FROM {} AS s WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
         listed.join(", "),
@@ -246,22 +249,22 @@ mod tests {
         let (carry, stage) = (carry(), stage_name());
         assert_eq!(
             create_stage(&stage, &carry),
-            "CREATE TABLE [dbo].[dbaops_dataflow_stage_7] ([id] int NULL, [code] nvarchar(20) COLLATE Latin1_General_CI_AS NULL, \
-             [price] decimal(19,4) NULL, [note] nvarchar(max) COLLATE Latin1_General_CI_AS NULL, [at] datetimeoffset(7) NULL, \
-             [doc] nvarchar(max) COLLATE DATABASE_DEFAULT NULL)"
+            "CREATE TABLE [dbo].[dbaops_dataflow_stage_7] ([c0] int NULL, [c1] nvarchar(20) COLLATE Latin1_General_CI_AS NULL, \
+             [c2] decimal(19,4) NULL, [c3] nvarchar(max) COLLATE Latin1_General_CI_AS NULL, [c4] datetimeoffset(7) NULL, \
+             [c5] nvarchar(max) COLLATE DATABASE_DEFAULT NULL)"
         );
         assert_eq!(
             index_stage(&stage, &carry),
-            "CREATE UNIQUE INDEX [dbaops_dataflow_key] ON [dbo].[dbaops_dataflow_stage_7] ([id], [code])"
+            "CREATE UNIQUE INDEX [dbaops_dataflow_key] ON [dbo].[dbaops_dataflow_stage_7] ([c0], [c1])"
         );
         assert_eq!(
             has_repeated(&stage, &carry),
-            "SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s GROUP BY s.[id], s.[code] HAVING COUNT_BIG(*) > 1) \
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s GROUP BY s.[c0], s.[c1] HAVING COUNT_BIG(*) > 1) \
              THEN 1 ELSE 0 END"
         );
         assert_eq!(
             drop_repeated(&stage, &carry),
-            "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY s.[id], CAST(s.[code] AS varbinary(max)) ORDER BY (SELECT NULL)) \
+            "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY s.[c0], CAST(s.[c1] AS varbinary(max)) ORDER BY (SELECT NULL)) \
              AS [n] FROM [dbo].[dbaops_dataflow_stage_7] AS s) DELETE FROM [repeated] WHERE [n] > 1"
         );
         assert_eq!(drop_stage(&stage), "DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage_7]");
@@ -274,12 +277,15 @@ mod tests {
     fn the_source_is_read_in_staged_form() {
         assert_eq!(
             read_source(&TABLE(), &carry()),
-            "SELECT s.[ID] AS [id], s.[code] AS [code], CAST(s.[price] AS decimal(19,4)) AS [price], CAST(s.[note] AS nvarchar(max)) AS [note], \
-             CAST(s.[at] AS datetimeoffset(7)) AS [at], CAST(s.[doc] AS nvarchar(max)) AS [doc] FROM [sales].[Order]] Details] AS s"
+            "SELECT s.[ID] AS [c0], s.[code] AS [c1], CAST(s.[price] AS decimal(19,4)) AS [c2], CAST(s.[note] AS nvarchar(max)) AS [c3], \
+             CAST(s.[at] AS datetimeoffset(7)) AS [c4], CAST(s.[doc] AS nvarchar(max)) AS [c5] FROM [sales].[Order]] Details] AS s"
         );
         assert_eq!(
-            reset_trigger(&TABLE(), &Ident::new("resync"), 1000),
-            "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1"
+            [false, true].map(|text| reset_trigger(&TABLE(), Flag { column: &Ident::new("resync"), text }, 1000)),
+            [
+                "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1",
+                "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE TRY_CAST(s.[resync] AS int) = 1",
+            ]
         );
     }
 
@@ -289,17 +295,17 @@ mod tests {
         assert_eq!(
             delete_gone(&stage, &dest, &carry),
             "DELETE d FROM [sales].[Order]] Details] AS d WHERE NOT EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s \
-             WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code])"
+             WHERE d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = s.[c1])"
         );
         let mut numbered = carry.clone();
         numbered.columns[2].dest.identity = true;
-        assert!(delete_gone(&stage, &dest, &numbered).ends_with("AND d.[code] = s.[code] AND CAST(s.[price] AS money) = d.[price])"));
+        assert!(delete_gone(&stage, &dest, &numbered).ends_with("AND d.[code] = s.[c1] AND CAST(s.[c2] AS money) = d.[price])"));
         assert_eq!(
             insert_new(&stage, &dest, &carry),
-            "INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc]) SELECT CAST(s.[id] AS bigint), s.[code], \
-             CAST(s.[price] AS money), CAST(s.[note] AS nvarchar(max)), CAST(s.[at] AS datetimeoffset(3)), CONVERT(xml, s.[doc], 1) \
+            "INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc]) SELECT CAST(s.[c0] AS bigint), s.[c1], \
+             CAST(s.[c2] AS money), CAST(s.[c3] AS nvarchar(max)), CAST(s.[c4] AS datetimeoffset(3)), CONVERT(xml, s.[c5], 1) \
              FROM [dbo].[dbaops_dataflow_stage_7] AS s WHERE NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d \
-             WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code])"
+             WHERE d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = s.[c1])"
         );
         assert_eq!(
             insert_all(&stage, &dest, &carry).split(" SELECT ").next().unwrap(),
@@ -308,20 +314,20 @@ mod tests {
         let update = update_changed(&stage, &dest, &carry).unwrap();
         assert_eq!(
             update,
-            "UPDATE d SET d.[code] = s.[code], d.[price] = CAST(s.[price] AS money), d.[note] = CAST(s.[note] AS nvarchar(max)), \
-             d.[at] = CAST(s.[at] AS datetimeoffset(3)), d.[doc] = CONVERT(xml, s.[doc], 1) \
-             FROM [sales].[Order]] Details] AS d JOIN [dbo].[dbaops_dataflow_stage_7] AS s ON d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code] \
-             WHERE (DATALENGTH(d.[code]) <> DATALENGTH(s.[code]) OR CAST(d.[code] AS varbinary(max)) <> CAST(s.[code] AS varbinary(max)) \
-             OR (d.[code] IS NULL AND s.[code] IS NOT NULL) OR (d.[code] IS NOT NULL AND s.[code] IS NULL)) \
-             OR (d.[price] <> CAST(s.[price] AS money) OR (d.[price] IS NULL AND s.[price] IS NOT NULL) OR (d.[price] IS NOT NULL AND s.[price] IS NULL)) \
-             OR (DATALENGTH(CAST(d.[note] AS nvarchar(max))) <> DATALENGTH(CAST(s.[note] AS nvarchar(max))) \
-             OR CAST(CAST(d.[note] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(s.[note] AS nvarchar(max)) AS varbinary(max)) \
-             OR (d.[note] IS NULL AND s.[note] IS NOT NULL) OR (d.[note] IS NOT NULL AND s.[note] IS NULL)) \
-             OR (d.[at] <> CAST(s.[at] AS datetimeoffset(3)) OR DATEPART(tzoffset, d.[at]) <> DATEPART(tzoffset, CAST(s.[at] AS datetimeoffset(3))) \
-             OR (d.[at] IS NULL AND s.[at] IS NOT NULL) OR (d.[at] IS NOT NULL AND s.[at] IS NULL)) \
-             OR (DATALENGTH(CAST(d.[doc] AS nvarchar(max))) <> DATALENGTH(CAST(CONVERT(xml, s.[doc], 1) AS nvarchar(max))) \
-             OR CAST(CAST(d.[doc] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(CONVERT(xml, s.[doc], 1) AS nvarchar(max)) AS varbinary(max)) \
-             OR (d.[doc] IS NULL AND s.[doc] IS NOT NULL) OR (d.[doc] IS NOT NULL AND s.[doc] IS NULL))"
+            "UPDATE d SET d.[code] = s.[c1], d.[price] = CAST(s.[c2] AS money), d.[note] = CAST(s.[c3] AS nvarchar(max)), \
+             d.[at] = CAST(s.[c4] AS datetimeoffset(3)), d.[doc] = CONVERT(xml, s.[c5], 1) \
+             FROM [sales].[Order]] Details] AS d JOIN [dbo].[dbaops_dataflow_stage_7] AS s ON d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = s.[c1] \
+             WHERE (DATALENGTH(d.[code]) <> DATALENGTH(s.[c1]) OR CAST(d.[code] AS varbinary(max)) <> CAST(s.[c1] AS varbinary(max)) \
+             OR (d.[code] IS NULL AND s.[c1] IS NOT NULL) OR (d.[code] IS NOT NULL AND s.[c1] IS NULL)) \
+             OR (d.[price] <> CAST(s.[c2] AS money) OR (d.[price] IS NULL AND s.[c2] IS NOT NULL) OR (d.[price] IS NOT NULL AND s.[c2] IS NULL)) \
+             OR (DATALENGTH(CAST(d.[note] AS nvarchar(max))) <> DATALENGTH(CAST(s.[c3] AS nvarchar(max))) \
+             OR CAST(CAST(d.[note] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(s.[c3] AS nvarchar(max)) AS varbinary(max)) \
+             OR (d.[note] IS NULL AND s.[c3] IS NOT NULL) OR (d.[note] IS NOT NULL AND s.[c3] IS NULL)) \
+             OR (d.[at] <> CAST(s.[c4] AS datetimeoffset(3)) OR DATEPART(tzoffset, d.[at]) <> DATEPART(tzoffset, CAST(s.[c4] AS datetimeoffset(3))) \
+             OR (d.[at] IS NULL AND s.[c4] IS NOT NULL) OR (d.[at] IS NOT NULL AND s.[c4] IS NULL)) \
+             OR (DATALENGTH(CAST(d.[doc] AS nvarchar(max))) <> DATALENGTH(CAST(CONVERT(xml, s.[c5], 1) AS nvarchar(max))) \
+             OR CAST(CAST(d.[doc] AS nvarchar(max)) AS varbinary(max)) <> CAST(CAST(CONVERT(xml, s.[c5], 1) AS nvarchar(max)) AS varbinary(max)) \
+             OR (d.[doc] IS NULL AND s.[c5] IS NOT NULL) OR (d.[doc] IS NOT NULL AND s.[c5] IS NULL))"
         );
         assert_eq!(counts(&stage, &dest).matches("COUNT_BIG(*)").count(), 2);
         assert_eq!(identity_insert(&dest, true), "SET IDENTITY_INSERT [sales].[Order]] Details] ON");
@@ -348,17 +354,17 @@ mod tests {
             still_referred(&stage, &dest, &carry, &key(&other, &dest), 5),
             format!(
                 "SELECT TOP (5) d.[id], d.[code] {referred_to}NOT EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s \
-                 WHERE d.[id] = CAST(s.[id] AS bigint) AND d.[code] = s.[code]) AND {referring}"
+                 WHERE d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = s.[c1]) AND {referring}"
             )
         );
         assert!(still_referred(&stage, &dest, &carry, &key(&dest, &dest), 5).ends_with(
             "c.[id] = d.[id] AND EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS k \
-             WHERE c.[id] = CAST(k.[id] AS bigint) AND c.[code] = k.[code]))"
+             WHERE c.[id] = CAST(k.[c0] AS bigint) AND c.[code] = k.[c1]))"
         ));
         assert_eq!(
             orphans(&stage, &carry, &key(&dest, &other), 5).unwrap(),
-            "SELECT TOP (5) s.[id], s.[code] FROM [dbo].[dbaops_dataflow_stage_7] AS s WHERE s.[id] IS NOT NULL \
-             AND NOT EXISTS (SELECT 1 FROM [dbo].[Other] AS p WHERE p.[id] = CAST(s.[id] AS bigint))"
+            "SELECT TOP (5) s.[c0], s.[c1] FROM [dbo].[dbaops_dataflow_stage_7] AS s WHERE s.[c0] IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM [dbo].[Other] AS p WHERE p.[id] = CAST(s.[c0] AS bigint))"
         );
         assert_eq!(orphans(&stage, &carry, &key(&dest, &dest), 5), None);
     }

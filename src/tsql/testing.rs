@@ -2,7 +2,7 @@
 
 use crate::model::{
     capture::{Capture, CapturedColumn, Instance},
-    carry::{Carried, Carry},
+    carry::{Carried, Carry, staged_name},
     id::MappingId,
     lsn::Lsn,
     name::{Ident, TableName},
@@ -39,14 +39,14 @@ pub fn column(name: &str, ty: ColumnType) -> Column {
 
 pub fn carried(source: (&str, ColumnType), dest: (&str, ColumnType), staged: ColumnType) -> Carried {
     let dest = column(dest.0, dest.1);
-    Carried { source: column(source.0, source.1), collation: dest.collation.clone(), dest, staged }
+    Carried { source: column(source.0, source.1), collation: dest.collation.clone(), dest, staged_name: staged_name(0), staged }
 }
 
 /// Key: (id int → bigint, code); then money, ntext, datetimeoffset(3) and xml.
 pub fn carry() -> Carry {
     let code = ColumnType::NVarChar(Length::N(20));
     let max = ColumnType::NVarChar(Length::Max);
-    Carry {
+    let mut carry = Carry {
         columns: vec![
             carried(("ID", ColumnType::Int), ("id", ColumnType::BigInt), ColumnType::Int),
             carried(("code", code.clone()), ("code", code.clone()), code),
@@ -59,7 +59,11 @@ pub fn carry() -> Carry {
         identity: false,
         warnings: vec![],
         other_unique_keys: vec![],
+    };
+    for (place, column) in carry.columns.iter_mut().enumerate() {
+        column.staged_name = staged_name(place);
     }
+    carry
 }
 
 /// [`carry`] with a key that cannot be NULL, as most keys.

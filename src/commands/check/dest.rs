@@ -1,6 +1,6 @@
 //! The destination: the control database, and every database and table that rows go to.
 
-use super::{Pair, Section, ask, by_database, database, failed, server, table_rights, usable};
+use super::{Pair, Section, ask, by_database, closed, database, failed, server, table_rights, usable};
 use crate::{
     control::{self, Loaded},
     error::Kind,
@@ -27,7 +27,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
     let mut session = match pools.checkout(&name, WHO).await {
         Ok(session) => session,
         Err(error) => {
-            let absent = error.kind == Kind::Login && matches!(error.number, Some(4060 | 4064));
+            let absent = error.kind == Kind::Database && matches!(error.number, Some(4060 | 4064));
             section.add(if absent {
                 let words = format!("the database {} cannot be opened: {}", control::DATABASE, error.message());
                 Finding::bad("control database", words).cure(&Place::Service, "dbaops-dataflow init")
@@ -88,11 +88,15 @@ pub(super) async fn databases(env: &Env, mappings: Vec<Mapping>, sections: &mut 
                     table(&mut session, &user, pair).await;
                 }
             }
-            Err(error) if matches!(error.number, Some(4060 | 4064 | 911)) => section.add(
-                Finding::bad("connects", error.to_string())
-                    .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
-                    .cure(&Place::Hands, format!("or, where it is there: CREATE USER for the login {} in it", env.config.dest.user)),
-            ),
+            Err(error) if matches!(error.kind, Kind::Database | Kind::Missing) => {
+                let asking = env.dest.pools().checkout(&Ident::new(control::DATABASE), WHO).await;
+                section.add(match closed(asking, &name).await {
+                    Some((why, mend)) => Finding::bad("connects", format!("{}: {why}", error.message())).cure(&Place::Dest, mend),
+                    None => Finding::bad("connects", error.to_string())
+                        .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
+                        .cure(&Place::Hands, format!("or, where it is there: CREATE USER for the login {} in it", env.config.dest.user)),
+                });
+            }
             Err(error) => section.add(failed("connects", &error, &Place::Service)),
         }
         sections.push(section);

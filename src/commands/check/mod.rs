@@ -13,6 +13,7 @@ use crate::{
     model::{mapping::Mapping, name::Ident, table::Table},
     mssql::{
         endpoint::{Encrypt, Endpoint},
+        pool::Checkout,
         row::{Param, Row},
         session::Session,
     },
@@ -130,6 +131,13 @@ fn print(sections: &[Section]) -> bool {
     }
     println!("{} ✓, {} ✗, {} –", counts[0], counts[1], counts[2]);
     counts[1] == 0
+}
+
+/// Why a database that a server has cannot be opened, and what opens it, asked from a session in another database.
+async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, String)> {
+    let rows = ask(&mut *asking.ok()?, include_str!("../../../sql/check_database_state.sql"), &[Param::Text(name.as_str())]).await.ok()?;
+    let row = rows.first()?;
+    doctor::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
 }
 
 /// A finding about something that could not be done at all. An error's hint is its cure.

@@ -1,6 +1,6 @@
 //! A source server: itself, its databases with their CDC, and every table that rows come from.
 
-use super::{Database, Pair, Section, ask, by_database, database, failed, server as ask_server, table_rights, usable};
+use super::{Database, Pair, Section, ask, by_database, closed, database, failed, server as ask_server, table_rights, usable};
 use crate::{
     error::Kind,
     jobs::Env,
@@ -9,7 +9,7 @@ use crate::{
         carry::Carried,
         mapping::{Mapping, Server},
         name::Ident,
-        table::Table,
+        table::{ColumnType, Table},
     },
     mssql::{catalog, cdc, row::Param, session::Session},
     plan::{
@@ -69,8 +69,11 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
                 }
             }
             Err(error) => {
-                let opened = matches!(error.number, Some(4060 | 4064 | 911));
-                if opened {
+                let opened = matches!(error.kind, Kind::Database | Kind::Missing);
+                let state = if opened { closed(pools.checkout(&Ident::new("master"), WHO).await, &name).await } else { None };
+                if let Some((why, mend)) = state {
+                    of_database.add(Finding::bad("connects", format!("{}: {why}", error.message())).cure(&place, mend));
+                } else if opened {
                     let user = &pools.endpoint().user;
                     let login = Ident::new(user.as_str());
                     of_database.add(
@@ -331,11 +334,24 @@ impl Tables<'_> {
     ) {
         let Some(column) = &mapping.trigger_column else { return };
         let local = source.name.local();
-        if !source.columns.iter().any(|found| same_name(found.name.as_str(), column.as_str())) {
+        let Some(found) = source.columns.iter().find(|found| same_name(found.name.as_str(), column.as_str())) else {
             return section.add(
                 Finding::bad("trigger column", format!("{column} is not in {}", mapping.source))
                     .cure(self.place, self.here(format!("ALTER TABLE {local} ADD {column} bit NOT NULL DEFAULT 0"))),
             );
+        };
+        let text = matches!(found.ty, ColumnType::Char(_) | ColumnType::VarChar(_) | ColumnType::NChar(_) | ColumnType::NVarChar(_));
+        let no_number = text
+            && match ask(session, &phrases::has_no_number(&source.name, column), &[]).await {
+                Ok(rows) => rows.first().is_some_and(|row| row.i64(0).is_ok_and(|found| found > 0)),
+                Err(why) => {
+                    section.add(Finding::unasked("trigger column", &why));
+                    false
+                }
+            };
+        let mend = self.here(phrases::mend_trigger(&source.name, column));
+        if let Some(finding) = doctor::trigger_values(source, found, no_number, self.place, &mend) {
+            section.add(finding);
         }
         let user = &known.database.user;
         let right =

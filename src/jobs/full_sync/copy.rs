@@ -106,7 +106,7 @@ async fn driver(
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
     }
-    let columns: Vec<Ident> = shape.carry.columns.iter().map(|column| column.name().clone()).collect();
+    let columns: Vec<Ident> = shape.carry.columns.iter().map(|column| column.staged_name.clone()).collect();
     let table = stage.local();
     let into = bulk::Into {
         table: &table,

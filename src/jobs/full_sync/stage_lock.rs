@@ -31,7 +31,7 @@ pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
 /// Locks the staging table of this number, which need not be a mapping any more; `false` while another session has it.
 pub async fn try_take(dest: &mut Session, mapping: i64, wait_ms: i32) -> Result<bool> {
     let params = [Param::Text(&resource(mapping)), Param::Int(wait_ms)];
-    let row = dest.row(include_str!("../../../sql/stage_lock.sql"), &params).await.context("lock the staging table")?;
+    let row = dest.row(include_str!("../../../sql/app_lock.sql"), &params).await.context("lock the staging table")?;
     Ok(row.i32(0)? >= 0)
 }
 
@@ -40,7 +40,7 @@ pub async fn release(dest: &mut Session, mapping: i64) {
     if dest.is_cut_off() {
         return;
     }
-    if dest.execute(include_str!("../../../sql/stage_unlock.sql"), &[Param::Text(&resource(mapping))]).await.is_err() {
+    if dest.execute(include_str!("../../../sql/app_unlock.sql"), &[Param::Text(&resource(mapping))]).await.is_err() {
         dest.discard();
     }
 }

@@ -13,14 +13,17 @@ use crate::{
         id::MappingId,
         mapping::{Mapping, SyncType},
     },
-    mssql::session::Session,
-    tsql,
+    mssql::{row::Param, session::Session},
+    tsql::{self, poll::Flag},
 };
 
 /// Sets the trigger column back to 0, in batches, only where it is 1. `false` when the source refuses (no right, or read-only).
 pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result<bool> {
     let Some(column) = &mapping.trigger_column else { return Ok(true) };
-    let sql = tsql::swap::reset_trigger(&mapping.source, column, env.config.batch_rows);
+    let params = [Param::Text(&mapping.source.local()), Param::Text(column.as_str())];
+    let text = source.row(&tsql::poll::is_text(), &params).await.with_context(|| format!("read the type of trigger column {column}"))?;
+    let trigger = Flag { column, text: text.i64(0)? > 0 };
+    let sql = tsql::swap::reset_trigger(&mapping.source, trigger, env.config.batch_rows);
     loop {
         // only what this statement changed: a trigger of the table's fires, and tells of its own rows, also when there were none
         match swap::count(source, &sql).await {

@@ -1,6 +1,9 @@
 //! Which tables have changes: one probe for all of a database, and which of these changes set a trigger.
 
-use super::{Look, Memory, Polled, of_one};
+use super::{
+    Look, Memory, Polled, groups, of_one,
+    triggers::{self, Trigger},
+};
 use crate::{
     error::{Context, Result},
     model::{capture::Upper, lsn::Lsn},
@@ -13,22 +16,34 @@ pub(super) async fn changed(
     session: &mut Session,
     looks: &mut [Look<'_>],
     upper: Option<&Upper>,
-    memory: &Memory,
+    memory: &mut Memory,
     polled: &mut Polled,
 ) -> Result<()> {
     let Some(upper) = upper else { return Ok(()) };
     let asked: Vec<usize> = (0..looks.len()).filter(|&i| looks[i].choice.is_some_and(|choice| choice.from < upper.lsn)).collect();
-    for chunk in asked.chunks(BRANCHES_MAX) {
-        let found = match probe(session, looks, chunk, upper.lsn, memory).await {
+    for chunk in groups(asked, looks, memory, BRANCHES_MAX) {
+        let found = match probe(session, looks, (&chunk, true), upper.lsn, memory).await {
             Err(error) if of_one(&error) && !session.is_cut_off() => {
                 session.recover().await?;
                 let mut found = Vec::new();
-                for &one in chunk {
-                    match probe(session, looks, &[one], upper.lsn, memory).await {
+                for &one in &chunk {
+                    match probe(session, looks, (&[one], true), upper.lsn, memory).await {
                         Ok(rows) => found.extend(rows),
                         Err(error) if of_one(&error) && !session.is_cut_off() => {
                             session.recover().await?;
                             let look = &looks[one];
+                            // is it the trigger column's fault alone?
+                            if watches_trigger(look, memory) {
+                                match probe(session, looks, (&[one], false), upper.lsn, memory).await {
+                                    Ok(rows) => {
+                                        triggers::fault(look.mapping, error, memory, polled);
+                                        found.extend(rows);
+                                        continue;
+                                    }
+                                    Err(error) if of_one(&error) && !session.is_cut_off() => session.recover().await?,
+                                    Err(error) => return Err(error),
+                                }
+                            }
                             let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
                             let error = instance.map(|instance| cdc::of_instance(error, instance));
                             polled.failed.extend(error.map(|error| (look.mapping.id, error)));
@@ -40,6 +55,8 @@ pub(super) async fn changed(
             }
             other => other?,
         };
+        let watched: Vec<usize> = chunk.iter().copied().filter(|&place| watches_trigger(&looks[place], memory)).collect();
+        triggers::asked_well(&watched, looks, memory, polled);
         for (look, what) in found {
             looks[look].has_rows |= what == 0;
             looks[look].triggered |= what == 1;
@@ -48,7 +65,21 @@ pub(super) async fn changed(
     Ok(())
 }
 
-async fn probe(session: &mut Session, looks: &[Look<'_>], asked: &[usize], upper: Lsn, memory: &Memory) -> Result<Vec<(usize, i32)>> {
+/// Whether the changes that CDC goes by show the trigger column.
+fn watches_trigger(look: &Look<'_>, memory: &Memory) -> bool {
+    let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+    let captured_in = memory.triggers.get(&look.mapping.id).and_then(|trigger| trigger.captured_in);
+    instance.is_some_and(|instance| captured_in == Some(instance.change_table_id))
+}
+
+/// What is found in these places, `with_triggers` or without.
+async fn probe(
+    session: &mut Session,
+    looks: &[Look<'_>],
+    (asked, with_triggers): (&[usize], bool),
+    upper: Lsn,
+    memory: &Memory,
+) -> Result<Vec<(usize, i32)>> {
     let mut watched = Vec::with_capacity(asked.len());
     let mut params = vec![Param::Lsn(upper)];
     let mut places = Vec::with_capacity(asked.len());
@@ -56,8 +87,8 @@ async fn probe(session: &mut Session, looks: &[Look<'_>], asked: &[usize], upper
         let look = &looks[place];
         let Some(choice) = look.choice else { continue };
         let Some(instance) = look.instances.get(choice.instance) else { continue };
-        let captured = memory.triggers.get(&look.mapping.id).is_some_and(|trigger| trigger.captured_in == Some(instance.change_table_id));
-        watched.push(Watched { instance, trigger: look.mapping.trigger_column.as_ref().filter(|_| captured) });
+        let trigger = memory.triggers.get(&look.mapping.id).filter(|_| with_triggers && watches_trigger(look, memory));
+        watched.push(Watched { instance, trigger: trigger.map(Trigger::flag) });
         params.push(Param::Lsn(choice.from));
         places.push(place);
     }

@@ -76,6 +76,10 @@ pub struct Polled {
     pub work: Vec<(MappingId, Work)>,
     /// Mappings that cannot be polled, each with its own reason.
     pub failed: Vec<(MappingId, Error)>,
+    /// Mappings whose trigger column cannot be asked, which stops nothing else.
+    pub trigger_faults: Vec<(MappingId, Error)>,
+    /// Mappings whose trigger column was asked and could be.
+    pub triggers_well: Vec<MappingId>,
 }
 
 /// What the source says, gathered before anything is decided.
@@ -445,6 +449,14 @@ async fn histories(session: &mut Session, looks: &mut [Look<'_>]) -> Result<()> 
 /// Whether a statement about many failed because of one of them.
 fn of_one(error: &Error) -> bool {
     matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
+}
+
+/// Places in groups of at most `size`, one statement each. Where a trigger column cannot be asked, its place is alone: it would fail the others,
+/// at every poll.
+fn groups(places: Vec<usize>, looks: &[Look<'_>], memory: &Memory, size: usize) -> Vec<Vec<usize>> {
+    let faulty = |place: &usize| memory.triggers.get(&looks[*place].mapping.id).is_some_and(|trigger| trigger.faulty);
+    let (alone, together): (Vec<usize>, Vec<usize>) = places.into_iter().partition(faulty);
+    together.chunks(size).map(<[usize]>::to_vec).chain(alone.into_iter().map(|place| vec![place])).collect()
 }
 
 /// Moves idle mappings to U, after the watermarks were read again.

@@ -1,13 +1,17 @@
 //! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
 
-use super::{Look, Memory, Polled, of_one};
+use super::{Look, Memory, Polled, groups, of_one};
 use crate::{
-    error::{Context, Result},
+    error::{Context, Error, Result},
     jobs::full_sync::Triggers,
-    model::{capture::Instance, mapping::SyncType},
+    model::{
+        capture::Instance,
+        mapping::{Mapping, SyncType},
+        name::Ident,
+    },
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
-    tsql::poll::{self as phrases, BRANCHES_MAX},
+    tsql::poll::{self as phrases, BRANCHES_MAX, Flag},
 };
 use tokio::time::Instant;
 
@@ -15,8 +19,9 @@ use tokio::time::Instant;
 const COSTS_MAX: usize = 200;
 
 /// What is remembered of a mapping's trigger column.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Trigger {
+    column: Ident,
     asked: Option<Instant>,
     cost: Option<TriggerCost>,
     cost_asked: Instant,
@@ -25,6 +30,18 @@ pub(super) struct Trigger {
     /// That change table, if it has the column.
     pub(super) captured_in: Option<i32>,
     said_dear: bool,
+    /// It holds text.
+    text: bool,
+    /// It could not be asked at the last poll.
+    pub(super) faulty: bool,
+    /// What the catalog said of it may not be so any more.
+    stale: bool,
+}
+
+impl Trigger {
+    pub(super) fn flag(&self) -> Flag<'_> {
+        Flag { column: &self.column, text: self.text }
+    }
 }
 
 /// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
@@ -37,7 +54,8 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         .filter(|look| {
             memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
                 let moved = followed(look).is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
-                moved || now - trigger.cost_asked >= schedule::TRIGGER_EVERY
+                let renamed = look.mapping.trigger_column.as_ref() != Some(&trigger.column);
+                moved || renamed || trigger.stale || now - trigger.cost_asked >= schedule::TRIGGER_EVERY
             })
         })
         .collect();
@@ -53,17 +71,22 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
         for row in rows {
             let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
+            let Some(column) = look.mapping.trigger_column.clone() else { continue };
             let instance = followed(look);
-            let old = memory.triggers.get(&look.mapping.id).copied();
+            let old = memory.triggers.remove(&look.mapping.id).filter(|old| old.column == column);
             memory.triggers.insert(
                 look.mapping.id,
                 Trigger {
-                    asked: old.and_then(|old| old.asked),
+                    column,
+                    asked: old.as_ref().and_then(|old| old.asked),
                     cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
                     cost_asked: now,
                     followed: instance.map(|instance| instance.change_table_id),
                     captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
-                    said_dear: old.is_some_and(|old| old.said_dear),
+                    said_dear: old.as_ref().is_some_and(|old| old.said_dear),
+                    text: row.i64(4)? > 0,
+                    faulty: old.is_some_and(|old| old.faulty),
+                    stale: false,
                 },
             );
         }
@@ -109,19 +132,17 @@ pub(super) async fn triggered(
             due.push(place);
         }
     }
-    for chunk in due.chunks(BRANCHES_MAX) {
-        let found = match ask(session, looks, chunk).await {
+    for chunk in groups(due, looks, memory, BRANCHES_MAX) {
+        let found = match ask(session, looks, &chunk, memory).await {
             Err(error) if of_one(&error) && !session.is_cut_off() => {
                 session.recover().await?;
                 let mut found = Vec::new();
-                for &one in chunk {
-                    match ask(session, looks, &[one]).await {
+                for &one in &chunk {
+                    match ask(session, looks, &[one], memory).await {
                         Ok(rows) => found.extend(rows),
                         Err(error) if of_one(&error) && !session.is_cut_off() => {
                             session.recover().await?;
-                            let mapping = looks[one].mapping;
-                            memory.triggers.remove(&mapping.id);
-                            polled.failed.push((mapping.id, error.context(format!("ask {} for its trigger column", mapping.source))));
+                            fault(looks[one].mapping, error, memory, polled);
                         }
                         Err(error) => return Err(error),
                     }
@@ -133,6 +154,7 @@ pub(super) async fn triggered(
         for &place in chunk.iter().filter(|place| !found.contains(place)) {
             refused.seen_zero(looks[place].mapping.id);
         }
+        asked_well(&chunk, looks, memory, polled);
         for place in found {
             looks[place].triggered = true;
         }
@@ -140,13 +162,43 @@ pub(super) async fn triggered(
     Ok(())
 }
 
-async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize]) -> Result<Vec<usize>> {
+/// Trigger columns that could be asked, but for those that this poll found at fault.
+pub(super) fn asked_well(places: &[usize], looks: &[Look<'_>], memory: &mut Memory, polled: &mut Polled) {
+    for id in places.iter().map(|&place| looks[place].mapping.id) {
+        let at_fault = polled.failed.iter().chain(&polled.trigger_faults).any(|(other, _)| *other == id);
+        if let Some(trigger) = memory.triggers.get_mut(&id).filter(|_| !at_fault) {
+            trigger.faulty = false;
+            polled.triggers_well.push(id);
+        }
+    }
+}
+
+/// A trigger column that cannot be asked. CDC and a full sync that is wanted go on without it; where nothing else is to be done, the mapping
+/// fails.
+pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut Memory, polled: &mut Polled) {
+    let error = error.context(format!("ask {} for its trigger column", mapping.source));
+    let error = match error.number {
+        Some(206 | 529 | 402) => error.with_hint("Name a column of type bit or int in full_sync_trigger_column"),
+        _ => error,
+    };
+    if let Some(trigger) = memory.triggers.get_mut(&mapping.id) {
+        // its type may be another one now, and is read again
+        (trigger.faulty, trigger.stale, trigger.asked) = (true, true, None);
+    }
+    if mapping.cdc_enabled || mapping.wants_full_sync() {
+        polled.trigger_faults.push((mapping.id, error));
+    } else {
+        polled.failed.push((mapping.id, error));
+    }
+}
+
+async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize], memory: &Memory) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {
         let mapping = looks[place].mapping;
-        if let Some(trigger) = &mapping.trigger_column {
-            tables.push((&mapping.source, trigger));
+        if let Some(trigger) = memory.triggers.get(&mapping.id) {
+            tables.push((&mapping.source, trigger.flag()));
             places.push(place);
         }
     }

@@ -125,7 +125,7 @@ async fn a_refused_login_keeps_its_number() {
     assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
     assert!(!refused.to_string().contains("wrong"), "{refused}");
     let refused = pools(&server, |_| {}).line(&Ident::new("nowhere"), "test").await.err().unwrap();
-    assert_eq!((refused.kind, refused.number), (Kind::Login, Some(4060)));
+    assert_eq!((refused.kind, refused.number), (Kind::Database, Some(4060)));
 }
 
 struct Counter(Vec<(u64, Vec<Value>)>, usize);

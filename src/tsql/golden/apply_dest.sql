@@ -7,30 +7,30 @@ IF @fetched = 1
     INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST(4611686018427387904 AS bigint);
 DELETE d
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END,
-    [price] = CAST(c.[price] AS money),
-    [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[note] AS nvarchar(max)) ELSE (SELECT CAST(x.[note] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
-    [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[at] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[at] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
-    [doc] = CASE WHEN n.[__$p2] IS NULL THEN d.[doc] WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[doc], 1) ELSE (SELECT CONVERT(xml, x.[doc], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
+    [code] = CASE WHEN c.[c1] IS NULL THEN d.[code] ELSE c.[c1] END,
+    [price] = CAST(c.[c2] AS money),
+    [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[c3] AS nvarchar(max)) ELSE (SELECT CAST(x.[c3] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
+    [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[c4] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[c4] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
+    [doc] = CASE WHEN n.[__$p2] IS NULL THEN d.[doc] WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[c5], 1) ELSE (SELECT CONVERT(xml, x.[c5], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] IN (2, 4);
 INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc])
-SELECT CAST(c.[id] AS bigint),
-    c.[code],
-    CAST(c.[price] AS money),
-    CASE WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[note] AS nvarchar(max)) ELSE (SELECT CAST(x.[note] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
-    CASE WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[at] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[at] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
-    CASE WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[doc], 1) ELSE (SELECT CONVERT(xml, x.[doc], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
+SELECT CAST(c.[c0] AS bigint),
+    c.[c1],
+    CAST(c.[c2] AS money),
+    CASE WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[c3] AS nvarchar(max)) ELSE (SELECT CAST(x.[c3] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
+    CASE WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[c4] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[c4] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
+    CASE WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[c5], 1) ELSE (SELECT CONVERT(xml, x.[c5], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
 FROM #net AS n
 INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
 WHERE n.[__$operation] IN (2, 4) AND n.[__$p0] IS NOT NULL AND n.[__$p1] IS NOT NULL AND n.[__$p2] IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]);
+    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]);
 -- checkpoint and twin
 COMMIT TRANSACTION;
 TRUNCATE TABLE #net;

@@ -1,10 +1,10 @@
 SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id],
-    s.[ID] AS [id],
-    s.[code] AS [code],
-    CAST(s.[price] AS decimal(19,4)) AS [price],
-    CAST(s.[note] AS nvarchar(max)) AS [note],
-    CAST(s.[at] AS datetimeoffset(7)) AS [at],
-    CAST(s.[doc] AS nvarchar(max)) AS [doc]
+    s.[ID] AS [c0],
+    s.[code] AS [c1],
+    CAST(s.[price] AS decimal(19,4)) AS [c2],
+    CAST(s.[note] AS nvarchar(max)) AS [c3],
+    CAST(s.[at] AS datetimeoffset(7)) AS [c4],
+    CAST(s.[doc] AS nvarchar(max)) AS [c5]
 FROM (VALUES (0, CAST(@P1 AS binary(10)), CAST(@P2 AS binary(10)), @P3), ...) AS v (slot, start_lsn, seqval, command_id)
 INNER JOIN [cdc].[sales_details_CT] AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4) AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)
 INNER JOIN [sales].[Order]] Details] AS s ON s.[ID] = c.[ID] AND s.[code] = c.[code]

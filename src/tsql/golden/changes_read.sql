@@ -1,10 +1,10 @@
 SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], c.[__$command_id] AS [__$command_id],
-    c.[ID] AS [id],
-    c.[code] AS [code],
-    CAST(c.[price] AS decimal(19,4)) AS [price],
-    CAST(c.[note] AS nvarchar(max)) AS [note],
-    CAST(NULL AS datetimeoffset(7)) AS [at],
-    CAST(c.[doc] AS nvarchar(max)) AS [doc]
+    c.[ID] AS [c0],
+    c.[code] AS [c1],
+    CAST(c.[price] AS decimal(19,4)) AS [c2],
+    CAST(c.[note] AS nvarchar(max)) AS [c3],
+    CAST(NULL AS datetimeoffset(7)) AS [c4],
+    CAST(c.[doc] AS nvarchar(max)) AS [c5]
 FROM [cdc].[sales_details_CT] AS c
 WHERE c.[__$start_lsn] > @P1 AND c.[__$start_lsn] <= @P2
     AND (c.[__$operation] <> 3 OR (CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 1 <> 0 OR CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 2 <> 0))

@@ -6,12 +6,12 @@ CREATE TABLE #changes (
     [__$operation] int NULL,
     [__$update_mask] varbinary(128) NULL,
     [__$command_id] int NULL,
-    [id] int NULL,
-    [code] nvarchar(20) COLLATE Latin1_General_CI_AS NULL,
-    [price] decimal(19,4) NULL,
-    [note] nvarchar(max) COLLATE Latin1_General_CI_AS NULL,
-    [at] datetimeoffset(7) NULL,
-    [doc] nvarchar(max) COLLATE DATABASE_DEFAULT NULL,
+    [c0] int NULL,
+    [c1] nvarchar(20) COLLATE Latin1_General_CI_AS NULL,
+    [c2] decimal(19,4) NULL,
+    [c3] nvarchar(max) COLLATE Latin1_General_CI_AS NULL,
+    [c4] datetimeoffset(7) NULL,
+    [c5] nvarchar(max) COLLATE DATABASE_DEFAULT NULL,
     [__$order] bigint NOT NULL PRIMARY KEY
 );
 CREATE TABLE #net (

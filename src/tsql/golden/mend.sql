@@ -5,32 +5,32 @@ INSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #chang
 BEGIN TRANSACTION;
 DELETE t FROM [sales].[Order]] Details] AS t
 WHERE ((t.[id] = CAST(@P3 AS bigint) AND t.[code] = CAST(@P4 AS nvarchar(20))) OR (t.[id] = CAST(@P5 AS bigint) AND t.[code] = CAST(@P6 AS nvarchar(20))))
-    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE t.[id] = CAST(c.[id] AS bigint) AND t.[code] = c.[code]);
+    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE t.[id] = CAST(c.[c0] AS bigint) AND t.[code] = c.[c1]);
 DELETE d
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = CASE WHEN c.[code] IS NULL THEN d.[code] ELSE c.[code] END,
-    [price] = CAST(c.[price] AS money),
-    [note] = CAST(c.[note] AS nvarchar(max)),
-    [at] = CAST(c.[at] AS datetimeoffset(3)),
-    [doc] = CONVERT(xml, c.[doc], 1)
+    [code] = CASE WHEN c.[c1] IS NULL THEN d.[code] ELSE c.[c1] END,
+    [price] = CAST(c.[c2] AS money),
+    [note] = CAST(c.[c3] AS nvarchar(max)),
+    [at] = CAST(c.[c4] AS datetimeoffset(3)),
+    [doc] = CONVERT(xml, c.[c5], 1)
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] IN (2, 4);
 INSERT INTO [sales].[Order]] Details] ([id], [code], [price], [note], [at], [doc])
-SELECT CAST(c.[id] AS bigint),
-    c.[code],
-    CAST(c.[price] AS money),
-    CAST(c.[note] AS nvarchar(max)),
-    CAST(c.[at] AS datetimeoffset(3)),
-    CONVERT(xml, c.[doc], 1)
+SELECT CAST(c.[c0] AS bigint),
+    c.[c1],
+    CAST(c.[c2] AS money),
+    CAST(c.[c3] AS nvarchar(max)),
+    CAST(c.[c4] AS datetimeoffset(3)),
+    CONVERT(xml, c.[c5], 1)
 FROM #net AS n
 INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
 WHERE n.[__$operation] IN (2, 4)
-    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[id] AS bigint) AND d.[code] = c.[code]);
+    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]);
 -- guard
 COMMIT TRANSACTION;

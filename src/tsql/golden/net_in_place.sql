@@ -2,8 +2,8 @@ UPDATE c SET [__$operation] = 5
 FROM #changes AS c
 INNER JOIN #changes AS b ON b.[__$order] = c.[__$order] - 1
 WHERE c.[__$operation] = 4 AND b.[__$operation] = 3 AND b.[__$start_lsn] = c.[__$start_lsn] AND b.[__$seqval] = c.[__$seqval]
-    AND CAST(b.[id] AS bigint) = CAST(c.[id] AS bigint)
-    AND b.[code] = c.[code];
+    AND CAST(b.[c0] AS bigint) = CAST(c.[c0] AS bigint)
+    AND b.[c1] = c.[c1];
 DELETE b
 FROM #changes AS b
 INNER JOIN #changes AS c ON c.[__$order] = b.[__$order] + 1

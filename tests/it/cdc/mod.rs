@@ -7,6 +7,7 @@ mod foreign_keys;
 mod gaps;
 mod instances;
 mod order;
+mod triggers;
 mod window;
 
 use mssql_standin::cdc::CdcRuntime;

@@ -181,3 +181,48 @@ async fn a_login_that_cannot_see_security_policies_is_told_so() {
     world.in_sync("dbo.S", "ID").await;
     assert_eq!(daemon.output().matches("row-level security").count(), said, "said no more");
 }
+
+/// A cloned machine has its original's name, and its databases have the original's dates and object ids: only the servers themselves differ.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_the_destination_is_a_source_like_any_other() {
+    crate::only_on_standins!("dates of creation that are set");
+    let world = World::new().await;
+    world.source("master").await.run("CREATE DATABASE [Copy]").await;
+    {
+        let (source, dest) = (world.source.instance().unwrap(), world.dest.instance().unwrap());
+        let created = dest.lock().database_named("Copy").unwrap().create_date;
+        let mut state = source.lock();
+        let id = state.database_named("Copy").unwrap().id;
+        state.database_mut(id).unwrap().create_date = created;
+    }
+    let (mut here, mut there) = (world.source("Copy").await, world.copy().await);
+    for sql in [&mut here, &mut there] {
+        sql.run("CREATE TABLE dbo.P (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    }
+    here.run("EXEC sys.sp_cdc_enable_db; EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'P', @role_name = NULL")
+        .await;
+    here.run("INSERT INTO dbo.P VALUES (1, 1), (2, 2)").await;
+    let looks = "SELECT CONCAT(@@SERVERNAME, CONVERT(varchar(30), create_date, 121), OBJECT_ID(N'dbo.P')) FROM sys.databases WHERE database_id = DB_ID()";
+    assert_eq!(here.scalar(looks).await, there.scalar(looks).await, "what the catalogs say is the same");
+    // a login that may only read
+    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    here.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader; GRANT SELECT ON SCHEMA::cdc TO reader; GRANT VIEW DATABASE STATE TO reader").await;
+    world.connect_as("reader", PASSWORD).await;
+    let mut control = world.control().await;
+    control
+        .run(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled, full_sync_requested) \
+             VALUES (1, N'Copy', N'P', N'Copy', N'P', N'ID', 1, 1)",
+        )
+        .await;
+    let _daemon = world.daemon();
+    world.run_ends(1, "FULL_SYNC", "COMPLETED").await;
+    here.run("UPDATE dbo.P SET V = 3 WHERE ID = 2").await;
+    eventually("the change to arrive", async || {
+        let there = there.query("SELECT ID, V FROM dbo.P ORDER BY ID").await;
+        if there.rows == [["1", "1"], ["2", "3"]] { Ok(()) } else { Err(there.to_string()) }
+    })
+    .await;
+    let held = world.dest("master").await.scalar("SELECT COUNT(*) FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dbaops-dataflow/same%'").await;
+    assert_eq!(held, "0", "locks of the experiment are given back");
+}

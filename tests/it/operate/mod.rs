@@ -1,5 +1,6 @@
 //! Running it, as a user does.
 
+mod databases;
 mod errors;
 mod hostile;
 mod limits;

@@ -1,6 +1,6 @@
 //! Verification: finds what is wrong, and only that.
 
-mod command;
+pub mod command;
 mod keys;
 mod live;
 #[cfg(target_os = "linux")]

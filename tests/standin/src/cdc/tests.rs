@@ -81,6 +81,7 @@ impl World {
                 history_of: None,
                 is_tracked_by_cdc: false,
                 memory_optimized: false,
+                exact_names: false,
                 version: 1,
             });
             let data = TableData::new(&meta);

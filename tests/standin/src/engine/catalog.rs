@@ -233,6 +233,8 @@ pub struct TableMeta {
     pub history_of: Option<ObjectId>,
     pub is_tracked_by_cdc: bool,
     pub memory_optimized: bool,
+    /// names of columns that differ in case only are different names: the database's collation is case-sensitive
+    pub exact_names: bool,
     /// changes with every change of the columns or indexes: a snapshot taken before cannot read it any more (3961)
     pub version: u64,
 }
@@ -260,6 +262,9 @@ impl TableMeta {
     }
 
     pub fn ordinal_named(&self, name: &str) -> Option<usize> {
+        if self.exact_names {
+            return self.columns.iter().position(|c| c.name == name);
+        }
         let name = fold(name);
         self.columns.iter().position(|c| fold(&c.name) == name)
     }

@@ -91,6 +91,7 @@ pub fn source_columns(meta: &TableMeta) -> Vec<SourceColumn> {
             computed: c.computed.is_some(),
             rowguid: c.rowguidcol,
             hidden: c.hidden,
+            exact_name: meta.exact_names,
         })
         .collect()
 }

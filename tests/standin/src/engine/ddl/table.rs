@@ -3,7 +3,7 @@
 use super::{already_there, column, constraint, index, place};
 use crate::{
     engine::{
-        catalog::{DBO, Object, ObjectId, TableKind, TableMeta, TemporalMeta, fold},
+        catalog::{DBO, Object, ObjectId, TableKind, TableMeta, TemporalMeta},
         context::Session,
         database::TEMPDB,
         instance::Target,
@@ -77,11 +77,12 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         temporal: None,
         history_of: None,
         is_tracked_by_cdc: false,
+        exact_names: collation.is_case_sensitive(),
         memory_optimized: create.options.iter().any(|(o, v)| o == "MEMORY_OPTIMIZED" && v.eq_ignore_ascii_case("ON")),
         version: 1,
     };
     for def in &create.columns {
-        if meta.columns.iter().any(|c| fold(&c.name) == fold(&def.name)) {
+        if meta.ordinal_named(&def.name).is_some() {
             let text = format!(
                 "Column names in each table must be unique. Column name '{}' in table '{}' is specified more than once.",
                 def.name, meta.name

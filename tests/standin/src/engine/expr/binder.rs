@@ -31,6 +31,14 @@ pub struct ScopeColumn {
     pub computed: bool,
     pub rowguid: bool,
     pub hidden: bool,
+    /// Found under its name as written only: of a database whose collation is case-sensitive.
+    pub exact_name: bool,
+}
+
+impl ScopeColumn {
+    pub fn is_named(&self, name: &str) -> bool {
+        if self.exact_name { *self.name == *name } else { same_name(&self.name, name) }
+    }
 }
 
 /// A source of a FROM clause.
@@ -195,7 +203,7 @@ impl<'h> Binder<'h> {
                     continue;
                 }
                 qualifier_found |= !qualifier.is_empty();
-                if let Some(ordinal) = source.columns.iter().position(|c| same_name(&c.name, column)) {
+                if let Some(ordinal) = source.columns.iter().position(|c| c.is_named(column)) {
                     if found.is_some() {
                         return Err(SqlError::new(209, 16, format!("Ambiguous column name '{column}'.")));
                     }

@@ -15,7 +15,7 @@ use crate::{
         types::{self, Coercibility},
     },
     error::{SqlError, SqlResult},
-    value::{Decimal, SqlType, Value},
+    value::{Collation, Decimal, SqlType, Value},
 };
 use sqlparser::ast::{
     self, Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
@@ -100,13 +100,24 @@ impl Binder<'_> {
         Ok(Tail { offset: offset.map(&mut count).transpose()?, fetch: fetch.map(&mut count).transpose()?, ..Tail::default() })
     }
 
+    /// Names that differ in case only are different names: the current database's collation is case-sensitive.
+    pub(super) fn exact_names(&self) -> SqlResult<bool> {
+        Ok(self.host.collation("database_default")?.is_some_and(Collation::is_case_sensitive))
+    }
+
+    fn named_outputs<'c>(&self, columns: &'c [PlanColumn], name: &'c str) -> SqlResult<impl Iterator<Item = usize> + use<'c>> {
+        let exact = self.exact_names()?;
+        let named = move |c: &PlanColumn| if exact { c.name == name } else { same_name(&c.name, name) };
+        Ok(columns.iter().enumerate().filter(move |(_, c)| named(c)).map(|(at, _)| at))
+    }
+
     /// The output column an ORDER BY item of a set operation names.
     fn output_of(&self, expr: &Expr, columns: &[PlanColumn]) -> SqlResult<usize> {
         if let Some(ordinal) = ordinal(expr, columns.len())? {
             return Ok(ordinal);
         }
         if let Expr::Identifier(ident) = expr
-            && let Some(at) = columns.iter().position(|c| same_name(&c.name, &ident.value))
+            && let Some(at) = self.named_outputs(columns, &ident.value)?.next()
         {
             return Ok(at);
         }
@@ -492,7 +503,7 @@ impl Binder<'_> {
             return Ok(SortBy::Output(at));
         }
         if let Expr::Identifier(ident) = expr {
-            let mut named = columns.iter().enumerate().filter(|(_, c)| same_name(&c.name, &ident.value)).map(|(at, _)| at);
+            let mut named = self.named_outputs(columns, &ident.value)?;
             if let Some(at) = named.next() {
                 // the same column twice is no ambiguity
                 if named.any(|other| texts[other] != texts[at]) {

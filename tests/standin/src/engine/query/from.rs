@@ -31,6 +31,7 @@ pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
         computed: column.computed,
         rowguid: column.rowguid,
         hidden: column.hidden,
+        exact_name: column.exact_name,
     }
 }
 
@@ -179,7 +180,7 @@ impl Binder<'_> {
     }
 
     fn derived(&mut self, name: String, names: &[String], plan: Plan, lateral: bool) -> SqlResult<From> {
-        let columns = columns_of(&plan, names, &name)?;
+        let columns = columns_of(&plan, names, &name, self.exact_names()?)?;
         self.leaf(ScopeSource { name, full: None, columns }, LeafKind::Derived { plan, lateral })
     }
 
@@ -271,7 +272,7 @@ impl Binder<'_> {
                         e
                     }
                 })?;
-                let columns = columns_of(&plan, &columns, &view.name)?;
+                let columns = columns_of(&plan, &columns, &view.name, self.exact_names()?)?;
                 let full = if alias_name.is_some() { None } else { Some(view) };
                 self.leaf(ScopeSource { name: exposed, full, columns }, LeafKind::Derived { plan, lateral: false })
             }
@@ -313,7 +314,7 @@ impl Binder<'_> {
         };
         let mut anchor = self.set_expr(left)?;
         name_columns(&mut anchor, &definition.columns, &definition.name)?;
-        let mut columns = columns_of(&anchor, &[], &definition.name)?;
+        let mut columns = columns_of(&anchor, &[], &definition.name, self.exact_names()?)?;
         for column in &mut columns {
             column.nullable = true;
         }
@@ -390,8 +391,8 @@ fn name_columns(plan: &mut Plan, names: &[String], table: &str) -> SqlResult<()>
     Ok(())
 }
 
-/// The columns a query shows to the query around it.
-fn columns_of(plan: &Plan, names: &[String], table: &str) -> SqlResult<Vec<ScopeColumn>> {
+/// The columns a query shows to the query around it, found under their names as written only where these are `exact`.
+fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlResult<Vec<ScopeColumn>> {
     if !names.is_empty() && names.len() != plan.columns.len() {
         return Err(SqlError::new(
             8159,
@@ -405,7 +406,7 @@ fn columns_of(plan: &Plan, names: &[String], table: &str) -> SqlResult<Vec<Scope
         if name.is_empty() {
             return Err(SqlError::new(8155, 16, format!("No column name was specified for column {} of '{table}'.", at + 1)));
         }
-        if columns.iter().any(|c| same_name(&c.name, name)) {
+        if columns.iter().any(|c| c.is_named(name)) {
             return Err(SqlError::new(8156, 16, format!("The column '{name}' was specified multiple times for '{table}'.")));
         }
         columns.push(ScopeColumn {
@@ -417,6 +418,7 @@ fn columns_of(plan: &Plan, names: &[String], table: &str) -> SqlResult<Vec<Scope
             computed: column.computed,
             rowguid: false,
             hidden: false,
+            exact_name: exact,
         });
     }
     Ok(columns)

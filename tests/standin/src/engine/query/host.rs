@@ -50,11 +50,13 @@ pub struct SourceColumn {
     pub rowguid: bool,
     /// Left out of `*` (HIDDEN period columns).
     pub hidden: bool,
+    /// Found under its name as written only.
+    pub exact_name: bool,
 }
 
 impl SourceColumn {
     pub fn plain(name: &str, ty: SqlType, nullable: bool) -> Self {
-        Self { name: name.into(), ty, nullable, identity: None, computed: false, rowguid: false, hidden: false }
+        Self { name: name.into(), ty, nullable, identity: None, computed: false, rowguid: false, hidden: false, exact_name: false }
     }
 }
 
