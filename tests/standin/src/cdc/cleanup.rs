@@ -8,11 +8,12 @@ use crate::{
 };
 
 /// Moves an instance's low end to `water_mark` and deletes what is before it. 22964 when no entry of lsn_time_mapping has that LSN, 22957 when it
-/// is before the instance's present low end.
+/// is before the instance's present low end. Of entries with the same commit time the first one's LSN is taken, and the low end never moves
+/// down.
 pub fn change_table(state: &mut State, database: i32, instance: &str, water_mark: &Lsn, now: Moment) -> SqlResult<u64> {
-    let known =
-        store::rows(state, database, "lsn_time_mapping", 0).iter().any(|(_, r)| r.first().and_then(store::lsn_of) == Some(*water_mark));
-    if !known {
+    let entries = store::rows(state, database, "lsn_time_mapping", 0);
+    let named = entries.iter().find(|(_, r)| r.first().and_then(store::lsn_of) == Some(*water_mark)).and_then(|(_, r)| r.get(2));
+    let Some(committed) = named else {
         return Err(SqlError::new(
             22964,
             16,
@@ -22,7 +23,9 @@ pub fn change_table(state: &mut State, database: i32, instance: &str, water_mark
                 super::lsn_text(water_mark)
             ),
         ));
-    }
+    };
+    let of_that_time = entries.iter().filter(|(_, r)| r.get(2) == Some(committed)).filter_map(|(_, r)| r.first().and_then(store::lsn_of));
+    let first = of_that_time.min().unwrap_or(*water_mark);
     let found = instances::load(state, database, 0).into_iter().find(|i| i.name.eq_ignore_ascii_case(instance));
     let Some(found) = found else { return Err(no_instance(state, database, instance)) };
     if *water_mark < found.start_lsn {
@@ -38,17 +41,18 @@ pub fn change_table(state: &mut State, database: i32, instance: &str, water_mark
             ),
         ));
     }
+    let low_end = first.max(found.start_lsn);
     let txn = state.begin(0, false, "cdc_cleanup", now);
     store::change(state, txn, database, "change_tables", |row| {
         let own = matches!(row.first(), Some(Value::Int(id)) if *id == i64::from(found.object_id));
         own.then(|| {
             let mut row = row.clone();
-            row[4] = store::lsn_value(water_mark);
+            row[4] = store::lsn_value(&low_end);
             Some(row)
         })
     });
     let deleted = store::change(state, txn, database, &found.change_table(), |row| {
-        row.first().and_then(store::lsn_of).is_some_and(|lsn| lsn < *water_mark).then_some(None)
+        row.first().and_then(store::lsn_of).is_some_and(|lsn| lsn < low_end).then_some(None)
     });
     state.commit(txn, now);
     trim_mapping(state, database, now);

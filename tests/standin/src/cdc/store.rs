@@ -98,6 +98,7 @@ pub fn create_table(state: &mut State, txn: TxnId, database: i32, table: NewTabl
         history_of: None,
         is_tracked_by_cdc: false,
         memory_optimized: false,
+        partitions: 1,
         exact_names: state.database(database)?.collation.is_case_sensitive(),
         version: 1,
     });

@@ -81,6 +81,7 @@ impl World {
                 history_of: None,
                 is_tracked_by_cdc: false,
                 memory_optimized: false,
+                partitions: 1,
                 exact_names: false,
                 version: 1,
             });
@@ -242,6 +243,7 @@ fn cleanup_moves_the_low_end() -> SqlResult<()> {
     let mut w = World::new()?;
     w.enable("dbo_t")?;
     for a in 1..=3 {
+        w.instance.clock.shift_ms(10);
         w.transaction(&[(None, Some(row(a, "x", None)))]);
     }
     let rows = w.changes("dbo_t");
@@ -250,5 +252,20 @@ fn cleanup_moves_the_low_end() -> SqlResult<()> {
     assert_eq!(w.changes("dbo_t").len(), 2);
     assert_eq!(w.scalar("FN_CDC_GET_MIN_LSN", &[Value::Str("dbo_t".into())])?, rows[1][0]);
     assert_eq!(w.call("sp_cdc_cleanup_change_table", &clean(rows[0][0].clone())).map_err(|e| e.number), Err(22964));
+    // Of entries with one commit time the first one's LSN is the mark.
+    {
+        let now = w.instance.now();
+        let mut state = w.instance.lock();
+        let txn = state.begin(0, false, "", now);
+        store::change(&mut state, txn, w.database, "lsn_time_mapping", |entry| {
+            let mut entry = entry.clone();
+            entry[2] = now.datetime();
+            Some(Some(entry))
+        });
+        state.commit(txn, now);
+    }
+    w.call("sp_cdc_cleanup_change_table", &clean(rows[2][0].clone()))?;
+    assert_eq!(w.scalar("FN_CDC_GET_MIN_LSN", &[Value::Str("dbo_t".into())])?, rows[1][0]);
+    assert_eq!(w.changes("dbo_t").len(), 2);
     Ok(())
 }

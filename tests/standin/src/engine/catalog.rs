@@ -233,6 +233,8 @@ pub struct TableMeta {
     pub history_of: Option<ObjectId>,
     pub is_tracked_by_cdc: bool,
     pub memory_optimized: bool,
+    /// More than one only where a test says so: partition schemes are refused. The rows are all in the first.
+    pub partitions: i32,
     /// names of columns that differ in case only are different names: the database's collation is case-sensitive
     pub exact_names: bool,
     /// changes with every change of the columns or indexes: a snapshot taken before cannot read it any more (3961)

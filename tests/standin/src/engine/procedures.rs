@@ -4,7 +4,7 @@
 //! parameter is an argument whose `value` it replaces.
 
 use crate::{
-    engine::{applocks, context::Session, sink::Sink, table_collations::table_collations},
+    engine::{applocks, context::Session, ddl, sink::Sink, table_collations::table_collations},
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
     value::{SqlType, Value},
@@ -26,8 +26,12 @@ pub struct Argument {
 pub type SystemProcedure = fn(&mut Session, &mut [Argument], &mut dyn Sink) -> SqlResult<i32>;
 
 /// Every system procedure this server knows, in lower case.
-const PROCEDURES: &[(&str, SystemProcedure)] =
-    &[("sp_getapplock", applocks::get), ("sp_releaseapplock", applocks::release), ("sp_tablecollations_100", table_collations)];
+const PROCEDURES: &[(&str, SystemProcedure)] = &[
+    ("sp_getapplock", applocks::get),
+    ("sp_releaseapplock", applocks::release),
+    ("sp_rename", ddl::rename),
+    ("sp_tablecollations_100", table_collations),
+];
 
 /// The procedure of that name, with or without `sys` or `dbo`, in any database.
 pub fn find(name: &ObjectName) -> Option<SystemProcedure> {

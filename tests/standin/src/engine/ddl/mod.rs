@@ -12,6 +12,7 @@ mod index;
 mod object;
 mod policy;
 mod principal;
+mod rename;
 mod table;
 
 pub use alter::alter_table;
@@ -22,6 +23,7 @@ pub use object::{
 };
 pub use policy::{create_function, create_policy};
 pub use principal::{alter_login, alter_role, create_login, create_role, create_user, drop_principal, permission};
+pub use rename::rename;
 pub use table::{create_table, declare_table, drop_table};
 
 use crate::{

@@ -79,6 +79,7 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         is_tracked_by_cdc: false,
         exact_names: collation.is_case_sensitive(),
         memory_optimized: create.options.iter().any(|(o, v)| o == "MEMORY_OPTIMIZED" && v.eq_ignore_ascii_case("ON")),
+        partitions: 1,
         version: 1,
     };
     for def in &create.columns {

@@ -47,15 +47,18 @@ pub(super) const VIEWS: &[Spec] = &[
          data_compression tinyint,data_compression_desc n60?,xml_compression bit?,xml_compression_desc v3?",
         |cx, rows| {
             each_part(cx, |t, index_id, count| {
-                rows.push([
-                    ("partition_id", int(part_id(t.object_id, index_id))),
-                    ("object_id", int(t.object_id)),
-                    ("index_id", int(index_id)),
-                    ("partition_number", int(1)),
-                    ("hobt_id", int(part_id(t.object_id, index_id))),
-                    ("rows", int(count)),
-                    ("data_compression_desc", text("NONE")),
-                ]);
+                for number in 1..=t.partitions {
+                    let id = part_id(t.object_id, index_id) + i64::from(number - 1);
+                    rows.push([
+                        ("partition_id", int(id)),
+                        ("object_id", int(t.object_id)),
+                        ("index_id", int(index_id)),
+                        ("partition_number", int(number)),
+                        ("hobt_id", int(id)),
+                        ("rows", int(if number == 1 { count } else { 0 })),
+                        ("data_compression_desc", text("NONE")),
+                    ]);
+                }
             });
             Ok(())
         },
