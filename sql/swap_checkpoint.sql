@@ -1,7 +1,7 @@
 -- The end of a full sync, in the transaction that swapped its rows in, from a session in the destination database: the checkpoint may go
 -- anywhere here, also back. The fence is the old LSN and the pending request: whoever else fulfilled it leaves nothing for us to end.
 DECLARE @mapping_id int = @P1, @to binary(10) = @P2, @from binary(10) = @P3, @tran_id varbinary(10) = @P4, @tran_end_time nvarchar(30) = @P5,
-    @rebind bit = 1;
+    @tran_lsn binary(10) = @P6, @source_object nvarchar(50) = @P7, @capture_instance nvarchar(200) = @P8, @rebind bit = 1;
 UPDATE dbaops_dataflow.dbo.table_mappings
 SET last_cdc_lsn = @to, last_full_sync_at = SYSUTCDATETIME(), full_sync_pending_at = NULL
 WHERE mapping_id = @mapping_id

@@ -5,7 +5,8 @@
 //! in the same transaction; when the two differ, one of the databases went back or forth alone, and the changes between are a gap.
 //!
 //! The twin also keeps which source transaction was at that LSN, so that a source restored to another history is recognised, and which
-//! tables it was written for, so that a mapping that was pointed at others, or whose destination table was made anew, is.
+//! tables it was written for, so that a mapping that was pointed at others, or whose source or destination table was made anew, is. And it
+//! keeps which capture instance is read: of two, the service goes from the older one to the newer one once, and never back.
 //!
 //! Every statement runs on a session whose current database is the destination's; only the control table has a three-part name, and only
 //! for DML. A checkpoint climbs, and the WHERE enforces it: the old LSN is the fence.
@@ -13,7 +14,7 @@
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
-        capture::TranIdentity,
+        capture::Transaction,
         id::{MappingId, ServerId},
         lsn::Lsn,
         name::Ident,
@@ -24,6 +25,7 @@ use crate::{
         session::Session,
     },
     plan::window::{Stored, Twin},
+    tsql::checkpoint as phrases,
 };
 use std::{collections::HashMap, time::Duration};
 
@@ -50,13 +52,14 @@ pub async fn stored(dest: &mut Session, (server, database): (ServerId, &Ident)) 
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
     let (mut all, mut read_only) = (HashMap::new(), false);
     let take = |_: usize, row: &Row| -> Result<()> {
-        let identity = cdc::identity(row, 4)?;
+        let transaction = cdc::transaction(row, 4)?;
+        let text = |column: usize| -> Result<Option<String>> { Ok(row.opt_text(column)?.map(str::to_owned)) };
         let twin = match row.opt_i32(2)? {
-            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, identity, elsewhere: row.bool(8)? }),
+            Some(_) => Some(Twin { lsn: row.opt_lsn(3)?, transaction, elsewhere: row.bool(9)?, source: text(10)?, instance: text(11)? }),
             None => None,
         };
-        let gap_synced = row.opt_i32(6)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
-        read_only |= row.opt_text(7)?.is_some_and(|word| word.eq_ignore_ascii_case("READ_ONLY"));
+        let gap_synced = row.opt_i32(7)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
+        read_only |= row.opt_text(8)?.is_some_and(|word| word.eq_ignore_ascii_case("READ_ONLY"));
         all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin, gap_synced });
         Ok(())
     };
@@ -77,8 +80,8 @@ pub struct IdleMove {
     pub to: Lsn,
 }
 
-/// Moves idle mappings of one destination database to `to`; those that were moved. All moves go to the transaction that `identity` names.
-pub async fn advance_idle(dest: &mut Session, moves: &[IdleMove], identity: Option<&TranIdentity>) -> Result<Vec<MappingId>> {
+/// Moves idle mappings of one destination database to `to`; those that were moved. `transaction`: the newest one up to there, if known.
+pub async fn advance_idle(dest: &mut Session, moves: &[IdleMove], transaction: Option<&Transaction>) -> Result<Vec<MappingId>> {
     let mut moved = Vec::with_capacity(moves.len());
     for moves in moves.chunks(IDLE_MOVES_MAX) {
         let mut packed = Vec::with_capacity(moves.len() * 24);
@@ -89,8 +92,9 @@ pub async fn advance_idle(dest: &mut Session, moves: &[IdleMove], identity: Opti
         }
         let params = [
             Param::Binary(&packed),
-            Param::OptBinary(identity.map(|identity| identity.tran_id.as_slice())),
-            Param::OptText(identity.map(|identity| identity.end_time.as_str())),
+            Param::OptBinary(transaction.map(|transaction| transaction.identity.tran_id.as_slice())),
+            Param::OptText(transaction.map(|transaction| transaction.identity.end_time.as_str())),
+            Param::OptLsn(transaction.map(|transaction| transaction.lsn)),
         ];
         let sets = dest.result_sets(include_str!("../../sql/checkpoint_idle.sql"), &params).await.context("move idle checkpoints")?;
         for row in sets.into_iter().next_back().unwrap_or_default() {
@@ -98,6 +102,30 @@ pub async fn advance_idle(dest: &mut Session, moves: &[IdleMove], identity: Opti
         }
     }
     Ok(moved)
+}
+
+/// What a checkpoint is bound to at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    pub mapping: MappingId,
+    /// What the checkpoint is.
+    pub lsn: Option<Lsn>,
+    /// [`Instance::source_mark`](crate::model::capture::Instance::source_mark)
+    pub source: String,
+    /// [`Instance::mark`](crate::model::capture::Instance::mark)
+    pub instance: String,
+}
+
+/// Binds checkpoints that an earlier version wrote, or that moved before the source was known, to what was read of them.
+pub async fn bind(dest: &mut Session, bindings: &[Binding]) -> Result<()> {
+    for bindings in bindings.chunks(phrases::BINDINGS_MAX) {
+        let mut params = Vec::with_capacity(4 * bindings.len());
+        for Binding { mapping, lsn, source, instance } in bindings {
+            params.extend([Param::Int(mapping.0), Param::OptLsn(*lsn), Param::Text(source), Param::Text(instance)]);
+        }
+        dest.execute(&phrases::bind(bindings.len()), &params).await.context("bind checkpoints to their source tables")?;
+    }
+    Ok(())
 }
 
 /// Gives the fence's error its kind.

@@ -17,7 +17,7 @@ use crate::{
     control::checkpoint,
     error::{Context, Error, Kind, Result},
     model::{
-        capture::{Capture, TranIdentity},
+        capture::{Capture, Transaction},
         carry::Carry,
         id::MappingId,
         lsn::Lsn,
@@ -49,10 +49,12 @@ pub struct Checkpoint {
     pub mapping: MappingId,
     /// What `last_cdc_lsn` is now: the fence.
     pub stored: Option<Lsn>,
-    /// The source transaction at the window's upper bound, if known.
-    pub identity: Option<TranIdentity>,
+    /// The newest source transaction up to the window's upper bound, if known.
+    pub transaction: Option<Transaction>,
     /// Ask for a full sync in the transaction that reaches the upper bound (a capture instance with other columns takes over there).
     pub resync: bool,
+    /// [`Instance::mark`](crate::model::capture::Instance::mark) of the capture instance that takes over at the upper bound.
+    pub next_instance: Option<String>,
 }
 
 /// Where the rows go.
@@ -258,17 +260,17 @@ struct End {
     /// Change rows that it begins with.
     seen: i64,
     to: Lsn,
-    /// The source transaction at `to`, where it is known: it tells a later pass whether the source still has the same history.
-    identity: Option<TranIdentity>,
+    /// The newest source transaction up to `to`, where it is known: it tells a later pass whether the source still has the same history.
+    transaction: Option<Transaction>,
 }
 
 /// `rows_max`: of the group; everything up to the window's end without.
 async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn, rows_max: Option<usize>) -> Result<End> {
     let at_upper = match &replay.target {
-        Target::Dest { checkpoint, .. } => checkpoint.identity.clone(),
+        Target::Dest { checkpoint, .. } => checkpoint.transaction.clone(),
         Target::Staging { .. } => None,
     };
-    let Some(rows_max) = rows_max else { return Ok(End { seen: 1, to: replay.to, identity: at_upper }) };
+    let Some(rows_max) = rows_max else { return Ok(End { seen: 1, to: replay.to, transaction: at_upper }) };
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
     let row = source.row(&script.boundary, &params).await;
@@ -279,8 +281,10 @@ async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, fr
     if last <= from || last > replay.to {
         return Err(Error::new(Kind::Other, format!("the source says that a batch of changes in ({from}, {}] ends at {last}", replay.to)));
     }
-    let identity = if row.opt_lsn(1)? == Some(last) { cdc::identity(&row, 2)? } else { None };
-    Ok(End { seen, to: last, identity: identity.or(at_upper.filter(|_| last == replay.to)) })
+    // The last change row's transaction. Beyond it there are those of other tables, up to the window's end.
+    let found = cdc::transaction(&row, 1)?.filter(|found| found.lsn <= last);
+    let transaction = if last == replay.to { at_upper.or(found) } else { found };
+    Ok(End { seen, to: last, transaction })
 }
 
 /// What a group brought into `#changes`.
@@ -401,18 +405,24 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
 
 /// The group's transaction.
 async fn write(dest: &mut Session, replay: &Replay<'_>, script: &Script, fetched: bool, stored: Option<Lsn>, end: &End) -> Result<()> {
-    let (to, identity, last) = (end.to, end.identity.as_ref(), end.to == replay.to);
+    let (to, transaction, last) = (end.to, end.transaction.as_ref(), end.to == replay.to);
     let result = match &replay.target {
         Target::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
         Target::Dest { checkpoint, .. } => {
+            let instance = &replay.capture.instance;
+            let (source, mark) = (instance.source_mark(), instance.mark());
+            let mark = checkpoint.next_instance.as_ref().filter(|_| last).unwrap_or(&mark);
             let params = [
                 Param::Bit(fetched),
                 Param::Int(checkpoint.mapping.0),
                 Param::OptLsn(stored),
                 Param::Lsn(to),
-                Param::OptBinary(identity.map(|identity| identity.tran_id.as_slice())),
-                Param::OptText(identity.map(|identity| identity.end_time.as_str())),
+                Param::OptBinary(transaction.map(|known| known.identity.tran_id.as_slice())),
+                Param::OptText(transaction.map(|known| known.identity.end_time.as_str())),
                 Param::Bit(checkpoint.resync && last),
+                Param::OptLsn(transaction.map(|known| known.lsn)),
+                Param::Text(&source),
+                Param::Text(mark),
             ];
             dest.execute(&script.write, &params).await
         }

@@ -12,7 +12,7 @@
 //!
 //! **Another capture instance.** When the old one is read up to the start of the new one and the new one knows a carried column that the
 //! old one did not, rows written in between lack that column, and an `ADD … DEFAULT` writes no change rows at all. The transaction that
-//! reaches the switch therefore also asks for a full sync.
+//! reaches the switch therefore also asks for a full sync, and it records that the new one is read from here on.
 
 use super::{
     Done, Env,
@@ -23,13 +23,13 @@ use crate::{
     control::{Outcome, checkpoint},
     error::{Context, Error, Kind, Result},
     model::{
-        capture::{Capture, Instance, TranIdentity},
+        capture::{Capture, Instance, Transaction},
         carry::Carry,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
     },
     mssql::{cdc, row::Param, session::Session},
-    plan::retry::WAITS_MAX,
+    plan::{retry::WAITS_MAX, window::Gap},
     tsql::apply::Order,
 };
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub struct Pass {
     pub from: Lsn,
     /// inclusive
     pub to: Lsn,
-    /// The source transaction at `to`, where it is known.
-    pub identity: Option<TranIdentity>,
+    /// The newest source transaction up to `to`, where it is known.
+    pub transaction: Option<Transaction>,
 }
 
 /// Reads the window's changes and applies them; leaves its row in sync_status, failed or not, and says in `applied` what was committed.
@@ -72,7 +72,7 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, a
                 server_id = mapping.server.0,
                 sync_type = SyncType::Cdc.as_str(),
                 %error,
-                "changes were removed while they were read"
+                "what was to be read is not there any more"
             );
             (Outcome::failed(changes, 1, error.to_string()), Ok(Done::Stopped))
         }
@@ -118,6 +118,9 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
     // netting and writing a big transaction are long statements
     dest.set_timeout(env.config.long_statement_timeout);
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
+    if shape.source.object_id != pass.instance.source_id {
+        return Err(Error::new(Kind::Gap, Gap::Replaced.words()));
+    }
     let capture = cdc::capture(&mut source, pass.instance.clone()).await?;
     let resync = match &pass.switch_to {
         Some(next) => knows_more(&shape.carry, &capture, &cdc::capture(&mut source, next.clone()).await?),
@@ -126,7 +129,13 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
     let (references_itself, has_foreign_keys) = foreign_keys(&mut dest, &shape.dest.name.local()).await?;
     let (order, other) =
         if references_itself { (Order::ReferencesFirst, Order::UniqueFirst) } else { (Order::UniqueFirst, Order::UniqueFirst) };
-    let checkpoint = Checkpoint { mapping: mapping.id, stored: pass.stored, identity: pass.identity.clone(), resync };
+    let checkpoint = Checkpoint {
+        mapping: mapping.id,
+        stored: pass.stored,
+        transaction: pass.transaction.clone(),
+        resync,
+        next_instance: pass.switch_to.as_ref().map(Instance::mark),
+    };
     let mut replay = Replay {
         carry: &shape.carry,
         source: &shape.source.name,

@@ -7,6 +7,7 @@ pub mod cdc;
 mod culprit;
 pub mod fence;
 pub mod full_sync;
+pub mod instances;
 pub mod ownership;
 pub mod poll;
 mod same_table;

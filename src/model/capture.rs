@@ -17,11 +17,17 @@ pub struct Instance {
     /// The `_CT` table, by its own name in schema `cdc`.
     pub change_table: Ident,
     pub change_table_id: i32,
+    /// When the instance was made, by the source's clock (style 121). Unlike `start` it never moves.
+    pub created: String,
     /// `source_object_id`
     pub source_id: i32,
+    /// When the captured table was made, by the source's clock (style 121).
+    pub source_created: String,
     /// The captured table, as the catalog spells it now.
     pub source: TableName,
-    /// Where this instance began: changes with this LSN or a later one are its own.
+    /// `start_lsn`: changes with this LSN or a later one are in the change table. Cleanup moves it up, as it moves `min`, so it does not tell
+    /// which of two instances is the newer one.
+    /// <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sys-sp-cdc-cleanup-change-table-transact-sql>
     pub start: Lsn,
     /// `sys.fn_cdc_get_min_lsn`: zero when this login may not read the instance.
     pub min: Lsn,
@@ -35,6 +41,27 @@ impl Instance {
     /// `[cdc].[name_CT]`
     pub fn change_table(&self) -> String {
         format!("[cdc].{}", self.change_table)
+    }
+
+    /// Orders a table's instances, the older one first.
+    pub fn age(&self) -> (&str, i32) {
+        (&self.created, self.change_table_id)
+    }
+
+    /// What is remembered of the captured table in a checkpoint: another table under the same name has another one. Object ids alone come
+    /// again in a database that is made anew by the same script.
+    pub fn source_mark(&self) -> String {
+        format!("{} {}", self.source_id, self.source_created)
+    }
+
+    /// What is remembered of the instance in a checkpoint, with its name for people.
+    pub fn mark(&self) -> String {
+        format!("{} {} {}", self.change_table_id, self.created, self.name.as_str())
+    }
+
+    /// This login may read the instance's changes.
+    pub fn is_readable(&self) -> bool {
+        !self.min.is_zero()
     }
 }
 
@@ -70,6 +97,8 @@ impl Capture {
 pub struct Upper {
     pub lsn: Lsn,
     pub identity: Option<TranIdentity>,
+    /// The newest transaction up to `lsn`: `lsn` itself may be an entry that capture made because nothing happened.
+    pub transaction: Option<Transaction>,
     /// How long ago that was by the source's own clock, where it is known.
     pub age_s: Option<i64>,
     /// The source's local time less UTC.
@@ -82,4 +111,19 @@ pub struct TranIdentity {
     pub tran_id: Vec<u8>,
     /// `tran_end_time` as ODBC text with milliseconds (style 121), in the source's local time: only ever compared for equality.
     pub end_time: String,
+}
+
+/// A source transaction at its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    pub lsn: Lsn,
+    pub identity: TranIdentity,
+}
+
+impl TranIdentity {
+    /// A transaction, and not an entry that capture makes about every five minutes where nothing happens (`tran_id` is 0x00). Such entries
+    /// are made by each server for itself, so after a failover the same history may have others.
+    pub fn is_transaction(&self) -> bool {
+        self.tran_id.iter().any(|&byte| byte != 0)
+    }
 }

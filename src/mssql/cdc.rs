@@ -11,13 +11,13 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
-        capture::{Capture, CapturedColumn, Instance, TranIdentity, Upper},
+        capture::{Capture, CapturedColumn, Instance, TranIdentity, Transaction, Upper},
         lsn::Lsn,
         name::{Ident, TableName},
     },
     plan::window::History,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// LSNs that [`history`] asks about at a time.
 const HISTORY_MAX: usize = 8;
@@ -44,7 +44,8 @@ fn read_upper(row: &Row) -> Result<Option<Upper>> {
         return Ok(None);
     }
     let identity = identity(row, 1)?;
-    Ok(Some(Upper { lsn, identity, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
+    let transaction = transaction(row, 5)?;
+    Ok(Some(Upper { lsn, identity, transaction, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
 }
 
 /// The source transaction whose id stands in this column and whose end time in the next; `None` where it is not known.
@@ -53,6 +54,17 @@ pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
         (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
         _ => None,
     })
+}
+
+/// The source transaction whose LSN stands in this column and what identifies it in the next two; `None` where it is not known.
+pub fn transaction(row: &Row, column: usize) -> Result<Option<Transaction>> {
+    Ok(row.opt_lsn(column)?.zip(identity(row, column + 1)?).map(|(lsn, identity)| Transaction { lsn, identity }))
+}
+
+/// The newest transaction up to an LSN, as far as the source still knows it.
+pub async fn newest_transaction(source: &mut Session, up_to: Lsn) -> Result<Option<Transaction>> {
+    let row = source.opt_row(include_str!("../../sql/cdc_transaction.sql"), &[Param::Lsn(up_to)]).await;
+    row.context("read cdc.lsn_time_mapping")?.map_or(Ok(None), |row| transaction(&row, 0))
 }
 
 /// Every capture instance of the database that this login can see.
@@ -88,13 +100,23 @@ fn read_instance(row: &Row, last: Option<&Instance>) -> Result<Option<Instance>>
         name: Ident::new(row.text(0)?),
         change_table: Ident::new(row.text(1)?),
         change_table_id: row.i32(2)?,
+        created: row.opt_text(11)?.unwrap_or_default().to_owned(),
         source_id: row.i32(3)?,
+        source_created: row.opt_text(12)?.unwrap_or_default().to_owned(),
         source: TableName::like(last.map(|last| &last.source), [row.text(10)?, schema, table]),
         start: row.opt_lsn(6)?.unwrap_or(Lsn::ZERO),
         min: row.opt_lsn(7)?.unwrap_or(Lsn::ZERO),
         role: row.opt_text(8)?.filter(|role| !role.is_empty()).map(Ident::new),
         has_command_id: row.bool(9)?,
     }))
+}
+
+/// The captured tables, by object id, that rows can be moved into or out of by `ALTER TABLE … SWITCH`, which CDC does not record. (A table
+/// of one partition can be switched whole, and nothing forbids that: those are not told.)
+/// <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sys-sp-cdc-enable-table-transact-sql>
+pub async fn switchable(source: &mut Session) -> Result<HashSet<i32>> {
+    let rows = source.rows(include_str!("../../sql/cdc_switchable.sql"), &[]).await.context("look for captured tables with partitions")?;
+    rows.iter().map(|row| row.i32(0)).collect()
 }
 
 /// An instance's columns.

@@ -7,6 +7,7 @@ pub mod division;
 pub mod doctor;
 pub mod fence;
 pub mod fit;
+pub mod instances;
 pub mod key;
 pub mod mask;
 pub mod projection;

@@ -5,11 +5,14 @@
 //! is why a watermark that is still low enough *after* reading proves that nothing was deleted while we read.
 //! <https://learn.microsoft.com/sql/relational-databases/track-changes/about-change-data-capture-sql-server#change-data-capture-validity-interval>
 //!
+//! Which of two instances is read is [`super::instances`]'s to say; the way from one to the next leads through a step that records it.
+//!
 //! A gap is never stepped over. What is not a gap: CDC enabled a moment ago (nothing captured yet), an idle table (its checkpoint moves
 //! with the others), and a missing maximum (capture has not run).
 
+use super::instances::{Candidates, Coverage};
 use crate::model::{
-    capture::{Instance, TranIdentity, Upper},
+    capture::{Instance, TranIdentity, Transaction, Upper},
     lsn::Lsn,
 };
 use std::time::Duration;
@@ -18,10 +21,14 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twin {
     pub lsn: Option<Lsn>,
-    /// The source transaction at `lsn`, where it was known.
-    pub identity: Option<TranIdentity>,
+    /// The newest source transaction up to `lsn`, where it was known.
+    pub transaction: Option<Transaction>,
     /// It was written for other tables than the mapping names now, or for a destination table that was dropped since.
     pub elsewhere: bool,
+    /// [`Instance::source_mark`] of the table whose changes are in; an earlier version did not record it.
+    pub source: Option<String>,
+    /// [`Instance::mark`] of the instance that is read.
+    pub instance: Option<String>,
 }
 
 /// What both databases remember of a mapping.
@@ -37,9 +44,20 @@ impl Stored {
     fn twin_lsn(&self) -> Option<Lsn> {
         self.twin.as_ref().and_then(|twin| twin.lsn)
     }
+
+    /// The source transaction that the source must still have where it was. What capture records of an idle database is none: every server
+    /// does it for itself.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.twin.as_ref()?.transaction.as_ref().filter(|transaction| transaction.identity.is_transaction())
+    }
+
+    /// The twin is not yet bound to a source table and an instance.
+    pub fn is_unbound(&self) -> bool {
+        self.twin.as_ref().is_some_and(|twin| twin.source.is_none() || twin.instance.is_none())
+    }
 }
 
-/// What `cdc.lsn_time_mapping` says of a checkpoint's LSN.
+/// What `cdc.lsn_time_mapping` says of the LSN of [`Stored::transaction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum History {
     /// Not asked, or below what the mapping table still holds: says nothing.
@@ -57,6 +75,8 @@ pub struct Facts<'a> {
     pub upper: Option<&'a Upper>,
     /// This table's instances.
     pub instances: &'a [Instance],
+    /// What they capture; wanted where there are several.
+    pub coverage: Option<&'a Coverage>,
     pub history: &'a History,
     /// Whether the instance that [`choose`] picks has rows above the checkpoint, up to U.
     pub has_rows: bool,
@@ -71,6 +91,10 @@ pub enum Gap {
     Torn { control: Option<Lsn>, twin: Option<Lsn> },
     /// The mapping was pointed at other tables, or its destination table was made anew.
     Elsewhere,
+    /// The source's table is another one than the checkpoint was written for, under the same name.
+    Replaced,
+    /// The capture instance that was read is gone, or cannot be read any more, and another one of the table is there.
+    InstanceGone { mark: String },
     /// The control table has an LSN that we did not write.
     Foreign { control: Lsn },
     /// The source went back in time.
@@ -96,6 +120,16 @@ impl Gap {
                 "last_cdc_lsn was written for other tables: the mapping was changed, or the destination table was dropped and made anew"
                     .to_owned()
             }
+            Gap::Replaced => {
+                "the source table is another one than the one that was followed, under the same name: it was dropped and made anew, or tables or databases were swapped or renamed"
+                    .to_owned()
+            }
+            Gap::InstanceGone { mark } => {
+                let name = mark.splitn(4, ' ').nth(3).unwrap_or(mark);
+                format!(
+                    "capture instance {name}, which was read, is gone or can no longer be read; another one of the table is there, but what it captured is not known to be the same"
+                )
+            }
             Gap::Foreign { control } => {
                 format!("last_cdc_lsn {control} was not written by this service: the destination database has no record of it")
             }
@@ -116,6 +150,8 @@ pub enum Wait {
     NothingCaptured,
     /// The instance is newer than everything captured.
     JustEnabled,
+    /// There are several instances, and nobody has looked yet what they capture.
+    Uncompared,
 }
 
 /// What cannot be read, and not because of time.
@@ -161,11 +197,10 @@ pub struct Choice {
 
 /// The instance to read and the bounds, or why not. The probe for rows is made with this choice; [`decide`] repeats it with the answer.
 pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
-    let mut order: Vec<usize> = (0..facts.instances.len()).collect();
-    // newest first
-    order.sort_by_key(|&i| std::cmp::Reverse((facts.instances[i].start, facts.instances[i].change_table_id)));
-    let Some(&newest) = order.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
     let stored = facts.stored;
+    let candidates = Candidates { instances: facts.instances, coverage: facts.coverage };
+    let instances = facts.instances;
+    let Some(any) = instances.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
     match (stored.control, &stored.twin) {
         (Some(control), None) => return Err(Step::Gap(Gap::Foreign { control })),
         (control, _) if control != stored.twin_lsn() => {
@@ -174,43 +209,73 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
         (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::Elsewhere)),
         _ => {}
     }
-    let Some(upper) = facts.upper else { return Err(Step::Wait(Wait::NothingCaptured)) };
-    if let Some(&gated) = order.iter().find(|&&i| facts.instances[i].min.is_zero()) {
-        return Err(Step::Refused(Refusal::Gated { instance: gated }));
+    if stored.twin.as_ref().and_then(|twin| twin.source.as_ref()).is_some_and(|source| *source != any.source_mark()) {
+        return Err(Step::Gap(Gap::Replaced));
     }
-    // With no checkpoint, the oldest instance knows most.
-    let first = order.last().map_or(newest, |&i| i);
-    let from = stored.control.unwrap_or_else(|| facts.instances[first].min.prev());
-    let Some(place) = order.iter().position(|&i| facts.instances[i].min <= from.next()) else {
-        return Err(Step::Gap(Gap::Retention { from, min: facts.instances[first].min }));
+    let Some(upper) = facts.upper else { return Err(Step::Wait(Wait::NothingCaptured)) };
+    let usable = candidates.usable();
+    let Some(&oldest) = usable.first() else {
+        let newest = (0..instances.len()).max_by_key(|&i| instances[i].age()).unwrap_or(0);
+        return Err(Step::Refused(Refusal::Gated { instance: newest }));
     };
+    // With no checkpoint, the oldest instance knows most.
+    let from = stored.control.unwrap_or_else(|| instances[oldest].min.prev());
+    let instance = present(&candidates, stored, &usable, from)?;
+    if instances[instance].min > from.next() {
+        return Err(Step::Gap(Gap::Retention { from, min: instances[instance].min }));
+    }
     if upper.lsn < from {
         // A full sync's cut is an instance's start less one, when the instance is newer than everything captured. A checkpoint above that
         // has been captured once.
         let awaits = |instance: &Instance| instance.start > upper.lsn && instance.start == from.next();
-        return Err(if facts.instances.iter().any(awaits) {
+        return Err(if instances.iter().any(awaits) {
             Step::Wait(Wait::JustEnabled)
         } else {
             Step::Gap(Gap::Behind { from, upper: upper.lsn })
         });
     }
-    if let (Some(known), Some(_)) = (stored.twin.as_ref().and_then(|twin| twin.identity.as_ref()), stored.control) {
+    if let (Some(known), Some(_)) = (stored.transaction(), stored.control) {
         let same = match facts.history {
             History::Unknown => true,
             History::Absent => false,
-            History::Present(identity) => identity == known,
+            History::Present(identity) => *identity == known.identity,
         };
         if !same {
             return Err(Step::Gap(Gap::History { from }));
         }
     }
-    let instance = order[place];
-    // Both instances record everything from the newer one's start on: the old one is read up to and including it.
-    let (to, switch_to) = match place.checked_sub(1).map(|newer| order[newer]) {
-        Some(newer) if facts.instances[newer].start <= upper.lsn => (facts.instances[newer].start, Some(newer)),
-        _ => (upper.lsn, None),
+    // Both instances record everything from the newer one's start on: the old one is read up to and including it, or up to U where it is past
+    // that already.
+    let successor = candidates.successor(instance).filter(|&newer| instances[newer].start <= upper.lsn && from < upper.lsn);
+    let (to, switch_to) = match successor {
+        Some(newer) => (if from < instances[newer].start { instances[newer].start } else { upper.lsn }, Some(newer)),
+        None => (upper.lsn, None),
     };
     Ok(Choice { instance, from, to, switch_to })
+}
+
+/// The instance that is read now: the one that the checkpoint names. Where it names none (no checkpoint yet, or one by an earlier version)
+/// the choice is free among those that still have the next change.
+fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from: Lsn) -> Result<usize, Step> {
+    let instances = candidates.instances;
+    let named = stored.control.and(stored.twin.as_ref()).and_then(|twin| twin.instance.as_ref());
+    if let Some(mark) = named {
+        return match instances.iter().position(|instance| instance.mark() == *mark) {
+            Some(at) if instances[at].is_readable() => Ok(at),
+            // A right may come back; until then only one that captures as much will do.
+            Some(at) if !usable.iter().any(|&other| candidates.replaces(other, at)) => Err(Step::Refused(Refusal::Gated { instance: at })),
+            _ => Err(Step::Gap(Gap::InstanceGone { mark: mark.clone() })),
+        };
+    }
+    if candidates.are_unknown() {
+        return Err(Step::Wait(Wait::Uncompared));
+    }
+    let oldest = usable.first().copied().unwrap_or(0);
+    if stored.control.is_none() {
+        return Ok(oldest);
+    }
+    let still_there: Vec<usize> = usable.iter().copied().filter(|&i| instances[i].min <= from.next()).collect();
+    Ok(candidates.best(&still_there).unwrap_or(oldest))
 }
 
 /// The step for one mapping.
@@ -243,7 +308,9 @@ mod tests {
             name: Ident::new(format!("dbo_t{id}")),
             change_table: Ident::new(format!("dbo_t{id}_CT")),
             change_table_id: id,
+            created: format!("2026-01-{id:02} 00:00:00.000"),
             source_id: 7,
+            source_created: "2026-01-01 00:00:00.000".to_owned(),
             source: TableName::new("s", "dbo", "t"),
             start: lsn(start),
             min,
@@ -253,16 +320,37 @@ mod tests {
     }
 
     fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> Stored {
-        Stored {
-            control: control.map(lsn),
-            twin: twin.map(|at| Twin { lsn: at.map(lsn), identity: None, elsewhere: false }),
-            gap_synced: None,
-        }
+        Stored { control: control.map(lsn), twin: twin.map(|at| Twin { lsn: at.map(lsn), ..unbound() }), gap_synced: None }
+    }
+
+    fn unbound() -> Twin {
+        Twin { lsn: None, transaction: None, elsewhere: false, source: None, instance: None }
+    }
+
+    /// A checkpoint that names the instance that is read.
+    fn reading(at: u8, instance: &Instance) -> Stored {
+        let twin = Twin { lsn: Some(lsn(at)), source: Some(instance.source_mark()), instance: Some(instance.mark()), ..unbound() };
+        Stored { twin: Some(twin), ..stored(Some(at), None) }
+    }
+
+    fn upper(n: u8) -> Upper {
+        Upper { lsn: lsn(n), identity: None, transaction: None, age_s: None, utc_offset_minutes: 0 }
+    }
+
+    /// Which of the columns a, b, c, … each instance captures.
+    fn coverage(instances: &[(&Instance, Option<&[bool]>)]) -> Coverage {
+        let captured = instances.iter().map(|(instance, captured)| (instance.change_table_id, captured.map(<[bool]>::to_vec)));
+        Coverage { columns: ["a", "b"].map(Ident::new).to_vec(), captured: captured.collect() }
     }
 
     fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
-        let upper = upper.map(|n| Upper { lsn: lsn(n), identity: None, age_s: None, utc_offset_minutes: 0 });
-        decide(&Facts { stored, upper: upper.as_ref(), instances, history: &History::Unknown, has_rows })
+        let all: Vec<_> = instances.iter().map(|instance| (instance, Some(&[true, true][..]))).collect();
+        step_of(stored, upper, instances, &coverage(&all), has_rows)
+    }
+
+    fn step_of(stored: &Stored, upper_at: Option<u8>, instances: &[Instance], coverage: &Coverage, has_rows: bool) -> Step {
+        let upper = upper_at.map(upper);
+        decide(&Facts { stored, upper: upper.as_ref(), instances, coverage: Some(coverage), history: &History::Unknown, has_rows })
     }
 
     #[test]
@@ -321,36 +409,126 @@ mod tests {
     #[test]
     fn two_instances_finish_the_old_one_first() {
         let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
-        let at = |n| stored(Some(n), Some(Some(n)));
-        let cases = [
-            (12, 20, Step::Read { instance: 0, from: lsn(12), to: lsn(15), switch_to: Some(1) }),
-            (12, 14, Step::Read { instance: 0, from: lsn(12), to: lsn(14), switch_to: None }),
-            (14, 20, Step::Read { instance: 1, from: lsn(14), to: lsn(20), switch_to: None }),
-            (15, 20, Step::Read { instance: 1, from: lsn(15), to: lsn(20), switch_to: None }),
-        ];
-        for (from, upper, expected) in cases {
+        let at = |n| reading(n, &two[0]);
+        let read = |from, to, switch_to| Step::Read { instance: 0, from: lsn(from), to: lsn(to), switch_to };
+        for (from, upper, expected) in [
+            (12, 20, read(12, 15, Some(1))),
+            (12, 14, read(12, 14, None)),
+            // just before the new one's start, and past it: the way there is a step all the same, for what only the new one has
+            (14, 20, read(14, 15, Some(1))),
+            (15, 20, read(15, 20, Some(1))),
+            (17, 20, read(17, 20, Some(1))),
+        ] {
             assert_eq!(step(&at(from), Some(upper), &two, true), expected, "{from} {upper}");
         }
         // the switch is a step of its own even when the old instance has nothing left
         assert!(matches!(step(&at(12), Some(20), &two, false), Step::Read { switch_to: Some(1), .. }));
+        assert_eq!(step(&at(20), Some(20), &two, false), Step::Still);
         // the old instance was cleaned past the checkpoint, the new one begins later
-        let cleaned = [instance(1, 10, lsn(14)), instance(2, 15, lsn(15))];
-        assert_eq!(step(&at(12), Some(20), &cleaned, true), Step::Gap(Gap::Retention { from: lsn(12), min: lsn(14) }));
+        let cleaned = [instance(1, 14, lsn(14)), instance(2, 15, lsn(15))];
+        assert_eq!(step(&reading(12, &cleaned[0]), Some(20), &cleaned, true), Step::Gap(Gap::Retention { from: lsn(12), min: lsn(14) }));
+    }
+
+    /// Cleanup moves each instance's start for itself: past both, the older one may have the later start.
+    #[test]
+    fn cleanup_makes_no_instance_newer() {
+        let (old, new) = (instance(1, 18, lsn(18)), instance(2, 17, lsn(17)));
+        let two = [old.clone(), new.clone()];
+        let at = |n, instance| reading(n, instance);
+        assert_eq!(step(&at(19, &new), Some(20), &two, true), Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None });
+        assert_eq!(step(&at(19, &old), Some(20), &two, true), Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: Some(1) });
+        // Nor is it gone back to where only the old one still has the next change.
+        let cleaned = [instance(1, 10, lsn(10)), instance(2, 17, lsn(17))];
+        assert_eq!(step(&at(12, &cleaned[1]), Some(20), &cleaned, true), Step::Gap(Gap::Retention { from: lsn(12), min: lsn(17) }));
+        // A checkpoint by an earlier version names none, and goes on with the newer one.
+        let unnamed = stored(Some(19), Some(Some(19)));
+        assert_eq!(step(&unnamed, Some(20), &two, true), Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None });
+        assert_eq!(step(&unnamed, Some(20), &[new, old], true), Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: None });
+    }
+
+    /// A second instance that somebody made for themselves: narrower, without the key, or not for this login.
+    #[test]
+    fn an_instance_with_less_is_never_moved_to() {
+        let (own, other) = (instance(1, 10, lsn(10)), instance(2, 15, lsn(15)));
+        let unreadable = instance(2, 15, Lsn::ZERO);
+        let whole: &[bool] = &[true, true];
+        for (second, captured) in [(&other, Some(&[true, false][..])), (&other, None), (&unreadable, Some(whole))] {
+            let two = [own.clone(), second.clone()];
+            let coverage = coverage(&[(&own, Some(whole)), (second, captured)]);
+            let read = Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: None };
+            for stored in [reading(16, &own), stored(Some(16), Some(Some(16)))] {
+                assert_eq!(step_of(&stored, Some(20), &two, &coverage, true), read, "{captured:?}");
+            }
+            let from_the_start = Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None };
+            assert_eq!(step_of(&stored(None, None), Some(20), &two, &coverage, true), from_the_start);
+            let candidates = Candidates { instances: &two, coverage: Some(&coverage) };
+            assert_eq!(candidates.passed_over(0).len(), 1, "{captured:?}");
+            // The own one is gone: the other may do, after a full sync.
+            let gone = Gap::InstanceGone { mark: own.mark() };
+            let step = step_of(&reading(16, &own), Some(20), &two[1..], &coverage, true);
+            let expected = if second.is_readable() { Step::Gap(gone) } else { Step::Refused(Refusal::Gated { instance: 0 }) };
+            assert_eq!(step, expected);
+        }
+        // One that has more takes over, and one that has as much.
+        let coverage = coverage(&[(&own, Some(&[true, false])), (&other, Some(whole))]);
+        let step = step_of(&reading(16, &own), Some(20), &[own.clone(), other], &coverage, true);
+        assert_eq!(step, Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: Some(1) });
+    }
+
+    #[test]
+    fn an_instance_that_can_no_longer_be_read_is_named_unless_another_has_as_much() {
+        let (own, other) = (instance(1, 10, Lsn::ZERO), instance(2, 15, lsn(15)));
+        let two = [own.clone(), other.clone()];
+        let whole: &[bool] = &[true, true];
+        for (captured, expected) in [
+            (&[true, false][..], Step::Refused(Refusal::Gated { instance: 0 })),
+            (whole, Step::Gap(Gap::InstanceGone { mark: own.mark() })),
+        ] {
+            let coverage = coverage(&[(&own, Some(whole)), (&other, Some(captured))]);
+            assert_eq!(step_of(&reading(16, &own), Some(20), &two, &coverage, true), expected);
+        }
+    }
+
+    /// Nobody knows what they capture: the one that is read goes on, and no other is begun with.
+    #[test]
+    fn instances_that_were_not_compared_change_nothing() {
+        let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
+        let upper = upper(20);
+        let step = |stored: &Stored| {
+            decide(&Facts { stored, upper: Some(&upper), instances: &two, coverage: None, history: &History::Unknown, has_rows: true })
+        };
+        assert_eq!(step(&reading(16, &two[0])), Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: None });
+        assert_eq!(step(&stored(Some(16), Some(Some(16)))), Step::Wait(Wait::Uncompared));
+    }
+
+    #[test]
+    fn another_table_under_the_same_name_is_a_gap() {
+        let before = instance(1, 10, lsn(10));
+        for after in [Instance { source_id: 8, ..before.clone() }, Instance { source_created: "2026-02-01".to_owned(), ..before.clone() }] {
+            assert_eq!(step(&reading(12, &before), Some(20), &[after], true), Step::Gap(Gap::Replaced));
+        }
+        assert!(matches!(step(&reading(12, &before), Some(20), &[before], true), Step::Read { .. }));
     }
 
     #[test]
     fn another_history_is_a_gap() {
         let known = TranIdentity { tran_id: vec![1], end_time: "2026-01-01 00:00:00.000".into() };
         let other = TranIdentity { tran_id: vec![2], ..known.clone() };
-        let stored =
-            Stored { twin: Some(Twin { lsn: Some(lsn(12)), identity: Some(known.clone()), elsewhere: false }), ..stored(Some(12), None) };
-        let upper = Upper { lsn: lsn(20), identity: None, age_s: None, utc_offset_minutes: 0 };
+        let idle = TranIdentity { tran_id: vec![0], ..known.clone() };
         let one = [instance(1, 10, lsn(10))];
+        let upper = upper(20);
+        let is_gap = |identity: &TranIdentity, history: &History| {
+            let transaction = Some(Transaction { lsn: lsn(12), identity: identity.clone() });
+            let twin = Twin { lsn: Some(lsn(12)), transaction, ..unbound() };
+            let stored = Stored { twin: Some(twin), ..stored(Some(12), None) };
+            let facts = Facts { stored: &stored, upper: Some(&upper), instances: &one, coverage: None, history, has_rows: false };
+            decide(&facts) == Step::Gap(Gap::History { from: lsn(12) })
+        };
         for (history, gap) in
-            [(History::Unknown, false), (History::Absent, true), (History::Present(known), false), (History::Present(other), true)]
+            [(History::Unknown, false), (History::Absent, true), (History::Present(known.clone()), false), (History::Present(other), true)]
         {
-            let step = decide(&Facts { stored: &stored, upper: Some(&upper), instances: &one, history: &history, has_rows: false });
-            assert_eq!(step == Step::Gap(Gap::History { from: lsn(12) }), gap, "{history:?}");
+            assert_eq!(is_gap(&known, &history), gap, "{history:?}");
+            assert!(!is_gap(&idle, &history), "{history:?} against an entry of an idle database");
         }
     }
 }

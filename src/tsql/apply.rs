@@ -140,8 +140,8 @@ fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
     sql
 }
 
-/// The parameters of both scripts, `@P1` to `@P7`, under their names.
-const DECLARE: &str = "DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @rebind bit = 0;\n";
+/// The parameters of both scripts, `@P1` to `@P10`, under their names.
+const DECLARE: &str = "DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @tran_lsn binary(10) = @P8, @source_object nvarchar(50) = @P9, @capture_instance nvarchar(200) = @P10, @rebind bit = 0;\n";
 
 /// The whole transaction for a destination: rows, then the checkpoint and its twin (`checkpoint`: those statements).
 pub fn dest_transaction(statements: &str, checkpoint: &str) -> String {

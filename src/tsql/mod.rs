@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod changes;
+pub mod checkpoint;
 pub mod lookup;
 pub mod mend;
 pub mod netting;

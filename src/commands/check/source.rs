@@ -3,7 +3,7 @@
 use super::{Database, Pair, Section, ask, by_database, closed, database, failed, server as ask_server, table_rights, usable};
 use crate::{
     error::Kind,
-    jobs::Env,
+    jobs::{Env, instances},
     model::{
         capture::Instance,
         carry::Carried,
@@ -14,12 +14,14 @@ use crate::{
     mssql::{catalog, cdc, row::Param, session::Session},
     plan::{
         doctor::{self, Finding, Mending, Place, Right},
+        instances::Candidates,
         mask,
         projection::{self, same_name},
         schedule::TriggerCost,
     },
     tsql::{poll as phrases, staging},
 };
+use std::collections::HashSet;
 
 /// Who asks, in the session's context.
 const WHO: &str = "check";
@@ -122,6 +124,8 @@ struct Known {
     database: Database,
     /// `None`: CDC cannot be asked.
     instances: Option<Vec<Instance>>,
+    /// Tables that rows can be moved into or out of by partition, by object id.
+    switchable: HashSet<i32>,
     /// `max text repl size`, in bytes.
     text_bytes: Result<i64, String>,
 }
@@ -139,7 +143,7 @@ impl Tables<'_> {
                 return None;
             }
         };
-        let mut known = Known { database: found, instances: None, text_bytes: Err("CDC is off".to_owned()) };
+        let mut known = Known { database: found, instances: None, switchable: HashSet::new(), text_bytes: Err("CDC is off".to_owned()) };
         let user = &known.database.user;
         if !known.database.writable {
             section.add(Finding::note(
@@ -178,6 +182,15 @@ impl Tables<'_> {
                 None
             }
         };
+        if known.instances.is_some() {
+            match cdc::switchable(session).await {
+                Ok(switchable) => known.switchable = switchable,
+                Err(error) => {
+                    usable(session).await;
+                    section.add(Finding::unasked("partitions", &error.to_string()));
+                }
+            }
+        }
         // the jobs are made with the first capture instance
         if known.instances.as_ref().is_some_and(|instances| !instances.is_empty()) {
             self.capture(session, section).await;
@@ -389,10 +402,24 @@ impl Tables<'_> {
         known: &Known,
         section: &mut Section,
     ) {
-        let Some(instances) = &known.instances else { return };
-        let mut own: Vec<&Instance> = instances.iter().filter(|instance| instance.source_id == source.object_id).collect();
-        own.sort_by_key(|instance| instance.start);
-        let Some(instance) = own.last() else {
+        let Some(known_instances) = &known.instances else { return };
+        let mut own: Vec<Instance> = known_instances.iter().filter(|instance| instance.source_id == source.object_id).cloned().collect();
+        own.sort_by(|a, b| a.age().cmp(&b.age()));
+        let carry = dest.and_then(|dest| projection::project(source, dest, &mapping.key).ok());
+        let coverage = match &carry {
+            Some(carry) if own.len() > 1 => match instances::coverage(session, carry, &own).await {
+                Ok(coverage) => Some(coverage),
+                Err(error) => {
+                    usable(session).await;
+                    section.add(failed("captured columns", &error, &Place::Hands));
+                    None
+                }
+            },
+            _ => None,
+        };
+        let candidates = Candidates { instances: &own, coverage: coverage.as_ref() };
+        let best = candidates.best(&candidates.usable()).or(own.len().checked_sub(1));
+        let Some((at, instance)) = best.and_then(|at| Some((at, own.get(at)?))) else {
             let quoted = |name: &Ident| name.as_str().replace('\'', "''");
             let enable = format!(
                 "EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL",
@@ -410,8 +437,18 @@ impl Tables<'_> {
             });
         }
         section.add(Finding::good("capture instance", name));
-        let Some(carry) = dest.and_then(|dest| projection::project(source, dest, &mapping.key).ok()) else { return };
-        match cdc::capture(session, (*instance).clone()).await.and_then(|capture| mask::cover(&carry, &capture)) {
+        for (other, why) in candidates.passed_over(at) {
+            let other = own.get(other).map_or("", |instance| instance.name.as_str());
+            section.add(Finding::note("capture instance", format!("{other} is newer, but it {}: it is not read", why.words())));
+        }
+        if known.switchable.contains(&source.object_id) {
+            section.add(Finding::note("partitions", "rows that ALTER TABLE … SWITCH moves in or out are in no change table").cure(
+                &Place::Hands,
+                "Ask for a full sync after each switch, or make the capture instance with @allow_partition_switch = 0",
+            ));
+        }
+        let Some(carry) = carry else { return };
+        match cdc::capture(session, instance.clone()).await.and_then(|capture| mask::cover(&carry, &capture)) {
             Ok(coverage) => {
                 let left_out: Vec<_> = carry
                     .columns

@@ -59,7 +59,7 @@ use crate::{
         mapping::{FullSyncMode, Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::{catalog, pool::Checkout, session::Session},
+    mssql::{catalog, cdc, pool::Checkout, session::Session},
     tsql,
 };
 
@@ -213,14 +213,15 @@ async fn staged(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>,
     if checkpoint.is_none() {
         tell_guarantee(work, false);
     }
-    let identity = match checkpoint {
-        Some(lsn) => replay::identity(&mut source, lsn).await?,
+    let transaction = match checkpoint {
+        Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
     };
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
         return Ok(Ended::Stopped(Stop::Paused));
     }
-    let end = swap::End { mapping: mapping.id, stored, checkpoint, identity };
+    let instance = changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
+    let end = swap::End { mapping: mapping.id, stored, checkpoint, transaction, instance };
     let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
     progress.ends_with(swapped.rows);
     info!(
@@ -248,11 +249,12 @@ async fn directly(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn
     work.progress.ends_with(direct.inserted);
     work.progress.enter(Stage::Swap(progress::Step::Check));
     let checkpoint = changes.map(|changes| changes.cut);
-    let identity = match checkpoint {
-        Some(lsn) => replay::identity(&mut source, lsn).await?,
+    let transaction = match checkpoint {
+        Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
     };
-    let end = swap::End { mapping: work.mapping.id, stored, checkpoint, identity };
+    let instance = changes.map(|changes| &changes.capture.instance);
+    let end = swap::End { mapping: work.mapping.id, stored, checkpoint, transaction, instance };
     swap::end_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
     tell_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
     Ok(Ended::Completed)

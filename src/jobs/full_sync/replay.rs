@@ -10,15 +10,15 @@ use crate::{
     jobs::{
         apply::{self, Pace, Replay, Target},
         fence::{self, Patience},
+        instances,
         shape::Shape,
     },
     model::{
-        capture::{Capture, TranIdentity},
+        capture::Capture,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
     },
     mssql::{cdc, session::Session},
-    plan::window::History,
 };
 
 /// Capture may be idle: then the proof is the row that it writes about every five minutes.
@@ -32,22 +32,20 @@ pub struct Changes {
     pub cut: Lsn,
 }
 
-/// The newest capture instance of the source table and the cut; used whether or not CDC is on for the mapping.
+/// The capture instance of the source table that has most of what is carried, and the cut; used whether or not CDC is on for the mapping.
 pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> Result<Option<Changes>> {
     let found = async {
         if !cdc::enabled(source).await? {
-            return Ok(None);
+            return Ok::<_, Error>(None);
         }
-        let instances = cdc::instances(source).await?;
-        let newest =
-            instances.into_iter().filter(|instance| instance.source_id == shape.source.object_id).max_by_key(|instance| instance.start);
-        let Some(instance) = newest else { return Ok(None) };
-        if instance.min.is_zero() {
-            return Err(cdc::gated(&instance));
+        let found = instances::of_table(source, shape).await?;
+        let Some(capture) = instances::best(source, shape, found).await? else { return Ok(None) };
+        if !capture.instance.is_readable() {
+            return Err(cdc::gated(&capture.instance));
         }
         let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
-        let cut = upper.max(instance.start.prev());
-        Ok(Some(Changes { capture: cdc::capture(source, instance).await?, cut }))
+        let cut = upper.max(capture.instance.start.prev());
+        Ok(Some(Changes { capture, cut }))
     };
     match found.await {
         // who did not ask for CDC does not need the rights for it
@@ -112,12 +110,4 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
         "changes made during the copy are in the staging table, up to {fence}"
     );
     Ok(Some(fence))
-}
-
-/// The source transaction at `lsn`, as far as the source still knows it.
-pub async fn identity(source: &mut Session, lsn: Lsn) -> Result<Option<TranIdentity>> {
-    Ok(match cdc::history(source, &[lsn]).await?.remove(&lsn) {
-        Some(History::Present(identity)) => Some(identity),
-        Some(History::Absent | History::Unknown) | None => None,
-    })
 }

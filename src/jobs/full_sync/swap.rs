@@ -13,20 +13,27 @@ use crate::{
     control::checkpoint::{TWIN_SQL, ensure_table, fenced},
     error::{Context, Error, Kind, Result},
     jobs::shape::Shape,
-    model::{capture::TranIdentity, id::MappingId, lsn::Lsn},
+    model::{
+        capture::{Instance, Transaction},
+        id::MappingId,
+        lsn::Lsn,
+    },
     mssql::{row::Param, session::Session},
     tsql,
 };
 
 /// What the transaction records beside the rows.
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct End<'a> {
     pub mapping: MappingId,
     /// `last_cdc_lsn` when the run began: the fence.
     pub stored: Option<Lsn>,
     /// Where CDC goes on; `None` without CDC.
     pub checkpoint: Option<Lsn>,
-    pub identity: Option<TranIdentity>,
+    /// The newest source transaction up to the checkpoint, where it is known.
+    pub transaction: Option<Transaction>,
+    /// The capture instance that CDC reads from there.
+    pub instance: Option<&'a Instance>,
 }
 
 /// What the transaction did.
@@ -46,7 +53,7 @@ enum Order {
 }
 
 /// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
-pub async fn swap(work: &Work<'_>, end: &End, dest: &mut Session) -> Result<Swapped> {
+pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<Swapped> {
     ensure_table(dest).await?;
     let mut order = Order::DeleteFirst;
     let mut attempts_left = work.env.config.retry_attempts;
@@ -68,7 +75,7 @@ pub async fn swap(work: &Work<'_>, end: &End, dest: &mut Session) -> Result<Swap
     }
 }
 
-async fn transaction(work: &Work<'_>, end: &End, order: Order, dest: &mut Session) -> Result<Swapped> {
+async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
     let Work { shape, stage, progress, .. } = work;
     dest.batch("BEGIN TRANSACTION").await?;
     let mut swapped = rows(work, order, dest).await?;
@@ -88,7 +95,7 @@ async fn transaction(work: &Work<'_>, end: &End, order: Order, dest: &mut Sessio
 }
 
 /// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says so.
-pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End, dest: &mut Session) -> Result<()> {
+pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End<'_>, dest: &mut Session) -> Result<()> {
     let Work { shape, stage, .. } = work;
     ensure_table(dest).await?;
     dest.batch("BEGIN TRANSACTION").await?;
@@ -103,14 +110,19 @@ pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End, dest: &mut Se
     dest.batch("COMMIT TRANSACTION").await.context("commit")
 }
 
-async fn record(end: &End, dest: &mut Session) -> Result<()> {
+async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {
     let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
+    let (source, instance) = (end.instance.map(Instance::source_mark), end.instance.map(Instance::mark));
+    let transaction = end.transaction.as_ref();
     let params = [
         Param::Int(end.mapping.0),
         Param::OptLsn(end.checkpoint),
         Param::OptLsn(end.stored),
-        Param::OptBinary(end.identity.as_ref().map(|identity| identity.tran_id.as_slice())),
-        Param::OptText(end.identity.as_ref().map(|identity| identity.end_time.as_str())),
+        Param::OptBinary(transaction.map(|known| known.identity.tran_id.as_slice())),
+        Param::OptText(transaction.map(|known| known.identity.end_time.as_str())),
+        Param::OptLsn(transaction.map(|known| known.lsn)),
+        Param::OptText(source.as_deref()),
+        Param::OptText(instance.as_deref()),
     ];
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }

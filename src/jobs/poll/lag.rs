@@ -32,7 +32,7 @@ pub(super) async fn lags(
         let failed = polled.failed.iter().find(|(id, _)| *id == look.mapping.id).map(|(_, error)| error.to_string());
         let own = waiting.get(&look.mapping.id).map(|words| (*words).to_owned());
         let reason = reason.map(str::to_owned).or(failed).or(own);
-        let known = look.stored.twin.as_ref().and_then(|twin| twin.identity.as_ref()).and_then(|identity| utc(&identity.end_time));
+        let known = look.stored.twin.as_ref().and_then(|twin| twin.transaction.as_ref()).and_then(|known| utc(&known.identity.end_time));
         if look.has_rows && reason.is_none() {
             behind.push((lags.len(), look));
         }

@@ -13,6 +13,7 @@
 //! is repeated table by table, so that one mapping's missing right is one mapping's error.
 
 mod changes;
+mod instances;
 mod lag;
 mod triggers;
 
@@ -30,6 +31,7 @@ use crate::{
     },
     mssql::{cdc, seats::Seats, session::Session},
     plan::{
+        instances::Coverage,
         schedule::{self, Decision, Facts},
         window::{self, Choice, History, Step, Stored, Wait},
     },
@@ -54,6 +56,7 @@ pub struct Memory {
     /// Destination databases whose checkpoint table is there.
     twins_ready: HashSet<Ident>,
     triggers: HashMap<MappingId, triggers::Trigger>,
+    compared: instances::Compared,
     /// CDC mappings whose newest run is known not to be an ERROR.
     settled: HashSet<MappingId>,
 }
@@ -95,6 +98,8 @@ struct Source {
 struct Look<'a> {
     mapping: &'a Mapping,
     instances: Vec<Instance>,
+    /// What they capture, where there are several and it is known.
+    coverage: Option<Coverage>,
     stored: Stored,
     history: History,
     choice: Option<Choice>,
@@ -104,7 +109,14 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn facts<'b>(&'b self, upper: Option<&'b Upper>) -> window::Facts<'b> {
-        window::Facts { stored: &self.stored, upper, instances: &self.instances, history: &self.history, has_rows: self.has_rows }
+        window::Facts {
+            stored: &self.stored,
+            upper,
+            instances: &self.instances,
+            coverage: self.coverage.as_ref(),
+            history: &self.history,
+            has_rows: self.has_rows,
+        }
     }
 }
 
@@ -148,12 +160,26 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         let instances = if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
         // a mapping whose row was removed a moment ago has no checkpoint to go by
         let at = stored.remove(&mapping.id).unwrap_or_default();
-        looks.push(Look { mapping, instances, stored: at, history: History::Unknown, choice: None, has_rows: false, triggered: false });
+        looks.push(Look {
+            mapping,
+            instances,
+            coverage: None,
+            stored: at,
+            history: History::Unknown,
+            choice: None,
+            has_rows: false,
+            triggered: false,
+        });
     }
     histories(&mut session, &mut looks).await?;
+    if let Some(seats) = &dest_seats {
+        instances::compare(&mut session, seats, &mut looks, memory, &mut polled).await?;
+    }
     for look in looks.iter_mut().filter(|look| follows(look.mapping) && source.refused.is_none()) {
         look.choice = window::choose(&look.facts(source.upper.as_ref())).ok();
     }
+    instances::tell(&looks, memory);
+    instances::tell_switchable(&mut session, &source.instances, &looks, memory).await?;
     triggers::costs(&mut session, &looks, memory).await?;
     changes::changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
     triggers::triggered(&mut session, &mut looks, memory, &env.triggers, &mut polled).await?;
@@ -198,7 +224,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     stored: look.stored.control,
                     from,
                     to,
-                    identity: source.upper.as_ref().filter(|upper| upper.lsn == to).and_then(|upper| upper.identity.clone()),
+                    transaction: source.upper.as_ref().and_then(|upper| upper.transaction.clone()).filter(|known| known.lsn <= to),
                 };
                 polled.work.push((mapping.id, Work::Cdc(Box::new(pass))));
             }
@@ -245,7 +271,7 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Decision::Wait(Wait::JustEnabled) => {
                 waiting.insert(mapping.id, "nothing has been captured since the capture instance was made");
             }
-            Decision::Wait(Wait::NothingCaptured) | Decision::Nothing => {}
+            Decision::Wait(Wait::NothingCaptured | Wait::Uncompared) | Decision::Nothing => {}
         }
     }
     if !settled.is_empty() {
@@ -253,6 +279,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Ok(()) => memory.settled.extend(settled),
             Err(error) => tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll"),
         }
+    }
+    if let Some(seats) = &dest_seats {
+        instances::bind(seats, &looks, &mut polled).await;
     }
     if let (Some(seats), Some(upper), false) = (&dest_seats, &source.upper, idle.is_empty()) {
         advance(seats, &mut session, &idle, upper, &mut polled).await?;
@@ -430,7 +459,7 @@ fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
 
 /// What the source's history says at the checkpoints whose transaction we know: idle mappings share one.
 async fn histories(session: &mut Session, looks: &mut [Look<'_>]) -> Result<()> {
-    let known = |look: &Look<'_>| look.stored.twin.as_ref().filter(|twin| twin.identity.is_some()).and_then(|twin| twin.lsn);
+    let known = |look: &Look<'_>| look.stored.transaction().map(|transaction| transaction.lsn);
     let mut lsns: Vec<Lsn> = looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
     lsns.sort();
     lsns.dedup();
@@ -480,9 +509,8 @@ async fn advance(seats: &Seats, session: &mut Session, idle: &[(&Look<'_>, Lsn)]
     for (dest, moves) in moves {
         let moved = async {
             let mut session = seats.checkout(dest).await?;
-            // the transaction at U is known; a checkpoint below it is not idle
-            let identity = upper.identity.as_ref().filter(|_| moves.iter().all(|idle| idle.to == upper.lsn));
-            checkpoint::advance_idle(&mut session, &moves, identity).await
+            let transaction = upper.transaction.as_ref().filter(|known| moves.iter().all(|idle| known.lsn <= idle.to));
+            checkpoint::advance_idle(&mut session, &moves, transaction).await
         };
         if let Err(error) = moved.await {
             polled.failed.extend(moves.iter().map(|idle| (idle.mapping, error.clone())));

@@ -7,6 +7,7 @@ use crate::{
     jobs::{
         Env,
         fence::{self, Patience},
+        instances,
         shape::Shape,
     },
     model::{capture::Capture, lsn::Lsn, mapping::Mapping},
@@ -117,14 +118,12 @@ pub(super) struct Before {
 
 /// Asked before a look at the source. What was committed before the instance began was committed before the look, too.
 pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<Before>> {
-    let mut instances = cdc::instances(source).await?;
-    instances.retain(|instance| instance.source_id == shape.source.object_id);
+    let instances = instances::of_table(source, shape).await?;
     let one = instances.len() == 1;
     let oldest = instances.iter().map(|instance| instance.start.prev()).min().unwrap_or(Lsn::ZERO);
-    let Some(instance) = instances.into_iter().max_by_key(|instance| instance.start) else { return Ok(None) };
-    let began = instance.start.prev();
+    let Some(capture) = instances::best(source, shape, instances).await? else { return Ok(None) };
+    let began = capture.instance.start.prev();
     let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
-    let capture = cdc::capture(source, instance).await?;
     // of two, the other one may be what replication reads
     let completes = !one || mask::cover(&shape.carry, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
     Ok(Some(Before { capture, low: upper.max(began), oldest, completes }))

@@ -1,4 +1,4 @@
-DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @rebind bit = 0;
+DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @tran_lsn binary(10) = @P8, @source_object nvarchar(50) = @P9, @capture_instance nvarchar(200) = @P10, @rebind bit = 0;
 SET XACT_ABORT ON;
 BEGIN TRANSACTION;
 IF @fetched = 1

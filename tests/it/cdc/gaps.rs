@@ -333,12 +333,7 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     world.enable_cdc(&["Other"]).await;
     shop.run("UPDATE dbo.G SET V = 2").await;
     // the upper bound is another table's: cleanup up to there leaves a low watermark that says nothing against it
-    shop.run("INSERT INTO dbo.Other VALUES (1)").await;
-    eventually("both changes to be captured", async || {
-        let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_Other_CT").await;
-        if rows == "1" { Ok(()) } else { Err(rows) }
-    })
-    .await;
+    super::mark(&mut shop, "Other").await;
     let (wait, asked, go_on) = held(Phase::Before);
     world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
     let _daemon = start(&world);
@@ -351,4 +346,135 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     go_on.send(()).expect("the source waits");
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
+}
+
+/// Two tables change names, both captured: what is followed under the name now is another table.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_swapped_by_rename_are_a_gap() {
+    let (world, mapping, _daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let mut shop = world.shop().await;
+    shop.run("CREATE TABLE dbo.G_new (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    world.enable_cdc(&["G_new"]).await;
+    shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30)").await;
+    world.in_sync("dbo.G", "ID").await;
+    shop.run("EXEC sp_rename N'dbo.G', N'G_old'; EXEC sp_rename N'dbo.G_new', N'G'").await;
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "the source table is another one", "full sync"]).await;
+    shop.run("UPDATE dbo.G_old SET V = 100; UPDATE dbo.G SET V = 31 WHERE ID = 3").await;
+    world.in_sync("dbo.G", "ID").await;
+}
+
+/// The same between a poll and the pass that it starts: the other table's rows are not taken for changes of this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
+    crate::only_on_standins!("fault points");
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("CREATE TABLE dbo.G_new (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    world.enable_cdc(&["G_new"]).await;
+    shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)").await;
+    let (wait, asked, go_on) = held(Phase::Before);
+    // a pass begins with the table's shape
+    world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), wait);
+    let _daemon = start(&world);
+    arrives(asked).await;
+    shop.run("EXEC sp_rename N'dbo.G', N'G_old'; EXEC sp_rename N'dbo.G_new', N'G'").await;
+    go_on.send(()).expect("the source waits");
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
+}
+
+/// Dropped and made anew under its name, captured again, all between two looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_anew_under_its_name_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut shop = world.shop().await;
+    shop.run("DROP TABLE dbo.G").await;
+    shop.run(TABLE).await;
+    world.enable_cdc(&["G"]).await;
+    shop.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
+}
+
+/// A database dropped and made anew by the same script: its objects have the same ids, and were made at another time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_made_anew_under_its_name_is_a_gap() {
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut master = world.source("master").await;
+    master.run("ALTER DATABASE Shop SET SINGLE_USER WITH ROLLBACK IMMEDIATE").await;
+    master.run("DROP DATABASE Shop").await;
+    master.run("CREATE DATABASE Shop").await;
+    let mut shop = world.shop().await;
+    shop.run(TABLE).await;
+    world.enable_cdc(&["G"]).await;
+    for id in 3..9 {
+        shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
+    }
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
+}
+
+/// What capture records where nothing happens, each server for itself, is no history: another server may have it elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_an_idle_source_that_is_not_there_any_more_is_no_gap() {
+    crate::only_on_standins!("its engine");
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    idle_entry(&world).await;
+    let _ = daemon.terminate().await;
+    shop.run("DELETE cdc.lsn_time_mapping WHERE tran_id = 0x00").await;
+    shop.run("INSERT INTO dbo.G VALUES (3, 3)").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}
+
+/// A source restored while the checkpoint stood at such an entry: the transaction before it is what is compared.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_source_restored_to_another_history_is_a_gap() {
+    crate::only_on_standins!("its engine");
+    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let engine = world.source.instance().expect("the source's engine").clone();
+    let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
+    world.in_sync("dbo.G", "ID").await;
+    idle_entry(&world).await;
+    let _ = daemon.terminate().await;
+    drop(shop);
+    backup::restore_database(&engine, "Shop", &saved, true).expect("a restore");
+    let mut shop = world.shop().await;
+    for id in 3..12 {
+        shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
+    }
+    let _daemon = start(&world);
+    world.in_sync("dbo.G", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "restored"]).await;
+}
+
+/// Capture records that nothing happened, and the checkpoint moves there.
+async fn idle_entry(world: &World) {
+    {
+        let engine = world.source.instance().expect("the source's engine");
+        let now = engine.now();
+        let mut state = engine.lock();
+        let id = state.database_named("Shop").expect("the source database").id;
+        mssql_standin::cdc::capture::dummy(&mut state, id, now);
+    }
+    let newest = world.shop().await.scalar("SELECT MAX(start_lsn) FROM cdc.lsn_time_mapping").await;
+    let mut control = world.control().await;
+    eventually("the checkpoint to move to the entry", async || {
+        let at = control.scalar("SELECT last_cdc_lsn FROM table_mappings").await;
+        if at == newest { Ok(()) } else { Err(format!("{at} is not {newest}")) }
+    })
+    .await;
 }

@@ -1,7 +1,7 @@
 //! Capture instances: two at a time, columns that come and go, one that is dropped, one that is not for everybody.
 
-use super::{IMPATIENT, error_of, followed_with, following, start};
-use crate::harness::{PASSWORD, World, eventually};
+use super::{IMPATIENT, error_of, followed_with, following, mark, partition, start};
+use crate::harness::{PASSWORD, World, daemon::command, eventually};
 
 /// A column is added with a default, a second instance made, and rows are written in between: all of them get the value.
 #[tokio::test(flavor = "multi_thread")]
@@ -97,4 +97,214 @@ async fn a_gated_instance_is_named_with_what_mends_it() {
     assert!(lag.first() == "NULL" && lag.rows[0][1].contains("cdc_readers"), "{lag}");
     control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=again'").await;
     world.in_sync("dbo.I", "ID").await;
+}
+
+/// Everything that was captured until now is cleaned away from one instance of the table that is followed, once the checkpoint is past it.
+async fn clean(world: &World, instance: &str) {
+    let mut shop = world.shop().await;
+    mark(&mut shop, "Mark").await;
+    let newest = shop.scalar("SELECT MAX(__$start_lsn) FROM cdc.dbo_Mark_CT").await;
+    let mut control = world.control().await;
+    eventually("the checkpoint to be past the mark", async || {
+        let at = control.scalar("SELECT last_cdc_lsn FROM table_mappings").await;
+        if at >= newest { Ok(()) } else { Err(at) }
+    })
+    .await;
+    shop.run(&format!("EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'{instance}', @low_water_mark = {newest}")).await;
+    assert_eq!(shop.scalar(&format!("SELECT sys.fn_cdc_get_min_lsn(N'{instance}')")).await, newest);
+}
+
+/// How often a mapping was copied.
+async fn full_syncs(world: &World, mapping: i32) -> String {
+    let runs = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'FULL_SYNC'");
+    world.control().await.scalar(&runs).await
+}
+
+/// Waits until it has been copied so often.
+async fn copied(world: &World, mapping: i32, times: usize) {
+    eventually("another full sync", async || {
+        let full = full_syncs(world, mapping).await;
+        if full == times.to_string() { Ok(()) } else { Err(full) }
+    })
+    .await;
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+}
+
+/// Cleanup of the old instance alone gives it a later start than the new one's, which is the one that knows the new column.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
+    let (world, mapping, daemon) =
+        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.I VALUES (1, 1), (2, 2)", "ID")
+            .await;
+    let mut shop = world.shop().await;
+    shop.run("CREATE TABLE dbo.Mark (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Mark"]).await;
+    world.copy().await.run("ALTER TABLE dbo.I ADD W INT NULL").await;
+    shop.run("ALTER TABLE dbo.I ADD W INT NULL").await;
+    shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'I_two', @role_name = NULL")
+        .await;
+    shop.run("UPDATE dbo.I SET V = 10 WHERE ID = 1").await;
+    daemon.says(&["INFO", "capture instance I_two takes over from dbo_I"]).await;
+    Box::pin(copied(&world, mapping, 2)).await;
+    Box::pin(clean(&world, "dbo_I")).await;
+    // Changes that the old instance knows nothing of.
+    shop.run("UPDATE dbo.I SET W = 70 WHERE ID = 2").await;
+    world.in_sync("dbo.I", "ID").await;
+    let _ = daemon.terminate().await;
+    shop.run("UPDATE dbo.I SET W = 71 WHERE ID = 2").await;
+    let daemon = start(&world);
+    world.in_sync("dbo.I", "ID").await;
+    // A full sync chooses anew, and not the one with the later start.
+    world.request_full_sync(mapping).await;
+    Box::pin(copied(&world, mapping, 3)).await;
+    shop.run("UPDATE dbo.I SET W = 72 WHERE ID = 2").await;
+    world.in_sync("dbo.I", "ID").await;
+    assert!(!daemon.output().contains("takes over"), "{}", daemon.output());
+    // Both were cleaned, the old one last.
+    Box::pin(clean(&world, "I_two")).await;
+    Box::pin(clean(&world, "dbo_I")).await;
+    shop.run("UPDATE dbo.I SET W = 73 WHERE ID = 2").await;
+    world.in_sync("dbo.I", "ID").await;
+    assert_eq!(full_syncs(&world, mapping).await, "3");
+}
+
+/// A checkpoint table as the version before had it: the service goes on where it was, and remembers from now on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
+    let (world, mapping, daemon) =
+        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.I VALUES (1, 1)", "ID").await;
+    let _ = daemon.terminate().await;
+    let mut copy = world.copy().await;
+    copy.run("ALTER TABLE dbo.dbaops_dataflow_checkpoints DROP COLUMN tran_lsn, source_object, capture_instance").await;
+    world.shop().await.run("INSERT INTO dbo.I VALUES (2, 2)").await;
+    let daemon = start(&world);
+    world.in_sync("dbo.I", "ID").await;
+    let bound = "SELECT COUNT(*) FROM dbo.dbaops_dataflow_checkpoints WHERE capture_instance LIKE N'% dbo_I' AND source_object IS NOT NULL";
+    assert_eq!(copy.scalar(bound).await, "1");
+    let _ = daemon.terminate().await;
+    // Also where there is nothing to apply.
+    copy.run("UPDATE dbo.dbaops_dataflow_checkpoints SET tran_lsn = NULL, source_object = NULL, capture_instance = NULL").await;
+    let _daemon = start(&world);
+    eventually("the checkpoint to be bound", async || {
+        let rows = copy.scalar(bound).await;
+        if rows == "1" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    assert_eq!(full_syncs(&world, mapping).await, "1");
+    assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+}
+
+/// Somebody makes an instance for themselves: with fewer columns, without the key, behind a role. Ours is read as before, and each is told
+/// of once.
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL, W INT NULL)").await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.I VALUES (1, 1, 1)").await;
+    world.enable_cdc(&["I"]).await;
+    shop.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    shop.run("CREATE USER reader FOR LOGIN reader").await;
+    shop.run("ALTER ROLE db_datareader ADD MEMBER reader").await;
+    shop.run("GRANT SELECT ON SCHEMA::cdc TO reader; GRANT VIEW DATABASE STATE TO reader").await;
+    world.connect_as("reader", PASSWORD).await;
+    let mapping = world.map("I", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = start(&world);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    // Before anything is captured no instance is chosen.
+    shop.run("UPDATE dbo.I SET W = 0").await;
+    world.in_sync("dbo.I", "ID").await;
+    let mut times = 1;
+    for (i, (options, why)) in [
+        ("@captured_column_list = N'ID, V', @role_name = NULL", "does not capture [W]"),
+        ("@captured_column_list = N'V, W', @supports_net_changes = 0, @role_name = NULL", "does not capture the key"),
+        ("@role_name = N'auditors'", "may not be read by this login"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        shop.run(&format!(
+            "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit{i}', {options}"
+        ))
+        .await;
+        let told = format!("capture instance audit{i} of");
+        daemon.says(&["WARN", &told, why]).await;
+        for value in 1..4 {
+            shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + value)).await;
+            world.in_sync("dbo.I", "ID").await;
+        }
+        // A full sync does not choose it, either.
+        world.request_full_sync(mapping).await;
+        times += 1;
+        Box::pin(copied(&world, mapping, times)).await;
+        shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + 9)).await;
+        world.in_sync("dbo.I", "ID").await;
+        assert_eq!(daemon.output().matches(&told).count(), 1, "{}", daemon.output());
+        shop.run(&format!("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit{i}'"))
+            .await;
+    }
+    assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
+}
+
+/// The instance that was read is dropped, and the one that is left has fewer columns: a full sync first, then it has to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
+    let (world, mapping, daemon) = following(
+        "I",
+        "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL, W INT NULL)",
+        "INSERT INTO dbo.I VALUES (1, 1, 1)",
+        "ID",
+    )
+    .await;
+    let mut shop = world.shop().await;
+    shop.run("UPDATE dbo.I SET V = 0").await;
+    world.in_sync("dbo.I", "ID").await;
+    shop.run(
+        "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit', \
+         @captured_column_list = N'ID, V', @role_name = NULL",
+    )
+    .await;
+    daemon.says(&["WARN", "capture instance audit of"]).await;
+    let _ = daemon.terminate().await;
+    shop.run("UPDATE dbo.I SET W = 2").await;
+    shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'dbo_I'").await;
+    let _daemon = start(&world);
+    world.in_sync("dbo.I", "ID").await;
+    error_of(&world, mapping, &["changes are lost", "capture instance dbo_I", "full sync"]).await;
+    shop.run("UPDATE dbo.I SET V = 3, W = 3; INSERT INTO dbo.I VALUES (2, 2, 2)").await;
+    let mut copy = world.copy().await;
+    eventually("the change to arrive", async || {
+        let rows = copy.query("SELECT ID, V FROM dbo.I ORDER BY ID").await;
+        if rows.rows == [["1", "3"], ["2", "2"]] { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+}
+
+/// What ALTER TABLE … SWITCH moves is in no change table: `check` and the first poll say so of the tables where it is allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_can_be_switched_are_told_of() {
+    crate::only_on_standins!("its engine");
+    let world = World::new().await;
+    world.enable_cdc(&[]).await;
+    let mut shop = world.shop().await;
+    for (table, allowed) in [("Free", 1), ("Fixed", 0)] {
+        world.both(&format!("CREATE TABLE dbo.{table} (ID INT NOT NULL PRIMARY KEY)")).await;
+        partition(&world, table, 3);
+        shop.run(&format!(
+            "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{table}', @role_name = NULL, @allow_partition_switch = {allowed}"
+        ))
+        .await;
+        world.map(table, "ID", None, true).await;
+    }
+    let daemon = start(&world);
+    daemon.says(&["WARN", "Shop.dbo.Free has partitions", "SWITCH"]).await;
+    for table in ["Free", "Fixed"] {
+        shop.run(&format!("INSERT INTO dbo.{table} VALUES (1)")).await;
+        world.in_sync(&format!("dbo.{table}"), "ID").await;
+    }
+    assert_eq!(daemon.output().matches("has partitions").count(), 1, "{}", daemon.output());
+    let told = command(&world.variables(), &["check"]).output().await.expect("run check");
+    let told = String::from_utf8_lossy(&told.stdout);
+    assert_eq!(told.matches("SWITCH").count(), 1, "{told}");
 }

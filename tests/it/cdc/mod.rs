@@ -10,9 +10,9 @@ mod order;
 mod triggers;
 mod window;
 
-use mssql_standin::cdc::CdcRuntime;
+use mssql_standin::{cdc::CdcRuntime, engine::catalog::Object};
 
-use crate::harness::{Daemon, World, eventually};
+use crate::harness::{Daemon, Sql, World, eventually};
 
 /// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon runs.
 pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
@@ -60,6 +60,16 @@ pub fn capture(world: &World, change: impl FnOnce(&mut CdcRuntime)) {
     change(&mut state.database_mut(id).expect("the source database").cdc);
 }
 
+/// Gives a table of the source partitions, which no statement of the stand-in's does.
+pub fn partition(world: &World, table: &str, partitions: i32) {
+    let mut state = world.source.instance().expect("the source's engine").lock();
+    let id = state.database_named("Shop").expect("the source database").id;
+    let catalog = &mut state.database_mut(id).expect("the source database").catalog;
+    let mut found = catalog.tables().find(|found| found.name == table).expect("the table").clone();
+    std::sync::Arc::make_mut(&mut found).partitions = partitions;
+    catalog.put(found.object_id, Some(Object::Table(found)));
+}
+
 /// Waits for an error of the mapping whose text contains all of `words`, and returns it.
 pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
     let mut control = world.control().await;
@@ -69,4 +79,20 @@ pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
         found.map(|row| row[0].clone()).ok_or_else(|| errors.to_string())
     })
     .await
+}
+
+/// Writes rows to a captured table with the one column ID until the newest is captured and has a commit time of its own, so that cleanup up to
+/// it takes everything before: of several commits at one time it goes up to the first.
+pub async fn mark(shop: &mut Sql, table: &str) {
+    eventually("a commit with a time of its own", async || {
+        shop.run(&format!("INSERT INTO dbo.{table} SELECT COALESCE(MAX(ID), 0) + 1 FROM dbo.{table}")).await;
+        let alone = shop
+            .scalar(&format!(
+                "SELECT COUNT(*) FROM cdc.lsn_time_mapping AS t INNER JOIN cdc.lsn_time_mapping AS m ON m.tran_end_time = t.tran_end_time \
+                 WHERE m.start_lsn = (SELECT MAX(__$start_lsn) FROM cdc.dbo_{table}_CT WHERE ID = (SELECT MAX(ID) FROM dbo.{table}))"
+            ))
+            .await;
+        if alone == "1" { Ok(()) } else { Err(alone) }
+    })
+    .await;
 }
