@@ -10,6 +10,7 @@ mod against;
 mod changes;
 mod field;
 mod idle;
+mod large;
 mod latency;
 mod memory;
 mod process;
@@ -32,7 +33,7 @@ struct Args {
     /// A smaller run, to see that everything works
     #[arg(long)]
     quick: bool,
-    /// Only these measurements (transfer, changes, latency, verify, idle, memory, start)
+    /// Only these measurements (transfer, changes, latency, verify, idle, memory, large, start)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// What cargo passes
@@ -68,6 +69,8 @@ pub struct Scale {
     pub mappings: usize,
     pub sources: usize,
     pub rows_big: u64,
+    /// of one large value
+    pub value_bytes: u64,
 }
 
 impl Scale {
@@ -83,6 +86,7 @@ impl Scale {
                 mappings: 1_000,
                 sources: 10,
                 rows_big: 100_000,
+                value_bytes: 64 << 20,
             }
         } else {
             Scale {
@@ -95,6 +99,7 @@ impl Scale {
                 mappings: 1_000,
                 sources: 100,
                 rows_big: 1_000_000,
+                value_bytes: 1 << 30,
             }
         }
     }
@@ -150,6 +155,9 @@ async fn measure(args: &Args) -> anyhow::Result<()> {
     }
     if wanted("memory") {
         memory::measure(&scale, &mut report).await?;
+    }
+    if wanted("large") {
+        large::measure(&scale, &mut report).await?;
     }
     report.print();
     Ok(())

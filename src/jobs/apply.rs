@@ -5,7 +5,9 @@
 //! never cut. Rows stream from the change table into `#changes` at the destination one by one, so memory does not depend on the size
 //! of a transaction.
 //!
-//! **The order of steps** per group: end → rows → low watermark → netting → completing (and the watermark again, where that read something)
+//! Values that are too large for that follow piece by piece ([`super::large`]).
+//!
+//! **The order of steps** per group: end → rows → low watermark → netting → large values (and the watermark after them) → completing (and the watermark again, where that read something)
 //! → one transaction with rows and checkpoint. The watermark is asked after reading (while the destination nets already), and only a
 //! watermark that is still low enough lets the group commit: cleanup moves it before it deletes, so nothing was missing from what we read.
 //! While the group commits, the source is asked where the next one ends. Netting and completing need no transaction, as `#changes` is ours alone and nobody
@@ -35,10 +37,13 @@ use crate::{
     tsql::{
         apply::{self as phrases, Order},
         changes::{self, FETCH_MAX, FETCHED, Form},
+        large::{LENGTHS_NAME, LargeValues},
         netting,
     },
 };
 use tokio_util::sync::CancellationToken;
+
+use super::large;
 
 /// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
 const WIDE_BYTES_MAX: usize = 4 << 20;
@@ -134,9 +139,18 @@ struct Script {
     net: String,
     incomplete: Option<String>,
     fetch: String,
+    large: Option<Large>,
     /// The rows alone, for trials.
     statements: String,
     write: String,
+}
+
+/// How large values come, where a column can have them.
+struct Large {
+    /// The cell of a row that has their lengths.
+    lengths: usize,
+    of_changes: LargeValues,
+    of_fetched: LargeValues,
 }
 
 impl Script {
@@ -152,8 +166,16 @@ impl Script {
             Form::Dest => phrases::dest_transaction(&statements, &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL)),
             Form::Staged => phrases::staging_transaction(&statements),
         };
+        let columns = changes::columns(carry);
+        let values = |fetched| changes::large_values(carry, &coverage, replay.source, capture, fetched);
+        let large = columns.iter().position(|column| column.as_str() == LENGTHS_NAME).map(|lengths| Large {
+            lengths,
+            of_changes: values(false),
+            of_fetched: values(true),
+        });
         Ok(Script {
-            columns: BulkColumns::new(&changes::columns(carry)),
+            large,
+            columns: BulkColumns::new(&columns),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
             in_place: netting::in_place(carry, form),
@@ -164,6 +186,13 @@ impl Script {
             write,
             coverage,
         })
+    }
+}
+
+impl Script {
+    /// Whether a row came without a value of its own, as it is large.
+    fn has_large_values(&self, row: &Row) -> Result<bool> {
+        self.large.as_ref().map_or(Ok(false), |large| row.opt_bytes(large.lengths).map(|lengths| lengths.is_some()))
     }
 }
 
@@ -214,15 +243,27 @@ async fn groups(
         };
         let to = group.to;
         let loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
-        // netting is nobody's but ours to see, so it need not wait for the watermark
-        let (there, netted) = tokio::join!(still_there(source, replay, from), net(dest, script, loaded));
-        there.and(netted)?;
+        match &script.large {
+            Some(large) if loaded.large => {
+                net(dest, script, loaded).await?;
+                large::bring(source, dest, &large.of_changes, replay.cancel).await?;
+                still_there(source, replay, from).await?;
+            }
+            _ => {
+                // netting is nobody's but ours to see, so it need not wait for the watermark
+                let (there, netted) = tokio::join!(still_there(source, replay, from), net(dest, script, loaded));
+                there.and(netted)?;
+            }
+        }
         let last = to == replay.to;
         rows_max = replay.pace.next(rows_max);
         let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
         if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
             let completed = if loaded.rows > 0 { complete(source, dest, script).await? } else { Completed::default() };
+            if let Some(large) = script.large.as_ref().filter(|_| completed.large) {
+                large::bring(source, dest, &large.of_fetched, replay.cancel).await?;
+            }
             // Completing reads the change table once more, and takes what it does not find there for gone at the source.
             if completed.asked {
                 still_there(source, replay, from).await?;
@@ -293,6 +334,8 @@ struct Loaded {
     rows: u64,
     /// Without before-images: a moved row's two images are one change.
     changes: u64,
+    /// Some have large values, which are not here yet.
+    large: bool,
 }
 
 /// Streams `from < LSN <= to` into `#changes`.
@@ -306,6 +349,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     let columns = script.columns.as_refs();
     let mut order = 0i64;
     let mut changes = 0u64;
+    let mut large = false;
     let mut next = rows.next().await.context("read change rows")?;
     if next.is_none() {
         return Ok(Loaded::default());
@@ -315,6 +359,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     while let Some(row) = next {
         order += 1;
         changes += u64::from(row.i64(2)? != 3);
+        large |= script.has_large_values(&row)?;
         bulk.send(numbered(row, order)).await.context("load #changes")?;
         if bulk.wide_bytes() >= WIDE_BYTES_MAX {
             let (_, wide) = bulk.finish().await.context("load #changes")?;
@@ -325,7 +370,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     }
     let (_, wide) = bulk.finish().await.context("load #changes")?;
     dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
-    Ok(Loaded { rows: order.unsigned_abs(), changes })
+    Ok(Loaded { rows: order.unsigned_abs(), changes, large })
 }
 
 fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
@@ -350,6 +395,8 @@ struct Completed {
     asked: bool,
     /// Some came.
     fetched: bool,
+    /// Some of them have large values, which are not here yet.
+    large: bool,
 }
 
 /// Fetches from the source what change rows lack for rows that the target does not have. A row that is gone there too is left out: the
@@ -386,6 +433,7 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
                 dest.bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() }).await.context("load #changes")?;
             while let Some(row) = next {
                 let slot = usize::try_from(row.i64(4)?).unwrap_or(usize::MAX);
+                completed.large |= script.has_large_values(&row)?;
                 // One row per slot: sequence values are unique, but a second row would break the load.
                 if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
                     bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;

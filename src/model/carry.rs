@@ -74,4 +74,10 @@ impl Carry {
     pub fn key_columns(&self) -> impl Iterator<Item = &Carried> {
         self.key.iter().filter_map(|&i| self.columns.get(i))
     }
+
+    /// Indexes of the columns whose values have no limit that a row in memory could have. A key's are never among them: rows are matched by it.
+    pub fn large_columns(&self) -> Vec<usize> {
+        let is_large = |column: &Carried| column.is_lob() && column.source.ty != ColumnType::HierarchyId;
+        (0..self.columns.len()).filter(|i| !self.key.contains(i) && is_large(&self.columns[*i])).collect()
+    }
 }

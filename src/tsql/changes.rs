@@ -8,7 +8,10 @@
 //! `__$order`, our running number. `#net` is narrow: one row per key with the
 //! effect, and for every column that may be missing from change rows the `__$order` of the row that has its value.
 
-use super::staging;
+use super::{
+    large::{self, LargeValues},
+    staging,
+};
 use crate::{
     model::{
         capture::Capture,
@@ -58,9 +61,19 @@ pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
 pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
     let command = if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
     let mut sql = format!("SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]");
-    for (column, &captured) in carry.columns.iter().zip(&coverage.captured) {
-        let cell = if captured { staging::read(column, "c") } else { format!("CAST(NULL AS {})", staging::type_name(&column.staged)) };
+    let large_columns = carry.large_columns();
+    let large_bytes = large::large_bytes(large_columns.len());
+    for (i, (column, &captured)) in carry.columns.iter().zip(&coverage.captured).enumerate() {
+        let cell = match captured {
+            true if large_columns.contains(&i) => large::read(column, "c", large_bytes),
+            true => staging::read(column, "c"),
+            false => format!("CAST(NULL AS {})", staging::type_name(&column.staged)),
+        };
         let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
+    }
+    if !large_columns.is_empty() {
+        let columns = large_columns.iter().map(|&i| coverage.captured[i].then_some(&carry.columns[i]));
+        let _ = write!(sql, ",\n    {} AS {}", large::lengths(columns, "c", large_bytes), large::LENGTHS);
     }
     let order = if capture.instance.has_command_id { "c.[__$command_id], " } else { "" };
     let _ = write!(
@@ -80,6 +93,9 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
     for column in &carry.columns {
         let _ = writeln!(sql, "    {},", staging::column_ddl(column));
     }
+    if !carry.large_columns().is_empty() {
+        let _ = writeln!(sql, "    {} {} NULL,", large::LENGTHS, large::LENGTHS_TYPE);
+    }
     sql.push_str(
         "    [__$order] bigint NOT NULL PRIMARY KEY\n);\nCREATE TABLE #net (\n    [__$order] bigint NOT NULL PRIMARY KEY,\n    [__$operation] int NOT NULL",
     );
@@ -90,10 +106,28 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
     sql
 }
 
-/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them.
+/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them. [`large::LENGTHS`] is there where a column can have
+/// large values.
 pub fn columns(carry: &Carry) -> Vec<Ident> {
     let own = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(Ident::new);
-    own.chain(carry.columns.iter().map(|column| column.staged_name.clone())).chain([Ident::new("__$order")]).collect()
+    let lengths = (!carry.large_columns().is_empty()).then(|| Ident::new(large::LENGTHS_NAME));
+    own.chain(carry.columns.iter().map(|column| column.staged_name.clone())).chain(lengths).chain([Ident::new("__$order")]).collect()
+}
+
+/// The carried columns of `alias` in staged form, and the lengths of large values where there can be some: `,\n    cell AS [name]…`.
+pub(super) fn whole_row(carry: &Carry, alias: &str) -> String {
+    let large_columns = carry.large_columns();
+    let large_bytes = large::large_bytes(large_columns.len());
+    let mut sql = String::new();
+    for (i, column) in carry.columns.iter().enumerate() {
+        let cell = if large_columns.contains(&i) { large::read(column, alias, large_bytes) } else { staging::read(column, alias) };
+        let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
+    }
+    if !large_columns.is_empty() {
+        let columns = large_columns.iter().map(|&i| carry.columns.get(i));
+        let _ = write!(sql, ",\n    {} AS {}", large::lengths(columns, alias, large_bytes), large::LENGTHS);
+    }
+    sql
 }
 
 /// Rows of the source as they are now, for [`FETCH_MAX`] change rows named by LSN, sequence value and command (`@P1`, `@P2`, `@P3` for
@@ -103,9 +137,7 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
     let mut sql = String::from(
         "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
     );
-    for column in &carry.columns {
-        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "s"), column.staged_name);
-    }
+    sql.push_str(&whole_row(carry, "s"));
     sql.push_str("\nFROM (VALUES ");
     for slot in 0..FETCH_MAX {
         let p = 3 * slot;
@@ -114,6 +146,17 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
         let _ = write!(sql, "{comma}({slot}, CAST(@P{} AS binary(10)), CAST(@P{} AS binary(10)), @P{})", p + 1, p + 2, p + 3);
     }
     let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)" } else { "" };
+    let _ = write!(
+        sql,
+        ") AS v (slot, start_lsn, seqval, command_id)\nINNER JOIN {} AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4){command}\n{}",
+        capture.instance.change_table(),
+        join_source(carry, source)
+    );
+    sql
+}
+
+/// The source's rows as `s`, by the key that a change row `c` has.
+fn join_source(carry: &Carry, source: &TableName) -> String {
     let keys: Vec<_> = carry
         .key_columns()
         .map(|column| {
@@ -121,14 +164,36 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
             equal(&s, &c, column.source.nullable)
         })
         .collect();
-    let _ = write!(
-        sql,
-        ") AS v (slot, start_lsn, seqval, command_id)\nINNER JOIN {} AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4){command}\nINNER JOIN {} AS s ON {}",
-        capture.instance.change_table(),
-        source.local(),
-        keys.join(" AND ")
-    );
-    sql
+    format!("INNER JOIN {} AS s ON {}", source.local(), keys.join(" AND "))
+}
+
+/// The statements for large values that change rows told of, or (`fetched`) the rows that completed them.
+pub fn large_values(carry: &Carry, coverage: &Coverage, source: &TableName, capture: &Capture, fetched: bool) -> LargeValues {
+    let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = @P4 OR @P4 IS NULL)" } else { "" };
+    let one = format!("WHERE c.[__$start_lsn] = @P2 AND c.[__$seqval] = @P3 AND c.[__$operation] IN (2, 4){command}");
+    let change_table = capture.instance.change_table();
+    let (alias, from, wanted) = if fetched {
+        let wanted = format!(
+            "FROM #changes AS c\nINNER JOIN #changes AS o ON o.[__$order] = c.[__$order] - CAST({FETCHED} AS bigint)\nWHERE c.{} IS NOT NULL AND c.[__$order] > @P2 AND c.[__$operation] = 9",
+            large::LENGTHS
+        );
+        ("s", format!("FROM {change_table} AS c\n{}\n{one}", join_source(carry, source)), wanted)
+    } else {
+        let values: String = (0..coverage.partial.len()).map(|i| format!(" UNION ALL SELECT n.[__$p{i}] FROM #net AS n")).collect();
+        let wanted = format!(
+            "FROM #changes AS c\nINNER JOIN #changes AS o ON o.[__$order] = c.[__$order]\nWHERE c.{} IS NOT NULL AND c.[__$order] > @P2 AND c.[__$operation] IN (2, 4, 5)\n    AND c.[__$order] IN (SELECT n.[__$order] FROM #net AS n{values})",
+            large::LENGTHS
+        );
+        ("c", format!("FROM {change_table} AS c\n{one}"), wanted)
+    };
+    LargeValues {
+        wanted: format!(
+            "SELECT TOP (@P1) c.[__$order], c.{}, o.[__$start_lsn], o.[__$seqval], o.[__$command_id]\n{wanted}\nORDER BY c.[__$order]",
+            large::LENGTHS
+        ),
+        columns: carry.large_columns().into_iter().map(|i| large::pieces(&carry.columns[i], alias, &from)).collect(),
+        can_change: fetched,
+    }
 }
 
 /// Equality that an index can serve, NULL-safe where both can be NULL.
@@ -203,6 +268,11 @@ mod tests {
         tsql::testing::{TABLE, capture, golden, keyed},
     };
 
+    fn shown(values: &LargeValues) -> String {
+        let pieces = values.columns.iter().map(|pieces| format!("{}\n\n{}\n\n{}\n\n", pieces.read, pieces.hash, pieces.append));
+        format!("{}\n\n{}", values.wanted, pieces.collect::<String>())
+    }
+
     #[test]
     fn change_rows_and_their_tables() {
         let (carry, capture) = (keyed(), capture());
@@ -210,7 +280,10 @@ mod tests {
         golden("changes_boundary.sql", &boundary(&capture));
         golden("changes_read.sql", &read(&carry, &capture, &coverage));
         golden("changes_tables.sql", &create_tables(&carry, &coverage));
-        assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 1);
+        assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 2);
+        let values = large_values(&carry, &coverage, &TABLE(), &capture, false);
+        golden("changes_large.sql", &shown(&values));
+        golden("changes_large_fetched.sql", &shown(&large_values(&carry, &coverage, &TABLE(), &capture, true)));
         let fetched = fetch(&carry, &TABLE(), &capture);
         let slots = fetched.find("(1, CAST(@P4").unwrap()..fetched.find(") AS v").unwrap();
         golden("changes_fetch.sql", &fetched.replacen(&fetched[slots], "...", 1));

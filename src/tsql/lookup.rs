@@ -1,9 +1,10 @@
 //! Reading rows to compare: the newest by key, or those with given keys; at the source, at the destination, or in a change table.
 //!
-//! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds of cells. The alias is always `t`.
+//! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds of cells, and with hashes of large values behind them. The alias is always `t`.
 
 use super::{
     changes::equal,
+    large,
     staging::{read, read_dest_staged, type_name},
 };
 use crate::model::{
@@ -37,6 +38,24 @@ impl Side {
     fn list<'a>(self, columns: impl Iterator<Item = &'a Carried>) -> String {
         columns.map(|carried| format!("{} AS {}", self.read(carried), carried.name())).collect::<Vec<_>>().join(", ")
     }
+
+    /// All carried columns, empty where a value is large, and behind them the hashes of large values: one for each of [`Carry::large_columns`].
+    fn whole_rows(self, carry: &Carry) -> String {
+        let large_columns = carry.large_columns();
+        let large_bytes = large::large_bytes(large_columns.len());
+        let mut cells: Vec<_> = carry
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(i, carried)| match large_columns.contains(&i) {
+                true => format!("{} AS {}", large::compared(&self.read(carried), &carried.staged, large_bytes), carried.name()),
+                false => format!("{} AS {}", self.read(carried), carried.name()),
+            })
+            .collect();
+        let hashes = large_columns.iter().enumerate();
+        cells.extend(hashes.map(|(n, &i)| format!("{} AS [__$hash{n}]", large::compared_hash(&self.read(&carry.columns[i]), large_bytes))));
+        cells.join(", ")
+    }
 }
 
 /// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far below.
@@ -47,7 +66,7 @@ pub fn keys_max(carry: &Carry) -> usize {
 /// The newest rows by key.
 pub fn newest(side: Side, table: &TableName, carry: &Carry, rows_max: usize) -> String {
     let order: Vec<_> = carry.key_columns().map(|carried| format!("t.{} DESC", side.column(carried).name)).collect();
-    format!("SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}", side.list(carry.columns.iter()), table.local(), order.join(", "))
+    format!("SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}", side.whole_rows(carry), table.local(), order.join(", "))
 }
 
 /// The next rows in the order of the source's key: after the key in the first parameters (`after`), up to and including the one in the
@@ -64,7 +83,7 @@ pub fn range(side: Side, table: &TableName, carry: &Carry, (after, upto): (bool,
         bounds.push(beyond(&keys, carry, if after { width } else { 0 }, "<", true));
     }
     let filter = if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
-    format!("SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}", side.list(carry.columns.iter()), table.local(), keys.join(", "))
+    format!("SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}", side.whole_rows(carry), table.local(), keys.join(", "))
 }
 
 /// A key column as it sorts at the source.
@@ -121,7 +140,7 @@ pub fn any_change(change_table: &Ident) -> String {
 
 /// The rows with `keys` given keys, whose values are the parameters in order: the first key's columns, the second's, …
 pub fn by_keys(side: Side, table: &TableName, carry: &Carry, keys: usize) -> String {
-    format!("SELECT {} FROM {} AS t WHERE {}", side.list(carry.columns.iter()), table.local(), any_of(side, carry, keys, 0))
+    format!("SELECT {} FROM {} AS t WHERE {}", side.whole_rows(carry), table.local(), any_of(side, carry, keys, 0))
 }
 
 /// The keys among `keys` given ones that have a change after LSN `@P1` and up to `@P2`; the key values follow as `@P3`….
@@ -175,14 +194,23 @@ mod tests {
 
     #[test]
     fn newest_rows_of_either_side() {
+        let note = "CAST(t.[note] AS nvarchar(max))";
+        let doc = "CAST(t.[doc] AS nvarchar(max))";
+        let small = |text: &str| format!("CASE WHEN DATALENGTH({text}) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE {text} END");
+        let hash = |text: &str| format!("CASE WHEN DATALENGTH({text}) > 1048576 THEN HASHBYTES('MD5', CAST({text} AS varbinary(max))) END");
+        let large = |sql: String| {
+            sql.replace(&small(note), note)
+                .replace(&small(doc), doc)
+                .replace(&format!(", {} AS [__$hash0], {} AS [__$hash1]", hash(note), hash(doc)), "")
+        };
         assert_eq!(
-            newest(Side::Source, &TABLE(), &carry(), 10),
+            large(newest(Side::Source, &TABLE(), &carry(), 10)),
             "SELECT TOP (10) t.[ID] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], CAST(t.[at] AS datetimeoffset(7)) AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[ID] DESC, t.[code] DESC"
         );
         assert_eq!(
-            newest(Side::Dest, &TABLE(), &carry(), 10),
+            large(newest(Side::Dest, &TABLE(), &carry(), 10)),
             "SELECT TOP (10) t.[id] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], t.[at] AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[id] DESC, t.[code] DESC"

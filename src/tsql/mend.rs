@@ -6,9 +6,9 @@
 
 use super::{
     apply::{self, Order},
-    changes::Form,
+    changes::{Form, whole_row},
+    large::{self, LENGTHS, LargeValues},
     lookup::{self, Side},
-    staging,
 };
 use crate::{
     model::{carry::Carry, name::TableName},
@@ -26,11 +26,26 @@ pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
     let mut sql = String::from(
         "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
     );
-    for column in &carry.columns {
-        let _ = write!(sql, ",\n    {} AS {}", staging::read(column, "t"), column.staged_name);
-    }
+    sql.push_str(&whole_row(carry, "t"));
     let _ = write!(sql, "\nFROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, keys, 0));
     sql
+}
+
+/// The statements for the large values of rows in `#changes`, which are found by their keys; `None` where no column can have one.
+pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
+    let columns = carry.large_columns();
+    if columns.is_empty() {
+        return None;
+    }
+    let from = format!("FROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, 1, 1));
+    let keys: String = carry.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
+    Some(LargeValues {
+        wanted: format!(
+            "SELECT TOP (@P1) c.[__$order], c.{LENGTHS}{keys}\nFROM #changes AS c\nWHERE c.{LENGTHS} IS NOT NULL AND c.[__$order] > @P2\nORDER BY c.[__$order]"
+        ),
+        columns: columns.into_iter().map(|i| large::pieces(&carry.columns[i], "t", &from)).collect(),
+        can_change: true,
+    })
 }
 
 /// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be deleted. `guard` wants `@mapping_id` and

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     control::checkpoint::FENCE_ERROR,
     error::{Context, Error, Kind, Result},
-    jobs::{Env, shape},
+    jobs::{Env, large, shape},
     model::{
         carry::Carry,
         lsn::Lsn,
@@ -43,7 +43,7 @@ use crate::{
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::{KEYS_NAMED_MAX, Suspects, details},
-    tsql::{apply::Order, changes, lookup, mend},
+    tsql::{apply::Order, changes, large::LargeValues, lookup, mend},
 };
 use std::{
     collections::{HashSet, VecDeque},
@@ -99,7 +99,9 @@ pub(super) async fn mend(env: &Env, mapping: &Mapping, findings: &Suspects, mend
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let repair = Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(&changes::columns(&shape.carry)) };
+    let large = mend::large_values(&shape.carry, &shape.source.name);
+    let repair =
+        Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(&changes::columns(&shape.carry)), large };
     dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry))).await.context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, mended).await;
     if !dest.is_cut_off() {
@@ -115,6 +117,8 @@ struct Repair<'a> {
     mapping: &'a Mapping,
     look: Look<'a>,
     columns: BulkColumns,
+    /// How large values come, where a column can have them.
+    large: Option<LargeValues>,
 }
 
 impl Repair<'_> {
@@ -206,7 +210,11 @@ impl Repair<'_> {
         let Some(Before { capture, low, oldest, .. }) = before(source, self.look.shape).await? else {
             return Ok(Tried::Stalled("the source table has no capture instance".into()));
         };
-        let gone = self.stage(group, source, dest).await?;
+        let gone = match self.stage(group, source, dest).await {
+            Ok(gone) => gone,
+            Err(error) if error.kind == Kind::Busy && error.number.is_none() => return Ok(Tried::Changed(group.clone())),
+            Err(error) => return Err(error),
+        };
         if gone.len() > lookup::keys_max(self.carry()) {
             return Ok(Tried::TooMany);
         }
@@ -257,6 +265,9 @@ impl Repair<'_> {
             let (params, slots) = slots(keys, lookup::keys_max(self.carry()));
             let sql = mend::fetch(self.carry(), &self.look.shape.source.name, slots);
             self.load(&sql, &params, group, &mut there, source, dest).await?;
+        }
+        if let Some(large) = &self.large {
+            large::bring(source, dest, large, &self.env.cancel).await?;
         }
         Ok(group.iter().filter(|(encoded, _)| !there.contains(*encoded)).map(|(_, (_, key))| key).collect())
     }

@@ -12,6 +12,7 @@ CREATE TABLE #changes (
     [c3] nvarchar(max) COLLATE Latin1_General_CI_AS NULL,
     [c4] datetimeoffset(7) NULL,
     [c5] nvarchar(max) COLLATE DATABASE_DEFAULT NULL,
+    [__$large] varbinary(8000) NULL,
     [__$order] bigint NOT NULL PRIMARY KEY
 );
 CREATE TABLE #net (

@@ -2,8 +2,9 @@ SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [
     t.[ID] AS [c0],
     t.[code] AS [c1],
     CAST(t.[price] AS decimal(19,4)) AS [c2],
-    CAST(t.[note] AS nvarchar(max)) AS [c3],
+    CASE WHEN DATALENGTH(t.[note]) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE CAST(t.[note] AS nvarchar(max)) END AS [c3],
     CAST(t.[at] AS datetimeoffset(7)) AS [c4],
-    CAST(t.[doc] AS nvarchar(max)) AS [c5]
+    CASE WHEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE CAST(t.[doc] AS nvarchar(max)) END AS [c5],
+    CASE WHEN DATALENGTH(t.[note]) > 1048576 OR DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN CAST(CAST(CASE WHEN DATALENGTH(t.[note]) > 1048576 THEN DATALENGTH(t.[note]) ELSE 0 END AS bigint) AS binary(8)) + CAST(CAST(CASE WHEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) ELSE 0 END AS bigint) AS binary(8)) END AS [__$large]
 FROM [sales].[Order]] Details] AS t
 WHERE (t.[ID] = CAST(@P1 AS int) AND t.[code] = CAST(@P2 AS nvarchar(20))) OR (t.[ID] = CAST(@P3 AS int) AND t.[code] = CAST(@P4 AS nvarchar(20)))

@@ -2,6 +2,7 @@
 
 pub mod command;
 mod keys;
+mod large;
 mod live;
 #[cfg(target_os = "linux")]
 mod memory;

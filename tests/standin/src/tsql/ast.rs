@@ -387,6 +387,8 @@ pub struct Update {
 pub enum SetItem {
     /// `value` is None for DEFAULT
     Column { name: String, op: AssignOp, value: Option<Expr> },
+    /// SET column.WRITE(value, offset, length)
+    Write { name: String, arguments: Box<[Expr; 3]> },
     /// SET @v = expr, or SET @v = column = expr
     Variable { name: String, op: AssignOp, column: Option<String>, value: Expr },
 }

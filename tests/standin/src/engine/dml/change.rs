@@ -19,7 +19,7 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::{AssignOp, Delete, Output, SetItem, Update},
-    value::SqlType,
+    value::{SqlType, Value},
 };
 use sqlparser::ast::{BinaryOperator, Expr, Ident};
 use std::sync::Arc;
@@ -33,6 +33,12 @@ enum Assignment {
     Column {
         ordinal: usize,
         value: Option<usize>,
+    },
+    /// `.WRITE`: places of the value and the offset
+    Write {
+        ordinal: usize,
+        value: usize,
+        offset: usize,
     },
     Variable {
         name: String,
@@ -96,7 +102,7 @@ fn may_update(session: &Session, found: &Found, set: &[SetItem]) -> SqlResult<()
         return whole;
     }
     let columns = set.iter().filter_map(|item| match item {
-        SetItem::Column { name, .. } => Some(name),
+        SetItem::Column { name, .. } | SetItem::Write { name, .. } => Some(name),
         SetItem::Variable { column, .. } => column.as_ref(),
     });
     for name in columns {
@@ -154,6 +160,14 @@ fn assignments(session: &Session, meta: &TableMeta, set: &[SetItem]) -> SqlResul
                     exprs.len() - 1
                 });
                 out.push(Assignment::Column { ordinal, value });
+            }
+            SetItem::Write { name, arguments } => {
+                let ordinal = column(name)?;
+                if !super::append::takes(meta.columns[ordinal].ty) {
+                    return Err(SqlError::unsupported(".WRITE on a column that is not varchar(max), nvarchar(max) or varbinary(max)"));
+                }
+                exprs.extend(arguments.iter().cloned());
+                out.push(Assignment::Write { ordinal, value: exprs.len() - 3, offset: exprs.len() - 2 });
             }
             SetItem::Variable { name, op, column: into, value } => {
                 let Some(ty) = session.variable(name).map(|v| v.ty) else {
@@ -223,6 +237,14 @@ fn change_once(
                                 Some(at) => prepared.convert(*ordinal, target.values[*at].clone(), target.types[*at])?,
                                 None => prepared.default_value(session.as_host(), *ordinal)?,
                             };
+                            note(&mut updated, *ordinal);
+                        }
+                        Assignment::Write { ordinal, value, offset } => {
+                            if target.values[*offset] != Value::Null {
+                                return Err(SqlError::unsupported(".WRITE at an offset that is not NULL"));
+                            }
+                            let given = prepared.convert(*ordinal, target.values[*value].clone(), target.types[*value])?;
+                            row[*ordinal] = super::append::append(&row[*ordinal], &given)?;
                             note(&mut updated, *ordinal);
                         }
                         Assignment::Variable { name, value, ty, column } => {

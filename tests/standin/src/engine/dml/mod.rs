@@ -7,6 +7,7 @@
 //! the image put in place. Foreign keys are checked when all rows are written, cascades follow, then AFTER triggers fire. Whatever fails takes
 //! back everything the statement has done.
 
+mod append;
 pub mod bulk;
 mod change;
 mod foreign_keys;

@@ -252,12 +252,25 @@ impl Cursor<'_> {
             };
             return Ok(SetItem::Variable { name, op, column, value: self.expr()? });
         }
+        if self.peek_nth(1) == &Token::Period && self.at_nth(2, "WRITE") && self.peek_nth(3) == &Token::LParen {
+            return self.write_item();
+        }
         let name = self.last_name()?;
         if self.is(&Token::LParen) {
             return self.refuse("UPDATE … SET column.method()");
         }
         let op = self.assign_op()?;
         Ok(SetItem::Column { name, op, value: self.value_or_default()? })
+    }
+
+    /// `column.WRITE(value, offset, length)`; the column cannot be qualified.
+    fn write_item(&mut self) -> SqlResult<SetItem> {
+        let name = self.name()?;
+        self.advance();
+        self.advance();
+        let arguments = self.in_parentheses(Self::expr)?;
+        let arguments = <[Expr; 3]>::try_from(arguments).map_err(|_| self.error())?;
+        Ok(SetItem::Write { name, arguments: Box::new(arguments) })
     }
 
     pub fn delete(&mut self, ctes: Option<With>) -> SqlResult<Statement> {
