@@ -72,8 +72,9 @@ fn hint(number: i32) -> Option<&'static str> {
 }
 
 /// What to say of TLS, naming the settings that decide.
-const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority, DEST_TRUST_SERVER_CERTIFICATE=true to trust \
-    it unseen, or DEST_ENCRYPT=false; in a source's connection string use TrustServerCertificate=true, or encrypt=disable for a server without TLS";
+const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority; in a source's connection string name it with certificate=FILE, \
+    and with hostNameInCertificate=NAME the name in the certificate, where it is another. DEST_TRUST_SERVER_CERTIFICATE=true and TrustServerCertificate=true \
+    believe any certificate, also that of somebody on the network";
 
 /// An error a server sent.
 pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
@@ -135,6 +136,12 @@ pub(super) fn no_tls(words: &str) -> Error {
     Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
 }
 
+/// The server has no TLS, and we do not go on without.
+pub(super) fn no_encryption() -> Error {
+    Error::new(Kind::Connection, "the server does not encrypt connections, and this one is to be encrypted")
+        .with_hint("Give SQL Server a certificate (or let it make its own), and see that nothing between here and there answers for it")
+}
+
 /// A server that was reached and let nobody in.
 pub(super) fn no_login(limit: Duration) -> Error {
     Error::new(Kind::Connection, format!("no login within {} s", limit.as_secs()))
@@ -168,8 +175,9 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
         Driver::Io { kind, message } => io(kind, &message),
         Driver::Tls(message) => no_tls(tls(&message)),
         Driver::Routing { host, port } => Error::new(Kind::Connection, format!("the server redirects to {host}:{port}")),
-        // the driver has no other word for it
+        // the driver has no other words for these two
         Driver::Protocol(message) if message.contains("invalid UTF-16") => not_utf16(),
+        Driver::Protocol(message) if message.contains("does not allow the requested encryption level") => no_encryption(),
         Driver::Protocol(message) => lost(&message),
         Driver::Encoding(message) => Error::new(Kind::Data, format!("text in an encoding that is not known: {message}")),
         Driver::Conversion(message) => Error::new(Kind::Data, format!("a value could not be converted: {message}")),
@@ -193,6 +201,17 @@ mod tests {
         assert_eq!(told.kind, Kind::Data);
         assert!(told.to_string().contains("surrogate pair"), "{told}");
         assert_eq!(error(tiberius::error::Error::Protocol("something else".into())).kind, Kind::Connection);
+    }
+
+    /// As tiberius 0.13 says it (`codec/pre_login.rs`). Whoever has no TLS, or claims so for the server, gets no password by our advice.
+    #[test]
+    fn no_advice_is_to_turn_encryption_off() {
+        let told = error(tiberius::error::Error::Protocol("Server does not allow the requested encryption level.".into()));
+        assert!(told.to_string().contains("does not encrypt"), "{told}");
+        for told in [told, no_tls("unknown issuer"), error(tiberius::error::Error::Tls("unknown issuer".into()))] {
+            let told = told.to_string().to_lowercase();
+            assert!(!told.contains("encrypt=") && !told.contains("disable"), "{told}");
+        }
     }
 
     #[test]

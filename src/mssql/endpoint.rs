@@ -118,11 +118,6 @@ impl Endpoint {
         if self.port == PORT { self.host.clone() } else { format!("{},{}", self.host, self.port) }
     }
 
-    /// Whether the host's name is one of this machine's. Where it leads is known when it was dialled.
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
-    }
-
     /// The name that the server's certificate must be for. A pattern that the host fits leaves the host's own name to be checked, which is
     /// no less; Azure's portal writes `*.database.windows.net`, and what its gateway redirects to fits as well.
     pub(super) fn certificate_name(&self) -> Result<&str> {
@@ -199,15 +194,6 @@ impl Endpoint {
         config.command_timeout(None);
         Ok(config)
     }
-}
-
-/// Whether a host name means this machine.
-pub fn is_loopback(host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "."
-        || host.eq_ignore_ascii_case("localhost")
-        || host.eq_ignore_ascii_case("(local)")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]

@@ -328,22 +328,24 @@ async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot:
     let route = Route::new(endpoint);
     let limit = route.time_max();
     match tokio::time::timeout(limit, login(route, database)).await {
-        Ok(client) => client.map(|client| Session::new(client, place.clone(), timeout, slot)),
+        Ok(login) => login.map(|(client, loopback)| Session::new(client, loopback, place.clone(), timeout, slot)),
         Err(_) => Err(classify::no_login(limit)),
     }
     .with_context(|| format!("connect to {place}"))
 }
 
-async fn login(mut route: Route, database: &Ident) -> Result<tiberius::Client<super::session::Wire>> {
+/// A client, and whether its connection ends on this machine.
+async fn login(mut route: Route, database: &Ident) -> Result<(tiberius::Client<super::session::Wire>, bool)> {
     use tiberius::error::Error as Driver;
     loop {
         let endpoint = route.at();
         let (socket, guard) = dial::tcp(endpoint).await?;
-        let config = endpoint.driver_config(database, socket.is_loopback())?;
+        let loopback = socket.is_loopback();
+        let config = endpoint.driver_config(database, loopback)?;
         match tiberius::Client::connect(config, socket.compat_write()).await {
             Ok(client) => {
                 guard.done();
-                return Ok(client);
+                return Ok((client, loopback));
             }
             Err(Driver::Routing { host, port }) => route.redirected(host, port)?,
             // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.

@@ -40,6 +40,7 @@ pub(super) type Wire = Compat<Socket>;
 pub struct Session {
     client: Client<Wire>,
     state: State,
+    loopback: bool,
     /// Held for as long as the connection exists (it is dropped after the client): what the physical limit counts.
     _slot: Slot,
 }
@@ -159,13 +160,19 @@ impl BulkColumns {
 }
 
 impl Session {
-    pub(super) fn new(client: Client<Wire>, place: String, timeout: Duration, slot: Slot) -> Self {
-        Session { client, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _slot: slot }
+    /// `loopback`: it ends on this machine.
+    pub(super) fn new(client: Client<Wire>, loopback: bool, place: String, timeout: Duration, slot: Slot) -> Self {
+        Session { client, loopback, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _slot: slot }
     }
 
     /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.state.timeout = timeout;
+    }
+
+    /// Whether it ends on this machine, by the address that was dialled in the end: nobody can sit in between.
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
     }
 
     pub fn timeout(&self) -> Duration {

@@ -114,14 +114,27 @@ pub fn clock(ahead_ms: i64) -> Finding {
     }
 }
 
-/// Whether others on the network can read along. `demanded`: we would not have connected otherwise; `seen`: what the server says.
-pub fn encryption(demanded: bool, seen: Result<bool, String>, loopback: bool, place: &Place, cure: &str) -> Finding {
+/// Whether others on the network can read along, or be taken for the server. `demanded`: we would not have connected otherwise; `seen`: what
+/// the server says; `blind`: any certificate is believed. The first of `cures` is for a conversation in the clear, the other for that.
+pub fn encryption(
+    demanded: bool,
+    seen: Result<bool, String>,
+    loopback: bool,
+    blind: bool,
+    place: &Place,
+    [plain_cure, blind_cure]: [&str; 2],
+) -> Finding {
     match (demanded, seen) {
+        (true, _) | (false, Ok(true)) if blind && !loopback => {
+            let words =
+                "everything is encrypted, for whoever answers: any certificate is believed, and somebody on the network can be the server";
+            Finding::bad("encryption", words).cure(place, blind_cure)
+        }
         (true, _) => Finding::good("encryption", "everything is encrypted"),
         (false, Ok(true)) => Finding::good("encryption", "everything is encrypted: the server demands it"),
         (false, _) if loopback => Finding::good("encryption", "the conversation is not encrypted, and stays on this machine"),
         (false, Ok(false)) => {
-            Finding::bad("encryption", "the conversation is not encrypted: rows can be read on the network").cure(place, cure)
+            Finding::bad("encryption", "the conversation is not encrypted: rows can be read on the network").cure(place, plain_cure)
         }
         (false, Err(why)) => Finding::unasked("encryption", &why),
     }
@@ -399,12 +412,22 @@ mod tests {
 
     #[test]
     fn plain_conversations_are_a_fault_unless_they_stay_here() {
-        let verdict = |demanded, seen, loopback| encryption(demanded, seen, loopback, &Place::Service, "DEST_ENCRYPT=true").verdict;
+        let verdict = |demanded, seen, loopback| encryption(demanded, seen, loopback, false, &Place::Service, ["plain", "blind"]).verdict;
         assert_eq!(verdict(true, Err("no".into()), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(true), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(false), true), Verdict::Good);
         assert_eq!(verdict(false, Ok(false), false), Verdict::Bad);
         assert_eq!(verdict(false, Err("no".into()), false), Verdict::Note);
+    }
+
+    #[test]
+    fn encryption_for_whoever_answers_is_a_fault_unless_it_stays_here() {
+        let found = |demanded, seen, loopback| encryption(demanded, seen, loopback, true, &Place::Service, ["plain", "blind"]);
+        for finding in [found(true, Err("no".into()), false), found(true, Ok(true), false), found(false, Ok(true), false)] {
+            assert_eq!((finding.verdict, &finding.cures[..]), (Verdict::Bad, &[(Place::Service, "blind".to_owned())][..]));
+        }
+        assert_eq!(found(false, Ok(false), false).cures, [(Place::Service, "plain".to_owned())]);
+        assert_eq!(found(true, Ok(true), true).verdict, Verdict::Good);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! `dbaops-dataflow check`: a healthy world has no ✗; every fault has one, with statements that mend it. Each scenario runs what was printed,
 //! as it was printed, and checks again.
 
-use crate::harness::{Sql, World, daemon::command, eventually};
+use mssql_standin::server::Server;
+
+use crate::harness::{PASSWORD, Sql, World, daemon::command, eventually, world::USER};
 
 /// What `check` printed and its exit code.
 struct Checked {
@@ -255,6 +257,38 @@ async fn a_server_that_is_away_stops_no_other_servers_checks() {
     assert!(checked.text.contains("✓ capture instance"), "{}", checked.text);
     // the good mapping alone
     check_with(&world, &[], &["--mapping", "1"]).await.assert_healthy();
+}
+
+/// An address of this machine that is no loopback one, if it has any: no byte is sent for that.
+fn other_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// Encrypted, but for whoever answers: on this machine that is nobody else, over a network it is a fault.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_looks_at_is_a_fault_off_this_machine() {
+    crate::only_on_standins!("an address of its own");
+    let Some(address) = other_address() else { return println!("skipped: this machine has no other address") };
+    let world = healthy().await;
+    let far = Server::builder().host(address).login(USER, PASSWORD).start().await.expect("start a server");
+    let string = |host: &str, tls: &str| {
+        format!("server={host};port={};user id={USER};password=\"{PASSWORD}\";{tls}", far.addr().port()).replace('\'', "''")
+    };
+    let mut control = world.control().await;
+    let blind = string(&address.to_string(), "encrypt=true;trustservercertificate=true");
+    control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Far', N'{blind}')")).await;
+    let checked = check(&world).await;
+    assert_eq!(checked.faults().len(), 1, "{}", checked.text);
+    checked.assert_fault(&["encryption", "any certificate is believed"]);
+    assert!(checked.text.contains("certificate=file") && !checked.text.contains("encrypt=disable"), "{}", checked.text);
+    // with the right authority, which is the certificate itself
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("far-{}.pem", std::process::id()));
+    std::fs::write(&file, far.certificate_pem()).expect("write the certificate");
+    let seen = string(&address.to_string(), &format!("encrypt=true;certificate={};hostNameInCertificate=localhost", file.display()));
+    control.run(&format!("UPDATE source_servers SET connection_string = N'{seen}' WHERE server_name = N'Far'")).await;
+    check(&world).await.assert_healthy();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,10 @@ use crate::{
 /// Who asks, in the session's context.
 const WHO: &str = "check";
 
-const ENCRYPTION_CURE: &str = "DEST_ENCRYPT=true (and DEST_CA_CERT=file, where the server's certificate is not from a known authority)";
+const ENCRYPTION_CURES: [&str; 2] = [
+    "DEST_ENCRYPT=true (and DEST_CA_CERT=file, where the server's certificate is not from a known authority)",
+    "DEST_ENCRYPT=true DEST_CA_CERT=file, with the authority of the server's certificate, and no DEST_TRUST_SERVER_CERTIFICATE",
+];
 
 /// The destination server and the control database; the control tables, where they can be read.
 pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
@@ -37,7 +40,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
             return (vec![section], None);
         }
     };
-    server(&mut session, pools.endpoint(), &Place::Service, ENCRYPTION_CURE, &mut section).await;
+    server(&mut session, pools.endpoint(), &Place::Service, ENCRYPTION_CURES, &mut section).await;
     match database(&mut session).await {
         Ok(found) if found.writable => {
             let names = ["SELECT", "INSERT", "UPDATE", "DELETE"];

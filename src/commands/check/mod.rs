@@ -176,8 +176,9 @@ async fn usable(session: &mut Session) {
     }
 }
 
-/// What every server is asked. `name` is the server's place for cures; `loopback` comes from its endpoint.
-async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, encryption_cure: &str, section: &mut Section) {
+/// What every server is asked. `cures` are for a conversation in the clear, and for one with a certificate that nobody looks at; `place` is
+/// where they are run.
+async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, cures: [&str; 2], section: &mut Section) {
     let before = SystemTime::now();
     match ask(session, include_str!("../../../sql/check_server.sql"), &[]).await.map(|mut rows| rows.pop()) {
         Ok(Some(row)) => {
@@ -202,7 +203,8 @@ async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, encry
         let option = rows.first().and_then(|row| row.opt_text(0).ok().flatten()).map(str::to_owned);
         option.map(|option| option.eq_ignore_ascii_case("TRUE")).ok_or_else(|| "the server does not say".to_owned())
     });
-    section.add(doctor::encryption(demanded, seen, endpoint.is_loopback(), place, encryption_cure));
+    let loopback = session.is_loopback();
+    section.add(doctor::encryption(demanded, seen, loopback, endpoint.trust.is_blind(loopback), place, cures));
 }
 
 /// What a session's database says of itself and of this login.

@@ -55,7 +55,14 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
             Ok(mut session) => {
                 if !told {
                     told = true;
-                    ask_server(&mut session, pools.endpoint(), &place, &format!("{row} -- with encrypt=true"), &mut section).await;
+                    let cures = [
+                        &*format!("{row} -- with encrypt=true"),
+                        &*format!(
+                            "{row} -- with encrypt=true;certificate=file, with the authority of the server's certificate, and no trustservercertificate"
+                        ),
+                    ];
+                    // its row is in the control database
+                    ask_server(&mut session, pools.endpoint(), &Place::Dest, cures, &mut section).await;
                 }
                 if pairs.is_empty() {
                     continue;

@@ -10,10 +10,10 @@ use super::{
     utf16,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::Result,
     model::name::Ident,
     mssql::{
-        classify::lost,
+        classify::{lost, no_encryption},
         endpoint::{Encrypt, Endpoint, PACKET_BYTES_ENCRYPTED_MAX, PACKET_BYTES_MAX},
         socket::{LoginGuard, Socket},
     },
@@ -56,7 +56,7 @@ pub(super) async fn login(
         _ if strict => false,
         (NOT_SUPPORTED, NOT_SUPPORTED) => false,
         (OFF | ON, NOT_SUPPORTED) | (ON, OFF) => {
-            return Err(Error::new(Kind::Connection, "the server does not encrypt connections"));
+            return Err(no_encryption());
         }
         _ => true,
     };
@@ -102,7 +102,7 @@ async fn tls_begins(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<S
 
 #[cfg(not(feature = "rustls"))]
 async fn tls_begins(_: &Endpoint, _: Stream, _: Span) -> Result<Stream> {
-    Err(Error::new(Kind::Connection, "this build's copy lane has no TLS"))
+    Err(crate::error::Error::new(crate::error::Kind::Connection, "this build's copy lane has no TLS"))
 }
 
 #[cfg(feature = "rustls")]

@@ -104,7 +104,9 @@ impl Servers {
         match &endpoint.trust {
             Trust::Anything => config.trust_cert(),
             Trust::Authority(path) => config.trust_cert_ca(path.display().to_string()),
-            Trust::System | Trust::SystemUnlessLoopback if endpoint.is_loopback() || endpoint.encrypt == Encrypt::LoginOnly => {
+            Trust::System | Trust::SystemUnlessLoopback
+                if ["127.0.0.1", "::1", "localhost"].contains(&endpoint.host.as_str()) || endpoint.encrypt == Encrypt::LoginOnly =>
+            {
                 config.trust_cert()
             }
             Trust::System | Trust::SystemUnlessLoopback => {}
