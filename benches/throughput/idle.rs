@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const TICKS: u32 = 20;
 /// What one look at the control tables, and one poll of a source, sends once.
 const LOOK: &str = "FROM dbo.source_servers";
-const POLL: &str = "fn_cdc_get_max_lsn";
+const POLL: &str = "AS is_read_only";
 /// Tables of each of many sources.
 const TABLES: usize = 100;
 /// Tables that one batch makes.

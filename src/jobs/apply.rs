@@ -7,6 +7,10 @@
 //!
 //! Values that are too large for that follow piece by piece ([`super::large`]).
 //!
+//! **Which session proves it.** The window's upper bound was found on another session, and behind a listener that spreads readers over replicas this one
+//! may be on a server that is behind. So it is asked first how far *this* session sees: what it has not seen yet is left for later
+//! ([`Applied::behind`]), never stepped over.
+//!
 //! **The order of steps** per group: end → rows → low watermark → netting → large values (and the watermark after them) → completing (and the watermark again, where that read something)
 //! → one transaction with rows and checkpoint. The watermark is asked after reading (while the destination nets already), and only a
 //! watermark that is still low enough lets the group commit: cleanup moves it before it deletes, so nothing was missing from what we read.
@@ -26,7 +30,7 @@ use crate::{
         name::TableName,
     },
     mssql::{
-        cdc,
+        cdc::{self, Bounds},
         row::{Param, Row},
         session::{BulkColumns, BulkOptions, Session},
     },
@@ -118,6 +122,27 @@ pub struct Replay<'a> {
     pub cancel: &'a CancellationToken,
 }
 
+impl Replay<'_> {
+    /// The part of the window that a session has seen which sees `seen`: without what is known of, and done at, the window's own end.
+    fn up_to(&self, seen: Lsn) -> Result<Self> {
+        let mut part = Replay { to: seen, ..self.clone() };
+        match &mut part.target {
+            Target::Dest { checkpoint, .. } => {
+                checkpoint.transaction = None;
+                checkpoint.resync = false;
+                checkpoint.next_instance = None;
+                Ok(part)
+            }
+            // its rows are to be those of one moment
+            Target::Staging { .. } => Err(Error::new(
+                Kind::Busy,
+                format!("the server that changes are read from has captured {seen} at most, and {} was seen elsewhere", self.to),
+            )
+            .with_hint("nothing, if it is a secondary replica that is behind: it is tried again")),
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -126,6 +151,8 @@ pub struct Applied {
     pub groups: u64,
     /// Everything up to here is in the target.
     pub reached: Option<Lsn>,
+    /// The window ended here, as the source's session has not seen more.
+    pub behind: Option<Lsn>,
 }
 
 /// The statements of one replay, phrased once: their text depends on the table alone, so that servers can keep their plans.
@@ -224,8 +251,18 @@ async fn groups(
     script: &Script,
     progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
-    dest.batch(&changes::create_tables(replay.carry, &script.coverage)).await.context("create #changes")?;
     let mut applied = Applied::default();
+    // before the first row is read: what a session sees later it may not have seen then
+    let seen = cdc::bounds(source, &replay.capture.instance).await?.max;
+    let part;
+    let replay = if seen < replay.to {
+        part = replay.up_to(seen)?;
+        applied.behind = Some(seen);
+        &part
+    } else {
+        replay
+    };
+    dest.batch(&changes::create_tables(replay.carry, &script.coverage)).await.context("create #changes")?;
     let mut from = replay.from;
     let mut stored = match &replay.target {
         Target::Dest { checkpoint, .. } => checkpoint.stored,
@@ -247,11 +284,11 @@ async fn groups(
             Some(large) if loaded.large => {
                 net(dest, script, loaded).await?;
                 large::bring(source, dest, &large.of_changes, replay.cancel).await?;
-                still_there(source, replay, from).await?;
+                still_there(source, replay, from, to).await?;
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
-                let (there, netted) = tokio::join!(still_there(source, replay, from), net(dest, script, loaded));
+                let (there, netted) = tokio::join!(still_there(source, replay, from, to), net(dest, script, loaded));
                 there.and(netted)?;
             }
         }
@@ -266,7 +303,7 @@ async fn groups(
             }
             // Completing reads the change table once more, and takes what it does not find there for gone at the source.
             if completed.asked {
-                still_there(source, replay, from).await?;
+                still_there(source, replay, from, to).await?;
             }
             // the source looks for the next end while the destination writes
             let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to, rows_max).await.map(Some) } };
@@ -379,11 +416,17 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
     cells
 }
 
-/// Proves that nothing was cleaned away while it was read.
-async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn) -> Result<()> {
-    let min = cdc::min_lsn(source, &replay.capture.instance).await?;
+/// Proves that nothing was cleaned away while it was read, and that the session's server is still where it was.
+async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
+    let Bounds { min, max } = cdc::bounds(source, &replay.capture.instance).await?;
     if min > from.next() {
         return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.words()));
+    }
+    if max < to {
+        return Err(Error::new(
+            Kind::Busy,
+            format!("the source had captured {to} and has captured {max} at most now: it went back in time"),
+        ));
     }
     Ok(())
 }

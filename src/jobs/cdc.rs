@@ -60,6 +60,13 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, a
     let result = window(env, mapping, &pass, applied).await;
     let changes = i64::try_from(applied.changes).unwrap_or(i64::MAX);
     let (outcome, done) = match &result {
+        Ok(()) if let Some(seen) = applied.behind => {
+            let words = format!(
+                "the server that changes were read from has captured {seen} at most, and {} was seen at another one: a secondary replica that is behind; the rest follows",
+                pass.to
+            );
+            (Outcome { error: Some(words), ..Outcome::paused(changes) }, Ok(Done::Stopped))
+        }
         Ok(()) => (Outcome::completed(changes), Ok(Done::Completed)),
         Err(error) if error.kind == Kind::Cancelled => (Outcome::paused(changes), Ok(Done::Stopped)),
         Err(error) if error.kind == Kind::ForeignKey && (applied.reached.is_some() || failed_before + 1 < WAITS_MAX) => {
@@ -79,7 +86,7 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, a
         Err(error) => (Outcome::failed(changes, 1, error.to_string()), Err(())),
     };
     env.control.finish_run(run, outcome).await;
-    if result.is_ok() {
+    if result.is_ok() && applied.behind.is_none() {
         say(mapping, changes, began.elapsed(), &pass);
     }
     match (done, result) {
@@ -179,8 +186,9 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
             }
         }
     }
+    applied.behind = result.as_ref().ok().and_then(|done| done.behind);
     let result = result.map_err(|error| explained(error, has_foreign_keys));
-    if resync && result.is_ok() {
+    if resync && result.is_ok() && applied.behind.is_none() {
         tracing::warn!(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,

@@ -9,13 +9,14 @@
 //! what is later than the clock now. And later commits look earlier: then the wait is longer, never shorter.
 //!
 //! On an idle database commits do not come by themselves, except the mapping row that capture adds about every five minutes; with VIEW
-//! DATABASE STATE an empty scan answers within two polling intervals of the capture job.
+//! DATABASE STATE an empty scan answers within two polling intervals of the capture job. Neither is proof where others have to harden the log
+//! first: there [`Fence::proven`] is `false` after the whole wait, and it is for the caller to do without.
 
 use crate::{
     error::{Context, Error, Kind, Result},
     model::lsn::Lsn,
     mssql::{cdc, row::Param, session::Session},
-    plan::fence::{Scan, scanned},
+    plan::fence::{Job, Scan, scanned},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +31,24 @@ pub struct Reading {
     pub captured: Option<Lsn>,
     /// `None` where the login may not see scans, or there was none yet.
     pub scan: Option<Scan>,
+    /// The database is in an availability group or in a mirror.
+    pub replicated: bool,
+}
+
+/// An LSN that covers a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub lsn: Lsn,
+    /// `false`: capture went on without a transaction to prove it, where only that is proof. It may have passed over what is not hardened.
+    pub proven: bool,
+}
+
+impl Fence {
+    /// Where changes go on after rows were copied in which everything up to `cut` is, and everything up to the fence if it is proven. What comes
+    /// again is applied once more, which changes nothing in the end.
+    pub fn goes_on_from(self, cut: Lsn) -> Lsn {
+        if self.proven { self.lsn } else { cut }
+    }
 }
 
 /// How long and how often to look.
@@ -49,32 +68,66 @@ pub async fn reading(source: &mut Session) -> Result<Reading> {
     let row = source.row(include_str!("../../sql/fence_clock.sql"), &[]).await.context("read the source's clock")?;
     let local = row.text(0)?.to_owned();
     let captured = row.opt_lsn(1)?.filter(|lsn| !lsn.is_zero());
+    let replicated = row.bool(2)? || is_mirrored(source).await?;
     let scan = newest_scan(source, &local).await?;
-    Ok(Reading { local, captured, scan })
+    Ok(Reading { local, captured, scan, replicated })
+}
+
+/// `false`, too, where nobody may look: every login may by default.
+async fn is_mirrored(source: &mut Session) -> Result<bool> {
+    match source.row(include_str!("../../sql/fence_mirror.sql"), &[]).await {
+        Ok(row) => Ok(row.i64(0)? > 0),
+        Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_cut_off() => {
+            source.recover().await?;
+            Ok(false)
+        }
+        Err(error) => Err(error.context("read sys.database_mirroring")),
+    }
+}
+
+/// The capture job of the session's database; `None` where there is none, or this login may not look.
+pub async fn job(source: &mut Session) -> Result<Option<Job>> {
+    let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
+        Ok(row) => row,
+        // no right, or no msdb: each server has its own number for that
+        Err(_) if !source.is_cut_off() => {
+            source.recover().await?;
+            None
+        }
+        Err(error) => return Err(error.context("read msdb.dbo.cdc_jobs")),
+    };
+    let Some(row) = row else { return Ok(None) };
+    let seconds = |value: i64| Duration::from_secs(u64::try_from(value).unwrap_or(0));
+    Ok(Some(Job {
+        continuous: row.opt_i32(0)?.unwrap_or(1) != 0,
+        polling: seconds(row.opt_i64(1)?.unwrap_or(0)),
+        retention: row.opt_i64(2)?.map(|minutes| seconds(minutes.saturating_mul(60))),
+    }))
 }
 
 /// Waits until capture has provably passed everything committed before `after`; the LSN up to which changes must be applied.
-pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, cancel: &CancellationToken) -> Result<Lsn> {
+pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, cancel: &CancellationToken) -> Result<Fence> {
     let mut deadline = Instant::now() + patience.wait_max;
     let mut captured = after.captured;
     let mut pause = (patience.poll / 8).max(Duration::from_millis(5));
     let mut scans_seen = after.scan.is_some();
     let mut then = after.scan.clone();
+    let mut unproven = None;
     loop {
-        let row = source
-            .row(include_str!("../../sql/fence_commit.sql"), &[Param::Text(&after.local), Param::OptLsn(after.captured)])
-            .await
-            .context("look for a later commit in cdc.lsn_time_mapping")?;
-        if let Some(lsn) = row.opt_lsn(0)? {
-            return Ok(lsn);
+        match later_commit(source, after).await? {
+            Some(fence) if fence.proven => return Ok(fence),
+            Some(fence) => unproven = Some(fence.lsn),
+            None => {}
         }
         if scans_seen || then.is_none() {
             match (newest_scan(source, &after.local).await?, &then) {
                 (Some(now), Some(before)) => {
                     if scanned(before, &now) {
                         // Everything committed before the reading is captured, and the newest captured LSN is not before it.
-                        if let Some(upper) = cdc::upper(source).await? {
-                            return Ok(upper.lsn);
+                        match cdc::upper(source).await? {
+                            Some(upper) if !after.replicated => return Ok(Fence { lsn: upper.lsn, proven: true }),
+                            Some(upper) => unproven = unproven.max(Some(upper.lsn)),
+                            None => {}
                         }
                     } else if now.session_id < before.session_id {
                         then = Some(now);
@@ -91,6 +144,9 @@ pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, can
             return Err(Error::new(Kind::Cancelled, "asked to stop while waiting for capture"));
         }
         let now = Instant::now();
+        if let (true, Some(lsn)) = (now >= deadline, unproven) {
+            return Ok(Fence { lsn, proven: false });
+        }
         if now >= deadline && patience.while_it_moves {
             let upper = cdc::upper(source).await?.map(|upper| upper.lsn);
             if upper > captured {
@@ -114,6 +170,22 @@ pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, can
         }
         pause = (pause * 2).min(patience.poll);
     }
+}
+
+/// The lowest captured LSN that is later than the reading.
+async fn later_commit(source: &mut Session, after: &Reading) -> Result<Option<Fence>> {
+    let params = [Param::Text(&after.local), Param::OptLsn(after.captured)];
+    let rows = source
+        .rows(include_str!("../../sql/fence_commit.sql"), &params)
+        .await
+        .context("look for a later commit in cdc.lsn_time_mapping")?;
+    let mut fences = Vec::with_capacity(rows.len());
+    for row in rows {
+        if let Some(lsn) = row.opt_lsn(1)? {
+            fences.push(Fence { lsn, proven: row.bool(0)? || !after.replicated });
+        }
+    }
+    Ok(fences.into_iter().min_by_key(|fence| (!fence.proven, fence.lsn)))
 }
 
 /// The newest scan; `None` where there is none or this login may not look.
@@ -145,18 +217,21 @@ mod tests {
             pool::{Behaviour, Pools},
         },
     };
-    use mssql_standin::{cdc::CaptureMode, server::Server};
+    use mssql_standin::{cdc::CaptureMode, engine::availability, server::Server};
 
-    /// A source with CDC on dbo.T, captured by hand, and a session in it.
-    async fn source(server: &Server) -> (Pools, i32) {
-        let behaviour = Behaviour {
+    fn behaviour() -> Behaviour {
+        Behaviour {
             connections_max: 3,
             statement_timeout: Duration::from_secs(20),
             lock_timeout: Duration::from_secs(1),
             deadlock_priority_low: true,
             idle_timeout: Duration::from_secs(60),
-        };
-        let pools = Pools::new(connection_string::parse(&server.connection_string("master")).unwrap().endpoint, behaviour);
+        }
+    }
+
+    /// A source with CDC on dbo.T, captured by hand, and a session in it.
+    async fn source(server: &Server) -> (Pools, i32) {
+        let pools = Pools::new(connection_string::parse(&server.connection_string("master")).unwrap().endpoint, behaviour());
         pools.checkout(&Ident::new("master"), "test").await.unwrap().batch("CREATE DATABASE Shop").await.unwrap();
         let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         source.batch("CREATE TABLE dbo.T (ID int NOT NULL PRIMARY KEY); EXEC sys.sp_cdc_enable_db;").await.unwrap();
@@ -204,7 +279,7 @@ mod tests {
         let patience = Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
         let cancel = CancellationToken::new();
         let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
-        assert_eq!(fence.unwrap(), upper(&mut source).await);
+        assert_eq!(fence.unwrap(), Fence { lsn: upper(&mut source).await, proven: true });
         // One that stands still is not waited for.
         let after = reading(&mut source).await.unwrap();
         assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
@@ -229,6 +304,63 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(30)).await;
         insert(&mut source, 3).await;
         capture_one(&server, shop);
-        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap(), upper(&mut source).await);
+        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap().lsn, upper(&mut source).await);
+    }
+
+    /// Empty scans, and entries that capture writes by itself, while a secondary has not hardened the log: a transaction that was committed before
+    /// the reading is captured afterwards all the same.
+    #[tokio::test]
+    async fn in_a_group_or_a_mirror_only_a_captured_transaction_is_proof() {
+        for join in [availability::join_group, availability::mirror] {
+            let server = Server::builder().start().await.unwrap();
+            let (pools, shop) = source(&server).await;
+            let instance = server.instance().unwrap();
+            join(instance, "Shop").unwrap();
+            let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
+            insert(&mut source, 1).await;
+            capture_one(&server, shop);
+            instance.lock().database_mut(shop).unwrap().cdc.unhardened = true;
+            insert(&mut source, 2).await;
+            let after = reading(&mut source).await.unwrap();
+            assert!(after.replicated);
+            instance.clock.shift_ms(60_000);
+            for _ in 0..3 {
+                capture_one(&server, shop);
+            }
+            let now = instance.now();
+            mssql_standin::cdc::capture::dummy(&mut instance.lock(), shop, now);
+            let cancel = CancellationToken::new();
+            let impatient = Patience { wait_max: Duration::from_millis(300), while_it_moves: true, poll: Duration::from_millis(20) };
+            let fence = wait(&mut source, &after, impatient, &cancel).await.unwrap();
+            assert!(!fence.proven);
+            assert_eq!(fence.goes_on_from(Lsn::ZERO), Lsn::ZERO);
+            instance.lock().database_mut(shop).unwrap().cdc.unhardened = false;
+            insert(&mut source, 3).await;
+            capture_one(&server, shop);
+            capture_one(&server, shop);
+            let fence = wait(&mut source, &after, impatient, &cancel).await.unwrap();
+            assert_eq!(fence, Fence { lsn: upper(&mut source).await, proven: true });
+            assert_eq!(fence.goes_on_from(Lsn::ZERO), fence.lsn);
+        }
+    }
+
+    /// How the capture job runs is read from msdb, and not known to a login that may not look there.
+    #[tokio::test]
+    async fn the_capture_job_says_how_it_runs() {
+        let server = Server::builder().start().await.unwrap();
+        let (pools, _) = source(&server).await;
+        let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let usual = Job { continuous: true, polling: Duration::from_secs(5), retention: Some(minutes(4320)) };
+        assert_eq!(job(&mut source).await.unwrap(), Some(usual));
+        source.batch("EXEC sys.sp_cdc_change_job @job_type = N'capture', @continuous = 0").await.unwrap();
+        source.batch("EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 60").await.unwrap();
+        assert_eq!(job(&mut source).await.unwrap(), Some(Job { continuous: false, retention: Some(minutes(60)), ..usual }));
+        source.batch("CREATE LOGIN reader WITH PASSWORD = 'Re4der!pw'; CREATE USER reader FOR LOGIN reader").await.unwrap();
+        let addr = server.addr();
+        let string = format!("server={};port={};user id=reader;password=Re4der!pw;database=Shop;encrypt=disable", addr.ip(), addr.port());
+        let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour());
+        let mut reader = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
+        assert_eq!(job(&mut reader).await.unwrap(), None);
     }
 }

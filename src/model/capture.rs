@@ -103,6 +103,8 @@ pub struct Upper {
     pub age_s: Option<i64>,
     /// The source's local time less UTC.
     pub utc_offset_minutes: i32,
+    /// The session that read it is on a readable secondary (or the database is read-only): it may be behind what other sessions have seen.
+    pub read_only: bool,
 }
 
 /// What tells one history of a database from another at the same LSN.

@@ -5,6 +5,7 @@
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
 
 use super::{
+    lane::Line,
     row::{Param, Row},
     session::Session,
 };
@@ -14,6 +15,7 @@ use crate::{
         capture::{Capture, CapturedColumn, Instance, TranIdentity, Transaction, Upper},
         lsn::Lsn,
         name::{Ident, TableName},
+        value::{Seen, Value},
     },
     plan::window::History,
 };
@@ -35,7 +37,7 @@ pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
 }
 
 fn read_upper(row: &Row) -> Result<Option<Upper>> {
-    // without any row in the mapping table the function answers NULL; an empty binary or zero mean the same
+    // without any row in the mapping table there is none; an empty binary or zero mean the same
     let lsn = match row.opt_bytes(0)? {
         None | Some([]) => return Ok(None),
         Some(_) => row.lsn(0)?,
@@ -45,7 +47,8 @@ fn read_upper(row: &Row) -> Result<Option<Upper>> {
     }
     let identity = identity(row, 1)?;
     let transaction = transaction(row, 5)?;
-    Ok(Some(Upper { lsn, identity, transaction, age_s: row.opt_i64(3)?, utc_offset_minutes: row.opt_i32(4)?.unwrap_or(0) }))
+    let (age_s, utc_offset_minutes) = (row.opt_i64(3)?, row.opt_i32(4)?.unwrap_or(0));
+    Ok(Some(Upper { lsn, identity, transaction, age_s, utc_offset_minutes, read_only: row.bool(8)? }))
 }
 
 /// The source transaction whose id stands in this column and whose end time in the next; `None` where it is not known.
@@ -140,16 +143,60 @@ pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture
     Ok(Capture { instance, columns })
 }
 
-/// The low watermark now. An instance that is gone is an error that says so; zero otherwise is one about rights.
-pub async fn min_lsn(source: &mut Session, instance: &Instance) -> Result<Lsn> {
-    let row = source.row(include_str!("../../sql/cdc_min_lsn.sql"), &[Param::Text(instance.name.as_str())]).await;
-    let row = row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
-    if row.i64(1)? == 0 {
-        return Err(dropped(instance));
+/// What [`Bounds`] are read with; `@P1` is the instance's name.
+pub const BOUNDS_SQL: &str = include_str!("../../sql/cdc_bounds.sql");
+
+/// What one session sees of a capture instance. A session stays with one server, whose state never goes back while the session lives: what was
+/// captured up to `max` can be read by whatever is asked on this session from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The low watermark.
+    pub min: Lsn,
+    /// The newest captured LSN; zero where there is none.
+    pub max: Lsn,
+}
+
+impl Bounds {
+    /// From a row of [`BOUNDS_SQL`]. An instance that is gone is an error that says so; a low watermark of zero otherwise is one about rights.
+    pub fn new(instance: &Instance, min: Option<Lsn>, instances: i64, max: Option<Lsn>) -> Result<Bounds> {
+        match min {
+            _ if instances == 0 => Err(dropped(instance)),
+            Some(min) if !min.is_zero() => Ok(Bounds { min, max: max.unwrap_or(Lsn::ZERO) }),
+            _ => Err(gated(instance)),
+        }
     }
-    match row.opt_lsn(0)? {
-        Some(lsn) if !lsn.is_zero() => Ok(lsn),
-        _ => Err(gated(instance)),
+}
+
+/// What the session sees of an instance now.
+pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<Bounds> {
+    let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
+    let row = row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    Bounds::new(instance, row.opt_lsn(0)?, row.i64(1)?, row.opt_lsn(2)?)
+}
+
+/// What the copy lane's connection sees of an instance now.
+pub async fn bounds_of_line(source: &mut Line, instance: &Instance) -> Result<Bounds> {
+    let name = Value::Text(instance.name.as_str().to_owned());
+    let rows = source.rows(BOUNDS_SQL, &[&name]).await.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    let mut rows = rows.map_err(|why| Error::new(Kind::Other, format!("the low watermark cannot be read: {why}")))?;
+    let mut bounds = None;
+    while rows.next().await.context("read the low watermark")? {
+        let instances = match rows.seen(1)? {
+            Seen::Int(instances) => instances,
+            _ => 0,
+        };
+        bounds = Some(Bounds::new(instance, seen_lsn(&rows.seen(0)?)?, instances, seen_lsn(&rows.seen(2)?)?)?);
+    }
+    bounds.ok_or_else(|| dropped(instance))
+}
+
+fn seen_lsn(cell: &Seen<'_>) -> Result<Option<Lsn>> {
+    match cell {
+        Seen::Bytes(bytes) => {
+            let wrong = || Error::new(Kind::Other, format!("an LSN has {} bytes", bytes.len()));
+            Lsn::from_bytes(bytes).ok_or_else(wrong).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

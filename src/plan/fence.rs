@@ -10,6 +10,43 @@
 //!   moves that row's times, and one scan may have been under way when we read; so the count must have grown by two (of which the second
 //!   began after the reading), or a session must have started after the reading and come back empty.
 //!   <https://learn.microsoft.com/sql/relational-databases/system-dynamic-management-views/change-data-capture-sys-dm-cdc-log-scan-sessions>
+//!
+//! **In an availability group, and in a mirror,** capture takes only what every secondary has hardened (asynchronous ones too, without
+//! trace flag 1448), and stops there as at the log's end. An empty scan then proves nothing, and neither does the entry that capture writes by
+//! itself (tran_id 0x00): only a real transaction, committed after the reading and captured, does.
+//! <https://learn.microsoft.com/sql/database-engine/availability-groups/windows/replicate-track-change-data-capture-always-on-availability>
+//!
+//! **How long to wait** is the capture job's affair: it polls every few seconds or every few hours, or runs by a schedule.
+
+use std::time::Duration;
+
+/// Capture may be idle: then the proof is the entry that it writes about every five minutes.
+const IDLE_ENTRY_MAX: Duration = Duration::from_secs(330);
+/// A job by schedule, whose schedule is not in `cdc_jobs`: every day at the latest.
+const SCHEDULED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// A job of which nothing is known, as this login may not look: most that run by schedule do so every 15 to 60 minutes.
+const UNKNOWN_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// A database's capture job and cleanup job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// It runs all the time; otherwise by a schedule.
+    pub continuous: bool,
+    /// Between two scans of a job that runs all the time.
+    pub polling: Duration,
+    /// So long are changes kept.
+    pub retention: Option<Duration>,
+}
+
+/// How long a capture job that runs as it should may take to pass a moment: two scans (one may be under way), and the idle entry.
+pub fn wait_max(job: Option<&Job>) -> Duration {
+    let next_scan = match job {
+        Some(Job { continuous: true, polling, .. }) => *polling * 2,
+        Some(Job { continuous: false, .. }) => SCHEDULED_MAX,
+        None => UNKNOWN_MAX,
+    };
+    next_scan + IDLE_ENTRY_MAX
+}
 
 /// The newest row of `sys.dm_cdc_log_scan_sessions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +75,15 @@ pub fn scanned(then: &Scan, now: &Scan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capture_job_is_waited_for_as_it_runs() {
+        let job = |continuous, polling_s| Job { continuous, polling: Duration::from_secs(polling_s), retention: None };
+        assert_eq!(wait_max(Some(&job(true, 5))), Duration::from_secs(340));
+        assert_eq!(wait_max(Some(&job(true, 86_399))), Duration::from_secs(173_128));
+        assert_eq!(wait_max(Some(&job(false, 5))), SCHEDULED_MAX + IDLE_ENTRY_MAX);
+        assert_eq!(wait_max(None), UNKNOWN_MAX + IDLE_ENTRY_MAX);
+    }
 
     #[test]
     fn only_a_scan_begun_later_counts() {

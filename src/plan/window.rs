@@ -8,7 +8,7 @@
 //! Which of two instances is read is [`super::instances`]'s to say; the way from one to the next leads through a step that records it.
 //!
 //! A gap is never stepped over. What is not a gap: CDC enabled a moment ago (nothing captured yet), an idle table (its checkpoint moves
-//! with the others), and a missing maximum (capture has not run).
+//! with the others), a missing maximum (capture has not run), and a readable secondary that is behind the checkpoint.
 
 use super::instances::{Candidates, Coverage};
 use crate::model::{
@@ -152,6 +152,8 @@ pub enum Wait {
     JustEnabled,
     /// There are several instances, and nobody has looked yet what they capture.
     Uncompared,
+    /// The readable secondary that answers has not redone what the checkpoint stands for.
+    ReplicaBehind,
 }
 
 /// What cannot be read, and not because of time.
@@ -200,6 +202,9 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
     let stored = facts.stored;
     let candidates = Candidates { instances: facts.instances, coverage: facts.coverage };
     let instances = facts.instances;
+    if is_behind(facts) {
+        return Err(Step::Wait(Wait::ReplicaBehind));
+    }
     let Some(any) = instances.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
     match (stored.control, &stored.twin) {
         (Some(control), None) => return Err(Step::Gap(Gap::Foreign { control })),
@@ -225,10 +230,7 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
         return Err(Step::Gap(Gap::Retention { from, min: instances[instance].min }));
     }
     if upper.lsn < from {
-        // A full sync's cut is an instance's start less one, when the instance is newer than everything captured. A checkpoint above that
-        // has been captured once.
-        let awaits = |instance: &Instance| instance.start > upper.lsn && instance.start == from.next();
-        return Err(if instances.iter().any(awaits) {
+        return Err(if awaits_first_capture(instances, from, upper.lsn) {
             Step::Wait(Wait::JustEnabled)
         } else {
             Step::Gap(Gap::Behind { from, upper: upper.lsn })
@@ -254,6 +256,20 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
     Ok(Choice { instance, from, to, switch_to })
 }
 
+/// A full sync's cut is an instance's start less one, when the instance is newer than everything captured. A checkpoint above that has been
+/// captured once.
+fn awaits_first_capture(instances: &[Instance], from: Lsn, upper: Lsn) -> bool {
+    instances.iter().any(|instance| instance.start > upper && instance.start == from.next())
+}
+
+/// Whether the session is on a readable secondary that has not redone what the checkpoint stands for: nothing else that it says of the table
+/// means anything yet. It gets there, and then the transaction at the checkpoint says whether it has the same history.
+fn is_behind(facts: &Facts<'_>) -> bool {
+    let stored = facts.stored;
+    let (Some(from), Some(upper)) = (stored.control.filter(|_| stored.control == stored.twin_lsn()), facts.upper) else { return false };
+    upper.read_only && upper.lsn < from && !awaits_first_capture(facts.instances, from, upper.lsn)
+}
+
 /// The instance that is read now: the one that the checkpoint names. Where it names none (no checkpoint yet, or one by an earlier version)
 /// the choice is free among those that still have the next change.
 fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from: Lsn) -> Result<usize, Step> {
@@ -276,6 +292,13 @@ fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from:
     }
     let still_there: Vec<usize> = usable.iter().copied().filter(|&i| instances[i].min <= from.next()).collect();
     Ok(candidates.best(&still_there).unwrap_or(oldest))
+}
+
+/// Up to where everything is in rows that were copied by a session which had seen `seen` captured before it read them. `cut` is what another
+/// session found before, with `upper` the newest captured LSN there; a cut above that is the LSN before a capture instance that is newer than
+/// everything captured, and then the copying session has seen enough when it sees the instance.
+pub fn copied_up_to(cut: Lsn, upper: Lsn, seen: Lsn) -> Lsn {
+    if upper < cut { cut } else { cut.min(seen) }
 }
 
 /// The step for one mapping.
@@ -334,7 +357,7 @@ mod tests {
     }
 
     fn upper(n: u8) -> Upper {
-        Upper { lsn: lsn(n), identity: None, transaction: None, age_s: None, utc_offset_minutes: 0 }
+        Upper { lsn: lsn(n), identity: None, transaction: None, age_s: None, utc_offset_minutes: 0, read_only: false }
     }
 
     /// Which of the columns a, b, c, … each instance captures.
@@ -508,6 +531,30 @@ mod tests {
             assert_eq!(step(&reading(12, &before), Some(20), &[after], true), Step::Gap(Gap::Replaced));
         }
         assert!(matches!(step(&reading(12, &before), Some(20), &[before], true), Step::Read { .. }));
+    }
+
+    #[test]
+    fn a_secondary_behind_the_checkpoint_is_waited_for() {
+        let at = stored(Some(21), Some(Some(21)));
+        let one = [instance(1, 10, lsn(10))];
+        let upper = Upper { read_only: true, ..upper(20) };
+        // what the secondary says of a transaction that it has not redone means nothing, nor that it has no instance or another one
+        let facts = Facts { stored: &at, upper: Some(&upper), instances: &one, coverage: None, history: &History::Absent, has_rows: true };
+        assert_eq!(decide(&facts), Step::Wait(Wait::ReplicaBehind));
+        assert_eq!(decide(&Facts { instances: &[], ..facts.clone() }), Step::Wait(Wait::ReplicaBehind));
+        let named = reading(21, &instance(2, 18, lsn(18)));
+        assert_eq!(decide(&Facts { stored: &named, ..facts.clone() }), Step::Wait(Wait::ReplicaBehind));
+        // but what the two databases of ours say of each other does
+        let torn = stored(Some(21), Some(Some(19)));
+        assert!(matches!(decide(&Facts { stored: &torn, ..facts }), Step::Gap(Gap::Torn { .. })));
+    }
+
+    #[test]
+    fn a_copy_begins_where_its_own_session_is() {
+        assert_eq!(copied_up_to(lsn(20), lsn(20), lsn(25)), lsn(20));
+        assert_eq!(copied_up_to(lsn(20), lsn(20), lsn(17)), lsn(17));
+        // the instance begins above everything captured
+        assert_eq!(copied_up_to(lsn(24), lsn(20), lsn(20)), lsn(24));
     }
 
     #[test]

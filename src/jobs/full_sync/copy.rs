@@ -6,6 +6,7 @@ use super::{
     Work,
     direct::Direct,
     progress::{Stage, Stop},
+    replay::Changes,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -17,7 +18,7 @@ use crate::{
     },
     mssql::{
         bulk::{self, BatchLimit, Boundary, Copied, Go},
-        catalog,
+        catalog, cdc,
         lane::{self, Way},
         pool::Checkout,
         session::{BulkOptions, Session},
@@ -27,9 +28,10 @@ use crate::{
 };
 
 /// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end. The
-/// source's session may be another one afterwards.
+/// source's session may be another one afterwards, and the cut lower: where the session that read the rows was.
 pub async fn copy(
     work: &Work<'_>,
+    mut changes: Option<&mut Changes>,
     direct: Option<&mut Direct<'_>>,
     mut source: Checkout,
     dest: &mut Session,
@@ -41,13 +43,18 @@ pub async fn copy(
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
     let mut batches = Batches { work, direct };
-    let (copied, source) = match lane(work, &query, snapshot, limit, source, dest, &mut batches).await.context("copy")? {
-        (Some(copied), source) => (copied, source),
-        (None, mut source) => {
-            let sessions = (&mut *source, dest);
-            (driver(work, &query, snapshot, limit, sessions, &mut batches).await.context("copy")?, source)
-        }
-    };
+    let (copied, source) =
+        match lane(work, changes.as_deref_mut(), &query, (snapshot, limit), source, dest, &mut batches).await.context("copy")? {
+            (Some(copied), source) => (copied, source),
+            (None, mut source) => {
+                if let Some(changes) = changes {
+                    let seen = cdc::bounds(&mut source, &changes.capture.instance).await?;
+                    changes.copied_by(seen);
+                }
+                let sessions = (&mut *source, dest);
+                (driver(work, &query, snapshot, limit, sessions, &mut batches).await.context("copy")?, source)
+            }
+        };
     Ok((if copied.whole { None } else { Some(progress.stop().unwrap_or(Stop::Cancelled)) }, source))
 }
 
@@ -55,9 +62,9 @@ pub async fn copy(
 /// when that is not possible, and nothing was copied.
 async fn lane(
     work: &Work<'_>,
+    changes: Option<&mut Changes>,
     query: &str,
-    snapshot: bool,
-    limit: BatchLimit,
+    (snapshot, limit): (bool, BatchLimit),
     source: Checkout,
     dest: &mut Session,
     batches: &mut Batches<'_, '_>,
@@ -74,7 +81,11 @@ async fn lane(
         key: &shape.carry.key,
     };
     let copied = match desk.lines(mapping).await {
-        Ok((from, mut to)) => {
+        Ok((mut from, mut to)) => {
+            if let Some(changes) = changes {
+                let seen = cdc::bounds_of_line(&mut from, &changes.capture.instance).await?;
+                changes.copied_by(seen);
+            }
             to.set_timeout(env.config.long_statement_timeout);
             lane::copy(from, to, way, limit, dest, batches).await?
         }

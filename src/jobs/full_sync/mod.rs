@@ -7,13 +7,15 @@
 //!    column is reset now too, not afterwards: the rows that are copied then already read 0, and source and destination end up equal.
 //! 2. **Validate.** Everything that could make the copy end otherwise than equal is refused here, before a row moves.
 //! 3. **Cut.** The greater of the source's max LSN and the capture instance's first LSN less one. Every change up to the cut is in the
-//!    rows that are read next. (Max LSN lags the log, so the rows also have changes beyond it: these come again in step 6, where applying
+//!    rows that are read next. The connection that reads them may be on another replica, which is behind: it says itself how far it has seen capture
+//!    come, just before it reads, and the cut is not above that. (Max LSN lags the log, so the rows also have changes beyond it: these come again in step 6, where applying
 //!    a change twice is applying it once.)
 //! 4. **Copy** into a staging table in the destination database: a heap without constraints. Readers of the destination see the old rows.
 //!    (The copy lane, [`crate::mssql::lane`], has connections of its own; all this is the same without it.)
 //!    Where the source allows SNAPSHOT the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key moves
 //!    meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped before the key's index is made.
-//! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the copy, so it may take a while.
+//! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the copy, so it may take a while: as long as the capture job's
+//!    settings say, while the staging table is kept. Where nothing can prove it, CDC goes on from the cut.
 //! 6. **Replay** the changes in (cut, fence] *into the staging table*. It has no foreign key and no other unique key that a
 //!    half-way state could offend. Now the staging table is the source as of the fence exactly.
 //! 7. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign keys and checks stay trusted, triggers
@@ -168,7 +170,7 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
         warn!(mapping_id = mapping.id.0, server_id = mapping.server.0, sync_type = SyncType::SchemaCheck.as_str(), "{warning}");
     }
     let standing = env.control.standing(mapping.id).await?.ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
-    let changes = replay::changes(&mut source, mapping, &shape).await?;
+    let mut changes = replay::changes(&mut source, mapping, &shape).await?;
     let stored = standing.last_cdc_lsn;
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
@@ -178,8 +180,8 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
         dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
         match mapping.mode {
-            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_ref(), stored, source, &mut dest)).await,
-            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_ref(), stored, source, &mut dest)).await,
+            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_mut(), stored, source, &mut dest)).await,
+            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_mut(), stored, source, &mut dest)).await,
         }
     }
     .await;
@@ -198,9 +200,16 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
 }
 
 /// Mode STAGED: copy, fence, replay, swap.
-async fn staged(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>, source: Checkout, dest: &mut Session) -> Result<Ended> {
+async fn staged(
+    work: &Work<'_>,
+    mut changes: Option<&mut Changes>,
+    stored: Option<Lsn>,
+    source: Checkout,
+    dest: &mut Session,
+) -> Result<Ended> {
     let Work { env, mapping, shape, stage, progress, .. } = work;
-    let (stopped, mut source) = copy::copy(work, None, source, dest).await?;
+    let (stopped, mut source) = copy::copy(work, changes.as_deref_mut(), None, source, dest).await?;
+    let changes = changes.as_deref();
     if let Some(stop) = stopped {
         return Ok(Ended::Stopped(stop));
     }
@@ -238,9 +247,16 @@ async fn staged(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>,
 }
 
 /// Mode DIRECT: load; CDC goes on from the cut.
-async fn directly(work: &Work<'_>, changes: Option<&Changes>, stored: Option<Lsn>, source: Checkout, dest: &mut Session) -> Result<Ended> {
+async fn directly(
+    work: &Work<'_>,
+    mut changes: Option<&mut Changes>,
+    stored: Option<Lsn>,
+    source: Checkout,
+    dest: &mut Session,
+) -> Result<Ended> {
     let mut direct = Direct::new(work.env, work.shape, work.stage);
-    let (stopped, mut source) = copy::copy(work, Some(&mut direct), source, dest).await?;
+    let (stopped, mut source) = copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await?;
+    let changes = changes.as_deref();
     if let Some(stop) = stopped {
         return Ok(Ended::Stopped(stop));
     }

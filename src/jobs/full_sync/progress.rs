@@ -82,6 +82,8 @@ struct Seen {
     rows: u64,
     /// Rows the source has, nearly.
     expected: Option<u64>,
+    /// The longest wait for capture.
+    wait_max: Duration,
     /// Changes replayed.
     changes: u64,
     last_key: Option<String>,
@@ -90,7 +92,16 @@ struct Seen {
 
 impl Progress {
     pub fn new(now: Instant) -> Self {
-        Progress(Mutex::new(Seen { stage: Stage::Prepare, since: now, rows: 0, expected: None, changes: 0, last_key: None, stop: None }))
+        Progress(Mutex::new(Seen {
+            stage: Stage::Prepare,
+            since: now,
+            rows: 0,
+            expected: None,
+            wait_max: Duration::ZERO,
+            changes: 0,
+            last_key: None,
+            stop: None,
+        }))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -113,6 +124,11 @@ impl Progress {
         let mut seen = self.seen();
         seen.rows = rows;
         seen.last_key = Some(last_key);
+    }
+
+    /// Capture is waited for, so long at most while it stands still.
+    pub fn waits(&self, wait_max: Duration) {
+        self.seen().wait_max = wait_max;
     }
 
     pub fn replayed(&self, changes: u64) {
@@ -148,7 +164,11 @@ impl Seen {
             Stage::Prepare => format!("comparing source and destination, {so_far}"),
             Stage::Copy => copied(self.rows, self.expected, elapsed),
             Stage::Index => format!("{} rows copied, indexing the staging table, {so_far}", self.rows),
-            Stage::Fence => format!("{} rows copied, waiting until capture has passed the copy, {so_far}", self.rows),
+            Stage::Fence => format!(
+                "{} rows copied, waiting until capture has passed the copy, {so_far}, {} s at most while it stands still",
+                self.rows,
+                self.wait_max.as_secs()
+            ),
             Stage::Replay => {
                 format!("{} changes made during the copy replayed, {} changes/s", self.changes, per_second(self.changes, elapsed))
             }
@@ -235,12 +255,13 @@ mod tests {
         let began = Instant::now();
         let progress = Progress::new(began);
         progress.copied(7, "7".into());
+        progress.waits(Duration::from_secs(330));
         progress.replayed(4);
         let seen = progress.seen().clone();
         assert_eq!(seen.records(), 11);
         let now = began + Duration::from_secs(2);
         for (stage, words) in [
-            (Stage::Fence, "7 rows copied, waiting until capture has passed the copy, 2 s so far"),
+            (Stage::Fence, "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still"),
             (Stage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
             (Stage::Swap(Step::Update), "swapping 7 rows in: updating rows that differ, 2 s so far"),
         ] {

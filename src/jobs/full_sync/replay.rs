@@ -9,7 +9,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     jobs::{
         apply::{self, Pace, Replay, Target},
-        fence::{self, Patience},
+        fence::{self, Fence, Patience},
         instances,
         shape::Shape,
     },
@@ -18,18 +18,58 @@ use crate::{
         lsn::Lsn,
         mapping::{Mapping, SyncType},
     },
-    mssql::{cdc, session::Session},
+    mssql::{
+        cdc::{self, Bounds},
+        session::Session,
+    },
+    plan::{
+        fence::{Job, wait_max},
+        window,
+    },
 };
 
-/// Capture may be idle: then the proof is the row that it writes about every five minutes.
-const FENCE_WAIT_MAX: Duration = Duration::from_secs(330);
 const FENCE_POLL: Duration = Duration::from_millis(200);
 
 /// Where the changes made during the copy will be found.
 pub struct Changes {
     pub capture: Capture,
-    /// Every change up to here is in what is read from now on.
+    /// Every change up to here is in what is read from now on by a session that has seen it captured ([`Changes::copied_by`]).
     pub cut: Lsn,
+    /// What the session that found the cut had seen captured.
+    upper: Lsn,
+    /// When that was.
+    found: Instant,
+}
+
+impl Changes {
+    /// The same for a session that is about to copy: the server that it is on may be behind the one where the cut was found.
+    pub fn copied_by(&mut self, seen: Bounds) {
+        self.cut = window::copied_up_to(self.cut, self.upper, seen.max);
+    }
+
+    /// Whether changes since the cut are still there; an error that says what to do where they are not: whatever is copied again takes as long.
+    fn kept(&self, min: Lsn, job: Option<&Job>) -> Result<()> {
+        if min <= self.cut.next() {
+            return Ok(());
+        }
+        let minutes = |time: Duration| time.as_secs().div_ceil(60);
+        let took = minutes(self.found.elapsed());
+        let kept = job
+            .and_then(|job| job.retention)
+            .map_or_else(String::new, |kept| format!(", and the source keeps changes for {} minutes", minutes(kept)));
+        Err(Error::new(
+            Kind::Gap,
+            format!(
+                "the changes after {} and before {min}, made since the copy began, are no longer in the change table: copying and waiting for capture took {took} minutes{kept}",
+                self.cut
+            ),
+        )
+        .with_hint(format!(
+            "Keep changes longer at the source, or this full sync will be repeated and fail again: EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = {}",
+            // minutes; three times what it took, and not less than the default of three days
+            took.saturating_mul(3).max(4_320)
+        )))
+    }
 }
 
 /// The capture instance of the source table that has most of what is carried, and the cut; used whether or not CDC is on for the mapping.
@@ -45,7 +85,7 @@ pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> 
         }
         let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
         let cut = upper.max(capture.instance.start.prev());
-        Ok(Some(Changes { capture, cut }))
+        Ok(Some(Changes { capture, cut, upper, found: Instant::now() }))
     };
     match found.await {
         // who did not ask for CDC does not need the rights for it
@@ -57,16 +97,25 @@ pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> 
     }
 }
 
-/// Waits for the fence and brings the changes up to it into the staging table. `None` when CDC is not asked for and nothing was proven.
+/// Waits for the fence and brings the changes up to it into the staging table; the LSN from which CDC goes on. `None` when CDC is not asked for and
+/// nothing was proven.
+///
+/// Where nothing can prove the fence ([`fence::Fence::proven`]), CDC goes on from the cut: the staging table may have less than what the copy has seen, and
+/// what is missing comes again then.
 pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, dest: &mut Session) -> Result<Option<Lsn>> {
     let Work { env, mapping, shape, stage, progress, .. } = work;
-    let Changes { capture, cut } = changes;
+    let Changes { capture, cut, .. } = changes;
     let cut = *cut;
     progress.enter(Stage::Fence);
+    let job = fence::job(source).await?;
+    // nobody is to wait for what is lost already
+    changes.kept(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
+    let wait_max = wait_max(job.as_ref());
+    progress.waits(wait_max);
     let reading = fence::reading(source).await.context("read the source's clock")?;
-    let patience = Patience { wait_max: FENCE_WAIT_MAX, while_it_moves: true, poll: FENCE_POLL };
+    let patience = Patience { wait_max, while_it_moves: true, poll: FENCE_POLL };
     let fence = match fence::wait(source, &reading, patience, &env.cancel).await {
-        Ok(fence) => fence.max(cut),
+        Ok(fence) => Fence { lsn: fence.lsn.max(cut), ..fence },
         Err(error) if !mapping.cdc_enabled && !matches!(error.kind, Kind::Cancelled) && !source.is_cut_off() => {
             source.recover().await?;
             warn!(
@@ -83,19 +132,26 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
     progress.enter(Stage::Replay);
     let began = Instant::now();
     let mut replayed = 0u64;
-    if fence > cut {
+    if fence.lsn > cut {
         let replay = Replay {
             carry: &shape.carry,
             source: &shape.source.name,
             capture,
             from: cut,
-            to: fence,
+            to: fence.lsn,
             target: Target::Staging { table: stage },
             pace: Pace::Batches(env.config.batch_rows),
             cancel: &env.cancel,
         };
         let mut follow = |applied: &apply::Applied| progress.replayed(applied.changes);
-        let applied = apply::apply_changes(source, dest, &replay, &mut follow).await.context("replay changes into the staging table")?;
+        let applied = match apply::apply_changes(source, dest, &replay, &mut follow).await {
+            Err(error) if error.kind == Kind::Gap && !source.is_cut_off() => {
+                changes.kept(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
+                Err(error)
+            }
+            applied => applied,
+        }
+        .context("replay changes into the staging table")?;
         if env.stopping() {
             return Err(Error::new(Kind::Cancelled, "asked to stop during the replay"));
         }
@@ -107,7 +163,16 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
         sync_type = SyncType::FullSync.as_str(),
         records_count = i64::try_from(replayed).unwrap_or(i64::MAX),
         execution_time_ms = i32::try_from(began.elapsed().as_millis()).unwrap_or(i32::MAX),
-        "changes made during the copy are in the staging table, up to {fence}"
+        "changes made during the copy are in the staging table, up to {}",
+        fence.lsn
     );
-    Ok(Some(fence))
+    if !fence.proven {
+        info!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::FullSync.as_str(),
+            "no transaction was captured since that would prove how far capture is in this availability group or mirror: changes go on from {cut}, before the copy"
+        );
+    }
+    Ok(Some(fence.goes_on_from(cut)))
 }

@@ -271,6 +271,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Decision::Wait(Wait::JustEnabled) => {
                 waiting.insert(mapping.id, "nothing has been captured since the capture instance was made");
             }
+            Decision::Wait(Wait::ReplicaBehind) => {
+                waiting.insert(mapping.id, "the secondary replica that answers is behind what has been applied");
+            }
             Decision::Wait(Wait::NothingCaptured | Wait::Uncompared) | Decision::Nothing => {}
         }
     }

@@ -134,7 +134,10 @@ pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant)
     let reading = fence::reading(source).await?;
     let wait_max = deadline.saturating_duration_since(Instant::now());
     match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
-        Ok(fence) => Ok(Ok(fence)),
+        Ok(fence) if fence.proven => Ok(Ok(fence.lsn)),
+        Ok(_) => Ok(Err(
+            "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
+        )),
         Err(error) if !source.is_cut_off() => {
             source.recover().await?;
             Ok(Err(format!("no fence: {error}")))

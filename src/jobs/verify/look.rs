@@ -228,6 +228,10 @@ impl<'a> Look<'a> {
         if !self.shape.carry.key_columns().all(captured) {
             return Ok((suspects, Suspects::new()));
         }
+        // what this session has not seen captured it does not tell of
+        if !suspects.is_empty() && cdc::bounds(source, &capture.instance).await?.max < high {
+            return Ok((suspects, Suspects::new()));
+        }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
         // what the source's types cannot hold never changed there
         let (there, nowhere): (Vec<_>, Vec<_>) = suspects.into_iter().partition(|(_, (_, key))| self.may_have(End::Source, key));
@@ -257,7 +261,7 @@ impl<'a> Look<'a> {
             }
         }
         // an answer is worth something only where the instance still has, and always had, everything after `low`
-        if !certain.is_empty() && cdc::min_lsn(source, &capture.instance).await? > low.next() {
+        if !certain.is_empty() && cdc::bounds(source, &capture.instance).await?.min > low.next() {
             changed.append(&mut certain);
         }
         Ok((changed, certain))

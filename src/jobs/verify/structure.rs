@@ -165,12 +165,14 @@ async fn at_one_moment(
             Err(why) => return Ok(Some(Apart::Drifts(why))),
         }
     }
+    // what this session has not seen captured it does not tell of
+    let seen = cdc::bounds(source, &capture.instance).await?.max;
     let changes = source
         .rows(&lookup::any_change(&capture.instance.change_table), &[Param::Lsn(low), Param::Lsn(high)])
         .await
         .context("look for changes during the count")?;
     // an answer is worth something only where the instance still has everything after `low`
-    let known = changes.is_empty() && cdc::min_lsn(source, &capture.instance).await? <= low.next();
+    let known = changes.is_empty() && seen >= high && cdc::bounds(source, &capture.instance).await?.min <= low.next();
     Ok((!known).then(|| Apart::Moves("no still moment: rows kept changing".to_owned())))
 }
 

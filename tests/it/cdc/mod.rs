@@ -8,6 +8,7 @@ mod gaps;
 mod instances;
 mod large;
 mod order;
+mod replicas;
 mod triggers;
 mod window;
 

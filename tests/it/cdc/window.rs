@@ -1,6 +1,9 @@
 //! The window: what has been captured, what stands still, and how far behind that leaves us.
 
-use mssql_standin::cdc::CaptureMode;
+use mssql_standin::cdc::{
+    CaptureMode,
+    capture::{begin, end},
+};
 
 use super::{IMPATIENT, capture, following, start, start_with};
 use crate::harness::{World, eventually};
@@ -123,4 +126,30 @@ async fn the_summary_clears_after_an_error() {
     control.run("UPDATE table_mappings SET updated_at = GETUTCDATE()").await;
     world.run_ends(mapping, "CDC", "COMPLETED").await;
     assert_eq!(control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(), "");
+}
+
+/// Capture has written its rows and not committed them, and the server's own function reads dirty: what nobody can read yet is no bound, and the
+/// table is not taken for idle up to there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_capture_has_not_committed_is_no_bound() {
+    crate::only_on_standins!("its engine");
+    let (world, mapping, _daemon) =
+        following("D", "CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.D VALUES (1)", "ID").await;
+    capture(&world, |cdc| (cdc.mode, cdc.max_lsn_reads_dirty) = (CaptureMode::Manual, true));
+    let engine = world.source.instance().expect("the source's engine").clone();
+    world.shop().await.run("INSERT INTO dbo.D VALUES (2)").await;
+    let open = begin(&engine, "Shop").expect("a capture");
+    let mut shop = world.shop().await;
+    let dirty = "SELECT CASE WHEN sys.fn_cdc_get_max_lsn() > (SELECT MAX(start_lsn) FROM cdc.lsn_time_mapping) THEN 1 ELSE 0 END";
+    assert_eq!(shop.scalar(dirty).await, "1");
+    world.source.log_statements(true);
+    eventually("some polls", async || {
+        let polls = world.source.statements().iter().filter(|statement| statement.text.contains("FROM cdc.change_tables")).count();
+        if polls >= 4 { Ok(()) } else { Err(polls.to_string()) }
+    })
+    .await;
+    end(&engine, open);
+    world.in_sync("dbo.D", "ID").await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    assert!(errors.rows.is_empty(), "{errors}");
 }

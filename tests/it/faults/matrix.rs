@@ -42,7 +42,7 @@ impl Job {
             (Job::Cdc, Side::Dest) => &["DECLARE @fetched", "BULK LOAD"],
             (Job::Verification, Side::Source) => &["AS t ORDER BY t.["],
             (Job::Verification, Side::Dest) => &["AS t ORDER BY t.[", "INSERT INTO dbo.verification_logs"],
-            (Job::Look, Side::Source) => &["sys.fn_cdc_get_max_lsn()"],
+            (Job::Look, Side::Source) => &["AS is_read_only"],
             (Job::Look, Side::Dest) => &["SELECT server_id, server_name, connection_string"],
             (Job::Books, _) => &[
                 "SET full_sync_pending_at = COALESCE",

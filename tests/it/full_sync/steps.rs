@@ -1,13 +1,16 @@
 //! Commits before, during and after every step, with capture that lags.
 
 use mssql_standin::{
-    cdc::CaptureMode,
-    fault::{Fault, FaultHandle, Point},
+    cdc::{CaptureMode, capture::capture_now},
+    fault::{Fault, FaultHandle, Phase, Point},
 };
 use std::time::Duration;
 
 use super::{ITEMS, fill};
-use crate::harness::World;
+use crate::harness::{
+    World, eventually,
+    held::{arrives, held},
+};
 
 /// Long enough for a few changes; nothing depends on it but that they fall into the step.
 const HELD: Duration = Duration::from_millis(700);
@@ -58,7 +61,7 @@ async fn what_commits_until_the_copy_ends_is_in_the_swap() {
     let (source, dest) = (world.source.faults(), world.dest.faults());
     let steps = [
         dest.once(Point::request("full_sync_pending_at = COALESCE"), Fault::Delay(HELD)),
-        source.once(Point::request("fn_cdc_get_max_lsn"), Fault::Delay(HELD)),
+        source.once(Point::request("AS is_read_only"), Fault::Delay(HELD)),
         dest.once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), Fault::Delay(HELD)),
         dest.nth(Point::request("BULK LOAD"), 1, Fault::Delay(HELD)),
         dest.nth(Point::request("BULK LOAD"), 2, Fault::Delay(HELD)),
@@ -151,4 +154,65 @@ async fn a_row_that_was_read_twice_is_there_once() {
     let twice = tokio::time::timeout(Duration::from_secs(1), dropped.fired()).await;
     assert_eq!(twice, Ok(true), "it was read once, so this proves nothing");
     world.in_sync("dbo.Heap", "ID").await;
+}
+
+/// A capture job that runs by schedule is waited for as long as it may take, with the copy kept, and the log says how long that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_job_by_schedule_is_waited_for() {
+    crate::only_on_standins!("its engine");
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 100).await;
+    world.enable_cdc(&["Items"]).await;
+    let mut shop = world.shop().await;
+    shop.run("EXEC sys.sp_cdc_change_job @job_type = N'capture', @continuous = 0").await;
+    let instance = world.source.instance().expect("the stand-in's own engine");
+    {
+        let mut state = instance.lock();
+        let shop = state.database_named("Shop").expect("Shop").id;
+        state.database_mut(shop).expect("Shop").cdc.mode = CaptureMode::Manual;
+    }
+    let mapping = world.map("Items", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    daemon.says(&["waiting until capture has passed the copy", "86730 s at most"]).await;
+    shop.run("INSERT INTO dbo.Items (ID, Name) VALUES (-1, N'later')").await;
+    capture_now(instance, "Shop").expect("a capture");
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.Items", "ID").await;
+}
+
+/// A copy that takes longer than changes are kept can never be brought up to date: the error says how long both are before it is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    world.both(ITEMS).await;
+    fill(&world, 100).await;
+    world.enable_cdc(&["Items"]).await;
+    let mapping = world.map("Items", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let (wait, asked, go_on) = held(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), wait);
+    let _daemon = world.daemon();
+    arrives(asked).await;
+    let mut shop = world.shop().await;
+    for id in 1..=2 {
+        shop.run(&format!("INSERT INTO dbo.Items (ID, Name) VALUES (-{id}, N'meanwhile')")).await;
+    }
+    eventually("both rows to be captured", async || {
+        let rows = shop.scalar("SELECT COUNT(*) FROM cdc.dbo_Items_CT").await;
+        if rows == "2" { Ok(()) } else { Err(rows) }
+    })
+    .await;
+    shop.run(
+        "DECLARE @mark binary(10) = (SELECT MAX(start_lsn) FROM cdc.lsn_time_mapping); \
+         EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_Items', @low_water_mark = @mark",
+    )
+    .await;
+    go_on.send(()).expect("the destination waits");
+    let error = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
+    for words in ["made since the copy began", "the source keeps changes for 4320 minutes", "@retention = 4320"] {
+        assert!(error.rows[0][3].contains(words), "{words}: {error}");
+    }
 }

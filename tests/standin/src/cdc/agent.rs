@@ -44,7 +44,7 @@ pub fn tick(state: &mut State, now: Moment) -> bool {
         }
         let Some(db) = state.databases.get(&id) else { continue };
         // What is committed and not scanned yet makes a log that is not idle: an entry's LSN is never above a commit that comes later.
-        if db.log.records.is_empty() && db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE) {
+        if (db.log.records.is_empty() || db.cdc.unhardened) && db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE) {
             capture::dummy(state, id, now);
             captured = true;
         }

@@ -17,6 +17,7 @@ use crate::{
         instance::{Instance, State},
         log::{LogRecord, LoggedKind, LoggedOp, Lsn},
         storage::Row,
+        txn::TxnId,
     },
     error::{SqlError, SqlResult},
     value::{
@@ -51,9 +52,7 @@ pub fn committed(state: &mut State, database: i32, now: Moment) {
 pub fn capture_now(instance: &Instance, database: &str) -> SqlResult<usize> {
     let now = instance.now();
     let mut state = instance.lock();
-    let id = state.database_named(database).map(|d| d.id).ok_or_else(|| {
-        SqlError::new(911, 16, format!("Database '{database}' does not exist. Make sure that the name is entered correctly."))
-    })?;
+    let id = named(&state, database)?;
     let taken = scan_always(&mut state, id, now, usize::MAX);
     drop(state);
     instance.notify();
@@ -75,12 +74,12 @@ fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> u
     }
     super::ddl::apply_events(state, database, now);
     let Some(db) = state.databases.get_mut(&database) else { return 0 };
-    let count = db.log.records.len().min(limit);
+    let count = if db.cdc.unhardened { 0 } else { db.log.records.len().min(limit) };
     let records: Vec<Arc<LogRecord>> = db.log.records.drain(..count).collect();
     let instances = instances::load(state, database, 0);
     let mut commands = 0;
     for record in &records {
-        commands += take(state, database, &instances, record);
+        commands += take(state, database, &instances, record, None);
     }
     if count == 0 && store::is_empty(state, database, "lsn_time_mapping") {
         dummy(state, database, now);
@@ -123,22 +122,60 @@ pub fn dummy(state: &mut State, database: i32, now: Moment) {
     if !db.options.is_cdc_enabled {
         return;
     }
-    let lsn = db.log.next_lsn();
+    // behind what was captured, and before what was committed and is not hardened
+    let unhardened = db.log.records.front().map(|record| record.begin_lsn);
+    let lsn = unhardened.unwrap_or_else(|| db.log.next_lsn());
     db.cdc.last_entry = Some(now);
-    entry(state, database, &lsn, &[0; 10], now, now, &[0]);
-}
-
-fn entry(state: &mut State, database: i32, lsn: &Lsn, begin: &Lsn, from: Moment, to: Moment, tran_id: &[u8]) {
-    let row = vec![lsn_value(lsn), from.datetime(), to.datetime(), Value::Bytes(Arc::from(tran_id)), lsn_value(begin)];
-    let Some(meta) = store::table(state, database, "lsn_time_mapping") else { return };
-    if let Some(data) = state.tables.get_mut(&(database, meta.object_id)) {
-        let key = data.new_key(&row);
-        data.put_committed(key, Arc::new(row));
+    let row = entry(&lsn, &[0; 10], now, now, &[0]);
+    if let Some(meta) = store::table(state, database, "lsn_time_mapping") {
+        put(state, database, &meta, row, None);
     }
 }
 
-/// One transaction into every change table it belongs to. Answers the number of row changes.
-fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record: &LogRecord) -> i64 {
+/// A row of `cdc.lsn_time_mapping`.
+fn entry(lsn: &Lsn, begin: &Lsn, from: Moment, to: Moment, tran_id: &[u8]) -> Row {
+    vec![lsn_value(lsn), from.datetime(), to.datetime(), Value::Bytes(Arc::from(tran_id)), lsn_value(begin)]
+}
+
+/// Writes a row: committed at once, or in a transaction of capture's own.
+fn put(state: &mut State, database: i32, meta: &Arc<TableMeta>, row: Row, txn: Option<TxnId>) {
+    let Some(data) = state.tables.get_mut(&(database, meta.object_id)) else { return };
+    let key = data.new_key(&row);
+    match txn {
+        None => data.put_committed(key, Arc::new(row)),
+        Some(txn) => state.write(txn, (database, meta.object_id), meta, LoggedKind::Insert, key, Some(Arc::new(row)), false),
+    }
+}
+
+/// The same as [`capture_now`], but capture's own transaction is still open: whoever reads dirty sees what it wrote, and nobody else does until
+/// [`end`].
+pub fn begin(instance: &Instance, database: &str) -> SqlResult<TxnId> {
+    let now = instance.now();
+    let mut state = instance.lock();
+    let id = named(&state, database)?;
+    let txn = state.begin(0, true, "cdc_capture", now);
+    let instances = instances::load(&state, id, 0);
+    let records: Vec<Arc<LogRecord>> = state.database_mut(id)?.log.records.drain(..).collect();
+    for record in &records {
+        take(&mut state, id, &instances, record, Some(txn));
+    }
+    Ok(txn)
+}
+
+/// Commits what [`begin`] began.
+pub fn end(instance: &Instance, txn: TxnId) {
+    instance.lock().commit(txn, instance.now());
+    instance.notify();
+}
+
+fn named(state: &State, database: &str) -> SqlResult<i32> {
+    state.database_named(database).map(|d| d.id).ok_or_else(|| {
+        SqlError::new(911, 16, format!("Database '{database}' does not exist. Make sure that the name is entered correctly."))
+    })
+}
+
+/// One transaction into every change table it belongs to, in capture's own transaction where that is open. Answers the number of row changes.
+fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record: &LogRecord, txn: Option<TxnId>) -> i64 {
     let Some(db) = state.databases.get(&database) else { return 0 };
     let switches = Switches { untouched: db.cdc.untouched_lob, keys: db.cdc.key_updates };
     let mut changes = 0;
@@ -150,16 +187,16 @@ fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record:
         let Some(ct) = state.databases.get(&database).and_then(|d| d.catalog.table(instance.object_id)).cloned() else { continue };
         let rows = change_rows(instance, &ct, record, switches);
         changes += i64::try_from(rows.len()).unwrap_or(0);
-        if let Some(data) = state.tables.get_mut(&(database, instance.object_id)) {
-            for row in rows {
-                let key = data.new_key(&row);
-                data.put_committed(key, Arc::new(row));
-            }
+        for row in rows {
+            put(state, database, &ct, row, txn);
         }
     }
-    if changes > 0 {
+    if changes > 0
+        && let Some(meta) = store::table(state, database, "lsn_time_mapping")
+    {
         let id = record.transaction_id.to_be_bytes();
-        entry(state, database, &record.lsn, &record.begin_lsn, record.begin_time, record.commit_time, &id[2..]);
+        let row = entry(&record.lsn, &record.begin_lsn, record.begin_time, record.commit_time, &id[2..]);
+        put(state, database, &meta, row, txn);
     }
     changes
 }

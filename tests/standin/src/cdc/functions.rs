@@ -134,8 +134,11 @@ fn max_lsn(work: &Work, database: i32) -> SqlResult<Option<Lsn>> {
     let mut state = work.lock();
     let Some(meta) = store::table(&state, database, "lsn_time_mapping") else { return Ok(None) };
     let txn = work.txn;
+    let dirty = state.database(database)?.cdc.max_lsn_reads_dirty;
     let data = work.data(&mut state, (database, meta.object_id))?;
-    Ok(data.and_then(|d| d.rows.values().rev().find_map(|slot| slot.visible(txn)?.first().and_then(lsn_of))))
+    Ok(data.and_then(|d| {
+        d.rows.values().rev().find_map(|slot| (if dirty { slot.dirty() } else { slot.visible(txn) })?.first().and_then(lsn_of))
+    }))
 }
 
 fn map_time(work: &Work, database: i32, operator: &str, time: &Value) -> SqlResult<Value> {

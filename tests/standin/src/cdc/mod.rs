@@ -130,6 +130,11 @@ pub struct CdcRuntime {
     pub running: bool,
     pub capture_job: Option<CaptureJob>,
     pub cleanup_job: Option<CleanupJob>,
+    /// The log of what is committed has not been hardened by every secondary: capture stops before it, as at the log's end. (In a group, and
+    /// with asynchronous secondaries, too, without trace flag 1448.)
+    pub unhardened: bool,
+    /// `sys.fn_cdc_get_max_lsn` reads dirty: it is in no document how it reads.
+    pub max_lsn_reads_dirty: bool,
     /// change tables have `__$command_id`; servers before the updates of KB 3030352 do not
     pub command_id: bool,
     pub untouched_lob: UntouchedLob,
@@ -155,6 +160,8 @@ impl Default for CdcRuntime {
             running: true,
             capture_job: None,
             cleanup_job: None,
+            unhardened: false,
+            max_lsn_reads_dirty: false,
             command_id: true,
             untouched_lob: UntouchedLob::NullOffRow,
             key_updates: KeyUpdates::DeleteInsert,

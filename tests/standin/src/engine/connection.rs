@@ -80,6 +80,8 @@ pub struct LoginInfo {
     /// `127.0.0.1`, or `<local machine>` without a socket.
     pub client_address: String,
     pub encrypted: bool,
+    /// ApplicationIntent=ReadOnly
+    pub read_only_intent: bool,
     pub packet_size: u32,
     /// 0x74000004 for TDS 7.4
     pub tds_version: u32,
@@ -102,6 +104,7 @@ impl LoginInfo {
             client_pid: std::process::id(),
             client_address: "<local machine>".into(),
             encrypted: false,
+            read_only_intent: false,
             packet_size: 4096,
             tds_version: 0x7400_0004,
             spid,

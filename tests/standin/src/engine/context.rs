@@ -539,6 +539,7 @@ impl Session {
             deadlock_priority: self.options.deadlock_priority,
             cancel: self.info.cancel.clone(),
             statement_snapshot: Arc::new(Mutex::new(None)),
+            read_only_intent: self.info.read_only_intent,
             target: None,
         };
         let mark = work.begin_statement();

@@ -88,6 +88,8 @@ pub struct Database {
     pub open_rowversions: HashMap<u64, u64>,
     /// change data capture's jobs, sessions and switches
     pub cdc: crate::cdc::CdcRuntime,
+    /// the availability group or the mirror that it is part of
+    pub availability: super::availability::Availability,
     /// msdb.dbo.restorehistory: ids and times
     pub restores: Vec<(i32, Moment)>,
     next_object: i32,
@@ -154,6 +156,7 @@ impl Database {
             rowversion: 2000,
             open_rowversions: HashMap::new(),
             cdc: crate::cdc::CdcRuntime::default(),
+            availability: super::availability::Availability::default(),
             restores: Vec::new(),
             next_object: 229_575_856,
             next_principal: 5,

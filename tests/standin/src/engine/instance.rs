@@ -273,6 +273,8 @@ pub struct Work {
     pub cancel: CancelFlag,
     /// the statement's own snapshot, in databases with READ_COMMITTED_SNAPSHOT ON; taken when the first such table is opened
     pub statement_snapshot: Arc<Mutex<Option<Snapshot>>>,
+    /// of a session with ApplicationIntent=ReadOnly
+    pub read_only_intent: bool,
     /// the table an UPDATE or DELETE is searching: its scan waits for rows somebody else is writing, as update locks do
     pub target: Option<TableId>,
 }
@@ -409,8 +411,21 @@ impl Work {
         self.lock().end_statement(self.txn, mark);
     }
 
+    /// Whether the session is on a readable secondary of this database.
+    pub fn on_secondary(&self, state: &State, database: i32) -> bool {
+        self.read_only_intent && state.databases.get(&database).is_some_and(|db| db.availability.replica_id.is_some())
+    }
+
+    /// What a secondary sees that has not redone everything.
+    fn redone<'a>(&self, state: &'a State, database: i32) -> Option<&'a Snapshot> {
+        if self.on_secondary(state, database) { state.databases.get(&database)?.availability.redone.as_ref() } else { None }
+    }
+
     /// Where this transaction reads a table: as it is, or as its snapshot has it.
     pub fn data<'a>(&self, state: &'a mut State, table: TableId) -> SqlResult<Option<&'a TableData>> {
+        if self.redone(state, table.0).is_some() {
+            return Ok(self.redone(state, table.0).and_then(|redone| redone.get(&table)));
+        }
         if table.0 == TEMPDB {
             return Ok(state.tables.get(&table));
         }
@@ -433,6 +448,9 @@ impl Work {
 
     /// The statement's snapshot of a table, where the database reads by snapshot.
     pub fn statement_data(&self, state: &State, table: TableId) -> SqlResult<Option<TableData>> {
+        if let Some(redone) = self.redone(state, table.0) {
+            return Ok(redone.get(&table).cloned());
+        }
         if self.isolation != Isolation::ReadCommitted || table.0 == TEMPDB || !state.database(table.0)?.options.read_committed_snapshot {
             return Ok(None);
         }

@@ -247,7 +247,10 @@ fn database_property(session: &Session, name: &str, property: &str) -> SqlResult
     Ok(match property.to_uppercase().as_str() {
         "COLLATION" => variant_text(db.collation.name()),
         "STATUS" => variant_text(if db.options.offline { "OFFLINE" } else { "ONLINE" }),
-        "UPDATEABILITY" => variant_text(if db.options.read_only { "READ_ONLY" } else { "READ_WRITE" }),
+        "UPDATEABILITY" => {
+            let read_only = db.options.read_only || session.work().on_secondary(&state, db.id);
+            variant_text(if read_only { "READ_ONLY" } else { "READ_WRITE" })
+        }
         "USERACCESS" => variant_text(if db.options.single_user { "SINGLE_USER" } else { "MULTI_USER" }),
         "RECOVERY" => variant_text(db.options.recovery),
         "EDITION" | "SERVICEOBJECTIVE" => Value::Null,

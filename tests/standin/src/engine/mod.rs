@@ -1,6 +1,7 @@
 //! AST in, results out. Synchronous, and knows no bytes.
 
 pub mod applocks;
+pub mod availability;
 pub mod catalog;
 pub mod clock;
 pub mod connection;

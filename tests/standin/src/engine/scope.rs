@@ -47,6 +47,7 @@ impl Session {
             deadlock_priority: self.options.deadlock_priority,
             cancel: self.info.cancel.clone(),
             statement_snapshot: Arc::default(),
+            read_only_intent: self.info.read_only_intent,
             target: None,
         })
     }

@@ -134,7 +134,8 @@ impl TableSource {
 
     /// A private copy to read without coming back to the instance, when the statement or transaction reads a snapshot.
     fn snapshot(&self, state: &mut State) -> SqlResult<Option<TableData>> {
-        if self.work.isolation == Isolation::Snapshot {
+        // a secondary reads by row version whatever the isolation level and the hints say
+        if self.work.isolation == Isolation::Snapshot || self.work.on_secondary(state, self.table.0) {
             return Ok(self.work.data(state, self.table)?.cloned());
         }
         if self.mode.dirty || self.mode.table.is_some() || self.mode.lock_rows || self.mode.wait_rows {

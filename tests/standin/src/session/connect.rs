@@ -156,6 +156,7 @@ async fn run(shared: Arc<Shared>, transport: Transport, greeting: Greeting, peer
         client_pid: login.client_pid,
         client_address: peer.ip().to_string(),
         encrypted,
+        read_only_intent: login.read_only_intent,
         packet_size: login.packet_bytes,
         tds_version: login.tds_version,
         spid: registration.spid(),

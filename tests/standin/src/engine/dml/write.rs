@@ -46,7 +46,7 @@ impl<'a> Writer<'a> {
     pub fn open(work: &'a Work, prepared: &'a Prepared) -> SqlResult<Self> {
         if !prepared.meta.is_temp() {
             let state = work.lock();
-            let read_only = state.database(prepared.id.0)?.options.read_only;
+            let read_only = state.database(prepared.id.0)?.options.read_only || work.on_secondary(&state, prepared.id.0);
             if read_only {
                 return Err(SqlError::new(
                     3906,

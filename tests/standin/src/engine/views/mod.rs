@@ -65,6 +65,16 @@ impl Context<'_> {
         Err(SqlError::new(300, 14, "VIEW SERVER STATE permission was denied on object 'server', database 'master'."))
     }
 
+    /// 229 for a table of msdb: public has no right on it.
+    fn require_msdb(&self, table: &str) -> SqlResult<()> {
+        let target = Target { database: crate::engine::database::MSDB, securable: crate::engine::catalog::Securable::Database };
+        if self.state.is_sysadmin(&self.viewer.login) || self.state.has_permission(&self.viewer.login, target, "SELECT") {
+            return Ok(());
+        }
+        let text = format!("The SELECT permission was denied on the object '{table}', database 'msdb', schema 'dbo'.");
+        Err(SqlError::new(229, 14, text))
+    }
+
     /// 262 without VIEW DATABASE STATE.
     fn require_database_state(&self) -> SqlResult<()> {
         if self.owner || self.state.has_server_permission(&self.viewer.login, "VIEW SERVER STATE") {

@@ -9,6 +9,7 @@ pub(super) const VIEWS: &[Spec] = &[
         "database_id int,job_type n20,job_id guid?,maxtrans int?,maxscans int?,continuous bit?,pollinginterval bigint?,retention bigint?,\
          threshold bigint?",
         |cx, rows| {
+            cx.require_msdb("cdc_jobs")?;
             for db in cx.state.databases.values() {
                 if let Some(job) = &db.cdc.capture_job {
                     rows.push([
@@ -45,6 +46,7 @@ pub(super) const VIEWS: &[Spec] = &[
         "job_id guid,originating_server_id int,name sysname,enabled tinyint,description n512?,start_step_id int,category_id int,owner_sid vb85,\
          date_created dt,date_modified dt,version_number int",
         |cx, rows| {
+            cx.require_msdb("sysjobs")?;
             for db in cx.state.databases.values() {
                 let jobs = [(db.cdc.capture_job.is_some(), 1, "capture"), (db.cdc.cleanup_job.is_some(), 2, "cleanup")];
                 for (_, number, kind) in jobs.into_iter().filter(|(exists, ..)| *exists) {
@@ -66,6 +68,7 @@ pub(super) const VIEWS: &[Spec] = &[
         "session_id int,job_id guid,run_requested_date dt?,run_requested_source sysname?,queued_date dt?,start_execution_date dt?,\
          last_executed_step_id int?,last_executed_step_date dt?,stop_execution_date dt?,job_history_id int?,next_scheduled_run_date dt?",
         |cx, rows| {
+            cx.require_msdb("sysjobactivity")?;
             for db in cx.state.databases.values().filter(|d| d.cdc.capture_job.is_some()) {
                 let stopped = (!db.cdc.running).then(|| cx.instance.now().datetime());
                 rows.push([
@@ -83,6 +86,7 @@ pub(super) const VIEWS: &[Spec] = &[
         "restore_history_id int,restore_date dt?,destination_database_name n128?,user_name n128?,backup_set_id int,restore_type c1?,replace bit?,\
          recovery bit?,restart bit?,stop_at dt?,device_count tinyint?,stop_at_mark_name n128?,stop_before bit?",
         |cx, rows| {
+            cx.require_msdb("restorehistory")?;
             for db in cx.state.databases.values() {
                 for (id, date) in &db.restores {
                     rows.push([

@@ -401,6 +401,7 @@ fn databases(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             ("log_reuse_wait_desc", text(wait)),
             ("is_cdc_enabled", bit(o.is_cdc_enabled)),
             ("is_encrypted", bit(o.is_encrypted)),
+            ("replica_id", opt(db.availability.replica_id, Value::Guid)),
             ("containment", int(0)),
             ("containment_desc", text("NONE")),
             ("target_recovery_time_in_seconds", int(60)),
