@@ -195,14 +195,14 @@ impl Script {
         };
         let columns = changes::columns(carry);
         let values = |fetched| changes::large_values(carry, &coverage, replay.source, capture, fetched);
-        let large = columns.iter().position(|column| column.as_str() == LENGTHS_NAME).map(|lengths| Large {
+        let large = columns.iter().position(|(name, _)| name.as_str() == LENGTHS_NAME).map(|lengths| Large {
             lengths,
             of_changes: values(false),
             of_fetched: values(true),
         });
         Ok(Script {
             large,
-            columns: BulkColumns::new(&columns),
+            columns: BulkColumns::new(columns),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
             in_place: netting::in_place(carry, form),
@@ -383,7 +383,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
         .await
         .map_err(|error| cdc::of_instance(error, instance))
         .context("read change rows")?;
-    let columns = script.columns.as_refs();
+    let columns = script.columns.target();
     let mut order = 0i64;
     let mut changes = 0u64;
     let mut large = false;
@@ -447,7 +447,7 @@ struct Completed {
 async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<Completed> {
     let mut completed = Completed::default();
     let Some(incomplete) = &script.incomplete else { return Ok(completed) };
-    let columns = script.columns.as_refs();
+    let columns = script.columns.target();
     let mut after = 0i64;
     loop {
         let params = [Param::BigInt(FETCH_MAX as i64), Param::BigInt(after)];

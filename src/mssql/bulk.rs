@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 
 use super::{
     row::{Param, RowData},
-    session::{BulkColumns, BulkOptions, RowStream, Session},
+    session::{BulkColumns, BulkOptions, BulkTarget, RowStream, Session},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
-    model::{name::Ident, value::Value},
+    model::value::Value,
 };
 
 /// Batches between reader and writer: one being read, one waiting, one being written.
@@ -33,8 +33,8 @@ pub struct BatchLimit {
 pub struct Into<'a> {
     /// `[schema].[table]` or a `#` name
     pub table: &'a str,
-    pub columns: &'a [Ident],
-    /// Places of the key among `columns`, for whoever follows the progress.
+    pub columns: &'a BulkColumns,
+    /// Places of the key among the columns, for whoever follows the progress.
     pub key: &'a [usize],
     pub options: BulkOptions,
 }
@@ -76,11 +76,10 @@ pub async fn copy(
     limit: BatchLimit,
     boundary: &mut impl Boundary,
 ) -> Result<Copied> {
-    let columns = BulkColumns::new(to.columns);
-    let names = columns.as_refs();
+    let target = to.columns.target();
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
     let stream = source.stream(query, params).await.context("read source rows")?;
-    let (read, written) = tokio::join!(read(stream, sender, limit), write(dest, to, &names, receiver, boundary));
+    let (read, written) = tokio::join!(read(stream, sender, limit), write(dest, to, &target, receiver, boundary));
     // a writer that failed closes the channel, and the reader's own end says nothing then
     let copied = written?;
     if copied.whole {
@@ -117,7 +116,7 @@ async fn read(mut stream: RowStream<'_>, sender: mpsc::Sender<Batch>, limit: Bat
 async fn write(
     dest: &mut Session,
     to: Into<'_>,
-    names: &[&str],
+    target: &BulkTarget<'_>,
     mut receiver: mpsc::Receiver<Batch>,
     boundary: &mut impl Boundary,
 ) -> Result<Copied> {
@@ -128,12 +127,12 @@ async fn write(
             Some(row) => to.key.iter().map(|&i| row.value(i)).collect::<Result<Vec<_>>>()?,
             None => Vec::new(),
         };
-        let mut bulk = dest.bulk(to.table, names, to.options).await.context("begin a bulk load")?;
+        let mut bulk = dest.bulk(to.table, target, to.options).await.context("begin a bulk load")?;
         for row in batch.rows {
             bulk.send(row).await.context("write rows")?;
         }
         let (loaded, wide) = bulk.finish().await.context("write rows")?;
-        let taken = loaded + dest.insert_wide(to.table, names, wide).await.context("write wide rows")?;
+        let taken = loaded + dest.insert_wide(to.table, target, wide).await.context("write wide rows")?;
         if taken != count {
             return Err(Error::new(Kind::Other, format!("of {count} rows in a batch the destination took {taken}")));
         }

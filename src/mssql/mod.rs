@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cdc;
 pub mod classify;
 pub mod connection_string;
+mod described;
 mod dial;
 pub mod endpoint;
 pub mod lane;

@@ -4,6 +4,7 @@
 //! row, which a bulk load takes as it is. Everything else reads cells through typed getters that say which column was wrong, because a
 //! server, a view or a stand-in may always answer with another type than the one we hoped for.
 
+use super::described;
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 use std::borrow::Cow;
-use tiberius::{ColumnData, ToSql, TokenRow, numeric::Numeric};
+use tiberius::{ColumnData, ToSql, TokenRow, TypeInfo, numeric::Numeric};
 
 /// The longest cell that the driver's bulk load takes.
 const CELL_BYTES_MAX: usize = 65_535;
@@ -162,6 +163,25 @@ impl RowData {
                 other => other,
             })
         })
+    }
+
+    /// The cells as values of these types; `Err` has the place of the first that is none, and what is in the way.
+    pub(super) fn fit(self, types: &[TypeInfo]) -> std::result::Result<RowData, (usize, String)> {
+        let mut changed = Vec::new();
+        for (i, (cell, ty)) in self.0.iter().zip(types).enumerate() {
+            if let Some(cell) = described::fitted(cell, ty).map_err(|why| (i, why))? {
+                changed.push((i, cell));
+            }
+        }
+        if changed.is_empty() {
+            return Ok(self);
+        }
+        let mut changed = changed.into_iter().peekable();
+        let mut row = TokenRow::with_capacity(self.len());
+        for (i, cell) in self.0.into_iter().enumerate() {
+            row.push(changed.next_if(|(place, _)| *place == i).map_or(cell, |(_, cell)| cell));
+        }
+        Ok(RowData(row))
     }
 
     /// Adds a cell behind the others.

@@ -27,8 +27,8 @@ use crate::{
     tsql::staging,
 };
 use futures_util::TryStreamExt;
-use std::{future::Future, task::Poll, time::Duration};
-use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql};
+use std::{future::Future, sync::OnceLock, task::Poll, time::Duration};
+use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql, TypeInfo};
 use tokio_util::compat::Compat;
 
 /// Most rows that [`Session::rows`] collects; what may be longer is streamed.
@@ -145,18 +145,42 @@ impl BulkOptions {
     }
 }
 
-/// The columns of a bulk load, quoted; kept by the caller for as long as the load runs.
+/// The columns of bulk loads into one table; kept by the caller for as long as such loads run.
 #[derive(Clone, Debug)]
-pub struct BulkColumns(Vec<String>);
+pub struct BulkColumns {
+    quoted: Vec<String>,
+    /// What messages call them.
+    shown: Vec<Ident>,
+    /// What the destination says they are: asked once.
+    described: OnceLock<Vec<TypeInfo>>,
+}
 
 impl BulkColumns {
-    pub fn new<'a>(columns: impl IntoIterator<Item = &'a Ident>) -> Self {
-        BulkColumns(columns.into_iter().map(Ident::to_string).collect())
+    /// Each column's own name, and the one that messages have.
+    pub fn new(columns: impl IntoIterator<Item = (Ident, Ident)>) -> Self {
+        let (quoted, shown) = columns.into_iter().map(|(name, shown)| (name.to_string(), shown)).unzip();
+        BulkColumns { quoted, shown, described: OnceLock::new() }
     }
 
-    pub fn as_refs(&self) -> Vec<&str> {
-        self.0.iter().map(String::as_str).collect()
+    pub fn target(&self) -> BulkTarget<'_> {
+        BulkTarget { names: self.quoted.iter().map(String::as_str).collect(), columns: self }
     }
+
+    /// The row's cells as the destination describes its columns.
+    fn fit(&self, row: RowData) -> Result<RowData> {
+        let described = self.described.get().map_or(&[][..], Vec::as_slice);
+        row.fit(described).map_err(|(at, why)| {
+            let column = self.shown.get(at).map(Ident::to_string).unwrap_or_default();
+            Error::new(Kind::Data, format!("column {column}: {why}"))
+        })
+    }
+}
+
+/// [`BulkColumns`] as a load names them.
+#[derive(Debug)]
+pub struct BulkTarget<'a> {
+    names: Vec<&'a str>,
+    columns: &'a BulkColumns,
 }
 
 impl Session {
@@ -296,17 +320,18 @@ impl Session {
         }
     }
 
-    /// Starts a bulk load of `columns` (from [`BulkColumns`]) into `table` (from [`crate::model::name::TableName::local`], or a `#` name).
-    pub async fn bulk<'a>(&'a mut self, table: &'a str, columns: &'a [&'a str], options: BulkOptions) -> Result<Bulk<'a>> {
+    /// Starts a bulk load of the target's columns into `table` (from [`crate::model::name::TableName::local`], or a `#` name).
+    pub async fn bulk<'a>(&'a mut self, table: &'a str, target: &'a BulkTarget<'a>, options: BulkOptions) -> Result<Bulk<'a>> {
+        self.describe(table, target).await?;
         self.state.begin()?;
         let Session { client, state, .. } = self;
-        let result = match tokio::time::timeout(state.timeout, client.bulk_insert_with_options(table, columns, options.driver(), &[])).await
-        {
+        let load = client.bulk_insert_with_options(table, &target.names, options.driver(), &[]);
+        let result = match tokio::time::timeout(state.timeout, load).await {
             Ok(result) => result,
             Err(_) => return Err(state.timed_out()),
         };
         match result {
-            Ok(request) => Ok(Bulk { request, state, wide: Wide::default() }),
+            Ok(request) => Ok(Bulk { request, state, columns: target.columns, wide: Wide::default() }),
             Err(error) => Err(match state.end::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
@@ -314,12 +339,29 @@ impl Session {
         }
     }
 
+    /// Asks what the columns of `table` are, the first time.
+    async fn describe(&mut self, table: &str, target: &BulkTarget<'_>) -> Result<()> {
+        if target.columns.described.get().is_some() {
+            return Ok(());
+        }
+        self.state.begin()?;
+        let Session { client, state, .. } = self;
+        let result = within(state, client.column_metadata(table, &target.names)).await?;
+        let described: Vec<_> = state.end(result)?.into_iter().map(|column| column.base.ty).collect();
+        if described.len() != target.names.len() {
+            let (here, wanted) = (described.len(), target.names.len());
+            return Err(Error::new(Kind::Other, format!("the destination describes {here} columns of {table}, and {wanted} are loaded")));
+        }
+        target.columns.described.get_or_init(|| described);
+        Ok(())
+    }
+
     /// The rows that a bulk load into `table` left aside; how many there were. Not one transaction with the load.
-    pub async fn insert_wide(&mut self, table: &str, columns: &[&str], wide: Wide) -> Result<u64> {
+    pub async fn insert_wide(&mut self, table: &str, target: &BulkTarget<'_>, wide: Wide) -> Result<u64> {
         if wide.rows.is_empty() {
             return Ok(0);
         }
-        let sql = staging::insert_one(table, columns);
+        let sql = staging::insert_one(table, &target.names);
         let count = wide.rows.len() as u64;
         for row in wide.rows {
             self.state.begin()?;
@@ -423,12 +465,15 @@ impl RowStream<'_> {
 pub struct Bulk<'a> {
     request: BulkLoadRequest<'a, Wire>,
     state: &'a mut State,
+    columns: &'a BulkColumns,
     wide: Wide,
 }
 
 impl Bulk<'_> {
-    /// Sends a row, or keeps it aside when it is too wide.
+    /// Sends a row, or keeps it aside when it is too wide. A cell that is no value of its column is this function's error; the load cannot go on
+    /// after it.
     pub async fn send(&mut self, row: RowData) -> Result<()> {
+        let row = self.columns.fit(row)?;
         if row.is_wide() {
             self.wide.bytes = self.wide.bytes.saturating_add(row.size_bytes());
             self.wide.rows.push(row);
@@ -451,7 +496,7 @@ impl Bulk<'_> {
 
     /// Sends what is left and waits for the server: the rows it took, and those for [`Session::insert_wide`].
     pub async fn finish(self) -> Result<(u64, Wide)> {
-        let Bulk { request, state, wide } = self;
+        let Bulk { request, state, wide, .. } = self;
         let result = within(state, request.finalize()).await?;
         Ok((state.end(result)?.total(), wide))
     }

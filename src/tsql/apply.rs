@@ -88,9 +88,10 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
             // A column that was added NOT NULL with a default has NULL in images of rows that were not rewritten since.
             None if !column.source.nullable => {
                 format!(
-                    "{0} = CASE WHEN c.{1} IS NULL THEN d.{0} ELSE {2} END",
+                    "{} = CASE WHEN c.{} IS NULL THEN {} ELSE {} END",
                     form.name(column),
                     column.staged_name,
+                    form.keep(column, "d"),
                     form.write(column, "c")
                 )
             }
@@ -214,6 +215,27 @@ mod tests {
         let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
         golden("apply_identity_key.sql", &rows);
         assert!(!rows.contains("UPDATE d"));
+    }
+
+    /// xml with a schema collection beside xml without one is Msg 527 in a CASE, and text, ntext and image have no place in one.
+    #[test]
+    fn both_branches_of_a_case_are_of_one_type() {
+        let (mut carry, capture) = (keyed(), capture());
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        assert!(rows.contains("WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN"), "{rows}");
+        // rows of a repair are complete, and have these columns in a CASE only where they are never NULL
+        for column in &mut carry.columns {
+            column.source.nullable = false;
+        }
+        let complete = crate::tsql::mend::coverage(&carry);
+        let rows = statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst);
+        assert!(rows.contains("[doc] = CASE WHEN c.[c5] IS NULL THEN CAST(d.[doc] AS xml) ELSE CONVERT(xml, c.[c5], 1) END"), "{rows}");
+        assert!(
+            rows.contains("[note] = CASE WHEN c.[c3] IS NULL THEN CAST(d.[note] AS nvarchar(max)) ELSE CAST(c.[c3] AS nvarchar(max)) END")
+        );
+        let staged = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
+        assert!(!staged.contains("AS xml"), "staged xml is text");
     }
 
     #[test]

@@ -106,12 +106,15 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
     sql
 }
 
-/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them. [`large::LENGTHS`] is there where a column can have
+/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each with the name that messages have.
+/// [`large::LENGTHS`] is there where a column can have
 /// large values.
-pub fn columns(carry: &Carry) -> Vec<Ident> {
-    let own = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(Ident::new);
-    let lengths = (!carry.large_columns().is_empty()).then(|| Ident::new(large::LENGTHS_NAME));
-    own.chain(carry.columns.iter().map(|column| column.staged_name.clone())).chain(lengths).chain([Ident::new("__$order")]).collect()
+pub fn columns(carry: &Carry) -> Vec<(Ident, Ident)> {
+    let own = |name: &'static str| (Ident::new(name), Ident::new(name));
+    let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(own);
+    let carried = carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone()));
+    let lengths = (!carry.large_columns().is_empty()).then(|| own(large::LENGTHS_NAME));
+    cdc.chain(carried).chain(lengths).chain([own("__$order")]).collect()
 }
 
 /// The carried columns of `alias` in staged form, and the lengths of large values where there can be some: `,\n    cell AS [name]…`.
@@ -225,12 +228,14 @@ impl Form {
         }
     }
 
-    /// The target's own value, to be written back.
+    /// The target's own value, to be written back by a CASE whose other branches are [`fn@Self::write`]'s.
     pub fn keep(self, column: &Carried, alias: &str) -> String {
         let legacy = matches!(column.dest.ty, ColumnType::Text | ColumnType::NText | ColumnType::Image);
         match self {
             // a CASE over these types needs the modern ones
             Form::Dest if legacy => staging::read_dest(column, alias),
+            // The column may have a schema collection, and the staged value has none: xml of two collections in one CASE is Msg 527.
+            Form::Dest if column.dest.ty == ColumnType::Xml => format!("CAST({alias}.{} AS xml)", column.name()),
             Form::Dest | Form::Staged => format!("{alias}.{}", self.name(column)),
         }
     }

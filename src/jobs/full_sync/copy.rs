@@ -21,7 +21,7 @@ use crate::{
         catalog, cdc,
         lane::{self, Way},
         pool::Checkout,
-        session::{BulkOptions, Session},
+        session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::key_text,
     tsql,
@@ -74,11 +74,13 @@ async fn lane(
         return Ok((None, source));
     }
     drop(source);
+    let names: Vec<Ident> = shape.carry.columns.iter().map(|column| column.name().clone()).collect();
     let way = Way {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
         columns: &tsql::swap::staged_columns(stage, &shape.carry),
         load: &tsql::swap::load_stage(stage, &shape.carry),
         key: &shape.carry.key,
+        names: &names,
     };
     let copied = match desk.lines(mapping).await {
         Ok((mut from, mut to)) => {
@@ -117,7 +119,7 @@ async fn driver(
     if snapshot {
         source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
     }
-    let columns: Vec<Ident> = shape.carry.columns.iter().map(|column| column.staged_name.clone()).collect();
+    let columns = BulkColumns::new(shape.carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())));
     let table = stage.local();
     let into = bulk::Into {
         table: &table,

@@ -101,7 +101,7 @@ pub(super) async fn mend(env: &Env, mapping: &Mapping, findings: &Suspects, mend
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
     let large = mend::large_values(&shape.carry, &shape.source.name);
     let repair =
-        Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(&changes::columns(&shape.carry)), large };
+        Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(changes::columns(&shape.carry)), large };
     dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry))).await.context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, mended).await;
     if !dest.is_cut_off() {
@@ -281,7 +281,7 @@ impl Repair<'_> {
         source: &mut Session,
         dest: &mut Session,
     ) -> Result<()> {
-        let columns = self.columns.as_refs();
+        let columns = self.columns.target();
         let options = BulkOptions { keep_nulls: true, ..Default::default() };
         let mut rows = source.stream(sql, params).await.context("fetch rows from the source")?;
         let mut next = rows.next().await.context("fetch rows from the source")?;

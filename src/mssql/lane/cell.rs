@@ -11,7 +11,11 @@ use super::{
     token,
     value::{Meaning, Texts},
 };
-use crate::{error::Result, model::value::Value, mssql::classify::lost};
+use crate::{
+    error::Result,
+    model::{name::Ident, value::Value},
+    mssql::classify::lost,
+};
 
 /// How a type says where its cells end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +133,8 @@ struct Cell {
 fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
     match (from.form, to.form) {
         (Form::Fixed(bytes), Form::Byte) => (from.nullable() == to.nullable()).then_some(Some(bytes)),
-        (Form::Fixed(_), Form::Fixed(_)) | (Form::Chunks, Form::Chunks) => (from.at(0) == to.at(0)).then_some(None),
+        (Form::Fixed(_), Form::Fixed(_)) => (from.at(0) == to.at(0)).then_some(None),
+        (Form::Chunks, Form::Chunks) => (from.at(0) == to.at(0) && same_bytes(from, to)).then_some(None),
         (Form::Byte, Form::Byte) => {
             let decimals = [from.at(0), to.at(0)].iter().all(|number| matches!(*number, DECIMAL | NUMERIC));
             (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..)).then_some(None)
@@ -137,9 +142,31 @@ fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
         (Form::Short, Form::Short) => {
             let padded = matches!(from.at(0), BINARY | CHAR | NCHAR);
             let room = if padded { from.length() == to.length() } else { from.length() <= to.length() };
-            (from.at(0) == to.at(0) && room).then_some(None)
+            (from.at(0) == to.at(0) && room && same_bytes(from, to)).then_some(None)
         }
         _ => None,
+    }
+}
+
+/// Whether the bytes of a cell say the same on both sides: text in a code page only under the very same collation.
+fn same_bytes(from: &Type, to: &Type) -> bool {
+    !matches!(from.at(0), VARCHAR | CHAR) || from.info.get(3..) == to.info.get(3..)
+}
+
+/// Why rows cannot go as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    Count { read: usize, there: usize },
+    Column { place: usize, why: String },
+}
+
+impl Unfit {
+    /// In words, with the columns' names for people.
+    pub fn words(&self, names: &[Ident]) -> String {
+        match self {
+            Unfit::Count { read, there } => format!("{read} columns are read, and {there} are there"),
+            Unfit::Column { place, why } => format!("column {} {why}", names.get(*place).map(Ident::to_string).unwrap_or_default()),
+        }
     }
 }
 
@@ -175,29 +202,30 @@ pub(super) enum Chunk {
 
 impl Transfer {
     /// `Err` names the first column that cannot go as it is.
-    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, String> {
+    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, Unfit> {
         if from.len() != to.len() {
-            return Err(format!("{} columns are read, and {} are there", from.len(), to.len()));
+            return Err(Unfit::Count { read: from.len(), there: to.len() });
         }
         let cells = from
             .iter()
             .zip(to)
             .enumerate()
             .map(|(i, (from, to))| {
-                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| {
-                    format!("column {} comes as type {:02X?} and is staged as {:02X?}", to.name, from.ty.info, to.ty.info)
+                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| Unfit::Column {
+                    place: i,
+                    why: format!("comes as type {:02X?} and is staged as {:02X?}", from.ty.info, to.ty.info),
                 })?;
                 Ok(Cell { from: from.ty.form, prefix, to: to.ty.form, key: key.iter().position(|place| *place == i) })
             })
-            .collect::<std::result::Result<Vec<_>, String>>()?;
+            .collect::<std::result::Result<Vec<_>, Unfit>>()?;
         let keys = key
             .iter()
-            .filter_map(|place| from.get(*place))
-            .map(|column| {
-                let meaning = Meaning::of(&column.ty).ok_or_else(|| format!("{} is of a type that no key has", column.name))?;
-                Ok(KeyCell { meaning, null: true, bytes: Vec::new() })
+            .filter_map(|place| from.get(*place).map(|column| (*place, column)))
+            .map(|(place, column)| {
+                let unfit = || Unfit::Column { place, why: "is of a type that no key has".to_owned() };
+                Ok(KeyCell { meaning: Meaning::of(&column.ty).ok_or_else(unfit)?, null: true, bytes: Vec::new() })
             })
-            .collect::<std::result::Result<Vec<_>, String>>()?;
+            .collect::<std::result::Result<Vec<_>, Unfit>>()?;
         Ok(Transfer { cells, keys, inside: false, column: 0, nulls: Vec::new(), chunk: Chunk::Total })
     }
 
@@ -438,7 +466,20 @@ mod tests {
         assert!(goes(&text(), &wide) && !goes(&wide, &text()));
         assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
         assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
-        assert!(Transfer::new(&[int()], &[], &[]).is_err());
+        let collated = |number: u8, length: u8, sort: u8| {
+            column(if length == 0xFF { Form::Chunks } else { Form::Short }, &[number, length, length, 9, 4, 0xD0, 0, sort])
+        };
+        for (number, length) in [(VARCHAR, 1), (CHAR, 1), (VARCHAR, 0xFF)] {
+            assert!(goes(&collated(number, length, 52), &collated(number, length, 52)));
+            assert!(!goes(&collated(number, length, 52), &collated(number, length, 30)), "another collation may have another code page");
+        }
+        assert!(goes(&collated(NVARCHAR, 1, 52), &collated(NVARCHAR, 1, 30)));
+        for scale in 0..7 {
+            assert!(!goes(&column(Form::Byte, &[TIME, scale]), &column(Form::Byte, &[TIME, 7])));
+        }
+        assert_eq!(Transfer::new(&[int()], &[], &[]).unwrap_err().words(&[]), "1 columns are read, and 0 are there");
+        let unfit = Transfer::new(&[int()], &[text()], &[]).unwrap_err().words(&[Ident::new("a\tb")]);
+        assert!(unfit.starts_with("column [a\tb] comes as type [26, 04] and is staged as [E7"), "{unfit}");
     }
 
     #[test]

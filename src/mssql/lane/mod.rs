@@ -74,6 +74,8 @@ pub struct Way<'a> {
     pub load: &'a str,
     /// Places of the key among the columns.
     pub key: &'a [usize],
+    /// What messages call the columns.
+    pub names: &'a [Ident],
 }
 
 /// Logs in, with a limit; redirects are followed.
@@ -236,7 +238,7 @@ pub async fn copy(
     ending(&mut dest.packets).await?;
     source.ask(way.read).await?;
     let from = source.columns().await.context("read source rows")?;
-    let transfer = match from.and_then(|from| Transfer::new(&from, &to, way.key)) {
+    let transfer = match from.and_then(|from| Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.words(way.names))) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };

@@ -148,6 +148,7 @@ const WAY: Way<'static> = Way {
     columns: "SELECT TOP (0) id, t, b FROM dbo.d",
     load: "INSERT BULK dbo.d (id int, t nvarchar(50), b varbinary(max)) WITH (KEEP_NULLS, TABLOCK)",
     key: &[0],
+    names: &[],
 };
 
 async fn copied(
@@ -201,8 +202,9 @@ async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
     let (end, told) = copied(&pools, Way { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX).await;
     assert_eq!((end.unwrap_err().number, told.0.len()), (Some(8134), 0));
     // another type than the table's
-    let (end, _) = copied(&pools, Way { read: "SELECT CAST(id AS bigint), t, b FROM dbo.s", ..WAY }, 100, usize::MAX, usize::MAX).await;
-    assert!(end.unwrap().unwrap_err().contains("column id"));
+    let way = Way { read: "SELECT CAST(id AS bigint), t, b FROM dbo.s", names: &[Ident::new("key")], ..WAY };
+    let (end, _) = copied(&pools, way, 100, usize::MAX, usize::MAX).await;
+    assert!(end.unwrap().unwrap_err().contains("column [key] comes as type"));
     assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 0);
     let (end, _) = copied(&pools, Way { load: "INSERT BULK dbo.nowhere (id int)", ..WAY }, 100, usize::MAX, usize::MAX).await;
     assert_eq!(end.unwrap_err().kind, Kind::Missing);

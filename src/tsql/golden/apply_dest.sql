@@ -15,7 +15,7 @@ UPDATE d SET
     [price] = CAST(c.[c2] AS money),
     [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[c3] AS nvarchar(max)) ELSE (SELECT CAST(x.[c3] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
     [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[c4] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[c4] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,
-    [doc] = CASE WHEN n.[__$p2] IS NULL THEN d.[doc] WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[c5], 1) ELSE (SELECT CONVERT(xml, x.[c5], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
+    [doc] = CASE WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN n.[__$p2] = n.[__$order] THEN CONVERT(xml, c.[c5], 1) ELSE (SELECT CONVERT(xml, x.[c5], 1) FROM #changes AS x WHERE x.[__$order] = n.[__$p2]) END
 FROM [sales].[Order]] Details] AS d
 INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]

@@ -39,7 +39,20 @@ impl World {
         World::build(shape, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow")).await
     }
 
+    /// Shapes the destination server before it starts, where it is a stand-in.
+    pub async fn with_dest(shape: impl FnOnce(Builder) -> Builder) -> World {
+        World::build_both(|builder| builder, shape, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow")).await
+    }
+
     async fn build(shape: impl FnOnce(Builder) -> Builder, record: impl Fn(Builder) -> Builder) -> World {
+        World::build_both(shape, |builder| builder, record).await
+    }
+
+    async fn build_both(
+        source_shape: impl FnOnce(Builder) -> Builder,
+        dest_shape: impl FnOnce(Builder) -> Builder,
+        record: impl Fn(Builder) -> Builder,
+    ) -> World {
         let world = match servers::servers() {
             Some(servers) => {
                 let turn = servers.begin().await;
@@ -48,8 +61,8 @@ impl World {
             }
             None => {
                 let builder = || record(Server::builder().port(0).login(USER, PASSWORD));
-                let source = shape(builder()).start().await.expect("start the source server");
-                let dest = builder().start().await.expect("start the destination server");
+                let source = source_shape(builder()).start().await.expect("start the source server");
+                let dest = dest_shape(builder()).start().await.expect("start the destination server");
                 let side = |server| Side::Standin(Box::new(server));
                 let world = World { source: side(source), dest: side(dest), _turn: None };
                 world.source("master").await.run("CREATE DATABASE Shop").await;

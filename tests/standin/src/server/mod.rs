@@ -61,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) encryption: Encryption,
     pub(crate) server_name: String,
     pub(crate) compress_rows: bool,
+    pub(crate) time_scale: Option<u8>,
     pub(crate) statement_files: Option<StatementFiles>,
     /// where logins are sent
     redirect: Mutex<Option<(String, u16)>>,
@@ -98,6 +99,7 @@ pub struct Builder {
     certificate_version_1: bool,
     login: (String, String),
     compress_rows: bool,
+    time_scale: Option<u8>,
     statement_files: Option<(PathBuf, String)>,
 }
 
@@ -114,6 +116,7 @@ impl Builder {
             databases: Vec::new(),
             login: ("sa".into(), InstanceConfig::default().sa_password),
             compress_rows: true,
+            time_scale: None,
             statement_files: None,
         }
     }
@@ -156,6 +159,13 @@ impl Builder {
     /// Whether rows of many NULLs are sent with a bitmap (NBCROW). They are, unless said otherwise.
     pub fn compress_rows(mut self, compress: bool) -> Self {
         self.compress_rows = compress;
+        self
+    }
+
+    /// Describes `time`, `datetime2` and `datetimeoffset` columns of every result with this scale, whatever they were declared with, as servers
+    /// do that only speak like SQL Server; digits beyond it are not sent.
+    pub fn time_scale(mut self, scale: u8) -> Self {
+        self.time_scale = Some(scale);
         self
     }
 
@@ -224,6 +234,7 @@ impl Builder {
             encryption: self.encryption,
             server_name,
             compress_rows: self.compress_rows,
+            time_scale: self.time_scale,
             statement_files: self.statement_files.map(|(folder, prefix)| StatementFiles::new(folder, &prefix)).transpose()?,
             redirect: Mutex::default(),
             generation: watch::Sender::new(0),

@@ -38,6 +38,8 @@ pub(crate) struct Reply {
     application: String,
     server_name: String,
     compress_rows: bool,
+    /// The scale that times are described with, whatever it is.
+    pub(super) time_scale: Option<u8>,
 
     // one message's state
     columns: Vec<Column>,
@@ -79,6 +81,7 @@ impl Reply {
             application: application.to_owned(),
             server_name: server_name.to_owned(),
             compress_rows,
+            time_scale: None,
             columns: Vec::new(),
             pending: None,
             failed: false,
@@ -286,8 +289,18 @@ impl Sink for Reply {
     fn columns(&mut self, columns: &[Column]) -> Result<(), Cancelled> {
         self.cancel.check()?;
         self.write_pending();
-        token::column_metadata(&mut self.writer.body, columns);
         self.columns = columns.to_vec();
+        if let Some(scale) = self.time_scale {
+            for column in &mut self.columns {
+                column.ty = match column.ty {
+                    SqlType::Time(_) => SqlType::Time(scale),
+                    SqlType::DateTime2(_) => SqlType::DateTime2(scale),
+                    SqlType::DateTimeOffset(_) => SqlType::DateTimeOffset(scale),
+                    other => other,
+                };
+            }
+        }
+        token::column_metadata(&mut self.writer.body, &self.columns);
         self.send_full()
     }
 

@@ -43,6 +43,7 @@ pub(super) fn session(shared: &Shared, login: &Login7, info: LoginInfo, packets:
     let spid = info.spid;
     let mut reply =
         Reply::new(out, spid, cancel.clone(), shared.faults.clone(), &login.app_name, &shared.server_name, shared.compress_rows);
+    reply.time_scale = shared.time_scale;
     let Ok(Some(engine)) = log_in(shared, login, info, &mut reply) else { return };
     let mut session = Session { shared, spid, application: login.app_name.clone(), cancel, packets: Packets(packets), reply, engine };
     // It ends when the client goes, or when the reply has nobody to go to.
