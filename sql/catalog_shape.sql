@@ -24,7 +24,9 @@ FROM sys.security_policies AS p
 JOIN sys.security_predicates AS f ON f.object_id = p.object_id
 WHERE p.is_enabled = 1 AND f.target_object_id = @P1 AND f.predicate_type = 0;
 
--- What this login may see: values under masks, and whether there are security policies at all.
+-- What this login may see: values under masks, and whether there are security policies at all. And the database's own code page, which bytes
+-- are turned into text by.
 SELECT CAST(HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'UNMASK') AS INT),
     CAST(CASE WHEN HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'VIEW DEFINITION') = 1
-            OR HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'ALTER ANY SECURITY POLICY') = 1 THEN 1 ELSE 0 END AS INT);
+            OR HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'ALTER ANY SECURITY POLICY') = 1 THEN 1 ELSE 0 END AS INT),
+    CAST(COLLATIONPROPERTY(CONVERT(NVARCHAR(128), DATABASEPROPERTYEX(DB_NAME(), N'Collation')), N'CodePage') AS INT);

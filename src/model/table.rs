@@ -151,6 +151,8 @@ pub struct Table {
     pub sees_policies: bool,
     /// Row-level security filters this login's reads.
     pub row_filter: bool,
+    /// The code page of the collation of the database that the table is in.
+    pub database_code_page: Option<i32>,
 }
 
 impl Table {

@@ -77,6 +77,7 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
         after_triggers: triggers(false)?,
         sees_policies: may(1),
         row_filter: filters.first().map_or(Ok(0), |row| row.i64(0))? > 0,
+        database_code_page: rights.first().map_or(Ok(None), |row| row.opt_i32(2))?,
     })
 }
 

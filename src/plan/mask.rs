@@ -170,7 +170,7 @@ mod tests {
         let (mut carry, capture) = (keyed(), capture());
         let (plain, long) = (carry.columns[2].clone(), carry.columns[3].clone());
         carry.columns.extend(std::iter::repeat_n(plain, 1013));
-        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 1018"));
+        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 1017"));
         carry.columns.truncate(6);
         carry.columns.extend(std::iter::repeat_n(long, 980));
         assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 980"));

@@ -12,6 +12,7 @@ pub mod key;
 pub mod mask;
 pub mod projection;
 pub mod retry;
+pub mod row_size;
 pub mod schedule;
 pub mod state;
 pub mod time;

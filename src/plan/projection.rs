@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::convert;
+use super::{convert, row_size};
 use crate::{
     error::{Error, Kind},
     model::{
@@ -126,6 +126,7 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
         }
     }
     let key = key_of(source, dest, &columns, key, &mut refused, &mut warnings);
+    row(&mut columns, &key, dest.database_code_page, &mut refused, &mut warnings);
     if !refused.is_empty() {
         return Err(refused);
     }
@@ -133,6 +134,28 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
     let other_unique_keys = dest.unique_keys.iter().filter(|unique| !same_set(&unique.columns, &key_names)).cloned().collect();
     let identity = columns.iter().any(|column| column.dest.identity);
     Ok(Carry { columns, key, identity, warnings, other_unique_keys })
+}
+
+/// Whether a staged row has room in a table.
+fn row(columns: &mut [Carried], key: &[usize], dest_page: Option<i32>, refused: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
+    row_size::narrow(columns, key, dest_page);
+    let row_size::RowBytes { least, most } = row_size::row_bytes(columns);
+    let max = row_size::ROW_BYTES_MAX;
+    if columns.len() > row_size::COLUMNS_MAX {
+        refused.push(Mismatch(format!("{} columns are carried, and the staging table can have {}", columns.len(), row_size::COLUMNS_MAX)));
+    }
+    if least > max {
+        refused.push(Mismatch(format!(
+            "a row takes at least {least} bytes in the tables it is staged in, and SQL Server has room for {max}: text in a code page \
+             other than the destination database's travels as Unicode, twice as wide, and times and money with all their digits (leave \
+             columns out at the destination, or give its database a collation of that code page)"
+        )));
+    } else if most > max {
+        warnings.push(format!(
+            "a row may take up to {most} bytes in the tables it is staged in, and SQL Server has room for {max}: one that takes more stops \
+             the table (Msg 511)"
+        ));
+    }
 }
 
 fn whole_tables(source: &Table, dest: &Table, refused: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
@@ -309,6 +332,7 @@ mod tests {
             after_triggers: vec![],
             sees_policies: true,
             row_filter: false,
+            database_code_page: Some(1252),
         }
     }
 
@@ -359,6 +383,30 @@ mod tests {
         assert_eq!(carry.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(), ["id", "name"]);
         both.columns[2].nullable = false;
         assert!(reasons(&simple(), &both, &id()).join("").contains("destination column [NAME] is NOT NULL without a default"));
+    }
+
+    #[test]
+    fn a_row_that_has_no_room_is_refused_or_warned_of_before_anything_moves() {
+        let with = |ty: &ColumnType, nullable| {
+            let mut table = simple();
+            table.columns.extend((0..400).map(|i| Column { nullable, ..column(&format!("t{i}"), ty.clone()) }));
+            table
+        };
+        let padded = with(&ColumnType::Char(10), false);
+        let carry = project(&padded, &padded, &id()).unwrap();
+        assert_eq!((&carry.columns[2].staged, carry.warnings.len()), (&ColumnType::VarBinary(Length::N(10)), 0));
+        let elsewhere = Table { database_code_page: Some(1251), ..padded.clone() };
+        assert!(
+            reasons(&padded, &elsewhere, &id()).join("").contains("a row takes at least 89"),
+            "{:?}",
+            reasons(&padded, &elsewhere, &id())
+        );
+        let short = with(&ColumnType::VarChar(Length::N(10)), true);
+        let elsewhere = Table { database_code_page: None, ..short.clone() };
+        assert!(project(&short, &elsewhere, &id()).unwrap().warnings.join("").contains("a row may take up to 89"));
+        let mut wide = simple();
+        wide.columns.extend((0..1023).map(|i| nullable(&format!("t{i}"), ColumnType::Bit)));
+        assert!(reasons(&wide, &wide, &id()).join("").contains("1025 columns are carried, and the staging table can have 1024"));
     }
 
     #[test]

@@ -107,8 +107,7 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
 }
 
 /// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each with the name that messages have.
-/// [`large::LENGTHS`] is there where a column can have
-/// large values.
+/// [`large::LENGTHS`] is there where a column can have large values.
 pub fn columns(carry: &Carry) -> Vec<(Ident, Ident)> {
     let own = |name: &'static str| (Ident::new(name), Ident::new(name));
     let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(own);

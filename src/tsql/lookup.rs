@@ -5,7 +5,7 @@
 use super::{
     changes::equal,
     large,
-    staging::{read, read_dest_staged, type_name},
+    staging::{read_compared, read_dest_staged, type_name},
 };
 use crate::model::{
     carry::{Carried, Carry},
@@ -30,7 +30,7 @@ impl Side {
 
     fn read(self, carried: &Carried) -> String {
         match self {
-            Side::Source => read(carried, "t"),
+            Side::Source => read_compared(carried, "t"),
             Side::Dest => read_dest_staged(carried, "t"),
         }
     }

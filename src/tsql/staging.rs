@@ -105,6 +105,17 @@ pub fn read(column: &Carried, alias: &str) -> String {
     if column.source.ty == column.staged { cell } else { format!("CAST({cell} AS {})", type_name(&column.staged)) }
 }
 
+/// The source's column as it is compared with [`read_dest_staged`]'s: text as text, also where it is staged as bytes.
+pub fn read_compared(column: &Carried, alias: &str) -> String {
+    let cell = format!("{alias}.{}", column.source.name);
+    match (&column.source.ty, &column.staged) {
+        (ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)), ColumnType::VarBinary(_)) => {
+            format!("CAST({cell} AS {})", type_name(&unicode(*n, true)))
+        }
+        _ => read(column, alias),
+    }
+}
+
 /// `read AS [c0], …`: a SELECT list that yields staged rows in the order of `carry`.
 pub fn read_list(carry: &Carry, alias: &str) -> String {
     list(carry, |column| format!("{} AS {}", read(column, alias), column.staged_name))
@@ -118,7 +129,8 @@ pub fn write(column: &Carried, alias: &str) -> String {
         _ if column.staged == *to => cell,
         // style 1 keeps white space, which CAST would drop
         ColumnType::Xml => format!("CONVERT(xml, {cell}, 1)"),
-        // there is no way from nvarchar to text but through varchar, and the code page is the staged collation's
+        // there is no way from nvarchar to text but through varchar, and the code page is the staged collation's; bytes become text by the
+        // code page of the database (`plan::row_size`)
         ColumnType::Text => format!("CAST({cell} AS varchar(max))"),
         ColumnType::NText => format!("CAST({cell} AS nvarchar(max))"),
         ColumnType::Image => format!("CAST({cell} AS varbinary(max))"),

@@ -1,6 +1,6 @@
 //! Every type with its extremes, exactly: through full sync, through CDC, and past verification.
 
-use crate::harness::{World, daemon::command, eventually};
+use crate::harness::{Grid, Sql, World, daemon::command, eventually};
 
 /// A column's declaration and the values it is filled with. NULL is added to each.
 const TYPES: &[(&str, &[&str])] = &[
@@ -362,3 +362,140 @@ async fn long_values_are_carried() {
 /// A value of 20 MB is held a few times over (as it came, in its batch, as it goes); a table of them is not.
 #[cfg(target_os = "linux")]
 const LONG_VALUES_KIB_MAX: u64 = 256 * 1024;
+
+const TIMES: &str = "CREATE TABLE dbo.M (ID INT NOT NULL PRIMARY KEY, T TIME(7) NULL, D DATETIME2(7) NULL, O DATETIMEOFFSET(7) NULL)";
+
+fn moment(id: i32, time: &str) -> String {
+    format!("INSERT INTO dbo.M VALUES ({id}, '{time}', '2026-01-02 {time}', '2026-01-02 {time} -05:30'); ")
+}
+
+async fn moments(sql: &mut Sql) -> Grid {
+    sql.query("SELECT ID, CAST(T AS nvarchar(40)) AS T, CAST(D AS nvarchar(40)) AS D, CAST(O AS nvarchar(40)) AS O FROM dbo.M ORDER BY ID")
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_a_source_describes_with_another_scale_say_the_same() {
+    crate::only_on_standins!("a server that describes times otherwise");
+    let world = World::with(|builder| builder.time_scale(6)).await;
+    world.both(TIMES).await;
+    let (mut shop, mut copy) = (world.shop().await, world.copy().await);
+    shop.run(&[moment(1, "23:59:59"), moment(2, "00:00:00.123456"), "INSERT INTO dbo.M (ID) VALUES (3)".into()].concat()).await;
+    world.enable_cdc(&["M"]).await;
+    let mapping = world.map("M", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let at_source = moments(&mut shop).await;
+    assert_eq!(at_source.rows[0][1], "23:59:59.0000000");
+    assert_eq!(moments(&mut copy).await, at_source);
+    assert!(daemon.output().contains("column [T] comes as type [29, 06] and is staged as [29, 07]"), "{}", daemon.output());
+    shop.run(&[moment(4, "12:34:56.654321"), "UPDATE dbo.M SET T = '23:59:59', D = NULL WHERE ID = 2".into()].concat()).await;
+    let at_source = moments(&mut shop).await;
+    eventually("the same times by CDC", async || {
+        let here = moments(&mut copy).await;
+        if here == at_source { Ok(()) } else { Err(here.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_that_a_destination_describes_with_another_scale_say_the_same_or_are_refused() {
+    crate::only_on_standins!("a server that describes times otherwise");
+    let world = World::with_dest(|builder| builder.time_scale(3)).await;
+    world.both(TIMES).await;
+    let (mut shop, mut copy) = (world.shop().await, world.copy().await);
+    shop.run(&moment(1, "23:59:59.125")).await;
+    world.enable_cdc(&["M"]).await;
+    let mapping = world.map("M", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    assert_eq!(moments(&mut copy).await.rows, moments(&mut shop).await.rows);
+    shop.run("INSERT INTO dbo.M (ID, T) VALUES (2, '00:00:00.1234')").await;
+    let mut control = world.control().await;
+    eventually("the column to be named", async || {
+        let errors = control
+            .query("SELECT error_message FROM error_logs WHERE error_message LIKE N'%column _T_: a time has more digits than time(3)%'")
+            .await;
+        if errors.rows.is_empty() { Err(control.query("SELECT error_message FROM error_logs").await.to_string()) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.M").await, "1");
+    world.request_full_sync(mapping).await;
+    let failed = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
+    assert!(failed.column("error_message")[0].contains("column [T]: a time has more digits than time(3)"), "{failed}");
+}
+
+/// So many columns of one declaration.
+fn many(count: usize, declaration: &str) -> String {
+    (0..count).map(|i| format!(", [t{i}] {declaration}")).collect()
+}
+
+/// 4,000 bytes at the source, and 8,800 as Unicode, none of which can leave the row.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_short_texts_have_room_on_the_way() {
+    let world = World::new().await;
+    // a binary that is nearly as wide as a row beside our own columns, too
+    world
+        .both(&format!(
+            "CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY{}, L VARCHAR(MAX) NULL)
+             GO
+             CREATE TABLE dbo.B (ID INT NOT NULL PRIMARY KEY, V BINARY(8000) NOT NULL)",
+            many(400, "CHAR(10) NULL")
+        ))
+        .await;
+    let mut shop = world.shop().await;
+    let row = |id: i32, text: &str| format!("INSERT INTO dbo.W VALUES ({id}{}, NULL);", format!(", N'{text}'").repeat(400));
+    shop.run(&[row(1, "ten bytes!"), row(2, "é ü ß €"), "INSERT INTO dbo.W (ID) VALUES (3)".into()].concat()).await;
+    shop.run("INSERT INTO dbo.B VALUES (1, 0x0102), (2, CAST(REPLICATE('z', 8000) AS binary(8000)))").await;
+    world.enable_cdc(&["W", "B"]).await;
+    let mut mappings = Vec::new();
+    for table in ["W", "B"] {
+        let mapping = world.map(table, "ID", None, true).await;
+        world.request_full_sync(mapping).await;
+        mappings.push(mapping);
+    }
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    for mapping in mappings {
+        world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    }
+    let tables = [("dbo.W", "ID"), ("dbo.B", "ID")];
+    for (table, key) in tables {
+        world.in_sync(table, key).await;
+    }
+    shop.run(&row(4, "\u{2019}ten\u{2019} ÄÖÜ")).await;
+    shop.run("UPDATE dbo.W SET t7 = N'œuvre', t399 = NULL WHERE ID = 1; DELETE dbo.W WHERE ID = 2; UPDATE dbo.W SET ID = 5 WHERE ID = 3")
+        .await;
+    shop.run("INSERT INTO dbo.B VALUES (3, 0xFF); UPDATE dbo.B SET V = 0x03 WHERE ID = 2").await;
+    for (table, key) in tables {
+        world.in_sync(table, key).await;
+    }
+    world.copy().await.run("UPDATE dbo.W SET t1 = 'spoilt'; UPDATE dbo.B SET V = 0x00 WHERE ID = 1").await;
+    let (code, said) = crate::verify::command::verify(&world, &["--repair"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    for (table, key) in tables {
+        world.in_sync(table, key).await;
+    }
+    verify_all(&world).await;
+}
+
+/// What cannot have room is refused by arithmetic, before anything moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_room_is_refused_before_anything_moves() {
+    let world = World::new().await;
+    let columns = many(400, "CHAR(10) COLLATE Cyrillic_General_CI_AS NOT NULL");
+    world.both(&format!("CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY{columns})")).await;
+    let mapping = world.map("W", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    let mut control = world.control().await;
+    eventually("a refusal by arithmetic", async || {
+        let errors = control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
+        let said = errors.first().contains("a row takes at least 89") && errors.first().contains("SQL Server has room for 8060");
+        if said { Ok(()) } else { Err(errors.to_string()) }
+    })
+    .await;
+    let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    assert_eq!(staged, "0", "nothing was touched");
+}

@@ -20,6 +20,7 @@ pub mod log;
 mod metadata;
 pub mod procedures;
 pub mod query;
+pub mod row_size;
 pub mod scope;
 pub mod security;
 pub mod session;

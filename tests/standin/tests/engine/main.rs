@@ -90,3 +90,52 @@ async fn rows_go_through_a_common_table_expression_over_one_table() {
         assert!(error.contains(why), "{refused}: {error}");
     }
 }
+
+/// <https://learn.microsoft.com/sql/relational-databases/pages-and-extents-architecture-guide#large-row-support>
+#[tokio::test]
+async fn rows_have_8060_bytes_and_long_values_leave_them() {
+    let server = start().await;
+    let mut client = connect(&server).await;
+    let columns = |count: usize, ty: &str| (0..count).map(|i| format!("c{i} {ty} NULL")).collect::<Vec<_>>().join(", ");
+    let values = |count: usize, text: &str| vec![format!("N'{text}'"); count].join(", ");
+    for (sql, code) in [
+        ("CREATE TABLE dbo.f (a char(8000), b char(100))".to_owned(), Some(1701)),
+        ("CREATE TABLE dbo.f (a char(8000), b char(40))".to_owned(), None),
+        ("ALTER TABLE dbo.f ADD c char(40)".to_owned(), Some(1701)),
+        (format!("CREATE TABLE dbo.short ({})", columns(400, "nvarchar(10)")), None),
+        (format!("INSERT INTO dbo.short VALUES ({})", values(400, "ten chars!")), Some(511)),
+        (format!("INSERT INTO dbo.short VALUES ({})", values(400, "five!")), None),
+        ("UPDATE dbo.short SET c1 = N'ten chars!'".to_owned(), None),
+        (format!("UPDATE dbo.short SET {}", (0..400).map(|i| format!("c{i} = N'ten chars!'")).collect::<Vec<_>>().join(", ")), Some(511)),
+        (format!("CREATE TABLE dbo.long ({})", columns(300, "nvarchar(50)")), None),
+        (format!("INSERT INTO dbo.long VALUES ({})", values(300, &"x".repeat(50))), None),
+        ("CREATE TABLE dbo.two (a varchar(5000), b varchar(5000))".to_owned(), None),
+        ("INSERT INTO dbo.two VALUES (REPLICATE('a', 5000), REPLICATE('b', 5000))".to_owned(), None),
+    ] {
+        let seen = client.simple_query(&sql).await.map(drop).err().map(|error| error.code());
+        assert_eq!(seen, code.map(Some), "{}", &sql[..sql.len().min(80)]);
+    }
+}
+
+#[tokio::test]
+async fn a_case_sensitive_database_tells_columns_apart_by_case() {
+    let server = start().await;
+    let mut client = connect(&server).await;
+    for (sql, code) in [
+        ("CREATE DATABASE cased COLLATE Latin1_General_CS_AS", None),
+        ("CREATE TABLE dbo.t (A int, a int, A int)", Some(2705)),
+        ("CREATE TABLE dbo.t (A int, a int)", Some(2705)),
+        ("USE cased", None),
+        ("CREATE TABLE dbo.t (A int, a int)", None),
+        ("INSERT INTO dbo.t (A, a) VALUES (1, 2)", None),
+        ("SELECT x.A FROM (SELECT A, a FROM dbo.t) AS x ORDER BY x.a", None),
+        ("SELECT B FROM dbo.t", Some(207)),
+        ("CREATE TABLE dbo.u (Name int)", None),
+        ("SELECT name FROM dbo.u", Some(207)),
+    ] {
+        let seen = client.simple_query(sql).await.map(drop).err().map(|error| error.code());
+        assert_eq!(seen, code.map(Some), "{sql}");
+    }
+    let row = client.simple_query("SELECT a, A FROM dbo.t").await.expect("a result").into_row().await.expect("a row").expect("a row");
+    assert_eq!((row.get::<i32, _>(0), row.get::<i32, _>(1)), (Some(2), Some(1)));
+}

@@ -124,6 +124,7 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
         meta.columns.push(new);
     }
     column::bind_computed(session, &mut meta, defs)?;
+    crate::engine::row_size::check_table(&meta)?;
     let first = meta.columns.len() - defs.len();
     let has_rows = !super::visible_rows(work, found).is_empty();
     let now = work.instance.now();
@@ -254,6 +255,7 @@ fn alter_column(
         column.masked.clone_from(masked);
     }
     let refuses_null = !column.nullable;
+    crate::engine::row_size::check_table(&meta)?;
     let table = full_name(&work.lock(), found.database, &meta);
     let cx = session.convert_context();
     rebuild(work, found.database, meta, &mut |row| {

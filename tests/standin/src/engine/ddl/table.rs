@@ -8,6 +8,7 @@ use crate::{
         database::TEMPDB,
         instance::Target,
         lock::TableMode,
+        row_size,
         scope::{display, find_object},
         storage::TableData,
     },
@@ -101,6 +102,7 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         ));
     }
     column::bind_computed(session, &mut meta, &create.columns)?;
+    row_size::check_table(&meta)?;
     let filters: Vec<_> = create.indexes.iter().map(|i| index::filter(session, &meta, i)).collect::<SqlResult<_>>()?;
     let mut state = work.lock();
     for (at, def) in create.columns.iter().enumerate() {

@@ -8,6 +8,7 @@ use crate::{
         instance::{State, Work},
         lock::TableId,
         query::host::{Host, Row, SourceColumn},
+        row_size,
         scope::{Found, full_name, local_name},
         source::source_columns,
     },
@@ -36,6 +37,8 @@ pub struct Prepared {
     checks: Vec<(Arc<CheckMeta>, RowCondition)>,
     cx: ConvertContext,
     now: Moment,
+    /// There are values whose row does not fit into a page.
+    may_not_fit: bool,
 }
 
 impl Prepared {
@@ -81,6 +84,7 @@ impl Prepared {
             checks: bound,
             cx,
             now,
+            may_not_fit: row_size::may_not_fit(&meta),
             meta,
         })
     }
@@ -167,7 +171,7 @@ impl Prepared {
         }
     }
 
-    /// Computed columns, then NOT NULL, then CHECK.
+    /// Computed columns, then NOT NULL, then CHECK, then the row's size.
     fn finish(&self, host: &dyn Host, row: &mut Row) -> SqlResult<()> {
         for (at, expr) in &self.computed {
             let value = expr.evaluate(host, &[row])?;
@@ -202,7 +206,7 @@ impl Prepared {
                 ));
             }
         }
-        Ok(())
+        if self.may_not_fit { row_size::check_row(&self.meta, row) } else { Ok(()) }
     }
 }
 
