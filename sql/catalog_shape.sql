@@ -1,32 +1,22 @@
-SELECT c.column_id, c.name, COALESCE(base.name, ty.name), CAST(c.max_length AS INT), CAST(c.[precision] AS INT), CAST(c.scale AS INT),
-    c.collation_name, CAST(COLLATIONPROPERTY(c.collation_name, N'CodePage') AS INT), c.is_nullable, c.is_identity, c.is_computed,
-    CAST(c.generated_always_type AS INT), c.default_object_id, c.is_masked, CAST(c.encryption_type AS INT), c.is_column_set
-FROM sys.columns AS c
-JOIN sys.types AS ty ON ty.user_type_id = c.user_type_id
-LEFT JOIN sys.types AS base ON base.user_type_id = c.system_type_id
-WHERE c.object_id = @P1
-ORDER BY c.column_id;
-
+-- What else is to be known of table @object_id.
 SELECT i.index_id, i.name, i.is_primary_key, c.name
 FROM sys.indexes AS i
 JOIN sys.index_columns AS k ON k.object_id = i.object_id AND k.index_id = i.index_id
 JOIN sys.columns AS c ON c.object_id = k.object_id AND c.column_id = k.column_id
-WHERE i.object_id = @P1 AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0 AND k.key_ordinal > 0
+WHERE i.object_id = @object_id AND i.is_unique = 1 AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0 AND k.key_ordinal > 0
 ORDER BY i.is_primary_key DESC, i.index_id, k.key_ordinal;
 
 SELECT g.name, g.is_instead_of_trigger
 FROM sys.triggers AS g
-WHERE g.parent_id = @P1 AND g.is_disabled = 0
+WHERE g.parent_id = @object_id AND g.is_disabled = 0
 ORDER BY g.name;
 
 SELECT COUNT(*)
 FROM sys.security_policies AS p
 JOIN sys.security_predicates AS f ON f.object_id = p.object_id
-WHERE p.is_enabled = 1 AND f.target_object_id = @P1 AND f.predicate_type = 0;
+WHERE p.is_enabled = 1 AND f.target_object_id = @object_id AND f.predicate_type = 0;
 
--- What this login may see: values under masks, and whether there are security policies at all. And the database's own code page, which bytes
--- are turned into text by.
-SELECT CAST(HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'UNMASK') AS INT),
-    CAST(CASE WHEN HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'VIEW DEFINITION') = 1
+-- Whether this login may see that there are security policies. And the database's own code page, which bytes are turned into text by.
+SELECT CAST(CASE WHEN HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'VIEW DEFINITION') = 1
             OR HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), N'DATABASE', N'ALTER ANY SECURITY POLICY') = 1 THEN 1 ELSE 0 END AS INT),
     CAST(COLLATIONPROPERTY(CONVERT(NVARCHAR(128), DATABASEPROPERTYEX(DB_NAME(), N'Collation')), N'CodePage') AS INT);

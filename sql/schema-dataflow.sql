@@ -250,6 +250,11 @@ IF OBJECT_ID(N'dbo.cdc_lag', N'U') IS NULL
     );
 GO
 
+-- Carried columns that the table's capture instance does not have, in words, for status.
+IF COL_LENGTH(N'dbo.cdc_lag', N'uncaptured') IS NULL
+    ALTER TABLE dbo.cdc_lag ADD uncaptured NVARCHAR(MAX) NULL;
+GO
+
 -- How far the sweep over a whole table has come, and the keys that the next verification looks at again. Keys are encoded as the
 -- documentation of plan::key says.
 IF OBJECT_ID(N'dbo.verification_progress', N'U') IS NULL

@@ -7,10 +7,11 @@ SELECT
     CAST(l.seconds_behind AS BIGINT), l.reason,
     r.sync_type, r.status, r.records_processed, CONVERT(NVARCHAR(30), r.started_at, 126), CONVERT(NVARCHAR(30), r.completed_at, 126),
     e.error_type, e.error_message, CONVERT(NVARCHAR(30), e.created_at, 126), e.is_parked,
-    p.error_message, v.verification_status, CONVERT(NVARCHAR(30), v.verified_at, 126)
+    p.error_message, v.verification_status, CONVERT(NVARCHAR(30), v.verified_at, 126), g.uncaptured
 FROM dbo.table_mappings AS m
     INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
     LEFT JOIN dbo.v_cdc_lag AS l ON l.mapping_id = m.mapping_id
+    LEFT JOIN dbo.cdc_lag AS g ON g.mapping_id = m.mapping_id
     OUTER APPLY (
         SELECT TOP (1) x.sync_type, x.status, x.records_processed, x.started_at, x.completed_at
         FROM dbo.sync_status AS x

@@ -173,6 +173,7 @@ fn env(config: Config, vitals: Vitals) -> Env {
         dest: House::new(pools, RESERVED),
         sources,
         triggers: crate::jobs::full_sync::Triggers::default(),
+        uncaptured: crate::jobs::uncaptured::Told::default(),
         findings: crate::jobs::verify::Findings::default(),
         cancel: CancellationToken::new(),
         config: Arc::new(config),

@@ -30,6 +30,8 @@ pub enum Kind {
     Missing,
     /// Source and destination do not fit, or a shape we refuse by name.
     Schema,
+    /// A table was altered while its rows were on their way: they may have been read by a shape that was not theirs.
+    Altered,
     /// A value does not fit (conversion, truncation, overflow, NOT NULL).
     Data,
     /// A foreign key or check at the destination (547).
@@ -53,7 +55,7 @@ impl Kind {
     pub fn error_type(self) -> &'static str {
         match self {
             Kind::Connection | Kind::Login | Kind::Database => "CONNECTION",
-            Kind::Schema => "SCHEMA",
+            Kind::Schema | Kind::Altered => "SCHEMA",
             Kind::Timeout
             | Kind::Deadlock
             | Kind::LockTimeout
@@ -82,6 +84,7 @@ impl Kind {
             Kind::Permission => "grant the right that is named; the README lists all that are needed",
             Kind::Missing => "check the names in table_mappings, and that the object exists and the login may see it",
             Kind::Schema => "change the destination table, or the mapping, so that they fit",
+            Kind::Altered => "nothing: it begins again by itself with the columns as they are now",
             Kind::Data => "change the destination's column, or the row at the source, so that the value fits",
             Kind::ForeignKey => "map the table that the row refers to, or drop the key at the destination",
             Kind::Duplicate => "look for rows that others write at the destination, and for a collation that makes two keys one",

@@ -2,7 +2,7 @@
 
 use super::Control;
 use crate::{
-    error::{Context, Result},
+    error::{Context, Kind, Result},
     model::id::MappingId,
     mssql::row::Param,
     vitals,
@@ -25,6 +25,17 @@ pub struct Lag {
 }
 
 impl Control {
+    /// What `status` says of carried columns that the mapping's capture instance does not have; `None`: it has all. A control database that
+    /// `init` has not brought up to date does without.
+    pub async fn note_uncaptured(&self, mapping: MappingId, note: Option<&str>) -> Result<()> {
+        let mut session = self.session().await?;
+        match session.execute(include_str!("../../sql/note_uncaptured.sql"), &[Param::Int(mapping.0), Param::OptText(note)]).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => session.recover().await,
+            Err(error) => Err(error).context("write cdc_lag"),
+        }
+    }
+
     /// Writes what a poll found: one statement for those with the same reason, which is mostly none.
     pub async fn lag(&self, lags: &mut [Lag]) -> Result<()> {
         let polled = Instant::now();

@@ -104,6 +104,7 @@ fn standing(row: &Row) -> Result<Standing> {
         error,
         server_error: text(26)?,
         verification: text(27)?.map(|status| -> Result<Verification> { Ok(Verification { status, at: text(28)? }) }).transpose()?,
+        uncaptured: text(29)?,
         rows: None,
     })
 }

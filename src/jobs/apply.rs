@@ -12,7 +12,8 @@
 //! ([`Applied::behind`]), never stepped over.
 //!
 //! **The order of steps** per group: end → rows → low watermark → netting → large values (and the watermark after them) → completing (and the watermark again, where that read something)
-//! → one transaction with rows and checkpoint. The watermark is asked after reading (while the destination nets already), and only a
+//! → one transaction with rows and checkpoint. With the watermark the source says whether the table and its change table still have the
+//! columns by which the rows were read ([`super::shape`]); a pass that finds them altered gathers them anew. The watermark is asked after reading (while the destination nets already), and only a
 //! watermark that is still low enough lets the group commit: cleanup moves it before it deletes, so nothing was missing from what we read.
 //! While the group commits, the source is asked where the next one ends. Netting and completing need no transaction, as `#changes` is ours alone and nobody
 //! else writes a mapping's destination rows, but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the destination are held for one round trip.
@@ -28,6 +29,7 @@ use crate::{
         id::MappingId,
         lsn::Lsn,
         name::TableName,
+        table::Table,
     },
     mssql::{
         cdc::{self, Bounds},
@@ -51,6 +53,11 @@ use super::large;
 
 /// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
 const WIDE_BYTES_MAX: usize = 4 << 20;
+
+/// CDC's own columns, which come first in a change row.
+const CDC_COLUMNS: usize = 5;
+/// The place of `__$operation`.
+const OPERATION: usize = 2;
 
 /// The checkpoint that moves with the rows.
 #[derive(Clone, Debug)]
@@ -109,8 +116,8 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub struct Replay<'a> {
     pub carry: &'a Carry,
-    /// The source table, as the catalog spells it.
-    pub source: &'a TableName,
+    /// The source table, as the catalog describes it.
+    pub source: &'a Table,
     pub capture: &'a Capture,
     /// exclusive
     pub from: Lsn,
@@ -155,6 +162,18 @@ pub struct Applied {
     pub behind: Option<Lsn>,
 }
 
+impl Applied {
+    /// With what came of the next part.
+    pub fn and(self, next: &Applied) -> Applied {
+        Applied {
+            changes: self.changes + next.changes,
+            groups: self.groups + next.groups,
+            reached: next.reached.or(self.reached),
+            behind: next.behind,
+        }
+    }
+}
+
 /// The statements of one replay, phrased once: their text depends on the table alone, so that servers can keep their plans.
 struct Script {
     coverage: Coverage,
@@ -163,6 +182,12 @@ struct Script {
     read: String,
     /// Wanted where keys moved.
     in_place: String,
+    /// Wanted where an insert may be one half of a moved row.
+    halves: Option<String>,
+    /// Places in a change row whose NULL makes an insert such a half.
+    half_places: Vec<usize>,
+    /// Places in a change row where NULL says nothing.
+    required_places: Vec<usize>,
     net: String,
     incomplete: Option<String>,
     fetch: String,
@@ -194,21 +219,25 @@ impl Script {
             Form::Staged => phrases::staging_transaction(&statements),
         };
         let columns = changes::columns(carry);
-        let values = |fetched| changes::large_values(carry, &coverage, replay.source, capture, fetched);
+        let values = |fetched| changes::large_values(carry, &coverage, &replay.source.name, capture, fetched);
         let large = columns.iter().position(|(name, _)| name.as_str() == LENGTHS_NAME).map(|lengths| Large {
             lengths,
             of_changes: values(false),
             of_fetched: values(true),
         });
+        let believed = netting::believed_by_mask(carry, &coverage);
         Ok(Script {
             large,
             columns: BulkColumns::new(columns),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
             in_place: netting::in_place(carry, form),
+            halves: netting::halves(carry, &coverage),
+            half_places: believed.map(|i| CDC_COLUMNS + i).collect(),
+            required_places: coverage.required.iter().map(|i| CDC_COLUMNS + i).collect(),
             net: netting::net(carry, &coverage, table, form),
             incomplete: netting::incomplete(carry, &coverage, table, form),
-            fetch: changes::fetch(carry, replay.source, capture),
+            fetch: changes::fetch(carry, &replay.source.name, capture),
             statements,
             write,
             coverage,
@@ -284,12 +313,12 @@ async fn groups(
             Some(large) if loaded.large => {
                 net(dest, script, loaded).await?;
                 large::bring(source, dest, &large.of_changes, replay.cancel).await?;
-                still_there(source, replay, from, to).await?;
+                prove(source, replay, from, to).await?;
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
-                let (there, netted) = tokio::join!(still_there(source, replay, from, to), net(dest, script, loaded));
-                there.and(netted)?;
+                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, loaded));
+                proven.and(netted)?;
             }
         }
         let last = to == replay.to;
@@ -297,17 +326,18 @@ async fn groups(
         let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
         if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
-            let completed = if loaded.rows > 0 { complete(source, dest, script).await? } else { Completed::default() };
+            let lacks = loaded.rows > 0 && (!script.coverage.partial.is_empty() || loaded.untold);
+            let completed = if lacks { complete(source, dest, script).await? } else { Completed::default() };
             if let Some(large) = script.large.as_ref().filter(|_| completed.large) {
                 large::bring(source, dest, &large.of_fetched, replay.cancel).await?;
             }
             // Completing reads the change table once more, and takes what it does not find there for gone at the source.
             if completed.asked {
-                still_there(source, replay, from, to).await?;
+                prove(source, replay, from, to).await?;
             }
             // the source looks for the next end while the destination writes
             let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to, rows_max).await.map(Some) } };
-            let (written, found) = tokio::join!(write(dest, replay, script, completed.fetched, stored, &group), ahead);
+            let (written, found) = tokio::join!(write(dest, replay, script, completed.asked, stored, &group), ahead);
             written?;
             (stored, next) = (Some(to), found);
         }
@@ -325,6 +355,9 @@ async fn groups(
 async fn net(dest: &mut Session, script: &Script, loaded: Loaded) -> Result<()> {
     if loaded.rows == 0 {
         return Ok(());
+    }
+    if let Some(halves) = script.halves.as_ref().filter(|_| loaded.half && loaded.deletes) {
+        dest.execute(halves, &[]).await.context("look for rows that moved")?;
     }
     if loaded.rows > loaded.changes {
         dest.execute(&script.in_place, &[]).await.context("net changes")?;
@@ -373,6 +406,41 @@ struct Loaded {
     changes: u64,
     /// Some have large values, which are not here yet.
     large: bool,
+    /// A row is NULL where NULL says nothing.
+    untold: bool,
+    /// An insert has NULL for a large value.
+    half: bool,
+    deletes: bool,
+}
+
+impl Loaded {
+    /// Looks at a change row on its way.
+    fn see(&mut self, row: &Row, replay: &Replay<'_>, script: &Script) -> Result<()> {
+        let operation = row.i64(OPERATION)?;
+        self.rows += 1;
+        self.changes += u64::from(operation != 3);
+        self.deletes |= operation == 1;
+        let any_null = |places: &[usize]| places.iter().try_fold(false, |found, &at| Ok::<_, Error>(found || row.is_null(at)?));
+        self.untold |= matches!(operation, 2 | 4) && any_null(&script.required_places)?;
+        self.large |= script.has_large_values(row)?;
+        self.half |= operation == 2 && any_null(&script.half_places)?;
+        for (&at, column) in replay.carry.key.iter().zip(replay.carry.key_columns()) {
+            if !column.source.nullable && row.is_null(CDC_COLUMNS + at)? {
+                return Err(keyless(replay, column.source.name.as_str()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A change row that does not say which row it is about.
+fn keyless(replay: &Replay<'_>, column: &str) -> Error {
+    let instance = replay.capture.instance.name.as_str();
+    Error::new(
+        Kind::Schema,
+        format!("a change row of capture instance {instance} has NULL for key column {column}, which is NOT NULL: nobody can tell which row changed"),
+    )
+    .with_hint("Ask for a full sync, which goes on behind that change: UPDATE table_mappings SET full_sync_requested = 1")
 }
 
 /// Streams `from < LSN <= to` into `#changes`.
@@ -385,8 +453,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
         .context("read change rows")?;
     let columns = script.columns.target();
     let mut order = 0i64;
-    let mut changes = 0u64;
-    let mut large = false;
+    let mut loaded = Loaded::default();
     let mut next = rows.next().await.context("read change rows")?;
     if next.is_none() {
         return Ok(Loaded::default());
@@ -395,8 +462,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
     while let Some(row) = next {
         order += 1;
-        changes += u64::from(row.i64(2)? != 3);
-        large |= script.has_large_values(&row)?;
+        loaded.see(&row, replay, script)?;
         bulk.send(numbered(row, order)).await.context("load #changes")?;
         if bulk.wide_bytes() >= WIDE_BYTES_MAX {
             let (_, wide) = bulk.finish().await.context("load #changes")?;
@@ -407,7 +473,7 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     }
     let (_, wide) = bulk.finish().await.context("load #changes")?;
     dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
-    Ok(Loaded { rows: order.unsigned_abs(), changes, large })
+    Ok(loaded)
 }
 
 fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
@@ -416,9 +482,10 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
     cells
 }
 
-/// Proves that nothing was cleaned away while it was read, and that the session's server is still where it was.
-async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
-    let Bounds { min, max } = cdc::bounds(source, &replay.capture.instance).await?;
+/// Proves that nothing was cleaned away while it was read, that the session's server is still where it was, and that the rows were read by the
+/// shape the table has.
+async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
+    let (Bounds { min, max }, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
     if min > from.next() {
         return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.words()));
     }
@@ -428,6 +495,9 @@ async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: L
             format!("the source had captured {to} and has captured {max} at most now: it went back in time"),
         ));
     }
+    if !same {
+        return Err(Error::new(Kind::Altered, format!("{} was altered while its changes were read", replay.source.name)));
+    }
     Ok(())
 }
 
@@ -436,9 +506,7 @@ async fn still_there(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: L
 struct Completed {
     /// The source was asked for rows.
     asked: bool,
-    /// Some came.
-    fetched: bool,
-    /// Some of them have large values, which are not here yet.
+    /// Some of those that came have large values, which are not here yet.
     large: bool,
 }
 
@@ -481,7 +549,6 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
                 if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
                     bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;
                     *order = 0;
-                    completed.fetched = true;
                 }
                 next = rows.next().await.context("fetch rows from the source")?;
             }

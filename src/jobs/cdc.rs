@@ -2,7 +2,8 @@
 //!
 //! The order of steps: shapes → captured columns → apply ([`super::apply`]), because the window's upper bound was read *before* the
 //! catalog. A column dropped later than that bound has its NULLs in later change rows only; a column that is gone from the source now is
-//! not carried at all. So a dropped column never writes NULLs over destination rows.
+//! not carried at all. So a dropped column never writes NULLs over destination rows. A table that is altered while the pass runs makes it
+//! begin again where it is, with the columns gathered anew.
 //!
 //! **Duplicates and references.** Keys other than the mapping's are met when a value moves between rows over several source transactions,
 //! and a reference when related rows commit in one. After a 547 transactions go as far as they can, in groups that grow; what waits for other
@@ -124,36 +125,65 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
     let mut dest = desk.dest(&mapping.dest.database).await?;
     // netting and writing a big transaction are long statements
     dest.set_timeout(env.config.long_statement_timeout);
-    let shape = shape::gather(&mut source, &mut dest, mapping).await?;
+    let mut tries = 1;
+    loop {
+        let result = by_one_shape(env, mapping, pass, applied, (&mut source, &mut dest)).await;
+        let again = result.as_ref().is_err_and(|error| error.kind == Kind::Altered);
+        if !again || tries == shape::TRIES_MAX || source.is_cut_off() || dest.is_cut_off() {
+            return result;
+        }
+        tries += 1;
+        tracing::info!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::Cdc.as_str(),
+            "{} was altered while its changes were read; they are read again by the columns as they are now",
+            mapping.source
+        );
+    }
+}
+
+/// The rest of the window, by the columns as they are now.
+async fn by_one_shape(
+    env: &Env,
+    mapping: &Mapping,
+    pass: &Pass,
+    applied: &mut Applied,
+    (source, dest): (&mut Session, &mut Session),
+) -> Result<()> {
+    let shape = shape::gather(source, dest, mapping).await?;
     if shape.source.object_id != pass.instance.source_id {
         return Err(Error::new(Kind::Gap, Gap::Replaced.words()));
     }
-    let capture = cdc::capture(&mut source, pass.instance.clone()).await?;
+    let capture = cdc::capture(source, pass.instance.clone()).await?;
+    env.uncaptured.tell(&env.control, mapping, &shape.carry, &capture).await;
     let resync = match &pass.switch_to {
-        Some(next) => knows_more(&shape.carry, &capture, &cdc::capture(&mut source, next.clone()).await?),
+        Some(next) => knows_more(&shape.carry, &capture, &cdc::capture(source, next.clone()).await?),
         None => false,
     };
-    let (references_itself, has_foreign_keys) = foreign_keys(&mut dest, &shape.dest.name.local()).await?;
+    let (references_itself, has_foreign_keys) = foreign_keys(dest, &shape.dest.name.local()).await?;
     let (order, other) =
         if references_itself { (Order::ReferencesFirst, Order::UniqueFirst) } else { (Order::UniqueFirst, Order::UniqueFirst) };
+    let before = *applied;
+    let stored = before.reached.or(pass.stored);
     let checkpoint = Checkpoint {
         mapping: mapping.id,
-        stored: pass.stored,
+        stored,
         transaction: pass.transaction.clone(),
         resync,
         next_instance: pass.switch_to.as_ref().map(Instance::mark),
     };
     let mut replay = Replay {
         carry: &shape.carry,
-        source: &shape.source.name,
+        source: &shape.source,
         capture: &capture,
-        from: pass.from,
+        from: before.reached.unwrap_or(pass.from),
         to: pass.to,
         target: Target::Dest { table: &shape.dest.name, checkpoint, order },
         pace: Pace::Batches(env.config.batch_rows),
         cancel: &env.cancel,
     };
-    let mut result = apply::apply_changes(&mut source, &mut dest, &replay, &mut |so_far| *applied = *so_far).await;
+    let mut result = apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far)).await;
     // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for each other), and after that everything
     // there is at once.
     for pace in [Pace::Growing(env.config.batch_rows), Pace::Whole] {
@@ -174,12 +204,7 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
                 *now = if pace == Pace::Whole { other } else { order };
             }
             replay.pace = pace;
-            let mut progress = |so_far: &Applied| {
-                applied.changes = before.changes + so_far.changes;
-                applied.groups = before.groups + so_far.groups;
-                applied.reached = so_far.reached;
-            };
-            result = apply::apply_changes(&mut source, &mut dest, &replay, &mut progress).await;
+            result = apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far)).await;
             // a group that had grown may go further when it is small again
             if pace == Pace::Whole || applied.reached == before.reached {
                 break;
@@ -223,6 +248,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
         | Kind::Permission
         | Kind::Missing
         | Kind::Schema
+        | Kind::Altered
         | Kind::Data
         | Kind::Gap
         | Kind::Fence

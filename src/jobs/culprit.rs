@@ -36,6 +36,7 @@ pub(super) async fn named(dest: &mut Session, carry: &Carry, statements: &str, f
         | Kind::Permission
         | Kind::Missing
         | Kind::Schema
+        | Kind::Altered
         | Kind::Gap
         | Kind::Fence
         | Kind::Config

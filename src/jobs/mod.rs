@@ -13,6 +13,7 @@ pub mod ownership;
 pub mod poll;
 mod same_table;
 pub mod shape;
+pub mod uncaptured;
 pub mod verify;
 
 use crate::{
@@ -46,6 +47,8 @@ pub struct Env {
     pub vitals: Vitals,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
+    /// What was told of columns that are not captured.
+    pub uncaptured: uncaptured::Told,
     /// What verification last found.
     pub findings: verify::Findings,
     /// Looked at between batches, never raced against a statement.

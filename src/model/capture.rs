@@ -7,6 +7,7 @@
 use super::{
     lsn::Lsn,
     name::{Ident, TableName},
+    table::ColumnType,
 };
 
 /// A row of `cdc.change_tables`, with its low watermark.
@@ -74,6 +75,16 @@ pub struct CapturedColumn {
     /// 1-based: the column's bit in `__$update_mask`.
     pub ordinal: i32,
     pub computed: bool,
+    /// The type of the change table's column; `None` where this login may not see it.
+    pub ty: Option<ColumnType>,
+}
+
+impl CapturedColumn {
+    /// Whether the change table holds this column in the type that the source has now. After an ALTER COLUMN it has the old one until
+    /// capture gets to that statement in the log. (A rowversion is binary(8) there.)
+    pub fn has_type(&self, source: &ColumnType) -> bool {
+        self.ty.as_ref().is_none_or(|ty| ty == source || (*source == ColumnType::RowVersion && *ty == ColumnType::Binary(8)))
+    }
 }
 
 /// An instance with its columns.

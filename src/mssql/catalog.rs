@@ -49,11 +49,15 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     } else {
         0
     };
-    let mut sets = session.result_sets(include_str!("../../sql/catalog_shape.sql"), &[Param::Int(object_id)]).await?.into_iter();
+    const SHAPE: &str = concat!(
+        "DECLARE @object_id INT = @P1;\n",
+        include_str!("../../sql/catalog_columns.sql"),
+        include_str!("../../sql/catalog_shape.sql")
+    );
+    let mut sets = session.result_sets(SHAPE, &[Param::Int(object_id)]).await?.into_iter();
     let mut next = || sets.next().unwrap_or_default();
     let (columns, keys, triggers, filters, rights) = (next(), next(), next(), next(), next());
-    let may = |right: usize| rights.first().is_some_and(|row| row.opt_i32(right).is_ok_and(|allowed| allowed == Some(1)));
-    let sees_masked = may(0);
+    let sees_policies = rights.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|allowed| allowed == Some(1)));
     let triggers = |instead: bool| -> Result<Vec<Ident>> {
         let mut names = Vec::new();
         for row in &triggers {
@@ -66,7 +70,7 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     Ok(Table {
         name,
         object_id,
-        columns: columns.iter().map(|row| column(row, sees_masked)).collect::<Result<_>>()?,
+        columns: columns.iter().map(column).collect::<Result<_>>()?,
         unique_keys: unique_keys(&keys)?,
         memory_optimized: object.bool(4)?,
         system_versioned: temporal == 2,
@@ -75,13 +79,14 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
         history: temporal == 1 || ledger == 1,
         instead_of_triggers: triggers(true)?,
         after_triggers: triggers(false)?,
-        sees_policies: may(1),
+        sees_policies,
         row_filter: filters.first().map_or(Ok(0), |row| row.i64(0))? > 0,
-        database_code_page: rights.first().map_or(Ok(None), |row| row.opt_i32(2))?,
+        database_code_page: rights.first().map_or(Ok(None), |row| row.opt_i32(1))?,
     })
 }
 
-fn column(row: &Row, sees_masked: bool) -> Result<Column> {
+/// A row of `catalog_columns.sql`.
+pub(super) fn column(row: &Row) -> Result<Column> {
     let collation = row.opt_text(6)?.map(str::to_owned);
     Ok(Column {
         column_id: row.i32(0)?,
@@ -94,7 +99,7 @@ fn column(row: &Row, sees_masked: bool) -> Result<Column> {
         computed: row.bool(10)?,
         generated: row.opt_i32(11)?.unwrap_or(0) != 0,
         has_default: row.i32(12)? != 0,
-        masked: row.opt_bool(13)?.unwrap_or(false) && !sees_masked,
+        masked: row.opt_bool(13)?.unwrap_or(false),
         encrypted: row.opt_i32(14)?.is_some(),
         column_set: row.opt_bool(15)?.unwrap_or(false),
     })

@@ -5,6 +5,7 @@
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
 
 use super::{
+    catalog::{column, column_type},
     lane::Line,
     row::{Param, Row},
     session::Session,
@@ -13,8 +14,10 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         capture::{Capture, CapturedColumn, Instance, TranIdentity, Transaction, Upper},
+        carry::{Carried, Carry},
         lsn::Lsn,
         name::{Ident, TableName},
+        table::{Column, Table},
         value::{Seen, Value},
     },
     plan::window::History,
@@ -124,23 +127,66 @@ pub async fn switchable(source: &mut Session) -> Result<HashSet<i32>> {
 
 /// An instance's columns.
 pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture> {
-    let rows = source
-        .rows(include_str!("../../sql/cdc_columns.sql"), &[Param::Int(instance.change_table_id)])
-        .await
-        .context("read cdc.captured_columns")?;
+    const COLUMNS: &str = concat!("DECLARE @change_table_id INT = @P1;\n", include_str!("../../sql/cdc_columns.sql"));
+    let rows = source.rows(COLUMNS, &[Param::Int(instance.change_table_id)]).await.context("read cdc.captured_columns")?;
+    let columns = captured(&rows)?;
+    if columns.is_empty() {
+        return Err(dropped(&instance));
+    }
+    Ok(Capture { instance, columns })
+}
+
+/// Rows of `cdc_columns.sql`.
+fn captured(rows: &[Row]) -> Result<Vec<CapturedColumn>> {
     let mut columns = Vec::with_capacity(rows.len());
     for row in rows {
+        let ty = match row.opt_text(4)? {
+            Some(name) => Some(column_type(
+                name,
+                row.opt_i32(5)?.unwrap_or_default(),
+                row.opt_i32(6)?.unwrap_or_default(),
+                row.opt_i32(7)?.unwrap_or_default(),
+            )),
+            None => None,
+        };
         columns.push(CapturedColumn {
+            ty,
             name: Ident::new(row.text(0)?),
             column_id: row.i32(1)?,
             ordinal: row.i32(2)?,
             computed: row.opt_bool(3)?.unwrap_or(false),
         });
     }
-    if columns.is_empty() {
-        return Err(dropped(&instance));
-    }
-    Ok(Capture { instance, columns })
+    Ok(columns)
+}
+
+/// What the session sees of the instance now, and whether `table` and the change table still are what they were when `capture` was asked for: the columns that
+/// are `carried`, and what is captured in which types. Asked after rows were read, it says by which shape they were.
+pub async fn still(source: &mut Session, table: &Table, carried: &Carry, capture: &Capture) -> Result<(Bounds, bool)> {
+    const STILL: &str = concat!(
+        "DECLARE @object_id INT = @P3, @change_table_id INT = @P4;\n",
+        include_str!("../../sql/cdc_bounds.sql"),
+        include_str!("../../sql/cdc_still.sql"),
+        include_str!("../../sql/catalog_columns.sql"),
+        include_str!("../../sql/cdc_columns.sql")
+    );
+    let (instance, name) = (&capture.instance, table.name.local());
+    let params =
+        [Param::Text(instance.name.as_str()), Param::Text(&name), Param::Int(table.object_id), Param::Int(instance.change_table_id)];
+    let sets = source.result_sets(STILL, &params).await;
+    let mut sets = sets.map_err(|error| of_instance(error, instance)).context("read the low watermark")?.into_iter();
+    let mut next = || sets.next().unwrap_or_default();
+    let (low, named, columns, captured_now) = (next(), next(), next(), next());
+    let Some(low) = low.first() else { return Err(gated(instance)) };
+    let bounds = read_bounds(low, instance)?;
+    let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_>>()?;
+    let same = named.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|id| id == Some(table.object_id)))
+        && carried
+            .columns
+            .iter()
+            .all(|Carried { source, .. }| columns.iter().find(|now| now.column_id == source.column_id) == Some(source))
+        && captured(&captured_now)? == capture.columns;
+    Ok((bounds, same))
 }
 
 /// What [`Bounds`] are read with; `@P1` is the instance's name.
@@ -171,6 +217,10 @@ impl Bounds {
 pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<Bounds> {
     let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
     let row = row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    read_bounds(&row, instance)
+}
+
+fn read_bounds(row: &Row, instance: &Instance) -> Result<Bounds> {
     Bounds::new(instance, row.opt_lsn(0)?, row.i64(1)?, row.opt_lsn(2)?)
 }
 

@@ -5,12 +5,20 @@
 //! columns only. Ordinals are those of `cdc.captured_columns`, not of the table.
 //!
 //! A large column that an UPDATE did not touch may be NULL in its change row, so NULL says nothing there and the bit decides. Inserts
-//! carry everything they captured. A column that the instance did not capture at all never has a value in a change row.
+//! carry everything they captured. A column that the instance did not capture at all never has a value in a change row, and one whose type
+//! in the change table is not the source's (capture has not come to an ALTER COLUMN yet, or the source was altered since) is taken for such a
+//! column: its cells may have lost what the new type holds.
+//!
+//! NULL says nothing about a column that is NOT NULL at the source now, either: the column was nullable when the change was made, or it was
+//! added with a default and the row was not rewritten since.
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-is-bit-set-transact-sql>
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{capture::Capture, carry::Carry},
+    model::{
+        capture::{Capture, CapturedColumn},
+        carry::{Carried, Carry},
+    },
 };
 
 /// A captured column's place in the mask.
@@ -41,12 +49,12 @@ impl Bit {
 pub struct Partial {
     /// index into `Carry::columns`
     pub column: usize,
-    /// `None`: not captured, never there.
+    /// `None`: not captured, or in another type; never there.
     pub bit: Option<Bit>,
 }
 
 /// How an instance's change rows cover the carried columns.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// Per carried column: is it in the change table?
     pub captured: Vec<bool>,
@@ -54,12 +62,21 @@ pub struct Coverage {
     pub partial: Vec<Partial>,
     /// The key's bits: an update with one of them set moved the row.
     pub key: Vec<Bit>,
+    /// Key columns whose type in the change table is not the source's: read through a CAST.
+    pub retyped: Vec<usize>,
+    /// The captured columns outside of the key that are NOT NULL at the source and not in `partial`: NULL says nothing about them.
+    pub required: Vec<usize>,
 }
 
 impl Coverage {
     /// The index into `partial` of a carried column, if it is one.
     pub fn partial_of(&self, column: usize) -> Option<usize> {
         self.partial.iter().position(|partial| partial.column == column)
+    }
+
+    /// Whether every changed row is read from the source, too: a column is never in change rows, and may have changed with the others.
+    pub fn fetches_all(&self) -> bool {
+        self.partial.iter().any(|partial| partial.bit.is_none())
     }
 }
 
@@ -75,19 +92,23 @@ const PARTIAL_MAX: usize = 980;
 /// Sets the carried columns against the captured ones. The key must be captured, or no change row can be matched.
 pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     let instance = capture.instance.name.as_str();
-    let mut coverage = Coverage { captured: Vec::with_capacity(carry.columns.len()), partial: Vec::new(), key: Vec::new() };
+    let mut coverage = Coverage { captured: Vec::with_capacity(carry.columns.len()), ..Coverage::default() };
     let mut missing = Vec::new();
     for (i, carried) in carry.columns.iter().enumerate() {
-        let bit = capture
-            .column(&carried.source.name, carried.source.column_id)
-            .filter(|column| !column.computed)
-            .and_then(|column| Bit::of_ordinal(column.ordinal));
+        let in_key = carry.key.contains(&i);
+        let column = captured(carried, capture);
+        let same_type = column.is_none_or(|column| column.has_type(&carried.source.ty));
+        let bit = column.filter(|_| same_type || in_key).and_then(|column| Bit::of_ordinal(column.ordinal));
         coverage.captured.push(bit.is_some());
-        match (carry.key.contains(&i), bit) {
+        match (in_key, bit) {
             (true, Some(bit)) => coverage.key.push(bit),
             (true, None) => missing.push(carried.source.name.to_string()),
             (false, bit) if bit.is_none() || carried.is_lob() => coverage.partial.push(Partial { column: i, bit }),
+            (false, _) if !carried.source.nullable => coverage.required.push(i),
             (false, _) => {}
+        }
+        if in_key && !same_type {
+            coverage.retyped.push(i);
         }
     }
     let carried_max = CARRIED_MAX - usize::from(!carry.large_columns().is_empty());
@@ -114,9 +135,119 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     Ok(coverage)
 }
 
+/// The captured column that is this source column, and has its values.
+fn captured<'a>(carried: &Carried, capture: &'a Capture) -> Option<&'a CapturedColumn> {
+    capture.column(&carried.source.name, carried.source.column_id).filter(|column| !column.computed)
+}
+
+/// Carried columns that the instance does not capture, and what an operator is told about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncaptured {
+    pub words: String,
+    /// The statement that makes an instance with every column.
+    pub fix: String,
+}
+
+/// The longest name of a capture instance (Msg 22927), in UTF-16 units.
+const INSTANCE_NAME_MAX: usize = 100;
+
+/// What is to be said of carried columns that are not captured, where there are any.
+pub fn uncaptured(carry: &Carry, capture: &Capture) -> Option<Uncaptured> {
+    let names: Vec<_> = carry
+        .columns
+        .iter()
+        .filter(|carried| captured(carried, capture).is_none())
+        .map(|carried| carried.source.name.to_string())
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    let instance = &capture.instance;
+    let quoted = |name: &str| format!("N'{}'", name.replace('\'', "''"));
+    let role = instance.role.as_ref().map_or_else(|| "NULL".to_owned(), |role| quoted(role.as_str()));
+    let (column, it) = if names.len() == 1 { ("column", "it") } else { ("columns", "them") };
+    Some(Uncaptured {
+        words: format!(
+            "capture instance {} does not have {column} {}: changed rows are read from the table for {it}, and a change of {it} alone is not \
+             seen until the next full sync",
+            instance.name.as_str(),
+            names.join(", "),
+        ),
+        fix: format!(
+            "EXEC sys.sp_cdc_enable_table @source_schema = {}, @source_name = {}, @capture_instance = {}, @role_name = {role}",
+            quoted(instance.source.schema.as_str()),
+            quoted(instance.source.table.as_str()),
+            quoted(&another_name(instance.name.as_str())),
+        ),
+    })
+}
+
+/// A name for an instance beside the one of this name, which may be as long as a name can be.
+fn another_name(name: &str) -> String {
+    const MORE: &str = "_all";
+    let mut units = MORE.len();
+    let fits = |c: &char| {
+        units += c.len_utf16();
+        units <= INSTANCE_NAME_MAX
+    };
+    let mut other: String = name.chars().take_while(fits).collect();
+    other.push_str(MORE);
+    // the name itself may be one of that length which ends so
+    if other == name { format!("{}2", other.trim_end_matches('l')) } else { other }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_that_are_not_captured_are_named_with_the_statement_that_captures_them() {
+        use crate::tsql::testing::{capture, keyed};
+        let (carry, mut capture) = (keyed(), capture());
+        capture.instance.role = Some(crate::model::name::Ident::new("read'ers"));
+        let told = uncaptured(&carry, &capture).unwrap();
+        assert!(told.words.contains("sales_details does not have column [at]:"), "{}", told.words);
+        assert_eq!(
+            told.fix,
+            "EXEC sys.sp_cdc_enable_table @source_schema = N'sales', @source_name = N'Order] Details', @capture_instance = N'sales_details_all', @role_name = N'read''ers'"
+        );
+        // dropped and added again under its name: another column
+        capture.columns[2].column_id = 9;
+        assert!(uncaptured(&carry, &capture).unwrap().words.contains("columns [price], [at]:"));
+        capture.columns[2].column_id = 1;
+        // a type that capture has not come to yet comes by itself
+        capture.columns[2].ty = Some(crate::model::table::ColumnType::SmallMoney);
+        assert!(uncaptured(&carry, &capture).unwrap().words.contains("column [at]:"));
+        let long = format!("{}_all", "x".repeat(96));
+        for name in ["x".repeat(100), long, "dbo_t".to_owned()] {
+            let other = another_name(&name);
+            assert!(other != name && other.len() <= INSTANCE_NAME_MAX, "{other}");
+        }
+    }
+
+    /// Its cells may have lost what the new type holds.
+    #[test]
+    fn a_column_of_another_type_in_the_change_table_is_not_believed() {
+        use crate::{
+            model::table::ColumnType,
+            tsql::testing::{capture, keyed},
+        };
+        let (mut carry, mut capture) = (keyed(), capture());
+        carry.columns[2].source.nullable = false;
+        let coverage = cover(&carry, &capture).unwrap();
+        assert_eq!((coverage.captured[2], coverage.required.as_slice(), coverage.retyped.len()), (true, [2].as_slice(), 0));
+        capture.columns[2].ty = Some(ColumnType::SmallMoney);
+        capture.columns[0].ty = Some(ColumnType::SmallInt);
+        let coverage = cover(&carry, &capture).unwrap();
+        assert!(!coverage.captured[2] && coverage.partial.contains(&Partial { column: 2, bit: None }) && coverage.required.is_empty());
+        assert_eq!(coverage.retyped, [0], "without the key nothing can be matched");
+        // not known, and a rowversion's place
+        capture.columns[2].ty = None;
+        carry.columns[2].source.ty = ColumnType::RowVersion;
+        assert!(cover(&carry, &capture).unwrap().captured[2]);
+        capture.columns[2].ty = Some(ColumnType::Binary(8));
+        assert!(cover(&carry, &capture).unwrap().captured[2]);
+    }
 
     #[test]
     fn bits_count_from_the_last_byte() {

@@ -43,7 +43,7 @@ pub enum Next {
 /// What happens after the `attempt`th failure (from 1) in a row.
 pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
     match kind {
-        Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Timeout | Kind::Connection => {
+        Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Timeout | Kind::Connection | Kind::Altered => {
             if attempt < policy.attempts_max {
                 Next::Retry(policy.delay)
             } else {

@@ -21,6 +21,8 @@ pub struct Standing {
     pub lag_seconds: Option<i64>,
     /// Why there is no lag.
     pub lag_reason: Option<String>,
+    /// What is to be said of columns that are not captured.
+    pub uncaptured: Option<String>,
     pub last_run: Option<Run>,
     pub error: Option<OpenError>,
     /// The newest open error of its server.
@@ -103,7 +105,8 @@ fn state(standing: &Standing) -> (&'static str, Option<String>) {
         return ("full sync due", None);
     }
     if standing.cdc_enabled {
-        return ("following", standing.lag_reason.clone());
+        let words: Vec<_> = standing.lag_reason.iter().chain(&standing.uncaptured).map(String::as_str).collect();
+        return ("following", (!words.is_empty()).then(|| words.join("; ")));
     }
     if standing.last_full_sync_at.is_none() {
         return ("never synced", why("nobody has asked for a full sync yet"));
@@ -148,6 +151,7 @@ mod tests {
             full_sync_pending: false,
             last_full_sync_at: None,
             last_cdc_lsn: None,
+            uncaptured: None,
             lag_seconds: None,
             lag_reason: None,
             last_run: None,

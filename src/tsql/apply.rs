@@ -4,7 +4,7 @@
 //! and within one statement it may be swapped. A table that references itself wants the opposite order (a new parent first, an old one
 //! last). MERGE is not used.
 
-use super::changes::{FETCHED, Form};
+use super::changes::{FETCHED, Form, any_is_null};
 use crate::{
     model::{
         carry::{Carried, Carry},
@@ -23,23 +23,37 @@ pub enum Order {
     ReferencesFirst,
 }
 
-/// The group's statements, without transaction or checkpoint. `@fetched` says whether rows were fetched to complete others.
+/// The group's statements, without transaction or checkpoint. `@fetched` says whether the source was asked for rows to complete others.
 pub fn statements(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form, order: Order) -> String {
-    let mut sql = String::new();
-    if !coverage.partial.is_empty() {
-        // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no index would be used.
-        let sets: Vec<_> = (0..coverage.partial.len()).map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])")).collect();
-        let _ = writeln!(
-            sql,
-            "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST({FETCHED} AS bigint);",
-            sets.join(", ")
-        );
-    }
+    let mut sql = completed(carry, coverage);
     sql.extend(other_identity(carry, target, form));
     let parts = [delete(carry, target, form), update(carry, coverage, target, form), insert(carry, coverage, target, form)];
     match order {
         Order::UniqueFirst => sql.extend(parts),
         Order::ReferencesFirst => sql.extend(parts.into_iter().rev()),
+    }
+    sql
+}
+
+/// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value which it must have, and was not found
+/// at the source, is left as it is: the change that removed it there comes later.
+fn completed(carry: &Carry, coverage: &Coverage) -> String {
+    // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no index would be used.
+    let fetched = format!("INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST({FETCHED} AS bigint)");
+    let mut sql = String::new();
+    if !coverage.partial.is_empty() {
+        let sets: Vec<_> = (0..coverage.partial.len()).map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])")).collect();
+        let _ = writeln!(sql, "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    {fetched};", sets.join(", "));
+    }
+    if !coverage.required.is_empty() {
+        let required = || coverage.required.iter().filter_map(|&i| carry.columns.get(i));
+        let nulls = any_is_null("c", required());
+        let sets: Vec<_> = required().map(|column| format!("{0} = ISNULL(c.{0}, f.{0})", column.staged_name)).collect();
+        let _ = writeln!(
+            sql,
+            "IF @fetched = 1\n    UPDATE c SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\n    {fetched}\n    WHERE {nulls};\nIF @fetched = 1\n    DELETE n\n    FROM #net AS n\n    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\n    WHERE n.[__$operation] IN (2, 4) AND ({nulls});",
+            sets.join(", ")
+        );
     }
     sql
 }
@@ -85,16 +99,6 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
         .enumerate()
         .filter(|(i, column)| form.updates(carry, *i, column))
         .map(|(i, column)| match coverage.partial_of(i) {
-            // A column that was added NOT NULL with a default has NULL in images of rows that were not rewritten since.
-            None if !column.source.nullable => {
-                format!(
-                    "{} = CASE WHEN c.{} IS NULL THEN {} ELSE {} END",
-                    form.name(column),
-                    column.staged_name,
-                    form.keep(column, "d"),
-                    form.write(column, "c")
-                )
-            }
             None => format!("{} = {}", form.name(column), form.write(column, "c")),
             Some(partial) => format!(
                 "{} = CASE WHEN n.[__$p{partial}] IS NULL THEN {} {} END",
@@ -197,6 +201,15 @@ mod tests {
     }
 
     #[test]
+    fn what_must_have_a_value_and_has_none_is_fetched() {
+        let (mut carry, capture) = (keyed(), capture());
+        carry.columns.truncate(3);
+        carry.columns[2].source.nullable = false;
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("apply_required.sql", &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst));
+    }
+
+    #[test]
     fn a_group_of_a_staging_table() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
@@ -220,20 +233,14 @@ mod tests {
     /// xml with a schema collection beside xml without one is Msg 527 in a CASE, and text, ntext and image have no place in one.
     #[test]
     fn both_branches_of_a_case_are_of_one_type() {
-        let (mut carry, capture) = (keyed(), capture());
+        let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
         let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
         assert!(rows.contains("WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN"), "{rows}");
-        // rows of a repair are complete, and have these columns in a CASE only where they are never NULL
-        for column in &mut carry.columns {
-            column.source.nullable = false;
-        }
+        assert!(rows.contains("WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN"), "{rows}");
+        // rows of a repair are complete
         let complete = crate::tsql::mend::coverage(&carry);
-        let rows = statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst);
-        assert!(rows.contains("[doc] = CASE WHEN c.[c5] IS NULL THEN CAST(d.[doc] AS xml) ELSE CONVERT(xml, c.[c5], 1) END"), "{rows}");
-        assert!(
-            rows.contains("[note] = CASE WHEN c.[c3] IS NULL THEN CAST(d.[note] AS nvarchar(max)) ELSE CAST(c.[c3] AS nvarchar(max)) END")
-        );
+        assert!(!statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst).contains("CASE"));
         let staged = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
         assert!(!staged.contains("AS xml"), "staged xml is text");
     }

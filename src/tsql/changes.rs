@@ -64,10 +64,14 @@ pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
     let large_columns = carry.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
     for (i, (column, &captured)) in carry.columns.iter().zip(&coverage.captured).enumerate() {
+        let staged = staging::type_name(&column.staged);
         let cell = match captured {
+            true if coverage.retyped.contains(&i) && column.staged == column.source.ty => {
+                format!("CAST(c.{} AS {staged})", column.source.name)
+            }
             true if large_columns.contains(&i) => large::read(column, "c", large_bytes),
             true => staging::read(column, "c"),
-            false => format!("CAST(NULL AS {})", staging::type_name(&column.staged)),
+            false => format!("CAST(NULL AS {staged})"),
         };
         let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
     }
@@ -196,6 +200,11 @@ pub fn large_values(carry: &Carry, coverage: &Coverage, source: &TableName, capt
         columns: carry.large_columns().into_iter().map(|i| large::pieces(&carry.columns[i], alias, &from)).collect(),
         can_change: fetched,
     }
+}
+
+/// One of these columns of a row is NULL.
+pub fn any_is_null<'a>(alias: &str, columns: impl Iterator<Item = &'a Carried>) -> String {
+    columns.map(|column| format!("{alias}.{} IS NULL", column.staged_name)).collect::<Vec<_>>().join(" OR ")
 }
 
 /// Equality that an index can serve, NULL-safe where both can be NULL.

@@ -18,7 +18,7 @@ use std::fmt::Write;
 
 /// Rows read from the source are complete.
 pub fn coverage(carry: &Carry) -> Coverage {
-    Coverage { captured: vec![true; carry.columns.len()], partial: Vec::new(), key: Vec::new() }
+    Coverage { captured: vec![true; carry.columns.len()], ..Coverage::default() }
 }
 
 /// The source's rows with `keys` given keys, whose values are the parameters, in the form of [`super::changes::read`].

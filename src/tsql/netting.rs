@@ -16,9 +16,13 @@
 //! **A key set to an equal one** ('a' to 'A', an instant in another time zone) is told as a move, too, but nobody left: the row keeps what the
 //! change does not tell. Such a pair is made one patch before anything is counted ([`in_place`]).
 //!
+//! **NULL that says nothing.** A moved row may be told as a delete and an insert, and what it says of a large value that was not touched no
+//! document tells. So a NULL there is not believed where the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a
+//! column that is NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
+//!
 //! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
 
-use super::changes::{Form, bit_is_set, equal, key_is_set};
+use super::changes::{Form, any_is_null, bit_is_set, equal, key_is_set};
 use crate::{
     model::{carry::Carry, name::TableName},
     plan::mask::Coverage,
@@ -38,6 +42,24 @@ pub fn in_place(carry: &Carry, form: Form) -> String {
         "UPDATE c SET [__$operation] = {IN_PLACE}\nFROM #changes AS c\nINNER JOIN #changes AS b ON b.[__$order] = c.[__$order] - 1\nWHERE c.[__$operation] = 4 AND b.[__$operation] = 3 AND b.[__$start_lsn] = c.[__$start_lsn] AND b.[__$seqval] = c.[__$seqval]\n    AND {};\nDELETE b\nFROM #changes AS b\nINNER JOIN #changes AS c ON c.[__$order] = b.[__$order] + 1\nWHERE b.[__$operation] = 3 AND c.[__$operation] = {IN_PLACE};",
         keys.join("\n    AND ")
     )
+}
+
+/// Takes away the mask of inserts that may be one half of a moved row and have NULL for a large value: without it the NULL is not believed.
+/// `None` where there are no large values.
+pub fn halves(carry: &Carry, coverage: &Coverage) -> Option<String> {
+    let nulls = any_is_null("c", believed_by_mask(carry, coverage).filter_map(|i| carry.columns.get(i)));
+    (!nulls.is_empty()).then(|| {
+        format!(
+            "UPDATE c SET [__$update_mask] = NULL\nFROM #changes AS c\nWHERE c.[__$operation] = 2 AND ({nulls})\n    AND EXISTS (SELECT 1 FROM #changes AS x WHERE x.[__$start_lsn] = c.[__$start_lsn] AND x.[__$operation] = 1);"
+        )
+    })
+}
+
+/// The captured columns whose NULL in an insert is taken for one because of its mask alone.
+/// Indexes into [`Carry::columns`].
+pub fn believed_by_mask<'a>(carry: &'a Carry, coverage: &'a Coverage) -> impl Iterator<Item = usize> + 'a {
+    let captured = coverage.partial.iter().filter(|partial| partial.bit.is_some()).map(|partial| partial.column);
+    captured.filter(|&i| carry.columns.get(i).is_some_and(|column| column.source.nullable))
 }
 
 /// Fills `#net` from `#changes`.
@@ -64,11 +86,18 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     for (i, partial) in coverage.partial.iter().enumerate() {
         match partial.bit {
             Some(bit) => {
-                let _ = write!(
-                    sql,
-                    ",\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] IN (4, {IN_PLACE}) AND {}) THEN c.[__$order] END) {over}) AS p{i}",
-                    bit_is_set("c", bit)
-                );
+                let column = carry.columns.get(partial.column);
+                let name = column.map(|column| format!("c.{}", column.staged_name)).unwrap_or_default();
+                let (set, put) = (bit_is_set("c", bit), "c.[__$operation] = 2");
+                let told = match column.is_some_and(|column| column.source.nullable) {
+                    true => {
+                        format!(
+                            "({put} AND (c.[__$update_mask] IS NOT NULL OR {name} IS NOT NULL)) OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})"
+                        )
+                    }
+                    false => format!("({put} OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})) AND {name} IS NOT NULL"),
+                };
+                let _ = write!(sql, ",\n            MAX(CASE WHEN {told} THEN c.[__$order] END) {over}) AS p{i}");
             }
             None => {
                 let _ = write!(sql, ",\n            CAST(NULL AS bigint) AS p{i}");
@@ -79,17 +108,28 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     sql
 }
 
-/// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order `@P2`.
+/// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order `@P2`. Every row where a column is never in
+/// change rows, because it may have changed with the others.
 pub fn incomplete(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> Option<String> {
-    if coverage.partial.is_empty() {
-        return None;
-    }
+    let required = any_is_null("c", coverage.required.iter().filter_map(|&i| carry.columns.get(i)));
     let missing: Vec<_> = (0..coverage.partial.len()).map(|i| format!("n.[__$p{i}] IS NULL")).collect();
+    let lacks = (!missing.is_empty()).then(|| {
+        format!(
+            "(({})\n        AND (n.[__$operation] = 2 OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {})))",
+            missing.join(" OR "),
+            target.local(),
+            form.same_key(carry, "d", "c")
+        )
+    });
+    let which = match (lacks, required.is_empty()) {
+        _ if coverage.fetches_all() => String::new(),
+        (Some(lacks), true) => format!("\n    AND {lacks}"),
+        (Some(lacks), false) => format!("\n    AND ({lacks}\n        OR {required})"),
+        (None, false) => format!("\n    AND ({required})"),
+        (None, true) => return None,
+    };
     Some(format!(
-        "SELECT TOP (@P1) n.[__$order], c.[__$start_lsn], c.[__$seqval], c.[__$command_id]\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$order] > @P2 AND n.[__$operation] IN (2, 4) AND ({})\n    AND (n.[__$operation] = 2 OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {}))\nORDER BY n.[__$order]",
-        missing.join(" OR "),
-        target.local(),
-        form.same_key(carry, "d", "c")
+        "SELECT TOP (@P1) n.[__$order], c.[__$start_lsn], c.[__$seqval], c.[__$command_id]\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$order] > @P2 AND n.[__$operation] IN (2, 4){which}\nORDER BY n.[__$order]"
     ))
 }
 
@@ -109,6 +149,30 @@ mod tests {
         golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
         golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), Form::Staged));
         golden("net_incomplete.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
+        golden("net_halves.sql", &halves(&carry, &coverage).unwrap());
+    }
+
+    #[test]
+    fn rows_that_change_rows_do_not_tell_whole_are_looked_for() {
+        let (mut carry, mut capture) = (keyed(), capture());
+        capture.columns.push(crate::model::capture::CapturedColumn {
+            name: crate::model::name::Ident::new("at"),
+            ordinal: 4,
+            ty: None,
+            ..capture.columns[0].clone()
+        });
+        // one that must have a value: a large one and a small one
+        for i in [2, 3] {
+            carry.columns[i].source.nullable = false;
+        }
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        golden("net_required.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
+        golden("net_incomplete_required.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
+        assert!(!halves(&carry, &coverage).unwrap().contains("[c3]"));
+        carry.columns.truncate(3);
+        let coverage = mask::cover(&carry, &capture).unwrap();
+        assert!(incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap().contains("AND (c.[c2] IS NULL)\n"));
+        assert_eq!(halves(&carry, &coverage), None);
     }
 
     #[test]

@@ -78,7 +78,8 @@ pub fn keyed() -> Carry {
 
 /// An instance that captures all columns of [`carry`] but `at`; `note` has its bit in the second byte from the end.
 pub fn capture() -> Capture {
-    let captured = |(name, ordinal)| CapturedColumn { name: Ident::new(name), column_id: 1, ordinal, computed: false };
+    let ty = |name: &str| carry().columns.into_iter().find(|column| column.source.name.as_str() == name).map(|column| column.source.ty);
+    let captured = |(name, ordinal)| CapturedColumn { name: Ident::new(name), column_id: 1, ordinal, computed: false, ty: ty(name) };
     Capture {
         instance: Instance {
             name: Ident::new("sales_details"),

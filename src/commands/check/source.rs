@@ -15,7 +15,7 @@ use crate::{
     plan::{
         doctor::{self, Finding, Mending, Place, Right},
         instances::Candidates,
-        mask,
+        mask::{self, Uncaptured},
         projection::{self, same_name},
         schedule::TriggerCost,
     },
@@ -455,23 +455,11 @@ impl Tables<'_> {
             ));
         }
         let Some(carry) = carry else { return };
-        match cdc::capture(session, instance.clone()).await.and_then(|capture| mask::cover(&carry, &capture)) {
-            Ok(coverage) => {
-                let left_out: Vec<_> = carry
-                    .columns
-                    .iter()
-                    .zip(&coverage.captured)
-                    .filter(|(_, captured)| !**captured)
-                    .map(|(c, _)| c.name().to_string())
-                    .collect();
-                section.add(if left_out.is_empty() {
-                    Finding::good("captured columns", "all that are carried")
-                } else {
-                    Finding::note(
-                        "captured columns",
-                        format!("{} are fetched from the table, as {name} does not have them", left_out.join(", ")),
-                    )
-                });
+        let capture = cdc::capture(session, instance.clone()).await;
+        match capture.and_then(|capture| mask::cover(&carry, &capture).map(|_| mask::uncaptured(&carry, &capture))) {
+            Ok(None) => section.add(Finding::good("captured columns", "all that are carried")),
+            Ok(Some(Uncaptured { words, fix })) => {
+                section.add(Finding::bad("captured columns", words).cure(self.place, self.here(fix)));
             }
             Err(error) => {
                 usable(session).await;

@@ -18,7 +18,10 @@
 //!    settings say, while the staging table is kept. Where nothing can prove it, CDC goes on from the cut.
 //! 6. **Replay** the changes in (cut, fence] *into the staging table*. It has no foreign key and no other unique key that a
 //!    half-way state could offend. Now the staging table is the source as of the fence exactly.
-//! 7. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign keys and checks stay trusted, triggers
+//! 7. **Prove** that both tables still have the columns by which the rows were copied and the changes read; else the run begins again at
+//!    2., as text that was cut to an old length or a NULL that was none would be wrong for good. What was committed under another shape came
+//!    after what this run has read, so a shape that holds now held for all of it.
+//! 8. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign keys and checks stay trusted, triggers
 //!    see only what changed, and inserting explicit identity values lifts the identity's next value as it must. The same transaction writes
 //!    the checkpoint (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old LSN and that mark. A CDC
 //!    pass goes on from the fence.
@@ -157,13 +160,37 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
     if trigger && !trigger::reset(&mut source, env, mapping).await? {
         env.triggers.refuse(mapping.id);
     }
-    let shape = shape::gather(&mut source, &mut dest, mapping).await?;
+    drop(source);
+    let mut tries = 1;
+    loop {
+        let done = Box::pin(by_one_shape(env, mapping, progress, &desk, &mut dest)).await;
+        let again = done.as_ref().is_err_and(|error| error.kind == Kind::Altered);
+        if !again || tries == shape::TRIES_MAX || dest.is_cut_off() || env.stopping() {
+            return done;
+        }
+        tries += 1;
+        progress.begin_again();
+        warn!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::FullSync.as_str(),
+            "{} or {} was altered meanwhile; the full sync begins again with the columns as they are now",
+            mapping.source,
+            mapping.dest
+        );
+    }
+}
+
+/// From the first look at the tables to the swap.
+async fn by_one_shape(env: &Env, mapping: &Mapping, progress: &Progress, desk: &Desk, dest: &mut Session) -> Result<Ended> {
+    let mut source = desk.source(&mapping.source.database).await?;
+    let shape = shape::gather(&mut source, dest, mapping).await?;
     let others = env.control.same_destination(mapping.id).await?;
     if let Some(other) = others.first() {
         return Err(Error::new(Kind::Schema, format!("mapping {other} brings rows to {} too", mapping.dest))
             .with_hint("Disable one of the two mappings: each would delete the other's rows"));
     }
-    let acting = catalog::foreign_keys(&mut dest, &shape.dest).await?;
+    let acting = catalog::foreign_keys(dest, &shape.dest).await?;
     let acting = acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
     let warnings = shape.carry.warnings.iter().cloned().chain(acting.map(|key| format!("{} ({})", key.danger(), key.tamed())));
     for warning in warnings {
@@ -171,17 +198,20 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
     }
     let standing = env.control.standing(mapping.id).await?.ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
     let mut changes = replay::changes(&mut source, mapping, &shape).await?;
+    if let Some(changes) = changes.as_ref().filter(|_| mapping.cdc_enabled) {
+        env.uncaptured.tell(&env.control, mapping, &shape.carry, &changes.capture).await;
+    }
     let stored = standing.last_cdc_lsn;
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
-    stage_lock::take(&mut dest, mapping.id).await?;
-    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, desk: &desk };
+    stage_lock::take(dest, mapping.id).await?;
+    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, desk };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
         dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
         match mapping.mode {
-            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_mut(), stored, source, &mut dest)).await,
-            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_mut(), stored, source, &mut dest)).await,
+            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_mut(), stored, source, dest)).await,
+            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_mut(), stored, source, dest)).await,
         }
     }
     .await;
@@ -195,7 +225,7 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
             warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
         }
     }
-    stage_lock::release(&mut dest, i64::from(mapping.id.0)).await;
+    stage_lock::release(dest, i64::from(mapping.id.0)).await;
     done
 }
 
@@ -219,6 +249,7 @@ async fn staged(
         Some(changes) => replay::replay(work, changes, &mut source, dest).await?,
         None => None,
     };
+    shape::prove(&mut source, dest, mapping, shape).await?;
     if checkpoint.is_none() {
         tell_guarantee(work, false);
     }
@@ -260,6 +291,7 @@ async fn directly(
     if let Some(stop) = stopped {
         return Ok(Ended::Stopped(stop));
     }
+    shape::prove(&mut source, dest, work.mapping, work.shape).await?;
     // no rows have arrived where there are none
     direct.clear(dest).await?;
     work.progress.ends_with(direct.inserted);

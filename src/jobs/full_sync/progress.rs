@@ -92,20 +92,17 @@ struct Seen {
 
 impl Progress {
     pub fn new(now: Instant) -> Self {
-        Progress(Mutex::new(Seen {
-            stage: Stage::Prepare,
-            since: now,
-            rows: 0,
-            expected: None,
-            wait_max: Duration::ZERO,
-            changes: 0,
-            last_key: None,
-            stop: None,
-        }))
+        Progress(Mutex::new(Seen::new(now)))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything begins again.
+    pub fn begin_again(&self) {
+        let mut seen = self.seen();
+        *seen = Seen { stop: seen.stop, ..Seen::new(Instant::now()) };
     }
 
     pub fn enter(&self, stage: Stage) {
@@ -151,6 +148,19 @@ impl Progress {
 }
 
 impl Seen {
+    fn new(now: Instant) -> Self {
+        Seen {
+            stage: Stage::Prepare,
+            since: now,
+            rows: 0,
+            expected: None,
+            wait_max: Duration::ZERO,
+            changes: 0,
+            last_key: None,
+            stop: None,
+        }
+    }
+
     /// `records_processed`: what has moved so far.
     fn records(&self) -> u64 {
         self.rows.saturating_add(self.changes)

@@ -135,7 +135,7 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
     if fence.lsn > cut {
         let replay = Replay {
             carry: &shape.carry,
-            source: &shape.source.name,
+            source: &shape.source,
             capture,
             from: cut,
             to: fence.lsn,

@@ -86,8 +86,8 @@ pub async fn run(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
     let mut found = match compare(env, mapping, scope, watch).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
-        // no still moment: locks, or a busy server, are no finding
-        Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock) => {
+        // no still moment: locks, a busy server, or tables that are altered, are no finding
+        Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
             Found { words: vec![format!("not compared: {cause}")], ..Found::default() }
         }
         Err(cause) => return Err(cause).with_context(|| format!("verify {}", mapping.source)),
@@ -202,6 +202,7 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
         }
     }
     look.close().await;
+    shape::prove(&mut source, &mut dest, mapping, &shape).await?;
     let completed = reach != Reach::Part;
     // every run says how many rows it compared; of those that compare all of them only the first has more to tell
     if reach == Reach::End || (reach == Reach::AtOnce && !progress.completed_before) {

@@ -9,7 +9,7 @@
 //! 1. `low`: the source's max LSN. Then the rows are read from the source into `#changes` of the destination session.
 //! 2. The checkpoint is waited for until it has passed a fence that covers the read. CDC goes on meanwhile.
 //! 3. `at`: the checkpoint now. If the change table has no row of these keys in (`low`, `at`], what was read is the state at `at`; keys that
-//!    have one are read again.
+//!    have one are read again. The tables still have the columns by which they were read; else nothing is mended until the next run.
 //! 4. One transaction deletes, updates and inserts, and then touches the mapping's row on the condition that the checkpoint still is `at`,
 //!    the mapping is enabled and no full sync is due ([`GUARD_SQL`]). That locks the row until the commit: a CDC pass or a swap of the same
 //!    mapping commits before it, and then the mend is undone and step 3 taken again, or after it.
@@ -229,6 +229,7 @@ impl Repair<'_> {
             if !changed.is_empty() {
                 return Ok(Tried::Changed(changed));
             }
+            shape::prove(source, dest, self.mapping, self.look.shape).await?;
             let mut refused = None;
             for order in [Order::UniqueFirst, Order::ReferencesFirst] {
                 let error = match self.write(order, at, &gone, dest).await {

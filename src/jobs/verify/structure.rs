@@ -55,7 +55,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
     let counted = match count(env, mapping).await {
         Ok(Some(counted)) => counted,
         Ok(None) => return Ok(None),
-        Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock) => {
+        Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
             Counted { why: Some(format!("not counted: {cause}")), ..Counted::default() }
         }
         Err(cause) => return Err(cause).with_context(|| format!("count the rows of {}", mapping.source)),
@@ -116,6 +116,7 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
             }
         }
     }
+    shape::prove(&mut source, &mut dest, mapping, &shape).await?;
     Ok(undisturbed(env, mapping, &then).await?.then_some(counted))
 }
 

@@ -11,7 +11,7 @@ INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = CASE WHEN c.[c1] IS NULL THEN d.[code] ELSE c.[c1] END,
+    [code] = c.[c1],
     [price] = CAST(c.[c2] AS money),
     [note] = CASE WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN n.[__$p0] = n.[__$order] THEN CAST(c.[c3] AS nvarchar(max)) ELSE (SELECT CAST(x.[c3] AS nvarchar(max)) FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
     [at] = CASE WHEN n.[__$p1] IS NULL THEN d.[at] WHEN n.[__$p1] = n.[__$order] THEN CAST(c.[c4] AS datetimeoffset(3)) ELSE (SELECT CAST(x.[c4] AS datetimeoffset(3)) FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,

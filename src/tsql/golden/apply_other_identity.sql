@@ -1,3 +1,14 @@
+IF @fetched = 1
+    UPDATE c SET [c0] = ISNULL(c.[c0], f.[c0])
+    FROM #net AS n
+    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
+    INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST(4611686018427387904 AS bigint)
+    WHERE c.[c0] IS NULL;
+IF @fetched = 1
+    DELETE n
+    FROM #net AS n
+    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
+    WHERE n.[__$operation] IN (2, 4) AND (c.[c0] IS NULL);
 DELETE d
 FROM [sales].[Order]] Details] AS d
 INNER JOIN #changes AS c ON d.[code] = c.[c1]
@@ -9,7 +20,7 @@ INNER JOIN #changes AS c ON d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = CASE WHEN c.[c1] IS NULL THEN d.[code] ELSE c.[c1] END
+    [code] = c.[c1]
 FROM [sales].[Order]] Details] AS d
 INNER JOIN #changes AS c ON d.[code] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]

@@ -11,7 +11,7 @@ INNER JOIN #changes AS c ON d.[c0] = c.[c0] AND d.[c1] = c.[c1]
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [c1] = CASE WHEN c.[c1] IS NULL THEN d.[c1] ELSE c.[c1] END,
+    [c1] = c.[c1],
     [c2] = c.[c2],
     [c3] = CASE WHEN n.[__$p0] IS NULL THEN d.[c3] WHEN n.[__$p0] = n.[__$order] THEN c.[c3] ELSE (SELECT x.[c3] FROM #changes AS x WHERE x.[__$order] = n.[__$p0]) END,
     [c4] = CASE WHEN n.[__$p1] IS NULL THEN d.[c4] WHEN n.[__$p1] = n.[__$order] THEN c.[c4] ELSE (SELECT x.[c4] FROM #changes AS x WHERE x.[__$order] = n.[__$p1]) END,

@@ -12,7 +12,7 @@ INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = CASE WHEN c.[c1] IS NULL THEN d.[code] ELSE c.[c1] END,
+    [code] = c.[c1],
     [price] = CAST(c.[c2] AS money),
     [note] = CAST(c.[c3] AS nvarchar(max)),
     [at] = CAST(c.[c4] AS datetimeoffset(3)),

@@ -17,9 +17,9 @@ FROM (
             MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND (CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 1 <> 0 OR CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 2 <> 0)) THEN c.[__$order] END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS last_arrival,
             MAX(CASE WHEN c.[__$operation] < 4 OR (c.[__$operation] = 4 AND (CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 1 <> 0 OR CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 2 <> 0)) THEN c.[__$order] ELSE 0 END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS last_reset,
             SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND (CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 1 <> 0 OR CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 2 <> 0)) THEN 1 ELSE 0 END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS balance,
-            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] IN (4, 5) AND CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]) - 1, 1) AS tinyint) & 2 <> 0) THEN c.[__$order] END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS p0,
+            MAX(CASE WHEN (c.[__$operation] = 2 AND (c.[__$update_mask] IS NOT NULL OR c.[c3] IS NOT NULL)) OR (c.[__$operation] IN (4, 5) AND CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]) - 1, 1) AS tinyint) & 2 <> 0) THEN c.[__$order] END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS p0,
             CAST(NULL AS bigint) AS p1,
-            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] IN (4, 5) AND CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 16 <> 0) THEN c.[__$order] END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS p2
+            MAX(CASE WHEN (c.[__$operation] = 2 AND (c.[__$update_mask] IS NOT NULL OR c.[c5] IS NOT NULL)) OR (c.[__$operation] IN (4, 5) AND CAST(SUBSTRING(c.[__$update_mask], DATALENGTH(c.[__$update_mask]), 1) AS tinyint) & 16 <> 0) THEN c.[__$order] END) OVER (PARTITION BY CAST(c.[c0] AS bigint), c.[c1]) AS p2
         FROM #changes AS c
     ) AS e
     WHERE e.place = 1

@@ -1,9 +1,15 @@
 //! Columns: what each kind of column comes to.
 
-use mssql_standin::cdc::{CaptureMode, UntouchedLob};
+use mssql_standin::{
+    cdc::{CaptureMode, UntouchedLob},
+    fault::{Phase, Point},
+};
 
-use super::{capture, following, start};
-use crate::harness::{World, eventually};
+use super::{capture, capture_one, following, start};
+use crate::harness::{
+    World, eventually,
+    held::{arrives, held},
+};
 
 /// Identity keys that are not the key, computed columns and rowversions: written by the destination or taken over, each as documented.
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +49,8 @@ async fn a_destination_with_other_columns() {
     .await;
 }
 
-/// Only some columns are captured: a new row's others are fetched, and an update leaves them as they are.
+/// Only some columns are captured: the others are fetched for every changed row, as they may have changed with it. That a change of them alone
+/// is not seen, the log and `status` say.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subset_of_captured_columns() {
     let world = World::new().await;
@@ -55,11 +62,166 @@ async fn a_subset_of_captured_columns() {
         .run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'S', @role_name = NULL, @captured_column_list = N'ID, A'")
         .await;
     world.map("S", "ID", None, true).await;
-    let _daemon = start(&world);
-    world.shop().await.run("INSERT INTO dbo.S VALUES (1, 1, 11), (2, 2, 22)").await;
+    let daemon = start(&world);
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.S VALUES (1, 1, 11), (2, 2, 22)").await;
     world.in_sync("dbo.S", "ID").await;
-    world.shop().await.run("UPDATE dbo.S SET A = 100 WHERE ID = 1").await;
+    shop.run("UPDATE dbo.S SET A = 100 WHERE ID = 1").await;
     world.in_sync("dbo.S", "ID").await;
+    shop.run("UPDATE dbo.S SET A = 200, B = 222 WHERE ID = 2").await;
+    world.in_sync("dbo.S", "ID").await;
+    // dropped and added again under its name: the captured column is the old one
+    shop.run("ALTER TABLE dbo.S DROP COLUMN A; ALTER TABLE dbo.S ADD A INT NULL").await;
+    shop.run("UPDATE dbo.S SET A = 7, B = 8, ID = ID + 1").await;
+    world.in_sync("dbo.S", "ID").await;
+    const FIX: &str =
+        "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'S', @capture_instance = N'dbo_S_all', @role_name = NULL";
+    daemon.says(&["does not have column [B]", FIX]).await;
+    daemon.says(&["does not have columns [A], [B]", FIX]).await;
+    let mut control = world.control().await;
+    eventually("the words for status", async || {
+        let told = control.scalar("SELECT uncaptured FROM cdc_lag").await;
+        if told.contains("[A], [B]") && told.contains(FIX) { Ok(()) } else { Err(told) }
+    })
+    .await;
+    // what the statement makes is taken over, and there is nothing to tell any more
+    shop.run(FIX).await;
+    shop.run("UPDATE dbo.S SET B = 9 WHERE ID = 2").await;
+    world.in_sync("dbo.S", "ID").await;
+    eventually("nothing for status", async || {
+        let told = control.scalar("SELECT ISNULL(uncaptured, 'none') FROM cdc_lag").await;
+        if told == "none" { Ok(()) } else { Err(told) }
+    })
+    .await;
+}
+
+/// A column is NOT NULL since the changes were made, which say NULL. The value is the source row's: not NULL, and not that of the row which
+/// had the key before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
+    crate::only_on_standins!("its engine");
+    let (world, mapping, _daemon) = following(
+        "N",
+        "CREATE TABLE dbo.N (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, N INT NULL)",
+        "INSERT INTO dbo.N VALUES (1, 10, NULL), (2, 20, 5), (4, 40, 4)",
+        "ID",
+    )
+    .await;
+    let mut shop = world.shop().await;
+    let mut copy = world.copy().await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
+    shop.run("BEGIN TRANSACTION; UPDATE dbo.N SET ID = 3 - ID WHERE ID < 3; INSERT INTO dbo.N VALUES (3, 30, NULL); UPDATE dbo.N SET V = 41, N = NULL WHERE ID = 4; COMMIT").await;
+    shop.run("UPDATE dbo.N SET N = 100 + ID WHERE N IS NULL").await;
+    for side in [&mut shop, &mut copy] {
+        side.run("UPDATE dbo.N SET N = 0 WHERE N IS NULL; ALTER TABLE dbo.N ALTER COLUMN N INT NOT NULL").await;
+    }
+    // of the two transactions only the first is captured
+    capture_one(&world);
+    eventually("the first transaction", async || {
+        let rows = copy.query("SELECT ID, V, N FROM dbo.N ORDER BY ID").await;
+        if rows.rows == [["1", "20", "5"], ["2", "10", "102"], ["3", "30", "103"], ["4", "41", "104"]] {
+            Ok(())
+        } else {
+            Err(rows.to_string())
+        }
+    })
+    .await;
+    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    assert!(errors.rows.is_empty(), "{errors}");
+    capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
+    shop.run("UPDATE dbo.N SET V = V + 1").await;
+    world.in_sync("dbo.N", "ID").await;
+}
+
+/// A row that moves is told as a delete and an insert, and the insert says NULL for a large value that was not touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_row_keeps_a_large_value_that_its_insert_does_not_tell() {
+    crate::only_on_standins!("its engine");
+    let (world, _, _daemon) = following(
+        "L",
+        "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, V INT NULL, Doc NVARCHAR(MAX) NULL, Must NVARCHAR(MAX) NOT NULL)",
+        "INSERT INTO dbo.L VALUES (1, 1, N'one', N'a'), (2, 2, N'two', N'b'), (3, 3, NULL, N'c')",
+        "ID",
+    )
+    .await;
+    capture(&world, |cdc| cdc.moved_lob_null = true);
+    let mut shop = world.shop().await;
+    shop.run("UPDATE dbo.L SET ID = 3 - ID WHERE ID < 3").await;
+    world.in_sync("dbo.L", "ID").await;
+    shop.run("UPDATE dbo.L SET ID = ID + 10, V = V * 10, Doc = CASE ID WHEN 1 THEN N'other' ELSE Doc END").await;
+    shop.run("INSERT INTO dbo.L VALUES (1, 1, NULL, N'new')").await;
+    world.in_sync("dbo.L", "ID").await;
+}
+
+/// A pass that has gathered the columns finds them altered, and the change table too, when it has read: it gathers them anew. Read by the old
+/// types the values would be cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
+    crate::only_on_standins!("its engine");
+    let world = World::new().await;
+    let create = |v: &str, d: &str, x: &str, n: &str| {
+        format!("CREATE TABLE dbo.A (ID INT NOT NULL PRIMARY KEY, V {v}, D {d} NULL, X {x} NULL, N INT {n}, Doc NVARCHAR(MAX) NULL)")
+    };
+    world.shop().await.run(&create("VARCHAR(10)", "DECIMAL(5,2)", "DATETIME2(0)", "NOT NULL")).await;
+    world.copy().await.run(&create("VARCHAR(50)", "DECIMAL(12,4)", "DATETIME2(7)", "NULL")).await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.A VALUES (1, 'a', 1, '2026-01-01 23:59:59', 1, N'doc'), (2, 'b', 2, '2026-01-02 12:00:00', 2, N'doc')").await;
+    world.enable_cdc(&["A"]).await;
+    let mapping = world.map("A", "ID", None, true).await;
+    world.request_full_sync(mapping).await;
+    let daemon = start(&world);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let (fault, arrived, go) = held(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE TABLE #changes"), fault);
+    shop.run("UPDATE dbo.A SET D = 1.5, X = '2026-01-01 23:59:58' WHERE ID = 1").await;
+    arrives(arrived).await;
+    shop.run("ALTER TABLE dbo.A ALTER COLUMN V VARCHAR(50)").await;
+    shop.run("ALTER TABLE dbo.A ALTER COLUMN D DECIMAL(12,4)").await;
+    shop.run("ALTER TABLE dbo.A ALTER COLUMN X DATETIME2(7)").await;
+    shop.run("ALTER TABLE dbo.A ALTER COLUMN N INT NULL").await;
+    shop.run("UPDATE dbo.A SET V = '0123456789ABCDEFGHIJ', D = 1.1234, X = '2026-01-01 12:00:00.1234567', N = NULL WHERE ID = 1").await;
+    go.send(()).expect("the pass waits");
+    daemon.says(&["was altered while its changes were read"]).await;
+    world.in_sync("dbo.A", "ID").await;
+    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}
+
+/// The source has new types, and capture has not come to the ALTERs yet: the change table's old types cannot hold the values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
+    crate::only_on_standins!("its engine");
+    let (world, _, _daemon) = following(
+        "O",
+        "CREATE TABLE dbo.O (ID INT NOT NULL PRIMARY KEY, V INT NULL, W BIGINT NULL)",
+        "INSERT INTO dbo.O VALUES (1, 1, 1), (2, 2, 2)",
+        "ID",
+    )
+    .await;
+    let mut shop = world.shop().await;
+    let mut copy = world.copy().await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
+    shop.run("UPDATE dbo.O SET V = 10, W = 5000000000 WHERE ID = 1").await;
+    shop.run("UPDATE dbo.O SET W = 5 WHERE ID = 1").await;
+    let (fault, arrived, go) = held(Phase::Before);
+    world.source.faults().once(Point::request("cdc.captured_columns"), fault);
+    capture_one(&world);
+    arrives(arrived).await;
+    // narrower than what the first change says, and wider than what the change table can say
+    shop.run("ALTER TABLE dbo.O ALTER COLUMN W INT").await;
+    shop.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
+    copy.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
+    go.send(()).expect("the pass waits");
+    eventually("the first change", async || {
+        let rows = copy.query("SELECT ID, V, W FROM dbo.O ORDER BY ID").await;
+        if rows.rows == [["1", "10.00", "5"], ["2", "2.00", "2"]] { Ok(()) } else { Err(rows.to_string()) }
+    })
+    .await;
+    capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
+    shop.run("UPDATE dbo.O SET V = V + 0.25").await;
+    world.in_sync("dbo.O", "ID").await;
+    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    assert!(errors.rows.is_empty(), "{errors}");
 }
 
 /// A thousand columns, about as many as a change table can have: the mask is read from its last byte, whatever untouched values look like.

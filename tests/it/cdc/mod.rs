@@ -72,6 +72,15 @@ pub fn partition(world: &World, table: &str, partitions: i32) {
     catalog.put(found.object_id, Some(Object::Table(found)));
 }
 
+/// Captures the oldest transaction that is not captured yet.
+pub fn capture_one(world: &World) {
+    let instance = world.source.instance().expect("the source's engine");
+    let now = instance.now();
+    let mut state = instance.lock();
+    let id = state.database_named("Shop").expect("the source database").id;
+    mssql_standin::cdc::capture::scan(&mut state, id, now, 1);
+}
+
 /// Waits for an error of the mapping whose text contains all of `words`, and returns it.
 pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
     let mut control = world.control().await;

@@ -216,3 +216,65 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
         assert!(error.rows[0][3].contains(words), "{words}: {error}");
     }
 }
+
+/// A full sync whose copy is done waits for capture, and a column becomes wider. What is written into it then is what arrives, not what the old
+/// column would have held of it.
+async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str) {
+    let world = World::new().await;
+    let create = |ty: &str| format!("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, C {ty}, V INT NULL)");
+    world.shop().await.run(&create(before)).await;
+    world.copy().await.run(&create(now)).await;
+    let mut shop = world.shop().await;
+    let old = if before.starts_with("DATETIME2") { "'2026-01-01'" } else { "'1'" };
+    shop.run(&format!("INSERT INTO dbo.T (ID, C) VALUES (1, {old}), (2, {old})")).await;
+    world.enable_cdc(&["T"]).await;
+    capture_lags(&world);
+    let mapping = world.map("T", "ID", None, true).await;
+    world.control().await.run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}' WHERE mapping_id = {mapping}")).await;
+    let (fault, arrived, go) = held(Phase::Before);
+    world.dest.faults().once(
+        Point::request(if mode == "STAGED" { "CREATE UNIQUE INDEX [dbaops_dataflow_key]" } else { "TRUNCATE TABLE [dbo].[T]" }),
+        fault,
+    );
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    arrives(arrived).await;
+    shop.run(&format!("ALTER TABLE dbo.T ALTER COLUMN C {now}")).await;
+    shop.run(&format!("UPDATE dbo.T SET C = {value} WHERE ID = 1")).await;
+    go.send(()).expect("the full sync waits");
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    daemon.says(&["was altered meanwhile", "begins again"]).await;
+    world.in_sync("dbo.T", "ID").await;
+    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    assert!(errors.rows.is_empty(), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_that_became_longer_while_a_full_sync_waits_is_not_cut() {
+    crate::only_on_standins!("fault points");
+    altered_while_it_waits("STAGED", "VARCHAR(10) NULL", "VARCHAR(50) NULL", "'0123456789ABCDEFGHIJ'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decimal_that_got_more_digits_while_a_full_sync_waits_is_not_rounded() {
+    crate::only_on_standins!("fault points");
+    altered_while_it_waits("STAGED", "DECIMAL(5,2) NULL", "DECIMAL(12,4) NULL", "1.1234").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_that_got_finer_while_a_full_sync_waits_is_not_rounded() {
+    crate::only_on_standins!("fault points");
+    altered_while_it_waits("STAGED", "DATETIME2(0) NULL", "DATETIME2(7) NULL", "'2026-01-01 12:00:00.1234567'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_in_a_column_that_became_nullable_while_a_full_sync_waits_is_one() {
+    crate::only_on_standins!("fault points");
+    altered_while_it_waits("STAGED", "INT NOT NULL", "INT NULL", "NULL").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_changed_while_rows_were_loaded_directly_makes_it_begin_again() {
+    crate::only_on_standins!("fault points");
+    altered_while_it_waits("DIRECT", "VARCHAR(10) NULL", "VARCHAR(50) NULL", "'0123456789ABCDEFGHIJ'").await;
+}

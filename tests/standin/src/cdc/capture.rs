@@ -177,7 +177,7 @@ fn named(state: &State, database: &str) -> SqlResult<i32> {
 /// One transaction into every change table it belongs to, in capture's own transaction where that is open. Answers the number of row changes.
 fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record: &LogRecord, txn: Option<TxnId>) -> i64 {
     let Some(db) = state.databases.get(&database) else { return 0 };
-    let switches = Switches { untouched: db.cdc.untouched_lob, keys: db.cdc.key_updates };
+    let switches = Switches { untouched: db.cdc.untouched_lob, keys: db.cdc.key_updates, moved_lob_null: db.cdc.moved_lob_null };
     let mut changes = 0;
     for instance in instances {
         // what was committed before an instance began is not its business
@@ -205,6 +205,7 @@ fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record:
 struct Switches {
     untouched: UntouchedLob,
     keys: KeyUpdates,
+    moved_lob_null: bool,
 }
 
 /// Where a captured column stands in the logged rows and its type there (`None`: dropped), its type in the change table, and whether it
@@ -236,9 +237,12 @@ fn change_rows(instance: &CaptureInstance, ct: &TableMeta, record: &LogRecord, s
     let with_command = ct.column_named("__$command_id").is_some();
     let mut rows = Vec::new();
     let ops: Vec<&LoggedOp> = record.ops.iter().filter(|op| op.table.object_id == instance.source).collect();
-    let pairs = if switches.keys == KeyUpdates::UpdatePair { pair_moves(&ops) } else { HashMap::new() };
+    let moves = if switches.keys == KeyUpdates::UpdatePair || switches.moved_lob_null { pair_moves(&ops) } else { HashMap::new() };
+    let moved_from: HashMap<usize, usize> = moves.iter().filter_map(|(delete, insert)| Some(((*insert)?, *delete))).collect();
+    let pairs = if switches.keys == KeyUpdates::UpdatePair { moves } else { HashMap::new() };
     for (at, op) in ops.iter().enumerate() {
         let plan = plans.entry(Arc::as_ptr(&op.table)).or_insert_with(|| Plan::new(instance, ct, &op.table));
+        let untouched = moved_from.get(&at).filter(|_| switches.moved_lob_null).and_then(|delete| ops[*delete].before.as_deref());
         let mut push = |operation: i64, image: &Row, other: Option<&Row>| {
             let mask = mask(instance, plan, image, other);
             let mut row =
@@ -246,6 +250,11 @@ fn change_rows(instance: &CaptureInstance, ct: &TableMeta, record: &LogRecord, s
             for (i, (place, ty, computed)) in plan.places.iter().enumerate() {
                 let touched = mask[mask.len() - 1 - i / 8] >> (i % 8) & 1 == 1;
                 row.push(match place {
+                    Some((at, source_type))
+                        if operation == 2 && source_type.is_lob() && untouched.is_some_and(|old| old.get(*at) == image.get(*at)) =>
+                    {
+                        Value::Null
+                    }
                     Some((at, source_type)) if !computed => {
                         cell(image.get(*at).unwrap_or(&Value::Null), *source_type, *ty, operation, touched, switches.untouched)
                     }

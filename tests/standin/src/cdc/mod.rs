@@ -139,6 +139,8 @@ pub struct CdcRuntime {
     pub command_id: bool,
     pub untouched_lob: UntouchedLob,
     pub key_updates: KeyUpdates,
+    /// The insert of a row that moved has NULL for a large value that the update did not touch. No document says what it has there.
+    pub moved_lob_null: bool,
     pub sessions: VecDeque<ScanSession>,
     pub errors: VecDeque<ScanError>,
     pub last_session: i32,
@@ -165,6 +167,7 @@ impl Default for CdcRuntime {
             command_id: true,
             untouched_lob: UntouchedLob::NullOffRow,
             key_updates: KeyUpdates::DeleteInsert,
+            moved_lob_null: false,
             sessions: VecDeque::new(),
             errors: VecDeque::new(),
             last_session: 0,

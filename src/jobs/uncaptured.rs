@@ -1,0 +1,50 @@
+//! Telling once per table that a carried column is not captured: in the log, and for `status`.
+
+use crate::{
+    control::Control,
+    model::{
+        capture::Capture,
+        carry::Carry,
+        id::MappingId,
+        mapping::{Mapping, SyncType},
+    },
+    plan::mask::{self, Uncaptured},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracing::warn;
+
+/// What was told last of each mapping; `None`: that every column is captured. Kept in memory; a restart tells it once more.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>);
+
+impl Told {
+    /// Tells what there is to tell of a mapping's capture instance, where it is news.
+    pub async fn tell(&self, control: &Control, mapping: &Mapping, carry: &Carry, capture: &Capture) {
+        let found = mask::uncaptured(carry, capture);
+        {
+            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.get(&mapping.id) == Some(&found) {
+                return;
+            }
+        }
+        let (id, server) = (mapping.id.0, mapping.server.0);
+        if let Some(Uncaptured { words, fix }) = &found {
+            warn!(
+                mapping_id = id,
+                server_id = server,
+                sync_type = SyncType::SchemaCheck.as_str(),
+                "{words}; {fix}, which a full sync follows by itself"
+            );
+        }
+        let note = found.as_ref().map(|Uncaptured { words, fix }| format!("{words}; {fix}"));
+        match control.note_uncaptured(mapping.id, note.as_deref()).await {
+            Ok(()) => drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping.id, found)),
+            Err(error) => {
+                warn!(mapping_id = id, server_id = server, %error, "status does not know which columns are not captured until the next pass");
+            }
+        }
+    }
+}
