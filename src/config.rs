@@ -3,7 +3,7 @@
 use crate::{
     model::secret::Secret,
     mssql::{
-        connection_string,
+        certificate, connection_string,
         endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust},
     },
     supervisor::Supervisor,
@@ -256,7 +256,7 @@ impl Raw {
             self.problems.push("DEST_CA_CERT and DEST_TRUST_SERVER_CERTIFICATE=true exclude each other".to_owned());
         }
         if let Some(path) = &authority {
-            if let Err(error) = std::fs::File::open(path) {
+            if let Err(error) = certificate::read(path) {
                 self.problems.push(format!("DEST_CA_CERT ({}) cannot be read: {error}", path.display()));
             }
             let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();

@@ -8,19 +8,27 @@
 //! **A failure** is logged here, once, and [`crate::plan::retry`] says when its mapping is due again. A server that cannot be reached is
 //! one failure, not one per mapping. A task that panics is a failure like another.
 //!
-//! **Stopping**: the token is cancelled, jobs see it at their next batch boundary, nothing new starts. What has not ended within
+//! **Beats come first.** The loop says that it turns, has the lease proven and ticks before it hears how tasks ended, however many do; and what
+//! it does at each end does not grow with what waits ([`queue`]).
+//!
+//! **Stopping** ([`stopping`]): the token is cancelled, jobs see it at their next batch boundary, nothing new starts. What has not ended within
 //! `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which costs its connections, and the servers roll back. Then the journal is flushed.
 
 mod failing;
 mod following;
 mod owning;
+mod queue;
 mod starting;
+mod startup;
+mod stopping;
 mod verifying;
 
 use self::{
     failing::{Attempt, Failing},
     owning::Look,
-    starting::Waiting,
+    queue::Queue,
+    starting::Jobs,
+    startup::start,
 };
 use crate::{
     config::Config,
@@ -41,7 +49,6 @@ use crate::{
         seats::House,
         sources::Sources,
     },
-    plan::retry,
     supervisor,
     telemetry::{self, Journal},
     vitals::Vitals,
@@ -54,7 +61,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    task::{self, JoinError, JoinHandle, JoinSet},
+    task::{self, AbortHandle, JoinError, JoinHandle, JoinSet},
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -77,6 +84,12 @@ const AWAY_REMINDER: Duration = Duration::from_secs(60);
 
 /// Longest time that one attempt to start may take before a service manager loses patience.
 const START_ATTEMPT_MAX: Duration = Duration::from_secs(120);
+
+/// Between two proofs of the lease, at most; a look at the control tables is one too.
+const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long writing down what ended may take when nothing else is left to do.
+const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Between two beats of the loop, at most.
 const BEAT: Duration = Duration::from_secs(1);
@@ -109,16 +122,15 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
             Some(address) => Some(watch(address, &env, &closing).await?),
             None => None,
         };
-        let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
+        let writing = writer.start(env.control.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         let result = match start(&env, shutdown.as_mut()).await {
             Ok(true) => Ok(Daemon::new(env, journal, mode).go(shutdown).await),
             Ok(false) => Ok(true),
             Err(error) => Err(error),
         };
+        writing.close().await;
         closing.cancel();
-        // It bounds itself in time; if it panicked, there is nothing left to write with.
-        let _ = writing.await;
         if let Some(watching) = watching {
             // told to close as well
             let _ = watching.await;
@@ -144,13 +156,10 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
     let dispatch = telemetry::subscriber(config.log_format, Some(journal));
     let work = async move {
         let env = env(config, vitals);
-        let closing = CancellationToken::new();
-        let writing = tokio::spawn(writer.run(env.control.clone(), closing.clone()).with_current_subscriber());
+        let writing = writer.start(env.control.clone());
         let result = work(&env).await;
-        env.control.finish_late().await;
-        closing.cancel();
-        // It bounds itself in time; if it panicked, there is nothing left to write with.
-        let _ = writing.await;
+        let _ = tokio::time::timeout(RECORD_TIME_MAX, env.control.finish_late()).await;
+        writing.close().await;
         result
     };
     work.with_subscriber(dispatch).await
@@ -180,48 +189,6 @@ fn env(config: Config, vitals: Vitals) -> Env {
     }
 }
 
-/// Waits for the destination. `false`: asked to stop meanwhile.
-async fn start(env: &Env, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Result<bool> {
-    let mut attempts = 0;
-    let mut told: Option<Instant> = None;
-    loop {
-        let error = match prepare(env).await {
-            Ok(()) => return Ok(true),
-            Err(error) => error,
-        };
-        match error.kind {
-            Kind::Connection | Kind::Timeout | Kind::Busy | Kind::LockTimeout | Kind::Deadlock => {}
-            Kind::Database if matches!(error.number, Some(4060 | 4064)) => {
-                return Err(Error::new(error.kind, format!("the database {} cannot be opened: {}", control::DATABASE, error.message()))
-                    .with_number(error.number.unwrap_or(4060))
-                    .with_hint("If it is not there yet, run `dbaops-dataflow init`"));
-            }
-            _ => return Err(error),
-        }
-        attempts += 1;
-        if told.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
-            tracing::warn!(%error, attempts, "waiting for the destination server");
-            told = Some(Instant::now());
-        }
-        let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
-        env.config.supervisor.line().waiting("waiting for the destination server", pause + START_ATTEMPT_MAX);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.as_mut() => return Ok(false),
-        }
-    }
-}
-
-/// The first words with the control database.
-async fn prepare(env: &Env) -> Result<()> {
-    env.control.load().await?;
-    for warning in &env.config.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), destination = env.config.dest.place(), "started");
-    Ok(())
-}
-
 /// A database of a source server: what is polled at a time.
 type Place = (ServerId, Ident);
 
@@ -236,6 +203,10 @@ enum Task {
     Note,
     /// Deleting old log rows.
     Retire,
+    /// Dropping staging tables that a last owner left.
+    Sweep,
+    /// Proving that the lease is still held.
+    Proof,
 }
 
 /// How a task ended.
@@ -254,6 +225,8 @@ enum Ended {
     },
     Verified(Result<()>),
     Noted(Result<()>),
+    Swept,
+    Proven(Result<Box<Lease>>),
 }
 
 struct Daemon {
@@ -263,9 +236,14 @@ struct Daemon {
     /// The service manager, where there is one.
     manager: supervisor::Line,
     tasks: JoinSet<Ended>,
-    what: HashMap<task::Id, Task>,
-    /// Away while somebody looks; gone when it was lost.
+    what: HashMap<task::Id, (Task, AbortHandle)>,
+    /// Away while somebody looks or proves it; gone when it was lost.
     lease: Option<Lease>,
+    /// When it was last proven.
+    proven: Instant,
+    proving: bool,
+    /// A tick came while the lease was being proven, and follows that.
+    tick_missed: bool,
     /// What of this daemon's mappings is on its way to another one.
     leaving: HashSet<MappingId>,
     /// It does what one daemon has to do for all.
@@ -278,11 +256,13 @@ struct Daemon {
     mappings: HashMap<MappingId, Mapping>,
     looking: bool,
     polling: HashSet<Place>,
-    running: HashMap<MappingId, SyncType>,
-    /// At which source each of them runs.
-    running_at: HashMap<MappingId, ServerId>,
+    /// How many of them at each source.
+    polls_at: HashMap<ServerId, usize>,
+    /// Places that are due, and wait until fewer of their source's are polled.
+    polls_waiting: HashSet<Place>,
+    running: Jobs,
     /// Found by a poll, and not started yet.
-    waiting: VecDeque<Waiting>,
+    waiting: Queue,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
     /// Verifications that could not reach a server, until the source is polled: the poll knows more.
@@ -325,6 +305,9 @@ impl Daemon {
             tasks: JoinSet::new(),
             what: HashMap::new(),
             lease: None,
+            proven: Instant::now(),
+            proving: false,
+            tick_missed: false,
             leaving: HashSet::new(),
             leads: false,
             tokens: HashMap::new(),
@@ -332,9 +315,10 @@ impl Daemon {
             mappings: HashMap::new(),
             looking: false,
             polling: HashSet::new(),
-            running: HashMap::new(),
-            running_at: HashMap::new(),
-            waiting: VecDeque::new(),
+            polls_at: HashMap::new(),
+            polls_waiting: HashSet::new(),
+            running: Jobs::default(),
+            waiting: Queue::default(),
             verifying: HashSet::new(),
             verify_queue: VecDeque::new(),
             unsaid: HashMap::new(),
@@ -359,27 +343,19 @@ impl Daemon {
 
     /// The loop. Returns whether nothing failed.
     async fn go(mut self, mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> bool {
-        let config = self.env.config.clone();
-        let mut ticks = every(config.check_interval, Instant::now());
-        // The first verification follows the first syncs.
-        let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
-        let verifies = !config.verify_interval.is_zero() && self.mode == Mode::Forever;
-        let mut verify_ticks = every(verify_interval, Instant::now() + verify_interval);
-        let mut retire_ticks = every(RETIRE_INTERVAL, Instant::now() + RETIRE_INTERVAL);
-        let mut beats = every(self.beat_interval(), Instant::now());
+        let mut timers = Timers::new(&self);
         self.manager.ready();
-        loop {
-            tokio::select! {
-                biased;
-                () = shutdown.as_mut() => break,
-                Some(ended) = self.tasks.join_next_with_id() => self.hear(ended),
-                _ = ticks.tick(), if self.mode == Mode::Forever || !self.ticked => {
+        while let Some(event) = self.next(&mut timers, shutdown.as_mut()).await {
+            match event {
+                Event::Beat => self.beat(),
+                Event::Proof => self.prove(),
+                Event::Tick => {
                     self.ticked = true;
                     self.tick();
                 }
-                _ = verify_ticks.tick(), if verifies => self.verify_tick(),
-                _ = retire_ticks.tick() => self.retire(),
-                _ = beats.tick() => self.beat(),
+                Event::Verify => self.verify_tick(),
+                Event::Retire => self.retire(),
+                Event::Ended(ended) => self.hear(ended),
             }
             if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
                 break;
@@ -389,33 +365,20 @@ impl Daemon {
         self.well
     }
 
-    /// Lets what runs come to its end, and drops what does not in time.
-    async fn drain(&mut self) {
-        self.env.cancel.cancel();
-        self.manager.stopping();
-        let timeout = self.env.config.shutdown_timeout;
-        if self.mode == Mode::Forever {
-            tracing::info!(running = self.running.len(), "stopping");
+    /// What comes next; `None`: asked to stop. What has its time goes before ends of tasks, of which there may always be one more.
+    async fn next(&mut self, timers: &mut Timers, shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Option<Event> {
+        let ticks = self.mode == Mode::Forever || !self.ticked;
+        let verifies = !self.env.config.verify_interval.is_zero() && self.mode == Mode::Forever;
+        tokio::select! {
+            biased;
+            () = shutdown => None,
+            _ = timers.beats.tick() => Some(Event::Beat),
+            _ = timers.proofs.tick() => Some(Event::Proof),
+            _ = timers.ticks.tick(), if ticks => Some(Event::Tick),
+            _ = timers.verifications.tick(), if verifies => Some(Event::Verify),
+            _ = timers.retirements.tick() => Some(Event::Retire),
+            Some(ended) = self.tasks.join_next_with_id() => Some(Event::Ended(ended)),
         }
-        let deadline = Instant::now() + timeout;
-        let mut beats = every(self.beat_interval(), Instant::now());
-        loop {
-            tokio::select! {
-                ended = self.tasks.join_next_with_id() => match ended {
-                    Some(ended) => self.hear(ended),
-                    None => break,
-                },
-                _ = beats.tick() => self.beat(),
-                () = tokio::time::sleep_until(deadline) => break,
-            }
-        }
-        if !self.tasks.is_empty() {
-            tracing::warn!(tasks = self.tasks.len(), "stopped without waiting any longer for what was running");
-            self.tasks.shutdown().await;
-        }
-        // What is out of time is found by whoever takes the mapping next.
-        let _ = tokio::time::timeout_at(deadline, self.env.control.finish_late()).await;
-        tracing::info!("stopped");
     }
 
     /// Short enough for the service manager's watchdog, which wants twice what it needs.
@@ -426,7 +389,7 @@ impl Daemon {
     /// The loop turns: said to whoever wants to know.
     fn beat(&self) {
         let polls = self.polling.len();
-        let of = |kind: SyncType| self.running.values().filter(|running| **running == kind).count();
+        let of = |kind: SyncType| self.running.count(kind);
         let tasks =
             [("cdc", of(SyncType::Cdc)), ("full_sync", of(SyncType::FullSync)), ("poll", polls), ("verification", self.verifying.len())];
         let parked = self.failing.values().filter(|failing| failing.parked_as.is_some()).count();
@@ -441,7 +404,7 @@ impl Daemon {
 
     fn spawn(&mut self, task: Task, future: impl Future<Output = Ended> + Send + 'static) {
         let handle = self.tasks.spawn(future.with_current_subscriber());
-        self.what.insert(handle.id(), task);
+        self.what.insert(handle.id(), (task, handle));
     }
 
     fn stopping(&self) -> bool {
@@ -451,7 +414,7 @@ impl Daemon {
     /// Has log rows that are too old deleted.
     fn retire(&mut self) {
         let wanted = !self.env.config.log_retention.is_zero() && self.mode == Mode::Forever;
-        if !wanted || !self.leads || self.what.values().any(|task| *task == Task::Retire) {
+        if !wanted || !self.leads || self.what.values().any(|(task, _)| *task == Task::Retire) {
             return;
         }
         let env = self.env.clone();
@@ -473,7 +436,11 @@ impl Daemon {
             Ok((id, ended)) => (id, Ok(ended)),
             Err(error) => (error.id(), Err(error)),
         };
-        let Some(task) = self.what.remove(&id) else { return };
+        let Some((task, _)) = self.what.remove(&id) else { return };
+        // dropped on purpose, at the end
+        if ended.as_ref().is_err_and(JoinError::is_cancelled) {
+            return;
+        }
         let panicked = || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
         match (task, ended) {
             (Task::Look, Ok(Ended::Looked(look))) => self.looked(*look),
@@ -492,13 +459,14 @@ impl Daemon {
             (Task::Note | Task::Retire, Ok(Ended::Noted(Err(error)))) => {
                 tracing::warn!(%error, "a note in the control tables was not written")
             }
-            (Task::Note | Task::Retire, _) => {}
+            (Task::Proof, Ok(Ended::Proven(proven))) => self.lease_proven(proven),
+            (Task::Proof, _) => self.lease_proven(Err(panicked())),
+            (Task::Note | Task::Retire | Task::Sweep, _) => {}
         }
     }
 
     fn job_ended(&mut self, id: MappingId, sync_type: SyncType, result: Result<Done>, progressed: bool, began: Instant) {
-        self.running.remove(&id);
-        self.running_at.remove(&id);
+        self.running.remove(id);
         if progressed || matches!(result, Ok(Done::Completed)) {
             self.wake_waiting(id);
         }
@@ -526,8 +494,80 @@ impl Daemon {
     }
 }
 
+/// What the loop turns for.
+enum Event {
+    Beat,
+    Proof,
+    Tick,
+    Verify,
+    Retire,
+    Ended(std::result::Result<(task::Id, Ended), JoinError>),
+}
+
+struct Timers {
+    beats: Interval,
+    proofs: Interval,
+    ticks: Interval,
+    verifications: Interval,
+    retirements: Interval,
+}
+
+impl Timers {
+    fn new(daemon: &Daemon) -> Self {
+        let config = &daemon.env.config;
+        let now = Instant::now();
+        let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
+        Timers {
+            beats: every(daemon.beat_interval(), now),
+            proofs: every(PROOF_INTERVAL, now + PROOF_INTERVAL),
+            ticks: every(config.check_interval, now),
+            // the first verification follows the first syncs
+            verifications: every(verify_interval, now + verify_interval),
+            retirements: every(RETIRE_INTERVAL, now + RETIRE_INTERVAL),
+        }
+    }
+}
+
 fn every(period: Duration, first: Instant) -> Interval {
     let mut interval = tokio::time::interval_at(first, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     interval
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    /// Short passes that ended one after the other once kept the beat, the lease's proof and the next tick waiting for as long as they did.
+    #[tokio::test]
+    async fn what_has_its_time_comes_before_ends_of_tasks_however_many_there_are() {
+        let config = Config::from_vars([("DEST_PASS", "x")]).expect("a password is all it takes");
+        let vitals = Vitals::default();
+        let (journal, _writer) = telemetry::journal(vitals.clone());
+        let mut daemon = Daemon::new(env(config, vitals), journal, Mode::Forever);
+        for _ in 0..32 {
+            daemon.spawn(Task::Note, async { Ended::Noted(Ok(())) });
+        }
+        while !daemon.what.values().all(|(_, handle)| handle.is_finished()) {
+            task::yield_now().await;
+        }
+        let due = || every(Duration::from_secs(3_600), Instant::now());
+        let mut timers = Timers { beats: due(), proofs: due(), ticks: due(), verifications: due(), retirements: due() };
+        // made later, it fires later: then all of them are due
+        due().tick().await;
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            order.push(match daemon.next(&mut timers, pin!(std::future::pending())).await {
+                Some(Event::Beat) => "beat",
+                Some(Event::Proof) => "proof",
+                Some(Event::Tick) => "tick",
+                Some(Event::Verify) => "verify",
+                Some(Event::Retire) => "retire",
+                Some(Event::Ended(_)) => "ended",
+                None => "stop",
+            });
+        }
+        assert_eq!(order, ["beat", "proof", "tick", "verify", "retire", "ended"]);
+    }
 }

@@ -2,11 +2,13 @@
 //!
 //! - `/healthz`: the process is alive, its loop turns, and its looks at the control tables come to an end, be it an error (or it still waits
 //!   for the destination, which no restart would mend).
-//! - `/readyz`: the control database answers, and the first tick is done.
+//! - `/readyz`: the control database answers, the lease is held, and the first tick is done.
 //! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no words of errors.
 //!
 //! There is no TLS and no login here: it is for the machine itself or a network that may know these numbers. Whoever connects is bounded:
-//! [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in [`HEAD_BYTES_MAX`], one request per connection, [`REQUEST_TIME_MAX`] for it.
+//! [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in [`HEAD_BYTES_MAX`], one request per connection, [`REQUEST_TIME_MAX`] for it. When
+//! all are taken the next one is let in all the same, and the one that has been there longest is closed: connections that ask for nothing keep
+//! nobody out.
 
 mod metrics;
 
@@ -22,15 +24,15 @@ use hyper::{
     header,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, net::SocketAddr, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// Requests that are answered at a time; the next ones wait to be accepted.
+/// Requests that are answered at a time; for the next one, the oldest is closed. An answer takes milliseconds: who is oldest is idle.
 const CONNECTIONS_MAX: usize = 16;
 /// From the first byte to the last one answered.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -55,17 +57,23 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Answers until `closing`.
 pub async fn serve(listener: TcpListener, env: Env, closing: CancellationToken) {
     let mut connections = JoinSet::new();
+    // oldest first
+    let mut handles: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
+                    handles.retain(|handle| !handle.is_finished());
+                    while handles.len() >= CONNECTIONS_MAX {
+                        handles.pop_front().iter().for_each(AbortHandle::abort);
+                    }
                     let env = env.clone();
-                    connections.spawn(async move {
+                    handles.push_back(connections.spawn(async move {
                         // who asks slowly is left alone; who went away as well
                         let _ = timeout(REQUEST_TIME_MAX, answer(stream, env)).await;
-                    });
+                    }));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a connection to DATAFLOW_HTTP was not accepted");
@@ -144,6 +152,9 @@ fn readiness(state: &State) -> std::result::Result<&'static str, String> {
     match &state.control {
         Some(Err(_)) => Err("the control database cannot be read".to_owned()),
         None => Err("the control database has not answered yet".to_owned()),
+        Some(Ok(())) if state.leased == Some(false) => {
+            Err("no mapping can be owned: the lease connection is lost, or cannot be made".to_owned())
+        }
         Some(Ok(())) if state.ticks == 0 => Err("the first tick is not done".to_owned()),
         Some(Ok(())) => Ok("ready"),
     }
@@ -179,6 +190,21 @@ pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
 mod tests {
     use super::*;
     use crate::vitals::Vitals;
+
+    #[test]
+    fn a_daemon_that_owns_nothing_because_it_cannot_is_not_ready() {
+        let vitals = Vitals::default();
+        let says = || readiness(&vitals.state()).map_err(|words| words.split(':').next().unwrap_or_default().to_owned());
+        vitals.control(Ok(()));
+        vitals.leased(false);
+        assert_eq!(says(), Err("no mapping can be owned".to_owned()));
+        vitals.leased(true);
+        assert_eq!(says(), Err("the first tick is not done".to_owned()));
+        vitals.ticked();
+        assert_eq!(says(), Ok("ready"));
+        vitals.leased(false);
+        assert_eq!(says(), Err("no mapping can be owned".to_owned()), "also later");
+    }
 
     #[test]
     fn a_loop_that_stands_still_and_a_look_without_end_are_no_health() {

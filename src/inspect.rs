@@ -4,6 +4,7 @@
 //! run beside it, and should: differences in a table that follows its source by CDC are only certain once the checkpoint has passed a
 //! fence, and only a running daemon moves checkpoints.
 
+use crate::say;
 use crate::{
     daemon,
     error::{Error, Kind, Result},
@@ -49,7 +50,7 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
     let mut well = true;
     for row in loaded.rejected.iter().filter(|row| only.is_none_or(|only| row.mapping == only)) {
         well = false;
-        println!("mapping {}: left out: {}", row.mapping, row.error);
+        say!("mapping {}: left out: {}", row.mapping, row.error);
     }
     let mut mappings: Vec<_> = loaded.mappings.into_iter().filter(|mapping| only.is_none_or(|only| mapping.id == only)).collect();
     mappings.sort_by_key(|mapping| mapping.id);
@@ -69,7 +70,7 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
         let mut repaired = 0;
         for mapping in mappings {
             if env.stopping() {
-                println!("stopped");
+                say!("stopped");
                 return Ok(false);
             }
             match one(env, &mapping, full).await {
@@ -108,7 +109,7 @@ async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
     let mut bar = Bar::new(&name);
     let rows = verify::run(env, mapping, scope, &mut |done, total| bar.show(done, total)).await;
     bar.clear();
-    println!("{name}");
+    say!("{name}");
     let repaired = match &rows {
         Ok(Some(report)) if env.config.repair && report.status == Status::Failed => Some(report.repaired),
         Ok(_) | Err(_) => None,
@@ -125,18 +126,18 @@ async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
 fn said(result: Result<Option<verify::Report>>) -> bool {
     match result {
         Ok(Some(report)) => {
-            println!("  {:<7} {:<14} {} compared, {} mismatches", report.status.as_str(), report.kind, report.compared, report.mismatches);
+            say!("  {:<7} {:<14} {} compared, {} mismatches", report.status.as_str(), report.kind, report.compared, report.mismatches);
             for line in report.details.lines() {
-                println!("          {line}");
+                say!("          {line}");
             }
             report.status != Status::Failed
         }
         Ok(None) => {
-            println!("  SKIPPED a full sync is due or running, or the mapping was switched off");
+            say!("  SKIPPED a full sync is due or running, or the mapping was switched off");
             true
         }
         Err(error) => {
-            println!("  ERROR   {error}");
+            say!("  ERROR   {error}");
             false
         }
     }

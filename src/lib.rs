@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod model;
 pub mod mssql;
 pub mod plan;
+pub mod stdout;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tsql;

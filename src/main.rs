@@ -6,11 +6,13 @@ use dbaops_dataflow::{
     commands,
     config::{Config, Problems, is_ours},
     control, daemon,
-    error::Kind,
+    error::{Error, Kind, Result},
     inspect,
     model::{id::MappingId, lsn::Lsn},
+    say, stdout,
 };
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
+use tokio_util::sync::CancellationToken;
 
 /// It could not be done.
 const FAILED: u8 = 1;
@@ -33,14 +35,14 @@ fn main() -> ExitCode {
     let config = match config() {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(format_args!("{problems}"));
             return ExitCode::from(USAGE);
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("the runtime cannot be started: {error}");
+            complain(format_args!("the runtime cannot be started: {error}"));
             return ExitCode::from(FAILED);
         }
     };
@@ -49,10 +51,10 @@ fn main() -> ExitCode {
         Some(Command::Check { mapping }) => runtime.block_on(commands::check::run(config, mapping)),
         Some(Command::Status { health: true, .. }) => runtime.block_on(commands::status::health(&config)),
         Some(Command::Status { json, health: false }) => runtime.block_on(commands::status::run(config, json)),
-        Some(Command::Sync { mapping }) => runtime.block_on(commands::sync::run(config, mapping, stop_signal())),
+        Some(Command::Sync { mapping }) => runtime.block_on(async { commands::sync::run(config, mapping, stop_signal()?).await }),
         Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
         Some(Command::Verify { mapping, full, repair }) => {
-            runtime.block_on(inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()))
+            runtime.block_on(async { inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()?).await })
         }
         // done above
         Some(Command::Completions { .. } | Command::Man) => Ok(true),
@@ -61,17 +63,31 @@ fn main() -> ExitCode {
     };
     // Nobody waits for a driver that is still at it.
     runtime.shutdown_background();
+    let unprinted = stdout::flush_log();
+    if unprinted > 0 {
+        complain(format_args!("{unprinted} lines of the log were not printed: stdout was not read, or cannot be written"));
+    }
+    if let Some(error) = stdout::failure() {
+        complain(format_args!("stdout cannot be written: {error}"));
+    }
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(FAILED),
+        Ok(true) if stdout::failure().is_none() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
-            eprintln!("{error}");
+            complain(format_args!("{error}"));
             // A login that is refused is not mended by another start, which a service manager would try until the login is locked.
             let refused = error.kind == Kind::Login;
             let wrong = error.kind == Kind::Config;
             ExitCode::from(if refused || wrong { USAGE } else { FAILED })
         }
     }
+}
+
+/// A line on stderr, where somebody reads it.
+fn complain(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    // there is no third place to say that this failed
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints what `write` writes. A pipe that was closed early (`… | head`) is nobody's failure.
@@ -81,7 +97,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode 
     let result = write(&mut text).and_then(|()| std::io::stdout().write_all(&text)).and_then(|()| std::io::stdout().flush());
     match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("stdout cannot be written: {error}");
+            complain(format_args!("stdout cannot be written: {error}"));
             ExitCode::from(FAILED)
         }
         _ => ExitCode::SUCCESS,
@@ -89,7 +105,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode 
 }
 
 /// The environment, checked. A variable that is not Unicode is a problem like another.
-fn config() -> Result<Config, Problems> {
+fn config() -> std::result::Result<Config, Problems> {
     let mut vars = Vec::new();
     let mut problems = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -112,52 +128,76 @@ fn config() -> Result<Config, Problems> {
     }
 }
 
-async fn init(config: &Config) -> dbaops_dataflow::error::Result<bool> {
+async fn init(config: &Config) -> Result<bool> {
     control::init(config).await?;
-    println!("the database {} at {} is ready", control::DATABASE, config.dest.place());
+    say!("the database {} at {} is ready", control::DATABASE, config.dest.place());
     Ok(true)
 }
 
-async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> dbaops_dataflow::error::Result<bool> {
+async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> Result<bool> {
     control::start_from(config, MappingId(mapping), lsn).await?;
-    println!("mapping {mapping} goes on after {lsn}");
+    say!("mapping {mapping} goes on after {lsn}");
     Ok(true)
 }
 
-async fn run(config: Config, once: bool) -> dbaops_dataflow::error::Result<bool> {
-    if once { daemon::run_once(config, stop_signal()).await } else { daemon::run(config, stop_signal()).await.map(|()| true) }
+async fn run(config: Config, once: bool) -> Result<bool> {
+    let stop = stop_signal()?;
+    if once { daemon::run_once(config, stop).await } else { daemon::run(config, stop).await.map(|()| true) }
 }
 
-/// Resolves at the first SIGINT or SIGTERM (Ctrl-C or Ctrl-Break elsewhere). The second one ends the process at once.
-async fn stop_signal() {
-    next_signal().await;
-    tokio::spawn(async {
-        next_signal().await;
+/// Resolves at the first SIGINT or SIGTERM (Ctrl-C or Ctrl-Break elsewhere); the second one ends the process at once. The handlers are in place
+/// when this returns: no signal is missed because nobody waits for one yet.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut signals = Signals::install().map_err(|error| Error::new(Kind::Other, format!("cannot install signal handlers: {error}")))?;
+    let stop = CancellationToken::new();
+    let asked = stop.clone();
+    // A task of its own: it hears signals also while whoever waits for them waits for a reader of stdout.
+    tokio::spawn(async move {
+        signals.next().await;
+        asked.cancel();
+        signals.next().await;
         std::process::exit(i32::from(FAILED));
     });
+    Ok(stop.cancelled_owned())
 }
 
 #[cfg(unix)]
-async fn next_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            eprintln!("signals cannot be heard: {error}");
-            std::future::pending::<()>().await;
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
 
-#[cfg(not(unix))]
-async fn next_signal() {
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        eprintln!("Ctrl-C cannot be heard: {error}");
-        std::future::pending::<()>().await;
+#[cfg(windows)]
+struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+    terminate: tokio::signal::windows::CtrlBreak,
+}
+
+#[cfg(windows)]
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Signals { interrupt: tokio::signal::windows::ctrl_c()?, terminate: tokio::signal::windows::ctrl_break()? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }

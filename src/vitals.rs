@@ -35,6 +35,8 @@ pub struct State {
     pub ticks: u64,
     /// Why the control database cannot be read, when that was the last answer; `None` before the first.
     pub control: Option<Result<(), String>>,
+    /// Whether mappings can be owned; `None` before the first look.
+    pub leased: Option<bool>,
     /// Rows brought to the destination, by mapping and kind of run.
     pub rows: BTreeMap<(MappingId, &'static str), u64>,
     /// Runs that ended, by kind and status.
@@ -90,6 +92,7 @@ impl Default for Vitals {
             looking: None,
             ticks: 0,
             control: None,
+            leased: None,
             rows: BTreeMap::new(),
             runs: BTreeMap::new(),
             errors: BTreeMap::new(),
@@ -130,6 +133,11 @@ impl Vitals {
     /// A tick has seen the control tables and started what there was.
     pub fn ticked(&self) {
         self.lock().ticks += 1;
+    }
+
+    /// The lease is held, or cannot be had.
+    pub fn leased(&self, held: bool) {
+        self.lock().leased = Some(held);
     }
 
     /// The control database answered, or did not.

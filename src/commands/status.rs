@@ -1,5 +1,6 @@
 //! `status`: how every mapping stands, from the control tables alone: a daemon may run or not, here or elsewhere.
 
+use crate::say;
 use crate::{
     config::Config,
     control::Standings,
@@ -21,7 +22,7 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
         if json {
             let text = serde_json::to_string_pretty(&reports)
                 .map_err(|error| Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}")))?;
-            println!("{text}");
+            say!("{text}");
         } else {
             print(&reports);
         }
@@ -36,7 +37,7 @@ pub async fn health(config: &Config) -> Result<bool> {
         return Err(Error::new(Kind::Config, "DATAFLOW_HTTP is not set, so there is nobody to ask for health"));
     };
     let (well, words) = http::ask_health(address).await?;
-    println!("{words}");
+    say!("{words}");
     Ok(well)
 }
 
@@ -83,9 +84,9 @@ fn print(reports: &[Report]) {
     let widths: Vec<usize> = (0..9).map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
     for (at, line) in lines.iter().enumerate() {
         let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        say!("{}", cells.join("  ").trim_end());
         if let Some(reason) = at.checked_sub(1).and_then(|at| reports.get(at)).and_then(|report| report.reason.as_deref()) {
-            println!("    {}", reason.replace(['\r', '\n'], " "));
+            say!("    {}", reason.replace(['\r', '\n'], " "));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! does, it takes the mapping as a daemon would, does the work itself, and gives it back. When the owner goes away meanwhile the request
 //! is still there: the command takes the mapping then.
 
+use crate::say;
 use crate::{
     config::Config,
     control::{FullSyncRun, Lease},
@@ -120,7 +121,7 @@ async fn by_hand(env: &Env, mapping: &Mapping, before: StatusId, lease: Lease, p
     let (result, ()) = tokio::join!(work, look);
     drop(lease);
     if matches!(result, Ok(Done::Completed)) && !env.triggers.is_refused(mapping.id) {
-        env.control.resolve_errors(mapping.id, None).await?;
+        env.control.resolve_errors(&[mapping.id]).await?;
     }
     match result {
         Ok(Done::Completed) => match env.control.newest_full_sync(mapping.id, before).await? {
@@ -179,13 +180,13 @@ impl<'a> Progress<'a> {
         if self.lines && run.records > 0 && self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY) {
             self.said = Some(Instant::now());
             let of = self.total.map_or(String::new(), |total| format!(" of about {total}"));
-            println!("{}: {} rows{of}", self.name, run.records);
+            say!("{}: {} rows{of}", self.name, run.records);
         }
     }
 
     fn say(&mut self, words: &str) {
         self.bar.clear();
-        println!("{}: {words}", self.name);
+        say!("{}: {words}", self.name);
     }
 
     fn clear(&mut self) {

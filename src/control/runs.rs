@@ -224,16 +224,19 @@ impl Control {
             .map(drop)
     }
 
-    /// Marks unresolved errors of a mapping resolved: those of `error_type`, or all but VERIFICATION where it is `None`.
-    /// Returns how many there were.
-    pub async fn resolve_errors(&self, mapping: MappingId, error_type: Option<&str>) -> Result<u64> {
-        let counts = self
-            .session()
-            .await?
-            .execute(include_str!("../../sql/resolve_errors.sql"), &[Param::Int(mapping.0), Param::OptText(error_type)])
-            .await
-            .context("resolve errors")?;
-        Ok(counts.into_iter().sum())
+    /// Marks unresolved errors of mappings resolved, all but VERIFICATION.
+    pub async fn resolve_errors(&self, mappings: &[MappingId]) -> Result<()> {
+        let mut mappings = mappings.to_vec();
+        mappings.sort_unstable();
+        mappings.dedup();
+        for mappings in mappings.chunks(PACKED_MAX) {
+            self.session()
+                .await?
+                .execute(include_str!("../../sql/resolve_errors.sql"), &[Param::Binary(&packed(mappings))])
+                .await
+                .context("resolve errors")?;
+        }
+        Ok(())
     }
 
     /// Marks a server's own unresolved errors resolved.

@@ -10,6 +10,7 @@ use crate::{
         mapping::{Mapping, Server, SyncType},
     },
     plan::retry::{self, Next, Policy},
+    telemetry::Resolution,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -167,7 +168,7 @@ impl Daemon {
         }
         let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
         if server_works && self.troubled.servers.remove(&place.0) {
-            self.journal.resolve_server(place.0);
+            self.journal.resolve(Resolution::Server(place.0));
         }
         let Ok(house) = self.env.sources.house(place.0) else { return };
         let logins = house.pools().logins();
@@ -196,7 +197,7 @@ impl Daemon {
         for (other, failing) in &mut self.failing {
             let Some(mapping) = self.mappings.get(other).filter(|mapping| mapping.dest.database == database) else { continue };
             // who runs hears of it when it has failed
-            let waits = *other != id && failing.waits && !self.running.contains_key(other);
+            let waits = *other != id && failing.waits && !self.running.contains(*other);
             if waits && failing.call_up(interval) {
                 places.push(place_of(mapping));
             }
@@ -229,7 +230,7 @@ impl Daemon {
         }
         // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored. So is one that cannot be asked.
         if !self.env.triggers.is_refused(id) && !self.trigger_faults.contains_key(&id) && self.troubled.mappings.remove(&id) {
-            self.journal.resolve(id);
+            self.journal.resolve(Resolution::Mapping(id));
         }
     }
 

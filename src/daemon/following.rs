@@ -9,9 +9,10 @@ use crate::{
     error::Result,
     jobs::poll::{self, Polled},
     model::{
-        id::MappingId,
+        id::{MappingId, ServerId},
         mapping::{Mapping, Server},
     },
+    plan::admission,
 };
 use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
@@ -85,7 +86,10 @@ impl Daemon {
 
     /// What concerns nobody any more.
     pub(super) fn forget(&mut self) {
-        let Daemon { mappings, servers, .. } = self;
+        let Daemon { mappings, servers, rejected, troubled, .. } = self;
+        troubled.mappings.retain(|id| mappings.contains_key(id) || rejected.contains_key(id));
+        troubled.servers.retain(|id| servers.contains_key(id));
+        self.env.triggers.retain(|id| mappings.contains_key(id));
         self.failing.retain(|id, _| mappings.contains_key(id));
         self.trigger_faults.retain(|id, _| mappings.contains_key(id));
         self.committed.retain(|id, _| mappings.contains_key(id));
@@ -98,15 +102,17 @@ impl Daemon {
         self.env.vitals.retain(|id| mappings.contains_key(id));
         self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<Place> = mappings.values().map(place_of).collect();
+        let used: HashSet<ServerId> = places.iter().map(|place| place.0).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
-        self.failing_servers.retain(|server, _| places.iter().any(|place| place.0 == *server));
+        self.polls_waiting.retain(|place| places.contains(place));
+        self.failing_servers.retain(|server, _| used.contains(server));
     }
 
     /// Whether a mapping's turn has come: nothing of it is under way, and it does not wait after a failure.
-    fn is_due(&self, mapping: &Mapping, now: Instant, queued: &HashSet<MappingId>) -> bool {
-        !self.running.contains_key(&mapping.id)
-            && !queued.contains(&mapping.id)
+    fn is_due(&self, mapping: &Mapping, now: Instant) -> bool {
+        !self.running.contains(mapping.id)
+            && !self.waiting.contains(mapping.id)
             && !self.leaving.contains(&mapping.id)
             && self.failing.get(&mapping.id).is_none_or(|failing| failing.is_due(now, &looks(mapping)))
     }
@@ -114,17 +120,16 @@ impl Daemon {
     /// Polls every database that has mappings whose turn it is, of those that are wanted.
     pub(super) fn poll_due(&mut self, wanted: impl Fn(&Place) -> bool) {
         let now = Instant::now();
-        let queued = self.queued();
         let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
         for mapping in self.mappings.values() {
-            if !self.is_due(mapping, now, &queued) {
-                continue;
-            }
             let place = place_of(mapping);
-            if wanted(&place) {
+            if wanted(&place) && self.is_due(mapping, now) {
                 due.entry(place).or_default().push(mapping.clone());
             }
         }
+        let mut due: Vec<_> = due.into_iter().collect();
+        // those that had to wait go first
+        due.sort_by_key(|(place, _)| !self.polls_waiting.contains(place));
         for (place, mut mappings) in due {
             let Some(server) = self.servers.get(&place.0) else { continue };
             // A string that cannot be read was told of when it came.
@@ -135,7 +140,14 @@ impl Daemon {
             {
                 continue;
             }
+            let polls_here = self.polls_at.get(&place.0).copied().unwrap_or(0);
+            if !admission::admits_poll(self.running.at(place.0, polls_here), self.limits()) {
+                self.polls_waiting.insert(place);
+                continue;
+            }
             mappings.sort_by_key(|mapping| mapping.id);
+            self.polls_waiting.remove(&place);
+            self.polls_at.insert(place.0, polls_here + 1);
             self.polling.insert(place.clone());
             let mut memory = self.memories.remove(&place).unwrap_or_default();
             let env = self.env.clone();
@@ -147,15 +159,34 @@ impl Daemon {
     }
 
     pub(super) fn polled(&mut self, place: Place, asked: Vec<Mapping>, result: Result<Polled>) {
-        self.polling.remove(&place);
-        let polled = match result {
-            Ok(polled) => polled,
+        self.poll_ended(&place);
+        match result {
+            Ok(polled) => self.found(place.clone(), asked, polled),
             Err(error) => {
                 let away = is_away(&error);
                 self.place_failed(place.clone(), error);
-                return self.verifications_met(&place, away);
+                self.verifications_met(&place, away);
+                // jobs of this source have its place
+                self.start_waiting();
             }
-        };
+        }
+        // the next database of this source
+        if !self.stopping() && self.polls_waiting.iter().any(|waits| waits.0 == place.0) {
+            let waiting = self.polls_waiting.clone();
+            self.poll_due(|next| next.0 == place.0 && waiting.contains(next));
+        }
+    }
+
+    fn poll_ended(&mut self, place: &Place) {
+        self.polling.remove(place);
+        match self.polls_at.get_mut(&place.0) {
+            Some(polls) if *polls > 1 => *polls -= 1,
+            _ => drop(self.polls_at.remove(&place.0)),
+        }
+    }
+
+    /// What a poll found.
+    fn found(&mut self, place: Place, asked: Vec<Mapping>, polled: Polled) {
         self.place_works(&place);
         let without = asked.iter().filter(|mapping| mapping.trigger_column.is_none()).map(|mapping| mapping.id);
         for id in polled.triggers_well.into_iter().chain(without) {
@@ -171,23 +202,24 @@ impl Daemon {
             busy.insert(mapping);
             self.mapping_failed(mapping, &Attempt::polled(), error);
         }
+        let mut asked: HashMap<MappingId, Option<Mapping>> = asked.into_iter().map(|mapping| (mapping.id, Some(mapping))).collect();
         for (id, work) in polled.work {
             busy.insert(id);
-            if let Some(mapping) = asked.iter().find(|mapping| mapping.id == id) {
-                self.enqueue(mapping.clone(), work);
+            if let Some(mapping) = asked.get_mut(&id).and_then(Option::take) {
+                self.enqueue(mapping, work);
             }
         }
-        for mapping in asked.iter().filter(|mapping| !busy.contains(&mapping.id)) {
+        for id in asked.keys().filter(|id| !busy.contains(id)) {
             // Nothing to do for it, so nothing is wrong with it.
-            self.mapping_works(mapping.id);
+            self.mapping_works(*id);
         }
         self.verifications_met(&place, false);
         self.start_waiting();
         // called up while this was under way
-        let (now, queued) = (Instant::now(), self.queued());
+        let now = Instant::now();
         let missed = |(id, failing): (&MappingId, &Failing<Mapping>)| {
-            let due = |mapping: &Mapping| place_of(mapping) == place && self.is_due(mapping, now, &queued);
-            failing.waits && self.mappings.get(id).is_some_and(due) && !asked.iter().any(|mapping| mapping.id == *id)
+            let due = |mapping: &Mapping| place_of(mapping) == place && self.is_due(mapping, now);
+            failing.waits && !asked.contains_key(id) && self.mappings.get(id).is_some_and(due)
         };
         if self.failing.iter().any(missed) {
             self.poll_again(&[place]);

@@ -6,7 +6,7 @@
 //! fence; nobody hears of that as an error, since the mapping is in other hands.
 
 use super::{
-    AWAY_REMINDER, Daemon, Ended, Mode, Task,
+    AWAY_REMINDER, Daemon, Ended, Mode, PROOF_INTERVAL, Task,
     failing::{OF_A_SERVER, is_away},
 };
 use crate::{
@@ -14,13 +14,14 @@ use crate::{
     error::{Error, Kind, Result},
     jobs::{
         Env,
-        ownership::{self, Owned},
+        ownership::{self, Owned, Tended},
     },
     model::{
         id::{MappingId, ServerId},
         mapping::SyncType,
     },
     plan::{division::Holding, retry},
+    telemetry::Resolution,
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -81,7 +82,8 @@ impl Look {
 impl Daemon {
     /// Looks at the control tables, unless somebody does.
     pub(super) fn tick(&mut self) {
-        if self.looking || self.stopping() || self.refused.is_some_and(|(_, until)| Instant::now() < until) {
+        self.tick_missed |= self.proving;
+        if self.looking || self.proving || self.stopping() || self.refused.is_some_and(|(_, until)| Instant::now() < until) {
             return;
         }
         self.looking = true;
@@ -89,9 +91,42 @@ impl Daemon {
         let env = self.env.clone();
         let lease = self.lease.take();
         let (member, leads) = (self.mode == Mode::Forever, self.leads);
-        let busy = self.running.keys().chain(&self.verifying).copied().collect();
+        let busy = self.running.ids().chain(self.verifying.iter().copied()).collect();
         let here = Holding { busy, leaving: self.leaving.clone() };
         self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, leads, &here).await)) });
+    }
+
+    /// Has the lease proven, unless a look does it, or has just done it: a tick may be an hour away.
+    pub(super) fn prove(&mut self) {
+        if self.proving || self.proven.elapsed() < PROOF_INTERVAL {
+            return;
+        }
+        let Some(mut lease) = self.lease.take() else { return };
+        self.proving = true;
+        self.spawn(Task::Proof, async move { Ended::Proven(lease.members().await.map(|_| Box::new(lease))) });
+    }
+
+    pub(super) fn lease_proven(&mut self, proven: Result<Box<Lease>>) {
+        self.proving = false;
+        self.proven = Instant::now();
+        match proven {
+            Ok(lease) => self.lease = Some(*lease),
+            Err(_) if self.stopping() => {}
+            Err(error) => {
+                self.env.vitals.leased(false);
+                self.lease_lost(&error);
+                // by a new connection, as soon as one can be had
+                self.tick_missed |= self.mode == Mode::Forever;
+            }
+        }
+        if std::mem::take(&mut self.tick_missed) {
+            self.tick();
+        }
+    }
+
+    fn lease_lost(&mut self, error: &Error) {
+        self.stop_all();
+        self.cannot_look(error, LEASE_AWAY);
     }
 
     /// What the look says is so from now on.
@@ -99,18 +134,18 @@ impl Daemon {
         self.looking = false;
         self.env.vitals.looking(None);
         self.lease = look.lease;
+        self.proven = Instant::now();
+        self.env.vitals.leased(!matches!(look.result, Err(Trouble::Lease(_))));
         if self.stopping() {
             return;
         }
         let (mut loaded, owned) = match look.result {
             Ok(seen) => seen,
             Err(Trouble::Tables(error)) => return self.cannot_look(&error, TABLES_AWAY),
-            Err(Trouble::Lease(error)) => {
-                self.stop_all();
-                return self.cannot_look(&error, LEASE_AWAY);
-            }
+            Err(Trouble::Lease(error)) => return self.lease_lost(&error),
         };
         self.refused = None;
+        self.unforget();
         if self.control_away.take().is_some() {
             tracing::info!("the control tables can be read again");
             // whatever verifications met meanwhile was that
@@ -119,7 +154,7 @@ impl Daemon {
         // Also what a process before this one left behind.
         if self.settled.insert(None) {
             for words in [TABLES_AWAY, LEASE_AWAY] {
-                self.journal.resolve_words(None, words);
+                self.journal.resolve(Resolution::Words(None, words));
             }
         }
         self.follow_owned(&mut loaded, owned);
@@ -129,10 +164,27 @@ impl Daemon {
         self.mappings.extend(loaded.mappings.into_iter().map(|mapping| (mapping.id, mapping)));
         self.forget();
         self.forget_claims();
+        self.forget_waiting();
         self.start_waiting();
         self.poll_due(|_| true);
         self.env.vitals.ticked();
         self.verify_more();
+    }
+
+    /// What the control tables did not take, although it was given once and for all, is given again in time: a resolution that they refused when
+    /// the thing works next, an error that found no place when it next fails.
+    fn unforget(&mut self) {
+        for refused in self.journal.take_refused() {
+            match refused {
+                Resolution::Mapping(id) => drop(self.troubled.mappings.insert(id)),
+                Resolution::Server(id) => drop(self.troubled.servers.insert(id)),
+                Resolution::Words(of, _) => drop(self.settled.remove(&of)),
+            }
+        }
+        if self.journal.take_errors_dropped() {
+            self.rejected.clear();
+            self.failing_servers.values_mut().chain(self.failing_places.values_mut()).for_each(|failing| failing.words.clear());
+        }
     }
 
     fn cannot_look(&mut self, error: &Error, words: &str) {
@@ -164,7 +216,12 @@ impl Daemon {
             loaded.mappings.iter().map(|mapping| mapping.server).chain(loaded.rejected.iter().map(|row| row.server)).collect();
         // one of them tells of servers that no mapping uses
         loaded.servers.retain(|server| self.leads || used.contains(&server.id));
-        if let Some(troubled) = owned.troubled {
+        if let Some(Tended { troubled, to_sweep }) = owned.tended {
+            let env = self.env.clone();
+            self.spawn(Task::Sweep, async move {
+                ownership::sweep(&env, to_sweep).await;
+                Ended::Swept
+            });
             self.troubled.mappings.extend(troubled.mappings);
             self.troubled.servers.extend(troubled.servers);
             // what was verified here is in that order, too
@@ -175,7 +232,7 @@ impl Daemon {
         let running = &self.running;
         self.tokens.retain(|id, token| {
             // a full sync sees by itself that its mapping was switched off, and says so
-            let sees = owned.mappings.contains(id) && running.get(id) == Some(&SyncType::FullSync);
+            let sees = owned.mappings.contains(id) && running.of(*id) == Some(SyncType::FullSync);
             if stay.contains(id) || sees {
                 return true;
             }

@@ -8,6 +8,7 @@ use crate::{
         id::MappingId,
         mapping::{Mapping, SyncType},
     },
+    telemetry::Resolution,
 };
 use tokio::time::Instant;
 
@@ -30,7 +31,7 @@ impl Daemon {
         while !self.stopping() && self.control_away.is_none() && self.verifying.len() < self.env.config.verify_concurrency {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
-            let runs = self.running.get(&id) == Some(&SyncType::FullSync) || self.full_sync_waits(id);
+            let runs = self.running.of(id) == Some(SyncType::FullSync) || self.full_sync_waits(id);
             let syncs = runs || mapping.wants_full_sync();
             if syncs
                 || self.leaving.contains(&id)
@@ -62,7 +63,7 @@ impl Daemon {
             self.verification_failed(id, &error);
         }
         match result {
-            Ok(()) if self.settled.insert(Some(id)) => self.journal.resolve_words(Some(id), VERIFICATION_FAILED),
+            Ok(()) if self.settled.insert(Some(id)) => self.journal.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED)),
             Ok(()) => {}
             Err(error) if error.kind == Kind::Cancelled => {}
             Err(error) if is_away(&error) => drop(self.unsaid.insert(id, error)),
@@ -103,7 +104,7 @@ impl Daemon {
     }
 
     /// Whether a source is known to be out of reach.
-    fn is_out_of_reach(&self, place: &Place) -> bool {
+    pub(super) fn is_out_of_reach(&self, place: &Place) -> bool {
         self.failing_servers.contains_key(&place.0) || self.failing_places.contains_key(place)
     }
 }

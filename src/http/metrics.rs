@@ -2,6 +2,7 @@
 
 use crate::{
     jobs::Env,
+    stdout,
     vitals::{Lag, State},
 };
 use prometheus_client::{
@@ -138,6 +139,8 @@ impl Collector for Scrape {
         };
         gauge(e, "dataflow_connections", "Open connections, idle ones included", connections(|c| c.open).into_iter())?;
         gauge(e, "dataflow_connections_max", "Most connections that may be open", connections(|c| c.max).into_iter())?;
+        let unprinted = std::iter::once((Labels::new(), stdout::log_lines_dropped()));
+        counter(e, "dataflow_log_lines_dropped", "Lines of the log that stdout did not take", unprinted)?;
         counter(e, "dataflow_log_rows_dropped", "Rows that the log tables did not take", std::iter::once((Labels::new(), state.dropped)))
     }
 }

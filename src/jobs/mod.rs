@@ -74,15 +74,9 @@ impl Env {
     /// asked to stop. Who waits has no connection yet that a wait given up could spoil.
     pub async fn desk(&self, mapping: &Mapping, source: usize, dest: usize) -> Result<Desk> {
         let who = format!("mapping {}", mapping.id);
-        let seats = async {
-            let source = self.source_seats(mapping.server, source, &who).await?;
-            let dest = self.dest.take(dest, who.clone()).await?;
-            Ok(Desk { source, dest })
-        };
-        tokio::select! {
-            desk = seats => desk,
-            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "asked to stop while it waited for connections")),
-        }
+        let source = self.source_seats(mapping.server, source, &who).await?;
+        let dest = self.dest_seats(dest, &who).await?;
+        Ok(Desk { source, dest })
     }
 
     /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by password, and the destination's limit leaves
@@ -103,9 +97,21 @@ impl Env {
         if room { 2 } else { 1 }
     }
 
-    /// Seats at a source alone (a poll).
+    /// Seats at a source alone (a poll): waits until they are free, or until it is asked to stop.
     pub async fn source_seats(&self, server: ServerId, count: usize, who: &str) -> Result<Seats> {
-        self.sources.house(server)?.take(count, who).await
+        self.unless_stopped(self.sources.house(server)?.take(count, who)).await
+    }
+
+    /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them: nobody waits the other way round.
+    pub async fn dest_seats(&self, count: usize, who: &str) -> Result<Seats> {
+        self.unless_stopped(self.dest.take(count, who)).await
+    }
+
+    async fn unless_stopped(&self, seats: impl Future<Output = Result<Seats>>) -> Result<Seats> {
+        tokio::select! {
+            seats = seats => seats,
+            () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "asked to stop while it waited for connections")),
+        }
     }
 
     /// Whether the job should stop at the next batch boundary.

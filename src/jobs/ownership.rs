@@ -2,12 +2,12 @@
 //!
 //! Gather: the daemons that live, which also proves that this one's locks are still held. Decide: [`division`]. Perform: give up, then take. Record: what the last
 //! owner of a mapping left half done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody runs any more, and its
-//! staging table is nobody's. Both only ever concern mappings whose lock is ours, so nobody cleans up what another one uses.
+//! staging table is nobody's ([`sweep`], which waits for a connection and is therefore no part of the look). Both only ever concern mappings whose lock is ours, so nobody cleans up what another one uses.
 
 use super::{Env, full_sync};
 use crate::{
     control::{Lease, Loaded, Troubled},
-    error::Result,
+    error::{Kind, Result},
     model::{id::MappingId, name::Ident},
     plan::division::{self, Holding, Members},
 };
@@ -22,8 +22,17 @@ pub struct Owned {
     /// Of these: nothing new starts, because they are given up as soon as nothing runs for them.
     pub leaving: HashSet<MappingId>,
     pub members: Members,
-    /// Who has unresolved errors, asked for when mappings came.
-    pub troubled: Option<Troubled>,
+    /// What mappings that came bring along.
+    pub tended: Option<Tended>,
+}
+
+/// What was learned when mappings were taken over.
+#[derive(Debug)]
+pub struct Tended {
+    /// Who has unresolved errors.
+    pub troubled: Troubled,
+    /// Destination databases in which the last owner may have left staging tables.
+    pub to_sweep: BTreeSet<Ident>,
 }
 
 /// Has the share that is ours. An error means that the lease is not proven: nothing is ours any more.
@@ -44,14 +53,14 @@ pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding)
             "mappings changed hands"
         );
     }
-    let troubled = tend(env, lease, loaded).await;
+    let tended = tend(env, lease, loaded).await;
     let mappings = lease.held().difference(&lease.untended).copied().collect();
-    Ok(Owned { mappings, leaving: moves.leaving, members, troubled })
+    Ok(Owned { mappings, leaving: moves.leaving, members, tended })
 }
 
 /// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now is tried again at the next look, and
 /// the mappings wait for it.
-async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Troubled> {
+async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Tended> {
     if lease.untended.is_empty() {
         return None;
     }
@@ -70,16 +79,26 @@ async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Troubled>
     if interrupted > 0 {
         info!(interrupted, "runs that ended with their daemon are marked as interrupted");
     }
-    let databases: BTreeSet<&Ident> =
-        loaded.mappings.iter().filter(|mapping| lease.untended.contains(&mapping.id)).map(|mapping| &mapping.dest.database).collect();
+    let to_sweep: BTreeSet<Ident> = loaded
+        .mappings
+        .iter()
+        .filter(|mapping| lease.untended.contains(&mapping.id))
+        .map(|mapping| mapping.dest.database.clone())
+        .collect();
+    lease.untended.clear();
+    Some(Tended { troubled, to_sweep })
+}
+
+/// Drops the staging tables that nobody fills any more. It waits for a connection to the destination, which a look must not; a full sync that
+/// begins meanwhile has its staging table locked, and drops what it finds under its own name.
+pub async fn sweep(env: &Env, databases: BTreeSet<Ident>) {
     for database in databases {
-        match full_sync::sweep(env, database).await {
+        match full_sync::sweep(env, &database).await {
             Ok(0) => {}
             Ok(leftover) => info!(leftover, "dropped staging tables of full syncs that were cut off in {database}"),
+            Err(error) if error.kind == Kind::Cancelled => return,
             // each full sync drops its own before it begins
             Err(error) => warn!(%error, "leftover staging tables in {database} were not dropped"),
         }
     }
-    lease.untended.clear();
-    Some(troubled)
 }

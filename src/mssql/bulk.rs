@@ -7,6 +7,8 @@
 //! lock is short, and progress is what is really there. Both sides run in one task, so a copy that is dropped leaves nothing behind
 //! (each side's session is spent, as any cut-off session is).
 
+use std::{future::poll_fn, task::Poll};
+
 use tokio::sync::mpsc;
 
 use super::{
@@ -58,6 +60,39 @@ pub struct Copied {
 /// Told of every batch that is in: the rows so far, and the key of its last one. The destination's session is free meanwhile.
 pub trait Boundary: Send {
     fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> impl Future<Output = Result<Go>> + Send;
+
+    /// Resolves when the copy is to stop: it does not wait for rows that a source may never send.
+    fn stopped(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+}
+
+/// What a copy's first question comes to, or `None` where it is to stop before there is an answer; that connection is spent then.
+pub(super) async fn unless_stopped<T>(boundary: &impl Boundary, question: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        answer = question => Some(answer),
+        () = boundary.stopped() => None,
+    }
+}
+
+/// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where it was given up: a writer that stopped or
+/// failed wants no more rows, and the next one may be minutes away. A reader that is given up costs its connection.
+pub(super) async fn read_while_written<R>(
+    read: impl Future<Output = R>,
+    write: impl Future<Output = Result<Copied>>,
+) -> (Option<R>, Result<Copied>) {
+    let (mut read, mut write) = (std::pin::pin!(read), std::pin::pin!(write));
+    let mut ended = None;
+    let written = poll_fn(|context| {
+        if ended.is_none()
+            && let Poll::Ready(end) = read.as_mut().poll(context)
+        {
+            ended = Some(end);
+        }
+        write.as_mut().poll(context)
+    })
+    .await;
+    (ended, written)
 }
 
 struct Batch {
@@ -78,14 +113,18 @@ pub async fn copy(
 ) -> Result<Copied> {
     let target = to.columns.target();
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-    let stream = source.stream(query, params).await.context("read source rows")?;
-    let (read, written) = tokio::join!(read(stream, sender, limit), write(dest, to, &target, receiver, boundary));
-    // a writer that failed closes the channel, and the reader's own end says nothing then
+    let Some(stream) = unless_stopped(boundary, source.stream(query, params)).await else {
+        return Ok(Copied { rows: 0, whole: false });
+    };
+    let stream = stream.context("read source rows")?;
+    let (read, written) = read_while_written(read(stream, sender, limit), write(dest, to, &target, receiver, boundary)).await;
     let copied = written?;
-    if copied.whole {
-        read?;
+    match read {
+        // the writer takes a closed channel for the end of the rows
+        Some(end) if copied.whole => end.map(|()| copied),
+        None if copied.whole => Err(Error::new(Kind::Other, "the rows ended before their reader did")),
+        _ => Ok(copied),
     }
-    Ok(copied)
 }
 
 async fn read(mut stream: RowStream<'_>, sender: mpsc::Sender<Batch>, limit: BatchLimit) -> Result<()> {
@@ -121,7 +160,12 @@ async fn write(
     boundary: &mut impl Boundary,
 ) -> Result<Copied> {
     let mut rows = 0u64;
-    while let Some(batch) = receiver.recv().await {
+    loop {
+        let batch = tokio::select! {
+            batch = receiver.recv() => batch,
+            () = boundary.stopped() => return Ok(Copied { rows, whole: false }),
+        };
+        let Some(batch) = batch else { break };
         let count = batch.rows.len() as u64;
         let last_key = match batch.rows.last() {
             Some(row) => to.key.iter().map(|&i| row.value(i)).collect::<Result<Vec<_>>>()?,

@@ -4,6 +4,7 @@ mod browser;
 pub mod bulk;
 pub mod catalog;
 pub mod cdc;
+pub mod certificate;
 pub mod classify;
 pub mod connection_string;
 mod described;

@@ -12,7 +12,7 @@
 //!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
 
 use super::{
-    classify,
+    certificate, classify,
     dial::{self, Route},
     endpoint::Endpoint,
     lane::{self, Line},
@@ -30,7 +30,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -70,11 +70,17 @@ struct Inner {
     logins: AtomicU64,
     /// by database name as asked for
     pools: Mutex<HashMap<String, bb8::Pool<Manager>>>,
+    /// Others took the place of these: no connection comes back to stay.
+    retired: AtomicBool,
 }
+
+/// Pools of databases that nobody is connected to are kept up to this number: a name that came once would stay for ever.
+const POOLS_KEPT: usize = 32;
 
 /// A session out of its pool; it goes back when dropped, unless it is spent.
 pub struct Checkout {
     session: bb8::PooledConnection<'static, Manager>,
+    server: Arc<Inner>,
     /// What counts this checkout against its seats.
     _seat: Option<Seat>,
 }
@@ -83,6 +89,14 @@ impl Checkout {
     pub(super) fn seated(mut self, seat: Seat) -> Self {
         self._seat = Some(seat);
         self
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if self.server.retired.load(Ordering::Relaxed) {
+            self.session.discard();
+        }
     }
 }
 
@@ -102,6 +116,31 @@ impl DerefMut for Checkout {
 impl Pools {
     pub fn new(endpoint: Endpoint, behaviour: Behaviour) -> Self {
         let physical = Arc::new(Semaphore::new(behaviour.connections_max));
+        Pools::within(endpoint, behaviour, physical)
+    }
+
+    /// Pools that take the place of these, for the same server under another address, login or setting. Both together stay within the one limit
+    /// of connections: the idle ones of these are closed now, and those in use as soon as they come back.
+    pub fn replaced(&self, endpoint: Endpoint) -> Self {
+        self.retire();
+        Pools::within(endpoint, self.0.behaviour.clone(), self.0.physical.clone())
+    }
+
+    /// Closes what is idle, and what is in use as soon as it comes back.
+    pub fn retire(&self) {
+        self.0.retired.store(true, Ordering::Relaxed);
+        let idle: Vec<_> = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, pool)| pool).collect();
+        for pool in idle {
+            // asked of an empty pool it would make a connection
+            while pool.state().idle_connections > 0
+                && let Some(Ok(mut session)) = pool.get().now_or_never()
+            {
+                session.discard();
+            }
+        }
+    }
+
+    fn within(endpoint: Endpoint, behaviour: Behaviour, physical: Arc<Semaphore>) -> Self {
         Pools(Arc::new(Inner {
             endpoint,
             behaviour,
@@ -109,6 +148,7 @@ impl Pools {
             closes: Mutex::default(),
             logins: AtomicU64::new(0),
             pools: Mutex::new(HashMap::new()),
+            retired: AtomicBool::new(false),
         }))
     }
 
@@ -143,7 +183,7 @@ impl Pools {
             match session.batch(&prologue).await {
                 Ok(()) => {
                     session.set_timeout(limit);
-                    return Ok(Checkout { session, _seat: None });
+                    return Ok(Checkout { session, server: self.0.clone(), _seat: None });
                 }
                 Err(error) => {
                     session.discard();
@@ -160,6 +200,7 @@ impl Pools {
     pub async fn line(&self, database: &Ident, who: &str) -> Result<Line> {
         let Inner { endpoint, behaviour, .. } = &*self.0;
         let connected = async {
+            certificate::check(endpoint)?;
             let slot = self.0.slot(None).await?;
             let mut line = lane::line(endpoint, database, behaviour.statement_timeout, slot).await?;
             line.batch(&prologue(behaviour, who)).await.map(|()| line)
@@ -202,6 +243,9 @@ impl Pools {
             .idle_timeout(behaviour.idle_timeout)
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(manager);
+        if pools.len() >= POOLS_KEPT {
+            pools.retain(|_, pool| pool.state().connections > 0);
+        }
         pools.insert(database.as_str().to_owned(), pool.clone());
         pool
     }
@@ -305,6 +349,7 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> std::result::Result<Session, PoolError> {
         let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
+        certificate::check(&server.endpoint).map_err(PoolError)?;
         let slot = server.slot(Some(&self.database)).await.map_err(PoolError)?;
         // Logins are rare and their futures large: in the heap, they are no part of every future that may have to wait for one.
         let login = Box::pin(connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, slot));
@@ -427,6 +472,24 @@ mod tests {
         assert_eq!(pools.connections(), 1, "it went back to its pool");
     }
 
+    /// A job that fails between BEGIN and COMMIT without a server's error leaves its session looking well: in the pool the snapshot stayed open.
+    #[tokio::test]
+    async fn a_transaction_that_nobody_ended_does_not_go_back_into_the_pool() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        session.begin("BEGIN TRANSACTION").await.unwrap();
+        drop(session);
+        assert_eq!(pools.connections(), 0);
+        let mut session = pools.checkout(&db("master"), "test").await.unwrap();
+        session.begin("BEGIN TRANSACTION").await.unwrap();
+        session.commit("COMMIT TRANSACTION").await.unwrap();
+        session.begin("BEGIN TRANSACTION").await.unwrap();
+        session.recover().await.unwrap();
+        drop(session);
+        assert_eq!((pools.connections(), pools.logins()), (1, 2));
+    }
+
     #[tokio::test]
     async fn a_connection_that_died_in_the_pool_is_replaced_without_a_word() {
         let server = Server::builder().start().await.unwrap();
@@ -471,6 +534,44 @@ mod tests {
             }
         }
         assert!(server.connection_count().peak <= 2, "{:?}", server.connection_count().peak);
+    }
+
+    /// Also where the old ones are in use: a source whose row changes must not see twice its limit.
+    #[tokio::test]
+    async fn pools_that_take_the_place_of_others_stay_within_the_same_limit() {
+        let server = Server::builder().start().await.unwrap();
+        let old = House::new(pools(&server, 2).await, 0);
+        let seats = old.take(1, "old").await.unwrap();
+        let used = seats.checkout(&db("master")).await.unwrap();
+        drop(old.pools().checkout(&db("tempdb"), "idle").await.unwrap());
+        assert_eq!(old.pools().connections(), 2);
+        let new = old.replaced(old.pools().endpoint().clone());
+        assert_eq!(new.pools().connections(), 1, "the idle one is closed");
+        assert!(new.take(2, "both").now_or_never().is_none(), "one seat is taken by who has the old connection");
+        let fresh = new.take(1, "new").await.unwrap();
+        let mut session = fresh.checkout(&db("master")).await.unwrap();
+        session.batch("SELECT 1").await.unwrap();
+        assert_eq!(new.pools().connections(), 2);
+        drop((used, seats));
+        assert_eq!(new.pools().connections(), 1, "no connection of the old ones is kept");
+        assert!(server.connection_count().peak <= 2, "{:?}", server.connection_count().peak);
+    }
+
+    /// Names come and go with the mappings; what is kept of them does not grow with all that ever were.
+    #[tokio::test]
+    async fn pools_of_databases_that_nobody_uses_any_more_are_forgotten() {
+        let server = Server::builder().start().await.unwrap();
+        let pools = pools(&server, 4).await;
+        let mut kept = pools.checkout(&db("master"), "test").await.unwrap();
+        for n in 0..200 {
+            pools.pool(&db(&format!("gone{n}")));
+        }
+        let known = pools.0.pools.lock().unwrap().len();
+        assert!(known <= POOLS_KEPT, "{known}");
+        kept.batch("SELECT 1").await.unwrap();
+        drop(kept);
+        pools.checkout(&db("master"), "test").await.unwrap();
+        assert_eq!(pools.logins(), 1);
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! deadlock, however small they are.
 
 use super::{
+    endpoint::Endpoint,
     lane::Line,
     pool::{Checkout, Pools},
 };
@@ -28,6 +29,11 @@ impl House {
     pub fn new(pools: Pools, reserved: usize) -> Self {
         let seats_max = pools.behaviour().connections_max.saturating_sub(reserved).max(1);
         House { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
+    }
+
+    /// The same server by another address, login or setting: seats that are taken stay taken.
+    pub fn replaced(&self, endpoint: Endpoint) -> Self {
+        House { pools: self.pools.replaced(endpoint), ..self.clone() }
     }
 
     pub fn pools(&self) -> &Pools {

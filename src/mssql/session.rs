@@ -52,6 +52,8 @@ struct State {
     dead: bool,
     /// A server error came since the last clean point: a transaction may be open.
     suspect: bool,
+    /// A transaction was begun and not ended: whoever failed in between may never come to it.
+    open: bool,
     /// Its settings are not what the next user expects.
     changed: bool,
     timeout: Duration,
@@ -186,7 +188,12 @@ pub struct BulkTarget<'a> {
 impl Session {
     /// `loopback`: it ends on this machine.
     pub(super) fn new(client: Client<Wire>, loopback: bool, place: String, timeout: Duration, slot: Slot) -> Self {
-        Session { client, loopback, state: State { busy: false, dead: false, suspect: false, changed: false, timeout, place }, _slot: slot }
+        Session {
+            client,
+            loopback,
+            state: State { busy: false, dead: false, suspect: false, open: false, changed: false, timeout, place },
+            _slot: slot,
+        }
     }
 
     /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
@@ -215,7 +222,7 @@ impl Session {
 
     /// Whether it must not be used again by anyone else.
     pub fn is_spent(&self) -> bool {
-        self.state.dead || self.state.busy || self.state.suspect || self.state.changed
+        self.state.dead || self.state.busy || self.state.suspect || self.state.open || self.state.changed
     }
 
     /// Whether the connection itself is lost (as opposed to a server's error after which it can go on).
@@ -226,7 +233,21 @@ impl Session {
     /// After a server's error: rolls back what is open, and makes the session good for another try.
     pub async fn recover(&mut self) -> Result<()> {
         self.batch("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
-        self.state.suspect = false;
+        (self.state.suspect, self.state.open) = (false, false);
+        Ok(())
+    }
+
+    /// A batch that begins a transaction. Until [`Session::commit`] or [`Session::recover`] this session does not go back to its pool, where
+    /// the transaction would stay open for minutes.
+    pub async fn begin(&mut self, sql: &str) -> Result<()> {
+        self.state.open = true;
+        self.batch(sql).await
+    }
+
+    /// A batch that ends it.
+    pub async fn commit(&mut self, sql: &str) -> Result<()> {
+        self.batch(sql).await?;
+        self.state.open = false;
         Ok(())
     }
 

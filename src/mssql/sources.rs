@@ -1,7 +1,7 @@
 //! The source servers: each with its own pools and its own limit.
 //!
 //! [`Sources::update`] follows the control table: a server whose connection string changed gets new pools, and the old ones end when the
-//! last job that uses them is done.
+//! last job that uses them is done. Both together keep to the server's one limit. Any other change of its row leaves the pools as they are.
 
 use super::{
     connection_string,
@@ -13,7 +13,7 @@ use crate::{
     model::{id::ServerId, mapping::Server},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,6 +21,8 @@ use std::{
 struct Known {
     server: Server,
     house: std::result::Result<House, String>,
+    /// The last pools, where the connection string says nothing now: those that come next share their limit.
+    before: Option<House>,
 }
 
 /// All enabled source servers.
@@ -28,6 +30,9 @@ struct Known {
 pub struct Sources {
     behaviour: Behaviour,
     known: Arc<Mutex<HashMap<ServerId, Known>>>,
+    /// Pools of servers that were switched off or deleted, until their last connection is closed: one that is switched on again meanwhile shares
+    /// their limit.
+    leaving: Arc<Mutex<HashMap<ServerId, House>>>,
 }
 
 /// What [`Sources::update`] has to say of one server.
@@ -42,35 +47,53 @@ pub struct Notice {
 
 impl Sources {
     pub fn new(behaviour: Behaviour) -> Self {
-        Sources { behaviour, known: Arc::new(Mutex::new(HashMap::new())) }
+        Sources { behaviour, known: Arc::default(), leaving: Arc::default() }
     }
 
     /// Follows the control table. Returns what is new to say: each warning and each bad string once, until the row changes.
     pub fn update(&self, servers: &[Server]) -> Vec<Notice> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|id, _| servers.iter().any(|server| server.id == *id));
+        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let enabled: HashSet<ServerId> = servers.iter().map(|server| server.id).collect();
+        for (id, gone) in known.extract_if(|id, _| !enabled.contains(id)) {
+            if let Some(house) = gone.house.ok().or(gone.before) {
+                house.pools().retire();
+                leaving.insert(id, house);
+            }
+        }
+        leaving.retain(|_, house| house.pools().connections() > 0);
         let mut notices = Vec::new();
         for server in servers {
-            if known.get(&server.id).is_some_and(|old| old.server == *server) {
-                continue;
-            }
+            let old = match known.remove(&server.id) {
+                Some(old) if old.server.connection_string == server.connection_string => {
+                    known.insert(server.id, Known { server: server.clone(), ..old });
+                    continue;
+                }
+                Some(old) => old.house.ok().or(old.before),
+                None => leaving.remove(&server.id),
+            };
             let mut notice = Notice { server: server.id, name: server.name.clone(), warnings: Vec::new(), error: None };
+            let mut before = None;
             let house = match connection_string::parse(&server.connection_string) {
                 Ok(parsed) => {
                     notice.warnings = parsed.warnings;
-                    Ok(House::new(Pools::new(parsed.endpoint, self.behaviour.clone()), 0))
+                    Ok(match old {
+                        Some(old) => old.replaced(parsed.endpoint),
+                        None => House::new(Pools::new(parsed.endpoint, self.behaviour.clone()), 0),
+                    })
                 }
                 Err(error) => {
                     let words = error.to_string();
                     notice.error =
                         Some(Error::new(Kind::Config, words.clone()).context(format!("connection_string of server {}", server.name)));
+                    before = old;
                     Err(words)
                 }
             };
             if notice.error.is_some() || !notice.warnings.is_empty() {
                 notices.push(notice);
             }
-            known.insert(server.id, Known { server: server.clone(), house });
+            known.insert(server.id, Known { server: server.clone(), house, before });
         }
         notices
     }
@@ -88,10 +111,52 @@ impl Sources {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&id) {
             Some(Known { house: Ok(house), .. }) => Ok(house.clone()),
-            Some(Known { house: Err(words), server }) => {
+            Some(Known { house: Err(words), server, .. }) => {
                 Err(Error::new(Kind::Config, words.clone())).with_context(|| format!("connection_string of server {}", server.name))
             }
             None => Err(Error::new(Kind::Cancelled, format!("server {id} is not enabled any more"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn sources() -> Sources {
+        Sources::new(Behaviour {
+            connections_max: 2,
+            statement_timeout: Duration::from_secs(20),
+            lock_timeout: Duration::from_secs(1),
+            deadlock_priority_low: true,
+            idle_timeout: Duration::from_secs(60),
+        })
+    }
+
+    fn server(name: &str, string: &str) -> Server {
+        Server { id: ServerId(1), name: name.to_owned(), connection_string: string.to_owned() }
+    }
+
+    /// Each change of a row once gave the server a limit of its own beside the one that was in use.
+    #[tokio::test]
+    async fn a_server_whose_row_changes_keeps_its_one_limit() {
+        let at = |port: u16| format!("server=127.0.0.1;port={port};user id=sa;password=x");
+        let sources = sources();
+        sources.update(&[server("a", &at(1))]);
+        let seats = sources.house(ServerId(1)).unwrap().take(2, "job").await.unwrap();
+        let full =
+            || async { tokio::time::timeout(Duration::from_millis(1), sources.house(ServerId(1)).unwrap().take(1, "x")).await.is_err() };
+        sources.update(&[server("renamed", &at(1))]);
+        assert!(full().await, "a rename");
+        sources.update(&[server("renamed", &at(2))]);
+        assert!(full().await, "another address");
+        assert_eq!(sources.house(ServerId(1)).unwrap().pools().endpoint().port, 2);
+        sources.update(&[server("renamed", "nonsense")]);
+        assert!(sources.house(ServerId(1)).is_err());
+        sources.update(&[server("renamed", &at(3))]);
+        assert!(full().await, "a string that could be read again");
+        drop(seats);
+        assert!(!full().await);
     }
 }

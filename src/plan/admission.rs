@@ -29,6 +29,8 @@ pub struct Running {
     pub full_syncs: usize,
     pub at_source: usize,
     pub full_syncs_at_source: usize,
+    /// Polls of databases of this source: each has a connection to it, also while the source is silent.
+    pub polls_at_source: usize,
 }
 
 /// One seat is for polls. Of a quarter, verifications may take what they need.
@@ -43,7 +45,9 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
     let taken = running.all + running.full_syncs * limits.full_sync_seats.saturating_sub(1);
     let takes = if sync_type == SyncType::FullSync { limits.full_sync_seats } else { 1 };
     let room = running.all == 0 || taken + takes <= dest_max;
-    if running.all >= limits.tasks_max || running.at_source >= at_source_max || !room {
+    // One seat is kept for a poll; where more of them run, no job waits behind them for a connection, counted as running.
+    let here = running.at_source + running.polls_at_source.saturating_sub(1);
+    if running.all >= limits.tasks_max || here >= at_source_max || !room {
         return false;
     }
     match sync_type {
@@ -54,6 +58,14 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
         }
         SyncType::Cdc | SyncType::Verification | SyncType::SchemaCheck => true,
     }
+}
+
+/// Whether one more database of this source may be polled. At the destination polls take a seat around their statements only, so that their
+/// number has no limit over all sources: those of a source that is silent keep no other waiting.
+pub fn admits_poll(running: Running, limits: Limits) -> bool {
+    let polls_max = (limits.source_seats / 2).max(1);
+    running.polls_at_source == 0
+        || (running.polls_at_source < polls_max && running.at_source + running.polls_at_source < limits.source_seats)
 }
 
 #[cfg(test)]
@@ -95,6 +107,20 @@ mod tests {
         assert_eq!(all.full_syncs, 11);
         assert!(2 * all.full_syncs <= LIMITS.dest_seats / 2);
         assert!(admits(SyncType::Cdc, Running { at_source: 0, full_syncs_at_source: 0, ..all }, LIMITS));
+    }
+
+    #[test]
+    fn polls_of_a_source_with_many_databases_leave_room_for_its_jobs_and_take_their_place_among_them() {
+        let mut running = Running::default();
+        while admits_poll(running, LIMITS) {
+            running.polls_at_source += 1;
+        }
+        assert_eq!(running.polls_at_source, 5);
+        assert_eq!(start(SyncType::Cdc, &mut running, LIMITS), 3);
+        assert!(running.at_source + running.polls_at_source <= LIMITS.source_seats);
+        let busy = Running { at_source: 10, ..Running::default() };
+        assert!(admits_poll(busy, LIMITS), "one poll may always wait");
+        assert!(!admits_poll(Running { polls_at_source: 1, ..busy }, LIMITS));
     }
 
     #[test]

@@ -79,6 +79,63 @@ async fn status_tells_how_every_mapping_stands() {
     .await;
 }
 
+/// A disk that is full, a reader that went: commands say so on stderr and in their exit code. They once panicked (exit code 101).
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
+    use std::{fs::File, os::fd::OwnedFd, process::Stdio};
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+    let mapping = world.map("T", "ID", None, false).await.to_string();
+    world.request_full_sync(mapping.parse().expect("a number")).await;
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("a disk that is full"));
+    let closed = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        Stdio::from(OwnedFd::from(writer))
+    };
+    let commands: [&[&str]; 6] = [&["init"], &["check"], &["status"], &["status", "--json"], &["sync", "--mapping", &mapping], &["verify"]];
+    for arguments in commands {
+        for (stdout, error) in [(full(), "No space left on device"), (closed(), "Broken pipe")] {
+            let child = command(&world.variables(), arguments).stdout(stdout).spawn().expect("start the command");
+            let output = child.wait_with_output().await.expect("run the command");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(
+                said.contains("stdout cannot be written") && said.contains(error) && !said.contains("panicked"),
+                "{arguments:?}: {said}"
+            );
+        }
+    }
+}
+
+/// Nobody reads the daemon's log: it replicates, and hears SIGTERM.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end() {
+    use std::{os::fd::OwnedFd, process::Stdio};
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["T"]).await;
+    world.map("T", "ID", None, true).await;
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // a pipe holds 64 KiB: it is full from the beginning
+    std::io::Write::write_all(&mut writer, &[b'\n'; 64 * 1024]).expect("fill the pipe");
+    let mut child = command(&world.variables(), &[]).stdout(Stdio::from(OwnedFd::from(writer))).spawn().expect("start the daemon");
+    for id in 1..=3 {
+        world.shop().await.run(&format!("INSERT INTO dbo.T VALUES ({id})")).await;
+        world.in_sync("dbo.T", "ID").await;
+    }
+    let pid = child.id().expect("it runs").to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
+    let status = tokio::time::timeout(Duration::from_secs(80), child.wait()).await.expect("it ends after SIGTERM").expect("wait");
+    assert!(status.success(), "{status}");
+    let mut said = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).await.expect("read stderr");
+    assert!(said.contains("lines of the log were not printed"), "{said}");
+    drop(reader);
+}
+
 /// Nobody runs: the command does the work itself, and says how it went.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_without_a_daemon_does_the_work_itself() {

@@ -166,17 +166,31 @@ async fn strange_requests_are_answered_or_dropped_and_others_go_on() {
     assert!(head.starts_with("HTTP/1.1 405"), "{head}");
     let (head, _) = get(&address, "\u{1}\u{2}nonsense\r\n\r\n").await;
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 400"), "{head}");
-    // fifteen who never finish their request leave a place for the sixteenth
+}
+
+/// Connections that ask for nothing once held every place until their time was up, and the container's health check failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_keep_no_health_check_out() {
+    let world = World::new().await;
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
     let mut idle = Vec::new();
-    for _ in 0..15 {
+    for _ in 0..60 {
         let mut stream = TcpStream::connect(&address).await.expect("connect");
-        stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("begin to ask");
+        // the daemon may have closed it for a later one by now
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\n").await;
         idle.push(stream);
     }
     assert_eq!(page(&address, "/healthz").await.0, 200);
-    // and with every place taken, somebody is let go in the end
-    idle.push(TcpStream::connect(&address).await.expect("connect"));
-    assert_eq!(page(&address, "/healthz").await.0, 200);
+    // the newest of them may still finish its request: nobody's time was up
+    let mut newest = idle.pop().expect("the newest");
+    newest.write_all(b"Host: x\r\n\r\n").await.expect("finish asking");
+    let mut text = String::new();
+    newest.read_to_string(&mut text).await.expect("read the answer");
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    let mut oldest = idle.swap_remove(0);
+    let mut rest = Vec::new();
+    assert!(matches!(oldest.read_to_end(&mut rest).await, Ok(0) | Err(_)), "the oldest was closed");
 }
 
 /// Headers without end are refused before they fill the memory.
@@ -271,6 +285,100 @@ async fn a_stop_takes_no_longer_than_its_timeout() {
     assert!(output.contains("stopped without waiting any longer"), "{output}");
     let pending = world.control().await.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
     assert_eq!(pending, "1", "the full sync is still due");
+}
+
+/// What did not come to its end in time does not say RUNNING for ever, although nobody may come after this daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_dropped_at_the_end_does_not_stay_running() {
+    crate::only_on_standins!("fault points");
+    let (world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "300ms")]).await;
+    daemon.terminate().await;
+    let run = world.control().await.query("SELECT status, error_message FROM sync_status").await;
+    assert_eq!(run.rows, [["ERROR", "interrupted"]]);
+}
+
+/// A source that sends no more rows for minutes: the stop does not wait for them, and nothing is left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
+    crate::only_on_standins!("fault points");
+    for lane in ["wire", "driver"] {
+        let world = World::new().await;
+        world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+        world.shop().await.run("INSERT INTO dbo.T VALUES (1), (2)").await;
+        let mapping = world.map("T", "ID", None, false).await;
+        let silent = world.source.faults().always(Point::request("SELECT s.[ID]"), Fault::HangBefore);
+        world.request_full_sync(mapping).await;
+        // far longer than the scenario waits
+        let daemon = world.daemon_with(&[("DATAFLOW_COPY_LANE", lane), ("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]);
+        assert!(silent.fired().await);
+        let (status, output) = daemon.terminate().await;
+        assert!(status.success(), "{lane}: {output}");
+        let run = world.control().await.query("SELECT status FROM sync_status").await;
+        assert_eq!(run.rows, [["PAUSED"]], "{lane}");
+        let stages = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'").await;
+        assert_eq!(stages, "0", "{lane}");
+    }
+}
+
+/// SIGTERM is heard also before the destination has answered the first time, and however long it is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_while_the_first_look_waits() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    let silent = world.dest.faults().always(Point::request("FROM dbo.source_servers"), Fault::HangBefore);
+    let daemon = world.daemon_with(&[("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
+    assert!(silent.fired().await);
+    let (status, output) = daemon.terminate().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+}
+
+/// Log tables that are silent when the daemon stops cost a few seconds, not a statement's time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_log_tables_that_do_not_answer() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    let silent = world.dest.faults().always(Point::request("INSERT INTO dbo.sync_logs"), Fault::HangBefore);
+    let daemon = world.daemon_with(&[("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
+    assert!(silent.fired().await);
+    let (status, output) = daemon.terminate().await;
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.contains("the last log rows could not be written in time"), "{output}");
+}
+
+/// A poll has nothing to finish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_source_that_is_polled_and_silent() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["T"]).await;
+    world.map("T", "ID", None, true).await;
+    let silent = world.source.faults().always(Point::request("is_cdc_enabled"), Fault::HangBefore);
+    let daemon = world.daemon_with(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h"), ("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
+    assert!(silent.fired().await);
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+}
+
+/// A daemon whose lease connection cannot be had does nothing: it says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_can_own_nothing_is_not_ready() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    let refused = world.dest.faults().always(Point::request("dbaops-dataflow/daemon/"), Fault::CloseBefore);
+    let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
+    let address = address(&daemon).await;
+    assert!(refused.fired().await);
+    let answers = async |wanted: u16, words: &str| {
+        eventually(&format!("/readyz to say {words}"), async || match page(&address, "/readyz").await {
+            (status, body) if status == wanted && body.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    };
+    answers(503, "no mapping can be owned").await;
+    refused.disarm();
+    answers(200, "ready").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 mod dest;
 mod source;
 
+use crate::say;
 use crate::{
     daemon,
     error::{Error, Result},
@@ -110,7 +111,7 @@ async fn everything(env: &Env, only: Option<i32>) -> Vec<Section> {
 fn print(sections: &[Section]) -> bool {
     let mut counts = [0usize; 3];
     for section in sections.iter().filter(|section| !section.findings.is_empty()) {
-        println!("{}", section.subject);
+        say!("{}", section.subject);
         for finding in &section.findings {
             let (mark, count) = match finding.verdict {
                 Verdict::Good => ("✓", 0),
@@ -118,18 +119,18 @@ fn print(sections: &[Section]) -> bool {
                 Verdict::Note => ("–", 2),
             };
             counts[count] += 1;
-            println!("  {mark} {:<20} {}", finding.check, finding.words);
+            say!("  {mark} {:<20} {}", finding.check, finding.words);
             let mut said: Option<&Place> = None;
             for (place, cure) in &finding.cures {
                 if said != Some(place) {
-                    println!("      {place}:");
+                    say!("      {place}:");
                     said = Some(place);
                 }
-                println!("        {cure}");
+                say!("        {cure}");
             }
         }
     }
-    println!("{} ✓, {} ✗, {} –", counts[0], counts[1], counts[2]);
+    say!("{} ✓, {} ✗, {} –", counts[0], counts[1], counts[2]);
     counts[1] == 0
 }
 

@@ -1,5 +1,7 @@
 //! The copy: source rows into the staging table, through the copy lane where it can be, else through the driver.
 
+use std::time::{Duration, Instant};
+
 use tracing::warn;
 
 use super::{
@@ -7,6 +9,7 @@ use super::{
     direct::Direct,
     progress::{Stage, Stop},
     replay::Changes,
+    stage_lock,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -27,53 +30,72 @@ use crate::{
     tsql,
 };
 
-/// Copies every row into the staging table, and from there on batch by batch where it is `direct`; `Some` when it stopped before the end. The
-/// source's session may be another one afterwards, and the cut lower: where the session that read the rows was.
+/// How often the session that holds the staging table's lock is asked whether it lives, at most.
+const LOCK_PROOF_EVERY: Duration = Duration::from_secs(3);
+
+/// How a copy ended that did not fail.
+pub enum Copy {
+    /// Every row is there. The source's session may be another one than before.
+    Whole(Box<Checkout>),
+    Stopped(Stop),
+}
+
+/// Copies every row into the staging table, and from there on batch by batch where it is `direct`. The cut may be lower afterwards: where the
+/// session that read the rows was.
 pub async fn copy(
     work: &Work<'_>,
     mut changes: Option<&mut Changes>,
     direct: Option<&mut Direct<'_>>,
     mut source: Checkout,
     dest: &mut Session,
-) -> Result<(Option<Stop>, Checkout)> {
-    let Work { env, shape, progress, .. } = work;
+) -> Result<Copy> {
+    let Work { env, mapping, shape, progress, desk, .. } = work;
     progress.expect(catalog::row_count(&mut source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
     progress.enter(Stage::Copy);
     let snapshot = shape.source_snapshot();
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
-    let mut batches = Batches { work, direct };
-    let (copied, source) =
-        match lane(work, changes.as_deref_mut(), &query, (snapshot, limit), source, dest, &mut batches).await.context("copy")? {
-            (Some(copied), source) => (copied, source),
-            (None, mut source) => {
-                if let Some(changes) = changes {
-                    let seen = cdc::bounds(&mut source, &changes.capture.instance).await?;
-                    changes.copied_by(seen);
-                }
-                let sessions = (&mut *source, dest);
-                (driver(work, &query, snapshot, limit, sessions, &mut batches).await.context("copy")?, source)
-            }
-        };
-    Ok((if copied.whole { None } else { Some(progress.stop().unwrap_or(Stop::Cancelled)) }, source))
+    let mut batches = Batches { work, direct, lock_proven: Instant::now() };
+    let (by_lane, source) = if env.has_lane(mapping)? {
+        drop(source);
+        (lane(work, changes.as_deref_mut(), &query, (snapshot, limit), dest, &mut batches).await.context("copy")?, None)
+    } else {
+        (None, Some(source))
+    };
+    if by_lane.is_some_and(|copied| !copied.whole) {
+        return Ok(stopped(work));
+    }
+    let mut source = match source {
+        Some(source) => source,
+        None => desk.source(&mapping.source.database).await?,
+    };
+    if by_lane.is_none() {
+        if let Some(changes) = changes {
+            let seen = cdc::bounds(&mut source, &changes.capture.instance).await?;
+            changes.copied_by(seen);
+        }
+        if !driver(work, &query, snapshot, limit, (&mut source, dest), &mut batches).await.context("copy")?.whole {
+            return Ok(stopped(work));
+        }
+    }
+    Ok(Copy::Whole(Box::new(source)))
 }
 
-/// Cells as they are, on connections of their own: the one to the source takes the seat of the session, which comes back afterwards. `None`
-/// when that is not possible, and nothing was copied.
+fn stopped(work: &Work<'_>) -> Copy {
+    Copy::Stopped(work.progress.stop().unwrap_or(Stop::Cancelled))
+}
+
+/// Cells as they are, on connections of their own: the one to the source takes the seat of the job's session. `None` when that is not
+/// possible, and nothing was copied.
 async fn lane(
     work: &Work<'_>,
     changes: Option<&mut Changes>,
     query: &str,
     (snapshot, limit): (bool, BatchLimit),
-    source: Checkout,
     dest: &mut Session,
     batches: &mut Batches<'_, '_>,
-) -> Result<(Option<Copied>, Checkout)> {
+) -> Result<Option<Copied>> {
     let Work { env, shape, stage, mapping, desk, .. } = work;
-    if !env.has_lane(mapping)? {
-        return Ok((None, source));
-    }
-    drop(source);
     let names: Vec<Ident> = shape.carry.columns.iter().map(|column| column.name().clone()).collect();
     let way = Way {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
@@ -89,6 +111,7 @@ async fn lane(
                 changes.copied_by(seen);
             }
             to.set_timeout(env.config.long_statement_timeout);
+            to.batch(&stage_lock::load_lock(mapping.id)).await.context("lock the staging table for loading")?;
             lane::copy(from, to, way, limit, dest, batches).await?
         }
         // whom it keeps out will say so to the driver, too
@@ -103,7 +126,7 @@ async fn lane(
             mapping.source
         );
     }
-    Ok((copied.ok(), desk.source(&mapping.source.database).await?))
+    Ok(copied.ok())
 }
 
 /// Cells decoded and encoded by the driver, on the job's own sessions.
@@ -117,7 +140,7 @@ async fn driver(
 ) -> Result<Copied> {
     let Work { shape, stage, .. } = work;
     if snapshot {
-        source.batch("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
+        source.begin("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
     }
     let columns = BulkColumns::new(shape.carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())));
     let table = stage.local();
@@ -129,7 +152,7 @@ async fn driver(
     };
     let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
     if snapshot && copied.whole {
-        source.batch("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.context("end the snapshot")?;
+        source.commit("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.context("end the snapshot")?;
     }
     Ok(copied)
 }
@@ -138,6 +161,8 @@ async fn driver(
 struct Batches<'a, 'b> {
     work: &'a Work<'a>,
     direct: Option<&'a mut Direct<'b>>,
+    /// When the session with the staging table's lock last answered.
+    lock_proven: Instant,
 }
 
 impl Boundary for Batches<'_, '_> {
@@ -145,8 +170,17 @@ impl Boundary for Batches<'_, '_> {
         if let Some(direct) = &mut self.direct {
             direct.batch(dest).await?;
         }
+        // The lane writes on a connection of its own: nothing else would notice for hours that this one died, and the lock with it.
+        if self.lock_proven.elapsed() >= LOCK_PROOF_EVERY {
+            dest.batch("SELECT 1 AS alive").await.context("prove that the staging table is still locked")?;
+            self.lock_proven = Instant::now();
+        }
         self.work.progress.copied(rows, key_text(last_key));
         Ok(if self.work.env.stopping() { Go::Stop } else { Go::On })
+    }
+
+    async fn stopped(&self) {
+        self.work.env.cancel.cancelled().await;
     }
 }
 

@@ -48,6 +48,7 @@ use tracing::{info, warn};
 
 pub use self::trigger::Triggers;
 use self::{
+    copy::Copy,
     direct::Direct,
     progress::{Progress, Stage, Stop},
     replay::Changes,
@@ -238,11 +239,11 @@ async fn staged(
     dest: &mut Session,
 ) -> Result<Ended> {
     let Work { env, mapping, shape, stage, progress, .. } = work;
-    let (stopped, mut source) = copy::copy(work, changes.as_deref_mut(), None, source, dest).await?;
+    let mut source = match copy::copy(work, changes.as_deref_mut(), None, source, dest).await? {
+        Copy::Whole(source) => source,
+        Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
+    };
     let changes = changes.as_deref();
-    if let Some(stop) = stopped {
-        return Ok(Ended::Stopped(stop));
-    }
     progress.enter(Stage::Index);
     copy::index(dest, stage, &shape.carry).await?;
     let checkpoint = match changes {
@@ -286,11 +287,11 @@ async fn directly(
     dest: &mut Session,
 ) -> Result<Ended> {
     let mut direct = Direct::new(work.env, work.shape, work.stage);
-    let (stopped, mut source) = copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await?;
+    let mut source = match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
+        Copy::Whole(source) => source,
+        Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
+    };
     let changes = changes.as_deref();
-    if let Some(stop) = stopped {
-        return Ok(Ended::Stopped(stop));
-    }
     shape::prove(&mut source, dest, work.mapping, work.shape).await?;
     // no rows have arrived where there are none
     direct.clear(dest).await?;
@@ -326,7 +327,7 @@ fn tell_guarantee(work: &Work<'_>, followed: bool) {
 /// The control database has a fixed name, so every staging table of this instance is one of ours, also one whose mapping was deleted since.
 /// One that a living session fills is locked, and stays.
 pub async fn sweep(env: &Env, database: &Ident) -> Result<usize> {
-    let seats = env.dest.take(1, "leftover staging tables").await?;
+    let seats = env.dest_seats(1, "leftover staging tables").await?;
     let mut dest = seats.checkout(database).await?;
     let found = dest.rows(include_str!("../../../sql/leftover_stages.sql"), &[]).await.context("look for leftover staging tables")?;
     let mut dropped = 0;

@@ -77,7 +77,7 @@ pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<
 
 async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
     let Work { shape, stage, progress, .. } = work;
-    dest.batch("BEGIN TRANSACTION").await?;
+    dest.begin("BEGIN TRANSACTION").await?;
     let mut swapped = rows(work, order, dest).await?;
     progress.enter(Stage::Swap(Step::Check));
     let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
@@ -90,7 +90,7 @@ async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Se
     record(end, dest).await?;
     // gone with the commit: a process that is killed now leaves nothing behind
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
-    dest.batch("COMMIT TRANSACTION").await.context("commit")?;
+    dest.commit("COMMIT TRANSACTION").await.context("commit")?;
     Ok(swapped)
 }
 
@@ -98,7 +98,7 @@ async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Se
 pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End<'_>, dest: &mut Session) -> Result<()> {
     let Work { shape, stage, .. } = work;
     ensure_table(dest).await?;
-    dest.batch("BEGIN TRANSACTION").await?;
+    dest.begin("BEGIN TRANSACTION").await?;
     let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let there = counts.i64(1)?;
     if u64::try_from(there).ok() != Some(inserted) {
@@ -107,7 +107,7 @@ pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End<'_>, dest: &mu
     }
     record(end, dest).await?;
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
-    dest.batch("COMMIT TRANSACTION").await.context("commit")
+    dest.commit("COMMIT TRANSACTION").await.context("commit")
 }
 
 async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {

@@ -58,6 +58,11 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
 pub struct Triggers(Arc<Mutex<HashSet<MappingId>>>);
 
 impl Triggers {
+    /// Forgets mappings that are not this process's any more.
+    pub fn retain(&self, is_ours: impl Fn(&MappingId) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(is_ours);
+    }
+
     pub(super) fn refuse(&self, mapping: MappingId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping);
     }

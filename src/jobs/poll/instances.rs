@@ -9,9 +9,9 @@ use super::{Look, Memory, Polled};
 use crate::{
     control::checkpoint::{self, Binding},
     error::{Kind, Result},
-    jobs::{instances, shape},
+    jobs::{Env, instances, shape},
     model::{capture::Instance, id::MappingId, mapping::SyncType, name::Ident},
-    mssql::{cdc, seats::Seats, session::Session},
+    mssql::{cdc, session::Session},
     plan::instances::{Candidates, Coverage},
 };
 use std::{
@@ -39,7 +39,7 @@ pub(super) struct Compared {
 /// Finds out what the instances capture where a table has several.
 pub(super) async fn compare(
     session: &mut Session,
-    seats: &Seats,
+    (env, who): (&Env, &str),
     looks: &mut [Look<'_>],
     memory: &mut Memory,
     polled: &mut Polled,
@@ -61,8 +61,10 @@ pub(super) async fn compare(
         }
         left -= 1;
         let compared = async {
-            let mut dest = seats.checkout(&look.mapping.dest.database).await?;
-            let shape = shape::gather(session, &mut dest, look.mapping).await?;
+            let shape = {
+                let mut dest = env.dest_seats(1, who).await?.checkout(&look.mapping.dest.database).await?;
+                shape::gather(session, &mut dest, look.mapping).await?
+            };
             instances::coverage(session, &shape.carry, &look.instances).await
         };
         match compared.await {
@@ -139,7 +141,7 @@ pub(super) async fn tell_switchable(session: &mut Session, all: &[Instance], loo
 }
 
 /// Binds the checkpoints that are not bound to a source table and an instance yet to those that are read.
-pub(super) async fn bind(seats: &Seats, looks: &[Look<'_>], polled: &mut Polled) {
+pub(super) async fn bind(env: &Env, who: &str, looks: &[Look<'_>], polled: &mut Polled) -> Result<()> {
     let mut bindings: HashMap<&Ident, Vec<Binding>> = HashMap::new();
     for look in looks.iter().filter(|look| look.stored.is_unbound()) {
         let Some(instance) = look.choice.and_then(|choice| look.instances.get(choice.instance)) else { continue };
@@ -150,10 +152,15 @@ pub(super) async fn bind(seats: &Seats, looks: &[Look<'_>], polled: &mut Polled)
             instance: instance.mark(),
         });
     }
+    if bindings.is_empty() {
+        return Ok(());
+    }
+    let seats = env.dest_seats(1, who).await?;
     for (dest, bindings) in bindings {
         let bound = async { checkpoint::bind(&mut *seats.checkout(dest).await?, &bindings).await };
         if let Err(error) = bound.await {
             polled.failed.extend(bindings.iter().map(|binding| (binding.mapping, error.clone())));
         }
     }
+    Ok(())
 }

@@ -46,6 +46,9 @@ use tokio::time::Instant;
 /// U that does not move for this long, although an idle database records a commit about every five minutes, is worth a word.
 const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
 
+/// Destination databases of one source database that are remembered; beyond, they are asked for their checkpoint table once more.
+const TWINS_READY_MAX: usize = 1_000;
+
 /// What is remembered of a database between polls; the daemon keeps it, and forgets it with the server's row.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -125,17 +128,21 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     let mut polled = Polled::default();
     let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
     memory.settled.retain(|id| known.contains(id));
+    if memory.twins_ready.len() > TWINS_READY_MAX {
+        memory.twins_ready.clear();
+    }
     let with_cdc = mappings.iter().any(follows);
     let who = format!("poll of server {server}");
-    // source first, then destination: the order in which every job takes its seats
+    // Source first, then destination, as every job takes its seats; the destination's only around the statements there, so that a source that
+    // is silent keeps none of them.
     let source_seats = env.source_seats(server, 1, &who).await?;
-    let dest_seats = if with_cdc { Some(env.dest.take(1, who).await?) } else { None };
     let mut session = source_seats.checkout(database).await?;
     let source = if with_cdc { gather(&mut session).await? } else { Source::default() };
     let mut stored = HashMap::new();
-    if let Some(seats) = dest_seats.as_ref().filter(|_| source.refused.is_none()) {
+    if with_cdc && source.refused.is_none() {
+        let seats = env.dest_seats(1, &who).await?;
         for dest in dest_databases(mappings) {
-            match checkpoints(seats, &dest, (server, database), memory).await {
+            match checkpoints(&seats, &dest, (server, database), memory).await {
                 Ok(found) => {
                     let here: HashSet<MappingId> =
                         mappings.iter().filter(|mapping| mapping.dest.database == dest).map(|mapping| mapping.id).collect();
@@ -172,8 +179,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         });
     }
     histories(&mut session, &mut looks).await?;
-    if let Some(seats) = &dest_seats {
-        instances::compare(&mut session, seats, &mut looks, memory, &mut polled).await?;
+    if with_cdc && source.refused.is_none() {
+        instances::compare(&mut session, (env, &who), &mut looks, memory, &mut polled).await?;
     }
     for look in looks.iter_mut().filter(|look| follows(look.mapping) && source.refused.is_none()) {
         look.choice = window::choose(&look.facts(source.upper.as_ref())).ok();
@@ -283,11 +290,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Err(error) => tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll"),
         }
     }
-    if let Some(seats) = &dest_seats {
-        instances::bind(seats, &looks, &mut polled).await;
-    }
-    if let (Some(seats), Some(upper), false) = (&dest_seats, &source.upper, idle.is_empty()) {
-        advance(seats, &mut session, &idle, upper, &mut polled).await?;
+    instances::bind(env, &who, &looks, &mut polled).await?;
+    if let (Some(upper), false) = (&source.upper, idle.is_empty()) {
+        advance(env, &who, &mut session, &idle, upper, &mut polled).await?;
     }
     if with_cdc {
         let reason = lag::reason(&source, memory);
@@ -492,7 +497,7 @@ fn groups(places: Vec<usize>, looks: &[Look<'_>], memory: &Memory, size: usize) 
 }
 
 /// Moves idle mappings to U, after the watermarks were read again.
-async fn advance(seats: &Seats, session: &mut Session, idle: &[(&Look<'_>, Lsn)], upper: &Upper, polled: &mut Polled) -> Result<()> {
+async fn advance(env: &Env, who: &str, session: &mut Session, idle: &[(&Look<'_>, Lsn)], upper: &Upper, polled: &mut Polled) -> Result<()> {
     let min: HashMap<i32, Lsn> =
         cdc::instances(session).await?.into_iter().map(|instance| (instance.change_table_id, instance.min)).collect();
     let mut moves: HashMap<&Ident, Vec<IdleMove>> = HashMap::new();
@@ -509,6 +514,7 @@ async fn advance(seats: &Seats, session: &mut Session, idle: &[(&Look<'_>, Lsn)]
             });
         }
     }
+    let seats = env.dest_seats(1, who).await?;
     for (dest, moves) in moves {
         let moved = async {
             let mut session = seats.checkout(dest).await?;

@@ -6,6 +6,7 @@ use crate::{
     jobs::full_sync::Triggers,
     model::{
         capture::Instance,
+        id::MappingId,
         mapping::{Mapping, SyncType},
         name::Ident,
     },
@@ -13,6 +14,7 @@ use crate::{
     plan::schedule::{self, TriggerCost},
     tsql::poll::{self as phrases, BRANCHES_MAX, Flag},
 };
+use std::collections::HashSet;
 use tokio::time::Instant;
 
 /// Tables whose trigger cost is asked in one statement: three parameters each.
@@ -47,7 +49,9 @@ impl Trigger {
 /// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
 pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
     let now = Instant::now();
-    memory.triggers.retain(|id, _| looks.iter().any(|look| look.mapping.id == *id && look.mapping.trigger_column.is_some()));
+    let with_trigger: HashSet<MappingId> =
+        looks.iter().filter(|look| look.mapping.trigger_column.is_some()).map(|look| look.mapping.id).collect();
+    memory.triggers.retain(|id, _| with_trigger.contains(id));
     let due: Vec<&Look<'_>> = looks
         .iter()
         .filter(|look| look.mapping.trigger_column.is_some())

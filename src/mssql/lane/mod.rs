@@ -37,7 +37,7 @@ use self::{
     token::{Column, Token},
 };
 use super::{
-    bulk::{BatchLimit, Boundary, Copied, Go},
+    bulk::{BatchLimit, Boundary, Copied, Go, read_while_written, unless_stopped},
     classify,
     dial::{self, Route},
     endpoint::Endpoint,
@@ -236,19 +236,25 @@ pub async fn copy(
         Err(why) => return Ok(Err(why)),
     };
     ending(&mut dest.packets).await?;
-    source.ask(way.read).await?;
-    let from = source.columns().await.context("read source rows")?;
+    let first = async {
+        source.ask(way.read).await?;
+        source.columns().await
+    };
+    let Some(from) = unless_stopped(boundary, first).await else {
+        return Ok(Ok(Copied { rows: 0, whole: false }));
+    };
+    let from = from.context("read source rows")?;
     let transfer = match from.and_then(|from| Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.words(way.names))) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
     let (read, written) =
-        tokio::join!(read(&mut source, transfer, limit, sender), write(&mut dest, &to, way.load, receiver, session, boundary));
-    // a writer that failed closes the channel, and a reader that failed cuts the writer off: the other's own end says nothing then
+        read_while_written(read(&mut source, transfer, limit, sender), write(&mut dest, &to, way.load, receiver, session, boundary)).await;
+    // a reader that failed cuts the writer off, whose own end says nothing then
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
-        (Err(error), Ok(Copied { whole: true, .. }) | Err(_)) => Err(error),
+        (Some(Err(error)), Ok(Copied { whole: true, .. }) | Err(_)) => Err(error),
         (_, written) => {
             let copied = written?;
             if copied.whole {
@@ -317,7 +323,13 @@ async fn write(
     let head = bulk_head(columns);
     let mut copied = 0;
     let mut batch = None;
-    while let Some(chunk) = receiver.recv().await {
+    loop {
+        let chunk = tokio::select! {
+            chunk = receiver.recv() => chunk,
+            // what is loaded of a batch goes with the connection
+            () = boundary.stopped() => return Ok(Copied { rows: copied, whole: false }),
+        };
+        let Some(chunk) = chunk else { break };
         let rows = match batch {
             Some(rows) => rows,
             None => {

@@ -1,6 +1,6 @@
 //! TLS as the driver does it, with the same trust: the machine's authorities, and the file that an operator names.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use tokio_rustls::{
     TlsConnector,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::Result,
     mssql::{
+        certificate,
         classify::no_tls,
         endpoint::{Endpoint, Trust},
     },
@@ -93,7 +94,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
 
 /// PEM with any number of certificates, or DER with one.
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let bytes = fs::read(file)?;
+    let bytes = certificate::read(file)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
         .collect::<std::result::Result<_, _>>()
         .map_err(|error| io::Error::other(error.to_string()))?;

@@ -7,7 +7,7 @@ use mssql_standin::{
     fault::{Fault, Point},
 };
 
-use crate::harness::{Sql, World, eventually};
+use crate::harness::{Sql, World, eventually, numbers};
 
 /// The newest error of a mapping: type, details, retry_count, resolved.
 async fn newest(control: &mut Sql, filter: &str) -> Option<[String; 4]> {
@@ -332,4 +332,30 @@ async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     unresolved(&mut control, &filter).await;
     control.run(&format!("DELETE source_servers WHERE {filter}")).await;
     nothing_is_open(&mut control).await;
+}
+
+/// Five thousand mappings that work again at once: the queue to the log tables is shorter than that, and each of them once had one chance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_recoveries_resolves_every_error() {
+    let world = World::new().await;
+    let mut control = world.control().await;
+    control
+        .run(&format!(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
+             SELECT 1, N'Shop', CONCAT(N'T', n), N'Copy', CONCAT(N'T', n), N'ID', 0 FROM {}",
+            numbers(5_000)
+        ))
+        .await;
+    // as a daemon left them that was killed
+    control
+        .run(
+            "INSERT INTO error_logs (mapping_id, error_type, error_message) SELECT mapping_id, N'SYNC', N'failed: of yesterday' FROM table_mappings",
+        )
+        .await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    eventually("every error to be resolved", async || {
+        let open = control.scalar("SELECT COUNT(*) FROM error_logs WHERE is_resolved = 0").await;
+        if open == "0" { Ok(()) } else { Err(open) }
+    })
+    .await;
 }

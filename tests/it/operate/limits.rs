@@ -98,6 +98,58 @@ async fn full_syncs_that_hang_keep_no_change_waiting() {
     assert!(world.source.connection_count_of(APPLICATION).peak <= 10);
 }
 
+/// Five sources that take logins and answer nothing, with ten databases each: together they have more polls than the destination has
+/// connections. A healthy source goes on, and so do looks at the control tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
+    crate::only_on_standins!("fault points");
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.Live (ID INT NOT NULL PRIMARY KEY)").await;
+    world.enable_cdc(&["Live"]).await;
+    world.map("Live", "ID", None, true).await;
+    let silent = mssql_standin::server::Server::builder()
+        .port(0)
+        .login(crate::harness::world::USER, crate::harness::PASSWORD)
+        .start()
+        .await
+        .expect("start a silent server");
+    let polled = silent.faults().always(Point::request("is_cdc_enabled"), Fault::HangBefore);
+    let mut control = world.control().await;
+    let mut master = crate::harness::Sql::connect(silent.addr(), crate::harness::world::USER, crate::harness::PASSWORD, "master")
+        .await
+        .expect("connect");
+    for database in 1..=10 {
+        master.run(&format!("CREATE DATABASE Silent{database}")).await;
+    }
+    let own = world.source.addr().port().to_string();
+    let string = world.source_connection_string("master").replace(&format!("port={own}"), &format!("port={}", silent.addr().port()));
+    for server in 1..=5 {
+        control
+            .run(&format!(
+                "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Silent{server}', N'{}')",
+                string.replace('\'', "''")
+            ))
+            .await;
+    }
+    control
+        .run(&format!(
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
+             SELECT s.server_id, CONCAT(N'Silent', n), N'T', N'Copy', CONCAT(s.server_name, N'T', n), N'ID', 1 \
+             FROM source_servers AS s CROSS JOIN {} WHERE s.server_id > 1",
+            numbers(10)
+        ))
+        .await;
+    // two connections to the destination are jobs', one is for whoever polls
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_MAX_CONNECTIONS", "6")]);
+    eventually("every silent source to be polled", async || if polled.count() >= 5 * 5 { Ok(()) } else { Err(polled.count().to_string()) })
+        .await;
+    for id in 1..=5 {
+        world.shop().await.run(&format!("INSERT INTO dbo.Live VALUES ({id})")).await;
+        world.in_sync("dbo.Live", "ID").await;
+    }
+    assert!(silent.connection_count_of(APPLICATION).peak <= 50);
+}
+
 fn threads(daemon: &Daemon) -> usize {
     daemon.proc("the threads").map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
 }

@@ -1,5 +1,9 @@
 //! Several daemons on one control database: the mappings divide, and nobody touches what another one works on.
 
+use std::time::Duration;
+
+use mssql_standin::fault::{Fault, Point};
+
 use crate::harness::{Daemon, Sql, World, daemon::command, eventually, numbers};
 
 const QUIET: &[(&str, &str)] = &[("DATAFLOW_VERIFY_INTERVAL", "0")];
@@ -172,6 +176,45 @@ async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     assert!(runs[0].starts_with("PAUSED the daemon stops, or the mapping is not its any more"), "{runs:?}");
     assert_eq!(runs.last().map(String::as_str), Some("COMPLETED"), "{runs:?}");
     divided(&mut control, &["2"]).await;
+}
+
+/// The copy lane writes on a connection of its own: once the session with the staging table's lock could die hours before the copy's end, and
+/// somebody else fill the same table meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connection_keeps_others_out() {
+    crate::only_on_standins!("a connection that is ended from outside");
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
+    world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n FROM {}", numbers(3500))).await;
+    let mapping = world.map("T", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    // longer than the time between two proofs
+    let loads = world.dest.faults().once(Point::BulkRows(1), Fault::Delay(Duration::from_secs(5)));
+    let _daemon = world.daemon_with(QUIET);
+    assert!(loads.fired().await);
+    let mut control = world.control().await;
+    let holder = |resource: &str| {
+        format!(
+            "SELECT request_session_id FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dataflow/{resource}]%'"
+        )
+    };
+    let lock: u16 = control.scalar(&holder(&format!("stage/{mapping}"))).await.parse().expect("who has the lock");
+    let loading: u16 = control.scalar(&holder(&format!("stage/{mapping}/load"))).await.parse().expect("who loads");
+    assert_ne!(lock, loading);
+    assert!(world.dest.kill(lock));
+    let mut other = world.copy().await;
+    let taken = format!(
+        "DECLARE @r int; EXEC @r = sp_getapplock @Resource = N'dbaops-dataflow/stage/{mapping}/load', @LockMode = N'Exclusive', @LockOwner = N'Session', @LockTimeout = 0; SELECT @r"
+    );
+    assert!(other.scalar(&taken).await.starts_with('-'), "nobody else may fill it while the connection that loads lives");
+    let runs = eventually("the run to end", async || {
+        let runs = runs(&mut control, mapping).await;
+        if runs.len() > 1 { Ok(runs) } else { Err(format!("{runs:?}")) }
+    })
+    .await;
+    assert!(runs[0].contains("prove that the staging table is still locked"), "{runs:?}");
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.T", "ID").await;
 }
 
 /// A process that lost its lease without knowing may still fill the staging table: nobody drops it, or fills it too.

@@ -1,0 +1,273 @@
+//! The writer: from the queue into the log tables.
+
+use super::{
+    Fields, STDOUT_ONLY,
+    queue::{LogRow, Queue, Record, Resolution},
+};
+use crate::{
+    control::{Control, Entry, Failure},
+    error::{Error, Kind},
+    model::id::MappingId,
+    plan::retry,
+    vitals::Vitals,
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::instrument::WithSubscriber;
+
+/// Records the writer takes at a time.
+const WRITE_ROWS_MAX: usize = 256;
+/// How long writing may go on after everything else has stopped, whatever the server does meanwhile.
+const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
+/// Wait between attempts when the log tables cannot be written.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Attempts for records that the server refuses for a reason of their own.
+const REFUSED_ATTEMPTS_MAX: u32 = 2;
+
+/// The writer's end of the queue.
+pub struct Writer {
+    queue: Arc<Queue>,
+    vitals: Vitals,
+}
+
+/// A writer at work.
+pub struct Writing {
+    task: JoinHandle<()>,
+    queue: Arc<Queue>,
+    vitals: Vitals,
+    closing: CancellationToken,
+}
+
+impl Writing {
+    /// Has what waits written, for [`FLUSH_TIME_MAX`] at most: a statement that is not answered by then is given up, and its connection with it.
+    pub async fn close(mut self) {
+        self.closing.cancel();
+        if timeout(FLUSH_TIME_MAX, &mut self.task).await.is_err() {
+            self.task.abort();
+            tracing::warn!(target: STDOUT_ONLY, "the last log rows could not be written in time");
+            self.queue.lost(self.queue.len(), &self.vitals);
+        }
+        let (dropped, orphans) = (self.queue.dropped.load(Ordering::Relaxed), self.queue.orphans.load(Ordering::Relaxed));
+        if dropped > 0 || orphans > 0 {
+            tracing::warn!(target: STDOUT_ONLY, dropped, orphans, "log rows were not written");
+        }
+    }
+}
+
+impl Writer {
+    pub(super) fn new(queue: Arc<Queue>, vitals: Vitals) -> Self {
+        Writer { queue, vitals }
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Writes what comes through the queue, until it is closed.
+    pub fn start(self, control: Control) -> Writing {
+        let closing = CancellationToken::new();
+        let (queue, vitals) = (self.queue.clone(), self.vitals.clone());
+        let task = tokio::spawn(self.run(control, closing.clone()).with_current_subscriber());
+        Writing { task, queue, vitals, closing }
+    }
+
+    async fn run(self, control: Control, closing: CancellationToken) {
+        loop {
+            // Nothing is lost when this race is: what is taken is returned at once.
+            let mut records = tokio::select! {
+                records = self.queue.take(WRITE_ROWS_MAX) => records,
+                () = closing.cancelled() => self.queue.try_take(WRITE_ROWS_MAX),
+            };
+            if records.is_empty() {
+                break;
+            }
+            self.write(&control, &mut records, &closing).await;
+        }
+    }
+
+    /// Writes `records`, trying until it works or they are given up: what is done is taken out of them.
+    async fn write(&self, control: &Control, records: &mut Vec<Record>, closing: &CancellationToken) {
+        let mut refused = 0;
+        let mut failures = 0;
+        let mut told = false;
+        // After a refusal, so many go one by one, so that only the guilty one is left out.
+        let mut singly = 0usize;
+        while !records.is_empty() {
+            let some = if singly > 0 { records.get(..1) } else { records.get(..) };
+            let written = write_some(control, some.unwrap_or_default()).await;
+            records.drain(..written.done.min(records.len()));
+            self.queue.in_hand.store(records.len(), Ordering::Relaxed);
+            self.queue.orphans.fetch_add(written.orphans, Ordering::Relaxed);
+            if written.done > 0 {
+                singly = singly.saturating_sub(written.done);
+                (refused, failures) = (0, 0);
+            }
+            let Some(error) = written.error else { continue };
+            if !told {
+                tracing::warn!(target: STDOUT_ONLY, %error, "the log tables cannot be written");
+                told = true;
+            }
+            let passing = matches!(
+                error.kind,
+                Kind::Connection
+                    | Kind::Login
+                    | Kind::Database
+                    | Kind::Timeout
+                    | Kind::Deadlock
+                    | Kind::LockTimeout
+                    | Kind::Busy
+                    | Kind::Missing
+            );
+            if !passing && singly == 0 {
+                singly = WRITE_ROWS_MAX;
+                continue;
+            }
+            refused += u32::from(!passing);
+            if refused >= REFUSED_ATTEMPTS_MAX {
+                self.give_up(records.drain(..1));
+                refused = 0;
+                continue;
+            }
+            if closing.is_cancelled() {
+                self.give_up(records.drain(..));
+                break;
+            }
+            // ever less often: attempts with a password that was changed would lock the login
+            let pause = retry::back_off(failures, RETRY_AFTER);
+            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = closing.cancelled() => {}
+            }
+        }
+        self.tell_dropped(control).await;
+    }
+
+    fn give_up(&self, records: impl Iterator<Item = Record>) {
+        for record in records {
+            match record {
+                Record::Row(_) => self.queue.lost(1, &self.vitals),
+                Record::Resolve(resolution) => self.queue.refuse(resolution),
+            }
+        }
+    }
+
+    async fn tell_dropped(&self, control: &Control) {
+        let dropped = self.queue.dropped.swap(0, Ordering::Relaxed);
+        if dropped == 0 {
+            return;
+        }
+        let entry = Entry {
+            mapping: None,
+            level: "WARNING",
+            message: format!("{dropped} log rows were dropped: the log tables could not be written fast enough"),
+            sync_type: None,
+            records: i64::try_from(dropped).ok(),
+            execution_time_ms: None,
+            age_ms: 0,
+        };
+        if control.log(&[entry]).await.error.is_some() {
+            self.queue.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What came of an attempt.
+#[derive(Debug, Default)]
+struct Written {
+    /// Records from the front that are done with.
+    done: usize,
+    /// How many of them had no mapping any more.
+    orphans: usize,
+    /// Why it went no further.
+    error: Option<Error>,
+}
+
+impl Written {
+    fn all_or_none(records: usize, result: crate::error::Result<()>) -> Self {
+        match result {
+            Ok(()) => Written { done: records, ..Written::default() },
+            Err(error) => Written { error: Some(error), ..Written::default() },
+        }
+    }
+}
+
+/// Writes a run of records of one sort from the front.
+async fn write_some(control: &Control, records: &[Record]) -> Written {
+    match records.first() {
+        None => Written::default(),
+        Some(Record::Row(_)) => write_rows(control, records).await,
+        Some(Record::Resolve(Resolution::Mapping(_))) => {
+            let ids: Vec<MappingId> = records.iter().map_while(of_a_mapping).collect();
+            Written::all_or_none(ids.len(), control.resolve_errors(&ids).await)
+        }
+        Some(Record::Resolve(Resolution::Server(server))) => {
+            Written::all_or_none(1, control.resolve_server_errors(*server).await.map(drop))
+        }
+        Some(Record::Resolve(Resolution::Words(mapping, words))) => Written::all_or_none(1, control.resolve_words(*mapping, words).await),
+    }
+}
+
+fn of_a_mapping(record: &Record) -> Option<MappingId> {
+    match record {
+        Record::Resolve(Resolution::Mapping(id)) => Some(*id),
+        _ => None,
+    }
+}
+
+/// Rows up to the first error, and that.
+async fn write_rows(control: &Control, records: &[Record]) -> Written {
+    let mut entries = Vec::new();
+    let mut failure = None;
+    for record in records {
+        let Record::Row(row) = record else { break };
+        let LogRow { fields, level, at } = row;
+        entries.push(entry(fields, level, *at));
+        if *level == "ERROR" {
+            failure = Some(Failure {
+                mapping: fields.mapping_id,
+                server: fields.server_id,
+                error_type: fields.error_type.clone().unwrap_or_else(|| "OTHER".to_owned()),
+                message: fields.words(),
+                details: fields.error_details.clone(),
+                retry_count: fields.retry_count.unwrap_or(0),
+                parked: fields.parked,
+            });
+            break;
+        }
+    }
+    // The error first: it is what matters, and writing it twice counts it up instead of doubling it. That it has no mapping any more is
+    // counted with its row of sync_logs.
+    if let Some(failure) = &failure
+        && let Err(error) = fail(control, failure).await
+    {
+        return Written { error: Some(error), ..Written::default() };
+    }
+    let logged = control.log(&entries).await;
+    Written { done: logged.done, orphans: logged.orphans, error: logged.error }
+}
+
+async fn fail(control: &Control, failure: &Failure) -> crate::error::Result<()> {
+    control.fail(failure).await?;
+    if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
+        control.parked(mapping, &failure.error_type, &failure.message).await?;
+    }
+    Ok(())
+}
+
+fn entry(fields: &Fields, level: &'static str, at: Instant) -> Entry {
+    Entry {
+        mapping: fields.mapping_id,
+        level,
+        message: fields.words(),
+        sync_type: fields.sync_type.clone(),
+        records: fields.records_count,
+        execution_time_ms: fields.execution_time_ms,
+        age_ms: i32::try_from(at.elapsed().as_millis()).unwrap_or(i32::MAX),
+    }
+}
