@@ -142,7 +142,8 @@ UPDATE t SET a = 1, b = DEFAULT, c += 2 WHERE d = 3
 UPDATE TOP (10) t WITH (ROWLOCK) SET a = a + 1 OUTPUT deleted.a, inserted.* WHERE b = 1
 UPDATE d SET d.a = s.a FROM dbo.t AS d INNER JOIN #s AS s ON s.id = d.id
 UPDATE t SET @x = a = a + 1, @y = 2
-UPDATE t SET a.WRITE('x', 0, 1)
+UPDATE t SET a.WRITE('x', NULL, 0)
+UPDATE t SET a.modify('delete /x')
 DELETE FROM t
 DELETE t WHERE a = 1
 DELETE TOP (100) FROM t WHERE a < 5
