@@ -60,8 +60,8 @@ fn encode_present(out: &mut Vec<u8>, ty: &SqlType, value: &Value) -> bool {
             push_i32(out, *days);
             out.extend_from_slice(&ticks.to_be_bytes());
         }
-        (SqlType::Char(_, c) | SqlType::VarChar(_, c) | SqlType::NChar(_, c) | SqlType::NVarChar(_, c), Value::Str(s)) => {
-            push_text(out, *c, s)
+        (SqlType::Char(..) | SqlType::VarChar(..) | SqlType::NChar(..) | SqlType::NVarChar(..), Value::Str(s)) => {
+            push_text(out, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2), s)
         }
         (SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::RowVersion | SqlType::HierarchyId, Value::Bytes(b)) => {
             let end = b.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);

@@ -3,6 +3,9 @@
 //! The wire form is MS-TDS 2.2.5.1.2: 20 bits of LCID, then fIgnoreCase, fIgnoreAccent, fIgnoreKana, fIgnoreWidth, fBinary, fBinary2,
 //! fUTF8, one reserved bit, four bits of version, and a byte of sort id (only the SQL_ collations have one). Names follow the pattern of
 //! `sys.fn_helpcollations()`: a base and a suffix; the table is their product.
+//!
+//! A SQL_ collation has two sets of rules (`sys.fn_helpcollations()` describes both): those of a Windows locale for Unicode, and a sort order
+//! for text in its code page. Behind the collations the table has each of these once more, for the second set.
 
 use std::{
     collections::HashMap,
@@ -29,6 +32,8 @@ pub(crate) struct CollationInfo {
     pub(crate) binary2: bool,
     pub(crate) utf8: bool,
     pub(crate) supplementary: bool,
+    /// A SQL_ collation as it compares text of its code page, by a sort order of its own; the entry of that name compares Unicode.
+    pub(crate) sort_order: bool,
 }
 
 /// Windows collations: base name, LCID, version, code page.
@@ -107,8 +112,11 @@ const SUFFIXES: &[&str] = &[
 ];
 
 static TABLE: LazyLock<Vec<CollationInfo>> = LazyLock::new(build);
-static BY_NAME: LazyLock<HashMap<String, u16>> =
-    LazyLock::new(|| TABLE.iter().zip(0..).map(|(info, i)| (info.name.to_ascii_lowercase(), i)).collect());
+static BY_NAME: LazyLock<HashMap<String, u16>> = LazyLock::new(|| {
+    TABLE.iter().zip(0..).filter(|(info, _)| !info.sort_order).map(|(info, i)| (info.name.to_ascii_lowercase(), i)).collect()
+});
+static SORT_ORDERS: LazyLock<HashMap<&str, u16>> =
+    LazyLock::new(|| TABLE.iter().zip(0..).filter(|(info, _)| info.sort_order).map(|(info, i)| (info.name.as_str(), i)).collect());
 static BY_WIRE: LazyLock<HashMap<[u8; 5], u16>> = LazyLock::new(|| {
     let mut map = HashMap::new();
     for (_, i) in TABLE.iter().zip(0u16..) {
@@ -135,6 +143,7 @@ fn info(name: String, lcid: u32, version: u8, sort_id: u8, code_page: u16) -> Co
         binary2,
         utf8,
         supplementary: has("SC") || utf8,
+        sort_order: false,
         name,
     }
 }
@@ -163,6 +172,9 @@ fn build() -> Vec<CollationInfo> {
     }
     let mut seen = std::collections::HashSet::new();
     table.retain(|info| seen.insert(info.name.clone()));
+    let sort_orders = |info: &&CollationInfo| info.sort_id != 0 && !info.binary && !info.binary2;
+    let again: Vec<_> = table.iter().filter(sort_orders).map(|info| CollationInfo { sort_order: true, ..info.clone() }).collect();
+    table.extend(again);
     table
 }
 
@@ -185,7 +197,17 @@ impl Collation {
 
     /// Every collation, as `sys.fn_helpcollations()` lists them.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..u16::try_from(TABLE.len()).unwrap_or(u16::MAX)).map(Self)
+        TABLE.iter().zip(0..).filter(|(info, _)| !info.sort_order).map(|(_, i)| Self(i))
+    }
+
+    /// The rules for text in the collation's code page: its sort order, or its only rules.
+    pub fn in_code_page(self) -> Self {
+        SORT_ORDERS.get(self.name()).map_or(self, |&i| Self(i))
+    }
+
+    /// Whether these are the rules for text in a code page alone.
+    pub fn is_sort_order(self) -> bool {
+        self.info().sort_order
     }
 
     pub fn name(self) -> &'static str {
@@ -375,7 +397,7 @@ mod tests {
     fn constants_and_uniqueness() {
         assert_eq!(Collation::by_name("Latin1_General_100_CI_AS_SC"), Some(Collation::LATIN1_100_CI_AS_SC));
         assert_eq!(Collation::by_name("Latin1_General_BIN2"), Some(Collation::LATIN1_BIN2));
-        assert_eq!(BY_NAME.len(), TABLE.len());
+        assert_eq!(BY_NAME.len() + SORT_ORDERS.len(), TABLE.len());
         assert!(Collation::by_name("No_Such").is_none());
     }
 

@@ -18,7 +18,7 @@ pub fn compare(a: &Value, b: &Value, ty: SqlType) -> Ordering {
         (Value::Decimal(a), Value::Decimal(b)) => a.compare(*b),
         (Value::Float(a), Value::Float(b)) => a.partial_cmp(b).unwrap_or_else(|| a.total_cmp(b)),
         (Value::Str(a), Value::Str(b)) => {
-            let collation = ty.collation().unwrap_or(Collation::LATIN1_BIN2);
+            let collation = ty.compared_by().unwrap_or(Collation::LATIN1_BIN2);
             if collation.equal(a, b) { Ordering::Equal } else { collation.compare(a, b) }
         }
         (Value::Bytes(a), Value::Bytes(b)) => trim_zeros(a).cmp(trim_zeros(b)),
@@ -34,7 +34,7 @@ pub fn compare(a: &Value, b: &Value, ty: SqlType) -> Ordering {
 /// Whether two non-NULL cells of type `ty` are equal.
 pub fn equal(a: &Value, b: &Value, ty: SqlType) -> bool {
     match (a, b) {
-        (Value::Str(a), Value::Str(b)) => ty.collation().unwrap_or(Collation::LATIN1_BIN2).equal(a, b),
+        (Value::Str(a), Value::Str(b)) => ty.compared_by().unwrap_or(Collation::LATIN1_BIN2).equal(a, b),
         _ => compare(a, b, ty) == Ordering::Equal,
     }
 }
@@ -73,7 +73,7 @@ pub fn write_key(value: &Value, ty: SqlType, out: &mut Vec<u8>) {
         }
         Value::Str(s) => {
             let mut key = Vec::with_capacity(s.len() + 4);
-            ty.collation().unwrap_or(Collation::LATIN1_BIN2).write_sort_key(s, &mut key);
+            ty.compared_by().unwrap_or(Collation::LATIN1_BIN2).write_sort_key(s, &mut key);
             write_escaped(&key, out);
         }
         Value::Bytes(b) => write_escaped(trim_zeros(b), out),

@@ -4,6 +4,11 @@
 //! within one script letters go in code point order after Latin, symbols before digits before letters. Equality is what tests lean on,
 //! and it follows the collation's name. Trailing blanks never count (SQL-92 padding, Microsoft KB 316626). Characters outside the BMP
 //! have no weight in the version-80 and SQL collations, so they vanish from comparisons there, as on the server.
+//!
+//! Text in the code page of a SQL_ collation is compared by that collation's sort order, one character after the other: nothing is expanded
+//! ('ß' is not 'ss'), an accented letter comes after its plain one and, unless accents do not count, is another one (SQL Server 7.0's "Sort
+//! Orders"; the descriptions in `sys.fn_helpcollations()`). The sort orders of code page 1252 are those of ISO 8859-1: what no document tells of
+//! the letters that Windows added to it (Š, Œ, Ž, Ÿ) is whether case counts for them. Each is only itself here.
 
 use std::cmp::Ordering;
 
@@ -48,6 +53,9 @@ impl Collation {
             }
             return;
         }
+        if info.sort_order {
+            return dictionary_key(self, text, out);
+        }
         if !info.case_sensitive && text.is_ascii() && info.lcid != 0x041F {
             out.extend(text.bytes().filter(|b| *b != 0).map(ascii_weight));
             return;
@@ -60,6 +68,10 @@ impl Collation {
         let info = self.info();
         if info.binary || info.binary2 {
             return c;
+        }
+        if info.sort_order {
+            let c = if info.accent_sensitive { c } else { std::iter::once(c).nfd().next().unwrap_or(c) };
+            return if info.case_sensitive { c } else { lower_in_page(info, c) };
         }
         let mut c = c;
         if !info.width_sensitive {
@@ -225,6 +237,39 @@ fn ascii_weight(b: u8) -> u8 {
     }
 }
 
+/// A character's weight is one byte below 0x7F, an accent follows as 0xFF and the character; upper case comes first where case counts.
+fn dictionary_key(collation: Collation, text: &str, out: &mut Vec<u8>) {
+    let info = collation.info();
+    let mut cases = Vec::new();
+    for c in text.chars() {
+        let lowered = lower_in_page(info, c);
+        cases.push(if c == lowered { 3 } else { 2 });
+        let plain = std::iter::once(lowered).nfd().next().unwrap_or(lowered);
+        if lowered.is_ascii() {
+            out.push(ascii_weight(lowered as u8));
+        } else if plain.is_ascii_alphabetic() {
+            out.push(ascii_weight(plain as u8));
+            if info.accent_sensitive {
+                out.push(0xFF);
+                out.extend_from_slice(&collation.encode(lowered.encode_utf8(&mut [0; 4])));
+            }
+        } else {
+            out.push(if lowered.is_alphabetic() { 0x7E } else { 0x4D });
+            out.extend_from_slice(&collation.encode(lowered.encode_utf8(&mut [0; 4])));
+        }
+    }
+    if info.case_sensitive {
+        out.push(1);
+        out.extend_from_slice(&cases);
+    }
+}
+
+/// Lower case where it is known that case does not count, or comes after.
+fn lower_in_page(info: &CollationInfo, c: char) -> char {
+    let added_by_windows = info.code_page == 1252 && !c.is_ascii() && !('\u{C0}'..='\u{FF}').contains(&c);
+    if added_by_windows { c } else { lower(info, c) }
+}
+
 fn linguistic_key(info: &CollationInfo, text: &str, out: &mut Vec<u8>) {
     let mut accents = Vec::new();
     let mut cases = Vec::new();
@@ -382,6 +427,26 @@ mod tests {
         assert!(!by("Turkish_CI_AS").equal("i", "I"));
         assert!(ci.equal("i", "I"));
         assert!(by("Greek_CI_AS").equal("Σας", "ΣΑΣ"));
+    }
+
+    /// dba.stackexchange.com/questions/335859: under one collation varchar 'ß' and 'ss' differ, and nvarchar N'ß' and N'ss' are equal.
+    #[test]
+    fn a_code_page_has_a_sort_order_under_the_sql_collations() {
+        let unicode = Collation::DEFAULT;
+        let page = unicode.in_code_page();
+        assert!(unicode.equal("Straße", "strasse") && !page.equal("Straße", "strasse"));
+        assert!(unicode.equal("œ", "OE") && !page.equal("œ", "OE"));
+        assert!(page.equal("Ä ", "ä") && !page.equal("ä", "a") && page.equal("José", "JOSÉ"));
+        for (a, b) in [("a", "à"), ("àz", "b"), ("ab", "àa"), ("z", "ß"), ("1", "a"), ("-", "1")] {
+            assert!(page.compare(a, b).is_lt(), "{a} < {b}");
+        }
+        let insensitive = by("SQL_Latin1_General_CP1_CI_AI").in_code_page();
+        assert!(insensitive.equal("José", "jose") && !insensitive.equal("ß", "ss"));
+        let sensitive = by("SQL_Latin1_General_CP1_CS_AS").in_code_page();
+        assert!(sensitive.compare("A", "a").is_lt() && sensitive.compare("a", "B").is_lt() && !sensitive.equal("ä", "Ä"));
+        assert_eq!(by("Latin1_General_CI_AS").in_code_page(), by("Latin1_General_CI_AS"));
+        assert_eq!(page.in_code_page(), page);
+        assert_eq!(page.name(), unicode.name());
     }
 
     #[test]

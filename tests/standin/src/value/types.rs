@@ -219,6 +219,23 @@ impl SqlType {
         }
     }
 
+    /// The rules by which two values of the type are compared.
+    pub fn compared_by(self) -> Option<Collation> {
+        match self {
+            Self::Char(_, c) | Self::VarChar(_, c) | Self::Text(c) => Some(c.in_code_page()),
+            _ => self.collation(),
+        }
+    }
+
+    /// The type whose values are compared by these rules.
+    pub fn under(self, rules: Collation) -> Self {
+        match self {
+            Self::Char(n, _) if !rules.is_sort_order() => Self::NChar(n, rules),
+            Self::VarChar(n, _) if !rules.is_sort_order() => Self::NVarChar(n, rules),
+            other => other.with_collation(rules),
+        }
+    }
+
     /// The same type under another collation; unchanged when it has none.
     pub fn with_collation(self, c: Collation) -> Self {
         match self {

@@ -865,7 +865,7 @@ pub fn meet(left: Bound, right: Bound, operation: &str) -> SqlResult<(Bound, Bou
         if let Coercibility::NoCollation(a, b) = how {
             return Err(types::conflict(a, b, operation));
         }
-        collation = won;
+        collation = ty.with_collation(won).compared_by().unwrap_or(won);
     }
     let (left, right) = (cast_for_comparison(left, ty)?, cast_for_comparison(right, ty)?);
     Ok((left, right, collation))
@@ -917,7 +917,7 @@ fn in_list(value: Bound, items: Vec<Bound>) -> SqlResult<Predicate> {
         if let Coercibility::NoCollation(a, b) = side.1 {
             return Err(types::conflict(a, b, "equal to"));
         }
-        collation = side.0;
+        collation = ty.with_collation(side.0).compared_by().unwrap_or(side.0);
     }
     let expr = cast_for_comparison(value, ty)?;
     let list = items.into_iter().map(|item| cast_for_comparison(item, ty)).collect::<SqlResult<_>>()?;
@@ -940,6 +940,7 @@ fn like(text: Bound, pattern: Bound, escape: Option<Bound>, default: Collation) 
     if let Coercibility::NoCollation(a, b) = how {
         return Err(types::conflict(a, b, "like"));
     }
+    let collation = types::common(text.ty, pattern.ty).with_collation(collation).compared_by().unwrap_or(collation);
     Ok(Predicate::Like { text, pattern, escape, collation })
 }
 

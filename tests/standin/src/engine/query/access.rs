@@ -260,7 +260,7 @@ fn hash_of(join: &Join) -> Option<Method> {
         };
         for (side, list) in [(l, &mut left), (r, &mut right)] {
             let mut side = side.clone();
-            side.ty = types::with_collation(side.ty, collation);
+            side.ty = side.ty.under(collation);
             list.push(side);
         }
         null_safe.push(safe);
@@ -324,7 +324,7 @@ fn usable<'c>(condition: &'c Conjunct, slot: usize, available: u128, source: &dy
         return None;
     };
     let ty = source.columns()[column].ty;
-    if types::is_text(ty) && types::collation_of(ty) != Some(collation) {
+    if types::is_text(ty) && ty.compared_by() != Some(collation) {
         return None;
     }
     // a range bound of another family or scale might be rounded to the wrong side
@@ -390,7 +390,7 @@ fn order_by_key(order: &[super::plan::SortKey], projection: &[Bound], from: &mut
             Node::Column { depth: 0, slot, column } if usize::from(slot) == leaf.slot && usize::from(slot) >= SOURCES => {
                 let column = usize::from(column);
                 // an ordering under another collation is another order
-                if types::is_text(expr.ty) && types::collation_of(expr.ty) != types::collation_of(source.columns()[column].ty) {
+                if types::is_text(expr.ty) && expr.ty.compared_by() != source.columns()[column].ty.compared_by() {
                     return false;
                 }
                 wanted.push((column, item.descending));

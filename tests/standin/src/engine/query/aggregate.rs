@@ -97,7 +97,7 @@ impl<'p> Accumulator<'p> {
                 _ => {}
             },
             AggregateKind::Min | AggregateKind::Max => {
-                let collation = arg_type.collation().unwrap_or(Collation::DEFAULT);
+                let collation = arg_type.compared_by().unwrap_or(Collation::DEFAULT);
                 let better = self.best == Value::Null || {
                     let ordering = eval::compare_values(&value, &self.best, collation)?;
                     if self.aggregate.kind == AggregateKind::Min { ordering.is_lt() } else { ordering.is_gt() }

@@ -122,7 +122,7 @@ fn access(seek: &Seek, source: &dyn super::host::RowSource, cx: &Context<'_>, fr
         let Ok(converted) = cast::convert(&cx.settings, value.clone(), expr.ty, ty, None, false) else { return Ok(None) };
         let back = cast::convert(&cx.settings, converted.clone(), ty, expr.ty, None, false);
         let kept = match back {
-            Ok(back) => eval::same(&back, &value, ty.collation().unwrap_or(Collation::LATIN1_BIN2))?,
+            Ok(back) => eval::same(&back, &value, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2))?,
             Err(_) => true,
         };
         if !kept {
@@ -327,7 +327,7 @@ fn run_indexed<'o>(indexed: &Indexed, cx: &Context<'_>, frame: &mut Frame<'o>, e
             .map(|(e, c)| {
                 let mut e = e.clone();
                 if let Some(c) = c {
-                    e.ty = e.ty.with_collation(*c);
+                    e.ty = e.ty.under(*c);
                 }
                 e
             })

@@ -79,7 +79,7 @@ pub fn quantified(
     frame: &Frame<'_>,
 ) -> SqlResult<Option<bool>> {
     let from = query.plan.columns.first().map_or(ty, |c| c.ty);
-    let ty = ty.with_collation(collation);
+    let ty = ty.under(collation);
     let convert = |value: Value| crate::engine::expr::cast::convert(&cx.settings, value, from, ty, None, false);
     if query.cacheable && op == Comparison::Eq && !all {
         let known = match cx.cache.borrow().get(&query.id) {

@@ -445,7 +445,7 @@ fn charindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     if needle.is_empty() {
         return Ok(Value::Int(0));
     }
-    let collation = call.args[1].collation().unwrap_or(Collation::DEFAULT);
+    let collation = call.args[1].ty.compared_by().unwrap_or(Collation::DEFAULT);
     let hay: Vec<char> = hay.chars().collect();
     let needle: Vec<char> = needle.chars().collect();
     let from = usize::try_from(start.max(1) - 1).unwrap_or(0).min(hay.len());
@@ -457,7 +457,7 @@ fn charindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 
 fn patindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let (Some(pattern), Some(s)) = (text(&args[0]), text(&args[1])) else { return Ok(Value::Null) };
-    let collation = call.args[1].collation().unwrap_or(Collation::DEFAULT);
+    let collation = call.args[1].ty.compared_by().unwrap_or(Collation::DEFAULT);
     let Some(rest) = pattern.strip_prefix('%') else {
         return Ok(Value::Int(i64::from(collation.like(s, pattern, None))));
     };
@@ -476,7 +476,7 @@ fn replace(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     if old.is_empty() {
         return Ok(args[0].clone());
     }
-    let collation = call.args[0].collation().unwrap_or(Collation::DEFAULT);
+    let collation = call.args[0].ty.compared_by().unwrap_or(Collation::DEFAULT);
     let (chars, needle): (Vec<char>, Vec<char>) = (s.chars().collect(), old.chars().collect());
     let mut out = String::with_capacity(s.len());
     let mut at = 0;
@@ -568,7 +568,7 @@ fn quotename(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn ascii(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let collation = call.args[0].collation().unwrap_or(Collation::DEFAULT);
+    let collation = call.args[0].ty.compared_by().unwrap_or(Collation::DEFAULT);
     Ok(match text(&args[0]).and_then(|s| s.chars().next()) {
         Some(c) => collation.encode(c.encode_utf8(&mut [0; 4])).first().map_or(Value::Null, |b| Value::Int(i64::from(*b))),
         None => Value::Null,
