@@ -20,6 +20,7 @@
 //!
 //! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after the last commit.
 
+use super::keys;
 use crate::{
     control::checkpoint,
     error::{Context, Error, Kind, Result},
@@ -180,6 +181,8 @@ struct Script {
     columns: BulkColumns,
     boundary: String,
     read: String,
+    /// Before keys are netted, where the destination may hold two of them for one.
+    texts: Option<Texts>,
     /// Wanted where keys moved.
     in_place: String,
     /// Wanted where an insert may be one half of a moved row.
@@ -203,6 +206,13 @@ struct Large {
     lengths: usize,
     of_changes: LargeValues,
     of_fetched: LargeValues,
+}
+
+/// See [`netting`]'s module for what they do.
+struct Texts {
+    net: String,
+    merged: String,
+    keep_present: String,
 }
 
 impl Script {
@@ -231,6 +241,11 @@ impl Script {
             columns: BulkColumns::new(columns),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
+            texts: (form == Form::Dest && carry.merges_keys).then(|| Texts {
+                net: netting::per_text(carry, &coverage, table),
+                merged: netting::merged(carry, table, None),
+                keep_present: netting::keep_present(carry, table),
+            }),
             in_place: netting::in_place(carry, form),
             halves: netting::halves(carry, &coverage),
             half_places: believed.map(|i| CDC_COLUMNS + i).collect(),
@@ -311,13 +326,13 @@ async fn groups(
         let loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
         match &script.large {
             Some(large) if loaded.large => {
-                net(dest, script, loaded).await?;
+                net(dest, script, replay.carry, loaded).await?;
                 large::bring(source, dest, &large.of_changes, replay.cancel).await?;
                 prove(source, replay, from, to).await?;
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
-                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, loaded));
+                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, replay.carry, loaded));
                 proven.and(netted)?;
             }
         }
@@ -352,14 +367,18 @@ async fn groups(
 }
 
 /// What the group comes to, key by key.
-async fn net(dest: &mut Session, script: &Script, loaded: Loaded) -> Result<()> {
+async fn net(dest: &mut Session, script: &Script, carry: &Carry, loaded: Loaded) -> Result<()> {
     if loaded.rows == 0 {
         return Ok(());
     }
     if let Some(halves) = script.halves.as_ref().filter(|_| loaded.half && loaded.deletes) {
         dest.execute(halves, &[]).await.context("look for rows that moved")?;
     }
-    if loaded.rows > loaded.changes {
+    if let Some(texts) = &script.texts {
+        dest.execute(&texts.net, &[]).await.context("net changes")?;
+        keys::none_merged(dest, carry, &texts.merged, &[]).await?;
+        dest.execute(&texts.keep_present, &[]).await.context("net changes")?;
+    } else if loaded.rows > loaded.changes {
         dest.execute(&script.in_place, &[]).await.context("net changes")?;
     }
     dest.execute(&script.net, &[]).await.context("net changes")?;

@@ -235,7 +235,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
         Kind::ForeignKey => error.with_hint(
             "The destination's foreign key waits for rows of a related table; map that table too, or disable the key (ALTER TABLE … NOCHECK CONSTRAINT …)",
         ),
-        Kind::Duplicate => error.with_hint(
+        Kind::Duplicate if error.hint.is_none() => error.with_hint(
             "Another row of the destination has that key: rows were written there by somebody else, or its unique key is stricter than the source's (a collation, for example)",
         ),
         Kind::Connection
@@ -250,6 +250,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
         | Kind::Schema
         | Kind::Altered
         | Kind::Data
+        | Kind::Duplicate
         | Kind::Gap
         | Kind::Fence
         | Kind::Config

@@ -8,6 +8,7 @@ mod culprit;
 pub mod fence;
 pub mod full_sync;
 pub mod instances;
+mod keys;
 mod large;
 pub mod ownership;
 pub mod poll;

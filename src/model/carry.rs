@@ -18,6 +18,11 @@ pub fn staged_name(place: usize) -> Ident {
     Ident::new(format!("c{place}"))
 }
 
+/// The collation of text in staged keys. Byte for byte (but for trailing blanks, which no collation counts): what only the source, or only
+/// the destination, takes for one key stays two while it is staged, as the change rows tell them apart. Where staged keys meet the
+/// destination's, they are turned into its type and collation first.
+pub const KEY_COLLATION: &str = "Latin1_General_BIN2";
+
 /// One column that is carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carried {
@@ -27,7 +32,7 @@ pub struct Carried {
     pub staged_name: Ident,
     /// The type in staging and `#` tables. Character types take `collation`.
     pub staged: ColumnType,
-    /// The collation of the staged column: the destination column's where it has one, since keys are equal when *it* says so.
+    /// The collation of the staged column: [`KEY_COLLATION`] for a key's text, else the destination column's where it has one.
     pub collation: Option<String>,
 }
 
@@ -35,6 +40,11 @@ impl Carried {
     /// The column's name in the destination.
     pub fn name(&self) -> &Ident {
         &self.dest.name
+    }
+
+    /// A text that the destination compares by a collation's rules, and not byte by byte: two staged ones may be one to it.
+    pub fn merges(&self) -> bool {
+        self.dest.collation.as_ref().is_some_and(|name| !name.to_ascii_uppercase().contains("_BIN"))
     }
 
     /// `(max)` types, text, ntext, image and xml: their value may be missing from a change row that did not touch them.
@@ -62,6 +72,8 @@ pub struct Carry {
     pub columns: Vec<Carried>,
     /// Indexes into `columns`, in key order.
     pub key: Vec<usize>,
+    /// The destination may hold two of the source's keys for one: it compares text by other rules, and not byte by byte.
+    pub merges_keys: bool,
     /// The destination has an identity column among `columns`: INSERT needs IDENTITY_INSERT.
     pub identity: bool,
     /// Things an operator should know before rows move (AFTER triggers that will fire, source columns left out, …).

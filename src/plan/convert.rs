@@ -145,7 +145,7 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
 }
 
 /// A type in words, for messages.
-fn say(ty: &ColumnType) -> String {
+pub fn say(ty: &ColumnType) -> String {
     let of = |name: &str, length: &Length| match length {
         Length::N(n) => format!("{name}({n})"),
         Length::Max => format!("{name}(max)"),

@@ -13,7 +13,7 @@ use super::{convert, row_size};
 use crate::{
     error::{Error, Kind},
     model::{
-        carry::{self, Carried, Carry},
+        carry::{self, Carried, Carry, KEY_COLLATION},
         name::{Ident, TableName},
         table::{Column, ColumnType, Database, Table, UniqueKey},
     },
@@ -133,7 +133,13 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
     let key_names: Vec<_> = key.iter().filter_map(|&i| columns.get(i)).map(|column: &Carried| column.dest.name.clone()).collect();
     let other_unique_keys = dest.unique_keys.iter().filter(|unique| !same_set(&unique.columns, &key_names)).cloned().collect();
     let identity = columns.iter().any(|column| column.dest.identity);
-    Ok(Carry { columns, key, identity, warnings, other_unique_keys })
+    let merges_keys = key.iter().filter_map(|&i| columns.get(i)).any(merges_others);
+    for &i in &key {
+        if let Some(column) = columns.get_mut(i).filter(|column| column.collation.is_some()) {
+            column.collation = Some(KEY_COLLATION.into());
+        }
+    }
+    Ok(Carry { columns, key, merges_keys, identity, warnings, other_unique_keys })
 }
 
 /// Whether a staged row has room in a table.
@@ -285,15 +291,26 @@ fn key_of(
     places
 }
 
-/// A text key that the destination compares by other rules than the source, unless byte by byte.
+/// Does the destination compare this column's text by other rules than the source, unless byte by byte? The SQL_ collations have two sets of
+/// rules, one for a code page and one for Unicode; the others compare both alike.
+/// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#SQL-collations>
+fn merges_others(column: &Carried) -> bool {
+    let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else { return column.merges() };
+    let unicode = |column: &Column| matches!(column.ty, ColumnType::NChar(_) | ColumnType::NVarChar(_) | ColumnType::NText);
+    let other_rules = to.to_ascii_uppercase().starts_with("SQL_") && unicode(&column.source) != unicode(&column.dest);
+    column.merges() && (!same_name(from, to) || other_rules)
+}
+
+/// What to know about a key of which that is so.
 fn coarser(column: &Carried) -> Option<String> {
-    let (from, to) = (column.source.collation.as_ref()?, column.dest.collation.as_ref()?);
-    let binary = to.to_ascii_uppercase().contains("_BIN");
-    (!same_name(from, to) && !binary).then(|| {
+    let say = |column: &Column| format!("{} {}", convert::say(&column.ty), column.collation.as_deref().unwrap_or_default());
+    merges_others(column).then(|| {
         format!(
-            "key column {} is compared by {from} at the source and by {to} at the destination: two keys that only the source tells apart \
-             would be one row (give the destination's column the source's collation)",
-            column.source.name
+            "key column {} is compared as {} at the source and as {} at the destination: two keys that only the source tells apart cannot both \
+             be there (give the destination's column the source's type and collation)",
+            column.source.name,
+            say(&column.source),
+            say(&column.dest)
         )
     })
 }
@@ -442,10 +459,25 @@ mod tests {
                 Column { collation: Some(collation.into()), code_page: Some(1252), ..column("code", ColumnType::NVarChar(Length::N(9))) };
             table(vec![key], &["code"])
         };
-        let warned = |from, to| project(&with(from), &with(to), &[Ident::new("code")]).unwrap().warnings.len();
-        assert_eq!(warned("Latin1_General_CS_AS", "Latin1_General_CI_AS"), 1);
-        assert_eq!(warned("Latin1_General_CI_AS", "latin1_general_ci_as"), 0);
-        assert_eq!(warned("Latin1_General_CI_AS", "Latin1_General_BIN2"), 0);
+        let told = |from: &Table, to: &Table| {
+            let carry = project(from, to, &[Ident::new("code")]).unwrap();
+            assert_eq!(carry.columns[0].collation.as_deref(), Some(KEY_COLLATION));
+            assert_eq!(carry.warnings.len(), usize::from(carry.merges_keys), "{:?}", carry.warnings);
+            carry.merges_keys
+        };
+        let warned = |from, to| told(&with(from), &with(to));
+        assert!(warned("Latin1_General_CS_AS", "Latin1_General_CI_AS"));
+        assert!(!warned("Latin1_General_CI_AS", "latin1_general_ci_as"));
+        assert!(!warned("Latin1_General_CI_AS", "Latin1_General_BIN2"));
+        // a code page's own rules, or Unicode's
+        let narrow = |collation: &str| {
+            let mut table = with(collation);
+            table.columns[0].ty = ColumnType::VarChar(Length::N(9));
+            table
+        };
+        assert!(told(&narrow("SQL_Latin1_General_CP1_CI_AS"), &with("SQL_Latin1_General_CP1_CI_AS")));
+        assert!(!told(&narrow("SQL_Latin1_General_CP1_CI_AS"), &narrow("SQL_Latin1_General_CP1_CI_AS")));
+        assert!(!told(&narrow("Latin1_General_CI_AS"), &with("Latin1_General_CI_AS")));
     }
 
     #[test]

@@ -92,7 +92,8 @@ fn ordered(side: Side, carried: &Carried) -> String {
     let (source, dest) = (&carried.source, &carried.dest);
     match (side, collation(source)) {
         (Side::Dest, Some(collation)) if source.ty != dest.ty || source.collation != dest.collation => {
-            format!("CAST({column} AS {}) COLLATE {collation}", type_name(&source.ty))
+            // the code page of a CAST is that of what is cast
+            format!("CAST({column} COLLATE {collation} AS {})", type_name(&source.ty))
         }
         _ => column,
     }
@@ -239,7 +240,7 @@ mod tests {
         let mut carry = keyed();
         carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
         let sql = range(Side::Dest, &TABLE(), &carry, (false, false), 10);
-        assert!(sql.contains("AS t ORDER BY t.[id], CAST(t.[code] AS nvarchar(20)) COLLATE "), "{sql}");
+        assert!(sql.contains("AS t ORDER BY t.[id], CAST(t.[code] COLLATE Latin1_General_CI_AS AS nvarchar(20))"), "{sql}");
     }
 
     #[test]

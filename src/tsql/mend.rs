@@ -9,12 +9,16 @@ use super::{
     changes::{Form, whole_row},
     large::{self, LENGTHS, LargeValues},
     lookup::{self, Side},
+    netting,
 };
 use crate::{
     model::{carry::Carry, name::TableName},
     plan::mask::Coverage,
 };
 use std::fmt::Write;
+
+/// Every row of `#changes` is there.
+const ALL_THERE: &str = "TRUNCATE TABLE #net;\nINSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;\n";
 
 /// Rows read from the source are complete.
 pub fn coverage(carry: &Carry) -> Coverage {
@@ -48,6 +52,12 @@ pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
     })
 }
 
+/// Two keys that are one to the destination and would both be there ([`netting::merged`]); the parameters are the values of `gone` keys.
+pub fn merged(carry: &Carry, dest: &TableName, gone: usize) -> String {
+    let gone = (gone > 0).then(|| lookup::any_of(Side::Dest, carry, gone, 0));
+    format!("{ALL_THERE}{}", netting::merged(carry, dest, gone.as_deref()))
+}
+
 /// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be deleted. `guard` wants `@mapping_id` and
 /// `@from`, and undoes it all unless the checkpoint still stands there. Rows come before the guard, as in a commit group: so the two
 /// wait for each other's locks in one order.
@@ -68,7 +78,7 @@ pub fn transaction(carry: &Carry, dest: &TableName, order: Order, gone: usize, g
         Order::ReferencesFirst => format!("{rows}{delete}"),
     };
     format!(
-        "DECLARE @mapping_id int = @P1, @from binary(10) = @P2;\nSET XACT_ABORT ON;\nTRUNCATE TABLE #net;\nINSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;\nBEGIN TRANSACTION;\n{rows}{guard}COMMIT TRANSACTION;"
+        "DECLARE @mapping_id int = @P1, @from binary(10) = @P2;\nSET XACT_ABORT ON;\n{ALL_THERE}BEGIN TRANSACTION;\n{rows}{guard}COMMIT TRANSACTION;"
     )
 }
 
@@ -81,6 +91,7 @@ mod tests {
     fn rows_are_fetched_and_written() {
         golden("mend_fetch.sql", &fetch(&keyed(), &TABLE(), 2));
         golden("mend.sql", &transaction(&keyed(), &TABLE(), Order::UniqueFirst, 2, "-- guard\n"));
+        golden("mend_merged.sql", &merged(&keyed(), &TABLE(), 1));
         let turned = transaction(&keyed(), &TABLE(), Order::ReferencesFirst, 1, "");
         assert!(turned.find("INSERT INTO [sales]").unwrap() < turned.find("DELETE t").unwrap());
         assert!(!transaction(&keyed(), &TABLE(), Order::UniqueFirst, 0, "").contains("DELETE t"));

@@ -1,6 +1,6 @@
 //! Many changes of a key become one effect.
 //!
-//! It is said in T-SQL, because only the destination's collation knows which keys are equal ('A', 'a' and 'a ' often are). Per key the last
+//! It is said in T-SQL, because only the target's type and collation know which keys are equal ('A', 'a' and 'a ' often are). Per key the last
 //! event wins: a delete, or a row to be there. A change of key arrives as a before-image under the old key and an after-image under the
 //! new one (or as delete and insert): the first deletes, the second puts.
 //!
@@ -20,9 +20,19 @@
 //! document tells. So a NULL there is not believed where the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a
 //! column that is NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
 //!
+//! **Keys that are one to the destination and two to the source** ([`Carry::merges_keys`]: 'œ' and 'oe', 'A' and 'a'). One text may come and
+//! another one go within a group, in any order, and then the last event per key of the destination says nothing: the departure of one text
+//! is not the departure of the other. So such a table's changes are netted text by text first ([`per_text`]). Two texts that are there at
+//! the end, or one whose place another row of the destination has that nobody told the end of, cannot both be there ([`merged`]): that is
+//! an error. Otherwise at most one text per key is there, and only its changes are left to be netted ([`keep_present`]), or the departures of the
+//! text that the destination has. A staging table needs none of this: its own keys are texts ([`crate::model::carry::KEY_COLLATION`]).
+//!
 //! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
 
-use super::changes::{Form, any_is_null, bit_is_set, equal, key_is_set};
+use super::{
+    changes::{Form, any_is_null, bit_is_set, equal, key_is_set},
+    staging::{other_text, read_dest_key, same_key, same_key_exactly},
+};
 use crate::{
     model::{carry::Carry, name::TableName},
     plan::mask::Coverage,
@@ -108,6 +118,55 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     sql
 }
 
+/// Fills `#net` with one row per text of a key: there at the end of the group (2) or not (1). Wants a destination.
+pub fn per_text(carry: &Carry, coverage: &Coverage, dest: &TableName) -> String {
+    let key: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
+    let over = format!("OVER (PARTITION BY {}", key.join(", "));
+    let moved = key_is_set("c", coverage);
+    format!(
+        "INSERT INTO #net ([__$order], [__$operation])\nSELECT e.[__$order], CASE WHEN e.[__$operation] IN (2, 4) THEN 2\n    WHEN e.balance >= 0\n        AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n        AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n    THEN 2 ELSE 1 END\nFROM (\n    SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n        ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n        MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n        SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN 1 ELSE 0 END) {over}) AS balance\n    FROM #changes AS c\n) AS e\nWHERE e.place = 1;",
+        dest.local(),
+        same_key_exactly(carry, "c", "d")
+    )
+}
+
+/// Two keys that are one to the destination and would both be there: the cells of the one and of the other, or no row. Wants [`per_text`]'s
+/// `#net`, or one in which all rows of `#changes` are there; `gone`, a condition on the destination's row `t`, says which others go too.
+pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
+    let staged = |alias: &str| carry.key_columns().map(|column| format!("{alias}.{}", column.staged_name)).collect::<Vec<_>>().join(", ");
+    let there: Vec<_> = carry.key_columns().map(|column| read_dest_key(column, "t")).collect();
+    let same: Vec<_> =
+        carry.key_columns().map(|column| format!("{} = {}", Form::Dest.write(column, "a"), Form::Dest.write(column, "b"))).collect();
+    format!(
+        "SELECT TOP (1) {}, {}\nFROM #net AS n\nINNER JOIN #changes AS a ON a.[__$order] = n.[__$order]\nINNER JOIN #changes AS b ON {}\nINNER JOIN #net AS m ON m.[__$order] = b.[__$order]\nWHERE n.[__$operation] = 2 AND m.[__$operation] = 2 AND n.[__$order] < m.[__$order]\nUNION ALL\nSELECT TOP (1) {}, {}\nFROM #net AS n\nINNER JOIN #changes AS a ON a.[__$order] = n.[__$order]\nINNER JOIN {} AS t ON {}\nWHERE n.[__$operation] = 2 AND {}\n    AND NOT EXISTS (SELECT 1 FROM #net AS m INNER JOIN #changes AS b ON b.[__$order] = m.[__$order] WHERE m.[__$operation] = 1 AND {}){};",
+        staged("a"),
+        staged("b"),
+        same.join(" AND "),
+        there.join(", "),
+        staged("a"),
+        dest.local(),
+        same_key(carry, "a", "t"),
+        other_text(carry, "a", "t"),
+        same_key_exactly(carry, "b", "t"),
+        gone.map_or(String::new(), |gone| format!("\n    AND NOT ({gone})"))
+    )
+}
+
+/// Leaves of `#changes` what [`merged`]'s answer, none, makes right to net by the destination's keys: of each, the changes of the text that is
+/// there, or of the one that the destination has and that goes.
+pub fn keep_present(carry: &Carry, dest: &TableName) -> String {
+    let text: Vec<_> = carry.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
+    let same: Vec<_> =
+        carry.key_columns().map(|column| format!("{} = {}", Form::Dest.write(column, "p"), Form::Dest.write(column, "g"))).collect();
+    format!(
+        "DELETE c\nFROM #changes AS c\nINNER JOIN #changes AS g ON {}\nINNER JOIN #net AS n ON n.[__$order] = g.[__$order]\nWHERE n.[__$operation] = 1\n    AND (EXISTS (SELECT 1 FROM #net AS m INNER JOIN #changes AS p ON p.[__$order] = m.[__$order] WHERE m.[__$operation] = 2 AND {})\n        OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {}));\nTRUNCATE TABLE #net;",
+        text.join(" AND "),
+        same.join(" AND "),
+        dest.local(),
+        same_key_exactly(carry, "g", "d")
+    )
+}
+
 /// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order `@P2`. Every row where a column is never in
 /// change rows, because it may have changed with the others.
 pub fn incomplete(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> Option<String> {
@@ -148,6 +207,9 @@ mod tests {
         golden("net_in_place.sql", &in_place(&carry, Form::Dest));
         golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
         golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), Form::Staged));
+        golden("net_per_text.sql", &per_text(&carry, &coverage, &TABLE()));
+        golden("net_merged.sql", &merged(&carry, &TABLE(), None));
+        golden("net_keep_present.sql", &keep_present(&carry, &TABLE()));
         golden("net_incomplete.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
         golden("net_halves.sql", &halves(&carry, &coverage).unwrap());
     }
@@ -191,7 +253,7 @@ mod tests {
         carry.columns[1].dest.nullable = true;
         assert_eq!(
             Form::Dest.same_key(&carry, "d", "c"),
-            "d.[id] = CAST(c.[c0] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[c1])"
+            "d.[id] = CAST(c.[c0] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[c1] COLLATE Latin1_General_CI_AS)"
         );
     }
 }

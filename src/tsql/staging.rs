@@ -11,7 +11,7 @@
 use std::fmt::Write;
 
 use crate::model::{
-    carry::{Carried, Carry},
+    carry::{Carried, Carry, KEY_COLLATION},
     name::Ident,
     table::{ColumnType, Length},
 };
@@ -123,8 +123,13 @@ pub fn read_list(carry: &Carry, alias: &str) -> String {
 
 /// The staged column as a value of the destination's type.
 pub fn write(column: &Carried, alias: &str) -> String {
-    let cell = format!("{alias}.{}", column.staged_name);
+    write_cell(column, &format!("{alias}.{}", column.staged_name))
+}
+
+/// The staged `cell` as a value of the destination's type.
+pub fn write_cell(column: &Carried, cell: &str) -> String {
     let to = &column.dest.ty;
+    let cell = format!("{cell}{}", recollate(column));
     match to {
         _ if column.staged == *to => cell,
         // style 1 keeps white space, which CAST would drop
@@ -136,6 +141,13 @@ pub fn write(column: &Carried, alias: &str) -> String {
         ColumnType::Image => format!("CAST({cell} AS varbinary(max))"),
         _ => format!("CAST({cell} AS {})", type_name(to)),
     }
+}
+
+/// ` COLLATE name` where the staged text has another collation than the destination's column: a CAST takes the code page from the collation,
+/// and two collations cannot be compared (Msg 468).
+fn recollate(column: &Carried) -> String {
+    let to = &column.dest;
+    if column.collation == to.collation || !is_text(&column.staged) { String::new() } else { collate(&to.ty, to.collation.as_deref()) }
 }
 
 /// The destination's column as it is compared and read: like [`fn@write`]'s result, also where the type itself has no comparison.
@@ -195,10 +207,37 @@ fn write_comparable(column: &Carried, alias: &str) -> String {
     }
 }
 
-/// `dest.[key] = staged and …`, under the destination's collation: keys are equal when *it* says so.
+/// `dest.[key] = staged and …`, in the destination's type and under its collation: keys are equal when *it* says so.
 pub fn same_key(carry: &Carry, staged: &str, dest: &str) -> String {
     let pairs: Vec<_> = carry.key_columns().map(|column| format!("{dest}.{} = {}", column.name(), write(column, staged))).collect();
     pairs.join(" AND ")
+}
+
+/// [`fn@same_key`], and the same text in both, not only what the destination takes for the same.
+pub fn same_key_exactly(carry: &Carry, staged: &str, dest: &str) -> String {
+    let text: String = texts(carry).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
+    same_key(carry, staged, dest) + &text
+}
+
+/// Two keys that are the same to the destination have other texts.
+pub fn other_text(carry: &Carry, staged: &str, dest: &str) -> String {
+    let same: Vec<_> = texts(carry).map(|column| same_text(column, staged, dest)).collect();
+    format!("NOT ({})", same.join(" AND "))
+}
+
+fn same_text(column: &Carried, staged: &str, dest: &str) -> String {
+    format!("{} = {staged}.{}", read_dest_key(column, dest), column.staged_name)
+}
+
+/// The destination's key column in staged form, under the staged key's collation.
+pub fn read_dest_key(column: &Carried, alias: &str) -> String {
+    let collate = if is_text(&column.dest.ty) { format!(" COLLATE {KEY_COLLATION}") } else { String::new() };
+    read_dest_staged(column, alias) + &collate
+}
+
+/// The key's columns that are text.
+fn texts(carry: &Carry) -> impl Iterator<Item = &Carried> {
+    carry.key_columns().filter(|column| is_text(&column.dest.ty))
 }
 
 /// True when the two differ in any byte, NULLs included: a case-insensitive collation, a trailing space, -0 or another offset of the

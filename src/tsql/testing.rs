@@ -2,7 +2,7 @@
 
 use crate::model::{
     capture::{Capture, CapturedColumn, Instance},
-    carry::{Carried, Carry, staged_name},
+    carry::{Carried, Carry, KEY_COLLATION, staged_name},
     id::MappingId,
     lsn::Lsn,
     name::{Ident, TableName},
@@ -42,6 +42,12 @@ pub fn carried(source: (&str, ColumnType), dest: (&str, ColumnType), staged: Col
     Carried { source: column(source.0, source.1), collation: dest.collation.clone(), dest, staged_name: staged_name(0), staged }
 }
 
+/// As a column of the key is carried.
+fn of_key(mut column: Carried) -> Carried {
+    column.collation = column.collation.map(|_| KEY_COLLATION.to_owned());
+    column
+}
+
 /// Key: (id int → bigint, code); then money, ntext, datetimeoffset(3) and xml.
 pub fn carry() -> Carry {
     let code = ColumnType::NVarChar(Length::N(20));
@@ -49,13 +55,14 @@ pub fn carry() -> Carry {
     let mut carry = Carry {
         columns: vec![
             carried(("ID", ColumnType::Int), ("id", ColumnType::BigInt), ColumnType::Int),
-            carried(("code", code.clone()), ("code", code.clone()), code),
+            of_key(carried(("code", code.clone()), ("code", code.clone()), code)),
             carried(("price", ColumnType::Money), ("price", ColumnType::Money), ColumnType::Decimal { precision: 19, scale: 4 }),
             carried(("note", ColumnType::NText), ("note", ColumnType::NText), max.clone()),
             carried(("at", ColumnType::DateTimeOffset(3)), ("at", ColumnType::DateTimeOffset(3)), ColumnType::DateTimeOffset(7)),
             carried(("doc", ColumnType::Xml), ("doc", ColumnType::Xml), max),
         ],
         key: vec![0, 1],
+        merges_keys: false,
         identity: false,
         warnings: vec![],
         other_unique_keys: vec![],

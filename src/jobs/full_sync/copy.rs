@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Context, Error, Kind, Result},
+    jobs::keys,
     model::{
         carry::Carry,
         mapping::SyncType,
@@ -27,7 +28,7 @@ use crate::{
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::key_text,
-    tsql,
+    tsql::{self, swap::Rules},
 };
 
 /// How often the session that holds the staging table's lock is asked whether it lives, at most.
@@ -186,29 +187,35 @@ impl Boundary for Batches<'_, '_> {
 
 /// The staging table's key index, after rows that were read twice are out. Where the key cannot be indexed, rows are found without.
 pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
-    if is_unique(dest, stage, carry).await? {
+    if is_unique(dest, stage, carry, Rules::Staged).await? {
         return Ok(());
     }
     let dropped = dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
-    if is_unique(dest, stage, carry).await? {
+    if is_unique(dest, stage, carry, Rules::Staged).await? {
         return Ok(());
     }
-    Err(Error::new(
-        Kind::Duplicate,
-        format!(
-            "the source has keys that are one key under the destination's collation ({} repeated reads were dropped before)",
-            dropped.iter().sum::<u64>()
-        ),
-    )
-    .with_hint("Give the destination's key column the source's collation"))
+    let dropped = dropped.iter().sum::<u64>();
+    Err(Error::new(Kind::Duplicate, format!("the source has a key twice ({dropped} repeated reads were dropped before)")))
 }
 
-/// Whether every staged key is there once: the index says so, or where a key is too long for an entry of one, or of a `(max)` type, a count.
-async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<bool> {
+/// Before the swap, when the staging table is what the source is at one moment: every staged key is a key of its own to the destination, too.
+/// The index is also what the swap finds rows by.
+pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
+    let Some(add) = tsql::swap::add_dest_key(stage, carry) else { return Ok(()) };
+    dest.batch(&add).await.context("compute the keys as the destination compares them")?;
+    if is_unique(dest, stage, carry, Rules::Dest).await? {
+        return Ok(());
+    }
+    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
+    Err(Error::new(Kind::Duplicate, "the source has keys that are one to the destination").with_hint(keys::HINT))
+}
+
+/// Whether every staged key is there once: the index says so, or where a key cannot be in one, a count.
+async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry, rules: Rules) -> Result<bool> {
     const DUPLICATE_KEY: i32 = 1505;
-    /// of a type that no index has; an entry longer than 1,700 bytes
-    const NOT_INDEXED: [i32; 2] = [1919, 1946];
-    let error = match dest.batch(&tsql::swap::index_stage(stage, carry)).await {
+    /// of a type that no index has; an entry longer than 1,700 bytes; a computed column that the server takes for non-deterministic
+    const NOT_INDEXED: [i32; 3] = [1919, 1946, 2729];
+    let error = match dest.batch(&tsql::swap::index_stage(stage, carry, rules)).await {
         Ok(()) => return Ok(true),
         Err(error) => error,
     };
@@ -219,7 +226,7 @@ async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry) -> Resu
         }
         Some(number) if NOT_INDEXED.contains(&number) => {
             dest.recover().await?;
-            let repeated = dest.row(&tsql::swap::has_repeated(stage, carry), &[]).await.context("look for repeated keys")?;
+            let repeated = dest.row(&tsql::swap::has_repeated(stage, carry, rules), &[]).await.context("look for repeated keys")?;
             Ok(repeated.i64(0)? == 0)
         }
         _ => Err(error).context("index the staging table"),

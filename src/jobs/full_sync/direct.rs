@@ -12,7 +12,7 @@
 use super::{refusal, swap};
 use crate::{
     error::{Context, Error, Kind, Result},
-    jobs::{Env, shape::Shape},
+    jobs::{Env, keys, shape::Shape},
     model::name::TableName,
     mssql::session::Session,
     tsql,
@@ -90,7 +90,7 @@ impl<'a> Direct<'a> {
     pub async fn batch(&mut self, dest: &mut Session) -> Result<()> {
         self.clear(dest).await?;
         let (stage, table, carry) = (self.stage, &self.shape.dest.name, &self.shape.carry);
-        let insert = tsql::swap::insert_new(stage, table, carry);
+        let insert = tsql::swap::insert_more(stage, table, carry);
         let mut attempts_left = self.env.config.retry_attempts;
         let mut repeated = false;
         self.inserted += loop {
@@ -107,6 +107,11 @@ impl<'a> Direct<'a> {
                 Kind::Duplicate if !repeated => {
                     repeated = true;
                     dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
+                }
+                Kind::Duplicate if carry.merges_keys => {
+                    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
+                    keys::none_merged(dest, carry, &tsql::swap::merged_at_dest(stage, table, carry), &[]).await?;
+                    return Err(error);
                 }
                 Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !self.env.stopping() => attempts_left -= 1,
                 _ => return Err(error),

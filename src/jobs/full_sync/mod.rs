@@ -258,6 +258,7 @@ async fn staged(
         Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
     };
+    copy::index_as_dest(dest, stage, &shape.carry).await?;
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
         return Ok(Ended::Stopped(Stop::Paused));
     }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     control::checkpoint::FENCE_ERROR,
     error::{Context, Error, Kind, Result},
-    jobs::{Env, large, shape},
+    jobs::{Env, keys, large, shape},
     model::{
         carry::Carry,
         lsn::Lsn,
@@ -167,8 +167,8 @@ impl Repair<'_> {
                 }
                 Tried::Refused(error) if group.keys.len() == 1 => {
                     mended.refused = Some(match error.kind {
-                        // the server's words have the value
-                        Kind::Duplicate => "another row of the destination has its value of a unique key".into(),
+                        // the server's words have the value; ours have keys
+                        Kind::Duplicate if error.number.is_some() => "another row of the destination has its value of a unique key".into(),
                         _ => error.to_string(),
                     });
                     refused.push(Group { tries: 0, ..group });
@@ -314,6 +314,9 @@ impl Repair<'_> {
 
     async fn write(&self, order: Order, at: Lsn, gone: &[&Vec<Value>], dest: &mut Session) -> Result<()> {
         let (gone, slots) = slots(gone, lookup::keys_max(self.carry()));
+        if self.carry().merges_keys {
+            keys::none_merged(dest, self.carry(), &mend::merged(self.carry(), &self.look.shape.dest.name, slots), &gone).await?;
+        }
         let sql = mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
         let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
         params.extend(gone);

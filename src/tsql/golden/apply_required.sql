@@ -11,21 +11,21 @@ IF @fetched = 1
     WHERE n.[__$operation] IN (2, 4) AND (c.[c2] IS NULL);
 DELETE d
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1] COLLATE Latin1_General_CI_AS
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] = 1;
 UPDATE d SET
-    [code] = c.[c1],
+    [code] = c.[c1] COLLATE Latin1_General_CI_AS,
     [price] = CAST(c.[c2] AS money)
 FROM [sales].[Order]] Details] AS d
-INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]
+INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1] COLLATE Latin1_General_CI_AS
 INNER JOIN #net AS n ON n.[__$order] = c.[__$order]
 WHERE n.[__$operation] IN (2, 4);
 INSERT INTO [sales].[Order]] Details] ([id], [code], [price])
 SELECT CAST(c.[c0] AS bigint),
-    c.[c1],
+    c.[c1] COLLATE Latin1_General_CI_AS,
     CAST(c.[c2] AS money)
 FROM #net AS n
 INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]
 WHERE n.[__$operation] IN (2, 4)
-    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1]);
+    AND NOT EXISTS (SELECT 1 FROM [sales].[Order]] Details] AS d WHERE d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1] COLLATE Latin1_General_CI_AS);

@@ -7,7 +7,7 @@ CREATE TABLE #changes (
     [__$update_mask] varbinary(128) NULL,
     [__$command_id] int NULL,
     [c0] int NULL,
-    [c1] nvarchar(20) COLLATE Latin1_General_CI_AS NULL,
+    [c1] nvarchar(20) COLLATE Latin1_General_BIN2 NULL,
     [c2] decimal(19,4) NULL,
     [c3] nvarchar(max) COLLATE Latin1_General_CI_AS NULL,
     [c4] datetimeoffset(7) NULL,

@@ -6,6 +6,7 @@ mod follow;
 mod foreign_keys;
 mod gaps;
 mod instances;
+mod keys;
 mod large;
 mod order;
 mod replicas;

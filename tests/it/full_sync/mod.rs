@@ -2,6 +2,7 @@
 
 mod claim;
 mod direct;
+mod keys;
 mod objects;
 mod polling;
 mod refuse;

@@ -81,3 +81,38 @@ async fn a_key_that_the_source_cannot_hold_is_only_at_the_destination() {
     rows(&world, mapping, "PASSED", &[]).await;
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.W").await, "2");
 }
+
+/// The destination has one of two keys that it takes for one: a repair does not write the other one over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_is_not_repaired_over_another_keys() {
+    let world = World::new().await;
+    let table = |collation| format!("CREATE TABLE dbo.S (Code NVARCHAR(10) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)");
+    world.shop().await.run(&table("Latin1_General_BIN2")).await;
+    world.copy().await.run(&table("Latin1_General_CI_AS")).await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.S VALUES (N'œ', 1), (N'oe', 2), (N'x', 3)").await;
+    world.copy().await.run("INSERT INTO dbo.S VALUES (N'œ', 1)").await;
+    world.enable_cdc(&["S"]).await;
+    let mapping = world.map("S", "Code", None, true).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_REPAIR", "on")]);
+    rows(&world, mapping, "FAILED", &["only in source (1): oe", "repaired 0 of 1", "takes [Code] = œ and [Code] = oe for one key"]).await;
+    let there = world.copy().await.query("SELECT Code, N FROM dbo.S ORDER BY N").await;
+    assert_eq!(there.rows, [["œ", "1"], ["x", "3"]]);
+}
+
+/// A code page's text is put in the source's order in that code page, whatever the destination's collation says.
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_read_in_the_sources_code_page() {
+    let world = World::new().await;
+    world.shop().await.run("CREATE TABLE dbo.S (Code VARCHAR(10) COLLATE Cyrillic_General_CI_AS NOT NULL PRIMARY KEY, N INT NULL)").await;
+    world.copy().await.run("CREATE TABLE dbo.S (Code NVARCHAR(10) COLLATE Latin1_General_CI_AS NOT NULL PRIMARY KEY, N INT NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.S VALUES (N'Ан', 1), (N'Бо', 2), (N'Ва', 3), (N'Жу', 4), (N'Эд', 5)").await;
+    world.enable_cdc(&["S"]).await;
+    let mapping = world.map("S", "Code", None, true).await;
+    world.request_full_sync(mapping).await;
+    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "1"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "2")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    rows(&world, mapping, "PASSED", &[]).await;
+    world.copy().await.run("INSERT INTO dbo.S VALUES (N'Га', 9)").await;
+    rows(&world, mapping, "FAILED", &["only in destination (1): Га"]).await;
+}
