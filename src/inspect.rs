@@ -9,7 +9,7 @@ use crate::{
     daemon,
     error::{Error, Kind, Result},
     jobs::{Env, verify},
-    model::{id::MappingId, mapping::Mapping},
+    model::{id::MappingId, mapping::Mapping, visible::visible},
     plan::verify::Status,
 };
 use std::{
@@ -167,7 +167,7 @@ impl<'a> Bar<'a> {
     fn draw(&self, text: &str) {
         if self.terminal {
             // nobody is served by a failure to draw
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+            let _ = write!(std::io::stderr(), "\r\x1b[K{}", visible(text));
             let _ = std::io::stderr().flush();
         }
     }

@@ -8,7 +8,7 @@ use dbaops_dataflow::{
     control, daemon,
     error::{Error, Kind, Result},
     inspect,
-    model::{id::MappingId, lsn::Lsn},
+    model::{id::MappingId, lsn::Lsn, visible::visible},
     say, stdout,
 };
 use std::{future::Future, process::ExitCode};
@@ -35,7 +35,9 @@ fn main() -> ExitCode {
     let config = match config() {
         Ok(config) => config,
         Err(problems) => {
-            complain(format_args!("{problems}"));
+            for problem in &problems.0 {
+                complain(format_args!("{problem}"));
+            }
             return ExitCode::from(USAGE);
         }
     };
@@ -87,7 +89,7 @@ fn main() -> ExitCode {
 fn complain(line: std::fmt::Arguments<'_>) {
     use std::io::Write;
     // there is no third place to say that this failed
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", visible(&line.to_string()));
 }
 
 /// Prints what `write` writes. A pipe that was closed early (`… | head`) is nobody's failure.

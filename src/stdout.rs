@@ -6,6 +6,7 @@
 //! **A daemon** never waits for a reader of its log. Lines go into a bounded buffer, which a thread of its own empties; what finds no room there
 //! is dropped and counted, and the count is a line itself as soon as there is room again. The log tables have these lines all the same.
 
+use crate::model::visible::visible;
 use std::{
     collections::VecDeque,
     fmt, io,
@@ -23,13 +24,18 @@ pub const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// The first thing that went wrong while a command printed.
 static FAILURE: OnceLock<io::Error> = OnceLock::new();
 
-/// Prints a line for whoever ran the command.
+/// Prints a line for whoever ran the command: one line, whatever the words of others in it are.
 pub fn print(line: fmt::Arguments<'_>) {
+    print_raw(&visible(&line.to_string()));
+}
+
+/// Prints text that has an escaping of its own, as JSON does.
+pub fn print_raw(text: &str) {
     if FAILURE.get().is_some() {
         return;
     }
     let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         // the first one says why
         let _ = FAILURE.set(error);
     }

@@ -4,6 +4,7 @@
 //! <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html> Sending never waits, and nobody cares when it fails: a manager
 //! that does not listen is no reason to stop. Elsewhere than on Unix nothing is sent.
 
+use crate::model::visible::visible;
 use std::time::Duration;
 
 /// What the environment says of the manager.
@@ -52,7 +53,7 @@ impl Line {
 
     /// Not ready for a while, for a reason that a restart does not mend.
     pub fn waiting(&self, status: &str, for_at_most: Duration) {
-        self.say(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={}", for_at_most.as_micros(), status.replace('\n', " ")));
+        self.say(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={}", for_at_most.as_micros(), visible(status)));
     }
 
     fn say(&self, words: &str) {

@@ -17,7 +17,7 @@ pub use self::{
     queue::{QUEUE_ROWS_MAX, Resolution},
     writer::{Writer, Writing},
 };
-use crate::{config::LogFormat, stdout, vitals::Vitals};
+use crate::{config::LogFormat, model::visible::Visible, stdout, vitals::Vitals};
 use std::{
     fmt::{self, Write as _},
     io::IsTerminal,
@@ -30,7 +30,12 @@ use tracing::{
 };
 use tracing_subscriber::{
     EnvFilter, Layer,
+    field::MakeExt,
     filter::{FilterExt, filter_fn},
+    fmt::{
+        FormatFields,
+        format::{self, Writer as LineWriter},
+    },
     layer::{Context, SubscriberExt},
 };
 
@@ -184,6 +189,7 @@ pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
             .with(
                 tracing_subscriber::fmt::layer()
                     .with_writer(stdout::log_writer)
+                    .fmt_fields(visible_fields())
                     .with_target(false)
                     .with_ansi(colours)
                     .with_filter(filter()),
@@ -201,6 +207,21 @@ pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
             .into(),
         LogFormat::Off => registry.into(),
     }
+}
+
+/// Writes an event's fields as the text log has them: `message key=value`. An event is one line, and nothing in it acts on a terminal,
+/// whatever the words of servers in it are.
+fn visible_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|writer: &mut LineWriter<'_>, field: &Field, value: &dyn fmt::Debug| {
+        match field.name() {
+            "message" => {}
+            // italic, then dim, as the default format has it
+            name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+            name => write!(writer, "{name}=")?,
+        }
+        write!(Visible(writer), "{value:?}")
+    })
+    .delimited(" ")
 }
 
 #[cfg(test)]
@@ -222,6 +243,51 @@ mod tests {
             }
         }
         records
+    }
+
+    /// Collects what a subscriber prints.
+    #[derive(Clone, Default)]
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A server's words forge no line of the text log and no command to a terminal, with colours and without.
+    #[test]
+    fn an_event_is_one_line_whatever_a_server_says() {
+        let hostile = "no\u{1b}[2J\u{7}\r\n2026-01-01T00:00:00Z  INFO forged\u{202e}";
+        let printed = |colours: bool| {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || writer.clone())
+                .fmt_fields(visible_fields())
+                .with_target(false)
+                .with_ansi(colours)
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::error!(mapping_id = 7, error_type = "SYNC", error = %hostile, name = hostile, "poll of {hostile} failed");
+            });
+            let bytes = lines.0.lock().unwrap().clone();
+            String::from_utf8(bytes).unwrap()
+        };
+        let plain = printed(false);
+        assert_eq!(plain.matches('\n').count(), 1, "{plain:?}");
+        assert!(!plain.trim_end_matches('\n').contains(crate::model::visible::is_hidden), "{plain:?}");
+        let shown = "no\\u{1b}[2J\\u{7}\\r\\n2026-01-01T00:00:00Z  INFO forged\\u{202e}";
+        let end = format!(" ERROR poll of {shown} failed mapping_id=7 error_type=\"SYNC\" error={shown} name=\"{shown}\"\n");
+        assert!(plain.ends_with(&end), "{plain:?}");
+        let coloured = printed(true);
+        assert!(coloured.contains("\x1b[3merror\x1b[0m\x1b[2m=\x1b[0mno\\u{1b}[2J"), "{coloured:?}");
+        assert!(!coloured.contains("\x1b[2J") && coloured.matches('\n').count() == 1, "{coloured:?}");
     }
 
     #[test]

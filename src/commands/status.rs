@@ -1,6 +1,5 @@
 //! `status`: how every mapping stands, from the control tables alone: a daemon may run or not, here or elsewhere.
 
-use crate::say;
 use crate::{
     config::Config,
     control::Standings,
@@ -8,8 +7,9 @@ use crate::{
     error::{Error, Kind, Result},
     http,
     jobs::Env,
-    model::name::Ident,
+    model::{name::Ident, visible::visible},
     plan::state::{self, Report},
+    say, stdout,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
         if json {
             let text = serde_json::to_string_pretty(&reports)
                 .map_err(|error| Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}")))?;
-            say!("{text}");
+            stdout::print_raw(&text);
         } else {
             print(&reports);
         }
@@ -70,9 +70,9 @@ fn print(reports: &[Report]) {
         .chain(reports.iter().map(|report| {
             [
                 report.mapping.to_string(),
-                report.server.clone(),
-                report.source.clone(),
-                report.destination.clone(),
+                visible(&report.server).into_owned(),
+                visible(&report.source).into_owned(),
+                visible(&report.destination).into_owned(),
                 report.state.to_owned(),
                 report.rows.map_or_else(dash, |rows| rows.to_string()),
                 report.lag_seconds.map_or_else(dash, |lag| format!("{lag} s")),
@@ -86,7 +86,7 @@ fn print(reports: &[Report]) {
         let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         say!("{}", cells.join("  ").trim_end());
         if let Some(reason) = at.checked_sub(1).and_then(|at| reports.get(at)).and_then(|report| report.reason.as_deref()) {
-            say!("    {}", reason.replace(['\r', '\n'], " "));
+            say!("    {reason}");
         }
     }
 }

@@ -9,3 +9,4 @@ pub mod name;
 pub mod secret;
 pub mod table;
 pub mod value;
+pub mod visible;

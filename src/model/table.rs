@@ -126,6 +126,12 @@ impl ForeignKey {
     }
 }
 
+/// A collation's name as a statement may say it. Collation names are plain words and cannot be quoted; one that is none never reaches a
+/// statement, neither one that is sent nor one that is printed. <https://learn.microsoft.com/sql/t-sql/statements/collations>
+pub fn collation_word(name: Option<&str>) -> Option<&str> {
+    name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
 /// What the catalog says of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {

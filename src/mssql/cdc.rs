@@ -21,6 +21,7 @@ use crate::{
         value::{Seen, Value},
     },
     plan::window::History,
+    tsql::copied::{copyable, enable_table, literal},
 };
 use std::collections::{HashMap, HashSet};
 
@@ -285,22 +286,19 @@ pub fn dropped(instance: &Instance) -> Error {
         Kind::Missing,
         format!("capture instance {} of {} was dropped: its changes can no longer be read", instance.name.as_str(), instance.source),
     )
-    .with_hint(format!(
-        "Enable CDC for the table again: EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL; a full sync follows by itself",
-        instance.source.schema.as_str().replace('\'', "''"),
-        instance.source.table.as_str().replace('\'', "''")
-    ))
+    .with_hint(format!("Enable CDC for the table again: {}; a full sync follows by itself", copyable(&enable_table(&instance.source))))
 }
 
 /// The instance is there, but this login may not read it.
 pub fn gated(instance: &Instance) -> Error {
+    let select = copyable(&format!("GRANT SELECT ON {} TO <user>", instance.source.local()));
     let mend = match &instance.role {
         Some(role) => format!(
-            "Let the login in: ALTER ROLE {role} ADD MEMBER <user> (or EXEC sp_addrolemember N'{}', N'<user>'); GRANT SELECT ON SCHEMA::cdc TO <user>; GRANT SELECT ON {} TO <user>",
-            role.as_str().replace('\'', "''"),
-            instance.source.local()
+            "Let the login in: {} (or {}); GRANT SELECT ON SCHEMA::cdc TO <user>; {select}",
+            copyable(&format!("ALTER ROLE {role} ADD MEMBER <user>")),
+            copyable(&format!("EXEC sp_addrolemember {}, N'<user>'", literal(role.as_str())))
         ),
-        None => format!("GRANT SELECT ON SCHEMA::cdc TO <user>; GRANT SELECT ON {} TO <user>", instance.source.local()),
+        None => format!("GRANT SELECT ON SCHEMA::cdc TO <user>; {select}"),
     };
     Error::new(
         Kind::Permission,

@@ -4,7 +4,7 @@ use super::projection::find;
 use crate::{
     model::{
         name::{Ident, TableName},
-        table::{Column, ColumnType, Table},
+        table::{Column, ColumnType, Table, collation_word},
     },
     plan::convert,
 };
@@ -251,7 +251,7 @@ impl Mending<'_> {
         let from = find(&self.source.columns, &to.name);
         let supplied = to.nullable || to.has_default || to.identity;
         let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
-            let collation = collation.map_or(String::new(), |collation| format!(" COLLATE {collation}"));
+            let collation = collate(collation);
             let null = if nullable { "NULL" } else { "NOT NULL" };
             let table = self.dest.name.local();
             (Place::Dest, self.at_dest(&format!("ALTER TABLE {table} ALTER COLUMN {} {}{collation} {null}", to.name, (self.type_name)(ty))))
@@ -302,6 +302,11 @@ impl Mending<'_> {
     }
 }
 
+/// ` COLLATE name`, where the name is known and is one: else the column takes the database's.
+fn collate(collation: Option<&str>) -> String {
+    collation_word(collation).map_or(String::new(), |collation| format!(" COLLATE {collation}"))
+}
+
 /// The table that a source's rows fit into, for a destination that has none.
 pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: fn(&ColumnType) -> String) -> String {
     let carried = source.columns.iter().filter(|from| {
@@ -310,7 +315,7 @@ pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: 
     let mut lines: Vec<String> = carried
         .map(|from| {
             let ty = if from.ty == ColumnType::RowVersion { ColumnType::Binary(8) } else { from.ty.clone() };
-            let collation = from.collation.as_ref().map_or(String::new(), |collation| format!(" COLLATE {collation}"));
+            let collation = collate(from.collation.as_deref());
             format!("{} {}{collation} {}", from.name, type_name(&ty), if from.nullable { "NULL" } else { "NOT NULL" })
         })
         .collect();
@@ -391,6 +396,7 @@ pub fn trigger_values(table: &Table, column: &Column, no_number: bool, place: &P
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::table::Length;
 
     #[test]
     fn versions() {
@@ -442,6 +448,30 @@ mod tests {
         assert!(found(Some(&b), Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
         assert!(found(None, Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
         assert!(found(Some(&a), None).cures[0].1.contains("[a] ADD DATABASE [dbaops_dataflow]"));
+    }
+
+    /// A server that lies about its collations puts no statement of its own into one that is copied from here.
+    #[test]
+    fn a_cure_is_made_of_names_in_brackets_and_plain_words() {
+        let hostile = "X);DROP DATABASE Dst;--";
+        let text = |name: &str, nullable| Column {
+            collation: Some(hostile.into()),
+            nullable,
+            ..crate::tsql::testing::column(name, ColumnType::NVarChar(Length::N(9)))
+        };
+        let table = |columns| crate::plan::projection::tests::table(columns, &[]);
+        let source = table(vec![text("a]b", true)]);
+        let dest = table(vec![text("a]b", false), text("c", false)]);
+        let create = create_table(&source, &dest.name, &[Ident::new("a]b")], crate::tsql::staging::type_name);
+        assert!(create.ends_with("([a]]b] nvarchar(9) NULL, PRIMARY KEY ([a]]b]));"), "{create}");
+        let mending =
+            Mending { source: &source, dest: &dest, key: &[], source_user: Ident::new("u"), type_name: crate::tsql::staging::type_name };
+        let cures: Vec<String> = mending.cures(&Place::Dest).into_iter().map(|(_, cure)| cure).collect();
+        assert_eq!(cures.len(), 2, "{cures:?}");
+        assert!(cures.iter().all(|cure| cure.contains("ALTER COLUMN") && !cure.contains("DROP DATABASE")), "{cures:?}");
+        let known = Column { collation: Some("Latin1_General_100_CI_AS_SC_UTF8".into()), ..text("a", true) };
+        let create = create_table(&table(vec![known]), &dest.name, &[], crate::tsql::staging::type_name);
+        assert!(create.contains("[a] nvarchar(9) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL"), "{create}");
     }
 
     #[test]

@@ -325,7 +325,7 @@ fn same_set(a: &[Ident], b: &[Ident]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{model::table::Length, tsql::testing::column as nullable};
 
@@ -333,7 +333,7 @@ mod tests {
         Column { nullable: false, ..nullable(name, ty) }
     }
 
-    fn table(columns: Vec<Column>, key: &[&str]) -> Table {
+    pub(in crate::plan) fn table(columns: Vec<Column>, key: &[&str]) -> Table {
         let unique = UniqueKey { name: Ident::new("PK"), primary: true, columns: key.iter().map(|name| Ident::new(*name)).collect() };
         Table {
             name: TableName::new("db", "dbo", "t"),

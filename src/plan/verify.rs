@@ -26,7 +26,7 @@
 use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::digest::{Hash, hash_of_hashes};
-use crate::model::value::Value;
+use crate::model::{value::Value, visible::visible};
 
 /// One side's rows: encoded key → the key's values, and the row's hash.
 pub type Side = BTreeMap<Vec<u8>, Row>;
@@ -207,7 +207,8 @@ fn value_text(value: &Value) -> String {
         Value::Decimal { mantissa, scale } => super::digest::decimal_text(*mantissa, *scale),
         Value::Real(v) => v.to_string(),
         Value::Float(v) => v.to_string(),
-        Value::Text(v) => v.clone(),
+        // a key may hold line breaks, and lines of details are ours
+        Value::Text(v) => visible(v).into_owned(),
         Value::Bytes(v) => v.iter().fold("0x".into(), |text, byte| format!("{text}{byte:02X}")),
         Value::Guid(v) => uuid::Uuid::from_bytes(*v).to_string(),
         Value::Date(days) => date_text(*days),
@@ -289,6 +290,11 @@ mod tests {
     #[test]
     fn keys_are_readable() {
         assert_eq!(key_text(&[Value::Int(1), Value::Text("a".into())]), "(1, a)");
+        assert_eq!(
+            key_text(&[Value::Text("a\nonly in source (9): x\u{1b}".into())]),
+            "a\\nonly in source (9): x\\u{1b}",
+            "no line of its own"
+        );
         assert_eq!(key_text(&[Value::Date(0)]), "0001-01-01");
         assert_eq!(key_text(&[Value::Date(3_652_058)]), "9999-12-31");
         assert_eq!(key_text(&[Value::DateTime { days_since_1900: 59, ticks300: 1 }]), "1900-03-01 00:00:00.003");

@@ -10,7 +10,7 @@ use super::{
 use crate::model::{
     carry::{Carried, Carry},
     name::{Ident, TableName},
-    table::{Column, ColumnType},
+    table::{Column, ColumnType, collation_word},
 };
 
 /// Which of a carried column's two ends.
@@ -184,7 +184,7 @@ fn parameter(column: &Column, number: usize) -> String {
 
 /// A text column's collation, as SQL may say it.
 fn collation(column: &Column) -> Option<&str> {
-    column.collation.as_deref().filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+    collation_word(column.collation.as_deref())
 }
 
 #[cfg(test)]

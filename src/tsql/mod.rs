@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod changes;
 pub mod checkpoint;
+pub mod copied;
 pub mod large;
 pub mod lookup;
 pub mod mend;

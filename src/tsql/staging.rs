@@ -13,7 +13,7 @@ use std::fmt::Write;
 use crate::model::{
     carry::{Carried, Carry, KEY_COLLATION},
     name::Ident,
-    table::{ColumnType, Length},
+    table::{ColumnType, Length, collation_word},
 };
 
 /// A type as DDL and CAST spell it, without a collation.
@@ -75,11 +75,9 @@ pub fn is_text(ty: &ColumnType) -> bool {
     )
 }
 
-/// ` COLLATE name` for a text type, with the database's own collation where none is known. Collation names are plain words; one that is
-/// not never reaches a statement.
+/// ` COLLATE name` for a text type, with the database's own collation where none is known.
 fn collate(ty: &ColumnType, collation: Option<&str>) -> String {
-    let plain = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if is_text(ty) { format!(" COLLATE {}", collation.filter(plain).unwrap_or("DATABASE_DEFAULT")) } else { String::new() }
+    if is_text(ty) { format!(" COLLATE {}", collation_word(collation).unwrap_or("DATABASE_DEFAULT")) } else { String::new() }
 }
 
 /// `[c0] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's image has NULLs where a column says

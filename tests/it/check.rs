@@ -1,7 +1,11 @@
 //! `dbaops-dataflow check`: a healthy world has no ✗; every fault has one, with statements that mend it. Each scenario runs what was printed,
 //! as it was printed, and checks again.
 
-use mssql_standin::server::Server;
+use mssql_standin::{
+    error::SqlError,
+    fault::{Fault, Point},
+    server::Server,
+};
 
 use crate::harness::{PASSWORD, Sql, World, daemon::command, eventually, world::USER};
 
@@ -52,8 +56,8 @@ impl Checked {
                 }
             } else if let Some(said) = line.strip_prefix("      ") {
                 place = match said {
-                    "run at the source Source1:" => Some(true),
                     "run at the destination:" => Some(false),
+                    source if source.starts_with("run at the source ") => Some(true),
                     _ => None,
                 };
             } else {
@@ -326,4 +330,69 @@ async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
         checked.text
     );
     assert_eq!(check(&world).await.code, Some(0));
+}
+
+/// Nothing that a terminal acts on, no mark of direction and nothing without width.
+fn assert_plain(text: &str) {
+    let acts = |c: char| (c.is_control() && c != '\n') || ['\u{200b}', '\u{202e}'].contains(&c);
+    assert!(!text.contains(acts), "{text:?}");
+    assert!(!text.lines().any(|line| line.trim_start().starts_with("✓ forged")), "{text}");
+}
+
+/// The names of a server, a table and a column and a server's message that would clear the screen, turn text around and forge lines: they do
+/// not, for any command and in the log; what is printed for copying is right as it is printed; and the tables have the words as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
+    crate::only_on_standins!("fault points");
+    const WORDS: &str = "\u{1b}[2J\u{7}\r\n  ✓ forged\u{202e}\u{200b}";
+    // a mapping's table with a control character is refused, with other hidden ones it is not
+    const TABLE: &str = "T\u{202e}\u{200b}]$(x)'";
+    let name = TABLE.replace(']', "]]");
+    let world = World::new().await;
+    world.shop().await.run(&format!("CREATE TABLE dbo.[{name}] (ID INT NOT NULL PRIMARY KEY, [V{WORDS}] NVARCHAR(20) NULL)")).await;
+    let mapping = world.map(TABLE, "ID", None, true).await;
+    let mut control = world.control().await;
+    control.run(&format!("UPDATE source_servers SET server_name = N'Source{WORDS}'")).await;
+    let mut seen = String::new();
+    // CDC for the database and the table at the destination, then the capture instance
+    for faults in [2, 1] {
+        let checked = check(&world).await;
+        assert_plain(&checked.text);
+        assert_eq!(checked.faults().len(), faults, "{}", checked.text);
+        seen.push_str(&checked.text);
+        mend(&world, &checked).await;
+    }
+    let checked = check(&world).await;
+    assert_plain(&checked.text);
+    checked.assert_healthy();
+    for words in [
+        "CREATE TABLE [dbo].[T' + NCHAR(8238) + NCHAR(8203) + N']]",
+        "[V' + NCHAR(27) + N'[2J",
+        "sp_cdc_enable_table",
+        "run at the source Source\\u{1b}[2J",
+    ] {
+        assert!(seen.contains(words), "{words} in\n{seen}");
+    }
+    let id = mapping.to_string();
+    for arguments in [&["status"][..], &["verify"], &["sync", "--mapping", &id], &["status"]] {
+        let output = command(&world.variables(), arguments).output().await.expect("run a command");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_plain(&text);
+        assert!(output.status.success() && text.contains("Shop.dbo.T\\u{202e}\\u{200b}]$(x)'"), "{arguments:?}\n{text}");
+    }
+    // the server's own words
+    let refused = world.source.faults().always(Point::request("FROM [dbo].[T"), Fault::ErrorBefore(SqlError::new(50_000, 16, WORDS)));
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    eventually("the server's words in error_logs", async || {
+        let kept = "SELECT COUNT(*) FROM error_logs WHERE error_message LIKE N'%Msg 50000%' AND CHARINDEX(NCHAR(27), error_message) > 0";
+        match world.control().await.scalar(kept).await.as_str() {
+            "0" => Err(daemon.output()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    daemon.says(&["\\u{1b}[2J\\u{7}\\r\\n  ✓ forged\\u{202e}\\u{200b} (Msg 50000"]).await;
+    assert_plain(&daemon.output());
+    refused.disarm();
 }

@@ -1,6 +1,6 @@
 //! The destination: the control database, and every database and table that rows go to.
 
-use super::{Pair, Section, ask, by_database, closed, database, failed, server, table_rights, usable};
+use super::{Pair, Section, ask, by_database, closed, create_user, database, failed, server, table_rights, usable};
 use crate::{
     control::{self, Loaded},
     error::Kind,
@@ -12,6 +12,7 @@ use crate::{
     },
     mssql::{catalog, session::Session},
     plan::doctor::{self, Finding, Group, Place, Right},
+    tsql::copied::copyable,
 };
 
 /// Who asks, in the session's context.
@@ -97,7 +98,7 @@ pub(super) async fn databases(env: &Env, mappings: Vec<Mapping>, sections: &mut 
                     Some((why, mend)) => Finding::bad("connects", format!("{}: {why}", error.message())).cure(&Place::Dest, mend),
                     None => Finding::bad("connects", error.to_string())
                         .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
-                        .cure(&Place::Hands, format!("or, where it is there: CREATE USER for the login {} in it", env.config.dest.user)),
+                        .cure(&Place::Hands, format!("or, where it is there: {}", copyable(&create_user(&name, &env.config.dest.user)))),
                 });
             }
             Err(error) => section.add(failed("connects", &error, &Place::Service)),

@@ -22,8 +22,9 @@ use crate::{
         doctor::{self, Finding, Place, Verdict},
         time,
     },
+    tsql::copied::copyable,
 };
-use std::{collections::HashMap, time::SystemTime};
+use std::{borrow::Cow, collections::HashMap, time::SystemTime};
 use tokio::task::JoinSet;
 
 /// 2000-01-01, in seconds of Unix time.
@@ -126,7 +127,7 @@ fn print(sections: &[Section]) -> bool {
                     say!("      {place}:");
                     said = Some(place);
                 }
-                say!("        {cure}");
+                say!("        {}", copied(place, cure));
             }
         }
     }
@@ -134,11 +135,25 @@ fn print(sections: &[Section]) -> bool {
     counts[1] == 0
 }
 
+/// A cure as it can be copied: what is run at a server stays right although names in it cannot be printed as they are.
+fn copied<'a>(place: &Place, cure: &'a str) -> Cow<'a, str> {
+    match place {
+        Place::Source(_) | Place::Dest => Cow::Owned(copyable(cure)),
+        Place::Service | Place::Hands => Cow::Borrowed(cure),
+    }
+}
+
 /// Why a database that a server has cannot be opened, and what opens it, asked from a session in another database.
 async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, String)> {
     let rows = ask(&mut *asking.ok()?, include_str!("../../../sql/check_database_state.sql"), &[Param::Text(name.as_str())]).await.ok()?;
     let row = rows.first()?;
     doctor::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
+}
+
+/// Makes a login a user of a database.
+fn create_user(database: &Ident, login: &str) -> String {
+    let login = Ident::new(login);
+    format!("USE {database}; CREATE USER {login} FOR LOGIN {login};")
 }
 
 /// A finding about something that could not be done at all. An error's hint is its cure.

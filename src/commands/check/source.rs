@@ -1,6 +1,6 @@
 //! A source server: itself, its databases with their CDC, and every table that rows come from.
 
-use super::{Database, Pair, Section, ask, by_database, closed, database, failed, server as ask_server, table_rights, usable};
+use super::{Database, Pair, Section, ask, by_database, closed, create_user, database, failed, server as ask_server, table_rights, usable};
 use crate::{
     error::Kind,
     jobs::{Env, instances},
@@ -19,7 +19,7 @@ use crate::{
         projection::{self, same_name},
         schedule::TriggerCost,
     },
-    tsql::{poll as phrases, staging},
+    tsql::{copied, poll as phrases, staging},
 };
 use std::collections::HashSet;
 
@@ -83,11 +83,9 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
                 if let Some((why, mend)) = state {
                     of_database.add(Finding::bad("connects", format!("{}: {why}", error.message())).cure(&place, mend));
                 } else if opened {
-                    let user = &pools.endpoint().user;
-                    let login = Ident::new(user.as_str());
                     of_database.add(
                         Finding::bad("connects", error.to_string())
-                            .cure(&place, format!("USE {name}; CREATE USER {login} FOR LOGIN {login};"))
+                            .cure(&place, create_user(&name, &pools.endpoint().user))
                             .cure(&Place::Hands, "or correct source_database in table_mappings"),
                     );
                 } else if !told {
@@ -427,13 +425,8 @@ impl Tables<'_> {
         let candidates = Candidates { instances: &own, coverage: coverage.as_ref() };
         let best = candidates.best(&candidates.usable()).or(own.len().checked_sub(1));
         let Some((at, instance)) = best.and_then(|at| Some((at, own.get(at)?))) else {
-            let quoted = |name: &Ident| name.as_str().replace('\'', "''");
-            let enable = format!(
-                "EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL",
-                quoted(&source.name.schema),
-                quoted(&source.name.table)
-            );
-            return section.add(Finding::bad("capture instance", "there is none for this table").cure(self.place, self.here(enable)));
+            let enable = self.here(copied::enable_table(&source.name));
+            return section.add(Finding::bad("capture instance", "there is none for this table").cure(self.place, enable));
         };
         let name = instance.name.as_str();
         if instance.min.is_zero() {

@@ -193,7 +193,12 @@ async fn by_one_shape(env: &Env, mapping: &Mapping, progress: &Progress, desk: &
     }
     let acting = catalog::foreign_keys(dest, &shape.dest).await?;
     let acting = acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
-    let warnings = shape.carry.warnings.iter().cloned().chain(acting.map(|key| format!("{} ({})", key.danger(), key.tamed())));
+    let warnings = shape
+        .carry
+        .warnings
+        .iter()
+        .cloned()
+        .chain(acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))));
     for warning in warnings {
         warn!(mapping_id = mapping.id.0, server_id = mapping.server.0, sync_type = SyncType::SchemaCheck.as_str(), "{warning}");
     }

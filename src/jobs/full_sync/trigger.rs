@@ -31,7 +31,8 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
             Ok(_) => {}
             Err(error) if matches!(error.number, Some(229 | 230 | 3906)) => {
                 source.recover().await?;
-                let mend = format!("GRANT UPDATE ON {} ({column}), or use full_sync_requested", mapping.source.local());
+                let grant = tsql::copied::copyable(&format!("GRANT UPDATE ON {} ({column}) TO <user>", mapping.source.local()));
+                let mend = format!("{grant}, or use full_sync_requested");
                 let error = error.with_hint(mend.as_str());
                 tracing::error!(
                     mapping_id = mapping.id.0,

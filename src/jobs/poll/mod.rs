@@ -35,6 +35,7 @@ use crate::{
         schedule::{self, Decision, Facts},
         window::{self, Choice, History, Step, Stored, Wait},
     },
+    tsql::copied::{copyable, enable_table},
 };
 use std::{
     cell::OnceCell,
@@ -409,16 +410,11 @@ fn folded(name: &Ident) -> String {
 }
 
 fn not_captured(mapping: &Mapping) -> Error {
-    let quoted = |name: &Ident| name.as_str().replace('\'', "''");
     Error::new(
         Kind::Missing,
         format!("{} has no capture instance, or this login may not see it, so its changes cannot be read", mapping.source),
     )
-    .with_hint(format!(
-        "Enable CDC for it: EXEC sys.sp_cdc_enable_table @source_schema = N'{}', @source_name = N'{}', @role_name = NULL (or set cdc_enabled = 0)",
-        quoted(&mapping.source.schema),
-        quoted(&mapping.source.table)
-    ))
+    .with_hint(format!("Enable CDC for it: {} (or set cdc_enabled = 0)", copyable(&enable_table(&mapping.source))))
 }
 
 /// One clear warning when nothing is captured or capture stands still, and one line when it goes on.

@@ -10,7 +10,7 @@ use crate::{
         instances,
         shape::Shape,
     },
-    model::{capture::Capture, lsn::Lsn, mapping::Mapping},
+    model::{capture::Capture, lsn::Lsn, mapping::Mapping, visible::visible},
     mssql::{cdc, session::Session},
     plan::{
         mask,
@@ -140,7 +140,7 @@ pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant)
         )),
         Err(error) if !source.is_cut_off() => {
             source.recover().await?;
-            Ok(Err(format!("no fence: {error}")))
+            Ok(Err(format!("no fence: {}", visible(&error.to_string()))))
         }
         Err(error) => Err(error),
     }

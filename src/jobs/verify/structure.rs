@@ -16,7 +16,7 @@ use crate::{
         Env,
         shape::{self, Shape},
     },
-    model::{mapping::Mapping, name::TableName},
+    model::{mapping::Mapping, name::TableName, visible::visible},
     mssql::{cdc, row::Param, session::Session},
     plan::verify::Status,
     tsql::lookup,
@@ -36,12 +36,17 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         Ok(shape) => {
             let carried = |column: &crate::model::table::Column| shape.carry.columns.iter().any(|c| c.source.name == column.name);
             let left: Vec<_> = shape.source.columns.iter().filter(|column| !carried(column)).map(|column| column.name.as_str()).collect();
-            let details = if left.is_empty() { String::new() } else { format!("not carried: {}", left.join(", ")) };
+            let details = if left.is_empty() { String::new() } else { visible(&format!("not carried: {}", left.join(", "))).into_owned() };
             Report { kind: SCHEMA, status: Status::Passed, compared: shape.carry.columns.len(), mismatches: 0, details, repaired: 0 }
         }
-        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => {
-            Report { kind: SCHEMA, status: Status::Failed, compared: 0, mismatches: 1, details: error.to_string(), repaired: 0 }
-        }
+        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => Report {
+            kind: SCHEMA,
+            status: Status::Failed,
+            compared: 0,
+            mismatches: 1,
+            details: visible(&error.to_string()).into_owned(),
+            repaired: 0,
+        },
         Err(error) => return Err(error).with_context(|| format!("compare the columns of {}", mapping.source)),
     };
     let finding = Finding::of_words(report.details.clone());
@@ -56,7 +61,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         Ok(Some(counted)) => counted,
         Ok(None) => return Ok(None),
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
-            Counted { why: Some(format!("not counted: {cause}")), ..Counted::default() }
+            Counted { why: Some(format!("not counted: {}", visible(&cause.to_string()))), ..Counted::default() }
         }
         Err(cause) => return Err(cause).with_context(|| format!("count the rows of {}", mapping.source)),
     };
