@@ -1,8 +1,8 @@
 //! `status` and `sync`: what people type to see how it stands, and to have a table synced now.
 
-use std::{process::Output, time::Duration};
+use std::process::Output;
 
-use crate::harness::{World, daemon::command, eventually, numbers};
+use crate::harness::{PATIENCE, World, daemon::command, eventually, numbers};
 
 async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let output: Output = command(&world.variables(), arguments).output().await.expect("run the command");
@@ -193,7 +193,7 @@ async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     })
     .await;
     daemon.kill().await;
-    let output = tokio::time::timeout(Duration::from_secs(80), asked).await.expect("sync ends").expect("joined").expect("run sync");
+    let output = tokio::time::timeout(PATIENCE, asked).await.expect("sync ends").expect("joined").expect("run sync");
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("complete, 1 rows"), "{text}");

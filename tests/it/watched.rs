@@ -1,6 +1,6 @@
 //! Watched from outside: health and metrics over HTTP, and words to a service manager.
 
-use std::{collections::HashMap, os::unix::net::UnixDatagram, time::Duration};
+use std::{collections::HashMap, os::unix::net::UnixDatagram};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +9,7 @@ use tokio::{
 
 use mssql_standin::fault::{Fault, Point};
 
-use crate::harness::{Daemon, World, daemon::command, eventually};
+use crate::harness::{Daemon, PATIENCE, World, daemon::command, eventually};
 
 /// Status line, headers and body of a plain request.
 async fn get(address: &str, request: &str) -> (String, String) {
@@ -209,7 +209,7 @@ async fn a_request_with_endless_headers_is_refused() {
             tokio::task::yield_now().await;
         }
     };
-    let refused: std::io::Result<()> = tokio::time::timeout(Duration::from_secs(60), refused).await.expect("it is refused");
+    let refused: std::io::Result<()> = tokio::time::timeout(PATIENCE, refused).await.expect("it is refused");
     assert!(refused.is_err() && sent < 64 * 1024 * 1024, "{sent} bytes were taken");
     assert_eq!(page(&address, "/healthz").await.0, 200);
 }

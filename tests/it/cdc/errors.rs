@@ -1,14 +1,16 @@
 //! Errors: nothing is lost, nothing is half done, and what passes is tried again.
 
-use std::time::Duration;
-
 use mssql_standin::{
     error::SqlError,
-    fault::{Fault, Point},
+    fault::{Fault, Phase, Point},
 };
 
 use super::{error_of, following, start};
-use crate::harness::{World, numbers};
+use crate::harness::{
+    World,
+    held::{arrives, held},
+    numbers,
+};
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
@@ -115,10 +117,12 @@ async fn a_reply_lost_after_the_commit_does_no_harm() {
 async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
     crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
-    let fault = world.dest.faults().once(Point::request("the checkpoint is no longer"), Fault::Delay(Duration::from_millis(700)));
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().once(Point::request("the checkpoint is no longer"), hold);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
-    assert!(fault.fired().await);
+    arrives(arrived).await;
     world.control().await.run("UPDATE table_mappings SET last_cdc_lsn = 0x00000000000000000001").await;
+    go.send(()).expect("the transaction waits");
     error_of(&world, mapping, &["the checkpoint is no longer what it was"]).await;
     // The two checkpoints differ now, which is a gap, which a full sync mends.
     world.in_sync("dbo.R", "ID").await;

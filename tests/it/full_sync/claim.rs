@@ -2,12 +2,14 @@
 
 use mssql_standin::{
     error::SqlError,
-    fault::{Fault, Point},
+    fault::{Fault, Phase, Point},
 };
-use std::time::Duration;
 
 use super::{ITEMS, fill};
-use crate::harness::{World, eventually};
+use crate::harness::{
+    World, eventually,
+    held::{arrives, held},
+};
 
 async fn request(world: &World) -> Vec<String> {
     let mapping = world
@@ -25,15 +27,17 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.both(ITEMS).await;
     fill(&world, 3000).await;
     let mapping = world.map("Items", "ID", Some("Resync"), false).await;
-    let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(Duration::from_secs(1)));
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().nth(Point::request("BULK LOAD"), 2, hold);
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;
     let _daemon = world.daemon();
-    assert!(copying.fired().await);
+    arrives(arrived).await;
     // Claimed, and reset at the source, before the copy: what is copied reads 0 already.
     assert_eq!(request(&world).await, ["0", "pending"]);
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
     world.request_full_sync(mapping).await;
+    go.send(()).expect("the copy waits");
     eventually("the second full sync", async || {
         let mut control = world.control().await;
         let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;

@@ -1,12 +1,15 @@
 //! The stages after the copy can be watched and stopped too.
 
-use mssql_standin::fault::{Fault, Point};
+use mssql_standin::fault::{Fault, Phase, Point};
 use std::time::Duration;
 
 use super::{ITEMS, fill};
 use crate::{
     cdc::capture,
-    harness::{World, eventually},
+    harness::{
+        World, eventually,
+        held::{arrives, held},
+    },
 };
 
 /// Longer than the daemon stays silent.
@@ -33,14 +36,15 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     world.enable_cdc(&["Items"]).await;
     world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old')").await;
     let mapping = world.map("Items", "ID", None, false).await;
-    let copied =
-        world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), Fault::Delay(Duration::from_secs(1)));
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     let swapping = world.dest.faults().once(Point::request("FROM [dbo].[Items] AS d JOIN"), Fault::Delay(LONG));
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    assert!(copied.fired().await);
+    arrives(arrived).await;
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
+    go.send(()).expect("the sync waits");
     stage_is_told(&world, &daemon, &["3000 rows copied, waiting until capture has passed the copy", "s so far"]).await;
     let run = world.control().await.query("SELECT status, records_processed, last_processed_pk FROM sync_status").await;
     assert_eq!(run.rows, [["RUNNING", "3000", "3000"]]);
@@ -62,12 +66,13 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old')").await;
     let mapping = world.map("Items", "ID", None, true).await;
     let waiting = world.source.faults().once(Point::request("tran_end_time >"), Fault::Delay(Duration::from_millis(100)));
-    let copied =
-        world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), Fault::Delay(Duration::from_secs(1)));
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
-    assert!(copied.fired().await);
+    arrives(arrived).await;
     capture(&world, |cdc| cdc.running = false);
+    go.send(()).expect("the sync waits");
     assert!(waiting.fired().await);
     let mut control = world.control().await;
     control.run("UPDATE table_mappings SET is_enabled = 0").await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{ITEMS, fill};
 use crate::harness::{
-    World, eventually,
+    PATIENCE, World, eventually,
     held::{arrives, held},
 };
 
@@ -43,7 +43,7 @@ async fn change(world: &World, round: usize) {
 }
 
 async fn at(world: &World, step: &FaultHandle, round: usize) {
-    let fired = tokio::time::timeout(Duration::from_secs(90), step.fired()).await;
+    let fired = tokio::time::timeout(PATIENCE, step.fired()).await;
     assert!(fired.expect("the step comes"), "the step was disarmed");
     change(world, round).await;
 }
@@ -146,13 +146,14 @@ async fn a_row_that_was_read_twice_is_there_once() {
     let mapping = world.map("Heap", "ID", None, true).await;
     world.request_full_sync(mapping).await;
     let dropped = world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
-    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 1, Fault::Delay(4 * HELD));
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().nth(Point::request("BULK LOAD"), 1, hold);
     let _daemon = world.daemon();
-    assert!(held.fired().await, "the copy runs");
+    arrives(arrived).await;
     shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;
+    go.send(()).expect("the copy waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let twice = tokio::time::timeout(Duration::from_secs(1), dropped.fired()).await;
-    assert_eq!(twice, Ok(true), "it was read once, so this proves nothing");
+    assert!(dropped.count() > 0, "it was read once, so this proves nothing");
     world.in_sync("dbo.Heap", "ID").await;
 }
 

@@ -4,7 +4,7 @@ use mssql_standin::fault::{Fault, Point};
 use std::time::Duration;
 
 use super::{ITEMS, fill};
-use crate::harness::{World, eventually};
+use crate::harness::{PATIENCE, World, eventually};
 
 /// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the destination.
 async fn slow(rows: usize, held: Duration) -> (World, i32) {
@@ -106,7 +106,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
         }
         let step = dest.once(Point::request(text), fault);
         let daemon = world.daemon();
-        assert!(tokio::time::timeout(Duration::from_secs(60), step.fired()).await.is_ok_and(|fired| fired), "{text} never came");
+        assert!(tokio::time::timeout(PATIENCE, step.fired()).await.is_ok_and(|fired| fired), "{text} never came");
         daemon.kill().await;
         eventually("the killed process's transaction to be rolled back", async || {
             let now = old_rows(&world).await;
@@ -116,7 +116,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     }
     let committed = dest.once(Point::request("COMMIT TRANSACTION"), Fault::HangAfter);
     let daemon = world.daemon();
-    assert!(tokio::time::timeout(Duration::from_secs(60), committed.fired()).await.is_ok_and(|fired| fired));
+    assert!(tokio::time::timeout(PATIENCE, committed.fired()).await.is_ok_and(|fired| fired));
     daemon.kill().await;
     // Done, although nobody was told: nothing is pending, and nothing is left over.
     let mut control = world.control().await;

@@ -18,7 +18,7 @@ pub use daemon::Daemon;
 pub use world::{PASSWORD, World};
 
 /// How long anything may take before a scenario gives up. Generous: it is only reached when something is wrong.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// [`PATIENCE`], or the seconds in `DATAFLOW_TEST_PATIENCE`: for somebody who looks for what is wrong.
 fn patience() -> Duration {

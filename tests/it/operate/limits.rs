@@ -1,7 +1,5 @@
 //! Limits, counted at the servers.
 
-use std::time::Duration;
-
 use mssql_standin::fault::{Fault, Point};
 
 use crate::harness::{Daemon, World, eventually, numbers};
@@ -255,7 +253,6 @@ async fn ten_thousand_mappings_do_not_drown_one() {
     .await;
     let (source, dest) = idle_tick(&world).await;
     assert!(source <= 8 && dest <= 8, "{source} statements at the source and {dest} at the destination in an idle tick");
-    let began = std::time::Instant::now();
     let (status, output) = daemon.terminate().await;
-    assert!(status.success() && began.elapsed() < Duration::from_secs(30), "{output}");
+    assert!(status.success() && !output.contains("stopped without waiting"), "{output}");
 }

@@ -10,11 +10,15 @@ use std::{
 
 use mssql_standin::{
     cdc::{CaptureConfig, CaptureMode},
-    fault::{Fault, Point},
+    fault::{Phase, Point},
 };
 
 use super::{command::verify, not_too_far_ahead, rows, synced};
-use crate::harness::{Sql, World, eventually, numbers};
+use crate::harness::{
+    Sql, World, eventually,
+    held::{arrives, held},
+    numbers,
+};
 
 const LARGE: &str =
     "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
@@ -145,17 +149,19 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     world.in_sync("dbo.V", "ID").await;
     let mut copy = world.copy().await;
     copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
-    // the transaction that mends waits long enough for the change to come first
-    let held = world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, Fault::Delay(Duration::from_secs(2)));
+    // the transaction that mends waits for the change to come first
+    let (hold, arrived, go) = held(Phase::Before);
+    world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, hold);
     let mending = verify(&world, &["--repair"]);
     let overtaking = async {
-        assert!(held.fired().await, "the mend came");
+        arrives(arrived).await;
         world.shop().await.run("UPDATE dbo.V SET Name = N'newer' WHERE ID = 7").await;
         eventually("the change to arrive before the mend", async || {
             let name = copy.scalar("SELECT Name FROM dbo.V WHERE ID = 7").await;
             if name == "newer" { Ok(()) } else { Err(name) }
         })
         .await;
+        go.send(()).expect("the mend waits");
     };
     let ((code, said), ()) = tokio::join!(mending, overtaking);
     assert_eq!(code, Some(0), "{said}");
