@@ -13,6 +13,8 @@ use super::{
 pub const USER: &str = "sa";
 /// Where the daemon's statements go, for a parser that is not ours.
 const DAEMON_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/daemon-sql");
+/// Where every server leaves what of its T-SQL surface is used.
+const SURFACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/surface");
 /// Has the characters that connection strings trip over.
 pub const PASSWORD: &str = "S3cret{;}'pw";
 
@@ -60,7 +62,7 @@ impl World {
                 World { source: side(&servers.source), dest: side(&servers.dest), _turn: Some(turn) }
             }
             None => {
-                let builder = || record(Server::builder().port(0).login(USER, PASSWORD));
+                let builder = || record(Server::builder().port(0).login(USER, PASSWORD).surface_files(SURFACE));
                 let source = source_shape(builder()).start().await.expect("start the source server");
                 let dest = dest_shape(builder()).start().await.expect("start the destination server");
                 let side = |server| Side::Standin(Box::new(server));

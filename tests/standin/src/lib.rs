@@ -14,6 +14,7 @@ pub mod fault;
 pub mod proxy;
 pub mod server;
 mod session;
+pub mod surface;
 pub mod tds;
 pub mod tsql;
 pub mod value;

@@ -38,6 +38,12 @@ struct Arguments {
     /// Certificate in PEM; without one, a self-signed one is made
     #[arg(long, requires = "key")]
     certificate: Option<PathBuf>,
+    /// A folder that gets an empty file for each statement, function, view and so on that is used
+    #[arg(long, value_name = "FOLDER")]
+    surface_files: Option<PathBuf>,
+    /// Print what has no file in a folder of --surface-files
+    #[arg(long, value_name = "FOLDER", exclusive = true)]
+    unused: Option<PathBuf>,
     /// Key of the certificate in PEM
     #[arg(long, requires = "certificate")]
     key: Option<PathBuf>,
@@ -57,7 +63,11 @@ enum Tls {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.unused {
+        return print_unused(folder);
+    }
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mssql-standin: {error}");
@@ -86,6 +96,9 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         builder = builder.certificate(&std::fs::read_to_string(certificate)?, &std::fs::read_to_string(key)?);
     }
     // Before the address is out: whoever reads it may stop the server at once.
+    if let Some(folder) = &arguments.surface_files {
+        builder = builder.surface_files(folder);
+    }
     let stop = stop_signal()?;
     let server = builder.start().await?;
     let database = arguments.databases.first().map_or("master", String::as_str);
@@ -94,6 +107,16 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
     stop.await;
     server.shutdown().await;
     Ok(())
+}
+
+/// What of the T-SQL surface nobody used, one kind a line.
+fn print_unused(folder: &std::path::Path) -> ExitCode {
+    let (unused, used) = mssql_standin::surface::unused(folder);
+    println!("{used} names of the T-SQL surface are used, {} are not", unused.len());
+    for name in &unused {
+        println!("  {name}");
+    }
+    ExitCode::SUCCESS
 }
 
 /// SIGINT or SIGTERM.

@@ -19,7 +19,7 @@ pub const GUEST_SCHEMA: i32 = 2;
 pub const INFORMATION_SCHEMA: i32 = 3;
 pub const SYS: i32 = 4;
 
-/// A name as the catalog compares it: without case, as every collation this server gives a catalog but the binary and `_CS_` ones does.
+/// A name as it is compared where case does not matter. A database's catalog knows whether it does: [`Catalog::key`].
 pub fn fold(name: &str) -> String {
     name.to_lowercase()
 }
@@ -255,6 +255,9 @@ impl TableMeta {
     }
 
     pub fn index_named(&self, name: &str) -> Option<&Arc<IndexMeta>> {
+        if self.exact_names {
+            return self.indexes.iter().find(|i| i.name == name);
+        }
         let name = fold(name);
         self.indexes.iter().find(|i| fold(&i.name) == name)
     }
@@ -421,13 +424,13 @@ impl Object {
     }
 
     /// Every (name, id) it puts into its schema's name space.
-    fn names(&self) -> Vec<(String, ObjectId)> {
-        let mut names = vec![(fold(self.name()), self.object_id())];
+    fn names(&self) -> Vec<(&str, ObjectId)> {
+        let mut names = vec![(self.name(), self.object_id())];
         if let Self::Table(t) = self {
             if t.kind == TableKind::Variable {
                 return Vec::new();
             }
-            names.extend(t.constraint_ids().into_iter().map(|(id, name)| (fold(name), id)));
+            names.extend(t.constraint_ids().into_iter().map(|(id, name)| (name, id)));
         }
         names
     }
@@ -478,7 +481,9 @@ pub struct PermissionMeta {
 pub struct Catalog {
     pub schemas: OrdMap<i32, Arc<SchemaMeta>>,
     pub objects: OrdMap<ObjectId, Object>,
-    /// (schema, folded name) → id, constraints included
+    /// Names that differ in case only are different names: the database's collation is case-sensitive.
+    exact_names: bool,
+    /// (schema, [`Catalog::key`] of the name) → id, constraints included
     names: OrdMap<(i32, String), ObjectId>,
     /// constraint → its table
     owners: OrdMap<ObjectId, ObjectId>,
@@ -517,9 +522,27 @@ impl Catalog {
         }
     }
 
+    /// A name as this catalog compares it.
+    pub fn key(&self, name: &str) -> String {
+        if self.exact_names { name.to_owned() } else { fold(name) }
+    }
+
+    /// Compares names by a collation from now on. False where it would make two names one: nothing has changed then.
+    pub fn name_by(&mut self, collation: Collation) -> bool {
+        let exact = std::mem::replace(&mut self.exact_names, collation.is_case_sensitive());
+        let names = self.objects.values().flat_map(|object| object.names().into_iter().map(|(name, of)| (object.schema_id(), name, of)));
+        let names: OrdMap<_, _> = names.map(|(schema, name, of)| ((schema, self.key(name)), of)).collect();
+        if names.len() < self.names.len() {
+            self.exact_names = exact;
+            return false;
+        }
+        self.names = names;
+        true
+    }
+
     pub fn schema_named(&self, name: &str) -> Option<&Arc<SchemaMeta>> {
-        let name = fold(name);
-        self.schemas.values().find(|s| fold(&s.name) == name)
+        let name = self.key(name);
+        self.schemas.values().find(|s| self.key(&s.name) == name)
     }
 
     pub fn schema_name(&self, id: i32) -> &str {
@@ -536,7 +559,7 @@ impl Catalog {
 
     /// The id under a name, which may be a constraint's.
     pub fn id_of(&self, schema_id: i32, name: &str) -> Option<ObjectId> {
-        self.names.get(&(schema_id, fold(name))).copied()
+        self.names.get(&(schema_id, self.key(name))).copied()
     }
 
     pub fn find(&self, schema_id: i32, name: &str) -> Option<&Object> {
@@ -564,12 +587,13 @@ impl Catalog {
 
     /// The indexed view that stands on a table, if one does. Schema-bound views name their tables in two parts.
     pub fn indexed_view_on(&self, table: &TableMeta) -> Option<&Arc<ViewMeta>> {
-        let schema = fold(self.schema_name(table.schema_id));
-        let name = fold(&table.name);
+        let schema = self.key(self.schema_name(table.schema_id));
+        let name = self.key(&table.name);
         self.objects.values().find_map(|object| match object {
             Object::View(view) if view.indexed => {
                 let stands = sqlparser::ast::visit_relations(&*view.query, |relation| {
-                    let parts: Vec<String> = relation.0.iter().filter_map(|part| part.as_ident()).map(|ident| fold(&ident.value)).collect();
+                    let parts: Vec<String> =
+                        relation.0.iter().filter_map(|part| part.as_ident()).map(|ident| self.key(&ident.value)).collect();
                     if parts == [schema.as_str(), name.as_str()] { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                 });
                 stands.is_break().then_some(view)
@@ -584,8 +608,8 @@ impl Catalog {
     }
 
     pub fn type_named(&self, schema_id: i32, name: &str) -> Option<&Arc<AliasType>> {
-        let name = fold(name);
-        self.types.values().find(|t| t.schema_id == schema_id && fold(&t.name) == name)
+        let name = self.key(name);
+        self.types.values().find(|t| t.schema_id == schema_id && self.key(&t.name) == name)
     }
 
     pub fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
@@ -606,7 +630,7 @@ impl Catalog {
         let before = self.objects.get(&id).cloned();
         if let Some(old) = &before {
             for (name, of) in old.names() {
-                let key = (old.schema_id(), name);
+                let key = (old.schema_id(), self.key(name));
                 if self.names.get(&key) == Some(&of) {
                     self.names.remove(&key);
                 }
@@ -616,7 +640,7 @@ impl Catalog {
         }
         if let Some(new) = object {
             for (name, of) in new.names() {
-                self.names.insert((new.schema_id(), name), of);
+                self.names.insert((new.schema_id(), self.key(name)), of);
                 if of != id {
                     self.owners.insert(of, id);
                 }

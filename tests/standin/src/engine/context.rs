@@ -30,7 +30,6 @@ use std::{
 pub struct Options {
     pub ansi_nulls: bool,
     pub ansi_padding: bool,
-    pub ansi_warnings: bool,
     pub arithabort: bool,
     pub concat_null_yields_null: bool,
     pub quoted_identifier: bool,
@@ -54,7 +53,6 @@ impl Default for Options {
         Self {
             ansi_nulls: true,
             ansi_padding: true,
-            ansi_warnings: true,
             arithabort: false,
             concat_null_yields_null: true,
             quoted_identifier: true,

@@ -142,6 +142,7 @@ impl Database {
             catalog.principals.insert(id, Arc::new(role(id, name)));
             catalog.schemas.insert(id, Arc::new(SchemaMeta { id, name: name.into(), owner: id }));
         }
+        catalog.name_by(collation);
         Self {
             id,
             name: name.into(),

@@ -15,6 +15,31 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// Every `@@` function.
+pub const GLOBALS: &[&str] = &[
+    "@@ROWCOUNT",
+    "@@ERROR",
+    "@@TRANCOUNT",
+    "@@NESTLEVEL",
+    "@@PROCID",
+    "@@SPID",
+    "@@IDENTITY",
+    "@@SERVERNAME",
+    "@@SERVICENAME",
+    "@@VERSION",
+    "@@MICROSOFTVERSION",
+    "@@LANGUAGE",
+    "@@LANGID",
+    "@@LOCK_TIMEOUT",
+    "@@DATEFIRST",
+    "@@TEXTSIZE",
+    "@@MAX_PRECISION",
+    "@@MAX_CONNECTIONS",
+    "@@FETCH_STATUS",
+    "@@OPTIONS",
+    "@@DBTS",
+];
+
 /// What `@@VERSION` says first is what clients look at.
 pub const VERSION: &str = "Microsoft SQL Server 2019 (RTM-CU18) (KB5017593) - 15.0.4261.1 (X64) \n\tmssql-standin";
 
@@ -32,8 +57,7 @@ impl Host for Session {
         Settings {
             collation: self.collation(),
             ansi_nulls: self.options.ansi_nulls,
-            ansi_warnings: self.options.ansi_warnings,
-            arithabort: self.options.arithabort,
+            text_bytes_max: usize::try_from(self.options.text_size).ok(),
             concat_null_yields_null: self.options.concat_null_yields_null,
             quoted_identifier: self.options.quoted_identifier,
             date_format: self.options.date_format,
@@ -50,6 +74,7 @@ impl Host for Session {
     }
 
     fn global(&self, name: &str) -> Option<(SqlType, Value)> {
+        crate::surface::used("global", name);
         let int = |n: i64| (SqlType::Int, Value::Int(n));
         let text = |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
         Some(match name {
@@ -173,7 +198,7 @@ impl Session {
     fn option_bits(&self) -> i64 {
         let o = &self.options;
         let bits = [
-            (8, o.ansi_warnings),
+            (8, true),
             (16, o.ansi_padding),
             (32, o.ansi_nulls),
             (64, o.arithabort),

@@ -38,11 +38,15 @@ pub fn find(name: &ObjectName) -> Option<SystemProcedure> {
     if !name.schema.as_deref().is_none_or(|s| s.is_empty() || s.eq_ignore_ascii_case("sys") || s.eq_ignore_ascii_case("dbo")) {
         return None;
     }
-    PROCEDURES
-        .iter()
-        .chain(crate::cdc::procedures::PROCEDURES)
-        .find(|(own, _)| name.name.eq_ignore_ascii_case(own))
-        .map(|(_, procedure)| *procedure)
+    let (own, procedure) =
+        PROCEDURES.iter().chain(crate::cdc::procedures::PROCEDURES).find(|(own, _)| name.name.eq_ignore_ascii_case(own))?;
+    crate::surface::used("procedure", own);
+    Some(*procedure)
+}
+
+/// The names of all.
+pub fn names() -> Vec<&'static str> {
+    PROCEDURES.iter().chain(crate::cdc::procedures::PROCEDURES).map(|(name, _)| *name).collect()
 }
 
 /// The arguments by the procedure's own parameter names; each may be given by name or by place.

@@ -169,6 +169,13 @@ impl Builder {
         self
     }
 
+    /// Has all of this process's servers leave a file in `folder` for each name of their T-SQL surface that is used.
+    pub fn surface_files(self, folder: impl Into<PathBuf>) -> Self {
+        // A folder that cannot be made leaves no files, and everything is told as unused.
+        let _ = crate::surface::record_in(folder.into());
+        self
+    }
+
     /// Writes every distinct statement of the applications whose name starts so to a file of its own in that folder.
     pub fn statement_files(mut self, folder: impl Into<PathBuf>, application_prefix: &str) -> Self {
         self.statement_files = Some((folder.into(), application_prefix.into()));

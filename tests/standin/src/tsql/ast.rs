@@ -608,12 +608,25 @@ pub enum AlterTable {
 #[derive(Clone, Debug)]
 pub enum AlterDatabase {
     /// SET option value, e.g. ALLOW_SNAPSHOT_ISOLATION ON; name in upper case
+    /// `others`: what is done about sessions that are in the database.
     Set {
         name: String,
         value: String,
+        others: Others,
     },
     Collate(String),
     ModifyName(String),
+}
+
+/// ALTER DATABASE … SET … WITH
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// nothing is said
+    Wait,
+    /// ROLLBACK IMMEDIATE, or after a while, which is at once here
+    End,
+    /// NO_WAIT
+    Fail,
 }
 
 #[derive(Clone, Debug)]

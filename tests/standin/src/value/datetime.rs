@@ -115,7 +115,9 @@ impl Moment {
         Some(match *value {
             Value::Date(days) => Self::new(days, 0),
             Value::Time(ticks) => Self::new(DAYS_TO_1900, ticks),
-            Value::DateTime { days, ticks300 } => Self::new(days + DAYS_TO_1900, u64::from(ticks300) * 100_000 / 3),
+            // Rounded, as at compatibility level 130 and later: .857 is .8566667.
+            // <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql>
+            Value::DateTime { days, ticks300 } => Self::new(days + DAYS_TO_1900, (u64::from(ticks300) * 100_000 + 1) / 3),
             Value::SmallDateTime { days, minutes } => Self::new(i32::from(days) + DAYS_TO_1900, u64::from(minutes) * 60 * TICKS_PER_SECOND),
             Value::DateTime2 { days, ticks } => Self::new(days, ticks),
             Value::DateTimeOffset { days, ticks, offset_minutes } => {

@@ -139,3 +139,24 @@ async fn a_case_sensitive_database_tells_columns_apart_by_case() {
     let row = client.simple_query("SELECT a, A FROM dbo.t").await.expect("a result").into_row().await.expect("a row").expect("a row");
     assert_eq!((row.get::<i32, _>(0), row.get::<i32, _>(1)), (Some(2), Some(1)));
 }
+
+/// Sessions that are in a database which is taken offline end, or are waited for.
+#[tokio::test]
+async fn taking_a_database_offline_ends_the_sessions_in_it() {
+    let server = start().await;
+    let mut admin = connect(&server).await;
+    for batch in ["CREATE DATABASE shop", "CREATE DATABASE other"] {
+        admin.simple_query(batch).await.expect("a batch").into_results().await.expect("a database");
+    }
+    let mut inside = connect_with(&server, "sa", "Passw0rd!", "shop").await.expect("a connection");
+    let mut outside = connect_with(&server, "sa", "Passw0rd!", "other").await.expect("a connection");
+    let refused = admin.simple_query("ALTER DATABASE shop SET OFFLINE WITH NO_WAIT").await.map(drop).expect_err("an error");
+    assert_eq!(refused.code(), Some(5070), "{refused}");
+    let ended = admin.simple_query("ALTER DATABASE shop SET OFFLINE WITH ROLLBACK IMMEDIATE").await.expect("an answer");
+    ended.into_results().await.expect("it is offline");
+    let gone = async { inside.simple_query("SELECT 1").await?.into_results().await.map(drop) };
+    assert!(gone.await.is_err(), "its session goes on");
+    outside.simple_query("SELECT 1").await.expect("an answer").into_results().await.expect("another database's session goes on");
+    let seen = connect_with(&server, "sa", "Passw0rd!", "shop").await.err().map(|error| error.code());
+    assert_eq!(seen, Some(Some(4060)));
+}

@@ -1,11 +1,15 @@
 //! CREATE, ALTER and DROP DATABASE. They are not part of any transaction (226).
 
 use crate::{
-    engine::context::Session,
+    engine::{context::Session, instance::State},
     error::{SqlError, SqlResult},
-    tsql::ast::AlterDatabase,
+    tsql::ast::{AlterDatabase, Others},
     value::Collation,
 };
+use std::{sync::MutexGuard, time::Duration};
+
+/// A session that leaves a database tells nobody.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// 226 inside an explicit transaction.
 fn outside(session: &Session, statement: &str) -> SqlResult<()> {
@@ -65,6 +69,36 @@ pub fn drop_database(session: &mut Session, name: &str, if_exists: bool) -> SqlR
     Ok(())
 }
 
+/// Waits until no other session is in a database that is taken offline, or ends them, or fails (5070, 5069). Where others are to be ended
+/// they are for other settings, too.
+fn alone<'a>(
+    session: &'a Session,
+    mut state: MutexGuard<'a, State>,
+    id: i32,
+    setting: &str,
+    others: Others,
+) -> SqlResult<MutexGuard<'a, State>> {
+    loop {
+        let there = state.sessions.values().filter(|s| s.database == id && s.spid != session.spid);
+        match others {
+            Others::End => {
+                there.for_each(|s| s.cancel.kill());
+                return Ok(state);
+            }
+            _ if setting != "OFFLINE" || there.count() == 0 => return Ok(state),
+            Others::Fail => {
+                let text = format!(
+                    "Database state cannot be changed while other users are using the database '{}'",
+                    state.database(id).map(|db| db.name.clone()).unwrap_or_default()
+                );
+                return Err(SqlError::new(5070, 16, text));
+            }
+            Others::Wait if session.cancel().is_cancelled() => return Err(SqlError::cancelled()),
+            Others::Wait => state = session.instance.sleep(state, LOOK_AGAIN),
+        }
+    }
+}
+
 pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterDatabase) -> SqlResult<()> {
     outside(session, "ALTER DATABASE")?;
     let mut state = session.instance.lock();
@@ -80,11 +114,21 @@ pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterD
         );
         return Err(SqlError::new(5011, 14, text));
     };
+    if let AlterDatabase::Set { name, others, .. } = action {
+        state = alone(session, state, id, name, *others)?;
+    }
     let db = state.database_mut(id)?;
     match action {
-        AlterDatabase::Collate(name) => db.collation = collation(session, Some(name))?,
+        AlterDatabase::Collate(name) => {
+            let new = collation(session, Some(name))?;
+            if !db.catalog.name_by(new) {
+                let text = format!("ALTER DATABASE failed. The default collation of database '{}' cannot be set to {name}.", db.name);
+                return Err(SqlError::new(5072, 16, text));
+            }
+            db.collation = new;
+        }
         AlterDatabase::ModifyName(new) => db.name.clone_from(new),
-        AlterDatabase::Set { name, value } => {
+        AlterDatabase::Set { name, value, .. } => {
             let word = value.split_whitespace().next().unwrap_or("").trim_start_matches('=').to_uppercase();
             let on = word == "ON";
             match name.as_str() {

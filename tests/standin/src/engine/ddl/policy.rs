@@ -4,7 +4,7 @@
 use super::{already_there, place};
 use crate::{
     engine::{
-        catalog::{PolicyMeta, fold},
+        catalog::PolicyMeta,
         context::Session,
         scope::{display, find_table},
     },
@@ -17,7 +17,7 @@ pub fn create_function(session: &mut Session, name: &ObjectName) -> SqlResult<()
     let mut state = work.lock();
     let (database, schema) = place(session, &state, name, "CREATE FUNCTION")?;
     let catalog = &mut state.database_mut(database)?.catalog;
-    let key = (schema, fold(&name.name));
+    let key = (schema, catalog.key(&name.name));
     if catalog.functions.contains_key(&key) || catalog.id_of(schema, &name.name).is_some() {
         return Err(already_there(&name.name));
     }
@@ -32,7 +32,8 @@ pub fn create_policy(session: &mut Session, name: &ObjectName, predicates: &[Sec
     let mut of = Vec::new();
     for predicate in predicates {
         let (_, schema) = place(session, &state, &predicate.function, "ALTER ANY SECURITY POLICY")?;
-        if !state.database(database)?.catalog.functions.contains_key(&(schema, fold(&predicate.function.name))) {
+        let catalog = &state.database(database)?.catalog;
+        if !catalog.functions.contains_key(&(schema, catalog.key(&predicate.function.name))) {
             return Err(SqlError::new(208, 16, format!("Invalid object name '{}'.", display(&predicate.function))));
         }
         let table = find_table(session, &state, &predicate.table)?.table.object_id;

@@ -661,6 +661,7 @@ impl<'h> Binder<'h> {
                 negate(like(text, pattern, escape, self.settings.collation)?, *negated)
             }
             Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("UPDATE") => {
+                crate::surface::used("function", "UPDATE");
                 let (_, args) = self.arguments_of_update(function)?;
                 Predicate::Host { name: "UPDATE".into(), args }
             }

@@ -105,6 +105,10 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
     if session.cancel().is_cancelled() {
         return Err(cancelled(session, sink));
     }
+    crate::surface::used("statement", crate::surface::statement(&spanned.statement));
+    if let Statement::AlterTable { action, .. } = &spanned.statement {
+        crate::surface::used("alter table", crate::surface::alter_table(action));
+    }
     match &spanned.statement {
         Statement::Block(batch) => run(session, batch, sink),
         Statement::Break => Ok(Flow::Break),

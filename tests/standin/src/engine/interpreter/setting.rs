@@ -8,8 +8,14 @@ use crate::{
     value::{SqlType, Value, datetime::DateFormat},
 };
 
+/// What SET TEXTSIZE 0 stands for, in bytes.
+const TEXT_SIZE_DEFAULT: i64 = 4096;
+
 pub fn set_options(session: &mut Session, names: &[String], value: &OptionValue) -> SqlResult<()> {
-    names.iter().try_for_each(|name| set_option(session, name, value))?;
+    for name in names {
+        crate::surface::used("set", name);
+        set_option(session, name, value)?;
+    }
     session.publish();
     Ok(())
 }
@@ -22,7 +28,10 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
         "ANSI_NULLS" => session.options.ansi_nulls = on,
         "ANSI_PADDING" if !on => return Err(SqlError::unsupported("SET ANSI_PADDING OFF")),
         "ANSI_PADDING" => session.options.ansi_padding = on,
-        "ANSI_WARNINGS" => session.options.ansi_warnings = on,
+        "ANSI_WARNINGS" if !on => return Err(SqlError::unsupported("SET ANSI_WARNINGS OFF")),
+        "ANSI_WARNINGS" => {}
+        // While ANSI_WARNINGS is ON, as it always is here, this changes nothing but @@OPTIONS.
+        // <https://learn.microsoft.com/sql/t-sql/statements/set-arithabort-transact-sql>
         "ARITHABORT" => session.options.arithabort = on,
         "CONCAT_NULL_YIELDS_NULL" => session.options.concat_null_yields_null = on,
         "QUOTED_IDENTIFIER" => session.options.quoted_identifier = on,
@@ -36,6 +45,7 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
         | "IMPLICIT_TRANSACTIONS"
         | "ARITHIGNORE"
         | "ANSI_NULL_DFLT_OFF"
+        | "FORCEPLAN"
         | "SHOWPLAN_ALL"
         | "SHOWPLAN_TEXT"
         | "SHOWPLAN_XML"
@@ -51,7 +61,10 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
                 return Err(SqlError::unsupported(format!("SET {name} ON")));
             }
         }
-        "ANSI_NULL_DFLT_ON" | "CURSOR_CLOSE_ON_COMMIT" | "FORCEPLAN" | "RESULT_SET_CACHING" => {}
+        // columns whose nullability is not said may be NULL
+        "ANSI_NULL_DFLT_ON" if !on => return Err(SqlError::unsupported("SET ANSI_NULL_DFLT_ON OFF")),
+        // there are no cursors
+        "ANSI_NULL_DFLT_ON" | "CURSOR_CLOSE_ON_COMMIT" => {}
         "TRANSACTION ISOLATION LEVEL" => isolation(session, value)?,
         "LOCK_TIMEOUT" => session.options.lock_timeout_ms = integer(session, value)?.max(-1),
         "DEADLOCK_PRIORITY" => {
@@ -93,7 +106,10 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
             session.options.date_format = DateFormat::Mdy;
             session.options.date_first = 7;
         }
-        "TEXTSIZE" => session.options.text_size = integer(session, value)?,
+        "TEXTSIZE" => match integer(session, value)? {
+            0 => session.options.text_size = TEXT_SIZE_DEFAULT,
+            size => session.options.text_size = size.max(-1),
+        },
         "ROWCOUNT" | "QUERY_GOVERNOR_COST_LIMIT" => {
             if integer(session, value)? != 0 {
                 return Err(SqlError::unsupported(format!("SET {name} other than 0")));

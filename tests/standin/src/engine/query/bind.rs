@@ -402,7 +402,7 @@ impl Binder<'_> {
         texts: &mut Vec<String>,
     ) -> SqlResult<()> {
         match item {
-            SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right }) if matches!(&**left, Expr::Identifier(i) if !i.value.starts_with('@')) =>
+            SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right }) if matches!(&**left, Expr::Identifier(i) if i.quote_style.is_some() || !i.value.starts_with('@')) =>
             {
                 // alias = expression
                 let Expr::Identifier(alias) = &**left else { return Err(SqlError::unsupported("this select item")) };
@@ -414,7 +414,7 @@ impl Binder<'_> {
                 texts.push(self.canonical(expr));
                 let bound = self.expr(expr)?;
                 let name = match expr {
-                    Expr::Identifier(ident) if !ident.value.starts_with('@') => ident.value.clone(),
+                    Expr::Identifier(ident) if ident.quote_style.is_some() || !ident.value.starts_with('@') => ident.value.clone(),
                     Expr::CompoundIdentifier(idents) => idents.last().map(|i| i.value.clone()).unwrap_or_default(),
                     _ => String::new(),
                 };

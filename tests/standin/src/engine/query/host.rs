@@ -27,11 +27,11 @@ pub struct Settings {
     /// Collation of the current database: that of literals and variables.
     pub collation: Collation,
     pub ansi_nulls: bool,
-    pub ansi_warnings: bool,
-    pub arithabort: bool,
     pub concat_null_yields_null: bool,
     pub quoted_identifier: bool,
     pub date_format: DateFormat,
+    /// SET TEXTSIZE: the most bytes of a large value that are sent. `None`: all.
+    pub text_bytes_max: Option<usize>,
     /// SET DATEFIRST, 1 to 7; 7 (Sunday) for us_english.
     pub date_first: u8,
     /// The statement's instant, UTC: days since 0001-01-01 and 100 ns ticks. Every GETDATE() of a statement answers the same.

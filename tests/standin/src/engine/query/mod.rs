@@ -27,27 +27,82 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::{AssignOp, TargetName},
-    value::{SqlType, Value, decimal::Operation},
+    value::{Length, SqlType, Value, decimal::Operation},
 };
 use host::{Host, Row, RowKey, RowSource};
 use plan::{Body, Plan, SortBy, SortKey};
 use sqlparser::ast::{Expr, Query, TableWithJoins, With};
 use std::sync::Arc;
 
+/// The code page of UTF-8.
+const UTF8: u16 = 65_001;
+
 /// Runs a query and sends its result set, without the DONE. Answers the number of rows.
 pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<u64> {
     let sink = std::cell::RefCell::new(sink);
+    let large = std::cell::RefCell::new(Vec::new());
+    let text_bytes_max = host.settings().text_bytes_max;
     stream(
         host,
         query,
         &mut |columns, order| {
             let columns: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
+            *large.borrow_mut() = columns.iter().map(|column| column.ty).enumerate().filter(|(_, ty)| is_large(*ty)).collect();
             let mut sink = sink.borrow_mut();
             sink.columns(&columns).map_err(|_| SqlError::cancelled())?;
             order.map_or(Ok(()), |order| sink.order(order)).map_err(|_| SqlError::cancelled())
         },
-        &mut |row| sink.borrow_mut().row(row).map_err(|_| SqlError::cancelled()),
+        &mut |row| {
+            let large = large.borrow();
+            let sent = match text_bytes_max.filter(|_| !large.is_empty()) {
+                None => sink.borrow_mut().row(row),
+                Some(bytes_max) => {
+                    let mut row = row.to_vec();
+                    large.iter().for_each(|(at, ty)| cut(&mut row[*at], *ty, bytes_max));
+                    sink.borrow_mut().row(&row)
+                }
+            };
+            sent.map_err(|_| SqlError::cancelled())
+        },
     )
+}
+
+/// The types whose values SET TEXTSIZE cuts. <https://learn.microsoft.com/sql/t-sql/statements/set-textsize-transact-sql>
+fn is_large(ty: SqlType) -> bool {
+    matches!(
+        ty,
+        SqlType::VarChar(Length::Max, _)
+            | SqlType::NVarChar(Length::Max, _)
+            | SqlType::VarBinary(Length::Max)
+            | SqlType::Text(_)
+            | SqlType::NText(_)
+            | SqlType::Image
+    )
+}
+
+fn cut(value: &mut Value, ty: SqlType, bytes_max: usize) {
+    match value {
+        Value::Bytes(bytes) if bytes.len() > bytes_max => *bytes = bytes[..bytes_max].into(),
+        Value::Str(text) => {
+            let bytes_of = |c: char| match ty {
+                SqlType::NVarChar(..) | SqlType::NText(_) => 2 * c.len_utf16(),
+                SqlType::VarChar(_, collation) | SqlType::Text(collation) if collation.code_page() == UTF8 => c.len_utf8(),
+                _ => 1,
+            };
+            let mut left = bytes_max;
+            let end = text.char_indices().find(|(_, c)| match left.checked_sub(bytes_of(*c)) {
+                Some(rest) => {
+                    left = rest;
+                    false
+                }
+                None => true,
+            });
+            if let Some((at, _)) = end {
+                *text = text[..at].into();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Runs a query and keeps its rows.

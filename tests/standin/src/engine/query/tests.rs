@@ -146,8 +146,7 @@ impl Host for Toy {
         Settings {
             collation: CI,
             ansi_nulls: true,
-            ansi_warnings: true,
-            arithabort: true,
+            text_bytes_max: None,
             concat_null_yields_null: true,
             quoted_identifier: true,
             date_format: super::host::DateFormat::Mdy,

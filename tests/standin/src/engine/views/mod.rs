@@ -213,6 +213,7 @@ pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &Obj
     let lower = name.name.to_lowercase();
     let schema = if schema == "dbo" && COMPATIBILITY.contains(&lower.as_str()) { "sys".into() } else { schema };
     let view = VIEWS.get(&(schema, lower))?;
+    crate::surface::used("view", &format!("{}.{}", view.schema, view.name));
     let (database_name, collation) = {
         let state = instance.lock();
         let db = state.databases.get(&database)?;
@@ -232,6 +233,11 @@ pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &Obj
         .collect();
     let places = columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
     Some(Arc::new(ViewSource { instance: instance.clone(), viewer: viewer.clone(), database, database_name, view, columns, places }))
+}
+
+/// Every view, `schema.name`.
+pub fn names() -> Vec<String> {
+    VIEWS.values().map(|view| format!("{}.{}", view.schema, view.name)).collect()
 }
 
 /// The columns of the system views, which have negative ids here as they do in SQL Server.

@@ -294,17 +294,23 @@ impl Cursor<'_> {
         }
         let (line, start) = (self.line(), self.index());
         let settings = self.list(Self::database_option)?;
-        if self.accept("WITH") && !self.accept("NO_WAIT") {
-            self.expect("ROLLBACK")?;
-            if !self.accept("IMMEDIATE") {
-                self.expect("AFTER")?;
-                self.integer()?;
-                self.accept("SECONDS");
+        let mut others = Others::Wait;
+        if self.accept("WITH") {
+            if self.accept("NO_WAIT") {
+                others = Others::Fail;
+            } else {
+                others = Others::End;
+                self.expect("ROLLBACK")?;
             }
+        }
+        if others == Others::End && !self.accept("IMMEDIATE") {
+            self.expect("AFTER")?;
+            self.integer()?;
+            self.accept("SECONDS");
         }
         let text = self.text_since(start);
         let statement =
-            |(option, value)| Statement::AlterDatabase { name: name.clone(), action: AlterDatabase::Set { name: option, value } };
+            |(option, value)| Statement::AlterDatabase { name: name.clone(), action: AlterDatabase::Set { name: option, value, others } };
         let mut statements = settings.into_iter().map(statement).collect::<Vec<_>>();
         match statements.pop() {
             Some(only) if statements.is_empty() => Ok(only),

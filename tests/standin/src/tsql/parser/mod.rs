@@ -11,7 +11,7 @@ mod ddl;
 mod dml;
 mod module;
 mod permission;
-mod setting;
+pub mod setting;
 mod table;
 
 use super::{ast::Batch, lexer::lex};

@@ -7,7 +7,7 @@ use crate::{
 };
 use sqlparser::tokenizer::Token;
 
-const ON_OFF: [&str; 27] = [
+const ON_OFF: [&str; 26] = [
     "ANSI_DEFAULTS",
     "ANSI_NULLS",
     "ANSI_NULL_DFLT_OFF",
@@ -34,8 +34,13 @@ const ON_OFF: [&str; 27] = [
     "NO_BROWSETABLE",
     "OFFSETS",
     "DISABLE_DEF_CNST_CHK",
-    "RESULT_SET_CACHING",
 ];
+
+/// Every option there is a SET for.
+pub fn set_options() -> Vec<&'static str> {
+    let own = ["TRANSACTION ISOLATION LEVEL", "STATISTICS IO", "STATISTICS TIME", "STATISTICS XML", "STATISTICS PROFILE"];
+    ON_OFF.iter().chain(&VALUED).copied().chain(own).collect()
+}
 
 const VALUED: [&str; 10] = [
     "CONTEXT_INFO",

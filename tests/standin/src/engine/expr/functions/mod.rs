@@ -35,42 +35,33 @@ fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
         | "SCHEMA_ID"
         | "COLUMNPROPERTY"
         | "OBJECTPROPERTY"
-        | "INDEXPROPERTY"
-        | "TYPE_ID"
         | "HAS_PERMS_BY_NAME"
         | "HAS_DBACCESS"
         | "IS_MEMBER"
         | "IS_ROLEMEMBER"
         | "IS_SRVROLEMEMBER"
         | "USER_ID"
-        | "SUSER_ID"
         | "DATABASE_PRINCIPAL_ID"
         | "ERROR_NUMBER"
         | "ERROR_SEVERITY"
         | "ERROR_STATE"
         | "ERROR_LINE"
         | "TRIGGER_NESTLEVEL"
-        | "COLUMNS_UPDATED_COUNT"
-        | "FILE_ID"
         | "APPLOCK_TEST" => SqlType::Int,
         "COL_LENGTH" | "XACT_STATE" => SqlType::SmallInt,
-        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME" | "INDEX_COL" | "TYPE_NAME" | "SUSER_SNAME"
-        | "SUSER_NAME" | "USER_NAME" | "USER" | "CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME"
-        | "HOST_NAME" | "ERROR_PROCEDURE" | "ORIGINAL_DB_NAME" => sysname,
-        "ERROR_MESSAGE" | "OBJECT_DEFINITION" | "FORMATMESSAGE" => long,
+        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME" | "TYPE_NAME" | "SUSER_SNAME" | "SUSER_NAME"
+        | "USER_NAME" | "USER" | "CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME" | "HOST_NAME"
+        | "ERROR_PROCEDURE" => sysname,
+        "ERROR_MESSAGE" => long,
         "HOST_ID" => SqlType::Char(10, crate::value::Collation::DEFAULT),
         "APPLOCK_MODE" => SqlType::NVarChar(Length::N(32), crate::value::Collation::DEFAULT),
-        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" => {
-            SqlType::SqlVariant
-        }
+        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" => SqlType::SqlVariant,
         "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => SqlType::Decimal { precision: 38, scale: 0 },
         "NEWID" | "NEWSEQUENTIALID" => SqlType::UniqueIdentifier,
         "RAND" => SqlType::Float,
         "MIN_ACTIVE_ROWVERSION" => SqlType::Binary(8),
         "CONTEXT_INFO" => SqlType::VarBinary(Length::N(128)),
-        "COLUMNS_UPDATED" => SqlType::VarBinary(Length::N(128)),
         "CURRENT_TRANSACTION_ID" | "ROWCOUNT_BIG" => SqlType::BigInt,
-        "STATS_DATE" => SqlType::DateTime,
         _ => return None,
     };
     let _ = args;
@@ -134,6 +125,7 @@ impl Binder<'_> {
             }
             _ => return Err(SqlError::unsupported(format!("the user-defined function {}", function.name))),
         };
+        crate::surface::used("function", name.rsplit('.').next().unwrap_or_default());
         if function.filter.is_some() || !matches!(function.parameters, FunctionArguments::None) {
             return Err(SqlError::unsupported(format!("a clause of another dialect on {name}")));
         }
@@ -191,6 +183,7 @@ impl Binder<'_> {
 
     /// A function by its upper-case name.
     pub fn named(&mut self, name: &str, mut args: Vec<Bound>) -> SqlResult<Bound> {
+        crate::surface::used("function", name);
         let collation = self.settings.collation;
         match name {
             "COALESCE" => {
@@ -258,9 +251,9 @@ impl Binder<'_> {
                 Ok(bound)
             }
             "FORMAT" | "SOUNDEX" | "DIFFERENCE" | "PARSE" | "TRY_PARSE" | "COMPRESS" | "DECOMPRESS" | "JSON_VALUE" | "JSON_QUERY"
-            | "ISJSON" | "OPENJSON" | "STDEV" | "STDEVP" | "VAR" | "VARP" | "GROUPING" | "GROUPING_ID" => {
-                Err(SqlError::unsupported(format!("the function {name}")))
-            }
+            | "ISJSON" | "OPENJSON" | "COLUMNS_UPDATED" | "FILE_ID" | "STATS_DATE" | "ORIGINAL_DB_NAME" | "INDEX_COL" | "INDEXPROPERTY"
+            | "TYPE_ID" | "SUSER_ID" | "FORMATMESSAGE" | "OBJECT_DEFINITION" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" | "STDEV"
+            | "STDEVP" | "VAR" | "VARP" | "GROUPING" | "GROUPING_ID" => Err(SqlError::unsupported(format!("the function {name}"))),
             _ => {
                 if let Some(bound) = text::bind(name, &mut args, collation)? {
                     return Ok(bound);
