@@ -128,7 +128,7 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
     }
     let pid = child.id().expect("it runs").to_string();
     assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
-    let status = tokio::time::timeout(Duration::from_secs(80), child.wait()).await.expect("it ends after SIGTERM").expect("wait");
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends after SIGTERM").expect("wait");
     assert!(status.success(), "{status}");
     let mut said = String::new();
     tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).await.expect("read stderr");
