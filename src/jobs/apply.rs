@@ -323,16 +323,21 @@ async fn groups(
             None => boundary(source, replay, script, from, rows_max).await?,
         };
         let to = group.to;
-        let loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        let mut loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        if let Some(error) = loaded.refused.take() {
+            // of an altered column that is no news: its rows are read anew
+            prove(source, replay, from, to).await?;
+            return Err(error);
+        }
         match &script.large {
             Some(large) if loaded.large => {
-                net(dest, script, replay.carry, loaded).await?;
+                net(dest, script, replay.carry, &loaded).await?;
                 large::bring(source, dest, &large.of_changes, replay.cancel).await?;
                 prove(source, replay, from, to).await?;
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
-                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, replay.carry, loaded));
+                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, replay.carry, &loaded));
                 proven.and(netted)?;
             }
         }
@@ -367,7 +372,7 @@ async fn groups(
 }
 
 /// What the group comes to, key by key.
-async fn net(dest: &mut Session, script: &Script, carry: &Carry, loaded: Loaded) -> Result<()> {
+async fn net(dest: &mut Session, script: &Script, carry: &Carry, loaded: &Loaded) -> Result<()> {
     if loaded.rows == 0 {
         return Ok(());
     }
@@ -418,8 +423,10 @@ async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, fr
 }
 
 /// What a group brought into `#changes`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Loaded {
+    /// Why a row, and all behind it, did not go there.
+    refused: Option<Error>,
     rows: u64,
     /// Without before-images: a moved row's two images are one change.
     changes: u64,
@@ -481,8 +488,17 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
     while let Some(row) = next {
         order += 1;
-        loaded.see(&row, replay, script)?;
-        bulk.send(numbered(row, order)).await.context("load #changes")?;
+        // after a row that is refused the answer is read to its end all the same: both sessions are asked something else then
+        if loaded.refused.is_none() {
+            let sent = match loaded.see(&row, replay, script) {
+                Ok(()) => bulk.send(numbered(row, order)).await.context("load #changes"),
+                Err(error) => Err(error),
+            };
+            match sent {
+                Err(error) if bulk.is_cut_off() => return Err(error),
+                sent => loaded.refused = sent.err(),
+            }
+        }
         if bulk.wide_bytes() >= WIDE_BYTES_MAX {
             let (_, wide) = bulk.finish().await.context("load #changes")?;
             dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;

@@ -491,8 +491,8 @@ pub struct Bulk<'a> {
 }
 
 impl Bulk<'_> {
-    /// Sends a row, or keeps it aside when it is too wide. A cell that is no value of its column is this function's error; the load cannot go on
-    /// after it.
+    /// Sends a row, or keeps it aside when it is too wide. A cell that is no value of its column is this function's error, and nothing of the
+    /// row is sent then: the load can be finished without it.
     pub async fn send(&mut self, row: RowData) -> Result<()> {
         let row = self.columns.fit(row)?;
         if row.is_wide() {
@@ -508,6 +508,11 @@ impl Bulk<'_> {
             }
             Err(_) => Err(self.state.timed_out()),
         }
+    }
+
+    /// Whether the connection is lost.
+    pub fn is_cut_off(&self) -> bool {
+        self.state.dead
     }
 
     /// Roughly the bytes kept aside so far: who sends rows without an end finishes now and then.
