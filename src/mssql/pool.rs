@@ -547,6 +547,8 @@ mod tests {
         assert_eq!(old.pools().connections(), 2);
         let new = old.replaced(old.pools().endpoint().clone());
         assert_eq!(new.pools().connections(), 1, "the idle one is closed");
+        // a server sees that a moment later
+        server.wait_for_connections(1).await;
         assert!(new.take(2, "both").now_or_never().is_none(), "one seat is taken by who has the old connection");
         let fresh = new.take(1, "new").await.unwrap();
         let mut session = fresh.checkout(&db("master")).await.unwrap();
