@@ -294,10 +294,12 @@ fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from:
     Ok(candidates.best(&still_there).unwrap_or(oldest))
 }
 
-/// Up to where everything is in rows that were copied by a session which had seen `seen` captured before it read them. `cut` is what another
-/// session found before, with `upper` the newest captured LSN there; a cut above that is the LSN before a capture instance that is newer than
-/// everything captured, and then the copying session has seen enough when it sees the instance.
-pub fn copied_up_to(cut: Lsn, upper: Lsn, seen: Lsn) -> Lsn {
+/// Up to where everything is in rows that were copied by a session which had seen `max` captured before it read them, and `min` as the capture
+/// instance's low watermark. `cut` is what another session found before, with `upper` the newest captured LSN there; a cut above that is the
+/// LSN before a capture instance that is newer than everything captured, and then the copying session has seen enough when it sees the instance.
+/// So it has of what is below the low watermark: whoever sees the instance has all that was committed before it was made.
+pub fn copied_up_to(cut: Lsn, upper: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
+    let seen = if min.is_zero() { max } else { max.max(min.prev()) };
     if upper < cut { cut } else { cut.min(seen) }
 }
 
@@ -551,10 +553,11 @@ mod tests {
 
     #[test]
     fn a_copy_begins_where_its_own_session_is() {
-        assert_eq!(copied_up_to(lsn(20), lsn(20), lsn(25)), lsn(20));
-        assert_eq!(copied_up_to(lsn(20), lsn(20), lsn(17)), lsn(17));
-        // the instance begins above everything captured
-        assert_eq!(copied_up_to(lsn(24), lsn(20), lsn(20)), lsn(24));
+        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(10), lsn(25))), lsn(20));
+        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(10), lsn(17))), lsn(17));
+        // the instance begins above everything captured, there and here, or here alone
+        assert_eq!(copied_up_to(lsn(24), lsn(20), (lsn(25), lsn(20))), lsn(24));
+        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(19), lsn(17))), lsn(18));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub struct Changes {
 impl Changes {
     /// The same for a session that is about to copy: the server that it is on may be behind the one where the cut was found.
     pub fn copied_by(&mut self, seen: Bounds) {
-        self.cut = window::copied_up_to(self.cut, self.upper, seen.max);
+        self.cut = window::copied_up_to(self.cut, self.upper, (seen.min, seen.max));
     }
 
     /// Whether changes since the cut are still there; an error that says what to do where they are not: whatever is copied again takes as long.
