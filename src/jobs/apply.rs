@@ -33,7 +33,7 @@ use crate::{
         table::Table,
     },
     mssql::{
-        cdc::{self, Bounds},
+        cdc,
         row::{Param, Row},
         session::{BulkColumns, BulkOptions, Session},
     },
@@ -297,7 +297,7 @@ async fn groups(
 ) -> Result<Applied> {
     let mut applied = Applied::default();
     // before the first row is read: what a session sees later it may not have seen then
-    let seen = cdc::bounds(source, &replay.capture.instance).await?.max;
+    let seen = cdc::bounds(source, &replay.capture.instance).await?.seen();
     let part;
     let replay = if seen < replay.to {
         part = replay.up_to(seen)?;
@@ -520,14 +520,15 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
 /// Proves that nothing was cleaned away while it was read, that the session's server is still where it was, and that the rows were read by the
 /// shape the table has.
 async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
-    let (Bounds { min, max }, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
+    let (bounds, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
+    let (min, seen) = (bounds.min, bounds.seen());
     if min > from.next() {
         return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.words()));
     }
-    if max < to {
+    if seen < to {
         return Err(Error::new(
             Kind::Busy,
-            format!("the source had captured {to} and has captured {max} at most now: it went back in time"),
+            format!("the source had captured {to} and has captured {seen} at most now: it went back in time"),
         ));
     }
     if !same {

@@ -204,6 +204,14 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// Up to where the session has everything: what it has seen captured, and what was committed before the capture instance was made, which can be
+    /// above the newest entry of an idle source.
+    pub fn seen(self) -> Lsn {
+        if self.min.is_zero() { self.max } else { self.max.max(self.min.prev()) }
+    }
+}
+
+impl Bounds {
     /// From a row of [`BOUNDS_SQL`]. An instance that is gone is an error that says so; a low watermark of zero otherwise is one about rights.
     pub fn new(instance: &Instance, min: Option<Lsn>, instances: i64, max: Option<Lsn>) -> Result<Bounds> {
         match min {

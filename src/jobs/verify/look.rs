@@ -229,7 +229,7 @@ impl<'a> Look<'a> {
             return Ok((suspects, Suspects::new()));
         }
         // what this session has not seen captured it does not tell of
-        if !suspects.is_empty() && cdc::bounds(source, &capture.instance).await?.max < high {
+        if !suspects.is_empty() && cdc::bounds(source, &capture.instance).await?.seen() < high {
             return Ok((suspects, Suspects::new()));
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());

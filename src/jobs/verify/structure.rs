@@ -172,7 +172,7 @@ async fn at_one_moment(
         }
     }
     // what this session has not seen captured it does not tell of
-    let seen = cdc::bounds(source, &capture.instance).await?.max;
+    let seen = cdc::bounds(source, &capture.instance).await?.seen();
     let changes = source
         .rows(&lookup::any_change(&capture.instance.change_table), &[Param::Lsn(low), Param::Lsn(high)])
         .await
