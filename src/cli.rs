@@ -48,7 +48,8 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
     },
-    /// Connect to everything, look for whatever is not as it must be, and say what mends it; exit code 1 if there is something
+    /// Connect to everything, look for whatever is not as it must be, and say what mends it; exit
+    /// code 1 if there is something
     Check {
         /// Only this mapping
         #[arg(long, value_name = "N")]
@@ -59,7 +60,8 @@ pub enum Command {
         /// As JSON, for programs
         #[arg(long)]
         json: bool,
-        /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if not
+        /// Ask the daemon on this machine whether it is alive (needs DATAFLOW_HTTP); exit code 1 if
+        /// not
         #[arg(long, conflicts_with = "json")]
         health: bool,
     },
@@ -122,7 +124,10 @@ fn roff(text: &str) -> String {
 
 /// What the process says with its exit code.
 const EXIT_CODES: [(u8, &str); 3] = [
-    (0, "done: stopped by a signal, every check passed, nothing differs, the full sync is complete"),
+    (
+        0,
+        "done: stopped by a signal, every check passed, nothing differs, the full sync is complete",
+    ),
     (1, "failed, or something was found: the last lines say what; also at a second signal"),
     (2, "wrong arguments or environment, or the destination refuses the login: nothing was done"),
 ];
@@ -162,7 +167,11 @@ mod tests {
         man(&mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
         for command in Cli::command().get_subcommands() {
-            assert!(page.contains(&format!(".SH \"{NAME} {}\"", command.get_name())), "{} in {page}", command.get_name());
+            assert!(
+                page.contains(&format!(".SH \"{NAME} {}\"", command.get_name())),
+                "{} in {page}",
+                command.get_name()
+            );
         }
         for variable in VARIABLES {
             assert!(page.contains(variable.name), "{}", variable.name);
@@ -177,7 +186,10 @@ mod tests {
             let mut script = Vec::new();
             completions(*shell, &mut script);
             let script = String::from_utf8(script).unwrap();
-            assert!(script.contains("start-from") && script.contains("verify"), "{shell}: {script}");
+            assert!(
+                script.contains("start-from") && script.contains("verify"),
+                "{shell}: {script}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The environment, checked: raw words in, meaning out, every problem at once and each by the name of its variable.
+//! The environment, checked: raw words in, meaning out, every problem at once and each by the name
+//! of its variable.
 
 use crate::{
     model::secret::Secret,
@@ -8,7 +9,9 @@ use crate::{
     },
     supervisor::Supervisor,
 };
-use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
 
 /// What to do when changes between the checkpoint and what the source still has are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,8 @@ pub struct Config {
     pub check_interval: Duration,
     pub verify_interval: Duration,
     pub verify_rows: usize,
-    /// Rows of the sweep over the whole table that each verification compares beside the newest; 0: no sweep.
+    /// Rows of the sweep over the whole table that each verification compares beside the newest; 0:
+    /// no sweep.
     pub verify_sweep_rows: usize,
     /// Between two looks at row counts and columns; zero: never.
     pub verify_structure_interval: Duration,
@@ -96,31 +100,79 @@ const fn variable(name: &'static str, default: &'static str, help: &'static str)
 
 /// Every variable there is.
 pub const VARIABLES: &[Variable] = &[
-    variable("DEST_SERVER", "localhost", "destination server: host, host,port, host:port, host\\instance, IPv6"),
+    variable(
+        "DEST_SERVER",
+        "localhost",
+        "destination server: host, host,port, host:port, host\\instance, IPv6",
+    ),
     variable("DEST_USER", "sa", "login at the destination"),
     variable("DEST_PASS", "", "its password (required, unless DEST_AUTH is integrated)"),
-    variable("DEST_AUTH", "sql", "sql, or integrated: the account that runs the service (Kerberos, SSPI) in a build with integrated-auth"),
-    variable("DEST_ENCRYPT", "true", "true (mandatory), strict (TDS 8.0), false (optional: the login only) or disable (nothing)"),
-    variable("DEST_TRUST_SERVER_CERTIFICATE", "", "true believes any certificate; a loopback server's is believed unless this is false"),
-    variable("DEST_CA_CERT", "", "file with the certificate authority to believe (PEM, CRT or DER)"),
+    variable(
+        "DEST_AUTH",
+        "sql",
+        "sql, or integrated: the account that runs the service (Kerberos, SSPI) in a build with integrated-auth",
+    ),
+    variable(
+        "DEST_ENCRYPT",
+        "true",
+        "true (mandatory), strict (TDS 8.0), false (optional: the login only) or disable (nothing)",
+    ),
+    variable(
+        "DEST_TRUST_SERVER_CERTIFICATE",
+        "",
+        "true believes any certificate; a loopback server's is believed unless this is false",
+    ),
+    variable(
+        "DEST_CA_CERT",
+        "",
+        "file with the certificate authority to believe (PEM, CRT or DER)",
+    ),
     variable("DATAFLOW_CHECK_INTERVAL", "10s", "how often to look for work"),
     variable("DATAFLOW_VERIFY_INTERVAL", "5m", "how often to verify; 0 turns verification off"),
     variable("DATAFLOW_VERIFY_ROWS", "10000", "newest rows that a verification compares"),
-    variable("DATAFLOW_VERIFY_SWEEP_ROWS", "10000", "further rows per verification, so that every row has its turn; 0 leaves them out"),
-    variable("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "1h", "how often to compare row counts and columns; 0 turns it off"),
+    variable(
+        "DATAFLOW_VERIFY_SWEEP_ROWS",
+        "10000",
+        "further rows per verification, so that every row has its turn; 0 leaves them out",
+    ),
+    variable(
+        "DATAFLOW_VERIFY_STRUCTURE_INTERVAL",
+        "1h",
+        "how often to compare row counts and columns; 0 turns it off",
+    ),
     variable("DATAFLOW_VERIFY_CONCURRENCY", "2", "verifications at the same time"),
-    variable("DATAFLOW_VERIFY_WAIT", "60s", "longest wait until rows that differ hold still, before they are left to the next run"),
-    variable("DATAFLOW_REPAIR", "off", "on mends rows that verification found to differ; off only tells of them"),
+    variable(
+        "DATAFLOW_VERIFY_WAIT",
+        "60s",
+        "longest wait until rows that differ hold still, before they are left to the next run",
+    ),
+    variable(
+        "DATAFLOW_REPAIR",
+        "off",
+        "on mends rows that verification found to differ; off only tells of them",
+    ),
     variable("DATAFLOW_BATCH_SIZE", "1000", "rows in a batch"),
     variable("DATAFLOW_BATCH_BYTES", "8388608", "bytes that a batch may hold in memory"),
-    variable("DATAFLOW_COPY_LANE", "wire", "how rows travel in full syncs and long verifications: wire (fast), or driver (slower)"),
+    variable(
+        "DATAFLOW_COPY_LANE",
+        "wire",
+        "how rows travel in full syncs and long verifications: wire (fast), or driver (slower)",
+    ),
     variable("DATAFLOW_MAX_CONNECTIONS", "50", "most connections to the destination, all in all"),
     variable("DATAFLOW_SOURCE_CONNECTIONS", "10", "most connections to one source server"),
     variable("DATAFLOW_MAX_TASKS", "32", "full syncs and CDC passes at the same time"),
     variable("DATAFLOW_RETRY_ATTEMPTS", "3", "attempts before a transient error counts"),
     variable("DATAFLOW_RETRY_DELAY", "30s", "time between attempts"),
-    variable("DATAFLOW_PARKED_INTERVAL", "5m", "how often a mapping that waits for somebody to mend something is tried again"),
-    variable("DATAFLOW_ON_CDC_GAP", "full_sync", "full_sync or error: when changes were lost before they could be read"),
+    variable(
+        "DATAFLOW_PARKED_INTERVAL",
+        "5m",
+        "how often a mapping that waits for somebody to mend something is tried again",
+    ),
+    variable(
+        "DATAFLOW_ON_CDC_GAP",
+        "full_sync",
+        "full_sync or error: when changes were lost before they could be read",
+    ),
     variable("DATAFLOW_STATEMENT_TIMEOUT", "5m", "longest wait for one answer of a server"),
     variable("DATAFLOW_LONG_STATEMENT_TIMEOUT", "4h", "the same for swapping a whole table in"),
     variable("DATAFLOW_LOCK_TIMEOUT", "30s", "longest wait for a lock"),
@@ -155,13 +207,19 @@ struct Raw {
 impl Raw {
     /// The value, where there is one; an empty one counts as not set.
     fn get(&self, name: &str) -> Option<&str> {
-        debug_assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name} is not documented");
+        debug_assert!(
+            VARIABLES.iter().any(|variable| variable.name == name),
+            "{name} is not documented"
+        );
         self.set.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// The value or its documented default, read by `read`, whose error completes "NAME …".
     fn read<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let default = VARIABLES.iter().find(|variable| variable.name == name).map_or("", |variable| variable.default);
+        let default = VARIABLES
+            .iter()
+            .find(|variable| variable.name == name)
+            .map_or("", |variable| variable.default);
         match read(self.get(name).unwrap_or(default)) {
             Ok(value) => Some(value),
             Err(reason) => {
@@ -177,7 +235,11 @@ impl Raw {
             if range.contains(&value) {
                 Ok(value)
             } else {
-                Err(format!("must be from {} to {}", spelled(*range.start()), spelled(*range.end())))
+                Err(format!(
+                    "must be from {} to {}",
+                    spelled(*range.start()),
+                    spelled(*range.end())
+                ))
             }
         })
         .unwrap_or(*range.start())
@@ -185,20 +247,23 @@ impl Raw {
 
     fn count(&mut self, name: &str, range: RangeInclusive<usize>) -> usize {
         self.read(name, |text| {
-            text.parse::<usize>()
-                .ok()
-                .filter(|value| range.contains(value))
-                .ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
+            text.parse::<usize>().ok().filter(|value| range.contains(value)).ok_or_else(|| {
+                format!("must be a number from {} to {}", range.start(), range.end())
+            })
         })
         .unwrap_or(*range.start())
     }
 
     fn word<T: Copy>(&mut self, name: &str, words: &[(&str, T)], otherwise: T) -> T {
         self.read(name, |text| {
-            words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, meaning)| *meaning).ok_or_else(|| {
-                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                format!("must be one of {}", known.join(", "))
-            })
+            words
+                .iter()
+                .find(|(word, _)| word.eq_ignore_ascii_case(text))
+                .map(|(_, meaning)| *meaning)
+                .ok_or_else(|| {
+                    let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                    format!("must be one of {}", known.join(", "))
+                })
         })
         .unwrap_or(otherwise)
     }
@@ -214,16 +279,23 @@ impl Raw {
             }
             connection_string::server(text).map_err(|reason| format!("({text}) {reason}"))
         });
-        let (host, port, instance) = server.map_or((String::new(), None, None), |server| (server.host, server.port, server.instance));
+        let (host, port, instance) = server.map_or((String::new(), None, None), |server| {
+            (server.host, server.port, server.instance)
+        });
         let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
         // Taken as it stands: a password may begin or end with spaces.
-        let password = Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
+        let password =
+            Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
         let integrated = self.word("DEST_AUTH", &[("sql", false), ("integrated", true)], false);
         if integrated && !INTEGRATED_AUTH {
-            self.problems.push("DEST_AUTH=integrated is not in this build: build with --features integrated-auth".to_owned());
+            self.problems.push(
+                "DEST_AUTH=integrated is not in this build: build with --features integrated-auth"
+                    .to_owned(),
+            );
         }
         if password.is_empty() && !integrated {
-            self.problems.push("DEST_PASS is required: the password of DEST_USER at DEST_SERVER".to_owned());
+            self.problems
+                .push("DEST_PASS is required: the password of DEST_USER at DEST_SERVER".to_owned());
         }
         let mut dest = Endpoint::new(host, port.unwrap_or(PORT), user, password);
         dest.integrated = integrated;
@@ -246,29 +318,41 @@ impl Raw {
             Some(text) => {
                 let trust = connection_string::flag(text);
                 if trust.is_none() {
-                    self.problems.push("DEST_TRUST_SERVER_CERTIFICATE must be true or false".to_owned());
+                    self.problems
+                        .push("DEST_TRUST_SERVER_CERTIFICATE must be true or false".to_owned());
                 }
                 trust
             }
         };
         let authority = self.get("DEST_CA_CERT").map(PathBuf::from);
         if trust == Some(true) && authority.is_some() {
-            self.problems.push("DEST_CA_CERT and DEST_TRUST_SERVER_CERTIFICATE=true exclude each other".to_owned());
+            self.problems.push(
+                "DEST_CA_CERT and DEST_TRUST_SERVER_CERTIFICATE=true exclude each other".to_owned(),
+            );
         }
         if let Some(path) = &authority {
             if let Err(error) = certificate::read(path) {
-                self.problems.push(format!("DEST_CA_CERT ({}) cannot be read: {error}", path.display()));
+                self.problems
+                    .push(format!("DEST_CA_CERT ({}) cannot be read: {error}", path.display()));
             }
-            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
+            let extension = path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or_default()
+                .to_lowercase();
             if !matches!(extension.as_str(), "pem" | "crt" | "cer" | "der") {
-                self.problems.push(format!("DEST_CA_CERT ({}) must be a .pem, .crt or .der file", path.display()));
+                self.problems.push(format!(
+                    "DEST_CA_CERT ({}) must be a .pem, .crt or .der file",
+                    path.display()
+                ));
             }
         }
         dest.trust = match (trust, authority) {
             (Some(true), _) => Trust::Anything,
             (_, Some(path)) => Trust::Authority(path),
             (None, None) if dest.encrypt == Encrypt::LoginOnly => Trust::Anything,
-            // Nobody sits between a process and its own machine, and a fresh SQL Server's certificate is self-signed.
+            // Nobody sits between a process and its own machine, and a fresh SQL Server's
+            // certificate is self-signed.
             (None, None) => Trust::SystemUnlessLoopback,
             (Some(false), None) => Trust::System,
         };
@@ -311,7 +395,9 @@ pub fn spelled(duration: Duration) -> String {
 
 /// The variables that are read; a service manager sets the last ones.
 pub fn is_ours(name: &str) -> bool {
-    name.starts_with("DEST_") || name.starts_with("DATAFLOW_") || matches!(name, "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID")
+    name.starts_with("DEST_")
+        || name.starts_with("DATAFLOW_")
+        || matches!(name, "NOTIFY_SOCKET" | "WATCHDOG_USEC" | "WATCHDOG_PID")
 }
 
 /// `127.0.0.1:9464`, `[::1]:9464`, `localhost:9464`, or nothing.
@@ -323,34 +409,49 @@ fn address(text: &str) -> Result<Option<SocketAddr>, String> {
         Some(port) => format!("127.0.0.1:{port}"),
         None => text.to_owned(),
     };
-    literal.parse().map(Some).map_err(|_| format!("({text}) must be an IP address of this machine and a port, such as 127.0.0.1:9464"))
+    literal.parse().map(Some).map_err(|_| {
+        format!("({text}) must be an IP address of this machine and a port, such as 127.0.0.1:9464")
+    })
 }
 
 impl Config {
     /// Reads the variables that are ours out of `vars` (an environment). Every problem is reported.
-    pub fn from_vars<K: Into<String>, V: Into<String>>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Config, Problems> {
-        let set = vars.into_iter().map(|(name, value)| (name.into(), value.into())).filter(|(name, _)| is_ours(name)).collect();
+    pub fn from_vars<K: Into<String>, V: Into<String>>(
+        vars: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Config, Problems> {
+        let set = vars
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .filter(|(name, _)| is_ours(name))
+            .collect();
         let mut raw = Raw { set, problems: Vec::new() };
         let dest = raw.dest();
         let set = |name: &str| raw.set.get(name).map(String::as_str);
-        let supervisor = Supervisor::from_vars(set("NOTIFY_SOCKET"), set("WATCHDOG_USEC"), set("WATCHDOG_PID"));
+        let supervisor =
+            Supervisor::from_vars(set("NOTIFY_SOCKET"), set("WATCHDOG_USEC"), set("WATCHDOG_PID"));
         let config = Config {
             dest,
             check_interval: raw.duration("DATAFLOW_CHECK_INTERVAL", 10 * MILLISECOND..=DAY),
             verify_interval: raw.duration("DATAFLOW_VERIFY_INTERVAL", Duration::ZERO..=30 * DAY),
             verify_rows: raw.count("DATAFLOW_VERIFY_ROWS", 1..=10_000_000),
             verify_sweep_rows: raw.count("DATAFLOW_VERIFY_SWEEP_ROWS", 0..=10_000_000),
-            verify_structure_interval: raw.duration("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", Duration::ZERO..=30 * DAY),
+            verify_structure_interval: raw
+                .duration("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", Duration::ZERO..=30 * DAY),
             verify_concurrency: raw.count("DATAFLOW_VERIFY_CONCURRENCY", 1..=64),
             verify_wait: raw.duration("DATAFLOW_VERIFY_WAIT", SECOND..=HOUR),
             repair: raw.word("DATAFLOW_REPAIR", &[("on", true), ("off", false)], false),
             batch_rows: raw.count("DATAFLOW_BATCH_SIZE", 1..=1_000_000),
             batch_bytes: raw.count("DATAFLOW_BATCH_BYTES", 65_536..=1_073_741_824),
-            copy_lane: raw.word("DATAFLOW_COPY_LANE", &[("wire", CopyLane::Wire), ("driver", CopyLane::Driver)], CopyLane::Wire),
+            copy_lane: raw.word(
+                "DATAFLOW_COPY_LANE",
+                &[("wire", CopyLane::Wire), ("driver", CopyLane::Driver)],
+                CopyLane::Wire,
+            ),
             dest_connections_max: raw.count("DATAFLOW_MAX_CONNECTIONS", 6..=10_000),
             source_connections_max: raw.count("DATAFLOW_SOURCE_CONNECTIONS", 2..=10_000),
             tasks_max: raw.count("DATAFLOW_MAX_TASKS", 1..=10_000),
-            retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS", 1..=100)).unwrap_or(1),
+            retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS", 1..=100))
+                .unwrap_or(1),
             retry_delay: raw.duration("DATAFLOW_RETRY_DELAY", Duration::ZERO..=HOUR),
             parked_interval: raw.duration("DATAFLOW_PARKED_INTERVAL", 10 * MILLISECOND..=DAY),
             on_cdc_gap: raw.word(
@@ -366,14 +467,18 @@ impl Config {
                 LogFormat::Text,
             ),
             statement_timeout: raw.duration("DATAFLOW_STATEMENT_TIMEOUT", 100 * MILLISECOND..=DAY),
-            long_statement_timeout: raw.duration("DATAFLOW_LONG_STATEMENT_TIMEOUT", SECOND..=7 * DAY),
+            long_statement_timeout: raw
+                .duration("DATAFLOW_LONG_STATEMENT_TIMEOUT", SECOND..=7 * DAY),
             lock_timeout: raw.duration("DATAFLOW_LOCK_TIMEOUT", Duration::ZERO..=HOUR),
             http: raw.read("DATAFLOW_HTTP", address).flatten(),
             supervisor,
             warnings: raw
                 .set
                 .keys()
-                .filter(|name| name.starts_with("DATAFLOW_") && !VARIABLES.iter().any(|variable| variable.name == name.as_str()))
+                .filter(|name| {
+                    name.starts_with("DATAFLOW_")
+                        && !VARIABLES.iter().any(|variable| variable.name == name.as_str())
+                })
                 // The scenario suite's own settings, not the daemon's.
                 .filter(|name| !name.starts_with("DATAFLOW_TEST_"))
                 .map(|name| format!("{name} is set, but there is no such variable"))
@@ -393,8 +498,10 @@ mod tests {
 
     #[test]
     fn an_address_that_cannot_be_is_named() {
-        let http =
-            |value| from(&[("DEST_PASS", "x"), ("DATAFLOW_HTTP", value)]).map(|config| config.http.map(|address| address.to_string()));
+        let http = |value| {
+            from(&[("DEST_PASS", "x"), ("DATAFLOW_HTTP", value)])
+                .map(|config| config.http.map(|address| address.to_string()))
+        };
         assert_eq!(http("").unwrap(), None);
         assert_eq!(http("127.0.0.1:9464").unwrap().as_deref(), Some("127.0.0.1:9464"));
         assert_eq!(http("localhost:9464").unwrap().as_deref(), Some("127.0.0.1:9464"));
@@ -408,16 +515,26 @@ mod tests {
     #[test]
     fn a_connection_string_in_the_servers_place_is_not_echoed() {
         for pasted in ["server=h;user id=sa;password=S3cret", "sqlserver://sa:S3cret@h:1433"] {
-            let problem = from(&[("DEST_PASS", "x"), ("DEST_SERVER", pasted)]).unwrap_err().to_string();
-            assert!(problem.contains("DEST_SERVER is a host") && !problem.contains("S3cret"), "{problem}");
+            let problem =
+                from(&[("DEST_PASS", "x"), ("DEST_SERVER", pasted)]).unwrap_err().to_string();
+            assert!(
+                problem.contains("DEST_SERVER is a host") && !problem.contains("S3cret"),
+                "{problem}"
+            );
         }
     }
 
     #[test]
     fn defaults_are_the_promised_ones() {
         let config = from(&[("DEST_PASS", "x")]).unwrap();
-        assert_eq!((config.dest.host.as_str(), config.dest.port, config.dest.user.as_str()), ("localhost", 1433, "sa"));
-        assert_eq!((config.dest.encrypt, &config.dest.trust), (Encrypt::Full, &Trust::SystemUnlessLoopback));
+        assert_eq!(
+            (config.dest.host.as_str(), config.dest.port, config.dest.user.as_str()),
+            ("localhost", 1433, "sa")
+        );
+        assert_eq!(
+            (config.dest.encrypt, &config.dest.trust),
+            (Encrypt::Full, &Trust::SystemUnlessLoopback)
+        );
         assert_eq!((config.check_interval, config.verify_interval), (10 * SECOND, 5 * MINUTE));
         assert_eq!((config.batch_rows, config.verify_rows), (1000, 10_000));
         assert_eq!((config.verify_wait, config.repair), (MINUTE, false));
@@ -448,7 +565,11 @@ mod tests {
             "DATAFLOW_BATCH_SIZE",
             "DATAFLOW_ON_CDC_GAP",
         ] {
-            assert_eq!(problems.iter().filter(|problem| problem.starts_with(name)).count(), 1, "{name}: {problems:#?}");
+            assert_eq!(
+                problems.iter().filter(|problem| problem.starts_with(name)).count(),
+                1,
+                "{name}: {problems:#?}"
+            );
         }
         assert_eq!(problems.len(), 7, "{problems:#?}");
     }
@@ -462,45 +583,72 @@ mod tests {
 
     #[test]
     fn certificates_are_checked_unless_the_server_is_this_machine() {
-        let trust = from(&[("DEST_PASS", "x"), ("DEST_SERVER", "127.0.0.1,1444")]).unwrap().dest.trust;
-        assert!(trust.is_blind(true) && !trust.is_blind(false), "it may redirect to another machine");
-        let strict = from(&[("DEST_PASS", "x"), ("DEST_TRUST_SERVER_CERTIFICATE", "false")]).unwrap();
+        let trust =
+            from(&[("DEST_PASS", "x"), ("DEST_SERVER", "127.0.0.1,1444")]).unwrap().dest.trust;
+        assert!(
+            trust.is_blind(true) && !trust.is_blind(false),
+            "it may redirect to another machine"
+        );
+        let strict =
+            from(&[("DEST_PASS", "x"), ("DEST_TRUST_SERVER_CERTIFICATE", "false")]).unwrap();
         assert_eq!(strict.dest.trust, Trust::System);
     }
 
     #[test]
     fn unknown_variables_are_warned_about() {
-        let config = from(&[("DEST_PASS", "x"), ("DATAFLOW_CHEK_INTERVAL", "1s"), ("PATH", "/bin")]).unwrap();
-        assert_eq!(config.warnings, ["DATAFLOW_CHEK_INTERVAL is set, but there is no such variable"]);
+        let config =
+            from(&[("DEST_PASS", "x"), ("DATAFLOW_CHEK_INTERVAL", "1s"), ("PATH", "/bin")])
+                .unwrap();
+        assert_eq!(
+            config.warnings,
+            ["DATAFLOW_CHEK_INTERVAL is set, but there is no such variable"]
+        );
     }
 
     #[test]
     fn durations() {
-        for (text, millis) in
-            [("10s", 10_000), ("5m", 300_000), ("100ms", 100), ("7", 7_000), ("2 h", 7_200_000), ("1d", 86_400_000), ("0", 0)]
-        {
+        for (text, millis) in [
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("100ms", 100),
+            ("7", 7_000),
+            ("2 h", 7_200_000),
+            ("1d", 86_400_000),
+            ("0", 0),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "s", "-1s", "1.5s", "10 parsecs", "99999999999s"] {
             assert_eq!(duration(text), None, "{text}");
         }
-        assert_eq!((spelled(90 * SECOND), spelled(5 * MINUTE), spelled(15 * MILLISECOND)), ("90s".into(), "5m".into(), "15ms".into()));
+        assert_eq!(
+            (spelled(90 * SECOND), spelled(5 * MINUTE), spelled(15 * MILLISECOND)),
+            ("90s".into(), "5m".into(), "15ms".into())
+        );
     }
 
-    /// The README's table is for people who have not run the program yet: it must not tell of another one.
+    /// The README's table is for people who have not run the program yet: it must not tell of
+    /// another one.
     #[test]
     fn the_readme_lists_every_variable_with_its_default() {
         let readme = include_str!("../README.md");
         for variable in VARIABLES {
-            let row = readme.lines().find(|line| line.starts_with(&format!("| `{}` |", variable.name)));
+            let row =
+                readme.lines().find(|line| line.starts_with(&format!("| `{}` |", variable.name)));
             let row = row.unwrap_or_else(|| panic!("{} is not in the README", variable.name));
-            assert!(variable.default.is_empty() || row.contains(&format!("| `{}` |", variable.default)), "{row}");
+            assert!(
+                variable.default.is_empty() || row.contains(&format!("| `{}` |", variable.default)),
+                "{row}"
+            );
         }
     }
 
     #[test]
     fn every_documented_default_can_be_read() {
-        let vars: Vec<_> = VARIABLES.iter().map(|v| (v.name, if v.name == "DEST_PASS" { "x" } else { v.default })).collect();
+        let vars: Vec<_> = VARIABLES
+            .iter()
+            .map(|v| (v.name, if v.name == "DEST_PASS" { "x" } else { v.default }))
+            .collect();
         assert!(from(&vars).is_ok());
     }
 }

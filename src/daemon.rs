@@ -1,18 +1,23 @@
 //! Conducting: looks for work every so often, and has it done.
 //!
-//! **A tick** loads the control tables and has this daemon's share of the mappings ([`owning`]); each source database with mappings that are due gets one poll; each mapping with work gets one task.
-//! Nothing here waits for anything: loads, polls, jobs and verifications are tasks in one `JoinSet`, and the loop only starts them and hears
-//! how they ended. So a slow mapping delays nobody, and a tick that comes while its predecessor still loads is skipped, not stacked. A mapping
-//! is never twice among the running, a database never twice among the polled.
+//! **A tick** loads the control tables and has this daemon's share of the mappings ([`owning`]);
+//! each source database with mappings that are due gets one poll; each mapping with work gets one
+//! task. Nothing here waits for anything: loads, polls, jobs and verifications are tasks in one
+//! `JoinSet`, and the loop only starts them and hears how they ended. So a slow mapping delays
+//! nobody, and a tick that comes while its predecessor still loads is skipped, not stacked. A
+//! mapping is never twice among the running, a database never twice among the polled.
 //!
-//! **A failure** is logged here, once, and [`crate::plan::retry`] says when its mapping is due again. A server that cannot be reached is
-//! one failure, not one per mapping. A task that panics is a failure like another.
+//! **A failure** is logged here, once, and [`crate::plan::retry`] says when its mapping is due
+//! again. A server that cannot be reached is one failure, not one per mapping. A task that panics
+//! is a failure like another.
 //!
-//! **Beats come first.** The loop says that it turns, has the lease proven and ticks before it hears how tasks ended, however many do; and what
-//! it does at each end does not grow with what waits ([`queue`]).
+//! **Beats come first.** The loop says that it turns, has the lease proven and ticks before it
+//! hears how tasks ended, however many do; and what it does at each end does not grow with what
+//! waits ([`queue`]).
 //!
-//! **Stopping** ([`stopping`]): the token is cancelled, jobs see it at their next batch boundary, nothing new starts. What has not ended within
-//! `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which costs its connections, and the servers roll back. Then the journal is flushed.
+//! **Stopping** ([`stopping`]): the token is cancelled, jobs see it at their next batch boundary,
+//! nothing new starts. What has not ended within `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which
+//! costs its connections, and the servers roll back. Then the journal is flushed.
 
 mod failing;
 mod following;
@@ -94,7 +99,8 @@ const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two beats of the loop, at most.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Runs until `shutdown` resolves. An error means that it could not start (or cannot go on); everything else is logged and lived with.
+/// Runs until `shutdown` resolves. An error means that it could not start (or cannot go on);
+/// everything else is logged and lived with.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     conduct(config, shutdown, Mode::Forever).await.map(drop)
 }
@@ -141,14 +147,19 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
 }
 
 /// Opens the door for those who watch.
-async fn watch(address: SocketAddr, env: &Env, closing: &CancellationToken) -> Result<JoinHandle<()>> {
+async fn watch(
+    address: SocketAddr,
+    env: &Env,
+    closing: &CancellationToken,
+) -> Result<JoinHandle<()>> {
     let listener = http::listen(address).await?;
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!("health and metrics are at http://{address}/healthz, /readyz and /metrics");
     Ok(tokio::spawn(http::serve(listener, env.clone(), closing.clone()).with_current_subscriber()))
 }
 
-/// Has `work` done with an environment whose events reach the log tables and not stdout; for commands that print what they do.
+/// Has `work` done with an environment whose events reach the log tables and not stdout; for
+/// commands that print what they do.
 pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result<T>) -> Result<T> {
     config.log_format = crate::config::LogFormat::Off;
     let vitals = Vitals::default();
@@ -265,9 +276,11 @@ struct Daemon {
     waiting: Queue,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
-    /// Verifications that could not reach a server, until the source is polled: the poll knows more.
+    /// Verifications that could not reach a server, until the source is polled: the poll knows
+    /// more.
     unsaid: HashMap<MappingId, Error>,
-    /// The order in which mappings were last verified, also by processes before this one: the least was longest ago.
+    /// The order in which mappings were last verified, also by processes before this one: the least
+    /// was longest ago.
     verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.
     structure_at: HashMap<MappingId, Instant>,
@@ -275,7 +288,8 @@ struct Daemon {
     failing: HashMap<MappingId, Failing<Mapping>>,
     /// When work that committed something last ended.
     committed: HashMap<MappingId, Instant>,
-    /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a time.
+    /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a
+    /// time.
     failing_servers: HashMap<ServerId, Failing<Server>>,
     failing_places: HashMap<Place, Failing<Server>>,
     /// Unresolved errors stand in error_logs.
@@ -288,7 +302,8 @@ struct Daemon {
     control_away: Option<Instant>,
     /// The destination refuses the login: how often in a row, and until when nobody asks again.
     refused: Option<(u32, Instant)>,
-    /// Mappings without an unresolved word that a verification could not run, and `None` while the control tables can be read.
+    /// Mappings without an unresolved word that a verification could not run, and `None` while the
+    /// control tables can be read.
     settled: HashSet<Option<MappingId>>,
     /// Nothing failed so far.
     well: bool,
@@ -365,8 +380,13 @@ impl Daemon {
         self.well
     }
 
-    /// What comes next; `None`: asked to stop. What has its time goes before ends of tasks, of which there may always be one more.
-    async fn next(&mut self, timers: &mut Timers, shutdown: std::pin::Pin<&mut impl Future<Output = ()>>) -> Option<Event> {
+    /// What comes next; `None`: asked to stop. What has its time goes before ends of tasks, of
+    /// which there may always be one more.
+    async fn next(
+        &mut self,
+        timers: &mut Timers,
+        shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Event> {
         let ticks = self.mode == Mode::Forever || !self.ticked;
         let verifies = !self.env.config.verify_interval.is_zero() && self.mode == Mode::Forever;
         tokio::select! {
@@ -383,19 +403,33 @@ impl Daemon {
 
     /// Short enough for the service manager's watchdog, which wants twice what it needs.
     fn beat_interval(&self) -> Duration {
-        self.env.config.supervisor.watchdog.map_or(BEAT, |watchdog| (watchdog / 2).min(BEAT)).max(Duration::from_millis(1))
+        self.env
+            .config
+            .supervisor
+            .watchdog
+            .map_or(BEAT, |watchdog| (watchdog / 2).min(BEAT))
+            .max(Duration::from_millis(1))
     }
 
     /// The loop turns: said to whoever wants to know.
     fn beat(&self) {
         let polls = self.polling.len();
         let of = |kind: SyncType| self.running.count(kind);
-        let tasks =
-            [("cdc", of(SyncType::Cdc)), ("full_sync", of(SyncType::FullSync)), ("poll", polls), ("verification", self.verifying.len())];
+        let tasks = [
+            ("cdc", of(SyncType::Cdc)),
+            ("full_sync", of(SyncType::FullSync)),
+            ("poll", polls),
+            ("verification", self.verifying.len()),
+        ];
         let parked = self.failing.values().filter(|failing| failing.parked_as.is_some()).count();
         let failing = self.failing.len() - parked;
         let well = self.mappings.len().saturating_sub(self.failing.len());
-        let mappings = [("well", well), ("failing", failing), ("parked", parked), ("rejected", self.rejected.len())];
+        let mappings = [
+            ("well", well),
+            ("failing", failing),
+            ("parked", parked),
+            ("rejected", self.rejected.len()),
+        ];
         self.env.vitals.beat(std::time::Instant::now(), tasks.into(), mappings.into());
         if self.env.config.supervisor.watchdog.is_some() {
             self.manager.alive();
@@ -441,7 +475,8 @@ impl Daemon {
         if ended.as_ref().is_err_and(JoinError::is_cancelled) {
             return;
         }
-        let panicked = || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
+        let panicked =
+            || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
         match (task, ended) {
             (Task::Look, Ok(Ended::Looked(look))) => self.looked(*look),
             (Task::Look, _) => self.looked(Look::lost(panicked())),
@@ -453,7 +488,9 @@ impl Daemon {
             (Task::Job(mapping, sync_type), Ok(Ended::Job { result, progressed, began })) => {
                 self.job_ended(mapping, sync_type, result, progressed, began);
             }
-            (Task::Job(mapping, sync_type), _) => self.job_ended(mapping, sync_type, Err(panicked()), false, Instant::now()),
+            (Task::Job(mapping, sync_type), _) => {
+                self.job_ended(mapping, sync_type, Err(panicked()), false, Instant::now())
+            }
             (Task::Verify(mapping), Ok(Ended::Verified(result))) => self.verified(mapping, result),
             (Task::Verify(mapping), _) => self.verified(mapping, Err(panicked())),
             (Task::Note | Task::Retire, Ok(Ended::Noted(Err(error)))) => {
@@ -465,7 +502,14 @@ impl Daemon {
         }
     }
 
-    fn job_ended(&mut self, id: MappingId, sync_type: SyncType, result: Result<Done>, progressed: bool, began: Instant) {
+    fn job_ended(
+        &mut self,
+        id: MappingId,
+        sync_type: SyncType,
+        result: Result<Done>,
+        progressed: bool,
+        began: Instant,
+    ) {
         self.running.remove(id);
         if progressed || matches!(result, Ok(Done::Completed)) {
             self.wake_waiting(id);
@@ -473,7 +517,8 @@ impl Daemon {
         match result {
             Ok(Done::Completed) => {
                 if sync_type == SyncType::FullSync {
-                    // whatever was told of it by whomever, a gap or a trigger that cannot be reset, too
+                    // whatever was told of it by whomever, a gap or a trigger that cannot be reset,
+                    // too
                     self.troubled.mappings.insert(id);
                 }
                 self.mapping_works(id);
@@ -487,7 +532,11 @@ impl Daemon {
                 tracing::warn!(mapping_id = id.0, %error, "stopped: the mapping is not this daemon's any more");
             }
             Err(error) => {
-                self.mapping_failed(id, &Attempt { sync_type: Some(sync_type), progressed, began }, error);
+                self.mapping_failed(
+                    id,
+                    &Attempt { sync_type: Some(sync_type), progressed, began },
+                    error,
+                );
             }
         }
         self.start_waiting();
@@ -516,7 +565,11 @@ impl Timers {
     fn new(daemon: &Daemon) -> Self {
         let config = &daemon.env.config;
         let now = Instant::now();
-        let verify_interval = if config.verify_interval.is_zero() { Duration::from_secs(86_400) } else { config.verify_interval };
+        let verify_interval = if config.verify_interval.is_zero() {
+            Duration::from_secs(86_400)
+        } else {
+            config.verify_interval
+        };
         Timers {
             beats: every(daemon.beat_interval(), now),
             proofs: every(PROOF_INTERVAL, now + PROOF_INTERVAL),
@@ -539,7 +592,8 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    /// Short passes that ended one after the other once kept the beat, the lease's proof and the next tick waiting for as long as they did.
+    /// Short passes that ended one after the other once kept the beat, the lease's proof and the
+    /// next tick waiting for as long as they did.
     #[tokio::test]
     async fn what_has_its_time_comes_before_ends_of_tasks_however_many_there_are() {
         let config = Config::from_vars([("DEST_PASS", "x")]).expect("a password is all it takes");
@@ -553,7 +607,13 @@ mod tests {
             task::yield_now().await;
         }
         let due = || every(Duration::from_secs(3_600), Instant::now());
-        let mut timers = Timers { beats: due(), proofs: due(), ticks: due(), verifications: due(), retirements: due() };
+        let mut timers = Timers {
+            beats: due(),
+            proofs: due(),
+            ticks: due(),
+            verifications: due(),
+            retirements: due(),
+        };
         // made later, it fires later: then all of them are due
         due().tick().await;
         let mut order = Vec::new();

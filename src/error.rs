@@ -1,20 +1,24 @@
 //! What went wrong, without the driver's types.
 //!
-//! `kind` decides what happens next (see `plan::retry`); the words are for people. Context is added on the way up, in the present
-//! tense ("read change rows"), and an error is logged once, where it is handled. Row values and secrets never appear.
+//! `kind` decides what happens next (see `plan::retry`); the words are for people. Context is added
+//! on the way up, in the present tense ("read change rows"), and an error is logged once, where it
+//! is handled. Row values and secrets never appear.
 
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an error means for what happens next. Matched exhaustively, so that a new kind is a decision everywhere.
+/// What an error means for what happens next. Matched exhaustively, so that a new kind is a
+/// decision everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The server cannot be reached, the connection broke, or the login handshake failed on the network.
+    /// The server cannot be reached, the connection broke, or the login handshake failed on the
+    /// network.
     Connection,
     /// The login was refused.
     Login,
-    /// The database cannot be used as it is now: not there, offline, restoring, read-only, another's alone, or without a user for this login.
+    /// The database cannot be used as it is now: not there, offline, restoring, read-only,
+    /// another's alone, or without a user for this login.
     Database,
     /// No answer within the statement's time. The work may have been done.
     Timeout,
@@ -30,7 +34,8 @@ pub enum Kind {
     Missing,
     /// Source and destination do not fit, or a shape we refuse by name.
     Schema,
-    /// A table was altered while its rows were on their way: they may have been read by a shape that was not theirs.
+    /// A table was altered while its rows were on their way: they may have been read by a shape
+    /// that was not theirs.
     Altered,
     /// A value does not fit (conversion, truncation, overflow, NOT NULL).
     Data,
@@ -74,20 +79,44 @@ impl Kind {
     /// What an operator can do about it, where nothing nearer is known.
     pub fn advice(self) -> &'static str {
         match self {
-            Kind::Connection => "check that the server runs and can be reached from here: its name, port, firewall and TLS settings",
-            Kind::Login => "check the user, the password and the database in the connection string or in the DEST_ variables",
-            Kind::Database => "look at the database's state and access in sys.databases, and that this login has a user in it",
-            Kind::Timeout => "look for what blocks or slows the server; DATAFLOW_STATEMENT_TIMEOUT sets how long to wait",
-            Kind::Deadlock => "nothing, unless it stays: then look at what else writes to the table",
-            Kind::LockTimeout => "find the session that holds the lock (sys.dm_tran_locks); DATAFLOW_LOCK_TIMEOUT sets how long to wait",
-            Kind::Busy => "nothing, unless it stays: then the server is short of what the message names",
-            Kind::Permission => "grant the right that is named; the README lists all that are needed",
-            Kind::Missing => "check the names in table_mappings, and that the object exists and the login may see it",
+            Kind::Connection => {
+                "check that the server runs and can be reached from here: its name, port, firewall and TLS settings"
+            }
+            Kind::Login => {
+                "check the user, the password and the database in the connection string or in the DEST_ variables"
+            }
+            Kind::Database => {
+                "look at the database's state and access in sys.databases, and that this login has a user in it"
+            }
+            Kind::Timeout => {
+                "look for what blocks or slows the server; DATAFLOW_STATEMENT_TIMEOUT sets how long to wait"
+            }
+            Kind::Deadlock => {
+                "nothing, unless it stays: then look at what else writes to the table"
+            }
+            Kind::LockTimeout => {
+                "find the session that holds the lock (sys.dm_tran_locks); DATAFLOW_LOCK_TIMEOUT sets how long to wait"
+            }
+            Kind::Busy => {
+                "nothing, unless it stays: then the server is short of what the message names"
+            }
+            Kind::Permission => {
+                "grant the right that is named; the README lists all that are needed"
+            }
+            Kind::Missing => {
+                "check the names in table_mappings, and that the object exists and the login may see it"
+            }
             Kind::Schema => "change the destination table, or the mapping, so that they fit",
             Kind::Altered => "nothing: it begins again by itself with the columns as they are now",
-            Kind::Data => "change the destination's column, or the row at the source, so that the value fits",
-            Kind::ForeignKey => "map the table that the row refers to, or drop the key at the destination",
-            Kind::Duplicate => "look for rows that others write at the destination, and for a collation that makes two keys one",
+            Kind::Data => {
+                "change the destination's column, or the row at the source, so that the value fits"
+            }
+            Kind::ForeignKey => {
+                "map the table that the row refers to, or drop the key at the destination"
+            }
+            Kind::Duplicate => {
+                "look for rows that others write at the destination, and for a collation that makes two keys one"
+            }
             Kind::Gap => "request a full sync: UPDATE table_mappings SET full_sync_requested = 1",
             Kind::Fence => "nothing: another process did the work",
             Kind::Config => "correct the row or the variable that is named",
@@ -136,13 +165,15 @@ impl Error {
 
     /// What `error_logs.error_details` says: what it is, what happens next, and what people can do.
     pub fn details(&self, attempts: u32, then: &str) -> String {
-        let which = if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
+        let which =
+            if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
         let advice = self.hint.as_deref().unwrap_or_else(|| self.kind.advice());
         format!("kind {:?}; {which} in a row; {then}; what to do: {advice}", self.kind)
     }
 }
 
-/// Outermost context first, the cause last: `full sync of a.dbo.t: read source rows: Invalid object name (Msg 208). Create it…`
+/// Outermost context first, the cause last: `full sync of a.dbo.t: read source rows: Invalid object
+/// name (Msg 208). Create it…`
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for context in self.context.iter().rev() {

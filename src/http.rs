@@ -1,14 +1,17 @@
-//! `/healthz`, `/readyz` and `/metrics`, where `DATAFLOW_HTTP` says; nothing listens unless it does.
+//! `/healthz`, `/readyz` and `/metrics`, where `DATAFLOW_HTTP` says; nothing listens unless it
+//! does.
 //!
-//! - `/healthz`: the process is alive, its loop turns, and its looks at the control tables come to an end, be it an error (or it still waits
-//!   for the destination, which no restart would mend).
+//! - `/healthz`: the process is alive, its loop turns, and its looks at the control tables come to
+//!   an end, be it an error (or it still waits for the destination, which no restart would mend).
 //! - `/readyz`: the control database answers, the lease is held, and the first tick is done.
-//! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no words of errors.
+//! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no
+//!   words of errors.
 //!
-//! There is no TLS and no login here: it is for the machine itself or a network that may know these numbers. Whoever connects is bounded:
-//! [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in [`HEAD_BYTES_MAX`], one request per connection, [`REQUEST_TIME_MAX`] for it. When
-//! all are taken the next one is let in all the same, and the one that has been there longest is closed: connections that ask for nothing keep
-//! nobody out.
+//! There is no TLS and no login here: it is for the machine itself or a network that may know these
+//! numbers. Whoever connects is bounded: [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in
+//! [`HEAD_BYTES_MAX`], one request per connection, [`REQUEST_TIME_MAX`] for it. When all are taken
+//! the next one is let in all the same, and the one that has been there longest is closed:
+//! connections that ask for nothing keep nobody out.
 
 mod metrics;
 
@@ -32,7 +35,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Requests that are answered at a time; for the next one, the oldest is closed. An answer takes milliseconds: who is oldest is idle.
+/// Requests that are answered at a time; for the next one, the oldest is closed. An answer takes
+/// milliseconds: who is oldest is idle.
 const CONNECTIONS_MAX: usize = 16;
 /// From the first byte to the last one answered.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -47,7 +51,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Opens the socket. An address that cannot be had is an error that names the variable.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        // a port that somebody has may be free at the next start; another address of this machine will not
+        // a port that somebody has may be free at the next start; another address of this machine
+        // will not
         let kind = if error.kind() == std::io::ErrorKind::AddrInUse { Kind::Busy } else { Kind::Config };
         Error::new(kind, format!("DATAFLOW_HTTP ({address}) cannot be listened on: {error}"))
             .with_hint("Give an address of this machine and a port that is free, or leave the variable out")
@@ -116,11 +121,17 @@ fn respond(request: &Request<Incoming>, env: &Env) -> Response<Full<Bytes>> {
         Err(words) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{words}\n")),
     };
     match request.uri().path() {
-        "/healthz" => said(health(&vitals.state(), std::time::Instant::now(), env.config.statement_timeout)),
+        "/healthz" => {
+            said(health(&vitals.state(), std::time::Instant::now(), env.config.statement_timeout))
+        }
         "/readyz" => said(readiness(&vitals.state())),
         "/metrics" => match metrics::text(env) {
             Ok(text) => reply(StatusCode::OK, OPEN_METRICS, text),
-            Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics could not be written\n".to_owned()),
+            Err(_) => reply(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "the metrics could not be written\n".to_owned(),
+            ),
         },
         _ => reply(StatusCode::NOT_FOUND, TEXT, "/healthz, /readyz, /metrics\n".to_owned()),
     }
@@ -133,16 +144,25 @@ fn reply(status: StatusCode, content: &'static str, text: String) -> Response<Fu
     response
 }
 
-/// Whether the process should be left alone. A look is a few statements, each of which ends within `statement_timeout`.
-fn health(state: &State, now: std::time::Instant, statement_timeout: Duration) -> std::result::Result<&'static str, String> {
+/// Whether the process should be left alone. A look is a few statements, each of which ends within
+/// `statement_timeout`.
+fn health(
+    state: &State,
+    now: std::time::Instant,
+    statement_timeout: Duration,
+) -> std::result::Result<&'static str, String> {
     let Some(beat) = state.beat else { return Ok("starting") };
     let ago = now.saturating_duration_since(beat);
     if ago > PULSE_MAX {
         return Err(format!("the loop has not turned for {} s", ago.as_secs()));
     }
-    let looking = state.looking.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+    let looking =
+        state.looking.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
     if looking > LOOK_MAX.max(statement_timeout.saturating_mul(3)) {
-        return Err(format!("a look at the control tables has not ended for {} s", looking.as_secs()));
+        return Err(format!(
+            "a look at the control tables has not ended for {} s",
+            looking.as_secs()
+        ));
     }
     Ok("alive")
 }
@@ -153,26 +173,39 @@ fn readiness(state: &State) -> std::result::Result<&'static str, String> {
         Some(Err(_)) => Err("the control database cannot be read".to_owned()),
         None => Err("the control database has not answered yet".to_owned()),
         Some(Ok(())) if state.leased == Some(false) => {
-            Err("no mapping can be owned: the lease connection is lost, or cannot be made".to_owned())
+            Err("no mapping can be owned: the lease connection is lost, or cannot be made"
+                .to_owned())
         }
         Some(Ok(())) if state.ticks == 0 => Err("the first tick is not done".to_owned()),
         Some(Ok(())) => Ok("ready"),
     }
 }
 
-/// Asks a daemon on this machine for `/healthz`, as a container's health check does; whether it is well, and its words.
+/// Asks a daemon on this machine for `/healthz`, as a container's health check does; whether it is
+/// well, and its words.
 pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
-    let unanswered = |error: String| Error::new(Kind::Connection, format!("no answer at DATAFLOW_HTTP ({address}): {error}"));
+    let unanswered = |error: String| {
+        Error::new(Kind::Connection, format!("no answer at DATAFLOW_HTTP ({address}): {error}"))
+    };
     // listening everywhere means here too
     let host = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port()),
-        ip if ip.is_unspecified() => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port()),
+        ip if ip.is_unspecified() && ip.is_ipv4() => {
+            SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), address.port())
+        }
+        ip if ip.is_unspecified() => {
+            SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), address.port())
+        }
         _ => address,
     };
     let asked = async {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = TcpStream::connect(host).await?;
-        stream.write_all(format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(
+                format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
+            .await?;
         let mut text = String::new();
         stream.take(HEAD_BYTES_MAX as u64).read_to_string(&mut text).await?;
         Ok::<_, std::io::Error>(text)
@@ -194,7 +227,10 @@ mod tests {
     #[test]
     fn a_daemon_that_owns_nothing_because_it_cannot_is_not_ready() {
         let vitals = Vitals::default();
-        let says = || readiness(&vitals.state()).map_err(|words| words.split(':').next().unwrap_or_default().to_owned());
+        let says = || {
+            readiness(&vitals.state())
+                .map_err(|words| words.split(':').next().unwrap_or_default().to_owned())
+        };
         vitals.control(Ok(()));
         vitals.leased(false);
         assert_eq!(says(), Err("no mapping can be owned".to_owned()));
@@ -210,16 +246,22 @@ mod tests {
     fn a_loop_that_stands_still_and_a_look_without_end_are_no_health() {
         let (vitals, began) = (Vitals::default(), std::time::Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
-        let says = |seconds, statement_timeout_s| health(&vitals.state(), at(seconds), Duration::from_secs(statement_timeout_s));
+        let says = |seconds, statement_timeout_s| {
+            health(&vitals.state(), at(seconds), Duration::from_secs(statement_timeout_s))
+        };
         assert_eq!(says(9_999, 300), Ok("starting"), "no restart mends a destination that is away");
         vitals.beat(at(0), Default::default(), Default::default());
         assert_eq!(says(30, 300), Ok("alive"));
         assert_eq!(says(31, 300), Err("the loop has not turned for 31 s".to_owned()));
 
         vitals.looking(Some(at(0)));
-        for (seconds, statement_timeout_s, well) in
-            [(900, 300, true), (901, 300, false), (901, 1, false), (901, 301, true), (904, 301, false)]
-        {
+        for (seconds, statement_timeout_s, well) in [
+            (900, 300, true),
+            (901, 300, false),
+            (901, 1, false),
+            (901, 301, true),
+            (904, 301, false),
+        ] {
             vitals.beat(at(seconds), Default::default(), Default::default());
             let said = says(seconds, statement_timeout_s);
             assert_eq!(said.is_ok(), well, "{seconds} s, {statement_timeout_s} s: {said:?}");

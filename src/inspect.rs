@@ -1,8 +1,9 @@
 //! The `verify` command: compares now, shows how far it is, and says what it found.
 //!
-//! It does what the daemon's own verifications do, on connections of its own, and leaves the same rows in the control tables. A daemon may
-//! run beside it, and should: differences in a table that follows its source by CDC are only certain once the checkpoint has passed a
-//! fence, and only a running daemon moves checkpoints.
+//! It does what the daemon's own verifications do, on connections of its own, and leaves the same
+//! rows in the control tables. A daemon may run beside it, and should: differences in a table that
+//! follows its source by CDC are only certain once the checkpoint has passed a fence, and only a
+//! running daemon moves checkpoints.
 
 use crate::say;
 use crate::{
@@ -29,7 +30,11 @@ pub struct Wanted {
 }
 
 /// Verifies one mapping or all; `true` if nothing differs (any more).
-pub async fn verify(mut config: crate::config::Config, wanted: &Wanted, stop: impl Future<Output = ()>) -> Result<bool> {
+pub async fn verify(
+    mut config: crate::config::Config,
+    wanted: &Wanted,
+    stop: impl Future<Output = ()>,
+) -> Result<bool> {
     config.repair |= wanted.repair;
     daemon::aside(config, async move |env| {
         let cancel = env.cancel.clone();
@@ -52,13 +57,20 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
         well = false;
         say!("mapping {}: left out: {}", row.mapping, row.error);
     }
-    let mut mappings: Vec<_> = loaded.mappings.into_iter().filter(|mapping| only.is_none_or(|only| mapping.id == only)).collect();
+    let mut mappings: Vec<_> = loaded
+        .mappings
+        .into_iter()
+        .filter(|mapping| only.is_none_or(|only| mapping.id == only))
+        .collect();
     mappings.sort_by_key(|mapping| mapping.id);
     if let Some(only) = only
         && mappings.is_empty()
         && well
     {
-        return Err(Error::new(Kind::Missing, format!("there is no mapping {only} of an enabled server")));
+        return Err(Error::new(
+            Kind::Missing,
+            format!("there is no mapping {only} of an enabled server"),
+        ));
     }
     // what was mended is looked at again, and with it what had to wait for rows of another table
     let mut full = wanted.full;
@@ -92,7 +104,8 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
     Ok(well)
 }
 
-/// How often mappings are looked at after a repair: tables that wait for each other are rarely chained deeper.
+/// How often mappings are looked at after a repair: tables that wait for each other are rarely
+/// chained deeper.
 const ROUNDS_MAX: u32 = 10;
 
 enum Outcome {
@@ -105,13 +118,16 @@ enum Outcome {
 /// Verifies a mapping and prints what came of it.
 async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
     let name = format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest);
-    let scope = if full { verify::Scope::Whole } else { verify::Scope::Next { stands_still: false } };
+    let scope =
+        if full { verify::Scope::Whole } else { verify::Scope::Next { stands_still: false } };
     let mut bar = Bar::new(&name);
     let rows = verify::run(env, mapping, scope, &mut |done, total| bar.show(done, total)).await;
     bar.clear();
     say!("{name}");
     let repaired = match &rows {
-        Ok(Some(report)) if env.config.repair && report.status == Status::Failed => Some(report.repaired),
+        Ok(Some(report)) if env.config.repair && report.status == Status::Failed => {
+            Some(report.repaired)
+        }
         Ok(_) | Err(_) => None,
     };
     let well = said(rows);
@@ -126,7 +142,13 @@ async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
 fn said(result: Result<Option<verify::Report>>) -> bool {
     match result {
         Ok(Some(report)) => {
-            say!("  {:<7} {:<14} {} compared, {} mismatches", report.status.as_str(), report.kind, report.compared, report.mismatches);
+            say!(
+                "  {:<7} {:<14} {} compared, {} mismatches",
+                report.status.as_str(),
+                report.kind,
+                report.compared,
+                report.mismatches
+            );
             for line in report.details.lines() {
                 say!("          {line}");
             }
@@ -175,12 +197,19 @@ impl<'a> Bar<'a> {
 
 fn line(name: &str, done: usize, total: Option<i64>) -> String {
     const WIDTH: usize = 20;
-    let Some(total) = total.and_then(|total| usize::try_from(total).ok()).filter(|total| *total > 0) else {
+    let Some(total) =
+        total.and_then(|total| usize::try_from(total).ok()).filter(|total| *total > 0)
+    else {
         return format!("{name}  {done} rows");
     };
     // the total is what the catalog last heard
     let filled = (done.saturating_mul(WIDTH) / total).min(WIDTH);
-    format!("{name}  [{}{}] {}%  {done} rows", "#".repeat(filled), "-".repeat(WIDTH - filled), (done.saturating_mul(100) / total).min(100))
+    format!(
+        "{name}  [{}{}] {}%  {done} rows",
+        "#".repeat(filled),
+        "-".repeat(WIDTH - filled),
+        (done.saturating_mul(100) / total).min(100)
+    )
 }
 
 #[cfg(test)]

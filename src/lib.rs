@@ -1,7 +1,7 @@
 //! dbaops-dataflow keeps SQL Server tables in sync.
 //!
-//! Modules in reading order: [`model`] says what things are, [`plan`] decides, [`tsql`] phrases, [`mssql`] talks to servers, [`control`]
-//! remembers, [`jobs`] perform.
+//! Modules in reading order: [`model`] says what things are, [`plan`] decides, [`tsql`] phrases,
+//! [`mssql`] talks to servers, [`control`] remembers, [`jobs`] perform.
 
 // Documentation is built with private items: whoever reads it works on them.
 #![allow(rustdoc::private_intra_doc_links)]

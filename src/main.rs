@@ -1,4 +1,5 @@
-//! The binary: reads arguments and environment, and turns results into exit codes. The only place that prints errors.
+//! The binary: reads arguments and environment, and turns results into exit codes. The only place
+//! that prints errors.
 
 use clap::Parser;
 use dbaops_dataflow::{
@@ -51,13 +52,22 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::Check { mapping }) => runtime.block_on(commands::check::run(config, mapping)),
-        Some(Command::Status { health: true, .. }) => runtime.block_on(commands::status::health(&config)),
-        Some(Command::Status { json, health: false }) => runtime.block_on(commands::status::run(config, json)),
-        Some(Command::Sync { mapping }) => runtime.block_on(async { commands::sync::run(config, mapping, stop_signal()?).await }),
-        Some(Command::StartFrom { mapping, lsn }) => runtime.block_on(start_from(&config, mapping, lsn)),
-        Some(Command::Verify { mapping, full, repair }) => {
-            runtime.block_on(async { inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()?).await })
+        Some(Command::Status { health: true, .. }) => {
+            runtime.block_on(commands::status::health(&config))
         }
+        Some(Command::Status { json, health: false }) => {
+            runtime.block_on(commands::status::run(config, json))
+        }
+        Some(Command::Sync { mapping }) => {
+            runtime.block_on(async { commands::sync::run(config, mapping, stop_signal()?).await })
+        }
+        Some(Command::StartFrom { mapping, lsn }) => {
+            runtime.block_on(start_from(&config, mapping, lsn))
+        }
+        Some(Command::Verify { mapping, full, repair }) => runtime.block_on(async {
+            inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()?)
+                .await
+        }),
         // done above
         Some(Command::Completions { .. } | Command::Man) => Ok(true),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
@@ -67,7 +77,9 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     let unprinted = stdout::flush_log();
     if unprinted > 0 {
-        complain(format_args!("{unprinted} lines of the log were not printed: stdout was not read, or cannot be written"));
+        complain(format_args!(
+            "{unprinted} lines of the log were not printed: stdout was not read, or cannot be written"
+        ));
     }
     if let Some(error) = stdout::failure() {
         complain(format_args!("stdout cannot be written: {error}"));
@@ -77,7 +89,8 @@ fn main() -> ExitCode {
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
             complain(format_args!("{error}"));
-            // A login that is refused is not mended by another start, which a service manager would try until the login is locked.
+            // A login that is refused is not mended by another start, which a service manager would
+            // try until the login is locked.
             let refused = error.kind == Kind::Login;
             let wrong = error.kind == Kind::Config;
             ExitCode::from(if refused || wrong { USAGE } else { FAILED })
@@ -96,7 +109,9 @@ fn complain(line: std::fmt::Arguments<'_>) {
 fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode {
     use std::io::Write;
     let mut text = Vec::new();
-    let result = write(&mut text).and_then(|()| std::io::stdout().write_all(&text)).and_then(|()| std::io::stdout().flush());
+    let result = write(&mut text)
+        .and_then(|()| std::io::stdout().write_all(&text))
+        .and_then(|()| std::io::stdout().flush());
     match result {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("stdout cannot be written: {error}"));
@@ -144,16 +159,24 @@ async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> Result<bool> {
 
 async fn run(config: Config, once: bool) -> Result<bool> {
     let stop = stop_signal()?;
-    if once { daemon::run_once(config, stop).await } else { daemon::run(config, stop).await.map(|()| true) }
+    if once {
+        daemon::run_once(config, stop).await
+    } else {
+        daemon::run(config, stop).await.map(|()| true)
+    }
 }
 
-/// Resolves at the first SIGINT or SIGTERM (Ctrl-C or Ctrl-Break elsewhere); the second one ends the process at once. The handlers are in place
-/// when this returns: no signal is missed because nobody waits for one yet.
+/// Resolves at the first SIGINT or SIGTERM (Ctrl-C or Ctrl-Break elsewhere); the second one ends
+/// the process at once. The handlers are in place when this returns: no signal is missed because
+/// nobody waits for one yet.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
-    let mut signals = Signals::install().map_err(|error| Error::new(Kind::Other, format!("cannot install signal handlers: {error}")))?;
+    let mut signals = Signals::install().map_err(|error| {
+        Error::new(Kind::Other, format!("cannot install signal handlers: {error}"))
+    })?;
     let stop = CancellationToken::new();
     let asked = stop.clone();
-    // A task of its own: it hears signals also while whoever waits for them waits for a reader of stdout.
+    // A task of its own: it hears signals also while whoever waits for them waits for a reader of
+    // stdout.
     tokio::spawn(async move {
         signals.next().await;
         asked.cancel();
@@ -173,7 +196,10 @@ struct Signals {
 impl Signals {
     fn install() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -193,7 +219,10 @@ struct Signals {
 #[cfg(windows)]
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        Ok(Signals { interrupt: tokio::signal::windows::ctrl_c()?, terminate: tokio::signal::windows::ctrl_break()? })
+        Ok(Signals {
+            interrupt: tokio::signal::windows::ctrl_c()?,
+            terminate: tokio::signal::windows::ctrl_break()?,
+        })
     }
 
     async fn next(&mut self) {

@@ -1,10 +1,12 @@
-//! What is printed: by commands ([`print`]), and by the daemon's log ([`log_writer`]).
+//! What is printed: by commands ([`print()`]), and by the daemon's log ([`log_writer`]).
 //!
-//! **A command** waits for whoever reads it, and its output is complete or it fails: the first error is kept, nothing more is tried, and the
-//! end of the process tells of it ([`failure`]). Nothing panics on a pipe that is closed or a disk that is full.
+//! **A command** waits for whoever reads it, and its output is complete or it fails: the first
+//! error is kept, nothing more is tried, and the end of the process tells of it ([`failure`]).
+//! Nothing panics on a pipe that is closed or a disk that is full.
 //!
-//! **A daemon** never waits for a reader of its log. Lines go into a bounded buffer, which a thread of its own empties; what finds no room there
-//! is dropped and counted, and the count is a line itself as soon as there is room again. The log tables have these lines all the same.
+//! **A daemon** never waits for a reader of its log. Lines go into a bounded buffer, which a thread
+//! of its own empties; what finds no room there is dropped and counted, and the count is a line
+//! itself as soon as there is room again. The log tables have these lines all the same.
 
 use crate::model::visible::visible;
 use std::{
@@ -57,10 +59,16 @@ macro_rules! say {
 /// The log of this process on stdout.
 static LOG: Log = Log { waiting: Mutex::new(Waiting::new()), changed: Condvar::new() };
 
-/// Where the log's lines are written to: one call is one line. The thread that prints them runs from the first call on.
+/// Where the log's lines are written to: one call is one line. The thread that prints them runs
+/// from the first call on.
 pub fn log_writer() -> impl Write + 'static {
     static THREAD: OnceLock<bool> = OnceLock::new();
-    let runs = THREAD.get_or_init(|| std::thread::Builder::new().name("stdout".to_owned()).spawn(|| LOG.print(&mut io::stdout())).is_ok());
+    let runs = THREAD.get_or_init(|| {
+        std::thread::Builder::new()
+            .name("stdout".to_owned())
+            .spawn(|| LOG.print(&mut io::stdout()))
+            .is_ok()
+    });
     LogWriter { log: &LOG, dropped: !runs }
 }
 
@@ -69,7 +77,8 @@ pub fn log_lines_dropped() -> u64 {
     LOG.lock().dropped
 }
 
-/// Waits until the log's lines are printed, at most [`FLUSH_TIME_MAX`]; those that are not count as dropped.
+/// Waits until the log's lines are printed, at most [`FLUSH_TIME_MAX`]; those that are not count as
+/// dropped.
 pub fn flush_log() -> u64 {
     LOG.flush(FLUSH_TIME_MAX)
 }
@@ -114,8 +123,8 @@ impl Log {
         self.changed.notify_all();
     }
 
-    /// Prints what comes, for as long as the process lives. A line that cannot be printed counts as dropped; the next one is tried: a disk that
-    /// is full may have room again.
+    /// Prints what comes, for as long as the process lives. A line that cannot be printed counts as
+    /// dropped; the next one is tried: a disk that is full may have room again.
     fn print(&self, out: &mut impl Write) {
         loop {
             let line = self.next();
@@ -157,7 +166,8 @@ impl Log {
                 let lost = waiting.lines.len() + usize::from(waiting.printing);
                 return waiting.dropped - waiting.told + u64::try_from(lost).unwrap_or(u64::MAX);
             }
-            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting =
+                self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         waiting.dropped - waiting.told
     }
@@ -207,7 +217,10 @@ mod tests {
     /// Nobody who logs waits for a reader; what was dropped is told once, where it is missing.
     #[test]
     fn a_reader_that_stalls_costs_lines_and_no_time() {
-        let log: &'static Log = Box::leak(Box::new(Log { waiting: Mutex::new(Waiting::new()), changed: Condvar::new() }));
+        let log: &'static Log = Box::leak(Box::new(Log {
+            waiting: Mutex::new(Waiting::new()),
+            changed: Condvar::new(),
+        }));
         let (reads, reading) = mpsc::channel();
         let (sender, printed) = mpsc::channel();
         std::thread::spawn(move || log.print(&mut Pipe(reading, sender)));
@@ -224,7 +237,8 @@ mod tests {
         }
         assert_eq!(log.flush(Duration::from_secs(60)), 0);
         let printed: Vec<String> = printed.try_iter().collect();
-        let told: Vec<_> = printed.iter().filter(|line| line.contains("were not printed here")).collect();
+        let told: Vec<_> =
+            printed.iter().filter(|line| line.contains("were not printed here")).collect();
         assert_eq!(told.len(), 1);
         assert!(told[0].contains(&format!("\n{dropped} lines of the log")), "{told:?}");
         assert_eq!(printed.len() as u64 + dropped, 3_000);

@@ -1,8 +1,10 @@
-//! Words for a service manager that listens on `NOTIFY_SOCKET` (systemd): READY, STATUS, WATCHDOG, STOPPING.
+//! Words for a service manager that listens on `NOTIFY_SOCKET` (systemd): READY, STATUS, WATCHDOG,
+//! STOPPING.
 //!
-//! The protocol is a datagram of lines on a Unix socket, whose name begins with `@` where it is abstract.
-//! <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html> Sending never waits, and nobody cares when it fails: a manager
-//! that does not listen is no reason to stop. Elsewhere than on Unix nothing is sent.
+//! The protocol is a datagram of lines on a Unix socket, whose name begins with `@` where it is
+//! abstract. <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html> Sending never
+//! waits, and nobody cares when it fails: a manager that does not listen is no reason to stop.
+//! Elsewhere than on Unix nothing is sent.
 
 use crate::model::visible::visible;
 use std::time::Duration;
@@ -12,16 +14,29 @@ use std::time::Duration;
 pub struct Supervisor {
     /// `NOTIFY_SOCKET`
     pub socket: Option<String>,
-    /// `WATCHDOG_USEC`, where it is meant for this process: without a word for this long the manager kills it.
+    /// `WATCHDOG_USEC`, where it is meant for this process: without a word for this long the
+    /// manager kills it.
     pub watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; what makes no sense counts as not set.
-    pub fn from_vars(socket: Option<&str>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
+    /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; what makes no sense counts as not
+    /// set.
+    pub fn from_vars(
+        socket: Option<&str>,
+        watchdog_us: Option<&str>,
+        watchdog_pid: Option<&str>,
+    ) -> Self {
         let ours = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
-        let watchdog = watchdog_us.filter(|_| ours).and_then(|us| us.parse().ok()).filter(|us| *us > 0).map(Duration::from_micros);
-        Supervisor { socket: socket.filter(|socket| socket.starts_with(['/', '@'])).map(str::to_owned), watchdog }
+        let watchdog = watchdog_us
+            .filter(|_| ours)
+            .and_then(|us| us.parse().ok())
+            .filter(|us| *us > 0)
+            .map(Duration::from_micros);
+        Supervisor {
+            socket: socket.filter(|socket| socket.starts_with(['/', '@'])).map(str::to_owned),
+            watchdog,
+        }
     }
 
     /// The line to the manager.
@@ -53,7 +68,11 @@ impl Line {
 
     /// Not ready for a while, for a reason that a restart does not mend.
     pub fn waiting(&self, status: &str, for_at_most: Duration) {
-        self.say(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={}", for_at_most.as_micros(), visible(status)));
+        self.say(&format!(
+            "EXTEND_TIMEOUT_USEC={}\nSTATUS={}",
+            for_at_most.as_micros(),
+            visible(status)
+        ));
     }
 
     fn say(&self, words: &str) {
@@ -127,7 +146,9 @@ mod tests {
     fn words_reach_an_abstract_socket() {
         use std::os::{linux::net::SocketAddrExt, unix::net};
         let name = format!("dataflow-supervisor-{}", std::process::id());
-        let manager = net::UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let manager =
+            net::UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap())
+                .unwrap();
         let supervisor = Supervisor::from_vars(Some(&format!("@{name}")), None, None);
         supervisor.line().ready();
         let mut heard = [0; 64];

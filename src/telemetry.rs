@@ -1,13 +1,16 @@
 //! One event, two sinks: stdout ([`stdout`], which never waits for a reader), and the log tables.
 //!
-//! Code says what happened once, with `tracing`, in the fields that the log tables have (`mapping_id`, `server_id`, `sync_type`,
-//! `records_count`, `execution_time_ms`; an error also `error_type`, `error_details`, `retry_count`). The [`Journal`] layer turns
-//! every such event of ours at INFO and above into a row of `sync_logs`, and every ERROR into one of `error_logs` too.
+//! Code says what happened once, with `tracing`, in the fields that the log tables have
+//! (`mapping_id`, `server_id`, `sync_type`, `records_count`, `execution_time_ms`; an error also
+//! `error_type`, `error_details`, `retry_count`). The [`Journal`] layer turns every such event of
+//! ours at INFO and above into a row of `sync_logs`, and every ERROR into one of `error_logs` too.
 //!
-//! Between the layer and the tables is a queue with an end ([`queue`]): the layer never waits. When the queue is full, or the tables cannot
-//! be written, rows are dropped and counted, and the count is a row itself once writing works again. A sync never waits for its log.
+//! Between the layer and the tables is a queue with an end ([`queue`]): the layer never waits. When
+//! the queue is full, or the tables cannot be written, rows are dropped and counted, and the count
+//! is a row itself once writing works again. A sync never waits for its log.
 //!
-//! The subscriber belongs to one daemon, not to the process: several daemons in one process each write to their own control database.
+//! The subscriber belongs to one daemon, not to the process: several daemons in one process each
+//! write to their own control database.
 
 mod queue;
 mod writer;
@@ -98,7 +101,10 @@ impl Fields {
     /// About what it holds in memory.
     fn size_bytes(&self) -> usize {
         let texts = [&self.error, &self.sync_type, &self.error_type, &self.error_details];
-        size_of::<Fields>() + self.message.len() + self.rest.len() + texts.into_iter().flatten().map(String::len).sum::<usize>()
+        size_of::<Fields>()
+            + self.message.len()
+            + self.rest.len()
+            + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
     fn number(&mut self, name: &str, value: i64) {
@@ -122,10 +128,12 @@ impl Fields {
             "parked" => self.parked = value == "true",
             "error_details" => self.error_details = Some(value.to_owned()),
             // An id given with % comes as text.
-            "mapping_id" | "server_id" | "records_count" | "execution_time_ms" | "retry_count" => match value.parse() {
-                Ok(number) => self.number(name, number),
-                Err(_) => self.other(name, &value),
-            },
+            "mapping_id" | "server_id" | "records_count" | "execution_time_ms" | "retry_count" => {
+                match value.parse() {
+                    Ok(number) => self.number(name, number),
+                    Err(_) => self.other(name, &value),
+                }
+            }
             other => self.other(other, &value),
         }
     }
@@ -171,18 +179,22 @@ impl<S: Subscriber> Layer<S> for Journal {
         if level == "ERROR" {
             self.vitals.error(fields.error_type.as_deref().unwrap_or("OTHER"));
         }
-        self.queue.put(LogRow { fields: Box::new(fields), level, at: Instant::now() }, &self.vitals);
+        self.queue
+            .put(LogRow { fields: Box::new(fields), level, at: Instant::now() }, &self.vitals);
     }
 }
 
-/// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO and above.
+/// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO
+/// and above.
 pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
-    // Never the driver: it logs every error that it also returns, and at its lower levels what rows hold, connection strings among them.
+    // Never the driver: it logs every error that it also returns, and at its lower levels what rows
+    // hold, connection strings among them.
     let filter = || {
         let level = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         level.and(filter_fn(|metadata| !metadata.target().starts_with("tiberius")))
     };
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = std::io::stdout().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let registry = tracing_subscriber::registry().with(journal);
     match format {
         LogFormat::Text => registry
@@ -209,14 +221,16 @@ pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
     }
 }
 
-/// Writes an event's fields as the text log has them: `message key=value`. An event is one line, and nothing in it acts on a terminal,
-/// whatever the words of servers in it are.
+/// Writes an event's fields as the text log has them: `message key=value`. An event is one line,
+/// and nothing in it acts on a terminal, whatever the words of servers in it are.
 fn visible_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     format::debug_fn(|writer: &mut LineWriter<'_>, field: &Field, value: &dyn fmt::Debug| {
         match field.name() {
             "message" => {}
             // italic, then dim, as the default format has it
-            name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+            name if writer.has_ansi_escapes() => {
+                write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?
+            }
             name => write!(writer, "{name}=")?,
         }
         write!(Visible(writer), "{value:?}")
@@ -260,7 +274,8 @@ mod tests {
         }
     }
 
-    /// A server's words forge no line of the text log and no command to a terminal, with colours and without.
+    /// A server's words forge no line of the text log and no command to a terminal, with colours
+    /// and without.
     #[test]
     fn an_event_is_one_line_whatever_a_server_says() {
         let hostile = "no\u{1b}[2J\u{7}\r\n2026-01-01T00:00:00Z  INFO forged\u{202e}";
@@ -281,13 +296,24 @@ mod tests {
         };
         let plain = printed(false);
         assert_eq!(plain.matches('\n').count(), 1, "{plain:?}");
-        assert!(!plain.trim_end_matches('\n').contains(crate::model::visible::is_hidden), "{plain:?}");
+        assert!(
+            !plain.trim_end_matches('\n').contains(crate::model::visible::is_hidden),
+            "{plain:?}"
+        );
         let shown = "no\\u{1b}[2J\\u{7}\\r\\n2026-01-01T00:00:00Z  INFO forged\\u{202e}";
-        let end = format!(" ERROR poll of {shown} failed mapping_id=7 error_type=\"SYNC\" error={shown} name=\"{shown}\"\n");
+        let end = format!(
+            " ERROR poll of {shown} failed mapping_id=7 error_type=\"SYNC\" error={shown} name=\"{shown}\"\n"
+        );
         assert!(plain.ends_with(&end), "{plain:?}");
         let coloured = printed(true);
-        assert!(coloured.contains("\x1b[3merror\x1b[0m\x1b[2m=\x1b[0mno\\u{1b}[2J"), "{coloured:?}");
-        assert!(!coloured.contains("\x1b[2J") && coloured.matches('\n').count() == 1, "{coloured:?}");
+        assert!(
+            coloured.contains("\x1b[3merror\x1b[0m\x1b[2m=\x1b[0mno\\u{1b}[2J"),
+            "{coloured:?}"
+        );
+        assert!(
+            !coloured.contains("\x1b[2J") && coloured.matches('\n').count() == 1,
+            "{coloured:?}"
+        );
     }
 
     #[test]
@@ -315,10 +341,19 @@ mod tests {
         });
         assert_eq!(records.len(), 2);
         let (fields, level) = &records[0];
-        assert_eq!((*level, fields.mapping_id, fields.records_count, fields.execution_time_ms), ("INFO", Some(7), Some(12), Some(34)));
-        assert_eq!((fields.sync_type.as_deref(), fields.words().as_str()), (Some("CDC"), "changes applied groups=2"));
+        assert_eq!(
+            (*level, fields.mapping_id, fields.records_count, fields.execution_time_ms),
+            ("INFO", Some(7), Some(12), Some(34))
+        );
+        assert_eq!(
+            (fields.sync_type.as_deref(), fields.words().as_str()),
+            (Some("CDC"), "changes applied groups=2")
+        );
         let (fields, level) = &records[1];
-        assert_eq!((*level, fields.mapping_id, fields.server_id, fields.retry_count), ("ERROR", Some(7), Some(3), Some(2)));
+        assert_eq!(
+            (*level, fields.mapping_id, fields.server_id, fields.retry_count),
+            ("ERROR", Some(7), Some(3), Some(2))
+        );
         assert_eq!(fields.words(), "full sync failed: Invalid object name (Msg 208)");
     }
 
@@ -340,7 +375,10 @@ mod tests {
             assert_eq!((dropped(), journal.take_errors_dropped()), (1024, false));
             tracing::error!("one too many");
         });
-        assert_eq!((dropped(), journal.take_errors_dropped(), journal.take_errors_dropped()), (1025, true, false));
+        assert_eq!(
+            (dropped(), journal.take_errors_dropped(), journal.take_errors_dropped()),
+            (1025, true, false)
+        );
         assert_eq!(writer.queue().len(), QUEUE_ROWS_MAX + 1);
     }
 

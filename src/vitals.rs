@@ -1,7 +1,9 @@
-//! What a process knows of itself: its pulse, and the numbers that somebody who watches it from outside asks for.
+//! What a process knows of itself: its pulse, and the numbers that somebody who watches it from
+//! outside asks for.
 //!
-//! Written where things are recorded anyway (control, the journal, the loop), read by [`crate::http`]. A write is a short lock and never
-//! waits for I/O; everything is bounded by the mappings and words there are, and a mapping that is gone is forgotten.
+//! Written where things are recorded anyway (control, the journal, the loop), read by
+//! [`crate::http`]. A write is a short lock and never waits for I/O; everything is bounded by the
+//! mappings and words there are, and a mapping that is gone is forgotten.
 
 use crate::model::{
     id::{MappingId, StatusId},
@@ -16,7 +18,8 @@ use std::{
 /// The loop beats once a second; without a beat for this long it is not alive.
 pub const PULSE_MAX: Duration = Duration::from_secs(30);
 
-/// A look at the control tables that has not ended for this long, and for three of the longest statements, never will.
+/// A look at the control tables that has not ended for this long, and for three of the longest
+/// statements, never will.
 pub const LOOK_MAX: Duration = Duration::from_secs(900);
 
 /// Cheap to clone; all clones are one.
@@ -33,7 +36,8 @@ pub struct State {
     pub looking: Option<Instant>,
     /// Ticks whose look at the control tables succeeded.
     pub ticks: u64,
-    /// Why the control database cannot be read, when that was the last answer; `None` before the first.
+    /// Why the control database cannot be read, when that was the last answer; `None` before the
+    /// first.
     pub control: Option<Result<(), String>>,
     /// Whether mappings can be owned; `None` before the first look.
     pub leased: Option<bool>,
@@ -118,7 +122,12 @@ impl Vitals {
     }
 
     /// The loop has turned. `tasks` run now; the mappings of this process are `mappings`.
-    pub fn beat(&self, now: Instant, tasks: BTreeMap<&'static str, usize>, mappings: BTreeMap<&'static str, usize>) {
+    pub fn beat(
+        &self,
+        now: Instant,
+        tasks: BTreeMap<&'static str, usize>,
+        mappings: BTreeMap<&'static str, usize>,
+    ) {
         let mut state = self.lock();
         state.beat = Some(now);
         state.tasks = tasks;
@@ -160,7 +169,12 @@ impl Vitals {
 
     /// A run that was started ends.
     pub fn run_finished(&self, run: StatusId, status: &'static str, rows: i64) {
-        let found = self.lock().open.iter().find(|(_, (open, _))| *open == run).map(|(mapping, (_, sync_type))| (*mapping, *sync_type));
+        let found = self
+            .lock()
+            .open
+            .iter()
+            .find(|(_, (open, _))| *open == run)
+            .map(|(mapping, (_, sync_type))| (*mapping, *sync_type));
         if let Some((mapping, sync_type)) = found {
             self.lock().open.remove(&mapping);
             self.ran(mapping, sync_type, status, rows);
@@ -171,7 +185,8 @@ impl Vitals {
     pub fn ran(&self, mapping: MappingId, sync_type: SyncType, status: &'static str, rows: i64) {
         let mut state = self.lock();
         *state.runs.entry((sync_type.as_str(), status)).or_default() += 1;
-        *state.rows.entry((mapping, sync_type.as_str())).or_default() += u64::try_from(rows).unwrap_or(0);
+        *state.rows.entry((mapping, sync_type.as_str())).or_default() +=
+            u64::try_from(rows).unwrap_or(0);
     }
 
     /// An error was logged.
@@ -214,7 +229,11 @@ mod tests {
         let now = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_S + 100);
         assert_eq!(Lag::Since { oldest_ms: 40_000 }.seconds(now, wall), 60.0);
-        assert_eq!(Lag::Since { oldest_ms: 140_000 }.seconds(now, wall), 0.0, "a source whose clock is ahead");
+        assert_eq!(
+            Lag::Since { oldest_ms: 140_000 }.seconds(now, wall),
+            0.0,
+            "a source whose clock is ahead"
+        );
         assert_eq!(Lag::None { polled: now }.seconds(now + Duration::from_secs(3), wall), 3.0);
     }
 

@@ -1,5 +1,6 @@
-//! What the daemon is measured against, each in a process of its own on one thread: what tiberius takes for draining a SELECT and for a
-//! bulk load, and what the first implementation did: one statement per row.
+//! What the daemon is measured against, each in a process of its own on one thread: what tiberius
+//! takes for draining a SELECT and for a bulk load, and what the first implementation did: one
+//! statement per row.
 
 use std::{fs, net::SocketAddr, time::Instant};
 
@@ -27,7 +28,15 @@ pub enum Work {
     /// Inserts rows one by one, 1,000 in a transaction.
     Insert { addr: SocketAddr, database: String, table: String, rows: u64 },
     /// Applies changes one by one, each in a transaction of its own.
-    Apply { addr: SocketAddr, database: String, table: String, seed: u64, rows: u64, count: usize, keys: Keys },
+    Apply {
+        addr: SocketAddr,
+        database: String,
+        table: String,
+        seed: u64,
+        rows: u64,
+        count: usize,
+        keys: Keys,
+    },
 }
 
 /// In the child: does it, and says what it took, without what came before.
@@ -70,7 +79,9 @@ pub async fn measured(arguments: &[&str]) -> anyhow::Result<Spent> {
     let (_, words) = process::role(&[&["against"], arguments].concat()).await?;
     let mut numbers = words.split_whitespace().map(str::parse::<u64>);
     let mut next = || -> anyhow::Result<std::time::Duration> {
-        Ok(std::time::Duration::from_nanos(numbers.next().with_context(|| format!("{words} has too few numbers"))??))
+        Ok(std::time::Duration::from_nanos(
+            numbers.next().with_context(|| format!("{words} has too few numbers"))??,
+        ))
     };
     Ok(Spent { cpu: next()?, wall: next()? })
 }
@@ -114,7 +125,11 @@ impl ToSql for Cell<'_> {
     }
 }
 
-async fn execute(client: &mut Wire, sql: &str, cells: &[ColumnData<'static>]) -> anyhow::Result<()> {
+async fn execute(
+    client: &mut Wire,
+    sql: &str,
+    cells: &[ColumnData<'static>],
+) -> anyhow::Result<()> {
     let cells: Vec<_> = cells.iter().map(Cell).collect();
     let params: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
     client.execute(sql, &params).await?;
@@ -126,7 +141,11 @@ fn insert_one(table: &str) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", rows::NAMES, params.join(", "))
 }
 
-async fn insert(client: &mut Wire, table: &str, rows: &[[ColumnData<'static>; 10]]) -> anyhow::Result<u64> {
+async fn insert(
+    client: &mut Wire,
+    table: &str,
+    rows: &[[ColumnData<'static>; 10]],
+) -> anyhow::Result<u64> {
     let statement = insert_one(table);
     for rows in rows.chunks(usize::try_from(TRANSACTION_ROWS)?) {
         client.begin_transaction().await?;
@@ -140,7 +159,12 @@ async fn insert(client: &mut Wire, table: &str, rows: &[[ColumnData<'static>; 10
 
 async fn apply(client: &mut Wire, table: &str, changes: &[Change]) -> anyhow::Result<u64> {
     let insert = insert_one(table);
-    let assignments: Vec<_> = rows::NAMES.split(", ").enumerate().skip(1).map(|(i, name)| format!("{name} = @P{}", i + 1)).collect();
+    let assignments: Vec<_> = rows::NAMES
+        .split(", ")
+        .enumerate()
+        .skip(1)
+        .map(|(i, name)| format!("{name} = @P{}", i + 1))
+        .collect();
     let update = format!("UPDATE {table} SET {} WHERE ID = @P1", assignments.join(", "));
     let delete = format!("DELETE FROM {table} WHERE ID = @P1");
     for change in changes {

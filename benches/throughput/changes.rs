@@ -40,7 +40,8 @@ pub enum Change {
     Delete(i64),
 }
 
-/// 60 % updates, 30 % inserts, 10 % deletes of a table with the rows 1 to `rows`; of a few keys alone as near to that as they allow.
+/// 60 % updates, 30 % inserts, 10 % deletes of a table with the rows 1 to `rows`; of a few keys
+/// alone as near to that as they allow.
 pub fn changes(seed: u64, rows: u64, count: usize, keys: Keys) -> Vec<Change> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut next = i64::try_from(rows).unwrap_or(i64::MAX - 1) + 1;
@@ -73,9 +74,14 @@ pub fn changes(seed: u64, rows: u64, count: usize, keys: Keys) -> Vec<Change> {
 
 fn statement(table: &str, change: &Change) -> String {
     match change {
-        Change::Insert(key) => format!("INSERT INTO {table} ({}) VALUES ({});", rows::NAMES, rows::literals(*key)),
+        Change::Insert(key) => {
+            format!("INSERT INTO {table} ({}) VALUES ({});", rows::NAMES, rows::literals(*key))
+        }
         Change::Update(key, version) => {
-            format!("UPDATE {table} SET Customer = {}, Amount = Amount + 1, Note = N'changed {version}' WHERE ID = {key};", version % 999)
+            format!(
+                "UPDATE {table} SET Customer = {}, Amount = Amount + 1, Note = N'changed {version}' WHERE ID = {key};",
+                version % 999
+            )
         }
         Change::Delete(key) => format!("DELETE FROM {table} WHERE ID = {key};"),
     }
@@ -96,7 +102,10 @@ struct Case {
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let (random, hot) = (case(scale, Keys::Random).await?, case(scale, Keys::Hot).await?);
-    for (name, key, case) in [("CDC, random keys", "cdc_vs_row_by_row", &random), ("CDC, ten hot keys", "cdc_hot_vs_row_by_row", &hot)] {
+    for (name, key, case) in [
+        ("CDC, random keys", "cdc_vs_row_by_row", &random),
+        ("CDC, ten hot keys", "cdc_hot_vs_row_by_row", &hot),
+    ] {
         report.ratio(
             name,
             key,
@@ -105,13 +114,34 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
             case.ratio,
             Goal::AtLeast(20.0),
         );
-        let (source, dest) = (format!("source {:.1} ms", case.source_ms), format!("destination {:.1} ms", case.dest_ms));
-        report.note("the stand-ins' CPU for 1,000 of these", source, dest, case.source_ms + case.dest_ms, Goal::None);
+        let (source, dest) = (
+            format!("source {:.1} ms", case.source_ms),
+            format!("destination {:.1} ms", case.dest_ms),
+        );
+        report.note(
+            "the stand-ins' CPU for 1,000 of these",
+            source,
+            dest,
+            case.source_ms + case.dest_ms,
+            Goal::None,
+        );
     }
     let ours = format!("hot keys {:.1}", hot.round_trips_per_1000);
-    report.figure("CDC, round trips per 1,000 changes", "cdc_round_trips_per_1000", ours, random.round_trips_per_1000, Goal::AtMost(10.0));
+    report.figure(
+        "CDC, round trips per 1,000 changes",
+        "cdc_round_trips_per_1000",
+        ours,
+        random.round_trips_per_1000,
+        Goal::AtMost(10.0),
+    );
     let ours = format!("hot keys {:.1} ms", hot.cpu_ms_per_1000);
-    report.figure("CDC, client CPU ms per 1,000 changes", "cdc_cpu_ms_per_1000", ours, random.cpu_ms_per_1000, Goal::AtMost(15.0));
+    report.figure(
+        "CDC, client CPU ms per 1,000 changes",
+        "cdc_cpu_ms_per_1000",
+        ours,
+        random.cpu_ms_per_1000,
+        Goal::AtMost(15.0),
+    );
     report.figure(
         "the stand-in's CPU µs per single statement",
         "standin_us_per_statement",
@@ -129,7 +159,8 @@ async fn case(scale: &Scale, keys: Keys) -> anyhow::Result<Case> {
     field.tick(&[]).await?;
     let mut dest = field.dest(COPY).await?;
     sql::run(&mut dest, &format!("CREATE TABLE dbo.OneByOne ({})", rows::COLUMNS)).await?;
-    let (mut rates, mut slow_rates, mut ratios, mut cpu, mut trips, mut statement_us) = (vec![], vec![], vec![], vec![], vec![], vec![]);
+    let (mut rates, mut slow_rates, mut ratios, mut cpu, mut trips, mut statement_us) =
+        (vec![], vec![], vec![], vec![], vec![], vec![]);
     let (mut source_ms, mut dest_ms) = (vec![], vec![]);
     for round in 0..scale.rounds {
         // both begin with the rows 1 to ROWS
@@ -143,26 +174,43 @@ async fn case(scale: &Scale, keys: Keys) -> anyhow::Result<Case> {
         let seed = round as u64;
         let written = changes(seed, ROWS, usize::try_from(scale.changes)?, keys);
         for batch in written.chunks(BATCH_STATEMENTS) {
-            let batch: Vec<_> = batch.iter().map(|change| statement("dbo.Orders", change)).collect();
+            let batch: Vec<_> =
+                batch.iter().map(|change| statement("dbo.Orders", change)).collect();
             sql::run(&mut shop, &batch.concat()).await?;
         }
         field.dest.count_from_here().await?;
         let servers_before = (field.source.cpu()?, field.dest.cpu()?);
         let ours = field.tick(&[]).await?;
-        let servers = (field.source.cpu()?.saturating_sub(servers_before.0), field.dest.cpu()?.saturating_sub(servers_before.1));
+        let servers = (
+            field.source.cpu()?.saturating_sub(servers_before.0),
+            field.dest.cpu()?.saturating_sub(servers_before.1),
+        );
         let statements = field.dest.counted().await?;
         field.same("Orders").await?;
 
         let addr = field.dest.addr.to_string();
-        let (seed, rows, count) = (seed.to_string(), ROWS.to_string(), scale.changes_slow.to_string());
+        let (seed, rows, count) =
+            (seed.to_string(), ROWS.to_string(), scale.changes_slow.to_string());
         let server_before = field.dest.cpu()?;
-        let one_by_one = against::measured(&["apply", &addr, COPY, "dbo.OneByOne", &seed, &rows, &count, keys.word()]).await?;
+        let one_by_one = against::measured(&[
+            "apply",
+            &addr,
+            COPY,
+            "dbo.OneByOne",
+            &seed,
+            &rows,
+            &count,
+            keys.word(),
+        ])
+        .await?;
         let server = field.dest.cpu()?.saturating_sub(server_before);
 
         let thousands = scale.changes as f64 / 1000.0;
         rates.push(per_second(scale.changes, ours.wall));
         slow_rates.push(per_second(scale.changes_slow, one_by_one.wall));
-        ratios.push(per_second(scale.changes, ours.wall) / per_second(scale.changes_slow, one_by_one.wall));
+        ratios.push(
+            per_second(scale.changes, ours.wall) / per_second(scale.changes_slow, one_by_one.wall),
+        );
         cpu.push(ours.cpu.as_secs_f64() * 1000.0 / thousands);
         source_ms.push(servers.0.as_secs_f64() * 1000.0 / thousands);
         dest_ms.push(servers.1.as_secs_f64() * 1000.0 / thousands);

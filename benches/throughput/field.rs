@@ -68,7 +68,10 @@ impl Field {
             ("DATAFLOW_CHECK_INTERVAL", "100ms"),
             ("DATAFLOW_VERIFY_INTERVAL", "0"),
         ];
-        own.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        own.iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     /// A table on both sides, with `rows` rows at the source, and its mapping.
@@ -77,12 +80,21 @@ impl Field {
         let mut shop = self.source(SHOP).await?;
         sql::run(&mut shop, &create).await?;
         sql::run(&mut self.dest(COPY).await?, &create).await?;
-        rows::load(&mut shop, &format!("dbo.{name}"), (1..=i64::try_from(rows)?).map(rows::row)).await?;
+        rows::load(&mut shop, &format!("dbo.{name}"), (1..=i64::try_from(rows)?).map(rows::row))
+            .await?;
         if cdc {
-            if sql::number(&mut shop, "SELECT CAST(is_cdc_enabled AS int) FROM sys.databases WHERE database_id = DB_ID()").await? == 0 {
+            if sql::number(
+                &mut shop,
+                "SELECT CAST(is_cdc_enabled AS int) FROM sys.databases WHERE database_id = DB_ID()",
+            )
+            .await?
+                == 0
+            {
                 sql::run(&mut shop, "EXEC sys.sp_cdc_enable_db").await?;
             }
-            let enable = format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{name}', @role_name = NULL");
+            let enable = format!(
+                "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{name}', @role_name = NULL"
+            );
             sql::run(&mut shop, &enable).await?;
         }
         let mapping = format!(
@@ -95,7 +107,8 @@ impl Field {
 
     /// Asks for a full sync of every mapping.
     pub async fn request(&self) -> anyhow::Result<()> {
-        sql::run(&mut self.control().await?, "UPDATE table_mappings SET full_sync_requested = 1").await
+        sql::run(&mut self.control().await?, "UPDATE table_mappings SET full_sync_requested = 1")
+            .await
     }
 
     /// One tick of the daemon: everything that is to be done, in a process of its own.
@@ -129,7 +142,8 @@ impl Field {
         let (mut shop, mut copy) = (self.source(SHOP).await?, self.dest(COPY).await?);
         for sum in ["COUNT_BIG(*)", "SUM(ID)", "SUM(CAST(Customer AS bigint))"] {
             let query = format!("SELECT ISNULL({sum}, 0) FROM dbo.{name}");
-            let (here, there) = (sql::number(&mut shop, &query).await?, sql::number(&mut copy, &query).await?);
+            let (here, there) =
+                (sql::number(&mut shop, &query).await?, sql::number(&mut copy, &query).await?);
             if here != there {
                 bail!("{sum} of {name} is {here} at the source and {there} at the destination");
             }

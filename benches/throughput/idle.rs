@@ -32,13 +32,25 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         one.source,
         Goal::AtMost(5.0),
     );
-    report.figure("the same: client CPU ms", "idle_tick_cpu_ms", "a tick".into(), one.cpu_ms, Goal::AtMost(20.0));
+    report.figure(
+        "the same: client CPU ms",
+        "idle_tick_cpu_ms",
+        "a tick".into(),
+        one.cpu_ms,
+        Goal::AtMost(20.0),
+    );
     // ten times as many sources with as many mappings each
-    let (few, many) = (ticks(scale.sources / 10, TABLES).await?, ticks(scale.sources, TABLES).await?);
+    let (few, many) =
+        (ticks(scale.sources / 10, TABLES).await?, ticks(scale.sources, TABLES).await?);
     report.note(
         &format!("idle tick, {} mappings on {} sources, ms", scale.sources * TABLES, scale.sources),
         format!("{:.1} ms CPU", many.cpu_ms),
-        format!("{} on {} take {:.1} ms", scale.sources / 10 * TABLES, scale.sources / 10, few.cpu_ms),
+        format!(
+            "{} on {} take {:.1} ms",
+            scale.sources / 10 * TABLES,
+            scale.sources / 10,
+            few.cpu_ms
+        ),
         many.cpu_ms / few.cpu_ms,
         Goal::AtMost(10.0),
     );
@@ -66,12 +78,16 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
     sql::run(&mut control, "DELETE FROM source_servers").await?;
     for source in 1..=sources {
         let database = format!("Shop{source}");
-        sql::run(&mut field.source("master").await?, &format!("CREATE DATABASE {database}")).await?;
+        sql::run(&mut field.source("master").await?, &format!("CREATE DATABASE {database}"))
+            .await?;
         let mut shop = field.source(&database).await?;
         sql::run(&mut shop, "EXEC sys.sp_cdc_enable_db").await?;
         let numbers: Vec<usize> = (1..=tables).collect();
         for numbers in numbers.chunks(BATCH_TABLES) {
-            let create: String = numbers.iter().map(|n| format!("CREATE TABLE dbo.T{n} (ID int NOT NULL PRIMARY KEY);")).collect();
+            let create: String = numbers
+                .iter()
+                .map(|n| format!("CREATE TABLE dbo.T{n} (ID int NOT NULL PRIMARY KEY);"))
+                .collect();
             sql::run(&mut shop, &create).await?;
             let enable: String = numbers
                 .iter()
@@ -111,5 +127,9 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
     let polls = field.source.counted_with(POLL).await? as f64;
     ensure!(looks > 0.0 && polls > 0.0, "no tick has come to its end");
     daemon.end().await?;
-    Ok(Tick { source: source as f64 / polls, dest: dest as f64 / looks, cpu_ms: cpu.as_secs_f64() * 1000.0 / (polls / sources as f64) })
+    Ok(Tick {
+        source: source as f64 / polls,
+        dest: dest as f64 / looks,
+        cpu_ms: cpu.as_secs_f64() * 1000.0 / (polls / sources as f64),
+    })
 }

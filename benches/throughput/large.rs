@@ -1,4 +1,5 @@
-//! The most memory the daemon holds for one value of up to a gigabyte: by CDC, completing a row, verifying and repairing it.
+//! The most memory the daemon holds for one value of up to a gigabyte: by CDC, completing a row,
+//! verifying and repairing it.
 
 use std::time::Instant;
 
@@ -15,8 +16,10 @@ const MEMORY_MIB_MAX: f64 = 64.0;
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let field = Field::new().await?;
-    let create = "CREATE TABLE dbo.Large (ID INT NOT NULL PRIMARY KEY, N INT NULL, Img VARBINARY(MAX) NULL)";
-    let (mut shop, mut copy, mut control) = (field.source(SHOP).await?, field.dest(COPY).await?, field.control().await?);
+    let create =
+        "CREATE TABLE dbo.Large (ID INT NOT NULL PRIMARY KEY, N INT NULL, Img VARBINARY(MAX) NULL)";
+    let (mut shop, mut copy, mut control) =
+        (field.source(SHOP).await?, field.dest(COPY).await?, field.control().await?);
     sql::run(&mut shop, create).await?;
     sql::run(&mut copy, create).await?;
     sql::run(&mut shop, "INSERT INTO dbo.Large VALUES (1, 1, 0x01)").await?;
@@ -28,14 +31,27 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     );
     sql::run(&mut control, &mapping).await?;
     field.tick(&[]).await?;
-    let arrived =
-        |n: u64| format!("SELECT COUNT(*) FROM {COPY}.dbo.Large WHERE ID = 1 AND N = {n} AND DATALENGTH(Img) = {}", scale.value_bytes);
+    let arrived = |n: u64| {
+        format!(
+            "SELECT COUNT(*) FROM {COPY}.dbo.Large WHERE ID = 1 AND N = {n} AND DATALENGTH(Img) = {}",
+            scale.value_bytes
+        )
+    };
     let mut figure = |what: &str, key: &str, began: Instant, mib: f64| {
         let name = format!("memory, a value of {} MiB by {what}, MiB", scale.value_bytes / MIB);
-        report.figure(&name, key, format!("in {:.0} s", began.elapsed().as_secs_f64()), mib, Goal::AtMost(MEMORY_MIB_MAX));
+        report.figure(
+            &name,
+            key,
+            format!("in {:.0} s", began.elapsed().as_secs_f64()),
+            mib,
+            Goal::AtMost(MEMORY_MIB_MAX),
+        );
     };
 
-    let value = format!("CAST(REPLICATE(CAST('0123456789abcdef' AS varchar(max)), {}) AS varbinary(max))", scale.value_bytes / 16);
+    let value = format!(
+        "CAST(REPLICATE(CAST('0123456789abcdef' AS varchar(max)), {}) AS varbinary(max))",
+        scale.value_bytes / 16
+    );
     sql::run(&mut shop, &format!("UPDATE dbo.Large SET N = 2, Img = {value} WHERE ID = 1")).await?;
     let (began, daemon) = (Instant::now(), Running::start(&field.variables(&[]))?);
     field.until(&arrived(2), 1).await?;

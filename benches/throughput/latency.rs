@@ -36,7 +36,11 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let (commits, mut committed) = mpsc::unbounded_channel();
     let writing = tokio::spawn(async move {
         for i in 0..count as i64 {
-            let insert = format!("INSERT INTO dbo.Orders ({}) VALUES ({})", rows::NAMES, rows::literals(FIRST_KEY + i));
+            let insert = format!(
+                "INSERT INTO dbo.Orders ({}) VALUES ({})",
+                rows::NAMES,
+                rows::literals(FIRST_KEY + i)
+            );
             sql::run(&mut shop, &insert).await?;
             if commits.send((FIRST_KEY + i, Instant::now())).is_err() {
                 break;
@@ -48,7 +52,11 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     let (mut seen, mut latencies) = (0, Vec::new());
     while let Some((key, at)) = committed.recv().await {
         while seen < key {
-            ensure!(at.elapsed() < PATIENCE, "row {key} has not come within {} s", PATIENCE.as_secs());
+            ensure!(
+                at.elapsed() < PATIENCE,
+                "row {key} has not come within {} s",
+                PATIENCE.as_secs()
+            );
             seen = sql::number(&mut copy, "SELECT MAX(ID) FROM dbo.Orders").await?;
             if seen < key {
                 tokio::time::sleep(LOOK).await;
@@ -58,7 +66,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     }
     writing.await??;
     daemon.end().await?;
-    let latencies: Vec<f64> = latencies.split_off(WARM_UP).iter().map(|latency| latency.as_secs_f64() * 1000.0).collect();
+    let latencies: Vec<f64> =
+        latencies.split_off(WARM_UP).iter().map(|latency| latency.as_secs_f64() * 1000.0).collect();
     let (p50, p99) = (percentile(&latencies, 50), percentile(&latencies, 99));
     report.figure(
         "commit → visible, p99 ms over the interval",

@@ -1,8 +1,10 @@
 //! How fast, how small: `cargo bench --bench throughput`.
 //!
-//! Source and destination are stand-ins in processes of their own, and the daemon is the binary that users run, as a process, so that its
-//! processor time and its memory are its own. What it is measured against (draining a SELECT, loading rows from memory, one statement
-//! per row) runs as a process as well, in the same round, so that a machine that is busy slows both alike. Figures are medians.
+//! Source and destination are stand-ins in processes of their own, and the daemon is the binary
+//! that users run, as a process, so that its processor time and its memory are its own. What it is
+//! measured against (draining a SELECT, loading rows from memory, one statement per row) runs as a
+//! process as well, in the same round, so that a machine that is busy slows both alike. Figures are
+//! medians.
 //!
 //! This program is all of those processes: it starts itself again in a [`Role`].
 
@@ -110,7 +112,9 @@ fn main() -> ExitCode {
     let result = match &args.role {
         Some(Role::Standin) => standin::serve(),
         // on one thread, whose processor time is then all there is
-        Some(Role::Against { work }) => runtime(false).and_then(|runtime| runtime.block_on(against::run(work))),
+        Some(Role::Against { work }) => {
+            runtime(false).and_then(|runtime| runtime.block_on(against::run(work)))
+        }
         None if args.bench => runtime(true).and_then(|runtime| runtime.block_on(measure(&args))),
         None => {
             println!("this is a benchmark: cargo bench --bench throughput");
@@ -127,7 +131,11 @@ fn main() -> ExitCode {
 }
 
 pub fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = if threads { tokio::runtime::Builder::new_multi_thread() } else { tokio::runtime::Builder::new_current_thread() };
+    let mut builder = if threads {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
+    };
     Ok(builder.enable_all().build()?)
 }
 

@@ -26,7 +26,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         Goal::AtMost(64.0),
     );
 
-    sql::run(&mut field.source(SHOP).await?, "UPDATE dbo.Orders SET Customer = Customer + 1").await?;
+    sql::run(&mut field.source(SHOP).await?, "UPDATE dbo.Orders SET Customer = Customer + 1")
+        .await?;
     let (began, daemon) = (Instant::now(), Running::start(&field.variables(&[]))?);
     let applied = format!(
         "SELECT COUNT(*) FROM sync_status WHERE sync_type = N'CDC' AND status = N'COMPLETED' AND records_processed = {}",

@@ -24,8 +24,11 @@ pub struct Spent {
 fn ticks(file: &str, first: usize) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
     // fields are counted from behind the name, which may have spaces; the first there is the third
-    let fields: Vec<&str> = text.rsplit_once(')').context("a stat line")?.1.split_whitespace().collect();
-    let field = |number: usize| -> anyhow::Result<u32> { Ok(fields.get(number - 3).context("a stat field")?.parse()?) };
+    let fields: Vec<&str> =
+        text.rsplit_once(')').context("a stat line")?.1.split_whitespace().collect();
+    let field = |number: usize| -> anyhow::Result<u32> {
+        Ok(fields.get(number - 3).context("a stat field")?.parse()?)
+    };
     Ok(TICK * (field(first)? + field(first + 1)?))
 }
 
@@ -42,7 +45,8 @@ fn cpu_of_ended() -> anyhow::Result<Duration> {
 /// A line of a process's status, in KiB.
 fn status_kib(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
     Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
 }
 
@@ -59,9 +63,17 @@ pub fn binary_mib() -> anyhow::Result<f64> {
 /// The daemon's binary, with nothing of the caller's settings.
 fn daemon(variables: &[(String, String)], arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     for (name, _) in std::env::vars() {
-        if ["DEST_", "DATAFLOW_", "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["DEST_", "DATAFLOW_", "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
             command.env_remove(name);
         }
     }
@@ -86,7 +98,13 @@ async fn timed(mut command: Command) -> anyhow::Result<(Spent, String)> {
     let output = command.output().await?;
     let spent = Spent { wall: began.elapsed(), cpu: cpu_of_ended()?.saturating_sub(before) };
     let words = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{:?} ended with {}:\n{words}{}", command, output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{:?} ended with {}:\n{words}{}",
+        command,
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok((spent, words))
 }
 
@@ -99,7 +117,8 @@ pub struct Running {
 impl Running {
     pub fn start(variables: &[(String, String)]) -> anyhow::Result<Running> {
         // nobody would read what it says
-        let child = daemon(variables, &[]).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
+        let child =
+            daemon(variables, &[]).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
         let pid = child.id().context("the daemon ended")?;
         Ok(Running { child, pid })
     }

@@ -22,11 +22,22 @@ pub struct Report {
 
 impl Report {
     pub fn new() -> Report {
-        Report { lines: vec![["measure", "ours", "against", "figure", "goal", ""].map(str::to_owned)], ..Report::default() }
+        Report {
+            lines: vec![["measure", "ours", "against", "figure", "goal", ""].map(str::to_owned)],
+            ..Report::default()
+        }
     }
 
     /// Ours, what it is measured against, and how they compare.
-    pub fn ratio(&mut self, name: &str, key: &str, ours: String, against: String, ratio: f64, goal: Goal) {
+    pub fn ratio(
+        &mut self,
+        name: &str,
+        key: &str,
+        ours: String,
+        against: String,
+        ratio: f64,
+        goal: Goal,
+    ) {
         self.keep(key, ratio);
         self.note(name, ours, against, ratio, goal);
     }
@@ -52,12 +63,17 @@ impl Report {
 
     /// A point of the batch sizes' curve.
     pub fn batch(&mut self, rows: u64, per_second: f64, cpu_s_per_million: f64) {
-        self.batches.push([rows.to_string(), format!("{per_second:.0}"), format!("{cpu_s_per_million:.2}")]);
+        self.batches.push([
+            rows.to_string(),
+            format!("{per_second:.0}"),
+            format!("{cpu_s_per_million:.2}"),
+        ]);
     }
 
     fn keep(&mut self, key: &str, figure: f64) {
         let rounded = (figure * 1000.0).round() / 1000.0;
-        self.figures.insert(key.to_owned(), Number::from_f64(rounded).map_or(Value::Null, Value::Number));
+        self.figures
+            .insert(key.to_owned(), Number::from_f64(rounded).map_or(Value::Null, Value::Number));
     }
 
     pub fn print(self) {
@@ -65,7 +81,8 @@ impl Report {
         table(&self.lines);
         if !self.batches.is_empty() {
             println!("\nfull sync by batch size (DATAFLOW_BATCH_SIZE)");
-            let head = ["rows in a batch", "rows/s", "client CPU s per million rows"].map(str::to_owned);
+            let head =
+                ["rows in a batch", "rows/s", "client CPU s per million rows"].map(str::to_owned);
             table(&[&[head], self.batches.as_slice()].concat());
         }
         println!("\n{}", Value::Object(self.figures));
@@ -74,10 +91,12 @@ impl Report {
 
 /// In columns as wide as their widest cell.
 fn table<const N: usize>(lines: &[[String; N]]) {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     for line in lines {
-        let cells: Vec<_> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> =
+            line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         println!("{}", cells.join("  ").trim_end());
     }
 }
@@ -94,5 +113,8 @@ pub fn median(figures: Vec<f64>) -> f64 {
 pub fn percentile(figures: &[f64], percent: usize) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get((sorted.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    sorted
+        .get((sorted.len() * percent).div_ceil(100).saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }

@@ -23,7 +23,8 @@ const DAY_TICKS: u64 = 864_000_000_000;
 
 fn mix(key: i64) -> u64 {
     // splitmix64
-    let mut z = key.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z =
+        key.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -34,7 +35,10 @@ pub fn cells(key: i64) -> [ColumnData<'static>; 10] {
     let random = mix(key);
     let small = i32::try_from(random % 1_000_000).unwrap_or(0);
     let text = |text: String| ColumnData::String(Some(Cow::Owned(text)));
-    let placed = DateTime2::new(Date::new(FIRST_DAY + u32::try_from(random % 365).unwrap_or(0)), Time::new(random % DAY_TICKS, 7));
+    let placed = DateTime2::new(
+        Date::new(FIRST_DAY + u32::try_from(random % 365).unwrap_or(0)),
+        Time::new(random % DAY_TICKS, 7),
+    );
     [
         ColumnData::I64(Some(key)),
         ColumnData::I32(Some(small)),
@@ -73,7 +77,11 @@ pub fn literals(key: i64) -> String {
 }
 
 /// Loads rows in one bulk load.
-pub async fn load(client: &mut Wire, table: &str, rows: impl Iterator<Item = TokenRow<'static>>) -> anyhow::Result<u64> {
+pub async fn load(
+    client: &mut Wire,
+    table: &str,
+    rows: impl Iterator<Item = TokenRow<'static>>,
+) -> anyhow::Result<u64> {
     let mut bulk = client.bulk_insert(table).await?;
     for row in rows {
         bulk.send(row).await?;

@@ -29,7 +29,13 @@ pub async fn connect(addr: SocketAddr, database: &str) -> anyhow::Result<Wire> {
 /// Runs a batch to its end.
 pub async fn run(client: &mut Wire, sql: &str) -> anyhow::Result<()> {
     let in_words = || format!("in: {}", sql.chars().take(1000).collect::<String>());
-    client.simple_query(sql).await.with_context(in_words)?.into_results().await.with_context(in_words)?;
+    client
+        .simple_query(sql)
+        .await
+        .with_context(in_words)?
+        .into_results()
+        .await
+        .with_context(in_words)?;
     Ok(())
 }
 
@@ -47,7 +53,8 @@ pub async fn number(client: &mut Wire, sql: &str) -> anyhow::Result<i64> {
 /// `numbers(n)` for a FROM clause: 1 to `count`.
 pub fn numbers(count: usize) -> String {
     let tens = "(VALUES (0),(0),(0),(0),(0),(0),(0),(0),(0),(0))";
-    let crossed: Vec<String> = (0..=count.max(1).ilog10()).map(|i| format!("{tens} AS d{i}(x)")).collect();
+    let crossed: Vec<String> =
+        (0..=count.max(1).ilog10()).map(|i| format!("{tens} AS d{i}(x)")).collect();
     format!(
         "(SELECT TOP ({count}) CAST(ROW_NUMBER() OVER (ORDER BY (SELECT 1)) AS int) AS n FROM {}) AS numbers",
         crossed.join(" CROSS JOIN ")

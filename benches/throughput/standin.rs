@@ -1,7 +1,8 @@
 //! A stand-in as a process, and the line to it.
 //!
-//! It says its address, and then answers lines: an empty one begins to count statements, any other says how many the daemon has sent
-//! since that have its words in them (`*`: all). It ends when its input does, so that none outlives the benchmark.
+//! It says its address, and then answers lines: an empty one begins to count statements, any other
+//! says how many the daemon has sent since that have its words in them (`*`: all). It ends when its
+//! input does, so that none outlives the benchmark.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -27,7 +28,12 @@ pub fn serve() -> anyhow::Result<()> {
     crate::runtime(true)?.block_on(async {
         // a commit can be read at once, so that what is measured is the daemon's time
         let capture = CaptureConfig { mode: CaptureMode::Immediate, ..CaptureConfig::default() };
-        let server = Server::builder().login(sql::USER, sql::PASSWORD).tls(Encryption::NotSupported).capture(capture).start().await?;
+        let server = Server::builder()
+            .login(sql::USER, sql::PASSWORD)
+            .tls(Encryption::NotSupported)
+            .capture(capture)
+            .start()
+            .await?;
         println!("{}", server.addr());
         // this thread has nothing else to do: connections are served by others
         for line in std::io::stdin().lines() {
@@ -35,7 +41,9 @@ pub fn serve() -> anyhow::Result<()> {
             if words.is_empty() {
                 server.log_statements(true);
             }
-            let counts = |s: &StatementRecord| s.application == APPLICATION && (words == ALL || s.text.contains(&words));
+            let counts = |s: &StatementRecord| {
+                s.application == APPLICATION && (words == ALL || s.text.contains(&words))
+            };
             println!("{}", server.statements().into_iter().filter(|s| counts(s)).count());
         }
         Ok(())
@@ -59,7 +67,8 @@ impl Standin {
             .kill_on_drop(true)
             .spawn()?;
         let input = child.stdin.take().context("a stand-in's input")?;
-        let mut output = BufReader::new(child.stdout.take().context("a stand-in's output")?).lines();
+        let mut output =
+            BufReader::new(child.stdout.take().context("a stand-in's output")?).lines();
         let addr = output.next_line().await?.context("the stand-in ended")?.parse()?;
         Ok(Standin { addr, child, input, output })
     }

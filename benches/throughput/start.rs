@@ -17,7 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(3);
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
-    report.figure("binary, MiB", "binary_mib", "as released".into(), process::binary_mib()?, Goal::AtMost(12.0));
+    report.figure(
+        "binary, MiB",
+        "binary_mib",
+        "as released".into(),
+        process::binary_mib()?,
+        Goal::AtMost(12.0),
+    );
     let mut field = Field::new().await?;
     field.table("Orders", 100, true).await?;
     let mut starts = Vec::new();
@@ -31,9 +37,21 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         starts.push(began.elapsed().as_secs_f64() * 1000.0);
         daemon.end().await?;
     }
-    report.figure("start to first look at a source, ms", "start_ms", format!("{STARTS} starts"), median(starts), Goal::AtMost(100.0));
+    report.figure(
+        "start to first look at a source, ms",
+        "start_ms",
+        format!("{STARTS} starts"),
+        median(starts),
+        Goal::AtMost(100.0),
+    );
     let daemon = Running::start(&field.variables(&[]))?;
     tokio::time::sleep(REST).await;
-    report.figure("memory, idle, MiB", "rss_idle_mib", "one mapping".into(), daemon.end().await?, Goal::AtMost(24.0));
+    report.figure(
+        "memory, idle, MiB",
+        "rss_idle_mib",
+        "one mapping".into(),
+        daemon.end().await?,
+        Goal::AtMost(24.0),
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Full sync, against what draining the source and loading the destination take by themselves, and against one INSERT per row.
+//! Full sync, against what draining the source and loading the destination take by themselves, and
+//! against one INSERT per row.
 
 use crate::{
     Scale, against,
@@ -15,20 +16,31 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     field.table("Orders", scale.rows, false).await?;
     let (mut dest, mut control) = (field.dest(COPY).await?, field.control().await?);
     // as the daemon's staging table: no key yet
-    sql::run(&mut dest, &format!("CREATE TABLE dbo.Loaded ({})", rows::COLUMNS.replace(" PRIMARY KEY", ""))).await?;
+    sql::run(
+        &mut dest,
+        &format!("CREATE TABLE dbo.Loaded ({})", rows::COLUMNS.replace(" PRIMARY KEY", "")),
+    )
+    .await?;
     sql::run(&mut dest, &format!("CREATE TABLE dbo.Inserted ({})", rows::COLUMNS)).await?;
     let (source_addr, dest_addr) = (field.source.addr.to_string(), field.dest.addr.to_string());
     let select = format!("SELECT {} FROM dbo.Orders", rows::NAMES);
     let (rows, rows_slow) = (scale.rows.to_string(), scale.rows_slow.to_string());
-    let (mut cpu, mut cpu_a, mut cpu_b, mut rates, mut rates_ab, mut rates_slow) = (vec![], vec![], vec![], vec![], vec![], vec![]);
-    let (mut rates_again, mut again_ratios, mut rates_direct, mut direct_ratios) = (vec![], vec![], vec![], vec![]);
+    let (mut cpu, mut cpu_a, mut cpu_b, mut rates, mut rates_ab, mut rates_slow) =
+        (vec![], vec![], vec![], vec![], vec![], vec![]);
+    let (mut rates_again, mut again_ratios, mut rates_direct, mut direct_ratios) =
+        (vec![], vec![], vec![], vec![]);
     let (mut cpu_ratios, mut wall_ratios, mut slow_ratios) = (vec![], vec![], vec![]);
     for _ in 0..scale.rounds {
         // ours, like the others, fills an empty table
-        sql::run(&mut dest, "TRUNCATE TABLE dbo.Loaded; TRUNCATE TABLE dbo.Inserted; TRUNCATE TABLE dbo.Orders").await?;
+        sql::run(
+            &mut dest,
+            "TRUNCATE TABLE dbo.Loaded; TRUNCATE TABLE dbo.Inserted; TRUNCATE TABLE dbo.Orders",
+        )
+        .await?;
         let a = against::measured(&["drain", &source_addr, SHOP, &select]).await?;
         let b = against::measured(&["load", &dest_addr, COPY, "dbo.Loaded", &rows]).await?;
-        let slow = against::measured(&["insert", &dest_addr, COPY, "dbo.Inserted", &rows_slow]).await?;
+        let slow =
+            against::measured(&["insert", &dest_addr, COPY, "dbo.Inserted", &rows_slow]).await?;
         field.request().await?;
         let ours = field.tick(&[]).await?;
         field.same("Orders").await?;
@@ -53,7 +65,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         rates_direct.push(per_second(scale.rows, direct.wall));
         direct_ratios.push(direct.wall.as_secs_f64() / a.wall.max(b.wall).as_secs_f64());
         wall_ratios.push(ours.wall.as_secs_f64() / a.wall.max(b.wall).as_secs_f64());
-        slow_ratios.push(per_second(scale.rows, ours.wall) / per_second(scale.rows_slow, slow.wall));
+        slow_ratios
+            .push(per_second(scale.rows, ours.wall) / per_second(scale.rows_slow, slow.wall));
     }
     let rate = median(rates);
     let slower = format!("the slower of both {:.0} rows/s", median(rates_ab));
@@ -73,10 +86,17 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         median(wall_ratios),
         Goal::AtMost(1.15),
     );
-    for (name, rates, ratios) in
-        [("the same into a table that is equal", rates_again, again_ratios), ("the same, mode DIRECT", rates_direct, direct_ratios)]
-    {
-        report.note(name, format!("{:.0} rows/s", median(rates)), slower.clone(), median(ratios), Goal::None);
+    for (name, rates, ratios) in [
+        ("the same into a table that is equal", rates_again, again_ratios),
+        ("the same, mode DIRECT", rates_direct, direct_ratios),
+    ] {
+        report.note(
+            name,
+            format!("{:.0} rows/s", median(rates)),
+            slower.clone(),
+            median(ratios),
+            Goal::None,
+        );
     }
     report.ratio(
         "full sync, row by row",

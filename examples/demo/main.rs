@@ -1,10 +1,11 @@
 //! The whole job in one command: `cargo run --release --example demo`.
 //!
-//! Two embedded SQL Servers start on free ports. A shop is made on one of them and filled; the real daemon copies it to the other and
-//! follows every change that a writer makes meanwhile. In the end every table is compared, cell by cell. Exit code 0 means equal.
+//! Two embedded SQL Servers start on free ports. A shop is made on one of them and filled; the real
+//! daemon copies it to the other and follows every change that a writer makes meanwhile. In the end
+//! every table is compared, cell by cell. Exit code 0 means equal.
 //!
-//! Nothing is staged: the servers answer on sockets, the daemon is the library's own `daemon::run`, the tables are compared through a
-//! client of their own.
+//! Nothing is staged: the servers answer on sockets, the daemon is the library's own `daemon::run`,
+//! the tables are compared through a client of their own.
 
 #[path = "../../tests/it/harness/client.rs"]
 mod client;
@@ -51,7 +52,10 @@ async fn demo() -> anyhow::Result<bool> {
     println!("  source       {}\n  destination  {}", source.addr(), dest.addr());
 
     headline("A shop is made on the source, and its empty tables on the destination");
-    Sql::connect(source.addr(), USER, PASSWORD, "master").await?.run("CREATE DATABASE SourceDB").await;
+    Sql::connect(source.addr(), USER, PASSWORD, "master")
+        .await?
+        .run("CREATE DATABASE SourceDB")
+        .await;
     Sql::connect(dest.addr(), USER, PASSWORD, "master").await?.run("CREATE DATABASE DestDB").await;
     let mut at_source = Sql::connect(source.addr(), USER, PASSWORD, "SourceDB").await?;
     let mut at_dest = Sql::connect(dest.addr(), USER, PASSWORD, "DestDB").await?;
@@ -59,7 +63,11 @@ async fn demo() -> anyhow::Result<bool> {
     at_dest.script(shop::TABLES).await;
     shop::fill(&mut at_source).await;
     for table in &shop::MAPPED {
-        println!("  {:<12} {:>7} rows", table.name, at_source.scalar(&format!("SELECT COUNT(*) FROM dbo.{}", table.name)).await);
+        println!(
+            "  {:<12} {:>7} rows",
+            table.name,
+            at_source.scalar(&format!("SELECT COUNT(*) FROM dbo.{}", table.name)).await
+        );
     }
 
     headline("dbaops-dataflow init, then the README's INSERTs and CDC");
@@ -102,28 +110,42 @@ async fn demo() -> anyhow::Result<bool> {
             }
             if Instant::now() > deadline {
                 let known: HashSet<&Vec<String>> = there.rows.iter().collect();
-                let different = here.rows.iter().filter(|row| !known.contains(row)).take(3).collect::<Vec<_>>();
-                println!("  {:<12} DIFFERS: {} rows here, {} there, e.g. {different:?}", table.name, here.rows.len(), there.rows.len());
+                let different =
+                    here.rows.iter().filter(|row| !known.contains(row)).take(3).collect::<Vec<_>>();
+                println!(
+                    "  {:<12} DIFFERS: {} rows here, {} there, e.g. {different:?}",
+                    table.name,
+                    here.rows.len(),
+                    there.rows.len()
+                );
                 equal = false;
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    println!("  caught up and compared {:.1} s after the writer's last commit", caught_up.elapsed().as_secs_f64());
+    println!(
+        "  caught up and compared {:.1} s after the writer's last commit",
+        caught_up.elapsed().as_secs_f64()
+    );
     equal = equal && verified(&mut at_control).await;
 
     headline("The daemon stops");
     let _ = stop.send(());
     running.await??;
     account(&mut at_control).await;
-    println!("\n{} in {:.0} s", if equal { "EQUAL" } else { "DIFFERENT" }, start.elapsed().as_secs_f64());
+    println!(
+        "\n{} in {:.0} s",
+        if equal { "EQUAL" } else { "DIFFERENT" },
+        start.elapsed().as_secs_f64()
+    );
     Ok(equal)
 }
 
 /// Every mapping's next verification must pass.
 async fn verified(control: &mut Sql) -> bool {
-    let since = control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
+    let since =
+        control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let passed = control
@@ -132,7 +154,9 @@ async fn verified(control: &mut Sql) -> bool {
                  AND verification_type = 'MD5_COMPARISON'"
             ))
             .await;
-        let failed = control.scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'").await;
+        let failed = control
+            .scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'")
+            .await;
         if failed != "0" {
             return false;
         }

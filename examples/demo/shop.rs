@@ -28,19 +28,44 @@ pub struct Mapped {
 }
 
 pub const MAPPED: [Mapped; 5] = [
-    Mapped { name: "Customers", key: "CustomerID", columns: &["CustomerID", "Name", "Email", "Since", "FullSyncTrigger"] },
+    Mapped {
+        name: "Customers",
+        key: "CustomerID",
+        columns: &["CustomerID", "Name", "Email", "Since", "FullSyncTrigger"],
+    },
     Mapped {
         name: "Products",
         key: "ProductID",
-        columns: &["ProductID", "Title", "CAST(Price AS decimal(19,4))", "Weight", "FullSyncTrigger"],
+        columns: &[
+            "ProductID",
+            "Title",
+            "CAST(Price AS decimal(19,4))",
+            "Weight",
+            "FullSyncTrigger",
+        ],
     },
-    Mapped { name: "Orders", key: "OrderID", columns: &["OrderID", "CustomerID", "PlacedAt", "Status", "Note", "FullSyncTrigger"] },
+    Mapped {
+        name: "Orders",
+        key: "OrderID",
+        columns: &["OrderID", "CustomerID", "PlacedAt", "Status", "Note", "FullSyncTrigger"],
+    },
     Mapped {
         name: "OrderLines",
         key: "OrderID, Line",
-        columns: &["OrderID", "Line", "ProductID", "Quantity", "CAST(Price AS decimal(19,4))", "FullSyncTrigger"],
+        columns: &[
+            "OrderID",
+            "Line",
+            "ProductID",
+            "Quantity",
+            "CAST(Price AS decimal(19,4))",
+            "FullSyncTrigger",
+        ],
     },
-    Mapped { name: "Documents", key: "DocumentID", columns: &["DocumentID", "Title", "Body", "Scan", "Version", "FullSyncTrigger"] },
+    Mapped {
+        name: "Documents",
+        key: "DocumentID",
+        columns: &["DocumentID", "Title", "Body", "Scan", "Version", "FullSyncTrigger"],
+    },
 ];
 
 impl Mapped {
@@ -55,7 +80,10 @@ impl Mapped {
     }
 
     pub fn enable_cdc(&self) -> String {
-        format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{}', @role_name = NULL", self.name)
+        format!(
+            "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{}', @role_name = NULL",
+            self.name
+        )
     }
 
     pub async fn rows(&self, sql: &mut Sql) -> Grid {
@@ -105,26 +133,40 @@ pub async fn fill(sql: &mut Sql) {
     .await;
 }
 
-/// Changes the shop until the time is over, the way a shop is changed; returns the number of transactions.
+/// Changes the shop until the time is over, the way a shop is changed; returns the number of
+/// transactions.
 pub async fn write(sql: &mut Sql, duration: Duration) -> u64 {
     let start = Instant::now();
     let mut transactions = 0;
     while start.elapsed() < duration {
         let n = transactions;
         let statement = match n % 8 {
-            0 => format!("INSERT INTO dbo.Customers (Name, Email, Since) VALUES (N'New customer {n}', NULL, '2026-01-01')"),
-            1 => format!("UPDATE dbo.Products SET Price = Price + 0.0001, Title = Title + N'.' WHERE ProductID = {}", n % 2_000 + 1),
+            0 => format!(
+                "INSERT INTO dbo.Customers (Name, Email, Since) VALUES (N'New customer {n}', NULL, '2026-01-01')"
+            ),
+            1 => format!(
+                "UPDATE dbo.Products SET Price = Price + 0.0001, Title = Title + N'.' WHERE ProductID = {}",
+                n % 2_000 + 1
+            ),
             2 => format!(
                 "BEGIN TRAN; INSERT INTO dbo.Orders (OrderID, CustomerID, PlacedAt, Status) VALUES ({id}, 1, SYSUTCDATETIME(), 'OPEN'); \
                  INSERT INTO dbo.OrderLines (OrderID, Line, ProductID, Quantity, Price) VALUES ({id}, 1, 1, 1, 9.99), ({id}, 2, 2, 5, 1.25); COMMIT",
                 id = 100_000 + n
             ),
-            3 => format!("UPDATE dbo.Orders SET Status = 'SHIPPED', Note = NULL WHERE OrderID % 1000 = {}", n % 1000),
+            3 => format!(
+                "UPDATE dbo.Orders SET Status = 'SHIPPED', Note = NULL WHERE OrderID % 1000 = {}",
+                n % 1000
+            ),
             4 => format!("DELETE dbo.OrderLines WHERE OrderID = {}", n % 10_000 + 1),
             // Only the version changes: the body must survive.
             5 => "UPDATE dbo.Documents SET Version = Version + 1".to_owned(),
-            6 => format!("UPDATE TOP (3) dbo.Documents SET Body = N'rewritten {n}', Scan = 0x{:08X} WHERE Version % 2 = 0", n),
-            _ => format!("BEGIN TRAN; UPDATE dbo.Customers SET Email = 'lost' WHERE CustomerID < 100 + {n} % 7; ROLLBACK"),
+            6 => format!(
+                "UPDATE TOP (3) dbo.Documents SET Body = N'rewritten {n}', Scan = 0x{:08X} WHERE Version % 2 = 0",
+                n
+            ),
+            _ => format!(
+                "BEGIN TRAN; UPDATE dbo.Customers SET Email = 'lost' WHERE CustomerID < 100 + {n} % 7; ROLLBACK"
+            ),
         };
         sql.run(&statement).await;
         transactions += 1;

@@ -35,7 +35,8 @@ const WRITER_PAUSE: Duration = Duration::from_millis(25);
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// A source server behind its network, and the beats its writer has committed that have not been seen at the destination.
+/// A source server behind its network, and the beats its writer has committed that have not been
+/// seen at the destination.
 pub struct Source {
     pub server: Server,
     pub link: Proxy,
@@ -65,9 +66,16 @@ impl Field {
         let config = dbaops_dataflow::config::Config::from_vars(field.variables())?;
         dbaops_dataflow::control::init(&config).await?;
         for number in 0..SOURCES {
-            let capture =
-                CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: CAPTURE_LAG_MS }, poll: Duration::from_millis(50) };
-            let server = Server::builder().login(USER, PASSWORD).seed(random.random()).capture(capture).start().await?;
+            let capture = CaptureConfig {
+                mode: CaptureMode::Delayed { min_ms: 0, max_ms: CAPTURE_LAG_MS },
+                poll: Duration::from_millis(50),
+            };
+            let server = Server::builder()
+                .login(USER, PASSWORD)
+                .seed(random.random())
+                .capture(capture)
+                .start()
+                .await?;
             let link = Proxy::start(server.addr()).await?;
             field.sources.push(Source { server, link, beats: Arc::default() });
             field.furnish(number).await?;
@@ -78,9 +86,16 @@ impl Field {
     /// Tables on both sides, rows, CDC, mappings, and the wish for a full sync of each.
     async fn furnish(&self, number: usize) -> anyhow::Result<()> {
         let source = &self.sources[number];
-        Sql::connect(source.server.addr(), USER, PASSWORD, "master").await?.run("CREATE DATABASE Shop").await;
-        Sql::connect(self.dest.addr(), USER, PASSWORD, "master").await?.run(&format!("CREATE DATABASE {}", copy_of(number))).await;
-        let (mut shop, mut copy, mut control) = (self.shop(number).await?, self.copy(number).await?, self.control().await?);
+        Sql::connect(source.server.addr(), USER, PASSWORD, "master")
+            .await?
+            .run("CREATE DATABASE Shop")
+            .await;
+        Sql::connect(self.dest.addr(), USER, PASSWORD, "master")
+            .await?
+            .run(&format!("CREATE DATABASE {}", copy_of(number)))
+            .await;
+        let (mut shop, mut copy, mut control) =
+            (self.shop(number).await?, self.copy(number).await?, self.control().await?);
         let addr = source.link.addr();
         control
             .run(&format!(
@@ -98,7 +113,11 @@ impl Field {
             );
             shop.run(&create).await;
             copy.run(&create).await;
-            shop.run(&format!("INSERT INTO dbo.{t} (ID, V, Words) SELECT n, 0, CONCAT(N'row ', n) FROM {}", numbers(ROWS))).await;
+            shop.run(&format!(
+                "INSERT INTO dbo.{t} (ID, V, Words) SELECT n, 0, CONCAT(N'row ', n) FROM {}",
+                numbers(ROWS)
+            ))
+            .await;
             shop.run(&format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'{t}', @role_name = NULL")).await;
             control
                 .run(&format!(
@@ -156,10 +175,15 @@ impl Field {
 
     /// Every server with its network, the destination last.
     pub fn ends(&self) -> Vec<(&Server, &Proxy)> {
-        self.sources.iter().map(|source| (&source.server, &source.link)).chain([(&self.dest, &self.dest_link)]).collect()
+        self.sources
+            .iter()
+            .map(|source| (&source.server, &source.link))
+            .chain([(&self.dest, &self.dest_link)])
+            .collect()
     }
 
-    /// Writes to one source until told to stop; how many transactions. The first source's writer is in a hurry.
+    /// Writes to one source until told to stop; how many transactions. The first source's writer is
+    /// in a hurry.
     pub fn writer(
         &self,
         source: usize,
@@ -187,10 +211,14 @@ impl Field {
                     Ok(()) => {
                         written += 1;
                         if beat {
-                            beats.lock().unwrap_or_else(PoisonError::into_inner).push_back((next, Instant::now()));
+                            beats
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .push_back((next, Instant::now()));
                         }
                     }
-                    // A restart, or a deadlock that the writer lost: it goes on with another transaction.
+                    // A restart, or a deadlock that the writer lost: it goes on with another
+                    // transaction.
                     Err(error) if error.is_deadlock() => {}
                     Err(_) => shop = None,
                 }
@@ -202,7 +230,12 @@ impl Field {
 
     /// Asks for a full sync of a mapping.
     pub async fn request_full_sync(&self, mapping: usize) -> anyhow::Result<()> {
-        self.control().await?.run(&format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {mapping}")).await;
+        self.control()
+            .await?
+            .run(&format!(
+                "UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {mapping}"
+            ))
+            .await;
         Ok(())
     }
 
@@ -215,13 +248,17 @@ impl Field {
                 let columns = ["ID", "V", "Amount", "Words", "At"];
                 let name = format!("dbo.{t}");
                 loop {
-                    let (here, there) = (shop.rows_of(&name, &columns, "ID").await, copy.rows_of(&name, &columns, "ID").await);
+                    let (here, there) = (
+                        shop.rows_of(&name, &columns, "ID").await,
+                        copy.rows_of(&name, &columns, "ID").await,
+                    );
                     if here == there {
                         break;
                     }
                     if Instant::now() > deadline {
                         let known: std::collections::HashSet<_> = there.rows.iter().collect();
-                        let missing: Vec<_> = here.rows.iter().filter(|row| !known.contains(row)).take(3).collect();
+                        let missing: Vec<_> =
+                            here.rows.iter().filter(|row| !known.contains(row)).take(3).collect();
                         bail!(
                             "{t} of source {source} differs: {} rows there, {} here, e.g. not here: {missing:?}",
                             here.rows.len(),
@@ -235,10 +272,12 @@ impl Field {
         Ok(())
     }
 
-    /// Waits until every mapping's rows have passed once more; no verification may have failed, ever.
+    /// Waits until every mapping's rows have passed once more; no verification may have failed,
+    /// ever.
     pub async fn verified(&self, patience: Duration) -> anyhow::Result<()> {
         let mut control = self.control().await?;
-        let since = control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
+        let since =
+            control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
         let deadline = Instant::now() + patience;
         loop {
             let alarms = control
@@ -254,7 +293,11 @@ impl Field {
             if passed == self.mappings().to_string() {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "only {passed} of {} mappings were verified in the end", self.mappings());
+            ensure!(
+                Instant::now() < deadline,
+                "only {passed} of {} mappings were verified in the end",
+                self.mappings()
+            );
             tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
@@ -262,16 +305,27 @@ impl Field {
     /// The daemon has stopped: no connection of it is left.
     pub async fn nobody_left(&self, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
-        while self.ends().iter().any(|(server, _)| server.connection_count_of(APPLICATION).now > 0) {
-            let left = || self.ends().iter().map(|(server, _)| server.connection_count_of(APPLICATION).now).collect::<Vec<_>>();
-            ensure!(Instant::now() < deadline, "connections outlive the daemon: {:?} at each server", left());
+        while self.ends().iter().any(|(server, _)| server.connection_count_of(APPLICATION).now > 0)
+        {
+            let left = || {
+                self.ends()
+                    .iter()
+                    .map(|(server, _)| server.connection_count_of(APPLICATION).now)
+                    .collect::<Vec<_>>()
+            };
+            ensure!(
+                Instant::now() < deadline,
+                "connections outlive the daemon: {:?} at each server",
+                left()
+            );
             tokio::time::sleep(LOOK_PAUSE).await;
         }
         Ok(())
     }
 }
 
-/// One transaction: some rows of some tables change, come and go, and now and then the beat comes with them.
+/// One transaction: some rows of some tables change, come and go, and now and then the beat comes
+/// with them.
 fn transaction(random: &mut StdRng, next: i64, beat: bool) -> String {
     let mut sql = String::from("BEGIN TRANSACTION;");
     for _ in 0..random.random_range(1..4) {
@@ -282,7 +336,10 @@ fn transaction(random: &mut StdRng, next: i64, beat: bool) -> String {
                 random.random_range(0..10)
             ),
             1 => format!("DELETE TOP (1) FROM dbo.{t} WHERE ID > {ROWS};"),
-            2 => format!("UPDATE dbo.{t} SET V = V + 1, At = SYSUTCDATETIME() WHERE ID % 50 = {};", random.random_range(0..50)),
+            2 => format!(
+                "UPDATE dbo.{t} SET V = V + 1, At = SYSUTCDATETIME() WHERE ID % 50 = {};",
+                random.random_range(0..50)
+            ),
             _ => format!(
                 "UPDATE dbo.{t} SET Words = REPLICATE(CAST(N'long ' AS nvarchar(max)), {}) WHERE ID = {};",
                 random.random_range(1..2000),
@@ -295,7 +352,10 @@ fn transaction(random: &mut StdRng, next: i64, beat: bool) -> String {
         }
     }
     if beat {
-        sql += &format!("DELETE FROM dbo.Beat WHERE ID < {}; INSERT INTO dbo.Beat (ID, V) VALUES ({next}, 0);", next - 2_000);
+        sql += &format!(
+            "DELETE FROM dbo.Beat WHERE ID < {}; INSERT INTO dbo.Beat (ID, V) VALUES ({next}, 0);",
+            next - 2_000
+        );
     }
     sql + "COMMIT TRANSACTION;"
 }

@@ -1,9 +1,11 @@
 //! For as long as you like: `cargo run --release --example soak -- --minutes N`.
 //!
-//! Several source servers with many tables, a writer on each (one of them as fast as it can), capture that lags by a random time, networks
-//! and servers that fail at random, full syncs now and then, and verification all along. The daemon is a process of its own, so that its
-//! memory is its own. In the end every table is compared. Exit code 1 when anything differs, when a verification cried wolf, when the
-//! daemon ended or panicked, when it does not stop, or when its memory grew by more than a tenth (and 8 MiB) after warming up.
+//! Several source servers with many tables, a writer on each (one of them as fast as it can),
+//! capture that lags by a random time, networks and servers that fail at random, full syncs now and
+//! then, and verification all along. The daemon is a process of its own, so that its memory is its
+//! own. In the end every table is compared. Exit code 1 when anything differs, when a verification
+//! cried wolf, when the daemon ended or panicked, when it does not stop, or when its memory grew by
+//! more than a tenth (and 8 MiB) after warming up.
 
 #[path = "../../tests/it/harness/client.rs"]
 mod client;
@@ -27,7 +29,8 @@ use watch::Watch;
 
 /// When the soak gives up waiting for the destination to catch up, and for the daemon to stop.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// The part of the time that goes by without faults in the end: memory is compared between two stretches of the same kind.
+/// The part of the time that goes by without faults in the end: memory is compared between two
+/// stretches of the same kind.
 const CALM: f64 = 0.2;
 /// Where the daemon's own words go.
 const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/soak-daemon.log");
@@ -75,13 +78,21 @@ async fn only_daemon() -> anyhow::Result<()> {
 }
 
 async fn soak(args: &Args) -> anyhow::Result<()> {
-    ensure!(cfg!(target_os = "linux"), "the soak reads /proc and sends SIGTERM: it runs on Linux alone");
+    ensure!(
+        cfg!(target_os = "linux"),
+        "the soak reads /proc and sends SIGTERM: it runs on Linux alone"
+    );
     let seed = args.seed.unwrap_or_else(|| rand::rng().random());
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     println!("== soak of {} min, --seed {seed}", args.minutes);
     let mut random = StdRng::seed_from_u64(seed);
     let field = Field::new(&mut random).await?;
-    println!("   {} sources, {} tables each, {} mappings", field.sources.len(), field::TABLES, field.mappings());
+    println!(
+        "   {} sources, {} tables each, {} mappings",
+        field.sources.len(),
+        field::TABLES,
+        field.mappings()
+    );
 
     let log = std::fs::File::create(LOG).context(LOG)?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -94,8 +105,9 @@ async fn soak(args: &Args) -> anyhow::Result<()> {
     let pid = child.id().context("the daemon runs")?;
 
     let (stop, stopped) = signal::channel(false);
-    let writing: Vec<_> =
-        (0..field.sources.len()).map(|source| tokio::spawn(field.writer(source, random.random(), stopped.clone()))).collect();
+    let writing: Vec<_> = (0..field.sources.len())
+        .map(|source| tokio::spawn(field.writer(source, random.random(), stopped.clone())))
+        .collect();
     let mut watch = Watch::new(&field, pid).await?;
     let began = Instant::now();
     let calm_from = length.mul_f64(1.0 - CALM);
@@ -116,12 +128,18 @@ async fn soak(args: &Args) -> anyhow::Result<()> {
     for writer in writing {
         transactions += writer.await??;
     }
-    println!("== {transactions} transactions written, {} faults made; waiting until everything is there", trouble.made);
+    println!(
+        "== {transactions} transactions written, {} faults made; waiting until everything is there",
+        trouble.made
+    );
     trouble.end(&field).await;
 
     let behind = Instant::now();
     field.equal(PATIENCE).await?;
-    println!("   every table is equal, {:.1} s after the last commit", behind.elapsed().as_secs_f64());
+    println!(
+        "   every table is equal, {:.1} s after the last commit",
+        behind.elapsed().as_secs_f64()
+    );
     // What arrived after the last look.
     watch.look(&field, began.elapsed()).await?;
     field.verified(PATIENCE).await?;
@@ -129,7 +147,9 @@ async fn soak(args: &Args) -> anyhow::Result<()> {
 
     let terminated = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
     ensure!(terminated.success(), "SIGTERM was not sent");
-    let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("the daemon does not stop")??;
+    let status = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .context("the daemon does not stop")??;
     ensure!(status.success(), "the daemon ended with {status}; its words are in {LOG}");
     field.nobody_left(PATIENCE).await?;
     let words = std::fs::read_to_string(LOG)?;

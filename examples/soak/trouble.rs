@@ -1,4 +1,5 @@
-//! Faults at random: a network that breaks, servers that refuse, forget to answer, restart or are not there.
+//! Faults at random: a network that breaks, servers that refuse, forget to answer, restart or are
+//! not there.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,12 @@ pub struct Source {
 
 impl Source {
     pub fn new(seed: u64) -> Self {
-        Source { random: StdRng::seed_from_u64(seed), next: Instant::now() + Duration::from_secs(5), made: 0, calm: false }
+        Source {
+            random: StdRng::seed_from_u64(seed),
+            next: Instant::now() + Duration::from_secs(5),
+            made: 0,
+            calm: false,
+        }
     }
 
     /// A fault, when it is time for one.
@@ -44,8 +50,11 @@ impl Source {
         let ends = field.ends();
         let (server, link) = ends[random.random_range(0..ends.len())];
         let nth = random.random_range(1..200);
-        let text = ["", "", "COMMIT", "BULK LOAD", "DECLARE @fetched", "AS t ", "SELECT s.["][random.random_range(0..7)];
-        let request = |fault| drop(server.faults().arm(Point::request(text), Some(APPLICATION), nth, Some(1), fault));
+        let text = ["", "", "COMMIT", "BULK LOAD", "DECLARE @fetched", "AS t ", "SELECT s.["]
+            [random.random_range(0..7)];
+        let request = |fault| {
+            drop(server.faults().arm(Point::request(text), Some(APPLICATION), nth, Some(1), fault))
+        };
         let number = [1205, 1222, 9002, 1105, 942, 945][random.random_range(0..6)];
         let error = SqlError::new(number, 16, "injected by the soak");
         match random.random_range(0..12) {

@@ -1,4 +1,5 @@
-//! `status`: how every mapping stands, from the control tables alone: a daemon may run or not, here or elsewhere.
+//! `status`: how every mapping stands, from the control tables alone: a daemon may run or not, here
+//! or elsewhere.
 
 use crate::{
     config::Config,
@@ -20,8 +21,9 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
         count_rows(env, &mut standings).await;
         let reports: Vec<Report> = standings.iter().map(state::report).collect();
         if json {
-            let text = serde_json::to_string_pretty(&reports)
-                .map_err(|error| Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}")))?;
+            let text = serde_json::to_string_pretty(&reports).map_err(|error| {
+                Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}"))
+            })?;
             stdout::print_raw(&text);
         } else {
             print(&reports);
@@ -34,29 +36,43 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
 /// Asks a daemon on this machine whether it is alive.
 pub async fn health(config: &Config) -> Result<bool> {
     let Some(address) = config.http else {
-        return Err(Error::new(Kind::Config, "DATAFLOW_HTTP is not set, so there is nobody to ask for health"));
+        return Err(Error::new(
+            Kind::Config,
+            "DATAFLOW_HTTP is not set, so there is nobody to ask for health",
+        ));
     };
     let (well, words) = http::ask_health(address).await?;
     say!("{words}");
     Ok(well)
 }
 
-/// Rows at the destination, as its catalog last heard; a database that cannot be asked has none to tell.
+/// Rows at the destination, as its catalog last heard; a database that cannot be asked has none to
+/// tell.
 async fn count_rows(env: &Env, standings: &mut Standings) {
-    let databases: BTreeSet<String> = standings.iter().map(|standing| standing.dest.database.as_str().to_owned()).collect();
+    let databases: BTreeSet<String> =
+        standings.iter().map(|standing| standing.dest.database.as_str().to_owned()).collect();
     for database in databases {
         let counted: Result<BTreeMap<(String, String), i64>> = async {
-            let mut session = env.dest.pools().checkout(&Ident::new(database.as_str()), "status").await?;
+            let mut session =
+                env.dest.pools().checkout(&Ident::new(database.as_str()), "status").await?;
             let mut counted = BTreeMap::new();
             for row in session.rows(include_str!("../../sql/status_rows.sql"), &[]).await? {
-                counted.insert((row.text(0)?.to_lowercase(), row.text(1)?.to_lowercase()), row.i64(2)?);
+                counted.insert(
+                    (row.text(0)?.to_lowercase(), row.text(1)?.to_lowercase()),
+                    row.i64(2)?,
+                );
             }
             Ok(counted)
         }
         .await;
         let Ok(counted) = counted else { continue };
-        for standing in standings.iter_mut().filter(|standing| standing.dest.database.as_str() == database) {
-            let key = (standing.dest.schema.as_str().to_lowercase(), standing.dest.table.as_str().to_lowercase());
+        for standing in
+            standings.iter_mut().filter(|standing| standing.dest.database.as_str() == database)
+        {
+            let key = (
+                standing.dest.schema.as_str().to_lowercase(),
+                standing.dest.table.as_str().to_lowercase(),
+            );
             standing.rows = counted.get(&key).copied();
         }
     }
@@ -65,7 +81,18 @@ async fn count_rows(env: &Env, standings: &mut Standings) {
 /// Columns as wide as their widest cell, and what is wrong below its mapping.
 fn print(reports: &[Report]) {
     let dash = || "-".to_owned();
-    let header = ["MAPPING", "SERVER", "SOURCE", "DESTINATION", "STATE", "ROWS", "LAG", "LAST RUN", "LAST FULL SYNC"].map(str::to_owned);
+    let header = [
+        "MAPPING",
+        "SERVER",
+        "SOURCE",
+        "DESTINATION",
+        "STATE",
+        "ROWS",
+        "LAG",
+        "LAST RUN",
+        "LAST FULL SYNC",
+    ]
+    .map(str::to_owned);
     let lines: Vec<[String; 9]> = std::iter::once(header)
         .chain(reports.iter().map(|report| {
             [
@@ -76,16 +103,26 @@ fn print(reports: &[Report]) {
                 report.state.to_owned(),
                 report.rows.map_or_else(dash, |rows| rows.to_string()),
                 report.lag_seconds.map_or_else(dash, |lag| format!("{lag} s")),
-                report.last_run.as_ref().map_or_else(dash, |run| format!("{} {}", run.sync_type, run.status)),
+                report
+                    .last_run
+                    .as_ref()
+                    .map_or_else(dash, |run| format!("{} {}", run.sync_type, run.status)),
                 report.last_full_sync_at.clone().unwrap_or_else(dash),
             ]
         }))
         .collect();
-    let widths: Vec<usize> = (0..9).map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..9)
+        .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0))
+        .collect();
     for (at, line) in lines.iter().enumerate() {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         say!("{}", cells.join("  ").trim_end());
-        if let Some(reason) = at.checked_sub(1).and_then(|at| reports.get(at)).and_then(|report| report.reason.as_deref()) {
+        if let Some(reason) = at
+            .checked_sub(1)
+            .and_then(|at| reports.get(at))
+            .and_then(|report| report.reason.as_deref())
+        {
             say!("    {reason}");
         }
     }

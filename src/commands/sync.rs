@@ -1,8 +1,9 @@
 //! `sync --mapping N`: a full sync now, by whoever owns the mapping.
 //!
-//! Where a daemon owns it, the daemon is asked as an operator would ask it (`full_sync_requested`), and this command watches. Where nobody
-//! does, it takes the mapping as a daemon would, does the work itself, and gives it back. When the owner goes away meanwhile the request
-//! is still there: the command takes the mapping then.
+//! Where a daemon owns it, the daemon is asked as an operator would ask it (`full_sync_requested`),
+//! and this command watches. Where nobody does, it takes the mapping as a daemon would, does the
+//! work itself, and gives it back. When the owner goes away meanwhile the request is still there:
+//! the command takes the mapping then.
 
 use crate::say;
 use crate::{
@@ -47,7 +48,8 @@ pub async fn run(config: Config, mapping: i32, stop: impl Future<Output = ()>) -
 async fn sync(env: &Env, id: MappingId) -> Result<bool> {
     let mapping = find(env, id).await?;
     let name = format!("mapping {id}: {} -> {}", mapping.source, mapping.dest);
-    let before = env.control.newest_full_sync(id, StatusId(0)).await?.map_or(StatusId(0), |run| run.id);
+    let before =
+        env.control.newest_full_sync(id, StatusId(0)).await?.map_or(StatusId(0), |run| run.id);
     env.control.request_full_sync(id).await?;
     let mut progress = Progress::new(env, &mapping, &name).await;
     if let Some(lease) = env.control.claim(id).await? {
@@ -70,7 +72,12 @@ async fn sync(env: &Env, id: MappingId) -> Result<bool> {
         if tried.elapsed() >= CLAIM_EVERY {
             tried = Instant::now();
             if let Some(lease) = env.control.claim(id).await? {
-                if let Some(run) = env.control.newest_full_sync(id, before).await?.filter(|run| run.status == "COMPLETED") {
+                if let Some(run) = env
+                    .control
+                    .newest_full_sync(id, before)
+                    .await?
+                    .filter(|run| run.status == "COMPLETED")
+                {
                     return Ok(ended(&run, &mut progress));
                 }
                 progress.say("the daemon has ended: this command does the work");
@@ -95,7 +102,13 @@ async fn find(env: &Env, id: MappingId) -> Result<Mapping> {
 }
 
 /// The work itself, under a lease of our own, and a look at it now and then.
-async fn by_hand(env: &Env, mapping: &Mapping, before: StatusId, lease: Lease, progress: &mut Progress<'_>) -> Result<bool> {
+async fn by_hand(
+    env: &Env,
+    mapping: &Mapping,
+    before: StatusId,
+    lease: Lease,
+    progress: &mut Progress<'_>,
+) -> Result<bool> {
     let done = CancellationToken::new();
     // as it stands now: the request may have been claimed by an owner that is gone
     let mapping = find(env, mapping.id).await?;
@@ -147,8 +160,13 @@ fn ended(run: &FullSyncRun, progress: &mut Progress<'_>) -> bool {
     let error = run.error.as_deref().unwrap_or("no reason is given");
     match run.status.as_str() {
         "COMPLETED" => progress.say(&format!("complete, {} rows", run.records)),
-        "PAUSED" => progress.say(&format!("paused after {} rows: {error}; the request stays", run.records)),
-        _ => progress.say(&format!("failed after {} rows: {error}; the request stays, and a daemon tries again", run.records)),
+        "PAUSED" => {
+            progress.say(&format!("paused after {} rows: {error}; the request stays", run.records))
+        }
+        _ => progress.say(&format!(
+            "failed after {} rows: {error}; the request stays, and a daemon tries again",
+            run.records
+        )),
     }
     run.status == "COMPLETED"
 }
@@ -167,17 +185,30 @@ impl<'a> Progress<'a> {
         // without a total there is no bar, only a count
         let total = async {
             let house = env.sources.house(mapping.server).ok()?;
-            let mut session = house.pools().checkout(&Ident::new(mapping.source.database.as_str()), "sync").await.ok()?;
+            let mut session = house
+                .pools()
+                .checkout(&Ident::new(mapping.source.database.as_str()), "sync")
+                .await
+                .ok()?;
             let table = catalog::table(&mut session, &mapping.source).await.ok()??;
             catalog::row_count(&mut session, &table).await.ok()?
         }
         .await;
-        Progress { bar: Bar::new(name), name, total, lines: !std::io::stderr().is_terminal(), said: None }
+        Progress {
+            bar: Bar::new(name),
+            name,
+            total,
+            lines: !std::io::stderr().is_terminal(),
+            said: None,
+        }
     }
 
     fn show(&mut self, run: &FullSyncRun) {
         self.bar.show(usize::try_from(run.records).unwrap_or(0), self.total);
-        if self.lines && run.records > 0 && self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY) {
+        if self.lines
+            && run.records > 0
+            && self.said.is_none_or(|said| said.elapsed() >= LINE_EVERY)
+        {
             self.said = Some(Instant::now());
             let of = self.total.map_or(String::new(), |total| format!(" of about {total}"));
             say!("{}: {} rows{of}", self.name, run.records);

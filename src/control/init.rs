@@ -1,7 +1,8 @@
 //! Making the control database, or bringing an old one up to date.
 //!
-//! The script is the one an operator can run with sqlcmd: it is split where sqlcmd splits it, at lines that say GO and stand outside of
-//! strings, quoted names and comments, and sent batch by batch on one session (it changes databases on the way).
+//! The script is the one an operator can run with sqlcmd: it is split where sqlcmd splits it, at
+//! lines that say GO and stand outside of strings, quoted names and comments, and sent batch by
+//! batch on one session (it changes databases on the way).
 
 use super::DATABASE;
 use crate::{
@@ -31,10 +32,9 @@ pub async fn init(config: &Config) -> Result<()> {
     // The script says USE: nobody else may get this session.
     session.discard_later();
     for batch in split_go(SCHEMA) {
-        session
-            .batch(batch.text)
-            .await
-            .with_context(|| format!("make the database {DATABASE} (schema-dataflow.sql, line {})", batch.line))?;
+        session.batch(batch.text).await.with_context(|| {
+            format!("make the database {DATABASE} (schema-dataflow.sql, line {})", batch.line)
+        })?;
     }
     Ok(())
 }
@@ -92,7 +92,8 @@ fn is_go(line: &str) -> bool {
     match line.get(..2) {
         Some(word) if word.eq_ignore_ascii_case("go") => {
             let rest = line.get(2..).unwrap_or_default();
-            rest.is_empty() || rest.trim_start().starts_with("--") && rest.starts_with(char::is_whitespace)
+            rest.is_empty()
+                || rest.trim_start().starts_with("--") && rest.starts_with(char::is_whitespace)
         }
         _ => false,
     }
@@ -148,7 +149,15 @@ mod tests {
 
     #[test]
     fn strings_names_and_comments_hide_go() {
-        for hidden in ["'x\nGO\n'", "'it''s\nGO\n'", "\"x\nGO\n\"", "[x\nGO\n]", "[x]]\nGO\n]", "/* x\nGO\n*/", "/* /* x */\nGO\n*/"] {
+        for hidden in [
+            "'x\nGO\n'",
+            "'it''s\nGO\n'",
+            "\"x\nGO\n\"",
+            "[x\nGO\n]",
+            "[x]]\nGO\n]",
+            "/* x\nGO\n*/",
+            "/* /* x */\nGO\n*/",
+        ] {
             let script = format!("SELECT {hidden}\nGO\nb");
             assert_eq!(texts(&script), [script.split("\nGO\nb").next().unwrap(), "b"], "{hidden}");
         }
@@ -157,7 +166,8 @@ mod tests {
 
     #[test]
     fn batches_know_their_line() {
-        let lines: Vec<usize> = split_go("a\nGO\n\nb\nGO\nc").iter().map(|batch| batch.line).collect();
+        let lines: Vec<usize> =
+            split_go("a\nGO\n\nb\nGO\nc").iter().map(|batch| batch.line).collect();
         assert_eq!(lines, [1, 4, 6]);
     }
 
@@ -167,6 +177,12 @@ mod tests {
         assert!(batches.len() > 20);
         assert!(batches.iter().all(|batch| !batch.text.to_uppercase().contains("\nGO\n")));
         // A view must be alone in its batch.
-        assert!(batches.iter().filter(|batch| batch.text.contains("ALTER VIEW")).all(|batch| batch.text.matches(';').count() == 1));
+        assert!(
+            batches.iter().filter(|batch| batch.text.contains("ALTER VIEW")).all(|batch| batch
+                .text
+                .matches(';')
+                .count()
+                == 1)
+        );
     }
 }

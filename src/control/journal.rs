@@ -1,8 +1,9 @@
 //! `sync_logs` and `error_logs`: writing what happened.
 //!
-//! An event whose mapping was deleted meanwhile is left out by the statement itself and counted, so that it never takes its batch along.
-//! The same error of the same mapping, as long as it is unresolved, is one row whose `retry_count` climbs: an error that comes back every
-//! tick for a night must be readable in the morning.
+//! An event whose mapping was deleted meanwhile is left out by the statement itself and counted, so
+//! that it never takes its batch along. The same error of the same mapping, as long as it is
+//! unresolved, is one row whose `retry_count` climbs: an error that comes back every tick for a
+//! night must be readable in the morning.
 
 use super::Control;
 use crate::{
@@ -72,7 +73,16 @@ fn insert_logs(count: usize) -> String {
         if row > 0 {
             sql.push_str(",\n");
         }
-        sql.push_str(&format!("    ({row}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{})", p + 1, p + 2, p + 3, p + 4, p + 5, p + 6, p + 7));
+        sql.push_str(&format!(
+            "    ({row}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{}, @P{})",
+            p + 1,
+            p + 2,
+            p + 3,
+            p + 4,
+            p + 5,
+            p + 6,
+            p + 7
+        ));
     }
     sql.push_str(
         "\n) AS v (n, mapping_id, log_level, log_message, sync_type, records_count, execution_time_ms, age_ms)\n\
@@ -100,7 +110,8 @@ fn log_params(entries: &[Entry]) -> Vec<Param<'_>> {
 }
 
 impl Control {
-    /// Writes rows to sync_logs, in order, as far as it goes: each statement commits by itself, so what is done stays done.
+    /// Writes rows to sync_logs, in order, as far as it goes: each statement commits by itself, so
+    /// what is done stays done.
     pub async fn log(&self, entries: &[Entry]) -> Logged {
         let mut logged = Logged::default();
         if let Err(error) = self.log_until(entries, &mut logged).await {
@@ -122,7 +133,10 @@ impl Control {
                 Err(error) if error.kind == Kind::ForeignKey => {
                     session.recover().await?;
                     for entry in now {
-                        match session.execute(&insert_logs(1), &log_params(std::slice::from_ref(entry))).await {
+                        match session
+                            .execute(&insert_logs(1), &log_params(std::slice::from_ref(entry)))
+                            .await
+                        {
                             Ok(counts) => logged.count(1, counts),
                             Err(error) if error.kind == Kind::ForeignKey => {
                                 session.recover().await?;
@@ -138,7 +152,8 @@ impl Control {
         Ok(())
     }
 
-    /// Writes one row to error_logs, or counts one up. Returns whether it was left out because its mapping is gone.
+    /// Writes one row to error_logs, or counts one up. Returns whether it was left out because its
+    /// mapping is gone.
     pub async fn fail(&self, failure: &Failure) -> Result<bool> {
         let mut session = self.session().await?;
         let result = session

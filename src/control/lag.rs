@@ -25,18 +25,27 @@ pub struct Lag {
 }
 
 impl Control {
-    /// What `status` says of carried columns that the mapping's capture instance does not have; `None`: it has all. A control database that
-    /// `init` has not brought up to date does without.
+    /// What `status` says of carried columns that the mapping's capture instance does not have;
+    /// `None`: it has all. A control database that `init` has not brought up to date does without.
     pub async fn note_uncaptured(&self, mapping: MappingId, note: Option<&str>) -> Result<()> {
         let mut session = self.session().await?;
-        match session.execute(include_str!("../../sql/note_uncaptured.sql"), &[Param::Int(mapping.0), Param::OptText(note)]).await {
+        match session
+            .execute(
+                include_str!("../../sql/note_uncaptured.sql"),
+                &[Param::Int(mapping.0), Param::OptText(note)],
+            )
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => session.recover().await,
+            Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => {
+                session.recover().await
+            }
             Err(error) => Err(error).context("write cdc_lag"),
         }
     }
 
-    /// Writes what a poll found: one statement for those with the same reason, which is mostly none.
+    /// Writes what a poll found: one statement for those with the same reason, which is mostly
+    /// none.
     pub async fn lag(&self, lags: &mut [Lag]) -> Result<()> {
         let polled = Instant::now();
         self.vitals.lags(lags.iter().map(|lag| {
@@ -48,7 +57,9 @@ impl Control {
             (lag.mapping, seen)
         }));
         lags.sort_by(|a, b| a.reason.cmp(&b.reason));
-        for lags in lags.chunk_by(|a, b| a.reason == b.reason).flat_map(|alike| alike.chunks(ROWS_MAX)) {
+        for lags in
+            lags.chunk_by(|a, b| a.reason == b.reason).flat_map(|alike| alike.chunks(ROWS_MAX))
+        {
             let reason = lags.first().and_then(|lag| lag.reason.as_deref());
             let mut packed = Vec::with_capacity(lags.len() * 20);
             for lag in lags {
@@ -57,7 +68,11 @@ impl Control {
                 packed.extend_from_slice(&lag.oldest.unwrap_or(0).to_be_bytes());
             }
             let params = [Param::Binary(&packed), Param::OptText(reason)];
-            self.session().await?.execute(include_str!("../../sql/cdc_lag.sql"), &params).await.context("write cdc_lag")?;
+            self.session()
+                .await?
+                .execute(include_str!("../../sql/cdc_lag.sql"), &params)
+                .await
+                .context("write cdc_lag")?;
         }
         Ok(())
     }

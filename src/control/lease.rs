@@ -1,16 +1,20 @@
 //! Who owns what: the lease.
 //!
-//! SQL Server's lock manager is the coordinator. One connection per daemon, used for nothing else, holds one application lock per mapping
-//! that the daemon owns (`sp_getapplock`, owner Session), and one for the daemon's own place among the daemons. While the connection
-//! lives, nobody else gets these locks; when it ends, however it ends, the server gives them up at once. There is nothing to expire, no
-//! clock to compare and nothing to clean up. <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
+//! SQL Server's lock manager is the coordinator. One connection per daemon, used for nothing else,
+//! holds one application lock per mapping that the daemon owns (`sp_getapplock`, owner Session),
+//! and one for the daemon's own place among the daemons. While the connection lives, nobody else
+//! gets these locks; when it ends, however it ends, the server gives them up at once. There is
+//! nothing to expire, no clock to compare and nothing to clean up.
+//! <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
 //!
-//! A daemon whose connection broke learns of it at its next look, and another may own its mappings by then. That is why ownership alone is
-//! never what keeps the data right: checkpoints move only from where the work began (`control::checkpoint`), a swap only fulfils the
-//! request it claimed, and a staging table is locked by the session that fills it (`jobs::full_sync`).
+//! A daemon whose connection broke learns of it at its next look, and another may own its mappings
+//! by then. That is why ownership alone is never what keeps the data right: checkpoints move only
+//! from where the work began (`control::checkpoint`), a swap only fulfils the request it claimed,
+//! and a staging table is locked by the session that fills it (`jobs::full_sync`).
 //!
-//! However many mappings there are, a look is one round trip; giving up and taking is one more for each thousand. Ten thousand mappings
-//! are not taken in one go: a look takes what it can within [`TAKE_TIME_MAX`], and the next one goes on.
+//! However many mappings there are, a look is one round trip; giving up and taking is one more for
+//! each thousand. Ten thousand mappings are not taken in one go: a look takes what it can within
+//! [`TAKE_TIME_MAX`], and the next one goes on.
 
 use super::{Control, DATABASE};
 use crate::{
@@ -42,25 +46,36 @@ pub struct Lease {
     /// Its number among the daemons, for one that shares with others.
     place: Option<i32>,
     held: HashSet<MappingId>,
-    /// How many candidates were tried so far: where time runs out before all were, the next look goes on behind them.
+    /// How many candidates were tried so far: where time runs out before all were, the next look
+    /// goes on behind them.
     tried: usize,
     /// Taken, and not yet put in order after their last owner.
     pub untended: HashSet<MappingId>,
 }
 
 impl Control {
-    /// The connection for locks. As a `member` it takes a place among the daemons, so that they give up what is its share.
+    /// The connection for locks. As a `member` it takes a place among the daemons, so that they
+    /// give up what is its share.
     pub async fn lease(&self, member: bool) -> Result<Lease> {
-        let mut session = self.pools.checkout(&Ident::new(DATABASE), "lease").await.context("open the lease connection")?;
+        let mut session = self
+            .pools
+            .checkout(&Ident::new(DATABASE), "lease")
+            .await
+            .context("open the lease connection")?;
         session.set_timeout(PROOF_TIME_MAX);
         // in an idle pool it would go on holding them
         session.discard_later();
         let place = if member {
-            let row =
-                session.row(include_str!("../../sql/lease_join.sql"), &[Param::Int(DAEMONS_MAX)]).await.context("join the daemons")?;
+            let row = session
+                .row(include_str!("../../sql/lease_join.sql"), &[Param::Int(DAEMONS_MAX)])
+                .await
+                .context("join the daemons")?;
             let place = row.opt_i32(0)?;
             if place.is_none() {
-                return Err(Error::new(Kind::Config, format!("{DAEMONS_MAX} daemons share this control database already")));
+                return Err(Error::new(
+                    Kind::Config,
+                    format!("{DAEMONS_MAX} daemons share this control database already"),
+                ));
             }
             place
         } else {
@@ -69,8 +84,8 @@ impl Control {
         Ok(Lease { session, place, held: HashSet::new(), tried: 0, untended: HashSet::new() })
     }
 
-    /// One mapping, for a command that works on it alone; `None` while a daemon (or another command) owns it. It is given back when
-    /// the lease is dropped.
+    /// One mapping, for a command that works on it alone; `None` while a daemon (or another
+    /// command) owns it. It is given back when the lease is dropped.
     pub async fn claim(&self, mapping: MappingId) -> Result<Option<Lease>> {
         let mut lease = self.lease(false).await?;
         let taken = lease.take(&[mapping], 1).await?;
@@ -84,7 +99,8 @@ impl Lease {
         &self.held
     }
 
-    /// The daemons, and which of them this is. That the connection answers proves that every lock is still held.
+    /// The daemons, and which of them this is. That the connection answers proves that every lock
+    /// is still held.
     pub async fn members(&mut self) -> Result<Members> {
         let rows = self
             .session
@@ -104,11 +120,17 @@ impl Lease {
         Ok(members)
     }
 
-    /// Takes what is free of `candidates`, in this order, at most `count_max`; returns what is ours now. There may be more to take.
-    pub async fn take(&mut self, candidates: &[MappingId], count_max: usize) -> Result<Vec<MappingId>> {
+    /// Takes what is free of `candidates`, in this order, at most `count_max`; returns what is ours
+    /// now. There may be more to take.
+    pub async fn take(
+        &mut self,
+        candidates: &[MappingId],
+        count_max: usize,
+    ) -> Result<Vec<MappingId>> {
         let began = Instant::now();
         let mut taken = Vec::new();
-        let (later, first) = candidates.split_at(self.tried.checked_rem(candidates.len()).unwrap_or(0));
+        let (later, first) =
+            candidates.split_at(self.tried.checked_rem(candidates.len()).unwrap_or(0));
         for some in [first, later].concat().chunks(PACKED_MAX) {
             if taken.len() >= count_max || began.elapsed() >= TAKE_TIME_MAX {
                 break;
@@ -116,7 +138,11 @@ impl Lease {
             self.tried = self.tried.wrapping_add(some.len());
             let most = i32::try_from(count_max - taken.len()).unwrap_or(i32::MAX);
             let params = [Param::Binary(&packed(some)), Param::Int(most)];
-            let row = self.session.row(include_str!("../../sql/lease_take.sql"), &params).await.context("take mappings")?;
+            let row = self
+                .session
+                .row(include_str!("../../sql/lease_take.sql"), &params)
+                .await
+                .context("take mappings")?;
             let ours = unpacked(row.opt_bytes(0)?.unwrap_or_default());
             self.held.extend(&ours);
             self.untended.extend(&ours);
@@ -129,7 +155,10 @@ impl Lease {
     pub async fn release(&mut self, mappings: &[MappingId]) -> Result<()> {
         for some in mappings.chunks(PACKED_MAX) {
             self.session
-                .execute(include_str!("../../sql/lease_release.sql"), &[Param::Binary(&packed(some))])
+                .execute(
+                    include_str!("../../sql/lease_release.sql"),
+                    &[Param::Binary(&packed(some))],
+                )
                 .await
                 .context("give up mappings")?;
             for mapping in some {
@@ -147,7 +176,11 @@ pub(super) fn packed(mappings: &[MappingId]) -> Vec<u8> {
 }
 
 fn unpacked(bytes: &[u8]) -> Vec<MappingId> {
-    bytes.chunks_exact(4).filter_map(|id| id.try_into().ok()).map(|id| MappingId(i32::from_be_bytes(id))).collect()
+    bytes
+        .chunks_exact(4)
+        .filter_map(|id| id.try_into().ok())
+        .map(|id| MappingId(i32::from_be_bytes(id)))
+        .collect()
 }
 
 #[cfg(test)]

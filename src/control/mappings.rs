@@ -1,6 +1,7 @@
 //! Servers and mappings in, as people wrote them; checked.
 //!
-//! Nothing in these tables may stop more than itself: a row that makes no sense is set aside with the reason, and the rest goes on.
+//! Nothing in these tables may stop more than itself: a row that makes no sense is set aside with
+//! the reason, and the rest goes on.
 
 use super::{Control, DATABASE};
 use crate::{
@@ -35,7 +36,8 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
-/// What processes before this one left: who has unresolved errors, and whose verification is how old.
+/// What processes before this one left: who has unresolved errors, and whose verification is how
+/// old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Troubled {
     /// Mappings, those first whose last verification was longest ago.
@@ -63,7 +65,9 @@ struct Raw<'a> {
 
 impl<'a> Raw<'a> {
     fn read(row: &'a Row) -> Result<Self> {
-        let name = |at: usize| -> Result<[&'a str; 3]> { Ok([row.text(at)?, row.text(at + 1)?, row.text(at + 2)?]) };
+        let name = |at: usize| -> Result<[&'a str; 3]> {
+            Ok([row.text(at)?, row.text(at + 1)?, row.text(at + 2)?])
+        };
         Ok(Raw {
             mapping: row.i32(0)?,
             server: row.i32(1)?,
@@ -94,7 +98,10 @@ impl<'a> Raw<'a> {
         let source = table("source", self.source, last.map(|last| &last.source));
         let dest = table("dest", self.dest, last.map(|last| &last.dest));
         let database = dest.database.as_str();
-        if ["master", "model", "msdb", "tempdb", DATABASE].iter().any(|system| system.eq_ignore_ascii_case(database)) {
+        if ["master", "model", "msdb", "tempdb", DATABASE]
+            .iter()
+            .any(|system| system.eq_ignore_ascii_case(database))
+        {
             problems.push(format!("dest_database {database} is not for users' tables"));
         }
         let key = key(self.key).unwrap_or_else(|reason| {
@@ -125,7 +132,10 @@ impl<'a> Raw<'a> {
             }
         };
         if !problems.is_empty() {
-            return Err(Error::new(Kind::Config, format!("mapping {} cannot be used: {}", self.mapping, problems.join("; "))));
+            return Err(Error::new(
+                Kind::Config,
+                format!("mapping {} cannot be used: {}", self.mapping, problems.join("; ")),
+            ));
         }
         Ok(Mapping {
             id: MappingId(self.mapping),
@@ -159,7 +169,8 @@ fn name(text: &str) -> std::result::Result<(), String> {
     }
 }
 
-/// `primary_key_column`: names separated by commas, each plain or in brackets (`]]` for `]` inside).
+/// `primary_key_column`: names separated by commas, each plain or in brackets (`]]` for `]`
+/// inside).
 pub fn key(text: &str) -> std::result::Result<Vec<Ident>, String> {
     let names = key_names(text)?;
     let mut seen = HashSet::new();
@@ -200,14 +211,21 @@ fn key_names(text: &str) -> std::result::Result<Vec<Ident>, String> {
         if rest.is_empty() {
             return Ok(names);
         }
-        rest = rest.strip_prefix(',').ok_or("has something between a ] and the next comma")?.trim_start();
+        rest = rest
+            .strip_prefix(',')
+            .ok_or("has something between a ] and the next comma")?
+            .trim_start();
     }
 }
 
-/// Sets apart the mappings that would write to one table: each would undo the other's work, so neither runs. Names are compared without
-/// case, which can only err on the safe side.
-fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejected>) -> Vec<Mapping> {
-    let places: Vec<String> = mappings.iter().map(|mapping| mapping.dest.to_string().to_lowercase()).collect();
+/// Sets apart the mappings that would write to one table: each would undo the other's work, so
+/// neither runs. Names are compared without case, which can only err on the safe side.
+fn refuse_shared_destinations(
+    mappings: Vec<Mapping>,
+    rejected: &mut Vec<Rejected>,
+) -> Vec<Mapping> {
+    let places: Vec<String> =
+        mappings.iter().map(|mapping| mapping.dest.to_string().to_lowercase()).collect();
     let distinct: HashSet<&str> = places.iter().map(String::as_str).collect();
     if distinct.len() == places.len() {
         return mappings;
@@ -222,8 +240,13 @@ fn refuse_shared_destinations(mappings: Vec<Mapping>, rejected: &mut Vec<Rejecte
             [] | [_] => alone.push(mapping),
             shared => {
                 let ids: Vec<String> = shared.iter().map(MappingId::to_string).collect();
-                let words = format!("mappings {} write to one destination, {}", ids.join(" and "), mapping.dest);
-                let error = Error::new(Kind::Config, words).with_hint("Disable all but one of them");
+                let words = format!(
+                    "mappings {} write to one destination, {}",
+                    ids.join(" and "),
+                    mapping.dest
+                );
+                let error =
+                    Error::new(Kind::Config, words).with_hint("Disable all but one of them");
                 rejected.push(Rejected { mapping: mapping.id, server: mapping.server, error });
             }
         }
@@ -261,20 +284,30 @@ impl Control {
             }
             Ok(())
         };
-        let read = self.session().await?.each(include_str!("../../sql/load.sql"), &params, take).await;
+        let read =
+            self.session().await?.each(include_str!("../../sql/load.sql"), &params, take).await;
         read.map_err(outdated).context("read the control tables")?;
         loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
         Ok(loaded)
     }
 
-    /// Who has unresolved errors, verification's own aside, and in which order mappings were verified.
+    /// Who has unresolved errors, verification's own aside, and in which order mappings were
+    /// verified.
     pub async fn troubled(&self) -> Result<Troubled> {
         let mut troubled = Troubled::default();
         let mut session = self.session().await?;
-        for row in session.rows(include_str!("../../sql/verified.sql"), &[]).await.context("read verification_logs")? {
+        for row in session
+            .rows(include_str!("../../sql/verified.sql"), &[])
+            .await
+            .context("read verification_logs")?
+        {
             troubled.verified.push(MappingId(row.i32(0)?));
         }
-        for row in session.rows(include_str!("../../sql/troubled.sql"), &[]).await.context("read error_logs")? {
+        for row in session
+            .rows(include_str!("../../sql/troubled.sql"), &[])
+            .await
+            .context("read error_logs")?
+        {
             if let Some(mapping) = row.opt_i32(0)? {
                 troubled.mappings.insert(MappingId(mapping));
             } else if let Some(server) = row.opt_i32(1)? {
@@ -294,13 +327,17 @@ impl Control {
             .map(drop)
     }
 
-    /// Turns a request into a pending one: `full_sync_requested` (or, with `trigger`, a trigger column that was seen set) becomes
-    /// `full_sync_pending_at`, the bit cleared, in one UPDATE. Returns whether one is pending now.
+    /// Turns a request into a pending one: `full_sync_requested` (or, with `trigger`, a trigger
+    /// column that was seen set) becomes `full_sync_pending_at`, the bit cleared, in one UPDATE.
+    /// Returns whether one is pending now.
     pub async fn claim_full_sync(&self, mapping: MappingId, trigger: bool) -> Result<bool> {
         let row = self
             .session()
             .await?
-            .opt_row(include_str!("../../sql/claim_full_sync.sql"), &[Param::Int(mapping.0), Param::Bit(trigger)])
+            .opt_row(
+                include_str!("../../sql/claim_full_sync.sql"),
+                &[Param::Int(mapping.0), Param::Bit(trigger)],
+            )
             .await
             .context("claim a full sync")?;
         row.map_or(Ok(false), |row| row.bool(0))
@@ -320,8 +357,9 @@ impl Control {
 /// A table or column that is not there means a control database of another time.
 pub(super) fn outdated(error: Error) -> Error {
     match error.kind {
-        Kind::Missing => Error::new(Kind::Missing, error.message().to_owned())
-            .with_hint("Run `dbaops-dataflow init`: it makes the control database, or brings it up to date"),
+        Kind::Missing => Error::new(Kind::Missing, error.message().to_owned()).with_hint(
+            "Run `dbaops-dataflow init`: it makes the control database, or brings it up to date",
+        ),
         _ => error,
     }
 }
@@ -349,7 +387,9 @@ mod tests {
 
     #[test]
     fn keys_as_people_write_them() {
-        let names = |text: &str| key(text).unwrap().iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>();
+        let names = |text: &str| {
+            key(text).unwrap().iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(names("UserID"), ["UserID"]);
         assert_eq!(names(" OrderID , Product ID "), ["OrderID", "Product ID"]);
         assert_eq!(names("[Order ID],[a]]b], [x,y]"), ["Order ID", "a]b", "x,y"]);
@@ -364,32 +404,53 @@ mod tests {
         assert_eq!(mapping.source.to_string(), "S.dbo.Users");
         assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
         assert_eq!(Raw { trigger: Some("  "), ..raw() }.meant(None).unwrap().trigger_column, None);
-        assert_eq!(Raw { mode: "direct ", ..raw() }.meant(None).unwrap().mode, FullSyncMode::Direct);
+        assert_eq!(
+            Raw { mode: "direct ", ..raw() }.meant(None).unwrap().mode,
+            FullSyncMode::Direct
+        );
     }
 
     #[test]
     fn every_problem_of_a_row_is_named() {
-        let error =
-            Raw { source: ["S", " ", &"t".repeat(129)], dest: ["DBAOPS_DATAFLOW", "dbo", "Users"], key: "a,a", mode: "FAST", ..raw() }
-                .meant(None)
-                .unwrap_err()
-                .to_string();
-        for words in
-            ["source_schema is empty", "source_table is longer", "dest_database DBAOPS_DATAFLOW", "names [a] twice", "full_sync_mode"]
-        {
+        let error = Raw {
+            source: ["S", " ", &"t".repeat(129)],
+            dest: ["DBAOPS_DATAFLOW", "dbo", "Users"],
+            key: "a,a",
+            mode: "FAST",
+            ..raw()
+        }
+        .meant(None)
+        .unwrap_err()
+        .to_string();
+        for words in [
+            "source_schema is empty",
+            "source_table is longer",
+            "dest_database DBAOPS_DATAFLOW",
+            "names [a] twice",
+            "full_sync_mode",
+        ] {
             assert!(error.contains(words), "{words}: {error}");
         }
     }
 
     #[test]
     fn two_mappings_to_one_table_are_both_refused() {
-        let mapping = |id: i32, table: &str| Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap();
+        let mapping = |id: i32, table: &str| {
+            Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap()
+        };
         let mut rejected = Vec::new();
-        let kept = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")], &mut rejected);
+        let kept = refuse_shared_destinations(
+            vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")],
+            &mut rejected,
+        );
         assert_eq!(kept.iter().map(|m| m.id.0).collect::<Vec<_>>(), [2]);
         assert_eq!(rejected.iter().map(|r| r.mapping.0).collect::<Vec<_>>(), [1, 3]);
         let all = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B")], &mut rejected);
         assert_eq!((all.len(), rejected.len()), (2, 2), "nothing is shared");
-        assert!(rejected[0].error.to_string().contains("mappings 1 and 3"), "{}", rejected[0].error);
+        assert!(
+            rejected[0].error.to_string().contains("mappings 1 and 3"),
+            "{}",
+            rejected[0].error
+        );
     }
 }

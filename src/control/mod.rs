@@ -1,6 +1,7 @@
 //! Remembering: the control database `dbaops_dataflow`, the users' interface.
 //!
-//! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits for nothing else meanwhile.
+//! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits
+//! for nothing else meanwhile.
 
 pub mod checkpoint;
 mod init;
@@ -70,16 +71,18 @@ impl std::ops::DerefMut for Turn {
 impl Control {
     /// Control over the destination's pools. What it records is counted in `vitals` as well.
     pub fn new(pools: Pools, vitals: Vitals) -> Self {
-        Control { pools, turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)), vitals, late: runs::Late::default() }
+        Control {
+            pools,
+            turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            vitals,
+            late: runs::Late::default(),
+        }
     }
 
     async fn session(&self) -> Result<Turn> {
-        let turn = self
-            .turns
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| crate::error::Error::new(crate::error::Kind::Cancelled, "control is closed"))?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| {
+            crate::error::Error::new(crate::error::Kind::Cancelled, "control is closed")
+        })?;
         let session = self.pools.checkout(&Ident::new(DATABASE), "control").await?;
         Ok(Turn { session, _turn: turn })
     }

@@ -1,8 +1,10 @@
 //! `sync_status`, `verification_logs` and resolved errors: what a run leaves behind.
 //!
-//! **No row says RUNNING for longer than somebody runs.** An end that could not be written is kept and written at the next look at the
-//! control tables; it does not make a failure of what succeeded. A row whose number never arrived (the reply to its INSERT was lost) ends
-//! when the mapping's next run begins, or when somebody takes the mapping over: a mapping never runs twice at once.
+//! **No row says RUNNING for longer than somebody runs.** An end that could not be written is kept
+//! and written at the next look at the control tables; it does not make a failure of what
+//! succeeded. A row whose number never arrived (the reply to its INSERT was lost) ends when the
+//! mapping's next run begins, or when somebody takes the mapping over: a mapping never runs twice
+//! at once.
 
 use super::{
     Control,
@@ -22,7 +24,8 @@ use std::{
     time::Duration,
 };
 
-/// Ends of runs that are kept to be written later; beyond, the oldest is forgotten, and its row ends with the mapping's next run.
+/// Ends of runs that are kept to be written later; beyond, the oldest is forgotten, and its row
+/// ends with the mapping's next run.
 const LATE_MAX: usize = 1_000;
 
 /// Ends that could not be written yet.
@@ -76,7 +79,12 @@ impl Outcome {
     }
 
     pub fn failed(records_processed: i64, records_failed: i64, error: impl Into<String>) -> Self {
-        Outcome { status: RunStatus::Error, records_processed, records_failed, error: Some(error.into()) }
+        Outcome {
+            status: RunStatus::Error,
+            records_processed,
+            records_failed,
+            error: Some(error.into()),
+        }
     }
 
     pub fn paused(records_processed: i64) -> Self {
@@ -107,7 +115,10 @@ impl Control {
         let row = self
             .session()
             .await?
-            .row(include_str!("../../sql/start_run.sql"), &[Param::Int(mapping.0), Param::Text(sync_type.as_str())])
+            .row(
+                include_str!("../../sql/start_run.sql"),
+                &[Param::Int(mapping.0), Param::Text(sync_type.as_str())],
+            )
             .await
             .context("write sync_status")?;
         let run = StatusId(row.i64(0)?);
@@ -116,7 +127,12 @@ impl Control {
     }
 
     /// Moves `records_processed` and `last_processed_pk` of a RUNNING row.
-    pub async fn progress(&self, run: StatusId, records_processed: i64, last_pk: Option<&str>) -> Result<()> {
+    pub async fn progress(
+        &self,
+        run: StatusId,
+        records_processed: i64,
+        last_pk: Option<&str>,
+    ) -> Result<()> {
         self.session()
             .await?
             .execute(
@@ -166,7 +182,13 @@ impl Control {
     }
 
     /// A whole run in one row, after the fact: started `took` ago, ended now.
-    pub async fn record_run(&self, mapping: MappingId, sync_type: SyncType, took: Duration, outcome: &Outcome) -> Result<()> {
+    pub async fn record_run(
+        &self,
+        mapping: MappingId,
+        sync_type: SyncType,
+        took: Duration,
+        outcome: &Outcome,
+    ) -> Result<()> {
         self.vitals.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
         self.session()
             .await?
@@ -187,12 +209,16 @@ impl Control {
             .map(drop)
     }
 
-    /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0 rows clears it.
+    /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0
+    /// rows clears it.
     pub async fn settle_cdc(&self, mappings: &[MappingId]) -> Result<()> {
         for mappings in mappings.chunks(PACKED_MAX) {
             self.session()
                 .await?
-                .execute(include_str!("../../sql/settle_cdc.sql"), &[Param::Binary(&packed(mappings))])
+                .execute(
+                    include_str!("../../sql/settle_cdc.sql"),
+                    &[Param::Binary(&packed(mappings))],
+                )
                 .await
                 .context("write sync_status")?;
         }
@@ -232,7 +258,10 @@ impl Control {
         for mappings in mappings.chunks(PACKED_MAX) {
             self.session()
                 .await?
-                .execute(include_str!("../../sql/resolve_errors.sql"), &[Param::Binary(&packed(mappings))])
+                .execute(
+                    include_str!("../../sql/resolve_errors.sql"),
+                    &[Param::Binary(&packed(mappings))],
+                )
                 .await
                 .context("resolve errors")?;
         }
@@ -250,16 +279,21 @@ impl Control {
         Ok(counts.into_iter().sum())
     }
 
-    /// Marks errors resolved that nobody will ever see mended: of mappings and servers that are deleted or switched off, and of servers
-    /// that no mapping uses any more. `of_a_server`: how the errors begin that are a server's own; the last is one of its row alone.
+    /// Marks errors resolved that nobody will ever see mended: of mappings and servers that are
+    /// deleted or switched off, and of servers that no mapping uses any more. `of_a_server`: how
+    /// the errors begin that are a server's own; the last is one of its row alone.
     pub async fn resolve_abandoned(&self, of_a_server: &[&str; 3]) -> Result<()> {
         let params = of_a_server.map(Param::Text);
         let mut session = self.session().await?;
-        session.execute(include_str!("../../sql/resolve_abandoned.sql"), &params).await.context("resolve errors").map(drop)
+        session
+            .execute(include_str!("../../sql/resolve_abandoned.sql"), &params)
+            .await
+            .context("resolve errors")
+            .map(drop)
     }
 
-    /// Deletes what is older than `age` from the log tables, a small batch of each; unresolved errors stay. Returns how many rows went:
-    /// as long as there are some, there may be more.
+    /// Deletes what is older than `age` from the log tables, a small batch of each; unresolved
+    /// errors stay. Returns how many rows went: as long as there are some, there may be more.
     pub async fn retire(&self, age: Duration) -> Result<u64> {
         let seconds = i32::try_from(age.as_secs()).unwrap_or(i32::MAX);
         let counts = self
@@ -271,13 +305,17 @@ impl Control {
         Ok(counts.into_iter().sum())
     }
 
-    /// RUNNING rows of mappings that were just taken over become ERROR "interrupted"; how many there were.
+    /// RUNNING rows of mappings that were just taken over become ERROR "interrupted"; how many
+    /// there were.
     pub async fn interrupt_running(&self, mappings: &[MappingId]) -> Result<i32> {
         let mut session = self.session().await?;
         let mut interrupted = 0;
         for some in mappings.chunks(PACKED_MAX) {
             let params = [Param::Binary(&packed(some))];
-            let row = session.row(include_str!("../../sql/interrupt_running.sql"), &params).await.context("mark interrupted runs")?;
+            let row = session
+                .row(include_str!("../../sql/interrupt_running.sql"), &params)
+                .await
+                .context("mark interrupted runs")?;
             interrupted += row.i32(0)?;
         }
         Ok(interrupted)

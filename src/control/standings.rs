@@ -47,10 +47,18 @@ impl Control {
     }
 
     /// The newest full sync of a mapping after `after`.
-    pub async fn newest_full_sync(&self, mapping: MappingId, after: StatusId) -> Result<Option<FullSyncRun>> {
+    pub async fn newest_full_sync(
+        &self,
+        mapping: MappingId,
+        after: StatusId,
+    ) -> Result<Option<FullSyncRun>> {
         let params = [Param::Int(mapping.0), Param::BigInt(after.0)];
-        let row =
-            self.session().await?.opt_row(include_str!("../../sql/newest_full_sync.sql"), &params).await.context("read sync_status")?;
+        let row = self
+            .session()
+            .await?
+            .opt_row(include_str!("../../sql/newest_full_sync.sql"), &params)
+            .await
+            .context("read sync_status")?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(FullSyncRun {
             id: StatusId(row.i64(0)?),
@@ -60,13 +68,16 @@ impl Control {
         }))
     }
 
-    /// Says of an open error that its mapping is parked. A control database that `init` has not brought up to date does without.
+    /// Says of an open error that its mapping is parked. A control database that `init` has not
+    /// brought up to date does without.
     pub async fn parked(&self, mapping: i32, error_type: &str, message: &str) -> Result<()> {
         let mut session = self.session().await?;
         let params = [Param::Int(mapping), Param::Text(error_type), Param::Text(message)];
         match session.execute(include_str!("../../sql/error_parked.sql"), &params).await {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => session.recover().await,
+            Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => {
+                session.recover().await
+            }
             Err(error) => Err(error).context("write error_logs"),
         }
     }
@@ -75,15 +86,22 @@ impl Control {
 fn standing(row: &Row) -> Result<Standing> {
     let text = |at: usize| -> Result<Option<String>> { Ok(row.opt_text(at)?.map(str::to_owned)) };
     let run = match (text(17)?, text(18)?) {
-        (Some(sync_type), Some(status)) => {
-            Some(Run { sync_type, status, records: row.opt_i64(19)?.unwrap_or(0), started_at: text(20)?, completed_at: text(21)? })
-        }
+        (Some(sync_type), Some(status)) => Some(Run {
+            sync_type,
+            status,
+            records: row.opt_i64(19)?.unwrap_or(0),
+            started_at: text(20)?,
+            completed_at: text(21)?,
+        }),
         _ => None,
     };
     let error = match (text(22)?, text(23)?) {
-        (Some(error_type), Some(message)) => {
-            Some(OpenError { error_type, message, at: text(24)?, parked: row.opt_bool(25)?.unwrap_or(false) })
-        }
+        (Some(error_type), Some(message)) => Some(OpenError {
+            error_type,
+            message,
+            at: text(24)?,
+            parked: row.opt_bool(25)?.unwrap_or(false),
+        }),
         _ => None,
     };
     Ok(Standing {
@@ -103,7 +121,9 @@ fn standing(row: &Row) -> Result<Standing> {
         last_run: run,
         error,
         server_error: text(26)?,
-        verification: text(27)?.map(|status| -> Result<Verification> { Ok(Verification { status, at: text(28)? }) }).transpose()?,
+        verification: text(27)?
+            .map(|status| -> Result<Verification> { Ok(Verification { status, at: text(28)? }) })
+            .transpose()?,
         uncaptured: text(29)?,
         rows: None,
     })

@@ -1,6 +1,7 @@
 //! Setting a checkpoint by hand, for a destination that was initialised from a backup.
 //!
-//! An LSN that stands in `table_mappings` alone was not written by us and is a gap; this writes both the row and its twin, in one transaction.
+//! An LSN that stands in `table_mappings` alone was not written by us and is a gap; this writes
+//! both the row and its twin, in one transaction.
 
 use super::DATABASE;
 use crate::{
@@ -42,7 +43,10 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
             return Err(Error::new(Kind::Config, format!("there is no mapping {mapping}")));
         };
         if !row.bool(1)? {
-            return Err(Error::new(Kind::Config, format!("mapping {mapping} has cdc_enabled = 0, so no LSN means anything to it")));
+            return Err(Error::new(
+                Kind::Config,
+                format!("mapping {mapping} has cdc_enabled = 0, so no LSN means anything to it"),
+            ));
         }
         if row.bool(2)? {
             return Err(Error::new(
@@ -59,7 +63,13 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     };
     let mut dest = pools.checkout(&database, "start-from").await?;
     super::checkpoint::ensure_table(&mut dest).await?;
-    let sql = format!("{}{}COMMIT TRANSACTION;", include_str!("../../sql/start_from.sql"), super::checkpoint::TWIN_SQL);
-    dest.execute(&sql, &[Param::Int(mapping.0), Param::Lsn(lsn)]).await.context("write the checkpoint")?;
+    let sql = format!(
+        "{}{}COMMIT TRANSACTION;",
+        include_str!("../../sql/start_from.sql"),
+        super::checkpoint::TWIN_SQL
+    );
+    dest.execute(&sql, &[Param::Int(mapping.0), Param::Lsn(lsn)])
+        .await
+        .context("write the checkpoint")?;
     Ok(())
 }

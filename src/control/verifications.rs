@@ -22,10 +22,14 @@ pub struct Progress {
 }
 
 impl Control {
-    /// Where a mapping's verification stands. Without the table (`init` was not run again after an update) it stands at the beginning.
+    /// Where a mapping's verification stands. Without the table (`init` was not run again after an
+    /// update) it stands at the beginning.
     pub async fn verification_progress(&self, mapping: MappingId) -> Result<Progress> {
         let mut session = self.session().await?;
-        let row = match session.opt_row(include_str!("../../sql/verification_progress.sql"), &[Param::Int(mapping.0)]).await {
+        let row = match session
+            .opt_row(include_str!("../../sql/verification_progress.sql"), &[Param::Int(mapping.0)])
+            .await
+        {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(Progress::default()),
             Err(error) if error.kind == Kind::Missing => {
@@ -35,16 +39,27 @@ impl Control {
             Err(error) => return Err(error).context("read verification_progress"),
         };
         // what cannot be read back (it was written by another version) is begun anew
-        let sweep_after = row.opt_bytes(0)?.and_then(key::unpack_all).and_then(|mut keys| keys.pop());
+        let sweep_after =
+            row.opt_bytes(0)?.and_then(key::unpack_all).and_then(|mut keys| keys.pop());
         let carried = row.opt_bytes(2)?.and_then(key::unpack_all).unwrap_or_default();
         let sweep_rows = if sweep_after.is_some() { row.i64(1)? } else { 0 };
         Ok(Progress { sweep_rows, sweep_after, completed_before: row.bool(3)?, carried })
     }
 
     /// Remembers it; `completed`: the sweep has come to the table's end.
-    pub async fn save_verification_progress(&self, mapping: MappingId, progress: &Progress, completed: bool) -> Result<()> {
-        let sweep_after = progress.sweep_after.as_ref().map(|after| key::pack_all(std::iter::once(after)));
-        let carried = if progress.carried.is_empty() { None } else { Some(key::pack_all(progress.carried.iter())) };
+    pub async fn save_verification_progress(
+        &self,
+        mapping: MappingId,
+        progress: &Progress,
+        completed: bool,
+    ) -> Result<()> {
+        let sweep_after =
+            progress.sweep_after.as_ref().map(|after| key::pack_all(std::iter::once(after)));
+        let carried = if progress.carried.is_empty() {
+            None
+        } else {
+            Some(key::pack_all(progress.carried.iter()))
+        };
         let mut session = self.session().await?;
         let params = [
             Param::Int(mapping.0),
@@ -53,7 +68,10 @@ impl Control {
             Param::OptBinary(carried.as_deref()),
             Param::Bit(completed),
         ];
-        match session.execute(include_str!("../../sql/verification_progress_save.sql"), &params).await {
+        match session
+            .execute(include_str!("../../sql/verification_progress_save.sql"), &params)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if error.kind == Kind::Missing => {
                 session.recover().await?;
@@ -70,7 +88,10 @@ impl Control {
     pub async fn resolve_words(&self, mapping: Option<MappingId>, prefix: &str) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/resolve_words.sql"), &[Param::OptInt(mapping.map(|mapping| mapping.0)), Param::Text(prefix)])
+            .execute(
+                include_str!("../../sql/resolve_words.sql"),
+                &[Param::OptInt(mapping.map(|mapping| mapping.0)), Param::Text(prefix)],
+            )
             .await
             .context("resolve errors")
             .map(drop)

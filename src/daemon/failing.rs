@@ -1,6 +1,7 @@
 //! Failures: logged here, once, and when what failed is due again.
 //!
-//! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one failure, not one per mapping or database.
+//! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one
+//! failure, not one per mapping or database.
 
 use super::{Daemon, Ended, Mode, Place, Task, following::place_of};
 use crate::{
@@ -15,15 +16,16 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How an error of a server itself begins in error_logs, which knows no other difference to that of a mapping that was deleted.
+/// How an error of a server itself begins in error_logs, which knows no other difference to that of
+/// a mapping that was deleted.
 pub(super) const SERVER_AWAY: &str = "the source server cannot be reached";
 pub(super) const DATABASE_AWAY: &str = "the source database cannot be polled";
 pub(super) const SERVER_UNUSABLE: &str = "the server cannot be used";
 /// All of them; the last one is said of a server that nobody uses, too.
 pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UNUSABLE];
 
-/// A mapping that waits for a related table and gets nowhere is called up this often at once, and then after pauses: this often between two
-/// looks.
+/// A mapping that waits for a related table and gets nowhere is called up this often at once, and
+/// then after pauses: this often between two looks.
 const WAKES_MAX: u32 = 4;
 
 /// A mapping, or a database of a source, that failed and has not worked since.
@@ -36,7 +38,8 @@ pub(super) struct Failing<T> {
     pub(super) words: String,
     /// It waits for rows of a related table.
     pub(super) waits: bool,
-    /// It got on before it had to wait, and was not called up since: tables that wait for each other take turns.
+    /// It got on before it had to wait, and was not called up since: tables that wait for each
+    /// other take turns.
     progressed: bool,
     /// When it was last called up because a related table's rows may have come.
     woken: Option<Instant>,
@@ -103,16 +106,19 @@ impl<T: PartialEq> Failing<T> {
 }
 
 impl Daemon {
-    /// Whether its server can be reached, as far as is known, or this is the one attempt to find out.
+    /// Whether its server can be reached, as far as is known, or this is the one attempt to find
+    /// out.
     pub(super) fn may_try(&self, place: &Place, server: &Server, now: Instant) -> bool {
         match self.failing_servers.get(&place.0) {
             None => true,
-            Some(failing) => failing.is_due(now, server) && !self.polling.iter().any(|other| other.0 == place.0),
+            Some(failing) => {
+                failing.is_due(now, server) && !self.polling.iter().any(|other| other.0 == place.0)
+            }
         }
     }
 
-    /// A database that cannot be polled: one word about it, and a longer wait each time. Where it is the server, one word for all of its
-    /// databases.
+    /// A database that cannot be polled: one word about it, and a longer wait each time. Where it
+    /// is the server, one word for all of its databases.
     pub(super) fn place_failed(&mut self, place: Place, error: Error) {
         if error.kind == Kind::Cancelled {
             return;
@@ -164,7 +170,11 @@ impl Daemon {
     pub(super) fn place_works(&mut self, place: &Place) {
         self.server_answers(place.0);
         if self.failing_places.remove(place).is_some() {
-            tracing::info!(server_id = place.0.0, database = place.1.as_str(), "the source can be polled again");
+            tracing::info!(
+                server_id = place.0.0,
+                database = place.1.as_str(),
+                "the source can be polled again"
+            );
         }
         let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
         if server_works && self.troubled.servers.remove(&place.0) {
@@ -182,20 +192,31 @@ impl Daemon {
     /// Failures of a mapping in a row.
     pub(super) fn failed_before(&self, id: MappingId) -> u32 {
         let interval = self.env.config.check_interval;
-        // Called up early, because others had committed, it may fail often; that counts once for each regular look.
-        self.failing.get(&id).map_or(0, |failing| failing.attempts - u32::from(failing.called_up_early(interval)))
+        // Called up early, because others had committed, it may fail often; that counts once for
+        // each regular look.
+        self.failing
+            .get(&id)
+            .map_or(0, |failing| failing.attempts - u32::from(failing.called_up_early(interval)))
     }
 
-    /// Rows were committed to a destination database: whoever waits there for a related table's rows is tried again at once. Who got on with
-    /// its last attempt always is, as tables that wait for each other take one step at a time; others not many times between two looks,
-    /// however busy their neighbours are.
+    /// Rows were committed to a destination database: whoever waits there for a related table's
+    /// rows is tried again at once. Who got on with its last attempt always is, as tables that wait
+    /// for each other take one step at a time; others not many times between two looks, however
+    /// busy their neighbours are.
     pub(super) fn wake_waiting(&mut self, id: MappingId) {
-        let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone()) else { return };
+        let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone())
+        else {
+            return;
+        };
         let interval = self.env.config.check_interval;
         self.committed.insert(id, Instant::now());
         let mut places = Vec::new();
         for (other, failing) in &mut self.failing {
-            let Some(mapping) = self.mappings.get(other).filter(|mapping| mapping.dest.database == database) else { continue };
+            let Some(mapping) =
+                self.mappings.get(other).filter(|mapping| mapping.dest.database == database)
+            else {
+                continue;
+            };
             // who runs hears of it when it has failed
             let waits = *other != id && failing.waits && !self.running.contains(*other);
             if waits && failing.call_up(interval) {
@@ -209,12 +230,17 @@ impl Daemon {
     fn neighbour_committed(&self, id: MappingId, since: Instant) -> bool {
         let Some(mapping) = self.mappings.get(&id) else { return false };
         self.committed.iter().any(|(other, at)| {
-            let related = || self.mappings.get(other).is_some_and(|other| other.dest.database == mapping.dest.database);
+            let related = || {
+                self.mappings
+                    .get(other)
+                    .is_some_and(|other| other.dest.database == mapping.dest.database)
+            };
             *other != id && *at > since && related()
         })
     }
 
-    /// A parked mapping's request that is not in its row any more was claimed by the very attempt that failed: no reason for another one.
+    /// A parked mapping's request that is not in its row any more was claimed by the very attempt
+    /// that failed: no reason for another one.
     pub(super) fn forget_claims(&mut self) {
         for (id, failing) in &mut self.failing {
             let requested = self.mappings.get(id).is_none_or(|mapping| mapping.full_sync_requested);
@@ -228,8 +254,12 @@ impl Daemon {
         if self.failing.remove(&id).is_some() {
             tracing::info!(mapping_id = id.0, "the mapping works again");
         }
-        // A trigger column that could not be reset is an error until it was seen 0: until then it is ignored. So is one that cannot be asked.
-        if !self.env.triggers.is_refused(id) && !self.trigger_faults.contains_key(&id) && self.troubled.mappings.remove(&id) {
+        // A trigger column that could not be reset is an error until it was seen 0: until then it
+        // is ignored. So is one that cannot be asked.
+        if !self.env.triggers.is_refused(id)
+            && !self.trigger_faults.contains_key(&id)
+            && self.troubled.mappings.remove(&id)
+        {
             self.journal.resolve(Resolution::Mapping(id));
         }
     }
@@ -257,7 +287,8 @@ impl Daemon {
     pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &Attempt, error: Error) {
         let config = &self.env.config;
         let interval = config.check_interval;
-        let policy = Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval };
+        let policy =
+            Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval };
         let waits = error.kind == Kind::ForeignKey;
         // Tables that wait for each other take turns: what gets on does not fail in a row.
         let progressed = waits && attempt.progressed;
@@ -311,12 +342,27 @@ impl Daemon {
         let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
         let now = Instant::now();
         let before = self.failing.get(&id);
-        let counted = before.filter(|failing| failing.attempts == attempts && !progressed).map_or(now, |failing| failing.counted);
+        let counted = before
+            .filter(|failing| failing.attempts == attempts && !progressed)
+            .map_or(now, |failing| failing.counted);
         let (woken, wakes) = before.map_or((None, 0), |failing| (failing.woken, failing.wakes));
-        let mut failing = Failing { attempts, due: now + wait, parked_as, words, waits, progressed, woken, wakes, counted };
-        // What it waits for may have come while it was refused. (A full sync looked at its own time, and is dear.)
-        let again =
-            waits && attempt.sync_type == Some(SyncType::Cdc) && self.neighbour_committed(id, attempt.began) && failing.call_up(interval);
+        let mut failing = Failing {
+            attempts,
+            due: now + wait,
+            parked_as,
+            words,
+            waits,
+            progressed,
+            woken,
+            wakes,
+            counted,
+        };
+        // What it waits for may have come while it was refused. (A full sync looked at its own
+        // time, and is dear.)
+        let again = waits
+            && attempt.sync_type == Some(SyncType::Cdc)
+            && self.neighbour_committed(id, attempt.began)
+            && failing.call_up(interval);
         self.failing.insert(id, failing);
         if let Some(place) = self.mappings.get(&id).filter(|_| again).map(place_of) {
             self.poll_again(&[place]);

@@ -1,4 +1,5 @@
-//! Following the control tables and the sources: servers and mappings that come, change and go, and the polls of what is due.
+//! Following the control tables and the sources: servers and mappings that come, change and go, and
+//! the polls of what is due.
 
 use super::{
     Daemon, Ended, Mode, Place, Task,
@@ -48,8 +49,11 @@ impl Daemon {
                 self.failing_places.retain(|place, _| place.0 != *id);
                 self.failing_servers.remove(id);
                 // what its mappings wait for may be mended by that
-                let parked = self.failing.iter_mut().filter(|(_, failing)| failing.parked_as.is_some());
-                for (_, failing) in parked.filter(|(mapping, _)| self.mappings.get(mapping).is_some_and(|mapping| mapping.server == *id)) {
+                let parked =
+                    self.failing.iter_mut().filter(|(_, failing)| failing.parked_as.is_some());
+                for (_, failing) in parked.filter(|(mapping, _)| {
+                    self.mappings.get(mapping).is_some_and(|mapping| mapping.server == *id)
+                }) {
                     failing.due = Instant::now();
                 }
             }
@@ -109,12 +113,16 @@ impl Daemon {
         self.failing_servers.retain(|server, _| used.contains(server));
     }
 
-    /// Whether a mapping's turn has come: nothing of it is under way, and it does not wait after a failure.
+    /// Whether a mapping's turn has come: nothing of it is under way, and it does not wait after a
+    /// failure.
     fn is_due(&self, mapping: &Mapping, now: Instant) -> bool {
         !self.running.contains(mapping.id)
             && !self.waiting.contains(mapping.id)
             && !self.leaving.contains(&mapping.id)
-            && self.failing.get(&mapping.id).is_none_or(|failing| failing.is_due(now, &looks(mapping)))
+            && self
+                .failing
+                .get(&mapping.id)
+                .is_none_or(|failing| failing.is_due(now, &looks(mapping)))
     }
 
     /// Polls every database that has mappings whose turn it is, of those that are wanted.
@@ -188,7 +196,10 @@ impl Daemon {
     /// What a poll found.
     fn found(&mut self, place: Place, asked: Vec<Mapping>, polled: Polled) {
         self.place_works(&place);
-        let without = asked.iter().filter(|mapping| mapping.trigger_column.is_none()).map(|mapping| mapping.id);
+        let without = asked
+            .iter()
+            .filter(|mapping| mapping.trigger_column.is_none())
+            .map(|mapping| mapping.id);
         for id in polled.triggers_well.into_iter().chain(without) {
             if self.trigger_faults.remove(&id).is_some() {
                 self.troubled.mappings.insert(id);
@@ -202,7 +213,8 @@ impl Daemon {
             busy.insert(mapping);
             self.mapping_failed(mapping, &Attempt::polled(), error);
         }
-        let mut asked: HashMap<MappingId, Option<Mapping>> = asked.into_iter().map(|mapping| (mapping.id, Some(mapping))).collect();
+        let mut asked: HashMap<MappingId, Option<Mapping>> =
+            asked.into_iter().map(|mapping| (mapping.id, Some(mapping))).collect();
         for (id, work) in polled.work {
             busy.insert(id);
             if let Some(mapping) = asked.get_mut(&id).and_then(Option::take) {

@@ -1,9 +1,10 @@
 //! A daemon's share of the mappings, and what happens when it changes.
 //!
-//! Each tick takes the lease along to a task that looks: the control tables are loaded, the share is divided anew, and the lease comes
-//! back with what is this daemon's now. A lease that does not come back proven is lost: the work of every mapping is asked to stop at its
-//! next batch boundary, and the next tick begins with a new connection and no mappings. Work that could not know it in time fails at its
-//! fence; nobody hears of that as an error, since the mapping is in other hands.
+//! Each tick takes the lease along to a task that looks: the control tables are loaded, the share
+//! is divided anew, and the lease comes back with what is this daemon's now. A lease that does not
+//! come back proven is lost: the work of every mapping is asked to stop at its next batch boundary,
+//! and the next tick begins with a new connection and no mappings. Work that could not know it in
+//! time fails at its fence; nobody hears of that as an error, since the mapping is in other hands.
 
 use super::{
     AWAY_REMINDER, Daemon, Ended, Mode, PROOF_INTERVAL, Task,
@@ -53,7 +54,13 @@ impl Look {
     }
 
     /// `leads`: this daemon does what one has to do for all.
-    async fn take(env: &Env, lease: Option<Lease>, member: bool, leads: bool, here: &Holding) -> Self {
+    async fn take(
+        env: &Env,
+        lease: Option<Lease>,
+        member: bool,
+        leads: bool,
+        here: &Holding,
+    ) -> Self {
         let lease = match lease {
             Some(lease) => Ok(lease),
             None => env.control.lease(member).await,
@@ -83,7 +90,11 @@ impl Daemon {
     /// Looks at the control tables, unless somebody does.
     pub(super) fn tick(&mut self) {
         self.tick_missed |= self.proving;
-        if self.looking || self.proving || self.stopping() || self.refused.is_some_and(|(_, until)| Instant::now() < until) {
+        if self.looking
+            || self.proving
+            || self.stopping()
+            || self.refused.is_some_and(|(_, until)| Instant::now() < until)
+        {
             return;
         }
         self.looking = true;
@@ -93,17 +104,22 @@ impl Daemon {
         let (member, leads) = (self.mode == Mode::Forever, self.leads);
         let busy = self.running.ids().chain(self.verifying.iter().copied()).collect();
         let here = Holding { busy, leaving: self.leaving.clone() };
-        self.spawn(Task::Look, async move { Ended::Looked(Box::new(Look::take(&env, lease, member, leads, &here).await)) });
+        self.spawn(Task::Look, async move {
+            Ended::Looked(Box::new(Look::take(&env, lease, member, leads, &here).await))
+        });
     }
 
-    /// Has the lease proven, unless a look does it, or has just done it: a tick may be an hour away.
+    /// Has the lease proven, unless a look does it, or has just done it: a tick may be an hour
+    /// away.
     pub(super) fn prove(&mut self) {
         if self.proving || self.proven.elapsed() < PROOF_INTERVAL {
             return;
         }
         let Some(mut lease) = self.lease.take() else { return };
         self.proving = true;
-        self.spawn(Task::Proof, async move { Ended::Proven(lease.members().await.map(|_| Box::new(lease))) });
+        self.spawn(Task::Proof, async move {
+            Ended::Proven(lease.members().await.map(|_| Box::new(lease)))
+        });
     }
 
     pub(super) fn lease_proven(&mut self, proven: Result<Box<Lease>>) {
@@ -171,8 +187,9 @@ impl Daemon {
         self.verify_more();
     }
 
-    /// What the control tables did not take, although it was given once and for all, is given again in time: a resolution that they refused when
-    /// the thing works next, an error that found no place when it next fails.
+    /// What the control tables did not take, although it was given once and for all, is given again
+    /// in time: a resolution that they refused when the thing works next, an error that found no
+    /// place when it next fails.
     fn unforget(&mut self) {
         for refused in self.journal.take_refused() {
             match refused {
@@ -183,7 +200,10 @@ impl Daemon {
         }
         if self.journal.take_errors_dropped() {
             self.rejected.clear();
-            self.failing_servers.values_mut().chain(self.failing_places.values_mut()).for_each(|failing| failing.words.clear());
+            self.failing_servers
+                .values_mut()
+                .chain(self.failing_places.values_mut())
+                .for_each(|failing| failing.words.clear());
         }
     }
 
@@ -192,7 +212,10 @@ impl Daemon {
         // A password that was changed: an attempt at every tick would lock the login.
         if error.kind == Kind::Login {
             let times = self.refused.map_or(0, |(times, _)| times + 1);
-            self.refused = Some((times, Instant::now() + retry::back_off(times, self.env.config.check_interval)));
+            self.refused = Some((
+                times,
+                Instant::now() + retry::back_off(times, self.env.config.check_interval),
+            ));
         }
         if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
             self.control_away = Some(Instant::now());
@@ -212,8 +235,12 @@ impl Daemon {
             self.leads = owned.members.leads();
             self.retire();
         }
-        let used: HashSet<ServerId> =
-            loaded.mappings.iter().map(|mapping| mapping.server).chain(loaded.rejected.iter().map(|row| row.server)).collect();
+        let used: HashSet<ServerId> = loaded
+            .mappings
+            .iter()
+            .map(|mapping| mapping.server)
+            .chain(loaded.rejected.iter().map(|row| row.server))
+            .collect();
         // one of them tells of servers that no mapping uses
         loaded.servers.retain(|server| self.leads || used.contains(&server.id));
         if let Some(Tended { troubled, to_sweep }) = owned.tended {
@@ -225,10 +252,16 @@ impl Daemon {
             self.troubled.mappings.extend(troubled.mappings);
             self.troubled.servers.extend(troubled.servers);
             // what was verified here is in that order, too
-            self.verified = troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
+            self.verified =
+                troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
         self.leaving = owned.leaving;
-        let stay: HashSet<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).filter(|id| self.tokens.contains_key(id)).collect();
+        let stay: HashSet<MappingId> = loaded
+            .mappings
+            .iter()
+            .map(|mapping| mapping.id)
+            .filter(|id| self.tokens.contains_key(id))
+            .collect();
         let running = &self.running;
         self.tokens.retain(|id, token| {
             // a full sync sees by itself that its mapping was switched off, and says so
@@ -258,8 +291,8 @@ impl Daemon {
     }
 }
 
-/// What the control tables say. Errors of what is switched off are resolved before that: what is found to be off there is not found on here
-/// (and known to fail), unless somebody is that quick.
+/// What the control tables say. Errors of what is switched off are resolved before that: what is
+/// found to be off there is not found on here (and known to fail), unless somebody is that quick.
 async fn load(env: &Env, leads: bool) -> Result<Loaded> {
     if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
         if is_away(&error) {
@@ -273,7 +306,12 @@ async fn load(env: &Env, leads: bool) -> Result<Loaded> {
 
 /// One tick beside running daemons does what they leave, and says what it left to them.
 fn tell_of_others(loaded: &Loaded, owned: &Owned) {
-    let others: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).filter(|id| !owned.mappings.contains(id)).collect();
+    let others: Vec<MappingId> = loaded
+        .mappings
+        .iter()
+        .map(|mapping| mapping.id)
+        .filter(|id| !owned.mappings.contains(id))
+        .collect();
     for id in others.iter().take(OTHERS_NAMED_MAX) {
         tracing::info!(mapping_id = id.0, "left to the daemon that owns the mapping");
     }

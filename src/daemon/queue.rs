@@ -1,7 +1,9 @@
-//! Work that waits for its turn: in the order in which it was found, and never looked through as a whole to find what may start.
+//! Work that waits for its turn: in the order in which it was found, and never looked through as a
+//! whole to find what may start.
 //!
-//! It is kept by source and kind, as that is all that the limits ask for ([`crate::plan::admission`]): whether one of them may start is whether
-//! all of its like may. So starting one looks at the front of each, however many wait.
+//! It is kept by source and kind, as that is all that the limits ask for
+//! ([`crate::plan::admission`]): whether one of them may start is whether all of its like may. So
+//! starting one looks at the front of each, however many wait.
 
 use super::starting::Waiting;
 use crate::model::{
@@ -52,11 +54,18 @@ impl Queue {
         removed
     }
 
-    /// Takes out what came first of what may start: all of its sort may, and nothing holds it up by itself.
-    pub fn next(&mut self, mut admits: impl FnMut(Sort) -> bool, mut is_held_up: impl FnMut(&Waiting) -> bool) -> Option<Waiting> {
+    /// Takes out what came first of what may start: all of its sort may, and nothing holds it up by
+    /// itself.
+    pub fn next(
+        &mut self,
+        mut admits: impl FnMut(Sort) -> bool,
+        mut is_held_up: impl FnMut(&Waiting) -> bool,
+    ) -> Option<Waiting> {
         let firsts = self.sorts.iter().filter(|(sort, _)| admits(**sort));
-        let firsts = firsts.filter_map(|(_, waiting)| waiting.iter().find(|(_, waiting)| !is_held_up(waiting)));
-        let first = firsts.min_by_key(|(number, _)| **number).map(|(_, waiting)| waiting.mapping().id)?;
+        let firsts = firsts
+            .filter_map(|(_, waiting)| waiting.iter().find(|(_, waiting)| !is_held_up(waiting)));
+        let first =
+            firsts.min_by_key(|(number, _)| **number).map(|(_, waiting)| waiting.mapping().id)?;
         self.remove(first)
     }
 
@@ -64,7 +73,9 @@ impl Queue {
     pub fn retain(&mut self, is_so: impl Fn(&Waiting) -> bool) {
         let Queue { sorts, places, .. } = self;
         sorts.retain(|_, waiting| {
-            waiting.retain(|_, waiting| is_so(waiting) || places.remove(&waiting.mapping().id).is_none());
+            waiting.retain(|_, waiting| {
+                is_so(waiting) || places.remove(&waiting.mapping().id).is_none()
+            });
             !waiting.is_empty()
         });
     }
@@ -84,9 +95,16 @@ mod tests {
     };
     use std::{cell::Cell, collections::VecDeque};
 
-    const LIMITS: Limits = Limits { tasks_max: 32, source_seats: 10, dest_seats: 47, full_sync_seats: 1, verifications_max: 2 };
+    const LIMITS: Limits = Limits {
+        tasks_max: 32,
+        source_seats: 10,
+        dest_seats: 47,
+        full_sync_seats: 1,
+        verifications_max: 2,
+    };
 
-    /// Ten thousand tables of five sources wait while 32 short passes run: each end once looked through all of them.
+    /// Ten thousand tables of five sources wait while 32 short passes run: each end once looked
+    /// through all of them.
     #[test]
     fn what_a_start_looks_at_does_not_grow_with_the_queue() {
         const QUEUED: i32 = 10_000;
@@ -103,7 +121,11 @@ mod tests {
                 let admits = |(server, _): Sort| {
                     looked.set(looked.get() + 1);
                     let at_source = running.iter().filter(|id| **id % SOURCES == server.0).count();
-                    admission::admits(SyncType::Cdc, Running { all: running.len(), at_source, ..Running::default() }, LIMITS)
+                    admission::admits(
+                        SyncType::Cdc,
+                        Running { all: running.len(), at_source, ..Running::default() },
+                        LIMITS,
+                    )
                 };
                 let held_up = |_: &Waiting| {
                     looked.set(looked.get() + 1);
@@ -117,7 +139,11 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(started, (0..QUEUED).collect::<Vec<_>>(), "in the order in which they were found");
+        assert_eq!(
+            started,
+            (0..QUEUED).collect::<Vec<_>>(),
+            "in the order in which they were found"
+        );
         let per_start = looked.get() / 10_000;
         assert!(per_start <= 4 * 5, "{per_start} looks per start");
         assert!(queue.places.is_empty() && queue.sorts.is_empty());
@@ -129,9 +155,14 @@ mod tests {
         for id in [1, 2, 3] {
             queue.push(waiting(id, 1));
         }
-        let next = |queue: &mut Queue, held: i32| queue.next(|_| true, |waiting| waiting.mapping().id.0 == held).map(|w| w.mapping().id.0);
+        let next = |queue: &mut Queue, held: i32| {
+            queue.next(|_| true, |waiting| waiting.mapping().id.0 == held).map(|w| w.mapping().id.0)
+        };
         assert_eq!((next(&mut queue, 1), next(&mut queue, 0)), (Some(2), Some(1)));
-        assert!(queue.waits(MappingId(3), SyncType::FullSync) && !queue.waits(MappingId(3), SyncType::Cdc));
+        assert!(
+            queue.waits(MappingId(3), SyncType::FullSync)
+                && !queue.waits(MappingId(3), SyncType::Cdc)
+        );
         queue.push(waiting(3, 2));
         assert_eq!(queue.sorts.len(), 1, "the later find takes the earlier one's place");
         queue.retain(|_| false);

@@ -1,7 +1,9 @@
-//! Work on its way: what a poll found starts as soon as the limits allow ([`crate::plan::admission`]), in the order in which it was found.
+//! Work on its way: what a poll found starts as soon as the limits allow
+//! ([`crate::plan::admission`]), in the order in which it was found.
 //!
-//! A mapping that waits is not polled again: it keeps its place instead of racing the others anew at every tick, so that nobody waits for
-//! ever behind busier tables. What it waits with is checked when it starts: the mapping must look as it did when it was polled.
+//! A mapping that waits is not polled again: it keeps its place instead of racing the others anew
+//! at every tick, so that nobody waits for ever behind busier tables. What it waits with is checked
+//! when it starts: the mapping must look as it did when it was polled.
 
 use super::{Daemon, Ended, Task, failing::looks, following::place_of, queue::Sort};
 use crate::{
@@ -34,10 +36,13 @@ impl Waiting {
         }
     }
 
-    /// Whether the mapping, as it looks now, still has this to do: it is what was polled, and a request that was found is not fulfilled.
-    /// (A look that was under way when a full sync ended finds it asked for once more.)
+    /// Whether the mapping, as it looks now, still has this to do: it is what was polled, and a
+    /// request that was found is not fulfilled. (A look that was under way when a full sync ended
+    /// finds it asked for once more.)
     fn is_so(&self, now: &Mapping) -> bool {
-        let fulfilled = self.sync_type() == SyncType::FullSync && self.mapping.wants_full_sync() && !now.wants_full_sync();
+        let fulfilled = self.sync_type() == SyncType::FullSync
+            && self.mapping.wants_full_sync()
+            && !now.wants_full_sync();
         looks(now) == looks(&self.mapping) && !fulfilled
     }
 }
@@ -70,10 +75,16 @@ impl Daemon {
             let limits = self.limits();
             let Daemon { running, polls_at, verifying, waiting, .. } = self;
             let admits = |(server, sync_type): Sort| {
-                admission::admits(sync_type, running.at(server, polls_at.get(&server).copied().unwrap_or(0)), limits)
+                admission::admits(
+                    sync_type,
+                    running.at(server, polls_at.get(&server).copied().unwrap_or(0)),
+                    limits,
+                )
             };
             // a verification must not see a table being swapped
-            let held_up = |waiting: &Waiting| waiting.sync_type() == SyncType::FullSync && verifying.contains(&waiting.mapping.id);
+            let held_up = |waiting: &Waiting| {
+                waiting.sync_type() == SyncType::FullSync && verifying.contains(&waiting.mapping.id)
+            };
             let Some(next) = waiting.next(admits, held_up) else { return };
             if self.is_so(&next) && !self.is_out_of_reach(&place_of(&next.mapping)) {
                 self.start(next);
@@ -90,7 +101,9 @@ impl Daemon {
 
     fn is_so(&self, waiting: &Waiting) -> bool {
         let id = waiting.mapping.id;
-        self.mappings.get(&id).is_some_and(|mapping| waiting.is_so(mapping)) && !self.leaving.contains(&id) && !self.running.contains(id)
+        self.mappings.get(&id).is_some_and(|mapping| waiting.is_so(mapping))
+            && !self.leaving.contains(&id)
+            && !self.running.contains(id)
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -116,7 +129,9 @@ impl Daemon {
             let mut applied = Applied::default();
             let result = match waiting.work {
                 Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
-                Work::Cdc(pass) => cdc::run(&env, &mapping, *pass, failed_before, &mut applied).await,
+                Work::Cdc(pass) => {
+                    cdc::run(&env, &mapping, *pass, failed_before, &mut applied).await
+                }
             };
             Ended::Job { result, progressed: applied.reached.is_some(), began }
         });
@@ -174,13 +189,24 @@ impl Jobs {
     }
 
     pub fn count(&self, sync_type: SyncType) -> usize {
-        if sync_type == SyncType::FullSync { self.full_syncs } else { self.all.len() - self.full_syncs }
+        if sync_type == SyncType::FullSync {
+            self.full_syncs
+        } else {
+            self.all.len() - self.full_syncs
+        }
     }
 
     /// As the limits want to know it, for one source.
     pub fn at(&self, server: ServerId, polls_at_source: usize) -> Running {
-        let (at_source, full_syncs_at_source) = self.at_sources.get(&server).copied().unwrap_or_default();
-        Running { all: self.all.len(), full_syncs: self.full_syncs, at_source, full_syncs_at_source, polls_at_source }
+        let (at_source, full_syncs_at_source) =
+            self.at_sources.get(&server).copied().unwrap_or_default();
+        Running {
+            all: self.all.len(),
+            full_syncs: self.full_syncs,
+            at_source,
+            full_syncs_at_source,
+            polls_at_source,
+        }
     }
 }
 
@@ -225,9 +251,30 @@ pub(super) mod tests {
         jobs.insert(MappingId(3), two, SyncType::Cdc);
         // a run that took the place of another one
         jobs.insert(MappingId(2), two, SyncType::FullSync);
-        assert_eq!(jobs.at(one, 4), Running { all: 3, full_syncs: 2, at_source: 1, full_syncs_at_source: 1, polls_at_source: 4 });
-        assert_eq!(jobs.at(two, 0), Running { all: 3, full_syncs: 2, at_source: 2, full_syncs_at_source: 1, polls_at_source: 0 });
-        assert_eq!((jobs.count(SyncType::Cdc), jobs.of(MappingId(1))), (1, Some(SyncType::FullSync)));
+        assert_eq!(
+            jobs.at(one, 4),
+            Running {
+                all: 3,
+                full_syncs: 2,
+                at_source: 1,
+                full_syncs_at_source: 1,
+                polls_at_source: 4
+            }
+        );
+        assert_eq!(
+            jobs.at(two, 0),
+            Running {
+                all: 3,
+                full_syncs: 2,
+                at_source: 2,
+                full_syncs_at_source: 1,
+                polls_at_source: 0
+            }
+        );
+        assert_eq!(
+            (jobs.count(SyncType::Cdc), jobs.of(MappingId(1))),
+            (1, Some(SyncType::FullSync))
+        );
         for id in 1..=4 {
             jobs.remove(MappingId(id));
         }
@@ -238,10 +285,16 @@ pub(super) mod tests {
     #[test]
     fn a_full_sync_that_was_done_meanwhile_does_not_wait_for_anything() {
         let pending = Mapping { full_sync_pending: true, ..mapping() };
-        let found_by = |polled: &Mapping| Waiting { mapping: polled.clone(), work: Work::FullSync { trigger: false } };
+        let found_by = |polled: &Mapping| Waiting {
+            mapping: polled.clone(),
+            work: Work::FullSync { trigger: false },
+        };
         assert!(found_by(&pending).is_so(&pending));
         assert!(!found_by(&pending).is_so(&mapping()));
-        assert!(found_by(&mapping()).is_so(&mapping()), "what a gap or a trigger asks for is in no row yet");
+        assert!(
+            found_by(&mapping()).is_so(&mapping()),
+            "what a gap or a trigger asks for is in no row yet"
+        );
         let elsewhere = Mapping { cdc_enabled: false, ..pending.clone() };
         assert!(!found_by(&pending).is_so(&elsewhere));
     }

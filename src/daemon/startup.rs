@@ -15,11 +15,15 @@ use tokio::{
 use tracing::instrument::WithSubscriber;
 
 /// Waits for the destination. `false`: asked to stop meanwhile, however long a server is silent.
-pub(super) async fn start(env: &Env, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> Result<bool> {
+pub(super) async fn start(
+    env: &Env,
+    mut shutdown: Pin<&mut impl Future<Output = ()>>,
+) -> Result<bool> {
     let mut attempts = 0;
     let mut told: Option<Instant> = None;
     loop {
-        // A task of its own, which ends with this set: the statement is not raced, its connection is dropped.
+        // A task of its own, which ends with this set: the statement is not raced, its connection
+        // is dropped.
         let mut attempt = JoinSet::new();
         let own = env.clone();
         attempt.spawn(async move { prepare(&own).await }.with_current_subscriber());
@@ -30,14 +34,23 @@ pub(super) async fn start(env: &Env, mut shutdown: Pin<&mut impl Future<Output =
         let error = match prepared {
             Some(Ok(Ok(()))) => return Ok(true),
             Some(Ok(Err(error))) => error,
-            Some(Err(_)) | None => Error::new(Kind::Other, "the first look panicked: this is a bug, please report it"),
+            Some(Err(_)) | None => {
+                Error::new(Kind::Other, "the first look panicked: this is a bug, please report it")
+            }
         };
         match error.kind {
             Kind::Connection | Kind::Timeout | Kind::Busy | Kind::LockTimeout | Kind::Deadlock => {}
             Kind::Database if matches!(error.number, Some(4060 | 4064)) => {
-                return Err(Error::new(error.kind, format!("the database {} cannot be opened: {}", control::DATABASE, error.message()))
-                    .with_number(error.number.unwrap_or(4060))
-                    .with_hint("If it is not there yet, run `dbaops-dataflow init`"));
+                return Err(Error::new(
+                    error.kind,
+                    format!(
+                        "the database {} cannot be opened: {}",
+                        control::DATABASE,
+                        error.message()
+                    ),
+                )
+                .with_number(error.number.unwrap_or(4060))
+                .with_hint("If it is not there yet, run `dbaops-dataflow init`"));
             }
             _ => return Err(error),
         }
@@ -47,7 +60,10 @@ pub(super) async fn start(env: &Env, mut shutdown: Pin<&mut impl Future<Output =
             told = Some(Instant::now());
         }
         let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
-        env.config.supervisor.line().waiting("waiting for the destination server", pause + START_ATTEMPT_MAX);
+        env.config
+            .supervisor
+            .line()
+            .waiting("waiting for the destination server", pause + START_ATTEMPT_MAX);
         tokio::select! {
             () = sleep(pause) => {}
             () = shutdown.as_mut() => return Ok(false),
@@ -61,6 +77,10 @@ async fn prepare(env: &Env) -> Result<()> {
     for warning in &env.config.warnings {
         tracing::warn!("{warning}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), destination = env.config.dest.place(), "started");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        destination = env.config.dest.place(),
+        "started"
+    );
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The end: what runs comes to its batch boundary, or is dropped when the time is up.
 //!
-//! One deadline holds for all work. Behind it, and bounded by themselves, come only writing down how runs ended ([`RECORD_TIME_MAX`]) and the
-//! last log rows ([`crate::telemetry`]).
+//! One deadline holds for all work. Behind it, and bounded by themselves, come only writing down
+//! how runs ended ([`RECORD_TIME_MAX`]) and the last log rows ([`crate::telemetry`]).
 
 use super::{Daemon, Mode, RECORD_TIME_MAX, Task, every};
 use crate::model::id::MappingId;
@@ -16,7 +16,8 @@ impl Daemon {
             tracing::info!(running = self.running.count_all(), "stopping");
         }
         let deadline = Instant::now() + self.env.config.shutdown_timeout;
-        // Nothing of these is left half done: what a poll found is found again, and a statement that is cut off is rolled back.
+        // Nothing of these is left half done: what a poll found is found again, and a statement
+        // that is cut off is rolled back.
         for (task, handle) in self.what.values() {
             if matches!(task, Task::Poll(_) | Task::Note | Task::Retire | Task::Sweep) {
                 handle.abort();
@@ -37,17 +38,23 @@ impl Daemon {
         };
         let in_time = timeout_at(deadline, ended).await.is_ok();
         if !in_time {
-            tracing::warn!(tasks = self.tasks.len(), "stopped without waiting any longer for what was running");
+            tracing::warn!(
+                tasks = self.tasks.len(),
+                "stopped without waiting any longer for what was running"
+            );
             // A task that does not even come to its next await is left to the end of the process.
             let _ = timeout(RECORD_TIME_MAX, self.tasks.shutdown()).await;
         }
         if timeout(RECORD_TIME_MAX, self.record_ends()).await.is_err() {
-            tracing::warn!("how runs ended could not be written in time: whoever takes their mappings next marks them as interrupted");
+            tracing::warn!(
+                "how runs ended could not be written in time: whoever takes their mappings next marks them as interrupted"
+            );
         }
         tracing::info!("stopped");
     }
 
-    /// No row says RUNNING of what was dropped, as far as the lease still proves that nobody else runs it.
+    /// No row says RUNNING of what was dropped, as far as the lease still proves that nobody else
+    /// runs it.
     async fn record_ends(&mut self) {
         self.env.control.finish_late().await;
         let dropped: Vec<MappingId> = self.running.ids().collect();

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 const VERIFICATION_FAILED: &str = "verification failed to run";
 
 impl Daemon {
-    /// Time to verify: every mapping, the one whose turn was longest ago first. A round that is not done yet goes on.
+    /// Time to verify: every mapping, the one whose turn was longest ago first. A round that is not
+    /// done yet goes on.
     pub(super) fn verify_tick(&mut self) {
         if self.verify_queue.is_empty() && self.verifying.is_empty() {
             let mut queue: Vec<MappingId> = self.mappings.keys().copied().collect();
@@ -27,8 +28,12 @@ impl Daemon {
     }
 
     pub(super) fn verify_more(&mut self) {
-        // Mappings in a full sync, or about to be, have their turn in a later round: they differ by right.
-        while !self.stopping() && self.control_away.is_none() && self.verifying.len() < self.env.config.verify_concurrency {
+        // Mappings in a full sync, or about to be, have their turn in a later round: they differ by
+        // right.
+        while !self.stopping()
+            && self.control_away.is_none()
+            && self.verifying.len() < self.env.config.verify_concurrency
+        {
             let Some(id) = self.verify_queue.pop_front() else { return };
             let Some(mapping) = self.mappings.get(&id).cloned() else { continue };
             let runs = self.running.of(id) == Some(SyncType::FullSync) || self.full_sync_waits(id);
@@ -44,11 +49,15 @@ impl Daemon {
             let env = self.env_for(id);
             let stands_still = self.failing.contains_key(&id);
             let interval = self.env.config.verify_structure_interval;
-            let structure = !interval.is_zero() && !stands_still && self.structure_at.get(&id).is_none_or(|at| at.elapsed() >= interval);
+            let structure = !interval.is_zero()
+                && !stands_still
+                && self.structure_at.get(&id).is_none_or(|at| at.elapsed() >= interval);
             if structure {
                 self.structure_at.insert(id, Instant::now());
             }
-            self.spawn(Task::Verify(id), async move { Ended::Verified(verify_one(&env, &mapping, stands_still, structure).await) });
+            self.spawn(Task::Verify(id), async move {
+                Ended::Verified(verify_one(&env, &mapping, stands_still, structure).await)
+            });
         }
     }
 
@@ -63,7 +72,9 @@ impl Daemon {
             self.verification_failed(id, &error);
         }
         match result {
-            Ok(()) if self.settled.insert(Some(id)) => self.journal.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED)),
+            Ok(()) if self.settled.insert(Some(id)) => {
+                self.journal.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED))
+            }
             Ok(()) => {}
             Err(error) if error.kind == Kind::Cancelled => {}
             Err(error) if is_away(&error) => drop(self.unsaid.insert(id, error)),
@@ -74,11 +85,15 @@ impl Daemon {
         self.verify_more();
     }
 
-    /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is not, what verifications met there since the
-    /// last poll is told.
+    /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is
+    /// not, what verifications met there since the last poll is told.
     pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
-        let here: Vec<_> =
-            self.unsaid.extract_if(|id, _| self.mappings.get(id).is_none_or(|mapping| place_of(mapping) == *place)).collect();
+        let here: Vec<_> = self
+            .unsaid
+            .extract_if(|id, _| {
+                self.mappings.get(id).is_none_or(|mapping| place_of(mapping) == *place)
+            })
+            .collect();
         for (id, error) in here.into_iter().filter(|_| !away) {
             self.verification_failed(id, &error);
         }
@@ -86,7 +101,10 @@ impl Daemon {
 
     fn verification_failed(&mut self, id: MappingId, error: &Error) {
         // what is wrong with a mapping that fails was said when it failed
-        let Some(mapping) = self.mappings.get(&id).filter(|_| !self.failing.contains_key(&id)) else { return };
+        let Some(mapping) = self.mappings.get(&id).filter(|_| !self.failing.contains_key(&id))
+        else {
+            return;
+        };
         let error_type = match error.kind.error_type() {
             "SYNC" | "OTHER" => "VERIFICATION",
             other => other,
@@ -110,7 +128,12 @@ impl Daemon {
 }
 
 /// A mapping's turn: its rows, and now and then its columns and the number of its rows.
-async fn verify_one(env: &Env, mapping: &Mapping, stands_still: bool, structure: bool) -> Result<()> {
+async fn verify_one(
+    env: &Env,
+    mapping: &Mapping,
+    stands_still: bool,
+    structure: bool,
+) -> Result<()> {
     if structure {
         verify::schema(env, mapping).await?;
     }

@@ -1,24 +1,32 @@
 //! Applying change rows to a table: the destination, or a full sync's staging table.
 //!
-//! **A commit group** is everything of the source between two commit LSNs: as many small transactions as fit into a batch, or one big one,
-//! whole. Its end is asked first (the LSN of the batch's last row), then everything up to and including that LSN is read: a transaction is
-//! never cut. Rows stream from the change table into `#changes` at the destination one by one, so memory does not depend on the size
-//! of a transaction.
+//! **A commit group** is everything of the source between two commit LSNs: as many small
+//! transactions as fit into a batch, or one big one, whole. Its end is asked first (the LSN of the
+//! batch's last row), then everything up to and including that LSN is read: a transaction is never
+//! cut. Rows stream from the change table into `#changes` at the destination one by one, so memory
+//! does not depend on the size of a transaction.
 //!
 //! Values that are too large for that follow piece by piece ([`super::large`]).
 //!
-//! **Which session proves it.** The window's upper bound was found on another session, and behind a listener that spreads readers over replicas this one
-//! may be on a server that is behind. So it is asked first how far *this* session sees: what it has not seen yet is left for later
+//! **Which session proves it.** The window's upper bound was found on another session, and behind a
+//! listener that spreads readers over replicas this one may be on a server that is behind. So it is
+//! asked first how far *this* session sees: what it has not seen yet is left for later
 //! ([`Applied::behind`]), never stepped over.
 //!
-//! **The order of steps** per group: end → rows → low watermark → netting → large values (and the watermark after them) → completing (and the watermark again, where that read something)
-//! → one transaction with rows and checkpoint. With the watermark the source says whether the table and its change table still have the
-//! columns by which the rows were read ([`super::shape`]); a pass that finds them altered gathers them anew. The watermark is asked after reading (while the destination nets already), and only a
-//! watermark that is still low enough lets the group commit: cleanup moves it before it deletes, so nothing was missing from what we read.
-//! While the group commits, the source is asked where the next one ends. Netting and completing need no transaction, as `#changes` is ours alone and nobody
-//! else writes a mapping's destination rows, but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the destination are held for one round trip.
+//! **The order of steps** per group: end → rows → low watermark → netting → large values (and the
+//! watermark after them) → completing (and the watermark again, where that read something) → one
+//! transaction with rows and checkpoint. With the watermark the source says whether the table and
+//! its change table still have the columns by which the rows were read ([`super::shape`]); a pass
+//! that finds them altered gathers them anew. The watermark is asked after reading (while the
+//! destination nets already), and only a watermark that is still low enough lets the group commit:
+//! cleanup moves it before it deletes, so nothing was missing from what we read. While the group
+//! commits, the source is asked where the next one ends. Netting and completing need no
+//! transaction, as `#changes` is ours alone and nobody else writes a mapping's destination rows,
+//! but a repair, which is fenced on the same checkpoint ([`super::verify`]); the locks at the
+//! destination are held for one round trip.
 //!
-//! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after the last commit.
+//! Nothing is remembered between groups but the LSN: whatever breaks, the next pass goes on after
+//! the last commit.
 
 use super::keys;
 use crate::{
@@ -68,9 +76,11 @@ pub struct Checkpoint {
     pub stored: Option<Lsn>,
     /// The newest source transaction up to the window's upper bound, if known.
     pub transaction: Option<Transaction>,
-    /// Ask for a full sync in the transaction that reaches the upper bound (a capture instance with other columns takes over there).
+    /// Ask for a full sync in the transaction that reaches the upper bound (a capture instance with
+    /// other columns takes over there).
     pub resync: bool,
-    /// [`Instance::mark`](crate::model::capture::Instance::mark) of the capture instance that takes over at the upper bound.
+    /// [`Instance::mark`](crate::model::capture::Instance::mark) of the capture instance that takes
+    /// over at the upper bound.
     pub next_instance: Option<String>,
 }
 
@@ -79,7 +89,8 @@ pub struct Checkpoint {
 pub enum Target<'a> {
     /// The mapping's destination, in commits of their own, each with its checkpoint.
     Dest { table: &'a TableName, checkpoint: Checkpoint, order: Order },
-    /// A full sync's staging table: staged types, the carried columns under their destination names, a key index and nothing else.
+    /// A full sync's staging table: staged types, the carried columns under their destination
+    /// names, a key index and nothing else.
     Staging { table: &'a TableName },
 }
 
@@ -88,7 +99,8 @@ pub enum Target<'a> {
 pub enum Pace {
     /// At most so many.
     Batches(usize),
-    /// One transaction, and after each group that went through twice as many rows, up to so many: for going as far as it goes.
+    /// One transaction, and after each group that went through twice as many rows, up to so many:
+    /// for going as far as it goes.
     Growing(usize),
     /// Everything up to the window's end.
     Whole,
@@ -131,7 +143,8 @@ pub struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// The part of the window that a session has seen which sees `seen`: without what is known of, and done at, the window's own end.
+    /// The part of the window that a session has seen which sees `seen`: without what is known of,
+    /// and done at, the window's own end.
     fn up_to(&self, seen: Lsn) -> Result<Self> {
         let mut part = Replay { to: seen, ..self.clone() };
         match &mut part.target {
@@ -175,7 +188,8 @@ impl Applied {
     }
 }
 
-/// The statements of one replay, phrased once: their text depends on the table alone, so that servers can keep their plans.
+/// The statements of one replay, phrased once: their text depends on the table alone, so that
+/// servers can keep their plans.
 struct Script {
     coverage: Coverage,
     columns: BulkColumns,
@@ -225,16 +239,20 @@ impl Script {
         };
         let statements = phrases::statements(carry, &coverage, table, form, order);
         let write = match form {
-            Form::Dest => phrases::dest_transaction(&statements, &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL)),
+            Form::Dest => phrases::dest_transaction(
+                &statements,
+                &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL),
+            ),
             Form::Staged => phrases::staging_transaction(&statements),
         };
         let columns = changes::columns(carry);
-        let values = |fetched| changes::large_values(carry, &coverage, &replay.source.name, capture, fetched);
-        let large = columns.iter().position(|(name, _)| name.as_str() == LENGTHS_NAME).map(|lengths| Large {
-            lengths,
-            of_changes: values(false),
-            of_fetched: values(true),
-        });
+        let values = |fetched| {
+            changes::large_values(carry, &coverage, &replay.source.name, capture, fetched)
+        };
+        let large = columns
+            .iter()
+            .position(|(name, _)| name.as_str() == LENGTHS_NAME)
+            .map(|lengths| Large { lengths, of_changes: values(false), of_fetched: values(true) });
         let believed = netting::believed_by_mask(carry, &coverage);
         Ok(Script {
             large,
@@ -263,13 +281,17 @@ impl Script {
 impl Script {
     /// Whether a row came without a value of its own, as it is large.
     fn has_large_values(&self, row: &Row) -> Result<bool> {
-        self.large.as_ref().map_or(Ok(false), |large| row.opt_bytes(large.lengths).map(|lengths| lengths.is_some()))
+        self.large.as_ref().map_or(Ok(false), |large| {
+            row.opt_bytes(large.lengths).map(|lengths| lengths.is_some())
+        })
     }
 }
 
-/// Reads the window's changes and applies them, group by group; `progress` is told after every commit what has been done so far.
+/// Reads the window's changes and applies them, group by group; `progress` is told after every
+/// commit what has been done so far.
 ///
-/// Stops between groups when asked to; what was committed stays. After an error `dest` has been recovered or is spent.
+/// Stops between groups when asked to; what was committed stays. After an error `dest` has been
+/// recovered or is spent.
 pub async fn apply_changes(
     source: &mut Session,
     dest: &mut Session,
@@ -306,7 +328,9 @@ async fn groups(
     } else {
         replay
     };
-    dest.batch(&changes::create_tables(replay.carry, &script.coverage)).await.context("create #changes")?;
+    dest.batch(&changes::create_tables(replay.carry, &script.coverage))
+        .await
+        .context("create #changes")?;
     let mut from = replay.from;
     let mut stored = match &replay.target {
         Target::Dest { checkpoint, .. } => checkpoint.stored,
@@ -323,7 +347,11 @@ async fn groups(
             None => boundary(source, replay, script, from, rows_max).await?,
         };
         let to = group.to;
-        let mut loaded = if group.seen == 0 { Loaded::default() } else { load(source, dest, replay, script, from, to).await? };
+        let mut loaded = if group.seen == 0 {
+            Loaded::default()
+        } else {
+            load(source, dest, replay, script, from, to).await?
+        };
         if let Some(error) = loaded.refused.take() {
             // of an altered column that is no news: its rows are read anew
             prove(source, replay, from, to).await?;
@@ -337,7 +365,10 @@ async fn groups(
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
-                let (proven, netted) = tokio::join!(prove(source, replay, from, to), net(dest, script, replay.carry, &loaded));
+                let (proven, netted) = tokio::join!(
+                    prove(source, replay, from, to),
+                    net(dest, script, replay.carry, &loaded)
+                );
                 proven.and(netted)?;
             }
         }
@@ -347,17 +378,26 @@ async fn groups(
         // A staging table has nothing to remember an empty end by.
         if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
             let lacks = loaded.rows > 0 && (!script.coverage.partial.is_empty() || loaded.untold);
-            let completed = if lacks { complete(source, dest, script).await? } else { Completed::default() };
+            let completed =
+                if lacks { complete(source, dest, script).await? } else { Completed::default() };
             if let Some(large) = script.large.as_ref().filter(|_| completed.large) {
                 large::bring(source, dest, &large.of_fetched, replay.cancel).await?;
             }
-            // Completing reads the change table once more, and takes what it does not find there for gone at the source.
+            // Completing reads the change table once more, and takes what it does not find there
+            // for gone at the source.
             if completed.asked {
                 prove(source, replay, from, to).await?;
             }
             // the source looks for the next end while the destination writes
-            let ahead = async { if last { Ok(None) } else { boundary(source, replay, script, to, rows_max).await.map(Some) } };
-            let (written, found) = tokio::join!(write(dest, replay, script, completed.asked, stored, &group), ahead);
+            let ahead = async {
+                if last {
+                    Ok(None)
+                } else {
+                    boundary(source, replay, script, to, rows_max).await.map(Some)
+                }
+            };
+            let (written, found) =
+                tokio::join!(write(dest, replay, script, completed.asked, stored, &group), ahead);
             written?;
             (stored, next) = (Some(to), found);
         }
@@ -395,28 +435,47 @@ struct End {
     /// Change rows that it begins with.
     seen: i64,
     to: Lsn,
-    /// The newest source transaction up to `to`, where it is known: it tells a later pass whether the source still has the same history.
+    /// The newest source transaction up to `to`, where it is known: it tells a later pass whether
+    /// the source still has the same history.
     transaction: Option<Transaction>,
 }
 
 /// `rows_max`: of the group; everything up to the window's end without.
-async fn boundary(source: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn, rows_max: Option<usize>) -> Result<End> {
+async fn boundary(
+    source: &mut Session,
+    replay: &Replay<'_>,
+    script: &Script,
+    from: Lsn,
+    rows_max: Option<usize>,
+) -> Result<End> {
     let at_upper = match &replay.target {
         Target::Dest { checkpoint, .. } => checkpoint.transaction.clone(),
         Target::Staging { .. } => None,
     };
-    let Some(rows_max) = rows_max else { return Ok(End { seen: 1, to: replay.to, transaction: at_upper }) };
+    let Some(rows_max) = rows_max else {
+        return Ok(End { seen: 1, to: replay.to, transaction: at_upper });
+    };
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
     let row = source.row(&script.boundary, &params).await;
-    let row = row.map_err(|error| cdc::of_instance(error, &replay.capture.instance)).context("find the end of a batch of changes")?;
+    let row = row
+        .map_err(|error| cdc::of_instance(error, &replay.capture.instance))
+        .context("find the end of a batch of changes")?;
     let seen = row.i64(0)?;
     let last = if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) };
-    // A checkpoint beyond what was asked for would step over changes, and one that does not move would go round for ever.
+    // A checkpoint beyond what was asked for would step over changes, and one that does not move
+    // would go round for ever.
     if last <= from || last > replay.to {
-        return Err(Error::new(Kind::Other, format!("the source says that a batch of changes in ({from}, {}] ends at {last}", replay.to)));
+        return Err(Error::new(
+            Kind::Other,
+            format!(
+                "the source says that a batch of changes in ({from}, {}] ends at {last}",
+                replay.to
+            ),
+        ));
     }
-    // The last change row's transaction. Beyond it there are those of other tables, up to the window's end.
+    // The last change row's transaction. Beyond it there are those of other tables, up to the
+    // window's end.
     let found = cdc::transaction(&row, 1)?.filter(|found| found.lsn <= last);
     let transaction = if last == replay.to { at_upper.or(found) } else { found };
     Ok(End { seen, to: last, transaction })
@@ -446,7 +505,9 @@ impl Loaded {
         self.rows += 1;
         self.changes += u64::from(operation != 3);
         self.deletes |= operation == 1;
-        let any_null = |places: &[usize]| places.iter().try_fold(false, |found, &at| Ok::<_, Error>(found || row.is_null(at)?));
+        let any_null = |places: &[usize]| {
+            places.iter().try_fold(false, |found, &at| Ok::<_, Error>(found || row.is_null(at)?))
+        };
         self.untold |= matches!(operation, 2 | 4) && any_null(&script.required_places)?;
         self.large |= script.has_large_values(row)?;
         self.half |= operation == 2 && any_null(&script.half_places)?;
@@ -470,7 +531,14 @@ fn keyless(replay: &Replay<'_>, column: &str) -> Error {
 }
 
 /// Streams `from < LSN <= to` into `#changes`.
-async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, script: &Script, from: Lsn, to: Lsn) -> Result<Loaded> {
+async fn load(
+    source: &mut Session,
+    dest: &mut Session,
+    replay: &Replay<'_>,
+    script: &Script,
+    from: Lsn,
+    to: Lsn,
+) -> Result<Loaded> {
     let instance = &replay.capture.instance;
     let mut rows = source
         .stream(&script.read, &[Param::Lsn(from), Param::Lsn(to)])
@@ -488,7 +556,8 @@ async fn load(source: &mut Session, dest: &mut Session, replay: &Replay<'_>, scr
     let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
     while let Some(row) = next {
         order += 1;
-        // after a row that is refused the answer is read to its end all the same: both sessions are asked something else then
+        // after a row that is refused the answer is read to its end all the same: both sessions are
+        // asked something else then
         if loaded.refused.is_none() {
             let sent = match loaded.see(&row, replay, script) {
                 Ok(()) => bulk.send(numbered(row, order)).await.context("load #changes"),
@@ -517,8 +586,8 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
     cells
 }
 
-/// Proves that nothing was cleaned away while it was read, that the session's server is still where it was, and that the rows were read by the
-/// shape the table has.
+/// Proves that nothing was cleaned away while it was read, that the session's server is still where
+/// it was, and that the rows were read by the shape the table has.
 async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
     let (bounds, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
     let (min, seen) = (bounds.min, bounds.seen());
@@ -528,11 +597,16 @@ async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) ->
     if seen < to {
         return Err(Error::new(
             Kind::Busy,
-            format!("the source had captured {to} and has captured {seen} at most now: it went back in time"),
+            format!(
+                "the source had captured {to} and has captured {seen} at most now: it went back in time"
+            ),
         ));
     }
     if !same {
-        return Err(Error::new(Kind::Altered, format!("{} was altered while its changes were read", replay.source.name)));
+        return Err(Error::new(
+            Kind::Altered,
+            format!("{} was altered while its changes were read", replay.source.name),
+        ));
     }
     Ok(())
 }
@@ -546,8 +620,8 @@ struct Completed {
     large: bool,
 }
 
-/// Fetches from the source what change rows lack for rows that the target does not have. A row that is gone there too is left out: the
-/// change that removed it comes later.
+/// Fetches from the source what change rows lack for rows that the target does not have. A row that
+/// is gone there too is left out: the change that removed it comes later.
 async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<Completed> {
     let mut completed = Completed::default();
     let Some(incomplete) = &script.incomplete else { return Ok(completed) };
@@ -560,28 +634,39 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
         completed.asked = true;
         let order = last.i64(0)?;
         if order <= after {
-            return Err(Error::new(Kind::Other, format!("the destination says that a row after number {after} has number {order}")));
+            return Err(Error::new(
+                Kind::Other,
+                format!("the destination says that a row after number {after} has number {order}"),
+            ));
         }
         after = order;
         let mut orders = Vec::with_capacity(wanted.len());
         let mut params = Vec::with_capacity(3 * FETCH_MAX);
         for row in &wanted {
             orders.push(row.i64(0)?);
-            params.extend([Param::OptLsn(row.opt_lsn(1)?), Param::OptLsn(row.opt_lsn(2)?), Param::OptInt(row.opt_i32(3)?)]);
+            params.extend([
+                Param::OptLsn(row.opt_lsn(1)?),
+                Param::OptLsn(row.opt_lsn(2)?),
+                Param::OptInt(row.opt_i32(3)?),
+            ]);
         }
         while params.len() < 3 * FETCH_MAX {
             params.extend([Param::OptLsn(None), Param::OptLsn(None), Param::OptInt(None)]);
         }
         let full = wanted.len() == FETCH_MAX;
-        let mut rows = source.stream(&script.fetch, &params).await.context("fetch rows from the source")?;
+        let mut rows =
+            source.stream(&script.fetch, &params).await.context("fetch rows from the source")?;
         let mut next = rows.next().await.context("fetch rows from the source")?;
         if next.is_some() {
-            let mut bulk =
-                dest.bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() }).await.context("load #changes")?;
+            let mut bulk = dest
+                .bulk("#changes", &columns, BulkOptions { keep_nulls: true, ..Default::default() })
+                .await
+                .context("load #changes")?;
             while let Some(row) = next {
                 let slot = usize::try_from(row.i64(4)?).unwrap_or(usize::MAX);
                 completed.large |= script.has_large_values(&row)?;
-                // One row per slot: sequence values are unique, but a second row would break the load.
+                // One row per slot: sequence values are unique, but a second row would break the
+                // load.
                 if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
                     bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;
                     *order = 0;
@@ -598,7 +683,14 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
 }
 
 /// The group's transaction.
-async fn write(dest: &mut Session, replay: &Replay<'_>, script: &Script, fetched: bool, stored: Option<Lsn>, end: &End) -> Result<()> {
+async fn write(
+    dest: &mut Session,
+    replay: &Replay<'_>,
+    script: &Script,
+    fetched: bool,
+    stored: Option<Lsn>,
+    end: &End,
+) -> Result<()> {
     let (to, transaction, last) = (end.to, end.transaction.as_ref(), end.to == replay.to);
     let result = match &replay.target {
         Target::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
@@ -626,7 +718,8 @@ async fn write(dest: &mut Session, replay: &Replay<'_>, script: &Script, fetched
         Err(error) => checkpoint::fenced(error),
     };
     // What a smaller group cannot satisfy a bigger one may.
-    let final_word = replay.pace == Pace::Whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
+    let final_word =
+        replay.pace == Pace::Whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
     let error = match &replay.target {
         Target::Dest { .. } if final_word && !dest.is_cut_off() => {
             super::culprit::named(dest, replay.carry, &script.statements, fetched, error).await

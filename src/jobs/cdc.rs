@@ -1,19 +1,25 @@
-//! A CDC pass of one mapping: the window that the poll chose, from the change table into the destination.
+//! A CDC pass of one mapping: the window that the poll chose, from the change table into the
+//! destination.
 //!
-//! The order of steps: shapes → captured columns → apply ([`super::apply`]), because the window's upper bound was read *before* the
-//! catalog. A column dropped later than that bound has its NULLs in later change rows only; a column that is gone from the source now is
-//! not carried at all. So a dropped column never writes NULLs over destination rows. A table that is altered while the pass runs makes it
-//! begin again where it is, with the columns gathered anew.
+//! The order of steps: shapes → captured columns → apply ([`super::apply`]), because the window's
+//! upper bound was read *before* the catalog. A column dropped later than that bound has its NULLs
+//! in later change rows only; a column that is gone from the source now is not carried at all. So a
+//! dropped column never writes NULLs over destination rows. A table that is altered while the pass
+//! runs makes it begin again where it is, with the columns gathered anew.
 //!
-//! **Duplicates and references.** Keys other than the mapping's are met when a value moves between rows over several source transactions,
-//! and a reference when related rows commit in one. After a 547 transactions go as far as they can, in groups that grow; what waits for other
-//! tables then is called up when those have got on. What a small group cannot satisfy the whole window often can, so a pass that got nowhere,
-//! a 2601 or a 2627 is tried once more with everything up to the upper bound in one group, with the order of statements turned around where
-//! the table references itself. After that it is an error; nothing is skipped, and the next tick tries again.
+//! **Duplicates and references.** Keys other than the mapping's are met when a value moves between
+//! rows over several source transactions, and a reference when related rows commit in one. After a
+//! 547 transactions go as far as they can, in groups that grow; what waits for other tables then is
+//! called up when those have got on. What a small group cannot satisfy the whole window often can,
+//! so a pass that got nowhere, a 2601 or a 2627 is tried once more with everything up to the upper
+//! bound in one group, with the order of statements turned around where the table references
+//! itself. After that it is an error; nothing is skipped, and the next tick tries again.
 //!
-//! **Another capture instance.** When the old one is read up to the start of the new one and the new one knows a carried column that the
-//! old one did not, rows written in between lack that column, and an `ADD … DEFAULT` writes no change rows at all. The transaction that
-//! reaches the switch therefore also asks for a full sync, and it records that the new one is read from here on.
+//! **Another capture instance.** When the old one is read up to the start of the new one and the
+//! new one knows a carried column that the old one did not, rows written in between lack that
+//! column, and an `ADD … DEFAULT` writes no change rows at all. The transaction that reaches the
+//! switch therefore also asks for a full sync, and it records that the new one is read from here
+//! on.
 
 use super::{
     Done, Env,
@@ -52,10 +58,17 @@ pub struct Pass {
     pub transaction: Option<Transaction>,
 }
 
-/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not, and says in `applied` what was committed.
-/// `failed_before` counts the failures in a row before this one: waiting for a related table is an error only after some looks in which
-/// nothing went through.
-pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, applied: &mut Applied) -> Result<Done> {
+/// Reads the window's changes and applies them; leaves its row in sync_status, failed or not, and
+/// says in `applied` what was committed. `failed_before` counts the failures in a row before this
+/// one: waiting for a related table is an error only after some looks in which nothing went
+/// through.
+pub async fn run(
+    env: &Env,
+    mapping: &Mapping,
+    pass: Pass,
+    failed_before: u32,
+    applied: &mut Applied,
+) -> Result<Done> {
     let began = Instant::now();
     let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
     let result = window(env, mapping, &pass, applied).await;
@@ -69,9 +82,20 @@ pub async fn run(env: &Env, mapping: &Mapping, pass: Pass, failed_before: u32, a
             (Outcome { error: Some(words), ..Outcome::paused(changes) }, Ok(Done::Stopped))
         }
         Ok(()) => (Outcome::completed(changes), Ok(Done::Completed)),
-        Err(error) if error.kind == Kind::Cancelled => (Outcome::paused(changes), Ok(Done::Stopped)),
-        Err(error) if error.kind == Kind::ForeignKey && (applied.reached.is_some() || failed_before + 1 < WAITS_MAX) => {
-            (Outcome { error: Some(format!("waits for a related table: {error}")), ..Outcome::paused(changes) }, Err(()))
+        Err(error) if error.kind == Kind::Cancelled => {
+            (Outcome::paused(changes), Ok(Done::Stopped))
+        }
+        Err(error)
+            if error.kind == Kind::ForeignKey
+                && (applied.reached.is_some() || failed_before + 1 < WAITS_MAX) =>
+        {
+            (
+                Outcome {
+                    error: Some(format!("waits for a related table: {error}")),
+                    ..Outcome::paused(changes)
+                },
+                Err(()),
+            )
         }
         // The next poll sees the gap too, and does about it what is to be done.
         Err(error) if error.kind == Kind::Gap => {
@@ -158,12 +182,18 @@ async fn by_one_shape(
     let capture = cdc::capture(source, pass.instance.clone()).await?;
     env.uncaptured.tell(&env.control, mapping, &shape.carry, &capture).await;
     let resync = match &pass.switch_to {
-        Some(next) => knows_more(&shape.carry, &capture, &cdc::capture(source, next.clone()).await?),
+        Some(next) => {
+            knows_more(&shape.carry, &capture, &cdc::capture(source, next.clone()).await?)
+        }
         None => false,
     };
-    let (references_itself, has_foreign_keys) = foreign_keys(dest, &shape.dest.name.local()).await?;
-    let (order, other) =
-        if references_itself { (Order::ReferencesFirst, Order::UniqueFirst) } else { (Order::UniqueFirst, Order::UniqueFirst) };
+    let (references_itself, has_foreign_keys) =
+        foreign_keys(dest, &shape.dest.name.local()).await?;
+    let (order, other) = if references_itself {
+        (Order::ReferencesFirst, Order::UniqueFirst)
+    } else {
+        (Order::UniqueFirst, Order::UniqueFirst)
+    };
     let before = *applied;
     let stored = before.reached.or(pass.stored);
     let checkpoint = Checkpoint {
@@ -183,16 +213,28 @@ async fn by_one_shape(
         pace: Pace::Batches(env.config.batch_rows),
         cancel: &env.cancel,
     };
-    let mut result = apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far)).await;
-    // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for each other), and after that everything
-    // there is at once.
+    let mut result =
+        apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far))
+            .await;
+    // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for
+    // each other), and after that everything there is at once.
     for pace in [Pace::Growing(env.config.batch_rows), Pace::Whole] {
         loop {
-            let refused = |error: &Error| error.kind == Kind::ForeignKey || (pace == Pace::Whole && error.kind == Kind::Duplicate);
-            // Everything may be much, and who got on until other tables refused it is called up when those have.
+            let refused = |error: &Error| {
+                error.kind == Kind::ForeignKey
+                    || (pace == Pace::Whole && error.kind == Kind::Duplicate)
+            };
+            // Everything may be much, and who got on until other tables refused it is called up
+            // when those have.
             let of_others = |error: &Error| error.kind == Kind::ForeignKey && !references_itself;
-            let enough = pace == Pace::Whole && applied.reached.is_some() && result.as_ref().is_err_and(of_others);
-            if enough || !result.as_ref().is_err_and(refused) || source.is_cut_off() || dest.is_cut_off() {
+            let enough = pace == Pace::Whole
+                && applied.reached.is_some()
+                && result.as_ref().is_err_and(of_others);
+            if enough
+                || !result.as_ref().is_err_and(refused)
+                || source.is_cut_off()
+                || dest.is_cut_off()
+            {
                 break;
             }
             let before = *applied;
@@ -204,7 +246,10 @@ async fn by_one_shape(
                 *now = if pace == Pace::Whole { other } else { order };
             }
             replay.pace = pace;
-            result = apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far)).await;
+            result = apply::apply_changes(source, dest, &replay, &mut |so_far| {
+                *applied = before.and(so_far)
+            })
+            .await;
             // a group that had grown may go further when it is small again
             if pace == Pace::Whole || applied.reached == before.reached {
                 break;

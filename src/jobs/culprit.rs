@@ -1,12 +1,14 @@
 //! Which row a destination refuses.
 //!
-//! A group is three statements for all of its rows, so SQL Server's error names a constraint or a column and not the row. The group is still in
-//! `#changes` and `#net` after its transaction was rolled back, so parts of it are tried in transactions that are rolled back, too, until one
-//! row is left: about as many trials as the number of rows has binary digits.
+//! A group is three statements for all of its rows, so SQL Server's error names a constraint or a
+//! column and not the row. The group is still in `#changes` and `#net` after its transaction was
+//! rolled back, so parts of it are tried in transactions that are rolled back, too, until one row
+//! is left: about as many trials as the number of rows has binary digits.
 //!
-//! Rows that break a rule by themselves (a value that does not fit, NULL, a check) are refused alone as they are among others, so any part
-//! may be tried, and the parts get smaller. With a foreign or unique key a row may need those before it, so the parts are beginnings of
-//! the group in the source's order, and the row is the one that the shortest refused beginning ends with.
+//! Rows that break a rule by themselves (a value that does not fit, NULL, a check) are refused
+//! alone as they are among others, so any part may be tried, and the parts get smaller. With a
+//! foreign or unique key a row may need those before it, so the parts are beginnings of the group
+//! in the source's order, and the row is the one that the shortest refused beginning ends with.
 
 use crate::{
     error::{Error, Kind, Result},
@@ -19,9 +21,15 @@ use crate::{
 /// With more effects than this in a group nobody looks: every trial writes up to so many rows.
 const ROWS_MAX: i64 = 100_000;
 
-/// `error`, with the key of the row that is refused where one can be found. Leaves no transaction open and the temp tables as they were,
-/// or the session is spent.
-pub(super) async fn named(dest: &mut Session, carry: &Carry, statements: &str, fetched: bool, error: Error) -> Error {
+/// `error`, with the key of the row that is refused where one can be found. Leaves no transaction
+/// open and the temp tables as they were, or the session is spent.
+pub(super) async fn named(
+    dest: &mut Session,
+    carry: &Carry,
+    statements: &str,
+    fetched: bool,
+    error: Error,
+) -> Error {
     let Some(number) = error.number else { return error };
     let alone = match error.kind {
         Kind::Data | Kind::Other => true,
@@ -46,7 +54,8 @@ pub(super) async fn named(dest: &mut Session, carry: &Carry, statements: &str, f
     // What fails here is not what the operator wants to hear of.
     match trials.find(dest, carry).await {
         Ok(Some(key)) => {
-            let names: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
+            let names: Vec<_> =
+                carry.key_columns().map(|column| column.name().to_string()).collect();
             error.context(format!("the row with key {} = {}", names.join(", "), key_text(&key)))
         }
         Ok(None) | Err(_) => error,
@@ -88,7 +97,10 @@ impl Trials {
 
     /// Whether these effects are refused with the same number.
     async fn refused(&self, dest: &mut Session, from: i64, to: i64) -> Result<bool> {
-        match dest.execute(&self.sql, &[Param::Bit(self.fetched), Param::BigInt(from), Param::BigInt(to)]).await {
+        match dest
+            .execute(&self.sql, &[Param::Bit(self.fetched), Param::BigInt(from), Param::BigInt(to)])
+            .await
+        {
             Ok(_) => Ok(false),
             Err(error) if error.number == Some(self.number) && !dest.is_cut_off() => {
                 dest.recover().await?;

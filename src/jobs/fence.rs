@@ -1,16 +1,20 @@
 //! An LSN that provably covers everything committed before a moment.
 //!
-//! A full sync reads rows that are newer than the newest captured LSN, because capture lags the log; a verification does too. To know
-//! that the changes up to some LSN include everything such a read has seen, somebody has to wait until capture has passed the read.
-//! [`reading`] takes the source's clock after the read; [`wait`] waits for evidence ([`crate::plan::fence`]) and returns the fence.
+//! A full sync reads rows that are newer than the newest captured LSN, because capture lags the
+//! log; a verification does too. To know that the changes up to some LSN include everything such a
+//! read has seen, somebody has to wait until capture has passed the read. [`reading`] takes the
+//! source's clock after the read; [`wait`] waits for evidence ([`crate::plan::fence`]) and returns
+//! the fence.
 //!
-//! Both clocks are the source server's, so no clock of ours matters. When that server's clock is set back (a change to winter time),
-//! earlier commits look later than the reading: what was captured before the reading is no evidence, whatever its time says, and neither is
-//! what is later than the clock now. And later commits look earlier: then the wait is longer, never shorter.
+//! Both clocks are the source server's, so no clock of ours matters. When that server's clock is
+//! set back (a change to winter time), earlier commits look later than the reading: what was
+//! captured before the reading is no evidence, whatever its time says, and neither is what is later
+//! than the clock now. And later commits look earlier: then the wait is longer, never shorter.
 //!
-//! On an idle database commits do not come by themselves, except the mapping row that capture adds about every five minutes; with VIEW
-//! DATABASE STATE an empty scan answers within two polling intervals of the capture job. Neither is proof where others have to harden the log
-//! first: there [`Fence::proven`] is `false` after the whole wait, and it is for the caller to do without.
+//! On an idle database commits do not come by themselves, except the mapping row that capture adds
+//! about every five minutes; with VIEW DATABASE STATE an empty scan answers within two polling
+//! intervals of the capture job. Neither is proof where others have to harden the log first: there
+//! [`Fence::proven`] is `false` after the whole wait, and it is for the caller to do without.
 
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -22,7 +26,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The source's clock and its capture's newest scan. Taken *after* the last read that the fence is to cover.
+/// The source's clock and its capture's newest scan. Taken *after* the last read that the fence is
+/// to cover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     /// the source's local time, style 121 with seven digits
@@ -39,13 +44,15 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     pub lsn: Lsn,
-    /// `false`: capture went on without a transaction to prove it, where only that is proof. It may have passed over what is not hardened.
+    /// `false`: capture went on without a transaction to prove it, where only that is proof. It may
+    /// have passed over what is not hardened.
     pub proven: bool,
 }
 
 impl Fence {
-    /// Where changes go on after rows were copied in which everything up to `cut` is, and everything up to the fence if it is proven. What comes
-    /// again is applied once more, which changes nothing in the end.
+    /// Where changes go on after rows were copied in which everything up to `cut` is, and
+    /// everything up to the fence if it is proven. What comes again is applied once more, which
+    /// changes nothing in the end.
     pub fn goes_on_from(self, cut: Lsn) -> Lsn {
         if self.proven { self.lsn } else { cut }
     }
@@ -56,8 +63,8 @@ impl Fence {
 pub struct Patience {
     /// After this the capture job is taken to stand still.
     pub wait_max: Duration,
-    /// A capture job that is far behind and moves has `wait_max` anew with every step: what waits would otherwise be done again, for
-    /// ever.
+    /// A capture job that is far behind and moves has `wait_max` anew with every step: what waits
+    /// would otherwise be done again, for ever.
     pub while_it_moves: bool,
     /// The longest pause between two looks; the first ones are shorter.
     pub poll: Duration,
@@ -65,7 +72,10 @@ pub struct Patience {
 
 /// Reads clock and scans.
 pub async fn reading(source: &mut Session) -> Result<Reading> {
-    let row = source.row(include_str!("../../sql/fence_clock.sql"), &[]).await.context("read the source's clock")?;
+    let row = source
+        .row(include_str!("../../sql/fence_clock.sql"), &[])
+        .await
+        .context("read the source's clock")?;
     let local = row.text(0)?.to_owned();
     let captured = row.opt_lsn(1)?.filter(|lsn| !lsn.is_zero());
     let replicated = row.bool(2)? || is_mirrored(source).await?;
@@ -77,7 +87,9 @@ pub async fn reading(source: &mut Session) -> Result<Reading> {
 async fn is_mirrored(source: &mut Session) -> Result<bool> {
     match source.row(include_str!("../../sql/fence_mirror.sql"), &[]).await {
         Ok(row) => Ok(row.i64(0)? > 0),
-        Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_cut_off() => {
+        Err(error)
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_cut_off() =>
+        {
             source.recover().await?;
             Ok(false)
         }
@@ -85,7 +97,8 @@ async fn is_mirrored(source: &mut Session) -> Result<bool> {
     }
 }
 
-/// The capture job of the session's database; `None` where there is none, or this login may not look.
+/// The capture job of the session's database; `None` where there is none, or this login may not
+/// look.
 pub async fn job(source: &mut Session) -> Result<Option<Job>> {
     let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
         Ok(row) => row,
@@ -105,8 +118,14 @@ pub async fn job(source: &mut Session) -> Result<Option<Job>> {
     }))
 }
 
-/// Waits until capture has provably passed everything committed before `after`; the LSN up to which changes must be applied.
-pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, cancel: &CancellationToken) -> Result<Fence> {
+/// Waits until capture has provably passed everything committed before `after`; the LSN up to which
+/// changes must be applied.
+pub async fn wait(
+    source: &mut Session,
+    after: &Reading,
+    patience: Patience,
+    cancel: &CancellationToken,
+) -> Result<Fence> {
     let mut deadline = Instant::now() + patience.wait_max;
     let mut captured = after.captured;
     let mut pause = (patience.poll / 8).max(Duration::from_millis(5));
@@ -123,9 +142,12 @@ pub async fn wait(source: &mut Session, after: &Reading, patience: Patience, can
             match (newest_scan(source, &after.local).await?, &then) {
                 (Some(now), Some(before)) => {
                     if scanned(before, &now) {
-                        // Everything committed before the reading is captured, and the newest captured LSN is not before it.
+                        // Everything committed before the reading is captured, and the newest
+                        // captured LSN is not before it.
                         match cdc::upper(source).await? {
-                            Some(upper) if !after.replicated => return Ok(Fence { lsn: upper.lsn, proven: true }),
+                            Some(upper) if !after.replicated => {
+                                return Ok(Fence { lsn: upper.lsn, proven: true });
+                            }
                             Some(upper) => unproven = unproven.max(Some(upper.lsn)),
                             None => {}
                         }
@@ -231,10 +253,22 @@ mod tests {
 
     /// A source with CDC on dbo.T, captured by hand, and a session in it.
     async fn source(server: &Server) -> (Pools, i32) {
-        let pools = Pools::new(connection_string::parse(&server.connection_string("master")).unwrap().endpoint, behaviour());
-        pools.checkout(&Ident::new("master"), "test").await.unwrap().batch("CREATE DATABASE Shop").await.unwrap();
+        let pools = Pools::new(
+            connection_string::parse(&server.connection_string("master")).unwrap().endpoint,
+            behaviour(),
+        );
+        pools
+            .checkout(&Ident::new("master"), "test")
+            .await
+            .unwrap()
+            .batch("CREATE DATABASE Shop")
+            .await
+            .unwrap();
         let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
-        source.batch("CREATE TABLE dbo.T (ID int NOT NULL PRIMARY KEY); EXEC sys.sp_cdc_enable_db;").await.unwrap();
+        source
+            .batch("CREATE TABLE dbo.T (ID int NOT NULL PRIMARY KEY); EXEC sys.sp_cdc_enable_db;")
+            .await
+            .unwrap();
         source.batch("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T', @role_name = NULL").await.unwrap();
         let mut state = server.instance().unwrap().lock();
         let shop = state.database_named("Shop").unwrap().id;
@@ -256,7 +290,8 @@ mod tests {
         cdc::upper(source).await.unwrap().unwrap().lsn
     }
 
-    /// A full sync that waits for a capture job hours behind would otherwise copy everything again, for ever.
+    /// A full sync that waits for a capture job hours behind would otherwise copy everything again,
+    /// for ever.
     #[tokio::test]
     async fn a_capture_job_that_is_far_behind_and_moves_is_waited_for() {
         const STEP: Duration = Duration::from_millis(150);
@@ -276,17 +311,21 @@ mod tests {
                 capture_one(&server, shop);
             }
         };
-        let patience = Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
+        let patience =
+            Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
         let cancel = CancellationToken::new();
         let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
         assert_eq!(fence.unwrap(), Fence { lsn: upper(&mut source).await, proven: true });
         // One that stands still is not waited for.
         let after = reading(&mut source).await.unwrap();
-        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
+        assert_eq!(
+            wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind,
+            Kind::Busy
+        );
     }
 
-    /// Every autumn: a commit that waited for capture when the clock was set back has a time that is an hour later than the reading, and a
-    /// place in the log before what was committed since.
+    /// Every autumn: a commit that waited for capture when the clock was set back has a time that
+    /// is an hour later than the reading, and a place in the log before what was committed since.
     #[tokio::test]
     async fn a_commit_from_before_the_clock_was_set_back_is_no_fence() {
         let server = Server::builder().start().await.unwrap();
@@ -297,18 +336,29 @@ mod tests {
         insert(&mut source, 2).await;
         let after = reading(&mut source).await.unwrap();
         capture_one(&server, shop);
-        let patience = Patience { wait_max: Duration::from_millis(300), while_it_moves: false, poll: Duration::from_millis(20) };
+        let patience = Patience {
+            wait_max: Duration::from_millis(300),
+            while_it_moves: false,
+            poll: Duration::from_millis(20),
+        };
         let cancel = CancellationToken::new();
-        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind, Kind::Busy);
+        assert_eq!(
+            wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind,
+            Kind::Busy
+        );
         capture_one(&server, shop);
         tokio::time::sleep(Duration::from_millis(30)).await;
         insert(&mut source, 3).await;
         capture_one(&server, shop);
-        assert_eq!(wait(&mut source, &after, patience, &cancel).await.unwrap().lsn, upper(&mut source).await);
+        assert_eq!(
+            wait(&mut source, &after, patience, &cancel).await.unwrap().lsn,
+            upper(&mut source).await
+        );
     }
 
-    /// Empty scans, and entries that capture writes by itself, while a secondary has not hardened the log: a transaction that was committed before
-    /// the reading is captured afterwards all the same.
+    /// Empty scans, and entries that capture writes by itself, while a secondary has not hardened
+    /// the log: a transaction that was committed before the reading is captured afterwards all the
+    /// same.
     #[tokio::test]
     async fn in_a_group_or_a_mirror_only_a_captured_transaction_is_proof() {
         for join in [availability::join_group, availability::mirror] {
@@ -330,7 +380,11 @@ mod tests {
             let now = instance.now();
             mssql_standin::cdc::capture::dummy(&mut instance.lock(), shop, now);
             let cancel = CancellationToken::new();
-            let impatient = Patience { wait_max: Duration::from_millis(300), while_it_moves: true, poll: Duration::from_millis(20) };
+            let impatient = Patience {
+                wait_max: Duration::from_millis(300),
+                while_it_moves: true,
+                poll: Duration::from_millis(20),
+            };
             let fence = wait(&mut source, &after, impatient, &cancel).await.unwrap();
             assert!(!fence.proven);
             assert_eq!(fence.goes_on_from(Lsn::ZERO), Lsn::ZERO);
@@ -344,21 +398,39 @@ mod tests {
         }
     }
 
-    /// How the capture job runs is read from msdb, and not known to a login that may not look there.
+    /// How the capture job runs is read from msdb, and not known to a login that may not look
+    /// there.
     #[tokio::test]
     async fn the_capture_job_says_how_it_runs() {
         let server = Server::builder().start().await.unwrap();
         let (pools, _) = source(&server).await;
         let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let usual = Job { continuous: true, polling: Duration::from_secs(5), retention: Some(minutes(4320)) };
+        let usual = Job {
+            continuous: true,
+            polling: Duration::from_secs(5),
+            retention: Some(minutes(4320)),
+        };
         assert_eq!(job(&mut source).await.unwrap(), Some(usual));
-        source.batch("EXEC sys.sp_cdc_change_job @job_type = N'capture', @continuous = 0").await.unwrap();
-        source.batch("EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 60").await.unwrap();
-        assert_eq!(job(&mut source).await.unwrap(), Some(Job { continuous: false, retention: Some(minutes(60)), ..usual }));
+        source
+            .batch("EXEC sys.sp_cdc_change_job @job_type = N'capture', @continuous = 0")
+            .await
+            .unwrap();
+        source
+            .batch("EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 60")
+            .await
+            .unwrap();
+        assert_eq!(
+            job(&mut source).await.unwrap(),
+            Some(Job { continuous: false, retention: Some(minutes(60)), ..usual })
+        );
         source.batch("CREATE LOGIN reader WITH PASSWORD = 'Re4der!pw'; CREATE USER reader FOR LOGIN reader").await.unwrap();
         let addr = server.addr();
-        let string = format!("server={};port={};user id=reader;password=Re4der!pw;database=Shop;encrypt=disable", addr.ip(), addr.port());
+        let string = format!(
+            "server={};port={};user id=reader;password=Re4der!pw;database=Shop;encrypt=disable",
+            addr.ip(),
+            addr.port()
+        );
         let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour());
         let mut reader = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         assert_eq!(job(&mut reader).await.unwrap(), None);

@@ -1,8 +1,10 @@
 //! Keys that the source tells apart and the destination takes for one.
 //!
-//! 'œ' and 'oe' are two keys under a binary collation and one under `Latin1_General_CI_AS`; so are two emoji under a collation that gives
-//! them no weight, full-width and half-width letters, kana, and under the SQL_ collations texts that only their code page tells apart. Both
-//! rows cannot be at such a destination, and one must not be written over the other: the daemon stops that table and names both.
+//! 'œ' and 'oe' are two keys under a binary collation and one under `Latin1_General_CI_AS`; so are
+//! two emoji under a collation that gives them no weight, full-width and half-width letters, kana,
+//! and under the SQL_ collations texts that only their code page tells apart. Both rows cannot be
+//! at such a destination, and one must not be written over the other: the daemon stops that table
+//! and names both.
 
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -11,15 +13,25 @@ use crate::{
     plan::verify::key_text,
 };
 
-pub(crate) const HINT: &str =
-    "Give the destination's key column the source's type and collation, or change one of the two keys at the source";
+pub(crate) const HINT: &str = "Give the destination's key column the source's type and collation, or change one of the two keys at the source";
 
-/// An error with both keys where `sql` finds two: the key columns of the one, then those of the other.
-pub(crate) async fn none_merged(dest: &mut Session, carry: &Carry, sql: &str, params: &[Param<'_>]) -> Result<()> {
-    let found = dest.rows(sql, params).await.context("look for keys that the destination takes for one")?;
+/// An error with both keys where `sql` finds two: the key columns of the one, then those of the
+/// other.
+pub(crate) async fn none_merged(
+    dest: &mut Session,
+    carry: &Carry,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<()> {
+    let found =
+        dest.rows(sql, params).await.context("look for keys that the destination takes for one")?;
     let Some(row) = found.first() else { return Ok(()) };
     let width = carry.key.len();
-    let key = |from: usize| Ok::<_, Error>(key_text(&(from..from + width).map(|i| row.value(i)).collect::<Result<Vec<Value>>>()?));
+    let key = |from: usize| {
+        Ok::<_, Error>(key_text(
+            &(from..from + width).map(|i| row.value(i)).collect::<Result<Vec<Value>>>()?,
+        ))
+    };
     let names: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
     Err(Error::new(
         Kind::Duplicate,

@@ -1,7 +1,9 @@
-//! Bringing large values: piece by piece from the row that has them at the source into its row of `#changes`.
+//! Bringing large values: piece by piece from the row that has them at the source into its row of
+//! `#changes`.
 //!
-//! The rows themselves came with an empty value in place of each large one and with the lengths ([`crate::tsql::large`]). What is wanted is
-//! asked of the destination, after netting: of ten updates of a row only the last one's value travels. A value never is in memory as a whole.
+//! The rows themselves came with an empty value in place of each large one and with the lengths
+//! ([`crate::tsql::large`]). What is wanted is asked of the destination, after netting: of ten
+//! updates of a row only the last one's value travels. A value never is in memory as a whole.
 
 use md5::{Digest, Md5};
 use tokio_util::sync::CancellationToken;
@@ -19,15 +21,27 @@ use crate::{
 /// Rows whose lengths are asked for at a time: at most 8 KiB of lengths each.
 const ROWS_MAX: i64 = 500;
 
-/// Brings every value that is wanted. An error leaves a part of one: the group must not be written then.
-pub async fn bring(source: &mut Session, dest: &mut Session, script: &LargeValues, cancel: &CancellationToken) -> Result<()> {
+/// Brings every value that is wanted. An error leaves a part of one: the group must not be written
+/// then.
+pub async fn bring(
+    source: &mut Session,
+    dest: &mut Session,
+    script: &LargeValues,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let mut after = 0i64;
     loop {
-        let rows = dest.rows(&script.wanted, &[Param::BigInt(ROWS_MAX), Param::BigInt(after)]).await.context("look for large values")?;
+        let rows = dest
+            .rows(&script.wanted, &[Param::BigInt(ROWS_MAX), Param::BigInt(after)])
+            .await
+            .context("look for large values")?;
         let Some(last) = rows.last() else { return Ok(()) };
         let last = last.i64(0)?;
         if last <= after {
-            return Err(Error::new(Kind::Other, format!("the destination says that a row after number {after} has number {last}")));
+            return Err(Error::new(
+                Kind::Other,
+                format!("the destination says that a row after number {after} has number {last}"),
+            ));
         }
         for row in &rows {
             bring_row(source, dest, script, row, cancel).await?;
@@ -36,13 +50,20 @@ pub async fn bring(source: &mut Session, dest: &mut Session, script: &LargeValue
     }
 }
 
-async fn bring_row(source: &mut Session, dest: &mut Session, script: &LargeValues, row: &Row, cancel: &CancellationToken) -> Result<()> {
+async fn bring_row(
+    source: &mut Session,
+    dest: &mut Session,
+    script: &LargeValues,
+    row: &Row,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let order = row.i64(0)?;
     let place = (2..row.len()).map(|i| row.value(i)).collect::<Result<Vec<_>>>()?;
     for (pieces, length) in script.columns.iter().zip(row.bytes(1)?.chunks_exact(LENGTH_BYTES)) {
         let length = length.iter().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
         if length > 0 {
-            let value = LargeValue { pieces, order, length, place: &place, can_change: script.can_change };
+            let value =
+                LargeValue { pieces, order, length, place: &place, can_change: script.can_change };
             value.bring(source, dest, cancel).await.context("bring a large value")?;
         }
     }
@@ -62,24 +83,41 @@ struct LargeValue<'a> {
 }
 
 impl LargeValue<'_> {
-    async fn bring(&self, source: &mut Session, dest: &mut Session, cancel: &CancellationToken) -> Result<()> {
+    async fn bring(
+        &self,
+        source: &mut Session,
+        dest: &mut Session,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
         let (mut at, mut total, mut hash) = (1i64, 0u64, Md5::new());
         loop {
             if cancel.is_cancelled() {
-                return Err(Error::new(Kind::Cancelled, "asked to stop between two pieces of a large value"));
+                return Err(Error::new(
+                    Kind::Cancelled,
+                    "asked to stop between two pieces of a large value",
+                ));
             }
-            let row = source.opt_row(&self.pieces.read, &self.params(at)).await?.ok_or_else(changed)?;
+            let row =
+                source.opt_row(&self.pieces.read, &self.params(at)).await?.ok_or_else(changed)?;
             let bytes = row.opt_bytes(0)?.ok_or_else(changed)?;
             if bytes.is_empty() {
                 break;
             }
-            let appended = dest.execute(&self.pieces.append, &[Param::Binary(bytes), Param::BigInt(self.order)]).await?;
+            let appended = dest
+                .execute(&self.pieces.append, &[Param::Binary(bytes), Param::BigInt(self.order)])
+                .await?;
             if appended.iter().sum::<u64>() != 1 {
-                return Err(Error::new(Kind::Other, "the destination did not append a piece of a large value to one row"));
+                return Err(Error::new(
+                    Kind::Other,
+                    "the destination did not append a piece of a large value to one row",
+                ));
             }
             hash.update(bytes);
             total = total.saturating_add(bytes.len() as u64);
-            let units = self.pieces.unit_bytes.map(|unit| i64::try_from(bytes.len()).unwrap_or(i64::MAX) / unit);
+            let units = self
+                .pieces
+                .unit_bytes
+                .map(|unit| i64::try_from(bytes.len()).unwrap_or(i64::MAX) / unit);
             at = at.saturating_add(units.unwrap_or(CHARACTERS));
             if self.pieces.has_exact_length && total >= self.length {
                 break;
@@ -89,7 +127,8 @@ impl LargeValue<'_> {
             return Err(changed());
         }
         if self.can_change {
-            let row = source.opt_row(&self.pieces.hash, &self.params(1)).await?.ok_or_else(changed)?;
+            let row =
+                source.opt_row(&self.pieces.hash, &self.params(1)).await?.ok_or_else(changed)?;
             if row.opt_bytes(0)? != Some(hash.finalize().as_slice()) {
                 return Err(changed());
             }

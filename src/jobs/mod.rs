@@ -1,6 +1,7 @@
 //! Performing: each job opens with an essay on why its order of steps is right.
 //!
-//! Every job has one beat: gather facts (I/O), decide (pure), perform (I/O), record. What they all need is in [`Env`].
+//! Every job has one beat: gather facts (I/O), decide (pure), perform (I/O), record. What they all
+//! need is in [`Env`].
 
 pub mod apply;
 pub mod cdc;
@@ -33,8 +34,8 @@ use crate::{
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Seats at a server below which jobs do without the copy lane's second connection: with fewer, one of them would leave too little for everybody
-/// else.
+/// Seats at a server below which jobs do without the copy lane's second connection: with fewer, one
+/// of them would leave too little for everybody else.
 const LANE_SEATS_MIN: usize = 8;
 
 /// What every job gets. Cheap to clone.
@@ -60,7 +61,8 @@ pub struct Env {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     Completed,
-    /// Asked to stop, or disabled meanwhile: what was committed stays, the rest is for the next time.
+    /// Asked to stop, or disabled meanwhile: what was committed stays, the rest is for the next
+    /// time.
     Stopped,
 }
 
@@ -71,8 +73,9 @@ pub struct Desk {
 }
 
 impl Env {
-    /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections here may be opened, or until it is
-    /// asked to stop. Who waits has no connection yet that a wait given up could spoil.
+    /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections
+    /// here may be opened, or until it is asked to stop. Who waits has no connection yet that a
+    /// wait given up could spoil.
     pub async fn desk(&self, mapping: &Mapping, source: usize, dest: usize) -> Result<Desk> {
         let who = format!("mapping {}", mapping.id);
         let source = self.source_seats(mapping.server, source, &who).await?;
@@ -80,21 +83,26 @@ impl Env {
         Ok(Desk { source, dest })
     }
 
-    /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by password, and the destination's limit leaves
-    /// room for a second connection.
+    /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by
+    /// password, and the destination's limit leaves room for a second connection.
     pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
         let by_password = |house: &House| !house.pools().endpoint().integrated;
-        Ok(self.full_sync_seats() == 2 && by_password(&self.dest) && by_password(&self.sources.house(mapping.server)?))
+        Ok(self.full_sync_seats() == 2
+            && by_password(&self.dest)
+            && by_password(&self.sources.house(mapping.server)?))
     }
 
-    /// Whether a verification's rows come through the copy lane, when they are many: the source's limit, too, leaves room for a second connection.
+    /// Whether a verification's rows come through the copy lane, when they are many: the source's
+    /// limit, too, leaves room for a second connection.
     pub fn reads_by_lane(&self, mapping: &Mapping) -> Result<bool> {
-        Ok(self.has_lane(mapping)? && self.sources.house(mapping.server)?.seats_max() >= LANE_SEATS_MIN)
+        Ok(self.has_lane(mapping)?
+            && self.sources.house(mapping.server)?.seats_max() >= LANE_SEATS_MIN)
     }
 
     /// The connections to the destination that a full sync may have.
     pub fn full_sync_seats(&self) -> usize {
-        let room = self.config.copy_lane == CopyLane::Wire && self.dest.seats_max() >= LANE_SEATS_MIN;
+        let room =
+            self.config.copy_lane == CopyLane::Wire && self.dest.seats_max() >= LANE_SEATS_MIN;
         if room { 2 } else { 1 }
     }
 
@@ -103,7 +111,8 @@ impl Env {
         self.unless_stopped(self.sources.house(server)?.take(count, who)).await
     }
 
-    /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them: nobody waits the other way round.
+    /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them:
+    /// nobody waits the other way round.
     pub async fn dest_seats(&self, count: usize, who: &str) -> Result<Seats> {
         self.unless_stopped(self.dest.take(count, who)).await
     }
@@ -127,9 +136,13 @@ impl Desk {
         self.source.checkout(database).await
     }
 
-    /// The copy lane's connections to the databases of `mapping`: to the source, and to the destination.
+    /// The copy lane's connections to the databases of `mapping`: to the source, and to the
+    /// destination.
     pub async fn lines(&self, mapping: &Mapping) -> Result<(Line, Line)> {
-        Ok((self.source.line(&mapping.source.database).await?, self.dest.line(&mapping.dest.database).await?))
+        Ok((
+            self.source.line(&mapping.source.database).await?,
+            self.dest.line(&mapping.dest.database).await?,
+        ))
     }
 
     /// A session in `database` of the destination.

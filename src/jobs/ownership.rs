@@ -1,8 +1,11 @@
 //! Ownership: a daemon's look at what is its share.
 //!
-//! Gather: the daemons that live, which also proves that this one's locks are still held. Decide: [`division`]. Perform: give up, then take. Record: what the last
-//! owner of a mapping left half done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody runs any more, and its
-//! staging table is nobody's ([`sweep`], which waits for a connection and is therefore no part of the look). Both only ever concern mappings whose lock is ours, so nobody cleans up what another one uses.
+//! Gather: the daemons that live, which also proves that this one's locks are still held. Decide:
+//! [`division`]. Perform: give up, then take. Record: what the last owner of a mapping left half
+//! done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody
+//! runs any more, and its staging table is nobody's ([`sweep`], which waits for a connection and is
+//! therefore no part of the look). Both only ever concern mappings whose lock is ours, so nobody
+//! cleans up what another one uses.
 
 use super::{Env, full_sync};
 use crate::{
@@ -35,7 +38,8 @@ pub struct Tended {
     pub to_sweep: BTreeSet<Ident>,
 }
 
-/// Has the share that is ours. An error means that the lease is not proven: nothing is ours any more.
+/// Has the share that is ours. An error means that the lease is not proven: nothing is ours any
+/// more.
 pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding) -> Result<Owned> {
     let members = lease.members().await?;
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
@@ -58,8 +62,8 @@ pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding)
     Ok(Owned { mappings, leaving: moves.leaving, members, tended })
 }
 
-/// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now is tried again at the next look, and
-/// the mappings wait for it.
+/// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now
+/// is tried again at the next look, and the mappings wait for it.
 async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Tended> {
     if lease.untended.is_empty() {
         return None;
@@ -89,13 +93,17 @@ async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Tended> {
     Some(Tended { troubled, to_sweep })
 }
 
-/// Drops the staging tables that nobody fills any more. It waits for a connection to the destination, which a look must not; a full sync that
-/// begins meanwhile has its staging table locked, and drops what it finds under its own name.
+/// Drops the staging tables that nobody fills any more. It waits for a connection to the
+/// destination, which a look must not; a full sync that begins meanwhile has its staging table
+/// locked, and drops what it finds under its own name.
 pub async fn sweep(env: &Env, databases: BTreeSet<Ident>) {
     for database in databases {
         match full_sync::sweep(env, &database).await {
             Ok(0) => {}
-            Ok(leftover) => info!(leftover, "dropped staging tables of full syncs that were cut off in {database}"),
+            Ok(leftover) => info!(
+                leftover,
+                "dropped staging tables of full syncs that were cut off in {database}"
+            ),
             Err(error) if error.kind == Kind::Cancelled => return,
             // each full sync drops its own before it begins
             Err(error) => warn!(%error, "leftover staging tables in {database} were not dropped"),

@@ -1,9 +1,11 @@
-//! Gathering what a mapping's two tables look like, and deciding what is carried: the first step of a full sync, a CDC pass and a
-//! verification alike.
+//! Gathering what a mapping's two tables look like, and deciding what is carried: the first step of
+//! a full sync, a CDC pass and a verification alike.
 //!
-//! A table may be altered at any moment, and rows that are read by a shape which is not theirs any more lose silently what the new one holds: a
-//! longer text is cut by our own CAST, a NULL is taken for "not told". So a shape is proven after the rows were read ([`prove`], and
-//! [`crate::mssql::cdc::still`] with every commit group), and the work begins again with the new one where it does not hold.
+//! A table may be altered at any moment, and rows that are read by a shape which is not theirs any
+//! more lose silently what the new one holds: a longer text is cut by our own CAST, a NULL is taken
+//! for "not told". So a shape is proven after the rows were read ([`prove`], and
+//! [`crate::mssql::cdc::still`] with every commit group), and the work begins again with the new
+//! one where it does not hold.
 
 use super::same_table;
 use crate::{
@@ -28,24 +30,34 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Whether the source's rows can be read under SNAPSHOT: the database allows it, and Msg 41332 does not refuse the table, which is
-    /// memory-optimized (a single SELECT sees such a table as of one moment anyway).
+    /// Whether the source's rows can be read under SNAPSHOT: the database allows it, and Msg 41332
+    /// does not refuse the table, which is memory-optimized (a single SELECT sees such a table as
+    /// of one moment anyway).
     pub fn source_snapshot(&self) -> bool {
         self.source_database.snapshot && !self.source.memory_optimized
     }
 }
 
-/// How often a job begins again in a row because a table was altered meanwhile: whoever alters a table does so a few times, not for ever.
+/// How often a job begins again in a row because a table was altered meanwhile: whoever alters a
+/// table does so a few times, not for ever.
 pub const TRIES_MAX: u32 = 5;
 
-/// Proves that the two tables still have the shape by which rows were read: the same tables with the same carried columns. What else is in the
-/// way by now is an error of its own. Asked *after* the rows were read: what was committed under another shape came later than they did.
-pub async fn prove(source: &mut Session, dest: &mut Session, mapping: &Mapping, shape: &Shape) -> Result<()> {
+/// Proves that the two tables still have the shape by which rows were read: the same tables with
+/// the same carried columns. What else is in the way by now is an error of its own. Asked *after*
+/// the rows were read: what was committed under another shape came later than they did.
+pub async fn prove(
+    source: &mut Session,
+    dest: &mut Session,
+    mapping: &Mapping,
+    shape: &Shape,
+) -> Result<()> {
     let look = "look whether the tables were altered";
     let from = catalog::existing_table(source, &mapping.source, "source").await.context(look)?;
     let to = catalog::existing_table(dest, &mapping.dest, "destination").await.context(look)?;
     let carry = projection::project(&from, &to, &mapping.key);
-    let carry = carry.map_err(|mismatches| projection::refusal(&mapping.source, &mapping.dest, &mismatches)).context(look)?;
+    let carry = carry
+        .map_err(|mismatches| projection::refusal(&mapping.source, &mapping.dest, &mismatches))
+        .context(look)?;
     let same = from.object_id == shape.source.object_id
         && to.object_id == shape.dest.object_id
         && carry.columns == shape.carry.columns
@@ -53,7 +65,10 @@ pub async fn prove(source: &mut Session, dest: &mut Session, mapping: &Mapping, 
     if same {
         return Ok(());
     }
-    Err(Error::new(Kind::Altered, format!("{} or {} was altered meanwhile", mapping.source, mapping.dest)))
+    Err(Error::new(
+        Kind::Altered,
+        format!("{} or {} was altered meanwhile", mapping.source, mapping.dest),
+    ))
 }
 
 /// Asks both catalogs. Everything that is in the way comes back as one SCHEMA error.
@@ -62,10 +77,14 @@ pub async fn gather(source: &mut Session, dest: &mut Session, mapping: &Mapping)
     let to = catalog::existing_table(dest, &mapping.dest, "destination").await?;
     let source_database = catalog::database(source).await?;
     let dest_database = catalog::database(dest).await?;
-    let same = same_table::is_same_table((source, &from, &source_database), (dest, &to, &dest_database)).await?;
+    let same =
+        same_table::is_same_table((source, &from, &source_database), (dest, &to, &dest_database))
+            .await?;
     let mut refused = projection::place(&to, same);
     match projection::project(&from, &to, &mapping.key) {
-        Ok(carry) if refused.is_empty() => Ok(Shape { source: from, dest: to, source_database, dest_database, carry }),
+        Ok(carry) if refused.is_empty() => {
+            Ok(Shape { source: from, dest: to, source_database, dest_database, carry })
+        }
         Ok(_) => Err(projection::refusal(&mapping.source, &mapping.dest, &refused)),
         Err(mismatches) => {
             refused.extend(mismatches);

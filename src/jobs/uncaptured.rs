@@ -16,13 +16,20 @@ use std::{
 };
 use tracing::warn;
 
-/// What was told last of each mapping; `None`: that every column is captured. Kept in memory; a restart tells it once more.
+/// What was told last of each mapping; `None`: that every column is captured. Kept in memory; a
+/// restart tells it once more.
 #[derive(Clone, Debug, Default)]
 pub struct Told(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>);
 
 impl Told {
     /// Tells what there is to tell of a mapping's capture instance, where it is news.
-    pub async fn tell(&self, control: &Control, mapping: &Mapping, carry: &Carry, capture: &Capture) {
+    pub async fn tell(
+        &self,
+        control: &Control,
+        mapping: &Mapping,
+        carry: &Carry,
+        capture: &Capture,
+    ) {
         let found = mask::uncaptured(carry, capture);
         {
             let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +48,9 @@ impl Told {
         }
         let note = found.as_ref().map(|Uncaptured { words, fix }| format!("{words}; {fix}"));
         match control.note_uncaptured(mapping.id, note.as_deref()).await {
-            Ok(()) => drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping.id, found)),
+            Ok(()) => drop(
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping.id, found),
+            ),
             Err(error) => {
                 warn!(mapping_id = id, server_id = server, %error, "status does not know which columns are not captured until the next pass");
             }

@@ -1,7 +1,8 @@
-//! Capture instances: what CDC keeps of a table, as `cdc.change_tables` and `cdc.captured_columns` say it.
+//! Capture instances: what CDC keeps of a table, as `cdc.change_tables` and `cdc.captured_columns`
+//! say it.
 //!
-//! A table has none, one or two of them. Their names cannot be derived from the table's (they may be given freely), and what an
-//! instance captured when it was made is all it ever captures.
+//! A table has none, one or two of them. Their names cannot be derived from the table's (they may
+//! be given freely), and what an instance captured when it was made is all it ever captures.
 //! <https://learn.microsoft.com/sql/relational-databases/system-tables/cdc-change-tables-transact-sql>
 
 use super::{
@@ -18,7 +19,8 @@ pub struct Instance {
     /// The `_CT` table, by its own name in schema `cdc`.
     pub change_table: Ident,
     pub change_table_id: i32,
-    /// When the instance was made, by the source's clock (style 121). Unlike `start` it never moves.
+    /// When the instance was made, by the source's clock (style 121). Unlike `start` it never
+    /// moves.
     pub created: String,
     /// `source_object_id`
     pub source_id: i32,
@@ -26,8 +28,8 @@ pub struct Instance {
     pub source_created: String,
     /// The captured table, as the catalog spells it now.
     pub source: TableName,
-    /// `start_lsn`: changes with this LSN or a later one are in the change table. Cleanup moves it up, as it moves `min`, so it does not tell
-    /// which of two instances is the newer one.
+    /// `start_lsn`: changes with this LSN or a later one are in the change table. Cleanup moves it
+    /// up, as it moves `min`, so it does not tell which of two instances is the newer one.
     /// <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sys-sp-cdc-cleanup-change-table-transact-sql>
     pub start: Lsn,
     /// `sys.fn_cdc_get_min_lsn`: zero when this login may not read the instance.
@@ -49,8 +51,9 @@ impl Instance {
         (&self.created, self.change_table_id)
     }
 
-    /// What is remembered of the captured table in a checkpoint: another table under the same name has another one. Object ids alone come
-    /// again in a database that is made anew by the same script.
+    /// What is remembered of the captured table in a checkpoint: another table under the same name
+    /// has another one. Object ids alone come again in a database that is made anew by the same
+    /// script.
     pub fn source_mark(&self) -> String {
         format!("{} {}", self.source_id, self.source_created)
     }
@@ -70,7 +73,8 @@ impl Instance {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CapturedColumn {
     pub name: Ident,
-    /// The column's id in the source table when the instance was made; a column dropped and added again has another one.
+    /// The column's id in the source table when the instance was made; a column dropped and added
+    /// again has another one.
     pub column_id: i32,
     /// 1-based: the column's bit in `__$update_mask`.
     pub ordinal: i32,
@@ -80,10 +84,13 @@ pub struct CapturedColumn {
 }
 
 impl CapturedColumn {
-    /// Whether the change table holds this column in the type that the source has now. After an ALTER COLUMN it has the old one until
-    /// capture gets to that statement in the log. (A rowversion is binary(8) there.)
+    /// Whether the change table holds this column in the type that the source has now. After an
+    /// ALTER COLUMN it has the old one until capture gets to that statement in the log. (A
+    /// rowversion is binary(8) there.)
     pub fn has_type(&self, source: &ColumnType) -> bool {
-        self.ty.as_ref().is_none_or(|ty| ty == source || (*source == ColumnType::RowVersion && *ty == ColumnType::Binary(8)))
+        self.ty.as_ref().is_none_or(|ty| {
+            ty == source || (*source == ColumnType::RowVersion && *ty == ColumnType::Binary(8))
+        })
     }
 }
 
@@ -96,25 +103,29 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// The captured column that is this source column: by name *and* by id, so that a column which was dropped and added again under its
-    /// old name is not taken for the one that was captured (whose change rows say NULL).
+    /// The captured column that is this source column: by name *and* by id, so that a column which
+    /// was dropped and added again under its old name is not taken for the one that was captured
+    /// (whose change rows say NULL).
     pub fn column(&self, name: &Ident, column_id: i32) -> Option<&CapturedColumn> {
         self.columns.iter().find(|column| column.name == *name && column.column_id == column_id)
     }
 }
 
-/// The newest row of `cdc.lsn_time_mapping`: how far capture has come, and which transaction that was.
+/// The newest row of `cdc.lsn_time_mapping`: how far capture has come, and which transaction that
+/// was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upper {
     pub lsn: Lsn,
     pub identity: Option<TranIdentity>,
-    /// The newest transaction up to `lsn`: `lsn` itself may be an entry that capture made because nothing happened.
+    /// The newest transaction up to `lsn`: `lsn` itself may be an entry that capture made because
+    /// nothing happened.
     pub transaction: Option<Transaction>,
     /// How long ago that was by the source's own clock, where it is known.
     pub age_s: Option<i64>,
     /// The source's local time less UTC.
     pub utc_offset_minutes: i32,
-    /// The session that read it is on a readable secondary (or the database is read-only): it may be behind what other sessions have seen.
+    /// The session that read it is on a readable secondary (or the database is read-only): it may
+    /// be behind what other sessions have seen.
     pub read_only: bool,
 }
 
@@ -122,7 +133,8 @@ pub struct Upper {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TranIdentity {
     pub tran_id: Vec<u8>,
-    /// `tran_end_time` as ODBC text with milliseconds (style 121), in the source's local time: only ever compared for equality.
+    /// `tran_end_time` as ODBC text with milliseconds (style 121), in the source's local time: only
+    /// ever compared for equality.
     pub end_time: String,
 }
 
@@ -134,8 +146,9 @@ pub struct Transaction {
 }
 
 impl TranIdentity {
-    /// A transaction, and not an entry that capture makes about every five minutes where nothing happens (`tran_id` is 0x00). Such entries
-    /// are made by each server for itself, so after a failover the same history may have others.
+    /// A transaction, and not an entry that capture makes about every five minutes where nothing
+    /// happens (`tran_id` is 0x00). Such entries are made by each server for itself, so after a
+    /// failover the same history may have others.
     pub fn is_transaction(&self) -> bool {
         self.tran_id.iter().any(|&byte| byte != 0)
     }

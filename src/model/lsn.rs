@@ -1,7 +1,8 @@
 //! Log sequence numbers.
 //!
-//! An LSN is BINARY(10) end to end: it is compared as bytes, never as text, and its order means something only within one database and
-//! one restore history. Both bounds of a CDC window are inclusive, so "after this LSN" is `> lsn`, or `>= lsn.next()`.
+//! An LSN is BINARY(10) end to end: it is compared as bytes, never as text, and its order means
+//! something only within one database and one restore history. Both bounds of a CDC window are
+//! inclusive, so "after this LSN" is `> lsn`, or `>= lsn.next()`.
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-increment-lsn-transact-sql>
 
 use std::{fmt, str::FromStr};
@@ -12,7 +13,8 @@ pub struct Lsn([u8; 10]);
 
 impl Lsn {
     pub const LEN: usize = 10;
-    /// What `sys.fn_cdc_get_min_lsn` says when the instance does not exist or may not be read: never a position.
+    /// What `sys.fn_cdc_get_min_lsn` says when the instance does not exist or may not be read:
+    /// never a position.
     pub const ZERO: Lsn = Lsn([0; 10]);
     pub const MAX: Lsn = Lsn([0xff; 10]);
 
@@ -33,7 +35,8 @@ impl Lsn {
         *self == Lsn::ZERO
     }
 
-    /// The next possible LSN, as `sys.fn_cdc_increment_lsn`: plain arithmetic, the result need not exist. Saturates at the top.
+    /// The next possible LSN, as `sys.fn_cdc_increment_lsn`: plain arithmetic, the result need not
+    /// exist. Saturates at the top.
     pub fn next(self) -> Self {
         let mut bytes = self.0;
         for byte in bytes.iter_mut().rev() {
@@ -82,7 +85,11 @@ impl FromStr for Lsn {
     type Err = NotAnLsn;
 
     fn from_str(text: &str) -> Result<Self, NotAnLsn> {
-        let digits = text.trim().strip_prefix("0x").or_else(|| text.trim().strip_prefix("0X")).ok_or(NotAnLsn)?;
+        let digits = text
+            .trim()
+            .strip_prefix("0x")
+            .or_else(|| text.trim().strip_prefix("0X"))
+            .ok_or(NotAnLsn)?;
         if digits.len() != 2 * Self::LEN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(NotAnLsn);
         }
@@ -102,7 +109,14 @@ mod tests {
     fn text_form_is_sql_servers() {
         let lsn: Lsn = "0x0000002D000000A80003".parse().unwrap();
         assert_eq!(lsn.to_string(), "0x0000002D000000A80003");
-        for bad in ["", "0x", "0000002D000000A80003", "0x0000002D000000A8000", "0x0000002D000000A8000G", "0x+000002D000000A80003"] {
+        for bad in [
+            "",
+            "0x",
+            "0000002D000000A80003",
+            "0x0000002D000000A8000",
+            "0x0000002D000000A8000G",
+            "0x+000002D000000A80003",
+        ] {
             assert_eq!(bad.parse::<Lsn>(), Err(NotAnLsn), "{bad}");
         }
     }

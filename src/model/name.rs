@@ -1,12 +1,14 @@
 //! Names that cannot be misquoted.
 //!
-//! Every name that reaches a statement is an [`Ident`]: its text form is bracketed with `]` doubled, as QUOTENAME does, so that a table
-//! called `x]; DROP TABLE y--` is just a table with an odd name. Statement builders take `&Ident` and `&TableName`, never `&str`.
+//! Every name that reaches a statement is an [`Ident`]: its text form is bracketed with `]`
+//! doubled, as QUOTENAME does, so that a table called `x]; DROP TABLE y--` is just a table with an
+//! odd name. Statement builders take `&Ident` and `&TableName`, never `&str`.
 //! <https://learn.microsoft.com/sql/t-sql/functions/quotename-transact-sql>
 
 use std::{fmt, sync::Arc};
 
-/// One part of a name, as the catalog spells it (without brackets). Shared: thousands of mappings are handed around at every tick.
+/// One part of a name, as the catalog spells it (without brackets). Shared: thousands of mappings
+/// are handed around at every tick.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ident(Arc<str>);
 
@@ -15,7 +17,8 @@ impl Ident {
         Ident(name.into())
     }
 
-    /// The same as `last` where that says the same: of thousands of rows most name the same database and schema.
+    /// The same as `last` where that says the same: of thousands of rows most name the same
+    /// database and schema.
     pub fn like(last: Option<&Ident>, name: &str) -> Self {
         last.filter(|last| last.as_str() == name).cloned().unwrap_or_else(|| Ident::new(name))
     }
@@ -38,7 +41,8 @@ impl fmt::Debug for Ident {
     }
 }
 
-/// A table with its database. Statements are sent on a connection whose current database is the table's, so they use [`Self::local`].
+/// A table with its database. Statements are sent on a connection whose current database is the
+/// table's, so they use [`Self::local`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     pub database: Ident,
@@ -47,8 +51,16 @@ pub struct TableName {
 }
 
 impl TableName {
-    pub fn new(database: impl Into<Arc<str>>, schema: impl Into<Arc<str>>, table: impl Into<Arc<str>>) -> Self {
-        TableName { database: Ident::new(database), schema: Ident::new(schema), table: Ident::new(table) }
+    pub fn new(
+        database: impl Into<Arc<str>>,
+        schema: impl Into<Arc<str>>,
+        table: impl Into<Arc<str>>,
+    ) -> Self {
+        TableName {
+            database: Ident::new(database),
+            schema: Ident::new(schema),
+            table: Ident::new(table),
+        }
     }
 
     /// The same, sharing with `last` what is the same.
@@ -83,7 +95,10 @@ mod tests {
         let name = TableName::new("d", "dbo", "Order Details");
         assert_eq!(name.local(), "[dbo].[Order Details]");
         for like in [["d", "dbo", "t"], ["D", "dbo", "t"], ["d", "x", "Order Details"]] {
-            assert_eq!(TableName::like(Some(&name), like), TableName::new(like[0], like[1], like[2]));
+            assert_eq!(
+                TableName::like(Some(&name), like),
+                TableName::new(like[0], like[1], like[2])
+            );
         }
     }
 }

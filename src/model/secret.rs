@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Prints as `***` in every form; [`Secret::reveal`] is the only way to the text, and it is easy to search for.
+/// Prints as `***` in every form; [`Secret::reveal`] is the only way to the text, and it is easy to
+/// search for.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 

@@ -46,7 +46,8 @@ pub enum ColumnType {
     Other(String),
 }
 
-/// A declared maximum length: bytes for char/varchar/binary/varbinary, UTF-16 units for nchar/nvarchar.
+/// A declared maximum length: bytes for char/varchar/binary/varbinary, UTF-16 units for
+/// nchar/nvarchar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Length {
     N(u16),
@@ -62,7 +63,8 @@ pub struct Column {
     pub ty: ColumnType,
     /// Only character columns have one.
     pub collation: Option<String>,
-    /// The code page of `collation` (`COLLATIONPROPERTY(…, 'CodePage')`); 0 for Unicode-only collations.
+    /// The code page of `collation` (`COLLATIONPROPERTY(…, 'CodePage')`); 0 for Unicode-only
+    /// collations.
     pub code_page: Option<i32>,
     pub nullable: bool,
     pub identity: bool,
@@ -96,7 +98,8 @@ pub struct ForeignKey {
     pub parent: TableName,
     /// (child's column, parent's column)
     pub columns: Vec<(Ident, Ident)>,
-    /// ON DELETE CASCADE, SET NULL or SET DEFAULT: the server changes the child's rows with the parent's.
+    /// ON DELETE CASCADE, SET NULL or SET DEFAULT: the server changes the child's rows with the
+    /// parent's.
     pub acts_on_delete: bool,
 }
 
@@ -113,8 +116,9 @@ impl ForeignKey {
 
     /// The statements that make it act no more.
     pub fn tamed(&self) -> String {
-        let list =
-            |pick: fn(&(Ident, Ident)) -> &Ident| self.columns.iter().map(|pair| pick(pair).to_string()).collect::<Vec<_>>().join(", ");
+        let list = |pick: fn(&(Ident, Ident)) -> &Ident| {
+            self.columns.iter().map(|pair| pick(pair).to_string()).collect::<Vec<_>>().join(", ")
+        };
         let child = self.child.local();
         format!(
             "ALTER TABLE {child} DROP CONSTRAINT {0}; ALTER TABLE {child} WITH CHECK ADD CONSTRAINT {0} FOREIGN KEY ({1}) REFERENCES {2} ({3})",
@@ -126,10 +130,13 @@ impl ForeignKey {
     }
 }
 
-/// A collation's name as a statement may say it. Collation names are plain words and cannot be quoted; one that is none never reaches a
-/// statement, neither one that is sent nor one that is printed. <https://learn.microsoft.com/sql/t-sql/statements/collations>
+/// A collation's name as a statement may say it. Collation names are plain words and cannot be
+/// quoted; one that is none never reaches a statement, neither one that is sent nor one that is
+/// printed. <https://learn.microsoft.com/sql/t-sql/statements/collations>
 pub fn collation_word(name: Option<&str>) -> Option<&str> {
-    name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+    name.filter(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    })
 }
 
 /// What the catalog says of one table.

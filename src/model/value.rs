@@ -1,6 +1,7 @@
 //! One cell, without the driver's types: what keys, digests and control rows are made of.
 
-/// A value as SQL Server means it. Dates are days since 0001-01-01, times 100 ns ticks since midnight: nothing is rounded.
+/// A value as SQL Server means it. Dates are days since 0001-01-01, times 100 ns ticks since
+/// midnight: nothing is rounded.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<T = String, B = Vec<u8>> {
     Null,
@@ -56,7 +57,11 @@ impl Seen<'_> {
 
 impl<T, B> Value<T, B> {
     /// The same value, with text and bytes held in another way.
-    fn with<'a, U, C>(&'a self, text: impl FnOnce(&'a T) -> U, bytes: impl FnOnce(&'a B) -> C) -> Value<U, C> {
+    fn with<'a, U, C>(
+        &'a self,
+        text: impl FnOnce(&'a T) -> U,
+        bytes: impl FnOnce(&'a B) -> C,
+    ) -> Value<U, C> {
         match *self {
             Value::Null => Value::Null,
             Value::Bit(v) => Value::Bit(v),
@@ -66,9 +71,13 @@ impl<T, B> Value<T, B> {
             Value::Float(v) => Value::Float(v),
             Value::Date(days) => Value::Date(days),
             Value::Time(ticks) => Value::Time(ticks),
-            Value::DateTime { days_since_1900, ticks300 } => Value::DateTime { days_since_1900, ticks300 },
+            Value::DateTime { days_since_1900, ticks300 } => {
+                Value::DateTime { days_since_1900, ticks300 }
+            }
             Value::DateTime2 { days, ticks } => Value::DateTime2 { days, ticks },
-            Value::DateTimeOffset { days, ticks, offset_minutes } => Value::DateTimeOffset { days, ticks, offset_minutes },
+            Value::DateTimeOffset { days, ticks, offset_minutes } => {
+                Value::DateTimeOffset { days, ticks, offset_minutes }
+            }
             Value::Text(ref v) => Value::Text(text(v)),
             Value::Bytes(ref v) => Value::Bytes(bytes(v)),
             Value::Guid(v) => Value::Guid(v),

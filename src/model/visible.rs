@@ -1,20 +1,23 @@
 //! Text of others, where people read it: on a terminal, in a log's lines.
 //!
-//! A server's messages, the names of its objects and what a control row says may hold any character. ESC starts a command to a terminal, a
-//! line break forges a line of a log, marks of direction turn what follows around, and what has no width makes two names look alike. Whoever
-//! prints a line for people prints it through here, once: each such character is shown by its number. A backslash stays as it is
-//! (`HOST\INSTANCE`), so text that was shown can be shown again and stays the same.
+//! A server's messages, the names of its objects and what a control row says may hold any
+//! character. ESC starts a command to a terminal, a line break forges a line of a log, marks of
+//! direction turn what follows around, and what has no width makes two names look alike. Whoever
+//! prints a line for people prints it through here, once: each such character is shown by its
+//! number. A backslash stays as it is (`HOST\INSTANCE`), so text that was shown can be shown again
+//! and stays the same.
 //!
-//! A line is the unit: line breaks of our own stand between lines, and where several lines are one text (a verification's details), what
-//! others say is made visible before it goes into one.
+//! A line is the unit: line breaks of our own stand between lines, and where several lines are one
+//! text (a verification's details), what others say is made visible before it goes into one.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
 };
 
-/// Does this character do something else than stand there and be seen? Controls (C0, DEL, C1), the separators of lines and paragraphs, and
-/// what Unicode says to show nothing for (`Default_Ignorable_Code_Point`: marks of direction, zero width, joiners, fillers, tags).
+/// Does this character do something else than stand there and be seen? Controls (C0, DEL, C1), the
+/// separators of lines and paragraphs, and what Unicode says to show nothing for
+/// (`Default_Ignorable_Code_Point`: marks of direction, zero width, joiners, fillers, tags).
 /// <https://www.unicode.org/Public/UCD/latest/ucd/DerivedCoreProperties.txt>
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
@@ -59,7 +62,9 @@ pub struct Visible<W>(pub W);
 impl<W: fmt::Write> fmt::Write for Visible<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        while let Some((at, character)) = rest.char_indices().find(|(_, character)| is_hidden(*character)) {
+        while let Some((at, character)) =
+            rest.char_indices().find(|(_, character)| is_hidden(*character))
+        {
             let (before, from) = rest.split_at(at);
             self.0.write_str(before)?;
             match character {
@@ -91,7 +96,8 @@ mod tests {
 
     #[test]
     fn what_is_seen_stays_as_it_is() {
-        for text in [r"HOST\SQL2019", "Größe 名前 ✓ ✗ – … 😍", "it's \"so\"", "[x]]y]"] {
+        for text in [r"HOST\SQL2019", "Größe 名前 ✓ ✗ – … 😍", "it's \"so\"", "[x]]y]"]
+        {
             assert!(matches!(visible(text), Cow::Borrowed(same) if same == text), "{text}");
         }
     }

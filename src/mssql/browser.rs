@@ -1,8 +1,9 @@
 //! SQL Server Browser: which port a named instance listens on.
 //!
-//! One datagram there, one back (MC-SQLR 2.2.3 and 2.2.5): `0x04`, the instance's name and a zero byte go to UDP port 1434; `0x05`, a length in two bytes and
-//! a list of `key;value;` come back, with the port behind `tcp`. The port may change whenever the instance starts, so it is asked for at every
-//! connection. <https://learn.microsoft.com/openspecs/windows_protocols/mc-sqlr/>
+//! One datagram there, one back (MC-SQLR 2.2.3 and 2.2.5): `0x04`, the instance's name and a zero
+//! byte go to UDP port 1434; `0x05`, a length in two bytes and a list of `key;value;` come back,
+//! with the port behind `tcp`. The port may change whenever the instance starts, so it is asked for
+//! at every connection. <https://learn.microsoft.com/openspecs/windows_protocols/mc-sqlr/>
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
@@ -36,7 +37,9 @@ async fn port_by(host: &str, browser: u16, instance: &str) -> io::Result<u16> {
 }
 
 /// All at once: the first that succeeds, or the first error when none does.
-pub(super) async fn first<T>(attempts: impl IntoIterator<Item = impl Future<Output = io::Result<T>>>) -> io::Result<T> {
+pub(super) async fn first<T>(
+    attempts: impl IntoIterator<Item = impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
     let mut attempts: FuturesUnordered<_> = attempts.into_iter().collect();
     let mut first_error = None;
     while let Some(result) = attempts.next().await {
@@ -47,11 +50,16 @@ pub(super) async fn first<T>(attempts: impl IntoIterator<Item = impl Future<Outp
             }
         }
     }
-    Err(first_error.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address")))
+    Err(first_error
+        .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the host has no address")))
 }
 
 async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
-    let own: SocketAddr = if browser.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let own: SocketAddr = if browser.is_ipv4() {
+        (Ipv4Addr::UNSPECIFIED, 0).into()
+    } else {
+        (Ipv6Addr::UNSPECIFIED, 0).into()
+    };
     let socket = UdpSocket::bind(own).await?;
     // only this address may answer
     socket.connect(browser).await?;
@@ -64,7 +72,9 @@ async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
         match tokio::time::timeout(ANSWER_TIME_MAX, socket.recv(&mut answer)).await {
             Ok(Ok(length)) => return read(answer.get(..length).unwrap_or_default(), instance),
             // nobody listens there (ICMP says so); it may be starting
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => tokio::time::sleep(ANSWER_TIME_MAX / 4).await,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tokio::time::sleep(ANSWER_TIME_MAX / 4).await
+            }
             Ok(Err(error)) => return Err(error),
             Err(_) => {}
         }
@@ -81,7 +91,10 @@ async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
 /// The port in an answer.
 fn read(answer: &[u8], instance: &str) -> io::Result<u16> {
     let wrong = |words: &str| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("SQL Server Browser's answer about the instance {instance} {words}"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("SQL Server Browser's answer about the instance {instance} {words}"),
+        )
     };
     let [RESPONSE, low, high, data @ ..] = answer else { return Err(wrong("is not one")) };
     let length = usize::from(u16::from_le_bytes([*low, *high]));
@@ -92,7 +105,12 @@ fn read(answer: &[u8], instance: &str) -> io::Result<u16> {
     while let Some(key) = words.next() {
         let Some(value) = words.next() else { break };
         if key.eq_ignore_ascii_case("tcp") {
-            return value.trim().parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong("has a port that is none"));
+            return value
+                .trim()
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| wrong("has a port that is none"));
         }
     }
     Err(wrong("names no TCP port: TCP/IP is off for that instance"))
@@ -155,16 +173,23 @@ mod tests {
         let answers = |answer: io::Result<u16>| async { answer };
         type Attempt = std::pin::Pin<Box<dyn Future<Output = io::Result<u16>>>>;
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let attempts: Vec<Attempt> = vec![Box::pin(silent()), Box::pin(answers(Err(refused()))), Box::pin(answers(Ok(7)))];
+        let attempts: Vec<Attempt> =
+            vec![Box::pin(silent()), Box::pin(answers(Err(refused()))), Box::pin(answers(Ok(7)))];
         assert_eq!(first(attempts).await.unwrap(), 7);
-        let attempts: Vec<Attempt> = vec![Box::pin(answers(Err(refused()))), Box::pin(answers(Err(io::Error::other("later"))))];
+        let attempts: Vec<Attempt> = vec![
+            Box::pin(answers(Err(refused()))),
+            Box::pin(answers(Err(io::Error::other("later")))),
+        ];
         assert_eq!(first(attempts).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]
     async fn silence_says_what_to_do() {
         let browser = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let error = port_by("127.0.0.1", browser.local_addr().unwrap().port(), "SALES").await.unwrap_err().to_string();
+        let error = port_by("127.0.0.1", browser.local_addr().unwrap().port(), "SALES")
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("SALES") && error.contains("1434"), "{error}");
     }
 }

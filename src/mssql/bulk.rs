@@ -1,11 +1,13 @@
 //! Copying: rows from a query at one server into a table at another.
 //!
-//! Cells pass through as the driver has them: nothing looks at them on the way. Reading and writing go on at the same time, with a
-//! bounded number of batches between them; a batch is bounded in rows *and* in bytes, so that 1,000 rows of 10 MB each do not need 10 GB.
+//! Cells pass through as the driver has them: nothing looks at them on the way. Reading and writing
+//! go on at the same time, with a bounded number of batches between them; a batch is bounded in
+//! rows *and* in bytes, so that 1,000 rows of 10 MB each do not need 10 GB.
 //!
-//! Each batch is a bulk load of its own, so that it commits by itself: a destination in full recovery can back up its log meanwhile, the
-//! lock is short, and progress is what is really there. Both sides run in one task, so a copy that is dropped leaves nothing behind
-//! (each side's session is spent, as any cut-off session is).
+//! Each batch is a bulk load of its own, so that it commits by itself: a destination in full
+//! recovery can back up its log meanwhile, the lock is short, and progress is what is really there.
+//! Both sides run in one task, so a copy that is dropped leaves nothing behind (each side's session
+//! is spent, as any cut-off session is).
 
 use std::{future::poll_fn, task::Poll};
 
@@ -57,9 +59,15 @@ pub struct Copied {
     pub whole: bool,
 }
 
-/// Told of every batch that is in: the rows so far, and the key of its last one. The destination's session is free meanwhile.
+/// Told of every batch that is in: the rows so far, and the key of its last one. The destination's
+/// session is free meanwhile.
 pub trait Boundary: Send {
-    fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> impl Future<Output = Result<Go>> + Send;
+    fn batch_done(
+        &mut self,
+        dest: &mut Session,
+        rows: u64,
+        last_key: &[Value],
+    ) -> impl Future<Output = Result<Go>> + Send;
 
     /// Resolves when the copy is to stop: it does not wait for rows that a source may never send.
     fn stopped(&self) -> impl Future<Output = ()> + Send {
@@ -67,16 +75,21 @@ pub trait Boundary: Send {
     }
 }
 
-/// What a copy's first question comes to, or `None` where it is to stop before there is an answer; that connection is spent then.
-pub(super) async fn unless_stopped<T>(boundary: &impl Boundary, question: impl Future<Output = T>) -> Option<T> {
+/// What a copy's first question comes to, or `None` where it is to stop before there is an answer;
+/// that connection is spent then.
+pub(super) async fn unless_stopped<T>(
+    boundary: &impl Boundary,
+    question: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         answer = question => Some(answer),
         () = boundary.stopped() => None,
     }
 }
 
-/// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where it was given up: a writer that stopped or
-/// failed wants no more rows, and the next one may be minutes away. A reader that is given up costs its connection.
+/// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where
+/// it was given up: a writer that stopped or failed wants no more rows, and the next one may be
+/// minutes away. A reader that is given up costs its connection.
 pub(super) async fn read_while_written<R>(
     read: impl Future<Output = R>,
     write: impl Future<Output = Result<Copied>>,
@@ -117,21 +130,32 @@ pub async fn copy(
         return Ok(Copied { rows: 0, whole: false });
     };
     let stream = stream.context("read source rows")?;
-    let (read, written) = read_while_written(read(stream, sender, limit), write(dest, to, &target, receiver, boundary)).await;
+    let (read, written) = read_while_written(
+        read(stream, sender, limit),
+        write(dest, to, &target, receiver, boundary),
+    )
+    .await;
     let copied = written?;
     match read {
         // the writer takes a closed channel for the end of the rows
         Some(end) if copied.whole => end.map(|()| copied),
-        None if copied.whole => Err(Error::new(Kind::Other, "the rows ended before their reader did")),
+        None if copied.whole => {
+            Err(Error::new(Kind::Other, "the rows ended before their reader did"))
+        }
         _ => Ok(copied),
     }
 }
 
-async fn read(mut stream: RowStream<'_>, sender: mpsc::Sender<Batch>, limit: BatchLimit) -> Result<()> {
+async fn read(
+    mut stream: RowStream<'_>,
+    sender: mpsc::Sender<Batch>,
+    limit: BatchLimit,
+) -> Result<()> {
     let mut rows = Vec::new();
     let mut bytes = 0usize;
     loop {
-        // on an error the channel closes as at the end: who awaits both looks at this side's result before believing it
+        // on an error the channel closes as at the end: who awaits both looks at this side's result
+        // before believing it
         let row = stream.next().await.context("read source rows")?;
         let end = row.is_none();
         if let Some(row) = row {
@@ -171,14 +195,19 @@ async fn write(
             Some(row) => to.key.iter().map(|&i| row.value(i)).collect::<Result<Vec<_>>>()?,
             None => Vec::new(),
         };
-        let mut bulk = dest.bulk(to.table, target, to.options).await.context("begin a bulk load")?;
+        let mut bulk =
+            dest.bulk(to.table, target, to.options).await.context("begin a bulk load")?;
         for row in batch.rows {
             bulk.send(row).await.context("write rows")?;
         }
         let (loaded, wide) = bulk.finish().await.context("write rows")?;
-        let taken = loaded + dest.insert_wide(to.table, target, wide).await.context("write wide rows")?;
+        let taken =
+            loaded + dest.insert_wide(to.table, target, wide).await.context("write wide rows")?;
         if taken != count {
-            return Err(Error::new(Kind::Other, format!("of {count} rows in a batch the destination took {taken}")));
+            return Err(Error::new(
+                Kind::Other,
+                format!("of {count} rows in a batch the destination took {taken}"),
+            ));
         }
         rows += taken;
         if boundary.batch_done(dest, rows, &last_key).await? == Go::Stop {

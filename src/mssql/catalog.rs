@@ -1,10 +1,13 @@
 //! What a server says of its tables: one function per question.
 //!
-//! Only `sys.*` views are asked (INFORMATION_SCHEMA hides what matters: identity, computed, generated columns), names go in as parameters
-//! and are compared by the server, and come back as the catalog spells them. Answers may have more rows than we know of: a type, a
-//! temporal or ledger kind that is new is carried as its own name or number and refused where it matters, not here.
+//! Only `sys.*` views are asked (INFORMATION_SCHEMA hides what matters: identity, computed,
+//! generated columns), names go in as parameters and are compared by the server, and come back as
+//! the catalog spells them. Answers may have more rows than we know of: a type, a temporal or
+//! ledger kind that is new is carried as its own name or number and refused where it matters, not
+//! here.
 //!
-//! Metadata is only visible to who may see it: a table that this login has no right on looks like one that does not exist.
+//! Metadata is only visible to who may see it: a table that this login has no right on looks like
+//! one that does not exist.
 //! <https://learn.microsoft.com/sql/relational-databases/security/metadata-visibility-configuration>
 
 use super::{
@@ -19,14 +22,20 @@ use crate::{
     },
 };
 
-/// The table of that name in the session's database; `None` where there is none that this login can see.
+/// The table of that name in the session's database; `None` where there is none that this login can
+/// see.
 pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Table>> {
     let named = [Param::Text(name.schema.as_str()), Param::Text(name.table.as_str())];
-    let objects = session.rows(include_str!("../../sql/catalog_object.sql"), &named).await.with_context(|| format!("look up {name}"))?;
-    // a case-sensitive catalog may be asked through a case-insensitive comparison only by a server we do not know; then as written
-    let exact = objects
-        .iter()
-        .position(|row| row.text(1).is_ok_and(|s| s == name.schema.as_str()) && row.text(2).is_ok_and(|t| t == name.table.as_str()));
+    let objects = session
+        .rows(include_str!("../../sql/catalog_object.sql"), &named)
+        .await
+        .with_context(|| format!("look up {name}"))?;
+    // a case-sensitive catalog may be asked through a case-insensitive comparison only by a server
+    // we do not know; then as written
+    let exact = objects.iter().position(|row| {
+        row.text(1).is_ok_and(|s| s == name.schema.as_str())
+            && row.text(2).is_ok_and(|t| t == name.table.as_str())
+    });
     let Some(object) = objects.get(exact.unwrap_or(0)) else { return Ok(None) };
     shape(session, object).await.with_context(|| format!("read the columns of {name}")).map(Some)
 }
@@ -34,18 +43,28 @@ pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Tab
 /// Like [`table`], but a missing one is an error that says what to check.
 pub async fn existing_table(session: &mut Session, name: &TableName, side: &str) -> Result<Table> {
     table(session, name).await?.ok_or_else(|| {
-        Error::new(Kind::Missing, format!("{side} table {name} does not exist, or this login has no right on it"))
-            .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
+        Error::new(
+            Kind::Missing,
+            format!("{side} table {name} does not exist, or this login has no right on it"),
+        )
+        .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
     })
 }
 
 async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     let object_id = object.i32(0)?;
-    let name = TableName { database: Ident::new(object.text(3)?), schema: Ident::new(object.text(1)?), table: Ident::new(object.text(2)?) };
+    let name = TableName {
+        database: Ident::new(object.text(3)?),
+        schema: Ident::new(object.text(1)?),
+        table: Ident::new(object.text(2)?),
+    };
     let temporal = object.i32(5)?;
     let has_ledgers = object.bool(6)?;
     let ledger = if has_ledgers {
-        session.opt_row(include_str!("../../sql/catalog_ledger.sql"), &[Param::Int(object_id)]).await?.map_or(Ok(0), |row| row.i32(0))?
+        session
+            .opt_row(include_str!("../../sql/catalog_ledger.sql"), &[Param::Int(object_id)])
+            .await?
+            .map_or(Ok(0), |row| row.i32(0))?
     } else {
         0
     };
@@ -57,7 +76,8 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     let mut sets = session.result_sets(SHAPE, &[Param::Int(object_id)]).await?.into_iter();
     let mut next = || sets.next().unwrap_or_default();
     let (columns, keys, triggers, filters, rights) = (next(), next(), next(), next(), next());
-    let sees_policies = rights.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|allowed| allowed == Some(1)));
+    let sees_policies =
+        rights.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|allowed| allowed == Some(1)));
     let triggers = |instead: bool| -> Result<Vec<Ident>> {
         let mut names = Vec::new();
         for row in &triggers {
@@ -105,7 +125,8 @@ pub(super) fn column(row: &Row) -> Result<Column> {
     })
 }
 
-/// A type by `sys.types.name` and the numbers of `sys.columns`. `max_length` is in bytes, -1 for max.
+/// A type by `sys.types.name` and the numbers of `sys.columns`. `max_length` is in bytes, -1 for
+/// max.
 pub fn column_type(name: &str, max_length: i32, precision: i32, scale: i32) -> ColumnType {
     let small = |number: i32| u8::try_from(number).unwrap_or(0);
     let bytes = |per: i32| u16::try_from(max_length / per).unwrap_or(0);
@@ -116,7 +137,9 @@ pub fn column_type(name: &str, max_length: i32, precision: i32, scale: i32) -> C
         "smallint" => ColumnType::SmallInt,
         "int" => ColumnType::Int,
         "bigint" => ColumnType::BigInt,
-        "decimal" | "numeric" => ColumnType::Decimal { precision: small(precision), scale: small(scale) },
+        "decimal" | "numeric" => {
+            ColumnType::Decimal { precision: small(precision), scale: small(scale) }
+        }
         "money" => ColumnType::Money,
         "smallmoney" => ColumnType::SmallMoney,
         "real" => ColumnType::Real,
@@ -154,7 +177,14 @@ fn unique_keys(rows: &[Row]) -> Result<Vec<UniqueKey>> {
         let (index, column) = (row.i32(0)?, Ident::new(row.text(3)?));
         match keys.last_mut() {
             Some((last, key)) if *last == index => key.columns.push(column),
-            _ => keys.push((index, UniqueKey { name: Ident::new(row.text(1)?), primary: row.bool(2)?, columns: vec![column] })),
+            _ => keys.push((
+                index,
+                UniqueKey {
+                    name: Ident::new(row.text(1)?),
+                    primary: row.bool(2)?,
+                    columns: vec![column],
+                },
+            )),
         }
     }
     Ok(keys.into_iter().map(|(_, key)| key).collect())
@@ -162,7 +192,9 @@ fn unique_keys(rows: &[Row]) -> Result<Vec<UniqueKey>> {
 
 /// The enabled foreign keys from a table and to it.
 pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<ForeignKey>> {
-    let rows = session.rows(include_str!("../../sql/catalog_foreign_keys.sql"), &[Param::Int(table.object_id)]).await;
+    let rows = session
+        .rows(include_str!("../../sql/catalog_foreign_keys.sql"), &[Param::Int(table.object_id)])
+        .await;
     let mut keys: Vec<(i32, ForeignKey)> = Vec::new();
     for row in rows.with_context(|| format!("read the foreign keys of {}", table.name))? {
         let (id, pair) = (row.i32(0)?, (Ident::new(row.text(8)?), Ident::new(row.text(9)?)));
@@ -173,7 +205,8 @@ pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<Fo
             continue;
         }
         let named = |schema: usize| -> Result<TableName> {
-            let (schema, table_name) = (Ident::new(row.text(schema)?), Ident::new(row.text(schema + 1)?));
+            let (schema, table_name) =
+                (Ident::new(row.text(schema)?), Ident::new(row.text(schema + 1)?));
             Ok(TableName { database: table.name.database.clone(), schema, table: table_name })
         };
         let key = ForeignKey {
@@ -192,7 +225,10 @@ pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<Fo
 
 /// The session's database.
 pub async fn database(session: &mut Session) -> Result<Database> {
-    let row = session.row(include_str!("../../sql/catalog_database.sql"), &[]).await.context("read sys.databases")?;
+    let row = session
+        .row(include_str!("../../sql/catalog_database.sql"), &[])
+        .await
+        .context("read sys.databases")?;
     Ok(Database {
         server: row.opt_text(0)?.unwrap_or_default().to_owned(),
         name: Ident::new(row.text(1)?),
@@ -205,7 +241,9 @@ pub async fn database(session: &mut Session) -> Result<Database> {
 
 /// How many rows the table has, as the catalog last heard: nearly right, and free.
 pub async fn row_count(session: &mut Session, table: &Table) -> Result<Option<i64>> {
-    let row =
-        session.opt_row(include_str!("../../sql/catalog_rows.sql"), &[Param::Int(table.object_id)]).await.context("read sys.partitions")?;
+    let row = session
+        .opt_row(include_str!("../../sql/catalog_rows.sql"), &[Param::Int(table.object_id)])
+        .await
+        .context("read sys.partitions")?;
     row.map_or(Ok(None), |row| row.opt_i64(0))
 }

@@ -1,7 +1,8 @@
 //! What a source says of its change data capture: one function per question.
 //!
-//! Capture instances have names of their own and are only ever read from `cdc.change_tables`. A watermark of zero is never a position:
-//! `sys.fn_cdc_get_min_lsn` answers it for an instance that does not exist and for one that this login may not read.
+//! Capture instances have names of their own and are only ever read from `cdc.change_tables`. A
+//! watermark of zero is never a position: `sys.fn_cdc_get_min_lsn` answers it for an instance that
+//! does not exist and for one that this login may not read.
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
 
 use super::{
@@ -30,13 +31,19 @@ const HISTORY_MAX: usize = 8;
 
 /// Whether CDC is enabled for the session's database.
 pub async fn enabled(source: &mut Session) -> Result<bool> {
-    let row = source.opt_row(include_str!("../../sql/cdc_enabled.sql"), &[]).await.context("ask whether CDC is enabled")?;
+    let row = source
+        .opt_row(include_str!("../../sql/cdc_enabled.sql"), &[])
+        .await
+        .context("ask whether CDC is enabled")?;
     row.map_or(Ok(false), |row| Ok(row.opt_bool(0)?.unwrap_or(false)))
 }
 
 /// U: the newest captured transaction; `None` while capture has recorded none.
 pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
-    let row = source.opt_row(include_str!("../../sql/cdc_upper.sql"), &[]).await.context("read the maximum LSN")?;
+    let row = source
+        .opt_row(include_str!("../../sql/cdc_upper.sql"), &[])
+        .await
+        .context("read the maximum LSN")?;
     row.map_or(Ok(None), |row| read_upper(&row))
 }
 
@@ -52,25 +59,40 @@ fn read_upper(row: &Row) -> Result<Option<Upper>> {
     let identity = identity(row, 1)?;
     let transaction = transaction(row, 5)?;
     let (age_s, utc_offset_minutes) = (row.opt_i64(3)?, row.opt_i32(4)?.unwrap_or(0));
-    Ok(Some(Upper { lsn, identity, transaction, age_s, utc_offset_minutes, read_only: row.bool(8)? }))
+    Ok(Some(Upper {
+        lsn,
+        identity,
+        transaction,
+        age_s,
+        utc_offset_minutes,
+        read_only: row.bool(8)?,
+    }))
 }
 
-/// The source transaction whose id stands in this column and whose end time in the next; `None` where it is not known.
+/// The source transaction whose id stands in this column and whose end time in the next; `None`
+/// where it is not known.
 pub fn identity(row: &Row, column: usize) -> Result<Option<TranIdentity>> {
     Ok(match (row.opt_bytes(column)?, row.opt_text(column + 1)?) {
-        (Some(tran_id), Some(end_time)) => Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }),
+        (Some(tran_id), Some(end_time)) => {
+            Some(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() })
+        }
         _ => None,
     })
 }
 
-/// The source transaction whose LSN stands in this column and what identifies it in the next two; `None` where it is not known.
+/// The source transaction whose LSN stands in this column and what identifies it in the next two;
+/// `None` where it is not known.
 pub fn transaction(row: &Row, column: usize) -> Result<Option<Transaction>> {
-    Ok(row.opt_lsn(column)?.zip(identity(row, column + 1)?).map(|(lsn, identity)| Transaction { lsn, identity }))
+    Ok(row
+        .opt_lsn(column)?
+        .zip(identity(row, column + 1)?)
+        .map(|(lsn, identity)| Transaction { lsn, identity }))
 }
 
 /// The newest transaction up to an LSN, as far as the source still knows it.
 pub async fn newest_transaction(source: &mut Session, up_to: Lsn) -> Result<Option<Transaction>> {
-    let row = source.opt_row(include_str!("../../sql/cdc_transaction.sql"), &[Param::Lsn(up_to)]).await;
+    let row =
+        source.opt_row(include_str!("../../sql/cdc_transaction.sql"), &[Param::Lsn(up_to)]).await;
     row.context("read cdc.lsn_time_mapping")?.map_or(Ok(None), |row| transaction(&row, 0))
 }
 
@@ -81,13 +103,20 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
         instances.extend(read_instance(row, instances.last())?);
         Ok(())
     };
-    source.each(include_str!("../../sql/cdc_instances.sql"), &[], take).await.context("read cdc.change_tables")?;
+    source
+        .each(include_str!("../../sql/cdc_instances.sql"), &[], take)
+        .await
+        .context("read cdc.change_tables")?;
     Ok(instances)
 }
 
-/// U and then every capture instance, in one round trip: an instance that is there has been read after U.
+/// U and then every capture instance, in one round trip: an instance that is there has been read
+/// after U.
 pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<Upper>, Vec<Instance>)> {
-    const BOTH: &str = concat!(include_str!("../../sql/cdc_upper.sql"), include_str!("../../sql/cdc_instances.sql"));
+    const BOTH: &str = concat!(
+        include_str!("../../sql/cdc_upper.sql"),
+        include_str!("../../sql/cdc_instances.sql")
+    );
     let (mut upper, mut instances) = (None, Vec::new());
     let take = |set: usize, row: &Row| -> Result<()> {
         match set {
@@ -118,18 +147,26 @@ fn read_instance(row: &Row, last: Option<&Instance>) -> Result<Option<Instance>>
     }))
 }
 
-/// The captured tables, by object id, that rows can be moved into or out of by `ALTER TABLE … SWITCH`, which CDC does not record. (A table
-/// of one partition can be switched whole, and nothing forbids that: those are not told.)
+/// The captured tables, by object id, that rows can be moved into or out of by `ALTER TABLE …
+/// SWITCH`, which CDC does not record. (A table of one partition can be switched whole, and nothing
+/// forbids that: those are not told.)
 /// <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sys-sp-cdc-enable-table-transact-sql>
 pub async fn switchable(source: &mut Session) -> Result<HashSet<i32>> {
-    let rows = source.rows(include_str!("../../sql/cdc_switchable.sql"), &[]).await.context("look for captured tables with partitions")?;
+    let rows = source
+        .rows(include_str!("../../sql/cdc_switchable.sql"), &[])
+        .await
+        .context("look for captured tables with partitions")?;
     rows.iter().map(|row| row.i32(0)).collect()
 }
 
 /// An instance's columns.
 pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture> {
-    const COLUMNS: &str = concat!("DECLARE @change_table_id INT = @P1;\n", include_str!("../../sql/cdc_columns.sql"));
-    let rows = source.rows(COLUMNS, &[Param::Int(instance.change_table_id)]).await.context("read cdc.captured_columns")?;
+    const COLUMNS: &str =
+        concat!("DECLARE @change_table_id INT = @P1;\n", include_str!("../../sql/cdc_columns.sql"));
+    let rows = source
+        .rows(COLUMNS, &[Param::Int(instance.change_table_id)])
+        .await
+        .context("read cdc.captured_columns")?;
     let columns = captured(&rows)?;
     if columns.is_empty() {
         return Err(dropped(&instance));
@@ -161,9 +198,15 @@ fn captured(rows: &[Row]) -> Result<Vec<CapturedColumn>> {
     Ok(columns)
 }
 
-/// What the session sees of the instance now, and whether `table` and the change table still are what they were when `capture` was asked for: the columns that
-/// are `carried`, and what is captured in which types. Asked after rows were read, it says by which shape they were.
-pub async fn still(source: &mut Session, table: &Table, carried: &Carry, capture: &Capture) -> Result<(Bounds, bool)> {
+/// What the session sees of the instance now, and whether `table` and the change table still are
+/// what they were when `capture` was asked for: the columns that are `carried`, and what is
+/// captured in which types. Asked after rows were read, it says by which shape they were.
+pub async fn still(
+    source: &mut Session,
+    table: &Table,
+    carried: &Carry,
+    capture: &Capture,
+) -> Result<(Bounds, bool)> {
     const STILL: &str = concat!(
         "DECLARE @object_id INT = @P3, @change_table_id INT = @P4;\n",
         include_str!("../../sql/cdc_bounds.sql"),
@@ -172,29 +215,37 @@ pub async fn still(source: &mut Session, table: &Table, carried: &Carry, capture
         include_str!("../../sql/cdc_columns.sql")
     );
     let (instance, name) = (&capture.instance, table.name.local());
-    let params =
-        [Param::Text(instance.name.as_str()), Param::Text(&name), Param::Int(table.object_id), Param::Int(instance.change_table_id)];
+    let params = [
+        Param::Text(instance.name.as_str()),
+        Param::Text(&name),
+        Param::Int(table.object_id),
+        Param::Int(instance.change_table_id),
+    ];
     let sets = source.result_sets(STILL, &params).await;
-    let mut sets = sets.map_err(|error| of_instance(error, instance)).context("read the low watermark")?.into_iter();
+    let mut sets = sets
+        .map_err(|error| of_instance(error, instance))
+        .context("read the low watermark")?
+        .into_iter();
     let mut next = || sets.next().unwrap_or_default();
     let (low, named, columns, captured_now) = (next(), next(), next(), next());
     let Some(low) = low.first() else { return Err(gated(instance)) };
     let bounds = read_bounds(low, instance)?;
     let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_>>()?;
-    let same = named.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|id| id == Some(table.object_id)))
-        && carried
-            .columns
-            .iter()
-            .all(|Carried { source, .. }| columns.iter().find(|now| now.column_id == source.column_id) == Some(source))
-        && captured(&captured_now)? == capture.columns;
+    let same =
+        named.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|id| id == Some(table.object_id)))
+            && carried.columns.iter().all(|Carried { source, .. }| {
+                columns.iter().find(|now| now.column_id == source.column_id) == Some(source)
+            })
+            && captured(&captured_now)? == capture.columns;
     Ok((bounds, same))
 }
 
 /// What [`Bounds`] are read with; `@P1` is the instance's name.
 pub const BOUNDS_SQL: &str = include_str!("../../sql/cdc_bounds.sql");
 
-/// What one session sees of a capture instance. A session stays with one server, whose state never goes back while the session lives: what was
-/// captured up to `max` can be read by whatever is asked on this session from now on.
+/// What one session sees of a capture instance. A session stays with one server, whose state never
+/// goes back while the session lives: what was captured up to `max` can be read by whatever is
+/// asked on this session from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// The low watermark.
@@ -204,16 +255,22 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Up to where the session has everything: what it has seen captured, and what was committed before the capture instance was made, which can be
-    /// above the newest entry of an idle source.
+    /// Up to where the session has everything: what it has seen captured, and what was committed
+    /// before the capture instance was made, which can be above the newest entry of an idle source.
     pub fn seen(self) -> Lsn {
         if self.min.is_zero() { self.max } else { self.max.max(self.min.prev()) }
     }
 }
 
 impl Bounds {
-    /// From a row of [`BOUNDS_SQL`]. An instance that is gone is an error that says so; a low watermark of zero otherwise is one about rights.
-    pub fn new(instance: &Instance, min: Option<Lsn>, instances: i64, max: Option<Lsn>) -> Result<Bounds> {
+    /// From a row of [`BOUNDS_SQL`]. An instance that is gone is an error that says so; a low
+    /// watermark of zero otherwise is one about rights.
+    pub fn new(
+        instance: &Instance,
+        min: Option<Lsn>,
+        instances: i64,
+        max: Option<Lsn>,
+    ) -> Result<Bounds> {
         match min {
             _ if instances == 0 => Err(dropped(instance)),
             Some(min) if !min.is_zero() => Ok(Bounds { min, max: max.unwrap_or(Lsn::ZERO) }),
@@ -225,7 +282,8 @@ impl Bounds {
 /// What the session sees of an instance now.
 pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<Bounds> {
     let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
-    let row = row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    let row =
+        row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
     read_bounds(&row, instance)
 }
 
@@ -236,15 +294,26 @@ fn read_bounds(row: &Row, instance: &Instance) -> Result<Bounds> {
 /// What the copy lane's connection sees of an instance now.
 pub async fn bounds_of_line(source: &mut Line, instance: &Instance) -> Result<Bounds> {
     let name = Value::Text(instance.name.as_str().to_owned());
-    let rows = source.rows(BOUNDS_SQL, &[&name]).await.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
-    let mut rows = rows.map_err(|why| Error::new(Kind::Other, format!("the low watermark cannot be read: {why}")))?;
+    let rows = source
+        .rows(BOUNDS_SQL, &[&name])
+        .await
+        .map_err(|error| of_instance(error, instance))
+        .context("read the low watermark")?;
+    let mut rows = rows.map_err(|why| {
+        Error::new(Kind::Other, format!("the low watermark cannot be read: {why}"))
+    })?;
     let mut bounds = None;
     while rows.next().await.context("read the low watermark")? {
         let instances = match rows.seen(1)? {
             Seen::Int(instances) => instances,
             _ => 0,
         };
-        bounds = Some(Bounds::new(instance, seen_lsn(&rows.seen(0)?)?, instances, seen_lsn(&rows.seen(2)?)?)?);
+        bounds = Some(Bounds::new(
+            instance,
+            seen_lsn(&rows.seen(0)?)?,
+            instances,
+            seen_lsn(&rows.seen(2)?)?,
+        )?);
     }
     bounds.ok_or_else(|| dropped(instance))
 }
@@ -267,12 +336,21 @@ pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, 
         for (param, lsn) in params.iter_mut().zip(lsns) {
             *param = Param::OptLsn(Some(*lsn));
         }
-        let rows = source.rows(include_str!("../../sql/cdc_history.sql"), &params).await.context("read cdc.lsn_time_mapping")?;
+        let rows = source
+            .rows(include_str!("../../sql/cdc_history.sql"), &params)
+            .await
+            .context("read cdc.lsn_time_mapping")?;
         let mut lowest = None;
         for row in rows {
             match (row.opt_lsn(0)?, row.opt_bytes(1)?, row.opt_text(2)?) {
                 (Some(lsn), Some(tran_id), Some(end_time)) => {
-                    known.insert(lsn, History::Present(TranIdentity { tran_id: tran_id.to_vec(), end_time: end_time.to_owned() }));
+                    known.insert(
+                        lsn,
+                        History::Present(TranIdentity {
+                            tran_id: tran_id.to_vec(),
+                            end_time: end_time.to_owned(),
+                        }),
+                    );
                 }
                 (lsn, None, None) => lowest = lsn,
                 _ => {}
@@ -292,9 +370,16 @@ pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, 
 pub fn dropped(instance: &Instance) -> Error {
     Error::new(
         Kind::Missing,
-        format!("capture instance {} of {} was dropped: its changes can no longer be read", instance.name.as_str(), instance.source),
+        format!(
+            "capture instance {} of {} was dropped: its changes can no longer be read",
+            instance.name.as_str(),
+            instance.source
+        ),
     )
-    .with_hint(format!("Enable CDC for the table again: {}; a full sync follows by itself", copyable(&enable_table(&instance.source))))
+    .with_hint(format!(
+        "Enable CDC for the table again: {}; a full sync follows by itself",
+        copyable(&enable_table(&instance.source))
+    ))
 }
 
 /// The instance is there, but this login may not read it.
@@ -314,7 +399,10 @@ pub fn gated(instance: &Instance) -> Error {
             "this login may not read capture instance {} of {}{}: its minimum LSN is zero",
             instance.name.as_str(),
             instance.source,
-            instance.role.as_ref().map_or(String::new(), |role| format!(", which is open to members of {} only", role.as_str()))
+            instance.role.as_ref().map_or(String::new(), |role| format!(
+                ", which is open to members of {} only",
+                role.as_str()
+            ))
         ),
     )
     .with_hint(mend)

@@ -1,4 +1,5 @@
-//! Certificate files: whatever a connection string or a variable names is read as one, also a device without end or a pipe that nobody writes to.
+//! Certificate files: whatever a connection string or a variable names is read as one, also a
+//! device without end or a pipe that nobody writes to.
 
 use super::endpoint::{Endpoint, Trust};
 use crate::error::{Error, Kind, Result};
@@ -20,12 +21,16 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is longer than {FILE_BYTES_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("it is longer than {FILE_BYTES_MAX} bytes"),
+        ));
     }
     Ok(bytes)
 }
 
-/// Whether the authority's certificate of an endpoint can be read: before every login, as the driver reads it by itself and without a limit.
+/// Whether the authority's certificate of an endpoint can be read: before every login, as the
+/// driver reads it by itself and without a limit.
 pub fn check(endpoint: &Endpoint) -> Result<()> {
     let Trust::Authority(path) = &endpoint.trust else { return Ok(()) };
     read(path).map(drop).map_err(|error| {
@@ -40,9 +45,11 @@ mod tests {
 
     #[test]
     fn only_regular_files_of_a_sensible_size_are_read() {
-        let folder = std::env::temp_dir().join(format!("dataflow-certificate-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("dataflow-certificate-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let (right, long, pipe) = (folder.join("right.pem"), folder.join("long.pem"), folder.join("pipe.pem"));
+        let (right, long, pipe) =
+            (folder.join("right.pem"), folder.join("long.pem"), folder.join("pipe.pem"));
         fs::write(&right, vec![b'x'; 1024 * 1024]).unwrap();
         fs::write(&long, vec![b'x'; 1024 * 1024 + 1]).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

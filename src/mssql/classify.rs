@@ -1,9 +1,11 @@
 //! Error number → kind: the one table.
 //!
-//! We ask by number, never by message: messages are translated by the server. The transient numbers are those of EF Core's
-//! `SqlServerTransientExceptionDetector` (which leaves out timeouts on purpose: the work may have been done) and a few that a replica,
-//! a full log or a starting database answer with. A number that is not here is [`Kind::Other`], with the number in the words, so that an
-//! operator can look it up: <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>.
+//! We ask by number, never by message: messages are translated by the server. The transient numbers
+//! are those of EF Core's `SqlServerTransientExceptionDetector` (which leaves out timeouts on
+//! purpose: the work may have been done) and a few that a replica, a full log or a starting
+//! database answer with. A number that is not here is [`Kind::Other`], with the number in the
+//! words, so that an operator can look it up:
+//! <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>.
 
 use crate::error::{Error, Kind};
 use std::{io, time::Duration};
@@ -12,36 +14,43 @@ use std::{io, time::Duration};
 pub fn kind(number: i32) -> Kind {
     match number {
         // the connection or its login broke on the way
-        20 | 64 | 121 | 233 | 10053 | 10054 | 10060 | 10061 | 11001 | 17142 | 17197 | 17830 => Kind::Connection,
+        20 | 64 | 121 | 233 | 10053 | 10054 | 10060 | 10061 | 11001 | 17142 | 17197 | 17830 => {
+            Kind::Connection
+        }
         // login refused
         18401 => Kind::Busy,
         18452 | 18456 | 18461 | 18470 | 18486 | 18487 | 18488 => Kind::Login,
         -2 | 3617 => Kind::Timeout,
         1205 => Kind::Deadlock,
         1222 => Kind::LockTimeout,
-        // not there or no user in it; one user only, restoring, offline; read-only, also as a replica
+        // not there or no user in it; one user only, restoring, offline; read-only, also as a
+        // replica
         4060 | 4062 | 4064 | 924 | 927 | 942 | 3906 | 3908 => Kind::Database,
         // short of locks, memory, workers, log, space
-        701 | 802 | 1204 | 8645 | 8651 | 8628 | 9002 | 1101 | 1105 | 669 | 10928 | 10929 | 10936 => Kind::Busy,
+        701 | 802 | 1204 | 8645 | 8651 | 8628 | 9002 | 1101 | 1105 | 669 | 10928 | 10929
+        | 10936 => Kind::Busy,
         // starting, restoring, failing over, moving
-        615 | 617 | 844 | 845 | 846 | 847 | 913 | 921 | 922 | 923 | 926 | 945 | 952 | 976 | 978 | 979 | 982 | 983 | 988 | 4221 | 6005
-        | 35217 | 35250 | 40197 | 40501 | 40540 | 40549 | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109 | 49918 | 49919 | 49920
-        | 49977 | 49983 => Kind::Busy,
+        615 | 617 | 844 | 845 | 846 | 847 | 913 | 921 | 922 | 923 | 926 | 945 | 952 | 976 | 978
+        | 979 | 982 | 983 | 988 | 4221 | 6005 | 35217 | 35250 | 40197 | 40501 | 40540 | 40549
+        | 40550 | 40551 | 40552 | 40553 | 40613 | 42108 | 42109 | 49918 | 49919 | 49920 | 49977
+        | 49983 => Kind::Busy,
         // snapshot and in-memory conflicts: the whole transaction may be tried again
         3960 | 3961 | 41301 | 41302 | 41305 | 41325 | 41839 => Kind::Deadlock,
-        229 | 230 | 262 | 297 | 300 | 371 | 378 | 916 | 1088 | 2104 | 2571 | 15151 | 15247 | 15517 | 22904 => Kind::Permission,
+        229 | 230 | 262 | 297 | 300 | 371 | 378 | 916 | 1088 | 2104 | 2571 | 15151 | 15247
+        | 15517 | 22904 => Kind::Permission,
         // an object, column, database or capture instance that is not there
-        207 | 208 | 911 | 2812 | 3701 | 4902 | 2706 | 15009 | 22901 | 22905 | 22960 | 22981 | 22985 => Kind::Missing,
+        207 | 208 | 911 | 2812 | 3701 | 4902 | 2706 | 15009 | 22901 | 22905 | 22960 | 22981
+        | 22985 => Kind::Missing,
         // shapes that do not fit
-        206 | 213 | 257 | 271 | 272 | 273 | 306 | 334 | 402 | 451 | 468 | 512 | 529 | 544 | 545 | 8101 | 8102 | 8107 | 4104 | 4711
-        | 4712 | 13536 | 13537 | 22962 => Kind::Schema,
+        206 | 213 | 257 | 271 | 272 | 273 | 306 | 334 | 402 | 451 | 468 | 512 | 529 | 544 | 545
+        | 8101 | 8102 | 8107 | 4104 | 4711 | 4712 | 13536 | 13537 | 22962 => Kind::Schema,
         // a value that does not fit
-        220 | 232 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115 | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => {
-            Kind::Data
-        }
+        220 | 232 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115
+        | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => Kind::Data,
         547 => Kind::ForeignKey,
         1505 | 2601 | 2627 => Kind::Duplicate,
-        // 313 is what the CDC functions say of an invalid window; 22957 that an LSN was already cleaned up
+        // 313 is what the CDC functions say of an invalid window; 22957 that an LSN was already
+        // cleaned up
         313 | 22957 => Kind::Gap,
         _ => Kind::Other,
     }
@@ -50,21 +59,31 @@ pub fn kind(number: i32) -> Kind {
 /// What can be done about it, where something general can be said.
 fn hint(number: i32) -> Option<&'static str> {
     Some(match number {
-        18456 => "Check the user and the password, and that SQL Server authentication is enabled; the server's log has the exact reason",
+        18456 => {
+            "Check the user and the password, and that SQL Server authentication is enabled; the server's log has the exact reason"
+        }
         4060 => "Check the database's name, that it is online, and that the login has a user in it",
         18486..=18488 => "The login is locked or its password has expired; reset it at the server",
         229 | 230 | 262 | 297 | 300 | 371 | 916 | 22904 => {
             "Grant the right that is named, or use a login that has it; it is tried again every few minutes (DATAFLOW_PARKED_INTERVAL)"
         }
-        208 | 2812 => "Check the name in table_mappings, and that the object exists and the login may see it",
+        208 | 2812 => {
+            "Check the name in table_mappings, and that the object exists and the login may see it"
+        }
         207 => "The table's columns have changed, or a name in table_mappings is wrong",
         1205 => "The whole transaction is tried again",
-        1222 => "Another session holds the lock; it is tried again. DATAFLOW_LOCK_TIMEOUT sets how long to wait",
-        9002 => "The database's transaction log is full: back it up or let it grow (sys.databases.log_reuse_wait_desc says what holds it)",
+        1222 => {
+            "Another session holds the lock; it is tried again. DATAFLOW_LOCK_TIMEOUT sets how long to wait"
+        }
+        9002 => {
+            "The database's transaction log is full: back it up or let it grow (sys.databases.log_reuse_wait_desc says what holds it)"
+        }
         1101 | 1105 => "The database's files are full: add space",
         547 => "A foreign key or check at the destination refuses the row",
         2601 | 2627 => "A unique key at the destination already has the value",
-        7139 => "Raise 'max text repl size' at the source: EXEC sp_configure 'max text repl size', -1; RECONFIGURE",
+        7139 => {
+            "Raise 'max text repl size' at the source: EXEC sp_configure 'max text repl size', -1; RECONFIGURE"
+        }
         22901 => "Enable CDC on the source database: EXEC sys.sp_cdc_enable_db",
         3906 | 3908 => "The database is read-only here: a secondary replica, or set so",
         _ => return None,
@@ -78,7 +97,8 @@ const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate'
 
 /// An error a server sent.
 pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
-    let mut words = format!("{} (Msg {number}", without_values(number, message).trim().trim_end_matches('.'));
+    let mut words =
+        format!("{} (Msg {number}", without_values(number, message).trim().trim_end_matches('.'));
     if !procedure.is_empty() {
         words.push_str(&format!(", {procedure} line {line}"));
     }
@@ -100,8 +120,8 @@ pub fn read_only() -> Error {
     server(3906, 16, "the database is read-only", "", 0)
 }
 
-/// The message without the row's values that SQL Server puts into some of them. By number and by the signs around the value: the words
-/// may be in any language.
+/// The message without the row's values that SQL Server puts into some of them. By number and by
+/// the signs around the value: the words may be in any language.
 fn without_values(number: i32, message: &str) -> String {
     let between = |open: char, close: char| match (message.find(open), message.rfind(close)) {
         (Some(from), Some(to)) if from < to => format!("{}…{}", &message[..=from], &message[to..]),
@@ -110,10 +130,13 @@ fn without_values(number: i32, message: &str) -> String {
     match number {
         // The duplicate key value is (…).
         1505 | 2601 | 2627 => between('(', ')'),
-        // Conversion failed when converting the varchar value '…' to data type int. The conversion of the varchar value '…' overflowed …
+        // Conversion failed when converting the varchar value '…' to data type int. The conversion
+        // of the varchar value '…' overflowed …
         244 | 245 | 248 => between('\'', '\''),
         // Arithmetic overflow error for data type tinyint, value = …
-        220 | 232 => message.rfind('=').map_or_else(|| message.to_owned(), |at| format!("{}= …", &message[..at])),
+        220 | 232 => message
+            .rfind('=')
+            .map_or_else(|| message.to_owned(), |at| format!("{}= …", &message[..at])),
         // … in table 't', column 'c'. Truncated value: '…'.
         2628 => match message.match_indices('\'').nth(3) {
             Some((at, _)) => message[..=at].to_owned(),
@@ -152,7 +175,8 @@ pub(super) fn lost(what: &str) -> Error {
     Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
 }
 
-/// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an emoji under most collations).
+/// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an
+/// emoji under most collations).
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#supplementary-characters>
 pub(super) fn not_utf16() -> Error {
     Error::new(Kind::Data, "a row's text is not valid UTF-16: it has half of a surrogate pair").with_hint(
@@ -160,7 +184,8 @@ pub(super) fn not_utf16() -> Error {
     )
 }
 
-/// What the driver says of a handshake, without its advice to programmers: the settings that help here are in [`TLS_HINT`].
+/// What the driver says of a handshake, without its advice to programmers: the settings that help
+/// here are in [`TLS_HINT`].
 fn tls(message: &str) -> &str {
     message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
 }
@@ -169,22 +194,40 @@ fn tls(message: &str) -> &str {
 pub(super) fn error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as Driver;
     match error {
-        Driver::Server(token) => {
-            server(i32::try_from(token.code()).unwrap_or(i32::MAX), token.class(), token.message(), token.procedure(), token.line())
-        }
+        Driver::Server(token) => server(
+            i32::try_from(token.code()).unwrap_or(i32::MAX),
+            token.class(),
+            token.message(),
+            token.procedure(),
+            token.line(),
+        ),
         Driver::Io { kind, message } => io(kind, &message),
         Driver::Tls(message) => no_tls(tls(&message)),
-        Driver::Routing { host, port } => Error::new(Kind::Connection, format!("the server redirects to {host}:{port}")),
+        Driver::Routing { host, port } => {
+            Error::new(Kind::Connection, format!("the server redirects to {host}:{port}"))
+        }
         // the driver has no other words for these two
         Driver::Protocol(message) if message.contains("invalid UTF-16") => not_utf16(),
-        Driver::Protocol(message) if message.contains("does not allow the requested encryption level") => no_encryption(),
+        Driver::Protocol(message)
+            if message.contains("does not allow the requested encryption level") =>
+        {
+            no_encryption()
+        }
         Driver::Protocol(message) => lost(&message),
-        Driver::Encoding(message) => Error::new(Kind::Data, format!("text in an encoding that is not known: {message}")),
-        Driver::Conversion(message) => Error::new(Kind::Data, format!("a value could not be converted: {message}")),
-        Driver::BulkInput(message) => Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}")),
+        Driver::Encoding(message) => {
+            Error::new(Kind::Data, format!("text in an encoding that is not known: {message}"))
+        }
+        Driver::Conversion(message) => {
+            Error::new(Kind::Data, format!("a value could not be converted: {message}"))
+        }
+        Driver::BulkInput(message) => {
+            Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}"))
+        }
         Driver::Utf8 => Error::new(Kind::Data, "text from the server is not valid UTF-8"),
         Driver::Utf16 => not_utf16(),
-        Driver::ParseInt(_) => Error::new(Kind::Connection, "the server sent a number that is none"),
+        Driver::ParseInt(_) => {
+            Error::new(Kind::Connection, "the server sent a number that is none")
+        }
         #[allow(unreachable_patterns)]
         other => Error::new(Kind::Other, other.to_string()),
     }
@@ -194,21 +237,33 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
 mod tests {
     use super::*;
 
-    /// As tiberius 0.13 says it (`column_data/string.rs`): tried again, it would never be otherwise.
+    /// As tiberius 0.13 says it (`column_data/string.rs`): tried again, it would never be
+    /// otherwise.
     #[test]
     fn half_a_surrogate_pair_is_the_rows_fault_and_not_the_connections() {
-        let told = error(tiberius::error::Error::Protocol("nvarchar: invalid UTF-16 sequence".into()));
+        let told =
+            error(tiberius::error::Error::Protocol("nvarchar: invalid UTF-16 sequence".into()));
         assert_eq!(told.kind, Kind::Data);
         assert!(told.to_string().contains("surrogate pair"), "{told}");
-        assert_eq!(error(tiberius::error::Error::Protocol("something else".into())).kind, Kind::Connection);
+        assert_eq!(
+            error(tiberius::error::Error::Protocol("something else".into())).kind,
+            Kind::Connection
+        );
     }
 
-    /// As tiberius 0.13 says it (`codec/pre_login.rs`). Whoever has no TLS, or claims so for the server, gets no password by our advice.
+    /// As tiberius 0.13 says it (`codec/pre_login.rs`). Whoever has no TLS, or claims so for the
+    /// server, gets no password by our advice.
     #[test]
     fn no_advice_is_to_turn_encryption_off() {
-        let told = error(tiberius::error::Error::Protocol("Server does not allow the requested encryption level.".into()));
+        let told = error(tiberius::error::Error::Protocol(
+            "Server does not allow the requested encryption level.".into(),
+        ));
         assert!(told.to_string().contains("does not encrypt"), "{told}");
-        for told in [told, no_tls("unknown issuer"), error(tiberius::error::Error::Tls("unknown issuer".into()))] {
+        for told in [
+            told,
+            no_tls("unknown issuer"),
+            error(tiberius::error::Error::Tls("unknown issuer".into())),
+        ] {
             let told = told.to_string().to_lowercase();
             assert!(!told.contains("encrypt=") && !told.contains("disable"), "{told}");
         }
@@ -284,12 +339,16 @@ mod tests {
     #[test]
     fn transient_numbers_of_ef_core_are_never_other() {
         for number in [
-            20, 64, 121, 233, 1205, 10053, 10054, 10060, 10928, 10929, 40197, 40501, 40613, 41301, 41302, 41305, 41325, 41839, 49918,
-            49919, 49920, 49977, 49983, 1204, 1222, 615, 617, 669, 701, 802, 845, 921, 923, 926, 976, 978, 983, 3960, 3961, 4221, 8645,
-            8651, 9002, 11001, 18401, 17142, 35217, 42108, 42109,
+            20, 64, 121, 233, 1205, 10053, 10054, 10060, 10928, 10929, 40197, 40501, 40613, 41301,
+            41302, 41305, 41325, 41839, 49918, 49919, 49920, 49977, 49983, 1204, 1222, 615, 617,
+            669, 701, 802, 845, 921, 923, 926, 976, 978, 983, 3960, 3961, 4221, 8645, 8651, 9002,
+            11001, 18401, 17142, 35217, 42108, 42109,
         ] {
             assert!(
-                matches!(kind(number), Kind::Connection | Kind::Busy | Kind::Deadlock | Kind::LockTimeout),
+                matches!(
+                    kind(number),
+                    Kind::Connection | Kind::Busy | Kind::Deadlock | Kind::LockTimeout
+                ),
                 "{number} is {:?}",
                 kind(number)
             );
@@ -300,7 +359,10 @@ mod tests {
     fn words_carry_the_number_and_a_hint() {
         let error = server(18456, 14, "Login failed for user 'sa'.", "", 1);
         assert_eq!(error.number, Some(18456));
-        assert!(error.to_string().starts_with("Login failed for user 'sa' (Msg 18456). Check the user"), "{error}");
+        assert!(
+            error.to_string().starts_with("Login failed for user 'sa' (Msg 18456). Check the user"),
+            "{error}"
+        );
         assert_eq!(server(50000, 21, "gone", "", 0).kind, Kind::Connection);
     }
 }

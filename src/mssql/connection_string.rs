@@ -1,20 +1,25 @@
 //! Connection strings as people have them, in four dialects.
 //!
-//! The driver's own parser refuses what this service's users were told to write (`encrypt=disable`, `port=1433`, go-mssqldb's URLs, passwords
-//! beyond ASCII), so strings are read here, and the driver is configured field by field:
+//! The driver's own parser refuses what this service's users were told to write (`encrypt=disable`,
+//! `port=1433`, go-mssqldb's URLs, passwords beyond ASCII), so strings are read here, and the
+//! driver is configured field by field:
 //!
-//! - `key=value;…` as go-mssqldb and ADO.NET write it, keys without regard to case, spaces or underscores, values plain, in `"…"`, `'…'`
-//!   (doubled inside) or in `{…}` (`}}` inside). <https://github.com/microsoft/go-mssqldb#connection-parameters-and-dsn>,
+//! - `key=value;…` as go-mssqldb and ADO.NET write it, keys without regard to case, spaces or
+//!   underscores, values plain, in `"…"`, `'…'` (doubled inside) or in `{…}` (`}}` inside).
+//!   <https://github.com/microsoft/go-mssqldb#connection-parameters-and-dsn>,
 //!   <https://learn.microsoft.com/dotnet/api/microsoft.data.sqlclient.sqlconnection.connectionstring>
 //! - `sqlserver://user:password@host:port/instance?database=…`, percent-encoded
-//! - `jdbc:sqlserver://host\instance:port;key=value;…`. <https://learn.microsoft.com/sql/connect/jdbc/building-the-connection-url>
+//! - `jdbc:sqlserver://host\instance:port;key=value;…`.
+//!   <https://learn.microsoft.com/sql/connect/jdbc/building-the-connection-url>
 //! - `odbc:key=value;…`, go-mssqldb's third form.
 //!
-//! **Encryption follows the string**: `disable` sends everything in the clear, `false` encrypts the login alone (and, as everywhere, believes
-//! any certificate for that unless told not to), `true` and `strict` encrypt everything and check the certificate. A string that says
-//! nothing gets what today's drivers do: everything encrypted, certificate checked.
+//! **Encryption follows the string**: `disable` sends everything in the clear, `false` encrypts the
+//! login alone (and, as everywhere, believes any certificate for that unless told not to), `true`
+//! and `strict` encrypt everything and check the certificate. A string that says nothing gets what
+//! today's drivers do: everything encrypted, certificate checked.
 //!
-//! **No message shows a value.** An unknown key is named, except behind a password: there it may be a piece of one that holds a `;`.
+//! **No message shows a value.** An unknown key is named, except behind a password: there it may be
+//! a piece of one that holds a `;`.
 
 use super::endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust};
 use crate::{
@@ -61,8 +66,13 @@ pub fn parse(text: &str) -> Result<Parsed> {
         settings.pairs(split(properties)?)?;
     } else if let Some(rest) = strip_prefix(trimmed, "sqlserver://") {
         settings.url(rest)?;
-    } else if trimmed.split_once("://").is_some_and(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphabetic() || c == ':')) {
-        return Err(bad("the connection string is a URL of another kind: sqlserver:// and jdbc:sqlserver:// are known"));
+    } else if trimmed
+        .split_once("://")
+        .is_some_and(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphabetic() || c == ':'))
+    {
+        return Err(bad(
+            "the connection string is a URL of another kind: sqlserver:// and jdbc:sqlserver:// are known",
+        ));
     } else {
         settings.pairs(split(strip_prefix(trimmed, "odbc:").unwrap_or(trimmed))?)?;
     }
@@ -70,7 +80,9 @@ pub fn parse(text: &str) -> Result<Parsed> {
 }
 
 fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
-    text.get(..prefix.len()).filter(|start| start.eq_ignore_ascii_case(prefix)).and_then(|_| text.get(prefix.len()..))
+    text.get(..prefix.len())
+        .filter(|start| start.eq_ignore_ascii_case(prefix))
+        .and_then(|_| text.get(prefix.len()..))
 }
 
 /// Splits `key=value;…`. Positions count characters of the part that is split.
@@ -94,12 +106,19 @@ fn split(text: &str) -> Result<Vec<Pair>> {
             let behind_password = pairs.last().is_some_and(|pair| is_password(&normal(&pair.key)));
             return Err(bad(format!(
                 "the connection string has something without a value at character {at}{}",
-                if behind_password { " (a password that holds a ; must be in double quotes)" } else { "" }
+                if behind_password {
+                    " (a password that holds a ; must be in double quotes)"
+                } else {
+                    ""
+                }
             )));
         }
-        let key: String = chars.get(start..i).unwrap_or_default().iter().collect::<String>().trim().to_owned();
+        let key: String =
+            chars.get(start..i).unwrap_or_default().iter().collect::<String>().trim().to_owned();
         if key.is_empty() {
-            return Err(bad(format!("the connection string has a value without a key at character {at}")));
+            return Err(bad(format!(
+                "the connection string has a value without a key at character {at}"
+            )));
         }
         i += 1;
         while chars.get(i).is_some_and(|c| c.is_whitespace() && *c != ';') {
@@ -152,7 +171,13 @@ fn split(text: &str) -> Result<Vec<Pair>> {
                 while chars.get(i).is_some_and(|c| *c != ';') {
                     i += 1;
                 }
-                value = chars.get(start..i).unwrap_or_default().iter().collect::<String>().trim_end().to_owned();
+                value = chars
+                    .get(start..i)
+                    .unwrap_or_default()
+                    .iter()
+                    .collect::<String>()
+                    .trim_end()
+                    .to_owned();
             }
         }
         pairs.push(Pair { key, value, at });
@@ -161,7 +186,10 @@ fn split(text: &str) -> Result<Vec<Pair>> {
 
 /// A key without what does not matter: `User ID`, `user_id` and `userId` are one.
 fn normal(key: &str) -> String {
-    key.chars().filter(|c| !c.is_whitespace() && *c != '_' && *c != '-').flat_map(char::to_lowercase).collect()
+    key.chars()
+        .filter(|c| !c.is_whitespace() && *c != '_' && *c != '-')
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// A key that is not known, and that somebody may have meant for the password's.
@@ -197,7 +225,9 @@ struct Settings {
 
 impl Settings {
     fn server(&mut self, text: &str, at: usize) -> Result<()> {
-        let server = server(text).map_err(|reason| bad(format!("the server at character {at} of the connection string {reason}")))?;
+        let server = server(text).map_err(|reason| {
+            bad(format!("the server at character {at} of the connection string {reason}"))
+        })?;
         self.host = Some(server.host);
         self.instance = server.instance.or(self.instance.take());
         self.port = server.port.or(self.port);
@@ -209,25 +239,44 @@ impl Settings {
         for pair in pairs {
             let key = normal(&pair.key);
             let known = self.pair(&key, &pair, behind_password)?;
-            // A password with several ; in it leaves several pieces, also behind a key that was to say password and is misspelled.
-            behind_password = is_password(&key) || (!known && (behind_password || may_mean_password(&key)));
+            // A password with several ; in it leaves several pieces, also behind a key that was to
+            // say password and is misspelled.
+            behind_password =
+                is_password(&key) || (!known && (behind_password || may_mean_password(&key)));
         }
         Ok(())
     }
 
     /// Whether the key is one that means something.
-    fn pair(&mut self, key: &str, Pair { key: spelled, value, at }: &Pair, behind_password: bool) -> Result<bool> {
-        let wrong = |wanted: &str| bad(format!("{spelled} at character {at} of the connection string must be {wanted}"));
+    fn pair(
+        &mut self,
+        key: &str,
+        Pair { key: spelled, value, at }: &Pair,
+        behind_password: bool,
+    ) -> Result<bool> {
+        let wrong = |wanted: &str| {
+            bad(format!("{spelled} at character {at} of the connection string must be {wanted}"))
+        };
         let flag = || flag(value).ok_or_else(|| wrong("true or false"));
         match key {
-            "server" | "datasource" | "address" | "addr" | "networkaddress" | "servername" => self.server(value, *at)?,
+            "server" | "datasource" | "address" | "addr" | "networkaddress" | "servername" => {
+                self.server(value, *at)?
+            }
             "port" | "portnumber" => {
-                self.port = Some(value.parse().ok().filter(|port| *port > 0).ok_or_else(|| wrong("a port from 1 to 65535"))?);
+                self.port = Some(
+                    value
+                        .parse()
+                        .ok()
+                        .filter(|port| *port > 0)
+                        .ok_or_else(|| wrong("a port from 1 to 65535"))?,
+                );
             }
             "instancename" if !value.is_empty() => self.instance = Some(value.clone()),
             "userid" | "uid" | "user" | "username" => self.user = Some(value.clone()),
             "password" | "pwd" | "pass" => self.password = Some(Secret::new(value.clone())),
-            "database" | "initialcatalog" | "databasename" => self.database = Some(value.clone()).filter(|name| !name.is_empty()),
+            "database" | "initialcatalog" | "databasename" => {
+                self.database = Some(value.clone()).filter(|name| !name.is_empty())
+            }
             "encrypt" => {
                 self.encrypt = Some(match value.to_lowercase().as_str() {
                     "disable" | "disabled" => Encrypt::Off,
@@ -238,12 +287,20 @@ impl Settings {
                 });
             }
             "trustservercertificate" => self.trust_anything = Some(flag()?),
-            "certificate" | "servercertificate" | "trustservercertificateca" if !value.is_empty() => {
+            "certificate" | "servercertificate" | "trustservercertificateca"
+                if !value.is_empty() =>
+            {
                 self.authority = Some(PathBuf::from(value));
             }
-            "hostnameincertificate" => self.certificate_host = Some(value.clone()).filter(|name| !name.is_empty()),
-            "appname" | "app" | "applicationname" => self.application = Some(value.clone()).filter(|name| !name.is_empty()),
-            "workstationid" | "wsid" => self.workstation = Some(value.clone()).filter(|name| !name.is_empty()),
+            "hostnameincertificate" => {
+                self.certificate_host = Some(value.clone()).filter(|name| !name.is_empty())
+            }
+            "appname" | "app" | "applicationname" => {
+                self.application = Some(value.clone()).filter(|name| !name.is_empty())
+            }
+            "workstationid" | "wsid" => {
+                self.workstation = Some(value.clone()).filter(|name| !name.is_empty())
+            }
             "applicationintent" => {
                 self.read_only_intent = match value.to_lowercase().as_str() {
                     "readonly" => true,
@@ -253,17 +310,28 @@ impl Settings {
             }
             "multisubnetfailover" => self.multi_subnet_failover = flag()?,
             "packetsize" => {
-                self.packet_size =
-                    Some(value.parse().ok().filter(|size| (512..=32767).contains(size)).ok_or_else(|| wrong("from 512 to 32767"))?);
+                self.packet_size = Some(
+                    value
+                        .parse()
+                        .ok()
+                        .filter(|size| (512..=32767).contains(size))
+                        .ok_or_else(|| wrong("from 512 to 32767"))?,
+                );
             }
             "connecttimeout" | "connectiontimeout" | "timeout" | "dialtimeout" | "logintimeout" => {
                 let seconds: u64 = value.parse().map_err(|_| wrong("a number of seconds"))?;
                 // Everywhere 0 means "no limit"; here everything has one.
-                let seconds = if seconds == 0 { CONNECT_TIMEOUT_MAX_S } else { seconds.min(CONNECT_TIMEOUT_MAX_S) };
+                let seconds = if seconds == 0 {
+                    CONNECT_TIMEOUT_MAX_S
+                } else {
+                    seconds.min(CONNECT_TIMEOUT_MAX_S)
+                };
                 // go-mssqldb's `connection timeout=0` says nothing of the dial.
                 self.connect_timeout_s = match (self.connect_timeout_s, seconds) {
                     (Some(old), CONNECT_TIMEOUT_MAX_S) if value == "0" => Some(old),
-                    (_, seconds) if value == "0" && key == "connectiontimeout" => self.connect_timeout_s.or(Some(seconds.min(15))),
+                    (_, seconds) if value == "0" && key == "connectiontimeout" => {
+                        self.connect_timeout_s.or(Some(seconds.min(15)))
+                    }
                     (Some(old), seconds) => Some(old.max(seconds)),
                     (None, seconds) => Some(seconds),
                 };
@@ -277,16 +345,20 @@ impl Settings {
                     )));
                 }
             }
-            "authentication" | "fedauth" if !matches!(normal(value).as_str(), "" | "sqlpassword" | "notspecified") => {
+            "authentication" | "fedauth"
+                if !matches!(normal(value).as_str(), "" | "sqlpassword" | "notspecified") =>
+            {
                 return Err(bad(format!(
                     "{spelled} at character {at} of the connection string asks for a way to log in that is not known: give a user and a password"
                 )));
             }
             "failoverpartner" | "failoverport" => {
-                self.warnings.push(format!("{spelled} is not followed: database mirroring is not known"));
+                self.warnings
+                    .push(format!("{spelled} is not followed: database mirroring is not known"));
             }
             "columnencryption" | "columnencryptionsetting" if flag().unwrap_or(true) => {
-                self.warnings.push(format!("{spelled} is not followed: encrypted columns cannot be read"));
+                self.warnings
+                    .push(format!("{spelled} is not followed: encrypted columns cannot be read"));
             }
             // About pools, languages and retries of other drivers: nothing here depends on them.
             "pooling"
@@ -359,7 +431,8 @@ impl Settings {
     fn url(&mut self, text: &str) -> Result<()> {
         let (before_query, query) = text.split_once('?').unwrap_or((text, ""));
         let (authority, path) = match before_query.rsplit_once('@') {
-            // the ? may be a password's, and then what stands before it is no host: no piece of it may be shown as one
+            // the ? may be a password's, and then what stands before it is no host: no piece of it
+            // may be shown as one
             Some(_) if query.contains('@') => {
                 return Err(bad(
                     "an @ stands on both sides of the ? in the connection string: in a login or a value write @ as %40, ? as %3F, / as %2F and : as %3A",
@@ -383,8 +456,14 @@ impl Settings {
         let mut pairs = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let at = 1 + text.find(part).map_or(0, |byte| text.get(..byte).map_or(0, |before| before.chars().count()));
-            pairs.push(Pair { key: percent_decoded(&key.replace('+', " "))?, value: percent_decoded(&value.replace('+', " "))?, at });
+            let at = 1 + text
+                .find(part)
+                .map_or(0, |byte| text.get(..byte).map_or(0, |before| before.chars().count()));
+            pairs.push(Pair {
+                key: percent_decoded(&key.replace('+', " "))?,
+                value: percent_decoded(&value.replace('+', " "))?,
+                at,
+            });
         }
         self.pairs(pairs)
     }
@@ -392,8 +471,17 @@ impl Settings {
     fn finish(mut self) -> Result<Parsed> {
         let host = self.host.take().ok_or_else(|| bad("the connection string names no server"))?;
         let user = self.user.take().filter(|user| !user.is_empty());
-        let user = if self.integrated { user.unwrap_or_default() } else { user.ok_or_else(|| bad("the connection string names no user"))? };
-        let mut endpoint = Endpoint::new(host, self.port.unwrap_or(PORT), user, self.password.take().unwrap_or_default());
+        let user = if self.integrated {
+            user.unwrap_or_default()
+        } else {
+            user.ok_or_else(|| bad("the connection string names no user"))?
+        };
+        let mut endpoint = Endpoint::new(
+            host,
+            self.port.unwrap_or(PORT),
+            user,
+            self.password.take().unwrap_or_default(),
+        );
         // A port needs no name looked up.
         endpoint.instance = self.instance.filter(|_| self.port.is_none());
         endpoint.integrated = self.integrated;
@@ -436,16 +524,21 @@ fn percent_decoded(text: &str) -> Result<String> {
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         if byte == b'%' {
-            let digits =
-                tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+            let digits = tail
+                .get(..2)
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
             let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            bytes.push(decoded.ok_or_else(|| bad("the connection string has a % that is not followed by two hexadecimal digits"))?);
+            bytes.push(decoded.ok_or_else(|| {
+                bad("the connection string has a % that is not followed by two hexadecimal digits")
+            })?);
             rest = tail.get(2..).unwrap_or_default();
         } else {
             bytes.push(byte);
         }
     }
-    String::from_utf8(bytes).map_err(|_| bad("the connection string's percent-encoding is not UTF-8"))
+    String::from_utf8(bytes)
+        .map_err(|_| bad("the connection string's percent-encoding is not UTF-8"))
 }
 
 /// What a server's name comes to.
@@ -456,11 +549,16 @@ pub struct ServerName {
     pub port: Option<u16>,
 }
 
-/// `host`, `host,port`, `host:port`, `host\instance`, `tcp:…`, IPv6 with or without brackets. The error completes "the server …".
+/// `host`, `host,port`, `host:port`, `host\instance`, `tcp:…`, IPv6 with or without brackets. The
+/// error completes "the server …".
 pub fn server(text: &str) -> std::result::Result<ServerName, String> {
     let text = text.trim();
     let text = strip_prefix(text, "tcp:").unwrap_or(text);
-    for (prefix, what) in [("np:", "named pipes"), ("lpc:", "shared memory"), ("admin:", "the dedicated administrator connection")] {
+    for (prefix, what) in [
+        ("np:", "named pipes"),
+        ("lpc:", "shared memory"),
+        ("admin:", "the dedicated administrator connection"),
+    ] {
         if strip_prefix(text, prefix).is_some() {
             return Err(format!("asks for {what}: only TCP is known"));
         }
@@ -476,13 +574,18 @@ pub fn server(text: &str) -> std::result::Result<ServerName, String> {
             .map(Some)
             .ok_or_else(|| "has a port that is not from 1 to 65535".to_owned())
     };
-    // The port comes last, behind a comma (SQL Server's way), or behind a colon (everybody else's) unless that is IPv6.
+    // The port comes last, behind a comma (SQL Server's way), or behind a colon (everybody else's)
+    // unless that is IPv6.
     let (name, port) = if let Some((name, port)) = text.rsplit_once(',') {
         (name.trim(), port_of(port)?)
-    } else if let Some((name, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    } else if let Some((name, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']'))
+    {
         match port.trim() {
             "" => (name, None),
-            port => (name, port_of(port.strip_prefix(':').ok_or("has something behind its closing ]")?)?),
+            port => (
+                name,
+                port_of(port.strip_prefix(':').ok_or("has something behind its closing ]")?)?,
+            ),
         }
     } else if text.matches(':').count() == 1 {
         let (name, port) = text.split_once(':').unwrap_or((text, ""));
@@ -491,7 +594,9 @@ pub fn server(text: &str) -> std::result::Result<ServerName, String> {
         (text, None)
     };
     let (host, instance) = match name.split_once('\\') {
-        Some((host, instance)) => (host.trim(), Some(instance.trim().to_owned()).filter(|instance| !instance.is_empty())),
+        Some((host, instance)) => {
+            (host.trim(), Some(instance.trim().to_owned()).filter(|instance| !instance.is_empty()))
+        }
         None => (name, None),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -499,7 +604,10 @@ pub fn server(text: &str) -> std::result::Result<ServerName, String> {
     if host.is_empty() {
         return Err("has no host".to_owned());
     }
-    if host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '\\' | '?' | '=')) {
+    if host
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '\\' | '?' | '='))
+    {
         return Err("is not a host name".to_owned());
     }
     if host.contains(':') && host.parse::<std::net::Ipv6Addr>().is_err() {
@@ -523,47 +631,91 @@ mod tests {
 
     #[test]
     fn the_readmes_form() {
-        let e = ok("server=source1.example.com;user id=sa;password=pass;database=master;encrypt=disable");
-        assert_eq!((e.host.as_str(), e.port, e.user.as_str(), e.password.reveal()), ("source1.example.com", 1433, "sa", "pass"));
+        let e = ok(
+            "server=source1.example.com;user id=sa;password=pass;database=master;encrypt=disable",
+        );
+        assert_eq!(
+            (e.host.as_str(), e.port, e.user.as_str(), e.password.reveal()),
+            ("source1.example.com", 1433, "sa", "pass")
+        );
         assert_eq!((e.database.as_deref(), e.encrypt), (Some("master"), Encrypt::Off));
 
-        let e =
-            ok("server=10.0.0.5;port=14330;user id=sync;password=p=w d;encrypt=false;app name=Flow;dial timeout=5;connection timeout=0");
-        assert_eq!((e.place().as_str(), e.password.reveal(), e.application.as_str()), ("10.0.0.5,14330", "p=w d", "Flow"));
-        assert_eq!((e.encrypt, e.trust, e.connect_timeout.as_secs()), (Encrypt::LoginOnly, Trust::Anything, 5));
+        let e = ok(
+            "server=10.0.0.5;port=14330;user id=sync;password=p=w d;encrypt=false;app name=Flow;dial timeout=5;connection timeout=0",
+        );
+        assert_eq!(
+            (e.place().as_str(), e.password.reveal(), e.application.as_str()),
+            ("10.0.0.5,14330", "p=w d", "Flow")
+        );
+        assert_eq!(
+            (e.encrypt, e.trust, e.connect_timeout.as_secs()),
+            (Encrypt::LoginOnly, Trust::Anything, 5)
+        );
     }
 
     #[test]
     fn ado_net() {
-        let e = ok("Data Source=tcp:db.example.com,1500;Initial Catalog=Shop;User ID=app;Pwd=\"a;b\"\"c\";Encrypt=Mandatory;\
-             TrustServerCertificate=True;ApplicationIntent=ReadOnly;MultiSubnetFailover=yes;Connect Timeout=30;Pooling=false");
-        assert_eq!((e.host.as_str(), e.port, e.password.reveal()), ("db.example.com", 1500, "a;b\"c"));
-        assert_eq!((e.encrypt, e.trust.clone(), e.read_only_intent, e.multi_subnet_failover), (Encrypt::Full, Trust::Anything, true, true));
-        assert_eq!(ok("Server=h\\INST,1444;UID=u;PWD={x}};y};Encrypt=Strict").password.reveal(), "x};y");
+        let e = ok(
+            "Data Source=tcp:db.example.com,1500;Initial Catalog=Shop;User ID=app;Pwd=\"a;b\"\"c\";Encrypt=Mandatory;\
+             TrustServerCertificate=True;ApplicationIntent=ReadOnly;MultiSubnetFailover=yes;Connect Timeout=30;Pooling=false",
+        );
+        assert_eq!(
+            (e.host.as_str(), e.port, e.password.reveal()),
+            ("db.example.com", 1500, "a;b\"c")
+        );
+        assert_eq!(
+            (e.encrypt, e.trust.clone(), e.read_only_intent, e.multi_subnet_failover),
+            (Encrypt::Full, Trust::Anything, true, true)
+        );
+        assert_eq!(
+            ok("Server=h\\INST,1444;UID=u;PWD={x}};y};Encrypt=Strict").password.reveal(),
+            "x};y"
+        );
         assert_eq!(ok("Server=h;UID=u;PWD='it''s'").password.reveal(), "it's");
         let silent = ok("Server=h;UID=u;PWD=p");
         assert_eq!((silent.encrypt, silent.trust), (Encrypt::Full, Trust::System));
-        assert_eq!(ok("server=h;uid=u;pwd=p;encrypt=optional;trust server certificate=false").trust, Trust::System);
+        assert_eq!(
+            ok("server=h;uid=u;pwd=p;encrypt=optional;trust server certificate=false").trust,
+            Trust::System
+        );
     }
 
     #[test]
     fn urls() {
-        let e = ok("sqlserver://sa:p%40ss%3Aw%2Frd@db.example.com:1434?database=master&encrypt=disable&app+name=My+App");
-        assert_eq!((e.host.as_str(), e.port, e.user.as_str(), e.password.reveal()), ("db.example.com", 1434, "sa", "p@ss:w/rd"));
+        let e = ok(
+            "sqlserver://sa:p%40ss%3Aw%2Frd@db.example.com:1434?database=master&encrypt=disable&app+name=My+App",
+        );
+        assert_eq!(
+            (e.host.as_str(), e.port, e.user.as_str(), e.password.reveal()),
+            ("db.example.com", 1434, "sa", "p@ss:w/rd")
+        );
         assert_eq!((e.application.as_str(), e.encrypt), ("My App", Encrypt::Off));
         assert_eq!(ok("sqlserver://u:p@h:1433/INST?database=d").port, 1433);
         assert_eq!(ok("sqlserver://u:p@[::1]:1435").place(), "::1,1435");
-        let e = ok("jdbc:sqlserver://h\\SQL:1439;databaseName=d;user=u;password={a;b};encrypt=true;trustServerCertificate=true");
+        let e = ok(
+            "jdbc:sqlserver://h\\SQL:1439;databaseName=d;user=u;password={a;b};encrypt=true;trustServerCertificate=true",
+        );
         assert_eq!((e.host.as_str(), e.port, e.password.reveal()), ("h", 1439, "a;b"));
-        assert_eq!(ok("jdbc:sqlserver://;serverName=h;portNumber=2;user=u;password=p").place(), "h,2");
+        assert_eq!(
+            ok("jdbc:sqlserver://;serverName=h;portNumber=2;user=u;password=p").place(),
+            "h,2"
+        );
         assert_eq!(ok("odbc:server=h;user id=u;password={p;}").password.reveal(), "p;");
     }
 
     #[test]
     fn a_question_mark_in_a_password_makes_no_piece_of_it_a_host() {
-        let error = parse("sqlserver://sa:one@two?three@h:1433/?encrypt=disable").unwrap_err().to_string();
-        assert!(error.contains("%3F") && !["one", "two", "three"].iter().any(|piece| error.contains(piece)), "{error}");
-        assert_eq!(ok("sqlserver://sa:one%40two%3Fthree@h?app+name=a%40b").password.reveal(), "one@two?three");
+        let error =
+            parse("sqlserver://sa:one@two?three@h:1433/?encrypt=disable").unwrap_err().to_string();
+        assert!(
+            error.contains("%3F")
+                && !["one", "two", "three"].iter().any(|piece| error.contains(piece)),
+            "{error}"
+        );
+        assert_eq!(
+            ok("sqlserver://sa:one%40two%3Fthree@h?app+name=a%40b").password.reveal(),
+            "one@two?three"
+        );
     }
 
     #[test]
@@ -580,7 +732,11 @@ mod tests {
             ("::1,99", "::1", Some(99)),
             ("h\\MSSQLSERVER", "h", None),
         ] {
-            assert_eq!(server(text), Ok(ServerName { host: host.into(), instance: None, port }), "{text}");
+            assert_eq!(
+                server(text),
+                Ok(ServerName { host: host.into(), instance: None, port }),
+                "{text}"
+            );
         }
         assert_eq!(server("h\\I").unwrap().instance.as_deref(), Some("I"));
         for (text, place) in [
@@ -592,7 +748,9 @@ mod tests {
         ] {
             assert_eq!(ok(text).place(), place, "{text}");
         }
-        for text in ["", ",1", "h:0", "h,x", "np:\\\\h\\pipe", "(localdb)\\v11", "a b", "1:2:3", "[::1]x"] {
+        for text in
+            ["", ",1", "h:0", "h,x", "np:\\\\h\\pipe", "(localdb)\\v11", "a b", "1:2:3", "[::1]x"]
+        {
             assert!(server(text).is_err(), "{text}");
         }
     }
@@ -612,19 +770,31 @@ mod tests {
             ("postgres://u:secret@h/d", "another kind"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(says) && !error.contains("secret") && !error.contains("cret"), "{text}: {error}");
+            assert!(
+                error.contains(says) && !error.contains("secret") && !error.contains("cret"),
+                "{text}: {error}"
+            );
         }
     }
 
     #[test]
     fn unknown_keys_are_named_unless_they_may_be_a_piece_of_a_password() {
         let parsed = parse("server=h;colour=blue;user id=u;password=p").unwrap();
-        assert_eq!(parsed.warnings, ["unknown key colour at character 10 of the connection string"]);
+        assert_eq!(
+            parsed.warnings,
+            ["unknown key colour at character 10 of the connection string"]
+        );
         let parsed = parse("server=h;user id=u;password=se;cret=1;database=d").unwrap();
-        assert!(parsed.warnings[0].contains("behind the password") && !parsed.warnings[0].contains("cret"), "{:?}", parsed.warnings);
+        assert!(
+            parsed.warnings[0].contains("behind the password")
+                && !parsed.warnings[0].contains("cret"),
+            "{:?}",
+            parsed.warnings
+        );
     }
 
-    /// Random strings around a password that cannot be mistaken for anything else: no output shows it, whatever is wrong around it.
+    /// Random strings around a password that cannot be mistaken for anything else: no output shows
+    /// it, whatever is wrong around it.
     #[test]
     fn no_output_ever_shows_the_password() {
         const SECRET: &str = "Zq7vXk2pLw9";
@@ -663,7 +833,10 @@ mod tests {
             let secret_at = random.random_range(0..6);
             for i in 0..6 {
                 if i == secret_at {
-                    text.push_str(["password=", "PWD=", "pwd={", "password=\"", "user:"][random.random_range(0..5)]);
+                    text.push_str(
+                        ["password=", "PWD=", "pwd={", "password=\"", "user:"]
+                            [random.random_range(0..5)],
+                    );
                     text.push_str(SECRET);
                 }
                 text.push_str(pieces[random.random_range(0..pieces.len())]);
@@ -673,13 +846,20 @@ mod tests {
             }
             let output = match parse(&text) {
                 Ok(parsed) => {
-                    let shown_on_purpose = [&parsed.endpoint.host, &parsed.endpoint.user, &parsed.endpoint.application]
-                        .iter()
-                        .any(|field| field.contains(SECRET));
+                    let shown_on_purpose = [
+                        &parsed.endpoint.host,
+                        &parsed.endpoint.user,
+                        &parsed.endpoint.application,
+                    ]
+                    .iter()
+                    .any(|field| field.contains(SECRET));
                     if shown_on_purpose {
                         continue;
                     }
-                    format!("{parsed:?} {:?}", parsed.endpoint.driver_config(&crate::model::name::Ident::new("d"), false))
+                    format!(
+                        "{parsed:?} {:?}",
+                        parsed.endpoint.driver_config(&crate::model::name::Ident::new("d"), false)
+                    )
                 }
                 Err(error) => format!("{error} {error:?}"),
             };
@@ -687,15 +867,28 @@ mod tests {
         }
     }
 
-    /// A misspelled key, and a password with a ; in it: what follows may be a piece of the password.
+    /// A misspelled key, and a password with a ; in it: what follows may be a piece of the
+    /// password.
     #[test]
     fn no_piece_of_a_password_is_named_behind_a_misspelled_key() {
         for key in ["pasword", "Passwrd", "pw", "user secret"] {
-            let parsed = parse(&format!("server=h;password=x;user id=u;{key}=abc;def=ghi;tail=1")).unwrap();
+            let parsed =
+                parse(&format!("server=h;password=x;user id=u;{key}=abc;def=ghi;tail=1")).unwrap();
             let words = parsed.warnings.join("\n");
-            assert!(words.contains(&format!("unknown key {key}")) && !words.contains("def") && !words.contains("tail"), "{words}");
+            assert!(
+                words.contains(&format!("unknown key {key}"))
+                    && !words.contains("def")
+                    && !words.contains("tail"),
+                "{words}"
+            );
         }
-        let words = parse("server=h;user id=u;password=x;database=d;colour=red;shape=round").unwrap().warnings.join("\n");
-        assert!(words.contains("unknown key colour") && words.contains("unknown key shape"), "{words}");
+        let words = parse("server=h;user id=u;password=x;database=d;colour=red;shape=round")
+            .unwrap()
+            .warnings
+            .join("\n");
+        assert!(
+            words.contains("unknown key colour") && words.contains("unknown key shape"),
+            "{words}"
+        );
     }
 }

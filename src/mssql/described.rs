@@ -1,9 +1,11 @@
 //! What a destination says the columns of a bulk load are, and how a cell becomes one of theirs.
 //!
-//! The driver writes a cell by the type that the *cell* has: a time of scale 6 goes as it is into a column that was announced with scale 7, and
-//! 23:59:59 becomes 02:24:00. The source's cells need not have the staged type: a server may describe `time(7)` with another scale. So every cell
-//! is held against the type that the destination describes. What says the same there is brought to it (a time's or a decimal's scale,
-//! an integer's width), exactly: what would have to be rounded or cut is refused.
+//! The driver writes a cell by the type that the *cell* has: a time of scale 6 goes as it is into a
+//! column that was announced with scale 7, and 23:59:59 becomes 02:24:00. The source's cells need
+//! not have the staged type: a server may describe `time(7)` with another scale. So every cell is
+//! held against the type that the destination describes. What says the same there is brought to it
+//! (a time's or a decimal's scale, an integer's width), exactly: what would have to be rounded or
+//! cut is refused.
 
 use std::fmt::Write;
 
@@ -16,17 +18,27 @@ use tiberius::{
 /// The length that `(max)` types are described with.
 const LENGTH_MAX: usize = 0xFFFF;
 
-/// `cell` as a value of the described type; `None` where it is one already. `Err` says what is in the way.
-pub(super) fn fitted(cell: &ColumnData<'_>, ty: &TypeInfo) -> Result<Option<ColumnData<'static>>, String> {
+/// `cell` as a value of the described type; `None` where it is one already. `Err` says what is in
+/// the way.
+pub(super) fn fitted(
+    cell: &ColumnData<'_>,
+    ty: &TypeInfo,
+) -> Result<Option<ColumnData<'static>>, String> {
     use ColumnData as Cell;
     let other = || Err(format!("{} does not go into {}", kind(cell), words(ty)));
     let same = Ok(None);
     let (family, length) = match ty {
         TypeInfo::VarLenSized(context) => (context.r#type(), context.len()),
-        TypeInfo::VarLenSizedPrecision { ty: VarLenType::Decimaln | VarLenType::Numericn, precision, scale, .. } => {
+        TypeInfo::VarLenSizedPrecision {
+            ty: VarLenType::Decimaln | VarLenType::Numericn,
+            precision,
+            scale,
+            ..
+        } => {
             return match cell {
                 Cell::Numeric(None) => same,
-                Cell::Numeric(Some(value)) => decimal(*value, *precision, *scale).map_err(|why| format!("{why} {}", words(ty))),
+                Cell::Numeric(Some(value)) => decimal(*value, *precision, *scale)
+                    .map_err(|why| format!("{why} {}", words(ty))),
                 _ => other(),
             };
         }
@@ -50,13 +62,17 @@ pub(super) fn fitted(cell: &ColumnData<'_>, ty: &TypeInfo) -> Result<Option<Colu
         (Cell::U8(_) | Cell::I16(_) | Cell::I32(_) | Cell::I64(_), VarLenType::Intn) => {
             integer(cell, length).ok_or_else(|| digits("an integer is too large for"))
         }
-        (Cell::F32(value), VarLenType::Floatn) if length == 8 => Ok(Some(Cell::F64(value.map(f64::from)))),
+        (Cell::F32(value), VarLenType::Floatn) if length == 8 => {
+            Ok(Some(Cell::F64(value.map(f64::from))))
+        }
         (Cell::F32(_), VarLenType::Floatn) if length == 4 => same,
         (Cell::F64(_), VarLenType::Floatn) if length == 8 => same,
         (Cell::Time(None), VarLenType::Timen)
         | (Cell::DateTime2(None), VarLenType::Datetime2)
         | (Cell::DateTimeOffset(None), VarLenType::DatetimeOffsetn) => same,
-        (Cell::Time(Some(value)), VarLenType::Timen) => Ok(time(*value, length).map_err(digits)?.map(|value| Cell::Time(Some(value)))),
+        (Cell::Time(Some(value)), VarLenType::Timen) => {
+            Ok(time(*value, length).map_err(digits)?.map(|value| Cell::Time(Some(value))))
+        }
         (Cell::DateTime2(Some(value)), VarLenType::Datetime2) => {
             let fitted = time(value.time(), length).map_err(digits)?;
             Ok(fitted.map(|time| Cell::DateTime2(Some(DateTime2::new(value.date(), time)))))
@@ -64,23 +80,43 @@ pub(super) fn fitted(cell: &ColumnData<'_>, ty: &TypeInfo) -> Result<Option<Colu
         (Cell::DateTimeOffset(Some(value)), VarLenType::DatetimeOffsetn) => {
             let utc = value.datetime2();
             let fitted = time(utc.time(), length).map_err(digits)?;
-            Ok(fitted.map(|time| Cell::DateTimeOffset(Some(DateTimeOffset::new(DateTime2::new(utc.date(), time), value.offset())))))
+            Ok(fitted.map(|time| {
+                Cell::DateTimeOffset(Some(DateTimeOffset::new(
+                    DateTime2::new(utc.date(), time),
+                    value.offset(),
+                )))
+            }))
         }
         (Cell::DateTime(_), VarLenType::Datetimen) if length == 8 => same,
         (Cell::SmallDateTime(value), VarLenType::Datetimen) if length == 8 => {
             // smalldatetime counts minutes, datetime 1/300 s
-            let minutes =
-                |v: tiberius::time::SmallDateTime| DateTime::new(i32::from(v.days()), u32::from(v.seconds_fragments()) * 60 * 300);
+            let minutes = |v: tiberius::time::SmallDateTime| {
+                DateTime::new(i32::from(v.days()), u32::from(v.seconds_fragments()) * 60 * 300)
+            };
             Ok(Some(Cell::DateTime(value.map(minutes))))
         }
-        (Cell::Bit(_), VarLenType::Bitn) | (Cell::Date(_), VarLenType::Daten) | (Cell::Guid(_), VarLenType::Guid) => same,
+        (Cell::Bit(_), VarLenType::Bitn)
+        | (Cell::Date(_), VarLenType::Daten)
+        | (Cell::Guid(_), VarLenType::Guid) => same,
         (Cell::String(text), VarLenType::NVarchar) => {
-            let long = |text: &str| length < LENGTH_MAX && 2 * text.len() > length && 2 * text.encode_utf16().count() > length;
-            if text.as_deref().is_some_and(long) { Err(digits("a text is too long for")) } else { same }
+            let long = |text: &str| {
+                length < LENGTH_MAX
+                    && 2 * text.len() > length
+                    && 2 * text.encode_utf16().count() > length
+            };
+            if text.as_deref().is_some_and(long) {
+                Err(digits("a text is too long for"))
+            } else {
+                same
+            }
         }
         (Cell::Binary(bytes), VarLenType::BigVarBin) => {
             let long = |bytes: &[u8]| length < LENGTH_MAX && bytes.len() > length;
-            if bytes.as_deref().is_some_and(long) { Err(digits("a binary is too long for")) } else { same }
+            if bytes.as_deref().is_some_and(long) {
+                Err(digits("a binary is too long for"))
+            } else {
+                same
+            }
         }
         (Cell::Binary(bytes), VarLenType::BigBinary) => {
             // a shorter one would be padded
@@ -112,11 +148,17 @@ fn time(value: Time, scale: usize) -> Result<Option<Time>, &'static str> {
             value.increments().is_multiple_of(unit).then_some(value.increments() / unit)
         }
     };
-    increments.map(|increments| Some(Time::new(increments, wanted))).ok_or("a time has more digits than")
+    increments
+        .map(|increments| Some(Time::new(increments, wanted)))
+        .ok_or("a time has more digits than")
 }
 
 /// A decimal of another scale, of as many digits as the type has.
-fn decimal(value: Numeric, precision: u8, scale: u8) -> Result<Option<ColumnData<'static>>, &'static str> {
+fn decimal(
+    value: Numeric,
+    precision: u8,
+    scale: u8,
+) -> Result<Option<ColumnData<'static>>, &'static str> {
     const TOO_MANY: &str = "a decimal has more digits than";
     let unit = |places: u8| 10i128.checked_pow(u32::from(places)).ok_or(TOO_MANY);
     let mantissa = match scale.checked_sub(value.scale()) {
@@ -130,10 +172,13 @@ fn decimal(value: Numeric, precision: u8, scale: u8) -> Result<Option<ColumnData
             value.value() / unit
         }
     };
-    if mantissa.unsigned_abs() >= unit(precision)?.unsigned_abs() || scale > Numeric::MAX_NUMERIC_SCALE {
+    if mantissa.unsigned_abs() >= unit(precision)?.unsigned_abs()
+        || scale > Numeric::MAX_NUMERIC_SCALE
+    {
         return Err(TOO_MANY);
     }
-    Ok((scale != value.scale()).then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(mantissa, scale)))))
+    Ok((scale != value.scale())
+        .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(mantissa, scale)))))
 }
 
 /// An integer of another width; `None`: it does not hold the value.
@@ -175,7 +220,9 @@ fn is_null(cell: &ColumnData<'_>) -> bool {
 /// What a cell is, without its value.
 fn kind(cell: &ColumnData<'_>) -> &'static str {
     match cell {
-        ColumnData::U8(_) | ColumnData::I16(_) | ColumnData::I32(_) | ColumnData::I64(_) => "an integer",
+        ColumnData::U8(_) | ColumnData::I16(_) | ColumnData::I32(_) | ColumnData::I64(_) => {
+            "an integer"
+        }
         ColumnData::F32(_) | ColumnData::F64(_) => "a float",
         ColumnData::Bit(_) => "a bit",
         ColumnData::String(_) => "a Unicode text",
@@ -197,12 +244,18 @@ fn words(ty: &TypeInfo) -> String {
         match context.r#type() {
             VarLenType::Timen => return format!("time({})", context.len()),
             VarLenType::DatetimeOffsetn => return format!("datetimeoffset({})", context.len()),
-            VarLenType::NVarchar if context.len() < LENGTH_MAX => return format!("nvarchar({})", context.len() / 2),
+            VarLenType::NVarchar if context.len() < LENGTH_MAX => {
+                return format!("nvarchar({})", context.len() / 2);
+            }
             _ => {}
         }
     }
     let column = MetaDataColumn {
-        base: tiberius::BaseMetaDataColumn { flags: Default::default(), ty: ty.clone(), table_name: None },
+        base: tiberius::BaseMetaDataColumn {
+            flags: Default::default(),
+            ty: ty.clone(),
+            table_name: None,
+        },
         col_name: "".into(),
     };
     let mut text = String::new();
@@ -233,28 +286,47 @@ mod tests {
     #[test]
     fn a_time_of_another_scale_says_the_same_or_is_refused() {
         let cell = |increments, scale| ColumnData::Time(Some(Time::new(increments, scale)));
-        let fit = |cell: &ColumnData<'_>, scale| match fitted(cell, &sized(VarLenType::Timen, scale)) {
-            Ok(Some(ColumnData::Time(Some(time)))) => Ok(Some((time.increments(), time.scale()))),
-            Ok(None) => Ok(None),
-            other => Err(format!("{other:?}")),
-        };
+        let fit =
+            |cell: &ColumnData<'_>, scale| match fitted(cell, &sized(VarLenType::Timen, scale)) {
+                Ok(Some(ColumnData::Time(Some(time)))) => {
+                    Ok(Some((time.increments(), time.scale())))
+                }
+                Ok(None) => Ok(None),
+                other => Err(format!("{other:?}")),
+            };
         assert_eq!(fit(&cell(5, 7), 7), Ok(None));
         // 23:59:59 in microseconds
         assert_eq!(fit(&cell(86_399_000_000, 6), 7), Ok(Some((863_990_000_000, 7))));
         assert_eq!(fit(&cell(863_990_000_000, 7), 0), Ok(Some((86_399, 0))));
-        assert!(fit(&cell(863_990_000_001, 7), 6).unwrap_err().contains("a time has more digits than time(6)"));
+        assert!(
+            fit(&cell(863_990_000_001, 7), 6)
+                .unwrap_err()
+                .contains("a time has more digits than time(6)")
+        );
         assert!(fit(&cell(1, 9), 7).is_err());
-        let stamp = |increments| ColumnData::DateTime2(Some(DateTime2::new(Date::new(1), Time::new(increments, 7))));
+        let stamp = |increments| {
+            ColumnData::DateTime2(Some(DateTime2::new(Date::new(1), Time::new(increments, 7))))
+        };
         assert!(matches!(fitted(&stamp(10), &sized(VarLenType::Datetime2, 6)), Ok(Some(_))));
         assert!(fitted(&stamp(15), &sized(VarLenType::Datetime2, 6)).is_err(), "never rounded");
-        let offset = ColumnData::DateTimeOffset(Some(DateTimeOffset::new(DateTime2::new(Date::new(1), Time::new(5, 6)), -60)));
-        let Ok(Some(ColumnData::DateTimeOffset(Some(fitted)))) = fitted(&offset, &sized(VarLenType::DatetimeOffsetn, 7)) else { panic!() };
+        let offset = ColumnData::DateTimeOffset(Some(DateTimeOffset::new(
+            DateTime2::new(Date::new(1), Time::new(5, 6)),
+            -60,
+        )));
+        let Ok(Some(ColumnData::DateTimeOffset(Some(fitted)))) =
+            fitted(&offset, &sized(VarLenType::DatetimeOffsetn, 7))
+        else {
+            panic!()
+        };
         assert_eq!((fitted.datetime2().time().increments(), fitted.offset()), (50, -60));
     }
 
     #[test]
     fn a_decimal_of_another_scale_says_the_same_or_is_refused() {
-        let fit = |cell: &ColumnData<'_>, precision, scale| match fitted(cell, &numeric(precision, scale)) {
+        let fit = |cell: &ColumnData<'_>, precision, scale| match fitted(
+            cell,
+            &numeric(precision, scale),
+        ) {
             Ok(Some(ColumnData::Numeric(Some(value)))) => Ok(Some((value.value(), value.scale()))),
             Ok(None) => Ok(None),
             other => Err(format!("{other:?}")),
@@ -262,7 +334,11 @@ mod tests {
         assert_eq!(fit(&decimal(123, 2), 5, 2), Ok(None));
         assert_eq!(fit(&decimal(-123, 2), 9, 4), Ok(Some((-12_300, 4))));
         assert_eq!(fit(&decimal(12_300, 4), 5, 2), Ok(Some((123, 2))));
-        assert!(fit(&decimal(12_301, 4), 5, 2).unwrap_err().contains("a decimal has more digits than decimal(5,2)"));
+        assert!(
+            fit(&decimal(12_301, 4), 5, 2)
+                .unwrap_err()
+                .contains("a decimal has more digits than decimal(5,2)")
+        );
         assert!(fit(&decimal(100_000, 2), 5, 2).is_err());
         assert!(fit(&decimal(10i128.pow(37), 0), 38, 2).is_err());
         assert_eq!(fit(&decimal(10i128.pow(38) - 1, 38), 38, 38), Ok(None));
@@ -271,20 +347,38 @@ mod tests {
     #[test]
     fn integers_and_floats_of_another_width_and_lengths() {
         let int = |bytes| sized(VarLenType::Intn, bytes);
-        assert!(matches!(fitted(&ColumnData::I32(Some(7)), &int(8)), Ok(Some(ColumnData::I64(Some(7))))));
-        assert!(matches!(fitted(&ColumnData::I64(Some(255)), &int(1)), Ok(Some(ColumnData::U8(Some(255))))));
+        assert!(matches!(
+            fitted(&ColumnData::I32(Some(7)), &int(8)),
+            Ok(Some(ColumnData::I64(Some(7))))
+        ));
+        assert!(matches!(
+            fitted(&ColumnData::I64(Some(255)), &int(1)),
+            Ok(Some(ColumnData::U8(Some(255))))
+        ));
         assert!(fitted(&ColumnData::I64(Some(-1)), &int(1)).is_err());
         assert!(matches!(fitted(&ColumnData::I32(None), &int(4)), Ok(None)));
-        assert!(matches!(fitted(&ColumnData::I64(Some(1)), &TypeInfo::FixedLen(FixedLenType::Int8)), Ok(None)));
+        assert!(matches!(
+            fitted(&ColumnData::I64(Some(1)), &TypeInfo::FixedLen(FixedLenType::Int8)),
+            Ok(None)
+        ));
         assert!(fitted(&ColumnData::I64(None), &TypeInfo::FixedLen(FixedLenType::Int8)).is_err());
-        assert!(matches!(fitted(&ColumnData::F32(Some(1.5)), &sized(VarLenType::Floatn, 8)), Ok(Some(ColumnData::F64(Some(1.5))))));
+        assert!(matches!(
+            fitted(&ColumnData::F32(Some(1.5)), &sized(VarLenType::Floatn, 8)),
+            Ok(Some(ColumnData::F64(Some(1.5))))
+        ));
         assert!(fitted(&ColumnData::F64(Some(1.5)), &sized(VarLenType::Floatn, 4)).is_err());
         let text = |text: &'static str| ColumnData::String(Some(text.into()));
         assert!(matches!(fitted(&text("東京"), &sized(VarLenType::NVarchar, 4)), Ok(None)));
-        assert_eq!(fitted(&text("abc"), &sized(VarLenType::NVarchar, 4)).unwrap_err(), "a text is too long for nvarchar(2)");
+        assert_eq!(
+            fitted(&text("abc"), &sized(VarLenType::NVarchar, 4)).unwrap_err(),
+            "a text is too long for nvarchar(2)"
+        );
         assert!(matches!(fitted(&text("abc"), &sized(VarLenType::NVarchar, LENGTH_MAX)), Ok(None)));
         // in which code page would it be read?
-        assert_eq!(fitted(&text("abc"), &sized(VarLenType::BigVarChar, 9)).unwrap_err(), "a Unicode text does not go into varchar(9)");
+        assert_eq!(
+            fitted(&text("abc"), &sized(VarLenType::BigVarChar, 9)).unwrap_err(),
+            "a Unicode text does not go into varchar(9)"
+        );
         let bytes = ColumnData::Binary(Some(vec![1, 2].into()));
         assert!(fitted(&bytes, &sized(VarLenType::BigVarBin, 1)).is_err());
         assert!(fitted(&bytes, &sized(VarLenType::BigBinary, 3)).is_err());

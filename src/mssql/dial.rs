@@ -1,4 +1,5 @@
-//! From an endpoint to a TCP connection, and on to where a server sends a login: driver and copy lane go the same way.
+//! From an endpoint to a TCP connection, and on to where a server sends a login: driver and copy
+//! lane go the same way.
 
 use std::{io, time::Duration};
 
@@ -13,12 +14,14 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 
-/// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]: a network that forgot it, or a server
-/// that is gone, is noticed also while nobody waits for an answer. As Microsoft's own clients do.
+/// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]:
+/// a network that forgot it, or a server that is gone, is noticed also while nobody waits for an
+/// answer. As Microsoft's own clients do.
 /// <https://learn.microsoft.com/sql/tools/configuration-manager/tcp-ip-properties-protocols-tab>
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// Redirects (read-intent routing, Azure's gateway) that are followed for one login: as many as SqlClient follows.
+/// Redirects (read-intent routing, Azure's gateway) that are followed for one login: as many as
+/// SqlClient follows.
 const REDIRECTS_MAX: usize = 10;
 
 /// Where a login goes: to the endpoint, and on to where a server sends it.
@@ -36,12 +39,15 @@ impl Route {
         &self.at
     }
 
-    /// A server sends the login on. Whose certificate is believed there is decided anew, for the address that is dialled then.
+    /// A server sends the login on. Whose certificate is believed there is decided anew, for the
+    /// address that is dialled then.
     pub fn redirected(&mut self, host: String, port: u16) -> Result<()> {
         if self.redirects == REDIRECTS_MAX {
             return Err(Error::new(
                 Kind::Connection,
-                format!("the login was redirected {REDIRECTS_MAX} times, and once more to {host}:{port}"),
+                format!(
+                    "the login was redirected {REDIRECTS_MAX} times, and once more to {host}:{port}"
+                ),
             ));
         }
         self.redirects += 1;
@@ -55,8 +61,9 @@ impl Route {
     }
 }
 
-/// TCP to the server. A name with several addresses: one after the other, or (`MultiSubnetFailover`: an availability group's listener, of
-/// which one address answers and the others are silent) all at once.
+/// TCP to the server. A name with several addresses: one after the other, or
+/// (`MultiSubnetFailover`: an availability group's listener, of which one address answers and the
+/// others are silent) all at once.
 async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let host = endpoint.host.as_str();
     let port = match &endpoint.instance {
@@ -72,14 +79,21 @@ async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
 
 /// [`dial`], with a limit and what every connection of ours has.
 pub(super) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
-    let silent = || Error::new(Kind::Connection, format!("no connection within {} s", endpoint.connect_timeout.as_secs()));
+    let silent = || {
+        Error::new(
+            Kind::Connection,
+            format!("no connection within {} s", endpoint.connect_timeout.as_secs()),
+        )
+    };
     let connected = async {
         let tcp = dial(endpoint).await?;
         tcp.set_nodelay(true)?;
-        // Whoever is closed has read all its answers or is given up: a reset frees the session's locks at the server at once, instead of
-        // after what a bad network still has on its way.
+        // Whoever is closed has read all its answers or is given up: a reset frees the session's
+        // locks at the server at once, instead of after what a bad network still has on its way.
         tcp.set_zero_linger()?;
-        SockRef::from(&tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL))?;
+        SockRef::from(&tcp).set_tcp_keepalive(
+            &TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL),
+        )?;
         Socket::new(tcp)
     };
     match tokio::time::timeout(endpoint.connect_timeout, connected).await {

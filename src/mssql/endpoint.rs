@@ -1,4 +1,5 @@
-//! Where a server is and how to log in there: what a connection string or the `DEST_` variables come down to.
+//! Where a server is and how to log in there: what a connection string or the `DEST_` variables
+//! come down to.
 
 use super::classify;
 use crate::{
@@ -28,15 +29,16 @@ pub enum Trust {
     System,
     /// Those and the ones in this file (PEM, DER or CRT).
     Authority(PathBuf),
-    /// Anyone's where the connection ends on this machine, and the machine's authorities everywhere else. Decided for the address that is
-    /// dialled, also after a redirect.
+    /// Anyone's where the connection ends on this machine, and the machine's authorities everywhere
+    /// else. Decided for the address that is dialled, also after a redirect.
     SystemUnlessLoopback,
     /// Anyone's.
     Anything,
 }
 
 impl Trust {
-    /// Whether a certificate is believed unseen, where the connection ends on this machine or does not.
+    /// Whether a certificate is believed unseen, where the connection ends on this machine or does
+    /// not.
     pub fn is_blind(&self, loopback: bool) -> bool {
         match self {
             Trust::Anything => true,
@@ -56,14 +58,15 @@ pub struct Endpoint {
     pub instance: Option<String>,
     pub user: String,
     pub password: Secret,
-    /// The account that runs the service logs in, without user and password; see [`INTEGRATED_AUTH`].
+    /// The account that runs the service logs in, without user and password; see
+    /// [`INTEGRATED_AUTH`].
     pub integrated: bool,
     /// The database named in the string; mappings name their own.
     pub database: Option<String>,
     pub encrypt: Encrypt,
     pub trust: Trust,
-    /// The name expected in the certificate, where it is not the host's; with a `*`, as JDBC has it, a pattern of hosts whose certificates
-    /// are for themselves.
+    /// The name expected in the certificate, where it is not the host's; with a `*`, as JDBC has
+    /// it, a pattern of hosts whose certificates are for themselves.
     pub certificate_host: Option<String>,
     pub application: String,
     pub workstation: Option<String>,
@@ -82,14 +85,20 @@ pub const INTEGRATED_AUTH: bool = cfg!(feature = "integrated-auth");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest packet of the protocol.
 pub(super) const PACKET_BYTES_MAX: u32 = 32_767;
-/// The largest with TLS, where a packet has to be in one record of at most 16,384 bytes: SQL Server closes a connection whose packet comes in
-/// two. Its own limit is 16,383.
+/// The largest with TLS, where a packet has to be in one record of at most 16,384 bytes: SQL Server
+/// closes a connection whose packet comes in two. Its own limit is 16,383.
 /// <https://learn.microsoft.com/sql/database-engine/configure-windows/configure-the-network-packet-size-server-configuration-option>,
-/// <https://github.com/dotnet/SqlClient/issues/2141>, <https://github.com/denisenkom/go-mssqldb/issues/166>
+/// <https://github.com/dotnet/SqlClient/issues/2141>,
+/// <https://github.com/denisenkom/go-mssqldb/issues/166>
 pub(super) const PACKET_BYTES_ENCRYPTED_MAX: u32 = 16_000;
 
 impl Endpoint {
-    pub fn new(host: impl Into<String>, port: u16, user: impl Into<String>, password: Secret) -> Self {
+    pub fn new(
+        host: impl Into<String>,
+        port: u16,
+        user: impl Into<String>,
+        password: Secret,
+    ) -> Self {
         Endpoint {
             host: host.into(),
             port,
@@ -118,8 +127,9 @@ impl Endpoint {
         if self.port == PORT { self.host.clone() } else { format!("{},{}", self.host, self.port) }
     }
 
-    /// The name that the server's certificate must be for. A pattern that the host fits leaves the host's own name to be checked, which is
-    /// no less; Azure's portal writes `*.database.windows.net`, and what its gateway redirects to fits as well.
+    /// The name that the server's certificate must be for. A pattern that the host fits leaves the
+    /// host's own name to be checked, which is no less; Azure's portal writes
+    /// `*.database.windows.net`, and what its gateway redirects to fits as well.
     pub(super) fn certificate_name(&self) -> Result<&str> {
         let Some(name) = self.certificate_host.as_deref() else { return Ok(&self.host) };
         let Some((before, behind)) = name.split_once('*') else { return Ok(name) };
@@ -131,7 +141,10 @@ impl Endpoint {
         if fits {
             Ok(&self.host)
         } else {
-            Err(classify::no_tls(&format!("{} is none of {name}, which its certificate is to be for", self.host)))
+            Err(classify::no_tls(&format!(
+                "{} is none of {name}, which its certificate is to be for",
+                self.host
+            )))
         }
     }
 
@@ -143,7 +156,11 @@ impl Endpoint {
 
     #[cfg(feature = "integrated-auth")]
     fn login(&self) -> AuthMethod {
-        if self.integrated { AuthMethod::Integrated } else { AuthMethod::sql_server(&self.user, self.password.reveal()) }
+        if self.integrated {
+            AuthMethod::Integrated
+        } else {
+            AuthMethod::sql_server(&self.user, self.password.reveal())
+        }
     }
 
     #[cfg(not(feature = "integrated-auth"))]
@@ -185,7 +202,11 @@ impl Endpoint {
         }
         config.readonly(self.read_only_intent);
         // Whether a server encrypts more than the login is not known here before it does.
-        let most = if self.encrypt == Encrypt::Off { PACKET_BYTES_MAX } else { PACKET_BYTES_ENCRYPTED_MAX };
+        let most = if self.encrypt == Encrypt::Off {
+            PACKET_BYTES_MAX
+        } else {
+            PACKET_BYTES_ENCRYPTED_MAX
+        };
         if let Some(size) = self.packet_bytes(most) {
             config.packet_size(size);
         }
@@ -206,18 +227,38 @@ mod tests {
 
     #[test]
     fn a_pattern_of_names_is_matched_again_where_a_login_is_redirected() {
-        let azure = Endpoint { certificate_host: Some("*.database.windows.net".into()), ..endpoint("shop.Database.windows.net") };
+        let azure = Endpoint {
+            certificate_host: Some("*.database.windows.net".into()),
+            ..endpoint("shop.Database.windows.net")
+        };
         assert_eq!(azure.certificate_name().unwrap(), "shop.Database.windows.net");
-        let worker = azure.redirected("a1.tr7.westeurope1-a.worker.database.windows.net\\b2".into(), 11_002);
-        assert_eq!(worker.certificate_name().unwrap(), "a1.tr7.westeurope1-a.worker.database.windows.net");
-        for elsewhere in ["database.windows.net.example.com", ".database.windows.net", "127.0.0.1"] {
-            let refused = azure.redirected(elsewhere.into(), 1433).certificate_name().unwrap_err().to_string();
+        let worker =
+            azure.redirected("a1.tr7.westeurope1-a.worker.database.windows.net\\b2".into(), 11_002);
+        assert_eq!(
+            worker.certificate_name().unwrap(),
+            "a1.tr7.westeurope1-a.worker.database.windows.net"
+        );
+        for elsewhere in ["database.windows.net.example.com", ".database.windows.net", "127.0.0.1"]
+        {
+            let refused = azure
+                .redirected(elsewhere.into(), 1433)
+                .certificate_name()
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains("*.database.windows.net"), "{elsewhere}: {refused}");
         }
-        let named = Endpoint { certificate_host: Some("db.example.com".into()), ..endpoint("10.0.0.5") };
+        let named =
+            Endpoint { certificate_host: Some("db.example.com".into()), ..endpoint("10.0.0.5") };
         assert_eq!(named.certificate_name().unwrap(), "db.example.com");
-        assert_eq!(named.redirected("other".into(), 1).certificate_name().unwrap(), "db.example.com", "a name is meant for all of them");
-        assert_eq!(endpoint("h").redirected("other".into(), 1).certificate_name().unwrap(), "other");
+        assert_eq!(
+            named.redirected("other".into(), 1).certificate_name().unwrap(),
+            "db.example.com",
+            "a name is meant for all of them"
+        );
+        assert_eq!(
+            endpoint("h").redirected("other".into(), 1).certificate_name().unwrap(),
+            "other"
+        );
     }
 
     #[test]

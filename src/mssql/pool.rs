@@ -1,15 +1,18 @@
 //! Pools: one per server and database, under one limit of physical connections per server.
 //!
-//! `bb8-tiberius` links another tiberius than ours, so the `ManageConnection` is written here. A pool per database keeps "current database"
-//! a property of the login: no `USE`, two-part names, and nothing to reset. Three limits hold at once:
+//! `bb8-tiberius` links another tiberius than ours, so the `ManageConnection` is written here. A
+//! pool per database keeps "current database" a property of the login: no `USE`, two-part names,
+//! and nothing to reset. Three limits hold at once:
 //!
-//! - **Seats**: a job takes all the seats it will need, first at its source, then at the destination ([`super::seats`]), before its first
-//!   checkout. Nobody waits for a connection while holding one, so the limit cannot deadlock.
-//! - **Physical connections**: every login holds a permit of its server for as long as it exists, idle ones too. When they are all taken
-//!   and a seat holder needs a new login, an idle one of another database is closed; the new one waits a moment, until the server can have
-//!   heard of it.
-//! - **Prologue**: the driver cannot reset a session, so every checkout first sends one fixed batch that puts every setting we rely on in
-//!   place. It also proves that the connection is alive; one that died in the pool is replaced without a word.
+//! - **Seats**: a job takes all the seats it will need, first at its source, then at the
+//!   destination ([`super::seats`]), before its first checkout. Nobody waits for a connection while
+//!   holding one, so the limit cannot deadlock.
+//! - **Physical connections**: every login holds a permit of its server for as long as it exists,
+//!   idle ones too. When they are all taken and a seat holder needs a new login, an idle one of
+//!   another database is closed; the new one waits a moment, until the server can have heard of it.
+//! - **Prologue**: the driver cannot reset a session, so every checkout first sends one fixed batch
+//!   that puts every setting we rely on in place. It also proves that the connection is alive; one
+//!   that died in the pool is replaced without a word.
 
 use super::{
     certificate, classify,
@@ -37,8 +40,9 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
-/// How long an idle session may take to prove that it is alive: its prologue does no work. One that is silent for longer was cut off, and
-/// a new login is tried instead of waiting for it as long as for a statement.
+/// How long an idle session may take to prove that it is alive: its prologue does no work. One that
+/// is silent for longer was cut off, and a new login is tried instead of waiting for it as long as
+/// for a statement.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How sessions of a server behave.
@@ -74,7 +78,8 @@ struct Inner {
     retired: AtomicBool,
 }
 
-/// Pools of databases that nobody is connected to are kept up to this number: a name that came once would stay for ever.
+/// Pools of databases that nobody is connected to are kept up to this number: a name that came once
+/// would stay for ever.
 const POOLS_KEPT: usize = 32;
 
 /// A session out of its pool; it goes back when dropped, unless it is spent.
@@ -119,8 +124,9 @@ impl Pools {
         Pools::within(endpoint, behaviour, physical)
     }
 
-    /// Pools that take the place of these, for the same server under another address, login or setting. Both together stay within the one limit
-    /// of connections: the idle ones of these are closed now, and those in use as soon as they come back.
+    /// Pools that take the place of these, for the same server under another address, login or
+    /// setting. Both together stay within the one limit of connections: the idle ones of these are
+    /// closed now, and those in use as soon as they come back.
     pub fn replaced(&self, endpoint: Endpoint) -> Self {
         self.retire();
         Pools::within(endpoint, self.0.behaviour.clone(), self.0.physical.clone())
@@ -129,7 +135,14 @@ impl Pools {
     /// Closes what is idle, and what is in use as soon as it comes back.
     pub fn retire(&self) {
         self.0.retired.store(true, Ordering::Relaxed);
-        let idle: Vec<_> = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner).drain().map(|(_, pool)| pool).collect();
+        let idle: Vec<_> = self
+            .0
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .map(|(_, pool)| pool)
+            .collect();
         for pool in idle {
             // asked of an empty pool it would make a connection
             while pool.state().idle_connections > 0
@@ -160,7 +173,8 @@ impl Pools {
         &self.0.behaviour
     }
 
-    /// Logins that succeeded since the beginning: whoever sees the number grow knows of a new connection.
+    /// Logins that succeeded since the beginning: whoever sees the number grow knows of a new
+    /// connection.
     pub fn logins(&self) -> u64 {
         self.0.logins.load(Ordering::Relaxed)
     }
@@ -170,8 +184,9 @@ impl Pools {
         self.0.behaviour.connections_max.saturating_sub(self.0.physical.available_permits())
     }
 
-    /// A session in `database` after its prologue. `who` goes into the session's context, so that a DBA sees whose it is:
-    /// `SELECT session_id, CAST(context_info AS varchar(128)) FROM sys.dm_exec_sessions`.
+    /// A session in `database` after its prologue. `who` goes into the session's context, so that a
+    /// DBA sees whose it is: `SELECT session_id, CAST(context_info AS varchar(128)) FROM
+    /// sys.dm_exec_sessions`.
     pub async fn checkout(&self, database: &Ident, who: &str) -> Result<Checkout> {
         let prologue = prologue(&self.0.behaviour, who);
         let pool = self.pool(database);
@@ -188,29 +203,41 @@ impl Pools {
                 Err(error) => {
                     session.discard();
                     if fresh || !matches!(error.kind, Kind::Connection | Kind::Timeout) {
-                        return Err(error).with_context(|| format!("prepare a session at {}", self.0.endpoint.place()));
+                        return Err(error).with_context(|| {
+                            format!("prepare a session at {}", self.0.endpoint.place())
+                        });
                     }
                 }
             }
         }
-        Err(Error::new(Kind::Connection, format!("no session at {} stays alive", self.0.endpoint.place())))
+        Err(Error::new(
+            Kind::Connection,
+            format!("no session at {} stays alive", self.0.endpoint.place()),
+        ))
     }
 
-    /// A connection of the copy lane's own in `database`, after the same prologue. It is never pooled.
+    /// A connection of the copy lane's own in `database`, after the same prologue. It is never
+    /// pooled.
     pub async fn line(&self, database: &Ident, who: &str) -> Result<Line> {
         let Inner { endpoint, behaviour, .. } = &*self.0;
         let connected = async {
             certificate::check(endpoint)?;
             let slot = self.0.slot(None).await?;
-            let mut line = lane::line(endpoint, database, behaviour.statement_timeout, slot).await?;
+            let mut line =
+                lane::line(endpoint, database, behaviour.statement_timeout, slot).await?;
             line.batch(&prologue(behaviour, who)).await.map(|()| line)
         };
-        Box::pin(connected).await.with_context(|| format!("connect to {}/{} for a copy", endpoint.place(), database.as_str()))
+        Box::pin(connected).await.with_context(|| {
+            format!("connect to {}/{} for a copy", endpoint.place(), database.as_str())
+        })
     }
 
-    /// An idle session, or one that is made now (and is said to be fresh). The pool itself never connects while somebody waits: it would
-    /// keep the reason of a failure to itself.
-    async fn idle_or_new(&self, pool: &bb8::Pool<Manager>) -> Result<(bb8::PooledConnection<'static, Manager>, bool)> {
+    /// An idle session, or one that is made now (and is said to be fresh). The pool itself never
+    /// connects while somebody waits: it would keep the reason of a failure to itself.
+    async fn idle_or_new(
+        &self,
+        pool: &bb8::Pool<Manager>,
+    ) -> Result<(bb8::PooledConnection<'static, Manager>, bool)> {
         let mut fresh = false;
         loop {
             if pool.state().idle_connections > 0
@@ -222,7 +249,10 @@ impl Pools {
             let session = pool.dedicated_connection().await.map_err(|error| error.0)?;
             fresh = true;
             if pool.add(session).is_err() {
-                return Err(Error::new(Kind::Busy, format!("all connections to {} are in use", self.0.endpoint.place())));
+                return Err(Error::new(
+                    Kind::Busy,
+                    format!("all connections to {} are in use", self.0.endpoint.place()),
+                ));
             }
         }
     }
@@ -269,7 +299,8 @@ impl Drop for Slot {
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more connection, and until the server can have forgotten those that were closed for it.
+    /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more
+    /// connection, and until the server can have forgotten those that were closed for it.
     async fn slot(self: &Arc<Self>, pooled: Option<&Ident>) -> Result<Slot> {
         let slot = Slot { server: Arc::downgrade(self), _permit: self.permit(pooled).await? };
         loop {
@@ -281,13 +312,16 @@ impl Inner {
                 if closes.len() <= self.physical.available_permits() {
                     return Ok(slot);
                 }
-                closes.front().map_or(Duration::ZERO, |closed| CLOSE_GRACE.saturating_sub(closed.elapsed()))
+                closes
+                    .front()
+                    .map_or(Duration::ZERO, |closed| CLOSE_GRACE.saturating_sub(closed.elapsed()))
             };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Waits for the right to one more connection, closing idle ones of other pools when none is left.
+    /// Waits for the right to one more connection, closing idle ones of other pools when none is
+    /// left.
     async fn permit(&self, pooled: Option<&Ident>) -> Result<OwnedSemaphorePermit> {
         const ROUND: Duration = Duration::from_millis(50);
         let deadline = tokio::time::Instant::now() + self.endpoint.connect_timeout;
@@ -299,7 +333,10 @@ impl Inner {
                 let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
                 pools
                     .iter()
-                    .filter(|(name, pool)| pooled.is_none_or(|pooled| *name != pooled.as_str()) && pool.state().idle_connections > 0)
+                    .filter(|(name, pool)| {
+                        pooled.is_none_or(|pooled| *name != pooled.as_str())
+                            && pool.state().idle_connections > 0
+                    })
                     .map(|(_, p)| p.clone())
                     .collect()
             };
@@ -311,10 +348,15 @@ impl Inner {
             }
             match tokio::time::timeout(ROUND, self.physical.clone().acquire_owned()).await {
                 Ok(Ok(permit)) => return Ok(permit),
-                Ok(Err(_)) => return Err(Error::new(Kind::Cancelled, "the server's connections are closed")),
+                Ok(Err(_)) => {
+                    return Err(Error::new(Kind::Cancelled, "the server's connections are closed"));
+                }
                 Err(_) if tokio::time::Instant::now() >= deadline => {
                     let most = self.behaviour.connections_max;
-                    return Err(Error::new(Kind::Busy, format!("all {most} connections to {} are in use", self.endpoint.place())));
+                    return Err(Error::new(
+                        Kind::Busy,
+                        format!("all {most} connections to {} are in use", self.endpoint.place()),
+                    ));
                 }
                 Err(_) => {}
             }
@@ -322,10 +364,15 @@ impl Inner {
     }
 }
 
-/// What every checkout sends first. The ANSI settings are those that indexed views and filtered indexes need for writing.
+/// What every checkout sends first. The ANSI settings are those that indexed views and filtered
+/// indexes need for writing.
 /// <https://learn.microsoft.com/sql/t-sql/statements/set-statements-transact-sql>
 fn prologue(behaviour: &Behaviour, who: &str) -> String {
-    let context: String = format!("dbaops-dataflow {who}").bytes().take(128).map(|byte| format!("{byte:02X}")).collect();
+    let context: String = format!("dbaops-dataflow {who}")
+        .bytes()
+        .take(128)
+        .map(|byte| format!("{byte:02X}"))
+        .collect();
     let priority = if behaviour.deadlock_priority_low { "LOW" } else { "NORMAL" };
     include_str!("../../sql/prologue.sql")
         .replace("{lock_timeout_ms}", &behaviour.lock_timeout.as_millis().to_string())
@@ -348,11 +395,19 @@ impl bb8::ManageConnection for Manager {
     type Error = PoolError;
 
     async fn connect(&self) -> std::result::Result<Session, PoolError> {
-        let server = self.server.upgrade().ok_or_else(|| PoolError(Error::new(Kind::Cancelled, "the server's pools are closed")))?;
+        let server = self.server.upgrade().ok_or_else(|| {
+            PoolError(Error::new(Kind::Cancelled, "the server's pools are closed"))
+        })?;
         certificate::check(&server.endpoint).map_err(PoolError)?;
         let slot = server.slot(Some(&self.database)).await.map_err(PoolError)?;
-        // Logins are rare and their futures large: in the heap, they are no part of every future that may have to wait for one.
-        let login = Box::pin(connect(&server.endpoint, &self.database, server.behaviour.statement_timeout, slot));
+        // Logins are rare and their futures large: in the heap, they are no part of every future
+        // that may have to wait for one.
+        let login = Box::pin(connect(
+            &server.endpoint,
+            &self.database,
+            server.behaviour.statement_timeout,
+            slot,
+        ));
         let session = login.await.map_err(PoolError)?;
         server.logins.fetch_add(1, Ordering::Relaxed);
         Ok(session)
@@ -368,19 +423,28 @@ impl bb8::ManageConnection for Manager {
 }
 
 /// One login of the driver's, with a limit; redirects are followed.
-async fn connect(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Session> {
+async fn connect(
+    endpoint: &Endpoint,
+    database: &Ident,
+    timeout: Duration,
+    slot: Slot,
+) -> Result<Session> {
     let place = format!("{}/{}", endpoint.place(), database.as_str());
     let route = Route::new(endpoint);
     let limit = route.time_max();
     match tokio::time::timeout(limit, login(route, database)).await {
-        Ok(login) => login.map(|(client, loopback)| Session::new(client, loopback, place.clone(), timeout, slot)),
+        Ok(login) => login
+            .map(|(client, loopback)| Session::new(client, loopback, place.clone(), timeout, slot)),
         Err(_) => Err(classify::no_login(limit)),
     }
     .with_context(|| format!("connect to {place}"))
 }
 
 /// A client, and whether its connection ends on this machine.
-async fn login(mut route: Route, database: &Ident) -> Result<(tiberius::Client<super::session::Wire>, bool)> {
+async fn login(
+    mut route: Route,
+    database: &Ident,
+) -> Result<(tiberius::Client<super::session::Wire>, bool)> {
     use tiberius::error::Error as Driver;
     loop {
         let endpoint = route.at();
@@ -393,8 +457,11 @@ async fn login(mut route: Route, database: &Ident) -> Result<(tiberius::Client<s
                 return Ok((client, loopback));
             }
             Err(Driver::Routing { host, port }) => route.redirected(host, port)?,
-            // Nothing was asked yet that could have been done: a server that is silent at a login cannot be reached.
-            Err(Driver::Io { kind: io::ErrorKind::TimedOut, .. }) => return Err(classify::no_login(endpoint.connect_timeout)),
+            // Nothing was asked yet that could have been done: a server that is silent at a login
+            // cannot be reached.
+            Err(Driver::Io { kind: io::ErrorKind::TimedOut, .. }) => {
+                return Err(classify::no_login(endpoint.connect_timeout));
+            }
             Err(error) => return Err(classify::error(error)),
         }
     }
@@ -429,12 +496,22 @@ mod tests {
         let server = Server::builder().start().await.unwrap();
         let pools = pools(&server, 4).await;
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
-        let row = session.row("SELECT @P1, @P2, DB_NAME(), CAST(NULL AS INT)", &[Param::Int(7), Param::Text("é")]).await.unwrap();
-        assert_eq!((row.i32(0).unwrap(), row.text(1).unwrap(), row.text(2).unwrap()), (7, "é", "master"));
+        let row = session
+            .row(
+                "SELECT @P1, @P2, DB_NAME(), CAST(NULL AS INT)",
+                &[Param::Int(7), Param::Text("é")],
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            (row.i32(0).unwrap(), row.text(1).unwrap(), row.text(2).unwrap()),
+            (7, "é", "master")
+        );
         assert_eq!(row.opt_i64(3).unwrap(), None);
         assert!(row.i32(3).unwrap_err().to_string().contains("column 4"));
         assert!(row.i32(9).is_err());
-        let mut stream = session.stream("SELECT @P1 UNION ALL SELECT 2", &[Param::Int(1)]).await.unwrap();
+        let mut stream =
+            session.stream("SELECT @P1 UNION ALL SELECT 2", &[Param::Int(1)]).await.unwrap();
         let mut seen = Vec::new();
         while let Some(row) = stream.next().await.unwrap() {
             seen.push(row.i32(0).unwrap());
@@ -472,7 +549,8 @@ mod tests {
         assert_eq!(pools.connections(), 1, "it went back to its pool");
     }
 
-    /// A job that fails between BEGIN and COMMIT without a server's error leaves its session looking well: in the pool the snapshot stayed open.
+    /// A job that fails between BEGIN and COMMIT without a server's error leaves its session
+    /// looking well: in the pool the snapshot stayed open.
     #[tokio::test]
     async fn a_transaction_that_nobody_ended_does_not_go_back_into_the_pool() {
         let server = Server::builder().start().await.unwrap();
@@ -503,14 +581,16 @@ mod tests {
         assert_eq!(pools.logins(), 2);
     }
 
-    /// A network that went silent is noticed at the next checkout, within the time that proof takes and not a statement's.
+    /// A network that went silent is noticed at the next checkout, within the time that proof takes
+    /// and not a statement's.
     #[tokio::test]
     async fn an_idle_session_that_went_silent_is_replaced() {
         use mssql_standin::proxy::{Proxy, Trouble, Way};
         let server = Server::builder().start().await.unwrap();
         let proxy = Proxy::start(server.addr()).await.unwrap();
         let string = server.connection_string("master");
-        let string = string.replace(&format!(",{};", server.addr().port()), &format!(",{};", proxy.addr().port()));
+        let string = string
+            .replace(&format!(",{};", server.addr().port()), &format!(",{};", proxy.addr().port()));
         let behaviour = pools(&server, 4).await.behaviour().clone();
         let behaviour = Behaviour { statement_timeout: Duration::from_secs(300), ..behaviour };
         let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour);
@@ -518,7 +598,11 @@ mod tests {
         let silence = proxy.after(Way::ToServer, 0, Trouble::Silence);
         let began = Instant::now();
         let session = pools.checkout(&db("master"), "test").await.unwrap();
-        assert!(silence.has_come() && began.elapsed() < 3 * PROOF_TIME_MAX, "{:?}", began.elapsed());
+        assert!(
+            silence.has_come() && began.elapsed() < 3 * PROOF_TIME_MAX,
+            "{:?}",
+            began.elapsed()
+        );
         assert_eq!(pools.logins(), 2);
         assert_eq!(session.timeout(), Duration::from_secs(300));
     }
@@ -530,7 +614,10 @@ mod tests {
         for _ in 0..3 {
             for name in ["master", "tempdb", "msdb"] {
                 let mut session = pools.checkout(&db(name), "test").await.unwrap();
-                assert_eq!(session.row("SELECT DB_NAME()", &[]).await.unwrap().text(0).unwrap(), name);
+                assert_eq!(
+                    session.row("SELECT DB_NAME()", &[]).await.unwrap().text(0).unwrap(),
+                    name
+                );
             }
         }
         assert!(server.connection_count().peak <= 2, "{:?}", server.connection_count().peak);
@@ -549,7 +636,10 @@ mod tests {
         assert_eq!(new.pools().connections(), 1, "the idle one is closed");
         // a server sees that a moment later
         server.wait_for_connections(1).await;
-        assert!(new.take(2, "both").now_or_never().is_none(), "one seat is taken by who has the old connection");
+        assert!(
+            new.take(2, "both").now_or_never().is_none(),
+            "one seat is taken by who has the old connection"
+        );
         let fresh = new.take(1, "new").await.unwrap();
         let mut session = fresh.checkout(&db("master")).await.unwrap();
         session.batch("SELECT 1").await.unwrap();
@@ -559,7 +649,8 @@ mod tests {
         assert!(server.connection_count().peak <= 2, "{:?}", server.connection_count().peak);
     }
 
-    /// Names come and go with the mappings; what is kept of them does not grow with all that ever were.
+    /// Names come and go with the mappings; what is kept of them does not grow with all that ever
+    /// were.
     #[tokio::test]
     async fn pools_of_databases_that_nobody_uses_any_more_are_forgotten() {
         let server = Server::builder().start().await.unwrap();
@@ -580,7 +671,10 @@ mod tests {
     async fn seats_bound_what_is_open_and_nobody_waits_for_ever() {
         let server = Server::builder().start().await.unwrap();
         let house = House::new(pools(&server, 3).await, 1);
-        assert_eq!(house.take(3, "too many").await.err().map(|error| error.kind), Some(Kind::Config));
+        assert_eq!(
+            house.take(3, "too many").await.err().map(|error| error.kind),
+            Some(Kind::Config)
+        );
         let mut jobs = tokio::task::JoinSet::new();
         for i in 0..12 {
             let house = house.clone();
@@ -604,7 +698,9 @@ mod tests {
         let mut parsed = connection_string::parse(&server.connection_string("master")).unwrap();
         parsed.endpoint.password = crate::model::secret::Secret::new("wrong");
         let behaviour = pools(&server, 2).await.behaviour().clone();
-        let Err(error) = Pools::new(parsed.endpoint, behaviour).checkout(&db("master"), "test").await else {
+        let Err(error) =
+            Pools::new(parsed.endpoint, behaviour).checkout(&db("master"), "test").await
+        else {
             panic!("logged in with a wrong password");
         };
         assert_eq!((error.kind, error.number), (Kind::Login, Some(18456)));

@@ -1,7 +1,8 @@
 //! Rows and parameters: the driver's cells on one side, our values on the other.
 //!
-//! Cells that only pass through (a copy from source to destination) are never looked at: [`Row::into_cells`] hands over the driver's own
-//! row, which a bulk load takes as it is. Everything else reads cells through typed getters that say which column was wrong, because a
+//! Cells that only pass through (a copy from source to destination) are never looked at:
+//! [`Row::into_cells`] hands over the driver's own row, which a bulk load takes as it is.
+//! Everything else reads cells through typed getters that say which column was wrong, because a
 //! server, a view or a stand-in may always answer with another type than the one we hoped for.
 
 use super::described;
@@ -18,7 +19,8 @@ use tiberius::{ColumnData, ToSql, TokenRow, TypeInfo, numeric::Numeric};
 /// The longest cell that the driver's bulk load takes.
 const CELL_BYTES_MAX: usize = 65_535;
 
-/// A parameter of a statement, `@P1` being the first. Every NULL has a type, because the server wants one.
+/// A parameter of a statement, `@P1` being the first. Every NULL has a type, because the server
+/// wants one.
 #[derive(Clone, Copy, Debug)]
 pub enum Param<'a> {
     Bit(bool),
@@ -59,10 +61,12 @@ impl ToSql for Param<'_> {
             Param::Binary(v) => ColumnData::Binary(Some(Cow::Borrowed(v))),
             Param::OptBinary(v) => ColumnData::Binary(v.map(Cow::Borrowed)),
             Param::Lsn(v) => ColumnData::Binary(Some(Cow::Owned(v.as_bytes().to_vec()))),
-            Param::OptLsn(v) => ColumnData::Binary(v.map(|lsn| Cow::Owned(lsn.as_bytes().to_vec()))),
+            Param::OptLsn(v) => {
+                ColumnData::Binary(v.map(|lsn| Cow::Owned(lsn.as_bytes().to_vec())))
+            }
             Param::DateTime2 { days, ticks } => ColumnData::DateTime2(Some(datetime2(days, ticks))),
-            // As text, which statements cast to the column's type: the driver would declare `0.5` of scale 38 as `numeric(39,38)`, which
-            // there is not (Msg 2717).
+            // As text, which statements cast to the column's type: the driver would declare `0.5`
+            // of scale 38 as `numeric(39,38)`, which there is not (Msg 2717).
             Param::Value(Value::Decimal { mantissa, scale: scale @ 38 }) => {
                 ColumnData::String(Some(Cow::Owned(decimal_text(*mantissa, *scale))))
             }
@@ -72,7 +76,10 @@ impl ToSql for Param<'_> {
 }
 
 fn datetime2(days: i32, ticks: u64) -> tiberius::time::DateTime2 {
-    tiberius::time::DateTime2::new(tiberius::time::Date::new(u32::try_from(days).unwrap_or(0)), tiberius::time::Time::new(ticks, 7))
+    tiberius::time::DateTime2::new(
+        tiberius::time::Date::new(u32::try_from(days).unwrap_or(0)),
+        tiberius::time::Time::new(ticks, 7),
+    )
 }
 
 fn cell(value: &Value) -> ColumnData<'_> {
@@ -84,18 +91,22 @@ fn cell(value: &Value) -> ColumnData<'_> {
             ColumnData::Numeric(Some(Numeric::new_with_scale(*mantissa, *scale)))
         }
         // Not a value SQL Server can have; as text it is refused there, in words.
-        Value::Decimal { mantissa, scale } => ColumnData::String(Some(Cow::Owned(format!("{mantissa}e-{scale}")))),
+        Value::Decimal { mantissa, scale } => {
+            ColumnData::String(Some(Cow::Owned(format!("{mantissa}e-{scale}"))))
+        }
         Value::Real(v) => ColumnData::F32(Some(*v)),
         Value::Float(v) => ColumnData::F64(Some(*v)),
-        Value::Date(days) => ColumnData::Date(Some(tiberius::time::Date::new(u32::try_from(*days).unwrap_or(0)))),
+        Value::Date(days) => {
+            ColumnData::Date(Some(tiberius::time::Date::new(u32::try_from(*days).unwrap_or(0))))
+        }
         Value::Time(ticks) => ColumnData::Time(Some(tiberius::time::Time::new(*ticks, 7))),
         Value::DateTime { days_since_1900, ticks300 } => {
             ColumnData::DateTime(Some(tiberius::time::DateTime::new(*days_since_1900, *ticks300)))
         }
         Value::DateTime2 { days, ticks } => ColumnData::DateTime2(Some(datetime2(*days, *ticks))),
-        Value::DateTimeOffset { days, ticks, offset_minutes } => {
-            ColumnData::DateTimeOffset(Some(tiberius::time::DateTimeOffset::new(datetime2(*days, *ticks), *offset_minutes)))
-        }
+        Value::DateTimeOffset { days, ticks, offset_minutes } => ColumnData::DateTimeOffset(Some(
+            tiberius::time::DateTimeOffset::new(datetime2(*days, *ticks), *offset_minutes),
+        )),
         Value::Text(v) => ColumnData::String(Some(Cow::Borrowed(v))),
         Value::Bytes(v) => ColumnData::Binary(Some(Cow::Borrowed(v))),
         Value::Guid(v) => ColumnData::Guid(Some(tiberius::Uuid::from_bytes(*v))),
@@ -147,25 +158,30 @@ impl RowData {
     pub(super) fn is_wide(&self) -> bool {
         self.0.iter().any(|cell| match cell {
             // a unit of UTF-16 never comes from less than a byte of UTF-8
-            ColumnData::String(Some(v)) => 2 * v.len() > CELL_BYTES_MAX && 2 * v.encode_utf16().count() > CELL_BYTES_MAX,
+            ColumnData::String(Some(v)) => {
+                2 * v.len() > CELL_BYTES_MAX && 2 * v.encode_utf16().count() > CELL_BYTES_MAX
+            }
             ColumnData::Binary(Some(v)) => v.len() > CELL_BYTES_MAX,
             _ => false,
         })
     }
 
-    /// The cells as parameters. Decimals go as text, which the server turns into the column's type: the driver would declare
-    /// `0.5` of scale 38 as `numeric(39,38)`, which there is not.
+    /// The cells as parameters. Decimals go as text, which the server turns into the column's type:
+    /// the driver would declare `0.5` of scale 38 as `numeric(39,38)`, which there is not.
     pub(super) fn into_params(self) -> impl Iterator<Item = Cell> {
         self.0.into_iter().map(|cell| {
             Cell(match cell {
-                ColumnData::Numeric(Some(v)) => ColumnData::String(Some(Cow::Owned(decimal_text(v.value(), v.scale())))),
+                ColumnData::Numeric(Some(v)) => {
+                    ColumnData::String(Some(Cow::Owned(decimal_text(v.value(), v.scale()))))
+                }
                 ColumnData::Numeric(None) => ColumnData::String(None),
                 other => other,
             })
         })
     }
 
-    /// The cells as values of these types; `Err` has the place of the first that is none, and what is in the way.
+    /// The cells as values of these types; `Err` has the place of the first that is none, and what
+    /// is in the way.
     pub(super) fn fit(self, types: &[TypeInfo]) -> std::result::Result<RowData, (usize, String)> {
         let mut changed = Vec::new();
         for (i, (cell, ty)) in self.0.iter().zip(types).enumerate() {
@@ -283,17 +299,28 @@ fn seen<'a>(cell: &'a ColumnData<'_>) -> Result<Seen<'a>> {
         ColumnData::Binary(Some(v)) => Value::Bytes(v.as_ref()),
         ColumnData::Numeric(Some(v)) => Value::Decimal { mantissa: v.value(), scale: v.scale() },
         ColumnData::Xml(Some(v)) => Value::Text(AsRef::<str>::as_ref(v.as_ref())),
-        ColumnData::DateTime(Some(v)) => Value::DateTime { days_since_1900: v.days(), ticks300: v.seconds_fragments() },
+        ColumnData::DateTime(Some(v)) => {
+            Value::DateTime { days_since_1900: v.days(), ticks300: v.seconds_fragments() }
+        }
         ColumnData::SmallDateTime(Some(v)) => {
             // smalldatetime counts minutes
-            Value::DateTime { days_since_1900: i32::from(v.days()), ticks300: u32::from(v.seconds_fragments()) * 60 * 300 }
+            Value::DateTime {
+                days_since_1900: i32::from(v.days()),
+                ticks300: u32::from(v.seconds_fragments()) * 60 * 300,
+            }
         }
         ColumnData::Time(Some(v)) => Value::Time(ticks(v)?),
         ColumnData::Date(Some(v)) => Value::Date(days(*v)?),
-        ColumnData::DateTime2(Some(v)) => Value::DateTime2 { days: days(v.date())?, ticks: ticks(&v.time())? },
+        ColumnData::DateTime2(Some(v)) => {
+            Value::DateTime2 { days: days(v.date())?, ticks: ticks(&v.time())? }
+        }
         ColumnData::DateTimeOffset(Some(v)) => {
             let utc = v.datetime2();
-            Value::DateTimeOffset { days: days(utc.date())?, ticks: ticks(&utc.time())?, offset_minutes: v.offset() }
+            Value::DateTimeOffset {
+                days: days(utc.date())?,
+                ticks: ticks(&utc.time())?,
+                offset_minutes: v.offset(),
+            }
         }
         ColumnData::U8(None)
         | ColumnData::I16(None)
@@ -321,9 +348,12 @@ fn days(date: tiberius::time::Date) -> Result<i32> {
 }
 
 fn ticks(time: &tiberius::time::Time) -> Result<u64> {
-    let places = 7u8
-        .checked_sub(time.scale())
-        .ok_or_else(|| Error::new(Kind::Data, format!("a time has scale {}, which SQL Server does not have", time.scale())))?;
+    let places = 7u8.checked_sub(time.scale()).ok_or_else(|| {
+        Error::new(
+            Kind::Data,
+            format!("a time has scale {}, which SQL Server does not have", time.scale()),
+        )
+    })?;
     Ok(time.increments() * 10u64.pow(u32::from(places)))
 }
 
@@ -352,7 +382,10 @@ impl Row {
 
     fn wrong(&self, index: usize, wanted: &str) -> Error {
         let name = self.0.columns().get(index).map_or("?", |column| column.name());
-        Error::new(Kind::Other, format!("column {} ({name}) of the server's answer is not {wanted}", index + 1))
+        Error::new(
+            Kind::Other,
+            format!("column {} ({name}) of the server's answer is not {wanted}", index + 1),
+        )
     }
 
     pub fn value(&self, index: usize) -> Result<Value> {
@@ -380,7 +413,9 @@ impl Row {
     }
 
     pub fn opt_i32(&self, index: usize) -> Result<Option<i32>> {
-        self.opt_i64(index)?.map(|v| i32::try_from(v).map_err(|_| self.wrong(index, "in the range of int"))).transpose()
+        self.opt_i64(index)?
+            .map(|v| i32::try_from(v).map_err(|_| self.wrong(index, "in the range of int")))
+            .transpose()
     }
 
     pub fn i32(&self, index: usize) -> Result<i32> {
@@ -426,7 +461,11 @@ impl Row {
     }
 
     pub fn opt_lsn(&self, index: usize) -> Result<Option<Lsn>> {
-        self.opt_bytes(index)?.map(|bytes| Lsn::from_bytes(bytes).ok_or_else(|| self.wrong(index, "a binary(10) LSN"))).transpose()
+        self.opt_bytes(index)?
+            .map(|bytes| {
+                Lsn::from_bytes(bytes).ok_or_else(|| self.wrong(index, "a binary(10) LSN"))
+            })
+            .transpose()
     }
 
     pub fn lsn(&self, index: usize) -> Result<Lsn> {
@@ -462,9 +501,13 @@ mod tests {
 
     #[test]
     fn decimals_in_words() {
-        for (mantissa, scale, text) in
-            [(0, 0, "0"), (-1, 4, "-0.0001"), (123_450, 3, "123.450"), (7, 0, "7"), (5, 38, "0.00000000000000000000000000000000000005")]
-        {
+        for (mantissa, scale, text) in [
+            (0, 0, "0"),
+            (-1, 4, "-0.0001"),
+            (123_450, 3, "123.450"),
+            (7, 0, "7"),
+            (5, 38, "0.00000000000000000000000000000000000005"),
+        ] {
             assert_eq!(decimal_text(mantissa, scale), text);
         }
     }

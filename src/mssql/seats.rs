@@ -1,8 +1,9 @@
 //! Seats: the right to a number of connections, taken all at once.
 //!
-//! A job that needs a session at its source and two at the destination takes one seat there and two here, in this order, before it
-//! checks anything out. As nobody waits for a connection while holding one, and everybody waits in the same order, the limits cannot
-//! deadlock, however small they are.
+//! A job that needs a session at its source and two at the destination takes one seat there and two
+//! here, in this order, before it checks anything out. As nobody waits for a connection while
+//! holding one, and everybody waits in the same order, the limits cannot deadlock, however small
+//! they are.
 
 use super::{
     endpoint::Endpoint,
@@ -25,7 +26,8 @@ pub struct House {
 }
 
 impl House {
-    /// `reserved` connections are never given as seats: they belong to whoever checks out without one.
+    /// `reserved` connections are never given as seats: they belong to whoever checks out without
+    /// one.
     pub fn new(pools: Pools, reserved: usize) -> Self {
         let seats_max = pools.behaviour().connections_max.saturating_sub(reserved).max(1);
         House { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
@@ -51,7 +53,10 @@ impl House {
             let place = self.pools.endpoint().place();
             return Err(Error::new(
                 Kind::Config,
-                format!("{count} connections to {place} are needed at once, but at most {} may be open", self.seats_max),
+                format!(
+                    "{count} connections to {place} are needed at once, but at most {} may be open",
+                    self.seats_max
+                ),
             ));
         }
         let permits = u32::try_from(count).unwrap_or(u32::MAX);
@@ -61,7 +66,12 @@ impl House {
             .acquire_many_owned(permits)
             .await
             .map_err(|_| Error::new(Kind::Cancelled, "the server's connections are closed"))?;
-        Ok(Seats { pools: self.pools.clone(), held: Arc::new(held), free: Arc::new(Semaphore::new(count)), who: who.into() })
+        Ok(Seats {
+            pools: self.pools.clone(),
+            held: Arc::new(held),
+            free: Arc::new(Semaphore::new(count)),
+            who: who.into(),
+        })
     }
 }
 
@@ -71,7 +81,8 @@ pub(super) struct Seat {
     _held: Arc<OwnedSemaphorePermit>,
 }
 
-/// A number of connections to one server that may be checked out at the same time. Checkouts keep their seat even when this is dropped.
+/// A number of connections to one server that may be checked out at the same time. Checkouts keep
+/// their seat even when this is dropped.
 pub struct Seats {
     pools: Pools,
     held: Arc<OwnedSemaphorePermit>,
@@ -88,11 +99,17 @@ impl Seats {
 
     fn seat(&self) -> Result<Seat> {
         let one = self.free.clone().try_acquire_owned();
-        let one = one.map_err(|_| Error::new(Kind::Other, format!("{} asks for more connections than it took seats for", self.who)))?;
+        let one = one.map_err(|_| {
+            Error::new(
+                Kind::Other,
+                format!("{} asks for more connections than it took seats for", self.who),
+            )
+        })?;
         Ok(Seat { _one: one, _held: self.held.clone() })
     }
 
-    /// A session in `database`. Asking for more at a time than there are seats is refused, since waiting could be for ever.
+    /// A session in `database`. Asking for more at a time than there are seats is refused, since
+    /// waiting could be for ever.
     pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
         let seat = self.seat()?;
         let checkout = self.pools.checkout(database, &self.who).await?;

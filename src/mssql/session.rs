@@ -1,19 +1,23 @@
 //! One login: requests, one at a time, each bounded in time.
 //!
-//! **A request that was not read to its end kills its session.** A driver future dropped half-way leaves the stream in the middle of an
-//! answer, and the next request would read the rest of the last one. So every request marks the session busy and clears the mark only
-//! at its clean end; a marked session never goes back to its pool. For the same reason nothing here is ever raced in a `select!`:
-//! whoever wants to stop does so between requests.
+//! **A request that was not read to its end kills its session.** A driver future dropped half-way
+//! leaves the stream in the middle of an answer, and the next request would read the rest of the
+//! last one. So every request marks the session busy and clears the mark only at its clean end; a
+//! marked session never goes back to its pool. For the same reason nothing here is ever raced in a
+//! `select!`: whoever wants to stop does so between requests.
 //!
-//! **A server's error leaves the session readable but suspect**: a transaction may still be open (1222 leaves it so without XACT_ABORT), or
-//! doomed. [`Session::recover`] rolls back and makes it good again; a suspect session that nobody recovered is thrown away instead of
-//! keeping its locks in an idle pool.
+//! **A server's error leaves the session readable but suspect**: a transaction may still be open
+//! (1222 leaves it so without XACT_ABORT), or doomed. [`Session::recover`] rolls back and makes it
+//! good again; a suspect session that nobody recovered is thrown away instead of keeping its locks
+//! in an idle pool.
 //!
-//! **Wide rows**: the driver's bulk load refuses a cell of more than 65,535 bytes even where the column is `(max)`: it takes the `0xffff`
-//! that says "no limit" on the wire for one. Such rows are kept aside and sent as an INSERT each ([`Session::insert_wide`]).
+//! **Wide rows**: the driver's bulk load refuses a cell of more than 65,535 bytes even where the
+//! column is `(max)`: it takes the `0xffff` that says "no limit" on the wire for one. Such rows are
+//! kept aside and sent as an INSERT each ([`Session::insert_wide`]).
 //!
-//! **Time**: the driver's own limit is off; here each wait for the server (an answer, the next row, a bulk packet) has
-//! [`Session::set_timeout`]'s limit. After a timeout the work may have been done: the session is dropped, which rolls back.
+//! **Time**: the driver's own limit is off; here each wait for the server (an answer, the next row,
+//! a bulk packet) has [`Session::set_timeout`]'s limit. After a timeout the work may have been
+//! done: the session is dropped, which rolls back.
 
 use super::{
     classify,
@@ -28,7 +32,10 @@ use crate::{
 };
 use futures_util::TryStreamExt;
 use std::{future::Future, sync::OnceLock, task::Poll, time::Duration};
-use tiberius::{BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql, TypeInfo};
+use tiberius::{
+    BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql,
+    TypeInfo,
+};
 use tokio_util::compat::Compat;
 
 /// Most rows that [`Session::rows`] collects; what may be longer is streamed.
@@ -41,7 +48,8 @@ pub struct Session {
     client: Client<Wire>,
     state: State,
     loopback: bool,
-    /// Held for as long as the connection exists (it is dropped after the client): what the physical limit counts.
+    /// Held for as long as the connection exists (it is dropped after the client): what the
+    /// physical limit counts.
     _slot: Slot,
 }
 
@@ -65,13 +73,17 @@ impl State {
     fn begin(&mut self) -> Result<()> {
         if self.busy || self.dead {
             self.dead = true;
-            return Err(Error::new(Kind::Connection, format!("the session to {} was cut off earlier", self.place)));
+            return Err(Error::new(
+                Kind::Connection,
+                format!("the session to {} was cut off earlier", self.place),
+            ));
         }
         self.busy = true;
         Ok(())
     }
 
-    /// The end of a request: clean, or with a server's error after which the stream is still in step.
+    /// The end of a request: clean, or with a server's error after which the stream is still in
+    /// step.
     fn end<T>(&mut self, result: std::result::Result<T, tiberius::error::Error>) -> Result<T> {
         match result {
             Ok(value) => {
@@ -80,9 +92,12 @@ impl State {
             }
             Err(error) => {
                 self.suspect = true;
-                // Severity 20 and above ends the connection; everything that is not a server's error may have lost the place.
+                // Severity 20 and above ends the connection; everything that is not a server's
+                // error may have lost the place.
                 match &error {
-                    tiberius::error::Error::Server(token) if token.class() < 20 => self.busy = false,
+                    tiberius::error::Error::Server(token) if token.class() < 20 => {
+                        self.busy = false
+                    }
                     _ => self.dead = true,
                 }
                 Err(classify::error(error))
@@ -92,12 +107,19 @@ impl State {
 
     fn timed_out(&mut self) -> Error {
         self.dead = true;
-        Error::new(Kind::Timeout, format!("no answer from {} within {} s", self.place, self.timeout.as_secs()))
+        Error::new(
+            Kind::Timeout,
+            format!("no answer from {} within {} s", self.place, self.timeout.as_secs()),
+        )
     }
 }
 
-/// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is given a timer.
-pub(super) async fn soon<F: Future>(limit: Duration, future: F) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
+/// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is
+/// given a timer.
+pub(super) async fn soon<F: Future>(
+    limit: Duration,
+    future: F,
+) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
     let mut future = std::pin::pin!(future);
     match std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
         Poll::Ready(output) => Ok(output),
@@ -160,7 +182,8 @@ pub struct BulkColumns {
 impl BulkColumns {
     /// Each column's own name, and the one that messages have.
     pub fn new(columns: impl IntoIterator<Item = (Ident, Ident)>) -> Self {
-        let (quoted, shown) = columns.into_iter().map(|(name, shown)| (name.to_string(), shown)).unzip();
+        let (quoted, shown) =
+            columns.into_iter().map(|(name, shown)| (name.to_string(), shown)).unzip();
         BulkColumns { quoted, shown, described: OnceLock::new() }
     }
 
@@ -187,21 +210,37 @@ pub struct BulkTarget<'a> {
 
 impl Session {
     /// `loopback`: it ends on this machine.
-    pub(super) fn new(client: Client<Wire>, loopback: bool, place: String, timeout: Duration, slot: Slot) -> Self {
+    pub(super) fn new(
+        client: Client<Wire>,
+        loopback: bool,
+        place: String,
+        timeout: Duration,
+        slot: Slot,
+    ) -> Self {
         Session {
             client,
             loopback,
-            state: State { busy: false, dead: false, suspect: false, open: false, changed: false, timeout, place },
+            state: State {
+                busy: false,
+                dead: false,
+                suspect: false,
+                open: false,
+                changed: false,
+                timeout,
+                place,
+            },
             _slot: slot,
         }
     }
 
-    /// The longest wait for any one answer of the server from now on, until the session goes back to its pool.
+    /// The longest wait for any one answer of the server from now on, until the session goes back
+    /// to its pool.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.state.timeout = timeout;
     }
 
-    /// Whether it ends on this machine, by the address that was dialled in the end: nobody can sit in between.
+    /// Whether it ends on this machine, by the address that was dialled in the end: nobody can sit
+    /// in between.
     pub fn is_loopback(&self) -> bool {
         self.loopback
     }
@@ -215,17 +254,23 @@ impl Session {
         self.state.dead = true;
     }
 
-    /// This session goes on for now, but never back to its pool: its settings are not what the prologue can put right.
+    /// This session goes on for now, but never back to its pool: its settings are not what the
+    /// prologue can put right.
     pub fn discard_later(&mut self) {
         self.state.changed = true;
     }
 
     /// Whether it must not be used again by anyone else.
     pub fn is_spent(&self) -> bool {
-        self.state.dead || self.state.busy || self.state.suspect || self.state.open || self.state.changed
+        self.state.dead
+            || self.state.busy
+            || self.state.suspect
+            || self.state.open
+            || self.state.changed
     }
 
-    /// Whether the connection itself is lost (as opposed to a server's error after which it can go on).
+    /// Whether the connection itself is lost (as opposed to a server's error after which it can go
+    /// on).
     pub fn is_cut_off(&self) -> bool {
         self.state.dead || self.state.busy
     }
@@ -237,8 +282,8 @@ impl Session {
         Ok(())
     }
 
-    /// A batch that begins a transaction. Until [`Session::commit`] or [`Session::recover`] this session does not go back to its pool, where
-    /// the transaction would stay open for minutes.
+    /// A batch that begins a transaction. Until [`Session::commit`] or [`Session::recover`] this
+    /// session does not go back to its pool, where the transaction would stay open for minutes.
     pub async fn begin(&mut self, sql: &str) -> Result<()> {
         self.state.open = true;
         self.batch(sql).await
@@ -251,8 +296,9 @@ impl Session {
         Ok(())
     }
 
-    /// A plain batch, outside of sp_executesql: what is created (`#t`), set or begun in it stays. The driver does not tell row counts of
-    /// plain batches; a batch that wants them selects them ([`Session::batch_rows`]).
+    /// A plain batch, outside of sp_executesql: what is created (`#t`), set or begun in it stays.
+    /// The driver does not tell row counts of plain batches; a batch that wants them selects them
+    /// ([`Session::batch_rows`]).
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
         self.batch_result_sets(sql).await.map(drop)
     }
@@ -266,7 +312,8 @@ impl Session {
     pub async fn batch_result_sets(&mut self, sql: &str) -> Result<Vec<Vec<Row>>> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
-        let result = within(state, async { collect(client.simple_query(sql).await?).await }).await?;
+        let result =
+            within(state, async { collect(client.simple_query(sql).await?).await }).await?;
         state.end(result)?
     }
 
@@ -287,7 +334,9 @@ impl Session {
 
     /// sp_executesql: exactly one row.
     pub async fn row(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Row> {
-        self.opt_row(sql, params).await?.ok_or_else(|| Error::new(Kind::Other, "the server's answer has no row"))
+        self.opt_row(sql, params)
+            .await?
+            .ok_or_else(|| Error::new(Kind::Other, "the server's answer has no row"))
     }
 
     /// sp_executesql: the first row, if there is one.
@@ -300,13 +349,20 @@ impl Session {
         self.state.begin()?;
         let Session { client, state, .. } = self;
         let params = borrowed(params);
-        let result = within(state, async { collect(client.query(sql, &params).await?).await }).await?;
+        let result =
+            within(state, async { collect(client.query(sql, &params).await?).await }).await?;
         state.end(result)?
     }
 
-    /// sp_executesql: `take` gets every row as it comes, at most [`ROWS_MAX`], with the place of its result set; none is kept here. What it
-    /// refuses is this function's error, after the answer's end.
-    pub async fn each(&mut self, sql: &str, params: &[Param<'_>], mut take: impl FnMut(usize, &Row) -> Result<()>) -> Result<()> {
+    /// sp_executesql: `take` gets every row as it comes, at most [`ROWS_MAX`], with the place of
+    /// its result set; none is kept here. What it refuses is this function's error, after the
+    /// answer's end.
+    pub async fn each(
+        &mut self,
+        sql: &str,
+        params: &[Param<'_>],
+        mut take: impl FnMut(usize, &Row) -> Result<()>,
+    ) -> Result<()> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
         let params = borrowed(params);
@@ -323,7 +379,8 @@ impl Session {
         state.end(result)?
     }
 
-    /// sp_executesql, row by row. Only rows of the first result set are expected; dropping the stream early costs the session.
+    /// sp_executesql, row by row. Only rows of the first result set are expected; dropping the
+    /// stream early costs the session.
     pub async fn stream(&mut self, sql: &str, params: &[Param<'_>]) -> Result<RowStream<'_>> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
@@ -341,8 +398,14 @@ impl Session {
         }
     }
 
-    /// Starts a bulk load of the target's columns into `table` (from [`crate::model::name::TableName::local`], or a `#` name).
-    pub async fn bulk<'a>(&'a mut self, table: &'a str, target: &'a BulkTarget<'a>, options: BulkOptions) -> Result<Bulk<'a>> {
+    /// Starts a bulk load of the target's columns into `table` (from
+    /// [`crate::model::name::TableName::local`], or a `#` name).
+    pub async fn bulk<'a>(
+        &'a mut self,
+        table: &'a str,
+        target: &'a BulkTarget<'a>,
+        options: BulkOptions,
+    ) -> Result<Bulk<'a>> {
         self.describe(table, target).await?;
         self.state.begin()?;
         let Session { client, state, .. } = self;
@@ -352,7 +415,9 @@ impl Session {
             Err(_) => return Err(state.timed_out()),
         };
         match result {
-            Ok(request) => Ok(Bulk { request, state, columns: target.columns, wide: Wide::default() }),
+            Ok(request) => {
+                Ok(Bulk { request, state, columns: target.columns, wide: Wide::default() })
+            }
             Err(error) => Err(match state.end::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
@@ -368,17 +433,29 @@ impl Session {
         self.state.begin()?;
         let Session { client, state, .. } = self;
         let result = within(state, client.column_metadata(table, &target.names)).await?;
-        let described: Vec<_> = state.end(result)?.into_iter().map(|column| column.base.ty).collect();
+        let described: Vec<_> =
+            state.end(result)?.into_iter().map(|column| column.base.ty).collect();
         if described.len() != target.names.len() {
             let (here, wanted) = (described.len(), target.names.len());
-            return Err(Error::new(Kind::Other, format!("the destination describes {here} columns of {table}, and {wanted} are loaded")));
+            return Err(Error::new(
+                Kind::Other,
+                format!(
+                    "the destination describes {here} columns of {table}, and {wanted} are loaded"
+                ),
+            ));
         }
         target.columns.described.get_or_init(|| described);
         Ok(())
     }
 
-    /// The rows that a bulk load into `table` left aside; how many there were. Not one transaction with the load.
-    pub async fn insert_wide(&mut self, table: &str, target: &BulkTarget<'_>, wide: Wide) -> Result<u64> {
+    /// The rows that a bulk load into `table` left aside; how many there were. Not one transaction
+    /// with the load.
+    pub async fn insert_wide(
+        &mut self,
+        table: &str,
+        target: &BulkTarget<'_>,
+        wide: Wide,
+    ) -> Result<u64> {
         if wide.rows.is_empty() {
             return Ok(0);
         }
@@ -411,7 +488,9 @@ impl Wide {
     }
 }
 
-async fn collect(stream: QueryStream<'_>) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
+async fn collect(
+    stream: QueryStream<'_>,
+) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
     let mut sets: Vec<Vec<Row>> = Vec::new();
     let taken = |item| {
         match item {
@@ -428,8 +507,8 @@ async fn collect(stream: QueryStream<'_>) -> std::result::Result<Result<Vec<Vec<
     Ok(end.map(|()| sets))
 }
 
-/// An answer to its end, whatever `take` says: the session is in step then. `take` gets at most [`ROWS_MAX`] rows, and nothing after its first
-/// error.
+/// An answer to its end, whatever `take` says: the session is in step then. `take` gets at most
+/// [`ROWS_MAX`] rows, and nothing after its first error.
 async fn to_the_end(
     mut stream: QueryStream<'_>,
     mut take: impl FnMut(QueryItem) -> Result<()>,
@@ -442,7 +521,10 @@ async fn to_the_end(
         }
     }
     Ok(if count > ROWS_MAX {
-        Err(Error::new(Kind::Other, format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here")))
+        Err(Error::new(
+            Kind::Other,
+            format!("the server's answer has {count} rows, more than the {ROWS_MAX} allowed here"),
+        ))
     } else {
         taken
     })
@@ -482,7 +564,8 @@ impl RowStream<'_> {
     }
 }
 
-/// A bulk load under way. Dropped unfinished, it costs the session, and the server rolls the load back.
+/// A bulk load under way. Dropped unfinished, it costs the session, and the server rolls the load
+/// back.
 pub struct Bulk<'a> {
     request: BulkLoadRequest<'a, Wire>,
     state: &'a mut State,
@@ -491,8 +574,9 @@ pub struct Bulk<'a> {
 }
 
 impl Bulk<'_> {
-    /// Sends a row, or keeps it aside when it is too wide. A cell that is no value of its column is this function's error, and nothing of the
-    /// row is sent then: the load can be finished without it.
+    /// Sends a row, or keeps it aside when it is too wide. A cell that is no value of its column is
+    /// this function's error, and nothing of the row is sent then: the load can be finished without
+    /// it.
     pub async fn send(&mut self, row: RowData) -> Result<()> {
         let row = self.columns.fit(row)?;
         if row.is_wide() {
@@ -520,7 +604,8 @@ impl Bulk<'_> {
         self.wide.bytes
     }
 
-    /// Sends what is left and waits for the server: the rows it took, and those for [`Session::insert_wide`].
+    /// Sends what is left and waits for the server: the rows it took, and those for
+    /// [`Session::insert_wide`].
     pub async fn finish(self) -> Result<(u64, Wide)> {
         let Bulk { request, state, wide, .. } = self;
         let result = within(state, request.finalize()).await?;

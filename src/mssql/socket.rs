@@ -1,9 +1,12 @@
-//! The TCP connection under the driver and under the copy lane, with a limit on what comes before a login.
+//! The TCP connection under the driver and under the copy lane, with a limit on what comes before a
+//! login.
 //!
-//! Until a login is done nothing of what comes is believed: PRELOGIN travels in the clear, so anybody on the path can answer it, whatever
-//! certificate is checked later. The driver reads such an answer to its end before it looks at it, and some answers cost it time that grows
-//! with the square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain of certificates of a few KB, some
-//! messages), so what is longer is an error here, for driver and lane alike. After the login the limit is gone.
+//! Until a login is done nothing of what comes is believed: PRELOGIN travels in the clear, so
+//! anybody on the path can answer it, whatever certificate is checked later. The driver reads such
+//! an answer to its end before it looks at it, and some answers cost it time that grows with the
+//! square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain
+//! of certificates of a few KB, some messages), so what is longer is an error here, for driver and
+//! lane alike. After the login the limit is gone.
 
 use std::{
     io,
@@ -21,9 +24,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login has agreed on another.
+/// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login
+/// has agreed on another.
 const PRELOGIN_BYTES_MAX: usize = 4096;
-/// The longest of every other answer before a login: certificates, and what a server tells with its yes or no.
+/// The longest of every other answer before a login: certificates, and what a server tells with its
+/// yes or no.
 const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// All of them together.
 const LOGIN_BYTES_MAX: usize = 128 * 1024;
@@ -67,10 +72,12 @@ impl Limit {
         Limit { done, silent: true, answer_bytes_max: ANSWER_BYTES_MAX, answer_bytes: 0, bytes: 0 }
     }
 
-    /// Bytes were sent, which begin with `first`: another answer is to come, unless this is more of the same question.
+    /// Bytes were sent, which begin with `first`: another answer is to come, unless this is more of
+    /// the same question.
     fn sent(&mut self, first: u8) {
         if std::mem::take(&mut self.silent) {
-            self.answer_bytes_max = if first == PRELOGIN { PRELOGIN_BYTES_MAX } else { ANSWER_BYTES_MAX };
+            self.answer_bytes_max =
+                if first == PRELOGIN { PRELOGIN_BYTES_MAX } else { ANSWER_BYTES_MAX };
         } else if self.answer_bytes > 0 {
             (self.answer_bytes, self.answer_bytes_max) = (0, ANSWER_BYTES_MAX);
         }
@@ -84,7 +91,9 @@ impl Limit {
             () if self.bytes > LOGIN_BYTES_MAX => LOGIN_BYTES_MAX,
             () => return Ok(()),
         };
-        let message = format!("before the login was done, more than {most} bytes came where a server has little to say");
+        let message = format!(
+            "before the login was done, more than {most} bytes came where a server has little to say"
+        );
         Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 }
@@ -96,7 +105,8 @@ impl Socket {
         Ok((Socket { tcp, peer, limit: Some(Limit::new(done.clone())) }, LoginGuard(done)))
     }
 
-    /// Whether it ends on this machine, by the address that was dialled and not by its name: nobody can sit in between.
+    /// Whether it ends on this machine, by the address that was dialled and not by its name: nobody
+    /// can sit in between.
     pub fn is_loopback(&self) -> bool {
         self.peer.ip().to_canonical().is_loopback()
     }
@@ -118,7 +128,11 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
@@ -128,13 +142,21 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.sent(bytes.first().copied());
         Pin::new(&mut this.tcp).poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, context: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.sent(pieces.iter().find_map(|piece| piece.first()).copied());
         Pin::new(&mut this.tcp).poll_write_vectored(context, pieces)

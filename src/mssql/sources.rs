@@ -1,7 +1,8 @@
 //! The source servers: each with its own pools and its own limit.
 //!
-//! [`Sources::update`] follows the control table: a server whose connection string changed gets new pools, and the old ones end when the
-//! last job that uses them is done. Both together keep to the server's one limit. Any other change of its row leaves the pools as they are.
+//! [`Sources::update`] follows the control table: a server whose connection string changed gets new
+//! pools, and the old ones end when the last job that uses them is done. Both together keep to the
+//! server's one limit. Any other change of its row leaves the pools as they are.
 
 use super::{
     connection_string,
@@ -21,7 +22,8 @@ use std::{
 struct Known {
     server: Server,
     house: std::result::Result<House, String>,
-    /// The last pools, where the connection string says nothing now: those that come next share their limit.
+    /// The last pools, where the connection string says nothing now: those that come next share
+    /// their limit.
     before: Option<House>,
 }
 
@@ -30,8 +32,8 @@ struct Known {
 pub struct Sources {
     behaviour: Behaviour,
     known: Arc<Mutex<HashMap<ServerId, Known>>>,
-    /// Pools of servers that were switched off or deleted, until their last connection is closed: one that is switched on again meanwhile shares
-    /// their limit.
+    /// Pools of servers that were switched off or deleted, until their last connection is closed:
+    /// one that is switched on again meanwhile shares their limit.
     leaving: Arc<Mutex<HashMap<ServerId, House>>>,
 }
 
@@ -50,7 +52,8 @@ impl Sources {
         Sources { behaviour, known: Arc::default(), leaving: Arc::default() }
     }
 
-    /// Follows the control table. Returns what is new to say: each warning and each bad string once, until the row changes.
+    /// Follows the control table. Returns what is new to say: each warning and each bad string
+    /// once, until the row changes.
     pub fn update(&self, servers: &[Server]) -> Vec<Notice> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +75,12 @@ impl Sources {
                 Some(old) => old.house.ok().or(old.before),
                 None => leaving.remove(&server.id),
             };
-            let mut notice = Notice { server: server.id, name: server.name.clone(), warnings: Vec::new(), error: None };
+            let mut notice = Notice {
+                server: server.id,
+                name: server.name.clone(),
+                warnings: Vec::new(),
+                error: None,
+            };
             let mut before = None;
             let house = match connection_string::parse(&server.connection_string) {
                 Ok(parsed) => {
@@ -84,8 +92,10 @@ impl Sources {
                 }
                 Err(error) => {
                     let words = error.to_string();
-                    notice.error =
-                        Some(Error::new(Kind::Config, words.clone()).context(format!("connection_string of server {}", server.name)));
+                    notice.error = Some(
+                        Error::new(Kind::Config, words.clone())
+                            .context(format!("connection_string of server {}", server.name)),
+                    );
                     before = old;
                     Err(words)
                 }
@@ -101,7 +111,10 @@ impl Sources {
     /// Every server that can be used, with its pools.
     pub fn houses(&self) -> Vec<(ServerId, House)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut houses: Vec<_> = known.iter().filter_map(|(id, known)| Some((*id, known.house.as_ref().ok()?.clone()))).collect();
+        let mut houses: Vec<_> = known
+            .iter()
+            .filter_map(|(id, known)| Some((*id, known.house.as_ref().ok()?.clone())))
+            .collect();
         houses.sort_by_key(|(id, _)| *id);
         houses
     }
@@ -112,9 +125,12 @@ impl Sources {
         match known.get(&id) {
             Some(Known { house: Ok(house), .. }) => Ok(house.clone()),
             Some(Known { house: Err(words), server, .. }) => {
-                Err(Error::new(Kind::Config, words.clone())).with_context(|| format!("connection_string of server {}", server.name))
+                Err(Error::new(Kind::Config, words.clone()))
+                    .with_context(|| format!("connection_string of server {}", server.name))
             }
-            None => Err(Error::new(Kind::Cancelled, format!("server {id} is not enabled any more"))),
+            None => {
+                Err(Error::new(Kind::Cancelled, format!("server {id} is not enabled any more")))
+            }
         }
     }
 }
@@ -145,8 +161,14 @@ mod tests {
         let sources = sources();
         sources.update(&[server("a", &at(1))]);
         let seats = sources.house(ServerId(1)).unwrap().take(2, "job").await.unwrap();
-        let full =
-            || async { tokio::time::timeout(Duration::from_millis(1), sources.house(ServerId(1)).unwrap().take(1, "x")).await.is_err() };
+        let full = || async {
+            tokio::time::timeout(
+                Duration::from_millis(1),
+                sources.house(ServerId(1)).unwrap().take(1, "x"),
+            )
+            .await
+            .is_err()
+        };
         sources.update(&[server("renamed", &at(1))]);
         assert!(full().await, "a rename");
         sources.update(&[server("renamed", &at(2))]);

@@ -1,9 +1,11 @@
 //! Which work may start now.
 //!
-//! A full sync may take hours and holds a connection to its source, and one or two to the destination, all the time. So that no number of them keeps anybody else waiting,
-//! each kind has a limit below the one of all: at a source there is always a seat left for its poll, and, where it has more than three, one
-//! for the CDC of its other tables; over all sources at most half of the work, and of the destination's seats, are full syncs'. What may not start waits in a queue, holding
-//! nothing, and says nothing of itself in `sync_status`.
+//! A full sync may take hours and holds a connection to its source, and one or two to the
+//! destination, all the time. So that no number of them keeps anybody else waiting, each kind has a
+//! limit below the one of all: at a source there is always a seat left for its poll, and, where it
+//! has more than three, one for the CDC of its other tables; over all sources at most half of the
+//! work, and of the destination's seats, are full syncs'. What may not start waits in a queue,
+//! holding nothing, and says nothing of itself in `sync_status`.
 
 use crate::model::mapping::SyncType;
 
@@ -29,7 +31,8 @@ pub struct Running {
     pub full_syncs: usize,
     pub at_source: usize,
     pub full_syncs_at_source: usize,
-    /// Polls of databases of this source: each has a connection to it, also while the source is silent.
+    /// Polls of databases of this source: each has a connection to it, also while the source is
+    /// silent.
     pub polls_at_source: usize,
 }
 
@@ -45,7 +48,8 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
     let taken = running.all + running.full_syncs * limits.full_sync_seats.saturating_sub(1);
     let takes = if sync_type == SyncType::FullSync { limits.full_sync_seats } else { 1 };
     let room = running.all == 0 || taken + takes <= dest_max;
-    // One seat is kept for a poll; where more of them run, no job waits behind them for a connection, counted as running.
+    // One seat is kept for a poll; where more of them run, no job waits behind them for a
+    // connection, counted as running.
     let here = running.at_source + running.polls_at_source.saturating_sub(1);
     if running.all >= limits.tasks_max || here >= at_source_max || !room {
         return false;
@@ -60,19 +64,27 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
     }
 }
 
-/// Whether one more database of this source may be polled. At the destination polls take a seat around their statements only, so that their
-/// number has no limit over all sources: those of a source that is silent keep no other waiting.
+/// Whether one more database of this source may be polled. At the destination polls take a seat
+/// around their statements only, so that their number has no limit over all sources: those of a
+/// source that is silent keep no other waiting.
 pub fn admits_poll(running: Running, limits: Limits) -> bool {
     let polls_max = (limits.source_seats / 2).max(1);
     running.polls_at_source == 0
-        || (running.polls_at_source < polls_max && running.at_source + running.polls_at_source < limits.source_seats)
+        || (running.polls_at_source < polls_max
+            && running.at_source + running.polls_at_source < limits.source_seats)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { tasks_max: 32, source_seats: 10, dest_seats: 47, full_sync_seats: 2, verifications_max: 2 };
+    const LIMITS: Limits = Limits {
+        tasks_max: 32,
+        source_seats: 10,
+        dest_seats: 47,
+        full_sync_seats: 2,
+        verifications_max: 2,
+    };
 
     /// Starts as many as may start and returns how many that were.
     fn start(sync_type: SyncType, running: &mut Running, limits: Limits) -> usize {
@@ -106,11 +118,16 @@ mod tests {
         }
         assert_eq!(all.full_syncs, 11);
         assert!(2 * all.full_syncs <= LIMITS.dest_seats / 2);
-        assert!(admits(SyncType::Cdc, Running { at_source: 0, full_syncs_at_source: 0, ..all }, LIMITS));
+        assert!(admits(
+            SyncType::Cdc,
+            Running { at_source: 0, full_syncs_at_source: 0, ..all },
+            LIMITS
+        ));
     }
 
     #[test]
-    fn polls_of_a_source_with_many_databases_leave_room_for_its_jobs_and_take_their_place_among_them() {
+    fn polls_of_a_source_with_many_databases_leave_room_for_its_jobs_and_take_their_place_among_them()
+     {
         let mut running = Running::default();
         while admits_poll(running, LIMITS) {
             running.polls_at_source += 1;
@@ -125,12 +142,27 @@ mod tests {
 
     #[test]
     fn the_smallest_limits_still_let_one_start() {
-        let smallest = Limits { tasks_max: 1, source_seats: 2, dest_seats: 3, full_sync_seats: 1, verifications_max: 64 };
+        let smallest = Limits {
+            tasks_max: 1,
+            source_seats: 2,
+            dest_seats: 3,
+            full_sync_seats: 1,
+            verifications_max: 64,
+        };
         for sync_type in [SyncType::FullSync, SyncType::Cdc] {
             assert_eq!(start(sync_type, &mut Running::default(), smallest), 1);
         }
         let mut running = Running::default();
-        let few = Limits { tasks_max: 100, source_seats: 3, dest_seats: 3, full_sync_seats: 1, verifications_max: 2 };
-        assert_eq!((start(SyncType::FullSync, &mut running, few), start(SyncType::Cdc, &mut running, few)), (1, 1));
+        let few = Limits {
+            tasks_max: 100,
+            source_seats: 3,
+            dest_seats: 3,
+            full_sync_seats: 1,
+            verifications_max: 2,
+        };
+        assert_eq!(
+            (start(SyncType::FullSync, &mut running, few), start(SyncType::Cdc, &mut running, few)),
+            (1, 1)
+        );
     }
 }

@@ -1,18 +1,23 @@
 //! Which values fit where, without loss.
 //!
-//! A pair of types fits when every value of the source's type becomes a value of the destination's that says the same: wider is right,
-//! narrower is refused even if today's rows would fit. The answer names the *staged* type in which cells travel.
+//! A pair of types fits when every value of the source's type becomes a value of the destination's
+//! that says the same: wider is right, narrower is refused even if today's rows would fit. The
+//! answer names the *staged* type in which cells travel.
 //!
-//! Text in a code page travels as Unicode: the servers, which know all code pages, turn it there and back, each byte into its one character. As
-//! it is it could not: a bulk load's char and varchar are bytes in the collation that INSERT BULK declares, or else in the *database's*
-//! own, whatever the column's is (<https://learn.microsoft.com/sql/t-sql/statements/bulk-insert-transact-sql>), and the driver declares
-//! none. Wherever the two differ, "é" would arrive as another letter, without an error.
+//! Text in a code page travels as Unicode: the servers, which know all code pages, turn it there
+//! and back, each byte into its one character. As it is it could not: a bulk load's char and
+//! varchar are bytes in the collation that INSERT BULK declares, or else in the *database's* own,
+//! whatever the column's is
+//! (<https://learn.microsoft.com/sql/t-sql/statements/bulk-insert-transact-sql>), and the driver
+//! declares none. Wherever the two differ, "é" would arrive as another letter, without an error.
 //!
-//! Some types take a wider staged form because the driver (tiberius 0.13) declares a bulk column from the wire's metadata: a nullable
-//! `smalldatetime` as `datetime`, `time(n)` and `datetimeoffset(n)` without their scale, `nvarchar(n)` with its length in bytes, which
-//! says `max` above 2,000 units. SQL Server refuses rows that are not what INSERT BULK declared (Msg 4815, 4816), so the staged type is one for
-//! which both say the same. For the same reason `decimal(9,9)`, `(19,19)` and `(28,28)` are staged with a digit more: the driver counts the
-//! zero before the point, and sends four bytes more than these declare.
+//! Some types take a wider staged form because the driver (tiberius 0.13) declares a bulk column
+//! from the wire's metadata: a nullable `smalldatetime` as `datetime`, `time(n)` and
+//! `datetimeoffset(n)` without their scale, `nvarchar(n)` with its length in bytes, which says
+//! `max` above 2,000 units. SQL Server refuses rows that are not what INSERT BULK declared (Msg
+//! 4815, 4816), so the staged type is one for which both say the same. For the same reason
+//! `decimal(9,9)`, `(19,19)` and `(28,28)` are staged with a digit more: the driver counts the zero
+//! before the point, and sends four bytes more than these declare.
 
 use crate::model::table::{Column, ColumnType, Length};
 
@@ -36,11 +41,13 @@ pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
             let staged = Decimal { precision: precision + u8::from(one_more), scale: *scale };
             fits(holds_decimal(&to.ty, *precision, *scale), staged)
         }
-        Money => {
-            fits(to.ty == Money || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 19, 4), Decimal { precision: 19, scale: 4 })
-        }
+        Money => fits(
+            to.ty == Money || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 19, 4),
+            Decimal { precision: 19, scale: 4 },
+        ),
         SmallMoney => {
-            let fit = matches!(to.ty, SmallMoney | Money) || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 10, 4);
+            let fit = matches!(to.ty, SmallMoney | Money)
+                || matches!(to.ty, Decimal { .. }) && holds_decimal(&to.ty, 10, 4);
             fits(fit, Decimal { precision: 10, scale: 4 })
         }
         Real => fits(matches!(to.ty, Real | Float), own),
@@ -48,9 +55,13 @@ pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
         Date => fits(matches!(to.ty, Date | DateTime2(_)), own),
         Time(scale) => fits(matches!(to.ty, Time(wider) if wider >= *scale), Time(7)),
         SmallDateTime => fits(matches!(to.ty, SmallDateTime | DateTime | DateTime2(_)), DateTime),
-        DateTime => fits(matches!(to.ty, DateTime) || matches!(to.ty, DateTime2(scale) if scale >= 3), own),
+        DateTime => {
+            fits(matches!(to.ty, DateTime) || matches!(to.ty, DateTime2(scale) if scale >= 3), own)
+        }
         DateTime2(scale) => fits(matches!(to.ty, DateTime2(wider) if wider >= *scale), own),
-        DateTimeOffset(scale) => fits(matches!(to.ty, DateTimeOffset(wider) if wider >= *scale), DateTimeOffset(7)),
+        DateTimeOffset(scale) => {
+            fits(matches!(to.ty, DateTimeOffset(wider) if wider >= *scale), DateTimeOffset(7))
+        }
         Char(_) | VarChar(_) | Text | NChar(_) | NVarChar(_) | NText => text(from, to),
         Binary(n) => fits(to.ty == Binary(*n) || holds_bytes(&to.ty, Length::N(*n)), own),
         VarBinary(length) => fits(holds_bytes(&to.ty, *length), own),
@@ -58,9 +69,16 @@ pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
         UniqueIdentifier => fits(to.ty == UniqueIdentifier, own),
         Xml => fits(matches!(to.ty, Xml | NVarChar(Length::Max)), NVarChar(Length::Max)),
         RowVersion => fits(to.ty == Binary(8) || holds_bytes(&to.ty, Length::N(8)), Binary(8)),
-        HierarchyId => fits(to.ty == HierarchyId || holds_bytes(&to.ty, Length::N(892)), VarBinary(Length::N(892))),
-        Geometry => fits(to.ty == Geometry || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max)),
-        Geography => fits(to.ty == Geography || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max)),
+        HierarchyId => fits(
+            to.ty == HierarchyId || holds_bytes(&to.ty, Length::N(892)),
+            VarBinary(Length::N(892)),
+        ),
+        Geometry => {
+            fits(to.ty == Geometry || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max))
+        }
+        Geography => {
+            fits(to.ty == Geography || holds_bytes(&to.ty, Length::Max), VarBinary(Length::Max))
+        }
         SqlVariant => Err("sql_variant is not carried".into()),
         Other(name) => Err(format!("type {name} is not known")),
     }
@@ -87,7 +105,9 @@ fn holds_integer(to: &ColumnType, digits: u8, signed: bool) -> bool {
 fn holds_decimal(to: &ColumnType, precision: u8, scale: u8) -> bool {
     let whole = precision.saturating_sub(scale);
     match to {
-        ColumnType::Decimal { precision: p, scale: s } => *s >= scale && p.saturating_sub(*s) >= whole,
+        ColumnType::Decimal { precision: p, scale: s } => {
+            *s >= scale && p.saturating_sub(*s) >= whole
+        }
         ColumnType::SmallInt => scale == 0 && precision <= 4,
         ColumnType::Int => scale == 0 && precision <= 9,
         ColumnType::BigInt => scale == 0 && precision <= 18,
@@ -123,7 +143,13 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
         NChar(n) => (Length::N(n), true, true),
         NVarChar(length) => (length, false, true),
         NText => (Length::Max, false, true),
-        _ => return Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty))),
+        _ => {
+            return Err(format!(
+                "{} does not fit into {} without loss",
+                say(&from.ty),
+                say(&to.ty)
+            ));
+        }
     };
     if room < length || unicode && !wide {
         return Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty)));
@@ -133,13 +159,20 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
     }
     let same_page = from.code_page.is_some() && from.code_page == to.code_page;
     if !wide && !same_page {
-        let page = |column: &Column| column.code_page.map_or_else(|| "an unknown code page".into(), |page| format!("code page {page}"));
+        let page = |column: &Column| {
+            column
+                .code_page
+                .map_or_else(|| "an unknown code page".into(), |page| format!("code page {page}"))
+        };
         return Err(format!("{} in {} does not fit into {}", say(&from.ty), page(from), page(to)));
     }
     Ok(match &from.ty {
-        // Never nchar. From char it would always be twice as wide as the source's column: too wide for a row (Msg 1701) or a key (Msg 1944). And
-        // the driver declares nchar(n) as nchar(2n), to which a server may pad it.
-        Char(n) | VarChar(Length::N(n)) | NChar(n) | NVarChar(Length::N(n)) if *n <= UNITS_MAX => NVarChar(Length::N(*n)),
+        // Never nchar. From char it would always be twice as wide as the source's column: too wide
+        // for a row (Msg 1701) or a key (Msg 1944). And the driver declares nchar(n) as nchar(2n),
+        // to which a server may pad it.
+        Char(n) | VarChar(Length::N(n)) | NChar(n) | NVarChar(Length::N(n)) if *n <= UNITS_MAX => {
+            NVarChar(Length::N(*n))
+        }
         _ => NVarChar(Length::Max),
     })
 }
@@ -239,7 +272,11 @@ mod tests {
             (SqlVariant, SqlVariant, None),
             (Other("vector".into()), Other("vector".into()), None),
         ] {
-            assert_eq!(super::staged(&column("c", from.clone()), &column("c", to.clone())).ok(), staged, "{from:?} → {to:?}");
+            assert_eq!(
+                super::staged(&column("c", from.clone()), &column("c", to.clone())).ok(),
+                staged,
+                "{from:?} → {to:?}"
+            );
         }
     }
 
@@ -248,14 +285,24 @@ mod tests {
         let text = |page, ty| Column { code_page: Some(page), ..column("c", ty) };
         let narrow = || ColumnType::VarChar(Length::N(10));
         let wide = || ColumnType::NVarChar(Length::N(10));
-        assert!(staged(&text(1252, narrow()), &text(1251, narrow())).is_err(), "another code page lacks letters");
+        assert!(
+            staged(&text(1252, narrow()), &text(1251, narrow())).is_err(),
+            "another code page lacks letters"
+        );
         for page in [437, 850, 932, 1252, 65001] {
             assert_eq!(staged(&text(page, narrow()), &text(page, narrow())), Ok(wide()), "{page}");
         }
         assert_eq!(
-            staged(&text(65001, ColumnType::VarChar(Length::N(5000))), &text(65001, ColumnType::VarChar(Length::Max))),
+            staged(
+                &text(65001, ColumnType::VarChar(Length::N(5000))),
+                &text(65001, ColumnType::VarChar(Length::Max))
+            ),
             Ok(ColumnType::NVarChar(Length::Max))
         );
-        assert_eq!(staged(&text(1252, narrow()), &text(0, wide())), Ok(wide()), "a staged column has the destination's collation");
+        assert_eq!(
+            staged(&text(1252, narrow()), &text(0, wide())),
+            Ok(wide()),
+            "a staged column has the destination's collation"
+        );
     }
 }

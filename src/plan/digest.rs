@@ -2,8 +2,9 @@
 //!
 //! # The encoding
 //!
-//! Anyone can recompute it. A row is its carried columns in ascending order of the destination column's name (by code point), each as
-//! one *kind* byte and its payload; integers in payloads are big-endian.
+//! Anyone can recompute it. A row is its carried columns in ascending order of the destination
+//! column's name (by code point), each as one *kind* byte and its payload; integers in payloads are
+//! big-endian.
 //!
 //! | kind | what | payload |
 //! |---|---|---|
@@ -18,14 +19,17 @@
 //! | `08` | datetimeoffset | the UTC instant as in `06`, then the offset in minutes (2 bytes) |
 //! | `09` | text, xml, binary that is large (`tsql::large` says from which size on) | the MD5 that its server computed of its bytes, text as UTF-16LE (16 bytes) |
 //!
-//! So `int` 1, `bigint` 1 and `decimal(9,2)` 1.00 are `01 00000001 31`, an empty string is `03 00000000` and not `00`.
+//! So `int` 1, `bigint` 1 and `decimal(9,2)` 1.00 are `01 00000001 31`, an empty string is `03
+//! 00000000` and not `00`.
 //!
-//! A `datetime` counts 1/300 s, and which `datetime2` it becomes depends on the compatibility level and the scale (`.003`, `.0033333`:
-//! <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql#convert-other-date-and-time-types-to-datetime2>). Where either
-//! side is one, every value that is such an image counts as the whole milliseconds that `datetime` shows; any other value stays as it is.
+//! A `datetime` counts 1/300 s, and which `datetime2` it becomes depends on the compatibility level
+//! and the scale (`.003`, `.0033333`:
+//! <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql#convert-other-date-and-time-types-to-datetime2>).
+//! Where either side is one, every value that is such an image counts as the whole milliseconds
+//! that `datetime` shows; any other value stays as it is.
 //!
-//! A row's hash is the MD5 of its encoding; a set's hash is the MD5 of the row hashes in the order of the rows' encoded keys (the key's
-//! columns in key order, encoded in the same way).
+//! A row's hash is the MD5 of its encoding; a set's hash is the MD5 of the row hashes in the order
+//! of the rows' encoded keys (the key's columns in key order, encoded in the same way).
 
 use std::fmt;
 
@@ -85,7 +89,8 @@ fn form(column: &Carried) -> Form {
 /// How the rows of one mapping are encoded.
 #[derive(Clone, Debug)]
 pub struct Encoding {
-    /// places in the row, by column name, and of columns that can be large the places of their hashes
+    /// places in the row, by column name, and of columns that can be large the places of their
+    /// hashes
     row: Vec<(usize, Form, Option<usize>)>,
     key: Vec<(usize, Form)>,
     /// places in a row that has the key's columns alone, in key order
@@ -95,16 +100,31 @@ pub struct Encoding {
 impl Encoding {
     pub fn new(carry: &Carry) -> Self {
         let large = carry.large_columns();
-        let hash = |i| large.iter().position(|&column| column == i).map(|n| carry.columns.len() + n);
-        let mut row: Vec<_> = carry.columns.iter().enumerate().map(|(i, column)| (i, form(column), hash(i))).collect();
+        let hash =
+            |i| large.iter().position(|&column| column == i).map(|n| carry.columns.len() + n);
+        let mut row: Vec<_> = carry
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(i, column)| (i, form(column), hash(i)))
+            .collect();
         row.sort_by(|(a, ..), (b, ..)| carry.columns[*a].name().cmp(carry.columns[*b].name()));
-        let key: Vec<_> = carry.key.iter().filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column)))).collect();
+        let key: Vec<_> = carry
+            .key
+            .iter()
+            .filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column))))
+            .collect();
         let key_alone = key.iter().enumerate().map(|(place, &(_, form))| (place, form)).collect();
         Encoding { row, key, key_alone }
     }
 
-    /// The hash of a row whose cells, in the order of the [`Carry`] and with the hashes of large values behind them, `row` tells. `scratch` is overwritten: one buffer serves all rows.
-    pub fn hash<'a, E>(&self, row: impl Fn(usize) -> Result<Seen<'a>, E>, scratch: &mut Vec<u8>) -> Result<Hash, E> {
+    /// The hash of a row whose cells, in the order of the [`Carry`] and with the hashes of large
+    /// values behind them, `row` tells. `scratch` is overwritten: one buffer serves all rows.
+    pub fn hash<'a, E>(
+        &self,
+        row: impl Fn(usize) -> Result<Seen<'a>, E>,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Hash, E> {
         scratch.clear();
         for &(i, form, hash) in &self.row {
             match hash.map(&row).transpose()? {
@@ -144,7 +164,11 @@ pub fn hash_of_hashes<'a>(hashes: impl IntoIterator<Item = &'a Hash>) -> Hash {
     Hash(all.finalize().into())
 }
 
-fn encode<'a, E>(columns: &[(usize, Form)], row: impl Fn(usize) -> Result<Seen<'a>, E>, bytes: &mut Vec<u8>) -> Result<(), E> {
+fn encode<'a, E>(
+    columns: &[(usize, Form)],
+    row: impl Fn(usize) -> Result<Seen<'a>, E>,
+    bytes: &mut Vec<u8>,
+) -> Result<(), E> {
     columns.iter().try_for_each(|&(i, form)| row(i).map(|value| cell(&value, form, bytes)))
 }
 
@@ -166,8 +190,12 @@ fn cell(value: &Seen<'_>, form: Form, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(v);
         }
         Value::Date(days) => instant(6, *days, 0, bytes),
-        Value::DateTime2 { days, ticks } => instant(6, *days, if form == Form::DateTime { shown(*ticks) } else { *ticks }, bytes),
-        Value::DateTime { days_since_1900, ticks300 } => instant(6, days_since_1900 + DAYS_TO_1900, milliseconds(*ticks300), bytes),
+        Value::DateTime2 { days, ticks } => {
+            instant(6, *days, if form == Form::DateTime { shown(*ticks) } else { *ticks }, bytes)
+        }
+        Value::DateTime { days_since_1900, ticks300 } => {
+            instant(6, days_since_1900 + DAYS_TO_1900, milliseconds(*ticks300), bytes)
+        }
         Value::Time(ticks) => {
             bytes.push(7);
             bytes.extend_from_slice(&ticks.to_be_bytes());
@@ -188,13 +216,16 @@ fn milliseconds(ticks300: u32) -> u64 {
     (u64::from(ticks300) * 10 + 1) / 3 * TICKS_PER_MS
 }
 
-/// A `datetime2`'s ticks: whole milliseconds if it is the image of a `datetime` at any scale from 3 to 7, else as they are.
+/// A `datetime2`'s ticks: whole milliseconds if it is the image of a `datetime` at any scale from 3
+/// to 7, else as they are.
 fn shown(ticks: u64) -> u64 {
     // the nearest 1/300 s; a day has 25,920,000 of them
     let nearest = (ticks * 3 + 50_000) / 100_000;
     let Ok(ticks300) = u32::try_from(nearest) else { return ticks };
     let exact = (nearest * 200_000 + 3) / 6;
-    let image = [1u64, 10, 100, 1_000, 10_000].iter().any(|grain| (exact + grain / 2) / grain * grain == ticks);
+    let image = [1u64, 10, 100, 1_000, 10_000]
+        .iter()
+        .any(|grain| (exact + grain / 2) / grain * grain == ticks);
     if image { milliseconds(ticks300) } else { ticks }
 }
 
@@ -254,7 +285,12 @@ fn decimal(mantissa: i128, scale: u8, text: &mut Vec<u8>) {
 
 fn digits<N>(mut rest: N, mut scale: u8, text: &mut Vec<u8>)
 where
-    N: Copy + PartialEq + From<u8> + std::ops::Div<Output = N> + std::ops::Rem<Output = N> + TryInto<u8>,
+    N: Copy
+        + PartialEq
+        + From<u8>
+        + std::ops::Div<Output = N>
+        + std::ops::Rem<Output = N>
+        + TryInto<u8>,
 {
     let (zero, ten) = (N::from(0), N::from(10));
     while scale > 0 && rest % ten == zero {
@@ -319,20 +355,32 @@ mod tests {
         assert_ne!(plain(Value::Null), plain(Value::Text(String::new())));
         assert_ne!(plain(Value::Float(0.0)), plain(Value::Float(-0.0)));
         assert_eq!(hex(&Value::Int(7), Form::Float), hex(&Value::Real(7.0), Form::Float));
-        assert_eq!(hex(&Value::Text("a  ".into()), Form::Padded), hex(&Value::Text("a".into()), Form::Padded));
+        assert_eq!(
+            hex(&Value::Text("a  ".into()), Form::Padded),
+            hex(&Value::Text("a".into()), Form::Padded)
+        );
         assert_ne!(plain(Value::Text("a ".into())), plain(Value::Text("a".into())));
-        assert_eq!(plain(Value::Date(693_595)), plain(Value::DateTime { days_since_1900: 0, ticks300: 0 }));
+        assert_eq!(
+            plain(Value::Date(693_595)),
+            plain(Value::DateTime { days_since_1900: 0, ticks300: 0 })
+        );
     }
 
-    /// Every 1/300 s of a day, as datetime2 at each scale that may hold it, in both roundings SQL Server has had.
+    /// Every 1/300 s of a day, as datetime2 at each scale that may hold it, in both roundings SQL
+    /// Server has had.
     #[test]
     fn every_datetime_is_one_instant_as_datetime2() {
-        for ticks300 in (0..25_920_000u32).step_by(7).chain(0..3_000).chain(25_919_000..25_920_000) {
+        for ticks300 in (0..25_920_000u32).step_by(7).chain(0..3_000).chain(25_919_000..25_920_000)
+        {
             let own = milliseconds(ticks300);
             let exact = (u64::from(ticks300) * 200_000 + 3) / 6;
             assert_eq!(own / TICKS_PER_MS % 10, [0, 3, 7][ticks300 as usize % 3]);
             for grain in [1, 10, 100, 1_000, 10_000] {
-                assert_eq!(shown((exact + grain / 2) / grain * grain), own, "{ticks300} at {grain}");
+                assert_eq!(
+                    shown((exact + grain / 2) / grain * grain),
+                    own,
+                    "{ticks300} at {grain}"
+                );
             }
             assert_eq!(shown(own), own);
         }
@@ -379,7 +427,8 @@ mod tests {
         assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2]);
     }
 
-    /// The bytes of the table above, put together by hand and hashed with `md5sum`: at, code, doc, id, note, price.
+    /// The bytes of the table above, put together by hand and hashed with `md5sum`: at, code, doc,
+    /// id, note, price.
     #[test]
     fn a_golden_row() {
         let row = [
@@ -397,22 +446,33 @@ mod tests {
         let mut bytes = vec![0xff; 3];
         let Ok(hash) = encoding.hash(told(&row), &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "08000b4680000000000012d68700780300000003c3a92003000000043c612f3e0100000002313700010000000431322e35");
+        assert_eq!(
+            hex,
+            "08000b4680000000000012d68700780300000003c3a92003000000043c612f3e0100000002313700010000000431322e35"
+        );
         assert_eq!(hash.to_string(), "444c16c366b31c99038be6907009f656");
         assert_eq!(Ok(encoding.key_of(&row[..2])), encoding.key(told(&row)));
     }
 
-    /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed outside of this program.
+    /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed
+    /// outside of this program.
     #[test]
     fn golden_hashes() {
         let key = vec![(0, Form::Plain)];
-        let encoding = Encoding { row: vec![(1, Form::Plain, None), (0, Form::Plain, None)], key: key.clone(), key_alone: key };
+        let encoding = Encoding {
+            row: vec![(1, Form::Plain, None), (0, Form::Plain, None)],
+            key: key.clone(),
+            key_alone: key,
+        };
         let mut scratch = Vec::new();
         let Ok(one) = encoding.hash(told(&[Value::Int(1), Value::Text("a".into())]), &mut scratch);
         let Ok(two) = encoding.hash(told(&[Value::Int(2), Value::Null]), &mut scratch);
         assert_eq!(one.to_string(), "f41e859ef9d39ba99ffe0fb981efcb3a");
         assert_eq!(two.to_string(), "a3a7ba6233d81859d15cfef02b5d72b1");
         assert_eq!(hash_of_hashes([&one, &two]).to_string(), "36ed7c8cbd655c0f4c61e2e3ad24f6a2");
-        assert_eq!(Ok(encoding.key_of(&[Value::Int(2)])), encoding.key(told(&[Value::Int(2), Value::Null])));
+        assert_eq!(
+            Ok(encoding.key_of(&[Value::Int(2)])),
+            encoding.key(told(&[Value::Int(2), Value::Null]))
+        );
     }
 }

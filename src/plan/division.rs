@@ -1,9 +1,10 @@
 //! Which mappings belong to which daemon.
 //!
-//! Nobody hands them out. Each daemon knows how many mappings there are, how many daemons, and which of them it is (the rank of its place
-//! among the places taken): that makes its share, and the shares add up to all mappings. Who has more than its share gives up the rest, who
-//! has less takes what is free. Daemons that look at different moments may disagree for a tick; the locks decide then, and a mapping that
-//! nobody took is taken at the next look.
+//! Nobody hands them out. Each daemon knows how many mappings there are, how many daemons, and
+//! which of them it is (the rank of its place among the places taken): that makes its share, and
+//! the shares add up to all mappings. Who has more than its share gives up the rest, who has less
+//! takes what is free. Daemons that look at different moments may disagree for a tick; the locks
+//! decide then, and a mapping that nobody took is taken at the next look.
 
 use crate::model::id::MappingId;
 use std::collections::HashSet;
@@ -50,17 +51,25 @@ pub struct Moves {
 
 /// `wanted` in ascending order: what is to be divided.
 ///
-/// Giving up takes two looks. While one is under way, work may still begin by what the last one said; only what was leaving already is
-/// certain to be idle.
-pub fn divide(wanted: &[MappingId], held: &HashSet<MappingId>, here: &Holding, members: Members) -> Moves {
+/// Giving up takes two looks. While one is under way, work may still begin by what the last one
+/// said; only what was leaving already is certain to be idle.
+pub fn divide(
+    wanted: &[MappingId],
+    held: &HashSet<MappingId>,
+    here: &Holding,
+    members: Members,
+) -> Moves {
     let count = members.count.max(1);
     let share = wanted.len() / count + usize::from(members.rank < wanted.len() % count);
     let wanted_set: HashSet<MappingId> = wanted.iter().copied().collect();
     let mut moves = Moves::default();
-    let (mut useful, mut go): (Vec<MappingId>, Vec<MappingId>) = held.iter().copied().partition(|id| wanted_set.contains(id));
+    let (mut useful, mut go): (Vec<MappingId>, Vec<MappingId>) =
+        held.iter().copied().partition(|id| wanted_set.contains(id));
     if useful.len() >= share {
         // what leaves already, what is idle, the newest first
-        useful.sort_unstable_by_key(|id| (!here.leaving.contains(id), here.busy.contains(id), std::cmp::Reverse(*id)));
+        useful.sort_unstable_by_key(|id| {
+            (!here.leaving.contains(id), here.busy.contains(id), std::cmp::Reverse(*id))
+        });
         useful.truncate(useful.len() - share);
         go.extend(useful);
     } else {
@@ -76,7 +85,8 @@ pub fn divide(wanted: &[MappingId], held: &HashSet<MappingId>, here: &Holding, m
             .filter(|id| !held.contains(id) && !here.busy.contains(id))
             .collect();
     }
-    let (release, leaving) = go.into_iter().partition(|id| here.leaving.contains(id) && !here.busy.contains(id));
+    let (release, leaving) =
+        go.into_iter().partition(|id| here.leaving.contains(id) && !here.busy.contains(id));
     (moves.release, moves.leaving) = (release, HashSet::from_iter::<Vec<MappingId>>(leaving));
     moves.release.sort_unstable();
     moves
@@ -90,7 +100,8 @@ mod tests {
         range.map(MappingId).collect()
     }
 
-    /// Lets `daemons` look in turn until nothing moves; every mapping has one owner then, and the shares differ by one at most.
+    /// Lets `daemons` look in turn until nothing moves; every mapping has one owner then, and the
+    /// shares differ by one at most.
     fn settle(wanted: &[MappingId], daemons: &mut [HashSet<MappingId>]) {
         let count = daemons.len();
         let mut here = vec![Holding::default(); count];
@@ -113,7 +124,8 @@ mod tests {
         }
         let owned: usize = daemons.iter().map(HashSet::len).sum();
         assert_eq!(owned, wanted.len());
-        let (most, least) = (daemons.iter().map(HashSet::len).max(), daemons.iter().map(HashSet::len).min());
+        let (most, least) =
+            (daemons.iter().map(HashSet::len).max(), daemons.iter().map(HashSet::len).min());
         assert!(most.unwrap_or(0) - least.unwrap_or(0) <= 1, "{most:?} {least:?}");
     }
 
@@ -138,22 +150,39 @@ mod tests {
         let mut daemons = vec![HashSet::new(), HashSet::new(), HashSet::new()];
         settle(&wanted, &mut daemons);
         for (rank, held) in daemons.iter().enumerate() {
-            assert_eq!(divide(&wanted, held, &Holding::default(), Members { count: 3, rank }), Moves::default());
+            assert_eq!(
+                divide(&wanted, held, &Holding::default(), Members { count: 3, rank }),
+                Moves::default()
+            );
         }
     }
 
-    /// While a look is under way, work begins by what the last one said: what it does not know to be leaving stays.
+    /// While a look is under way, work begins by what the last one said: what it does not know to
+    /// be leaving stays.
     #[test]
     fn nothing_is_given_up_that_could_still_begin() {
         let wanted = ids(0..4);
         let held: HashSet<_> = wanted.iter().copied().collect();
         let busy = HashSet::from([MappingId(0), MappingId(1), MappingId(3)]);
         let half = Members { count: 2, rank: 0 };
-        let first = divide(&wanted, &held, &Holding { busy: busy.clone(), leaving: HashSet::new() }, half);
-        assert_eq!((first.release, &first.leaving), (vec![], &HashSet::from([MappingId(2), MappingId(3)])));
+        let first =
+            divide(&wanted, &held, &Holding { busy: busy.clone(), leaving: HashSet::new() }, half);
+        assert_eq!(
+            (first.release, &first.leaving),
+            (vec![], &HashSet::from([MappingId(2), MappingId(3)]))
+        );
         let second = divide(&wanted, &held, &Holding { busy, leaving: first.leaving }, half);
-        assert_eq!((second.release, second.leaving), (vec![MappingId(2)], HashSet::from([MappingId(3)])), "3 still runs");
-        let gone = divide(&[], &held, &Holding { busy: HashSet::new(), leaving: HashSet::from([MappingId(1)]) }, half);
+        assert_eq!(
+            (second.release, second.leaving),
+            (vec![MappingId(2)], HashSet::from([MappingId(3)])),
+            "3 still runs"
+        );
+        let gone = divide(
+            &[],
+            &held,
+            &Holding { busy: HashSet::new(), leaving: HashSet::from([MappingId(1)]) },
+            half,
+        );
         assert_eq!((gone.release, gone.leaving.len()), (vec![MappingId(1)], 3));
     }
 

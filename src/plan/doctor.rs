@@ -89,8 +89,11 @@ pub fn version(product: &str, engine: i32, edition: &str) -> Finding {
     let major: Option<u32> = product.split('.').next().and_then(|major| major.parse().ok());
     match (engine, major) {
         (MANAGED_INSTANCE, _) => Finding::good("version", words),
-        (AZURE_SQL_DATABASE, _) => Finding::bad("version", format!("{words}: Azure SQL Database has no transactions over databases"))
-            .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
+        (AZURE_SQL_DATABASE, _) => Finding::bad(
+            "version",
+            format!("{words}: Azure SQL Database has no transactions over databases"),
+        )
+        .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
         (_, Some(major)) if major >= MAJOR_MIN => Finding::good("version", words),
         _ => Finding::bad("version", format!("{words} is older than SQL Server 2016"))
             .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
@@ -110,12 +113,16 @@ pub fn clock(ahead_ms: i64) -> Finding {
     if ahead_ms.saturating_abs() <= SKEW_MAX_MS {
         Finding::good("clock", words)
     } else {
-        Finding::bad("clock", words).cure(&Place::Hands, "Synchronise both machines' clocks (w32tm /resync, chronyc makestep)")
+        Finding::bad("clock", words).cure(
+            &Place::Hands,
+            "Synchronise both machines' clocks (w32tm /resync, chronyc makestep)",
+        )
     }
 }
 
-/// Whether others on the network can read along, or be taken for the server. `demanded`: we would not have connected otherwise; `seen`: what
-/// the server says; `blind`: any certificate is believed. The first of `cures` is for a conversation in the clear, the other for that.
+/// Whether others on the network can read along, or be taken for the server. `demanded`: we would
+/// not have connected otherwise; `seen`: what the server says; `blind`: any certificate is
+/// believed. The first of `cures` is for a conversation in the clear, the other for that.
 pub fn encryption(
     demanded: bool,
     seen: Result<bool, String>,
@@ -126,16 +133,22 @@ pub fn encryption(
 ) -> Finding {
     match (demanded, seen) {
         (true, _) | (false, Ok(true)) if blind && !loopback => {
-            let words =
-                "everything is encrypted, for whoever answers: any certificate is believed, and somebody on the network can be the server";
+            let words = "everything is encrypted, for whoever answers: any certificate is believed, and somebody on the network can be the server";
             Finding::bad("encryption", words).cure(place, blind_cure)
         }
         (true, _) => Finding::good("encryption", "everything is encrypted"),
-        (false, Ok(true)) => Finding::good("encryption", "everything is encrypted: the server demands it"),
-        (false, _) if loopback => Finding::good("encryption", "the conversation is not encrypted, and stays on this machine"),
-        (false, Ok(false)) => {
-            Finding::bad("encryption", "the conversation is not encrypted: rows can be read on the network").cure(place, plain_cure)
+        (false, Ok(true)) => {
+            Finding::good("encryption", "everything is encrypted: the server demands it")
         }
+        (false, _) if loopback => Finding::good(
+            "encryption",
+            "the conversation is not encrypted, and stays on this machine",
+        ),
+        (false, Ok(false)) => Finding::bad(
+            "encryption",
+            "the conversation is not encrypted: rows can be read on the network",
+        )
+        .cure(place, plain_cure),
         (false, Err(why)) => Finding::unasked("encryption", &why),
     }
 }
@@ -152,13 +165,17 @@ pub fn retention(minutes: i64, place: &Place, database: &Ident) -> Finding {
         .cure(place, format!("USE {database}; EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 4320;"))
 }
 
-/// Large values that are longer than this are refused by tables under CDC: the writer's statement fails (Msg 7139).
+/// Large values that are longer than this are refused by tables under CDC: the writer's statement
+/// fails (Msg 7139).
 pub fn text_size(bytes: i64, place: &Place) -> Finding {
     if bytes == -1 {
         return Finding::good("max text repl size", "unlimited");
     }
-    Finding::bad("max text repl size", format!("{bytes} bytes: writing a longer value into a captured column fails with Msg 7139"))
-        .cure(place, "EXEC sys.sp_configure N'max text repl size', -1; RECONFIGURE;")
+    Finding::bad(
+        "max text repl size",
+        format!("{bytes} bytes: writing a longer value into a captured column fails with Msg 7139"),
+    )
+    .cure(place, "EXEC sys.sp_configure N'max text repl size', -1; RECONFIGURE;")
 }
 
 /// A database's availability group, as the catalog says it.
@@ -170,7 +187,8 @@ pub struct Group {
     pub dtc: bool,
 }
 
-/// One transaction spans `database` and the control database: they fail over together or not at all.
+/// One transaction spans `database` and the control database: they fail over together or not at
+/// all.
 pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) -> Finding {
     let check = "availability group";
     match (own, control) {
@@ -178,18 +196,35 @@ pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) ->
         (Some(own), Some(control)) if own.id == control.id && own.dtc => {
             Finding::good(check, format!("{}, with the control database", own.name))
         }
-        (Some(own), Some(control)) if own.id == control.id => {
-            Finding::bad(check, format!("{} does not keep transactions over databases whole (DTC_SUPPORT)", own.name))
-                .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} SET (DTC_SUPPORT = PER_DB);", own.name))
-        }
-        (_, Some(control)) => Finding::bad(check, format!("the control database is in {}, and this one is not", control.name))
-            .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} ADD DATABASE {database};", control.name)),
-        (Some(own), None) => Finding::bad(check, format!("this database is in {}, and the control database is not", own.name))
-            .cure(&Place::Dest, format!("ALTER AVAILABILITY GROUP {} ADD DATABASE [dbaops_dataflow];", own.name)),
+        (Some(own), Some(control)) if own.id == control.id => Finding::bad(
+            check,
+            format!("{} does not keep transactions over databases whole (DTC_SUPPORT)", own.name),
+        )
+        .cure(
+            &Place::Dest,
+            format!("ALTER AVAILABILITY GROUP {} SET (DTC_SUPPORT = PER_DB);", own.name),
+        ),
+        (_, Some(control)) => Finding::bad(
+            check,
+            format!("the control database is in {}, and this one is not", control.name),
+        )
+        .cure(
+            &Place::Dest,
+            format!("ALTER AVAILABILITY GROUP {} ADD DATABASE {database};", control.name),
+        ),
+        (Some(own), None) => Finding::bad(
+            check,
+            format!("this database is in {}, and the control database is not", own.name),
+        )
+        .cure(
+            &Place::Dest,
+            format!("ALTER AVAILABILITY GROUP {} ADD DATABASE [dbaops_dataflow];", own.name),
+        ),
     }
 }
 
-/// A right, whether the login has it (`None`: it cannot see the thing), and the statement that gives it.
+/// A right, whether the login has it (`None`: it cannot see the thing), and the statement that
+/// gives it.
 pub struct Right {
     pub name: String,
     pub held: Option<bool>,
@@ -197,8 +232,15 @@ pub struct Right {
 }
 
 /// All rights in one finding: those that lack are named, and what gives them.
-pub fn rights(check: &'static str, user: &str, rights: Vec<Right>, place: &Place, database: &Ident) -> Finding {
-    let (held, lacking): (Vec<_>, Vec<_>) = rights.into_iter().partition(|right| right.held == Some(true));
+pub fn rights(
+    check: &'static str,
+    user: &str,
+    rights: Vec<Right>,
+    place: &Place,
+    database: &Ident,
+) -> Finding {
+    let (held, lacking): (Vec<_>, Vec<_>) =
+        rights.into_iter().partition(|right| right.held == Some(true));
     if lacking.is_empty() {
         let names: Vec<_> = held.iter().map(|right| right.name.as_str()).collect();
         return Finding::good(check, names.join(", "));
@@ -211,7 +253,8 @@ pub fn rights(check: &'static str, user: &str, rights: Vec<Right>, place: &Place
     finding
 }
 
-/// What an operator can do about tables whose shapes do not fit. `type_name` says a type as DDL does.
+/// What an operator can do about tables whose shapes do not fit. `type_name` says a type as DDL
+/// does.
 pub struct Mending<'a> {
     pub source: &'a Table,
     pub dest: &'a Table,
@@ -228,7 +271,11 @@ impl Mending<'_> {
         for trigger in &self.dest.instead_of_triggers {
             cures.push((
                 Place::Dest,
-                self.at_dest(&format!("DISABLE TRIGGER {}.{trigger} ON {}", self.dest.name.schema, self.dest.name.local())),
+                self.at_dest(&format!(
+                    "DISABLE TRIGGER {}.{trigger} ON {}",
+                    self.dest.name.schema,
+                    self.dest.name.local()
+                )),
             ));
         }
         for to in &self.dest.columns {
@@ -238,7 +285,10 @@ impl Mending<'_> {
         }
         self.keys(at_source, &mut cures);
         if self.dest.memory_optimized || self.dest.append_only || self.dest.history {
-            cures.push((Place::Hands, "Map the source to an ordinary table (table_mappings.dest_table)".to_owned()));
+            cures.push((
+                Place::Hands,
+                "Map the source to an ordinary table (table_mappings.dest_table)".to_owned(),
+            ));
         }
         cures
     }
@@ -254,7 +304,14 @@ impl Mending<'_> {
             let collation = collate(collation);
             let null = if nullable { "NULL" } else { "NOT NULL" };
             let table = self.dest.name.local();
-            (Place::Dest, self.at_dest(&format!("ALTER TABLE {table} ALTER COLUMN {} {}{collation} {null}", to.name, (self.type_name)(ty))))
+            (
+                Place::Dest,
+                self.at_dest(&format!(
+                    "ALTER TABLE {table} ALTER COLUMN {} {}{collation} {null}",
+                    to.name,
+                    (self.type_name)(ty)
+                )),
+            )
         };
         let Some(from) = from else {
             if !supplied {
@@ -263,11 +320,17 @@ impl Mending<'_> {
             return;
         };
         if from.masked {
-            let grant = format!("USE {}; GRANT UNMASK TO {};", self.source.name.database, self.source_user);
+            let grant =
+                format!("USE {}; GRANT UNMASK TO {};", self.source.name.database, self.source_user);
             if !cures.iter().any(|(_, cure)| *cure == grant) {
                 cures.push((at_source.clone(), grant));
             }
-        } else if from.encrypted || to.encrypted || from.column_set || to.column_set || from.ty == ColumnType::SqlVariant {
+        } else if from.encrypted
+            || to.encrypted
+            || from.column_set
+            || to.column_set
+            || from.ty == ColumnType::SqlVariant
+        {
             let drop = format!("ALTER TABLE {} DROP COLUMN {}", self.dest.name.local(), to.name);
             cures.push((Place::Dest, self.at_dest(&drop)));
         } else if from.computed {
@@ -276,7 +339,8 @@ impl Mending<'_> {
             }
         } else if convert::staged(from, to).is_err() {
             // what holds text keeps its own collation, where the characters are the same
-            let collation = if to.code_page == from.code_page { to.collation.as_deref() } else { None };
+            let collation =
+                if to.code_page == from.code_page { to.collation.as_deref() } else { None };
             cures.push(alter(&from.ty, collation.or(from.collation.as_deref()), from.nullable));
         } else if from.nullable && !to.nullable {
             cures.push(alter(&to.ty, to.collation.as_deref(), true));
@@ -285,17 +349,31 @@ impl Mending<'_> {
 
     fn keys(&self, at_source: &Place, cures: &mut Vec<(Place, String)>) {
         for (table, place) in [(self.source, at_source), (self.dest, &Place::Dest)] {
-            let columns: Vec<&Column> = self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
+            let columns: Vec<&Column> =
+                self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
             if columns.is_empty() || columns.len() != self.key.len() {
                 continue;
             }
             let unique = table.unique_keys.iter().any(|unique| {
-                !unique.columns.is_empty() && unique.columns.iter().all(|name| columns.iter().any(|column| column.name == *name))
+                !unique.columns.is_empty()
+                    && unique
+                        .columns
+                        .iter()
+                        .all(|name| columns.iter().any(|column| column.name == *name))
             });
             if !unique {
                 let names: Vec<_> = columns.iter().map(|column| column.name.to_string()).collect();
-                let index = Ident::new(format!("UX_dataflow_{}", table.name.table.as_str()).chars().take(128).collect::<String>());
-                let create = format!("CREATE UNIQUE INDEX {index} ON {} ({})", table.name.local(), names.join(", "));
+                let index = Ident::new(
+                    format!("UX_dataflow_{}", table.name.table.as_str())
+                        .chars()
+                        .take(128)
+                        .collect::<String>(),
+                );
+                let create = format!(
+                    "CREATE UNIQUE INDEX {index} ON {} ({})",
+                    table.name.local(),
+                    names.join(", ")
+                );
                 cures.push((place.clone(), format!("USE {}; {create};", table.name.database)));
             }
         }
@@ -308,15 +386,33 @@ fn collate(collation: Option<&str>) -> String {
 }
 
 /// The table that a source's rows fit into, for a destination that has none.
-pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: fn(&ColumnType) -> String) -> String {
+pub fn create_table(
+    source: &Table,
+    dest: &TableName,
+    key: &[Ident],
+    type_name: fn(&ColumnType) -> String,
+) -> String {
     let carried = source.columns.iter().filter(|from| {
-        !(from.computed || from.generated || from.encrypted || from.column_set || matches!(from.ty, ColumnType::SqlVariant))
+        !(from.computed
+            || from.generated
+            || from.encrypted
+            || from.column_set
+            || matches!(from.ty, ColumnType::SqlVariant))
     });
     let mut lines: Vec<String> = carried
         .map(|from| {
-            let ty = if from.ty == ColumnType::RowVersion { ColumnType::Binary(8) } else { from.ty.clone() };
+            let ty = if from.ty == ColumnType::RowVersion {
+                ColumnType::Binary(8)
+            } else {
+                from.ty.clone()
+            };
             let collation = collate(from.collation.as_deref());
-            format!("{} {}{collation} {}", from.name, type_name(&ty), if from.nullable { "NULL" } else { "NOT NULL" })
+            format!(
+                "{} {}{collation} {}",
+                from.name,
+                type_name(&ty),
+                if from.nullable { "NULL" } else { "NOT NULL" }
+            )
         })
         .collect();
     let names: Vec<_> = key.iter().map(Ident::to_string).collect();
@@ -324,17 +420,26 @@ pub fn create_table(source: &Table, dest: &TableName, key: &[Ident], type_name: 
     format!("USE {}; CREATE TABLE {} ({});", dest.database, dest.local(), lines.join(", "))
 }
 
-/// What opens a database that is there and cannot be opened, by its state and access in `sys.databases`; `None` where these are not the reason.
+/// What opens a database that is there and cannot be opened, by its state and access in
+/// `sys.databases`; `None` where these are not the reason.
 pub fn closed(database: &Ident, state: &str, access: &str) -> Option<(String, String)> {
     let word = |expected: &str| state.eq_ignore_ascii_case(expected);
     Some(if word("OFFLINE") {
         ("it is offline".to_owned(), format!("ALTER DATABASE {database} SET ONLINE;"))
     } else if word("RESTORING") {
-        ("it is being restored".to_owned(), format!("RESTORE DATABASE {database} WITH RECOVERY; -- after the last backup was restored"))
+        (
+            "it is being restored".to_owned(),
+            format!(
+                "RESTORE DATABASE {database} WITH RECOVERY; -- after the last backup was restored"
+            ),
+        )
     } else if word("ONLINE") && !access.eq_ignore_ascii_case("MULTI_USER") {
         (format!("it is {access}"), format!("ALTER DATABASE {database} SET MULTI_USER;"))
     } else if word("EMERGENCY") {
-        ("it is in emergency state".to_owned(), format!("DBCC CHECKDB ({database}); ALTER DATABASE {database} SET ONLINE;"))
+        (
+            "it is in emergency state".to_owned(),
+            format!("DBCC CHECKDB ({database}); ALTER DATABASE {database} SET ONLINE;"),
+        )
     } else if word("ONLINE") {
         return None;
     } else {
@@ -343,7 +448,13 @@ pub fn closed(database: &Ident, state: &str, access: &str) -> Option<(String, St
 }
 
 /// Whether the trigger column can be asked. `no_number`: a row holds text that is none.
-pub fn trigger_values(table: &Table, column: &Column, no_number: bool, place: &Place, mend: &str) -> Option<Finding> {
+pub fn trigger_values(
+    table: &Table,
+    column: &Column,
+    no_number: bool,
+    place: &Place,
+    mend: &str,
+) -> Option<Finding> {
     use ColumnType as T;
     let name = &column.name;
     match &column.ty {
@@ -412,13 +523,18 @@ mod tests {
     #[test]
     fn clocks_that_differ_are_told_with_their_sign() {
         assert_eq!(clock(1_250).words, "1.2 s ahead of this machine's");
-        assert_eq!((clock(-90_000).words.as_str(), clock(-90_000).verdict), ("90.0 s behind this machine's", Verdict::Bad));
+        assert_eq!(
+            (clock(-90_000).words.as_str(), clock(-90_000).verdict),
+            ("90.0 s behind this machine's", Verdict::Bad)
+        );
         assert_eq!(clock(i64::MIN).verdict, Verdict::Bad);
     }
 
     #[test]
     fn plain_conversations_are_a_fault_unless_they_stay_here() {
-        let verdict = |demanded, seen, loopback| encryption(demanded, seen, loopback, false, &Place::Service, ["plain", "blind"]).verdict;
+        let verdict = |demanded, seen, loopback| {
+            encryption(demanded, seen, loopback, false, &Place::Service, ["plain", "blind"]).verdict
+        };
         assert_eq!(verdict(true, Err("no".into()), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(true), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(false), true), Verdict::Good);
@@ -428,9 +544,18 @@ mod tests {
 
     #[test]
     fn encryption_for_whoever_answers_is_a_fault_unless_it_stays_here() {
-        let found = |demanded, seen, loopback| encryption(demanded, seen, loopback, true, &Place::Service, ["plain", "blind"]);
-        for finding in [found(true, Err("no".into()), false), found(true, Ok(true), false), found(false, Ok(true), false)] {
-            assert_eq!((finding.verdict, &finding.cures[..]), (Verdict::Bad, &[(Place::Service, "blind".to_owned())][..]));
+        let found = |demanded, seen, loopback| {
+            encryption(demanded, seen, loopback, true, &Place::Service, ["plain", "blind"])
+        };
+        for finding in [
+            found(true, Err("no".into()), false),
+            found(true, Ok(true), false),
+            found(false, Ok(true), false),
+        ] {
+            assert_eq!(
+                (finding.verdict, &finding.cures[..]),
+                (Verdict::Bad, &[(Place::Service, "blind".to_owned())][..])
+            );
         }
         assert_eq!(found(false, Ok(false), false).cures, [(Place::Service, "plain".to_owned())]);
         assert_eq!(found(true, Ok(true), true).verdict, Verdict::Good);
@@ -444,13 +569,16 @@ mod tests {
         let found = |own: Option<&Group>, control: Option<&Group>| groups(&database, own, control);
         assert_eq!(found(None, None).verdict, Verdict::Good);
         assert_eq!(found(Some(&a), Some(&a)).verdict, Verdict::Good);
-        assert!(found(Some(&plain), Some(&plain)).cures[0].1.contains("SET (DTC_SUPPORT = PER_DB)"));
+        assert!(
+            found(Some(&plain), Some(&plain)).cures[0].1.contains("SET (DTC_SUPPORT = PER_DB)")
+        );
         assert!(found(Some(&b), Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
         assert!(found(None, Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
         assert!(found(Some(&a), None).cures[0].1.contains("[a] ADD DATABASE [dbaops_dataflow]"));
     }
 
-    /// A server that lies about its collations puts no statement of its own into one that is copied from here.
+    /// A server that lies about its collations puts no statement of its own into one that is copied
+    /// from here.
     #[test]
     fn a_cure_is_made_of_names_in_brackets_and_plain_words() {
         let hostile = "X);DROP DATABASE Dst;--";
@@ -462,24 +590,53 @@ mod tests {
         let table = |columns| crate::plan::projection::tests::table(columns, &[]);
         let source = table(vec![text("a]b", true)]);
         let dest = table(vec![text("a]b", false), text("c", false)]);
-        let create = create_table(&source, &dest.name, &[Ident::new("a]b")], crate::tsql::staging::type_name);
+        let create = create_table(
+            &source,
+            &dest.name,
+            &[Ident::new("a]b")],
+            crate::tsql::staging::type_name,
+        );
         assert!(create.ends_with("([a]]b] nvarchar(9) NULL, PRIMARY KEY ([a]]b]));"), "{create}");
-        let mending =
-            Mending { source: &source, dest: &dest, key: &[], source_user: Ident::new("u"), type_name: crate::tsql::staging::type_name };
-        let cures: Vec<String> = mending.cures(&Place::Dest).into_iter().map(|(_, cure)| cure).collect();
+        let mending = Mending {
+            source: &source,
+            dest: &dest,
+            key: &[],
+            source_user: Ident::new("u"),
+            type_name: crate::tsql::staging::type_name,
+        };
+        let cures: Vec<String> =
+            mending.cures(&Place::Dest).into_iter().map(|(_, cure)| cure).collect();
         assert_eq!(cures.len(), 2, "{cures:?}");
-        assert!(cures.iter().all(|cure| cure.contains("ALTER COLUMN") && !cure.contains("DROP DATABASE")), "{cures:?}");
-        let known = Column { collation: Some("Latin1_General_100_CI_AS_SC_UTF8".into()), ..text("a", true) };
-        let create = create_table(&table(vec![known]), &dest.name, &[], crate::tsql::staging::type_name);
-        assert!(create.contains("[a] nvarchar(9) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL"), "{create}");
+        assert!(
+            cures
+                .iter()
+                .all(|cure| cure.contains("ALTER COLUMN") && !cure.contains("DROP DATABASE")),
+            "{cures:?}"
+        );
+        let known = Column {
+            collation: Some("Latin1_General_100_CI_AS_SC_UTF8".into()),
+            ..text("a", true)
+        };
+        let create =
+            create_table(&table(vec![known]), &dest.name, &[], crate::tsql::staging::type_name);
+        assert!(
+            create.contains("[a] nvarchar(9) COLLATE Latin1_General_100_CI_AS_SC_UTF8 NULL"),
+            "{create}"
+        );
     }
 
     #[test]
     fn what_is_kept_and_what_is_cut() {
         let place = Place::Source("S".into());
         assert_eq!(retention(4320, &place, &Ident::new("Shop")).verdict, Verdict::Good);
-        assert!(retention(60, &place, &Ident::new("Shop")).cures[0].1.starts_with("USE [Shop]; EXEC sys.sp_cdc_change_job"));
+        assert!(
+            retention(60, &place, &Ident::new("Shop")).cures[0]
+                .1
+                .starts_with("USE [Shop]; EXEC sys.sp_cdc_change_job")
+        );
         assert_eq!(text_size(-1, &place).verdict, Verdict::Good);
-        assert!(text_size(65_536, &place).cures[0].1.contains("'max text repl size', -1; RECONFIGURE"));
+        assert!(
+            text_size(65_536, &place).cures[0].1.contains("'max text repl size', -1; RECONFIGURE")
+        );
     }
 }

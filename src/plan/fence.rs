@@ -1,22 +1,29 @@
 //! Has capture passed a moment? Two kinds of evidence.
 //!
-//! `sys.fn_cdc_get_max_lsn()` lags the log: what was committed before a read may not be captured yet, so it is no fence. These are:
+//! `sys.fn_cdc_get_max_lsn()` lags the log: what was committed before a read may not be captured
+//! yet, so it is no fence. These are:
 //!
-//! - **A later commit**: a row of `cdc.lsn_time_mapping` whose commit time is later than the source's clock after the read. Capture goes
-//!   through the log in commit order, so everything committed before is captured too. (The SQL asks this; `datetime` has 1/300 s steps, so
-//!   the reading is rounded up well past one.) On an idle database such a row comes about every five minutes.
-//! - **An empty scan**: a log scan of the capture job that began after the read and found nothing. `sys.dm_cdc_log_scan_sessions` folds
-//!   empty scans into the row of the last one that was not: `empty_scan_count` counts them. It is not documented whether a folded scan
-//!   moves that row's times, and one scan may have been under way when we read; so the count must have grown by two (of which the second
-//!   began after the reading), or a session must have started after the reading and come back empty.
+//! - **A later commit**: a row of `cdc.lsn_time_mapping` whose commit time is later than the
+//!   source's clock after the read. Capture goes through the log in commit order, so everything
+//!   committed before is captured too. (The SQL asks this; `datetime` has 1/300 s steps, so the
+//!   reading is rounded up well past one.) On an idle database such a row comes about every five
+//!   minutes.
+//! - **An empty scan**: a log scan of the capture job that began after the read and found nothing.
+//!   `sys.dm_cdc_log_scan_sessions` folds empty scans into the row of the last one that was not:
+//!   `empty_scan_count` counts them. It is not documented whether a folded scan moves that row's
+//!   times, and one scan may have been under way when we read; so the count must have grown by two
+//!   (of which the second began after the reading), or a session must have started after the
+//!   reading and come back empty.
 //!   <https://learn.microsoft.com/sql/relational-databases/system-dynamic-management-views/change-data-capture-sys-dm-cdc-log-scan-sessions>
 //!
-//! **In an availability group, and in a mirror,** capture takes only what every secondary has hardened (asynchronous ones too, without
-//! trace flag 1448), and stops there as at the log's end. An empty scan then proves nothing, and neither does the entry that capture writes by
-//! itself (tran_id 0x00): only a real transaction, committed after the reading and captured, does.
+//! **In an availability group, and in a mirror,** capture takes only what every secondary has
+//! hardened (asynchronous ones too, without trace flag 1448), and stops there as at the log's end.
+//! An empty scan then proves nothing, and neither does the entry that capture writes by itself
+//! (tran_id 0x00): only a real transaction, committed after the reading and captured, does.
 //! <https://learn.microsoft.com/sql/database-engine/availability-groups/windows/replicate-track-change-data-capture-always-on-availability>
 //!
-//! **How long to wait** is the capture job's affair: it polls every few seconds or every few hours, or runs by a schedule.
+//! **How long to wait** is the capture job's affair: it polls every few seconds or every few hours,
+//! or runs by a schedule.
 
 use std::time::Duration;
 
@@ -24,7 +31,8 @@ use std::time::Duration;
 const IDLE_ENTRY_MAX: Duration = Duration::from_secs(330);
 /// A job by schedule, whose schedule is not in `cdc_jobs`: every day at the latest.
 const SCHEDULED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// A job of which nothing is known, as this login may not look: most that run by schedule do so every 15 to 60 minutes.
+/// A job of which nothing is known, as this login may not look: most that run by schedule do so
+/// every 15 to 60 minutes.
 const UNKNOWN_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// A database's capture job and cleanup job.
@@ -38,7 +46,8 @@ pub struct Job {
     pub retention: Option<Duration>,
 }
 
-/// How long a capture job that runs as it should may take to pass a moment: two scans (one may be under way), and the idle entry.
+/// How long a capture job that runs as it should may take to pass a moment: two scans (one may be
+/// under way), and the idle entry.
 pub fn wait_max(job: Option<&Job>) -> Duration {
     let next_scan = match job {
         Some(Job { continuous: true, polling, .. }) => *polling * 2,
@@ -69,7 +78,11 @@ pub fn scanned(then: &Scan, now: &Scan) -> bool {
         // The server restarted, and its counters with it: wait for another reading.
         return false;
     }
-    if now.started_after { now.empty_scans >= 1 || (now.ended && now.tran_count == 0) } else { now.empty_scans >= 2 }
+    if now.started_after {
+        now.empty_scans >= 1 || (now.ended && now.tran_count == 0)
+    } else {
+        now.empty_scans >= 2
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +91,11 @@ mod tests {
 
     #[test]
     fn a_capture_job_is_waited_for_as_it_runs() {
-        let job = |continuous, polling_s| Job { continuous, polling: Duration::from_secs(polling_s), retention: None };
+        let job = |continuous, polling_s| Job {
+            continuous,
+            polling: Duration::from_secs(polling_s),
+            retention: None,
+        };
         assert_eq!(wait_max(Some(&job(true, 5))), Duration::from_secs(340));
         assert_eq!(wait_max(Some(&job(true, 86_399))), Duration::from_secs(173_128));
         assert_eq!(wait_max(Some(&job(false, 5))), SCHEDULED_MAX + IDLE_ENTRY_MAX);
@@ -87,8 +104,13 @@ mod tests {
 
     #[test]
     fn only_a_scan_begun_later_counts() {
-        let scan =
-            |session_id, started_after, ended, tran_count, empty_scans| Scan { session_id, started_after, ended, tran_count, empty_scans };
+        let scan = |session_id, started_after, ended, tran_count, empty_scans| Scan {
+            session_id,
+            started_after,
+            ended,
+            tran_count,
+            empty_scans,
+        };
         let then = scan(5, false, true, 3, 4);
         for (now, proven) in [
             (scan(5, false, true, 3, 4), false),

@@ -1,41 +1,56 @@
 //! Can a value be in a column at all?
 //!
-//! The destination's types may be wider than the source's, and somebody may have written what the source cannot hold: 5,000,000,000 where
-//! the source has an `int`. Asking the source for such a key is an error there (Msg 8115, 242), or finds another row, whose text was cut
-//! to length or whose number or time was rounded. Such a key is simply not there.
+//! The destination's types may be wider than the source's, and somebody may have written what the
+//! source cannot hold: 5,000,000,000 where the source has an `int`. Asking the source for such a
+//! key is an error there (Msg 8115, 242), or finds another row, whose text was cut to length or
+//! whose number or time was rounded. Such a key is simply not there.
 
 use crate::model::{
     table::{ColumnType, Length},
     value::Value,
 };
 
-/// Days from 0001-01-01 to 1753-01-01, where `datetime` begins, and to 1900-01-01, where `smalldatetime` does.
-/// <https://learn.microsoft.com/sql/t-sql/data-types/datetime-transact-sql>
+/// Days from 0001-01-01 to 1753-01-01, where `datetime` begins, and to 1900-01-01, where
+/// `smalldatetime` does. <https://learn.microsoft.com/sql/t-sql/data-types/datetime-transact-sql>
 const DAYS_TO_1753: i32 = 639_905;
 const DAYS_TO_1900: i32 = 693_595;
 
-/// `false` only if no value of the type is equal to this one, or the server could not turn it into one.
+/// `false` only if no value of the type is equal to this one, or the server could not turn it into
+/// one.
 pub fn may_be(value: &Value, ty: &ColumnType) -> bool {
     match value {
         Value::Int(v) => number(i128::from(*v), 0, ty),
         Value::Decimal { mantissa, scale } => number(*mantissa, *scale, ty),
         Value::Text(text) => match ty {
             // a character takes at least one byte, or one unit
-            ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)) | ColumnType::NChar(n) | ColumnType::NVarChar(Length::N(n)) => {
+            ColumnType::Char(n)
+            | ColumnType::VarChar(Length::N(n))
+            | ColumnType::NChar(n)
+            | ColumnType::NVarChar(Length::N(n)) => {
                 text.trim_end_matches(' ').encode_utf16().count() <= usize::from(*n)
             }
             _ => true,
         },
         Value::Bytes(bytes) => match ty {
-            ColumnType::Binary(n) | ColumnType::VarBinary(Length::N(n)) => bytes.len() <= usize::from(*n),
+            ColumnType::Binary(n) | ColumnType::VarBinary(Length::N(n)) => {
+                bytes.len() <= usize::from(*n)
+            }
             _ => true,
         },
         Value::Date(days) => date(*days, ty),
         Value::Time(ticks) => time(*ticks, ty),
-        Value::DateTime2 { days, ticks } | Value::DateTimeOffset { days, ticks, .. } => date(*days, ty) && time(*ticks, ty),
+        Value::DateTime2 { days, ticks } | Value::DateTimeOffset { days, ticks, .. } => {
+            date(*days, ty) && time(*ticks, ty)
+        }
         // smalldatetime counts minutes
-        Value::DateTime { ticks300, .. } if *ty == ColumnType::SmallDateTime && ticks300 % (60 * 300) != 0 => false,
-        Value::DateTime { days_since_1900, .. } => date(days_since_1900.saturating_add(DAYS_TO_1900), ty),
+        Value::DateTime { ticks300, .. }
+            if *ty == ColumnType::SmallDateTime && ticks300 % (60 * 300) != 0 =>
+        {
+            false
+        }
+        Value::DateTime { days_since_1900, .. } => {
+            date(days_since_1900.saturating_add(DAYS_TO_1900), ty)
+        }
         Value::Float(v) => float(*v, ty),
         Value::Real(v) => float(f64::from(*v), ty),
         Value::Null | Value::Bit(_) | Value::Guid(_) => true,
@@ -49,7 +64,9 @@ fn number(mantissa: i128, scale: u8, ty: &ColumnType) -> bool {
     };
     // money counts ten-thousandths
     let money = |least: i128, most: i128| match 10i128.checked_pow(u32::from(scale)) {
-        Some(unit) => mantissa.checked_mul(10_000).is_some_and(|v| v % unit == 0 && (least..=most).contains(&(v / unit))),
+        Some(unit) => mantissa
+            .checked_mul(10_000)
+            .is_some_and(|v| v % unit == 0 && (least..=most).contains(&(v / unit))),
         None => mantissa == 0,
     };
     match ty {
@@ -63,8 +80,12 @@ fn number(mantissa: i128, scale: u8, ty: &ColumnType) -> bool {
         ColumnType::Decimal { precision, scale: to } => {
             let whole = u32::from(precision.saturating_sub(*to));
             let unit = 10u128.checked_pow(u32::from(scale)).unwrap_or(u128::MAX);
-            let rest = 10i128.checked_pow(u32::from(scale.saturating_sub(*to))).unwrap_or(i128::MAX);
-            mantissa % rest == 0 && 10u128.checked_pow(whole).is_none_or(|limit| mantissa.unsigned_abs() / unit < limit)
+            let rest =
+                10i128.checked_pow(u32::from(scale.saturating_sub(*to))).unwrap_or(i128::MAX);
+            mantissa % rest == 0
+                && 10u128
+                    .checked_pow(whole)
+                    .is_none_or(|limit| mantissa.unsigned_abs() / unit < limit)
         }
         _ => true,
     }
@@ -74,16 +95,22 @@ fn number(mantissa: i128, scale: u8, ty: &ColumnType) -> bool {
 fn time(ticks: u64, ty: &ColumnType) -> bool {
     const PER_DAY: u64 = 864_000_000_000;
     match ty {
-        ColumnType::Time(scale) | ColumnType::DateTime2(scale) | ColumnType::DateTimeOffset(scale) => {
+        ColumnType::Time(scale)
+        | ColumnType::DateTime2(scale)
+        | ColumnType::DateTimeOffset(scale) => {
             ticks.is_multiple_of(10u64.pow(u32::from(7u8.saturating_sub(*scale))))
         }
         ColumnType::Date => ticks == 0,
         ColumnType::SmallDateTime => ticks.is_multiple_of(60 * 10_000_000),
-        // What a datetime becomes in datetime2 depends on the scale, and on the database's compatibility level: .0033333 or .003.
+        // What a datetime becomes in datetime2 depends on the scale, and on the database's
+        // compatibility level: .0033333 or .003.
         ColumnType::DateTime => {
             let of_300 = (ticks.min(PER_DAY) * 3 + 50_000) / 100_000;
             let exact = (of_300 * 200_000 + 3) / 6;
-            ticks < PER_DAY && (3..=7).any(|scale| rounded(exact, scale) == ticks || rounded(rounded(exact, 3), scale) == ticks)
+            ticks < PER_DAY
+                && (3..=7).any(|scale| {
+                    rounded(exact, scale) == ticks || rounded(rounded(exact, 3), scale) == ticks
+                })
         }
         _ => true,
     }
@@ -99,7 +126,11 @@ fn float(value: f64, ty: &ColumnType) -> bool {
     /// 2^53: whole numbers up to here are exact.
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
     match ty {
-        ColumnType::Bit | ColumnType::TinyInt | ColumnType::SmallInt | ColumnType::Int | ColumnType::BigInt => {
+        ColumnType::Bit
+        | ColumnType::TinyInt
+        | ColumnType::SmallInt
+        | ColumnType::Int
+        | ColumnType::BigInt => {
             value.fract() == 0.0 && value.abs() <= WHOLE_MAX && number(value as i128, 0, ty)
         }
         #[allow(clippy::cast_possible_truncation, reason = "whether it is exact is what is asked")]
@@ -112,7 +143,9 @@ fn date(days: i32, ty: &ColumnType) -> bool {
     match ty {
         ColumnType::DateTime => days >= DAYS_TO_1753,
         // it counts days in two bytes
-        ColumnType::SmallDateTime => (DAYS_TO_1900..=DAYS_TO_1900 + i32::from(u16::MAX)).contains(&days),
+        ColumnType::SmallDateTime => {
+            (DAYS_TO_1900..=DAYS_TO_1900 + i32::from(u16::MAX)).contains(&days)
+        }
         _ => true,
     }
 }
@@ -147,15 +180,27 @@ mod tests {
             (Value::DateTime2 { days: 1, ticks: 1 }, ColumnType::Date, false),
             (Value::DateTime2 { days: 1, ticks: 0 }, ColumnType::Date, true),
             (Value::DateTime2 { days: 738_000, ticks: 12_345 }, ColumnType::DateTime2(3), false),
-            (Value::DateTimeOffset { days: 1, ticks: 5, offset_minutes: 0 }, ColumnType::DateTimeOffset(6), false),
+            (
+                Value::DateTimeOffset { days: 1, ticks: 5, offset_minutes: 0 },
+                ColumnType::DateTimeOffset(6),
+                false,
+            ),
             (Value::DateTime2 { days: 738_000, ticks: 33_333 }, ColumnType::DateTime, true),
             (Value::DateTime2 { days: 738_000, ticks: 30_000 }, ColumnType::DateTime, true),
             (Value::DateTime2 { days: 738_000, ticks: 66_667 }, ColumnType::DateTime, true),
             (Value::DateTime2 { days: 738_000, ticks: 70_000 }, ColumnType::DateTime, true),
             (Value::DateTime2 { days: 738_000, ticks: 33_334 }, ColumnType::DateTime, false),
             (Value::DateTime2 { days: 738_000, ticks: 10_000 }, ColumnType::DateTime, false),
-            (Value::DateTime { days_since_1900: 1, ticks300: 18_001 }, ColumnType::SmallDateTime, false),
-            (Value::DateTime { days_since_1900: 1, ticks300: 18_000 }, ColumnType::SmallDateTime, true),
+            (
+                Value::DateTime { days_since_1900: 1, ticks300: 18_001 },
+                ColumnType::SmallDateTime,
+                false,
+            ),
+            (
+                Value::DateTime { days_since_1900: 1, ticks300: 18_000 },
+                ColumnType::SmallDateTime,
+                true,
+            ),
             (Value::Float(1.5), ColumnType::Int, false),
             (Value::Float(2.0), ColumnType::Int, true),
             (Value::Float(0.1), ColumnType::Real, false),

@@ -1,11 +1,12 @@
 //! Which of a table's capture instances is read.
 //!
-//! A table has up to two: while columns are added the operator makes a second one, but it may as well be somebody else's, with other
-//! columns or behind a role of their own. So:
+//! A table has up to two: while columns are added the operator makes a second one, but it may as
+//! well be somebody else's, with other columns or behind a role of their own. So:
 //!
-//! - They are ordered by `create_date`, which never moves; `start_lsn` is moved by cleanup, of each instance for itself.
-//! - The one that is read is remembered with the checkpoint. From there only a newer one is ever moved to, and only one that captures every
-//!   carried column which the present one captures.
+//! - They are ordered by `create_date`, which never moves; `start_lsn` is moved by cleanup, of each
+//!   instance for itself.
+//! - The one that is read is remembered with the checkpoint. From there only a newer one is ever
+//!   moved to, and only one that captures every carried column which the present one captures.
 //! - One that this login may not read, or that lacks the key, is as good as not there.
 
 use crate::model::{capture::Instance, name::Ident};
@@ -48,42 +49,59 @@ impl<'a> Candidates<'a> {
         self.instances.len() > 1 && self.coverage.is_none()
     }
 
-    /// The instances that can be read, the oldest first. One that lacks the key is among them only where all do, so that the error is about
-    /// that.
+    /// The instances that can be read, the oldest first. One that lacks the key is among them only
+    /// where all do, so that the error is about that.
     pub fn usable(&self) -> Vec<usize> {
-        let mut readable: Vec<usize> = (0..self.instances.len()).filter(|&i| self.instances[i].is_readable()).collect();
+        let mut readable: Vec<usize> =
+            (0..self.instances.len()).filter(|&i| self.instances[i].is_readable()).collect();
         readable.sort_by_key(|&i| self.instances[i].age());
-        let keyed: Vec<usize> = readable.iter().copied().filter(|&i| self.captured(i).is_some()).collect();
+        let keyed: Vec<usize> =
+            readable.iter().copied().filter(|&i| self.captured(i).is_some()).collect();
         if keyed.is_empty() { readable } else { keyed }
     }
 
     /// The one that captures most; of equal ones the newest. `among`: oldest first.
     pub fn best(&self, among: &[usize]) -> Option<usize> {
-        let columns = |&i: &usize| self.captured(i).map_or(0, |captured| captured.iter().filter(|has| **has).count());
+        let columns = |&i: &usize| {
+            self.captured(i).map_or(0, |captured| captured.iter().filter(|has| **has).count())
+        };
         among.iter().copied().max_by_key(columns)
     }
 
-    /// The carried columns that `of` captures and `other` does not; `None` where that is not known, or `other` lacks the key.
+    /// The carried columns that `of` captures and `other` does not; `None` where that is not known,
+    /// or `other` lacks the key.
     fn lacking(&self, other: usize, of: usize) -> Option<Vec<usize>> {
         let (other, of) = (self.captured(other)?, self.captured(of)?);
-        Some(of.iter().zip(other).enumerate().filter(|(_, (of, other))| **of && !**other).map(|(i, _)| i).collect())
+        Some(
+            of.iter()
+                .zip(other)
+                .enumerate()
+                .filter(|(_, (of, other))| **of && !**other)
+                .map(|(i, _)| i)
+                .collect(),
+        )
     }
 
     /// Whether `other` can be read, and captures every carried column that `of` does.
     pub fn replaces(&self, other: usize, of: usize) -> bool {
-        self.instances[other].is_readable() && self.lacking(other, of).is_some_and(|lacking| lacking.is_empty())
+        self.instances[other].is_readable()
+            && self.lacking(other, of).is_some_and(|lacking| lacking.is_empty())
     }
 
     fn newer(&self, than: usize) -> impl Iterator<Item = usize> {
-        (0..self.instances.len()).filter(move |&i| self.instances[i].age() > self.instances[than].age())
+        (0..self.instances.len())
+            .filter(move |&i| self.instances[i].age() > self.instances[than].age())
     }
 
     /// The newest instance that takes over from `present`.
     pub fn successor(&self, present: usize) -> Option<usize> {
-        self.newer(present).filter(|&i| self.replaces(i, present)).max_by_key(|&i| self.instances[i].age())
+        self.newer(present)
+            .filter(|&i| self.replaces(i, present))
+            .max_by_key(|&i| self.instances[i].age())
     }
 
-    /// The instances newer than `present` that do not take over from it, and why; nothing of those that nobody knows.
+    /// The instances newer than `present` that do not take over from it, and why; nothing of those
+    /// that nobody knows.
     pub fn passed_over(&self, present: usize) -> Vec<(usize, PassedOver)> {
         let Some(coverage) = self.coverage else { return Vec::new() };
         let why = |i: usize| {

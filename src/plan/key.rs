@@ -1,8 +1,9 @@
 //! Keys as bytes and back: what a verification remembers between two runs.
 //!
-//! A list of keys is one after the other: a byte with the number of columns, then per column a kind byte (as the match below has them)
-//! and the value, numbers in big-endian order, text and bytes with their length in four bytes before them. A list of bytes that does
-//! not read back to its end is no list.
+//! A list of keys is one after the other: a byte with the number of columns, then per column a kind
+//! byte (as the match below has them) and the value, numbers in big-endian order, text and bytes
+//! with their length in four bytes before them. A list of bytes that does not read back to its end
+//! is no list.
 
 use crate::model::value::Value;
 
@@ -108,8 +109,14 @@ impl Reader<'_> {
             5 => Value::Float(f64::from_be_bytes(self.array()?)),
             6 => Value::Date(i32::from_be_bytes(self.array()?)),
             7 => Value::Time(u64::from_be_bytes(self.array()?)),
-            8 => Value::DateTime { days_since_1900: i32::from_be_bytes(self.array()?), ticks300: u32::from_be_bytes(self.array()?) },
-            9 => Value::DateTime2 { days: i32::from_be_bytes(self.array()?), ticks: u64::from_be_bytes(self.array()?) },
+            8 => Value::DateTime {
+                days_since_1900: i32::from_be_bytes(self.array()?),
+                ticks300: u32::from_be_bytes(self.array()?),
+            },
+            9 => Value::DateTime2 {
+                days: i32::from_be_bytes(self.array()?),
+                ticks: u64::from_be_bytes(self.array()?),
+            },
             10 => Value::DateTimeOffset {
                 days: i32::from_be_bytes(self.array()?),
                 ticks: u64::from_be_bytes(self.array()?),
@@ -132,7 +139,11 @@ mod tests {
         let keys = vec![
             vec![Value::Int(-7), Value::Text("é ".into())],
             vec![Value::Null],
-            vec![Value::Decimal { mantissa: -10i128.pow(37), scale: 38 }, Value::Bit(true), Value::Bytes(vec![0, 255])],
+            vec![
+                Value::Decimal { mantissa: -10i128.pow(37), scale: 38 },
+                Value::Bit(true),
+                Value::Bytes(vec![0, 255]),
+            ],
             vec![
                 Value::Date(1),
                 Value::Time(2),

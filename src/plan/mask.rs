@@ -1,16 +1,19 @@
 //! Which columns a change row really says something about.
 //!
-//! `__$update_mask` has one bit per captured column, and it is read **from its last byte**: the column with captured ordinal n is bit
-//! (n-1) % 8 of the byte (n-1) / 8 before the last, as `sys.fn_cdc_is_bit_set` has it. Reading from the first byte works up to eight
-//! columns only. Ordinals are those of `cdc.captured_columns`, not of the table.
+//! `__$update_mask` has one bit per captured column, and it is read **from its last byte**: the
+//! column with captured ordinal n is bit (n-1) % 8 of the byte (n-1) / 8 before the last, as
+//! `sys.fn_cdc_is_bit_set` has it. Reading from the first byte works up to eight columns only.
+//! Ordinals are those of `cdc.captured_columns`, not of the table.
 //!
-//! A large column that an UPDATE did not touch may be NULL in its change row, so NULL says nothing there and the bit decides. Inserts
-//! carry everything they captured. A column that the instance did not capture at all never has a value in a change row, and one whose type
-//! in the change table is not the source's (capture has not come to an ALTER COLUMN yet, or the source was altered since) is taken for such a
-//! column: its cells may have lost what the new type holds.
+//! A large column that an UPDATE did not touch may be NULL in its change row, so NULL says nothing
+//! there and the bit decides. Inserts carry everything they captured. A column that the instance
+//! did not capture at all never has a value in a change row, and one whose type in the change table
+//! is not the source's (capture has not come to an ALTER COLUMN yet, or the source was altered
+//! since) is taken for such a column: its cells may have lost what the new type holds.
 //!
-//! NULL says nothing about a column that is NOT NULL at the source now, either: the column was nullable when the change was made, or it was
-//! added with a default and the row was not rewritten since.
+//! NULL says nothing about a column that is NOT NULL at the source now, either: the column was
+//! nullable when the change was made, or it was added with a default and the row was not rewritten
+//! since.
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-is-bit-set-transact-sql>
 
 use crate::{
@@ -64,7 +67,8 @@ pub struct Coverage {
     pub key: Vec<Bit>,
     /// Key columns whose type in the change table is not the source's: read through a CAST.
     pub retyped: Vec<usize>,
-    /// The captured columns outside of the key that are NOT NULL at the source and not in `partial`: NULL says nothing about them.
+    /// The captured columns outside of the key that are NOT NULL at the source and not in
+    /// `partial`: NULL says nothing about them.
     pub required: Vec<usize>,
 }
 
@@ -74,36 +78,46 @@ impl Coverage {
         self.partial.iter().position(|partial| partial.column == column)
     }
 
-    /// Whether every changed row is read from the source, too: a column is never in change rows, and may have changed with the others.
+    /// Whether every changed row is read from the source, too: a column is never in change rows,
+    /// and may have changed with the others.
     pub fn fetches_all(&self) -> bool {
         self.partial.iter().any(|partial| partial.bit.is_none())
     }
 }
 
-/// Columns of `#changes` beside the carried ones: CDC's five, and `__$order`. Where a column can have large values, their lengths are one more.
+/// Columns of `#changes` beside the carried ones: CDC's five, and `__$order`. Where a column can
+/// have large values, their lengths are one more.
 const OWN_COLUMNS: usize = 6;
 
-/// Columns of a table (<https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>), less ours in `#changes`.
+/// Columns of a table
+/// (<https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>),
+/// less ours in `#changes`.
 const CARRIED_MAX: usize = 1024 - OWN_COLUMNS;
 
 /// `#net` has a bigint for each, and a row of at most 8,060 bytes.
 const PARTIAL_MAX: usize = 980;
 
-/// Sets the carried columns against the captured ones. The key must be captured, or no change row can be matched.
+/// Sets the carried columns against the captured ones. The key must be captured, or no change row
+/// can be matched.
 pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     let instance = capture.instance.name.as_str();
-    let mut coverage = Coverage { captured: Vec::with_capacity(carry.columns.len()), ..Coverage::default() };
+    let mut coverage =
+        Coverage { captured: Vec::with_capacity(carry.columns.len()), ..Coverage::default() };
     let mut missing = Vec::new();
     for (i, carried) in carry.columns.iter().enumerate() {
         let in_key = carry.key.contains(&i);
         let column = captured(carried, capture);
         let same_type = column.is_none_or(|column| column.has_type(&carried.source.ty));
-        let bit = column.filter(|_| same_type || in_key).and_then(|column| Bit::of_ordinal(column.ordinal));
+        let bit = column
+            .filter(|_| same_type || in_key)
+            .and_then(|column| Bit::of_ordinal(column.ordinal));
         coverage.captured.push(bit.is_some());
         match (in_key, bit) {
             (true, Some(bit)) => coverage.key.push(bit),
             (true, None) => missing.push(carried.source.name.to_string()),
-            (false, bit) if bit.is_none() || carried.is_lob() => coverage.partial.push(Partial { column: i, bit }),
+            (false, bit) if bit.is_none() || carried.is_lob() => {
+                coverage.partial.push(Partial { column: i, bit })
+            }
             (false, _) if !carried.source.nullable => coverage.required.push(i),
             (false, _) => {}
         }
@@ -114,13 +128,18 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
     let carried_max = CARRIED_MAX - usize::from(!carry.large_columns().is_empty());
     if carry.columns.len() > carried_max {
         let count = carry.columns.len();
-        return Err(Error::new(Kind::Schema, format!("{count} columns are carried, and CDC can bring at most {carried_max}")));
+        return Err(Error::new(
+            Kind::Schema,
+            format!("{count} columns are carried, and CDC can bring at most {carried_max}"),
+        ));
     }
     if coverage.partial.len() > PARTIAL_MAX {
         let count = coverage.partial.len();
         return Err(Error::new(
             Kind::Schema,
-            format!("{count} columns have long values or are not captured, and CDC can bring at most {PARTIAL_MAX} of these"),
+            format!(
+                "{count} columns have long values or are not captured, and CDC can bring at most {PARTIAL_MAX} of these"
+            ),
         ));
     }
     if !missing.is_empty() {
@@ -164,7 +183,8 @@ pub fn uncaptured(carry: &Carry, capture: &Capture) -> Option<Uncaptured> {
     }
     let instance = &capture.instance;
     let quoted = |name: &str| format!("N'{}'", name.replace('\'', "''"));
-    let role = instance.role.as_ref().map_or_else(|| "NULL".to_owned(), |role| quoted(role.as_str()));
+    let role =
+        instance.role.as_ref().map_or_else(|| "NULL".to_owned(), |role| quoted(role.as_str()));
     let (column, it) = if names.len() == 1 { ("column", "it") } else { ("columns", "them") };
     Some(Uncaptured {
         words: format!(
@@ -235,11 +255,18 @@ mod tests {
         let (mut carry, mut capture) = (keyed(), capture());
         carry.columns[2].source.nullable = false;
         let coverage = cover(&carry, &capture).unwrap();
-        assert_eq!((coverage.captured[2], coverage.required.as_slice(), coverage.retyped.len()), (true, [2].as_slice(), 0));
+        assert_eq!(
+            (coverage.captured[2], coverage.required.as_slice(), coverage.retyped.len()),
+            (true, [2].as_slice(), 0)
+        );
         capture.columns[2].ty = Some(ColumnType::SmallMoney);
         capture.columns[0].ty = Some(ColumnType::SmallInt);
         let coverage = cover(&carry, &capture).unwrap();
-        assert!(!coverage.captured[2] && coverage.partial.contains(&Partial { column: 2, bit: None }) && coverage.required.is_empty());
+        assert!(
+            !coverage.captured[2]
+                && coverage.partial.contains(&Partial { column: 2, bit: None })
+                && coverage.required.is_empty()
+        );
         assert_eq!(coverage.retyped, [0], "without the key nothing can be matched");
         // not known, and a rowversion's place
         capture.columns[2].ty = None;
@@ -257,7 +284,8 @@ mod tests {
         assert_eq!(Bit::of_ordinal(0), None);
         assert_eq!(Bit::of_ordinal(-3), None);
         let mask = [0b0000_0001, 0b1000_0000];
-        let set: Vec<i32> = (1..=20).filter(|&n| Bit::of_ordinal(n).unwrap().is_set(&mask)).collect();
+        let set: Vec<i32> =
+            (1..=20).filter(|&n| Bit::of_ordinal(n).unwrap().is_set(&mask)).collect();
         assert_eq!(set, [8, 9]);
         assert!(!Bit::of_ordinal(9).unwrap().is_set(&[0xff]));
     }
@@ -275,21 +303,33 @@ mod tests {
         assert!(mask.iter().all(|&byte| byte == 0xff));
     }
 
-    /// Against a reading of its own: the mask as one big number, whose lowest bit is the first captured column's.
+    /// Against a reading of its own: the mask as one big number, whose lowest bit is the first
+    /// captured column's.
     #[test]
     fn random_masks_are_read_as_one_number() {
         use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
-        let seed = std::env::var("DATAFLOW_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+        let seed = std::env::var("DATAFLOW_TEST_SEED")
+            .ok()
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or_else(|| rand::rng().random());
         println!("seed {seed} (DATAFLOW_TEST_SEED)");
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..2_000 {
             // masks of any length, also too short for the ordinals asked for, and none at all
             let mut mask = vec![0u8; random.random_range(0..=128)];
             random.fill_bytes(&mut mask);
-            let lowest_first: Vec<bool> = mask.iter().rev().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
+            let lowest_first: Vec<bool> = mask
+                .iter()
+                .rev()
+                .flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1))
+                .collect();
             for ordinal in 1..=1024i32 {
                 let expected = lowest_first.get(ordinal as usize - 1).copied().unwrap_or(false);
-                assert_eq!(Bit::of_ordinal(ordinal).unwrap().is_set(&mask), expected, "ordinal {ordinal} of {mask:02x?}");
+                assert_eq!(
+                    Bit::of_ordinal(ordinal).unwrap().is_set(&mask),
+                    expected,
+                    "ordinal {ordinal} of {mask:02x?}"
+                );
             }
             assert_eq!(Bit::of_ordinal(random.random_range(i32::MIN..=0)), None);
         }

@@ -1,11 +1,14 @@
 //! Source shape × destination shape → the columns to carry, or every reason why not.
 //!
-//! A sync that starts must end with equal rows, so everything that could make it end otherwise is refused here, before anything is
-//! touched, by name and all at once: an operator mends a table once, not once per run.
+//! A sync that starts must end with equal rows, so everything that could make it end otherwise is
+//! refused here, before anything is touched, by name and all at once: an operator mends a table
+//! once, not once per run.
 //!
-//! Names match as written first, then without case: which names are one name is the server's catalog collation's business
-//! (<https://learn.microsoft.com/sql/relational-databases/databases/database-identifiers>), and Unicode's lower case is the nearest
-//! that can be said without asking it. What types fit is in [`convert`].
+//! Names match as written first, then without case: which names are one name is the server's
+//! catalog collation's business
+//! (<https://learn.microsoft.com/sql/relational-databases/databases/database-identifiers>), and
+//! Unicode's lower case is the nearest that can be said without asking it. What types fit is in
+//! [`convert`].
 
 use std::fmt;
 
@@ -32,7 +35,10 @@ impl fmt::Display for Mismatch {
 /// All of them as one error.
 pub fn refusal(source: &TableName, dest: &TableName, mismatches: &[Mismatch]) -> Error {
     let reasons: Vec<_> = mismatches.iter().map(|mismatch| mismatch.0.as_str()).collect();
-    Error::new(Kind::Schema, format!("{source} cannot be carried to {dest}: {}", reasons.join("; ")))
+    Error::new(
+        Kind::Schema,
+        format!("{source} cannot be carried to {dest}: {}", reasons.join("; ")),
+    )
 }
 
 /// Names are one name as the server's catalog sees them, nearly (see the module's first lines).
@@ -43,7 +49,8 @@ pub fn same_name(a: &str, b: &str) -> bool {
 /// The one of `columns` that `name` means: as written, else without case if that leaves one.
 pub fn find<'a>(columns: &'a [Column], name: &Ident) -> Option<&'a Column> {
     columns.iter().find(|column| column.name == *name).or_else(|| {
-        let mut alike = columns.iter().filter(|column| same_name(column.name.as_str(), name.as_str()));
+        let mut alike =
+            columns.iter().filter(|column| same_name(column.name.as_str(), name.as_str()));
         match (alike.next(), alike.next()) {
             (Some(column), None) => Some(column),
             _ => None,
@@ -51,8 +58,9 @@ pub fn find<'a>(columns: &'a [Column], name: &Ident) -> Option<&'a Column> {
     })
 }
 
-/// The source column that destination column `to` takes its values from: the one of that name as written, else the only one without case.
-/// A column of that name as written at the destination has it for itself: where names differ in case only, case decides.
+/// The source column that destination column `to` takes its values from: the one of that name as
+/// written, else the only one without case. A column of that name as written at the destination has
+/// it for itself: where names differ in case only, case decides.
 fn source_of<'a>(to: &Column, source: &'a Table, dest: &Table) -> Option<&'a Column> {
     let from = find(&source.columns, &to.name)?;
     let alike = |column: &&Column| same_name(column.name.as_str(), to.name.as_str());
@@ -71,7 +79,8 @@ pub enum Identity {
     Unknown,
 }
 
-/// A table of one side and a table of the other, with the databases that they are in: are they one table?
+/// A table of one side and a table of the other, with the databases that they are in: are they one
+/// table?
 pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
     let same_name = same_name(source.1.name.as_str(), dest.1.name.as_str());
     if source.0.object_id != dest.0.object_id || !same_name {
@@ -81,7 +90,11 @@ pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Ident
     if source.1.group_id.is_some() && source.1.group_id == dest.1.group_id {
         return Identity::Same;
     }
-    if source.1.server == dest.1.server && source.1.created == dest.1.created { Identity::Unknown } else { Identity::Different }
+    if source.1.server == dest.1.server && source.1.created == dest.1.created {
+        Identity::Unknown
+    } else {
+        Identity::Different
+    }
 }
 
 /// May rows be brought to this place at all? `same_table`: source and destination are one.
@@ -89,7 +102,9 @@ pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     let mut refused = Vec::new();
     let database = dest.name.database.as_str();
     if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
-        refused.push(Mismatch(format!("{database} is a system database or the control database: rows are never brought there")));
+        refused.push(Mismatch(format!(
+            "{database} is a system database or the control database: rows are never brought there"
+        )));
     }
     if same_table {
         refused.push(Mismatch("source and destination are the same table".into()));
@@ -97,7 +112,8 @@ pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     refused
 }
 
-/// The columns to carry from `source` to `dest` and the key that matches their rows, or everything that is in the way.
+/// The columns to carry from `source` to `dest` and the key that matches their rows, or everything
+/// that is in the way.
 pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec<Mismatch>> {
     let mut refused = Vec::new();
     let mut warnings = Vec::new();
@@ -113,7 +129,11 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
         }
     }
     for from in &source.columns {
-        if dest.columns.iter().any(|to| source_of(to, source, dest).is_some_and(|column| column.name == from.name)) {
+        if dest
+            .columns
+            .iter()
+            .any(|to| source_of(to, source, dest).is_some_and(|column| column.name == from.name))
+        {
             continue;
         }
         match dest.columns.iter().find(|to| same_name(to.name.as_str(), from.name.as_str())) {
@@ -130,8 +150,17 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
     if !refused.is_empty() {
         return Err(refused);
     }
-    let key_names: Vec<_> = key.iter().filter_map(|&i| columns.get(i)).map(|column: &Carried| column.dest.name.clone()).collect();
-    let other_unique_keys = dest.unique_keys.iter().filter(|unique| !same_set(&unique.columns, &key_names)).cloned().collect();
+    let key_names: Vec<_> = key
+        .iter()
+        .filter_map(|&i| columns.get(i))
+        .map(|column: &Carried| column.dest.name.clone())
+        .collect();
+    let other_unique_keys = dest
+        .unique_keys
+        .iter()
+        .filter(|unique| !same_set(&unique.columns, &key_names))
+        .cloned()
+        .collect();
     let identity = columns.iter().any(|column| column.dest.identity);
     let merges_keys = key.iter().filter_map(|&i| columns.get(i)).any(merges_others);
     for &i in &key {
@@ -143,12 +172,22 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
 }
 
 /// Whether a staged row has room in a table.
-fn row(columns: &mut [Carried], key: &[usize], dest_page: Option<i32>, refused: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
+fn row(
+    columns: &mut [Carried],
+    key: &[usize],
+    dest_page: Option<i32>,
+    refused: &mut Vec<Mismatch>,
+    warnings: &mut Vec<String>,
+) {
     row_size::narrow(columns, key, dest_page);
     let row_size::RowBytes { least, most } = row_size::row_bytes(columns);
     let max = row_size::ROW_BYTES_MAX;
     if columns.len() > row_size::COLUMNS_MAX {
-        refused.push(Mismatch(format!("{} columns are carried, and the staging table can have {}", columns.len(), row_size::COLUMNS_MAX)));
+        refused.push(Mismatch(format!(
+            "{} columns are carried, and the staging table can have {}",
+            columns.len(),
+            row_size::COLUMNS_MAX
+        )));
     }
     if least > max {
         refused.push(Mismatch(format!(
@@ -164,16 +203,33 @@ fn row(columns: &mut [Carried], key: &[usize], dest_page: Option<i32>, refused: 
     }
 }
 
-fn whole_tables(source: &Table, dest: &Table, refused: &mut Vec<Mismatch>, warnings: &mut Vec<String>) {
+fn whole_tables(
+    source: &Table,
+    dest: &Table,
+    refused: &mut Vec<Mismatch>,
+    warnings: &mut Vec<String>,
+) {
     let mut refuse = |yes: bool, reason: &str| {
         if yes {
             refused.push(Mismatch(reason.into()));
         }
     };
-    refuse(source.row_filter, "row-level security filters the source: this login would copy a part of the rows and take it for the whole");
-    refuse(dest.row_filter, "row-level security filters the destination: this login cannot see the rows it would have to change");
-    refuse(dest.memory_optimized, "the destination is memory-optimized: its rows cannot join the checkpoint's transaction");
-    refuse(dest.append_only, "the destination is an append-only ledger table: rows cannot be changed or deleted there");
+    refuse(
+        source.row_filter,
+        "row-level security filters the source: this login would copy a part of the rows and take it for the whole",
+    );
+    refuse(
+        dest.row_filter,
+        "row-level security filters the destination: this login cannot see the rows it would have to change",
+    );
+    refuse(
+        dest.memory_optimized,
+        "the destination is memory-optimized: its rows cannot join the checkpoint's transaction",
+    );
+    refuse(
+        dest.append_only,
+        "the destination is an append-only ledger table: rows cannot be changed or deleted there",
+    );
     refuse(dest.history, "the destination is the history table of another: the server fills it");
     if !source.sees_policies {
         warnings.push(
@@ -183,15 +239,24 @@ fn whole_tables(source: &Table, dest: &Table, refused: &mut Vec<Mismatch>, warni
         );
     }
     for trigger in &dest.instead_of_triggers {
-        refuse(true, &format!("the destination's INSTEAD OF trigger {trigger} would take the rows"));
+        refuse(
+            true,
+            &format!("the destination's INSTEAD OF trigger {trigger} would take the rows"),
+        );
     }
     for trigger in &dest.after_triggers {
-        warnings.push(format!("the destination's trigger {trigger} fires on every row that changes"));
+        warnings
+            .push(format!("the destination's trigger {trigger} fires on every row that changes"));
     }
 }
 
 /// What becomes of destination column `to`: carried at `place`, left alone, or a reason to refuse.
-fn column(from: Option<&Column>, to: &Column, place: usize, warnings: &mut Vec<String>) -> Result<Option<Carried>, String> {
+fn column(
+    from: Option<&Column>,
+    to: &Column,
+    place: usize,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Carried>, String> {
     let filled_by_server = to.computed || to.generated || to.ty == ColumnType::RowVersion;
     if filled_by_server {
         return Ok(None);
@@ -201,11 +266,17 @@ fn column(from: Option<&Column>, to: &Column, place: usize, warnings: &mut Vec<S
         return if supplied {
             Ok(None)
         } else {
-            Err(format!("destination column {} is NOT NULL without a default, and the source has none", to.name))
+            Err(format!(
+                "destination column {} is NOT NULL without a default, and the source has none",
+                to.name
+            ))
         };
     };
     if from.masked {
-        return Err(format!("source column {} is masked for this login (GRANT UNMASK), its values would be copied wrong", from.name));
+        return Err(format!(
+            "source column {} is masked for this login (GRANT UNMASK), its values would be copied wrong",
+            from.name
+        ));
     }
     if from.encrypted || to.encrypted {
         return Err(format!("column {} is encrypted with Always Encrypted", from.name));
@@ -216,17 +287,30 @@ fn column(from: Option<&Column>, to: &Column, place: usize, warnings: &mut Vec<S
     if from.computed {
         // change tables have NULL for it always, so it cannot be kept right
         if !supplied {
-            return Err(format!("source column {} is computed, and the destination's is NOT NULL without a default", from.name));
+            return Err(format!(
+                "source column {} is computed, and the destination's is NOT NULL without a default",
+                from.name
+            ));
         }
         warnings.push(format!("source column {} is computed and not carried", from.name));
         return Ok(None);
     }
     if from.nullable && !to.nullable {
-        return Err(format!("column {} may be NULL at the source and not at the destination", from.name));
+        return Err(format!(
+            "column {} may be NULL at the source and not at the destination",
+            from.name
+        ));
     }
-    let staged = convert::staged(from, to).map_err(|reason| format!("column {}: {reason}", from.name))?;
+    let staged =
+        convert::staged(from, to).map_err(|reason| format!("column {}: {reason}", from.name))?;
     let collation = to.collation.clone().or_else(|| from.collation.clone());
-    Ok(Some(Carried { source: from.clone(), dest: to.clone(), staged_name: carry::staged_name(place), staged, collation }))
+    Ok(Some(Carried {
+        source: from.clone(),
+        dest: to.clone(),
+        staged_name: carry::staged_name(place),
+        staged,
+        collation,
+    }))
 }
 
 /// The key's places among the carried columns.
@@ -248,10 +332,15 @@ fn key_of(
             refused.push(Mismatch(format!("key column {name} is not in the source")));
             continue;
         };
-        let Some(place) = columns.iter().position(|carried| carried.source.name == column.name) else {
+        let Some(place) = columns.iter().position(|carried| carried.source.name == column.name)
+        else {
             // a column that does not fit has been named already
-            if find(&dest.columns, &column.name).is_none_or(|to| to.computed || to.generated || to.ty == ColumnType::RowVersion) {
-                refused.push(Mismatch(format!("key column {name} is not a column the destination can be given")));
+            if find(&dest.columns, &column.name)
+                .is_none_or(|to| to.computed || to.generated || to.ty == ColumnType::RowVersion)
+            {
+                refused.push(Mismatch(format!(
+                    "key column {name} is not a column the destination can be given"
+                )));
             }
             continue;
         };
@@ -276,9 +365,15 @@ fn key_of(
     }
     if refused.len() == before {
         let at = |pick: fn(&Carried) -> &Column| -> Vec<Ident> {
-            places.iter().filter_map(|&i| columns.get(i)).map(|column| pick(column).name.clone()).collect()
+            places
+                .iter()
+                .filter_map(|&i| columns.get(i))
+                .map(|column| pick(column).name.clone())
+                .collect()
         };
-        for (side, table, names) in [("source", source, at(|c| &c.source)), ("destination", dest, at(|c| &c.dest))] {
+        for (side, table, names) in
+            [("source", source, at(|c| &c.source)), ("destination", dest, at(|c| &c.dest))]
+        {
             if !is_unique(&table.unique_keys, &names) {
                 let listed: Vec<_> = names.iter().map(Ident::to_string).collect();
                 refused.push(Mismatch(format!(
@@ -291,19 +386,27 @@ fn key_of(
     places
 }
 
-/// Does the destination compare this column's text by other rules than the source, unless byte by byte? The SQL_ collations have two sets of
-/// rules, one for a code page and one for Unicode; the others compare both alike.
+/// Does the destination compare this column's text by other rules than the source, unless byte by
+/// byte? The SQL_ collations have two sets of rules, one for a code page and one for Unicode; the
+/// others compare both alike.
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#SQL-collations>
 fn merges_others(column: &Carried) -> bool {
-    let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else { return column.merges() };
-    let unicode = |column: &Column| matches!(column.ty, ColumnType::NChar(_) | ColumnType::NVarChar(_) | ColumnType::NText);
-    let other_rules = to.to_ascii_uppercase().starts_with("SQL_") && unicode(&column.source) != unicode(&column.dest);
+    let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else {
+        return column.merges();
+    };
+    let unicode = |column: &Column| {
+        matches!(column.ty, ColumnType::NChar(_) | ColumnType::NVarChar(_) | ColumnType::NText)
+    };
+    let other_rules = to.to_ascii_uppercase().starts_with("SQL_")
+        && unicode(&column.source) != unicode(&column.dest);
     column.merges() && (!same_name(from, to) || other_rules)
 }
 
 /// What to know about a key of which that is so.
 fn coarser(column: &Carried) -> Option<String> {
-    let say = |column: &Column| format!("{} {}", convert::say(&column.ty), column.collation.as_deref().unwrap_or_default());
+    let say = |column: &Column| {
+        format!("{} {}", convert::say(&column.ty), column.collation.as_deref().unwrap_or_default())
+    };
     merges_others(column).then(|| {
         format!(
             "key column {} is compared as {} at the source and as {} at the destination: two keys that only the source tells apart cannot both \
@@ -317,7 +420,9 @@ fn coarser(column: &Carried) -> Option<String> {
 
 /// A unique key on these columns, or on some of them, makes them unique.
 fn is_unique(unique_keys: &[UniqueKey], columns: &[Ident]) -> bool {
-    unique_keys.iter().any(|unique| !unique.columns.is_empty() && unique.columns.iter().all(|column| columns.contains(column)))
+    unique_keys.iter().any(|unique| {
+        !unique.columns.is_empty() && unique.columns.iter().all(|column| columns.contains(column))
+    })
 }
 
 fn same_set(a: &[Ident], b: &[Ident]) -> bool {
@@ -334,7 +439,11 @@ pub(super) mod tests {
     }
 
     pub(in crate::plan) fn table(columns: Vec<Column>, key: &[&str]) -> Table {
-        let unique = UniqueKey { name: Ident::new("PK"), primary: true, columns: key.iter().map(|name| Ident::new(*name)).collect() };
+        let unique = UniqueKey {
+            name: Ident::new("PK"),
+            primary: true,
+            columns: key.iter().map(|name| Ident::new(*name)).collect(),
+        };
         Table {
             name: TableName::new("db", "dbo", "t"),
             object_id: 1,
@@ -354,7 +463,13 @@ pub(super) mod tests {
     }
 
     fn simple() -> Table {
-        table(vec![column("id", ColumnType::Int), nullable("name", ColumnType::NVarChar(Length::N(50)))], &["id"])
+        table(
+            vec![
+                column("id", ColumnType::Int),
+                nullable("name", ColumnType::NVarChar(Length::N(50))),
+            ],
+            &["id"],
+        )
     }
 
     fn id() -> Vec<Ident> {
@@ -362,7 +477,10 @@ pub(super) mod tests {
     }
 
     fn reasons(source: &Table, dest: &Table, key: &[Ident]) -> Vec<String> {
-        project(source, dest, key).map_or_else(|refused| refused.into_iter().map(|mismatch| mismatch.0).collect(), |_| vec![])
+        project(source, dest, key).map_or_else(
+            |refused| refused.into_iter().map(|mismatch| mismatch.0).collect(),
+            |_| vec![],
+        )
     }
 
     #[test]
@@ -370,7 +488,10 @@ pub(super) mod tests {
         let carry = project(&simple(), &simple(), &id()).unwrap();
         assert_eq!(carry.columns.len(), 2);
         assert_eq!(carry.key, [0]);
-        assert_eq!((carry.warnings.len(), carry.other_unique_keys.len(), carry.identity), (0, 0, false));
+        assert_eq!(
+            (carry.warnings.len(), carry.other_unique_keys.len(), carry.identity),
+            (0, 0, false)
+        );
     }
 
     #[test]
@@ -393,25 +514,41 @@ pub(super) mod tests {
             let mut dest = simple();
             dest.columns[1].name = Ident::new(name);
             let refused = reasons(&both, &dest, &id()).join("; ");
-            assert!(refused.contains("source column [NAME] and others differ in case only"), "{refused}");
+            assert!(
+                refused.contains("source column [NAME] and others differ in case only"),
+                "{refused}"
+            );
         }
-        // the other way about, one of the two is the destination's own, and never a copy of the other's values
+        // the other way about, one of the two is the destination's own, and never a copy of the
+        // other's values
         let carry = project(&simple(), &both, &id()).unwrap();
-        assert_eq!(carry.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(), ["id", "name"]);
+        assert_eq!(
+            carry.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
+            ["id", "name"]
+        );
         both.columns[2].nullable = false;
-        assert!(reasons(&simple(), &both, &id()).join("").contains("destination column [NAME] is NOT NULL without a default"));
+        assert!(
+            reasons(&simple(), &both, &id())
+                .join("")
+                .contains("destination column [NAME] is NOT NULL without a default")
+        );
     }
 
     #[test]
     fn a_row_that_has_no_room_is_refused_or_warned_of_before_anything_moves() {
         let with = |ty: &ColumnType, nullable| {
             let mut table = simple();
-            table.columns.extend((0..400).map(|i| Column { nullable, ..column(&format!("t{i}"), ty.clone()) }));
+            table.columns.extend(
+                (0..400).map(|i| Column { nullable, ..column(&format!("t{i}"), ty.clone()) }),
+            );
             table
         };
         let padded = with(&ColumnType::Char(10), false);
         let carry = project(&padded, &padded, &id()).unwrap();
-        assert_eq!((&carry.columns[2].staged, carry.warnings.len()), (&ColumnType::VarBinary(Length::N(10)), 0));
+        assert_eq!(
+            (&carry.columns[2].staged, carry.warnings.len()),
+            (&ColumnType::VarBinary(Length::N(10)), 0)
+        );
         let elsewhere = Table { database_code_page: Some(1251), ..padded.clone() };
         assert!(
             reasons(&padded, &elsewhere, &id()).join("").contains("a row takes at least 89"),
@@ -420,10 +557,20 @@ pub(super) mod tests {
         );
         let short = with(&ColumnType::VarChar(Length::N(10)), true);
         let elsewhere = Table { database_code_page: None, ..short.clone() };
-        assert!(project(&short, &elsewhere, &id()).unwrap().warnings.join("").contains("a row may take up to 89"));
+        assert!(
+            project(&short, &elsewhere, &id())
+                .unwrap()
+                .warnings
+                .join("")
+                .contains("a row may take up to 89")
+        );
         let mut wide = simple();
         wide.columns.extend((0..1023).map(|i| nullable(&format!("t{i}"), ColumnType::Bit)));
-        assert!(reasons(&wide, &wide, &id()).join("").contains("1025 columns are carried, and the staging table can have 1024"));
+        assert!(
+            reasons(&wide, &wide, &id())
+                .join("")
+                .contains("1025 columns are carried, and the staging table can have 1024")
+        );
     }
 
     #[test]
@@ -433,7 +580,8 @@ pub(super) mod tests {
             table.columns.push(nullable(name, ColumnType::Int));
         }
         let carry = project(&table, &table, &id()).unwrap();
-        let staged: Vec<_> = carry.columns.iter().map(|column| column.staged_name.as_str().to_owned()).collect();
+        let staged: Vec<_> =
+            carry.columns.iter().map(|column| column.staged_name.as_str().to_owned()).collect();
         assert_eq!(staged, (0..table.columns.len()).map(|i| format!("c{i}")).collect::<Vec<_>>());
     }
 
@@ -444,25 +592,40 @@ pub(super) mod tests {
             table.columns.push(Column { identity, ..column("n", ColumnType::Int) });
             table
         };
-        assert!(reasons(&with(false), &with(true), &id()).join("").contains("identity at the destination and not at the source"));
+        assert!(
+            reasons(&with(false), &with(true), &id())
+                .join("")
+                .contains("identity at the destination and not at the source")
+        );
         assert!(project(&with(true), &with(true), &id()).is_ok());
         assert!(project(&with(true), &with(false), &id()).is_ok());
         let mut dest = simple();
         dest.columns[0].identity = true;
-        assert!(project(&simple(), &dest, &id()).is_ok(), "a key moves as a row that goes and one that comes");
+        assert!(
+            project(&simple(), &dest, &id()).is_ok(),
+            "a key moves as a row that goes and one that comes"
+        );
     }
 
     #[test]
     fn a_key_that_the_destination_compares_otherwise_is_a_warning() {
         let with = |collation: &str| {
-            let key =
-                Column { collation: Some(collation.into()), code_page: Some(1252), ..column("code", ColumnType::NVarChar(Length::N(9))) };
+            let key = Column {
+                collation: Some(collation.into()),
+                code_page: Some(1252),
+                ..column("code", ColumnType::NVarChar(Length::N(9)))
+            };
             table(vec![key], &["code"])
         };
         let told = |from: &Table, to: &Table| {
             let carry = project(from, to, &[Ident::new("code")]).unwrap();
             assert_eq!(carry.columns[0].collation.as_deref(), Some(KEY_COLLATION));
-            assert_eq!(carry.warnings.len(), usize::from(carry.merges_keys), "{:?}", carry.warnings);
+            assert_eq!(
+                carry.warnings.len(),
+                usize::from(carry.merges_keys),
+                "{:?}",
+                carry.warnings
+            );
             carry.merges_keys
         };
         let warned = |from, to| told(&with(from), &with(to));
@@ -475,8 +638,14 @@ pub(super) mod tests {
             table.columns[0].ty = ColumnType::VarChar(Length::N(9));
             table
         };
-        assert!(told(&narrow("SQL_Latin1_General_CP1_CI_AS"), &with("SQL_Latin1_General_CP1_CI_AS")));
-        assert!(!told(&narrow("SQL_Latin1_General_CP1_CI_AS"), &narrow("SQL_Latin1_General_CP1_CI_AS")));
+        assert!(told(
+            &narrow("SQL_Latin1_General_CP1_CI_AS"),
+            &with("SQL_Latin1_General_CP1_CI_AS")
+        ));
+        assert!(!told(
+            &narrow("SQL_Latin1_General_CP1_CI_AS"),
+            &narrow("SQL_Latin1_General_CP1_CI_AS")
+        ));
         assert!(!told(&narrow("Latin1_General_CI_AS"), &with("Latin1_General_CI_AS")));
     }
 
@@ -525,7 +694,9 @@ pub(super) mod tests {
 
     #[test]
     fn keys_exist_are_unique_and_never_null() {
-        assert!(reasons(&simple(), &simple(), &[Ident::new("nope")])[0].contains("not in the source"));
+        assert!(
+            reasons(&simple(), &simple(), &[Ident::new("nope")])[0].contains("not in the source")
+        );
         assert!(reasons(&simple(), &simple(), &[Ident::new("name")])[0].contains("may be NULL"));
         assert!(reasons(&simple(), &simple(), &[])[0].contains("no key column"));
         assert!(reasons(&simple(), &simple(), &[id(), id()].concat())[0].contains("twice"));
@@ -587,17 +758,36 @@ pub(super) mod tests {
             read_only: false,
         };
         let twin = Database { name: Ident::new("SHOP"), ..here.clone() };
-        assert_eq!(identity((&table, &here), (&table, &twin)), Identity::Unknown, "a clone looks so, too");
+        assert_eq!(
+            identity((&table, &here), (&table, &twin)),
+            Identity::Unknown,
+            "a clone looks so, too"
+        );
         assert_eq!(identity((&table, &here), (&other, &here)), Identity::Different);
         for different in [
             Database { server: "DB2".into(), ..here.clone() },
             Database { name: Ident::new("Shop2"), ..here.clone() },
             Database { created: "2026-01-02 03:04:05.681".into(), ..here.clone() },
         ] {
-            assert_eq!(identity((&table, &here), (&table, &different)), Identity::Different, "{different:?}");
+            assert_eq!(
+                identity((&table, &here), (&table, &different)),
+                Identity::Different,
+                "{different:?}"
+            );
         }
-        let replica = |server: &str| Database { server: server.into(), group_id: Some("A1".into()), ..here.clone() };
-        assert_eq!(identity((&table, &replica("DB1")), (&table, &replica("DB2"))), Identity::Same, "another replica has the same rows");
-        assert_eq!(identity((&table, &replica("DB1")), (&other, &replica("DB2"))), Identity::Different);
+        let replica = |server: &str| Database {
+            server: server.into(),
+            group_id: Some("A1".into()),
+            ..here.clone()
+        };
+        assert_eq!(
+            identity((&table, &replica("DB1")), (&table, &replica("DB2"))),
+            Identity::Same,
+            "another replica has the same rows"
+        );
+        assert_eq!(
+            identity((&table, &replica("DB1")), (&other, &replica("DB2"))),
+            Identity::Different
+        );
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! `Kind` alone decides. Three families:
 //!
-//! - **It will pass** (a deadlock, a lock, a server that fails over): a few attempts a fixed time apart, and only the last of them is an
-//!   error to tell people about; then on with a back-off.
-//! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit, lost changes): parked. The cure often happens elsewhere, so a
-//!   parked mapping is tried again every few minutes, and at once when its row or its server's row changes.
-//! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not fit) and **the database's state** (offline,
-//!   read-only): the next look, then slower.
+//! - **It will pass** (a deadlock, a lock, a server that fails over): a few attempts a fixed time
+//!   apart, and only the last of them is an error to tell people about; then on with a back-off.
+//! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit, lost
+//!   changes): parked. The cure often happens elsewhere, so a parked mapping is tried again every
+//!   few minutes, and at once when its row or its server's row changes.
+//! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not
+//!   fit) and **the database's state** (offline, read-only): the next look, then slower.
 
 use crate::error::Kind;
 use std::time::Duration;
@@ -43,21 +44,36 @@ pub enum Next {
 /// What happens after the `attempt`th failure (from 1) in a row.
 pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
     match kind {
-        Kind::Deadlock | Kind::LockTimeout | Kind::Busy | Kind::Timeout | Kind::Connection | Kind::Altered => {
+        Kind::Deadlock
+        | Kind::LockTimeout
+        | Kind::Busy
+        | Kind::Timeout
+        | Kind::Connection
+        | Kind::Altered => {
             if attempt < policy.attempts_max {
                 Next::Retry(policy.delay)
             } else {
-                Next::Later(back_off(attempt - policy.attempts_max, policy.interval.max(policy.delay.min(BACK_OFF_MAX))))
+                Next::Later(back_off(
+                    attempt - policy.attempts_max,
+                    policy.interval.max(policy.delay.min(BACK_OFF_MAX)),
+                ))
             }
         }
-        // Mostly a related table's rows are on their way: a few looks, and only then somebody has to know.
+        // Mostly a related table's rows are on their way: a few looks, and only then somebody has
+        // to know.
         Kind::ForeignKey if attempt < WAITS_MAX => Next::Retry(policy.interval),
         Kind::ForeignKey => Next::Later(back_off(attempt - WAITS_MAX, policy.interval)),
-        // A database that is offline or read-only, often for a planned while: told at once, and noticed soon after it is back.
+        // A database that is offline or read-only, often for a planned while: told at once, and
+        // noticed soon after it is back.
         Kind::Database | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
             Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
         }
-        Kind::Login | Kind::Permission | Kind::Missing | Kind::Schema | Kind::Gap | Kind::Config => Next::Park,
+        Kind::Login
+        | Kind::Permission
+        | Kind::Missing
+        | Kind::Schema
+        | Kind::Gap
+        | Kind::Config => Next::Park,
         Kind::Cancelled => Next::Nothing,
     }
 }
@@ -72,7 +88,11 @@ pub fn back_off(times: u32, first: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy { attempts_max: 3, delay: Duration::from_secs(30), interval: Duration::from_secs(10) };
+    const POLICY: Policy = Policy {
+        attempts_max: 3,
+        delay: Duration::from_secs(30),
+        interval: Duration::from_secs(10),
+    };
 
     #[test]
     fn what_passes_gets_its_attempts_and_then_a_back_off() {
@@ -92,12 +112,18 @@ mod tests {
         assert_eq!(next(Kind::Data, 1, &POLICY), Next::Later(Duration::from_secs(10)));
         assert_eq!(next(Kind::Data, 3, &POLICY), Next::Later(Duration::from_secs(40)));
         assert_eq!(next(Kind::Data, 9, &POLICY), Next::Later(BACK_OFF_MAX));
-        assert_eq!(next(Kind::Database, 1, &POLICY), Next::Later(Duration::from_secs(10)), "not parked, and no attempt before it is told");
+        assert_eq!(
+            next(Kind::Database, 1, &POLICY),
+            Next::Later(Duration::from_secs(10)),
+            "not parked, and no attempt before it is told"
+        );
     }
 
     #[test]
     fn what_needs_hands_is_parked() {
-        for kind in [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Gap, Kind::Config] {
+        for kind in
+            [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Gap, Kind::Config]
+        {
             assert_eq!(next(kind, 1, &POLICY), Next::Park, "{kind:?}");
         }
         assert_eq!(next(Kind::Cancelled, 1, &POLICY), Next::Nothing);
@@ -106,6 +132,9 @@ mod tests {
     #[test]
     fn back_off_never_shortens_a_long_interval() {
         assert_eq!(back_off(5, Duration::from_secs(600)), Duration::from_secs(600));
-        assert_eq!(back_off(u32::MAX, Duration::from_millis(1)), BACK_OFF_MAX.min(Duration::from_millis(65_536)));
+        assert_eq!(
+            back_off(u32::MAX, Duration::from_millis(1)),
+            BACK_OFF_MAX.min(Duration::from_millis(65_536))
+        );
     }
 }

@@ -1,16 +1,20 @@
 //! Will a staged row fit into a row of SQL Server's: 8,060 bytes?
 //!
-//! Text in a code page travels as Unicode, twice as wide, and `#changes` has columns of its own: a row that fits into the source's table may
-//! not fit into ours, and a server tells that row by row, when half of them are there (Msg 511). So it is counted beforehand. Fixed columns
-//! take their room even where they are NULL, of variable ones each takes two bytes beside its value, and a value of more than 24 bytes
-//! can go off the row and leave 24 bytes in it: many *short* texts are what does not fit.
+//! Text in a code page travels as Unicode, twice as wide, and `#changes` has columns of its own: a
+//! row that fits into the source's table may not fit into ours, and a server tells that row by row,
+//! when half of them are there (Msg 511). So it is counted beforehand. Fixed columns take their
+//! room even where they are NULL, of variable ones each takes two bytes beside its value, and a
+//! value of more than 24 bytes can go off the row and leave 24 bytes in it: many *short* texts are
+//! what does not fit.
 //! <https://learn.microsoft.com/sql/relational-databases/databases/estimate-the-size-of-a-heap>,
 //! <https://learn.microsoft.com/sql/relational-databases/pages-and-extents-architecture-guide#large-row-support>
 //!
-//! Where the row might not fit, columns are staged narrower ([`narrow`]): text as the bytes it has in its code page, and fixed binaries as
-//! variable ones. Bytes become text again at the destination by the code page of the *database's* collation, so only text of that very
-//! code page can travel so (<https://learn.microsoft.com/sql/t-sql/functions/cast-and-convert-transact-sql#collate-arguments>); a
-//! key's text never does, because it is compared on the way.
+//! Where the row might not fit, columns are staged narrower ([`narrow`]): text as the bytes it has
+//! in its code page, and fixed binaries as variable ones. Bytes become text again at the
+//! destination by the code page of the *database's* collation, so only text of that very code page
+//! can travel so
+//! (<https://learn.microsoft.com/sql/t-sql/functions/cast-and-convert-transact-sql#collate-arguments>);
+//! a key's text never does, because it is compared on the way.
 
 use crate::model::{
     carry::Carried,
@@ -29,7 +33,8 @@ const HEADER_BYTES: usize = 4;
 /// What a value that went off the row leaves in it, and what it must be longer than.
 const POINTER_BYTES: usize = 24;
 
-/// `#changes`' own columns: two LSNs, two ints, a bigint; and two that can go off the row, the mask and the lengths of large values.
+/// `#changes`' own columns: two LSNs, two ints, a bigint; and two that can go off the row, the mask
+/// and the lengths of large values.
 const OWN_FIXED_BYTES: usize = 10 + 10 + 4 + 4 + 8;
 const OWN_VARIABLE: usize = 2;
 const OWN_COLUMNS: usize = 5 + OWN_VARIABLE;
@@ -55,8 +60,14 @@ fn room(ty: &ColumnType) -> Room {
         ColumnType::Bit => Room::Bit,
         ColumnType::TinyInt => Room::Fixed(1),
         ColumnType::SmallInt => Room::Fixed(2),
-        ColumnType::Int | ColumnType::Real | ColumnType::SmallMoney | ColumnType::SmallDateTime => Room::Fixed(4),
-        ColumnType::BigInt | ColumnType::Float | ColumnType::Money | ColumnType::DateTime | ColumnType::RowVersion => Room::Fixed(8),
+        ColumnType::Int | ColumnType::Real | ColumnType::SmallMoney | ColumnType::SmallDateTime => {
+            Room::Fixed(4)
+        }
+        ColumnType::BigInt
+        | ColumnType::Float
+        | ColumnType::Money
+        | ColumnType::DateTime
+        | ColumnType::RowVersion => Room::Fixed(8),
         ColumnType::Decimal { precision, .. } => Room::Fixed(match precision {
             0..=9 => 5,
             10..=19 => 9,
@@ -86,13 +97,18 @@ fn room(ty: &ColumnType) -> Room {
 
 /// What every value of a staged variable column takes, because the source pads it.
 fn padded_bytes(column: &Carried) -> usize {
-    /// Code pages with characters of several bytes: how many units they come to is the value's business.
+    /// Code pages with characters of several bytes: how many units they come to is the value's
+    /// business.
     const SEVERAL_BYTES: [i32; 5] = [932, 936, 949, 950, 65001];
     match column.source.ty {
         ColumnType::NChar(n) => 2 * usize::from(n),
         ColumnType::Binary(n) => usize::from(n),
         ColumnType::Char(n) if matches!(column.staged, ColumnType::VarBinary(_)) => usize::from(n),
-        ColumnType::Char(n) if !column.source.code_page.is_none_or(|page| SEVERAL_BYTES.contains(&page)) => 2 * usize::from(n),
+        ColumnType::Char(n)
+            if !column.source.code_page.is_none_or(|page| SEVERAL_BYTES.contains(&page)) =>
+        {
+            2 * usize::from(n)
+        }
         _ => 0,
     }
 }
@@ -117,7 +133,11 @@ pub fn row_bytes(columns: &[Carried]) -> RowBytes {
             Room::Variable(bytes) => {
                 variable += 1;
                 most += bytes.min(POINTER_BYTES);
-                least += if column.source.nullable { 0 } else { padded_bytes(column).min(POINTER_BYTES) };
+                least += if column.source.nullable {
+                    0
+                } else {
+                    padded_bytes(column).min(POINTER_BYTES)
+                };
             }
         }
     }
@@ -126,21 +146,23 @@ pub fn row_bytes(columns: &[Carried]) -> RowBytes {
     RowBytes { least: rest + least, most: rest + most }
 }
 
-/// Stages columns narrower where the row might not fit otherwise. `dest_page`: the code page of the destination database's own collation.
+/// Stages columns narrower where the row might not fit otherwise. `dest_page`: the code page of the
+/// destination database's own collation.
 pub fn narrow(columns: &mut [Carried], key: &[usize], dest_page: Option<i32>) {
     if row_bytes(columns).most <= ROW_BYTES_MAX {
         return;
     }
     for (_, column) in columns.iter_mut().enumerate().filter(|(i, _)| !key.contains(i)) {
-        let same_page = dest_page.is_some() && column.source.code_page == dest_page && column.dest.code_page == dest_page;
+        let same_page = dest_page.is_some()
+            && column.source.code_page == dest_page
+            && column.dest.code_page == dest_page;
         let bytes = match (&column.source.ty, &column.dest.ty) {
             // two bytes say where a variable one ends
             (ColumnType::Binary(n), _) if usize::from(*n) > POINTER_BYTES + 2 => *n,
-            (ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)), ColumnType::Char(_) | ColumnType::VarChar(_) | ColumnType::Text)
-                if same_page =>
-            {
-                *n
-            }
+            (
+                ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)),
+                ColumnType::Char(_) | ColumnType::VarChar(_) | ColumnType::Text,
+            ) if same_page => *n,
             _ => continue,
         };
         column.staged = ColumnType::VarBinary(Length::N(bytes));
@@ -174,14 +196,26 @@ mod tests {
     fn a_row_of_many_short_texts_is_staged_as_bytes_where_these_are_text_again() {
         let mut columns = carried(400, &ColumnType::Char(10), |column| column.nullable = false);
         let bytes = row_bytes(&columns);
-        assert!(bytes.least > ROW_BYTES_MAX && bytes.least == bytes.most - OWN_VARIABLE * POINTER_BYTES, "{bytes:?}");
+        assert!(
+            bytes.least > ROW_BYTES_MAX && bytes.least == bytes.most - OWN_VARIABLE * POINTER_BYTES,
+            "{bytes:?}"
+        );
         for page in [None, Some(1251)] {
             narrow(&mut columns, &[0], page);
-            assert!(columns.iter().all(|column| column.staged == ColumnType::NVarChar(Length::N(10))), "another letter would arrive");
+            assert!(
+                columns.iter().all(|column| column.staged == ColumnType::NVarChar(Length::N(10))),
+                "another letter would arrive"
+            );
         }
         narrow(&mut columns, &[0], Some(1252));
-        assert_eq!(columns[0].staged, ColumnType::NVarChar(Length::N(10)), "a key is compared on the way");
-        assert!(columns[1..].iter().all(|column| column.staged == ColumnType::VarBinary(Length::N(10))));
+        assert_eq!(
+            columns[0].staged,
+            ColumnType::NVarChar(Length::N(10)),
+            "a key is compared on the way"
+        );
+        assert!(
+            columns[1..].iter().all(|column| column.staged == ColumnType::VarBinary(Length::N(10)))
+        );
         assert!(row_bytes(&columns).most <= ROW_BYTES_MAX);
         // one that fits is left as it is
         let mut columns = carried(100, &ColumnType::Char(10), |_| {});
@@ -191,16 +225,24 @@ mod tests {
 
     #[test]
     fn what_a_row_takes_at_least_and_at_most() {
-        let least = |count, ty: ColumnType, nullable: bool| row_bytes(&carried(count, &ty, |column| column.nullable = nullable)).least;
+        let least = |count, ty: ColumnType, nullable: bool| {
+            row_bytes(&carried(count, &ty, |column| column.nullable = nullable)).least
+        };
         let own = row_bytes(&[]);
         assert_eq!(own, RowBytes { least: 36 + 4 + 3 + 2 + 4, most: 36 + 4 + 3 + 2 + 4 + 48 });
         assert_eq!(least(1, ColumnType::Int, true), own.least + 4, "NULL takes room, too");
-        assert_eq!(least(9, ColumnType::Bit, false), own.least + 2 + 1, "one byte more of the bitmap of NULLs");
+        assert_eq!(
+            least(9, ColumnType::Bit, false),
+            own.least + 2 + 1,
+            "one byte more of the bitmap of NULLs"
+        );
         assert_eq!(least(1, ColumnType::NChar(5), false), own.least + 10 + 2);
         assert_eq!(least(1, ColumnType::NChar(5), true), own.least + 2);
         assert_eq!(least(1, ColumnType::VarChar(Length::N(50)), false), own.least + 2);
         assert_eq!(least(1, ColumnType::Char(8000), false), own.least + 24 + 2);
-        let utf8 = carried(400, &ColumnType::Char(10), |column| (column.nullable, column.code_page) = (false, Some(65001)));
+        let utf8 = carried(400, &ColumnType::Char(10), |column| {
+            (column.nullable, column.code_page) = (false, Some(65001))
+        });
         assert!(row_bytes(&utf8).least <= ROW_BYTES_MAX, "ten bytes may be four units");
     }
 

@@ -1,11 +1,12 @@
 //! What each mapping does in this tick, and how often its trigger column is asked.
 //!
-//! A full sync goes before everything: it brings what CDC would bring, and mends a gap. CDC otherwise moves by one window step
-//! ([`super::window`]).
+//! A full sync goes before everything: it brings what CDC would bring, and mends a gap. CDC
+//! otherwise moves by one window step ([`super::window`]).
 //!
-//! `SELECT … WHERE trigger = 1` scans a table that has no index for it, so a large table is not asked every tick. With CDC the trigger is
-//! seen in the change stream, where it costs nothing; it is asked directly at start and now and then, because a change may have been made
-//! before the instance existed.
+//! `SELECT … WHERE trigger = 1` scans a table that has no index for it, so a large table is not
+//! asked every tick. With CDC the trigger is seen in the change stream, where it costs nothing; it
+//! is asked directly at start and now and then, because a change may have been made before the
+//! instance existed.
 
 use super::window::{Gap, Refusal, Step, Wait};
 use crate::model::lsn::Lsn;
@@ -17,7 +18,8 @@ pub const TRIGGER_EVERY: Duration = Duration::from_secs(300);
 /// Up to this many rows a scan for the trigger is cheap enough for every tick.
 pub const TRIGGER_SCAN_ROWS_MAX: i64 = 100_000;
 
-/// At most one full sync because of a gap in this time, so that a gap which comes back does not copy a table in circles.
+/// At most one full sync because of a gap in this time, so that a gap which comes back does not
+/// copy a table in circles.
 pub const GAP_SYNC_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What the catalog says of asking a table for its trigger.
@@ -35,7 +37,8 @@ impl TriggerCost {
     }
 }
 
-/// Whether to ask the table for its trigger now. `last` is how long ago it was asked; `in_stream` says that the change stream shows it.
+/// Whether to ask the table for its trigger now. `last` is how long ago it was asked; `in_stream`
+/// says that the change stream shows it.
 pub fn asks_trigger(in_stream: bool, cost: Option<TriggerCost>, last: Option<Duration>) -> bool {
     match last {
         None => true,
@@ -95,11 +98,17 @@ pub fn decide(facts: Facts) -> Decision {
     }
     match facts.step {
         None | Some(Step::Still) => Decision::Nothing,
-        Some(Step::Read { instance, from, to, switch_to }) => Decision::Cdc { instance, from, to, switch_to },
+        Some(Step::Read { instance, from, to, switch_to }) => {
+            Decision::Cdc { instance, from, to, switch_to }
+        }
         Some(Step::Idle { from, to }) => Decision::Idle { from, to },
         Some(Step::Gap(gap)) => {
             let too_soon = facts.last_gap_sync.is_some_and(|ago| ago < GAP_SYNC_EVERY);
-            if facts.gap_syncs && !too_soon { Decision::GapSync(gap) } else { Decision::GapParked { gap, too_soon: facts.gap_syncs } }
+            if facts.gap_syncs && !too_soon {
+                Decision::GapSync(gap)
+            } else {
+                Decision::GapParked { gap, too_soon: facts.gap_syncs }
+            }
         }
         Some(Step::Wait(wait)) => Decision::Wait(wait),
         Some(Step::Refused(refusal)) => Decision::Refused(refusal),
@@ -118,8 +127,14 @@ mod tests {
     fn full_syncs_go_first() {
         let gap = Gap::Foreign { control: Lsn::MAX };
         let step = Some(Step::Gap(gap.clone()));
-        assert_eq!(decide(Facts { wanted: true, ..facts(step.clone()) }), Decision::FullSync { trigger: false });
-        assert_eq!(decide(Facts { triggered: true, ..facts(None) }), Decision::FullSync { trigger: true });
+        assert_eq!(
+            decide(Facts { wanted: true, ..facts(step.clone()) }),
+            Decision::FullSync { trigger: false }
+        );
+        assert_eq!(
+            decide(Facts { triggered: true, ..facts(None) }),
+            Decision::FullSync { trigger: true }
+        );
         assert_eq!(decide(facts(step)), Decision::GapSync(gap));
         assert_eq!(decide(facts(None)), Decision::Nothing);
         assert_eq!(decide(facts(Some(Step::Still))), Decision::Nothing);
@@ -129,7 +144,11 @@ mod tests {
     fn a_gap_syncs_once_an_hour_and_only_if_it_may() {
         let gap = Gap::Foreign { control: Lsn::MAX };
         let at = |gap_syncs, ago: Option<u64>| {
-            decide(Facts { gap_syncs, last_gap_sync: ago.map(Duration::from_secs), ..facts(Some(Step::Gap(gap.clone()))) })
+            decide(Facts {
+                gap_syncs,
+                last_gap_sync: ago.map(Duration::from_secs),
+                ..facts(Some(Step::Gap(gap.clone())))
+            })
         };
         assert_eq!(at(true, Some(3_600)), Decision::GapSync(gap.clone()));
         assert_eq!(at(true, Some(3_599)), Decision::GapParked { gap: gap.clone(), too_soon: true });
@@ -154,7 +173,11 @@ mod tests {
             (true, cheap, long, true),
             (true, dear, None, true),
         ] {
-            assert_eq!(asks_trigger(in_stream, cost, last), expected, "{in_stream} {cost:?} {last:?}");
+            assert_eq!(
+                asks_trigger(in_stream, cost, last),
+                expected,
+                "{in_stream} {cost:?} {last:?}"
+            );
         }
     }
 }

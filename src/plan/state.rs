@@ -92,8 +92,13 @@ fn state(standing: &Standing) -> (&'static str, Option<String>) {
         return ("unreachable", why(error));
     }
     let error = standing.error.as_ref();
-    if let Some(run) = standing.last_run.as_ref().filter(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING") {
-        // a full sync mends much; what was wrong before it began is somebody's work again only when it has failed
+    if let Some(run) = standing
+        .last_run
+        .as_ref()
+        .filter(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING")
+    {
+        // a full sync mends much; what was wrong before it began is somebody's work again only when
+        // it has failed
         if error.is_none_or(|error| error.at < run.started_at) {
             return ("full sync", error.map(|error| format!("before it began: {}", error.message)));
         }
@@ -105,7 +110,8 @@ fn state(standing: &Standing) -> (&'static str, Option<String>) {
         return ("full sync due", None);
     }
     if standing.cdc_enabled {
-        let words: Vec<_> = standing.lag_reason.iter().chain(&standing.uncaptured).map(String::as_str).collect();
+        let words: Vec<_> =
+            standing.lag_reason.iter().chain(&standing.uncaptured).map(String::as_str).collect();
         return ("following", (!words.is_empty()).then(|| words.join("; ")));
     }
     if standing.last_full_sync_at.is_none() {
@@ -182,17 +188,30 @@ mod tests {
         };
         now.last_run = Some(run.clone());
         assert_eq!(report(&now).state, "full sync");
-        let error = |parked, at: &str| Some(OpenError { error_type: "SCHEMA".into(), message: "no".into(), at: Some(at.into()), parked });
+        let error = |parked, at: &str| {
+            Some(OpenError {
+                error_type: "SCHEMA".into(),
+                message: "no".into(),
+                at: Some(at.into()),
+                parked,
+            })
+        };
         now.error = error(false, "2026-01-02T00:00:02");
         assert_eq!(report(&now).state, "failing", "its full sync runs no more, or in vain");
         now.error = error(true, "2026-01-02T00:00:02");
         assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("parked", Some("no")));
         now.error = error(true, "2026-01-02T00:00:00");
-        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("full sync", Some("before it began: no")));
+        assert_eq!(
+            (report(&now).state, report(&now).reason.as_deref()),
+            ("full sync", Some("before it began: no"))
+        );
         now.last_run = Some(Run { status: "ERROR".into(), ..run });
         assert_eq!(report(&now).state, "parked");
         now.server_error = Some("away".into());
-        assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("unreachable", Some("away")));
+        assert_eq!(
+            (report(&now).state, report(&now).reason.as_deref()),
+            ("unreachable", Some("away"))
+        );
         now.server_enabled = false;
         assert_eq!(report(&now).state, "disabled");
     }

@@ -11,9 +11,16 @@ pub fn milliseconds(text: &str) -> Option<i64> {
     let thousandths: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
     // days from 0000-03-01, with the leap day at a year's end
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 1;
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 1;
     const DAYS_TO_2000: i64 = 730_425;
-    Some(((days - DAYS_TO_2000) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000 + thousandths)
+    Some(
+        ((days - DAYS_TO_2000) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000
+            + thousandths,
+    )
 }
 
 /// The same in UTC, of a server whose clock is `offset_minutes` ahead of it.

@@ -2,26 +2,33 @@
 //!
 //! # Why a finding is certain
 //!
-//! Beside live replication every difference is at first a suspicion: the destination is behind by right. A suspect key becomes a finding
-//! when the two sides were seen in *one* state of that row and yet differ:
+//! Beside live replication every difference is at first a suspicion: the destination is behind by
+//! right. A suspect key becomes a finding when the two sides were seen in *one* state of that row
+//! and yet differ:
 //!
-//! 1. `low` = the source's max LSN (or the LSN before the capture instance's first, if that is later), read before the source row. A
-//!    change with an LSN up to `low` was committed before that look.
-//! 2. The source row is read, then a fence taken that covers the look: every change the look could have seen has an LSN up to the fence.
-//! 3. When the mapping's checkpoint has passed the fence, the destination row is read, and then the checkpoint again: `high`. The
-//!    destination's rows and checkpoint are written together, so what was read there is the source's state at some LSN from the fence to
-//!    `high`.
-//! 4. If the change table has no row for that key in (`low`, `high`], the source row was the same all that time: what the two looks
-//!    saw should be equal. If it has one, nothing is known, and the key is looked at once more; nothing is known either where the
-//!    change table's low watermark has passed `low`.
+//! 1. `low` = the source's max LSN (or the LSN before the capture instance's first, if that is
+//!    later), read before the source row. A change with an LSN up to `low` was committed before
+//!    that look.
+//! 2. The source row is read, then a fence taken that covers the look: every change the look could
+//!    have seen has an LSN up to the fence.
+//! 3. When the mapping's checkpoint has passed the fence, the destination row is read, and then the
+//!    checkpoint again: `high`. The destination's rows and checkpoint are written together, so what
+//!    was read there is the source's state at some LSN from the fence to `high`.
+//! 4. If the change table has no row for that key in (`low`, `high`], the source row was the same
+//!    all that time: what the two looks saw should be equal. If it has one, nothing is known, and
+//!    the key is looked at once more; nothing is known either where the change table's low
+//!    watermark has passed `low`.
 //!
-//! **Completed rows.** Replication takes what a change row does not tell (a long value, a column that is not captured) from the source as
-//! it is at that moment, which may be later than the checkpoint that is written with it: then 3. does not hold. Such a look at the source
-//! came before the destination's rows were read. So for tables with such columns another fence is taken after that reading, and there
-//! must be no change up to it either: then the row was the same for whoever looked. The source's rows are read again as well, as what is
-//! not captured changes without a change row.
+//! **Completed rows.** Replication takes what a change row does not tell (a long value, a column
+//! that is not captured) from the source as it is at that moment, which may be later than the
+//! checkpoint that is written with it: then 3. does not hold. Such a look at the source came before
+//! the destination's rows were read. So for tables with such columns another fence is taken after
+//! that reading, and there must be no change up to it either: then the row was the same for whoever
+//! looked. The source's rows are read again as well, as what is not captured changes without a
+//! change row.
 //!
-//! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at two moments.
+//! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at
+//! two moments.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -49,7 +56,10 @@ pub enum Difference {
 pub type Suspects = BTreeMap<Vec<u8>, (Difference, Vec<Value>)>;
 
 /// What both sides have of each key, in the order of the keys.
-pub fn pairs<'a>(source: &'a Side, dest: &'a Side) -> impl Iterator<Item = (&'a Vec<u8>, Option<&'a Row>, Option<&'a Row>)> {
+pub fn pairs<'a>(
+    source: &'a Side,
+    dest: &'a Side,
+) -> impl Iterator<Item = (&'a Vec<u8>, Option<&'a Row>, Option<&'a Row>)> {
     let (mut source, mut dest) = (source.iter().peekable(), dest.iter().peekable());
     std::iter::from_fn(move || {
         let order = match (source.peek(), dest.peek()) {
@@ -172,8 +182,11 @@ pub const KEYS_NAMED_MAX: usize = 50;
 
 /// What was found, in words that name keys and never values: one line per kind.
 pub fn details(found: &Tally) -> String {
-    let kinds =
-        [(Difference::OnlySource, "only in source"), (Difference::OnlyDest, "only in destination"), (Difference::Different, "different")];
+    let kinds = [
+        (Difference::OnlySource, "only in source"),
+        (Difference::OnlyDest, "only in destination"),
+        (Difference::Different, "different"),
+    ];
     let mut lines = Vec::new();
     let mut counts = found.counts();
     for (kind, words) in kinds {
@@ -214,11 +227,19 @@ fn value_text(value: &Value) -> String {
         Value::Date(days) => date_text(*days),
         Value::Time(ticks) => time_text(*ticks),
         Value::DateTime { days_since_1900, ticks300 } => {
-            format!("{} {}", date_text(days_since_1900 + 693_595), time_text((u64::from(*ticks300) * 10 + 1) / 3 * 10_000))
+            format!(
+                "{} {}",
+                date_text(days_since_1900 + 693_595),
+                time_text((u64::from(*ticks300) * 10 + 1) / 3 * 10_000)
+            )
         }
         Value::DateTime2 { days, ticks } => format!("{} {}", date_text(*days), time_text(*ticks)),
         Value::DateTimeOffset { days, ticks, offset_minutes } => {
-            format!("{} {} UTC (shown at {offset_minutes} min)", date_text(*days), time_text(*ticks))
+            format!(
+                "{} {} UTC (shown at {offset_minutes} min)",
+                date_text(*days),
+                time_text(*ticks)
+            )
         }
     }
 }
@@ -229,7 +250,8 @@ fn date_text(days: i32) -> String {
     let shifted = i64::from(days) + 306; // since 0000-03-01
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -240,7 +262,13 @@ fn date_text(days: i32) -> String {
 
 fn time_text(ticks: u64) -> String {
     let seconds = ticks / 10_000_000;
-    let text = format!("{:02}:{:02}:{:02}.{:07}", seconds / 3600, seconds / 60 % 60, seconds % 60, ticks % 10_000_000);
+    let text = format!(
+        "{:02}:{:02}:{:02}.{:07}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        ticks % 10_000_000
+    );
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -249,17 +277,34 @@ mod tests {
     use super::*;
 
     fn side(rows: &[(i64, u8)]) -> Side {
-        rows.iter().map(|&(key, hash)| (key.to_be_bytes().to_vec(), Row { key: vec![Value::Int(key)], hash: Hash([hash; 16]) })).collect()
+        rows.iter()
+            .map(|&(key, hash)| {
+                (
+                    key.to_be_bytes().to_vec(),
+                    Row { key: vec![Value::Int(key)], hash: Hash([hash; 16]) },
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn differences_are_told_apart() {
         let found = differences(&side(&[(1, 1), (2, 2), (3, 3)]), &side(&[(2, 2), (3, 9), (4, 4)]));
         let kinds: Vec<_> = found.values().map(|(kind, key)| (*kind, key_text(key))).collect();
-        assert_eq!(kinds, [(Difference::OnlySource, "1".into()), (Difference::Different, "3".into()), (Difference::OnlyDest, "4".into())]);
+        assert_eq!(
+            kinds,
+            [
+                (Difference::OnlySource, "1".into()),
+                (Difference::Different, "3".into()),
+                (Difference::OnlyDest, "4".into())
+            ]
+        );
         let found = Tally::from(found);
         assert_eq!(found.counts(), Counts { only_source: 1, only_dest: 1, different: 1 });
-        assert_eq!(details(&found), "only in source (1): 1\nonly in destination (1): 4\ndifferent (1): 3");
+        assert_eq!(
+            details(&found),
+            "only in source (1): 1\nonly in destination (1): 4\ndifferent (1): 3"
+        );
     }
 
     #[test]
@@ -277,7 +322,11 @@ mod tests {
         let mut tally = Tally::from(all.clone());
         assert_eq!((tally.kept().len(), tally.counts().total()), (KEPT_MAX, KEPT_MAX as u64 + 7));
         tally.add(all.into_iter().take(5).collect());
-        assert_eq!(tally.counts().total(), KEPT_MAX as u64 + 7, "what is known is not counted again");
+        assert_eq!(
+            tally.counts().total(),
+            KEPT_MAX as u64 + 7,
+            "what is known is not counted again"
+        );
         assert!(details(&tally).contains(&format!("and {} more", KEPT_MAX + 7 - KEYS_NAMED_MAX)));
     }
 
@@ -297,8 +346,14 @@ mod tests {
         );
         assert_eq!(key_text(&[Value::Date(0)]), "0001-01-01");
         assert_eq!(key_text(&[Value::Date(3_652_058)]), "9999-12-31");
-        assert_eq!(key_text(&[Value::DateTime { days_since_1900: 59, ticks300: 1 }]), "1900-03-01 00:00:00.003");
-        assert_eq!(key_text(&[Value::DateTime2 { days: 730_178, ticks: 432_000_000_000 }]), "2000-02-29 12:00:00");
+        assert_eq!(
+            key_text(&[Value::DateTime { days_since_1900: 59, ticks300: 1 }]),
+            "1900-03-01 00:00:00.003"
+        );
+        assert_eq!(
+            key_text(&[Value::DateTime2 { days: 730_178, ticks: 432_000_000_000 }]),
+            "2000-02-29 12:00:00"
+        );
         assert_eq!(key_text(&[Value::Bytes(vec![1, 0xab])]), "0x01AB");
     }
 }

@@ -1,14 +1,18 @@
-//! Which changes a mapping reads next: checkpoint, retention and capture instances in, one step out.
+//! Which changes a mapping reads next: checkpoint, retention and capture instances in, one step
+//! out.
 //!
-//! `last_cdc_lsn` means "everything up to and including this LSN is in". So the first change wanted is `checkpoint.next()`, and an
-//! instance can give it only if its low watermark is not above that: cleanup moves the watermark first and deletes rows afterwards, which
-//! is why a watermark that is still low enough *after* reading proves that nothing was deleted while we read.
+//! `last_cdc_lsn` means "everything up to and including this LSN is in". So the first change wanted
+//! is `checkpoint.next()`, and an instance can give it only if its low watermark is not above that:
+//! cleanup moves the watermark first and deletes rows afterwards, which is why a watermark that is
+//! still low enough *after* reading proves that nothing was deleted while we read.
 //! <https://learn.microsoft.com/sql/relational-databases/track-changes/about-change-data-capture-sql-server#change-data-capture-validity-interval>
 //!
-//! Which of two instances is read is [`super::instances`]'s to say; the way from one to the next leads through a step that records it.
+//! Which of two instances is read is [`super::instances`]'s to say; the way from one to the next
+//! leads through a step that records it.
 //!
-//! A gap is never stepped over. What is not a gap: CDC enabled a moment ago (nothing captured yet), an idle table (its checkpoint moves
-//! with the others), a missing maximum (capture has not run), and a readable secondary that is behind the checkpoint.
+//! A gap is never stepped over. What is not a gap: CDC enabled a moment ago (nothing captured yet),
+//! an idle table (its checkpoint moves with the others), a missing maximum (capture has not run),
+//! and a readable secondary that is behind the checkpoint.
 
 use super::instances::{Candidates, Coverage};
 use crate::model::{
@@ -17,15 +21,18 @@ use crate::model::{
 };
 use std::time::Duration;
 
-/// The twin of `last_cdc_lsn`: our row in the destination database, written in the transaction that wrote the rows.
+/// The twin of `last_cdc_lsn`: our row in the destination database, written in the transaction that
+/// wrote the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twin {
     pub lsn: Option<Lsn>,
     /// The newest source transaction up to `lsn`, where it was known.
     pub transaction: Option<Transaction>,
-    /// It was written for other tables than the mapping names now, or for a destination table that was dropped since.
+    /// It was written for other tables than the mapping names now, or for a destination table that
+    /// was dropped since.
     pub elsewhere: bool,
-    /// [`Instance::source_mark`] of the table whose changes are in; an earlier version did not record it.
+    /// [`Instance::source_mark`] of the table whose changes are in; an earlier version did not
+    /// record it.
     pub source: Option<String>,
     /// [`Instance::mark`] of the instance that is read.
     pub instance: Option<String>,
@@ -45,10 +52,14 @@ impl Stored {
         self.twin.as_ref().and_then(|twin| twin.lsn)
     }
 
-    /// The source transaction that the source must still have where it was. What capture records of an idle database is none: every server
-    /// does it for itself.
+    /// The source transaction that the source must still have where it was. What capture records of
+    /// an idle database is none: every server does it for itself.
     pub fn transaction(&self) -> Option<&Transaction> {
-        self.twin.as_ref()?.transaction.as_ref().filter(|transaction| transaction.identity.is_transaction())
+        self.twin
+            .as_ref()?
+            .transaction
+            .as_ref()
+            .filter(|transaction| transaction.identity.is_transaction())
     }
 
     /// The twin is not yet bound to a source table and an instance.
@@ -85,7 +96,8 @@ pub struct Facts<'a> {
 /// Why changes are lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gap {
-    /// The checkpoint is older than what the instance still holds (retention, or CDC disabled and enabled again).
+    /// The checkpoint is older than what the instance still holds (retention, or CDC disabled and
+    /// enabled again).
     Retention { from: Lsn, min: Lsn },
     /// The two checkpoints differ: one of the two databases was restored or failed over alone.
     Torn { control: Option<Lsn>, twin: Option<Lsn> },
@@ -93,7 +105,8 @@ pub enum Gap {
     Elsewhere,
     /// The source's table is another one than the checkpoint was written for, under the same name.
     Replaced,
-    /// The capture instance that was read is gone, or cannot be read any more, and another one of the table is there.
+    /// The capture instance that was read is gone, or cannot be read any more, and another one of
+    /// the table is there.
     InstanceGone { mark: String },
     /// The control table has an LSN that we did not write.
     Foreign { control: Lsn },
@@ -106,7 +119,8 @@ pub enum Gap {
 impl Gap {
     /// What was lost, for error_logs.
     pub fn words(&self) -> String {
-        let shown = |lsn: &Option<Lsn>| lsn.map_or_else(|| "NULL".to_owned(), |lsn| lsn.to_string());
+        let shown =
+            |lsn: &Option<Lsn>| lsn.map_or_else(|| "NULL".to_owned(), |lsn| lsn.to_string());
         match self {
             Gap::Retention { from, min } => format!(
                 "the changes after {from} and before {min} are no longer in the change table (cleanup passed them, or CDC was disabled and enabled again)"
@@ -161,21 +175,24 @@ pub enum Wait {
 pub enum Refusal {
     /// No capture instance for the table.
     NotCaptured,
-    /// The low watermark is zero: this login is not in the gating role, or may not read the captured columns.
+    /// The low watermark is zero: this login is not in the gating role, or may not read the
+    /// captured columns.
     Gated { instance: usize },
 }
 
 /// The next step of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read changes of `instances[instance]` with `from < LSN <= to`. `stored` is what the checkpoint must still be (NULL at the start).
+    /// Read changes of `instances[instance]` with `from < LSN <= to`. `stored` is what the
+    /// checkpoint must still be (NULL at the start).
     Read {
         instance: usize,
         from: Lsn,
         to: Lsn,
         switch_to: Option<usize>,
     },
-    /// Nothing between the checkpoint and U: it may move there with the other idle ones. `from` as in `Read`.
+    /// Nothing between the checkpoint and U: it may move there with the other idle ones. `from` as
+    /// in `Read`.
     Idle {
         from: Lsn,
         to: Lsn,
@@ -197,7 +214,8 @@ pub struct Choice {
     pub switch_to: Option<usize>,
 }
 
-/// The instance to read and the bounds, or why not. The probe for rows is made with this choice; [`decide`] repeats it with the answer.
+/// The instance to read and the bounds, or why not. The probe for rows is made with this choice;
+/// [`decide`] repeats it with the answer.
 pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
     let stored = facts.stored;
     let candidates = Candidates { instances: facts.instances, coverage: facts.coverage };
@@ -214,7 +232,12 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
         (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::Elsewhere)),
         _ => {}
     }
-    if stored.twin.as_ref().and_then(|twin| twin.source.as_ref()).is_some_and(|source| *source != any.source_mark()) {
+    if stored
+        .twin
+        .as_ref()
+        .and_then(|twin| twin.source.as_ref())
+        .is_some_and(|source| *source != any.source_mark())
+    {
         return Err(Step::Gap(Gap::Replaced));
     }
     let Some(upper) = facts.upper else { return Err(Step::Wait(Wait::NothingCaptured)) };
@@ -246,40 +269,58 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
             return Err(Step::Gap(Gap::History { from }));
         }
     }
-    // Both instances record everything from the newer one's start on: the old one is read up to and including it, or up to U where it is past
-    // that already.
-    let successor = candidates.successor(instance).filter(|&newer| instances[newer].start <= upper.lsn && from < upper.lsn);
+    // Both instances record everything from the newer one's start on: the old one is read up to and
+    // including it, or up to U where it is past that already.
+    let successor = candidates
+        .successor(instance)
+        .filter(|&newer| instances[newer].start <= upper.lsn && from < upper.lsn);
     let (to, switch_to) = match successor {
-        Some(newer) => (if from < instances[newer].start { instances[newer].start } else { upper.lsn }, Some(newer)),
+        Some(newer) => (
+            if from < instances[newer].start { instances[newer].start } else { upper.lsn },
+            Some(newer),
+        ),
         None => (upper.lsn, None),
     };
     Ok(Choice { instance, from, to, switch_to })
 }
 
-/// A full sync's cut is an instance's start less one, when the instance is newer than everything captured. A checkpoint above that has been
-/// captured once.
+/// A full sync's cut is an instance's start less one, when the instance is newer than everything
+/// captured. A checkpoint above that has been captured once.
 fn awaits_first_capture(instances: &[Instance], from: Lsn, upper: Lsn) -> bool {
     instances.iter().any(|instance| instance.start > upper && instance.start == from.next())
 }
 
-/// Whether the session is on a readable secondary that has not redone what the checkpoint stands for: nothing else that it says of the table
-/// means anything yet. It gets there, and then the transaction at the checkpoint says whether it has the same history.
+/// Whether the session is on a readable secondary that has not redone what the checkpoint stands
+/// for: nothing else that it says of the table means anything yet. It gets there, and then the
+/// transaction at the checkpoint says whether it has the same history.
 fn is_behind(facts: &Facts<'_>) -> bool {
     let stored = facts.stored;
-    let (Some(from), Some(upper)) = (stored.control.filter(|_| stored.control == stored.twin_lsn()), facts.upper) else { return false };
+    let (Some(from), Some(upper)) =
+        (stored.control.filter(|_| stored.control == stored.twin_lsn()), facts.upper)
+    else {
+        return false;
+    };
     upper.read_only && upper.lsn < from && !awaits_first_capture(facts.instances, from, upper.lsn)
 }
 
-/// The instance that is read now: the one that the checkpoint names. Where it names none (no checkpoint yet, or one by an earlier version)
-/// the choice is free among those that still have the next change.
-fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from: Lsn) -> Result<usize, Step> {
+/// The instance that is read now: the one that the checkpoint names. Where it names none (no
+/// checkpoint yet, or one by an earlier version) the choice is free among those that still have the
+/// next change.
+fn present(
+    candidates: &Candidates<'_>,
+    stored: &Stored,
+    usable: &[usize],
+    from: Lsn,
+) -> Result<usize, Step> {
     let instances = candidates.instances;
     let named = stored.control.and(stored.twin.as_ref()).and_then(|twin| twin.instance.as_ref());
     if let Some(mark) = named {
         return match instances.iter().position(|instance| instance.mark() == *mark) {
             Some(at) if instances[at].is_readable() => Ok(at),
             // A right may come back; until then only one that captures as much will do.
-            Some(at) if !usable.iter().any(|&other| candidates.replaces(other, at)) => Err(Step::Refused(Refusal::Gated { instance: at })),
+            Some(at) if !usable.iter().any(|&other| candidates.replaces(other, at)) => {
+                Err(Step::Refused(Refusal::Gated { instance: at }))
+            }
             _ => Err(Step::Gap(Gap::InstanceGone { mark: mark.clone() })),
         };
     }
@@ -290,14 +331,17 @@ fn present(candidates: &Candidates<'_>, stored: &Stored, usable: &[usize], from:
     if stored.control.is_none() {
         return Ok(oldest);
     }
-    let still_there: Vec<usize> = usable.iter().copied().filter(|&i| instances[i].min <= from.next()).collect();
+    let still_there: Vec<usize> =
+        usable.iter().copied().filter(|&i| instances[i].min <= from.next()).collect();
     Ok(candidates.best(&still_there).unwrap_or(oldest))
 }
 
-/// Up to where everything is in rows that were copied by a session which had seen `max` captured before it read them, and `min` as the capture
-/// instance's low watermark. `cut` is what another session found before, with `upper` the newest captured LSN there; a cut above that is the
-/// LSN before a capture instance that is newer than everything captured, and then the copying session has seen enough when it sees the instance.
-/// So it has of what is below the low watermark: whoever sees the instance has all that was committed before it was made.
+/// Up to where everything is in rows that were copied by a session which had seen `max` captured
+/// before it read them, and `min` as the capture instance's low watermark. `cut` is what another
+/// session found before, with `upper` the newest captured LSN there; a cut above that is the LSN
+/// before a capture instance that is newer than everything captured, and then the copying session
+/// has seen enough when it sees the instance. So it has of what is below the low watermark: whoever
+/// sees the instance has all that was committed before it was made.
 pub fn copied_up_to(cut: Lsn, upper: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
     let seen = if min.is_zero() { max } else { max.max(min.prev()) };
     if upper < cut { cut } else { cut.min(seen) }
@@ -345,7 +389,11 @@ mod tests {
     }
 
     fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> Stored {
-        Stored { control: control.map(lsn), twin: twin.map(|at| Twin { lsn: at.map(lsn), ..unbound() }), gap_synced: None }
+        Stored {
+            control: control.map(lsn),
+            twin: twin.map(|at| Twin { lsn: at.map(lsn), ..unbound() }),
+            gap_synced: None,
+        }
     }
 
     fn unbound() -> Twin {
@@ -354,28 +402,56 @@ mod tests {
 
     /// A checkpoint that names the instance that is read.
     fn reading(at: u8, instance: &Instance) -> Stored {
-        let twin = Twin { lsn: Some(lsn(at)), source: Some(instance.source_mark()), instance: Some(instance.mark()), ..unbound() };
+        let twin = Twin {
+            lsn: Some(lsn(at)),
+            source: Some(instance.source_mark()),
+            instance: Some(instance.mark()),
+            ..unbound()
+        };
         Stored { twin: Some(twin), ..stored(Some(at), None) }
     }
 
     fn upper(n: u8) -> Upper {
-        Upper { lsn: lsn(n), identity: None, transaction: None, age_s: None, utc_offset_minutes: 0, read_only: false }
+        Upper {
+            lsn: lsn(n),
+            identity: None,
+            transaction: None,
+            age_s: None,
+            utc_offset_minutes: 0,
+            read_only: false,
+        }
     }
 
     /// Which of the columns a, b, c, … each instance captures.
     fn coverage(instances: &[(&Instance, Option<&[bool]>)]) -> Coverage {
-        let captured = instances.iter().map(|(instance, captured)| (instance.change_table_id, captured.map(<[bool]>::to_vec)));
+        let captured = instances
+            .iter()
+            .map(|(instance, captured)| (instance.change_table_id, captured.map(<[bool]>::to_vec)));
         Coverage { columns: ["a", "b"].map(Ident::new).to_vec(), captured: captured.collect() }
     }
 
     fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
-        let all: Vec<_> = instances.iter().map(|instance| (instance, Some(&[true, true][..]))).collect();
+        let all: Vec<_> =
+            instances.iter().map(|instance| (instance, Some(&[true, true][..]))).collect();
         step_of(stored, upper, instances, &coverage(&all), has_rows)
     }
 
-    fn step_of(stored: &Stored, upper_at: Option<u8>, instances: &[Instance], coverage: &Coverage, has_rows: bool) -> Step {
+    fn step_of(
+        stored: &Stored,
+        upper_at: Option<u8>,
+        instances: &[Instance],
+        coverage: &Coverage,
+        has_rows: bool,
+    ) -> Step {
         let upper = upper_at.map(upper);
-        decide(&Facts { stored, upper: upper.as_ref(), instances, coverage: Some(coverage), history: &History::Unknown, has_rows })
+        decide(&Facts {
+            stored,
+            upper: upper.as_ref(),
+            instances,
+            coverage: Some(coverage),
+            history: &History::Unknown,
+            has_rows,
+        })
     }
 
     #[test]
@@ -392,16 +468,58 @@ mod tests {
                 true,
                 Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None },
             ),
-            ("start with nothing there", &none, Some(20), &one, false, Step::Idle { from: lsn(9), to: lsn(20) }),
+            (
+                "start with nothing there",
+                &none,
+                Some(20),
+                &one,
+                false,
+                Step::Idle { from: lsn(9), to: lsn(20) },
+            ),
             ("just enabled", &none, Some(8), &one, false, Step::Wait(Wait::JustEnabled)),
-            ("just enabled, after a full sync", &at(9), Some(8), &one, false, Step::Wait(Wait::JustEnabled)),
+            (
+                "just enabled, after a full sync",
+                &at(9),
+                Some(8),
+                &one,
+                false,
+                Step::Wait(Wait::JustEnabled),
+            ),
             ("nothing captured", &none, None, &one, false, Step::Wait(Wait::NothingCaptured)),
-            ("go on", &at(12), Some(20), &one, true, Step::Read { instance: 0, from: lsn(12), to: lsn(20), switch_to: None }),
-            ("oldest still there", &at(9), Some(20), &one, true, Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None }),
-            ("one too old", &at(8), Some(20), &one, true, Step::Gap(Gap::Retention { from: lsn(8), min: lsn(10) })),
+            (
+                "go on",
+                &at(12),
+                Some(20),
+                &one,
+                true,
+                Step::Read { instance: 0, from: lsn(12), to: lsn(20), switch_to: None },
+            ),
+            (
+                "oldest still there",
+                &at(9),
+                Some(20),
+                &one,
+                true,
+                Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None },
+            ),
+            (
+                "one too old",
+                &at(8),
+                Some(20),
+                &one,
+                true,
+                Step::Gap(Gap::Retention { from: lsn(8), min: lsn(10) }),
+            ),
             ("idle", &at(12), Some(20), &one, false, Step::Idle { from: lsn(12), to: lsn(20) }),
             ("still", &at(20), Some(20), &one, false, Step::Still),
-            ("back in time", &at(21), Some(20), &one, false, Step::Gap(Gap::Behind { from: lsn(21), upper: lsn(20) })),
+            (
+                "back in time",
+                &at(21),
+                Some(20),
+                &one,
+                false,
+                Step::Gap(Gap::Behind { from: lsn(21), upper: lsn(20) }),
+            ),
         ];
         for (name, stored, upper, instances, has_rows, expected) in cases {
             assert_eq!(step(stored, upper, instances, has_rows), expected, "{name}");
@@ -412,7 +530,10 @@ mod tests {
     fn checkpoints_that_do_not_agree() {
         let one = [instance(1, 10, lsn(10))];
         let foreign = stored(Some(12), None);
-        assert_eq!(step(&foreign, Some(20), &one, false), Step::Gap(Gap::Foreign { control: lsn(12) }));
+        assert_eq!(
+            step(&foreign, Some(20), &one, false),
+            Step::Gap(Gap::Foreign { control: lsn(12) })
+        );
         for (control, twin) in [(Some(12), Some(11)), (Some(12), None), (None, Some(12))] {
             let torn = stored(control, Some(twin));
             assert_eq!(
@@ -428,18 +549,27 @@ mod tests {
     fn refusals() {
         let at = stored(Some(12), Some(Some(12)));
         assert_eq!(step(&at, Some(20), &[], false), Step::Refused(Refusal::NotCaptured));
-        assert_eq!(step(&at, Some(20), &[instance(1, 10, Lsn::ZERO)], false), Step::Refused(Refusal::Gated { instance: 0 }));
+        assert_eq!(
+            step(&at, Some(20), &[instance(1, 10, Lsn::ZERO)], false),
+            Step::Refused(Refusal::Gated { instance: 0 })
+        );
     }
 
     #[test]
     fn two_instances_finish_the_old_one_first() {
         let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
         let at = |n| reading(n, &two[0]);
-        let read = |from, to, switch_to| Step::Read { instance: 0, from: lsn(from), to: lsn(to), switch_to };
+        let read = |from, to, switch_to| Step::Read {
+            instance: 0,
+            from: lsn(from),
+            to: lsn(to),
+            switch_to,
+        };
         for (from, upper, expected) in [
             (12, 20, read(12, 15, Some(1))),
             (12, 14, read(12, 14, None)),
-            // just before the new one's start, and past it: the way there is a step all the same, for what only the new one has
+            // just before the new one's start, and past it: the way there is a step all the same,
+            // for what only the new one has
             (14, 20, read(14, 15, Some(1))),
             (15, 20, read(15, 20, Some(1))),
             (17, 20, read(17, 20, Some(1))),
@@ -447,57 +577,93 @@ mod tests {
             assert_eq!(step(&at(from), Some(upper), &two, true), expected, "{from} {upper}");
         }
         // the switch is a step of its own even when the old instance has nothing left
-        assert!(matches!(step(&at(12), Some(20), &two, false), Step::Read { switch_to: Some(1), .. }));
+        assert!(matches!(
+            step(&at(12), Some(20), &two, false),
+            Step::Read { switch_to: Some(1), .. }
+        ));
         assert_eq!(step(&at(20), Some(20), &two, false), Step::Still);
         // the old instance was cleaned past the checkpoint, the new one begins later
         let cleaned = [instance(1, 14, lsn(14)), instance(2, 15, lsn(15))];
-        assert_eq!(step(&reading(12, &cleaned[0]), Some(20), &cleaned, true), Step::Gap(Gap::Retention { from: lsn(12), min: lsn(14) }));
+        assert_eq!(
+            step(&reading(12, &cleaned[0]), Some(20), &cleaned, true),
+            Step::Gap(Gap::Retention { from: lsn(12), min: lsn(14) })
+        );
     }
 
-    /// Cleanup moves each instance's start for itself: past both, the older one may have the later start.
+    /// Cleanup moves each instance's start for itself: past both, the older one may have the later
+    /// start.
     #[test]
     fn cleanup_makes_no_instance_newer() {
         let (old, new) = (instance(1, 18, lsn(18)), instance(2, 17, lsn(17)));
         let two = [old.clone(), new.clone()];
         let at = |n, instance| reading(n, instance);
-        assert_eq!(step(&at(19, &new), Some(20), &two, true), Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None });
-        assert_eq!(step(&at(19, &old), Some(20), &two, true), Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: Some(1) });
+        assert_eq!(
+            step(&at(19, &new), Some(20), &two, true),
+            Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None }
+        );
+        assert_eq!(
+            step(&at(19, &old), Some(20), &two, true),
+            Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: Some(1) }
+        );
         // Nor is it gone back to where only the old one still has the next change.
         let cleaned = [instance(1, 10, lsn(10)), instance(2, 17, lsn(17))];
-        assert_eq!(step(&at(12, &cleaned[1]), Some(20), &cleaned, true), Step::Gap(Gap::Retention { from: lsn(12), min: lsn(17) }));
+        assert_eq!(
+            step(&at(12, &cleaned[1]), Some(20), &cleaned, true),
+            Step::Gap(Gap::Retention { from: lsn(12), min: lsn(17) })
+        );
         // A checkpoint by an earlier version names none, and goes on with the newer one.
         let unnamed = stored(Some(19), Some(Some(19)));
-        assert_eq!(step(&unnamed, Some(20), &two, true), Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None });
-        assert_eq!(step(&unnamed, Some(20), &[new, old], true), Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: None });
+        assert_eq!(
+            step(&unnamed, Some(20), &two, true),
+            Step::Read { instance: 1, from: lsn(19), to: lsn(20), switch_to: None }
+        );
+        assert_eq!(
+            step(&unnamed, Some(20), &[new, old], true),
+            Step::Read { instance: 0, from: lsn(19), to: lsn(20), switch_to: None }
+        );
     }
 
-    /// A second instance that somebody made for themselves: narrower, without the key, or not for this login.
+    /// A second instance that somebody made for themselves: narrower, without the key, or not for
+    /// this login.
     #[test]
     fn an_instance_with_less_is_never_moved_to() {
         let (own, other) = (instance(1, 10, lsn(10)), instance(2, 15, lsn(15)));
         let unreadable = instance(2, 15, Lsn::ZERO);
         let whole: &[bool] = &[true, true];
-        for (second, captured) in [(&other, Some(&[true, false][..])), (&other, None), (&unreadable, Some(whole))] {
+        for (second, captured) in
+            [(&other, Some(&[true, false][..])), (&other, None), (&unreadable, Some(whole))]
+        {
             let two = [own.clone(), second.clone()];
             let coverage = coverage(&[(&own, Some(whole)), (second, captured)]);
             let read = Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: None };
             for stored in [reading(16, &own), stored(Some(16), Some(Some(16)))] {
                 assert_eq!(step_of(&stored, Some(20), &two, &coverage, true), read, "{captured:?}");
             }
-            let from_the_start = Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None };
-            assert_eq!(step_of(&stored(None, None), Some(20), &two, &coverage, true), from_the_start);
+            let from_the_start =
+                Step::Read { instance: 0, from: lsn(9), to: lsn(20), switch_to: None };
+            assert_eq!(
+                step_of(&stored(None, None), Some(20), &two, &coverage, true),
+                from_the_start
+            );
             let candidates = Candidates { instances: &two, coverage: Some(&coverage) };
             assert_eq!(candidates.passed_over(0).len(), 1, "{captured:?}");
             // The own one is gone: the other may do, after a full sync.
             let gone = Gap::InstanceGone { mark: own.mark() };
             let step = step_of(&reading(16, &own), Some(20), &two[1..], &coverage, true);
-            let expected = if second.is_readable() { Step::Gap(gone) } else { Step::Refused(Refusal::Gated { instance: 0 }) };
+            let expected = if second.is_readable() {
+                Step::Gap(gone)
+            } else {
+                Step::Refused(Refusal::Gated { instance: 0 })
+            };
             assert_eq!(step, expected);
         }
         // One that has more takes over, and one that has as much.
         let coverage = coverage(&[(&own, Some(&[true, false])), (&other, Some(whole))]);
         let step = step_of(&reading(16, &own), Some(20), &[own.clone(), other], &coverage, true);
-        assert_eq!(step, Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: Some(1) });
+        assert_eq!(
+            step,
+            Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: Some(1) }
+        );
     }
 
     #[test]
@@ -520,19 +686,38 @@ mod tests {
         let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
         let upper = upper(20);
         let step = |stored: &Stored| {
-            decide(&Facts { stored, upper: Some(&upper), instances: &two, coverage: None, history: &History::Unknown, has_rows: true })
+            decide(&Facts {
+                stored,
+                upper: Some(&upper),
+                instances: &two,
+                coverage: None,
+                history: &History::Unknown,
+                has_rows: true,
+            })
         };
-        assert_eq!(step(&reading(16, &two[0])), Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: None });
+        assert_eq!(
+            step(&reading(16, &two[0])),
+            Step::Read { instance: 0, from: lsn(16), to: lsn(20), switch_to: None }
+        );
         assert_eq!(step(&stored(Some(16), Some(Some(16)))), Step::Wait(Wait::Uncompared));
     }
 
     #[test]
     fn another_table_under_the_same_name_is_a_gap() {
         let before = instance(1, 10, lsn(10));
-        for after in [Instance { source_id: 8, ..before.clone() }, Instance { source_created: "2026-02-01".to_owned(), ..before.clone() }] {
-            assert_eq!(step(&reading(12, &before), Some(20), &[after], true), Step::Gap(Gap::Replaced));
+        for after in [
+            Instance { source_id: 8, ..before.clone() },
+            Instance { source_created: "2026-02-01".to_owned(), ..before.clone() },
+        ] {
+            assert_eq!(
+                step(&reading(12, &before), Some(20), &[after], true),
+                Step::Gap(Gap::Replaced)
+            );
         }
-        assert!(matches!(step(&reading(12, &before), Some(20), &[before], true), Step::Read { .. }));
+        assert!(matches!(
+            step(&reading(12, &before), Some(20), &[before], true),
+            Step::Read { .. }
+        ));
     }
 
     #[test]
@@ -540,12 +725,26 @@ mod tests {
         let at = stored(Some(21), Some(Some(21)));
         let one = [instance(1, 10, lsn(10))];
         let upper = Upper { read_only: true, ..upper(20) };
-        // what the secondary says of a transaction that it has not redone means nothing, nor that it has no instance or another one
-        let facts = Facts { stored: &at, upper: Some(&upper), instances: &one, coverage: None, history: &History::Absent, has_rows: true };
+        // what the secondary says of a transaction that it has not redone means nothing, nor that
+        // it has no instance or another one
+        let facts = Facts {
+            stored: &at,
+            upper: Some(&upper),
+            instances: &one,
+            coverage: None,
+            history: &History::Absent,
+            has_rows: true,
+        };
         assert_eq!(decide(&facts), Step::Wait(Wait::ReplicaBehind));
-        assert_eq!(decide(&Facts { instances: &[], ..facts.clone() }), Step::Wait(Wait::ReplicaBehind));
+        assert_eq!(
+            decide(&Facts { instances: &[], ..facts.clone() }),
+            Step::Wait(Wait::ReplicaBehind)
+        );
         let named = reading(21, &instance(2, 18, lsn(18)));
-        assert_eq!(decide(&Facts { stored: &named, ..facts.clone() }), Step::Wait(Wait::ReplicaBehind));
+        assert_eq!(
+            decide(&Facts { stored: &named, ..facts.clone() }),
+            Step::Wait(Wait::ReplicaBehind)
+        );
         // but what the two databases of ours say of each other does
         let torn = stored(Some(21), Some(Some(19)));
         assert!(matches!(decide(&Facts { stored: &torn, ..facts }), Step::Gap(Gap::Torn { .. })));
@@ -571,12 +770,22 @@ mod tests {
             let transaction = Some(Transaction { lsn: lsn(12), identity: identity.clone() });
             let twin = Twin { lsn: Some(lsn(12)), transaction, ..unbound() };
             let stored = Stored { twin: Some(twin), ..stored(Some(12), None) };
-            let facts = Facts { stored: &stored, upper: Some(&upper), instances: &one, coverage: None, history, has_rows: false };
+            let facts = Facts {
+                stored: &stored,
+                upper: Some(&upper),
+                instances: &one,
+                coverage: None,
+                history,
+                has_rows: false,
+            };
             decide(&facts) == Step::Gap(Gap::History { from: lsn(12) })
         };
-        for (history, gap) in
-            [(History::Unknown, false), (History::Absent, true), (History::Present(known.clone()), false), (History::Present(other), true)]
-        {
+        for (history, gap) in [
+            (History::Unknown, false),
+            (History::Absent, true),
+            (History::Present(known.clone()), false),
+            (History::Present(other), true),
+        ] {
             assert_eq!(is_gap(&known, &history), gap, "{history:?}");
             assert!(!is_gap(&idle, &history), "{history:?} against an entry of an idle database");
         }

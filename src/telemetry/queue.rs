@@ -1,8 +1,10 @@
 //! What waits for the log tables, in the order in which it happened.
 //!
-//! Rows are many and may be dropped, which is counted. Resolutions are never dropped: whoever gives one forgets that there was an error, and
-//! nothing would say it again. They need no limit of their own: one that comes while another of the same thing waits takes its place, as it
-//! resolves everything that the other one would have, so that there are at most a few for each mapping and server.
+//! Rows are many and may be dropped, which is counted. Resolutions are never dropped: whoever gives
+//! one forgets that there was an error, and nothing would say it again. They need no limit of their
+//! own: one that comes while another of the same thing waits takes its place, as it resolves
+//! everything that the other one would have, so that there are at most a few for each mapping and
+//! server.
 
 use super::{Fields, Journal};
 use crate::{
@@ -21,7 +23,8 @@ use tokio::sync::Notify;
 
 /// Rows that may wait for the log tables.
 pub const QUEUE_ROWS_MAX: usize = 4096;
-/// Of these, rows that only errors may take: what is said once must not be lost behind what is said often.
+/// Of these, rows that only errors may take: what is said once must not be lost behind what is said
+/// often.
 pub(super) const RESERVED_ROWS: usize = 1024;
 /// What waiting rows may hold in memory, about; the same part of it is for errors alone.
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -172,7 +175,8 @@ impl Queue {
         vitals.dropped(rows);
     }
 
-    /// The server refuses a resolution: whoever gave it has to know that the error still stands there.
+    /// The server refuses a resolution: whoever gave it has to know that the error still stands
+    /// there.
     pub fn refuse(&self, resolution: Resolution) {
         let mut waiting = self.lock();
         if !waiting.refused.contains(&resolution) {
@@ -201,12 +205,14 @@ impl Journal {
         self.queue.resolve(resolution);
     }
 
-    /// Resolutions that the control tables refused since the last call: these errors still stand there.
+    /// Resolutions that the control tables refused since the last call: these errors still stand
+    /// there.
     pub fn take_refused(&self) -> Vec<Resolution> {
         std::mem::take(&mut self.queue.lock().refused)
     }
 
-    /// Whether an error found no place in the queue since the last call: what is said once has to be said again.
+    /// Whether an error found no place in the queue since the last call: what is said once has to
+    /// be said again.
     pub fn take_errors_dropped(&self) -> bool {
         self.queue.errors_dropped.swap(false, Ordering::Relaxed)
     }
@@ -217,7 +223,11 @@ mod tests {
     use super::*;
 
     fn row(level: &'static str, message: &str) -> LogRow {
-        LogRow { fields: Box::new(Fields { message: message.to_owned(), ..Fields::default() }), level, at: Instant::now() }
+        LogRow {
+            fields: Box::new(Fields { message: message.to_owned(), ..Fields::default() }),
+            level,
+            at: Instant::now(),
+        }
     }
 
     fn words(records: &[Record]) -> Vec<String> {
@@ -229,7 +239,8 @@ mod tests {
         records.iter().map(of).collect()
     }
 
-    /// A queue full of rows once dropped what mappings that work again had to say, and they stayed broken in error_logs.
+    /// A queue full of rows once dropped what mappings that work again had to say, and they stayed
+    /// broken in error_logs.
     #[test]
     fn a_full_queue_drops_no_resolution() {
         let (queue, vitals) = (Queue::default(), Vitals::default());

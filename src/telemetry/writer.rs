@@ -21,7 +21,8 @@ use tracing::instrument::WithSubscriber;
 
 /// Records the writer takes at a time.
 const WRITE_ROWS_MAX: usize = 256;
-/// How long writing may go on after everything else has stopped, whatever the server does meanwhile.
+/// How long writing may go on after everything else has stopped, whatever the server does
+/// meanwhile.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Wait between attempts when the log tables cannot be written.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -43,7 +44,8 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// Has what waits written, for [`FLUSH_TIME_MAX`] at most: a statement that is not answered by then is given up, and its connection with it.
+    /// Has what waits written, for [`FLUSH_TIME_MAX`] at most: a statement that is not answered by
+    /// then is given up, and its connection with it.
     pub async fn close(mut self) {
         self.closing.cancel();
         if timeout(FLUSH_TIME_MAX, &mut self.task).await.is_err() {
@@ -51,7 +53,10 @@ impl Writing {
             tracing::warn!(target: STDOUT_ONLY, "the last log rows could not be written in time");
             self.queue.lost(self.queue.len(), &self.vitals);
         }
-        let (dropped, orphans) = (self.queue.dropped.load(Ordering::Relaxed), self.queue.orphans.load(Ordering::Relaxed));
+        let (dropped, orphans) = (
+            self.queue.dropped.load(Ordering::Relaxed),
+            self.queue.orphans.load(Ordering::Relaxed),
+        );
         if dropped > 0 || orphans > 0 {
             tracing::warn!(target: STDOUT_ONLY, dropped, orphans, "log rows were not written");
         }
@@ -90,8 +95,14 @@ impl Writer {
         }
     }
 
-    /// Writes `records`, trying until it works or they are given up: what is done is taken out of them.
-    async fn write(&self, control: &Control, records: &mut Vec<Record>, closing: &CancellationToken) {
+    /// Writes `records`, trying until it works or they are given up: what is done is taken out of
+    /// them.
+    async fn write(
+        &self,
+        control: &Control,
+        records: &mut Vec<Record>,
+        closing: &CancellationToken,
+    ) {
         let mut refused = 0;
         let mut failures = 0;
         let mut told = false;
@@ -165,7 +176,9 @@ impl Writer {
         let entry = Entry {
             mapping: None,
             level: "WARNING",
-            message: format!("{dropped} log rows were dropped: the log tables could not be written fast enough"),
+            message: format!(
+                "{dropped} log rows were dropped: the log tables could not be written fast enough"
+            ),
             sync_type: None,
             records: i64::try_from(dropped).ok(),
             execution_time_ms: None,
@@ -209,7 +222,9 @@ async fn write_some(control: &Control, records: &[Record]) -> Written {
         Some(Record::Resolve(Resolution::Server(server))) => {
             Written::all_or_none(1, control.resolve_server_errors(*server).await.map(drop))
         }
-        Some(Record::Resolve(Resolution::Words(mapping, words))) => Written::all_or_none(1, control.resolve_words(*mapping, words).await),
+        Some(Record::Resolve(Resolution::Words(mapping, words))) => {
+            Written::all_or_none(1, control.resolve_words(*mapping, words).await)
+        }
     }
 }
 
@@ -241,8 +256,8 @@ async fn write_rows(control: &Control, records: &[Record]) -> Written {
             break;
         }
     }
-    // The error first: it is what matters, and writing it twice counts it up instead of doubling it. That it has no mapping any more is
-    // counted with its row of sync_logs.
+    // The error first: it is what matters, and writing it twice counts it up instead of doubling
+    // it. That it has no mapping any more is counted with its row of sync_logs.
     if let Some(failure) = &failure
         && let Err(error) = fail(control, failure).await
     {

@@ -1,8 +1,10 @@
-//! Writing a commit group: one DELETE, one UPDATE, one INSERT, and the checkpoint, in one transaction and one round trip.
+//! Writing a commit group: one DELETE, one UPDATE, one INSERT, and the checkpoint, in one
+//! transaction and one round trip.
 //!
-//! DELETE, UPDATE, INSERT is the order in which other unique keys do not get in each other's way: a value is freed before it is taken,
-//! and within one statement it may be swapped. A table that references itself wants the opposite order (a new parent first, an old one
-//! last). MERGE is not used.
+//! DELETE, UPDATE, INSERT is the order in which other unique keys do not get in each other's way: a
+//! value is freed before it is taken, and within one statement it may be swapped. A table that
+//! references itself wants the opposite order (a new parent first, an old one last). MERGE is not
+//! used.
 
 use super::changes::{FETCHED, Form, any_is_null};
 use crate::{
@@ -23,11 +25,22 @@ pub enum Order {
     ReferencesFirst,
 }
 
-/// The group's statements, without transaction or checkpoint. `@fetched` says whether the source was asked for rows to complete others.
-pub fn statements(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form, order: Order) -> String {
+/// The group's statements, without transaction or checkpoint. `@fetched` says whether the source
+/// was asked for rows to complete others.
+pub fn statements(
+    carry: &Carry,
+    coverage: &Coverage,
+    target: &TableName,
+    form: Form,
+    order: Order,
+) -> String {
     let mut sql = completed(carry, coverage);
     sql.extend(other_identity(carry, target, form));
-    let parts = [delete(carry, target, form), update(carry, coverage, target, form), insert(carry, coverage, target, form)];
+    let parts = [
+        delete(carry, target, form),
+        update(carry, coverage, target, form),
+        insert(carry, coverage, target, form),
+    ];
     match order {
         Order::UniqueFirst => sql.extend(parts),
         Order::ReferencesFirst => sql.extend(parts.into_iter().rev()),
@@ -35,20 +48,32 @@ pub fn statements(carry: &Carry, coverage: &Coverage, target: &TableName, form: 
     sql
 }
 
-/// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value which it must have, and was not found
-/// at the source, is left as it is: the change that removed it there comes later.
+/// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value
+/// which it must have, and was not found at the source, is left as it is: the change that removed
+/// it there comes later.
 fn completed(carry: &Carry, coverage: &Coverage) -> String {
-    // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no index would be used.
-    let fetched = format!("INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST({FETCHED} AS bigint)");
+    // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no
+    // index would be used.
+    let fetched = format!(
+        "INNER JOIN #changes AS f ON f.[__$order] = n.[__$order] + CAST({FETCHED} AS bigint)"
+    );
     let mut sql = String::new();
     if !coverage.partial.is_empty() {
-        let sets: Vec<_> = (0..coverage.partial.len()).map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])")).collect();
-        let _ = writeln!(sql, "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    {fetched};", sets.join(", "));
+        let sets: Vec<_> = (0..coverage.partial.len())
+            .map(|i| format!("[__$p{i}] = ISNULL(n.[__$p{i}], f.[__$order])"))
+            .collect();
+        let _ = writeln!(
+            sql,
+            "IF @fetched = 1\n    UPDATE n SET {}\n    FROM #net AS n\n    {fetched};",
+            sets.join(", ")
+        );
     }
     if !coverage.required.is_empty() {
         let required = || coverage.required.iter().filter_map(|&i| carry.columns.get(i));
         let nulls = any_is_null("c", required());
-        let sets: Vec<_> = required().map(|column| format!("{0} = ISNULL(c.{0}, f.{0})", column.staged_name)).collect();
+        let sets: Vec<_> = required()
+            .map(|column| format!("{0} = ISNULL(c.{0}, f.{0})", column.staged_name))
+            .collect();
         let _ = writeln!(
             sql,
             "IF @fetched = 1\n    UPDATE c SET {}\n    FROM #net AS n\n    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\n    {fetched}\n    WHERE {nulls};\nIF @fetched = 1\n    DELETE n\n    FROM #net AS n\n    INNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\n    WHERE n.[__$operation] IN (2, 4) AND ({nulls});",
@@ -70,9 +95,15 @@ fn delete(carry: &Carry, target: &TableName, form: Form) -> String {
     format!("DELETE d\n{}WHERE n.[__$operation] = 1;\n", joined(carry, target, form))
 }
 
-/// An identity column cannot be updated: a row that came back under its key with another identity is deleted first.
+/// An identity column cannot be updated: a row that came back under its key with another identity
+/// is deleted first.
 fn other_identity(carry: &Carry, target: &TableName, form: Form) -> Option<String> {
-    let column = carry.columns.iter().enumerate().find(|(i, column)| column.dest.identity && !carry.key.contains(i))?.1;
+    let column = carry
+        .columns
+        .iter()
+        .enumerate()
+        .find(|(i, column)| column.dest.identity && !carry.key.contains(i))?
+        .1;
     (form == Form::Dest).then(|| {
         format!(
             "DELETE d\n{}WHERE n.[__$operation] = 2 AND d.{} <> {};\n",
@@ -111,7 +142,11 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
     if sets.is_empty() {
         return String::new();
     }
-    format!("UPDATE d SET\n    {}\n{}WHERE n.[__$operation] IN (2, 4);\n", sets.join(",\n    "), joined(carry, target, form))
+    format!(
+        "UPDATE d SET\n    {}\n{}WHERE n.[__$operation] IN (2, 4);\n",
+        sets.join(",\n    "),
+        joined(carry, target, form)
+    )
 }
 
 fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
@@ -131,7 +166,8 @@ fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
             Some(partial) => format!("CASE {} END", found(column, partial, form)),
         })
         .collect();
-    let complete: String = (0..coverage.partial.len()).map(|i| format!(" AND n.[__$p{i}] IS NOT NULL")).collect();
+    let complete: String =
+        (0..coverage.partial.len()).map(|i| format!(" AND n.[__$p{i}] IS NOT NULL")).collect();
     let _ = writeln!(
         sql,
         "INSERT INTO {name} ({})\nSELECT {}\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$operation] IN (2, 4){complete}\n    AND NOT EXISTS (SELECT 1 FROM {name} AS d WHERE {});",
@@ -148,21 +184,24 @@ fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
 /// The parameters of both scripts, `@P1` to `@P10`, under their names.
 const DECLARE: &str = "DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @tran_lsn binary(10) = @P8, @source_object nvarchar(50) = @P9, @capture_instance nvarchar(200) = @P10, @rebind bit = 0;\n";
 
-/// The whole transaction for a destination: rows, then the checkpoint and its twin (`checkpoint`: those statements).
+/// The whole transaction for a destination: rows, then the checkpoint and its twin (`checkpoint`:
+/// those statements).
 pub fn dest_transaction(statements: &str, checkpoint: &str) -> String {
     format!(
         "{DECLARE}SET XACT_ABORT ON;\nBEGIN TRANSACTION;\n{statements}{checkpoint}COMMIT TRANSACTION;\nTRUNCATE TABLE #net;\nTRUNCATE TABLE #changes;"
     )
 }
 
-/// The whole transaction for a staging table, which has no checkpoint: nobody reads it before the swap. Wants `@P1` alone.
+/// The whole transaction for a staging table, which has no checkpoint: nobody reads it before the
+/// swap. Wants `@P1` alone.
 pub fn staging_transaction(statements: &str) -> String {
     format!(
         "DECLARE @fetched bit = @P1;\nSET XACT_ABORT ON;\nBEGIN TRANSACTION;\n{statements}COMMIT TRANSACTION;\nTRUNCATE TABLE #net;\nTRUNCATE TABLE #changes;"
     )
 }
 
-/// A trial of a part of the group, rolled back: the rows of `#net` from `@P2` to `@P3`. Wants `@fetched` as `@P1`.
+/// A trial of a part of the group, rolled back: the rows of `#net` from `@P2` to `@P3`. Wants
+/// `@fetched` as `@P1`.
 pub fn trial(statements: &str) -> String {
     format!(
         "DECLARE @fetched bit = @P1;\nSET XACT_ABORT ON;\nBEGIN TRANSACTION;\nDELETE n FROM #net AS n WHERE n.[__$order] < @P2 OR n.[__$order] > @P3;\n{statements}ROLLBACK TRANSACTION;"
@@ -170,11 +209,13 @@ pub fn trial(statements: &str) -> String {
 }
 
 /// How many rows `#net` has, and their first and last order.
-pub const NET_RANGE: &str = "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$order]) FROM #net AS n";
+pub const NET_RANGE: &str =
+    "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$order]) FROM #net AS n";
 
 /// The key of the change row whose order is `@P1`.
 pub fn key_of(carry: &Carry) -> String {
-    let names: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
+    let names: Vec<_> =
+        carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     format!("SELECT {} FROM #changes AS c WHERE c.[__$order] = @P1", names.join(", "))
 }
 
@@ -194,10 +235,19 @@ mod tests {
         golden("apply_dest.sql", &dest_transaction(&rows, "-- checkpoint and twin\n"));
         let turned = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::ReferencesFirst);
         let at = |text: &str, words: &str| text.find(words).unwrap();
-        assert!(at(&rows, "DELETE d") < at(&rows, "UPDATE d") && at(&rows, "UPDATE d") < at(&rows, "INSERT INTO"));
+        assert!(
+            at(&rows, "DELETE d") < at(&rows, "UPDATE d")
+                && at(&rows, "UPDATE d") < at(&rows, "INSERT INTO")
+        );
         golden("apply_trial.sql", &trial("-- statements\n"));
-        assert_eq!(key_of(&carry), "SELECT c.[c0], c.[c1] FROM #changes AS c WHERE c.[__$order] = @P1");
-        assert!(at(&turned, "INSERT INTO") < at(&turned, "UPDATE d") && at(&turned, "UPDATE d") < at(&turned, "DELETE d"));
+        assert_eq!(
+            key_of(&carry),
+            "SELECT c.[c0], c.[c1] FROM #changes AS c WHERE c.[__$order] = @P1"
+        );
+        assert!(
+            at(&turned, "INSERT INTO") < at(&turned, "UPDATE d")
+                && at(&turned, "UPDATE d") < at(&turned, "DELETE d")
+        );
     }
 
     #[test]
@@ -206,7 +256,10 @@ mod tests {
         carry.columns.truncate(3);
         carry.columns[2].source.nullable = false;
         let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("apply_required.sql", &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst));
+        golden(
+            "apply_required.sql",
+            &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst),
+        );
     }
 
     #[test]
@@ -230,17 +283,24 @@ mod tests {
         assert!(!rows.contains("UPDATE d"));
     }
 
-    /// xml with a schema collection beside xml without one is Msg 527 in a CASE, and text, ntext and image have no place in one.
+    /// xml with a schema collection beside xml without one is Msg 527 in a CASE, and text, ntext
+    /// and image have no place in one.
     #[test]
     fn both_branches_of_a_case_are_of_one_type() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
         let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
         assert!(rows.contains("WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN"), "{rows}");
-        assert!(rows.contains("WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN"), "{rows}");
+        assert!(
+            rows.contains("WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN"),
+            "{rows}"
+        );
         // rows of a repair are complete
         let complete = crate::tsql::mend::coverage(&carry);
-        assert!(!statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst).contains("CASE"));
+        assert!(
+            !statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst)
+                .contains("CASE")
+        );
         let staged = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
         assert!(!staged.contains("AS xml"), "staged xml is text");
     }
@@ -253,6 +313,9 @@ mod tests {
         carry.identity = true;
         carry.columns[0].dest.identity = true;
         let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("apply_other_identity.sql", &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst));
+        golden(
+            "apply_other_identity.sql",
+            &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst),
+        );
     }
 }

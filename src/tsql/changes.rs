@@ -1,12 +1,15 @@
 //! Reading change rows, and the temp tables they travel into.
 //!
-//! Rows are read from the `_CT` table itself: the table-valued functions neither return `__$command_id`, which orders the changes of one
-//! transaction, nor may they be trusted to complain about a window they cannot serve. The window is always bounded by the maximum LSN that
-//! was read before, because capture commits change rows and their `cdc.lsn_time_mapping` row together.
+//! Rows are read from the `_CT` table itself: the table-valued functions neither return
+//! `__$command_id`, which orders the changes of one transaction, nor may they be trusted to
+//! complain about a window they cannot serve. The window is always bounded by the maximum LSN that
+//! was read before, because capture commits change rows and their `cdc.lsn_time_mapping` row
+//! together.
 //!
-//! `#changes` holds the raw rows of one commit group: CDC's own columns under their own names, the carried columns in staged form, and
-//! `__$order`, our running number. `#net` is narrow: one row per key with the
-//! effect, and for every column that may be missing from change rows the `__$order` of the row that has its value.
+//! `#changes` holds the raw rows of one commit group: CDC's own columns under their own names, the
+//! carried columns in staged form, and `__$order`, our running number. `#net` is narrow: one row
+//! per key with the effect, and for every column that may be missing from change rows the
+//! `__$order` of the row that has its value.
 
 use super::{
     large::{self, LargeValues},
@@ -23,14 +26,15 @@ use crate::{
 };
 use std::fmt::Write;
 
-/// What is added to a row's `__$order` to number the row that was fetched from the source to complete it.
+/// What is added to a row's `__$order` to number the row that was fetched from the source to
+/// complete it.
 pub const FETCHED: i64 = 1 << 62;
 
 /// Change rows completed by one request to the source.
 pub const FETCH_MAX: usize = 100;
 
-/// `@P1` rows, `@P2` from (exclusive), `@P3` to (inclusive): how many rows there are (at most `@P1`), the last one's LSN, and
-/// which transaction stands there (id, and end time in style 121).
+/// `@P1` rows, `@P2` from (exclusive), `@P3` to (inclusive): how many rows there are (at most
+/// `@P1`), the last one's LSN, and which transaction stands there (id, and end time in style 121).
 pub fn boundary(capture: &Capture) -> String {
     format!(
         "SELECT e.rows_seen, e.last_lsn, t.tran_id, CONVERT(nvarchar(30), t.tran_end_time, 121) AS tran_end_time\nFROM (\n    SELECT COUNT_BIG(*) AS rows_seen, MAX(x.[__$start_lsn]) AS last_lsn\n    FROM (\n        SELECT TOP (@P1) c.[__$start_lsn]\n        FROM {} AS c\n        WHERE c.[__$start_lsn] > @P2 AND c.[__$start_lsn] <= @P3\n        ORDER BY c.[__$start_lsn]\n    ) AS x\n) AS e\nLEFT JOIN cdc.lsn_time_mapping AS t ON t.start_lsn = e.last_lsn",
@@ -48,7 +52,8 @@ pub fn bit_is_set(alias: &str, bit: Bit) -> String {
     format!("CAST(SUBSTRING({mask}, {at}, 1) AS tinyint) & {} <> 0", bit.value)
 }
 
-/// An update that set a key column: the row moved (or was set to what it was, which is treated alike).
+/// An update that set a key column: the row moved (or was set to what it was, which is treated
+/// alike).
 pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
     let bits: Vec<_> = coverage.key.iter().map(|&bit| bit_is_set(alias, bit)).collect();
     match bits.as_slice() {
@@ -59,8 +64,11 @@ pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
 
 /// `@P1` from (exclusive), `@P2` to (inclusive). Before-images are left out unless a key changed.
 pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
-    let command = if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
-    let mut sql = format!("SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]");
+    let command =
+        if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
+    let mut sql = format!(
+        "SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]"
+    );
     let large_columns = carry.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
     for (i, (column, &captured)) in carry.columns.iter().zip(&coverage.captured).enumerate() {
@@ -76,8 +84,14 @@ pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
         let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
     }
     if !large_columns.is_empty() {
-        let columns = large_columns.iter().map(|&i| coverage.captured[i].then_some(&carry.columns[i]));
-        let _ = write!(sql, ",\n    {} AS {}", large::lengths(columns, "c", large_bytes), large::LENGTHS);
+        let columns =
+            large_columns.iter().map(|&i| coverage.captured[i].then_some(&carry.columns[i]));
+        let _ = write!(
+            sql,
+            ",\n    {} AS {}",
+            large::lengths(columns, "c", large_bytes),
+            large::LENGTHS
+        );
     }
     let order = if capture.instance.has_command_id { "c.[__$command_id], " } else { "" };
     let _ = write!(
@@ -89,7 +103,8 @@ pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
     sql
 }
 
-/// `#changes` and `#net`, made anew. A plain batch: a temp table made inside sp_executesql dies with it.
+/// `#changes` and `#net`, made anew. A plain batch: a temp table made inside sp_executesql dies
+/// with it.
 pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
     let mut sql = String::from(
         "IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;\nIF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;\nCREATE TABLE #changes (\n    [__$start_lsn] binary(10) NULL,\n    [__$seqval] binary(10) NULL,\n    [__$operation] int NULL,\n    [__$update_mask] varbinary(128) NULL,\n    [__$command_id] int NULL,\n",
@@ -110,35 +125,50 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
     sql
 }
 
-/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each with the name that messages have.
-/// [`large::LENGTHS`] is there where a column can have large values.
+/// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each
+/// with the name that messages have. [`large::LENGTHS`] is there where a column can have large
+/// values.
 pub fn columns(carry: &Carry) -> Vec<(Ident, Ident)> {
     let own = |name: &'static str| (Ident::new(name), Ident::new(name));
-    let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"].into_iter().map(own);
-    let carried = carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone()));
+    let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"]
+        .into_iter()
+        .map(own);
+    let carried =
+        carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone()));
     let lengths = (!carry.large_columns().is_empty()).then(|| own(large::LENGTHS_NAME));
     cdc.chain(carried).chain(lengths).chain([own("__$order")]).collect()
 }
 
-/// The carried columns of `alias` in staged form, and the lengths of large values where there can be some: `,\n    cell AS [name]…`.
+/// The carried columns of `alias` in staged form, and the lengths of large values where there can
+/// be some: `,\n    cell AS [name]…`.
 pub(super) fn whole_row(carry: &Carry, alias: &str) -> String {
     let large_columns = carry.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
     let mut sql = String::new();
     for (i, column) in carry.columns.iter().enumerate() {
-        let cell = if large_columns.contains(&i) { large::read(column, alias, large_bytes) } else { staging::read(column, alias) };
+        let cell = if large_columns.contains(&i) {
+            large::read(column, alias, large_bytes)
+        } else {
+            staging::read(column, alias)
+        };
         let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
     }
     if !large_columns.is_empty() {
         let columns = large_columns.iter().map(|&i| carry.columns.get(i));
-        let _ = write!(sql, ",\n    {} AS {}", large::lengths(columns, alias, large_bytes), large::LENGTHS);
+        let _ = write!(
+            sql,
+            ",\n    {} AS {}",
+            large::lengths(columns, alias, large_bytes),
+            large::LENGTHS
+        );
     }
     sql
 }
 
-/// Rows of the source as they are now, for [`FETCH_MAX`] change rows named by LSN, sequence value and command (`@P1`, `@P2`, `@P3` for
-/// the first, and so on; a slot not needed has NULLs). The change table gives the key, so no key value ever leaves the source's types
-/// and collations. The slot comes back in `__$command_id`.
+/// Rows of the source as they are now, for [`FETCH_MAX`] change rows named by LSN, sequence value
+/// and command (`@P1`, `@P2`, `@P3` for the first, and so on; a slot not needed has NULLs). The
+/// change table gives the key, so no key value ever leaves the source's types and collations. The
+/// slot comes back in `__$command_id`.
 pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
     let mut sql = String::from(
         "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
@@ -147,11 +177,22 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
     sql.push_str("\nFROM (VALUES ");
     for slot in 0..FETCH_MAX {
         let p = 3 * slot;
-        // the driver declares a slot that is not needed as varbinary(max), which would be the type of all of them, and no index is of that
+        // the driver declares a slot that is not needed as varbinary(max), which would be the type
+        // of all of them, and no index is of that
         let comma = if slot == 0 { "" } else { ", " };
-        let _ = write!(sql, "{comma}({slot}, CAST(@P{} AS binary(10)), CAST(@P{} AS binary(10)), @P{})", p + 1, p + 2, p + 3);
+        let _ = write!(
+            sql,
+            "{comma}({slot}, CAST(@P{} AS binary(10)), CAST(@P{} AS binary(10)), @P{})",
+            p + 1,
+            p + 2,
+            p + 3
+        );
     }
-    let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)" } else { "" };
+    let command = if capture.instance.has_command_id {
+        " AND (c.[__$command_id] = v.command_id OR v.command_id IS NULL)"
+    } else {
+        ""
+    };
     let _ = write!(
         sql,
         ") AS v (slot, start_lsn, seqval, command_id)\nINNER JOIN {} AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4){command}\n{}",
@@ -173,10 +214,23 @@ fn join_source(carry: &Carry, source: &TableName) -> String {
     format!("INNER JOIN {} AS s ON {}", source.local(), keys.join(" AND "))
 }
 
-/// The statements for large values that change rows told of, or (`fetched`) the rows that completed them.
-pub fn large_values(carry: &Carry, coverage: &Coverage, source: &TableName, capture: &Capture, fetched: bool) -> LargeValues {
-    let command = if capture.instance.has_command_id { " AND (c.[__$command_id] = @P4 OR @P4 IS NULL)" } else { "" };
-    let one = format!("WHERE c.[__$start_lsn] = @P2 AND c.[__$seqval] = @P3 AND c.[__$operation] IN (2, 4){command}");
+/// The statements for large values that change rows told of, or (`fetched`) the rows that completed
+/// them.
+pub fn large_values(
+    carry: &Carry,
+    coverage: &Coverage,
+    source: &TableName,
+    capture: &Capture,
+    fetched: bool,
+) -> LargeValues {
+    let command = if capture.instance.has_command_id {
+        " AND (c.[__$command_id] = @P4 OR @P4 IS NULL)"
+    } else {
+        ""
+    };
+    let one = format!(
+        "WHERE c.[__$start_lsn] = @P2 AND c.[__$seqval] = @P3 AND c.[__$operation] IN (2, 4){command}"
+    );
     let change_table = capture.instance.change_table();
     let (alias, from, wanted) = if fetched {
         let wanted = format!(
@@ -185,7 +239,9 @@ pub fn large_values(carry: &Carry, coverage: &Coverage, source: &TableName, capt
         );
         ("s", format!("FROM {change_table} AS c\n{}\n{one}", join_source(carry, source)), wanted)
     } else {
-        let values: String = (0..coverage.partial.len()).map(|i| format!(" UNION ALL SELECT n.[__$p{i}] FROM #net AS n")).collect();
+        let values: String = (0..coverage.partial.len())
+            .map(|i| format!(" UNION ALL SELECT n.[__$p{i}] FROM #net AS n"))
+            .collect();
         let wanted = format!(
             "FROM #changes AS c\nINNER JOIN #changes AS o ON o.[__$order] = c.[__$order]\nWHERE c.{} IS NOT NULL AND c.[__$order] > @P2 AND c.[__$operation] IN (2, 4, 5)\n    AND c.[__$order] IN (SELECT n.[__$order] FROM #net AS n{values})",
             large::LENGTHS
@@ -197,22 +253,34 @@ pub fn large_values(carry: &Carry, coverage: &Coverage, source: &TableName, capt
             "SELECT TOP (@P1) c.[__$order], c.{}, o.[__$start_lsn], o.[__$seqval], o.[__$command_id]\n{wanted}\nORDER BY c.[__$order]",
             large::LENGTHS
         ),
-        columns: carry.large_columns().into_iter().map(|i| large::pieces(&carry.columns[i], alias, &from)).collect(),
+        columns: carry
+            .large_columns()
+            .into_iter()
+            .map(|i| large::pieces(&carry.columns[i], alias, &from))
+            .collect(),
         can_change: fetched,
     }
 }
 
 /// One of these columns of a row is NULL.
 pub fn any_is_null<'a>(alias: &str, columns: impl Iterator<Item = &'a Carried>) -> String {
-    columns.map(|column| format!("{alias}.{} IS NULL", column.staged_name)).collect::<Vec<_>>().join(" OR ")
+    columns
+        .map(|column| format!("{alias}.{} IS NULL", column.staged_name))
+        .collect::<Vec<_>>()
+        .join(" OR ")
 }
 
 /// Equality that an index can serve, NULL-safe where both can be NULL.
 pub fn equal(a: &str, b: &str, nullable: bool) -> String {
-    if nullable { format!("EXISTS (SELECT {a} INTERSECT SELECT {b})") } else { format!("{a} = {b}") }
+    if nullable {
+        format!("EXISTS (SELECT {a} INTERSECT SELECT {b})")
+    } else {
+        format!("{a} = {b}")
+    }
 }
 
-/// Whose types and names the statements speak: the destination's own, or the staged ones of a full sync's staging table.
+/// Whose types and names the statements speak: the destination's own, or the staged ones of a full
+/// sync's staging table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Dest,
@@ -236,14 +304,19 @@ impl Form {
         }
     }
 
-    /// The target's own value, to be written back by a CASE whose other branches are [`fn@Self::write`]'s.
+    /// The target's own value, to be written back by a CASE whose other branches are
+    /// [`fn@Self::write`]'s.
     pub fn keep(self, column: &Carried, alias: &str) -> String {
-        let legacy = matches!(column.dest.ty, ColumnType::Text | ColumnType::NText | ColumnType::Image);
+        let legacy =
+            matches!(column.dest.ty, ColumnType::Text | ColumnType::NText | ColumnType::Image);
         match self {
             // a CASE over these types needs the modern ones
             Form::Dest if legacy => staging::read_dest(column, alias),
-            // The column may have a schema collection, and the staged value has none: xml of two collections in one CASE is Msg 527.
-            Form::Dest if column.dest.ty == ColumnType::Xml => format!("CAST({alias}.{} AS xml)", column.name()),
+            // The column may have a schema collection, and the staged value has none: xml of two
+            // collections in one CASE is Msg 527.
+            Form::Dest if column.dest.ty == ColumnType::Xml => {
+                format!("CAST({alias}.{} AS xml)", column.name())
+            }
             Form::Dest | Form::Staged => format!("{alias}.{}", self.name(column)),
         }
     }
@@ -255,9 +328,11 @@ impl Form {
         }
     }
 
-    /// Whether an UPDATE may set this column: never identity, and of the key only what may differ between equal keys.
+    /// Whether an UPDATE may set this column: never identity, and of the key only what may differ
+    /// between equal keys.
     pub fn updates(self, carry: &Carry, index: usize, column: &Carried) -> bool {
-        !(self == Form::Dest && column.dest.identity) && (!carry.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
+        !(self == Form::Dest && column.dest.identity)
+            && (!carry.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
     }
 
     /// `target` and `staged` have the same key, as the target's collations see it.
@@ -266,7 +341,11 @@ impl Form {
             .key_columns()
             .map(|column| {
                 let nullable = column.source.nullable && column.dest.nullable;
-                equal(&format!("{target}.{}", self.name(column)), &self.write(column, staged), nullable)
+                equal(
+                    &format!("{target}.{}", self.name(column)),
+                    &self.write(column, staged),
+                    nullable,
+                )
             })
             .collect();
         pairs.join(" AND ")
@@ -282,7 +361,10 @@ mod tests {
     };
 
     fn shown(values: &LargeValues) -> String {
-        let pieces = values.columns.iter().map(|pieces| format!("{}\n\n{}\n\n{}\n\n", pieces.read, pieces.hash, pieces.append));
+        let pieces = values
+            .columns
+            .iter()
+            .map(|pieces| format!("{}\n\n{}\n\n{}\n\n", pieces.read, pieces.hash, pieces.append));
         format!("{}\n\n{}", values.wanted, pieces.collect::<String>())
     }
 
@@ -296,11 +378,18 @@ mod tests {
         assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 2);
         let values = large_values(&carry, &coverage, &TABLE(), &capture, false);
         golden("changes_large.sql", &shown(&values));
-        golden("changes_large_fetched.sql", &shown(&large_values(&carry, &coverage, &TABLE(), &capture, true)));
+        golden(
+            "changes_large_fetched.sql",
+            &shown(&large_values(&carry, &coverage, &TABLE(), &capture, true)),
+        );
         let fetched = fetch(&carry, &TABLE(), &capture);
         let slots = fetched.find("(1, CAST(@P4").unwrap()..fetched.find(") AS v").unwrap();
         golden("changes_fetch.sql", &fetched.replacen(&fetched[slots], "...", 1));
-        assert!(fetched.contains("(99, CAST(@P298 AS binary(10)), CAST(@P299 AS binary(10)), @P300)) AS v"));
+        assert!(
+            fetched.contains(
+                "(99, CAST(@P298 AS binary(10)), CAST(@P299 AS binary(10)), @P300)) AS v"
+            )
+        );
     }
 
     #[test]

@@ -4,8 +4,8 @@
 /// <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
 pub const BINDINGS_MAX: usize = 500;
 
-/// Binds checkpoints where nothing is known yet. Parameters per checkpoint, from `@P1`: mapping, its LSN as it was read, source table,
-/// capture instance.
+/// Binds checkpoints where nothing is known yet. Parameters per checkpoint, from `@P1`: mapping,
+/// its LSN as it was read, source table, capture instance.
 pub fn bind(count: usize) -> String {
     let rows: Vec<_> = (0..count)
         .map(|i| {

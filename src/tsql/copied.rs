@@ -1,7 +1,8 @@
 //! Statements for people: printed, copied, and run by hand.
 //!
-//! What is printed must be what is run. A name may hold characters that are not printed as they are ([`visible`](crate::model::visible)), or
-//! that a tool takes for its own (`$(name)` is a variable to sqlcmd); a statement that holds one is printed as dynamic SQL that spells it.
+//! What is printed must be what is run. A name may hold characters that are not printed as they are
+//! ([`visible`](crate::model::visible)), or that a tool takes for its own (`$(name)` is a variable
+//! to sqlcmd); a statement that holds one is printed as dynamic SQL that spells it.
 
 use crate::model::{
     name::{Ident, TableName},
@@ -15,10 +16,13 @@ pub fn literal(text: &str) -> String {
 
 /// The statement itself, or one that runs it and is made of characters that can be seen.
 ///
-/// The number of a hidden character goes to NCHAR by UTF-16 code unit: above 65,535 it answers NULL where the database's collation has no
-/// supplementary characters. <https://learn.microsoft.com/sql/t-sql/functions/nchar-transact-sql>
+/// The number of a hidden character goes to NCHAR by UTF-16 code unit: above 65,535 it answers NULL
+/// where the database's collation has no supplementary characters.
+/// <https://learn.microsoft.com/sql/t-sql/functions/nchar-transact-sql>
 pub fn copyable(statement: &str) -> String {
-    let spelled = |at: usize, character: char| is_hidden(character) || statement.get(at..).is_some_and(|rest| rest.starts_with("$("));
+    let spelled = |at: usize, character: char| {
+        is_hidden(character) || statement.get(at..).is_some_and(|rest| rest.starts_with("$("))
+    };
     if !statement.char_indices().any(|(at, character)| spelled(at, character)) {
         return statement.to_owned();
     }

@@ -1,6 +1,8 @@
-//! Reading rows to compare: the newest by key, or those with given keys; at the source, at the destination, or in a change table.
+//! Reading rows to compare: the newest by key, or those with given keys; at the source, at the
+//! destination, or in a change table.
 //!
-//! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds of cells, and with hashes of large values behind them. The alias is always `t`.
+//! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds
+//! of cells, and with hashes of large values behind them. The alias is always `t`.
 
 use super::{
     changes::equal,
@@ -36,10 +38,14 @@ impl Side {
     }
 
     fn list<'a>(self, columns: impl Iterator<Item = &'a Carried>) -> String {
-        columns.map(|carried| format!("{} AS {}", self.read(carried), carried.name())).collect::<Vec<_>>().join(", ")
+        columns
+            .map(|carried| format!("{} AS {}", self.read(carried), carried.name()))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
-    /// All carried columns, empty where a value is large, and behind them the hashes of large values: one for each of [`Carry::large_columns`].
+    /// All carried columns, empty where a value is large, and behind them the hashes of large
+    /// values: one for each of [`Carry::large_columns`].
     fn whole_rows(self, carry: &Carry) -> String {
         let large_columns = carry.large_columns();
         let large_bytes = large::large_bytes(large_columns.len());
@@ -48,31 +54,56 @@ impl Side {
             .iter()
             .enumerate()
             .map(|(i, carried)| match large_columns.contains(&i) {
-                true => format!("{} AS {}", large::compared(&self.read(carried), &carried.staged, large_bytes), carried.name()),
+                true => format!(
+                    "{} AS {}",
+                    large::compared(&self.read(carried), &carried.staged, large_bytes),
+                    carried.name()
+                ),
                 false => format!("{} AS {}", self.read(carried), carried.name()),
             })
             .collect();
         let hashes = large_columns.iter().enumerate();
-        cells.extend(hashes.map(|(n, &i)| format!("{} AS [__$hash{n}]", large::compared_hash(&self.read(&carry.columns[i]), large_bytes))));
+        cells.extend(hashes.map(|(n, &i)| {
+            format!(
+                "{} AS [__$hash{n}]",
+                large::compared_hash(&self.read(&carry.columns[i]), large_bytes)
+            )
+        }));
         cells.join(", ")
     }
 }
 
-/// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far below.
+/// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far
+/// below.
 pub fn keys_max(carry: &Carry) -> usize {
     (1_000 / carry.key.len().max(1)).clamp(1, 100)
 }
 
 /// The newest rows by key.
 pub fn newest(side: Side, table: &TableName, carry: &Carry, rows_max: usize) -> String {
-    let order: Vec<_> = carry.key_columns().map(|carried| format!("t.{} DESC", side.column(carried).name)).collect();
-    format!("SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}", side.whole_rows(carry), table.local(), order.join(", "))
+    let order: Vec<_> = carry
+        .key_columns()
+        .map(|carried| format!("t.{} DESC", side.column(carried).name))
+        .collect();
+    format!(
+        "SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}",
+        side.whole_rows(carry),
+        table.local(),
+        order.join(", ")
+    )
 }
 
-/// The next rows in the order of the source's key: after the key in the first parameters (`after`), up to and including the one in the
-/// parameters behind it (`upto`). The destination's rows are put in the *source's* order, so that ranges that follow each other at the
-/// source leave nothing out here.
-pub fn range(side: Side, table: &TableName, carry: &Carry, (after, upto): (bool, bool), rows_max: usize) -> String {
+/// The next rows in the order of the source's key: after the key in the first parameters (`after`),
+/// up to and including the one in the parameters behind it (`upto`). The destination's rows are put
+/// in the *source's* order, so that ranges that follow each other at the source leave nothing out
+/// here.
+pub fn range(
+    side: Side,
+    table: &TableName,
+    carry: &Carry,
+    (after, upto): (bool, bool),
+    rows_max: usize,
+) -> String {
     let keys: Vec<_> = carry.key_columns().map(|carried| ordered(side, carried)).collect();
     let width = keys.len();
     let mut bounds = Vec::new();
@@ -82,8 +113,14 @@ pub fn range(side: Side, table: &TableName, carry: &Carry, (after, upto): (bool,
     if upto {
         bounds.push(beyond(&keys, carry, if after { width } else { 0 }, "<", true));
     }
-    let filter = if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
-    format!("SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}", side.whole_rows(carry), table.local(), keys.join(", "))
+    let filter =
+        if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
+    format!(
+        "SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}",
+        side.whole_rows(carry),
+        table.local(),
+        keys.join(", ")
+    )
 }
 
 /// A key column as it sorts at the source.
@@ -91,7 +128,9 @@ fn ordered(side: Side, carried: &Carried) -> String {
     let column = format!("t.{}", side.column(carried).name);
     let (source, dest) = (&carried.source, &carried.dest);
     match (side, collation(source)) {
-        (Side::Dest, Some(collation)) if source.ty != dest.ty || source.collation != dest.collation => {
+        (Side::Dest, Some(collation))
+            if source.ty != dest.ty || source.collation != dest.collation =>
+        {
             // the code page of a CAST is that of what is cast
             format!("CAST({column} COLLATE {collation} AS {})", type_name(&source.ty))
         }
@@ -99,9 +138,15 @@ fn ordered(side: Side, carried: &Carried) -> String {
     }
 }
 
-/// `(a >= @P1 AND (a > @P1 OR (a = @P1 AND (b > @P2))))`, with `or_equal` for the last column. A NULL in a key comes before every value, as
-/// ORDER BY has it.
-fn beyond(keys: &[String], carry: &Carry, params_before: usize, than: &str, or_equal: bool) -> String {
+/// `(a >= @P1 AND (a > @P1 OR (a = @P1 AND (b > @P2))))`, with `or_equal` for the last column. A
+/// NULL in a key comes before every value, as ORDER BY has it.
+fn beyond(
+    keys: &[String],
+    carry: &Carry,
+    params_before: usize,
+    than: &str,
+    or_equal: bool,
+) -> String {
     let mut condition = String::new();
     let columns: Vec<_> = keys.iter().zip(carry.key_columns()).enumerate().collect();
     for (i, (key, carried)) in columns.into_iter().rev() {
@@ -109,8 +154,12 @@ fn beyond(keys: &[String], carry: &Carry, params_before: usize, than: &str, or_e
         let nullable = carried.source.nullable || carried.dest.nullable;
         let strictly = match (nullable, than) {
             (false, _) => format!("{key} {than} {parameter}"),
-            (true, ">") => format!("({key} > {parameter} OR ({parameter} IS NULL AND {key} IS NOT NULL))"),
-            (true, _) => format!("({key} {than} {parameter} OR ({key} IS NULL AND {parameter} IS NOT NULL))"),
+            (true, ">") => {
+                format!("({key} > {parameter} OR ({parameter} IS NULL AND {key} IS NOT NULL))")
+            }
+            (true, _) => {
+                format!("({key} {than} {parameter} OR ({key} IS NULL AND {parameter} IS NOT NULL))")
+            }
         };
         let same = equal(key, &parameter, nullable);
         condition = match (condition.is_empty(), or_equal, nullable) {
@@ -120,10 +169,14 @@ fn beyond(keys: &[String], carry: &Carry, params_before: usize, than: &str, or_e
             (false, _, _) => format!("({strictly} OR ({same} AND {condition}))"),
         };
     }
-    // says nothing new, but is what an index is sought by: of the OR alone the server makes a scan from the table's beginning
+    // says nothing new, but is what an index is sought by: of the OR alone the server makes a scan
+    // from the table's beginning
     match (keys, carry.key_columns().next()) {
         ([first, _, ..], Some(carried)) if !carried.source.nullable && !carried.dest.nullable => {
-            format!("({first} {than}= {} AND {condition})", parameter(&carried.source, params_before + 1))
+            format!(
+                "({first} {than}= {} AND {condition})",
+                parameter(&carried.source, params_before + 1)
+            )
         }
         _ => condition,
     }
@@ -136,15 +189,24 @@ pub fn count(table: &TableName) -> String {
 
 /// Whether anything changed after LSN `@P1` and up to `@P2`: a row, or none.
 pub fn any_change(change_table: &Ident) -> String {
-    format!("SELECT TOP (1) 1 FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2")
+    format!(
+        "SELECT TOP (1) 1 FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2"
+    )
 }
 
-/// The rows with `keys` given keys, whose values are the parameters in order: the first key's columns, the second's, …
+/// The rows with `keys` given keys, whose values are the parameters in order: the first key's
+/// columns, the second's, …
 pub fn by_keys(side: Side, table: &TableName, carry: &Carry, keys: usize) -> String {
-    format!("SELECT {} FROM {} AS t WHERE {}", side.whole_rows(carry), table.local(), any_of(side, carry, keys, 0))
+    format!(
+        "SELECT {} FROM {} AS t WHERE {}",
+        side.whole_rows(carry),
+        table.local(),
+        any_of(side, carry, keys, 0)
+    )
 }
 
-/// The keys among `keys` given ones that have a change after LSN `@P1` and up to `@P2`; the key values follow as `@P3`….
+/// The keys among `keys` given ones that have a change after LSN `@P1` and up to `@P2`; the key
+/// values follow as `@P3`….
 pub fn changed_keys(change_table: &Ident, carry: &Carry, keys: usize) -> String {
     format!(
         "SELECT DISTINCT {} FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2 AND ({})",
@@ -153,7 +215,8 @@ pub fn changed_keys(change_table: &Ident, carry: &Carry, keys: usize) -> String 
     )
 }
 
-/// Whether `t` has one of `keys` keys, whose values are the parameters behind the first `params_before`.
+/// Whether `t` has one of `keys` keys, whose values are the parameters behind the first
+/// `params_before`.
 pub(super) fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> String {
     let width = carry.key.len();
     let one = |key: usize| {
@@ -162,7 +225,11 @@ pub(super) fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usiz
             .enumerate()
             .map(|(i, carried)| {
                 let column = side.column(carried);
-                equal(&format!("t.{}", column.name), &parameter(column, params_before + key * width + i + 1), column.nullable)
+                equal(
+                    &format!("t.{}", column.name),
+                    &parameter(column, params_before + key * width + i + 1),
+                    column.nullable,
+                )
             })
             .collect();
         format!("({})", pairs.join(" AND "))
@@ -170,8 +237,9 @@ pub(super) fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usiz
     (0..keys).map(one).collect::<Vec<_>>().join(" OR ")
 }
 
-/// A parameter as a value of the column's own type, so that an index on the column can be used. Text is turned into the column's code
-/// page, not the database's: a CAST takes the collation of what it casts.
+/// A parameter as a value of the column's own type, so that an index on the column can be used.
+/// Text is turned into the column's code page, not the database's: a CAST takes the collation of
+/// what it casts.
 fn parameter(column: &Column, number: usize) -> String {
     match (&column.ty, collation(column)) {
         (ColumnType::Char(_) | ColumnType::VarChar(_), Some(collation)) => {
@@ -197,12 +265,21 @@ mod tests {
     fn newest_rows_of_either_side() {
         let note = "CAST(t.[note] AS nvarchar(max))";
         let doc = "CAST(t.[doc] AS nvarchar(max))";
-        let small = |text: &str| format!("CASE WHEN DATALENGTH({text}) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE {text} END");
-        let hash = |text: &str| format!("CASE WHEN DATALENGTH({text}) > 1048576 THEN HASHBYTES('MD5', CAST({text} AS varbinary(max))) END");
+        let small = |text: &str| {
+            format!(
+                "CASE WHEN DATALENGTH({text}) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE {text} END"
+            )
+        };
+        let hash = |text: &str| {
+            format!(
+                "CASE WHEN DATALENGTH({text}) > 1048576 THEN HASHBYTES('MD5', CAST({text} AS varbinary(max))) END"
+            )
+        };
         let large = |sql: String| {
-            sql.replace(&small(note), note)
-                .replace(&small(doc), doc)
-                .replace(&format!(", {} AS [__$hash0], {} AS [__$hash1]", hash(note), hash(doc)), "")
+            sql.replace(&small(note), note).replace(&small(doc), doc).replace(
+                &format!(", {} AS [__$hash0], {} AS [__$hash1]", hash(note), hash(doc)),
+                "",
+            )
         };
         assert_eq!(
             large(newest(Side::Source, &TABLE(), &carry(), 10)),
@@ -240,7 +317,12 @@ mod tests {
         let mut carry = keyed();
         carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
         let sql = range(Side::Dest, &TABLE(), &carry, (false, false), 10);
-        assert!(sql.contains("AS t ORDER BY t.[id], CAST(t.[code] COLLATE Latin1_General_CI_AS AS nvarchar(20))"), "{sql}");
+        assert!(
+            sql.contains(
+                "AS t ORDER BY t.[id], CAST(t.[code] COLLATE Latin1_General_CI_AS AS nvarchar(20))"
+            ),
+            "{sql}"
+        );
     }
 
     #[test]
@@ -261,7 +343,10 @@ mod tests {
         narrow.columns = vec![carried(("code", code.clone()), ("code", code.clone()), code)];
         narrow.key = vec![0];
         narrow.columns[0].source.nullable = false;
-        assert!(by_keys(Side::Source, &TABLE(), &narrow, 1).ends_with("(t.[code] = CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9)))"));
+        assert!(
+            by_keys(Side::Source, &TABLE(), &narrow, 1)
+                .ends_with("(t.[code] = CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9)))")
+        );
     }
 
     /// `=` never finds a NULL, and nothing is beyond one.
@@ -270,11 +355,24 @@ mod tests {
         let mut carry = carry();
         carry.key = vec![1];
         let code = "CAST(@P1 AS nvarchar(20))";
-        assert!(by_keys(Side::Source, &TABLE(), &carry, 1).ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))")));
+        assert!(
+            by_keys(Side::Source, &TABLE(), &carry, 1)
+                .ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))"))
+        );
         let after = range(Side::Source, &TABLE(), &carry, (true, false), 1);
-        assert!(after.contains(&format!("WHERE ((t.[code] > {code} OR ({code} IS NULL AND t.[code] IS NOT NULL)))")), "{after}");
+        assert!(
+            after.contains(&format!(
+                "WHERE ((t.[code] > {code} OR ({code} IS NULL AND t.[code] IS NOT NULL)))"
+            )),
+            "{after}"
+        );
         let upto = range(Side::Source, &TABLE(), &carry, (false, true), 1);
         let same = format!("EXISTS (SELECT t.[code] INTERSECT SELECT {code})");
-        assert!(upto.contains(&format!("WHERE ((t.[code] < {code} OR (t.[code] IS NULL AND {code} IS NOT NULL)) OR {same})")), "{upto}");
+        assert!(
+            upto.contains(&format!(
+                "WHERE ((t.[code] < {code} OR (t.[code] IS NULL AND {code} IS NOT NULL)) OR {same})"
+            )),
+            "{upto}"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Mending rows of a destination that differ from the source: the source's rows of given keys, staged and written.
+//! Mending rows of a destination that differ from the source: the source's rows of given keys,
+//! staged and written.
 //!
-//! The rows travel as change rows do ([`super::changes`]): into `#changes`, each an insert that has every column, and are written by the
-//! statements of a commit group ([`super::apply`]). Keys that the source does not have are deleted by their values as the destination
-//! has them, because such a value need not fit the source's type.
+//! The rows travel as change rows do ([`super::changes`]): into `#changes`, each an insert that has
+//! every column, and are written by the statements of a commit group ([`super::apply`]). Keys that
+//! the source does not have are deleted by their values as the destination has them, because such a
+//! value need not fit the source's type.
 
 use super::{
     apply::{self, Order},
@@ -25,43 +27,66 @@ pub fn coverage(carry: &Carry) -> Coverage {
     Coverage { captured: vec![true; carry.columns.len()], ..Coverage::default() }
 }
 
-/// The source's rows with `keys` given keys, whose values are the parameters, in the form of [`super::changes::read`].
+/// The source's rows with `keys` given keys, whose values are the parameters, in the form of
+/// [`super::changes::read`].
 pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
     let mut sql = String::from(
         "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
     );
     sql.push_str(&whole_row(carry, "t"));
-    let _ = write!(sql, "\nFROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, keys, 0));
+    let _ = write!(
+        sql,
+        "\nFROM {} AS t\nWHERE {}",
+        source.local(),
+        lookup::any_of(Side::Source, carry, keys, 0)
+    );
     sql
 }
 
-/// The statements for the large values of rows in `#changes`, which are found by their keys; `None` where no column can have one.
+/// The statements for the large values of rows in `#changes`, which are found by their keys; `None`
+/// where no column can have one.
 pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
     let columns = carry.large_columns();
     if columns.is_empty() {
         return None;
     }
-    let from = format!("FROM {} AS t\nWHERE {}", source.local(), lookup::any_of(Side::Source, carry, 1, 1));
-    let keys: String = carry.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
+    let from = format!(
+        "FROM {} AS t\nWHERE {}",
+        source.local(),
+        lookup::any_of(Side::Source, carry, 1, 1)
+    );
+    let keys: String =
+        carry.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
     Some(LargeValues {
         wanted: format!(
             "SELECT TOP (@P1) c.[__$order], c.{LENGTHS}{keys}\nFROM #changes AS c\nWHERE c.{LENGTHS} IS NOT NULL AND c.[__$order] > @P2\nORDER BY c.[__$order]"
         ),
-        columns: columns.into_iter().map(|i| large::pieces(&carry.columns[i], "t", &from)).collect(),
+        columns: columns
+            .into_iter()
+            .map(|i| large::pieces(&carry.columns[i], "t", &from))
+            .collect(),
         can_change: true,
     })
 }
 
-/// Two keys that are one to the destination and would both be there ([`netting::merged`]); the parameters are the values of `gone` keys.
+/// Two keys that are one to the destination and would both be there ([`netting::merged`]); the
+/// parameters are the values of `gone` keys.
 pub fn merged(carry: &Carry, dest: &TableName, gone: usize) -> String {
     let gone = (gone > 0).then(|| lookup::any_of(Side::Dest, carry, gone, 0));
     format!("{ALL_THERE}{}", netting::merged(carry, dest, gone.as_deref()))
 }
 
-/// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be deleted. `guard` wants `@mapping_id` and
-/// `@from`, and undoes it all unless the checkpoint still stands there. Rows come before the guard, as in a commit group: so the two
-/// wait for each other's locks in one order.
-pub fn transaction(carry: &Carry, dest: &TableName, order: Order, gone: usize, guard: &str) -> String {
+/// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be
+/// deleted. `guard` wants `@mapping_id` and `@from`, and undoes it all unless the checkpoint still
+/// stands there. Rows come before the guard, as in a commit group: so the two wait for each other's
+/// locks in one order.
+pub fn transaction(
+    carry: &Carry,
+    dest: &TableName,
+    order: Order,
+    gone: usize,
+    guard: &str,
+) -> String {
     let delete = match gone {
         0 => String::new(),
         // a key that the destination takes for a staged one is not gone: its text is put right

@@ -1,33 +1,44 @@
 //! Many changes of a key become one effect.
 //!
-//! It is said in T-SQL, because only the target's type and collation know which keys are equal ('A', 'a' and 'a ' often are). Per key the last
-//! event wins: a delete, or a row to be there. A change of key arrives as a before-image under the old key and an after-image under the
-//! new one (or as delete and insert): the first deletes, the second puts.
+//! It is said in T-SQL, because only the target's type and collation know which keys are equal
+//! ('A', 'a' and 'a ' often are). Per key the last event wins: a delete, or a row to be there. A
+//! change of key arrives as a before-image under the old key and an after-image under the new one
+//! (or as delete and insert): the first deletes, the second puts.
 //!
-//! **Resets.** What a key's row was before says nothing about its row after a delete, an insert or a move. A column that change rows may
-//! lack ([`crate::plan::mask`]) takes its value from the last event that has it *since the key's last reset*; the `__$order` of that event
-//! is kept per column. Without one, a patched row keeps what the target has, and a put row is completed from the source.
+//! **Resets.** What a key's row was before says nothing about its row after a delete, an insert or
+//! a move. A column that change rows may lack ([`crate::plan::mask`]) takes its value from the last
+//! event that has it *since the key's last reset*; the `__$order` of that event is kept per column.
+//! Without one, a patched row keeps what the target has, and a put row is completed from the
+//! source.
 //!
-//! **A key that is left and taken in one transaction.** `UPDATE t SET id = id + 1` may log the arrival at 2 before the departure from 2: a
-//! heap's rows are changed in place, and `__$command_id` is documented only as the order of operations. Taken literally the last event says
-//! that nobody is at 2. So when a key's last event is a departure and there was an arrival in the same transaction, heads are counted: who
-//! was there before (the target knows), plus arrivals, less departures. More arrivals than departures is somebody there in any case.
+//! **A key that is left and taken in one transaction.** `UPDATE t SET id = id + 1` may log the
+//! arrival at 2 before the departure from 2: a heap's rows are changed in place, and
+//! `__$command_id` is documented only as the order of operations. Taken literally the last event
+//! says that nobody is at 2. So when a key's last event is a departure and there was an arrival in
+//! the same transaction, heads are counted: who was there before (the target knows), plus arrivals,
+//! less departures. More arrivals than departures is somebody there in any case.
 //!
-//! **A key set to an equal one** ('a' to 'A', an instant in another time zone) is told as a move, too, but nobody left: the row keeps what the
-//! change does not tell. Such a pair is made one patch before anything is counted ([`in_place`]).
+//! **A key set to an equal one** ('a' to 'A', an instant in another time zone) is told as a move,
+//! too, but nobody left: the row keeps what the change does not tell. Such a pair is made one patch
+//! before anything is counted ([`in_place`]).
 //!
-//! **NULL that says nothing.** A moved row may be told as a delete and an insert, and what it says of a large value that was not touched no
-//! document tells. So a NULL there is not believed where the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a
-//! column that is NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
+//! **NULL that says nothing.** A moved row may be told as a delete and an insert, and what it says
+//! of a large value that was not touched no document tells. So a NULL there is not believed where
+//! the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a column that is
+//! NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
 //!
-//! **Keys that are one to the destination and two to the source** ([`Carry::merges_keys`]: 'œ' and 'oe', 'A' and 'a'). One text may come and
-//! another one go within a group, in any order, and then the last event per key of the destination says nothing: the departure of one text
-//! is not the departure of the other. So such a table's changes are netted text by text first ([`per_text`]). Two texts that are there at
-//! the end, or one whose place another row of the destination has that nobody told the end of, cannot both be there ([`merged`]): that is
-//! an error. Otherwise at most one text per key is there, and only its changes are left to be netted ([`keep_present`]), or the departures of the
-//! text that the destination has. A staging table needs none of this: its own keys are texts ([`crate::model::carry::KEY_COLLATION`]).
+//! **Keys that are one to the destination and two to the source** ([`Carry::merges_keys`]: 'œ' and
+//! 'oe', 'A' and 'a'). One text may come and another one go within a group, in any order, and then
+//! the last event per key of the destination says nothing: the departure of one text is not the
+//! departure of the other. So such a table's changes are netted text by text first ([`per_text`]).
+//! Two texts that are there at the end, or one whose place another row of the destination has that
+//! nobody told the end of, cannot both be there ([`merged`]): that is an error. Otherwise at most
+//! one text per key is there, and only its changes are left to be netted ([`keep_present`]), or the
+//! departures of the text that the destination has. A staging table needs none of this: its own
+//! keys are texts ([`crate::model::carry::KEY_COLLATION`]).
 //!
-//! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and patched.
+//! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and
+//! patched.
 
 use super::{
     changes::{Form, any_is_null, bit_is_set, equal, key_is_set},
@@ -46,7 +57,13 @@ const IN_PLACE: i32 = 5;
 pub fn in_place(carry: &Carry, form: Form) -> String {
     let keys: Vec<_> = carry
         .key_columns()
-        .map(|column| equal(&form.write(column, "b"), &form.write(column, "c"), column.source.nullable && column.dest.nullable))
+        .map(|column| {
+            equal(
+                &form.write(column, "b"),
+                &form.write(column, "c"),
+                column.source.nullable && column.dest.nullable,
+            )
+        })
         .collect();
     format!(
         "UPDATE c SET [__$operation] = {IN_PLACE}\nFROM #changes AS c\nINNER JOIN #changes AS b ON b.[__$order] = c.[__$order] - 1\nWHERE c.[__$operation] = 4 AND b.[__$operation] = 3 AND b.[__$start_lsn] = c.[__$start_lsn] AND b.[__$seqval] = c.[__$seqval]\n    AND {};\nDELETE b\nFROM #changes AS b\nINNER JOIN #changes AS c ON c.[__$order] = b.[__$order] + 1\nWHERE b.[__$operation] = 3 AND c.[__$operation] = {IN_PLACE};",
@@ -54,10 +71,11 @@ pub fn in_place(carry: &Carry, form: Form) -> String {
     )
 }
 
-/// Takes away the mask of inserts that may be one half of a moved row and have NULL for a large value: without it the NULL is not believed.
-/// `None` where there are no large values.
+/// Takes away the mask of inserts that may be one half of a moved row and have NULL for a large
+/// value: without it the NULL is not believed. `None` where there are no large values.
 pub fn halves(carry: &Carry, coverage: &Coverage) -> Option<String> {
-    let nulls = any_is_null("c", believed_by_mask(carry, coverage).filter_map(|i| carry.columns.get(i)));
+    let nulls =
+        any_is_null("c", believed_by_mask(carry, coverage).filter_map(|i| carry.columns.get(i)));
     (!nulls.is_empty()).then(|| {
         format!(
             "UPDATE c SET [__$update_mask] = NULL\nFROM #changes AS c\nWHERE c.[__$operation] = 2 AND ({nulls})\n    AND EXISTS (SELECT 1 FROM #changes AS x WHERE x.[__$start_lsn] = c.[__$start_lsn] AND x.[__$operation] = 1);"
@@ -67,8 +85,15 @@ pub fn halves(carry: &Carry, coverage: &Coverage) -> Option<String> {
 
 /// The captured columns whose NULL in an insert is taken for one because of its mask alone.
 /// Indexes into [`Carry::columns`].
-pub fn believed_by_mask<'a>(carry: &'a Carry, coverage: &'a Coverage) -> impl Iterator<Item = usize> + 'a {
-    let captured = coverage.partial.iter().filter(|partial| partial.bit.is_some()).map(|partial| partial.column);
+pub fn believed_by_mask<'a>(
+    carry: &'a Carry,
+    coverage: &'a Coverage,
+) -> impl Iterator<Item = usize> + 'a {
+    let captured = coverage
+        .partial
+        .iter()
+        .filter(|partial| partial.bit.is_some())
+        .map(|partial| partial.column);
     captured.filter(|&i| carry.columns.get(i).is_some_and(|column| column.source.nullable))
 }
 
@@ -97,7 +122,8 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
         match partial.bit {
             Some(bit) => {
                 let column = carry.columns.get(partial.column);
-                let name = column.map(|column| format!("c.{}", column.staged_name)).unwrap_or_default();
+                let name =
+                    column.map(|column| format!("c.{}", column.staged_name)).unwrap_or_default();
                 let (set, put) = (bit_is_set("c", bit), "c.[__$operation] = 2");
                 let told = match column.is_some_and(|column| column.source.nullable) {
                     true => {
@@ -105,9 +131,14 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
                             "({put} AND (c.[__$update_mask] IS NOT NULL OR {name} IS NOT NULL)) OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})"
                         )
                     }
-                    false => format!("({put} OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})) AND {name} IS NOT NULL"),
+                    false => format!(
+                        "({put} OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})) AND {name} IS NOT NULL"
+                    ),
                 };
-                let _ = write!(sql, ",\n            MAX(CASE WHEN {told} THEN c.[__$order] END) {over}) AS p{i}");
+                let _ = write!(
+                    sql,
+                    ",\n            MAX(CASE WHEN {told} THEN c.[__$order] END) {over}) AS p{i}"
+                );
             }
             None => {
                 let _ = write!(sql, ",\n            CAST(NULL AS bigint) AS p{i}");
@@ -118,9 +149,11 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
     sql
 }
 
-/// Fills `#net` with one row per text of a key: there at the end of the group (2) or not (1). Wants a destination.
+/// Fills `#net` with one row per text of a key: there at the end of the group (2) or not (1). Wants
+/// a destination.
 pub fn per_text(carry: &Carry, coverage: &Coverage, dest: &TableName) -> String {
-    let key: Vec<_> = carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
+    let key: Vec<_> =
+        carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     let over = format!("OVER (PARTITION BY {}", key.join(", "));
     let moved = key_is_set("c", coverage);
     format!(
@@ -130,13 +163,24 @@ pub fn per_text(carry: &Carry, coverage: &Coverage, dest: &TableName) -> String 
     )
 }
 
-/// Two keys that are one to the destination and would both be there: the cells of the one and of the other, or no row. Wants [`per_text`]'s
-/// `#net`, or one in which all rows of `#changes` are there; `gone`, a condition on the destination's row `t`, says which others go too.
+/// Two keys that are one to the destination and would both be there: the cells of the one and of
+/// the other, or no row. Wants [`per_text`]'s `#net`, or one in which all rows of `#changes` are
+/// there; `gone`, a condition on the destination's row `t`, says which others go too.
 pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
-    let staged = |alias: &str| carry.key_columns().map(|column| format!("{alias}.{}", column.staged_name)).collect::<Vec<_>>().join(", ");
+    let staged = |alias: &str| {
+        carry
+            .key_columns()
+            .map(|column| format!("{alias}.{}", column.staged_name))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let there: Vec<_> = carry.key_columns().map(|column| read_dest_key(column, "t")).collect();
-    let same: Vec<_> =
-        carry.key_columns().map(|column| format!("{} = {}", Form::Dest.write(column, "a"), Form::Dest.write(column, "b"))).collect();
+    let same: Vec<_> = carry
+        .key_columns()
+        .map(|column| {
+            format!("{} = {}", Form::Dest.write(column, "a"), Form::Dest.write(column, "b"))
+        })
+        .collect();
     format!(
         "SELECT TOP (1) {}, {}\nFROM #net AS n\nINNER JOIN #changes AS a ON a.[__$order] = n.[__$order]\nINNER JOIN #changes AS b ON {}\nINNER JOIN #net AS m ON m.[__$order] = b.[__$order]\nWHERE n.[__$operation] = 2 AND m.[__$operation] = 2 AND n.[__$order] < m.[__$order]\nUNION ALL\nSELECT TOP (1) {}, {}\nFROM #net AS n\nINNER JOIN #changes AS a ON a.[__$order] = n.[__$order]\nINNER JOIN {} AS t ON {}\nWHERE n.[__$operation] = 2 AND {}\n    AND NOT EXISTS (SELECT 1 FROM #net AS m INNER JOIN #changes AS b ON b.[__$order] = m.[__$order] WHERE m.[__$operation] = 1 AND {}){};",
         staged("a"),
@@ -152,12 +196,18 @@ pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
     )
 }
 
-/// Leaves of `#changes` what [`merged`]'s answer, none, makes right to net by the destination's keys: of each, the changes of the text that is
-/// there, or of the one that the destination has and that goes.
+/// Leaves of `#changes` what [`merged`]'s answer, none, makes right to net by the destination's
+/// keys: of each, the changes of the text that is there, or of the one that the destination has and
+/// that goes.
 pub fn keep_present(carry: &Carry, dest: &TableName) -> String {
-    let text: Vec<_> = carry.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
-    let same: Vec<_> =
-        carry.key_columns().map(|column| format!("{} = {}", Form::Dest.write(column, "p"), Form::Dest.write(column, "g"))).collect();
+    let text: Vec<_> =
+        carry.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
+    let same: Vec<_> = carry
+        .key_columns()
+        .map(|column| {
+            format!("{} = {}", Form::Dest.write(column, "p"), Form::Dest.write(column, "g"))
+        })
+        .collect();
     format!(
         "DELETE c\nFROM #changes AS c\nINNER JOIN #changes AS g ON {}\nINNER JOIN #net AS n ON n.[__$order] = g.[__$order]\nWHERE n.[__$operation] = 1\n    AND (EXISTS (SELECT 1 FROM #net AS m INNER JOIN #changes AS p ON p.[__$order] = m.[__$order] WHERE m.[__$operation] = 2 AND {})\n        OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {}));\nTRUNCATE TABLE #net;",
         text.join(" AND "),
@@ -167,11 +217,18 @@ pub fn keep_present(carry: &Carry, dest: &TableName) -> String {
     )
 }
 
-/// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order `@P2`. Every row where a column is never in
-/// change rows, because it may have changed with the others.
-pub fn incomplete(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> Option<String> {
+/// Which rows cannot be written from change rows alone: `@P1` at most so many, after the order
+/// `@P2`. Every row where a column is never in change rows, because it may have changed with the
+/// others.
+pub fn incomplete(
+    carry: &Carry,
+    coverage: &Coverage,
+    target: &TableName,
+    form: Form,
+) -> Option<String> {
     let required = any_is_null("c", coverage.required.iter().filter_map(|&i| carry.columns.get(i)));
-    let missing: Vec<_> = (0..coverage.partial.len()).map(|i| format!("n.[__$p{i}] IS NULL")).collect();
+    let missing: Vec<_> =
+        (0..coverage.partial.len()).map(|i| format!("n.[__$p{i}] IS NULL")).collect();
     let lacks = (!missing.is_empty()).then(|| {
         format!(
             "(({})\n        AND (n.[__$operation] = 2 OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {})))",
@@ -229,11 +286,18 @@ mod tests {
         }
         let coverage = mask::cover(&carry, &capture).unwrap();
         golden("net_required.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
-        golden("net_incomplete_required.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
+        golden(
+            "net_incomplete_required.sql",
+            &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap(),
+        );
         assert!(!halves(&carry, &coverage).unwrap().contains("[c3]"));
         carry.columns.truncate(3);
         let coverage = mask::cover(&carry, &capture).unwrap();
-        assert!(incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap().contains("AND (c.[c2] IS NULL)\n"));
+        assert!(
+            incomplete(&carry, &coverage, &TABLE(), Form::Dest)
+                .unwrap()
+                .contains("AND (c.[c2] IS NULL)\n")
+        );
         assert_eq!(halves(&carry, &coverage), None);
     }
 

@@ -1,7 +1,9 @@
-//! Questions about many tables at once: one statement per source database, whatever the number of mappings.
+//! Questions about many tables at once: one statement per source database, whatever the number of
+//! mappings.
 //!
-//! Every branch of a probe is an EXISTS that stops at its first row, numbered, and only the ones that found something come back. The text
-//! depends on the list of tables alone, so it stays the same from tick to tick.
+//! Every branch of a probe is an EXISTS that stops at its first row, numbered, and only the ones
+//! that found something come back. The text depends on the list of tables alone, so it stays the
+//! same from tick to tick.
 
 use crate::model::{
     capture::Instance,
@@ -23,24 +25,34 @@ pub struct Watched<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Flag<'a> {
     pub column: &'a Ident,
-    /// It holds text, which may be no number: compared as it is, one such row would be an error of the whole statement (245).
+    /// It holds text, which may be no number: compared as it is, one such row would be an error of
+    /// the whole statement (245).
     pub text: bool,
 }
 
 impl Flag<'_> {
-    /// That it is set, in the row `alias`. TRY_CAST is there at every compatibility level; a number is compared as it is, so that an index serves.
+    /// That it is set, in the row `alias`. TRY_CAST is there at every compatibility level; a number
+    /// is compared as it is, so that an index serves.
     pub fn is_set(self, alias: &str) -> String {
         let column = self.column;
-        if self.text { format!("TRY_CAST({alias}.{column} AS int) = 1") } else { format!("{alias}.{column} = 1") }
+        if self.text {
+            format!("TRY_CAST({alias}.{column} AS int) = 1")
+        } else {
+            format!("{alias}.{column} = 1")
+        }
     }
 }
 
-/// `@P1` is U, `@P2` the first instance's checkpoint, and so on. Rows: the instance's number, and 0 for any change or 1 for a change that
-/// leaves the trigger column at 1.
+/// `@P1` is U, `@P2` the first instance's checkpoint, and so on. Rows: the instance's number, and 0
+/// for any change or 1 for a change that leaves the trigger column at 1.
 pub fn probe(watched: &[Watched<'_>]) -> String {
     let mut branches = Vec::new();
     for (i, Watched { instance, trigger }) in watched.iter().enumerate() {
-        let window = format!("FROM {} AS c WHERE c.[__$start_lsn] > @P{} AND c.[__$start_lsn] <= @P1", instance.change_table(), i + 2);
+        let window = format!(
+            "FROM {} AS c WHERE c.[__$start_lsn] > @P{} AND c.[__$start_lsn] <= @P1",
+            instance.change_table(),
+            i + 2
+        );
         branches.push(format!("SELECT {i} AS item, 0 AS what WHERE EXISTS (SELECT 1 {window})"));
         if let Some(trigger) = trigger {
             branches.push(format!(
@@ -52,7 +64,8 @@ pub fn probe(watched: &[Watched<'_>]) -> String {
     branches.join("\nUNION ALL\n")
 }
 
-/// When the oldest change above each instance's own parameter (`@P1`, `@P2`, …) was committed, by the source's local time (style 121).
+/// When the oldest change above each instance's own parameter (`@P1`, `@P2`, …) was committed, by
+/// the source's local time (style 121).
 pub fn oldest(instances: &[&Instance]) -> String {
     let branches: Vec<_> = instances
         .iter()
@@ -74,14 +87,19 @@ pub fn triggers(tables: &[(&TableName, Flag<'_>)]) -> String {
         .iter()
         .enumerate()
         .map(|(i, (table, trigger))| {
-            format!("SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {})", table.local(), trigger.is_set("t"))
+            format!(
+                "SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+                table.local(),
+                trigger.is_set("t")
+            )
         })
         .collect();
     branches.join("\nUNION ALL\n")
 }
 
-/// What asking costs: for each table its number, its rows, whether an index leads with the trigger column, whether the change table
-/// (if one is given) has that column, and whether the column holds text. Names are parameters: table, trigger, change table, per table in this order from `@P1`.
+/// What asking costs: for each table its number, its rows, whether an index leads with the trigger
+/// column, whether the change table (if one is given) has that column, and whether the column holds
+/// text. Names are parameters: table, trigger, change table, per table in this order from `@P1`.
 pub fn trigger_costs(count: usize) -> String {
     let branches: Vec<_> = (0..count)
         .map(|i| {
@@ -99,12 +117,18 @@ const IS_TEXT: &str = "TYPE_NAME(f.system_type_id) IN (N'char', N'varchar', N'nc
 
 /// One cell: 1 where column @P2 of table @P1 holds text.
 pub fn is_text() -> String {
-    format!("SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P1) AND f.name = @P2 AND {IS_TEXT}")
+    format!(
+        "SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P1) AND f.name = @P2 AND {IS_TEXT}"
+    )
 }
 
 /// One cell: 1 where some row's trigger column, which holds text, is no number.
 pub fn has_no_number(table: &TableName, trigger: &Ident) -> String {
-    format!("SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t WHERE {}) THEN 1 ELSE 0 END", table.local(), no_number(trigger))
+    format!(
+        "SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t WHERE {}) THEN 1 ELSE 0 END",
+        table.local(),
+        no_number(trigger)
+    )
 }
 
 fn no_number(trigger: &Ident) -> String {
@@ -113,7 +137,11 @@ fn no_number(trigger: &Ident) -> String {
 
 /// Sets the trigger column to 0 where it is no number.
 pub fn mend_trigger(table: &TableName, trigger: &Ident) -> String {
-    format!("UPDATE t SET t.{trigger} = '0' FROM {} AS t WHERE {}", table.local(), no_number(trigger))
+    format!(
+        "UPDATE t SET t.{trigger} = '0' FROM {} AS t WHERE {}",
+        table.local(),
+        no_number(trigger)
+    )
 }
 
 /// The index that would serve the trigger's question.
@@ -139,7 +167,11 @@ mod tests {
         golden("poll_probe.sql", &probe(&watched));
         golden("poll_triggers.sql", &triggers(&[(&TABLE(), trigger), (&TABLE(), text)]));
         golden("poll_trigger_costs.sql", &trigger_costs(2));
-        golden("poll_trigger_text.sql", &[is_text(), has_no_number(&TABLE(), &column), mend_trigger(&TABLE(), &column)].join(";\n"));
+        golden(
+            "poll_trigger_text.sql",
+            &[is_text(), has_no_number(&TABLE(), &column), mend_trigger(&TABLE(), &column)]
+                .join(";\n"),
+        );
         assert_eq!(
             trigger_index(&TABLE(), &column),
             "CREATE INDEX IX_dataflow_trigger ON [sales].[Order]] Details] ([resync]) WHERE [resync] = 1"

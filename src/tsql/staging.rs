@@ -1,8 +1,9 @@
 //! The staged form: how a column is read, kept on the way, and written.
 //!
-//! Rows travel in the form that `model::carry` calls *staged*. Reading casts what the driver would not carry exactly (money goes through
-//! a double there; a `varchar` would be loaded in another code page; a CLR type has no bulk form), keeping declares
-//! every column with its base type and an explicit COLLATE (a `#` table takes its collation from tempdb otherwise, and comparing it with
+//! Rows travel in the form that `model::carry` calls *staged*. Reading casts what the driver would
+//! not carry exactly (money goes through a double there; a `varchar` would be loaded in another
+//! code page; a CLR type has no bulk form), keeping declares every column with its base type and an
+//! explicit COLLATE (a `#` table takes its collation from tempdb otherwise, and comparing it with
 //! the destination is error 468), and writing lets the server make the last conversion.
 //!
 //! Everything here is text only, made of [`Ident`]s.
@@ -77,18 +78,31 @@ pub fn is_text(ty: &ColumnType) -> bool {
 
 /// ` COLLATE name` for a text type, with the database's own collation where none is known.
 fn collate(ty: &ColumnType, collation: Option<&str>) -> String {
-    if is_text(ty) { format!(" COLLATE {}", collation_word(collation).unwrap_or("DATABASE_DEFAULT")) } else { String::new() }
+    if is_text(ty) {
+        format!(" COLLATE {}", collation_word(collation).unwrap_or("DATABASE_DEFAULT"))
+    } else {
+        String::new()
+    }
 }
 
-/// `[c0] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's image has NULLs where a column says
-/// NOT NULL, and a nullable column has one form on the wire.
+/// `[c0] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's
+/// image has NULLs where a column says NOT NULL, and a nullable column has one form on the wire.
 pub fn column_ddl(column: &Carried) -> String {
-    format!("{} {}{} NULL", column.staged_name, type_name(&column.staged), collate(&column.staged, column.collation.as_deref()))
+    format!(
+        "{} {}{} NULL",
+        column.staged_name,
+        type_name(&column.staged),
+        collate(&column.staged, column.collation.as_deref())
+    )
 }
 
 /// `[c0] type COLLATE …` as INSERT BULK declares it; a collation that is not known is not named.
 pub fn bulk_column(column: &Carried) -> String {
-    let collate = column.collation.as_deref().map(|name| collate(&column.staged, Some(name))).unwrap_or_default();
+    let collate = column
+        .collation
+        .as_deref()
+        .map(|name| collate(&column.staged, Some(name)))
+        .unwrap_or_default();
     format!("{} {}{collate}", column.staged_name, type_name(&column.staged))
 }
 
@@ -97,13 +111,19 @@ pub fn columns_ddl(carry: &Carry) -> String {
     carry.columns.iter().map(column_ddl).collect::<Vec<_>>().join(", ")
 }
 
-/// The source's column in staged form: `alias` names the source table or its change table, which have the same column names.
+/// The source's column in staged form: `alias` names the source table or its change table, which
+/// have the same column names.
 pub fn read(column: &Carried, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.source.name);
-    if column.source.ty == column.staged { cell } else { format!("CAST({cell} AS {})", type_name(&column.staged)) }
+    if column.source.ty == column.staged {
+        cell
+    } else {
+        format!("CAST({cell} AS {})", type_name(&column.staged))
+    }
 }
 
-/// The source's column as it is compared with [`read_dest_staged`]'s: text as text, also where it is staged as bytes.
+/// The source's column as it is compared with [`read_dest_staged`]'s: text as text, also where it
+/// is staged as bytes.
 pub fn read_compared(column: &Carried, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.source.name);
     match (&column.source.ty, &column.staged) {
@@ -132,8 +152,8 @@ pub fn write_cell(column: &Carried, cell: &str) -> String {
         _ if column.staged == *to => cell,
         // style 1 keeps white space, which CAST would drop
         ColumnType::Xml => format!("CONVERT(xml, {cell}, 1)"),
-        // there is no way from nvarchar to text but through varchar, and the code page is the staged collation's; bytes become text by the
-        // code page of the database (`plan::row_size`)
+        // there is no way from nvarchar to text but through varchar, and the code page is the
+        // staged collation's; bytes become text by the code page of the database (`plan::row_size`)
         ColumnType::Text => format!("CAST({cell} AS varchar(max))"),
         ColumnType::NText => format!("CAST({cell} AS nvarchar(max))"),
         ColumnType::Image => format!("CAST({cell} AS varbinary(max))"),
@@ -141,14 +161,19 @@ pub fn write_cell(column: &Carried, cell: &str) -> String {
     }
 }
 
-/// ` COLLATE name` where the staged text has another collation than the destination's column: a CAST takes the code page from the collation,
-/// and two collations cannot be compared (Msg 468).
+/// ` COLLATE name` where the staged text has another collation than the destination's column: a
+/// CAST takes the code page from the collation, and two collations cannot be compared (Msg 468).
 fn recollate(column: &Carried) -> String {
     let to = &column.dest;
-    if column.collation == to.collation || !is_text(&column.staged) { String::new() } else { collate(&to.ty, to.collation.as_deref()) }
+    if column.collation == to.collation || !is_text(&column.staged) {
+        String::new()
+    } else {
+        collate(&to.ty, to.collation.as_deref())
+    }
 }
 
-/// The destination's column as it is compared and read: like [`fn@write`]'s result, also where the type itself has no comparison.
+/// The destination's column as it is compared and read: like [`fn@write`]'s result, also where the
+/// type itself has no comparison.
 pub fn read_dest(column: &Carried, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.name());
     match comparable(&column.dest.ty) {
@@ -157,7 +182,8 @@ pub fn read_dest(column: &Carried, alias: &str) -> String {
     }
 }
 
-/// The destination's column in staged form, so that both sides of a verification arrive as the same kind of cell.
+/// The destination's column in staged form, so that both sides of a verification arrive as the same
+/// kind of cell.
 pub fn read_dest_staged(column: &Carried, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.name());
     match column.dest.ty {
@@ -166,11 +192,18 @@ pub fn read_dest_staged(column: &Carried, alias: &str) -> String {
         ColumnType::SmallMoney => format!("CAST({cell} AS decimal(10,4))"),
         // decoded by the server, whatever the code page
         ColumnType::Char(n) => format!("CAST({cell} AS {})", type_name(&unicode(n, false))),
-        ColumnType::VarChar(Length::N(n)) => format!("CAST({cell} AS {})", type_name(&unicode(n, true))),
-        ColumnType::VarChar(Length::Max) | ColumnType::Text | ColumnType::NText | ColumnType::Xml => {
+        ColumnType::VarChar(Length::N(n)) => {
+            format!("CAST({cell} AS {})", type_name(&unicode(n, true)))
+        }
+        ColumnType::VarChar(Length::Max)
+        | ColumnType::Text
+        | ColumnType::NText
+        | ColumnType::Xml => {
             format!("CAST({cell} AS nvarchar(max))")
         }
-        ColumnType::Image | ColumnType::Geometry | ColumnType::Geography => format!("CAST({cell} AS varbinary(max))"),
+        ColumnType::Image | ColumnType::Geometry | ColumnType::Geography => {
+            format!("CAST({cell} AS varbinary(max))")
+        }
         ColumnType::HierarchyId => format!("CAST({cell} AS varbinary(892))"),
         _ => cell,
     }
@@ -205,15 +238,20 @@ fn write_comparable(column: &Carried, alias: &str) -> String {
     }
 }
 
-/// `dest.[key] = staged and …`, in the destination's type and under its collation: keys are equal when *it* says so.
+/// `dest.[key] = staged and …`, in the destination's type and under its collation: keys are equal
+/// when *it* says so.
 pub fn same_key(carry: &Carry, staged: &str, dest: &str) -> String {
-    let pairs: Vec<_> = carry.key_columns().map(|column| format!("{dest}.{} = {}", column.name(), write(column, staged))).collect();
+    let pairs: Vec<_> = carry
+        .key_columns()
+        .map(|column| format!("{dest}.{} = {}", column.name(), write(column, staged)))
+        .collect();
     pairs.join(" AND ")
 }
 
 /// [`fn@same_key`], and the same text in both, not only what the destination takes for the same.
 pub fn same_key_exactly(carry: &Carry, staged: &str, dest: &str) -> String {
-    let text: String = texts(carry).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
+    let text: String =
+        texts(carry).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
     same_key(carry, staged, dest) + &text
 }
 
@@ -229,7 +267,8 @@ fn same_text(column: &Carried, staged: &str, dest: &str) -> String {
 
 /// The destination's key column in staged form, under the staged key's collation.
 pub fn read_dest_key(column: &Carried, alias: &str) -> String {
-    let collate = if is_text(&column.dest.ty) { format!(" COLLATE {KEY_COLLATION}") } else { String::new() };
+    let collate =
+        if is_text(&column.dest.ty) { format!(" COLLATE {KEY_COLLATION}") } else { String::new() };
     read_dest_staged(column, alias) + &collate
 }
 
@@ -238,24 +277,39 @@ fn texts(carry: &Carry) -> impl Iterator<Item = &Carried> {
     carry.key_columns().filter(|column| is_text(&column.dest.ty))
 }
 
-/// True when the two differ in any byte, NULLs included: a case-insensitive collation, a trailing space, -0 or another offset of the
-/// same instant must not hide a change. (Comparing binary values of different length is left to DATALENGTH, not to padding rules.)
+/// True when the two differ in any byte, NULLs included: a case-insensitive collation, a trailing
+/// space, -0 or another offset of the same instant must not hide a change. (Comparing binary values
+/// of different length is left to DATALENGTH, not to padding rules.)
 pub fn differs(column: &Carried, staged: &str, dest: &str) -> String {
     let (old, new) = (read_dest(column, dest), write_comparable(column, staged));
     let bare = format!("{dest}.{}", column.name());
     let given = format!("{staged}.{}", column.staged_name);
-    let nulls = format!("({bare} IS NULL AND {given} IS NOT NULL) OR ({bare} IS NOT NULL AND {given} IS NULL)");
+    let nulls = format!(
+        "({bare} IS NULL AND {given} IS NOT NULL) OR ({bare} IS NOT NULL AND {given} IS NULL)"
+    );
     match &column.dest.ty {
         ty if is_text(ty) || matches!(ty, ColumnType::Xml) => {
-            format!("DATALENGTH({old}) <> DATALENGTH({new}) OR CAST({old} AS varbinary(max)) <> CAST({new} AS varbinary(max)) OR {nulls}")
+            format!(
+                "DATALENGTH({old}) <> DATALENGTH({new}) OR CAST({old} AS varbinary(max)) <> CAST({new} AS varbinary(max)) OR {nulls}"
+            )
         }
-        ColumnType::Binary(_) | ColumnType::VarBinary(_) | ColumnType::Image | ColumnType::Geometry | ColumnType::Geography => {
+        ColumnType::Binary(_)
+        | ColumnType::VarBinary(_)
+        | ColumnType::Image
+        | ColumnType::Geometry
+        | ColumnType::Geography => {
             format!("DATALENGTH({old}) <> DATALENGTH({new}) OR {old} <> {new} OR {nulls}")
         }
-        ColumnType::Float => format!("CAST({old} AS binary(8)) <> CAST({new} AS binary(8)) OR {nulls}"),
-        ColumnType::Real => format!("CAST({old} AS binary(4)) <> CAST({new} AS binary(4)) OR {nulls}"),
+        ColumnType::Float => {
+            format!("CAST({old} AS binary(8)) <> CAST({new} AS binary(8)) OR {nulls}")
+        }
+        ColumnType::Real => {
+            format!("CAST({old} AS binary(4)) <> CAST({new} AS binary(4)) OR {nulls}")
+        }
         ColumnType::DateTimeOffset(_) => {
-            format!("{old} <> {new} OR DATEPART(tzoffset, {old}) <> DATEPART(tzoffset, {new}) OR {nulls}")
+            format!(
+                "{old} <> {new} OR DATEPART(tzoffset, {old}) <> DATEPART(tzoffset, {new}) OR {nulls}"
+            )
         }
         _ => format!("{old} <> {new} OR {nulls}"),
     }
@@ -263,7 +317,14 @@ pub fn differs(column: &Carried, staged: &str, dest: &str) -> String {
 
 /// May two equal keys of this type differ in their bytes, so that an UPDATE must write the key too?
 pub fn equal_may_differ(ty: &ColumnType) -> bool {
-    is_text(ty) || matches!(ty, ColumnType::DateTimeOffset(_) | ColumnType::Float | ColumnType::Real | ColumnType::VarBinary(_))
+    is_text(ty)
+        || matches!(
+            ty,
+            ColumnType::DateTimeOffset(_)
+                | ColumnType::Float
+                | ColumnType::Real
+                | ColumnType::VarBinary(_)
+        )
 }
 
 /// One row, a parameter per column; `table` and `columns` are quoted already.
@@ -287,13 +348,16 @@ pub fn write_list(carry: &Carry, alias: &str) -> String {
     list(carry, |column| write(column, alias))
 }
 
-/// The columns an UPDATE may set: not identity, and of the key only what may differ between equal keys.
+/// The columns an UPDATE may set: not identity, and of the key only what may differ between equal
+/// keys.
 pub fn updatable(carry: &Carry) -> impl Iterator<Item = &Carried> {
     carry
         .columns
         .iter()
         .enumerate()
-        .filter(|(i, column)| !column.dest.identity && (!carry.key.contains(i) || equal_may_differ(&column.dest.ty)))
+        .filter(|(i, column)| {
+            !column.dest.identity && (!carry.key.contains(i) || equal_may_differ(&column.dest.ty))
+        })
         .map(|(_, column)| column)
 }
 

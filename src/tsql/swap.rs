@@ -1,13 +1,15 @@
-//! A full sync's statements: the staging table, and the transaction that makes the destination equal to it.
+//! A full sync's statements: the staging table, and the transaction that makes the destination
+//! equal to it.
 //!
-//! The aliases are always `s` for the staging (or source) table and `d` for the destination. No MERGE: its races, its triggers' row
-//! counts and its 8672 are the well-known reasons (`sqlserver-cdc-facts`, 2d).
+//! The aliases are always `s` for the staging (or source) table and `d` for the destination. No
+//! MERGE: its races, its triggers' row counts and its 8672 are the well-known reasons
+//! (`sqlserver-cdc-facts`, 2d).
 
 use super::{
     poll::Flag,
     staging::{
-        bulk_column, columns_ddl, differs, names, other_text, read_dest_staged, read_list, same_key, same_key_exactly, staged_names,
-        updatable, write, write_cell, write_list,
+        bulk_column, columns_ddl, differs, names, other_text, read_dest_staged, read_list,
+        same_key, same_key_exactly, staged_names, updatable, write, write_cell, write_list,
     },
 };
 use crate::model::{
@@ -19,9 +21,14 @@ use crate::model::{
 
 const STAGE: &str = "dbaops_dataflow_stage_";
 
-/// Where a mapping's rows are staged: in the destination database, so that the swap is one transaction of one database.
+/// Where a mapping's rows are staged: in the destination database, so that the swap is one
+/// transaction of one database.
 pub fn stage(mapping: MappingId, database: &Ident) -> TableName {
-    TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(format!("{STAGE}{mapping}")) }
+    TableName {
+        database: database.clone(),
+        schema: Ident::new("dbo"),
+        table: Ident::new(format!("{STAGE}{mapping}")),
+    }
 }
 
 /// The number of the mapping whose staging table this is; it may be longer than today's ids are.
@@ -61,33 +68,49 @@ pub enum Rules {
     Dest,
 }
 
-/// A key column's text is compared by the destination as a value computed from the staged one: a column of its own can be indexed.
+/// A key column's text is compared by the destination as a value computed from the staged one: a
+/// column of its own can be indexed.
 fn computed(place: usize) -> Ident {
     Ident::new(format!("k{place}"))
 }
 
-/// The columns by which the swap finds rows where they are not the staged ones: text, unless the destination compares it byte by byte, too.
+/// The columns by which the swap finds rows where they are not the staged ones: text, unless the
+/// destination compares it byte by byte, too.
 fn compared_otherwise(carry: &Carry) -> impl Iterator<Item = (usize, &Carried)> {
     carry.key_columns().enumerate().filter(|(_, column)| column.merges())
 }
 
-/// Adds the key's texts as the destination compares them; `None` where the staged key is compared alike. An expression of fixed type and
-/// collation is deterministic, so that an index may be on it.
-/// <https://learn.microsoft.com/sql/relational-databases/indexes/indexes-on-computed-columns>
+/// Adds the key's texts as the destination compares them; `None` where the staged key is compared
+/// alike. An expression of fixed type and collation is deterministic, so that an index may be on
+/// it. <https://learn.microsoft.com/sql/relational-databases/indexes/indexes-on-computed-columns>
 pub fn add_dest_key(stage: &TableName, carry: &Carry) -> Option<String> {
     let columns: Vec<_> = compared_otherwise(carry)
-        .map(|(place, column)| format!("{} AS ({})", computed(place), write_cell(column, &column.staged_name.to_string())))
+        .map(|(place, column)| {
+            format!(
+                "{} AS ({})",
+                computed(place),
+                write_cell(column, &column.staged_name.to_string())
+            )
+        })
         .collect();
-    (!columns.is_empty()).then(|| format!("ALTER TABLE {} ADD {}", stage.local(), columns.join(", ")))
+    (!columns.is_empty())
+        .then(|| format!("ALTER TABLE {} ADD {}", stage.local(), columns.join(", ")))
 }
 
 /// The server's error 1505 says that two staged keys are one by `rules`.
 pub fn index_stage(stage: &TableName, carry: &Carry, rules: Rules) -> String {
     let (name, columns): (_, Vec<_>) = match rules {
-        Rules::Staged => ("dbaops_dataflow_key", carry.key_columns().map(|column| column.staged_name.to_string()).collect()),
+        Rules::Staged => (
+            "dbaops_dataflow_key",
+            carry.key_columns().map(|column| column.staged_name.to_string()).collect(),
+        ),
         Rules::Dest => {
             let of = |(place, column): (usize, &Carried)| {
-                if column.merges() { computed(place).to_string() } else { column.staged_name.to_string() }
+                if column.merges() {
+                    computed(place).to_string()
+                } else {
+                    column.staged_name.to_string()
+                }
             };
             ("dbaops_dataflow_dest_key", carry.key_columns().enumerate().map(of).collect())
         }
@@ -111,11 +134,16 @@ pub fn has_repeated(stage: &TableName, carry: &Carry, rules: Rules) -> String {
     )
 }
 
-/// Two keys that are staged as two and that the destination takes for one: the cells of the one and of the other, or no row.
+/// Two keys that are staged as two and that the destination takes for one: the cells of the one and
+/// of the other, or no row.
 pub fn merged_in_stage(stage: &TableName, carry: &Carry) -> String {
     let stage = stage.local();
-    let same: Vec<_> = carry.key_columns().map(|column| format!("{} = {}", write(column, "s"), write(column, "o"))).collect();
-    let other: Vec<_> = carry.key_columns().map(|column| format!("s.{0} <> o.{0}", column.staged_name)).collect();
+    let same: Vec<_> = carry
+        .key_columns()
+        .map(|column| format!("{} = {}", write(column, "s"), write(column, "o")))
+        .collect();
+    let other: Vec<_> =
+        carry.key_columns().map(|column| format!("s.{0} <> o.{0}", column.staged_name)).collect();
     format!(
         "SELECT TOP (1) {}, {} FROM {stage} AS s JOIN {stage} AS o ON {} WHERE {}",
         staged_key(carry, "s"),
@@ -125,7 +153,8 @@ pub fn merged_in_stage(stage: &TableName, carry: &Carry) -> String {
     )
 }
 
-/// A destination's key and a staged one that the destination takes for the same and that have other texts, as [`merged_in_stage`].
+/// A destination's key and a staged one that the destination takes for the same and that have other
+/// texts, as [`merged_in_stage`].
 pub fn merged_at_dest(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
     format!(
         "SELECT TOP (1) {}, {} FROM {} AS s JOIN {} AS d ON {} WHERE {}",
@@ -139,14 +168,19 @@ pub fn merged_at_dest(stage: &TableName, dest: &TableName, carry: &Carry) -> Str
 }
 
 fn staged_key(carry: &Carry, alias: &str) -> String {
-    carry.key_columns().map(|column| format!("{alias}.{}", column.staged_name)).collect::<Vec<_>>().join(", ")
+    carry
+        .key_columns()
+        .map(|column| format!("{alias}.{}", column.staged_name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn dest_key(carry: &Carry, alias: &str) -> String {
     carry.key_columns().map(|column| read_dest_staged(column, alias)).collect::<Vec<_>>().join(", ")
 }
 
-/// Leaves one of the rows that have one staged key: a scan that goes page by page meets a row twice when it moves ahead of it.
+/// Leaves one of the rows that have one staged key: a scan that goes page by page meets a row twice
+/// when it moves ahead of it.
 pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
     format!(
         "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY {} ORDER BY (SELECT NULL)) AS [n] FROM {} AS s) \
@@ -163,7 +197,9 @@ pub fn read_source(source: &TableName, carry: &Carry) -> String {
 
 /// One SELECT, all of whose rows are those of one moment.
 pub fn in_snapshot(select: &str) -> String {
-    format!("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION; {select}; COMMIT TRANSACTION")
+    format!(
+        "SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION; {select}; COMMIT TRANSACTION"
+    )
 }
 
 /// No rows: what a load of the staging table's columns is described with.
@@ -180,7 +216,12 @@ pub fn load_stage(stage: &TableName, carry: &Carry) -> String {
 
 /// Rows that ask for a full sync, `rows_max` at a time, only those.
 pub fn reset_trigger(source: &TableName, trigger: Flag<'_>, rows_max: usize) -> String {
-    format!("UPDATE TOP ({rows_max}) s SET s.{} = 0 FROM {} AS s WHERE {}", trigger.column, source.local(), trigger.is_set("s"))
+    format!(
+        "UPDATE TOP ({rows_max}) s SET s.{} = 0 FROM {} AS s WHERE {}",
+        trigger.column,
+        source.local(),
+        trigger.is_set("s")
+    )
 }
 
 /// One cell: 1 when there is no row.
@@ -190,22 +231,39 @@ pub fn is_empty(dest: &TableName) -> String {
 
 /// Two cells: the rows staged, and the rows at the destination.
 pub fn counts(stage: &TableName, dest: &TableName) -> String {
-    format!("SELECT (SELECT COUNT_BIG(*) FROM {} AS s), (SELECT COUNT_BIG(*) FROM {} AS d)", stage.local(), dest.local())
+    format!(
+        "SELECT (SELECT COUNT_BIG(*) FROM {} AS s), (SELECT COUNT_BIG(*) FROM {} AS d)",
+        stage.local(),
+        dest.local()
+    )
 }
 
-/// A batch of rows into a destination that had none of them: a row that is there with the same key was read twice. One whose key has another
-/// text is another row, which the destination's own key refuses.
+/// A batch of rows into a destination that had none of them: a row that is there with the same key
+/// was read twice. One whose key has another text is another row, which the destination's own key
+/// refuses.
 pub fn insert_more(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
-    let there = if carry.merges_keys { same_key_exactly(carry, "s", "d") } else { same_key(carry, "s", "d") };
+    let there = if carry.merges_keys {
+        same_key_exactly(carry, "s", "d")
+    } else {
+        same_key(carry, "s", "d")
+    };
     insert_unless(stage, dest, carry, &there)
 }
 
-/// Into an empty destination: under a table lock, which nobody who reads rows can be waiting behind.
+/// Into an empty destination: under a table lock, which nobody who reads rows can be waiting
+/// behind.
 pub fn insert_all(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
-    format!("INSERT INTO {} WITH (TABLOCK) ({}) SELECT {} FROM {} AS s", dest.local(), names(carry), write_list(carry, "s"), stage.local())
+    format!(
+        "INSERT INTO {} WITH (TABLOCK) ({}) SELECT {} FROM {} AS s",
+        dest.local(),
+        names(carry),
+        write_list(carry, "s"),
+        stage.local()
+    )
 }
 
-/// An identity cannot be updated: a row that has another one at the source is gone, too, and is inserted anew.
+/// An identity cannot be updated: a row that has another one at the source is gone, too, and is
+/// inserted anew.
 pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
     let same_identity: String = carry
         .columns
@@ -228,8 +286,12 @@ pub fn update_changed(stage: &TableName, dest: &TableName, carry: &Carry) -> Opt
     if columns.is_empty() {
         return None;
     }
-    let set: Vec<_> = columns.iter().map(|column| format!("d.{} = {}", column.name(), write(column, "s"))).collect();
-    let differ: Vec<_> = columns.iter().map(|column| format!("({})", differs(column, "s", "d"))).collect();
+    let set: Vec<_> = columns
+        .iter()
+        .map(|column| format!("d.{} = {}", column.name(), write(column, "s")))
+        .collect();
+    let differ: Vec<_> =
+        columns.iter().map(|column| format!("({})", differs(column, "s", "d"))).collect();
     Some(format!(
         "UPDATE d SET {} FROM {} AS d JOIN {} AS s ON {} WHERE {}",
         set.join(", "),
@@ -256,8 +318,15 @@ fn insert_unless(stage: &TableName, dest: &TableName, carry: &Carry, there: &str
     )
 }
 
-/// Keys of at most `keys_max` destination rows that are gone at the source, but that rows of `key`'s child table refer to.
-pub fn still_referred(stage: &TableName, dest: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> String {
+/// Keys of at most `keys_max` destination rows that are gone at the source, but that rows of
+/// `key`'s child table refer to.
+pub fn still_referred(
+    stage: &TableName,
+    dest: &TableName,
+    carry: &Carry,
+    key: &ForeignKey,
+    keys_max: usize,
+) -> String {
     let staged = stage.local();
     let stays = if key.child_id == key.parent_id {
         // a row that is to go itself refers to nothing any more
@@ -284,13 +353,20 @@ fn keys_of(dest: &TableName, carry: &Carry, keys_max: usize) -> String {
 
 /// The child rows, `c`, that refer to `d`.
 fn referring(key: &ForeignKey) -> String {
-    let pairs: Vec<_> = key.columns.iter().map(|(child, parent)| format!("c.{child} = d.{parent}")).collect();
+    let pairs: Vec<_> =
+        key.columns.iter().map(|(child, parent)| format!("c.{child} = d.{parent}")).collect();
     format!("SELECT 1 FROM {} AS c WHERE {}", key.child.local(), pairs.join(" AND "))
 }
 
-/// Keys of at most `keys_max` staged rows that refer to a row which `key`'s parent table does not have; `None` where a column of the foreign
-/// key is not carried, or the table refers to itself (its rows may be staged).
-pub fn orphans(stage: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> Option<String> {
+/// Keys of at most `keys_max` staged rows that refer to a row which `key`'s parent table does not
+/// have; `None` where a column of the foreign key is not carried, or the table refers to itself
+/// (its rows may be staged).
+pub fn orphans(
+    stage: &TableName,
+    carry: &Carry,
+    key: &ForeignKey,
+    keys_max: usize,
+) -> Option<String> {
     if key.child_id == key.parent_id {
         return None;
     }
@@ -351,7 +427,8 @@ mod tests {
         assert_eq!(delete_some(&stage, 10), "DELETE TOP (10) FROM [dbo].[dbaops_dataflow_stage_7]");
     }
 
-    /// Under the SQL_ collations a code page has other rules than Unicode: what the destination compares is of its own type.
+    /// Under the SQL_ collations a code page has other rules than Unicode: what the destination
+    /// compares is of its own type.
     #[test]
     fn keys_are_compared_in_the_destinations_type_and_collation() {
         let (stage, dest) = (stage_name(), TABLE());
@@ -361,13 +438,24 @@ mod tests {
         carry.columns[1].dest.collation = Some("SQL_Latin1_General_CP1_CI_AS".into());
         let key = "CAST({}[c1] COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(20))";
         let of = |alias: &str| key.replace("{}", alias);
-        assert_eq!(add_dest_key(&stage, &carry).unwrap(), format!("ALTER TABLE [dbo].[dbaops_dataflow_stage_7] ADD [k1] AS ({})", of("")));
+        assert_eq!(
+            add_dest_key(&stage, &carry).unwrap(),
+            format!("ALTER TABLE [dbo].[dbaops_dataflow_stage_7] ADD [k1] AS ({})", of(""))
+        );
         assert_eq!(
             index_stage(&stage, &carry, Rules::Dest),
             "CREATE UNIQUE INDEX [dbaops_dataflow_dest_key] ON [dbo].[dbaops_dataflow_stage_7] ([c0], [k1])"
         );
-        assert!(has_repeated(&stage, &carry, Rules::Dest).contains(&format!("GROUP BY CAST(s.[c0] AS bigint), {} HAVING", of("s."))));
-        assert!(delete_gone(&stage, &dest, &carry).ends_with(&format!("d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = {})", of("s."))));
+        assert!(
+            has_repeated(&stage, &carry, Rules::Dest)
+                .contains(&format!("GROUP BY CAST(s.[c0] AS bigint), {} HAVING", of("s.")))
+        );
+        assert!(
+            delete_gone(&stage, &dest, &carry).ends_with(&format!(
+                "d.[id] = CAST(s.[c0] AS bigint) AND d.[code] = {})",
+                of("s.")
+            ))
+        );
         assert_eq!(
             merged_in_stage(&stage, &carry),
             format!(
@@ -405,7 +493,11 @@ mod tests {
              CAST(s.[at] AS datetimeoffset(7)) AS [c4], CAST(s.[doc] AS nvarchar(max)) AS [c5] FROM [sales].[Order]] Details] AS s"
         );
         assert_eq!(
-            [false, true].map(|text| reset_trigger(&TABLE(), Flag { column: &Ident::new("resync"), text }, 1000)),
+            [false, true].map(|text| reset_trigger(
+                &TABLE(),
+                Flag { column: &Ident::new("resync"), text },
+                1000
+            )),
             [
                 "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE s.[resync] = 1",
                 "UPDATE TOP (1000) s SET s.[resync] = 0 FROM [sales].[Order]] Details] AS s WHERE TRY_CAST(s.[resync] AS int) = 1",
@@ -457,7 +549,10 @@ mod tests {
              OR (d.[doc] IS NULL AND s.[c5] IS NOT NULL) OR (d.[doc] IS NOT NULL AND s.[c5] IS NULL))"
         );
         assert_eq!(counts(&stage, &dest).matches("COUNT_BIG(*)").count(), 2);
-        assert_eq!(identity_insert(&dest, true), "SET IDENTITY_INSERT [sales].[Order]] Details] ON");
+        assert_eq!(
+            identity_insert(&dest, true),
+            "SET IDENTITY_INSERT [sales].[Order]] Details] ON"
+        );
     }
 
     #[test]
@@ -475,7 +570,10 @@ mod tests {
         let other = TableName::new("shop", "dbo", "Other");
         let referred_to = "FROM [sales].[Order]] Details] AS d WHERE ";
         let referring = "EXISTS (SELECT 1 FROM [dbo].[Other] AS c WHERE c.[id] = d.[id])";
-        assert_eq!(referred(&dest, &carry, &key(&other, &dest), 5), format!("SELECT TOP (5) d.[id], d.[code] {referred_to}{referring}"));
+        assert_eq!(
+            referred(&dest, &carry, &key(&other, &dest), 5),
+            format!("SELECT TOP (5) d.[id], d.[code] {referred_to}{referring}")
+        );
         assert_eq!(
             still_referred(&stage, &dest, &carry, &key(&other, &dest), 5),
             format!(

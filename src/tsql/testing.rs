@@ -37,9 +37,19 @@ pub fn column(name: &str, ty: ColumnType) -> Column {
     }
 }
 
-pub fn carried(source: (&str, ColumnType), dest: (&str, ColumnType), staged: ColumnType) -> Carried {
+pub fn carried(
+    source: (&str, ColumnType),
+    dest: (&str, ColumnType),
+    staged: ColumnType,
+) -> Carried {
     let dest = column(dest.0, dest.1);
-    Carried { source: column(source.0, source.1), collation: dest.collation.clone(), dest, staged_name: staged_name(0), staged }
+    Carried {
+        source: column(source.0, source.1),
+        collation: dest.collation.clone(),
+        dest,
+        staged_name: staged_name(0),
+        staged,
+    }
 }
 
 /// As a column of the key is carried.
@@ -56,9 +66,17 @@ pub fn carry() -> Carry {
         columns: vec![
             carried(("ID", ColumnType::Int), ("id", ColumnType::BigInt), ColumnType::Int),
             of_key(carried(("code", code.clone()), ("code", code.clone()), code)),
-            carried(("price", ColumnType::Money), ("price", ColumnType::Money), ColumnType::Decimal { precision: 19, scale: 4 }),
+            carried(
+                ("price", ColumnType::Money),
+                ("price", ColumnType::Money),
+                ColumnType::Decimal { precision: 19, scale: 4 },
+            ),
             carried(("note", ColumnType::NText), ("note", ColumnType::NText), max.clone()),
-            carried(("at", ColumnType::DateTimeOffset(3)), ("at", ColumnType::DateTimeOffset(3)), ColumnType::DateTimeOffset(7)),
+            carried(
+                ("at", ColumnType::DateTimeOffset(3)),
+                ("at", ColumnType::DateTimeOffset(3)),
+                ColumnType::DateTimeOffset(7),
+            ),
             carried(("doc", ColumnType::Xml), ("doc", ColumnType::Xml), max),
         ],
         key: vec![0, 1],
@@ -83,10 +101,23 @@ pub fn keyed() -> Carry {
     carry
 }
 
-/// An instance that captures all columns of [`carry`] but `at`; `note` has its bit in the second byte from the end.
+/// An instance that captures all columns of [`carry`] but `at`; `note` has its bit in the second
+/// byte from the end.
 pub fn capture() -> Capture {
-    let ty = |name: &str| carry().columns.into_iter().find(|column| column.source.name.as_str() == name).map(|column| column.source.ty);
-    let captured = |(name, ordinal)| CapturedColumn { name: Ident::new(name), column_id: 1, ordinal, computed: false, ty: ty(name) };
+    let ty = |name: &str| {
+        carry()
+            .columns
+            .into_iter()
+            .find(|column| column.source.name.as_str() == name)
+            .map(|column| column.source.ty)
+    };
+    let captured = |(name, ordinal)| CapturedColumn {
+        name: Ident::new(name),
+        column_id: 1,
+        ordinal,
+        computed: false,
+        ty: ty(name),
+    };
     Capture {
         instance: Instance {
             name: Ident::new("sales_details"),
@@ -101,7 +132,10 @@ pub fn capture() -> Capture {
             role: None,
             has_command_id: true,
         },
-        columns: [("ID", 1), ("code", 2), ("price", 3), ("doc", 5), ("note", 10)].into_iter().map(captured).collect(),
+        columns: [("ID", 1), ("code", 2), ("price", 3), ("doc", 5), ("note", 10)]
+            .into_iter()
+            .map(captured)
+            .collect(),
     }
 }
 
@@ -112,5 +146,9 @@ pub fn golden(name: &str, text: &str) {
         std::fs::write(&path, format!("{}\n", text.trim_end_matches('\n'))).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text.trim_end_matches('\n'), expected.trim_end_matches('\n'), "{name} differs; BLESS=1 writes it anew");
+    assert_eq!(
+        text.trim_end_matches('\n'),
+        expected.trim_end_matches('\n'),
+        "{name} differs; BLESS=1 writes it anew"
+    );
 }

@@ -1,5 +1,5 @@
-//! `dbaops-dataflow check`: a healthy world has no ✗; every fault has one, with statements that mend it. Each scenario runs what was printed,
-//! as it was printed, and checks again.
+//! `dbaops-dataflow check`: a healthy world has no ✗; every fault has one, with statements that
+//! mend it. Each scenario runs what was printed, as it was printed, and checks again.
 
 use mssql_standin::{
     error::SqlError,
@@ -15,12 +15,20 @@ struct Checked {
     text: String,
 }
 
-async fn check_with(world: &World, more: &[(&'static str, &'static str)], arguments: &[&str]) -> Checked {
+async fn check_with(
+    world: &World,
+    more: &[(&'static str, &'static str)],
+    arguments: &[&str],
+) -> Checked {
     let mut variables = world.variables();
     variables.extend_from_slice(more);
     let arguments: Vec<&str> = ["check"].into_iter().chain(arguments.iter().copied()).collect();
     let output = command(&variables, &arguments).output().await.expect("run check");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     Checked { code: output.status.code(), text }
 }
 
@@ -35,7 +43,12 @@ impl Checked {
     }
 
     fn assert_healthy(&self) {
-        assert!(self.faults().is_empty() && self.code == Some(0), "exit {:?}\n{}", self.code, self.text);
+        assert!(
+            self.faults().is_empty() && self.code == Some(0),
+            "exit {:?}\n{}",
+            self.code,
+            self.text
+        );
     }
 
     /// There is this fault.
@@ -73,13 +86,15 @@ impl Checked {
 async fn mend(world: &World, checked: &Checked) {
     let cures = checked.cures();
     assert!(!cures.is_empty(), "{}", checked.text);
-    let (mut source, mut dest): (Sql, Sql) = (world.source("master").await, world.dest("master").await);
+    let (mut source, mut dest): (Sql, Sql) =
+        (world.source("master").await, world.dest("master").await);
     for (at_source, cure) in cures {
         if at_source { source.run(&cure).await } else { dest.run(&cure).await }
     }
 }
 
-/// Mends what is wrong until nothing is: one cure may lay the next fault bare (a login that may connect lacks its next right).
+/// Mends what is wrong until nothing is: one cure may lay the next fault bare (a login that may
+/// connect lacks its next right).
 async fn mend_all(world: &World) -> Checked {
     const ROUNDS_MAX: usize = 6;
     for _ in 0..ROUNDS_MAX {
@@ -134,7 +149,8 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
     assert!(!checked.text.contains(crate::harness::PASSWORD), "{}", checked.text);
 }
 
-/// CDC off, a column too narrow, another NOT NULL, no key, an INSTEAD OF trigger, a missing table, changes that are kept for an hour.
+/// CDC off, a column too narrow, another NOT NULL, no key, an INSTEAD OF trigger, a missing table,
+/// changes that are kept for an hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
     crate::only_on_standins!("fault points");
@@ -151,7 +167,13 @@ async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
     world.map("I", "ID", None, false).await;
     let checked = check(&world).await;
     checked.assert_fault(&["CDC", "is not enabled for the database"]);
-    checked.assert_fault(&["columns and key", "does not fit", "[X] may be NULL", "[Extra]", "no primary key"]);
+    checked.assert_fault(&[
+        "columns and key",
+        "does not fit",
+        "[X] may be NULL",
+        "[Extra]",
+        "no primary key",
+    ]);
     checked.assert_fault(&["destination table", "Copy.dbo.U does not exist"]);
     checked.assert_fault(&["columns and key", "INSTEAD OF trigger [tr]"]);
     mend(&world, &checked).await;
@@ -167,23 +189,32 @@ async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
     check(&world).await.assert_healthy();
 }
 
-/// A login that may do nothing but connect, at both ends: the grants that are printed are all that it needs, and the daemon then works.
+/// A login that may do nothing but connect, at both ends: the grants that are printed are all that
+/// it needs, and the daemon then works.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_grants_are_all_that_a_new_login_needs() {
     crate::only_on_standins!("fault points");
     let world = healthy().await;
-    for (mut server, databases) in
-        [(world.source("master").await, vec!["Shop"]), (world.dest("master").await, vec!["Copy", "dbaops_dataflow"])]
-    {
+    for (mut server, databases) in [
+        (world.source("master").await, vec!["Shop"]),
+        (world.dest("master").await, vec!["Copy", "dbaops_dataflow"]),
+    ] {
         server.run("CREATE LOGIN little WITH PASSWORD = 'L1ttle-pw'").await;
         for database in databases {
             server.run(&format!("USE {database}; CREATE USER little FOR LOGIN little;")).await;
         }
     }
-    let string =
-        world.source_connection_string("Shop").replace("user id=sa", "user id=little").replace(crate::harness::PASSWORD, "L1ttle-pw");
+    let string = world
+        .source_connection_string("Shop")
+        .replace("user id=sa", "user id=little")
+        .replace(crate::harness::PASSWORD, "L1ttle-pw");
     let mut control = world.control().await;
-    control.run(&format!("UPDATE source_servers SET connection_string = N'{}'", string.replace('\'', "''"))).await;
+    control
+        .run(&format!(
+            "UPDATE source_servers SET connection_string = N'{}'",
+            string.replace('\'', "''")
+        ))
+        .await;
     const LITTLE: [(&str, &str); 2] = [("DEST_USER", "little"), ("DEST_PASS", "L1ttle-pw")];
     let mut seen = String::new();
     let mut rounds = 0;
@@ -197,12 +228,23 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
         mend(&world, &checked).await;
     };
     last.assert_healthy();
-    for words in ["lacks SELECT", "CREATE TABLE", "UPDATE on [Resync]", "GRANT SELECT ON SCHEMA::cdc"] {
+    for words in
+        ["lacks SELECT", "CREATE TABLE", "UPDATE on [Resync]", "GRANT SELECT ON SCHEMA::cdc"]
+    {
         assert!(seen.contains(words), "{words} in\n{seen}");
     }
-    assert!(last.text.contains("– SQL Server Agent"), "what it may not ask is said to be so\n{}", last.text);
-    // no fault, and worth having: without it the full sync of a quiet database waits for the next commit
-    assert!(last.text.contains("        USE [Shop]; GRANT VIEW DATABASE STATE TO [little];"), "{}", last.text);
+    assert!(
+        last.text.contains("– SQL Server Agent"),
+        "what it may not ask is said to be so\n{}",
+        last.text
+    );
+    // no fault, and worth having: without it the full sync of a quiet database waits for the next
+    // commit
+    assert!(
+        last.text.contains("        USE [Shop]; GRANT VIEW DATABASE STATE TO [little];"),
+        "{}",
+        last.text
+    );
     world.source("master").await.run("USE [Shop]; GRANT VIEW DATABASE STATE TO [little];").await;
     world.shop().await.run("INSERT INTO dbo.T (ID, V) VALUES (1, N'a')").await;
     world.request_full_sync(1).await;
@@ -221,12 +263,22 @@ async fn a_gating_role_and_a_missing_trigger_column_are_mended_by_what_is_printe
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'T', @capture_instance = N'all'").await;
     shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T', @role_name = N'cdc_reader'").await;
-    shop.run("CREATE LOGIN little WITH PASSWORD = 'L1ttle-pw'; CREATE USER little FOR LOGIN little").await;
+    shop.run(
+        "CREATE LOGIN little WITH PASSWORD = 'L1ttle-pw'; CREATE USER little FOR LOGIN little",
+    )
+    .await;
     shop.run("GRANT SELECT ON SCHEMA::dbo TO little; GRANT SELECT ON SCHEMA::cdc TO little; GRANT UPDATE ON dbo.T TO little").await;
-    let string =
-        world.source_connection_string("Shop").replace("user id=sa", "user id=little").replace(crate::harness::PASSWORD, "L1ttle-pw");
+    let string = world
+        .source_connection_string("Shop")
+        .replace("user id=sa", "user id=little")
+        .replace(crate::harness::PASSWORD, "L1ttle-pw");
     let mut control = world.control().await;
-    control.run(&format!("UPDATE source_servers SET connection_string = N'{}'", string.replace('\'', "''"))).await;
+    control
+        .run(&format!(
+            "UPDATE source_servers SET connection_string = N'{}'",
+            string.replace('\'', "''")
+        ))
+        .await;
     control.run("UPDATE table_mappings SET full_sync_trigger_column = N'Again'").await;
     let checked = check(&world).await;
     checked.assert_fault(&["capture instance", "cannot be read"]);
@@ -234,17 +286,25 @@ async fn a_gating_role_and_a_missing_trigger_column_are_mended_by_what_is_printe
     mend_all(&world).await.assert_healthy();
 }
 
-/// One server is away, another one's password is wrong, a third one's string is nonsense: the rest is checked all the same.
+/// One server is away, another one's password is wrong, a third one's string is nonsense: the rest
+/// is checked all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_stops_no_other_servers_checks() {
     crate::only_on_standins!("fault points");
     let world = healthy().await;
     let mut control = world.control().await;
-    let wrong = world.source_connection_string("Shop").replace(crate::harness::PASSWORD, "not-the-password");
+    let wrong = world
+        .source_connection_string("Shop")
+        .replace(crate::harness::PASSWORD, "not-the-password");
     // a port that was free a moment ago
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port();
     let away = format!("server=127.0.0.1;port={closed};user id=sa;password=x;encrypt=disable");
-    for (name, string) in [("Away", away.as_str()), ("Wrong", wrong.as_str()), ("Nonsense", "server=;;=")] {
+    for (name, string) in
+        [("Away", away.as_str()), ("Wrong", wrong.as_str()), ("Nonsense", "server=;;=")]
+    {
         control
             .run(&format!(
                 "INSERT INTO source_servers (server_name, connection_string) VALUES (N'{name}', N'{}')",
@@ -267,18 +327,34 @@ async fn a_server_that_is_away_stops_no_other_servers_checks() {
 fn other_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// Encrypted, but for whoever answers: on this machine that is nobody else, over a network it is a fault.
+/// Encrypted, but for whoever answers: on this machine that is nobody else, over a network it is a
+/// fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_nobody_looks_at_is_a_fault_off_this_machine() {
     crate::only_on_standins!("an address of its own");
-    let Some(address) = other_address() else { return println!("skipped: this machine has no other address") };
+    let Some(address) = other_address() else {
+        return println!("skipped: this machine has no other address");
+    };
     let world = healthy().await;
-    let far = Server::builder().host(address).login(USER, PASSWORD).start().await.expect("start a server");
+    let far = Server::builder()
+        .host(address)
+        .login(USER, PASSWORD)
+        .start()
+        .await
+        .expect("start a server");
     let string = |host: &str, tls: &str| {
-        format!("server={host};port={};user id={USER};password=\"{PASSWORD}\";{tls}", far.addr().port()).replace('\'', "''")
+        format!(
+            "server={host};port={};user id={USER};password=\"{PASSWORD}\";{tls}",
+            far.addr().port()
+        )
+        .replace('\'', "''")
     };
     let mut control = world.control().await;
     let blind = string(&address.to_string(), "encrypt=true;trustservercertificate=true");
@@ -286,12 +362,24 @@ async fn a_certificate_that_nobody_looks_at_is_a_fault_off_this_machine() {
     let checked = check(&world).await;
     assert_eq!(checked.faults().len(), 1, "{}", checked.text);
     checked.assert_fault(&["encryption", "any certificate is believed"]);
-    assert!(checked.text.contains("certificate=file") && !checked.text.contains("encrypt=disable"), "{}", checked.text);
+    assert!(
+        checked.text.contains("certificate=file") && !checked.text.contains("encrypt=disable"),
+        "{}",
+        checked.text
+    );
     // with the right authority, which is the certificate itself
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("far-{}.pem", std::process::id()));
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("far-{}.pem", std::process::id()));
     std::fs::write(&file, far.certificate_pem()).expect("write the certificate");
-    let seen = string(&address.to_string(), &format!("encrypt=true;certificate={};hostNameInCertificate=localhost", file.display()));
-    control.run(&format!("UPDATE source_servers SET connection_string = N'{seen}' WHERE server_name = N'Far'")).await;
+    let seen = string(
+        &address.to_string(),
+        &format!("encrypt=true;certificate={};hostNameInCertificate=localhost", file.display()),
+    );
+    control
+        .run(&format!(
+            "UPDATE source_servers SET connection_string = N'{seen}' WHERE server_name = N'Far'"
+        ))
+        .await;
     check(&world).await.assert_healthy();
 }
 
@@ -301,7 +389,11 @@ async fn a_missing_control_database_is_mended_by_init() {
     world.dest("master").await.run("DROP DATABASE dbaops_dataflow").await;
     let checked = check(&world).await;
     checked.assert_fault(&["control database", "cannot be opened"]);
-    assert!(checked.text.contains("set for the service:\n        dbaops-dataflow init"), "{}", checked.text);
+    assert!(
+        checked.text.contains("set for the service:\n        dbaops-dataflow init"),
+        "{}",
+        checked.text
+    );
 }
 
 /// Foreign keys and triggers at the destination are no faults, and are told.
@@ -316,13 +408,22 @@ async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
         if checked.code == Some(0) { Ok(checked) } else { Err(checked.text) }
     })
     .await;
-    assert!(checked.text.contains("– foreign keys         FK_Child_T (Child -> T)"), "{}", checked.text);
+    assert!(
+        checked.text.contains("– foreign keys         FK_Child_T (Child -> T)"),
+        "{}",
+        checked.text
+    );
     assert!(checked.text.contains("– triggers             [watch] fires"), "{}", checked.text);
     // One that deletes rows by itself is a danger, and what mends it can be run as it is.
     copy.run("CREATE TABLE dbo.Pet (ID INT NOT NULL PRIMARY KEY, T INT NULL CONSTRAINT FK_Pet_T REFERENCES dbo.T (ID) ON DELETE CASCADE)")
         .await;
     let checked = check(&world).await;
-    assert!(checked.code == Some(1) && checked.text.contains("[FK_Pet_T] deletes or changes rows of [dbo].[Pet]"), "{}", checked.text);
+    assert!(
+        checked.code == Some(1)
+            && checked.text.contains("[FK_Pet_T] deletes or changes rows of [dbo].[Pet]"),
+        "{}",
+        checked.text
+    );
     copy.run("ALTER TABLE [dbo].[Pet] DROP CONSTRAINT [FK_Pet_T]; ALTER TABLE [dbo].[Pet] WITH CHECK ADD CONSTRAINT [FK_Pet_T] FOREIGN KEY ([T]) REFERENCES [dbo].[T] ([ID])").await;
     assert!(
         checked.text.contains("ALTER TABLE [dbo].[Pet] DROP CONSTRAINT [FK_Pet_T]; ALTER TABLE [dbo].[Pet] WITH CHECK ADD"),
@@ -339,8 +440,9 @@ fn assert_plain(text: &str) {
     assert!(!text.lines().any(|line| line.trim_start().starts_with("✓ forged")), "{text}");
 }
 
-/// The names of a server, a table and a column and a server's message that would clear the screen, turn text around and forge lines: they do
-/// not, for any command and in the log; what is printed for copying is right as it is printed; and the tables have the words as they are.
+/// The names of a server, a table and a column and a server's message that would clear the screen,
+/// turn text around and forge lines: they do not, for any command and in the log; what is printed
+/// for copying is right as it is printed; and the tables have the words as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
     crate::only_on_standins!("fault points");
@@ -349,7 +451,13 @@ async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
     const TABLE: &str = "T\u{202e}\u{200b}]$(x)'";
     let name = TABLE.replace(']', "]]");
     let world = World::new().await;
-    world.shop().await.run(&format!("CREATE TABLE dbo.[{name}] (ID INT NOT NULL PRIMARY KEY, [V{WORDS}] NVARCHAR(20) NULL)")).await;
+    world
+        .shop()
+        .await
+        .run(&format!(
+            "CREATE TABLE dbo.[{name}] (ID INT NOT NULL PRIMARY KEY, [V{WORDS}] NVARCHAR(20) NULL)"
+        ))
+        .await;
     let mapping = world.map(TABLE, "ID", None, true).await;
     let mut control = world.control().await;
     control.run(&format!("UPDATE source_servers SET server_name = N'Source{WORDS}'")).await;
@@ -376,12 +484,22 @@ async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
     let id = mapping.to_string();
     for arguments in [&["status"][..], &["verify"], &["sync", "--mapping", &id], &["status"]] {
         let output = command(&world.variables(), arguments).output().await.expect("run a command");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert_plain(&text);
-        assert!(output.status.success() && text.contains("Shop.dbo.T\\u{202e}\\u{200b}]$(x)'"), "{arguments:?}\n{text}");
+        assert!(
+            output.status.success() && text.contains("Shop.dbo.T\\u{202e}\\u{200b}]$(x)'"),
+            "{arguments:?}\n{text}"
+        );
     }
     // the server's own words
-    let refused = world.source.faults().always(Point::request("FROM [dbo].[T"), Fault::ErrorBefore(SqlError::new(50_000, 16, WORDS)));
+    let refused = world.source.faults().always(
+        Point::request("FROM [dbo].[T"),
+        Fault::ErrorBefore(SqlError::new(50_000, 16, WORDS)),
+    );
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     eventually("the server's words in error_logs", async || {

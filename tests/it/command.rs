@@ -5,21 +5,31 @@ use std::process::Output;
 use crate::harness::{PATIENCE, World, daemon::command, eventually, numbers};
 
 async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
-    let output: Output = command(&world.variables(), arguments).output().await.expect("run the command");
-    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    let output: Output =
+        command(&world.variables(), arguments).output().await.expect("run the command");
+    (
+        output.status.code(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    )
 }
 
 /// The object of one mapping in what `status --json` prints.
 async fn json(world: &World, mapping: i32) -> serde_json::Value {
     let (code, text) = ask(world, &["status", "--json"]).await;
     assert_eq!(code, Some(0), "{text}");
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
-    let found = all.as_array().expect("an array").iter().find(|one| one["mapping"] == mapping).cloned();
+    let all: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let found =
+        all.as_array().expect("an array").iter().find(|one| one["mapping"] == mapping).cloned();
     found.unwrap_or_else(|| panic!("mapping {mapping} is not in {text}"))
 }
 
-/// One mapping follows, one is parked because its table is not there, one was never synced, one is disabled: each is told with its reason,
-/// by a command that needs no daemon.
+/// One mapping follows, one is parked because its table is not there, one was never synced, one is
+/// disabled: each is told with its reason, by a command that needs no daemon.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_tells_how_every_mapping_stands() {
     let world = World::new().await;
@@ -35,7 +45,9 @@ async fn status_tells_how_every_mapping_stands() {
     world.request_full_sync(follows).await;
     world.request_full_sync(broken).await;
     let mut control = world.control().await;
-    control.run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {off}")).await;
+    control
+        .run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {off}"))
+        .await;
     let daemon = world.daemon();
     world.run_ends(follows, "FULL_SYNC", "COMPLETED").await;
     // until something is captured nobody can tell a lag
@@ -54,18 +66,36 @@ async fn status_tells_how_every_mapping_stands() {
     assert!(status.success());
 
     let followed = json(&world, follows).await;
-    assert_eq!((followed["state"].as_str(), followed["rows"].as_i64()), (Some("following"), Some(2)), "{followed}");
+    assert_eq!(
+        (followed["state"].as_str(), followed["rows"].as_i64()),
+        (Some("following"), Some(2)),
+        "{followed}"
+    );
     assert!(followed["lag_seconds"].as_i64().is_some_and(|lag| lag >= 0), "{followed}");
-    assert!(followed["last_full_sync_at"].is_string() && followed["last_cdc_lsn"].is_string(), "{followed}");
+    assert!(
+        followed["last_full_sync_at"].is_string() && followed["last_cdc_lsn"].is_string(),
+        "{followed}"
+    );
     let parked = json(&world, broken).await;
     assert_eq!(parked["last_error"]["parked"], true, "{parked}");
-    assert!(parked["reason"].as_str().is_some_and(|reason| reason.contains("Shop.dbo.Nowhere")), "{parked}");
+    assert!(
+        parked["reason"].as_str().is_some_and(|reason| reason.contains("Shop.dbo.Nowhere")),
+        "{parked}"
+    );
     assert_eq!(json(&world, fresh).await["state"], "never synced");
     assert_eq!(json(&world, off).await["state"], "disabled");
 
     let (code, table) = ask(&world, &["status"]).await;
     assert_eq!(code, Some(0), "{table}");
-    for words in ["MAPPING", "Shop.dbo.T", "following", "parked", "never synced", "disabled", "does not exist"] {
+    for words in [
+        "MAPPING",
+        "Shop.dbo.T",
+        "following",
+        "parked",
+        "never synced",
+        "disabled",
+        "does not exist",
+    ] {
         assert!(table.contains(words), "{words} in\n{table}");
     }
     // mended, it is parked no more
@@ -79,7 +109,8 @@ async fn status_tells_how_every_mapping_stands() {
     .await;
 }
 
-/// A disk that is full, a reader that went: commands say so on stderr and in their exit code. They once panicked (exit code 101).
+/// A disk that is full, a reader that went: commands say so on stderr and in their exit code. They
+/// once panicked (exit code 101).
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
@@ -88,21 +119,34 @@ async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
     let mapping = world.map("T", "ID", None, false).await.to_string();
     world.request_full_sync(mapping.parse().expect("a number")).await;
-    let full = || Stdio::from(File::options().write(true).open("/dev/full").expect("a disk that is full"));
+    let full =
+        || Stdio::from(File::options().write(true).open("/dev/full").expect("a disk that is full"));
     let closed = || {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
         Stdio::from(OwnedFd::from(writer))
     };
-    let commands: [&[&str]; 6] = [&["init"], &["check"], &["status"], &["status", "--json"], &["sync", "--mapping", &mapping], &["verify"]];
+    let commands: [&[&str]; 6] = [
+        &["init"],
+        &["check"],
+        &["status"],
+        &["status", "--json"],
+        &["sync", "--mapping", &mapping],
+        &["verify"],
+    ];
     for arguments in commands {
         for (stdout, error) in [(full(), "No space left on device"), (closed(), "Broken pipe")] {
-            let child = command(&world.variables(), arguments).stdout(stdout).spawn().expect("start the command");
+            let child = command(&world.variables(), arguments)
+                .stdout(stdout)
+                .spawn()
+                .expect("start the command");
             let output = child.wait_with_output().await.expect("run the command");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
             assert!(
-                said.contains("stdout cannot be written") && said.contains(error) && !said.contains("panicked"),
+                said.contains("stdout cannot be written")
+                    && said.contains(error)
+                    && !said.contains("panicked"),
                 "{arguments:?}: {said}"
             );
         }
@@ -121,17 +165,32 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     // a pipe holds 64 KiB: it is full from the beginning
     std::io::Write::write_all(&mut writer, &[b'\n'; 64 * 1024]).expect("fill the pipe");
-    let mut child = command(&world.variables(), &[]).stdout(Stdio::from(OwnedFd::from(writer))).spawn().expect("start the daemon");
+    let mut child = command(&world.variables(), &[])
+        .stdout(Stdio::from(OwnedFd::from(writer)))
+        .spawn()
+        .expect("start the daemon");
     for id in 1..=3 {
         world.shop().await.run(&format!("INSERT INTO dbo.T VALUES ({id})")).await;
         world.in_sync("dbo.T", "ID").await;
     }
     let pid = child.id().expect("it runs").to_string();
-    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
-    let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it ends after SIGTERM").expect("wait");
+    assert!(
+        tokio::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .await
+            .expect("kill")
+            .success()
+    );
+    let status = tokio::time::timeout(PATIENCE, child.wait())
+        .await
+        .expect("it ends after SIGTERM")
+        .expect("wait");
     assert!(status.success(), "{status}");
     let mut said = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).await.expect("read stderr");
+    tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said)
+        .await
+        .expect("read stderr");
     assert!(said.contains("lines of the log were not printed"), "{said}");
     drop(reader);
 }
@@ -141,7 +200,11 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
 async fn sync_without_a_daemon_does_the_work_itself() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
-    world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000))).await;
+    world
+        .shop()
+        .await
+        .run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000)))
+        .await;
     let mapping = world.map("T", "ID", None, false).await.to_string();
     let (code, text) = ask(&world, &["sync", "--mapping", &mapping]).await;
     assert_eq!(code, Some(0), "{text}");
@@ -161,7 +224,11 @@ async fn sync_without_a_daemon_does_the_work_itself() {
 async fn sync_beside_a_daemon_asks_it_and_follows() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
-    world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000))).await;
+    world
+        .shop()
+        .await
+        .run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000)))
+        .await;
     let mapping = world.map("T", "ID", None, false).await;
     let daemon = world.daemon();
     daemon.says(&["owned=1"]).await;
@@ -174,7 +241,8 @@ async fn sync_beside_a_daemon_asks_it_and_follows() {
     assert_eq!(world.control().await.scalar(runs).await, "1", "one full sync, not two");
 }
 
-/// The daemon that was asked is killed before it begins: the command takes the mapping and finishes.
+/// The daemon that was asked is killed before it begins: the command takes the mapping and
+/// finishes.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     let world = World::new().await;
@@ -188,13 +256,22 @@ async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     let asked = tokio::spawn(command(&world.variables(), &["sync", "--mapping", &id]).output());
     let mut control = world.control().await;
     eventually("the request", async || {
-        let requested = control.scalar("SELECT CAST(full_sync_requested AS int) FROM table_mappings").await;
+        let requested =
+            control.scalar("SELECT CAST(full_sync_requested AS int) FROM table_mappings").await;
         if requested == "1" { Ok(()) } else { Err(requested) }
     })
     .await;
     daemon.kill().await;
-    let output = tokio::time::timeout(PATIENCE, asked).await.expect("sync ends").expect("joined").expect("run sync");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = tokio::time::timeout(PATIENCE, asked)
+        .await
+        .expect("sync ends")
+        .expect("joined")
+        .expect("run sync");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("complete, 1 rows"), "{text}");
     world.in_sync("dbo.T", "ID").await;

@@ -11,17 +11,38 @@ use crate::{
 /// Every name that T-SQL takes in brackets, the names of our own temp tables' columns among them.
 fn columns() -> String {
     let long = "ä".repeat(128);
-    ["a\tb", "line\r\nbreak", "c0", "c1", "__$order", "__$p0", "x]y", "it's \"so\"", " lead", "--", ";", "@p", "#t", "名前", &long]
-        .iter()
-        .map(|name| format!("[{}] NVARCHAR(20) NULL", name.replace(']', "]]")))
-        .collect::<Vec<_>>()
-        .join(", ")
+    [
+        "a\tb",
+        "line\r\nbreak",
+        "c0",
+        "c1",
+        "__$order",
+        "__$p0",
+        "x]y",
+        "it's \"so\"",
+        " lead",
+        "--",
+        ";",
+        "@p",
+        "#t",
+        "名前",
+        &long,
+    ]
+    .iter()
+    .map(|name| format!("[{}] NVARCHAR(20) NULL", name.replace(']', "]]")))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_control_characters_quotes_and_our_own_names_are_carried() {
     let world = World::new().await;
-    world.both(&format!("CREATE TABLE dbo.N ([ID] INT NOT NULL PRIMARY KEY, {}, [__$p1] NVARCHAR(MAX) NULL)", columns())).await;
+    world
+        .both(&format!(
+            "CREATE TABLE dbo.N ([ID] INT NOT NULL PRIMARY KEY, {}, [__$p1] NVARCHAR(MAX) NULL)",
+            columns()
+        ))
+        .await;
     let mut shop = world.shop().await;
     shop.run(
         "INSERT INTO dbo.N ([ID], [a\tb], [c0], [__$order], [__$p1]) VALUES (1, N'one', N'c', N'o', N'long'), (2, NULL, N'', N'p', NULL)",
@@ -41,13 +62,20 @@ async fn names_with_control_characters_quotes_and_our_own_names_are_carried() {
     shop.run("UPDATE dbo.N SET [ID] = 10 WHERE [ID] = 1; DELETE dbo.N WHERE [ID] = 3").await;
     world.in_sync("dbo.N", "[ID]").await;
     // what a repair writes goes the same way
-    world.copy().await.run("UPDATE dbo.N SET [a\tb] = N'spoilt', [__$p1] = N'spoilt'; DELETE dbo.N WHERE [ID] = 2").await;
+    world
+        .copy()
+        .await
+        .run(
+            "UPDATE dbo.N SET [a\tb] = N'spoilt', [__$p1] = N'spoilt'; DELETE dbo.N WHERE [ID] = 2",
+        )
+        .await;
     let (code, said) = verify(&world, &["--repair"]).await;
     assert_eq!(code, Some(0), "{said}");
     world.in_sync("dbo.N", "[ID]").await;
 }
 
-/// A name that CDC has for itself is refused there, unless it is not captured: then new rows are completed from the source.
+/// A name that CDC has for itself is refused there, unless it is not captured: then new rows are
+/// completed from the source.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_called_as_one_of_cdcs_own_is_carried() {
     let world = World::new().await;
@@ -72,8 +100,16 @@ async fn a_column_called_as_one_of_cdcs_own_is_carried() {
 /// Both databases are made anew under a collation each.
 async fn collated(source: &str, dest: &str) -> World {
     let world = World::new().await;
-    world.source("master").await.run(&format!("DROP DATABASE Shop; CREATE DATABASE Shop COLLATE {source}")).await;
-    world.dest("master").await.run(&format!("DROP DATABASE [Copy]; CREATE DATABASE [Copy] COLLATE {dest}")).await;
+    world
+        .source("master")
+        .await
+        .run(&format!("DROP DATABASE Shop; CREATE DATABASE Shop COLLATE {source}"))
+        .await;
+    world
+        .dest("master")
+        .await
+        .run(&format!("DROP DATABASE [Copy]; CREATE DATABASE [Copy] COLLATE {dest}"))
+        .await;
     world
 }
 
@@ -104,15 +140,27 @@ async fn names_that_are_one_at_the_destination_are_refused() {
     crate::only_on_standins!("databases of another collation");
     let world = collated("Latin1_General_CS_AS", "Latin1_General_CI_AS").await;
     world.shop().await.run(CASED).await;
-    world.copy().await.run("CREATE TABLE dbo.C (id INT NOT NULL PRIMARY KEY, [a] NVARCHAR(20) NULL)").await;
+    world
+        .copy()
+        .await
+        .run("CREATE TABLE dbo.C (id INT NOT NULL PRIMARY KEY, [a] NVARCHAR(20) NULL)")
+        .await;
     let mapping = world.map("C", "id", None, false).await;
     world.request_full_sync(mapping).await;
     let _daemon = start(&world);
     let mut control = world.control().await;
     eventually("a refusal that names the columns", async || {
-        let errors = control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
-        let words = ["source column [A] and others differ in case only", "source column [ID] and others differ in case only"];
-        if words.iter().all(|words| errors.first().contains(words)) { Ok(()) } else { Err(errors.to_string()) }
+        let errors =
+            control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
+        let words = [
+            "source column [A] and others differ in case only",
+            "source column [ID] and others differ in case only",
+        ];
+        if words.iter().all(|words| errors.first().contains(words)) {
+            Ok(())
+        } else {
+            Err(errors.to_string())
+        }
     })
     .await;
 }

@@ -1,11 +1,13 @@
-//! Northwind as Microsoft ships it: 13 tables with identity keys, composite keys, image, ntext, money and names with spaces.
+//! Northwind as Microsoft ships it: 13 tables with identity keys, composite keys, image, ntext,
+//! money and names with spaces.
 
 use std::path::PathBuf;
 
 use crate::harness::{World, eventually};
 
 fn script() -> Option<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/northwind/instnwnd.sql");
+    let path =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/northwind/instnwnd.sql");
     let bytes = std::fs::read(path).ok()?;
     Some(bytes.into_iter().map(char::from).collect())
 }
@@ -30,13 +32,16 @@ fn tables_and_rows(script: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The same without its rows: whatever inserts is left out, and one batch goes on to insert after it has made a table.
+/// The same without its rows: whatever inserts is left out, and one batch goes on to insert after
+/// it has made a table.
 fn tables_alone(script: &str) -> impl Iterator<Item = String> {
     let inserts = |line: &str| line.trim_start().to_lowercase().starts_with("insert");
     tables_and_rows(script).filter_map(move |batch| {
         let lower = batch.to_lowercase();
         match (lower.contains("insert"), lower.contains("create table")) {
-            (true, true) => Some(batch.lines().take_while(|line| !inserts(line)).collect::<Vec<_>>().join("\n")),
+            (true, true) => {
+                Some(batch.lines().take_while(|line| !inserts(line)).collect::<Vec<_>>().join("\n"))
+            }
             (true, false) => None,
             (false, _) => Some(batch),
         }

@@ -9,8 +9,14 @@ const TYPES: &[(&str, &[&str])] = &[
     ("SMALLINT", &["-32768", "32767"]),
     ("INT", &["-2147483648", "2147483647"]),
     ("BIGINT", &["-9223372036854775808", "9223372036854775807"]),
-    ("DECIMAL(38,0)", &["99999999999999999999999999999999999999", "-99999999999999999999999999999999999999", "0"]),
-    ("DECIMAL(38,38)", &["0.99999999999999999999999999999999999999", "-0.00000000000000000000000000000000000001"]),
+    (
+        "DECIMAL(38,0)",
+        &["99999999999999999999999999999999999999", "-99999999999999999999999999999999999999", "0"],
+    ),
+    (
+        "DECIMAL(38,38)",
+        &["0.99999999999999999999999999999999999999", "-0.00000000000000000000000000000000000001"],
+    ),
     ("DECIMAL(9,9)", &["0.999999999", "-0.000000001", "0"]),
     ("DECIMAL(19,19)", &["0.9999999999999999999", "-0.0000000000000000001"]),
     ("DECIMAL(28,28)", &["0.9999999999999999999999999999", "-0.0000000000000000000000000001"]),
@@ -22,14 +28,21 @@ const TYPES: &[(&str, &[&str])] = &[
     ("DATE", &["'0001-01-01'", "'9999-12-31'", "'2024-02-29'"]),
     ("TIME(0)", &["'00:00:00'", "'23:59:59'"]),
     ("TIME(7)", &["'00:00:00.0000001'", "'23:59:59.9999999'"]),
-    ("DATETIME", &["'1753-01-01T00:00:00.000'", "'9999-12-31T23:59:59.997'", "'2024-02-29T12:34:56.123'"]),
+    (
+        "DATETIME",
+        &["'1753-01-01T00:00:00.000'", "'9999-12-31T23:59:59.997'", "'2024-02-29T12:34:56.123'"],
+    ),
     ("SMALLDATETIME", &["'1900-01-01T00:00:00'", "'2079-06-06T23:59:00'"]),
     ("DATETIME2(0)", &["'0001-01-01T00:00:00'", "'9999-12-31T23:59:59'"]),
     ("DATETIME2(3)", &["'2024-02-29T12:34:56.789'"]),
     ("DATETIME2(7)", &["'0001-01-01T00:00:00.0000001'", "'9999-12-31T23:59:59.9999999'"]),
     (
         "DATETIMEOFFSET(7)",
-        &["'0001-01-01T14:00:00.0000001 +14:00'", "'9999-12-31T09:59:59.9999999 -14:00'", "'2024-02-29T12:00:00 +05:30'"],
+        &[
+            "'0001-01-01T14:00:00.0000001 +14:00'",
+            "'9999-12-31T09:59:59.9999999 -14:00'",
+            "'2024-02-29T12:00:00 +05:30'",
+        ],
     ),
     ("DATETIMEOFFSET(0)", &["'2024-02-29T12:00:00 -03:30'"]),
     ("CHAR(10)", &["'abc'", "''", "'äöü€'", "'trailing  '"]),
@@ -41,12 +54,25 @@ const TYPES: &[(&str, &[&str])] = &[
     ("NCHAR(10)", &["N'abc'", "N'東京'", "N'🚚𝄞'"]),
     ("NVARCHAR(20)", &["N''", "N' '", "N'x  '", "N'𝄞🚚e\u{301}'"]),
     ("NVARCHAR(4000)", &["REPLICATE(N'東', 4000)"]),
-    ("VARCHAR(MAX)", &["''", "REPLICATE(CAST('a' AS varchar(max)), 8000)", "REPLICATE(CAST('b' AS varchar(max)), 8001)"]),
+    (
+        "VARCHAR(MAX)",
+        &[
+            "''",
+            "REPLICATE(CAST('a' AS varchar(max)), 8000)",
+            "REPLICATE(CAST('b' AS varchar(max)), 8001)",
+        ],
+    ),
     ("NVARCHAR(MAX)", &["N''", "REPLICATE(CAST(N'東🚚' AS nvarchar(max)), 20000)"]),
-    ("VARBINARY(MAX)", &["0x", "0x00FF", "CAST(REPLICATE(CAST('z' AS varchar(max)), 1000000) AS varbinary(max))"]),
+    (
+        "VARBINARY(MAX)",
+        &["0x", "0x00FF", "CAST(REPLICATE(CAST('z' AS varchar(max)), 1000000) AS varbinary(max))"],
+    ),
     ("BINARY(4)", &["0x01", "0xDEADBEEF", "0x00000000"]),
     ("VARBINARY(10)", &["0x", "0x00", "0x0100", "0x01"]),
-    ("UNIQUEIDENTIFIER", &["'00112233-4455-6677-8899-aabbccddeeff'", "'00000000-0000-0000-0000-000000000000'"]),
+    (
+        "UNIQUEIDENTIFIER",
+        &["'00112233-4455-6677-8899-aabbccddeeff'", "'00000000-0000-0000-0000-000000000000'"],
+    ),
     ("XML", &["N'<a b=\"1\">text<c/></a>'"]),
     ("TEXT", &["''", "'some text äöü'"]),
     ("NTEXT", &["N''", "N'some text 東京'"]),
@@ -57,10 +83,16 @@ const TYPES: &[(&str, &[&str])] = &[
 const AS_BYTES: &[(&str, &[&str])] = &[
     ("VARCHAR(30) COLLATE SQL_Latin1_General_CP437_CI_AS", &["N'äöüßñ½▒Ωπ∞'", "'x  '"]),
     ("CHAR(12) COLLATE SQL_Latin1_General_CP850_CI_AS", &["N'äöüßñÐ©'"]),
-    ("VARCHAR(MAX) COLLATE SQL_Latin1_General_CP850_BIN", &["N'±¾§÷'", "REPLICATE(CAST(N'ý' AS nvarchar(max)), 9000)"]),
+    (
+        "VARCHAR(MAX) COLLATE SQL_Latin1_General_CP850_BIN",
+        &["N'±¾§÷'", "REPLICATE(CAST(N'ý' AS nvarchar(max)), 9000)"],
+    ),
     ("CHAR(10) COLLATE Latin1_General_100_CI_AS_SC_UTF8", &["N'é東'", "N''"]),
     ("VARBINARY(8000)", &["CAST(REPLICATE('z', 8000) AS varbinary(8000))"]),
-    ("HIERARCHYID", &["CAST(0x AS hierarchyid)", "CAST(0x58 AS hierarchyid)", "CAST(0x5AC0 AS hierarchyid)"]),
+    (
+        "HIERARCHYID",
+        &["CAST(0x AS hierarchyid)", "CAST(0x58 AS hierarchyid)", "CAST(0x5AC0 AS hierarchyid)"],
+    ),
     ("GEOMETRY", &["CAST(0x00000000010C000000000000F03F0000000000000040 AS geometry)"]),
     ("GEOGRAPHY", &["CAST(0xE6100000010C17D9CEF753D347407593180456965EC0 AS geography)"]),
 ];
@@ -70,7 +102,11 @@ fn tables(types: &[(&str, &[&str])]) -> String {
     types
         .iter()
         .enumerate()
-        .map(|(i, (ty, _))| format!("CREATE TABLE dbo.T{i} (ID INT NOT NULL PRIMARY KEY, N INT NULL, V {ty} NULL)\nGO\n"))
+        .map(|(i, (ty, _))| {
+            format!(
+                "CREATE TABLE dbo.T{i} (ID INT NOT NULL PRIMARY KEY, N INT NULL, V {ty} NULL)\nGO\n"
+            )
+        })
         .collect()
 }
 
@@ -81,7 +117,9 @@ fn rows(types: &[(&str, &[&str])], i: usize, first: usize) -> String {
         .iter()
         .chain(&["NULL"])
         .enumerate()
-        .map(|(n, value)| format!("INSERT INTO dbo.T{i} (ID, N, V) VALUES ({}, 0, {value});\n", first + n))
+        .map(|(n, value)| {
+            format!("INSERT INTO dbo.T{i} (ID, N, V) VALUES ({}, 0, {value});\n", first + n)
+        })
         .collect()
 }
 
@@ -104,7 +142,8 @@ async fn every_type_is_carried_exactly_by_the_driver() {
         world.request_full_sync(mapping).await;
         mappings.push(mapping);
     }
-    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_COPY_LANE", "driver")]);
+    let _daemon =
+        world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_COPY_LANE", "driver")]);
     for (i, mapping) in mappings.into_iter().enumerate() {
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
         let (source, dest) = world.sides(&format!("dbo.T{i}"), "ID").await;
@@ -144,22 +183,30 @@ async fn carried_exactly(types: &[(&str, &[&str])]) {
     // New rows, every value moved to another row, and an update that leaves V alone.
     for (i, (_, values)) in types.iter().enumerate() {
         shop.run(&rows(types, i, 101)).await;
-        shop.run(&format!("UPDATE dbo.T{i} SET N = 1 WHERE ID = 1; UPDATE dbo.T{i} SET V = NULL WHERE ID = 101")).await;
-        shop.run(&format!("UPDATE dbo.T{i} SET V = {} WHERE ID = {}", values[0], values.len() + 1)).await;
+        shop.run(&format!(
+            "UPDATE dbo.T{i} SET N = 1 WHERE ID = 1; UPDATE dbo.T{i} SET V = NULL WHERE ID = 101"
+        ))
+        .await;
+        shop.run(&format!("UPDATE dbo.T{i} SET V = {} WHERE ID = {}", values[0], values.len() + 1))
+            .await;
         shop.run(&format!("DELETE dbo.T{i} WHERE ID = 2")).await;
     }
     for (i, (ty, _)) in types.iter().enumerate() {
         eventually(&format!("{ty} to follow by CDC"), async || {
             let (source, dest) = world.sides(&format!("dbo.T{i}"), "ID").await;
-            if source == dest { Ok(()) } else { Err(crate::harness::world::difference(&source, &dest)) }
+            if source == dest {
+                Ok(())
+            } else {
+                Err(crate::harness::world::difference(&source, &dest))
+            }
         })
         .await;
     }
     verify_all(&world).await;
 }
 
-/// Every row of every mapping, once (a verification of 50 tables every second would be most of a scenario's work): through the lane and through the
-/// driver, which see the same in every cell.
+/// Every row of every mapping, once (a verification of 50 tables every second would be most of a
+/// scenario's work): through the lane and through the driver, which see the same in every cell.
 async fn verify_all(world: &World) {
     let mut hashes = Vec::new();
     for lane in ["wire", "driver"] {
@@ -168,7 +215,10 @@ async fn verify_all(world: &World) {
         let verified = command(&variables, &["verify", "--full"]).output().await.expect("verify");
         let said = [verified.stdout, verified.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        assert!(verified.status.success() && said.contains("PASSED") && !said.contains("PARTIAL"), "{said}");
+        assert!(
+            verified.status.success() && said.contains("PASSED") && !said.contains("PARTIAL"),
+            "{said}"
+        );
         assert!(!said.contains("read by the driver"), "{said}");
         let mut control = world.control().await;
         let sql = "SELECT mapping_id, source_md5, dest_md5 FROM verification_logs AS v WHERE verification_type = 'MD5_COMPARISON' AND \
@@ -180,7 +230,8 @@ async fn verify_all(world: &World) {
     assert!(hashes[0].rows.iter().flatten().all(|cell| cell != "NULL"), "{}", hashes[0]);
 }
 
-/// Columns that are more than a type: identities of all kinds, alias types, computed and sparse columns, rowversion, periods, defaults.
+/// Columns that are more than a type: identities of all kinds, alias types, computed and sparse
+/// columns, rowversion, periods, defaults.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_of_every_kind_have_a_defined_outcome() {
     let world = World::new().await;
@@ -193,7 +244,8 @@ async fn columns_of_every_kind_have_a_defined_outcome() {
         "CREATE TABLE dbo.Dec (ID DECIMAL(20,0) IDENTITY(10000000000000000000,1) NOT NULL PRIMARY KEY, A INT NOT NULL, C AS A * 2, RV ROWVERSION, Gone INT NULL)",
     )
     .await;
-    // C is computed here too, RV becomes bytes, Extra has a default, and the period belongs to the destination
+    // C is computed here too, RV becomes bytes, Extra has a default, and the period belongs to the
+    // destination
     copy.run(
         "CREATE TABLE dbo.Dec (ID DECIMAL(20,0) IDENTITY(1,1) NOT NULL PRIMARY KEY, A INT NOT NULL, C AS A * 2, RV BINARY(8) NULL, \
          Extra INT NOT NULL DEFAULT 7, F DATETIME2 GENERATED ALWAYS AS ROW START NOT NULL, T DATETIME2 GENERATED ALWAYS AS ROW END NOT NULL, \
@@ -225,16 +277,25 @@ async fn columns_of_every_kind_have_a_defined_outcome() {
     })
     .await;
     assert_eq!(copy.scalar("SELECT MIN(Extra) FROM dbo.Dec").await, "7");
-    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.DecHistory").await, "2", "one update and one delete, no churn");
+    assert_eq!(
+        copy.scalar("SELECT COUNT(*) FROM dbo.DecHistory").await,
+        "2",
+        "one update and one delete, no churn"
+    );
     copy.run("INSERT INTO dbo.Down (P) VALUES (N'next')").await;
-    assert_eq!(copy.scalar("SELECT MIN(ID) FROM dbo.Down").await, "-5", "the identity's next value");
+    assert_eq!(
+        copy.scalar("SELECT MIN(ID) FROM dbo.Down").await,
+        "-5",
+        "the identity's next value"
+    );
     copy.run("DELETE dbo.Down WHERE P = N'next'").await;
     for mapping in mappings {
         world.verified(mapping, "PASSED").await;
     }
 }
 
-/// A temporal source is copied as it is now, its period as values where the destination has plain columns for it.
+/// A temporal source is copied as it is now, its period as values where the destination has plain
+/// columns for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_temporal_source_is_carried_with_its_period() {
     let world = World::new().await;
@@ -262,10 +323,12 @@ async fn a_temporal_source_is_carried_with_its_period() {
     world.verified(mapping, "PASSED").await;
 }
 
-/// -0.0 and denormals have no literal that means them everywhere, and equal what they are not to `=`: here every bit counts.
+/// -0.0 and denormals have no literal that means them everywhere, and equal what they are not to
+/// `=`: here every bit counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn floats_keep_every_bit() {
-    const BITS: &str = "SELECT ID, CAST(R AS binary(4)), CAST(F AS binary(8)) FROM dbo.Floats ORDER BY ID";
+    const BITS: &str =
+        "SELECT ID, CAST(R AS binary(4)), CAST(F AS binary(8)) FROM dbo.Floats ORDER BY ID";
     const FLOATS: [(f32, f64); 7] = [
         (0.0, 0.0),
         (-0.0, -0.0),
@@ -276,13 +339,16 @@ async fn floats_keep_every_bit() {
         (0.1, 0.1),
     ];
     let world = World::new().await;
-    world.both("CREATE TABLE dbo.Floats (ID INT NOT NULL PRIMARY KEY, R REAL NULL, F FLOAT NULL)").await;
+    world
+        .both("CREATE TABLE dbo.Floats (ID INT NOT NULL PRIMARY KEY, R REAL NULL, F FLOAT NULL)")
+        .await;
     let mut shop = world.shop().await;
     let mut copy = world.copy().await;
     for (id, (real, float)) in (1i32..).zip(FLOATS) {
         shop.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&id, &real, &float]).await;
         // the old row differs in the sign of zero alone
-        copy.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&id, &(-real), &(-float)]).await;
+        copy.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&id, &(-real), &(-float)])
+            .await;
     }
     world.enable_cdc(&["Floats"]).await;
     let mapping = world.map("Floats", "ID", None, true).await;
@@ -291,8 +357,16 @@ async fn floats_keep_every_bit() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     assert_eq!(shop.query(BITS).await, copy.query(BITS).await, "after the full sync");
     for (id, (real, float)) in (1i32..).zip(FLOATS) {
-        shop.execute("UPDATE dbo.Floats SET R = @P2, F = @P3 WHERE ID = @P1", &[&id, &(-real), &(-float)]).await;
-        shop.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&(id + 100), &real, &float]).await;
+        shop.execute(
+            "UPDATE dbo.Floats SET R = @P2, F = @P3 WHERE ID = @P1",
+            &[&id, &(-real), &(-float)],
+        )
+        .await;
+        shop.execute(
+            "INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)",
+            &[&(id + 100), &real, &float],
+        )
+        .await;
     }
     eventually("every bit to follow by CDC", async || {
         let (source, dest) = (shop.query(BITS).await, copy.query(BITS).await);
@@ -305,8 +379,8 @@ async fn floats_keep_every_bit() {
     assert!(failed.column("verification_details")[0].contains("different (1): 101"), "{failed}");
 }
 
-/// Long values, beyond what the driver's bulk load takes in one cell: around its limit, and of 20 MB, by full sync, CDC and verification, in
-/// memory that does not grow with the table.
+/// Long values, beyond what the driver's bulk load takes in one cell: around its limit, and of 20
+/// MB, by full sync, CDC and verification, in memory that does not grow with the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_values_are_carried() {
     const DIGEST: &str = "SELECT ID, N, DATALENGTH(T), DATALENGTH(B), DATALENGTH(V), HASHBYTES('SHA2_256', T), HASHBYTES('SHA2_256', B), \
@@ -316,17 +390,29 @@ async fn long_values_are_carried() {
     world.both("CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, T NVARCHAR(MAX) NULL, B VARBINARY(MAX) NULL, V VARCHAR(MAX) NULL)").await;
     let mut shop = world.shop().await;
     let text = |times: usize| format!("REPLICATE(CAST(N'東京🚚x ' AS nvarchar(max)), {times})");
-    let bytes = |times: usize| format!("CAST(REPLICATE(CAST('0123456789' AS varchar(max)), {times}) AS varbinary(max))");
+    let bytes = |times: usize| {
+        format!("CAST(REPLICATE(CAST('0123456789' AS varchar(max)), {times}) AS varbinary(max))")
+    };
     let narrow = |times: usize| format!("REPLICATE(CAST('äöü€ ' AS varchar(max)), {times})");
     let wide = |times: usize| format!("REPLICATE(CAST(N'0123456789' AS nvarchar(max)), {times})");
     let plain = |times: usize| format!("REPLICATE(CAST('0123456789' AS varchar(max)), {times})");
     // just below, at and above 64 KiB of each
     for (id, around) in [(1, 65_530usize), (2, 65_536), (3, 65_548)] {
-        shop.run(&format!("INSERT INTO dbo.L VALUES ({id}, 1, {}, {}, {})", text(around / 12), bytes(around / 10), narrow(around / 5)))
-            .await;
+        shop.run(&format!(
+            "INSERT INTO dbo.L VALUES ({id}, 1, {}, {}, {})",
+            text(around / 12),
+            bytes(around / 10),
+            narrow(around / 5)
+        ))
+        .await;
     }
     // 20 MB of each, in rows of their own
-    shop.run(&format!("INSERT INTO dbo.L VALUES (4, 1, {}, NULL, NULL), (5, 1, NULL, {}, NULL)", wide(MB), bytes(2 * MB))).await;
+    shop.run(&format!(
+        "INSERT INTO dbo.L VALUES (4, 1, {}, NULL, NULL), (5, 1, NULL, {}, NULL)",
+        wide(MB),
+        bytes(2 * MB)
+    ))
+    .await;
     shop.run("INSERT INTO dbo.L VALUES (6, 6, NULL, NULL, NULL), (7, 7, N'', 0x, '')").await;
     world.enable_cdc(&["L"]).await;
     let mapping = world.map("L", "ID", None, true).await;
@@ -340,7 +426,8 @@ async fn long_values_are_carried() {
     shop.run("UPDATE dbo.L SET N = 2; UPDATE dbo.L SET T = T + N'!' WHERE ID = 3; DELETE dbo.L WHERE ID = 2").await;
     eventually("long values to follow", async || {
         let seen = copy.query("SELECT ID, N FROM dbo.L ORDER BY ID").await;
-        let follows = seen.column("ID") == ["1", "3", "4", "5", "6", "7", "11"] && seen.column("N").iter().all(|n| *n == "2");
+        let follows = seen.column("ID") == ["1", "3", "4", "5", "6", "7", "11"]
+            && seen.column("N").iter().all(|n| *n == "2");
         if follows { Ok(()) } else { Err(seen.to_string()) }
     })
     .await;
@@ -359,14 +446,17 @@ async fn long_values_are_carried() {
     drop(daemon);
 }
 
-/// A value of 20 MB is held a few times over (as it came, in its batch, as it goes); a table of them is not.
+/// A value of 20 MB is held a few times over (as it came, in its batch, as it goes); a table of
+/// them is not.
 #[cfg(target_os = "linux")]
 const LONG_VALUES_KIB_MAX: u64 = 256 * 1024;
 
 const TIMES: &str = "CREATE TABLE dbo.M (ID INT NOT NULL PRIMARY KEY, T TIME(7) NULL, D DATETIME2(7) NULL, O DATETIMEOFFSET(7) NULL)";
 
 fn moment(id: i32, time: &str) -> String {
-    format!("INSERT INTO dbo.M VALUES ({id}, '{time}', '2026-01-02 {time}', '2026-01-02 {time} -05:30'); ")
+    format!(
+        "INSERT INTO dbo.M VALUES ({id}, '{time}', '2026-01-02 {time}', '2026-01-02 {time} -05:30'); "
+    )
 }
 
 async fn moments(sql: &mut Sql) -> Grid {
@@ -380,7 +470,15 @@ async fn times_that_a_source_describes_with_another_scale_say_the_same() {
     let world = World::with(|builder| builder.time_scale(6)).await;
     world.both(TIMES).await;
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
-    shop.run(&[moment(1, "23:59:59"), moment(2, "00:00:00.123456"), "INSERT INTO dbo.M (ID) VALUES (3)".into()].concat()).await;
+    shop.run(
+        &[
+            moment(1, "23:59:59"),
+            moment(2, "00:00:00.123456"),
+            "INSERT INTO dbo.M (ID) VALUES (3)".into(),
+        ]
+        .concat(),
+    )
+    .await;
     world.enable_cdc(&["M"]).await;
     let mapping = world.map("M", "ID", None, true).await;
     world.request_full_sync(mapping).await;
@@ -389,8 +487,19 @@ async fn times_that_a_source_describes_with_another_scale_say_the_same() {
     let at_source = moments(&mut shop).await;
     assert_eq!(at_source.rows[0][1], "23:59:59.0000000");
     assert_eq!(moments(&mut copy).await, at_source);
-    assert!(daemon.output().contains("column [T] comes as type [29, 06] and is staged as [29, 07]"), "{}", daemon.output());
-    shop.run(&[moment(4, "12:34:56.654321"), "UPDATE dbo.M SET T = '23:59:59', D = NULL WHERE ID = 2".into()].concat()).await;
+    assert!(
+        daemon.output().contains("column [T] comes as type [29, 06] and is staged as [29, 07]"),
+        "{}",
+        daemon.output()
+    );
+    shop.run(
+        &[
+            moment(4, "12:34:56.654321"),
+            "UPDATE dbo.M SET T = '23:59:59', D = NULL WHERE ID = 2".into(),
+        ]
+        .concat(),
+    )
+    .await;
     let at_source = moments(&mut shop).await;
     eventually("the same times by CDC", async || {
         let here = moments(&mut copy).await;
@@ -424,7 +533,11 @@ async fn times_that_a_destination_describes_with_another_scale_say_the_same_or_a
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.M").await, "1");
     world.request_full_sync(mapping).await;
     let failed = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
-    assert!(failed.column("error_message")[0].contains("column [T]: a time has more digits than time(3)"), "{failed}");
+    assert!(
+        failed.column("error_message")[0]
+            .contains("column [T]: a time has more digits than time(3)"),
+        "{failed}"
+    );
 }
 
 /// So many columns of one declaration.
@@ -446,9 +559,18 @@ async fn many_short_texts_have_room_on_the_way() {
         ))
         .await;
     let mut shop = world.shop().await;
-    let row = |id: i32, text: &str| format!("INSERT INTO dbo.W VALUES ({id}{}, NULL);", format!(", N'{text}'").repeat(400));
-    shop.run(&[row(1, "ten bytes!"), row(2, "é ü ß €"), "INSERT INTO dbo.W (ID) VALUES (3)".into()].concat()).await;
-    shop.run("INSERT INTO dbo.B VALUES (1, 0x0102), (2, CAST(REPLICATE('z', 8000) AS binary(8000)))").await;
+    let row = |id: i32, text: &str| {
+        format!("INSERT INTO dbo.W VALUES ({id}{}, NULL);", format!(", N'{text}'").repeat(400))
+    };
+    shop.run(
+        &[row(1, "ten bytes!"), row(2, "é ü ß €"), "INSERT INTO dbo.W (ID) VALUES (3)".into()]
+            .concat(),
+    )
+    .await;
+    shop.run(
+        "INSERT INTO dbo.B VALUES (1, 0x0102), (2, CAST(REPLICATE('z', 8000) AS binary(8000)))",
+    )
+    .await;
     world.enable_cdc(&["W", "B"]).await;
     let mut mappings = Vec::new();
     for table in ["W", "B"] {
@@ -471,7 +593,11 @@ async fn many_short_texts_have_room_on_the_way() {
     for (table, key) in tables {
         world.in_sync(table, key).await;
     }
-    world.copy().await.run("UPDATE dbo.W SET t1 = 'spoilt'; UPDATE dbo.B SET V = 0x00 WHERE ID = 1").await;
+    world
+        .copy()
+        .await
+        .run("UPDATE dbo.W SET t1 = 'spoilt'; UPDATE dbo.B SET V = 0x00 WHERE ID = 1")
+        .await;
     let (code, said) = crate::verify::command::verify(&world, &["--repair"]).await;
     assert_eq!(code, Some(0), "{said}");
     for (table, key) in tables {
@@ -491,11 +617,17 @@ async fn a_row_without_room_is_refused_before_anything_moves() {
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     let mut control = world.control().await;
     eventually("a refusal by arithmetic", async || {
-        let errors = control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
-        let said = errors.first().contains("a row takes at least 89") && errors.first().contains("SQL Server has room for 8060");
+        let errors =
+            control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
+        let said = errors.first().contains("a row takes at least 89")
+            && errors.first().contains("SQL Server has room for 8060");
         if said { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
-    let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    let staged = world
+        .copy()
+        .await
+        .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+        .await;
     assert_eq!(staged, "0", "nothing was touched");
 }

@@ -22,18 +22,28 @@ async fn get(address: &str, request: &str) -> (String, String) {
 }
 
 async fn page(address: &str, path: &str) -> (u16, String) {
-    let (head, body) = get(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("{head}"));
+    let (head, body) =
+        get(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("{head}"));
     (status, body)
 }
 
 /// Where the daemon listens: port 0 was asked for.
 async fn address(daemon: &Daemon) -> String {
     let line = daemon.says(&["health and metrics are at http://"]).await;
-    line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address").to_owned()
+    line.split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .expect("an address")
+        .to_owned()
 }
 
-/// The exposition format, read strictly: every sample belongs to a family that was described before it, and the text ends with EOF.
+/// The exposition format, read strictly: every sample belongs to a family that was described before
+/// it, and the text ends with EOF.
 fn samples(text: &str) -> HashMap<String, f64> {
     let mut types: HashMap<&str, &str> = HashMap::new();
     let mut samples = HashMap::new();
@@ -41,9 +51,12 @@ fn samples(text: &str) -> HashMap<String, f64> {
     for line in text.lines().filter(|line| *line != "# EOF") {
         if let Some(comment) = line.strip_prefix("# ") {
             let mut words = comment.splitn(3, ' ');
-            let (word, family, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
+            let (word, family, rest) =
+                (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
             match word {
-                "TYPE" => assert!(types.insert(family, rest).is_none(), "{family} is described twice"),
+                "TYPE" => {
+                    assert!(types.insert(family, rest).is_none(), "{family} is described twice")
+                }
                 "HELP" => assert!(!rest.is_empty(), "{family} has no help"),
                 _ => panic!("{line}"),
             }
@@ -51,10 +64,14 @@ fn samples(text: &str) -> HashMap<String, f64> {
         }
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
         let name = series.split('{').next().unwrap();
-        let family =
-            types.get(name).map(|kind| (*kind, name)).or_else(|| name.strip_suffix("_total").and_then(|f| Some((*types.get(f)?, f))));
+        let family = types
+            .get(name)
+            .map(|kind| (*kind, name))
+            .or_else(|| name.strip_suffix("_total").and_then(|f| Some((*types.get(f)?, f))));
         match family {
-            Some(("counter", family)) => assert_ne!(family, name, "a counter's sample ends with _total: {line}"),
+            Some(("counter", family)) => {
+                assert_ne!(family, name, "a counter's sample ends with _total: {line}")
+            }
             Some(("gauge", _)) => {}
             other => panic!("{line}: {other:?}"),
         }
@@ -87,7 +104,8 @@ async fn a_destination_that_is_away_is_seen_from_outside() {
     answers(200).await;
 }
 
-/// A daemon with two mappings, one of which cannot work: its numbers are what the control tables say.
+/// A daemon with two mappings, one of which cannot work: its numbers are what the control tables
+/// say.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_tell_what_the_daemon_does() {
     let world = World::new().await;
@@ -112,7 +130,10 @@ async fn health_and_metrics_tell_what_the_daemon_does() {
     world.verified(mapping, "PASSED").await;
 
     let wanted = [
-        (format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"FULL_SYNC\"}}"), 3.0),
+        (
+            format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"FULL_SYNC\"}}"),
+            3.0,
+        ),
         (format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"CDC\"}}"), 3.0),
         ("dataflow_runs_total{sync_type=\"FULL_SYNC\",status=\"COMPLETED\"}".to_owned(), 1.0),
         ("dataflow_control_up".to_owned(), 1.0),
@@ -127,12 +148,17 @@ async fn health_and_metrics_tell_what_the_daemon_does() {
         let (status, text) = page(&address, "/metrics").await;
         assert_eq!(status, 200);
         let numbers = samples(&text);
-        let missing: Vec<_> = wanted.iter().filter(|(series, value)| numbers.get(series) != Some(value)).collect();
+        let missing: Vec<_> =
+            wanted.iter().filter(|(series, value)| numbers.get(series) != Some(value)).collect();
         if missing.is_empty() { Ok(numbers) } else { Err(format!("{missing:?} in\n{text}")) }
     })
     .await;
     let at_least = |series: &str, least: f64| {
-        let value = numbers.iter().filter(|(name, _)| name.starts_with(series)).map(|(_, value)| *value).sum::<f64>();
+        let value = numbers
+            .iter()
+            .filter(|(name, _)| name.starts_with(series))
+            .map(|(_, value)| *value)
+            .sum::<f64>();
         assert!(value >= least, "{series} {value}");
     };
     at_least("dataflow_errors_total", 1.0);
@@ -140,35 +166,46 @@ async fn health_and_metrics_tell_what_the_daemon_does() {
     at_least("dataflow_connections{server=\"dest\"}", 1.0);
     at_least("dataflow_ticks_total", 1.0);
     at_least("dataflow_tasks_running{kind=\"cdc\"}", 0.0);
-    let lag = numbers.get(&format!("dataflow_lag_seconds{{mapping=\"{mapping}\"}}")).copied().expect("a lag");
+    let lag = numbers
+        .get(&format!("dataflow_lag_seconds{{mapping=\"{mapping}\"}}"))
+        .copied()
+        .expect("a lag");
     assert!((0.0..600.0).contains(&lag), "{lag}");
 
     // the health check of a container
     let mut variables = world.variables();
     variables.push(("DATAFLOW_HTTP", address.clone().leak()));
-    let health = command(&variables, &["status", "--health"]).output().await.expect("run status --health");
-    assert_eq!((health.status.code(), String::from_utf8_lossy(&health.stdout).trim()), (Some(0), "alive"));
+    let health =
+        command(&variables, &["status", "--health"]).output().await.expect("run status --health");
+    assert_eq!(
+        (health.status.code(), String::from_utf8_lossy(&health.stdout).trim()),
+        (Some(0), "alive")
+    );
     let (status, _) = daemon.terminate().await;
     assert!(status.success());
-    let health = command(&variables, &["status", "--health"]).output().await.expect("run status --health");
+    let health =
+        command(&variables, &["status", "--health"]).output().await.expect("run status --health");
     assert_eq!(health.status.code(), Some(1), "nobody answers any more");
     assert!(String::from_utf8_lossy(&health.stderr).contains("DATAFLOW_HTTP"));
 }
 
-/// Whoever sends nonsense, too much, or nothing at all has no hold on the daemon or on others who ask.
+/// Whoever sends nonsense, too much, or nothing at all has no hold on the daemon or on others who
+/// ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn strange_requests_are_answered_or_dropped_and_others_go_on() {
     let world = World::new().await;
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
     let address = address(&daemon).await;
     assert_eq!(page(&address, "/").await.0, 404);
-    let (head, _) = get(&address, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
+    let (head, _) =
+        get(&address, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 405"), "{head}");
     let (head, _) = get(&address, "\u{1}\u{2}nonsense\r\n\r\n").await;
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 400"), "{head}");
 }
 
-/// Connections that ask for nothing once held every place until their time was up, and the container's health check failed.
+/// Connections that ask for nothing once held every place until their time was up, and the
+/// container's health check failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_keep_no_health_check_out() {
     let world = World::new().await;
@@ -204,12 +241,15 @@ async fn a_request_with_endless_headers_is_refused() {
     let refused = async {
         stream.write_all(b"GET /metrics HTTP/1.1\r\n").await?;
         loop {
-            stream.write_all(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n").await?;
+            stream
+                .write_all(b"X-Filler: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n")
+                .await?;
             sent += 64;
             tokio::task::yield_now().await;
         }
     };
-    let refused: std::io::Result<()> = tokio::time::timeout(PATIENCE, refused).await.expect("it is refused");
+    let refused: std::io::Result<()> =
+        tokio::time::timeout(PATIENCE, refused).await.expect("it is refused");
     assert!(refused.is_err() && sent < 64 * 1024 * 1024, "{sent} bytes were taken");
     assert_eq!(page(&address, "/healthz").await.0, 200);
 }
@@ -221,7 +261,10 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
     let address: &'static str = taken.local_addr().expect("its address").to_string().leak();
     let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", address)]).ends().await;
     assert_eq!(status.code(), Some(1), "{output}");
-    assert!(output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")), "{output}");
+    assert!(
+        output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")),
+        "{output}"
+    );
     // TEST-NET-3: nobody's
     let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "203.0.113.1:9464")]).ends().await;
     assert_eq!(status.code(), Some(2), "{output}");
@@ -231,7 +274,8 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
     assert!(output.contains("DATAFLOW_HTTP (nowhere) must be an IP address"), "{output}");
 }
 
-/// systemd's side: READY once the work begins, WATCHDOG as long as the loop turns, STOPPING at the end.
+/// systemd's side: READY once the work begins, WATCHDOG as long as the loop turns, STOPPING at the
+/// end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_manager_hears_ready_watchdog_and_stopping() {
     let world = World::new().await;
@@ -255,7 +299,10 @@ async fn a_service_manager_hears_ready_watchdog_and_stopping() {
         if heard.matches("WATCHDOG=1").count() >= 3 { Ok(heard) } else { Err(heard) }
     })
     .await;
-    assert!(heard.find("READY=1").expect("READY") < heard.find("WATCHDOG=1").expect("WATCHDOG"), "{heard}");
+    assert!(
+        heard.find("READY=1").expect("READY") < heard.find("WATCHDOG=1").expect("WATCHDOG"),
+        "{heard}"
+    );
     let (status, _) = daemon.terminate().await;
     assert!(status.success());
     assert!(hear().contains("STOPPING=1"), "{}", hear());
@@ -271,11 +318,15 @@ async fn stuck(more: &[(&'static str, &'static str)]) -> (World, Daemon) {
     let hangs = world.dest.faults().always(Point::BulkRows(1), Fault::HangBefore);
     world.request_full_sync(mapping).await;
     let daemon = world.daemon_with(more);
-    eventually("the load to stand still", async || if hangs.count() > 0 { Ok(()) } else { Err("not yet".to_owned()) }).await;
+    eventually("the load to stand still", async || {
+        if hangs.count() > 0 { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
     (world, daemon)
 }
 
-/// What does not come to a batch boundary in time is left to the server, which rolls it back; the request stays.
+/// What does not come to a batch boundary in time is left to the server, which rolls it back; the
+/// request stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_takes_no_longer_than_its_timeout() {
     crate::only_on_standins!("fault points");
@@ -283,11 +334,16 @@ async fn a_stop_takes_no_longer_than_its_timeout() {
     let (status, output) = daemon.terminate().await;
     assert_eq!(status.code(), Some(0), "{output}");
     assert!(output.contains("stopped without waiting any longer"), "{output}");
-    let pending = world.control().await.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
+    let pending = world
+        .control()
+        .await
+        .scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL")
+        .await;
     assert_eq!(pending, "1", "the full sync is still due");
 }
 
-/// What did not come to its end in time does not say RUNNING for ever, although nobody may come after this daemon.
+/// What did not come to its end in time does not say RUNNING for ever, although nobody may come
+/// after this daemon.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_dropped_at_the_end_does_not_stay_running() {
     crate::only_on_standins!("fault points");
@@ -297,7 +353,8 @@ async fn a_run_that_is_dropped_at_the_end_does_not_stay_running() {
     assert_eq!(run.rows, [["ERROR", "interrupted"]]);
 }
 
-/// A source that sends no more rows for minutes: the stop does not wait for them, and nothing is left behind.
+/// A source that sends no more rows for minutes: the stop does not wait for them, and nothing is
+/// left behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
     crate::only_on_standins!("fault points");
@@ -306,26 +363,36 @@ async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
         world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
         world.shop().await.run("INSERT INTO dbo.T VALUES (1), (2)").await;
         let mapping = world.map("T", "ID", None, false).await;
-        let silent = world.source.faults().always(Point::request("SELECT s.[ID]"), Fault::HangBefore);
+        let silent =
+            world.source.faults().always(Point::request("SELECT s.[ID]"), Fault::HangBefore);
         world.request_full_sync(mapping).await;
         // far longer than the scenario waits
-        let daemon = world.daemon_with(&[("DATAFLOW_COPY_LANE", lane), ("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]);
+        let daemon =
+            world.daemon_with(&[("DATAFLOW_COPY_LANE", lane), ("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]);
         assert!(silent.fired().await);
         let (status, output) = daemon.terminate().await;
         assert!(status.success(), "{lane}: {output}");
         let run = world.control().await.query("SELECT status FROM sync_status").await;
         assert_eq!(run.rows, [["PAUSED"]], "{lane}");
-        let stages = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'").await;
+        let stages = world
+            .copy()
+            .await
+            .scalar(
+                "SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'",
+            )
+            .await;
         assert_eq!(stages, "0", "{lane}");
     }
 }
 
-/// SIGTERM is heard also before the destination has answered the first time, and however long it is silent.
+/// SIGTERM is heard also before the destination has answered the first time, and however long it is
+/// silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_heard_while_the_first_look_waits() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    let silent = world.dest.faults().always(Point::request("FROM dbo.source_servers"), Fault::HangBefore);
+    let silent =
+        world.dest.faults().always(Point::request("FROM dbo.source_servers"), Fault::HangBefore);
     let daemon = world.daemon_with(&[("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
     assert!(silent.fired().await);
     let (status, output) = daemon.terminate().await;
@@ -337,7 +404,8 @@ async fn a_stop_is_heard_while_the_first_look_waits() {
 async fn a_stop_does_not_wait_for_log_tables_that_do_not_answer() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    let silent = world.dest.faults().always(Point::request("INSERT INTO dbo.sync_logs"), Fault::HangBefore);
+    let silent =
+        world.dest.faults().always(Point::request("INSERT INTO dbo.sync_logs"), Fault::HangBefore);
     let daemon = world.daemon_with(&[("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
     assert!(silent.fired().await);
     let (status, output) = daemon.terminate().await;
@@ -354,7 +422,8 @@ async fn a_stop_does_not_wait_for_a_source_that_is_polled_and_silent() {
     world.enable_cdc(&["T"]).await;
     world.map("T", "ID", None, true).await;
     let silent = world.source.faults().always(Point::request("is_cdc_enabled"), Fault::HangBefore);
-    let daemon = world.daemon_with(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h"), ("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
+    let daemon = world
+        .daemon_with(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h"), ("DATAFLOW_STATEMENT_TIMEOUT", "1h")]);
     assert!(silent.fired().await);
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
@@ -365,14 +434,17 @@ async fn a_stop_does_not_wait_for_a_source_that_is_polled_and_silent() {
 async fn a_daemon_that_can_own_nothing_is_not_ready() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    let refused = world.dest.faults().always(Point::request("dbaops-dataflow/daemon/"), Fault::CloseBefore);
+    let refused =
+        world.dest.faults().always(Point::request("dbaops-dataflow/daemon/"), Fault::CloseBefore);
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
     let address = address(&daemon).await;
     assert!(refused.fired().await);
     let answers = async |wanted: u16, words: &str| {
-        eventually(&format!("/readyz to say {words}"), async || match page(&address, "/readyz").await {
-            (status, body) if status == wanted && body.contains(words) => Ok(()),
-            other => Err(format!("{other:?}")),
+        eventually(&format!("/readyz to say {words}"), async || {
+            match page(&address, "/readyz").await {
+                (status, body) if status == wanted && body.contains(words) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
     };

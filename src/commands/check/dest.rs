@@ -1,6 +1,9 @@
 //! The destination: the control database, and every database and table that rows go to.
 
-use super::{Pair, Section, ask, by_database, closed, create_user, database, failed, server, table_rights, usable};
+use super::{
+    Pair, Section, ask, by_database, closed, create_user, database, failed, server, table_rights,
+    usable,
+};
 use crate::{
     control::{self, Loaded},
     error::Kind,
@@ -33,8 +36,13 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
         Err(error) => {
             let absent = error.kind == Kind::Database && matches!(error.number, Some(4060 | 4064));
             section.add(if absent {
-                let words = format!("the database {} cannot be opened: {}", control::DATABASE, error.message());
-                Finding::bad("control database", words).cure(&Place::Service, "dbaops-dataflow init")
+                let words = format!(
+                    "the database {} cannot be opened: {}",
+                    control::DATABASE,
+                    error.message()
+                );
+                Finding::bad("control database", words)
+                    .cure(&Place::Service, "dbaops-dataflow init")
             } else {
                 failed("connects", &error, &Place::Service)
             });
@@ -45,12 +53,20 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
     match database(&mut session).await {
         Ok(found) if found.writable => {
             let names = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-            let rights = names.iter().zip(found.rights.get(2..6).unwrap_or_default()).map(|(right, held)| Right {
-                name: format!("{right} in {}", control::DATABASE),
-                held: *held,
-                grant: format!("GRANT {right} ON SCHEMA::dbo TO {}", found.user),
-            });
-            section.add(doctor::rights("control rights", &found.user.to_string(), rights.collect(), &Place::Dest, &name));
+            let rights = names.iter().zip(found.rights.get(2..6).unwrap_or_default()).map(
+                |(right, held)| Right {
+                    name: format!("{right} in {}", control::DATABASE),
+                    held: *held,
+                    grant: format!("GRANT {right} ON SCHEMA::dbo TO {}", found.user),
+                },
+            );
+            section.add(doctor::rights(
+                "control rights",
+                &found.user.to_string(),
+                rights.collect(),
+                &Place::Dest,
+                &name,
+            ));
         }
         Ok(_) => section.add(read_only(&name)),
         Err(why) => section.add(Finding::unasked("control rights", &why)),
@@ -58,8 +74,11 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
     drop(session);
     let loaded = match env.control.load().await {
         Ok(loaded) => {
-            let words =
-                format!("{} servers and {} mappings are enabled", loaded.servers.len(), loaded.mappings.len() + loaded.rejected.len());
+            let words = format!(
+                "{} servers and {} mappings are enabled",
+                loaded.servers.len(),
+                loaded.mappings.len() + loaded.rejected.len()
+            );
             section.add(Finding::good("control tables", words));
             Some(loaded)
         }
@@ -77,9 +96,14 @@ fn read_only(database: &Ident) -> Finding {
 }
 
 /// Every destination database, and every table of it.
-pub(super) async fn databases(env: &Env, mappings: Vec<Mapping>, sections: &mut Vec<Section>) -> Vec<Pair> {
+pub(super) async fn databases(
+    env: &Env,
+    mappings: Vec<Mapping>,
+    sections: &mut Vec<Section>,
+) -> Vec<Pair> {
     let pairs = mappings.into_iter().map(|mapping| {
-        let section = Section::new(format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest));
+        let section =
+            Section::new(format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest));
         Pair { mapping, dest: None, section }
     });
     let mut done = Vec::new();
@@ -95,10 +119,19 @@ pub(super) async fn databases(env: &Env, mappings: Vec<Mapping>, sections: &mut 
             Err(error) if matches!(error.kind, Kind::Database | Kind::Missing) => {
                 let asking = env.dest.pools().checkout(&Ident::new(control::DATABASE), WHO).await;
                 section.add(match closed(asking, &name).await {
-                    Some((why, mend)) => Finding::bad("connects", format!("{}: {why}", error.message())).cure(&Place::Dest, mend),
+                    Some((why, mend)) => {
+                        Finding::bad("connects", format!("{}: {why}", error.message()))
+                            .cure(&Place::Dest, mend)
+                    }
                     None => Finding::bad("connects", error.to_string())
                         .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
-                        .cure(&Place::Hands, format!("or, where it is there: {}", copyable(&create_user(&name, &env.config.dest.user)))),
+                        .cure(
+                            &Place::Hands,
+                            format!(
+                                "or, where it is there: {}",
+                                copyable(&create_user(&name, &env.config.dest.user))
+                            ),
+                        ),
                 });
             }
             Err(error) => section.add(failed("connects", &error, &Place::Service)),
@@ -131,7 +164,11 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
         ("UPDATE on schema dbo", format!("GRANT UPDATE ON SCHEMA::dbo TO {user}")),
         ("DELETE on schema dbo", format!("GRANT DELETE ON SCHEMA::dbo TO {user}")),
     ];
-    let rights = wanted.into_iter().zip(&found.rights).map(|((right, grant), held)| Right { name: right.to_owned(), held: *held, grant });
+    let rights = wanted.into_iter().zip(&found.rights).map(|((right, grant), held)| Right {
+        name: right.to_owned(),
+        held: *held,
+        grant,
+    });
     section.add(doctor::rights("rights", &user.to_string(), rights.collect(), &Place::Dest, name));
     match ask(session, include_str!("../../../sql/check_groups.sql"), &[]).await {
         Ok(rows) => {
@@ -143,7 +180,8 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
                     name: Ident::new(text(2).unwrap_or_default()),
                     dtc: row.opt_i32(3).ok().flatten().unwrap_or(0) > 0,
                 });
-                let is_control = text(0).is_some_and(|name| name.eq_ignore_ascii_case(control::DATABASE));
+                let is_control =
+                    text(0).is_some_and(|name| name.eq_ignore_ascii_case(control::DATABASE));
                 *(if is_control { &mut groups.1 } else { &mut groups.0 }) = group;
             }
             section.add(doctor::groups(name, groups.0.as_ref(), groups.1.as_ref()));
@@ -153,7 +191,8 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
     user
 }
 
-/// A destination table: what this login may do with it, and what else happens there when rows change.
+/// A destination table: what this login may do with it, and what else happens there when rows
+/// change.
 async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
     let (mapping, section) = (&pair.mapping, &mut pair.section);
     let found = match catalog::table(session, &mapping.dest).await {
@@ -170,14 +209,23 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
     match table_rights(session, &local, None).await {
         Ok(held) => {
             // ALTER for IDENTITY_INSERT and TRUNCATE
-            let alter = found.columns.iter().any(|column| column.identity) || mapping.mode == FullSyncMode::Direct;
-            let wanted = ["SELECT", "INSERT", "UPDATE", "DELETE", "ALTER"].into_iter().take(if alter { 5 } else { 4 });
+            let alter = found.columns.iter().any(|column| column.identity)
+                || mapping.mode == FullSyncMode::Direct;
+            let wanted = ["SELECT", "INSERT", "UPDATE", "DELETE", "ALTER"]
+                .into_iter()
+                .take(if alter { 5 } else { 4 });
             let rights = wanted.zip(held).map(|(right, held)| Right {
                 name: right.to_owned(),
                 held,
                 grant: format!("GRANT {right} ON {local} TO {user}"),
             });
-            section.add(doctor::rights("destination rights", &user.to_string(), rights.collect(), &Place::Dest, &mapping.dest.database));
+            section.add(doctor::rights(
+                "destination rights",
+                &user.to_string(),
+                rights.collect(),
+                &Place::Dest,
+                &mapping.dest.database,
+            ));
         }
         Err(why) => section.add(Finding::unasked("destination rights", &why)),
     }
@@ -189,7 +237,10 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
 fn triggers(found: &Table, section: &mut Section) {
     if !found.after_triggers.is_empty() {
         let names: Vec<_> = found.after_triggers.iter().map(Ident::to_string).collect();
-        section.add(Finding::note("triggers", format!("{} fires on every row that changes at the destination", names.join(", "))));
+        section.add(Finding::note(
+            "triggers",
+            format!("{} fires on every row that changes at the destination", names.join(", ")),
+        ));
     }
 }
 
@@ -201,10 +252,25 @@ async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Sectio
     if keys.is_empty() {
         return section.add(Finding::good("foreign keys", "none at the destination"));
     }
-    let listed: Vec<_> =
-        keys.iter().map(|key| format!("{} ({} -> {})", key.name.as_str(), key.child.table.as_str(), key.parent.table.as_str())).collect();
-    section.add(Finding::note("foreign keys", format!("{}: rows wait for the rows they refer to", listed.join(", "))));
+    let listed: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            format!(
+                "{} ({} -> {})",
+                key.name.as_str(),
+                key.child.table.as_str(),
+                key.parent.table.as_str()
+            )
+        })
+        .collect();
+    section.add(Finding::note(
+        "foreign keys",
+        format!("{}: rows wait for the rows they refer to", listed.join(", ")),
+    ));
     for key in keys.iter().filter(|key| key.acts_on_delete && key.parent_id == found.object_id) {
-        section.add(Finding::bad("foreign keys", key.danger()).cure(&Place::Dest, format!("USE {}; {}", found.name.database, key.tamed())));
+        section.add(
+            Finding::bad("foreign keys", key.danger())
+                .cure(&Place::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
+        );
     }
 }

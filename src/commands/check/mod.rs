@@ -1,7 +1,9 @@
-//! `check`: connects to everything, asks everything that the daemon depends on, and says what mends what is wrong.
+//! `check`: connects to everything, asks everything that the daemon depends on, and says what mends
+//! what is wrong.
 //!
-//! Nothing is written anywhere. Each server is asked on its own, so that one that is away costs nobody else's answers; what this login may
-//! not ask is said to be so (`–`), with the reason, and is no fault. A fault (`✗`) comes with the statements or variables that mend it.
+//! Nothing is written anywhere. Each server is asked on its own, so that one that is away costs
+//! nobody else's answers; what this login may not ask is said to be so (`–`), with the reason, and
+//! is no fault. A fault (`✗`) comes with the statements or variables that mend it.
 
 mod dest;
 mod source;
@@ -99,7 +101,10 @@ async fn everything(env: &Env, only: Option<i32>) -> Vec<Section> {
             Ok(answer) => answers.push(answer),
             Err(error) => sections.push(Section {
                 subject: "check".to_owned(),
-                findings: vec![Finding::bad("task", format!("a check ended early, which is a bug: {error}"))],
+                findings: vec![Finding::bad(
+                    "task",
+                    format!("a check ended early, which is a bug: {error}"),
+                )],
             }),
         }
     }
@@ -135,7 +140,8 @@ fn print(sections: &[Section]) -> bool {
     counts[1] == 0
 }
 
-/// A cure as it can be copied: what is run at a server stays right although names in it cannot be printed as they are.
+/// A cure as it can be copied: what is run at a server stays right although names in it cannot be
+/// printed as they are.
 fn copied<'a>(place: &Place, cure: &'a str) -> Cow<'a, str> {
     match place {
         Place::Source(_) | Place::Dest => Cow::Owned(copyable(cure)),
@@ -143,9 +149,16 @@ fn copied<'a>(place: &Place, cure: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Why a database that a server has cannot be opened, and what opens it, asked from a session in another database.
+/// Why a database that a server has cannot be opened, and what opens it, asked from a session in
+/// another database.
 async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, String)> {
-    let rows = ask(&mut *asking.ok()?, include_str!("../../../sql/check_database_state.sql"), &[Param::Text(name.as_str())]).await.ok()?;
+    let rows = ask(
+        &mut *asking.ok()?,
+        include_str!("../../../sql/check_database_state.sql"),
+        &[Param::Text(name.as_str())],
+    )
+    .await
+    .ok()?;
     let row = rows.first()?;
     doctor::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
 }
@@ -171,7 +184,11 @@ fn failed(check: &'static str, error: &Error, place: &Place) -> Finding {
 }
 
 /// Rows, or why they cannot be had; the session can be used on.
-async fn ask(session: &mut Session, sql: &str, params: &[Param<'_>]) -> std::result::Result<Vec<Row>, String> {
+async fn ask(
+    session: &mut Session,
+    sql: &str,
+    params: &[Param<'_>],
+) -> std::result::Result<Vec<Row>, String> {
     match session.rows(sql, params).await {
         Ok(rows) => Ok(rows),
         Err(error) => {
@@ -192,20 +209,34 @@ async fn usable(session: &mut Session) {
     }
 }
 
-/// What every server is asked. `cures` are for a conversation in the clear, and for one with a certificate that nobody looks at; `place` is
-/// where they are run.
-async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, cures: [&str; 2], section: &mut Section) {
+/// What every server is asked. `cures` are for a conversation in the clear, and for one with a
+/// certificate that nobody looks at; `place` is where they are run.
+async fn server(
+    session: &mut Session,
+    endpoint: &Endpoint,
+    place: &Place,
+    cures: [&str; 2],
+    section: &mut Section,
+) {
     let before = SystemTime::now();
-    match ask(session, include_str!("../../../sql/check_server.sql"), &[]).await.map(|mut rows| rows.pop()) {
+    match ask(session, include_str!("../../../sql/check_server.sql"), &[])
+        .await
+        .map(|mut rows| rows.pop())
+    {
         Ok(Some(row)) => {
             let after = SystemTime::now();
             let text = |at| row.opt_text(at).ok().flatten().unwrap_or_default().to_owned();
             section.add(Finding::good("connects", format!("{}, as {}", endpoint.place(), text(4))));
-            section.add(doctor::version(&text(0), row.opt_i32(1).ok().flatten().unwrap_or(0), &text(2)));
+            section.add(doctor::version(
+                &text(0),
+                row.opt_i32(1).ok().flatten().unwrap_or(0),
+                &text(2),
+            ));
             // the server read its clock somewhere between
             let half = after.duration_since(before).unwrap_or_default() / 2;
             let here = (before + half).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let here_ms = i64::try_from(here.as_millis()).unwrap_or(i64::MAX) - i64::try_from(EPOCH_S * 1000).unwrap_or(0);
+            let here_ms = i64::try_from(here.as_millis()).unwrap_or(i64::MAX)
+                - i64::try_from(EPOCH_S * 1000).unwrap_or(0);
             match time::milliseconds(&text(3)) {
                 Some(there_ms) => section.add(doctor::clock(there_ms - here_ms)),
                 None => section.add(Finding::unasked("clock", "its answer is no time")),
@@ -215,12 +246,24 @@ async fn server(session: &mut Session, endpoint: &Endpoint, place: &Place, cures
         Err(why) => section.add(Finding::unasked("version", &why)),
     }
     let demanded = matches!(endpoint.encrypt, Encrypt::Full | Encrypt::Strict);
-    let seen = ask(session, include_str!("../../../sql/check_encryption.sql"), &[]).await.and_then(|rows| {
-        let option = rows.first().and_then(|row| row.opt_text(0).ok().flatten()).map(str::to_owned);
-        option.map(|option| option.eq_ignore_ascii_case("TRUE")).ok_or_else(|| "the server does not say".to_owned())
-    });
+    let seen = ask(session, include_str!("../../../sql/check_encryption.sql"), &[]).await.and_then(
+        |rows| {
+            let option =
+                rows.first().and_then(|row| row.opt_text(0).ok().flatten()).map(str::to_owned);
+            option
+                .map(|option| option.eq_ignore_ascii_case("TRUE"))
+                .ok_or_else(|| "the server does not say".to_owned())
+        },
+    );
     let loopback = session.is_loopback();
-    section.add(doctor::encryption(demanded, seen, loopback, endpoint.trust.is_blind(loopback), place, cures));
+    section.add(doctor::encryption(
+        demanded,
+        seen,
+        loopback,
+        endpoint.trust.is_blind(loopback),
+        place,
+        cures,
+    ));
 }
 
 /// What a session's database says of itself and of this login.
@@ -228,7 +271,8 @@ struct Database {
     writable: bool,
     user: Ident,
     cdc: bool,
-    /// CREATE TABLE, and on schema dbo: ALTER, SELECT, INSERT, UPDATE, DELETE; VIEW DATABASE STATE; SELECT on schema cdc.
+    /// CREATE TABLE, and on schema dbo: ALTER, SELECT, INSERT, UPDATE, DELETE; VIEW DATABASE STATE;
+    /// SELECT on schema cdc.
     rights: Vec<Option<bool>>,
 }
 
@@ -249,8 +293,13 @@ fn flags(row: &Row, first: usize, count: usize) -> Vec<Option<bool>> {
     (first..first + count).map(|at| row.opt_i32(at).ok().flatten().map(|flag| flag == 1)).collect()
 }
 
-/// The rights that this login has on a table: SELECT, INSERT, UPDATE, DELETE, ALTER, and UPDATE on `column`.
-async fn table_rights(session: &mut Session, table: &str, column: Option<&Ident>) -> std::result::Result<Vec<Option<bool>>, String> {
+/// The rights that this login has on a table: SELECT, INSERT, UPDATE, DELETE, ALTER, and UPDATE on
+/// `column`.
+async fn table_rights(
+    session: &mut Session,
+    table: &str,
+    column: Option<&Ident>,
+) -> std::result::Result<Vec<Option<bool>>, String> {
     let params = [Param::Text(table), Param::OptText(column.map(Ident::as_str))];
     let rows = ask(session, include_str!("../../../sql/check_table.sql"), &params).await?;
     Ok(rows.first().map_or_else(|| vec![None; 6], |row| flags(row, 0, 6)))

@@ -1,6 +1,9 @@
 //! A source server: itself, its databases with their CDC, and every table that rows come from.
 
-use super::{Database, Pair, Section, ask, by_database, closed, create_user, database, failed, server as ask_server, table_rights, usable};
+use super::{
+    Database, Pair, Section, ask, by_database, closed, create_user, database, failed,
+    server as ask_server, table_rights, usable,
+};
 use crate::{
     error::Kind,
     jobs::{Env, instances},
@@ -26,17 +29,22 @@ use std::collections::HashSet;
 /// Who asks, in the session's context.
 const WHO: &str = "check";
 
-/// U that is older than this means that capture stands still: an idle database records a commit about every five minutes.
+/// U that is older than this means that capture stands still: an idle database records a commit
+/// about every five minutes.
 const STALL_AFTER_S: i64 = 15 * 60;
 
 /// Everything of one server.
 pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<Section> {
     let mut section = Section::new(format!("source {}", server.name));
-    let row = format!("UPDATE dbaops_dataflow.dbo.source_servers SET connection_string = N'…' WHERE server_id = {};", server.id);
+    let row = format!(
+        "UPDATE dbaops_dataflow.dbo.source_servers SET connection_string = N'…' WHERE server_id = {};",
+        server.id
+    );
     let house = match env.sources.house(server.id) {
         Ok(house) => house,
         Err(error) => {
-            section.add(Finding::bad("connection_string", error.to_string()).cure(&Place::Dest, row));
+            section
+                .add(Finding::bad("connection_string", error.to_string()).cure(&Place::Dest, row));
             return away(section, pairs);
         }
     };
@@ -47,10 +55,14 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
     let mut mapped = by_database(pairs, |mapping| mapping.source.database.clone());
     if mapped.is_empty() {
         // nothing is mapped yet: the server is asked all the same
-        mapped.push((Ident::new(pools.endpoint().database.clone().unwrap_or_else(|| "master".to_owned())), Vec::new()));
+        mapped.push((
+            Ident::new(pools.endpoint().database.clone().unwrap_or_else(|| "master".to_owned())),
+            Vec::new(),
+        ));
     }
     for (name, pairs) in mapped {
-        let mut of_database = Section::new(format!("source database {}.{}", server.name, name.as_str()));
+        let mut of_database =
+            Section::new(format!("source database {}.{}", server.name, name.as_str()));
         match pools.checkout(&name, WHO).await {
             Ok(mut session) => {
                 if !told {
@@ -62,12 +74,17 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
                         ),
                     ];
                     // its row is in the control database
-                    ask_server(&mut session, pools.endpoint(), &Place::Dest, cures, &mut section).await;
+                    ask_server(&mut session, pools.endpoint(), &Place::Dest, cures, &mut section)
+                        .await;
                 }
                 if pairs.is_empty() {
                     continue;
                 }
-                let tables = Tables { place: &place, database: &name, with_cdc: pairs.iter().any(|pair| pair.mapping.cdc_enabled) };
+                let tables = Tables {
+                    place: &place,
+                    database: &name,
+                    with_cdc: pairs.iter().any(|pair| pair.mapping.cdc_enabled),
+                };
                 let known = tables.database(&mut session, &mut of_database).await;
                 sections.push(of_database);
                 for mut pair in pairs {
@@ -79,9 +96,16 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
             }
             Err(error) => {
                 let opened = matches!(error.kind, Kind::Database | Kind::Missing);
-                let state = if opened { closed(pools.checkout(&Ident::new("master"), WHO).await, &name).await } else { None };
+                let state = if opened {
+                    closed(pools.checkout(&Ident::new("master"), WHO).await, &name).await
+                } else {
+                    None
+                };
                 if let Some((why, mend)) = state {
-                    of_database.add(Finding::bad("connects", format!("{}: {why}", error.message())).cure(&place, mend));
+                    of_database.add(
+                        Finding::bad("connects", format!("{}: {why}", error.message()))
+                            .cure(&place, mend),
+                    );
                 } else if opened {
                     of_database.add(
                         Finding::bad("connects", error.to_string())
@@ -148,7 +172,12 @@ impl Tables<'_> {
                 return None;
             }
         };
-        let mut known = Known { database: found, instances: None, switchable: HashSet::new(), text_bytes: Err("CDC is off".to_owned()) };
+        let mut known = Known {
+            database: found,
+            instances: None,
+            switchable: HashSet::new(),
+            text_bytes: Err("CDC is off".to_owned()),
+        };
         let user = &known.database.user;
         if !known.database.writable {
             section.add(Finding::note(
@@ -161,7 +190,10 @@ impl Tables<'_> {
             return Some(known);
         }
         if !known.database.cdc {
-            section.add(Finding::bad("CDC", "is not enabled for the database").cure(self.place, self.here("EXEC sys.sp_cdc_enable_db")));
+            section.add(
+                Finding::bad("CDC", "is not enabled for the database")
+                    .cure(self.place, self.here("EXEC sys.sp_cdc_enable_db")),
+            );
             return Some(known);
         }
         section.add(Finding::good("CDC", "is enabled for the database"));
@@ -170,15 +202,28 @@ impl Tables<'_> {
             held: known.database.rights.get(7).copied().flatten(),
             grant: format!("GRANT SELECT ON SCHEMA::cdc TO {user}"),
         };
-        section.add(doctor::rights("CDC rights", &user.to_string(), vec![cdc_right], self.place, self.database));
+        section.add(doctor::rights(
+            "CDC rights",
+            &user.to_string(),
+            vec![cdc_right],
+            self.place,
+            self.database,
+        ));
         section.add(match known.database.rights.get(6).copied().flatten() {
             Some(true) => Finding::good("capture's state", "VIEW DATABASE STATE"),
-            _ => Finding::note("capture's state", "without VIEW DATABASE STATE full syncs of quiet databases take longer to finish")
-                .cure(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
+            _ => Finding::note(
+                "capture's state",
+                "without VIEW DATABASE STATE full syncs of quiet databases take longer to finish",
+            )
+            .cure(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
         });
-        known.text_bytes = ask(session, include_str!("../../../sql/check_text_size.sql"), &[]).await.and_then(|rows| {
-            rows.first().and_then(|row| row.opt_i64(0).ok().flatten()).ok_or_else(|| "the server does not say".to_owned())
-        });
+        known.text_bytes = ask(session, include_str!("../../../sql/check_text_size.sql"), &[])
+            .await
+            .and_then(|rows| {
+                rows.first()
+                    .and_then(|row| row.opt_i64(0).ok().flatten())
+                    .ok_or_else(|| "the server does not say".to_owned())
+            });
         known.instances = match cdc::instances(session).await {
             Ok(instances) => Some(instances),
             Err(error) => {
@@ -206,9 +251,14 @@ impl Tables<'_> {
     /// Agent, the jobs, and whether capture moves.
     async fn capture(&self, session: &mut Session, section: &mut Section) {
         match ask(session, include_str!("../../../sql/check_agent.sql"), &[]).await {
-            Ok(rows) if rows.is_empty() => section.add(Finding::unasked("SQL Server Agent", "the server lists no such service")),
+            Ok(rows) if rows.is_empty() => section
+                .add(Finding::unasked("SQL Server Agent", "the server lists no such service")),
             Ok(rows) => {
-                let state = rows.first().and_then(|row| row.opt_text(0).ok().flatten()).unwrap_or_default().to_owned();
+                let state = rows
+                    .first()
+                    .and_then(|row| row.opt_text(0).ok().flatten())
+                    .unwrap_or_default()
+                    .to_owned();
                 section.add(if state.eq_ignore_ascii_case("Running") {
                     Finding::good("SQL Server Agent", "runs")
                 } else {
@@ -222,17 +272,31 @@ impl Tables<'_> {
         }
         match ask(session, include_str!("../../../sql/check_jobs.sql"), &[]).await {
             Ok(rows) => {
-                let job = |kind: &str| rows.iter().find(|row| row.opt_text(0).ok().flatten().is_some_and(|found| found.trim() == kind));
+                let job = |kind: &str| {
+                    rows.iter().find(|row| {
+                        row.opt_text(0).ok().flatten().is_some_and(|found| found.trim() == kind)
+                    })
+                };
                 section.add(match job("capture") {
                     Some(_) => Finding::good("capture job", "is there"),
-                    None => Finding::bad("capture job", "is missing: nothing is captured")
-                        .cure(self.place, self.here("EXEC sys.sp_cdc_add_job @job_type = N'capture'")),
+                    None => Finding::bad("capture job", "is missing: nothing is captured").cure(
+                        self.place,
+                        self.here("EXEC sys.sp_cdc_add_job @job_type = N'capture'"),
+                    ),
                 });
-                section.add(match job("cleanup").map(|row| row.opt_i64(1).ok().flatten().unwrap_or(0)) {
-                    Some(minutes) => doctor::retention(minutes, self.place, self.database),
-                    None => Finding::note("retention", "there is no cleanup job: change tables grow without end")
-                        .cure(self.place, self.here("EXEC sys.sp_cdc_add_job @job_type = N'cleanup'")),
-                });
+                section.add(
+                    match job("cleanup").map(|row| row.opt_i64(1).ok().flatten().unwrap_or(0)) {
+                        Some(minutes) => doctor::retention(minutes, self.place, self.database),
+                        None => Finding::note(
+                            "retention",
+                            "there is no cleanup job: change tables grow without end",
+                        )
+                        .cure(
+                            self.place,
+                            self.here("EXEC sys.sp_cdc_add_job @job_type = N'cleanup'"),
+                        ),
+                    },
+                );
             }
             Err(why) => section.add(Finding::unasked("capture job", &why)),
         }
@@ -265,23 +329,40 @@ impl Tables<'_> {
             Ok(held) => held,
             Err(why) => return section.add(Finding::unasked("source rights", &why)),
         };
-        let select =
-            Right { name: "SELECT".to_owned(), held: held.first().copied().flatten(), grant: format!("GRANT SELECT ON {local} TO {user}") };
+        let select = Right {
+            name: "SELECT".to_owned(),
+            held: held.first().copied().flatten(),
+            grant: format!("GRANT SELECT ON {local} TO {user}"),
+        };
         if select.held.is_none() {
             return section.add(
-                Finding::bad("source table", format!("{} does not exist, or user {user} has no right on it", mapping.source))
-                    .cure(self.place, self.here(select.grant))
-                    .cure(&Place::Hands, "or correct the names in table_mappings"),
+                Finding::bad(
+                    "source table",
+                    format!("{} does not exist, or user {user} has no right on it", mapping.source),
+                )
+                .cure(self.place, self.here(select.grant))
+                .cure(&Place::Hands, "or correct the names in table_mappings"),
             );
         }
         let readable = select.held == Some(true);
-        section.add(doctor::rights("source rights", &user.to_string(), vec![select], self.place, self.database));
+        section.add(doctor::rights(
+            "source rights",
+            &user.to_string(),
+            vec![select],
+            self.place,
+            self.database,
+        ));
         if !readable {
             return;
         }
         let source = match catalog::table(session, &mapping.source).await {
             Ok(Some(source)) => source,
-            Ok(None) => return section.add(Finding::bad("source table", format!("{} is not a table", mapping.source))),
+            Ok(None) => {
+                return section.add(Finding::bad(
+                    "source table",
+                    format!("{} is not a table", mapping.source),
+                ));
+            }
             Err(error) => {
                 usable(session).await;
                 return section.add(Finding::unasked("source table", &error.to_string()));
@@ -289,7 +370,8 @@ impl Tables<'_> {
         };
         self.shape(session, mapping, &source, pair.dest.as_ref(), user, section).await;
         if mapping.trigger_column.is_some() {
-            self.trigger(session, mapping, &source, held.get(5).copied().flatten(), known, section).await;
+            self.trigger(session, mapping, &source, held.get(5).copied().flatten(), known, section)
+                .await;
         }
         if mapping.cdc_enabled && known.database.cdc {
             self.captured(session, mapping, &source, pair.dest.as_ref(), known, section).await;
@@ -307,33 +389,60 @@ impl Tables<'_> {
         section: &mut Section,
     ) {
         let Some(dest) = dest else {
-            let create = doctor::create_table(source, &mapping.dest, &mapping.key, staging::type_name);
+            let create =
+                doctor::create_table(source, &mapping.dest, &mapping.key, staging::type_name);
             return section.add(
-                Finding::bad("destination table", format!("{} does not exist, or this login has no right on it", mapping.dest))
-                    .cure(&Place::Dest, create),
+                Finding::bad(
+                    "destination table",
+                    format!("{} does not exist, or this login has no right on it", mapping.dest),
+                )
+                .cure(&Place::Dest, create),
             );
         };
         match projection::project(source, dest, &mapping.key) {
             Ok(carry) => {
-                section.add(Finding::good("columns and key", format!("{} columns are carried", carry.columns.len())));
+                section.add(Finding::good(
+                    "columns and key",
+                    format!("{} columns are carried", carry.columns.len()),
+                ));
                 // triggers have a line of their own
-                for warning in carry.warnings.iter().filter(|warning| !warning.contains("'s trigger ")) {
+                for warning in
+                    carry.warnings.iter().filter(|warning| !warning.contains("'s trigger "))
+                {
                     section.add(Finding::note("columns and key", warning.clone()));
                 }
             }
             Err(mismatches) => {
                 let words: Vec<_> = mismatches.iter().map(|mismatch| mismatch.0.as_str()).collect();
                 let mut finding = Finding::bad("columns and key", words.join("; "));
-                let mending = Mending { source, dest, key: &mapping.key, source_user: user.clone(), type_name: staging::type_name };
+                let mending = Mending {
+                    source,
+                    dest,
+                    key: &mapping.key,
+                    source_user: user.clone(),
+                    type_name: staging::type_name,
+                };
                 finding.cures = mending.cures(self.place);
                 if source.row_filter {
                     let params = [Param::Int(source.object_id)];
-                    for row in ask(session, include_str!("../../../sql/check_policies.sql"), &params).await.unwrap_or_default() {
-                        let name = |at| Ident::new(row.opt_text(at).ok().flatten().unwrap_or_default());
-                        let policy = format!("ALTER SECURITY POLICY {}.{} WITH (STATE = OFF)", name(0), name(1));
+                    for row in
+                        ask(session, include_str!("../../../sql/check_policies.sql"), &params)
+                            .await
+                            .unwrap_or_default()
+                    {
+                        let name =
+                            |at| Ident::new(row.opt_text(at).ok().flatten().unwrap_or_default());
+                        let policy = format!(
+                            "ALTER SECURITY POLICY {}.{} WITH (STATE = OFF)",
+                            name(0),
+                            name(1)
+                        );
                         finding = finding.cure(self.place, self.here(policy));
                     }
-                    finding = finding.cure(&Place::Hands, "or let the policy's predicate function pass this login");
+                    finding = finding.cure(
+                        &Place::Hands,
+                        "or let the policy's predicate function pass this login",
+                    );
                 }
                 section.add(finding);
             }
@@ -352,13 +461,26 @@ impl Tables<'_> {
     ) {
         let Some(column) = &mapping.trigger_column else { return };
         let local = source.name.local();
-        let Some(found) = source.columns.iter().find(|found| same_name(found.name.as_str(), column.as_str())) else {
+        let Some(found) =
+            source.columns.iter().find(|found| same_name(found.name.as_str(), column.as_str()))
+        else {
             return section.add(
                 Finding::bad("trigger column", format!("{column} is not in {}", mapping.source))
-                    .cure(self.place, self.here(format!("ALTER TABLE {local} ADD {column} bit NOT NULL DEFAULT 0"))),
+                    .cure(
+                        self.place,
+                        self.here(format!(
+                            "ALTER TABLE {local} ADD {column} bit NOT NULL DEFAULT 0"
+                        )),
+                    ),
             );
         };
-        let text = matches!(found.ty, ColumnType::Char(_) | ColumnType::VarChar(_) | ColumnType::NChar(_) | ColumnType::NVarChar(_));
+        let text = matches!(
+            found.ty,
+            ColumnType::Char(_)
+                | ColumnType::VarChar(_)
+                | ColumnType::NChar(_)
+                | ColumnType::NVarChar(_)
+        );
         let no_number = text
             && match ask(session, &phrases::has_no_number(&source.name, column), &[]).await {
                 Ok(rows) => rows.first().is_some_and(|row| row.i64(0).is_ok_and(|found| found > 0)),
@@ -372,24 +494,51 @@ impl Tables<'_> {
             section.add(finding);
         }
         let user = &known.database.user;
-        let right =
-            Right { name: format!("UPDATE on {column}"), held: may_reset, grant: format!("GRANT UPDATE ON {local} ({column}) TO {user}") };
-        section.add(doctor::rights("trigger column", &user.to_string(), vec![right], self.place, self.database));
-        let instance = known.instances.iter().flatten().find(|instance| instance.source_id == source.object_id);
+        let right = Right {
+            name: format!("UPDATE on {column}"),
+            held: may_reset,
+            grant: format!("GRANT UPDATE ON {local} ({column}) TO {user}"),
+        };
+        section.add(doctor::rights(
+            "trigger column",
+            &user.to_string(),
+            vec![right],
+            self.place,
+            self.database,
+        ));
+        let instance = known
+            .instances
+            .iter()
+            .flatten()
+            .find(|instance| instance.source_id == source.object_id);
         let change_table = instance.map(Instance::change_table).unwrap_or_default();
-        let params = [Param::Text(&local), Param::Text(column.as_str()), Param::Text(&change_table)];
+        let params =
+            [Param::Text(&local), Param::Text(column.as_str()), Param::Text(&change_table)];
         match ask(session, &phrases::trigger_costs(1), &params).await.map(|mut rows| rows.pop()) {
             Ok(Some(row)) => {
                 let number = |at| row.i64(at).unwrap_or(0);
-                let captured = instance.is_some() && row.i64(3).unwrap_or_else(|_| i64::from(row.bool(3).unwrap_or(false))) > 0;
+                let captured = instance.is_some()
+                    && row.i64(3).unwrap_or_else(|_| i64::from(row.bool(3).unwrap_or(false))) > 0;
                 let cost = TriggerCost { rows: number(1), indexed: number(2) > 0 };
                 section.add(if captured {
-                    Finding::good("trigger index", "not needed: the change stream shows the trigger")
+                    Finding::good(
+                        "trigger index",
+                        "not needed: the change stream shows the trigger",
+                    )
                 } else if cost.is_dear() {
-                    Finding::bad("trigger index", format!("{} rows are read to look for the trigger, so it is asked seldom", cost.rows))
-                        .cure(self.place, self.here(phrases::trigger_index(&source.name, column)))
+                    Finding::bad(
+                        "trigger index",
+                        format!(
+                            "{} rows are read to look for the trigger, so it is asked seldom",
+                            cost.rows
+                        ),
+                    )
+                    .cure(self.place, self.here(phrases::trigger_index(&source.name, column)))
                 } else {
-                    Finding::good("trigger index", if cost.indexed { "is there" } else { "not needed: the table is small" })
+                    Finding::good(
+                        "trigger index",
+                        if cost.indexed { "is there" } else { "not needed: the table is small" },
+                    )
                 });
             }
             Ok(None) => {}
@@ -397,7 +546,8 @@ impl Tables<'_> {
         }
     }
 
-    /// The capture instance: it is there, can be read, has the key, and large values do not stop its writers.
+    /// The capture instance: it is there, can be read, has the key, and large values do not stop
+    /// its writers.
     async fn captured(
         &self,
         session: &mut Session,
@@ -408,7 +558,11 @@ impl Tables<'_> {
         section: &mut Section,
     ) {
         let Some(known_instances) = &known.instances else { return };
-        let mut own: Vec<Instance> = known_instances.iter().filter(|instance| instance.source_id == source.object_id).cloned().collect();
+        let mut own: Vec<Instance> = known_instances
+            .iter()
+            .filter(|instance| instance.source_id == source.object_id)
+            .cloned()
+            .collect();
         own.sort_by(|a, b| a.age().cmp(&b.age()));
         let carry = dest.and_then(|dest| projection::project(source, dest, &mapping.key).ok());
         let coverage = match &carry {
@@ -426,20 +580,39 @@ impl Tables<'_> {
         let best = candidates.best(&candidates.usable()).or(own.len().checked_sub(1));
         let Some((at, instance)) = best.and_then(|at| Some((at, own.get(at)?))) else {
             let enable = self.here(copied::enable_table(&source.name));
-            return section.add(Finding::bad("capture instance", "there is none for this table").cure(self.place, enable));
+            return section.add(
+                Finding::bad("capture instance", "there is none for this table")
+                    .cure(self.place, enable),
+            );
         };
         let name = instance.name.as_str();
         if instance.min.is_zero() {
-            let finding = Finding::bad("capture instance", format!("{name} cannot be read by user {}", known.database.user));
+            let finding = Finding::bad(
+                "capture instance",
+                format!("{name} cannot be read by user {}", known.database.user),
+            );
             return section.add(match &instance.role {
-                Some(role) => finding.cure(self.place, self.here(format!("ALTER ROLE {role} ADD MEMBER {}", known.database.user))),
-                None => finding.cure(self.place, self.here(format!("GRANT SELECT ON {} TO {}", source.name.local(), known.database.user))),
+                Some(role) => finding.cure(
+                    self.place,
+                    self.here(format!("ALTER ROLE {role} ADD MEMBER {}", known.database.user)),
+                ),
+                None => finding.cure(
+                    self.place,
+                    self.here(format!(
+                        "GRANT SELECT ON {} TO {}",
+                        source.name.local(),
+                        known.database.user
+                    )),
+                ),
             });
         }
         section.add(Finding::good("capture instance", name));
         for (other, why) in candidates.passed_over(at) {
             let other = own.get(other).map_or("", |instance| instance.name.as_str());
-            section.add(Finding::note("capture instance", format!("{other} is newer, but it {}: it is not read", why.words())));
+            section.add(Finding::note(
+                "capture instance",
+                format!("{other} is newer, but it {}: it is not read", why.words()),
+            ));
         }
         if known.switchable.contains(&source.object_id) {
             section.add(Finding::note("partitions", "rows that ALTER TABLE … SWITCH moves in or out are in no change table").cure(
@@ -449,10 +622,13 @@ impl Tables<'_> {
         }
         let Some(carry) = carry else { return };
         let capture = cdc::capture(session, instance.clone()).await;
-        match capture.and_then(|capture| mask::cover(&carry, &capture).map(|_| mask::uncaptured(&carry, &capture))) {
+        match capture.and_then(|capture| {
+            mask::cover(&carry, &capture).map(|_| mask::uncaptured(&carry, &capture))
+        }) {
             Ok(None) => section.add(Finding::good("captured columns", "all that are carried")),
             Ok(Some(Uncaptured { words, fix })) => {
-                section.add(Finding::bad("captured columns", words).cure(self.place, self.here(fix)));
+                section
+                    .add(Finding::bad("captured columns", words).cure(self.place, self.here(fix)));
             }
             Err(error) => {
                 usable(session).await;

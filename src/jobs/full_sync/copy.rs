@@ -1,4 +1,5 @@
-//! The copy: source rows into the staging table, through the copy lane where it can be, else through the driver.
+//! The copy: source rows into the staging table, through the copy lane where it can be, else
+//! through the driver.
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +42,8 @@ pub enum Copy {
     Stopped(Stop),
 }
 
-/// Copies every row into the staging table, and from there on batch by batch where it is `direct`. The cut may be lower afterwards: where the
-/// session that read the rows was.
+/// Copies every row into the staging table, and from there on batch by batch where it is `direct`.
+/// The cut may be lower afterwards: where the session that read the rows was.
 pub async fn copy(
     work: &Work<'_>,
     mut changes: Option<&mut Changes>,
@@ -51,7 +52,11 @@ pub async fn copy(
     dest: &mut Session,
 ) -> Result<Copy> {
     let Work { env, mapping, shape, progress, desk, .. } = work;
-    progress.expect(catalog::row_count(&mut source, &shape.source).await?.and_then(|rows| u64::try_from(rows).ok()));
+    progress.expect(
+        catalog::row_count(&mut source, &shape.source)
+            .await?
+            .and_then(|rows| u64::try_from(rows).ok()),
+    );
     progress.enter(Stage::Copy);
     let snapshot = shape.source_snapshot();
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
@@ -59,7 +64,12 @@ pub async fn copy(
     let mut batches = Batches { work, direct, lock_proven: Instant::now() };
     let (by_lane, source) = if env.has_lane(mapping)? {
         drop(source);
-        (lane(work, changes.as_deref_mut(), &query, (snapshot, limit), dest, &mut batches).await.context("copy")?, None)
+        (
+            lane(work, changes.as_deref_mut(), &query, (snapshot, limit), dest, &mut batches)
+                .await
+                .context("copy")?,
+            None,
+        )
     } else {
         (None, Some(source))
     };
@@ -75,7 +85,11 @@ pub async fn copy(
             let seen = cdc::bounds(&mut source, &changes.capture.instance).await?;
             changes.copied_by(seen);
         }
-        if !driver(work, &query, snapshot, limit, (&mut source, dest), &mut batches).await.context("copy")?.whole {
+        if !driver(work, &query, snapshot, limit, (&mut source, dest), &mut batches)
+            .await
+            .context("copy")?
+            .whole
+        {
             return Ok(stopped(work));
         }
     }
@@ -86,8 +100,8 @@ fn stopped(work: &Work<'_>) -> Copy {
     Copy::Stopped(work.progress.stop().unwrap_or(Stop::Cancelled))
 }
 
-/// Cells as they are, on connections of their own: the one to the source takes the seat of the job's session. `None` when that is not
-/// possible, and nothing was copied.
+/// Cells as they are, on connections of their own: the one to the source takes the seat of the
+/// job's session. `None` when that is not possible, and nothing was copied.
 async fn lane(
     work: &Work<'_>,
     changes: Option<&mut Changes>,
@@ -97,7 +111,8 @@ async fn lane(
     batches: &mut Batches<'_, '_>,
 ) -> Result<Option<Copied>> {
     let Work { env, shape, stage, mapping, desk, .. } = work;
-    let names: Vec<Ident> = shape.carry.columns.iter().map(|column| column.name().clone()).collect();
+    let names: Vec<Ident> =
+        shape.carry.columns.iter().map(|column| column.name().clone()).collect();
     let way = Way {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
         columns: &tsql::swap::staged_columns(stage, &shape.carry),
@@ -112,7 +127,9 @@ async fn lane(
                 changes.copied_by(seen);
             }
             to.set_timeout(env.config.long_statement_timeout);
-            to.batch(&stage_lock::load_lock(mapping.id)).await.context("lock the staging table for loading")?;
+            to.batch(&stage_lock::load_lock(mapping.id))
+                .await
+                .context("lock the staging table for loading")?;
             lane::copy(from, to, way, limit, dest, batches).await?
         }
         // whom it keeps out will say so to the driver, too
@@ -141,9 +158,18 @@ async fn driver(
 ) -> Result<Copied> {
     let Work { shape, stage, .. } = work;
     if snapshot {
-        source.begin("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION").await.context("begin a snapshot")?;
+        source
+            .begin("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")
+            .await
+            .context("begin a snapshot")?;
     }
-    let columns = BulkColumns::new(shape.carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())));
+    let columns = BulkColumns::new(
+        shape
+            .carry
+            .columns
+            .iter()
+            .map(|column| (column.staged_name.clone(), column.name().clone())),
+    );
     let table = stage.local();
     let into = bulk::Into {
         table: &table,
@@ -153,7 +179,10 @@ async fn driver(
     };
     let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
     if snapshot && copied.whole {
-        source.commit("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED").await.context("end the snapshot")?;
+        source
+            .commit("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .await
+            .context("end the snapshot")?;
     }
     Ok(copied)
 }
@@ -167,13 +196,21 @@ struct Batches<'a, 'b> {
 }
 
 impl Boundary for Batches<'_, '_> {
-    async fn batch_done(&mut self, dest: &mut Session, rows: u64, last_key: &[Value]) -> Result<Go> {
+    async fn batch_done(
+        &mut self,
+        dest: &mut Session,
+        rows: u64,
+        last_key: &[Value],
+    ) -> Result<Go> {
         if let Some(direct) = &mut self.direct {
             direct.batch(dest).await?;
         }
-        // The lane writes on a connection of its own: nothing else would notice for hours that this one died, and the lock with it.
+        // The lane writes on a connection of its own: nothing else would notice for hours that this
+        // one died, and the lock with it.
         if self.lock_proven.elapsed() >= LOCK_PROOF_EVERY {
-            dest.batch("SELECT 1 AS alive").await.context("prove that the staging table is still locked")?;
+            dest.batch("SELECT 1 AS alive")
+                .await
+                .context("prove that the staging table is still locked")?;
             self.lock_proven = Instant::now();
         }
         self.work.progress.copied(rows, key_text(last_key));
@@ -185,21 +222,28 @@ impl Boundary for Batches<'_, '_> {
     }
 }
 
-/// The staging table's key index, after rows that were read twice are out. Where the key cannot be indexed, rows are found without.
+/// The staging table's key index, after rows that were read twice are out. Where the key cannot be
+/// indexed, rows are found without.
 pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
     if is_unique(dest, stage, carry, Rules::Staged).await? {
         return Ok(());
     }
-    let dropped = dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
+    let dropped = dest
+        .execute(&tsql::swap::drop_repeated(stage, carry), &[])
+        .await
+        .context("drop rows that were read twice")?;
     if is_unique(dest, stage, carry, Rules::Staged).await? {
         return Ok(());
     }
     let dropped = dropped.iter().sum::<u64>();
-    Err(Error::new(Kind::Duplicate, format!("the source has a key twice ({dropped} repeated reads were dropped before)")))
+    Err(Error::new(
+        Kind::Duplicate,
+        format!("the source has a key twice ({dropped} repeated reads were dropped before)"),
+    ))
 }
 
-/// Before the swap, when the staging table is what the source is at one moment: every staged key is a key of its own to the destination, too.
-/// The index is also what the swap finds rows by.
+/// Before the swap, when the staging table is what the source is at one moment: every staged key is
+/// a key of its own to the destination, too. The index is also what the swap finds rows by.
 pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
     let Some(add) = tsql::swap::add_dest_key(stage, carry) else { return Ok(()) };
     dest.batch(&add).await.context("compute the keys as the destination compares them")?;
@@ -207,13 +251,21 @@ pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Carry)
         return Ok(());
     }
     keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
-    Err(Error::new(Kind::Duplicate, "the source has keys that are one to the destination").with_hint(keys::HINT))
+    Err(Error::new(Kind::Duplicate, "the source has keys that are one to the destination")
+        .with_hint(keys::HINT))
 }
 
-/// Whether every staged key is there once: the index says so, or where a key cannot be in one, a count.
-async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry, rules: Rules) -> Result<bool> {
+/// Whether every staged key is there once: the index says so, or where a key cannot be in one, a
+/// count.
+async fn is_unique(
+    dest: &mut Session,
+    stage: &TableName,
+    carry: &Carry,
+    rules: Rules,
+) -> Result<bool> {
     const DUPLICATE_KEY: i32 = 1505;
-    /// of a type that no index has; an entry longer than 1,700 bytes; a computed column that the server takes for non-deterministic
+    /// of a type that no index has; an entry longer than 1,700 bytes; a computed column that the
+    /// server takes for non-deterministic
     const NOT_INDEXED: [i32; 3] = [1919, 1946, 2729];
     let error = match dest.batch(&tsql::swap::index_stage(stage, carry, rules)).await {
         Ok(()) => return Ok(true),
@@ -226,7 +278,10 @@ async fn is_unique(dest: &mut Session, stage: &TableName, carry: &Carry, rules: 
         }
         Some(number) if NOT_INDEXED.contains(&number) => {
             dest.recover().await?;
-            let repeated = dest.row(&tsql::swap::has_repeated(stage, carry, rules), &[]).await.context("look for repeated keys")?;
+            let repeated = dest
+                .row(&tsql::swap::has_repeated(stage, carry, rules), &[])
+                .await
+                .context("look for repeated keys")?;
             Ok(repeated.i64(0)? == 0)
         }
         _ => Err(error).context("index the staging table"),

@@ -1,13 +1,16 @@
 //! Mode DIRECT: truncate and load, for tables too big to hold twice.
 //!
-//! The staging table only ever holds one batch, because the types, the identity values and the triggers are then the swap's own
-//! statements' business, and foreign keys and checks stay trusted (a bulk load into the table itself would leave them untrusted). A batch goes
-//! from there into the destination with an ordinary INSERT.
+//! The staging table only ever holds one batch, because the types, the identity values and the
+//! triggers are then the swap's own statements' business, and foreign keys and checks stay trusted
+//! (a bulk load into the table itself would leave them untrusted). A batch goes from there into the
+//! destination with an ordinary INSERT.
 //!
-//! What this costs, and why STAGED is the default: readers see an empty, then a growing table; a sync that fails or is stopped leaves it half
-//! filled until the next attempt; a value of another unique key that moves between rows during the copy can fail it. The old rows are kept at
-//! least until the source's first rows have arrived. With CDC the checkpoint is the cut, so the changes made during the copy come through
-//! the change stream afterwards; as long as the request is pending, neither CDC nor a verification looks at the table.
+//! What this costs, and why STAGED is the default: readers see an empty, then a growing table; a
+//! sync that fails or is stopped leaves it half filled until the next attempt; a value of another
+//! unique key that moves between rows during the copy can fail it. The old rows are kept at least
+//! until the source's first rows have arrived. With CDC the checkpoint is the cut, so the changes
+//! made during the copy come through the change stream afterwards; as long as the request is
+//! pending, neither CDC nor a verification looks at the table.
 
 use super::{refusal, swap};
 use crate::{
@@ -18,7 +21,8 @@ use crate::{
     tsql,
 };
 
-/// Tables that TRUNCATE refuses: referenced by a foreign key, an indexed view, published or versioned, or no right to ALTER.
+/// Tables that TRUNCATE refuses: referenced by a foreign key, an indexed view, published or
+/// versioned, or no right to ALTER.
 /// <https://learn.microsoft.com/sql/t-sql/statements/truncate-table-transact-sql#restrictions>
 const NOT_TRUNCATED: [i32; 6] = [1088, 3729, 4701, 4711, 4712, 13545];
 
@@ -53,7 +57,8 @@ impl<'a> Direct<'a> {
         Ok(())
     }
 
-    /// Every row, in batches; at once where the table refers to itself and a batch has rows that others still refer to.
+    /// Every row, in batches; at once where the table refers to itself and a batch has rows that
+    /// others still refer to.
     async fn delete(&self, dest: &mut Session) -> Result<()> {
         let table = &self.shape.dest.name;
         let mut delete = tsql::swap::delete_some(table, self.env.config.batch_rows);
@@ -70,7 +75,10 @@ impl<'a> Direct<'a> {
                 Err(error) => return Err(error).context("delete the destination's rows"),
             }
             if self.env.stopping() {
-                return Err(Error::new(Kind::Cancelled, "asked to stop while the destination was emptied"));
+                return Err(Error::new(
+                    Kind::Cancelled,
+                    "asked to stop while the destination was emptied",
+                ));
             }
         }
     }
@@ -78,7 +86,10 @@ impl<'a> Direct<'a> {
     /// `false` when the server refuses TRUNCATE for this table.
     async fn truncated(&self, dest: &mut Session) -> Result<bool> {
         match dest.batch(&tsql::swap::truncate(&self.shape.dest.name)).await {
-            Err(error) if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number)) && !dest.is_cut_off() => {
+            Err(error)
+                if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number))
+                    && !dest.is_cut_off() =>
+            {
                 dest.recover().await?;
                 Ok(false)
             }
@@ -106,14 +117,25 @@ impl<'a> Direct<'a> {
                 // a scan that goes page by page may meet a row twice
                 Kind::Duplicate if !repeated => {
                     repeated = true;
-                    dest.execute(&tsql::swap::drop_repeated(stage, carry), &[]).await.context("drop rows that were read twice")?;
+                    dest.execute(&tsql::swap::drop_repeated(stage, carry), &[])
+                        .await
+                        .context("drop rows that were read twice")?;
                 }
                 Kind::Duplicate if carry.merges_keys => {
-                    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
-                    keys::none_merged(dest, carry, &tsql::swap::merged_at_dest(stage, table, carry), &[]).await?;
+                    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[])
+                        .await?;
+                    keys::none_merged(
+                        dest,
+                        carry,
+                        &tsql::swap::merged_at_dest(stage, table, carry),
+                        &[],
+                    )
+                    .await?;
                     return Err(error);
                 }
-                Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !self.env.stopping() => attempts_left -= 1,
+                Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !self.env.stopping() => {
+                    attempts_left -= 1
+                }
                 _ => return Err(error),
             }
         };

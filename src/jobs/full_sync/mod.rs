@@ -2,35 +2,48 @@
 //!
 //! # Why the steps come in this order
 //!
-//! 1. **Claim.** The request moves into `full_sync_pending_at` and its bit is cleared before anything is read, so that a request made from
-//!    here on is a new one; only the swap's transaction clears the pending mark, so that a crash forgets nothing. The source's trigger
-//!    column is reset now too, not afterwards: the rows that are copied then already read 0, and source and destination end up equal.
-//! 2. **Validate.** Everything that could make the copy end otherwise than equal is refused here, before a row moves.
-//! 3. **Cut.** The greater of the source's max LSN and the capture instance's first LSN less one. Every change up to the cut is in the
-//!    rows that are read next. The connection that reads them may be on another replica, which is behind: it says itself how far it has seen capture
-//!    come, just before it reads, and the cut is not above that. (Max LSN lags the log, so the rows also have changes beyond it: these come again in step 6, where applying
-//!    a change twice is applying it once.)
-//! 4. **Copy** into a staging table in the destination database: a heap without constraints. Readers of the destination see the old rows.
-//!    (The copy lane, [`crate::mssql::lane`], has connections of its own; all this is the same without it.)
-//!    Where the source allows SNAPSHOT the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key moves
-//!    meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped before the key's index is made.
-//! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the copy, so it may take a while: as long as the capture job's
-//!    settings say, while the staging table is kept. Where nothing can prove it, CDC goes on from the cut.
-//! 6. **Replay** the changes in (cut, fence] *into the staging table*. It has no foreign key and no other unique key that a
-//!    half-way state could offend. Now the staging table is the source as of the fence exactly.
-//! 7. **Prove** that both tables still have the columns by which the rows were copied and the changes read; else the run begins again at
-//!    2., as text that was cut to an old length or a NULL that was none would be wrong for good. What was committed under another shape came
-//!    after what this run has read, so a shape that holds now held for all of it.
-//! 8. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign keys and checks stay trusted, triggers
-//!    see only what changed, and inserting explicit identity values lifts the identity's next value as it must. The same transaction writes
-//!    the checkpoint (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old LSN and that mark. A CDC
-//!    pass goes on from the fence.
+//! 1. **Claim.** The request moves into `full_sync_pending_at` and its bit is cleared before
+//!    anything is read, so that a request made from here on is a new one; only the swap's
+//!    transaction clears the pending mark, so that a crash forgets nothing. The source's trigger
+//!    column is reset now too, not afterwards: the rows that are copied then already read 0, and
+//!    source and destination end up equal.
+//! 2. **Validate.** Everything that could make the copy end otherwise than equal is refused here,
+//!    before a row moves.
+//! 3. **Cut.** The greater of the source's max LSN and the capture instance's first LSN less one.
+//!    Every change up to the cut is in the rows that are read next. The connection that reads them
+//!    may be on another replica, which is behind: it says itself how far it has seen capture come,
+//!    just before it reads, and the cut is not above that. (Max LSN lags the log, so the rows also
+//!    have changes beyond it: these come again in step 6, where applying a change twice is applying
+//!    it once.)
+//! 4. **Copy** into a staging table in the destination database: a heap without constraints.
+//!    Readers of the destination see the old rows. (The copy lane, [`crate::mssql::lane`], has
+//!    connections of its own; all this is the same without it.) Where the source allows SNAPSHOT
+//!    the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key
+//!    moves meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped
+//!    before the key's index is made.
+//! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the
+//!    copy, so it may take a while: as long as the capture job's settings say, while the staging
+//!    table is kept. Where nothing can prove it, CDC goes on from the cut.
+//! 6. **Replay** the changes in (cut, fence] *into the staging table*. It has no foreign key and no
+//!    other unique key that a half-way state could offend. Now the staging table is the source as
+//!    of the fence exactly.
+//! 7. **Prove** that both tables still have the columns by which the rows were copied and the
+//!    changes read; else the run begins again at 2., as text that was cut to an old length or a
+//!    NULL that was none would be wrong for good. What was committed under another shape came after
+//!    what this run has read, so a shape that holds now held for all of it.
+//! 8. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign
+//!    keys and checks stay trusted, triggers see only what changed, and inserting explicit identity
+//!    values lifts the identity's next value as it must. The same transaction writes the checkpoint
+//!    (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old
+//!    LSN and that mark. A CDC pass goes on from the fence.
 //!
-//! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says which guarantee the copy gave.
+//! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says
+//! which guarantee the copy gave.
 //!
 //! This is mode STAGED; what DIRECT does instead is in [`direct`].
 //!
-//! An error anywhere leaves the old rows and the pending request; a leftover staging table is dropped by the mapping's next full sync.
+//! An error anywhere leaves the old rows and the pending request; a leftover staging table is
+//! dropped by the mapping's next full sync.
 
 mod copy;
 mod direct;
@@ -88,12 +101,15 @@ struct Work<'a> {
     desk: &'a Desk,
 }
 
-/// Claims the request and makes the destination equal to the source; leaves its row in sync_status, failed or not.
+/// Claims the request and makes the destination equal to the source; leaves its row in sync_status,
+/// failed or not.
 ///
 /// `trigger`: the trigger column was seen set. An error is for whoever spawned this to log.
 pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     // A full sync's future is by far the largest; whoever waits for one is not to hold it.
-    Box::pin(recorded(env, mapping, trigger)).await.with_context(|| format!("full sync of {}", mapping.source))
+    Box::pin(recorded(env, mapping, trigger))
+        .await
+        .with_context(|| format!("full sync of {}", mapping.source))
 }
 
 /// The run with its row in sync_status.
@@ -120,14 +136,18 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     };
     let (ended, ()) = tokio::join!(work, progress::watch(&env, mapping, run, &progress, &over));
     let ended = match ended {
-        Err(error) if error.kind == Kind::Cancelled => Ok(Ended::Stopped(progress.stop().unwrap_or(Stop::Cancelled))),
+        Err(error) if error.kind == Kind::Cancelled => {
+            Ok(Ended::Stopped(progress.stop().unwrap_or(Stop::Cancelled)))
+        }
         ended => ended,
     };
     let rows = progress.rows();
     let records = i64::try_from(rows).unwrap_or(i64::MAX);
     let outcome = match &ended {
         Ok(Ended::Completed) => Outcome::completed(records),
-        Ok(Ended::Stopped(stop)) => Outcome { error: Some(stop.as_str().to_owned()), ..Outcome::paused(records) },
+        Ok(Ended::Stopped(stop)) => {
+            Outcome { error: Some(stop.as_str().to_owned()), ..Outcome::paused(records) }
+        }
         Err(error) => Outcome::failed(records, 0, error.to_string()),
     };
     env.control.finish_run(run, outcome).await;
@@ -151,8 +171,14 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     }
 }
 
-async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progress) -> Result<Ended> {
-    // the copy lane has a connection to the destination of its own, beside the session that holds the staging table's lock
+async fn perform(
+    env: &Env,
+    mapping: &Mapping,
+    trigger: bool,
+    progress: &Progress,
+) -> Result<Ended> {
+    // the copy lane has a connection to the destination of its own, beside the session that holds
+    // the staging table's lock
     let desk = env.desk(mapping, 1, if env.has_lane(mapping)? { 2 } else { 1 }).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
@@ -183,26 +209,42 @@ async fn perform(env: &Env, mapping: &Mapping, trigger: bool, progress: &Progres
 }
 
 /// From the first look at the tables to the swap.
-async fn by_one_shape(env: &Env, mapping: &Mapping, progress: &Progress, desk: &Desk, dest: &mut Session) -> Result<Ended> {
+async fn by_one_shape(
+    env: &Env,
+    mapping: &Mapping,
+    progress: &Progress,
+    desk: &Desk,
+    dest: &mut Session,
+) -> Result<Ended> {
     let mut source = desk.source(&mapping.source.database).await?;
     let shape = shape::gather(&mut source, dest, mapping).await?;
     let others = env.control.same_destination(mapping.id).await?;
     if let Some(other) = others.first() {
-        return Err(Error::new(Kind::Schema, format!("mapping {other} brings rows to {} too", mapping.dest))
-            .with_hint("Disable one of the two mappings: each would delete the other's rows"));
+        return Err(Error::new(
+            Kind::Schema,
+            format!("mapping {other} brings rows to {} too", mapping.dest),
+        )
+        .with_hint("Disable one of the two mappings: each would delete the other's rows"));
     }
     let acting = catalog::foreign_keys(dest, &shape.dest).await?;
-    let acting = acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
-    let warnings = shape
-        .carry
-        .warnings
-        .iter()
-        .cloned()
-        .chain(acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))));
+    let acting =
+        acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
+    let warnings = shape.carry.warnings.iter().cloned().chain(
+        acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))),
+    );
     for warning in warnings {
-        warn!(mapping_id = mapping.id.0, server_id = mapping.server.0, sync_type = SyncType::SchemaCheck.as_str(), "{warning}");
+        warn!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::SchemaCheck.as_str(),
+            "{warning}"
+        );
     }
-    let standing = env.control.standing(mapping.id).await?.ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
+    let standing = env
+        .control
+        .standing(mapping.id)
+        .await?
+        .ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
     let mut changes = replay::changes(&mut source, mapping, &shape).await?;
     if let Some(changes) = changes.as_ref().filter(|_| mapping.cdc_enabled) {
         env.uncaptured.tell(&env.control, mapping, &shape.carry, &changes.capture).await;
@@ -213,11 +255,19 @@ async fn by_one_shape(env: &Env, mapping: &Mapping, progress: &Progress, desk: &
     stage_lock::take(dest, mapping.id).await?;
     let work = Work { env, mapping, shape: &shape, stage: &stage, progress, desk };
     let done = async {
-        dest.batch(&tsql::swap::drop_stage(&stage)).await.context("drop a leftover staging table")?;
-        dest.batch(&tsql::swap::create_stage(&stage, &shape.carry)).await.context("create the staging table")?;
+        dest.batch(&tsql::swap::drop_stage(&stage))
+            .await
+            .context("drop a leftover staging table")?;
+        dest.batch(&tsql::swap::create_stage(&stage, &shape.carry))
+            .await
+            .context("create the staging table")?;
         match mapping.mode {
-            FullSyncMode::Staged => Box::pin(staged(&work, changes.as_mut(), stored, source, dest)).await,
-            FullSyncMode::Direct => Box::pin(directly(&work, changes.as_mut(), stored, source, dest)).await,
+            FullSyncMode::Staged => {
+                Box::pin(staged(&work, changes.as_mut(), stored, source, dest)).await
+            }
+            FullSyncMode::Direct => {
+                Box::pin(directly(&work, changes.as_mut(), stored, source, dest)).await
+            }
         }
     }
     .await;
@@ -267,7 +317,8 @@ async fn staged(
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
         return Ok(Ended::Stopped(Stop::Paused));
     }
-    let instance = changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
+    let instance =
+        changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
     let end = swap::End { mapping: mapping.id, stored, checkpoint, transaction, instance };
     let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
     progress.ends_with(swapped.rows);
@@ -293,10 +344,11 @@ async fn directly(
     dest: &mut Session,
 ) -> Result<Ended> {
     let mut direct = Direct::new(work.env, work.shape, work.stage);
-    let mut source = match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
-        Copy::Whole(source) => source,
-        Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
-    };
+    let mut source =
+        match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
+            Copy::Whole(source) => source,
+            Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
+        };
     let changes = changes.as_deref();
     shape::prove(&mut source, dest, work.mapping, work.shape).await?;
     // no rows have arrived where there are none
@@ -315,7 +367,8 @@ async fn directly(
     Ok(Ended::Completed)
 }
 
-/// What the copy can promise of rows that changed while it ran; `followed`: their changes come through CDC next.
+/// What the copy can promise of rows that changed while it ran; `followed`: their changes come
+/// through CDC next.
 fn tell_guarantee(work: &Work<'_>, followed: bool) {
     let guarantee = if followed {
         "rows that changed during the copy are mended by the changes that CDC brings next"
@@ -325,23 +378,37 @@ fn tell_guarantee(work: &Work<'_>, followed: bool) {
         "rows that changed during the copy may be missing or old (no CDC, no SNAPSHOT at the source)"
     };
     let Mapping { id, server, .. } = work.mapping;
-    info!(mapping_id = id.0, server_id = server.0, sync_type = SyncType::FullSync.as_str(), "{guarantee}");
+    info!(
+        mapping_id = id.0,
+        server_id = server.0,
+        sync_type = SyncType::FullSync.as_str(),
+        "{guarantee}"
+    );
 }
 
 /// Drops staging tables in a destination database that nobody fills any more; how many there were.
 ///
-/// The control database has a fixed name, so every staging table of this instance is one of ours, also one whose mapping was deleted since.
-/// One that a living session fills is locked, and stays.
+/// The control database has a fixed name, so every staging table of this instance is one of ours,
+/// also one whose mapping was deleted since. One that a living session fills is locked, and stays.
 pub async fn sweep(env: &Env, database: &Ident) -> Result<usize> {
     let seats = env.dest_seats(1, "leftover staging tables").await?;
     let mut dest = seats.checkout(database).await?;
-    let found = dest.rows(include_str!("../../../sql/leftover_stages.sql"), &[]).await.context("look for leftover staging tables")?;
+    let found = dest
+        .rows(include_str!("../../../sql/leftover_stages.sql"), &[])
+        .await
+        .context("look for leftover staging tables")?;
     let mut dropped = 0;
     for row in found {
-        let stage = TableName { database: database.clone(), schema: Ident::new("dbo"), table: Ident::new(row.text(0)?) };
+        let stage = TableName {
+            database: database.clone(),
+            schema: Ident::new("dbo"),
+            table: Ident::new(row.text(0)?),
+        };
         let Some(mapping) = tsql::swap::staged_mapping(&stage) else { continue };
         if stage_lock::try_take(&mut dest, mapping, 0).await? {
-            dest.batch(&tsql::swap::drop_stage(&stage)).await.with_context(|| format!("drop leftover {stage}"))?;
+            dest.batch(&tsql::swap::drop_stage(&stage))
+                .await
+                .with_context(|| format!("drop leftover {stage}"))?;
             stage_lock::release(&mut dest, mapping).await;
             dropped += 1;
         }

@@ -1,9 +1,10 @@
 //! What people can watch while a full sync runs, and what can stop it.
 //!
-//! A watcher runs beside the work, in the same task: it is joined with the work, never raced against it, so no statement is cut off and nothing is
-//! left behind. It moves sync_status and writes a log line at least every five seconds, also while one statement takes minutes (an index, a
-//! wait for capture, a swap), and it looks whether the mapping is still enabled. Who works tells it what was done ([`Progress`]) and looks at
-//! the run's token between batches.
+//! A watcher runs beside the work, in the same task: it is joined with the work, never raced
+//! against it, so no statement is cut off and nothing is left behind. It moves sync_status and
+//! writes a log line at least every five seconds, also while one statement takes minutes (an index,
+//! a wait for capture, a swap), and it looks whether the mapping is still enabled. Who works tells
+//! it what was done ([`Progress`]) and looks at the run's token between batches.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -173,14 +174,20 @@ impl Seen {
         match self.stage {
             Stage::Prepare => format!("comparing source and destination, {so_far}"),
             Stage::Copy => copied(self.rows, self.expected, elapsed),
-            Stage::Index => format!("{} rows copied, indexing the staging table, {so_far}", self.rows),
+            Stage::Index => {
+                format!("{} rows copied, indexing the staging table, {so_far}", self.rows)
+            }
             Stage::Fence => format!(
                 "{} rows copied, waiting until capture has passed the copy, {so_far}, {} s at most while it stands still",
                 self.rows,
                 self.wait_max.as_secs()
             ),
             Stage::Replay => {
-                format!("{} changes made during the copy replayed, {} changes/s", self.changes, per_second(self.changes, elapsed))
+                format!(
+                    "{} changes made during the copy replayed, {} changes/s",
+                    self.changes,
+                    per_second(self.changes, elapsed)
+                )
             }
             Stage::Swap(step) => {
                 let doing = match step {
@@ -205,15 +212,24 @@ fn copied(rows: u64, expected: Option<u64>, elapsed: Duration) -> String {
     match expected {
         Some(expected) if expected >= rows && expected > 0 => {
             let percent = rows.saturating_mul(100) / expected;
-            let left = (expected - rows).checked_div(rate).map_or_else(|| "unknown time".to_owned(), |seconds| format!("{seconds} s"));
+            let left = (expected - rows)
+                .checked_div(rate)
+                .map_or_else(|| "unknown time".to_owned(), |seconds| format!("{seconds} s"));
             format!("{rows} rows copied, {percent} %, {rate} rows/s, {left} left")
         }
         _ => format!("{rows} rows copied, {rate} rows/s"),
     }
 }
 
-/// Watches a run until `over`. `env.cancel` is the run's own token: it ends here when the mapping was switched off.
-pub async fn watch(env: &Env, mapping: &Mapping, run: StatusId, progress: &Progress, over: &CancellationToken) {
+/// Watches a run until `over`. `env.cancel` is the run's own token: it ends here when the mapping
+/// was switched off.
+pub async fn watch(
+    env: &Env,
+    mapping: &Mapping,
+    run: StatusId,
+    progress: &Progress,
+    over: &CancellationToken,
+) {
     let mut told = Instant::now();
     loop {
         tokio::select! {
@@ -223,7 +239,8 @@ pub async fn watch(env: &Env, mapping: &Mapping, run: StatusId, progress: &Progr
         if env.stopping() {
             progress.seen().stop.get_or_insert(Stop::Cancelled);
         } else if let Ok(standing) = env.control.standing(mapping.id).await
-            // a control database that does not answer for a moment must not cost an hour's copy: the swap will need it, this does not
+            // a control database that does not answer for a moment must not cost an hour's copy:
+            // the swap will need it, this does not
             && !standing.is_some_and(|standing| standing.enabled)
         {
             progress.seen().stop.get_or_insert(Stop::Paused);
@@ -254,9 +271,15 @@ mod tests {
     #[test]
     fn progress_in_words() {
         let seconds = Duration::from_secs;
-        assert_eq!(copied(120_000, Some(300_000), seconds(5)), "120000 rows copied, 40 %, 24000 rows/s, 7 s left");
+        assert_eq!(
+            copied(120_000, Some(300_000), seconds(5)),
+            "120000 rows copied, 40 %, 24000 rows/s, 7 s left"
+        );
         assert_eq!(copied(10, Some(5), seconds(1)), "10 rows copied, 10 rows/s");
-        assert_eq!(copied(0, Some(5), seconds(1)), "0 rows copied, 0 %, 0 rows/s, unknown time left");
+        assert_eq!(
+            copied(0, Some(5), seconds(1)),
+            "0 rows copied, 0 %, 0 rows/s, unknown time left"
+        );
         assert_eq!(copied(5, None, Duration::ZERO), "5 rows copied, 5000 rows/s");
     }
 
@@ -271,9 +294,15 @@ mod tests {
         assert_eq!(seen.records(), 11);
         let now = began + Duration::from_secs(2);
         for (stage, words) in [
-            (Stage::Fence, "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still"),
+            (
+                Stage::Fence,
+                "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still",
+            ),
             (Stage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
-            (Stage::Swap(Step::Update), "swapping 7 rows in: updating rows that differ, 2 s so far"),
+            (
+                Stage::Swap(Step::Update),
+                "swapping 7 rows in: updating rows that differ, 2 s so far",
+            ),
         ] {
             assert_eq!(Seen { stage, since: began, ..seen.clone() }.words(now), words);
         }

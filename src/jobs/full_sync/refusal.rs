@@ -1,7 +1,9 @@
-//! Why a foreign key at the destination refuses what the source has, with the keys of the rows it is about.
+//! Why a foreign key at the destination refuses what the source has, with the keys of the rows it
+//! is about.
 //!
-//! The server's error 547 names one constraint and no row. So its words are kept, and the catalog and the rows themselves are asked: which
-//! rows that are gone at the source does another table still refer to, and which staged rows refer to something that is not there.
+//! The server's error 547 names one constraint and no row. So its words are kept, and the catalog
+//! and the rows themselves are asked: which rows that are gone at the source does another table
+//! still refer to, and which staged rows refer to something that is not there.
 
 use super::Work;
 use crate::{
@@ -16,7 +18,8 @@ use crate::{
 /// Keys that are named for one foreign key; there may be more.
 const KEYS_NAMED_MAX: usize = 5;
 
-/// `error`, a 547 of the swap, with what is in the way. The transaction is rolled back, and the staging table still there.
+/// `error`, a 547 of the swap, with what is in the way. The transaction is rolled back, and the
+/// staging table still there.
 pub async fn staged(work: &Work<'_>, error: Error, dest: &mut Session) -> Error {
     match staged_reasons(work, dest).await {
         Ok(reasons) if !reasons.is_empty() => Error::new(Kind::ForeignKey, format!("{}: {}", error.message(), reasons.join("; ")))
@@ -35,16 +38,24 @@ async fn staged_reasons(work: &Work<'_>, dest: &mut Session) -> Result<Vec<Strin
     let mut reasons = Vec::new();
     for key in catalog::foreign_keys(dest, table).await? {
         if key.parent_id == table.object_id {
-            let sql = tsql::swap::still_referred(stage, &table.name, carry, &key, KEYS_NAMED_MAX + 1);
+            let sql =
+                tsql::swap::still_referred(stage, &table.name, carry, &key, KEYS_NAMED_MAX + 1);
             if let Some(keys) = keys(dest, &sql).await? {
-                reasons.push(format!("rows that are gone at the source are still referred to by {}: {keys}", said(&key)));
+                reasons.push(format!(
+                    "rows that are gone at the source are still referred to by {}: {keys}",
+                    said(&key)
+                ));
             }
         }
         if key.child_id == table.object_id
             && let Some(sql) = tsql::swap::orphans(stage, carry, &key, KEYS_NAMED_MAX + 1)
             && let Some(keys) = keys(dest, &sql).await?
         {
-            reasons.push(format!("{} has no row that these refer to ({}): {keys}", key.parent.local(), key.name));
+            reasons.push(format!(
+                "{} has no row that these refer to ({}): {keys}",
+                key.parent.local(),
+                key.name
+            ));
         }
     }
     Ok(reasons)
@@ -55,7 +66,8 @@ pub async fn direct(shape: &Shape, dest: &mut Session) -> Result<()> {
     let mut reasons = Vec::new();
     for key in catalog::foreign_keys(dest, &shape.dest).await? {
         if key.parent_id == shape.dest.object_id && key.child_id != key.parent_id {
-            let sql = tsql::swap::referred(&shape.dest.name, &shape.carry, &key, KEYS_NAMED_MAX + 1);
+            let sql =
+                tsql::swap::referred(&shape.dest.name, &shape.carry, &key, KEYS_NAMED_MAX + 1);
             if let Some(keys) = keys(dest, &sql).await? {
                 reasons.push(format!("{}: {keys}", said(&key)));
             }

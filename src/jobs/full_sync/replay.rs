@@ -1,4 +1,5 @@
-//! The cut, the fence, and what lies between them: changes made during the copy, on their way into the staging table.
+//! The cut, the fence, and what lies between them: changes made during the copy, on their way into
+//! the staging table.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,8 @@ const FENCE_POLL: Duration = Duration::from_millis(200);
 /// Where the changes made during the copy will be found.
 pub struct Changes {
     pub capture: Capture,
-    /// Every change up to here is in what is read from now on by a session that has seen it captured ([`Changes::copied_by`]).
+    /// Every change up to here is in what is read from now on by a session that has seen it
+    /// captured ([`Changes::copied_by`]).
     pub cut: Lsn,
     /// What the session that found the cut had seen captured.
     upper: Lsn,
@@ -42,21 +44,23 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The same for a session that is about to copy: the server that it is on may be behind the one where the cut was found.
+    /// The same for a session that is about to copy: the server that it is on may be behind the one
+    /// where the cut was found.
     pub fn copied_by(&mut self, seen: Bounds) {
         self.cut = window::copied_up_to(self.cut, self.upper, (seen.min, seen.max));
     }
 
-    /// Whether changes since the cut are still there; an error that says what to do where they are not: whatever is copied again takes as long.
+    /// Whether changes since the cut are still there; an error that says what to do where they are
+    /// not: whatever is copied again takes as long.
     fn kept(&self, min: Lsn, job: Option<&Job>) -> Result<()> {
         if min <= self.cut.next() {
             return Ok(());
         }
         let minutes = |time: Duration| time.as_secs().div_ceil(60);
         let took = minutes(self.found.elapsed());
-        let kept = job
-            .and_then(|job| job.retention)
-            .map_or_else(String::new, |kept| format!(", and the source keeps changes for {} minutes", minutes(kept)));
+        let kept = job.and_then(|job| job.retention).map_or_else(String::new, |kept| {
+            format!(", and the source keeps changes for {} minutes", minutes(kept))
+        });
         Err(Error::new(
             Kind::Gap,
             format!(
@@ -72,8 +76,13 @@ impl Changes {
     }
 }
 
-/// The capture instance of the source table that has most of what is carried, and the cut; used whether or not CDC is on for the mapping.
-pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> Result<Option<Changes>> {
+/// The capture instance of the source table that has most of what is carried, and the cut; used
+/// whether or not CDC is on for the mapping.
+pub async fn changes(
+    source: &mut Session,
+    mapping: &Mapping,
+    shape: &Shape,
+) -> Result<Option<Changes>> {
     let found = async {
         if !cdc::enabled(source).await? {
             return Ok::<_, Error>(None);
@@ -89,7 +98,9 @@ pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> 
     };
     match found.await {
         // who did not ask for CDC does not need the rights for it
-        Err(error) if !mapping.cdc_enabled && error.kind == Kind::Permission && !source.is_cut_off() => {
+        Err(error)
+            if !mapping.cdc_enabled && error.kind == Kind::Permission && !source.is_cut_off() =>
+        {
             source.recover().await?;
             Ok(None)
         }
@@ -97,12 +108,17 @@ pub async fn changes(source: &mut Session, mapping: &Mapping, shape: &Shape) -> 
     }
 }
 
-/// Waits for the fence and brings the changes up to it into the staging table; the LSN from which CDC goes on. `None` when CDC is not asked for and
-/// nothing was proven.
+/// Waits for the fence and brings the changes up to it into the staging table; the LSN from which
+/// CDC goes on. `None` when CDC is not asked for and nothing was proven.
 ///
-/// Where nothing can prove the fence ([`fence::Fence::proven`]), CDC goes on from the cut: the staging table may have less than what the copy has seen, and
-/// what is missing comes again then.
-pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, dest: &mut Session) -> Result<Option<Lsn>> {
+/// Where nothing can prove the fence ([`fence::Fence::proven`]), CDC goes on from the cut: the
+/// staging table may have less than what the copy has seen, and what is missing comes again then.
+pub async fn replay(
+    work: &Work<'_>,
+    changes: &Changes,
+    source: &mut Session,
+    dest: &mut Session,
+) -> Result<Option<Lsn>> {
     let Work { env, mapping, shape, stage, progress, .. } = work;
     let Changes { capture, cut, .. } = changes;
     let cut = *cut;
@@ -116,7 +132,11 @@ pub async fn replay(work: &Work<'_>, changes: &Changes, source: &mut Session, de
     let patience = Patience { wait_max, while_it_moves: true, poll: FENCE_POLL };
     let fence = match fence::wait(source, &reading, patience, &env.cancel).await {
         Ok(fence) => Fence { lsn: fence.lsn.max(cut), ..fence },
-        Err(error) if !mapping.cdc_enabled && !matches!(error.kind, Kind::Cancelled) && !source.is_cut_off() => {
+        Err(error)
+            if !mapping.cdc_enabled
+                && !matches!(error.kind, Kind::Cancelled)
+                && !source.is_cut_off() =>
+        {
             source.recover().await?;
             warn!(
                 mapping_id = mapping.id.0,

@@ -1,11 +1,12 @@
 //! The lock on a staging table.
 //!
-//! A daemon that lost its lease without knowing it may still fill a mapping's staging table while the next owner begins a full sync of its
-//! own. So the session that fills a staging table locks it by name, and whoever wants to make or drop one has to have that lock first. It
-//! lasts exactly as long as the session that could write: no message and no clock comes between.
+//! A daemon that lost its lease without knowing it may still fill a mapping's staging table while
+//! the next owner begins a full sync of its own. So the session that fills a staging table locks it
+//! by name, and whoever wants to make or drop one has to have that lock first. It lasts exactly as
+//! long as the session that could write: no message and no clock comes between.
 //!
-//! The copy lane writes on a second connection, which may outlive the first: it has a lock of its own ([`load_lock`]), and whoever has the
-//! first one waits until nobody has that.
+//! The copy lane writes on a second connection, which may outlive the first: it has a lock of its
+//! own ([`load_lock`]), and whoever has the first one waits until nobody has that.
 
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -24,28 +25,41 @@ fn load_resource(mapping: i64) -> String {
     format!("{}/load", resource(mapping))
 }
 
-/// Locks a mapping's staging table in the session's database; an error while another session fills it.
+/// Locks a mapping's staging table in the session's database; an error while another session fills
+/// it.
 pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
     if try_take(dest, i64::from(mapping.0), WAIT_MS).await? {
         // A task that panics gives nothing back: in an idle pool its session would keep the lock.
         dest.discard_later();
         return Ok(());
     }
-    Err(Error::new(Kind::Fence, format!("another process still fills the staging table of mapping {mapping}"))
-        .with_hint("It stops at its next batch; this is tried again by itself"))
+    Err(Error::new(
+        Kind::Fence,
+        format!("another process still fills the staging table of mapping {mapping}"),
+    )
+    .with_hint("It stops at its next batch; this is tried again by itself"))
 }
 
-/// Locks the staging table of this number, which need not be a mapping any more; `false` while another session has it.
+/// Locks the staging table of this number, which need not be a mapping any more; `false` while
+/// another session has it.
 pub async fn try_take(dest: &mut Session, mapping: i64, wait_ms: i32) -> Result<bool> {
-    let params = [Param::Text(&resource(mapping)), Param::Text(&load_resource(mapping)), Param::Int(wait_ms)];
-    let row = dest.row(include_str!("../../../sql/stage_lock.sql"), &params).await.context("lock the staging table")?;
+    let params = [
+        Param::Text(&resource(mapping)),
+        Param::Text(&load_resource(mapping)),
+        Param::Int(wait_ms),
+    ];
+    let row = dest
+        .row(include_str!("../../../sql/stage_lock.sql"), &params)
+        .await
+        .context("lock the staging table")?;
     Ok(row.i32(0)? >= 0)
 }
 
-/// The batch by which the copy lane's connection locks a staging table for as long as it could write to it; an error where somebody else
-/// still could.
+/// The batch by which the copy lane's connection locks a staging table for as long as it could
+/// write to it; an error where somebody else still could.
 pub fn load_lock(mapping: MappingId) -> String {
-    include_str!("../../../sql/stage_load_lock.sql").replace("{resource}", &load_resource(i64::from(mapping.0)))
+    include_str!("../../../sql/stage_load_lock.sql")
+        .replace("{resource}", &load_resource(i64::from(mapping.0)))
 }
 
 /// Gives the lock back. A session that cannot say so ends, and the lock with it.
@@ -53,7 +67,11 @@ pub async fn release(dest: &mut Session, mapping: i64) {
     if dest.is_cut_off() {
         return;
     }
-    if dest.execute(include_str!("../../../sql/app_unlock.sql"), &[Param::Text(&resource(mapping))]).await.is_err() {
+    if dest
+        .execute(include_str!("../../../sql/app_unlock.sql"), &[Param::Text(&resource(mapping))])
+        .await
+        .is_err()
+    {
         dest.discard();
     }
 }

@@ -1,8 +1,9 @@
 //! The swap: one transaction after which the destination is the staging table.
 //!
-//! Rows that are gone are deleted first, then the others updated, then new ones inserted: so a unique value that moves between rows is
-//! free when it is needed. A self-referencing foreign key can refuse that order (a row that is to go is still referred to by one that is
-//! to change); then the whole transaction is tried once the other way round.
+//! Rows that are gone are deleted first, then the others updated, then new ones inserted: so a
+//! unique value that moves between rows is free when it is needed. A self-referencing foreign key
+//! can refuse that order (a row that is to go is still referred to by one that is to change); then
+//! the whole transaction is tried once the other way round.
 
 use super::{
     Work,
@@ -69,18 +70,26 @@ pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<
         match error.kind {
             Kind::ForeignKey if order == Order::DeleteFirst => order = Order::InsertFirst,
             Kind::ForeignKey => return Err(refusal::staged(work, error, dest).await),
-            Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !work.env.stopping() => attempts_left -= 1,
+            Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !work.env.stopping() => {
+                attempts_left -= 1
+            }
             _ => return Err(error),
         }
     }
 }
 
-async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
+async fn transaction(
+    work: &Work<'_>,
+    end: &End<'_>,
+    order: Order,
+    dest: &mut Session,
+) -> Result<Swapped> {
     let Work { shape, stage, progress, .. } = work;
     dest.begin("BEGIN TRANSACTION").await?;
     let mut swapped = rows(work, order, dest).await?;
     progress.enter(Stage::Swap(Step::Check));
-    let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
+    let counts =
+        dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let (staged, there) = (counts.i64(0)?, counts.i64(1)?);
     if staged != there {
         return Err(Error::new(Kind::Other, format!("{staged} rows are staged, but {there} would be at the destination"))
@@ -94,12 +103,19 @@ async fn transaction(work: &Work<'_>, end: &End<'_>, order: Order, dest: &mut Se
     Ok(swapped)
 }
 
-/// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says so.
-pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End<'_>, dest: &mut Session) -> Result<()> {
+/// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says
+/// so.
+pub async fn end_direct(
+    work: &Work<'_>,
+    inserted: u64,
+    end: &End<'_>,
+    dest: &mut Session,
+) -> Result<()> {
     let Work { shape, stage, .. } = work;
     ensure_table(dest).await?;
     dest.begin("BEGIN TRANSACTION").await?;
-    let counts = dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
+    let counts =
+        dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let there = counts.i64(1)?;
     if u64::try_from(there).ok() != Some(inserted) {
         return Err(Error::new(Kind::Other, format!("{inserted} rows were brought in, but {there} are at the destination"))
@@ -112,7 +128,8 @@ pub async fn end_direct(work: &Work<'_>, inserted: u64, end: &End<'_>, dest: &mu
 
 async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {
     let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
-    let (source, instance) = (end.instance.map(Instance::source_mark), end.instance.map(Instance::mark));
+    let (source, instance) =
+        (end.instance.map(Instance::source_mark), end.instance.map(Instance::mark));
     let transaction = end.transaction.as_ref();
     let params = [
         Param::Int(end.mapping.0),
@@ -130,11 +147,17 @@ async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {
 async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
     let Work { shape, stage, progress, .. } = work;
     let (carry, table) = (&shape.carry, &shape.dest.name);
-    let empty = dest.row(&tsql::swap::is_empty(table), &[]).await.context("look whether the destination is empty")?.i64(0)? == 1;
+    let empty = dest
+        .row(&tsql::swap::is_empty(table), &[])
+        .await
+        .context("look whether the destination is empty")?
+        .i64(0)?
+        == 1;
     let mut swapped = Swapped::default();
     if empty {
         progress.enter(Stage::Swap(Step::Insert));
-        swapped.inserted = insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
+        swapped.inserted =
+            insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
         return Ok(swapped);
     }
     let steps = match order {
@@ -146,14 +169,19 @@ async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapp
         match step {
             Step::Delete => {
                 let delete = tsql::swap::delete_gone(stage, table, carry);
-                swapped.deleted = count(dest, &delete).await.context("delete rows that are gone")?;
+                swapped.deleted =
+                    count(dest, &delete).await.context("delete rows that are gone")?;
             }
             Step::Update => {
                 if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
-                    swapped.updated = count(dest, &update).await.context("update rows that differ")?;
+                    swapped.updated =
+                        count(dest, &update).await.context("update rows that differ")?;
                 }
             }
-            Step::Insert => swapped.inserted = insert(&tsql::swap::insert_new(stage, table, carry), shape, dest).await?,
+            Step::Insert => {
+                swapped.inserted =
+                    insert(&tsql::swap::insert_new(stage, table, carry), shape, dest).await?
+            }
             Step::Check => {}
         }
     }
@@ -163,26 +191,33 @@ async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapp
 /// An INSERT into the destination, with its identity values where it has such a column.
 pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
     if shape.carry.identity {
-        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true)).await.context("allow identity values")?;
+        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true))
+            .await
+            .context("allow identity values")?;
     }
     let inserted = match count(dest, sql).await.context("insert new rows") {
         Err(error) => {
-            // a session has IDENTITY_INSERT on for one table at a time, and neither a rollback nor the prologue ends that
+            // a session has IDENTITY_INSERT on for one table at a time, and neither a rollback nor
+            // the prologue ends that
             dest.discard_later();
             return Err(error);
         }
         Ok(inserted) => inserted,
     };
     if shape.carry.identity {
-        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, false)).await.context("end identity values")?;
+        dest.batch(&tsql::swap::identity_insert(&shape.dest.name, false))
+            .await
+            .context("end identity values")?;
     }
     Ok(inserted)
 }
 
-/// The rows that one statement changed. Asked of the server as a row: the counts it sends by itself have those of triggers' statements among them.
+/// The rows that one statement changed. Asked of the server as a row: the counts it sends by itself
+/// have those of triggers' statements among them.
 pub async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
     let sets = dest.result_sets(&format!("{sql};\nSELECT ROWCOUNT_BIG()"), &[]).await?;
     // a trigger may have answered with rows before
     let rows = sets.last().and_then(|set| set.last()).map(|row| row.i64(0)).transpose()?;
-    rows.and_then(|rows| u64::try_from(rows).ok()).ok_or_else(|| Error::new(Kind::Other, "the server did not say how many rows it changed"))
+    rows.and_then(|rows| u64::try_from(rows).ok())
+        .ok_or_else(|| Error::new(Kind::Other, "the server did not say how many rows it changed"))
 }

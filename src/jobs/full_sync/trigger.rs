@@ -17,21 +17,29 @@ use crate::{
     tsql::{self, poll::Flag},
 };
 
-/// Sets the trigger column back to 0, in batches, only where it is 1. `false` when the source refuses (no right, or read-only).
+/// Sets the trigger column back to 0, in batches, only where it is 1. `false` when the source
+/// refuses (no right, or read-only).
 pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result<bool> {
     let Some(column) = &mapping.trigger_column else { return Ok(true) };
     let params = [Param::Text(&mapping.source.local()), Param::Text(column.as_str())];
-    let text = source.row(&tsql::poll::is_text(), &params).await.with_context(|| format!("read the type of trigger column {column}"))?;
+    let text = source
+        .row(&tsql::poll::is_text(), &params)
+        .await
+        .with_context(|| format!("read the type of trigger column {column}"))?;
     let trigger = Flag { column, text: text.i64(0)? > 0 };
     let sql = tsql::swap::reset_trigger(&mapping.source, trigger, env.config.batch_rows);
     loop {
-        // only what this statement changed: a trigger of the table's fires, and tells of its own rows, also when there were none
+        // only what this statement changed: a trigger of the table's fires, and tells of its own
+        // rows, also when there were none
         match swap::count(source, &sql).await {
             Ok(0) => return Ok(true),
             Ok(_) => {}
             Err(error) if matches!(error.number, Some(229 | 230 | 3906)) => {
                 source.recover().await?;
-                let grant = tsql::copied::copyable(&format!("GRANT UPDATE ON {} ({column}) TO <user>", mapping.source.local()));
+                let grant = tsql::copied::copyable(&format!(
+                    "GRANT UPDATE ON {} ({column}) TO <user>",
+                    mapping.source.local()
+                ));
                 let mend = format!("{grant}, or use full_sync_requested");
                 let error = error.with_hint(mend.as_str());
                 tracing::error!(
@@ -45,16 +53,22 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
                 );
                 return Ok(false);
             }
-            Err(error) => return Err(error).with_context(|| format!("reset trigger column {column}")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reset trigger column {column}"));
+            }
         }
         if env.stopping() {
-            return Err(Error::new(Kind::Cancelled, "asked to stop while the trigger column was reset"));
+            return Err(Error::new(
+                Kind::Cancelled,
+                "asked to stop while the trigger column was reset",
+            ));
         }
     }
 }
 
-/// Mappings whose source refuses to reset the trigger column. What such a column says is not a request until it was seen 0: otherwise
-/// one request would be a full sync every tick. Kept in memory; a restart asks once more.
+/// Mappings whose source refuses to reset the trigger column. What such a column says is not a
+/// request until it was seen 0: otherwise one request would be a full sync every tick. Kept in
+/// memory; a restart asks once more.
 #[derive(Clone, Debug, Default)]
 pub struct Triggers(Arc<Mutex<HashSet<MappingId>>>);
 

@@ -1,4 +1,5 @@
-//! Which tables have changes: one probe for all of a database, and which of these changes set a trigger.
+//! Which tables have changes: one probe for all of a database, and which of these changes set a
+//! trigger.
 
 use super::{
     Look, Memory, Polled, groups, of_one,
@@ -20,7 +21,9 @@ pub(super) async fn changed(
     polled: &mut Polled,
 ) -> Result<()> {
     let Some(upper) = upper else { return Ok(()) };
-    let asked: Vec<usize> = (0..looks.len()).filter(|&i| looks[i].choice.is_some_and(|choice| choice.from < upper.lsn)).collect();
+    let asked: Vec<usize> = (0..looks.len())
+        .filter(|&i| looks[i].choice.is_some_and(|choice| choice.from < upper.lsn))
+        .collect();
     for chunk in groups(asked, looks, memory, BRANCHES_MAX) {
         let found = match probe(session, looks, (&chunk, true), upper.lsn, memory).await {
             Err(error) if of_one(&error) && !session.is_cut_off() => {
@@ -34,17 +37,22 @@ pub(super) async fn changed(
                             let look = &looks[one];
                             // is it the trigger column's fault alone?
                             if watches_trigger(look, memory) {
-                                match probe(session, looks, (&[one], false), upper.lsn, memory).await {
+                                match probe(session, looks, (&[one], false), upper.lsn, memory)
+                                    .await
+                                {
                                     Ok(rows) => {
                                         triggers::fault(look.mapping, error, memory, polled);
                                         found.extend(rows);
                                         continue;
                                     }
-                                    Err(error) if of_one(&error) && !session.is_cut_off() => session.recover().await?,
+                                    Err(error) if of_one(&error) && !session.is_cut_off() => {
+                                        session.recover().await?
+                                    }
                                     Err(error) => return Err(error),
                                 }
                             }
-                            let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
+                            let instance =
+                                look.choice.and_then(|choice| look.instances.get(choice.instance));
                             let error = instance.map(|instance| cdc::of_instance(error, instance));
                             polled.failed.extend(error.map(|error| (look.mapping.id, error)));
                         }
@@ -55,7 +63,8 @@ pub(super) async fn changed(
             }
             other => other?,
         };
-        let watched: Vec<usize> = chunk.iter().copied().filter(|&place| watches_trigger(&looks[place], memory)).collect();
+        let watched: Vec<usize> =
+            chunk.iter().copied().filter(|&place| watches_trigger(&looks[place], memory)).collect();
         triggers::asked_well(&watched, looks, memory, polled);
         for (look, what) in found {
             looks[look].has_rows |= what == 0;
@@ -87,7 +96,10 @@ async fn probe(
         let look = &looks[place];
         let Some(choice) = look.choice else { continue };
         let Some(instance) = look.instances.get(choice.instance) else { continue };
-        let trigger = memory.triggers.get(&look.mapping.id).filter(|_| with_triggers && watches_trigger(look, memory));
+        let trigger = memory
+            .triggers
+            .get(&look.mapping.id)
+            .filter(|_| with_triggers && watches_trigger(look, memory));
         watched.push(Watched { instance, trigger: trigger.map(Trigger::flag) });
         params.push(Param::Lsn(choice.from));
         places.push(place);
@@ -95,7 +107,8 @@ async fn probe(
     if watched.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = session.rows(&phrases::probe(&watched), &params).await.context("look for changes")?;
+    let rows =
+        session.rows(&phrases::probe(&watched), &params).await.context("look for changes")?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         let item = usize::try_from(row.i32(0)?).unwrap_or(usize::MAX);

@@ -1,9 +1,10 @@
-//! Tables with several capture instances: what each of them captures, told once, and bound to the checkpoint where it is not yet. And tables
-//! with changes that no instance records.
+//! Tables with several capture instances: what each of them captures, told once, and bound to the
+//! checkpoint where it is not yet. And tables with changes that no instance records.
 //!
-//! Almost every table has one, and then nothing is asked here. What an instance captures never changes; what is carried does, with either
-//! table's columns, so it is asked again now and then. That costs a few round trips per table, so only so many tables are asked at a poll:
-//! until then a mapping stays with the instance that its checkpoint names.
+//! Almost every table has one, and then nothing is asked here. What an instance captures never
+//! changes; what is carried does, with either table's columns, so it is asked again now and then.
+//! That costs a few round trips per table, so only so many tables are asked at a poll: until then a
+//! mapping stays with the instance that its checkpoint names.
 
 use super::{Look, Memory, Polled};
 use crate::{
@@ -45,11 +46,13 @@ pub(super) async fn compare(
     polled: &mut Polled,
 ) -> Result<()> {
     let now = Instant::now();
-    let several: HashSet<MappingId> = looks.iter().filter(|look| look.instances.len() > 1).map(|look| look.mapping.id).collect();
+    let several: HashSet<MappingId> =
+        looks.iter().filter(|look| look.instances.len() > 1).map(|look| look.mapping.id).collect();
     memory.compared.coverage.retain(|id, _| several.contains(id));
     let mut left = COMPARISONS_MAX;
     for look in looks.iter_mut().filter(|look| look.instances.len() > 1) {
-        let ids: Vec<i32> = look.instances.iter().map(|instance| instance.change_table_id).collect();
+        let ids: Vec<i32> =
+            look.instances.iter().map(|instance| instance.change_table_id).collect();
         let known = memory.compared.coverage.get(&look.mapping.id).filter(|(of, _, _)| *of == ids);
         let fresh = known.is_some_and(|(_, at, _)| now - *at < COMPARED_FOR);
         if let Some((_, _, coverage)) = known.filter(|_| fresh || left == 0) {
@@ -62,7 +65,8 @@ pub(super) async fn compare(
         left -= 1;
         let compared = async {
             let shape = {
-                let mut dest = env.dest_seats(1, who).await?.checkout(&look.mapping.dest.database).await?;
+                let mut dest =
+                    env.dest_seats(1, who).await?.checkout(&look.mapping.dest.database).await?;
                 shape::gather(session, &mut dest, look.mapping).await?
             };
             instances::coverage(session, &shape.carry, &look.instances).await
@@ -90,7 +94,8 @@ pub(super) fn tell(looks: &[Look<'_>], memory: &mut Memory) {
     for look in looks.iter().filter(|look| look.instances.len() > 1) {
         let Some(present) = look.choice.map(|choice| choice.instance) else { continue };
         let Some(read) = look.instances.get(present) else { continue };
-        let candidates = Candidates { instances: &look.instances, coverage: look.coverage.as_ref() };
+        let candidates =
+            Candidates { instances: &look.instances, coverage: look.coverage.as_ref() };
         for (at, why) in candidates.passed_over(present) {
             let Some(instance) = look.instances.get(at) else { continue };
             if memory.compared.told.insert((look.mapping.id, instance.change_table_id)) {
@@ -109,8 +114,14 @@ pub(super) fn tell(looks: &[Look<'_>], memory: &mut Memory) {
     }
 }
 
-/// A warning for each table whose rows can come and go by partition, whenever the database's instances are others than before.
-pub(super) async fn tell_switchable(session: &mut Session, all: &[Instance], looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
+/// A warning for each table whose rows can come and go by partition, whenever the database's
+/// instances are others than before.
+pub(super) async fn tell_switchable(
+    session: &mut Session,
+    all: &[Instance],
+    looks: &[Look<'_>],
+    memory: &mut Memory,
+) -> Result<()> {
     let mut ids: Vec<i32> = all.iter().map(|instance| instance.change_table_id).collect();
     ids.sort_unstable();
     if ids.is_empty() || memory.compared.switchable_of.as_ref() == Some(&ids) {
@@ -118,14 +129,18 @@ pub(super) async fn tell_switchable(session: &mut Session, all: &[Instance], loo
     }
     let before = memory.compared.switchable_of.replace(ids).unwrap_or_default();
     let switchable = match cdc::switchable(session).await {
-        Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() => {
+        Err(error)
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() =>
+        {
             session.recover().await?;
             return Ok(());
         }
         other => other?,
     };
     for look in looks {
-        let new = |instance: &Instance| switchable.contains(&instance.source_id) && !before.contains(&instance.change_table_id);
+        let new = |instance: &Instance| {
+            switchable.contains(&instance.source_id) && !before.contains(&instance.change_table_id)
+        };
         if look.instances.iter().any(new) {
             tracing::warn!(
                 mapping_id = look.mapping.id.0,
@@ -140,11 +155,20 @@ pub(super) async fn tell_switchable(session: &mut Session, all: &[Instance], loo
     Ok(())
 }
 
-/// Binds the checkpoints that are not bound to a source table and an instance yet to those that are read.
-pub(super) async fn bind(env: &Env, who: &str, looks: &[Look<'_>], polled: &mut Polled) -> Result<()> {
+/// Binds the checkpoints that are not bound to a source table and an instance yet to those that are
+/// read.
+pub(super) async fn bind(
+    env: &Env,
+    who: &str,
+    looks: &[Look<'_>],
+    polled: &mut Polled,
+) -> Result<()> {
     let mut bindings: HashMap<&Ident, Vec<Binding>> = HashMap::new();
     for look in looks.iter().filter(|look| look.stored.is_unbound()) {
-        let Some(instance) = look.choice.and_then(|choice| look.instances.get(choice.instance)) else { continue };
+        let Some(instance) = look.choice.and_then(|choice| look.instances.get(choice.instance))
+        else {
+            continue;
+        };
         bindings.entry(&look.mapping.dest.database).or_default().push(Binding {
             mapping: look.mapping.id,
             lsn: look.stored.control,

@@ -1,16 +1,19 @@
 //! One look at one source database: which of its mappings have work.
 //!
-//! **The order of questions matters.** U, the newest captured LSN, comes first and is shared by all mappings of the database; then the
-//! instances with their low watermarks, the checkpoints with their twins, one probe for which instances have rows above their checkpoint
-//! and up to U; then decisions ([`crate::plan::schedule`]). A change that is captured while we look is above U and waits for the next tick.
-//! Idle mappings move to U only after the watermarks were read *again*: a watermark that passed a checkpoint meanwhile may have taken rows
-//! that the probe did not see.
+//! **The order of questions matters.** U, the newest captured LSN, comes first and is shared by all
+//! mappings of the database; then the instances with their low watermarks, the checkpoints with
+//! their twins, one probe for which instances have rows above their checkpoint and up to U; then
+//! decisions ([`crate::plan::schedule`]). A change that is captured while we look is above U and
+//! waits for the next tick. Idle mappings move to U only after the watermarks were read *again*: a
+//! watermark that passed a checkpoint meanwhile may have taken rows that the probe did not see.
 //!
-//! **Whose trouble it is.** Only what the source does not answer is the source's. The destination's and the control tables' errors are of
-//! the mappings they concern; and what is only told (the lag, that CDC is well again) costs nobody's work when it cannot be written.
+//! **Whose trouble it is.** Only what the source does not answer is the source's. The destination's
+//! and the control tables' errors are of the mappings they concern; and what is only told (the lag,
+//! that CDC is well again) costs nobody's work when it cannot be written.
 //!
-//! The number of round trips does not depend on the number of mappings. A statement about many tables that fails because of one of them
-//! is repeated table by table, so that one mapping's missing right is one mapping's error.
+//! The number of round trips does not depend on the number of mappings. A statement about many
+//! tables that fails because of one of them is repeated table by table, so that one mapping's
+//! missing right is one mapping's error.
 
 mod changes;
 mod instances;
@@ -44,13 +47,16 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// U that does not move for this long, although an idle database records a commit about every five minutes, is worth a word.
+/// U that does not move for this long, although an idle database records a commit about every five
+/// minutes, is worth a word.
 const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// Destination databases of one source database that are remembered; beyond, they are asked for their checkpoint table once more.
+/// Destination databases of one source database that are remembered; beyond, they are asked for
+/// their checkpoint table once more.
 const TWINS_READY_MAX: usize = 1_000;
 
-/// What is remembered of a database between polls; the daemon keeps it, and forgets it with the server's row.
+/// What is remembered of a database between polls; the daemon keeps it, and forgets it with the
+/// server's row.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// U at the last poll, and since when it has been that.
@@ -124,8 +130,15 @@ impl Look<'_> {
     }
 }
 
-/// Polls `database` for all its mappings that are not running. An error is the whole database's (unreachable, not to be opened).
-pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Mapping], memory: &mut Memory) -> Result<Polled> {
+/// Polls `database` for all its mappings that are not running. An error is the whole database's
+/// (unreachable, not to be opened).
+pub async fn poll(
+    env: &Env,
+    server: ServerId,
+    database: &Ident,
+    mappings: &[Mapping],
+    memory: &mut Memory,
+) -> Result<Polled> {
     let mut polled = Polled::default();
     let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
     memory.settled.retain(|id| known.contains(id));
@@ -134,8 +147,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     }
     let with_cdc = mappings.iter().any(follows);
     let who = format!("poll of server {server}");
-    // Source first, then destination, as every job takes its seats; the destination's only around the statements there, so that a source that
-    // is silent keeps none of them.
+    // Source first, then destination, as every job takes its seats; the destination's only around
+    // the statements there, so that a source that is silent keeps none of them.
     let source_seats = env.source_seats(server, 1, &who).await?;
     let mut session = source_seats.checkout(database).await?;
     let source = if with_cdc { gather(&mut session).await? } else { Source::default() };
@@ -145,12 +158,18 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         for dest in dest_databases(mappings) {
             match checkpoints(&seats, &dest, (server, database), memory).await {
                 Ok(found) => {
-                    let here: HashSet<MappingId> =
-                        mappings.iter().filter(|mapping| mapping.dest.database == dest).map(|mapping| mapping.id).collect();
+                    let here: HashSet<MappingId> = mappings
+                        .iter()
+                        .filter(|mapping| mapping.dest.database == dest)
+                        .map(|mapping| mapping.id)
+                        .collect();
                     stored.extend(found.into_iter().filter(|(id, _)| here.contains(id)));
                 }
                 Err(error) => {
-                    for mapping in mappings.iter().filter(|mapping| follows(mapping) && mapping.dest.database == dest) {
+                    for mapping in mappings
+                        .iter()
+                        .filter(|mapping| follows(mapping) && mapping.dest.database == dest)
+                    {
                         polled.failed.push((mapping.id, error.clone()));
                     }
                 }
@@ -165,7 +184,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
         if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
             continue;
         }
-        let instances = if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
+        let instances =
+            if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
         // a mapping whose row was removed a moment ago has no checkpoint to go by
         let at = stored.remove(&mapping.id).unwrap_or_default();
         looks.push(Look {
@@ -211,7 +231,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             Some(_) => None,
             None => follows(mapping).then(|| window::decide(&look.facts(source.upper.as_ref()))),
         };
-        if matches!(step, Some(Step::Still | Step::Idle { .. })) && !memory.settled.contains(&mapping.id) {
+        if matches!(step, Some(Step::Still | Step::Idle { .. }))
+            && !memory.settled.contains(&mapping.id)
+        {
             settled.push(mapping.id);
         }
         let decision = schedule::decide(Facts {
@@ -222,7 +244,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
             last_gap_sync: look.stored.gap_synced,
         });
         match decision {
-            Decision::FullSync { trigger } => polled.work.push((mapping.id, Work::FullSync { trigger })),
+            Decision::FullSync { trigger } => {
+                polled.work.push((mapping.id, Work::FullSync { trigger }))
+            }
             Decision::Cdc { instance, from, to, switch_to } => {
                 let Some(chosen) = look.instances.get(instance) else { continue };
                 memory.settled.remove(&mapping.id);
@@ -232,7 +256,11 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     stored: look.stored.control,
                     from,
                     to,
-                    transaction: source.upper.as_ref().and_then(|upper| upper.transaction.clone()).filter(|known| known.lsn <= to),
+                    transaction: source
+                        .upper
+                        .as_ref()
+                        .and_then(|upper| upper.transaction.clone())
+                        .filter(|known| known.lsn <= to),
                 };
                 polled.work.push((mapping.id, Work::Cdc(Box::new(pass))));
             }
@@ -242,7 +270,10 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                     polled.failed.push((mapping.id, error));
                     continue;
                 }
-                let error = Error::new(Kind::Gap, format!("{}; a full sync of this table follows", gap.words()));
+                let error = Error::new(
+                    Kind::Gap,
+                    format!("{}; a full sync of this table follows", gap.words()),
+                );
                 let error = error
                     .with_hint("nothing now; keep changes longer at the source (sys.sp_cdc_change_job, @retention) if this comes again");
                 memory.settled.remove(&mapping.id);
@@ -270,17 +301,25 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
                         .with_hint(format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {}", mapping.id)),
                 ));
             }
-            Decision::Refused(window::Refusal::NotCaptured) => polled.failed.push((mapping.id, not_captured(mapping))),
+            Decision::Refused(window::Refusal::NotCaptured) => {
+                polled.failed.push((mapping.id, not_captured(mapping)))
+            }
             Decision::Refused(window::Refusal::Gated { instance }) => {
                 if let Some(instance) = look.instances.get(instance) {
                     polled.failed.push((mapping.id, cdc::gated(instance)));
                 }
             }
             Decision::Wait(Wait::JustEnabled) => {
-                waiting.insert(mapping.id, "nothing has been captured since the capture instance was made");
+                waiting.insert(
+                    mapping.id,
+                    "nothing has been captured since the capture instance was made",
+                );
             }
             Decision::Wait(Wait::ReplicaBehind) => {
-                waiting.insert(mapping.id, "the secondary replica that answers is behind what has been applied");
+                waiting.insert(
+                    mapping.id,
+                    "the secondary replica that answers is behind what has been applied",
+                );
             }
             Decision::Wait(Wait::NothingCaptured | Wait::Uncompared) | Decision::Nothing => {}
         }
@@ -288,7 +327,9 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     if !settled.is_empty() {
         match env.control.settle_cdc(&settled).await {
             Ok(()) => memory.settled.extend(settled),
-            Err(error) => tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll"),
+            Err(error) => {
+                tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll")
+            }
         }
     }
     instances::bind(env, &who, &looks, &mut polled).await?;
@@ -297,7 +338,14 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     }
     if with_cdc {
         let reason = lag::reason(&source, memory);
-        let lags = lag::lags(&mut session, &looks, source.upper.as_ref(), reason.as_deref(), &waiting, &polled);
+        let lags = lag::lags(
+            &mut session,
+            &looks,
+            source.upper.as_ref(),
+            reason.as_deref(),
+            &waiting,
+            &polled,
+        );
         // What was decided stands, whether or not anybody can be told how far behind it is.
         let told = async { env.control.lag(&mut lags.await?).await };
         if let Err(error) = told.await {
@@ -307,7 +355,8 @@ pub async fn poll(env: &Env, server: ServerId, database: &Ident, mappings: &[Map
     Ok(polled)
 }
 
-/// CDC is looked at; not where a full sync goes first, which brings its own changes and also mends what CDC would stumble over.
+/// CDC is looked at; not where a full sync goes first, which brings its own changes and also mends
+/// what CDC would stumble over.
 fn follows(mapping: &Mapping) -> bool {
     mapping.cdc_enabled && !mapping.wants_full_sync()
 }
@@ -325,10 +374,14 @@ async fn gather(session: &mut Session) -> Result<Source> {
         Ok::<_, Error>(Source { upper, instances, refused: None })
     };
     match answered.await {
-        Err(error) if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() => {
+        Err(error)
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() =>
+        {
             session.recover().await?;
             Ok(Source {
-                refused: Some(format!("{error}. The login needs the change tables: GRANT SELECT ON SCHEMA::cdc TO <user>")),
+                refused: Some(format!(
+                    "{error}. The login needs the change tables: GRANT SELECT ON SCHEMA::cdc TO <user>"
+                )),
                 ..Default::default()
             })
         }
@@ -337,15 +390,24 @@ async fn gather(session: &mut Session) -> Result<Source> {
 }
 
 fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
-    let mut names: Vec<Ident> = mappings.iter().filter(|mapping| follows(mapping)).map(|mapping| mapping.dest.database.clone()).collect();
+    let mut names: Vec<Ident> = mappings
+        .iter()
+        .filter(|mapping| follows(mapping))
+        .map(|mapping| mapping.dest.database.clone())
+        .collect();
     names.sort();
     names.dedup();
     names
 }
 
-/// Both checkpoints of the mappings from a source database to a destination database. Two that differ are read a second time before anyone
-/// believes it.
-async fn checkpoints(seats: &Seats, dest: &Ident, source: (ServerId, &Ident), memory: &mut Memory) -> Result<HashMap<MappingId, Stored>> {
+/// Both checkpoints of the mappings from a source database to a destination database. Two that
+/// differ are read a second time before anyone believes it.
+async fn checkpoints(
+    seats: &Seats,
+    dest: &Ident,
+    source: (ServerId, &Ident),
+    memory: &mut Memory,
+) -> Result<HashMap<MappingId, Stored>> {
     let mut session = seats.checkout(dest).await?;
     if !memory.twins_ready.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
@@ -370,7 +432,8 @@ fn agrees(stored: &Stored) -> bool {
     stored.control == stored.twin.as_ref().and_then(|twin| twin.lsn)
 }
 
-/// A database's instances by the tables they are of: a thousand mappings ask, each for its own among a thousand.
+/// A database's instances by the tables they are of: a thousand mappings ask, each for its own
+/// among a thousand.
 struct Tables<'a> {
     all: &'a [Instance],
     exact: HashMap<(&'a Ident, &'a Ident), Vec<&'a Instance>>,
@@ -382,7 +445,10 @@ impl<'a> Tables<'a> {
     fn new(all: &'a [Instance]) -> Self {
         let mut exact: HashMap<_, Vec<_>> = HashMap::with_capacity(all.len());
         for instance in all {
-            exact.entry((&instance.source.schema, &instance.source.table)).or_default().push(instance);
+            exact
+                .entry((&instance.source.schema, &instance.source.table))
+                .or_default()
+                .push(instance);
         }
         Tables { all, exact, alike: OnceCell::new() }
     }
@@ -391,7 +457,10 @@ impl<'a> Tables<'a> {
         self.alike.get_or_init(|| {
             let mut alike: HashMap<_, Vec<_>> = HashMap::with_capacity(self.all.len());
             for instance in self.all {
-                alike.entry((folded(&instance.source.schema), folded(&instance.source.table))).or_default().push(instance);
+                alike
+                    .entry((folded(&instance.source.schema), folded(&instance.source.table)))
+                    .or_default()
+                    .push(instance);
             }
             alike
         })
@@ -400,7 +469,8 @@ impl<'a> Tables<'a> {
     /// The instances of a table: by name, with the case as written where that decides.
     fn instances(&self, table: &TableName) -> Vec<Instance> {
         let exact = self.exact.get(&(&table.schema, &table.table));
-        let found = exact.or_else(|| self.alike().get(&(folded(&table.schema), folded(&table.table))));
+        let found =
+            exact.or_else(|| self.alike().get(&(folded(&table.schema), folded(&table.table))));
         found.into_iter().flatten().copied().cloned().collect()
     }
 }
@@ -417,8 +487,15 @@ fn not_captured(mapping: &Mapping) -> Error {
     .with_hint(format!("Enable CDC for it: {} (or set cdc_enabled = 0)", copyable(&enable_table(&mapping.source))))
 }
 
-/// One clear warning when nothing is captured or capture stands still, and one line when it goes on.
-fn stalled(server: ServerId, database: &Ident, source: &Source, with_cdc: bool, memory: &mut Memory) {
+/// One clear warning when nothing is captured or capture stands still, and one line when it goes
+/// on.
+fn stalled(
+    server: ServerId,
+    database: &Ident,
+    source: &Source,
+    with_cdc: bool,
+    memory: &mut Memory,
+) {
     if !with_cdc || source.refused.is_some() {
         return;
     }
@@ -448,23 +525,35 @@ fn stalled(server: ServerId, database: &Ident, source: &Source, with_cdc: bool, 
         );
     } else if let Some(minutes) = standing_still(source, now - since) {
         memory.said_stalled = true;
-        tracing::warn!(server_id = server.0, "capture of {} has not moved for {} minutes; {mend}", database.as_str(), minutes);
+        tracing::warn!(
+            server_id = server.0,
+            "capture of {} has not moved for {} minutes; {mend}",
+            database.as_str(),
+            minutes
+        );
     }
 }
 
-/// For how many minutes U has not moved, when that is too long: by the source's own clock, or by ours while we looked. (When the source's
-/// local time is set forward, its clock says so for the five minutes that the next commit may take.)
+/// For how many minutes U has not moved, when that is too long: by the source's own clock, or by
+/// ours while we looked. (When the source's local time is set forward, its clock says so for the
+/// five minutes that the next commit may take.)
 fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
-    let age =
-        source.upper.as_ref().and_then(|upper| upper.age_s).and_then(|age| u64::try_from(age).ok()).map_or(watched, Duration::from_secs);
+    let age = source
+        .upper
+        .as_ref()
+        .and_then(|upper| upper.age_s)
+        .and_then(|age| u64::try_from(age).ok())
+        .map_or(watched, Duration::from_secs);
     let age = age.max(watched);
     (age >= STALL_AFTER).then_some(age.as_secs() / 60)
 }
 
-/// What the source's history says at the checkpoints whose transaction we know: idle mappings share one.
+/// What the source's history says at the checkpoints whose transaction we know: idle mappings share
+/// one.
 async fn histories(session: &mut Session, looks: &mut [Look<'_>]) -> Result<()> {
     let known = |look: &Look<'_>| look.stored.transaction().map(|transaction| transaction.lsn);
-    let mut lsns: Vec<Lsn> = looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
+    let mut lsns: Vec<Lsn> =
+        looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
     lsns.sort();
     lsns.dedup();
     if lsns.is_empty() {
@@ -484,24 +573,43 @@ fn of_one(error: &Error) -> bool {
     matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
 }
 
-/// Places in groups of at most `size`, one statement each. Where a trigger column cannot be asked, its place is alone: it would fail the others,
-/// at every poll.
+/// Places in groups of at most `size`, one statement each. Where a trigger column cannot be asked,
+/// its place is alone: it would fail the others, at every poll.
 fn groups(places: Vec<usize>, looks: &[Look<'_>], memory: &Memory, size: usize) -> Vec<Vec<usize>> {
-    let faulty = |place: &usize| memory.triggers.get(&looks[*place].mapping.id).is_some_and(|trigger| trigger.faulty);
+    let faulty = |place: &usize| {
+        memory.triggers.get(&looks[*place].mapping.id).is_some_and(|trigger| trigger.faulty)
+    };
     let (alone, together): (Vec<usize>, Vec<usize>) = places.into_iter().partition(faulty);
-    together.chunks(size).map(<[usize]>::to_vec).chain(alone.into_iter().map(|place| vec![place])).collect()
+    together
+        .chunks(size)
+        .map(<[usize]>::to_vec)
+        .chain(alone.into_iter().map(|place| vec![place]))
+        .collect()
 }
 
 /// Moves idle mappings to U, after the watermarks were read again.
-async fn advance(env: &Env, who: &str, session: &mut Session, idle: &[(&Look<'_>, Lsn)], upper: &Upper, polled: &mut Polled) -> Result<()> {
-    let min: HashMap<i32, Lsn> =
-        cdc::instances(session).await?.into_iter().map(|instance| (instance.change_table_id, instance.min)).collect();
+async fn advance(
+    env: &Env,
+    who: &str,
+    session: &mut Session,
+    idle: &[(&Look<'_>, Lsn)],
+    upper: &Upper,
+    polled: &mut Polled,
+) -> Result<()> {
+    let min: HashMap<i32, Lsn> = cdc::instances(session)
+        .await?
+        .into_iter()
+        .map(|instance| (instance.change_table_id, instance.min))
+        .collect();
     let mut moves: HashMap<&Ident, Vec<IdleMove>> = HashMap::new();
     for (look, to) in idle {
         let Some(choice) = look.choice else { continue };
         let Some(instance) = look.instances.get(choice.instance) else { continue };
-        // What moved meanwhile is looked at by the next tick, which finds the gap or the missing instance.
-        let safe = min.get(&instance.change_table_id).is_some_and(|min| !min.is_zero() && *min <= choice.from.next());
+        // What moved meanwhile is looked at by the next tick, which finds the gap or the missing
+        // instance.
+        let safe = min
+            .get(&instance.change_table_id)
+            .is_some_and(|min| !min.is_zero() && *min <= choice.from.next());
         if safe {
             moves.entry(&look.mapping.dest.database).or_default().push(IdleMove {
                 mapping: look.mapping.id,
@@ -514,7 +622,10 @@ async fn advance(env: &Env, who: &str, session: &mut Session, idle: &[(&Look<'_>
     for (dest, moves) in moves {
         let moved = async {
             let mut session = seats.checkout(dest).await?;
-            let transaction = upper.transaction.as_ref().filter(|known| moves.iter().all(|idle| known.lsn <= idle.to));
+            let transaction = upper
+                .transaction
+                .as_ref()
+                .filter(|known| moves.iter().all(|idle| known.lsn <= idle.to));
             checkpoint::advance_idle(&mut session, &moves, transaction).await
         };
         if let Err(error) = moved.await {

@@ -46,20 +46,32 @@ impl Trigger {
     }
 }
 
-/// What asking each trigger costs, and where the change stream shows it: read at start and now and then.
-pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mut Memory) -> Result<()> {
+/// What asking each trigger costs, and where the change stream shows it: read at start and now and
+/// then.
+pub(super) async fn costs(
+    session: &mut Session,
+    looks: &[Look<'_>],
+    memory: &mut Memory,
+) -> Result<()> {
     let now = Instant::now();
-    let with_trigger: HashSet<MappingId> =
-        looks.iter().filter(|look| look.mapping.trigger_column.is_some()).map(|look| look.mapping.id).collect();
+    let with_trigger: HashSet<MappingId> = looks
+        .iter()
+        .filter(|look| look.mapping.trigger_column.is_some())
+        .map(|look| look.mapping.id)
+        .collect();
     memory.triggers.retain(|id, _| with_trigger.contains(id));
     let due: Vec<&Look<'_>> = looks
         .iter()
         .filter(|look| look.mapping.trigger_column.is_some())
         .filter(|look| {
             memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
-                let moved = followed(look).is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
+                let moved = followed(look)
+                    .is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
                 let renamed = look.mapping.trigger_column.as_ref() != Some(&trigger.column);
-                moved || renamed || trigger.stale || now - trigger.cost_asked >= schedule::TRIGGER_EVERY
+                moved
+                    || renamed
+                    || trigger.stale
+                    || now - trigger.cost_asked >= schedule::TRIGGER_EVERY
             })
         })
         .collect();
@@ -68,13 +80,24 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
         for look in chunk {
             let instance = followed(look);
             names.push(look.mapping.source.local());
-            names.push(look.mapping.trigger_column.as_ref().map_or(String::new(), |trigger| trigger.as_str().to_owned()));
+            names.push(
+                look.mapping
+                    .trigger_column
+                    .as_ref()
+                    .map_or(String::new(), |trigger| trigger.as_str().to_owned()),
+            );
             names.push(instance.map_or(String::new(), Instance::change_table));
         }
         let params: Vec<_> = names.iter().map(|name| Param::Text(name)).collect();
-        let rows = session.rows(&phrases::trigger_costs(chunk.len()), &params).await.context("ask what triggers cost")?;
+        let rows = session
+            .rows(&phrases::trigger_costs(chunk.len()), &params)
+            .await
+            .context("ask what triggers cost")?;
         for row in rows {
-            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item)) else { continue };
+            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item))
+            else {
+                continue;
+            };
             let Some(column) = look.mapping.trigger_column.clone() else { continue };
             let instance = followed(look);
             let old = memory.triggers.remove(&look.mapping.id).filter(|old| old.column == column);
@@ -86,7 +109,9 @@ pub(super) async fn costs(session: &mut Session, looks: &[Look<'_>], memory: &mu
                     cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
                     cost_asked: now,
                     followed: instance.map(|instance| instance.change_table_id),
-                    captured_in: instance.filter(|_| row.bool(3).unwrap_or(false)).map(|instance| instance.change_table_id),
+                    captured_in: instance
+                        .filter(|_| row.bool(3).unwrap_or(false))
+                        .map(|instance| instance.change_table_id),
                     said_dear: old.as_ref().is_some_and(|old| old.said_dear),
                     text: row.i64(4)? > 0,
                     faulty: old.is_some_and(|old| old.faulty),
@@ -119,7 +144,11 @@ pub(super) async fn triggered(
         let in_stream = trigger.captured_in.is_some();
         // a mapping whose capture begins in a moment is about to see its trigger in the stream
         let awaits_capture = look.mapping.cdc_enabled && trigger.followed.is_none();
-        if !in_stream && !awaits_capture && trigger.cost.is_some_and(TriggerCost::is_dear) && !trigger.said_dear {
+        if !in_stream
+            && !awaits_capture
+            && trigger.cost.is_some_and(TriggerCost::is_dear)
+            && !trigger.said_dear
+        {
             trigger.said_dear = true;
             tracing::warn!(
                 mapping_id = look.mapping.id.0,
@@ -167,9 +196,15 @@ pub(super) async fn triggered(
 }
 
 /// Trigger columns that could be asked, but for those that this poll found at fault.
-pub(super) fn asked_well(places: &[usize], looks: &[Look<'_>], memory: &mut Memory, polled: &mut Polled) {
+pub(super) fn asked_well(
+    places: &[usize],
+    looks: &[Look<'_>],
+    memory: &mut Memory,
+    polled: &mut Polled,
+) {
     for id in places.iter().map(|&place| looks[place].mapping.id) {
-        let at_fault = polled.failed.iter().chain(&polled.trigger_faults).any(|(other, _)| *other == id);
+        let at_fault =
+            polled.failed.iter().chain(&polled.trigger_faults).any(|(other, _)| *other == id);
         if let Some(trigger) = memory.triggers.get_mut(&id).filter(|_| !at_fault) {
             trigger.faulty = false;
             polled.triggers_well.push(id);
@@ -177,12 +212,14 @@ pub(super) fn asked_well(places: &[usize], looks: &[Look<'_>], memory: &mut Memo
     }
 }
 
-/// A trigger column that cannot be asked. CDC and a full sync that is wanted go on without it; where nothing else is to be done, the mapping
-/// fails.
+/// A trigger column that cannot be asked. CDC and a full sync that is wanted go on without it;
+/// where nothing else is to be done, the mapping fails.
 pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut Memory, polled: &mut Polled) {
     let error = error.context(format!("ask {} for its trigger column", mapping.source));
     let error = match error.number {
-        Some(206 | 529 | 402) => error.with_hint("Name a column of type bit or int in full_sync_trigger_column"),
+        Some(206 | 529 | 402) => {
+            error.with_hint("Name a column of type bit or int in full_sync_trigger_column")
+        }
         _ => error,
     };
     if let Some(trigger) = memory.triggers.get_mut(&mapping.id) {
@@ -196,7 +233,12 @@ pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut Memory, polled
     }
 }
 
-async fn ask(session: &mut Session, looks: &[Look<'_>], asked: &[usize], memory: &Memory) -> Result<Vec<usize>> {
+async fn ask(
+    session: &mut Session,
+    looks: &[Look<'_>],
+    asked: &[usize],
+    memory: &Memory,
+) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {

@@ -1,4 +1,5 @@
-//! Suspicion → certainty: looking again once replication has passed what was seen. [`crate::plan::verify`] says why it is certain.
+//! Suspicion → certainty: looking again once replication has passed what was seen.
+//! [`crate::plan::verify`] says why it is certain.
 
 use super::{POLL, ROUNDS_MAX, look::Look};
 use crate::{
@@ -20,14 +21,17 @@ use crate::{
 };
 use std::time::Instant;
 
-/// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or running.
+/// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or
+/// running.
 pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<Standing>> {
     Ok(env.control.standing(mapping.id).await?.filter(|standing| !standing.pending))
 }
 
 /// Whether no full sync began since `then`, or came and went: it moves the rows under us.
 pub(super) async fn undisturbed(env: &Env, mapping: &Mapping, then: &Standing) -> Result<bool> {
-    Ok(standing(env, mapping).await?.is_some_and(|now| now.last_full_sync_at == then.last_full_sync_at))
+    Ok(standing(env, mapping)
+        .await?
+        .is_some_and(|now| now.last_full_sync_at == then.last_full_sync_at))
 }
 
 /// Suspects after the rounds.
@@ -41,7 +45,8 @@ pub(super) struct Judged {
     pub stalled: bool,
 }
 
-/// Looks at suspects again until they are equal, certain, or time is up. What the last look saw takes the place of the first's in `seen`.
+/// Looks at suspects again until they are equal, certain, or time is up. What the last look saw
+/// takes the place of the first's in `seen`.
 pub(super) async fn judge(
     env: &Env,
     mapping: &Mapping,
@@ -52,22 +57,31 @@ pub(super) async fn judge(
     seen: (&mut Side, &mut Side),
 ) -> Result<Judged> {
     let deadline = Instant::now() + env.config.verify_wait;
-    let mut judged = Judged { findings: Suspects::new(), open: suspects, why: "no still moment".into(), stalled: false };
+    let mut judged = Judged {
+        findings: Suspects::new(),
+        open: suspects,
+        why: "no still moment".into(),
+        stalled: false,
+    };
     for _ in 0..ROUNDS_MAX {
         if judged.open.is_empty() || env.stopping() {
             break;
         }
         let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
-        let Some(Before { capture, low, oldest, completes }) = before(source, look.shape).await? else {
-            (judged.why, judged.stalled) = ("the source table has no capture instance".into(), true);
+        let Some(Before { capture, low, oldest, completes }) = before(source, look.shape).await?
+        else {
+            (judged.why, judged.stalled) =
+                ("the source table has no capture instance".into(), true);
             break;
         };
-        let left = look.by_keys(End::Source, source, &keys).await.context("read suspect source rows")?;
+        let left =
+            look.by_keys(End::Source, source, &keys).await.context("read suspect source rows")?;
         if let Err(why) = caught_up(env, mapping, source, oldest, deadline).await? {
             (judged.why, judged.stalled) = (why, true);
             break;
         }
-        let right = look.by_keys(End::Dest, dest, &keys).await.context("read suspect destination rows")?;
+        let right =
+            look.by_keys(End::Dest, dest, &keys).await.context("read suspect destination rows")?;
         let Some(mut high) = checkpoint(env, mapping).await? else {
             (judged.why, judged.stalled) = ("the mapping has no checkpoint".into(), true);
             break;
@@ -83,7 +97,10 @@ pub(super) async fn judge(
                 }
             }
             // what is not captured changes without a change row
-            let again = look.by_keys(End::Source, source, &keys).await.context("read suspect source rows again")?;
+            let again = look
+                .by_keys(End::Source, source, &keys)
+                .await
+                .context("read suspect source rows again")?;
             let since = differences(&left, &again);
             (moved, differ) = differ.into_iter().partition(|(key, _)| since.contains_key(key));
         }
@@ -112,11 +129,13 @@ pub(super) struct Before {
     pub low: Lsn,
     /// Of changes up to here no capture instance tells (any more).
     pub oldest: Lsn,
-    /// Replication may complete a row from the source: then the destination has a later state of that row than its checkpoint tells.
+    /// Replication may complete a row from the source: then the destination has a later state of
+    /// that row than its checkpoint tells.
     pub completes: bool,
 }
 
-/// Asked before a look at the source. What was committed before the instance began was committed before the look, too.
+/// Asked before a look at the source. What was committed before the instance began was committed
+/// before the look, too.
 pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<Before>> {
     let instances = instances::of_table(source, shape).await?;
     let one = instances.len() == 1;
@@ -125,12 +144,19 @@ pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option
     let began = capture.instance.start.prev();
     let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
     // of two, the other one may be what replication reads
-    let completes = !one || mask::cover(&shape.carry, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
+    let completes = !one
+        || mask::cover(&shape.carry, &capture)
+            .map_or(true, |coverage| !coverage.partial.is_empty());
     Ok(Some(Before { capture, low: upper.max(began), oldest, completes }))
 }
 
-/// Waits until everything the source has committed by now is captured; up to which LSN it is, or why nobody can tell.
-pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant) -> Result<std::result::Result<Lsn, String>> {
+/// Waits until everything the source has committed by now is captured; up to which LSN it is, or
+/// why nobody can tell.
+pub(super) async fn captured(
+    env: &Env,
+    source: &mut Session,
+    deadline: Instant,
+) -> Result<std::result::Result<Lsn, String>> {
     let reading = fence::reading(source).await?;
     let wait_max = deadline.saturating_duration_since(Instant::now());
     match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
@@ -146,8 +172,8 @@ pub(super) async fn captured(env: &Env, source: &mut Session, deadline: Instant)
     }
 }
 
-/// Waits until everything the source has committed by now is in the destination; why it is not, if it does not get there. `oldest`: of
-/// [`Before`].
+/// Waits until everything the source has committed by now is in the destination; why it is not, if
+/// it does not get there. `oldest`: of [`Before`].
 pub(super) async fn caught_up(
     env: &Env,
     mapping: &Mapping,
@@ -161,8 +187,11 @@ pub(super) async fn caught_up(
     };
     loop {
         match checkpoint(env, mapping).await? {
-            // What was lost no checkpoint passes by itself; the next poll knows what to do about it.
-            Some(checkpoint) if checkpoint < oldest => return Ok(Err("changes after the checkpoint are lost at the source".into())),
+            // What was lost no checkpoint passes by itself; the next poll knows what to do about
+            // it.
+            Some(checkpoint) if checkpoint < oldest => {
+                return Ok(Err("changes after the checkpoint are lost at the source".into()));
+            }
             Some(checkpoint) if checkpoint >= fence => return Ok(Ok(())),
             Some(_) | None => {}
         }
@@ -173,7 +202,11 @@ pub(super) async fn caught_up(
     }
 }
 
-/// Where replication of the mapping stands; `None` also while it is switched off or a full sync is due.
+/// Where replication of the mapping stands; `None` also while it is switched off or a full sync is
+/// due.
 pub(super) async fn checkpoint(env: &Env, mapping: &Mapping) -> Result<Option<Lsn>> {
-    Ok(standing(env, mapping).await?.filter(|standing| standing.enabled).and_then(|standing| standing.last_cdc_lsn))
+    Ok(standing(env, mapping)
+        .await?
+        .filter(|standing| standing.enabled)
+        .and_then(|standing| standing.last_cdc_lsn))
 }

@@ -49,7 +49,8 @@ impl<'a> Look<'a> {
         Look { shape, encoding: Encoding::new(&shape.carry), mapping, lines: None }
     }
 
-    /// From here on many rows are read through the copy lane, on two more of the desk's seats, if they get there.
+    /// From here on many rows are read through the copy lane, on two more of the desk's seats, if
+    /// they get there.
     pub async fn through_the_lane(&mut self, desk: &Desk) {
         match desk.lines(self.mapping).await {
             Ok((source, dest)) => self.lines = Some(Lines { source, dest }),
@@ -84,14 +85,16 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Makes both ends be read without waiting for writers, where the databases allow it. The sessions go back to their pools so: whoever
-    /// takes them next sets them right.
+    /// Makes both ends be read without waiting for writers, where the databases allow it. The
+    /// sessions go back to their pools so: whoever takes them next sets them right.
     pub async fn settle(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
         const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
-        let (source_line, dest_line) = self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
-        for (snapshot, session, line) in
-            [(self.shape.source_snapshot(), source, source_line), (self.shape.dest_database.snapshot, dest, dest_line)]
-        {
+        let (source_line, dest_line) =
+            self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
+        for (snapshot, session, line) in [
+            (self.shape.source_snapshot(), source, source_line),
+            (self.shape.dest_database.snapshot, dest, dest_line),
+        ] {
             if snapshot {
                 session.batch(SNAPSHOT).await?;
                 if let Some(line) = line {
@@ -103,15 +106,20 @@ impl<'a> Look<'a> {
     }
 
     /// The newest rows by key.
-    pub async fn newest(&mut self, end: End, session: &mut Session, rows_max: usize) -> Result<Side> {
+    pub async fn newest(
+        &mut self,
+        end: End,
+        session: &mut Session,
+        rows_max: usize,
+    ) -> Result<Side> {
         let sql = lookup::newest(end, self.table(end), &self.shape.carry, rows_max);
         let mut side = Side::new();
         self.read_many(end, session, &sql, &[], &mut side).await?;
         Ok(side)
     }
 
-    /// The next rows after a key, in the source's order: the rows that both sides have there, and the key of the last one (`None`: the
-    /// table's end was reached).
+    /// The next rows after a key, in the source's order: the rows that both sides have there, and
+    /// the key of the last one (`None`: the table's end was reached).
     pub async fn range(
         &mut self,
         source: &mut Session,
@@ -122,22 +130,47 @@ impl<'a> Look<'a> {
     ) -> Result<Range> {
         let carry = &self.shape.carry;
         let mut params: Vec<&Value> = after.unwrap_or_default().iter().collect();
-        let sql = lookup::range(End::Source, self.table(End::Source), carry, (after.is_some(), false), rows_max);
-        let (rows, last) = self.read_many(End::Source, source, &sql, &params, seen.0).await.context("read a range of source rows")?;
+        let sql = lookup::range(
+            End::Source,
+            self.table(End::Source),
+            carry,
+            (after.is_some(), false),
+            rows_max,
+        );
+        let (rows, last) = self
+            .read_many(End::Source, source, &sql, &params, seen.0)
+            .await
+            .context("read a range of source rows")?;
         let next = if rows < rows_max { None } else { last };
         params.extend(next.iter().flatten());
-        // more rows than this are more differences than are looked at, and the next pass will see those behind them
-        let sql = lookup::range(End::Dest, self.table(End::Dest), carry, (after.is_some(), next.is_some()), rows_max + SUSPECTS_MAX + 1);
-        self.read_many(End::Dest, dest, &sql, &params, seen.1).await.context("read a range of destination rows")?;
+        // more rows than this are more differences than are looked at, and the next pass will see
+        // those behind them
+        let sql = lookup::range(
+            End::Dest,
+            self.table(End::Dest),
+            carry,
+            (after.is_some(), next.is_some()),
+            rows_max + SUSPECTS_MAX + 1,
+        );
+        self.read_many(End::Dest, dest, &sql, &params, seen.1)
+            .await
+            .context("read a range of destination rows")?;
         Ok(Range { rows, next })
     }
 
-    /// The rows with these keys, and no others: what a comparison takes for equal (another spelling) is not what was asked for.
-    pub async fn by_keys(&self, end: End, session: &mut Session, keys: &[Vec<Value>]) -> Result<Side> {
+    /// The rows with these keys, and no others: what a comparison takes for equal (another
+    /// spelling) is not what was asked for.
+    pub async fn by_keys(
+        &self,
+        end: End,
+        session: &mut Session,
+        keys: &[Vec<Value>],
+    ) -> Result<Side> {
         let mut side = Side::new();
         let keys: Vec<_> = keys.iter().filter(|key| self.may_have(end, key)).collect();
         for keys in keys.chunks(lookup::keys_max(&self.shape.carry)) {
-            let asked: HashSet<Vec<u8>> = keys.iter().map(|key| self.encoding.key_of(key)).collect();
+            let asked: HashSet<Vec<u8>> =
+                keys.iter().map(|key| self.encoding.key_of(key)).collect();
             let (params, slots) = slots(keys, lookup::keys_max(&self.shape.carry));
             let sql = lookup::by_keys(end, self.table(end), &self.shape.carry, slots);
             self.read(session, &sql, &params, &mut side, |key| asked.contains(key)).await?;
@@ -148,10 +181,13 @@ impl<'a> Look<'a> {
     /// Whether a side's types can hold such a key.
     pub fn may_have(&self, end: End, key: &[Value]) -> bool {
         let columns = self.shape.carry.key_columns();
-        columns.zip(key).all(|(column, value)| fit::may_be(value, if end == End::Source { &column.source.ty } else { &column.dest.ty }))
+        columns.zip(key).all(|(column, value)| {
+            fit::may_be(value, if end == End::Source { &column.source.ty } else { &column.dest.ty })
+        })
     }
 
-    /// Reads many rows into `side`, through the lane where there is one: how many there were, and the last one's key.
+    /// Reads many rows into `side`, through the lane where there is one: how many there were, and
+    /// the last one's key.
     async fn read_many(
         &mut self,
         end: End,
@@ -177,7 +213,8 @@ impl<'a> Look<'a> {
         self.read(session, sql, &params, side, |_| true).await
     }
 
-    /// Reads the rows that are `wanted` by their encoded keys into `side`; how many there were, and the last one's key.
+    /// Reads the rows that are `wanted` by their encoded keys into `side`; how many there were, and
+    /// the last one's key.
     async fn read(
         &self,
         session: &mut Session,
@@ -196,7 +233,13 @@ impl<'a> Look<'a> {
     }
 
     /// Looks up every key that only one side's range has at the other side.
-    pub async fn complete(&self, source: &mut Session, dest: &mut Session, left: &mut Side, right: &mut Side) -> Result<()> {
+    pub async fn complete(
+        &self,
+        source: &mut Session,
+        dest: &mut Session,
+        left: &mut Side,
+        right: &mut Side,
+    ) -> Result<()> {
         let (mut only_left, mut only_right) = (Vec::new(), Vec::new());
         for (_, one, other) in pairs(left, right) {
             match (one, other) {
@@ -208,14 +251,21 @@ impl<'a> Look<'a> {
         if only_left.len() + only_right.len() > SUSPECTS_MAX {
             return Ok(());
         }
-        let more_right = self.by_keys(End::Dest, dest, &only_left).await.context("look up keys at the destination")?;
-        let more_left = self.by_keys(End::Source, source, &only_right).await.context("look up keys at the source")?;
+        let more_right = self
+            .by_keys(End::Dest, dest, &only_left)
+            .await
+            .context("look up keys at the destination")?;
+        let more_left = self
+            .by_keys(End::Source, source, &only_right)
+            .await
+            .context("look up keys at the source")?;
         right.extend(more_right);
         left.extend(more_left);
         Ok(())
     }
 
-    /// Parts suspects into those whose key may have a change in (`low`, `high`] and those whose key has none.
+    /// Parts suspects into those whose key may have a change in (`low`, `high`] and those whose key
+    /// has none.
     pub async fn changed(
         &self,
         capture: &Capture,
@@ -224,7 +274,9 @@ impl<'a> Look<'a> {
         suspects: Suspects,
         source: &mut Session,
     ) -> Result<(Suspects, Suspects)> {
-        let captured = |column: &crate::model::carry::Carried| capture.column(&column.source.name, column.source.column_id).is_some();
+        let captured = |column: &crate::model::carry::Carried| {
+            capture.column(&column.source.name, column.source.column_id).is_some()
+        };
         if !self.shape.carry.key_columns().all(captured) {
             return Ok((suspects, Suspects::new()));
         }
@@ -234,17 +286,20 @@ impl<'a> Look<'a> {
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
         // what the source's types cannot hold never changed there
-        let (there, nowhere): (Vec<_>, Vec<_>) = suspects.into_iter().partition(|(_, (_, key))| self.may_have(End::Source, key));
+        let (there, nowhere): (Vec<_>, Vec<_>) =
+            suspects.into_iter().partition(|(_, (_, key))| self.may_have(End::Source, key));
         certain.extend(nowhere);
         let keys_max = lookup::keys_max(&self.shape.carry);
         for chunk in there.chunks(keys_max) {
             let keys: Vec<_> = chunk.iter().map(|(_, (_, key))| key).collect();
             let (keys, slots) = slots(&keys, keys_max);
-            let sql = lookup::changed_keys(&capture.instance.change_table, &self.shape.carry, slots);
+            let sql =
+                lookup::changed_keys(&capture.instance.change_table, &self.shape.carry, slots);
             let mut params = vec![Param::Lsn(low), Param::Lsn(high)];
             params.extend(keys);
             let rows = source.rows(&sql, &params).await.context("look for changes of suspects")?;
-            // the comparison is the source's: a row may be another spelling of a key; then nothing is certain in this chunk
+            // the comparison is the source's: a row may be another spelling of a key; then nothing
+            // is certain in this chunk
             let mut cells = Vec::new();
             let mut touched = HashSet::new();
             for row in rows {
@@ -260,7 +315,8 @@ impl<'a> Look<'a> {
                 }
             }
         }
-        // an answer is worth something only where the instance still has, and always had, everything after `low`
+        // an answer is worth something only where the instance still has, and always had,
+        // everything after `low`
         if !certain.is_empty() && cdc::bounds(source, &capture.instance).await?.min > low.next() {
             changed.append(&mut certain);
         }
@@ -284,14 +340,19 @@ impl<'a> Taking<'a> {
     }
 
     /// Takes a row, whose cells `seen` tells, if it is `wanted` by its encoded key.
-    fn take<'c>(&mut self, seen: impl Fn(usize) -> Result<Seen<'c>>, wanted: impl Fn(&[u8]) -> bool) -> Result<()> {
+    fn take<'c>(
+        &mut self,
+        seen: impl Fn(usize) -> Result<Seen<'c>>,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<()> {
         self.rows += 1;
         let key = self.encoding.key(&seen)?;
         if !wanted(&key) {
             return Ok(());
         }
         let hash = self.encoding.hash(&seen, &mut self.scratch)?;
-        let named = self.carry.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
+        let named =
+            self.carry.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
         self.last.clone_from(&key);
         self.side.insert(key, Row { key: named, hash });
         Ok(())
@@ -303,10 +364,14 @@ impl<'a> Taking<'a> {
     }
 }
 
-/// The keys' values as parameters, filled up with the last key to a power of two: few shapes of a statement, so that servers can keep
-/// their plans. Also the number of keys that this makes.
+/// The keys' values as parameters, filled up with the last key to a power of two: few shapes of a
+/// statement, so that servers can keep their plans. Also the number of keys that this makes.
 pub(super) fn slots<'k>(keys: &[&'k Vec<Value>], keys_max: usize) -> (Vec<Param<'k>>, usize) {
-    let slots = if keys.is_empty() { 0 } else { keys.len().next_power_of_two().min(keys_max).max(keys.len()) };
+    let slots = if keys.is_empty() {
+        0
+    } else {
+        keys.len().next_power_of_two().min(keys_max).max(keys.len())
+    };
     let filled = keys.iter().copied().chain(keys.last().copied().into_iter().cycle()).take(slots);
     (filled.flatten().map(Param::Value).collect(), slots)
 }
@@ -318,7 +383,9 @@ mod tests {
     #[test]
     fn statements_have_few_shapes() {
         let keys: Vec<Vec<Value>> = (0..100).map(|i| vec![Value::Int(i), Value::Int(-i)]).collect();
-        for (asked, made) in [(0, 0), (1, 1), (2, 2), (3, 4), (33, 64), (65, 80), (80, 80), (100, 100)] {
+        for (asked, made) in
+            [(0, 0), (1, 1), (2, 2), (3, 4), (33, 64), (65, 80), (80, 80), (100, 100)]
+        {
             let keys: Vec<&Vec<Value>> = keys.iter().take(asked).collect();
             let (params, slots) = slots(&keys, 80);
             assert_eq!((slots, params.len()), (made, 2 * made), "{asked}");

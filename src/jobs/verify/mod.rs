@@ -2,27 +2,34 @@
 //!
 //! # Why it neither misses a difference nor cries wolf
 //!
-//! 1. **The newest rows by key on both sides**, one ranged query each, hashed as they stream by; only key and hash are kept. (Short reads
-//!    under SNAPSHOT where allowed, else READ COMMITTED with the lock timeout; never NOLOCK.) Both sides' rows are compared as sets. As the
-//!    two ranges need not be the same, and text may sort differently on the two sides, a key that is on one side only is looked up by
-//!    equality on the other before it counts.
-//! 2. **A difference is a suspicion.** Beside live replication the destination is behind by right. A suspect becomes a finding only when
-//!    both sides were seen in one state of that row: `plan::verify` says how, and why that is certain. Keys that keep changing are looked
-//!    at again, at most [`ROUNDS_MAX`] times within `DATAFLOW_VERIFY_WAIT`; what is still open then makes the result PARTIAL, never FAILED.
-//! 3. **Only a mapping that keeps up can fail.** Without CDC, or with a checkpoint that does not follow, the sides differ by right: PARTIAL,
-//!    with "drift since".
+//! 1. **The newest rows by key on both sides**, one ranged query each, hashed as they stream by;
+//!    only key and hash are kept. (Short reads under SNAPSHOT where allowed, else READ COMMITTED
+//!    with the lock timeout; never NOLOCK.) Both sides' rows are compared as sets. As the two
+//!    ranges need not be the same, and text may sort differently on the two sides, a key that is on
+//!    one side only is looked up by equality on the other before it counts.
+//! 2. **A difference is a suspicion.** Beside live replication the destination is behind by right.
+//!    A suspect becomes a finding only when both sides were seen in one state of that row:
+//!    `plan::verify` says how, and why that is certain. Keys that keep changing are looked at
+//!    again, at most [`ROUNDS_MAX`] times within `DATAFLOW_VERIFY_WAIT`; what is still open then
+//!    makes the result PARTIAL, never FAILED.
+//! 3. **Only a mapping that keeps up can fail.** Without CDC, or with a checkpoint that does not
+//!    follow, the sides differ by right: PARTIAL, with "drift since".
 //!
 //! # Every row, over time
 //!
-//! Beside the newest rows each run compares the next range of the table, in the order of the source's key, and remembers where it ended. A
-//! table whose newest rows are all of it is done with each run: `sweep_completed_at` moves every time, and the log says it once.
-//! What was found, and what could not be decided, is looked at again in every later run, wherever it is in the table: so PASSED means
-//! that nothing is known to differ, and an old finding is not forgotten because the newest rows are well.
+//! Beside the newest rows each run compares the next range of the table, in the order of the
+//! source's key, and remembers where it ended. A table whose newest rows are all of it is done with
+//! each run: `sweep_completed_at` moves every time, and the log says it once. What was found, and
+//! what could not be decided, is looked at again in every later run, wherever it is in the table:
+//! so PASSED means that nothing is known to differ, and an old finding is not forgotten because the
+//! newest rows are well.
 //!
-//! One row in verification_logs per run. FAILED also is one error event of type VERIFICATION, once per distinct finding: the same keys
-//! five minutes later are not news. When a later run passes, those errors are marked resolved.
+//! One row in verification_logs per run. FAILED also is one error event of type VERIFICATION, once
+//! per distinct finding: the same keys five minutes later are not news. When a later run passes,
+//! those errors are marked resolved.
 //!
-//! With `DATAFLOW_REPAIR=on` findings are mended; [`repair`] says how, and why that cannot harm replication.
+//! With `DATAFLOW_REPAIR=on` findings are mended; [`repair`] says how, and why that cannot harm
+//! replication.
 
 mod judge;
 mod look;
@@ -57,7 +64,8 @@ const ROUNDS_MAX: u32 = 3;
 const POLL: Duration = Duration::from_millis(200);
 /// More differences than this are not looked at one by one: the sides are different tables.
 const SUSPECTS_MAX: usize = 20_000;
-/// Findings looked at one by one when there are more than [`SUSPECTS_MAX`]; enough to be certain that the tables differ.
+/// Findings looked at one by one when there are more than [`SUSPECTS_MAX`]; enough to be certain
+/// that the tables differ.
 const SAMPLE: usize = 1_000;
 /// Keys carried to the next run.
 const CARRIED_MAX: usize = 10_000;
@@ -70,7 +78,8 @@ const ROW_COUNT: &str = "ROW_COUNT";
 /// How much of the table to compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// The newest rows, the next range of the sweep, and what earlier runs left open. `stands_still`: replication of the mapping does.
+    /// The newest rows, the next range of the sweep, and what earlier runs left open.
+    /// `stands_still`: replication of the mapping does.
     Next { stands_still: bool },
     /// Every row, now.
     Whole,
@@ -79,9 +88,15 @@ pub enum Scope {
 /// Is told how many rows were compared, and how many there are, where that is known.
 pub type Watch<'a> = &'a mut (dyn FnMut(usize, Option<i64>) + Send);
 
-/// Compares rows of both sides, mends what differs if that is wanted, and leaves a row in verification_logs. `None`: nothing can be said,
-/// as a full sync is due or running or the mapping is gone.
-pub async fn run(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -> Result<Option<Report>> {
+/// Compares rows of both sides, mends what differs if that is wanted, and leaves a row in
+/// verification_logs. `None`: nothing can be said, as a full sync is due or running or the mapping
+/// is gone.
+pub async fn run(
+    env: &Env,
+    mapping: &Mapping,
+    scope: Scope,
+    watch: Watch<'_>,
+) -> Result<Option<Report>> {
     let began = Instant::now();
     let mut found = match compare(env, mapping, scope, watch).await {
         Ok(Some(found)) => found,
@@ -134,23 +149,38 @@ struct Found {
 impl Found {
     fn details(&self) -> String {
         let named = details(&self.findings);
-        self.words.iter().map(String::as_str).chain([named.as_str()]).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+        self.words
+            .iter()
+            .map(String::as_str)
+            .chain([named.as_str()])
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// Counts what a part of the table had.
     fn saw(&mut self, left: &Side, right: &Side) {
         self.compared += pairs(left, right).count();
         for (sum, side) in [(&mut self.source, left), (&mut self.dest, right)] {
-            *sum = Some(sum.map_or_else(|| (Some(side_hash(side)), side.len()), |(_, rows)| (None, rows + side.len())));
+            *sum = Some(sum.map_or_else(
+                || (Some(side_hash(side)), side.len()),
+                |(_, rows)| (None, rows + side.len()),
+            ));
         }
     }
 }
 
-async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -> Result<Option<Found>> {
+async fn compare(
+    env: &Env,
+    mapping: &Mapping,
+    scope: Scope,
+    watch: Watch<'_>,
+) -> Result<Option<Found>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let mut progress = env.control.verification_progress(mapping.id).await?;
     let whole = scope == Scope::Whole;
-    // a table that has no sweep under way is one whose rows the driver reads at once: not worth two logins
+    // a table that has no sweep under way is one whose rows the driver reads at once: not worth two
+    // logins
     let lane = (whole || progress.sweep_after.is_some()) && env.reads_by_lane(mapping)?;
     let seats = if lane { 2 } else { 1 };
     let desk = env.desk(mapping, seats, seats).await?;
@@ -167,30 +197,63 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
     let mut found = Found::default();
     let mut open = Tally::default();
     let mut reach;
-    let total = if whole { crate::mssql::catalog::row_count(&mut source, &shape.source).await? } else { None };
+    let total = if whole {
+        crate::mssql::catalog::row_count(&mut source, &shape.source).await?
+    } else {
+        None
+    };
     if whole {
         (progress.sweep_after, progress.sweep_rows) = (None, 0);
     }
     loop {
         let (mut left, mut right) = (Side::new(), Side::new());
-        reach = part(env, &mut look, whole, &mut progress, &mut source, &mut dest, (&mut left, &mut right)).await?;
+        reach = part(
+            env,
+            &mut look,
+            whole,
+            &mut progress,
+            &mut source,
+            &mut dest,
+            (&mut left, &mut right),
+        )
+        .await?;
         let mut suspects = differences(&left, &right);
         if drift.is_some() {
             open.add(suspects);
         } else if !suspects.is_empty() {
             if suspects.len() > SUSPECTS_MAX {
-                found.words.push(format!("{} rows differ at first sight; {SAMPLE} of them were looked at one by one", suspects.len()));
+                found.words.push(format!(
+                    "{} rows differ at first sight; {SAMPLE} of them were looked at one by one",
+                    suspects.len()
+                ));
                 suspects = suspects.into_iter().take(SAMPLE).collect();
             }
-            let judged = judge(env, mapping, &look, suspects, &mut source, &mut dest, (&mut left, &mut right)).await?;
+            let judged = judge(
+                env,
+                mapping,
+                &look,
+                suspects,
+                &mut source,
+                &mut dest,
+                (&mut left, &mut right),
+            )
+            .await?;
             if !undisturbed(env, mapping, &then).await? {
                 return Ok(None);
             }
             if !judged.open.is_empty() {
-                let drift =
-                    if judged.stalled { format!("drift since {}: ", since(mapping, &then, &mut dest).await?) } else { String::new() };
+                let drift = if judged.stalled {
+                    format!("drift since {}: ", since(mapping, &then, &mut dest).await?)
+                } else {
+                    String::new()
+                };
                 let keys = Tally::from(judged.open.clone());
-                found.words.push(format!("{} keys not decided ({drift}{}):\n{}", judged.open.len(), judged.why, details(&keys)));
+                found.words.push(format!(
+                    "{} keys not decided ({drift}{}):\n{}",
+                    judged.open.len(),
+                    judged.why,
+                    details(&keys)
+                ));
             }
             found.findings.add(judged.findings);
             open.add(judged.open);
@@ -204,7 +267,8 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
     look.close().await;
     shape::prove(&mut source, &mut dest, mapping, &shape).await?;
     let completed = reach != Reach::Part;
-    // every run says how many rows it compared; of those that compare all of them only the first has more to tell
+    // every run says how many rows it compared; of those that compare all of them only the first
+    // has more to tell
     if reach == Reach::End || (reach == Reach::AtOnce && !progress.completed_before) {
         info!(
             mapping_id = mapping.id.0,
@@ -228,7 +292,11 @@ async fn compare(env: &Env, mapping: &Mapping, scope: Scope, watch: Watch<'_>) -
     let known = found.findings.kept().values().chain(open.kept().values());
     progress.carried = known.take(CARRIED_MAX).map(|(_, key)| key.clone()).collect();
     if let Some(why) = drift.filter(|_| !open.is_empty()) {
-        found.words.push(format!("drift since {}: {why}\n{}", since(mapping, &then, &mut dest).await?, details(&open)));
+        found.words.push(format!(
+            "drift since {}: {why}\n{}",
+            since(mapping, &then, &mut dest).await?,
+            details(&open)
+        ));
         found.drifting = open.counts().total();
     }
     env.control.save_verification_progress(mapping.id, &progress, completed).await?;
@@ -245,10 +313,17 @@ fn drift(mapping: &Mapping, standing: &Standing, scope: Scope) -> Option<&'stati
     }
 }
 
-/// When the destination was last known to be what the source was: its checkpoint's last move, or its last full sync.
+/// When the destination was last known to be what the source was: its checkpoint's last move, or
+/// its last full sync.
 async fn since(mapping: &Mapping, standing: &Standing, dest: &mut Session) -> Result<String> {
-    let moved = match dest.opt_row(include_str!("../../../sql/checkpoint_moved.sql"), &[Param::Int(mapping.id.0)]).await {
-        Ok(row) => row.map(|row| row.opt_text(0).map(|text| text.map(str::to_owned))).transpose()?.flatten(),
+    let moved = match dest
+        .opt_row(include_str!("../../../sql/checkpoint_moved.sql"), &[Param::Int(mapping.id.0)])
+        .await
+    {
+        Ok(row) => row
+            .map(|row| row.opt_text(0).map(|text| text.map(str::to_owned)))
+            .transpose()?
+            .flatten(),
         // no table of ours, as no mapping of this database ever had CDC
         Err(error) if error.kind == Kind::Missing => {
             dest.recover().await?;
@@ -274,7 +349,8 @@ enum Reach {
     AtOnce,
 }
 
-/// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left open.
+/// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left
+/// open.
 async fn part(
     env: &Env,
     look: &mut Look<'_>,
@@ -287,8 +363,14 @@ async fn part(
     let rows_max = env.config.verify_rows;
     let mut reach = Reach::Part;
     if !whole {
-        *left = look.newest(End::Source, source, rows_max).await.context("read the newest source rows")?;
-        *right = look.newest(End::Dest, dest, rows_max).await.context("read the newest destination rows")?;
+        *left = look
+            .newest(End::Source, source, rows_max)
+            .await
+            .context("read the newest source rows")?;
+        *right = look
+            .newest(End::Dest, dest, rows_max)
+            .await
+            .context("read the newest destination rows")?;
     }
     // newest rows that are fewer than asked for are the whole table
     let sweeps = whole || left.len() >= rows_max || right.len() >= rows_max;
@@ -297,7 +379,15 @@ async fn part(
         reach = Reach::AtOnce;
     } else if whole || env.config.verify_sweep_rows > 0 {
         let rows_max = if whole { rows_max } else { env.config.verify_sweep_rows };
-        let range = look.range(source, dest, progress.sweep_after.as_deref(), rows_max, (&mut *left, &mut *right)).await?;
+        let range = look
+            .range(
+                source,
+                dest,
+                progress.sweep_after.as_deref(),
+                rows_max,
+                (&mut *left, &mut *right),
+            )
+            .await?;
         progress.sweep_rows += long(range.rows);
         progress.sweep_after = range.next;
         if progress.sweep_after.is_none() {
@@ -305,8 +395,12 @@ async fn part(
         }
     }
     let carried = std::mem::take(&mut progress.carried);
-    left.extend(look.by_keys(End::Source, source, &carried).await.context("read carried source rows")?);
-    right.extend(look.by_keys(End::Dest, dest, &carried).await.context("read carried destination rows")?);
+    left.extend(
+        look.by_keys(End::Source, source, &carried).await.context("read carried source rows")?,
+    );
+    right.extend(
+        look.by_keys(End::Dest, dest, &carried).await.context("read carried destination rows")?,
+    );
     look.complete(source, dest, left, right).await?;
     Ok(reach)
 }

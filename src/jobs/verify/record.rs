@@ -1,4 +1,5 @@
-//! What a verification leaves behind: a row in verification_logs, an event, and what becomes of earlier errors of its kind.
+//! What a verification leaves behind: a row in verification_logs, an event, and what becomes of
+//! earlier errors of its kind.
 
 use crate::{
     control::Verification,
@@ -33,7 +34,8 @@ pub struct Report {
     pub repaired: u64,
 }
 
-/// What an error says of a failure: words that are the same as long as the finding is, and what makes it up.
+/// What an error says of a failure: words that are the same as long as the finding is, and what
+/// makes it up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Finding {
     pub words: String,
@@ -48,7 +50,11 @@ impl Finding {
     }
 
     pub fn of_rows(found: &Tally) -> Self {
-        let parts = found.kept().iter().map(|(key, (difference, _))| fingerprint(&(difference, key))).collect();
+        let parts = found
+            .kept()
+            .iter()
+            .map(|(key, (difference, _))| fingerprint(&(difference, key)))
+            .collect();
         Finding { words: details(found).replace('\n', "; "), parts }
     }
 }
@@ -71,7 +77,14 @@ pub(super) fn long(rows: usize) -> i64 {
 }
 
 /// Writes it all down.
-pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding: Finding, sides: &Sides, took: Duration) -> Result<()> {
+pub(super) async fn write(
+    env: &Env,
+    mapping: &Mapping,
+    report: &Report,
+    finding: Finding,
+    sides: &Sides,
+    took: Duration,
+) -> Result<()> {
     let Report { kind, status, compared, mismatches, details, .. } = report;
     env.control
         .verification(&Verification {
@@ -88,21 +101,37 @@ pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding
         })
         .await?;
     let took = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
-    let (id, server, sync_type) =
-        (mapping.id.0, mapping.server.0, if *kind == super::SCHEMA { SyncType::SchemaCheck } else { SyncType::Verification }.as_str());
+    let (id, server, sync_type) = (
+        mapping.id.0,
+        mapping.server.0,
+        if *kind == super::SCHEMA { SyncType::SchemaCheck } else { SyncType::Verification }
+            .as_str(),
+    );
     let records_count = long(*compared);
-    let summary = format!("{kind} of {}: {}, {compared} compared, {mismatches} mismatches", mapping.source, status.as_str());
+    let summary = format!(
+        "{kind} of {}: {}, {compared} compared, {mismatches} mismatches",
+        mapping.source,
+        status.as_str()
+    );
     // what an error says begins like this, whatever was found
     let prefix = format!("{kind} of {}: FAILED", mapping.source);
     let Finding { words, parts } = finding;
     let news = *status == Status::Failed && env.findings.is_news((mapping.id, kind), parts);
     match status {
         Status::Passed => {
-            info!(mapping_id = id, server_id = server, sync_type, records_count, execution_time_ms = took, "{summary}");
+            info!(
+                mapping_id = id,
+                server_id = server,
+                sync_type,
+                records_count,
+                execution_time_ms = took,
+                "{summary}"
+            );
             env.findings.forget((mapping.id, kind));
             env.control.resolve_words(Some(mapping.id), &prefix).await?;
         }
-        // the same finding is the same message, so that after a restart too it is one row of error_logs
+        // the same finding is the same message, so that after a restart too it is one row of
+        // error_logs
         Status::Failed if news => error!(
             mapping_id = id,
             server_id = server,
@@ -114,13 +143,21 @@ pub(super) async fn write(env: &Env, mapping: &Mapping, report: &Report, finding
             "{prefix}: {words}"
         ),
         Status::Failed | Status::Partial => {
-            warn!(mapping_id = id, server_id = server, sync_type, records_count, execution_time_ms = took, "{summary}");
+            warn!(
+                mapping_id = id,
+                server_id = server,
+                sync_type,
+                records_count,
+                execution_time_ms = took,
+                "{summary}"
+            );
         }
     }
     Ok(())
 }
 
-/// What was reported of each mapping since it last passed, so that the same finding is not an error every five minutes.
+/// What was reported of each mapping since it last passed, so that the same finding is not an error
+/// every five minutes.
 #[derive(Clone, Debug, Default)]
 pub struct Findings(Arc<Mutex<Reported>>);
 
@@ -140,7 +177,10 @@ impl Findings {
 
     /// What of these mappings alone was reported; of others it would be news.
     pub fn retain(&self, is_ours: impl Fn(&MappingId) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(mapping, _), _| is_ours(mapping));
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(mapping, _), _| is_ours(mapping));
     }
 
     fn forget(&self, mapping: (MappingId, &'static str)) {

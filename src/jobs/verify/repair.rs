@@ -2,25 +2,32 @@
 //!
 //! # Why it cannot harm replication
 //!
-//! A mend brings a row to what it was at the source *at the mapping's checkpoint*, neither older nor newer, so that the destination is
-//! again what CDC takes it for: the source's state at one LSN. The steps are those that make a finding certain ([`crate::plan::verify`]),
-//! with a write at their end:
+//! A mend brings a row to what it was at the source *at the mapping's checkpoint*, neither older
+//! nor newer, so that the destination is again what CDC takes it for: the source's state at one
+//! LSN. The steps are those that make a finding certain ([`crate::plan::verify`]), with a write at
+//! their end:
 //!
-//! 1. `low`: the source's max LSN. Then the rows are read from the source into `#changes` of the destination session.
-//! 2. The checkpoint is waited for until it has passed a fence that covers the read. CDC goes on meanwhile.
-//! 3. `at`: the checkpoint now. If the change table has no row of these keys in (`low`, `at`], what was read is the state at `at`; keys that
-//!    have one are read again. The tables still have the columns by which they were read; else nothing is mended until the next run.
-//! 4. One transaction deletes, updates and inserts, and then touches the mapping's row on the condition that the checkpoint still is `at`,
-//!    the mapping is enabled and no full sync is due ([`GUARD_SQL`]). That locks the row until the commit: a CDC pass or a swap of the same
+//! 1. `low`: the source's max LSN. Then the rows are read from the source into `#changes` of the
+//!    destination session.
+//! 2. The checkpoint is waited for until it has passed a fence that covers the read. CDC goes on
+//!    meanwhile.
+//! 3. `at`: the checkpoint now. If the change table has no row of these keys in (`low`, `at`], what
+//!    was read is the state at `at`; keys that have one are read again. The tables still have the
+//!    columns by which they were read; else nothing is mended until the next run.
+//! 4. One transaction deletes, updates and inserts, and then touches the mapping's row on the
+//!    condition that the checkpoint still is `at`, the mapping is enabled and no full sync is due
+//!    ([`GUARD_SQL`]). That locks the row until the commit: a CDC pass or a swap of the same
 //!    mapping commits before it, and then the mend is undone and step 3 taken again, or after it.
 //!
-//! A CDC pass that has staged and netted its changes before the mend commits them afterwards: they are later than `at`, and each brings its
-//! row to its own after-image. What netting took from the destination meanwhile (is there a row to be patched?) it took from a row that
-//! was wrong; a put that found none fetched the whole row, which is right with or without the mend.
+//! A CDC pass that has staged and netted its changes before the mend commits them afterwards: they
+//! are later than `at`, and each brings its row to its own after-image. What netting took from the
+//! destination meanwhile (is there a row to be patched?) it took from a row that was wrong; a put
+//! that found none fetched the whole row, which is right with or without the mend.
 //!
-//! **Foreign keys.** A mend that a constraint refuses (547, 2601, 2627) is tried with the order of statements turned round, then in halves
-//! down to single rows, and again after others were mended. What is refused still waits for a related table's own repair: it stays a
-//! finding, and the next run tries again.
+//! **Foreign keys.** A mend that a constraint refuses (547, 2601, 2627) is tried with the order of
+//! statements turned round, then in halves down to single rows, and again after others were mended.
+//! What is refused still waits for a related table's own repair: it stays a finding, and the next
+//! run tries again.
 //!
 //! Only findings are mended: a mapping without CDC, or one that stands still, has none.
 
@@ -57,10 +64,12 @@ const GUARD_SQL: &str = include_str!("../../../sql/mend_guard.sql");
 /// Keys that share a fence and a transaction: few waits, and locks too few to become a table's.
 const GROUP_KEYS_MAX: usize = 1_000;
 
-/// Repairs of one run take no longer than so many times `DATAFLOW_VERIFY_WAIT`: a full sync of the mapping waits meanwhile.
+/// Repairs of one run take no longer than so many times `DATAFLOW_VERIFY_WAIT`: a full sync of the
+/// mapping waits meanwhile.
 const WAITS_MAX: u32 = 5;
 
-/// How often a group is read anew because its rows changed, or a transaction tried because the checkpoint moved.
+/// How often a group is read anew because its rows changed, or a transaction tried because the
+/// checkpoint moved.
 const TRIES_MAX: u32 = 10;
 
 /// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
@@ -93,16 +102,29 @@ enum Tried {
     Stalled(String),
 }
 
-/// Mends findings in groups until all are done or the time for it is up. What was mended is in `mended` also after an error.
-pub(super) async fn mend(env: &Env, mapping: &Mapping, findings: &Suspects, mended: &mut Mended) -> Result<()> {
+/// Mends findings in groups until all are done or the time for it is up. What was mended is in
+/// `mended` also after an error.
+pub(super) async fn mend(
+    env: &Env,
+    mapping: &Mapping,
+    findings: &Suspects,
+    mended: &mut Mended,
+) -> Result<()> {
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
     let large = mend::large_values(&shape.carry, &shape.source.name);
-    let repair =
-        Repair { env, mapping, look: Look::new(mapping, &shape), columns: BulkColumns::new(changes::columns(&shape.carry)), large };
-    dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry))).await.context("create #changes")?;
+    let repair = Repair {
+        env,
+        mapping,
+        look: Look::new(mapping, &shape),
+        columns: BulkColumns::new(changes::columns(&shape.carry)),
+        large,
+    };
+    dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry)))
+        .await
+        .context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, mended).await;
     if !dest.is_cut_off() {
         // a pooled session must not keep the rows in tempdb
@@ -126,10 +148,19 @@ impl Repair<'_> {
         &self.look.shape.carry
     }
 
-    async fn groups(&self, findings: &Suspects, source: &mut Session, dest: &mut Session, mended: &mut Mended) -> Result<()> {
-        let all: Vec<_> = findings.iter().map(|(key, difference)| (key.clone(), difference.clone())).collect();
-        let mut groups: VecDeque<Group> =
-            all.chunks(GROUP_KEYS_MAX).map(|keys| Group { keys: keys.iter().cloned().collect(), tries: 0 }).collect();
+    async fn groups(
+        &self,
+        findings: &Suspects,
+        source: &mut Session,
+        dest: &mut Session,
+        mended: &mut Mended,
+    ) -> Result<()> {
+        let all: Vec<_> =
+            findings.iter().map(|(key, difference)| (key.clone(), difference.clone())).collect();
+        let mut groups: VecDeque<Group> = all
+            .chunks(GROUP_KEYS_MAX)
+            .map(|keys| Group { keys: keys.iter().cloned().collect(), tries: 0 })
+            .collect();
         let mut refused = Vec::new();
         let mut progress = false;
         let deadline = Instant::now() + self.env.config.verify_wait * WAITS_MAX;
@@ -144,7 +175,11 @@ impl Repair<'_> {
                 continue;
             };
             if self.env.stopping() || Instant::now() >= deadline {
-                mended.refused = Some(if self.env.stopping() { "asked to stop".into() } else { "the time for repairs was up".into() });
+                mended.refused = Some(if self.env.stopping() {
+                    "asked to stop".into()
+                } else {
+                    "the time for repairs was up".into()
+                });
                 return Ok(());
             }
             group.tries += 1;
@@ -168,13 +203,16 @@ impl Repair<'_> {
                 Tried::Refused(error) if group.keys.len() == 1 => {
                     mended.refused = Some(match error.kind {
                         // the server's words have the value; ours have keys
-                        Kind::Duplicate if error.number.is_some() => "another row of the destination has its value of a unique key".into(),
+                        Kind::Duplicate if error.number.is_some() => {
+                            "another row of the destination has its value of a unique key".into()
+                        }
                         _ => error.to_string(),
                     });
                     refused.push(Group { tries: 0, ..group });
                 }
                 Tried::Refused(_) | Tried::TooMany => {
-                    let half = group.keys.keys().nth(group.keys.len() / 2).cloned().unwrap_or_default();
+                    let half =
+                        group.keys.keys().nth(group.keys.len() / 2).cloned().unwrap_or_default();
                     let second = group.keys.split_off(&half);
                     groups.push_front(Group { keys: second, tries: 0 });
                     groups.push_front(Group { tries: 0, ..group });
@@ -192,7 +230,10 @@ impl Repair<'_> {
         let all: Vec<_> = keys.iter().collect();
         for named in all.chunks(KEYS_NAMED_MAX) {
             let records_count = named.len() as u64;
-            let named: Suspects = named.iter().map(|(key, difference)| ((*key).clone(), (*difference).clone())).collect();
+            let named: Suspects = named
+                .iter()
+                .map(|(key, difference)| ((*key).clone(), (*difference).clone()))
+                .collect();
             warn!(
                 mapping_id = self.mapping.id.0,
                 server_id = self.mapping.server.0,
@@ -205,14 +246,22 @@ impl Repair<'_> {
         }
     }
 
-    async fn group(&self, group: &Suspects, source: &mut Session, dest: &mut Session) -> Result<Tried> {
+    async fn group(
+        &self,
+        group: &Suspects,
+        source: &mut Session,
+        dest: &mut Session,
+    ) -> Result<Tried> {
         let deadline = Instant::now() + self.env.config.verify_wait;
-        let Some(Before { capture, low, oldest, .. }) = before(source, self.look.shape).await? else {
+        let Some(Before { capture, low, oldest, .. }) = before(source, self.look.shape).await?
+        else {
             return Ok(Tried::Stalled("the source table has no capture instance".into()));
         };
         let gone = match self.stage(group, source, dest).await {
             Ok(gone) => gone,
-            Err(error) if error.kind == Kind::Busy && error.number.is_none() => return Ok(Tried::Changed(group.clone())),
+            Err(error) if error.kind == Kind::Busy && error.number.is_none() => {
+                return Ok(Tried::Changed(group.clone()));
+            }
             Err(error) => return Err(error),
         };
         if gone.len() > lookup::keys_max(self.carry()) {
@@ -223,7 +272,9 @@ impl Repair<'_> {
         }
         for _ in 0..TRIES_MAX {
             let Some(at) = checkpoint(self.env, self.mapping).await? else {
-                return Ok(Tried::Stalled("the mapping is switched off, or a full sync is due".into()));
+                return Ok(Tried::Stalled(
+                    "the mapping is switched off, or a full sync is due".into(),
+                ));
             };
             let (changed, _) = self.look.changed(&capture, low, at, group.clone(), source).await?;
             if !changed.is_empty() {
@@ -243,7 +294,9 @@ impl Repair<'_> {
                 match error.kind {
                     Kind::ForeignKey | Kind::Duplicate => refused = Some(error),
                     // the checkpoint moved, or CDC was in the way
-                    _ if error.number == Some(FENCE_ERROR) || matches!(error.kind, Kind::Deadlock | Kind::LockTimeout) => {
+                    _ if error.number == Some(FENCE_ERROR)
+                        || matches!(error.kind, Kind::Deadlock | Kind::LockTimeout) =>
+                    {
                         refused = None;
                         break;
                     }
@@ -258,9 +311,18 @@ impl Repair<'_> {
     }
 
     /// Streams the group's rows from the source into `#changes`; the keys that it does not have.
-    async fn stage<'g>(&self, group: &'g Suspects, source: &mut Session, dest: &mut Session) -> Result<Vec<&'g Vec<Value>>> {
+    async fn stage<'g>(
+        &self,
+        group: &'g Suspects,
+        source: &mut Session,
+        dest: &mut Session,
+    ) -> Result<Vec<&'g Vec<Value>>> {
         dest.batch("TRUNCATE TABLE #changes;").await.context("empty #changes")?;
-        let keys: Vec<_> = group.values().map(|(_, key)| key).filter(|key| self.look.may_have(lookup::Side::Source, key)).collect();
+        let keys: Vec<_> = group
+            .values()
+            .map(|(_, key)| key)
+            .filter(|key| self.look.may_have(lookup::Side::Source, key))
+            .collect();
         let mut there = HashSet::new();
         for keys in keys.chunks(lookup::keys_max(self.carry())) {
             let (params, slots) = slots(keys, lookup::keys_max(self.carry()));
@@ -270,7 +332,11 @@ impl Repair<'_> {
         if let Some(large) = &self.large {
             large::bring(source, dest, large, &self.env.cancel).await?;
         }
-        Ok(group.iter().filter(|(encoded, _)| !there.contains(*encoded)).map(|(_, (_, key))| key).collect())
+        Ok(group
+            .iter()
+            .filter(|(encoded, _)| !there.contains(*encoded))
+            .map(|(_, (_, key))| key)
+            .collect())
     }
 
     async fn load(
@@ -292,7 +358,8 @@ impl Repair<'_> {
         let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
         while let Some(row) = next {
             // CDC's own columns come first
-            let key = self.carry().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
+            let key =
+                self.carry().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
             let key = self.look.encoding.key_of(&key);
             // another spelling of a key is another row
             if group.contains_key(&key) && there.insert(key) {
@@ -312,12 +379,25 @@ impl Repair<'_> {
         Ok(())
     }
 
-    async fn write(&self, order: Order, at: Lsn, gone: &[&Vec<Value>], dest: &mut Session) -> Result<()> {
+    async fn write(
+        &self,
+        order: Order,
+        at: Lsn,
+        gone: &[&Vec<Value>],
+        dest: &mut Session,
+    ) -> Result<()> {
         let (gone, slots) = slots(gone, lookup::keys_max(self.carry()));
         if self.carry().merges_keys {
-            keys::none_merged(dest, self.carry(), &mend::merged(self.carry(), &self.look.shape.dest.name, slots), &gone).await?;
+            keys::none_merged(
+                dest,
+                self.carry(),
+                &mend::merged(self.carry(), &self.look.shape.dest.name, slots),
+                &gone,
+            )
+            .await?;
         }
-        let sql = mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
+        let sql =
+            mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
         let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
         params.extend(gone);
         dest.execute(&sql, &params).await.map(drop).context("repair rows")

@@ -1,8 +1,11 @@
-//! The slower verifications: exact row counts at matching points, and whether the two tables still fit.
+//! The slower verifications: exact row counts at matching points, and whether the two tables still
+//! fit.
 //!
-//! A count is only compared where nothing moved: the source is counted, a fence taken, and when the checkpoint has passed it the
-//! destination. If the change table has no row between the max LSN before the first count and the checkpoint after the second, both
-//! counts are of one state (see [`crate::plan::verify`], also for rows that replication completes); else they are taken again, and after three rounds the result is PARTIAL.
+//! A count is only compared where nothing moved: the source is counted, a fence taken, and when the
+//! checkpoint has passed it the destination. If the change table has no row between the max LSN
+//! before the first count and the checkpoint after the second, both counts are of one state (see
+//! [`crate::plan::verify`], also for rows that replication completes); else they are taken again,
+//! and after three rounds the result is PARTIAL.
 
 use super::{
     ROUNDS_MAX, ROW_COUNT, Report, SCHEMA, Scope, drift,
@@ -34,10 +37,29 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let report = match shape::gather(&mut source, &mut dest, mapping).await {
         Ok(shape) => {
-            let carried = |column: &crate::model::table::Column| shape.carry.columns.iter().any(|c| c.source.name == column.name);
-            let left: Vec<_> = shape.source.columns.iter().filter(|column| !carried(column)).map(|column| column.name.as_str()).collect();
-            let details = if left.is_empty() { String::new() } else { visible(&format!("not carried: {}", left.join(", "))).into_owned() };
-            Report { kind: SCHEMA, status: Status::Passed, compared: shape.carry.columns.len(), mismatches: 0, details, repaired: 0 }
+            let carried = |column: &crate::model::table::Column| {
+                shape.carry.columns.iter().any(|c| c.source.name == column.name)
+            };
+            let left: Vec<_> = shape
+                .source
+                .columns
+                .iter()
+                .filter(|column| !carried(column))
+                .map(|column| column.name.as_str())
+                .collect();
+            let details = if left.is_empty() {
+                String::new()
+            } else {
+                visible(&format!("not carried: {}", left.join(", "))).into_owned()
+            };
+            Report {
+                kind: SCHEMA,
+                status: Status::Passed,
+                compared: shape.carry.columns.len(),
+                mismatches: 0,
+                details,
+                repaired: 0,
+            }
         }
         Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => Report {
             kind: SCHEMA,
@@ -47,7 +69,10 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
             details: visible(&error.to_string()).into_owned(),
             repaired: 0,
         },
-        Err(error) => return Err(error).with_context(|| format!("compare the columns of {}", mapping.source)),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("compare the columns of {}", mapping.source));
+        }
     };
     let finding = Finding::of_words(report.details.clone());
     write(env, mapping, &report, finding, &Sides::default(), began.elapsed()).await?;
@@ -61,15 +86,27 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         Ok(Some(counted)) => counted,
         Ok(None) => return Ok(None),
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
-            Counted { why: Some(format!("not counted: {}", visible(&cause.to_string()))), ..Counted::default() }
+            Counted {
+                why: Some(format!("not counted: {}", visible(&cause.to_string()))),
+                ..Counted::default()
+            }
         }
-        Err(cause) => return Err(cause).with_context(|| format!("count the rows of {}", mapping.source)),
+        Err(cause) => {
+            return Err(cause).with_context(|| format!("count the rows of {}", mapping.source));
+        }
     };
     let Counted { source, dest, why } = counted;
     let apart = source.unwrap_or_default() - dest.unwrap_or_default();
     let (status, details) = match why {
         None if apart == 0 => (Status::Passed, String::new()),
-        None => (Status::Failed, format!("{} rows in source, {} in destination", source.unwrap_or_default(), dest.unwrap_or_default())),
+        None => (
+            Status::Failed,
+            format!(
+                "{} rows in source, {} in destination",
+                source.unwrap_or_default(),
+                dest.unwrap_or_default()
+            ),
+        ),
         Some(why) => (Status::Partial, why),
     };
     let report = Report {
@@ -85,7 +122,15 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         ..0 => format!("the destination has {} rows more", apart.unsigned_abs()),
         0.. => format!("the destination has {apart} rows fewer"),
     });
-    write(env, mapping, &report, finding, &Sides { rows: (source, dest), ..Sides::default() }, began.elapsed()).await?;
+    write(
+        env,
+        mapping,
+        &report,
+        finding,
+        &Sides { rows: (source, dest), ..Sides::default() },
+        began.elapsed(),
+    )
+    .await?;
     Ok(Some(report))
 }
 
@@ -106,14 +151,19 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
     let deadline = Instant::now() + env.config.verify_wait;
     let mut counted = Counted::default();
     if let Some(why) = drift(mapping, &then, Scope::Next { stands_still: false }) {
-        counted.source = Some(rows(&mut source, &shape.source.name).await.context("count source rows")?);
-        counted.dest = Some(rows(&mut dest, &shape.dest.name).await.context("count destination rows")?);
+        counted.source =
+            Some(rows(&mut source, &shape.source.name).await.context("count source rows")?);
+        counted.dest =
+            Some(rows(&mut dest, &shape.dest.name).await.context("count destination rows")?);
         if counted.source != counted.dest {
-            counted.why = Some(format!("drift since {}: {why}", since(mapping, &then, &mut dest).await?));
+            counted.why =
+                Some(format!("drift since {}: {why}", since(mapping, &then, &mut dest).await?));
         }
     } else {
         for _ in 0..ROUNDS_MAX {
-            let apart = at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted).await?;
+            let apart =
+                at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted)
+                    .await?;
             let moves = matches!(apart, Some(Apart::Moves(_)));
             counted.why = apart.map(Apart::words);
             if !moves || env.stopping() || Instant::now() >= deadline {
@@ -142,7 +192,8 @@ impl Apart {
     }
 }
 
-/// Counts the source, and the destination once it has what that count has seen; why the two cannot be compared, if they cannot.
+/// Counts the source, and the destination once it has what that count has seen; why the two cannot
+/// be compared, if they cannot.
 async fn at_one_moment(
     env: &Env,
     mapping: &Mapping,
@@ -164,7 +215,9 @@ async fn at_one_moment(
         (Ok(()), None) => return Ok(None),
         (Err(why), _) => return Ok(Some(Apart::Drifts(why))),
     };
-    let Some(mut high) = checkpoint(env, mapping).await? else { return Ok(Some(Apart::Moves("the mapping has no checkpoint".into()))) };
+    let Some(mut high) = checkpoint(env, mapping).await? else {
+        return Ok(Some(Apart::Moves("the mapping has no checkpoint".into())));
+    };
     if completes && counted.source != counted.dest {
         match captured(env, source, deadline).await? {
             Ok(fence) => high = high.max(fence),
@@ -174,11 +227,16 @@ async fn at_one_moment(
     // what this session has not seen captured it does not tell of
     let seen = cdc::bounds(source, &capture.instance).await?.seen();
     let changes = source
-        .rows(&lookup::any_change(&capture.instance.change_table), &[Param::Lsn(low), Param::Lsn(high)])
+        .rows(
+            &lookup::any_change(&capture.instance.change_table),
+            &[Param::Lsn(low), Param::Lsn(high)],
+        )
         .await
         .context("look for changes during the count")?;
     // an answer is worth something only where the instance still has everything after `low`
-    let known = changes.is_empty() && seen >= high && cdc::bounds(source, &capture.instance).await?.min <= low.next();
+    let known = changes.is_empty()
+        && seen >= high
+        && cdc::bounds(source, &capture.instance).await?.min <= low.next();
     Ok((!known).then(|| Apart::Moves("no still moment: rows kept changing".to_owned())))
 }
 

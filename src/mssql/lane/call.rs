@@ -17,14 +17,19 @@ const SCALE: u8 = 7;
 const DECIMAL_BYTES: u8 = 17;
 const DECIMAL_PRECISION: u8 = 38;
 
-/// The request's bytes. `params` are `@P1`, `@P2`, …; each is of the type that holds all values of its kind.
+/// The request's bytes. `params` are `@P1`, `@P2`, …; each is of the type that holds all values of
+/// its kind.
 pub(super) fn executesql(sql: &str, params: &[&Value]) -> Vec<u8> {
     let mut call = Vec::with_capacity(2 * sql.len() + 256);
     call.extend_from_slice(&EXECUTE_SQL);
     call.extend_from_slice(&NO_OPTIONS);
     text(sql, &mut call);
     if !params.is_empty() {
-        let declared: Vec<_> = params.iter().enumerate().map(|(i, value)| format!("@P{} {}", i + 1, declaration(value))).collect();
+        let declared: Vec<_> = params
+            .iter()
+            .enumerate()
+            .map(|(i, value)| format!("@P{} {}", i + 1, declaration(value)))
+            .collect();
         text(&declared.join(","), &mut call);
     }
     for value in params {
@@ -45,10 +50,14 @@ fn declaration(value: &Value) -> String {
         Value::DateTime { .. } => "datetime".into(),
         Value::DateTime2 { .. } => format!("datetime2({SCALE})"),
         Value::DateTimeOffset { .. } => format!("datetimeoffset({SCALE})"),
-        Value::Bytes(bytes) if bytes.len() > usize::from(LENGTH_BYTES_MAX) => "varbinary(max)".into(),
+        Value::Bytes(bytes) if bytes.len() > usize::from(LENGTH_BYTES_MAX) => {
+            "varbinary(max)".into()
+        }
         Value::Bytes(_) => format!("varbinary({LENGTH_BYTES_MAX})"),
         Value::Guid(_) => "uniqueidentifier".into(),
-        Value::Text(text) if 2 * text.encode_utf16().count() > usize::from(LENGTH_BYTES_MAX) => "nvarchar(max)".into(),
+        Value::Text(text) if 2 * text.encode_utf16().count() > usize::from(LENGTH_BYTES_MAX) => {
+            "nvarchar(max)".into()
+        }
         Value::Null | Value::Text(_) => format!("nvarchar({})", LENGTH_BYTES_MAX / 2),
     }
 }
@@ -60,7 +69,13 @@ fn parameter(value: &Value, call: &mut Vec<u8>) {
         Value::Bit(v) => call.extend_from_slice(&[cell::BIT, 1, 1, u8::from(*v)]),
         Value::Int(v) => sized(&[cell::INT, 8], &v.to_le_bytes(), call),
         Value::Decimal { mantissa, scale } => {
-            call.extend_from_slice(&[cell::DECIMAL, DECIMAL_BYTES, DECIMAL_PRECISION, *scale, DECIMAL_BYTES]);
+            call.extend_from_slice(&[
+                cell::DECIMAL,
+                DECIMAL_BYTES,
+                DECIMAL_PRECISION,
+                *scale,
+                DECIMAL_BYTES,
+            ]);
             call.push(u8::from(*mantissa >= 0));
             call.extend_from_slice(&mantissa.unsigned_abs().to_le_bytes());
         }
@@ -69,14 +84,26 @@ fn parameter(value: &Value, call: &mut Vec<u8>) {
         Value::Date(days) => sized(&[cell::DATE], &date(*days), call),
         Value::Time(ticks) => sized(&[cell::TIME, SCALE], &time(*ticks), call),
         Value::DateTime { days_since_1900, ticks300 } => {
-            sized(&[cell::DATETIME, 8], &[days_since_1900.to_le_bytes(), ticks300.to_le_bytes()].concat(), call);
+            sized(
+                &[cell::DATETIME, 8],
+                &[days_since_1900.to_le_bytes(), ticks300.to_le_bytes()].concat(),
+                call,
+            );
         }
-        Value::DateTime2 { days, ticks } => sized(&[cell::DATETIME2, SCALE], &[&time(*ticks)[..], &date(*days)].concat(), call),
+        Value::DateTime2 { days, ticks } => {
+            sized(&[cell::DATETIME2, SCALE], &[&time(*ticks)[..], &date(*days)].concat(), call)
+        }
         Value::DateTimeOffset { days, ticks, offset_minutes } => {
-            sized(&[cell::DATETIMEOFFSET, SCALE], &[&time(*ticks)[..], &date(*days), &offset_minutes.to_le_bytes()].concat(), call);
+            sized(
+                &[cell::DATETIMEOFFSET, SCALE],
+                &[&time(*ticks)[..], &date(*days), &offset_minutes.to_le_bytes()].concat(),
+                call,
+            );
         }
         Value::Bytes(bytes) => long(cell::VARBINARY, &[], bytes, call),
-        Value::Guid(guid) => sized(&[cell::GUID, 16], &uuid::Uuid::from_bytes(*guid).to_bytes_le(), call),
+        Value::Guid(guid) => {
+            sized(&[cell::GUID, 16], &uuid::Uuid::from_bytes(*guid).to_bytes_le(), call)
+        }
         Value::Text(text) => long(cell::NVARCHAR, &COLLATION, &utf16(text), call),
         Value::Null => {
             const NULL: [u8; 2] = [0xFF; 2];

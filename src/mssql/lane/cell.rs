@@ -1,9 +1,10 @@
 //! Cells on the wire: how long they are, and how they get from a result set into a bulk load.
 //!
-//! A cell has the same bytes in both, but for three things. A column that is never NULL may come without a length, where the staging
-//! table's column (all are nullable) wants one. A server may begin a row with a bitmap of its NULLs, which a bulk load does not have.
-//! And a `(max)` value comes with its total, which in a bulk load must be unknown: a server takes a total there for bytes without chunks,
-//! and what it reads is wrong, or ends too soon (error 4804).
+//! A cell has the same bytes in both, but for three things. A column that is never NULL may come
+//! without a length, where the staging table's column (all are nullable) wants one. A server may
+//! begin a row with a bitmap of its NULLs, which a bulk load does not have. And a `(max)` value
+//! comes with its total, which in a bulk load must be unknown: a server takes a total there for
+//! bytes without chunks, and what it reads is wrong, or ends too soon (error 4804).
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>,
 //! <https://github.com/denisenkom/pytds/issues/197>, FreeTDS `tds_generic_put`
 
@@ -26,14 +27,16 @@ pub(super) enum Form {
     Byte,
     /// A length of two bytes; 0xFFFF is NULL.
     Short,
-    /// A total of eight bytes (all ones: NULL), then chunks of a length of four bytes each, up to an empty one: `(max)` types.
+    /// A total of eight bytes (all ones: NULL), then chunks of a length of four bytes each, up to
+    /// an empty one: `(max)` types.
     Chunks,
     /// text, ntext, image: never staged.
     Pointer,
 }
 
 impl Form {
-    /// The bytes before a cell that say its length, and its own; `None`: these are not here, or the cell is one of chunks.
+    /// The bytes before a cell that say its length, and its own; `None`: these are not here, or the
+    /// cell is one of chunks.
     pub fn extent(self, cell: &[u8]) -> Option<(usize, usize)> {
         Some(match (self, cell) {
             (Form::Fixed(bytes), _) => (0, usize::from(bytes)),
@@ -61,7 +64,8 @@ impl Form {
     }
 }
 
-/// What stands for the total of a `(max)` value that is NULL, and of one whose total is to be counted.
+/// What stands for the total of a `(max)` value that is NULL, and of one whose total is to be
+/// counted.
 const NULL_TOTAL: [u8; 8] = [0xFF; 8];
 const UNKNOWN_TOTAL: [u8; 8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
 
@@ -129,26 +133,35 @@ struct Cell {
     key: Option<usize>,
 }
 
-/// What a cell of `from` needs to be one of `to`: itself, or a length before it; `None` when it cannot go as it is.
+/// What a cell of `from` needs to be one of `to`: itself, or a length before it; `None` when it
+/// cannot go as it is.
 fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
     match (from.form, to.form) {
-        (Form::Fixed(bytes), Form::Byte) => (from.nullable() == to.nullable()).then_some(Some(bytes)),
+        (Form::Fixed(bytes), Form::Byte) => {
+            (from.nullable() == to.nullable()).then_some(Some(bytes))
+        }
         (Form::Fixed(_), Form::Fixed(_)) => (from.at(0) == to.at(0)).then_some(None),
-        (Form::Chunks, Form::Chunks) => (from.at(0) == to.at(0) && same_bytes(from, to)).then_some(None),
+        (Form::Chunks, Form::Chunks) => {
+            (from.at(0) == to.at(0) && same_bytes(from, to)).then_some(None)
+        }
         (Form::Byte, Form::Byte) => {
-            let decimals = [from.at(0), to.at(0)].iter().all(|number| matches!(*number, DECIMAL | NUMERIC));
-            (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..)).then_some(None)
+            let decimals =
+                [from.at(0), to.at(0)].iter().all(|number| matches!(*number, DECIMAL | NUMERIC));
+            (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..))
+                .then_some(None)
         }
         (Form::Short, Form::Short) => {
             let padded = matches!(from.at(0), BINARY | CHAR | NCHAR);
-            let room = if padded { from.length() == to.length() } else { from.length() <= to.length() };
+            let room =
+                if padded { from.length() == to.length() } else { from.length() <= to.length() };
             (from.at(0) == to.at(0) && room && same_bytes(from, to)).then_some(None)
         }
         _ => None,
     }
 }
 
-/// Whether the bytes of a cell say the same on both sides: text in a code page only under the very same collation.
+/// Whether the bytes of a cell say the same on both sides: text in a code page only under the very
+/// same collation.
 fn same_bytes(from: &Type, to: &Type) -> bool {
     !matches!(from.at(0), VARCHAR | CHAR) || from.info.get(3..) == to.info.get(3..)
 }
@@ -164,8 +177,13 @@ impl Unfit {
     /// In words, with the columns' names for people.
     pub fn words(&self, names: &[Ident]) -> String {
         match self {
-            Unfit::Count { read, there } => format!("{read} columns are read, and {there} are there"),
-            Unfit::Column { place, why } => format!("column {} {why}", names.get(*place).map(Ident::to_string).unwrap_or_default()),
+            Unfit::Count { read, there } => {
+                format!("{read} columns are read, and {there} are there")
+            }
+            Unfit::Column { place, why } => format!(
+                "column {} {why}",
+                names.get(*place).map(Ident::to_string).unwrap_or_default()
+            ),
         }
     }
 }
@@ -202,7 +220,11 @@ pub(super) enum Chunk {
 
 impl Transfer {
     /// `Err` names the first column that cannot go as it is.
-    pub fn new(from: &[token::Column], to: &[token::Column], key: &[usize]) -> std::result::Result<Self, Unfit> {
+    pub fn new(
+        from: &[token::Column],
+        to: &[token::Column],
+        key: &[usize],
+    ) -> std::result::Result<Self, Unfit> {
         if from.len() != to.len() {
             return Err(Unfit::Count { read: from.len(), there: to.len() });
         }
@@ -213,20 +235,40 @@ impl Transfer {
             .map(|(i, (from, to))| {
                 let prefix = fits(&from.ty, &to.ty).ok_or_else(|| Unfit::Column {
                     place: i,
-                    why: format!("comes as type {:02X?} and is staged as {:02X?}", from.ty.info, to.ty.info),
+                    why: format!(
+                        "comes as type {:02X?} and is staged as {:02X?}",
+                        from.ty.info, to.ty.info
+                    ),
                 })?;
-                Ok(Cell { from: from.ty.form, prefix, to: to.ty.form, key: key.iter().position(|place| *place == i) })
+                Ok(Cell {
+                    from: from.ty.form,
+                    prefix,
+                    to: to.ty.form,
+                    key: key.iter().position(|place| *place == i),
+                })
             })
             .collect::<std::result::Result<Vec<_>, Unfit>>()?;
         let keys = key
             .iter()
             .filter_map(|place| from.get(*place).map(|column| (*place, column)))
             .map(|(place, column)| {
-                let unfit = || Unfit::Column { place, why: "is of a type that no key has".to_owned() };
-                Ok(KeyCell { meaning: Meaning::of(&column.ty).ok_or_else(unfit)?, null: true, bytes: Vec::new() })
+                let unfit =
+                    || Unfit::Column { place, why: "is of a type that no key has".to_owned() };
+                Ok(KeyCell {
+                    meaning: Meaning::of(&column.ty).ok_or_else(unfit)?,
+                    null: true,
+                    bytes: Vec::new(),
+                })
             })
             .collect::<std::result::Result<Vec<_>, Unfit>>()?;
-        Ok(Transfer { cells, keys, inside: false, column: 0, nulls: Vec::new(), chunk: Chunk::Total })
+        Ok(Transfer {
+            cells,
+            keys,
+            inside: false,
+            column: 0,
+            nulls: Vec::new(),
+            chunk: Chunk::Total,
+        })
     }
 
     /// Whether a row has begun that is not whole.
@@ -234,7 +276,8 @@ impl Transfer {
         self.inside
     }
 
-    /// Moves what is here of one row from `input` to `out`: the bytes of `input` that it took, and whether the row is whole.
+    /// Moves what is here of one row from `input` to `out`: the bytes of `input` that it took, and
+    /// whether the row is whole.
     pub fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool)> {
         let mut at = 0;
         // up to here `input` is in `out`
@@ -246,7 +289,9 @@ impl Transfer {
                     self.nulls.clear();
                 }
                 Some(&token::NBC_ROW) => {
-                    let Some(nulls) = input.get(1..=self.cells.len().div_ceil(8)) else { return Ok((0, false)) };
+                    let Some(nulls) = input.get(1..=self.cells.len().div_ceil(8)) else {
+                        return Ok((0, false));
+                    };
                     self.nulls.clear();
                     self.nulls.extend_from_slice(nulls);
                     out.push(token::ROW);
@@ -259,7 +304,11 @@ impl Transfer {
             self.column = 0;
         }
         while let Some(cell) = self.cells.get(self.column) {
-            if self.nulls.get(self.column / 8).is_some_and(|bits| bits >> (self.column % 8) & 1 == 1) {
+            if self
+                .nulls
+                .get(self.column / 8)
+                .is_some_and(|bits| bits >> (self.column % 8) & 1 == 1)
+            {
                 out.extend_from_slice(&input[moved..at]);
                 moved = at;
                 out.extend_from_slice(cell.to.null());
@@ -355,7 +404,9 @@ impl Chunk {
                             *self = Chunk::Total;
                             return (at, true);
                         }
-                        length => *self = Chunk::Bytes(usize::try_from(length).unwrap_or(usize::MAX)),
+                        length => {
+                            *self = Chunk::Bytes(usize::try_from(length).unwrap_or(usize::MAX))
+                        }
                     }
                 }
                 Chunk::Bytes(left) => {
@@ -428,7 +479,11 @@ mod tests {
         let wanted = [row(UNKNOWN_TOTAL), nulls, row(UNKNOWN_TOTAL)].concat();
         for piece in 1..=input.len() {
             let mut transfer = Transfer::new(&columns, &columns, &[0, 1]).unwrap();
-            assert_eq!(moved(&mut transfer, &input, piece), (wanted.clone(), 3), "pieces of {piece}");
+            assert_eq!(
+                moved(&mut transfer, &input, piece),
+                (wanted.clone(), 3),
+                "pieces of {piece}"
+            );
             assert_eq!(transfer.key().unwrap(), [Value::Int(7), Value::Text("ab".into())]);
         }
     }
@@ -448,14 +503,19 @@ mod tests {
         wanted.extend_from_slice(&[4, 1, 0, 0, 0]);
         for piece in 1..=whole.len() {
             let mut transfer = Transfer::new(&from, &to, &[0]).unwrap();
-            assert_eq!(moved(&mut transfer, &whole, piece), (wanted.clone(), 2), "pieces of {piece}");
+            assert_eq!(
+                moved(&mut transfer, &whole, piece),
+                (wanted.clone(), 2),
+                "pieces of {piece}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
-        let goes =
-            |from: &token::Column, to: &token::Column| Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok();
+        let goes = |from: &token::Column, to: &token::Column| {
+            Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok()
+        };
         let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
         assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
         assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));
@@ -467,19 +527,32 @@ mod tests {
         assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
         assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
         let collated = |number: u8, length: u8, sort: u8| {
-            column(if length == 0xFF { Form::Chunks } else { Form::Short }, &[number, length, length, 9, 4, 0xD0, 0, sort])
+            column(
+                if length == 0xFF { Form::Chunks } else { Form::Short },
+                &[number, length, length, 9, 4, 0xD0, 0, sort],
+            )
         };
         for (number, length) in [(VARCHAR, 1), (CHAR, 1), (VARCHAR, 0xFF)] {
             assert!(goes(&collated(number, length, 52), &collated(number, length, 52)));
-            assert!(!goes(&collated(number, length, 52), &collated(number, length, 30)), "another collation may have another code page");
+            assert!(
+                !goes(&collated(number, length, 52), &collated(number, length, 30)),
+                "another collation may have another code page"
+            );
         }
         assert!(goes(&collated(NVARCHAR, 1, 52), &collated(NVARCHAR, 1, 30)));
         for scale in 0..7 {
             assert!(!goes(&column(Form::Byte, &[TIME, scale]), &column(Form::Byte, &[TIME, 7])));
         }
-        assert_eq!(Transfer::new(&[int()], &[], &[]).unwrap_err().words(&[]), "1 columns are read, and 0 are there");
-        let unfit = Transfer::new(&[int()], &[text()], &[]).unwrap_err().words(&[Ident::new("a\tb")]);
-        assert!(unfit.starts_with("column [a\tb] comes as type [26, 04] and is staged as [E7"), "{unfit}");
+        assert_eq!(
+            Transfer::new(&[int()], &[], &[]).unwrap_err().words(&[]),
+            "1 columns are read, and 0 are there"
+        );
+        let unfit =
+            Transfer::new(&[int()], &[text()], &[]).unwrap_err().words(&[Ident::new("a\tb")]);
+        assert!(
+            unfit.starts_with("column [a\tb] comes as type [26, 04] and is staged as [E7"),
+            "{unfit}"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Before TDS 8.0 the TLS handshake travels inside of PRELOGIN packets, and what comes after it travels bare.
+//! Before TDS 8.0 the TLS handshake travels inside of PRELOGIN packets, and what comes after it
+//! travels bare.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/60f56408-0188-4cd5-8b90-25c6f2423868>
 
 use std::{
@@ -12,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::packet::{END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST};
 use crate::mssql::socket::Socket;
 
-/// TCP that wraps what is written into PRELOGIN packets, and unwraps what is read, until [`Handshake::over`].
+/// TCP that wraps what is written into PRELOGIN packets, and unwraps what is read, until
+/// [`Handshake::over`].
 pub(super) struct Handshake {
     tcp: Socket,
     wrapping: bool,
@@ -30,7 +32,16 @@ pub(super) struct Handshake {
 impl Handshake {
     /// `wrapping`: not in TDS 8.0, which begins with TLS.
     pub fn new(tcp: Socket, wrapping: bool) -> Self {
-        Handshake { tcp, wrapping, plain: Vec::new(), packets: Vec::new(), sent: 0, header: [0; HEADER_BYTES], header_read: 0, left: 0 }
+        Handshake {
+            tcp,
+            wrapping,
+            plain: Vec::new(),
+            packets: Vec::new(),
+            sent: 0,
+            header: [0; HEADER_BYTES],
+            header_read: 0,
+            left: 0,
+        }
     }
 
     /// The handshake is done.
@@ -47,8 +58,18 @@ impl Handshake {
         let mut chunks = self.plain.chunks(PACKET_BYTES_FIRST - HEADER_BYTES).peekable();
         while let Some(chunk) = chunks.next() {
             let status = if chunks.peek().is_none() { END_OF_MESSAGE } else { 0 };
-            let length = u16::try_from(chunk.len() + HEADER_BYTES).unwrap_or(u16::MAX).to_be_bytes();
-            self.packets.extend_from_slice(&[Message::PreLogin as u8, status, length[0], length[1], 0, 0, 1, 0]);
+            let length =
+                u16::try_from(chunk.len() + HEADER_BYTES).unwrap_or(u16::MAX).to_be_bytes();
+            self.packets.extend_from_slice(&[
+                Message::PreLogin as u8,
+                status,
+                length[0],
+                length[1],
+                0,
+                0,
+                1,
+                0,
+            ]);
             self.packets.extend_from_slice(chunk);
         }
         self.plain.clear();
@@ -56,7 +77,11 @@ impl Handshake {
 }
 
 impl AsyncRead for Handshake {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.wrapping {
             return Pin::new(&mut this.tcp).poll_read(context, buffer);
@@ -71,7 +96,8 @@ impl AsyncRead for Handshake {
             this.header_read += read;
             if this.header_read == HEADER_BYTES {
                 this.header_read = 0;
-                this.left = usize::from(u16::from_be_bytes([this.header[2], this.header[3]])).saturating_sub(HEADER_BYTES);
+                this.left = usize::from(u16::from_be_bytes([this.header[2], this.header[3]]))
+                    .saturating_sub(HEADER_BYTES);
             }
         }
         let room = buffer.remaining().min(this.left);
@@ -85,7 +111,11 @@ impl AsyncRead for Handshake {
 }
 
 impl AsyncWrite for Handshake {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if !this.wrapping {
             return Pin::new(&mut this.tcp).poll_write(context, bytes);
@@ -98,7 +128,8 @@ impl AsyncWrite for Handshake {
         let this = self.get_mut();
         this.wrap();
         while this.sent < this.packets.len() {
-            let sent = ready!(Pin::new(&mut this.tcp).poll_write(context, &this.packets[this.sent..]))?;
+            let sent =
+                ready!(Pin::new(&mut this.tcp).poll_write(context, &this.packets[this.sent..]))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

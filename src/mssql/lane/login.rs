@@ -66,9 +66,19 @@ pub(super) async fn login(
         let stream = tls_begins(endpoint, packets.into_stream(), span).await?;
         packets = Packets::new(stream, endpoint.connect_timeout);
     }
-    let packet_bytes_max = if packets.is_encrypted() && !login_only { PACKET_BYTES_ENCRYPTED_MAX } else { PACKET_BYTES_MAX };
+    let packet_bytes_max = if packets.is_encrypted() && !login_only {
+        PACKET_BYTES_ENCRYPTED_MAX
+    } else {
+        PACKET_BYTES_MAX
+    };
     packets.begin(Message::Login);
-    packets.put(&login7(endpoint, database, endpoint.packet_bytes(packet_bytes_max).unwrap_or(PACKET_BYTES))).await?;
+    packets
+        .put(&login7(
+            endpoint,
+            database,
+            endpoint.packet_bytes(packet_bytes_max).unwrap_or(PACKET_BYTES),
+        ))
+        .await?;
     packets.end().await?;
     if login_only {
         packets = packets.over(tls_ends);
@@ -102,7 +112,10 @@ async fn tls_begins(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<S
 
 #[cfg(not(feature = "rustls"))]
 async fn tls_begins(_: &Endpoint, _: Stream, _: Span) -> Result<Stream> {
-    Err(crate::error::Error::new(crate::error::Kind::Connection, "this build's copy lane has no TLS"))
+    Err(crate::error::Error::new(
+        crate::error::Kind::Connection,
+        "this build's copy lane has no TLS",
+    ))
 }
 
 #[cfg(feature = "rustls")]
@@ -128,8 +141,13 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
     const THREAD: u8 = 3;
     const MARS: u8 = 4;
     const END: u8 = 0xFF;
-    let options: [(u8, &[u8]); 5] =
-        [(VERSION, &[0, 1, 0, 0, 0, 0]), (ENCRYPTION, &[encryption]), (INSTANCE, &[0]), (THREAD, &[0; 4]), (MARS, &[0])];
+    let options: [(u8, &[u8]); 5] = [
+        (VERSION, &[0, 1, 0, 0, 0, 0]),
+        (ENCRYPTION, &[encryption]),
+        (INSTANCE, &[0]),
+        (THREAD, &[0; 4]),
+        (MARS, &[0]),
+    ];
     let mut offset = u16::try_from(options.len() * 5 + 1).unwrap_or(u16::MAX);
     let mut message = Vec::new();
     for (option, data) in options {
@@ -150,8 +168,13 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
         packets.more().await?;
     }
     let answer = packets.seen();
-    let told = answer.chunks_exact(5).take_while(|option| option[0] != END).find(|option| option[0] == ENCRYPTION);
-    let told = told.and_then(|option| answer.get(usize::from(u16::from_be_bytes([option[1], option[2]])))).copied();
+    let told = answer
+        .chunks_exact(5)
+        .take_while(|option| option[0] != END)
+        .find(|option| option[0] == ENCRYPTION);
+    let told = told
+        .and_then(|option| answer.get(usize::from(u16::from_be_bytes([option[1], option[2]]))))
+        .copied();
     packets.consume(packets.seen().len());
     told.ok_or_else(|| lost("PRELOGIN is answered without ENCRYPTION"))
 }
@@ -172,7 +195,10 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
         *byte = byte.rotate_left(4) ^ 0xA5;
     }
     // as the driver does: audits and logon triggers ask for it
-    let workstation = endpoint.workstation.clone().unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
+    let workstation = endpoint
+        .workstation
+        .clone()
+        .unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
     let texts = [
         utf16(&workstation),
         utf16(&endpoint.user),
@@ -189,7 +215,12 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
     for field in [0, version, packet_bytes, 0, std::process::id(), 0] {
         message.extend_from_slice(&field.to_le_bytes());
     }
-    message.extend_from_slice(&[FLAGS_1, FLAGS_2, if endpoint.read_only_intent { READ_ONLY_INTENT } else { 0 }, 0]);
+    message.extend_from_slice(&[
+        FLAGS_1,
+        FLAGS_2,
+        if endpoint.read_only_intent { READ_ONLY_INTENT } else { 0 },
+        0,
+    ]);
     // time zone and language
     message.extend_from_slice(&[0; 8]);
     let mut offset = FIXED_BYTES;

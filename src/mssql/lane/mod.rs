@@ -1,16 +1,21 @@
-//! The copy lane: many rows for little CPU, from one server's answer into another's bulk load ([`copy`]), or to be read ([`Line::rows`]).
+//! The copy lane: many rows for little CPU, from one server's answer into another's bulk load
+//! ([`copy`]), or to be read ([`Line::rows`]).
 //!
-//! A driver decodes every cell of a row into a value of its own, and encodes it again. Between two tables of the same shape nothing of that
-//! is needed: a cell has the same bytes in a result set and in a bulk load. Staged rows are cast by the source to exactly the types of the
-//! staging table (`plan::convert`), so here only their ends are found ([`cell`]). This costs a small part of what a driver costs, and a
-//! cell of any size passes through in pieces. Who reads rows sees each cell where it came, and nothing is allocated for it ([`rows`]).
+//! A driver decodes every cell of a row into a value of its own, and encodes it again. Between two
+//! tables of the same shape nothing of that is needed: a cell has the same bytes in a result set
+//! and in a bulk load. Staged rows are cast by the source to exactly the types of the staging table
+//! (`plan::convert`), so here only their ends are found ([`cell`]). This costs a small part of what
+//! a driver costs, and a cell of any size passes through in pieces. Who reads rows sees each cell
+//! where it came, and nothing is allocated for it ([`rows`]).
 //!
-//! It speaks TDS itself, on connections of its own beside the driver's, for exactly four things: a login, a SELECT, one with parameters,
-//! and a bulk load. What it cannot do, the driver does ([`super::bulk`], [`super::session`]): logins of the service's account, and columns
-//! that come in another type than they are staged in.
+//! It speaks TDS itself, on connections of its own beside the driver's, for exactly four things: a
+//! login, a SELECT, one with parameters, and a bulk load. What it cannot do, the driver does
+//! ([`super::bulk`], [`super::session`]): logins of the service's account, and columns that come in
+//! another type than they are staged in.
 //!
-//! Both sides of a copy run in one task with a bounded number of bytes between them. A connection whose request was not read to its end is
-//! closed with the [`Line`] that has it; none goes back into a pool.
+//! Both sides of a copy run in one task with a bounded number of bytes between them. A connection
+//! whose request was not read to its end is closed with the [`Line`] that has it; none goes back
+//! into a pool.
 
 mod call;
 mod cell;
@@ -79,7 +84,12 @@ pub struct Way<'a> {
 }
 
 /// Logs in, with a limit; redirects are followed.
-pub(super) async fn line(endpoint: &Endpoint, database: &Ident, timeout: Duration, slot: Slot) -> Result<Line> {
+pub(super) async fn line(
+    endpoint: &Endpoint,
+    database: &Ident,
+    timeout: Duration,
+    slot: Slot,
+) -> Result<Line> {
     let route = Route::new(endpoint);
     let limit = route.time_max();
     match tokio::time::timeout(limit, enter(route, database, timeout)).await {
@@ -92,7 +102,12 @@ async fn enter(mut route: Route, database: &Ident, timeout: Duration) -> Result<
     loop {
         let endpoint = route.at();
         let connected = dial::tcp(endpoint).await?;
-        match tokio::time::timeout(endpoint.connect_timeout, login::login(endpoint, database, connected, timeout)).await {
+        match tokio::time::timeout(
+            endpoint.connect_timeout,
+            login::login(endpoint, database, connected, timeout),
+        )
+        .await
+        {
             Ok(Ok(Login::In(packets))) => return Ok(*packets),
             Ok(Ok(Login::Elsewhere { host, port })) => route.redirected(host, port)?,
             Ok(Err(error)) => return Err(error),
@@ -118,8 +133,13 @@ impl Line {
         ending(&mut self.packets).await.map(drop)
     }
 
-    /// sp_executesql: the rows of the result set, as they come; `Err` says which column cannot be read here, and then this line is spent.
-    pub async fn rows(&mut self, sql: &str, params: &[&Value]) -> Result<std::result::Result<Rows<'_>, String>> {
+    /// sp_executesql: the rows of the result set, as they come; `Err` says which column cannot be
+    /// read here, and then this line is spent.
+    pub async fn rows(
+        &mut self,
+        sql: &str,
+        params: &[&Value],
+    ) -> Result<std::result::Result<Rows<'_>, String>> {
         self.packets.begin(Message::Call);
         self.packets.put(&NO_TRANSACTION).await?;
         self.packets.put(&call::executesql(sql, params)).await?;
@@ -140,7 +160,8 @@ impl Line {
         self.packets.end().await
     }
 
-    /// The columns of the result set that comes next; `Err` says which one is of a type that is not known here.
+    /// The columns of the result set that comes next; `Err` says which one is of a type that is not
+    /// known here.
     async fn columns(&mut self) -> Result<std::result::Result<Vec<Column>, String>> {
         while let Some(token) = token::next(&mut self.packets).await? {
             match token {
@@ -162,23 +183,31 @@ enum Next {
     End(u64),
 }
 
-/// Goes on to a row or to the answer's end, past what says nothing here: ORDER stands between the columns and the rows of whatever has an
-/// ORDER BY, messages anywhere. An answer that stops before it says that it is done was cut short.
+/// Goes on to a row or to the answer's end, past what says nothing here: ORDER stands between the
+/// columns and the rows of whatever has an ORDER BY, messages anywhere. An answer that stops before
+/// it says that it is done was cut short.
 async fn next(packets: &mut Packets) -> Result<Next> {
     let (mut counted, mut done, mut other_columns) = (0, false, false);
     while let Some(token) = token::next(packets).await? {
         match token {
             Token::Error(error) => return Err(error),
-            Token::Done { failed: true, .. } => return Err(Error::new(Kind::Other, "the server failed without saying why")),
+            Token::Done { failed: true, .. } => {
+                return Err(Error::new(Kind::Other, "the server failed without saying why"));
+            }
             Token::Done { rows, more, .. } => {
                 counted = rows.unwrap_or(counted);
                 done = !more;
             }
             Token::Columns(_) => other_columns = true,
             Token::Unreadable(why) => {
-                return Err(Error::new(Kind::Other, format!("the server answers with a result set that is not read here: {why}")));
+                return Err(Error::new(
+                    Kind::Other,
+                    format!("the server answers with a result set that is not read here: {why}"),
+                ));
             }
-            Token::Row if other_columns => return Err(Error::new(Kind::Other, "the server answers with a second result set")),
+            Token::Row if other_columns => {
+                return Err(Error::new(Kind::Other, "the server answers with a second result set"));
+            }
             Token::Row => return Ok(Next::Row),
             _ => {}
         }
@@ -189,14 +218,17 @@ async fn next(packets: &mut Packets) -> Result<Next> {
 /// Whether a row comes next, or the answer's end.
 async fn row_comes(packets: &mut Packets) -> Result<bool> {
     // mostly it is here
-    Ok(matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW))) || matches!(next(packets).await?, Next::Row))
+    Ok(matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
+        || matches!(next(packets).await?, Next::Row))
 }
 
 /// The answer's rest, to its end: the rows that the last statement counted.
 async fn ending(packets: &mut Packets) -> Result<u64> {
     match next(packets).await? {
         Next::End(counted) => Ok(counted),
-        Next::Row => Err(Error::new(Kind::Other, "the server answers with rows where none are expected")),
+        Next::Row => {
+            Err(Error::new(Kind::Other, "the server answers with rows where none are expected"))
+        }
     }
 }
 
@@ -206,7 +238,8 @@ fn utf16(text: &str) -> Vec<u8> {
 
 /// ALL_HEADERS: no transaction of ours is open, one request at a time.
 /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e17e54ae-0fac-48b7-b8a8-c267be297923>
-const NO_TRANSACTION: [u8; 22] = [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+const NO_TRANSACTION: [u8; 22] =
+    [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
 
 /// A part of the rows.
 struct Chunk {
@@ -218,8 +251,9 @@ struct Chunk {
     key: Option<Vec<Value>>,
 }
 
-/// Copies what `way` reads at `source` into a bulk load per batch at `dest`; `Ok(Err(why))` when columns cannot go as they are, before
-/// anything was written. `boundary` is told of every batch, with `session`.
+/// Copies what `way` reads at `source` into a bulk load per batch at `dest`; `Ok(Err(why))` when
+/// columns cannot go as they are, before anything was written. `boundary` is told of every batch,
+/// with `session`.
 ///
 /// Both lines are spent afterwards, whatever the end.
 pub async fn copy(
@@ -244,13 +278,18 @@ pub async fn copy(
         return Ok(Ok(Copied { rows: 0, whole: false }));
     };
     let from = from.context("read source rows")?;
-    let transfer = match from.and_then(|from| Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.words(way.names))) {
+    let transfer = match from
+        .and_then(|from| Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.words(way.names)))
+    {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
-    let (read, written) =
-        read_while_written(read(&mut source, transfer, limit, sender), write(&mut dest, &to, way.load, receiver, session, boundary)).await;
+    let (read, written) = read_while_written(
+        read(&mut source, transfer, limit, sender),
+        write(&mut dest, &to, way.load, receiver, session, boundary),
+    )
+    .await;
     // a reader that failed cuts the writer off, whose own end says nothing then
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
@@ -266,7 +305,12 @@ pub async fn copy(
     }
 }
 
-async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender: mpsc::Sender<Chunk>) -> Result<()> {
+async fn read(
+    line: &mut Line,
+    mut transfer: Transfer,
+    limit: BatchLimit,
+    sender: mpsc::Sender<Chunk>,
+) -> Result<()> {
     let packets = &mut line.packets;
     let mut bytes = Vec::with_capacity(CHUNK_BYTES);
     // of the chunk, and of the batch
@@ -296,8 +340,11 @@ async fn read(line: &mut Line, mut transfer: Transfer, limit: BatchLimit, sender
             }
         }
         if key.is_some() || bytes.len() >= CHUNK_BYTES {
-            let chunk =
-                Chunk { bytes: std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES)), rows: std::mem::take(&mut rows), key };
+            let chunk = Chunk {
+                bytes: std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES)),
+                rows: std::mem::take(&mut rows),
+                key,
+            };
             sender.send(chunk).await.map_err(gone)?;
             packets.came();
         }
@@ -346,7 +393,10 @@ async fn write(
         line.packets.end().await.context("write rows")?;
         let taken = ending(&mut line.packets).await.context("write rows")?;
         if taken != rows {
-            return Err(Error::new(Kind::Other, format!("of {rows} rows in a batch the destination took {taken}")));
+            return Err(Error::new(
+                Kind::Other,
+                format!("of {rows} rows in a batch the destination took {taken}"),
+            ));
         }
         batch = None;
         copied += rows;

@@ -1,4 +1,5 @@
-//! TDS packets: a message is cut into packets of a negotiated size, each with a header of eight bytes.
+//! TDS packets: a message is cut into packets of a negotiated size, each with a header of eight
+//! bytes.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e5ea8520-1ea3-4a75-a2a9-c17e63e9ee19>
 
 use super::{
@@ -38,17 +39,20 @@ pub(super) const PACKET_BYTES_FIRST: usize = 4096;
 /// One read from the network: several packets of the usual sizes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How long a server is listened to after it has closed the connection for what is sent: what it said before that is here, or nearly.
+/// How long a server is listened to after it has closed the connection for what is sent: what it
+/// said before that is here, or nearly.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
 /// Room that is kept after a row that was longer.
 const ANSWER_KEPT_BYTES: usize = 1 << 20;
 
-/// A connection's packets, one message at a time: it is sent to its end, then its answer is read to its end.
+/// A connection's packets, one message at a time: it is sent to its end, then its answer is read to
+/// its end.
 pub(super) struct Packets {
     stream: Stream,
     packet_bytes: usize,
     timeout: Duration,
-    /// When the wait for the part of the answer began that is being read; `None`: with the next wait.
+    /// When the wait for the part of the answer began that is being read; `None`: with the next
+    /// wait.
     since: Option<Instant>,
     /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
     raw: Box<[u8]>,
@@ -111,7 +115,8 @@ impl Packets {
         self.stream
     }
 
-    /// Says goodbye and waits a moment until the server has heard it, so that it counts no connection that is gone for us.
+    /// Says goodbye and waits a moment until the server has heard it, so that it counts no
+    /// connection that is gone for us.
     pub async fn close(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         let goodbye = async {
@@ -131,7 +136,8 @@ impl Packets {
         self.out.resize(HEADER_BYTES, 0);
     }
 
-    /// Adds to the message, and sends what fills a packet. The last packet is left for [`Packets::end`].
+    /// Adds to the message, and sends what fills a packet. The last packet is left for
+    /// [`Packets::end`].
     pub async fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             if self.out.len() == self.packet_bytes {
@@ -157,13 +163,23 @@ impl Packets {
         self.came();
     }
 
-    /// Sends a packet, and waits until the network has taken it. With TLS the next one would otherwise be cut where the room for records
-    /// ends, and SQL Server closes a connection that has a packet in two records.
-    /// <https://github.com/dotnet/SqlClient/issues/2141>, <https://github.com/tediousjs/tedious/pull/932>
+    /// Sends a packet, and waits until the network has taken it. With TLS the next one would
+    /// otherwise be cut where the room for records ends, and SQL Server closes a connection that
+    /// has a packet in two records. <https://github.com/dotnet/SqlClient/issues/2141>,
+    /// <https://github.com/tediousjs/tedious/pull/932>
     async fn send(&mut self, status: u8) -> Result<()> {
         self.number = self.number.wrapping_add(1);
         let length = u16::try_from(self.out.len()).unwrap_or(u16::MAX).to_be_bytes();
-        self.out[..HEADER_BYTES].copy_from_slice(&[self.message as u8, status, length[0], length[1], 0, 0, self.number, 0]);
+        self.out[..HEADER_BYTES].copy_from_slice(&[
+            self.message as u8,
+            status,
+            length[0],
+            length[1],
+            0,
+            0,
+            self.number,
+            0,
+        ]);
         let Packets { stream, out, timeout, .. } = self;
         let sent = async {
             stream.write_all(out).await?;
@@ -178,7 +194,8 @@ impl Packets {
         Ok(())
     }
 
-    /// Why the server closed the connection, if it said so before: after an error of severity 20 and above it does not read on.
+    /// Why the server closed the connection, if it said so before: after an error of severity 20
+    /// and above it does not read on.
     async fn last_words(&mut self, broken: Error) -> Error {
         self.answer.clear();
         self.at = 0;
@@ -213,9 +230,10 @@ impl Packets {
         self.is_whole() && self.at == self.answer.len()
     }
 
-    /// A part of the answer has come, and the next one has all of its time: a token, a row, or as much of one as goes on at once. Bytes
-    /// alone are no answer, or a network that lets one through now and then would keep us waiting for days. The time is the clock's, with
-    /// what is done with the bytes between two waits.
+    /// A part of the answer has come, and the next one has all of its time: a token, a row, or as
+    /// much of one as goes on at once. Bytes alone are no answer, or a network that lets one
+    /// through now and then would keep us waiting for days. The time is the clock's, with what is
+    /// done with the bytes between two waits.
     pub fn came(&mut self) {
         self.since = None;
     }
@@ -234,11 +252,15 @@ impl Packets {
             self.raw.copy_within(self.raw_at..self.raw_end, 0);
             self.raw_end -= self.raw_at;
             self.raw_at = 0;
-            let left = self.timeout.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
+            let left =
+                self.timeout.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
             if left.is_zero() {
                 return Err(late());
             }
-            let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..])).await.map_err(|_| late())?.map_err(broken)?;
+            let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..]))
+                .await
+                .map_err(|_| late())?
+                .map_err(broken)?;
             if read == 0 {
                 return Err(Error::new(Kind::Connection, "the server closed the connection"));
             }

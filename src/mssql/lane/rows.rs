@@ -1,7 +1,8 @@
-//! Rows to be read, one after the other: a row is where it came from the network, and its cells are looked at there.
+//! Rows to be read, one after the other: a row is where it came from the network, and its cells are
+//! looked at there.
 //!
-//! First the ends of a row's cells are found. When all of it is here, its texts are decoded, and what came in chunks is put together, in
-//! buffers that all rows share.
+//! First the ends of a row's cells are found. When all of it is here, its texts are decoded, and
+//! what came in chunks is put together, in buffers that all rows share.
 
 use super::{
     CHUNK_BYTES,
@@ -108,7 +109,9 @@ impl Row {
             .iter()
             .map(|column| match Meaning::of(&column.ty) {
                 Some(meaning) => Ok((column.ty.form, meaning)),
-                None => Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info)),
+                None => {
+                    Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info))
+                }
             })
             .collect::<std::result::Result<Vec<_>, String>>()?;
         Ok(Row {
@@ -122,12 +125,16 @@ impl Row {
         })
     }
 
-    /// Reads the row that `here` begins with: its length, or `None` when it is not all here. Then the next call has more of the same row, and
-    /// goes on where this one ended.
+    /// Reads the row that `here` begins with: its length, or `None` when it is not all here. Then
+    /// the next call has more of the same row, and goes on where this one ended.
     pub fn read(&mut self, here: &[u8]) -> Result<Option<usize>> {
         if self.at == 0 {
             self.cells.clear();
-            let nulls = if here.first() == Some(&token::NBC_ROW) { self.columns.len().div_ceil(8) } else { 0 };
+            let nulls = if here.first() == Some(&token::NBC_ROW) {
+                self.columns.len().div_ceil(8)
+            } else {
+                0
+            };
             let Some(bitmap) = here.get(1..=nulls) else { return Ok(None) };
             self.nulls.clear();
             self.nulls.extend_from_slice(bitmap);
@@ -162,7 +169,10 @@ impl Row {
                     (Cell::Chunks { from: self.at, to: self.at + bytes }, bytes)
                 }
                 _ => match form.extent(rest) {
-                    Some((head, bytes)) => (Cell::Here { from: self.at + head, to: self.at + head + bytes }, head + bytes),
+                    Some((head, bytes)) => (
+                        Cell::Here { from: self.at + head, to: self.at + head + bytes },
+                        head + bytes,
+                    ),
                     None => return Ok(false),
                 },
             };
@@ -200,8 +210,12 @@ impl Row {
 
     /// The cell at `index` of the row that was read, and that `here` begins with.
     pub fn seen<'a>(&'a self, here: &'a [u8], index: usize) -> Result<Seen<'a>> {
-        let (Some(cell), Some((_, meaning))) = (self.cells.get(index), self.columns.get(index)) else {
-            return Err(Error::new(Kind::Other, format!("the server's answer has no column {}", index + 1)));
+        let (Some(cell), Some((_, meaning))) = (self.cells.get(index), self.columns.get(index))
+        else {
+            return Err(Error::new(
+                Kind::Other,
+                format!("the server's answer has no column {}", index + 1),
+            ));
         };
         match *cell {
             Cell::Null => Ok(Value::Null),
@@ -216,7 +230,8 @@ impl Row {
 fn gather_chunks(cell: &[u8], out: &mut Vec<u8>) {
     let mut rest = cell.get(8..).unwrap_or_default();
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX).min(behind.len());
+        let length =
+            usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX).min(behind.len());
         let (chunk, later) = behind.split_at(length);
         out.extend_from_slice(chunk);
         rest = later;
@@ -244,11 +259,20 @@ mod tests {
         let mut whole = vec![token::ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
         whole.extend_from_slice(&3u64.to_le_bytes());
         whole.extend_from_slice(&[2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3, 0, 0, 0, 0]);
-        whole.extend_from_slice(&[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xAC, 1, 0, 0, 0, 0x20, 0, 0, 0, 0]);
+        whole.extend_from_slice(&[
+            0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xAC, 1, 0, 0, 0, 0x20, 0,
+            0, 0, 0,
+        ]);
         let mut nulls = vec![token::ROW, 9, 0, 0, 0, 0, 0xFF, 0xFF];
         nulls.extend_from_slice(&[0xFF; 16]);
         let bitmap = vec![token::NBC_ROW, 0b11110, 9, 0, 0, 0];
-        let all = [Value::Int(7), Value::Int(8), Value::Text("a"), Value::Bytes(&[1, 2, 3][..]), Value::Text("€")];
+        let all = [
+            Value::Int(7),
+            Value::Int(8),
+            Value::Text("a"),
+            Value::Bytes(&[1, 2, 3][..]),
+            Value::Text("€"),
+        ];
         let none = [Value::Int(9), Value::Null, Value::Null, Value::Null, Value::Null];
         let mut row = Row::new(&columns).unwrap();
         for (bytes, values) in [(&whole, &all), (&nulls, &none), (&bitmap, &none), (&whole, &all)] {
@@ -266,7 +290,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_by_name() {
-        let refused = Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])]).unwrap_err();
+        let refused =
+            Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])])
+                .unwrap_err();
         assert_eq!(refused, "column c comes as type [6E, 08]");
         assert!(Row::new(&[column(Form::Short, &[cell::VARCHAR, 8, 0])]).is_err());
     }

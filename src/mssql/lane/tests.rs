@@ -27,7 +27,8 @@ use crate::{
 };
 
 fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
-    let mut endpoint = connection_string::parse(&server.connection_string("master")).unwrap().endpoint;
+    let mut endpoint =
+        connection_string::parse(&server.connection_string("master")).unwrap().endpoint;
     change(&mut endpoint);
     Pools::new(
         endpoint,
@@ -56,7 +57,8 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = std::env::temp_dir().join(format!("dataflow-lane-{name}-{}.pem", std::process::id()));
+        let file =
+            std::env::temp_dir().join(format!("dataflow-lane-{name}-{}.pem", std::process::id()));
         std::fs::write(&file, issuer.pem()).unwrap();
         Authority { issuer, file }
     }
@@ -65,10 +67,16 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         if expired {
-            (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+            (params.not_before, params.not_after) =
+                (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         }
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Server::builder().tls(encryption).certificate(&certificate.pem(), &key.serialize_pem()).start().await.unwrap()
+        Server::builder()
+            .tls(encryption)
+            .certificate(&certificate.pem(), &key.serialize_pem())
+            .start()
+            .await
+            .unwrap()
     }
 }
 
@@ -90,8 +98,11 @@ async fn it_logs_in_in_every_mode_of_encryption() {
     ] {
         let server = authority.server(encryption, "127.0.0.1", false).await;
         for trust in [Trust::Authority(authority.file.clone()), Trust::Anything] {
-            let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust));
-            let mut line = line_of(&pools).await.unwrap_or_else(|error| panic!("{encryption:?} {ours:?}: {error}"));
+            let pools =
+                pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust));
+            let mut line = line_of(&pools)
+                .await
+                .unwrap_or_else(|error| panic!("{encryption:?} {ours:?}: {error}"));
             line.batch("SELECT 1").await.unwrap_err();
             assert_eq!(pools.connections(), 1);
             drop(line);
@@ -99,20 +110,32 @@ async fn it_logs_in_in_every_mode_of_encryption() {
         }
     }
     let server = Server::builder().start().await.unwrap();
-    line_of(&pools(&server, |endpoint| endpoint.encrypt = Encrypt::Off)).await.unwrap().batch("SET NOCOUNT ON").await.unwrap();
+    line_of(&pools(&server, |endpoint| endpoint.encrypt = Encrypt::Off))
+        .await
+        .unwrap()
+        .batch("SET NOCOUNT ON")
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn it_believes_no_certificate_that_the_driver_would_not() {
     let (authority, stranger) = (Authority::new("known"), Authority::new("stranger"));
-    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
+    for (encryption, ours) in
+        [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)]
+    {
         for (server, what) in [
             (authority.server(encryption, "other.example.com", false).await, "for another name"),
             (authority.server(encryption, "127.0.0.1", true).await, "expired"),
             (stranger.server(encryption, "127.0.0.1", false).await, "by an unknown authority"),
         ] {
             let trust = Trust::Authority(authority.file.clone());
-            let refused = line_of(&pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust))).await.err().unwrap();
+            let refused = line_of(&pools(&server, |endpoint| {
+                (endpoint.encrypt, endpoint.trust) = (ours, trust)
+            }))
+            .await
+            .err()
+            .unwrap();
             assert!(refused.to_string().contains("TLS handshake failed"), "{what}: {refused}");
         }
     }
@@ -121,7 +144,10 @@ async fn it_believes_no_certificate_that_the_driver_would_not() {
 #[tokio::test]
 async fn a_refused_login_keeps_its_number() {
     let server = Server::builder().start().await.unwrap();
-    let refused = line_of(&pools(&server, |endpoint| endpoint.password = Secret::new("wrong"))).await.err().unwrap();
+    let refused = line_of(&pools(&server, |endpoint| endpoint.password = Secret::new("wrong")))
+        .await
+        .err()
+        .unwrap();
     assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
     assert!(!refused.to_string().contains("wrong"), "{refused}");
     let refused = pools(&server, |_| {}).line(&Ident::new("nowhere"), "test").await.err().unwrap();
@@ -161,7 +187,9 @@ async fn copied(
     let (source, dest) = (line_of(pools).await.unwrap(), line_of(pools).await.unwrap());
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     let mut counter = Counter(Vec::new(), stop);
-    let copied = copy(source, dest, way, BatchLimit { rows_max, bytes_max }, &mut session, &mut counter).await;
+    let copied =
+        copy(source, dest, way, BatchLimit { rows_max, bytes_max }, &mut session, &mut counter)
+            .await;
     (copied, counter)
 }
 
@@ -175,19 +203,32 @@ async fn rows_arrive_as_they_were_in_batches_of_rows_or_bytes() {
         let differ = "SELECT COUNT(*) FROM (SELECT id, t, b FROM dbo.s EXCEPT SELECT id, t, b FROM dbo.d) AS x";
         let mut all = session.rows("SELECT id FROM dbo.s", &[]).await.unwrap();
         let last = all.pop().unwrap().value(0).unwrap();
-        for (rows_max, bytes_max, batches) in [(300, usize::MAX, Some(4)), (1_000, usize::MAX, Some(1)), (usize::MAX, 1 << 20, None)] {
+        for (rows_max, bytes_max, batches) in
+            [(300, usize::MAX, Some(4)), (1_000, usize::MAX, Some(1)), (usize::MAX, 1 << 20, None)]
+        {
             session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
             let (end, told) = copied(&pools, WAY, rows_max, bytes_max, usize::MAX).await;
             assert_eq!(end.unwrap().unwrap(), Copied { rows: 1_000, whole: true });
             assert_eq!(told.0.last().unwrap(), &(1_000, vec![last.clone()]));
-            assert!(batches.is_none_or(|batches| batches == told.0.len()) && told.0.len() < 40, "{:?}", told.0);
+            assert!(
+                batches.is_none_or(|batches| batches == told.0.len()) && told.0.len() < 40,
+                "{:?}",
+                told.0
+            );
             assert_eq!(session.row(differ, &[]).await.unwrap().i64(0).unwrap(), 0);
-            assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 1_000);
+            assert_eq!(
+                session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(),
+                1_000
+            );
         }
         session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
         let (end, told) = copied(&pools, WAY, 300, usize::MAX, 2).await;
         assert_eq!((end.unwrap().unwrap(), told.0.len()), (Copied { rows: 600, whole: false }, 2));
-        assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 600, "what was written stays");
+        assert_eq!(
+            session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(),
+            600,
+            "what was written stays"
+        );
     }
 }
 
@@ -199,18 +240,31 @@ async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
     session.batch(TABLE).await.unwrap();
     // the 501st row cannot be read
     let failing = "SELECT id, CAST(t AS nvarchar(50)), b FROM dbo.s WHERE 1 / (id - 500) <> 2";
-    let (end, told) = copied(&pools, Way { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX).await;
+    let (end, told) =
+        copied(&pools, Way { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX).await;
     assert_eq!((end.unwrap_err().number, told.0.len()), (Some(8134), 0));
     // another type than the table's
-    let way = Way { read: "SELECT CAST(id AS bigint), t, b FROM dbo.s", names: &[Ident::new("key")], ..WAY };
+    let way = Way {
+        read: "SELECT CAST(id AS bigint), t, b FROM dbo.s",
+        names: &[Ident::new("key")],
+        ..WAY
+    };
     let (end, _) = copied(&pools, way, 100, usize::MAX, usize::MAX).await;
     assert!(end.unwrap().unwrap_err().contains("column [key] comes as type"));
     assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 0);
-    let (end, _) = copied(&pools, Way { load: "INSERT BULK dbo.nowhere (id int)", ..WAY }, 100, usize::MAX, usize::MAX).await;
+    let (end, _) = copied(
+        &pools,
+        Way { load: "INSERT BULK dbo.nowhere (id int)", ..WAY },
+        100,
+        usize::MAX,
+        usize::MAX,
+    )
+    .await;
     assert_eq!(end.unwrap_err().kind, Kind::Missing);
 }
 
-/// Values of every kind go to the server as parameters and come back as what they were, to the driver and to the lane.
+/// Values of every kind go to the server as parameters and come back as what they were, to the
+/// driver and to the lane.
 #[tokio::test]
 async fn parameters_come_back_as_what_they_were() {
     let long = "東🚚".repeat(3_000);
@@ -239,24 +293,38 @@ async fn parameters_come_back_as_what_they_were() {
         let pools = pools(&server, |_| {});
         let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
         let mut line = line_of(&pools).await.unwrap();
-        let sql = format!("SELECT {}", (1..=values.len()).map(|i| format!("@P{i}")).collect::<Vec<_>>().join(", "));
-        let mut rows = line.rows(&sql, &values.iter().collect::<Vec<_>>()).await.unwrap().ok().unwrap();
+        let sql = format!(
+            "SELECT {}",
+            (1..=values.len()).map(|i| format!("@P{i}")).collect::<Vec<_>>().join(", ")
+        );
+        let mut rows =
+            line.rows(&sql, &values.iter().collect::<Vec<_>>()).await.unwrap().ok().unwrap();
         assert!(rows.next().await.unwrap());
         for (i, value) in values.iter().enumerate() {
             assert_eq!(rows.seen(i).unwrap(), value.seen(), "@P{}", i + 1);
             // the driver declares numeric(39,38), which there is not
             if !matches!(value, Value::Decimal { scale: 38, .. }) {
-                let told = session.row("SELECT @P1", &[crate::mssql::row::Param::Value(value)]).await.unwrap();
+                let told = session
+                    .row("SELECT @P1", &[crate::mssql::row::Param::Value(value)])
+                    .await
+                    .unwrap();
                 assert_eq!(told.value(0).unwrap(), *value, "@P{} by the driver", i + 1);
             }
         }
         assert!(!rows.next().await.unwrap());
         // a line serves one question after the other, and an error is the server's
-        let mut rows = line.rows("SELECT CAST(1 AS int) WHERE 1 = @P1", &[&Value::Int(0)]).await.unwrap().ok().unwrap();
+        let mut rows = line
+            .rows("SELECT CAST(1 AS int) WHERE 1 = @P1", &[&Value::Int(0)])
+            .await
+            .unwrap()
+            .ok()
+            .unwrap();
         assert!(!rows.next().await.unwrap());
         let refused = line.rows("SELECT * FROM dbo.nowhere", &[]).await.err().unwrap();
         assert_eq!((refused.kind, refused.number), (Kind::Missing, Some(208)));
-        let Err(why) = line.rows("SELECT CAST(1 AS money) AS m", &[]).await.unwrap() else { panic!("money is read") };
+        let Err(why) = line.rows("SELECT CAST(1 AS money) AS m", &[]).await.unwrap() else {
+            panic!("money is read")
+        };
         assert!(why.starts_with("column m"), "{why}");
     }
 }
@@ -268,7 +336,8 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch(TABLE).await.unwrap();
     let mut line = line_of(&pools).await.unwrap();
-    let mut rows = line.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap().ok().unwrap();
+    let mut rows =
+        line.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap().ok().unwrap();
     for told in session.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap() {
         assert!(rows.next().await.unwrap());
         for i in 0..3 {
@@ -282,7 +351,12 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     assert_eq!(line.packets.seen().first(), Some(&0xA9));
     assert!(matches!(next(&mut line.packets).await.unwrap(), Next::Row));
     let mut line = line_of(&pools).await.unwrap();
-    let mut rows = line.rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[]).await.unwrap().ok().unwrap();
+    let mut rows = line
+        .rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[])
+        .await
+        .unwrap()
+        .ok()
+        .unwrap();
     let failed = loop {
         match rows.next().await {
             Ok(true) => {}
@@ -323,7 +397,9 @@ async fn an_answer_is_whole_when_it_says_so() {
     const MORE: u8 = 0x01;
     assert_eq!(answered(&done(COUNTED)).await.unwrap(), 7);
     assert!(answered(&[]).await.is_err());
-    assert!(answered(&done(COUNTED | MORE)).await.unwrap_err().to_string().contains("without DONE"));
+    assert!(
+        answered(&done(COUNTED | MORE)).await.unwrap_err().to_string().contains("without DONE")
+    );
     assert!(answered(&done(0x02)).await.is_err());
     assert!(answered(&done(0)[..5]).await.unwrap_err().to_string().contains("in the middle"));
 }
@@ -348,12 +424,15 @@ async fn an_answer_that_trickles_is_late() {
     trickle.abort();
 }
 
-/// The time for an answer is the clock's: also where each byte is here at once and it is the work between two reads that takes long.
+/// The time for an answer is the clock's: also where each byte is here at once and it is the work
+/// between two reads that takes long.
 #[tokio::test]
 async fn work_between_two_reads_is_time_too() {
     const LIMIT: Duration = Duration::from_millis(200);
     let (mut packets, mut server) = asked(LIMIT).await;
-    tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 0xA9]).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 0xA9])
+        .await
+        .unwrap();
     packets.more().await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 200]).await.unwrap();
     let began = std::time::Instant::now();
@@ -365,16 +444,34 @@ async fn work_between_two_reads_is_time_too() {
     packets.more().await.unwrap();
 }
 
-/// A list of columns that drips was read from its start at every read: of 100 KB, byte by byte, 5 GB were looked at.
+/// A list of columns that drips was read from its start at every read: of 100 KB, byte by byte, 5
+/// GB were looked at.
 #[test]
 fn what_was_read_of_a_list_of_columns_is_not_read_again() {
     let column = |name: &str| {
-        let mut column = vec![0, 0, 0, 0, 1, 0, cell::NVARCHAR, 8, 0, 1, 2, 3, 4, 5, u8::try_from(name.len()).unwrap()];
+        let mut column = vec![
+            0,
+            0,
+            0,
+            0,
+            1,
+            0,
+            cell::NVARCHAR,
+            8,
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+            u8::try_from(name.len()).unwrap(),
+        ];
         column.extend(utf16(name));
         column
     };
     let names = ["a", "bb", "ccc"];
-    let whole = [vec![token::COLUMNS, 3, 0], names.map(column).concat(), vec![token::DONE]].concat();
+    let whole =
+        [vec![token::COLUMNS, 3, 0], names.map(column).concat(), vec![token::DONE]].concat();
     let (mut here, mut list) = (Vec::new(), ColumnList::default());
     let mut told = None;
     for byte in &whole {
@@ -395,10 +492,19 @@ fn what_was_read_of_a_list_of_columns_is_not_read_again() {
 
 #[test]
 fn there_are_no_more_columns_than_there_can_be() {
-    assert!(token::parse(&[token::COLUMNS, 0x01, 0x10], &mut ColumnList::default()).is_err(), "4,097");
-    assert!(token::parse(&[token::COLUMNS, 0x00, 0x10], &mut ColumnList::default()).unwrap().is_none());
+    assert!(
+        token::parse(&[token::COLUMNS, 0x01, 0x10], &mut ColumnList::default()).is_err(),
+        "4,097"
+    );
+    assert!(
+        token::parse(&[token::COLUMNS, 0x00, 0x10], &mut ColumnList::default()).unwrap().is_none()
+    );
     // a table's name in five parts
-    let text = [&[token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5][..], &[0; 20]].concat();
+    let text = [
+        &[token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5][..],
+        &[0; 20],
+    ]
+    .concat();
     assert!(token::parse(&text, &mut ColumnList::default()).is_err());
 }
 
@@ -421,30 +527,40 @@ async fn through_a_full_network<T>(proxy: &Proxy, sending: impl Future<Output = 
 /// More than a socket's buffers take, at both ends.
 const LONG_BYTES: usize = 24 << 20;
 
-/// With TLS a message that outran the socket had a packet in two records, and SQL Server closed the connection.
+/// With TLS a message that outran the socket had a packet in two records, and SQL Server closed the
+/// connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_packet_is_one_record_also_when_the_network_is_full() {
     let authority = Authority::new("records");
-    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
+    for (encryption, ours) in
+        [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)]
+    {
         // larger packets than a record has room for are not asked for
         for packet_size in [None, Some(32_767)] {
             let server = authority.server(encryption, "127.0.0.1", false).await;
             let proxy = slow(&server).await;
             let pools = pools(&server, |endpoint| {
-                (endpoint.encrypt, endpoint.packet_size, endpoint.port) = (ours, packet_size, proxy.addr().port());
+                (endpoint.encrypt, endpoint.packet_size, endpoint.port) =
+                    (ours, packet_size, proxy.addr().port());
                 endpoint.trust = Trust::Authority(authority.file.clone());
             });
             let what = format!("{encryption:?}, packets of {packet_size:?}");
             let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
             let long = vec![7; LONG_BYTES];
             let params = [Param::Binary(&long)];
-            let told = through_a_full_network(&proxy, session.row("SELECT CAST(DATALENGTH(@P1) AS bigint)", &params)).await;
+            let told = through_a_full_network(
+                &proxy,
+                session.row("SELECT CAST(DATALENGTH(@P1) AS bigint)", &params),
+            )
+            .await;
             let told = told.unwrap_or_else(|error| panic!("the driver, {what}: {error}"));
             assert_eq!(told.i64(0).unwrap(), i64::try_from(LONG_BYTES).unwrap());
 
             let mut line = line_of(&pools).await.unwrap();
-            let call = line.rows("SELECT CAST(DATALENGTH(@P1) AS bigint)", &[&Value::Bytes(long)]).await;
-            let mut rows = call.unwrap_or_else(|error| panic!("the lane, {what}: {error}")).unwrap();
+            let call =
+                line.rows("SELECT CAST(DATALENGTH(@P1) AS bigint)", &[&Value::Bytes(long)]).await;
+            let mut rows =
+                call.unwrap_or_else(|error| panic!("the lane, {what}: {error}")).unwrap();
             assert!(rows.next().await.unwrap());
             assert_eq!(rows.seen(0).unwrap(), Value::Int(i64::try_from(LONG_BYTES).unwrap()));
         }
@@ -454,12 +570,27 @@ async fn every_packet_is_one_record_also_when_the_network_is_full() {
 /// SQL Server's own certificates are often not of X.509 version 3, and cannot be read.
 #[tokio::test]
 async fn where_any_certificate_is_believed_it_is_not_read() {
-    for (encryption, ours) in [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)] {
-        let server = Server::builder().tls(encryption).certificate_version_1().start().await.unwrap();
-        for (trust, believed) in [(Trust::Anything, true), (Trust::SystemUnlessLoopback, true), (Trust::System, false)] {
-            let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust.clone()));
-            assert_eq!(pools.checkout(&Ident::new("master"), "test").await.is_ok(), believed, "the driver, {encryption:?}, {trust:?}");
-            assert_eq!(line_of(&pools).await.is_ok(), believed, "the lane, {encryption:?}, {trust:?}");
+    for (encryption, ours) in
+        [(Encryption::Required, Encrypt::Full), (Encryption::Strict, Encrypt::Strict)]
+    {
+        let server =
+            Server::builder().tls(encryption).certificate_version_1().start().await.unwrap();
+        for (trust, believed) in
+            [(Trust::Anything, true), (Trust::SystemUnlessLoopback, true), (Trust::System, false)]
+        {
+            let pools = pools(&server, |endpoint| {
+                (endpoint.encrypt, endpoint.trust) = (ours, trust.clone())
+            });
+            assert_eq!(
+                pools.checkout(&Ident::new("master"), "test").await.is_ok(),
+                believed,
+                "the driver, {encryption:?}, {trust:?}"
+            );
+            assert_eq!(
+                line_of(&pools).await.is_ok(),
+                believed,
+                "the lane, {encryption:?}, {trust:?}"
+            );
         }
     }
 }
@@ -470,26 +601,42 @@ async fn tds_8_is_announced_where_it_is_spoken() {
     let strict = pools(&server, |_| {});
     let line = line_of(&strict).await.unwrap();
     let told = server.connections();
-    assert_eq!((told[0].tds_version, told[0].encryption), (0x0800_0000, Some(prelogin::Encrypt::NotSupported)));
+    assert_eq!(
+        (told[0].tds_version, told[0].encryption),
+        (0x0800_0000, Some(prelogin::Encrypt::NotSupported))
+    );
     drop(line);
     let server = Server::builder().start().await.unwrap();
     let plain = pools(&server, |_| {});
     let _line = line_of(&plain).await.unwrap();
     let told = server.connections();
-    assert_eq!((told[0].tds_version, told[0].encryption), (0x7400_0004, Some(prelogin::Encrypt::Off)));
+    assert_eq!(
+        (told[0].tds_version, told[0].encryption),
+        (0x7400_0004, Some(prelogin::Encrypt::Off))
+    );
 }
 
 #[tokio::test]
 async fn redirects_are_followed_to_their_end_and_no_further() {
-    let (gateway, other, server) =
-        (Server::builder().start().await.unwrap(), Server::builder().start().await.unwrap(), Server::builder().start().await.unwrap());
+    let (gateway, other, server) = (
+        Server::builder().start().await.unwrap(),
+        Server::builder().start().await.unwrap(),
+        Server::builder().start().await.unwrap(),
+    );
     gateway.redirect_logins(Some(("127.0.0.1", other.addr().port())));
     other.redirect_logins(Some(("localhost\\named", server.addr().port())));
     let pools = pools(&gateway, |_| {});
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch("SELECT 1").await.unwrap();
     let line = line_of(&pools).await.unwrap();
-    assert_eq!((server.connection_count().now, gateway.connection_count().total, other.connection_count().total), (2, 2, 2));
+    assert_eq!(
+        (
+            server.connection_count().now,
+            gateway.connection_count().total,
+            other.connection_count().total
+        ),
+        (2, 2, 2)
+    );
     drop((session, line));
     // and one that goes round and round
     other.redirect_logins(Some(("127.0.0.1", gateway.addr().port())));
@@ -505,20 +652,32 @@ async fn redirects_are_followed_to_their_end_and_no_further() {
 fn other_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// A server on this machine is believed unseen; the one that it redirects to is not, and gets no password.
+/// A server on this machine is believed unseen; the one that it redirects to is not, and gets no
+/// password.
 #[tokio::test]
 async fn trust_in_this_machine_does_not_follow_a_redirect_to_another() {
-    let Some(address) = other_address() else { return println!("skipped: this machine has no other address") };
+    let Some(address) = other_address() else {
+        return println!("skipped: this machine has no other address");
+    };
     let gateway = Server::builder().start().await.unwrap();
-    let elsewhere = Server::builder().host(address).tls(Encryption::Required).start().await.unwrap();
-    let pools = pools(&gateway, |endpoint| (endpoint.encrypt, endpoint.trust) = (Encrypt::Full, Trust::SystemUnlessLoopback));
+    let elsewhere =
+        Server::builder().host(address).tls(Encryption::Required).start().await.unwrap();
+    let pools = pools(&gateway, |endpoint| {
+        (endpoint.encrypt, endpoint.trust) = (Encrypt::Full, Trust::SystemUnlessLoopback)
+    });
     let line = line_of(&pools).await.unwrap();
     drop((pools.checkout(&Ident::new("tempdb"), "test").await.unwrap(), line));
     gateway.redirect_logins(Some((&address.to_string(), elsewhere.addr().port())));
-    for refused in [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()] {
+    for refused in
+        [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()]
+    {
         let refused = refused.unwrap().to_string();
         assert!(refused.contains("TLS handshake failed"), "{refused}");
     }
@@ -530,7 +689,9 @@ async fn trust_in_this_machine_does_not_follow_a_redirect_to_another() {
 async fn what_a_server_said_before_it_closed_is_the_error() {
     for encrypt in [Encrypt::Off, Encrypt::Full] {
         let server = Server::builder().start().await.unwrap();
-        let pools = pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (encrypt, Trust::Anything));
+        let pools = pools(&server, |endpoint| {
+            (endpoint.encrypt, endpoint.trust) = (encrypt, Trust::Anything)
+        });
         let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
         session.batch("CREATE TABLE dbo.d (b varbinary(max) NULL)").await.unwrap();
         let died = SqlError::new(9001, 21, "The log for database 'master' is not available.");
@@ -543,30 +704,48 @@ async fn what_a_server_said_before_it_closed_is_the_error() {
         line.packets.begin(Message::BulkLoad);
         line.packets.put(&bulk_head(&columns)).await.unwrap();
         let failed = line.packets.put(&vec![0; LONG_BYTES]).await.unwrap_err();
-        assert_eq!((failed.number, failed.kind), (Some(9001), Kind::Connection), "{encrypt:?}: {failed}");
+        assert_eq!(
+            (failed.number, failed.kind),
+            (Some(9001), Kind::Connection),
+            "{encrypt:?}: {failed}"
+        );
     }
 }
 
-/// The driver may know a type that the lane does not: it is asked, and nobody thinks that the connection broke.
+/// The driver may know a type that the lane does not: it is asked, and nobody thinks that the
+/// connection broke.
 #[tokio::test]
 async fn a_type_that_is_not_known_is_the_drivers() {
     let server = Server::builder().start().await.unwrap();
     let pools = pools(&server, |_| {});
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch(TABLE).await.unwrap();
-    let Err(why) = line_of(&pools).await.unwrap().rows("SELECT 1 AS a, CAST(1 AS sql_variant) AS v", &[]).await.unwrap() else {
+    let Err(why) = line_of(&pools)
+        .await
+        .unwrap()
+        .rows("SELECT 1 AS a, CAST(1 AS sql_variant) AS v", &[])
+        .await
+        .unwrap()
+    else {
         panic!("a variant is read")
     };
     assert_eq!(why, "column 2 is of type 0x62");
-    let (end, _) =
-        copied(&pools, Way { read: "SELECT CAST(id AS sql_variant), t, b FROM dbo.s", ..WAY }, 100, usize::MAX, usize::MAX).await;
+    let (end, _) = copied(
+        &pools,
+        Way { read: "SELECT CAST(id AS sql_variant), t, b FROM dbo.s", ..WAY },
+        100,
+        usize::MAX,
+        usize::MAX,
+    )
+    .await;
     assert!(end.unwrap().unwrap_err().contains("0x62"));
     let columns = "SELECT TOP (0) CAST(id AS sql_variant), t, b FROM dbo.d";
     let (end, _) = copied(&pools, Way { columns, ..WAY }, 100, usize::MAX, usize::MAX).await;
     assert!(end.unwrap().unwrap_err().contains("0x62"));
 }
 
-/// Anybody on the path can answer a PRELOGIN: of what is longer than an answer nothing is kept and nothing is read.
+/// Anybody on the path can answer a PRELOGIN: of what is longer than an answer nothing is kept and
+/// nothing is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_before_the_login_has_an_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -578,17 +757,27 @@ async fn an_answer_before_the_login_has_an_end() {
         packet.resize(0x7FFC, 1);
         while let Ok((mut tcp, _)) = listener.accept().await {
             let packet = packet.clone();
-            tokio::spawn(async move { while tokio::io::AsyncWriteExt::write_all(&mut tcp, &packet).await.is_ok() {} });
+            tokio::spawn(async move {
+                while tokio::io::AsyncWriteExt::write_all(&mut tcp, &packet).await.is_ok() {}
+            });
         }
     });
     let standin = Server::builder().start().await.unwrap();
     for encrypt in [Encrypt::Off, Encrypt::LoginOnly, Encrypt::Full, Encrypt::Strict] {
-        let pools = pools(&standin, |endpoint| (endpoint.encrypt, endpoint.port) = (encrypt, address.port()));
-        for refused in [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()] {
+        let pools = pools(&standin, |endpoint| {
+            (endpoint.encrypt, endpoint.port) = (encrypt, address.port())
+        });
+        for refused in
+            [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()]
+        {
             let refused = refused.unwrap();
             assert_eq!(refused.kind, Kind::Connection, "{encrypt:?}: {refused}");
             // what is no TLS is refused as that
-            assert!(encrypt == Encrypt::Strict || refused.to_string().contains("before the login was done"), "{encrypt:?}: {refused}");
+            assert!(
+                encrypt == Encrypt::Strict
+                    || refused.to_string().contains("before the login was done"),
+                "{encrypt:?}: {refused}"
+            );
         }
     }
     server.abort();
@@ -600,8 +789,10 @@ fn nonsense_is_no_token_and_no_row() {
     let seed: u64 = rand::rng().random();
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    const STARTS: [u8; 14] = [0x81, 0xD1, 0xD2, 0xFD, 0xFE, 0xFF, 0x79, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xE3, 0xE4];
-    const TYPES: [u8; 12] = [0x30, 0x38, 0x26, 0x6A, 0xE7, 0xA5, 0xAF, 0x28, 0x2B, 0x24, 0x63, 0x3D];
+    const STARTS: [u8; 14] =
+        [0x81, 0xD1, 0xD2, 0xFD, 0xFE, 0xFF, 0x79, 0xA9, 0xAA, 0xAB, 0xAD, 0xAE, 0xE3, 0xE4];
+    const TYPES: [u8; 12] =
+        [0x30, 0x38, 0x26, 0x6A, 0xE7, 0xA5, 0xAF, 0x28, 0x2B, 0x24, 0x63, 0x3D];
     for _ in 0..20_000 {
         let mut bytes = vec![0; random.random_range(1..200)];
         random.fill_bytes(&mut bytes);
@@ -615,11 +806,23 @@ fn nonsense_is_no_token_and_no_row() {
         }
         let mut columns = vec![token::COLUMNS, 3, 0];
         for _ in 0..3 {
-            columns.extend_from_slice(&[0, 0, 0, 0, 1, 0, TYPES[random.random_range(0..TYPES.len())]]);
+            columns.extend_from_slice(&[
+                0,
+                0,
+                0,
+                0,
+                1,
+                0,
+                TYPES[random.random_range(0..TYPES.len())],
+            ]);
             columns.extend((0..12).map(|_| random.random::<u8>() % 9));
         }
         columns.extend_from_slice(&[0; 64]);
-        let Ok(Some((Token::Columns(columns), _))) = token::parse(&columns, &mut ColumnList::default()) else { continue };
+        let Ok(Some((Token::Columns(columns), _))) =
+            token::parse(&columns, &mut ColumnList::default())
+        else {
+            continue;
+        };
         let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0]) else { continue };
         let mut out = Vec::new();
         bytes[0] = if random.random() { token::ROW } else { token::NBC_ROW };

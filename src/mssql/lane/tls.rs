@@ -1,4 +1,5 @@
-//! TLS as the driver does it, with the same trust: the machine's authorities, and the file that an operator names.
+//! TLS as the driver does it, with the same trust: the machine's authorities, and the file that an
+//! operator names.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -46,7 +47,10 @@ pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, span: Span) -> Re
         Err(_) => return Err(no_tls(&format!("{host} is no name that a certificate could have"))),
     };
     let handshake = Handshake::new(socket, span != Span::All);
-    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, handshake).await.map_err(|error| no_tls(&error.to_string()))?;
+    let mut tls = TlsConnector::from(Arc::new(config))
+        .connect(name, handshake)
+        .await
+        .map_err(|error| no_tls(&error.to_string()))?;
     tls.get_mut().0.over();
     Ok(Stream::Tls(Box::new(tls)))
 }
@@ -62,7 +66,8 @@ pub(super) fn end(stream: Stream) -> Stream {
 /// `blind`: every certificate is believed.
 fn config(blind: bool, authority: Option<&Path>, span: Span) -> Result<ClientConfig> {
     let versions = match span {
-        // What a server sends after a handshake of TLS 1.3 would come between the login and an answer in the clear.
+        // What a server sends after a handshake of TLS 1.3 would come between the login and an
+        // answer in the clear.
         Span::Login => &[&TLS12][..],
         Span::All | Span::Session => &[&TLS13, &TLS12],
     };
@@ -101,8 +106,8 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(if certificates.is_empty() { vec![CertificateDer::from(bytes)] } else { certificates })
 }
 
-/// Believes every certificate, and does not look into it, as the driver does not: those that SQL Server makes for itself are often of an old
-/// version or have short keys, and cannot be read.
+/// Believes every certificate, and does not look into it, as the driver does not: those that SQL
+/// Server makes for itself are often of an old version or have short keys, and cannot be read.
 #[derive(Debug)]
 struct Anyone;
 
@@ -151,12 +156,16 @@ mod tests {
         const SUPPORTED_VERSIONS: [u8; 2] = [0x00, 0x2B];
         let config = Arc::new(config(true, None, span).unwrap());
         let mut hello = Vec::new();
-        ClientConnection::new(config, ServerName::try_from("h").unwrap()).unwrap().write_tls(&mut hello).unwrap();
+        ClientConnection::new(config, ServerName::try_from("h").unwrap())
+            .unwrap()
+            .write_tls(&mut hello)
+            .unwrap();
         let list = |at: usize| {
             let bytes = usize::from(*hello.get(at + 4)?);
             // the extension's length is its list's and one more
-            (hello.get(at..at + 2)? == SUPPORTED_VERSIONS && hello.get(at + 2..at + 4)? == [0, hello[at + 4] + 1])
-                .then(|| hello.get(at + 5..at + 5 + bytes).map(<[u8]>::to_vec))?
+            (hello.get(at..at + 2)? == SUPPORTED_VERSIONS
+                && hello.get(at + 2..at + 4)? == [0, hello[at + 4] + 1])
+            .then(|| hello.get(at + 5..at + 5 + bytes).map(<[u8]>::to_vec))?
         };
         (0..hello.len()).find_map(list).expect("a list of versions")
     }

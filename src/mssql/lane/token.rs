@@ -1,8 +1,9 @@
 //! Tokens: what an answer is made of.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/7091f6f6-b83d-4ed2-afeb-ba5013dfb18f>
 //!
-//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for more. The one token that may be long, the
-//! list of columns, goes on where it ended when there is more: however few bytes come at a time, each is looked at once.
+//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for
+//! more. The one token that may be long, the list of columns, goes on where it ended when there is
+//! more: however few bytes come at a time, each is looked at once.
 
 use super::{
     cell::{self, Form, Type},
@@ -31,10 +32,11 @@ const FEATURES: u8 = 0xAE;
 const ENVIRONMENT: u8 = 0xE3;
 const SESSION_STATE: u8 = 0xE4;
 
-/// The longest token that is waited for; rows are not read as tokens. A list of as many columns as there may be, with names as long as they
-/// may be, is shorter.
+/// The longest token that is waited for; rows are not read as tokens. A list of as many columns as
+/// there may be, with names as long as they may be, is shorter.
 const TOKEN_BYTES_MAX: usize = 8 << 20;
-/// Columns of a SELECT. <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
+/// Columns of a SELECT.
+/// <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
 const COLUMNS_MAX: usize = 4096;
 /// Parts of a table's name: server, database, schema, table.
 const NAME_PARTS_MAX: u8 = 4;
@@ -52,7 +54,8 @@ pub(super) struct Column {
 #[derive(Clone, Debug)]
 pub(super) enum Token {
     Columns(Vec<Column>),
-    /// Columns of which one is of a type that is not known here: what comes behind it cannot be read. The driver may know it.
+    /// Columns of which one is of a type that is not known here: what comes behind it cannot be
+    /// read. The driver may know it.
     Unreadable(String),
     /// A row begins here; it is not consumed.
     Row,
@@ -109,8 +112,8 @@ impl ColumnList {
     }
 }
 
-/// The token that `bytes` begin with, and its length; `None` when it goes on behind them. `list` keeps what was read of this token, for
-/// when there is more of it.
+/// The token that `bytes` begin with, and its length; `None` when it goes on behind them. `list`
+/// keeps what was read of this token, for when there is more of it.
 pub(super) fn parse(bytes: &[u8], list: &mut ColumnList) -> Result<Option<(Token, usize)>> {
     let mut reader = Reader { bytes, at: 0 };
     match reader.token(list) {
@@ -165,7 +168,11 @@ impl<'a> Reader<'a> {
 
     /// UTF-16 with its length in units before it.
     fn text(&mut self, units: usize) -> Result<String, Short> {
-        let units: Vec<u16> = self.take(units * 2)?.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])).collect();
+        let units: Vec<u16> = self
+            .take(units * 2)?
+            .chunks_exact(2)
+            .map(|unit| u16::from_le_bytes([unit[0], unit[1]]))
+            .collect();
         Ok(String::from_utf16_lossy(&units))
     }
 
@@ -183,7 +190,11 @@ impl<'a> Reader<'a> {
                 let status = self.u16()?;
                 self.u16()?;
                 let rows = u64::from_le_bytes(self.array()?);
-                Token::Done { rows: (status & COUNT != 0).then_some(rows), more: status & MORE != 0, failed: status & FAILED != 0 }
+                Token::Done {
+                    rows: (status & COUNT != 0).then_some(rows),
+                    more: status & MORE != 0,
+                    failed: status & FAILED != 0,
+                }
             }
             RETURN_STATUS => {
                 self.u32()?;
@@ -240,7 +251,9 @@ impl<'a> Reader<'a> {
                 PACKET_SIZE => {
                     let length = usize::from(self.u8()?);
                     let size = self.text(length)?;
-                    Token::PacketBytes(size.parse().map_err(|_| lost("the packet size is no number"))?)
+                    Token::PacketBytes(
+                        size.parse().map_err(|_| lost("the packet size is no number"))?,
+                    )
                 }
                 ROUTING => {
                     self.u16()?;
@@ -276,7 +289,9 @@ impl<'a> Reader<'a> {
     fn column(&mut self, index: usize) -> Result<Column, Short> {
         self.u32()?;
         let flags = self.u16()?;
-        let ty = self.ty()?.map_err(|number| Short::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1)))?;
+        let ty = self.ty()?.map_err(|number| {
+            Short::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1))
+        })?;
         if ty.form == Form::Pointer {
             let parts = self.u8()?;
             if parts > NAME_PARTS_MAX {
@@ -291,7 +306,8 @@ impl<'a> Reader<'a> {
         Ok(Column { flags, ty, name: self.text(length)? })
     }
 
-    /// TYPE_INFO; `Err` is the number of a type that is not known. <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
+    /// TYPE_INFO; `Err` is the number of a type that is not known.
+    /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
     fn ty(&mut self) -> Result<std::result::Result<Type, u8>, Short> {
         const COLLATION_BYTES: usize = 5;
         let from = self.at;

@@ -28,7 +28,8 @@ pub(super) enum Meaning {
 }
 
 impl Meaning {
-    /// `None`: a type whose cells are not read here. Text in a code page is one: it comes as Unicode (`plan::convert`).
+    /// `None`: a type whose cells are not read here. Text in a code page is one: it comes as
+    /// Unicode (`plan::convert`).
     pub fn of(ty: &Type) -> Option<Meaning> {
         let (number, _) = ty.nullable();
         Some(match number {
@@ -50,17 +51,29 @@ impl Meaning {
 
     /// A cell that is not NULL and no text. `bytes` are without their length.
     pub fn plain(self, bytes: &[u8]) -> Result<Seen<'_>> {
-        let wrong = || Error::new(Kind::Connection, format!("the server sent a cell of {} bytes as {self:?}", bytes.len()));
+        let wrong = || {
+            Error::new(
+                Kind::Connection,
+                format!("the server sent a cell of {} bytes as {self:?}", bytes.len()),
+            )
+        };
         Ok(match (self, bytes) {
             (Meaning::Int, [byte]) => Value::Int(i64::from(*byte)),
             (Meaning::Int, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
-            (Meaning::Int, [a, b, c, d]) => Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d]))),
-            (Meaning::Int, _) => Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            (Meaning::Int, [a, b, c, d]) => {
+                Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d])))
+            }
+            (Meaning::Int, _) => {
+                Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?))
+            }
             (Meaning::Bit, [bit]) => Value::Bit(*bit != 0),
             (Meaning::Float, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
-            (Meaning::Float, _) => Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?)),
+            (Meaning::Float, _) => {
+                Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?))
+            }
             (Meaning::Decimal { scale }, [sign, digits @ ..]) => {
-                let mantissa = i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
+                let mantissa =
+                    i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
                 Value::Decimal { mantissa: if *sign == 0 { -mantissa } else { mantissa }, scale }
             }
             (Meaning::DateTime, [a, b, c, d]) => Value::DateTime {
@@ -68,20 +81,26 @@ impl Meaning {
                 // smalldatetime counts minutes
                 ticks300: u32::from(u16::from_le_bytes([*c, *d])) * 60 * 300,
             },
-            (Meaning::DateTime, [a, b, c, d, e, f, g, h]) => {
-                Value::DateTime { days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]), ticks300: u32::from_le_bytes([*e, *f, *g, *h]) }
-            }
+            (Meaning::DateTime, [a, b, c, d, e, f, g, h]) => Value::DateTime {
+                days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]),
+                ticks300: u32::from_le_bytes([*e, *f, *g, *h]),
+            },
             (Meaning::Date, [a, b, c]) => Value::Date(days(*a, *b, *c)),
             (Meaning::Time { scale }, _) => Value::Time(ticks(bytes, scale).ok_or_else(wrong)?),
-            (Meaning::DateTime2 { scale }, [time @ .., a, b, c]) => {
-                Value::DateTime2 { days: days(*a, *b, *c), ticks: ticks(time, scale).ok_or_else(wrong)? }
-            }
-            (Meaning::DateTimeOffset { scale }, [time @ .., a, b, c, low, high]) => Value::DateTimeOffset {
+            (Meaning::DateTime2 { scale }, [time @ .., a, b, c]) => Value::DateTime2 {
                 days: days(*a, *b, *c),
                 ticks: ticks(time, scale).ok_or_else(wrong)?,
-                offset_minutes: i16::from_le_bytes([*low, *high]),
             },
-            (Meaning::Guid, _) => Value::Guid(uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes()),
+            (Meaning::DateTimeOffset { scale }, [time @ .., a, b, c, low, high]) => {
+                Value::DateTimeOffset {
+                    days: days(*a, *b, *c),
+                    ticks: ticks(time, scale).ok_or_else(wrong)?,
+                    offset_minutes: i16::from_le_bytes([*low, *high]),
+                }
+            }
+            (Meaning::Guid, _) => Value::Guid(
+                uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes(),
+            ),
             (Meaning::Bytes, _) => Value::Bytes(bytes),
             _ => return Err(wrong()),
         })
@@ -143,7 +162,8 @@ impl Texts {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(2 * UNITS));
             self.units.clear();
-            self.units.extend(now.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])));
+            self.units
+                .extend(now.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])));
             let valid = utf16_valid_up_to(&self.units);
             // a pair may be cut in two, but no more than that
             let cut = valid + 1 == self.units.len() && !later.is_empty();
@@ -191,22 +211,43 @@ mod tests {
         assert_eq!(read(&[cell::BIT, 1], &[1]), Value::Bit(true));
         assert_eq!(read(&[cell::FLOAT, 4], &1.5f32.to_le_bytes()), Value::Real(1.5));
         assert_eq!(read(&[0x3E], &(-0.0f64).to_le_bytes()), Value::Float(-0.0));
-        assert_eq!(read(&[cell::DECIMAL, 5, 9, 2], &[0, 1, 2, 0, 0]), Value::Decimal { mantissa: -513, scale: 2 });
-        assert_eq!(read(&[cell::NUMERIC, 9, 18, 0], &[1, 1, 0, 0, 0, 0, 0, 0, 1]), Value::Decimal { mantissa: (1 << 56) + 1, scale: 0 });
+        assert_eq!(
+            read(&[cell::DECIMAL, 5, 9, 2], &[0, 1, 2, 0, 0]),
+            Value::Decimal { mantissa: -513, scale: 2 }
+        );
+        assert_eq!(
+            read(&[cell::NUMERIC, 9, 18, 0], &[1, 1, 0, 0, 0, 0, 0, 0, 1]),
+            Value::Decimal { mantissa: (1 << 56) + 1, scale: 0 }
+        );
         let mut most = vec![1];
         most.extend_from_slice(&(10u128.pow(38) - 1).to_le_bytes());
-        assert_eq!(read(&[cell::DECIMAL, 17, 38, 38], &most), Value::Decimal { mantissa: 10i128.pow(38) - 1, scale: 38 });
+        assert_eq!(
+            read(&[cell::DECIMAL, 17, 38, 38], &most),
+            Value::Decimal { mantissa: 10i128.pow(38) - 1, scale: 38 }
+        );
         assert_eq!(read(&[cell::DATE], &[1, 0, 0]), Value::Date(1));
         assert_eq!(read(&[cell::TIME, 3], &[5, 0, 0, 0]), Value::Time(50_000));
-        assert_eq!(read(&[cell::DATETIME2, 7], &[1, 0, 0, 0, 0, 2, 0, 0]), Value::DateTime2 { days: 2, ticks: 1 });
+        assert_eq!(
+            read(&[cell::DATETIME2, 7], &[1, 0, 0, 0, 0, 2, 0, 0]),
+            Value::DateTime2 { days: 2, ticks: 1 }
+        );
         assert_eq!(
             read(&[cell::DATETIMEOFFSET, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
             Value::DateTimeOffset { days: 2, ticks: 1, offset_minutes: -60 }
         );
-        assert_eq!(read(&[cell::DATETIME, 4], &[2, 0, 1, 0]), Value::DateTime { days_since_1900: 2, ticks300: 18_000 });
-        assert_eq!(read(&[cell::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]), Value::DateTime { days_since_1900: 2, ticks300: 1 });
+        assert_eq!(
+            read(&[cell::DATETIME, 4], &[2, 0, 1, 0]),
+            Value::DateTime { days_since_1900: 2, ticks300: 18_000 }
+        );
+        assert_eq!(
+            read(&[cell::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]),
+            Value::DateTime { days_since_1900: 2, ticks300: 1 }
+        );
         assert_eq!(read(&[cell::VARBINARY, 9, 0], &[]), Value::Bytes(Vec::new()));
-        assert_eq!(read(&[cell::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]), Value::Text("é🚚".into()));
+        assert_eq!(
+            read(&[cell::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]),
+            Value::Text("é🚚".into())
+        );
         let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
         assert_eq!(read(&[cell::GUID, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
     }
@@ -227,11 +268,15 @@ mod tests {
             assert!(read(info, bytes).is_err(), "{info:?} {bytes:?}");
         }
         for info in [&[cell::VARCHAR, 9, 0][..], &[cell::CHAR, 9, 0], &[0x62], &[cell::MONEY, 8]] {
-            assert!(Meaning::of(&Type { form: Form::Short, info: info.to_vec() }).is_none(), "{info:?} is never staged");
+            assert!(
+                Meaning::of(&Type { form: Form::Short, info: info.to_vec() }).is_none(),
+                "{info:?} is never staged"
+            );
         }
     }
 
-    /// Whatever is cut where: a pair of surrogates on the border of what is decoded at a time stays one.
+    /// Whatever is cut where: a pair of surrogates on the border of what is decoded at a time stays
+    /// one.
     #[test]
     fn long_texts_are_whole() {
         for lead in [0, 1, 2] {

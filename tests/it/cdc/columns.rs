@@ -11,7 +11,8 @@ use crate::harness::{
     held::{arrives, held},
 };
 
-/// Identity keys that are not the key, computed columns and rowversions: written by the destination or taken over, each as documented.
+/// Identity keys that are not the key, computed columns and rowversions: written by the destination
+/// or taken over, each as documented.
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_computed_and_rowversion_columns() {
     let (world, _, _daemon) = following(
@@ -23,18 +24,26 @@ async fn identity_computed_and_rowversion_columns() {
     .await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.C (K, A) VALUES (N'c', 3)").await;
-    shop.run("UPDATE dbo.C SET A = 20 WHERE K = N'b'; UPDATE dbo.C SET K = N'z' WHERE K = N'a'").await;
+    shop.run("UPDATE dbo.C SET A = 20 WHERE K = N'b'; UPDATE dbo.C SET K = N'z' WHERE K = N'a'")
+        .await;
     // Comes back under its key with another identity.
     shop.run("DELETE dbo.C WHERE K = N'c'; INSERT INTO dbo.C (K, A) VALUES (N'c', 33)").await;
     world.in_sync("dbo.C", "K").await;
-    assert_eq!(world.copy().await.scalar("SELECT SUM(Twice) FROM dbo.C").await, (2 * (1 + 20 + 33)).to_string());
+    assert_eq!(
+        world.copy().await.scalar("SELECT SUM(Twice) FROM dbo.C").await,
+        (2 * (1 + 20 + 33)).to_string()
+    );
 }
 
 /// The destination lacks a column, has one more with a default, and has them in another order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_with_other_columns() {
     let world = World::new().await;
-    world.shop().await.run("CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY, A INT NULL, B NVARCHAR(10) NULL)").await;
+    world
+        .shop()
+        .await
+        .run("CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY, A INT NULL, B NVARCHAR(10) NULL)")
+        .await;
     world.copy().await.run("CREATE TABLE dbo.D (Extra INT NOT NULL DEFAULT 9, B NVARCHAR(20) NULL, ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["D"]).await;
     world.map("D", "ID", None, true).await;
@@ -49,8 +58,8 @@ async fn a_destination_with_other_columns() {
     .await;
 }
 
-/// Only some columns are captured: the others are fetched for every changed row, as they may have changed with it. That a change of them alone
-/// is not seen, the log and `status` say.
+/// Only some columns are captured: the others are fetched for every changed row, as they may have
+/// changed with it. That a change of them alone is not seen, the log and `status` say.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subset_of_captured_columns() {
     let world = World::new().await;
@@ -74,8 +83,7 @@ async fn a_subset_of_captured_columns() {
     shop.run("ALTER TABLE dbo.S DROP COLUMN A; ALTER TABLE dbo.S ADD A INT NULL").await;
     shop.run("UPDATE dbo.S SET A = 7, B = 8, ID = ID + 1").await;
     world.in_sync("dbo.S", "ID").await;
-    const FIX: &str =
-        "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'S', @capture_instance = N'dbo_S_all', @role_name = NULL";
+    const FIX: &str = "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'S', @capture_instance = N'dbo_S_all', @role_name = NULL";
     daemon.says(&["does not have column [B]", FIX]).await;
     daemon.says(&["does not have columns [A], [B]", FIX]).await;
     let mut control = world.control().await;
@@ -95,8 +103,8 @@ async fn a_subset_of_captured_columns() {
     .await;
 }
 
-/// A column is NOT NULL since the changes were made, which say NULL. The value is the source row's: not NULL, and not that of the row which
-/// had the key before.
+/// A column is NOT NULL since the changes were made, which say NULL. The value is the source row's:
+/// not NULL, and not that of the row which had the key before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
     crate::only_on_standins!("its engine");
@@ -113,27 +121,37 @@ async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
     shop.run("BEGIN TRANSACTION; UPDATE dbo.N SET ID = 3 - ID WHERE ID < 3; INSERT INTO dbo.N VALUES (3, 30, NULL); UPDATE dbo.N SET V = 41, N = NULL WHERE ID = 4; COMMIT").await;
     shop.run("UPDATE dbo.N SET N = 100 + ID WHERE N IS NULL").await;
     for side in [&mut shop, &mut copy] {
-        side.run("UPDATE dbo.N SET N = 0 WHERE N IS NULL; ALTER TABLE dbo.N ALTER COLUMN N INT NOT NULL").await;
+        side.run(
+            "UPDATE dbo.N SET N = 0 WHERE N IS NULL; ALTER TABLE dbo.N ALTER COLUMN N INT NOT NULL",
+        )
+        .await;
     }
     // of the two transactions only the first is captured
     capture_one(&world);
     eventually("the first transaction", async || {
         let rows = copy.query("SELECT ID, V, N FROM dbo.N ORDER BY ID").await;
-        if rows.rows == [["1", "20", "5"], ["2", "10", "102"], ["3", "30", "103"], ["4", "41", "104"]] {
+        if rows.rows
+            == [["1", "20", "5"], ["2", "10", "102"], ["3", "30", "103"], ["4", "41", "104"]]
+        {
             Ok(())
         } else {
             Err(rows.to_string())
         }
     })
     .await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
     shop.run("UPDATE dbo.N SET V = V + 1").await;
     world.in_sync("dbo.N", "ID").await;
 }
 
-/// A row that moves is told as a delete and an insert, and the insert says NULL for a large value that was not touched.
+/// A row that moves is told as a delete and an insert, and the insert says NULL for a large value
+/// that was not touched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_row_keeps_a_large_value_that_its_insert_does_not_tell() {
     crate::only_on_standins!("its engine");
@@ -153,16 +171,22 @@ async fn a_moved_row_keeps_a_large_value_that_its_insert_does_not_tell() {
     world.in_sync("dbo.L", "ID").await;
 }
 
-/// A pass that has gathered the columns finds them altered, and the change table too, when it has read: it gathers them anew. Read by the old
-/// types the values would be cut.
+/// A pass that has gathered the columns finds them altered, and the change table too, when it has
+/// read: it gathers them anew. Read by the old types the values would be cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
     let create = |v: &str, d: &str, x: &str, n: &str| {
-        format!("CREATE TABLE dbo.A (ID INT NOT NULL PRIMARY KEY, V {v}, D {d} NULL, X {x} NULL, N INT {n}, Doc NVARCHAR(MAX) NULL)")
+        format!(
+            "CREATE TABLE dbo.A (ID INT NOT NULL PRIMARY KEY, V {v}, D {d} NULL, X {x} NULL, N INT {n}, Doc NVARCHAR(MAX) NULL)"
+        )
     };
-    world.shop().await.run(&create("VARCHAR(10)", "DECIMAL(5,2)", "DATETIME2(0)", "NOT NULL")).await;
+    world
+        .shop()
+        .await
+        .run(&create("VARCHAR(10)", "DECIMAL(5,2)", "DATETIME2(0)", "NOT NULL"))
+        .await;
     world.copy().await.run(&create("VARCHAR(50)", "DECIMAL(12,4)", "DATETIME2(7)", "NULL")).await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.A VALUES (1, 'a', 1, '2026-01-01 23:59:59', 1, N'doc'), (2, 'b', 2, '2026-01-02 12:00:00', 2, N'doc')").await;
@@ -183,11 +207,13 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     go.send(()).expect("the pass waits");
     daemon.says(&["was altered while its changes were read"]).await;
     world.in_sync("dbo.A", "ID").await;
-    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// The source has new types, and capture has not come to the ALTERs yet: the change table's old types cannot hold the values.
+/// The source has new types, and capture has not come to the ALTERs yet: the change table's old
+/// types cannot hold the values.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     crate::only_on_standins!("its engine");
@@ -214,21 +240,33 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     go.send(()).expect("the pass waits");
     eventually("the first change", async || {
         let rows = copy.query("SELECT ID, V, W FROM dbo.O ORDER BY ID").await;
-        if rows.rows == [["1", "10.00", "5"], ["2", "2.00", "2"]] { Ok(()) } else { Err(rows.to_string()) }
+        if rows.rows == [["1", "10.00", "5"], ["2", "2.00", "2"]] {
+            Ok(())
+        } else {
+            Err(rows.to_string())
+        }
     })
     .await;
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
     shop.run("UPDATE dbo.O SET V = V + 0.25").await;
     world.in_sync("dbo.O", "ID").await;
-    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// A thousand columns, about as many as a change table can have: the mask is read from its last byte, whatever untouched values look like.
+/// A thousand columns, about as many as a change table can have: the mask is read from its last
+/// byte, whatever untouched values look like.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wide_table_keeps_what_an_update_did_not_touch() {
     crate::only_on_standins!("its engine");
-    let large = |n: i32| if n == 1 || n == 949 || n % 50 == 0 { format!(", L{n} NVARCHAR(MAX) NULL") } else { String::new() };
+    let large = |n: i32| {
+        if n == 1 || n == 949 || n % 50 == 0 {
+            format!(", L{n} NVARCHAR(MAX) NULL")
+        } else {
+            String::new()
+        }
+    };
     let columns: String = (1..=950).map(|n| format!("{}, N{n} INT NULL", large(n))).collect();
     let world = World::new().await;
     world.both(&format!("CREATE TABLE dbo.Wide (ID INT NOT NULL PRIMARY KEY{columns})")).await;
@@ -249,7 +287,8 @@ async fn a_wide_table_keeps_what_an_update_did_not_touch() {
     world.in_sync("dbo.Wide", "ID").await;
 }
 
-/// 'A', 'a' and 'a ' are one key where the destination's collation says so, and the newest text stays.
+/// 'A', 'a' and 'a ' are one key where the destination's collation says so, and the newest text
+/// stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_equal_when_the_destination_says_so() {
     let (world, _, _daemon) = following(
@@ -267,7 +306,8 @@ async fn keys_are_equal_when_the_destination_says_so() {
     assert_eq!(copy.rows, [["A ", "2", "1"], ["B", "1", "3"]]);
 }
 
-/// A moved row as an update pair (3, 4), swaps in one statement, and a page boundary between the halves.
+/// A moved row as an update pair (3, 4), swaps in one statement, and a page boundary between the
+/// halves.
 #[tokio::test(flavor = "multi_thread")]
 async fn moved_keys_as_update_pairs() {
     crate::only_on_standins!("its engine");
@@ -302,7 +342,11 @@ async fn period_columns_are_the_destinations_own() {
     world.map("P", "ID", None, true).await;
     let _daemon = start(&world);
     world.shop().await.run("INSERT INTO dbo.P (ID, V) VALUES (1, 1), (2, 2)").await;
-    world.shop().await.run("UPDATE dbo.P SET V = V * 10 WHERE ID = 2; DELETE dbo.P WHERE ID = 1").await;
+    world
+        .shop()
+        .await
+        .run("UPDATE dbo.P SET V = V * 10 WHERE ID = 2; DELETE dbo.P WHERE ID = 1")
+        .await;
     let mut copy = world.copy().await;
     eventually("the rows", async || {
         let rows = copy.query("SELECT ID, V FROM dbo.P ORDER BY ID").await;
@@ -337,8 +381,9 @@ async fn period_columns_of_the_source_go_into_plain_columns() {
     world.in_sync("dbo.P", "ID").await;
 }
 
-/// 'a' becomes 'A', and later another column changes to what the destination refuses. What the first change did not tell of is the row's own at
-/// the destination, not the source's of today: found by random cases.
+/// 'a' becomes 'A', and later another column changes to what the destination refuses. What the
+/// first change did not tell of is the row's own at the destination, not the source's of today:
+/// found by random cases.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_set_to_an_equal_one_keeps_what_the_change_did_not_touch() {
     crate::only_on_standins!("its engine");
@@ -351,7 +396,9 @@ async fn a_key_set_to_an_equal_one_keeps_what_the_change_did_not_touch() {
     .await;
     let mut copy = world.copy().await;
     copy.run("ALTER TABLE dbo.E ADD CONSTRAINT CK_E CHECK (Doc <> N'new')").await;
-    capture(&world, |cdc| (cdc.mode, cdc.untouched_lob) = (CaptureMode::Manual, UntouchedLob::Null));
+    capture(&world, |cdc| {
+        (cdc.mode, cdc.untouched_lob) = (CaptureMode::Manual, UntouchedLob::Null)
+    });
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.E SET K = N'A'").await;
     shop.run("UPDATE dbo.E SET Doc = N'new'").await;

@@ -18,35 +18,45 @@ const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_is_tried_again() {
     crate::only_on_standins!("fault points");
-    let (world, mapping, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
+    let (world, mapping, _daemon) =
+        following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let victim = SqlError::new(
         1205,
         13,
         "Transaction was deadlocked on lock resources with another process and has been chosen as the deadlock victim.",
     );
     let fault = world.dest.faults().once(Point::statement("FROM #net"), Fault::ErrorBefore(victim));
-    world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2), (3, 3); DELETE dbo.R WHERE ID = 1").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.R VALUES (2, 2), (3, 3); DELETE dbo.R WHERE ID = 1")
+        .await;
     world.in_sync("dbo.R", "ID").await;
     assert!(fault.count() > 0);
     world.run_ends(mapping, "CDC", "COMPLETED").await;
 }
 
-/// Telling how far behind a mapping is may fail (an operator's report holds a lock): the work it found is done all the same, and nobody
-/// says that the source cannot be reached.
+/// Telling how far behind a mapping is may fail (an operator's report holds a lock): the work it
+/// found is done all the same, and nobody says that the source cannot be reached.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lag_that_cannot_be_told_costs_no_work_and_is_not_the_sources_trouble() {
     crate::only_on_standins!("fault points");
     let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let locked = SqlError::new(1222, 16, "Lock request time out period exceeded.");
-    let untold = world.dest.faults().always(Point::request("UPDATE l\nSET committed_at"), Fault::ErrorBefore(locked));
+    let untold = world
+        .dest
+        .faults()
+        .always(Point::request("UPDATE l\nSET committed_at"), Fault::ErrorBefore(locked));
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
     world.in_sync("dbo.R", "ID").await;
-    let cut = world.dest.faults().once(Point::request("UPDATE l\nSET committed_at"), Fault::CloseBefore);
+    let cut =
+        world.dest.faults().once(Point::request("UPDATE l\nSET committed_at"), Fault::CloseBefore);
     untold.disarm();
     assert!(cut.fired().await);
     world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
     world.in_sync("dbo.R", "ID").await;
-    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
@@ -65,15 +75,20 @@ async fn a_bad_row_is_named_by_its_key() {
     copy.run("ALTER TABLE dbo.B ADD CONSTRAINT CK_B CHECK (Price < 4711)").await;
     shop.run(&format!("INSERT INTO dbo.B SELECT N'south', n, CONCAT(N'v', n), CASE n WHEN 37 THEN 4711 ELSE n END FROM {}", numbers(90)))
         .await;
-    let error = error_of(&world, mapping, &["CK_B", "the row with key [Shop], [N] = (south, 37)"]).await;
+    let error =
+        error_of(&world, mapping, &["CK_B", "the row with key [Shop], [N] = (south, 37)"]).await;
     assert!(!error.contains("4711"), "{error}");
-    copy.run("ALTER TABLE dbo.B DROP CONSTRAINT CK_B; ALTER TABLE dbo.B ADD CONSTRAINT UQ_B UNIQUE (V)").await;
+    copy.run(
+        "ALTER TABLE dbo.B DROP CONSTRAINT CK_B; ALTER TABLE dbo.B ADD CONSTRAINT UQ_B UNIQUE (V)",
+    )
+    .await;
     world.in_sync("dbo.B", "Shop, N").await;
     shop.run(
         "BEGIN TRAN; INSERT INTO dbo.B VALUES (N'east', 1, N'free', 1), (N'east', 2, N'Taken', 1), (N'east', 3, N'also free', 1); COMMIT",
     )
     .await;
-    let error = error_of(&world, mapping, &["UQ_B", "the row with key [Shop], [N] = (east, 2)"]).await;
+    let error =
+        error_of(&world, mapping, &["UQ_B", "the row with key [Shop], [N] = (east, 2)"]).await;
     assert!(!error.contains("Taken"), "{error}");
     copy.run("ALTER TABLE dbo.B DROP CONSTRAINT UQ_B").await;
     world.in_sync("dbo.B", "Shop, N").await;
@@ -88,7 +103,8 @@ async fn a_bad_row_is_named_by_its_key() {
     world.in_sync("dbo.B", "Shop, N").await;
 }
 
-/// A memory-optimized table cannot take part in a transaction that spans databases: refused by name, before anything is read.
+/// A memory-optimized table cannot take part in a transaction that spans databases: refused by
+/// name, before anything is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_optimized_destination_is_refused_by_name() {
     let world = World::new().await;
@@ -106,22 +122,29 @@ async fn a_memory_optimized_destination_is_refused_by_name() {
 async fn a_reply_lost_after_the_commit_does_no_harm() {
     crate::only_on_standins!("fault points");
     let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
-    let fault = world.dest.faults().once(Point::request("the checkpoint is no longer"), Fault::CloseAfter);
+    let fault =
+        world.dest.faults().once(Point::request("the checkpoint is no longer"), Fault::CloseAfter);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2); UPDATE dbo.R SET V = V + 1; DELETE dbo.R WHERE ID = 1").await;
     world.in_sync("dbo.R", "ID").await;
     assert!(fault.count() > 0);
 }
 
-/// Another process moves the checkpoint while a transaction is on its way: nothing of it stays, and it is said.
+/// Another process moves the checkpoint while a transaction is on its way: nothing of it stays, and
+/// it is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
     crate::only_on_standins!("fault points");
-    let (world, mapping, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
+    let (world, mapping, _daemon) =
+        following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let (hold, arrived, go) = held(Phase::Before);
     world.dest.faults().once(Point::request("the checkpoint is no longer"), hold);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
     arrives(arrived).await;
-    world.control().await.run("UPDATE table_mappings SET last_cdc_lsn = 0x00000000000000000001").await;
+    world
+        .control()
+        .await
+        .run("UPDATE table_mappings SET last_cdc_lsn = 0x00000000000000000001")
+        .await;
     go.send(()).expect("the transaction waits");
     error_of(&world, mapping, &["the checkpoint is no longer what it was"]).await;
     // The two checkpoints differ now, which is a gap, which a full sync mends.

@@ -28,7 +28,11 @@ async fn without_a_full_sync_it_starts_at_the_minimum() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     world.enable_cdc(&["T"]).await;
-    world.shop().await.run("INSERT INTO dbo.T VALUES (1, 1), (2, 2); UPDATE dbo.T SET V = 20 WHERE ID = 2").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.T VALUES (1, 1), (2, 2); UPDATE dbo.T SET V = 20 WHERE ID = 2")
+        .await;
     world.map("T", "ID", None, true).await;
     let _daemon = start(&world);
     world.in_sync("dbo.T", "ID").await;
@@ -44,14 +48,22 @@ async fn a_composite_key_moves_and_swaps() {
     )
     .await;
     let mut shop = world.shop().await;
-    // One statement swaps two keys; another moves a chain; the third only changes the case of the key's text.
+    // One statement swaps two keys; another moves a chain; the third only changes the case of the
+    // key's text.
     shop.run("UPDATE dbo.K SET A = CASE A WHEN 1 THEN 2 ELSE 1 END WHERE B = N'x'").await;
     shop.run("BEGIN TRAN; UPDATE dbo.K SET A = 30 WHERE A = 3; UPDATE dbo.K SET A = 300 WHERE A = 30; UPDATE dbo.K SET V = V + 1; COMMIT")
         .await;
     shop.run("UPDATE dbo.K SET B = N'Y' WHERE B = N'y'").await;
     shop.run("DELETE dbo.K WHERE A = 300; INSERT INTO dbo.K VALUES (300, N'z', -1)").await;
     world.in_sync("dbo.K", "A, B").await;
-    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K WHERE B = N'Y' COLLATE Latin1_General_BIN2").await, "1");
+    assert_eq!(
+        world
+            .copy()
+            .await
+            .scalar("SELECT COUNT(*) FROM dbo.K WHERE B = N'Y' COLLATE Latin1_General_BIN2")
+            .await,
+        "1"
+    );
 }
 
 /// A change row says NULL for a (max) value it did not touch: the destination's value stays.
@@ -83,7 +95,8 @@ async fn a_unique_value_swaps_between_rows_in_one_transaction_and_across() {
     )
     .await;
     let mut shop = world.shop().await;
-    shop.run("UPDATE dbo.U SET Code = CASE ID WHEN 1 THEN N'b' ELSE N'a' END WHERE ID IN (1, 2)").await;
+    shop.run("UPDATE dbo.U SET Code = CASE ID WHEN 1 THEN N'b' ELSE N'a' END WHERE ID IN (1, 2)")
+        .await;
     shop.run("BEGIN TRAN; UPDATE dbo.U SET Code = N'tmp' WHERE ID = 1; UPDATE dbo.U SET Code = N'b' WHERE ID = 2; UPDATE dbo.U SET Code = N'a' WHERE ID = 1; COMMIT").await;
     shop.run("UPDATE dbo.U SET Code = N't' WHERE ID = 3").await;
     shop.run("UPDATE dbo.U SET Code = N'c' WHERE ID = 1").await;
@@ -118,11 +131,17 @@ async fn a_large_transaction_is_applied_whole() {
     assert_eq!(counted, "10000");
 }
 
-/// An idle table's checkpoint climbs with the database's, so that it never falls behind retention; nothing is logged for it.
+/// An idle table's checkpoint climbs with the database's, so that it never falls behind retention;
+/// nothing is logged for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_mapping_moves_its_checkpoint_and_writes_no_rows() {
-    let (world, mapping, _daemon) =
-        following("Idle", "CREATE TABLE dbo.Idle (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.Idle VALUES (1)", "ID").await;
+    let (world, mapping, _daemon) = following(
+        "Idle",
+        "CREATE TABLE dbo.Idle (ID INT NOT NULL PRIMARY KEY)",
+        "INSERT INTO dbo.Idle VALUES (1)",
+        "ID",
+    )
+    .await;
     world.shop().await.run("CREATE TABLE dbo.Busy (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["Busy"]).await;
     let mut control = world.control().await;
@@ -134,17 +153,33 @@ async fn an_idle_mapping_moves_its_checkpoint_and_writes_no_rows() {
         if now > before { Ok(()) } else { Err(now) }
     })
     .await;
-    let twin = world.copy().await.scalar(&format!("SELECT lsn FROM dbo.dbaops_dataflow_checkpoints WHERE mapping_id = {mapping}")).await;
+    let twin = world
+        .copy()
+        .await
+        .scalar(&format!(
+            "SELECT lsn FROM dbo.dbaops_dataflow_checkpoints WHERE mapping_id = {mapping}"
+        ))
+        .await;
     assert!(twin >= before, "{twin}");
-    let runs = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC'")).await;
+    let runs = control
+        .scalar(&format!(
+            "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC'"
+        ))
+        .await;
     assert_eq!(runs, "0", "a run with nothing to do writes no row");
 }
 
-/// Retention removed changes that were never read: the table is synced again, and an error row says what was lost.
+/// Retention removed changes that were never read: the table is synced again, and an error row says
+/// what was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_gap_is_never_stepped_over() {
-    let (world, mapping, daemon) =
-        following("G", "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) = following(
+        "G",
+        "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.G VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
@@ -158,16 +193,24 @@ async fn a_retention_gap_is_never_stepped_over() {
     let daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     let mut control = world.control().await;
-    let gap = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let gap = control
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(gap.rows.iter().any(|row| row[0].contains("full sync")), "{gap}");
     drop(daemon);
 }
 
-/// A row the destination refuses: nothing is skipped, the run says so, and once it fits, it goes in.
+/// A row the destination refuses: nothing is skipped, the run says so, and once it fits, it goes
+/// in.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_row_stops_the_mapping_and_nothing_is_skipped() {
-    let (world, mapping, _daemon) =
-        following("B", "CREATE TABLE dbo.B (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.B VALUES (1, 1)", "ID").await;
+    let (world, mapping, _daemon) = following(
+        "B",
+        "CREATE TABLE dbo.B (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.B VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     let mut copy = world.copy().await;
     copy.run("ALTER TABLE dbo.B ADD CONSTRAINT CK_B CHECK (V < 100)").await;
     world.shop().await.run("INSERT INTO dbo.B VALUES (2, 2), (3, 300)").await;
@@ -196,7 +239,11 @@ async fn odd_names_are_just_names() {
         .run("INSERT INTO dbo.[Order ]]Details'] VALUES (2, 2, N'y'); UPDATE dbo.[Order ]]Details'] SET [a]]b'c] = N'z' WHERE [My Key] = 1")
         .await;
     eventually("the rows", async || {
-        let copy = world.copy().await.query("SELECT [My Key], [select], [a]]b'c] FROM dbo.[Order ]]Details'] ORDER BY 1").await;
+        let copy = world
+            .copy()
+            .await
+            .query("SELECT [My Key], [select], [a]]b'c] FROM dbo.[Order ]]Details'] ORDER BY 1")
+            .await;
         if copy.rows == [["1", "1", "z"], ["2", "2", "y"]] { Ok(()) } else { Err(copy.to_string()) }
     })
     .await;

@@ -1,4 +1,5 @@
-//! Foreign keys at the destination: every table has a task of its own, and children may come before their parents.
+//! Foreign keys at the destination: every table has a task of its own, and children may come before
+//! their parents.
 
 use std::time::Duration;
 
@@ -30,16 +31,24 @@ async fn children_wait_for_their_parents() {
         ))
         .await;
         // the generation before goes away: children first, as keys want it
-        shop.run(&format!("DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before}")).await;
+        shop.run(&format!(
+            "DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before}"
+        ))
+        .await;
     }
     world.in_sync("dbo.Parent", "ID").await;
     world.in_sync("dbo.Child", "ID").await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}"))
+        .await;
     assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
 }
 
-/// Generations that come and go while nobody follows: each table's next step waits for the other's, so neither ever gets through in one pass.
-/// A pass that got on calls up the other at once. (Every step used to wait for the next look, and was told as a failure.)
+/// Generations that come and go while nobody follows: each table's next step waits for the other's,
+/// so neither ever gets through in one pass. A pass that got on calls up the other at once. (Every
+/// step used to wait for the next look, and was told as a failure.)
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_wait_for_each_other_do_not_take_a_look_for_each_step() {
     const GENERATIONS: u32 = 12;
@@ -57,7 +66,9 @@ async fn tables_that_wait_for_each_other_do_not_take_a_look_for_each_step() {
     for now in 1..=GENERATIONS {
         let before = now - 1;
         script.push_str(&format!("INSERT INTO dbo.Parent VALUES ({now}, N'p'); INSERT INTO dbo.Child VALUES ({now}, {now});"));
-        script.push_str(&format!("DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before};"));
+        script.push_str(&format!(
+            "DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before};"
+        ));
     }
     shop.run(&script).await;
     for table in ["Parent", "Child"] {
@@ -74,13 +85,25 @@ async fn tables_that_wait_for_each_other_do_not_take_a_look_for_each_step() {
         world.in_sync(table, "ID").await;
     }
     let mut control = world.control().await;
-    let passes = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {parent} AND status = 'PAUSED'")).await;
-    assert!(passes.parse().is_ok_and(|passes: u32| passes > 1), "they did not wait for each other, so this proves nothing: {passes}");
-    let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id IN ({child}, {parent})")).await;
+    let passes = control
+        .scalar(&format!(
+            "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {parent} AND status = 'PAUSED'"
+        ))
+        .await;
+    assert!(
+        passes.parse().is_ok_and(|passes: u32| passes > 1),
+        "they did not wait for each other, so this proves nothing: {passes}"
+    );
+    let errors = control
+        .query(&format!(
+            "SELECT error_message FROM error_logs WHERE mapping_id IN ({child}, {parent})"
+        ))
+        .await;
     assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
 }
 
-/// While its next attempt is under way nothing is called up, and its source is asked no more often than ever.
+/// While its next attempt is under way nothing is called up, and its source is asked no more often
+/// than ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
     crate::only_on_standins!("fault points");
@@ -92,15 +115,33 @@ async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
     let child = world.map("Child", "ID", None, true).await;
     world.map("Idle", "ID", None, true).await;
     let _daemon = start_with(&world, &[("DATAFLOW_CHECK_INTERVAL", "500ms")]);
-    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)")
+        .await;
     world.run_ends(child, "CDC", "PAUSED").await;
     let held = world.dest.faults().once(Point::request("BULK LOAD"), Fault::Delay(HELD));
     assert!(held.fired().await, "the next attempt runs");
     for server in [&world.source, &world.dest] {
         server.log_statements(true);
     }
-    let ticks = || world.dest.statements().iter().filter(|statement| statement.text.contains("FROM dbo.source_servers\nWHERE")).count();
-    let looks = || world.source.statements().iter().filter(|statement| statement.text.contains("AS is_read_only")).count();
+    let ticks = || {
+        world
+            .dest
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("FROM dbo.source_servers\nWHERE"))
+            .count()
+    };
+    let looks = || {
+        world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("AS is_read_only"))
+            .count()
+    };
     world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
     world.in_sync("dbo.Child", "ID").await;
     // once at each look, and when the rows had come
@@ -128,8 +169,8 @@ async fn a_table_that_references_itself() {
     world.in_sync("dbo.Tree", "ID").await;
 }
 
-/// However often other tables of that database commit meanwhile: each commit calls up those who wait, and that must neither put the error
-/// off for ever nor fill the log.
+/// However often other tables of that database commit meanwhile: each commit calls up those who
+/// wait, and that must neither put the error off for ever nor fill the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_never_comes_is_one_error_beside_busy_neighbours() {
     let world = World::new().await;
@@ -139,24 +180,39 @@ async fn a_parent_that_never_comes_is_one_error_beside_busy_neighbours() {
     let child = world.map("Child", "ID", None, true).await;
     world.map("Busy", "ID", None, true).await;
     let _daemon = start_with(&world, &[("DATAFLOW_CHECK_INTERVAL", "500ms")]);
-    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)")
+        .await;
     let mut control = world.control().await;
     let mut shop = world.shop().await;
     let mut id = 0;
     eventually("the one error", async || {
         id += 1;
         shop.run(&format!("INSERT INTO dbo.Busy VALUES ({id})")).await;
-        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}")).await;
-        if errors.rows.len() == 1 && errors.first().contains("FK_Child_Parent") { Ok(()) } else { Err(errors.to_string()) }
+        let errors = control
+            .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {child}"))
+            .await;
+        if errors.rows.len() == 1 && errors.first().contains("FK_Child_Parent") {
+            Ok(())
+        } else {
+            Err(errors.to_string())
+        }
     })
     .await;
-    let waits = control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'")).await;
+    let waits = control
+        .scalar(&format!(
+            "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'"
+        ))
+        .await;
     assert!(waits.parse().is_ok_and(|waits: usize| waits <= 40), "{waits} runs that waited");
     world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
     world.in_sync("dbo.Child", "ID").await;
 }
 
-/// A parent that never comes is one error after three looks, which names the constraint and what to do.
+/// A parent that never comes is one error after three looks, which names the constraint and what to
+/// do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_never_comes_is_one_error() {
     let world = World::new().await;
@@ -164,11 +220,17 @@ async fn a_parent_that_never_comes_is_one_error() {
     world.enable_cdc(&["Child"]).await;
     let child = world.map("Child", "ID", None, true).await;
     let _daemon = start(&world);
-    world.shop().await.run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)")
+        .await;
     let error = error_of(&world, child, &["FK_Child_Parent", "related table"]).await;
     let run = world.run_ends(child, "CDC", "ERROR").await;
     assert_eq!(run.column("records_failed"), ["1"], "{run}");
-    let waited = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'");
+    let waited = format!(
+        "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {child} AND status = 'PAUSED'"
+    );
     assert_eq!(world.control().await.scalar(&waited).await, "2", "{error}");
     world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
     world.in_sync("dbo.Child", "ID").await;

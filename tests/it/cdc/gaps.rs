@@ -19,7 +19,8 @@ const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL
 /// CDC switched off and on again: whatever happened between is in no change table.
 #[tokio::test(flavor = "multi_thread")]
 async fn cdc_disabled_and_enabled_again_is_a_gap() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
@@ -35,7 +36,8 @@ async fn cdc_disabled_and_enabled_again_is_a_gap() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_another_history_is_a_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
     let mut shop = world.shop().await;
@@ -51,18 +53,21 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
-    let details = "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
+    let details =
+        "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
     let details = world.control().await.scalar(details).await;
     for words in ["kind Gap", "a full sync has been requested", "what to do: "] {
         assert!(details.contains(words), "{words} is not in {details}");
     }
 }
 
-/// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the window, and is known all the same.
+/// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the
+/// window, and is known all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
@@ -90,7 +95,8 @@ async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
 /// With `DATAFLOW_ON_CDC_GAP=error` nothing happens until somebody asks for a full sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_can_wait_for_people() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
@@ -104,11 +110,12 @@ async fn a_gap_can_wait_for_people() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// A mapping that is pointed at another table, and a destination table that is dropped and made anew: the checkpoint speaks of rows that are
-/// not there.
+/// A mapping that is pointed at another table, and a destination table that is dropped and made
+/// anew: the checkpoint speaks of rows that are not there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_other_tables_is_a_gap() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
     let _ = daemon.terminate().await;
     let mut copy = world.copy().await;
     copy.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
@@ -154,7 +161,10 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     world.copy().await.run("INSERT INTO dbo.G VALUES (1, 100)").await;
     shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
     let id = mapping.to_string();
-    let told = command(&world.variables(), &["start-from", "--mapping", &id, "--lsn", &lsn]).output().await.expect("run start-from");
+    let told = command(&world.variables(), &["start-from", "--mapping", &id, "--lsn", &lsn])
+        .output()
+        .await
+        .expect("run start-from");
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     let daemon = start(&world);
     let mut copy = world.copy().await;
@@ -171,26 +181,38 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["was not written by this service"]).await;
-    let refused = command(&world.variables(), &["start-from", "--mapping", "999", "--lsn", &lsn]).output().await.expect("run start-from");
+    let refused = command(&world.variables(), &["start-from", "--mapping", "999", "--lsn", &lsn])
+        .output()
+        .await
+        .expect("run start-from");
     assert_eq!(refused.status.code(), Some(2), "a wrong argument");
 }
 
 /// One of the two databases was restored alone: their checkpoints differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_that_differ_are_a_gap() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
-    world.copy().await.run("UPDATE dbo.dbaops_dataflow_checkpoints SET lsn = 0x00000001000000010001; DELETE dbo.G").await;
+    world
+        .copy()
+        .await
+        .run(
+            "UPDATE dbo.dbaops_dataflow_checkpoints SET lsn = 0x00000001000000010001; DELETE dbo.G",
+        )
+        .await;
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["restored or failed over alone"]).await;
 }
 
-/// The source comes back from a backup and nothing has happened there since: its newest LSN is below the checkpoint.
+/// The source comes back from a backup and nothing has happened there since: its newest LSN is
+/// below the checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_an_earlier_state_is_a_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
     world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
@@ -204,11 +226,13 @@ async fn a_source_restored_to_an_earlier_state_is_a_gap() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// An availability group fails over: another server, the same log. Changes go on, and nobody is alarmed.
+/// An availability group fails over: another server, the same log. Changes go on, and nobody is
+/// alarmed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
     world.in_sync("dbo.G", "ID").await;
@@ -218,14 +242,19 @@ async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
     world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
 /// A gap copies a table once an hour at most, and a restart forgets nothing of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let mut shop = world.shop().await;
     let mut control = world.control().await;
     let _ = daemon.terminate().await;
@@ -237,23 +266,34 @@ async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
     let _daemon = start_with(&world, IMPATIENT);
     error_of(&world, mapping, &["changes are lost", "less than an hour ago"]).await;
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.G").await, "2");
-    control.run("UPDATE table_mappings SET gap_synced_at = DATEADD(MINUTE, -61, SYSUTCDATETIME())").await;
+    control
+        .run("UPDATE table_mappings SET gap_synced_at = DATEADD(MINUTE, -61, SYSUTCDATETIME())")
+        .await;
     world.in_sync("dbo.G", "ID").await;
     shop.run("UPDATE dbo.G SET V = 0").await;
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// Cleanup passes the checkpoint after the poll and before the read: what is read is not believed, and the next poll does what a gap asks for.
+/// Cleanup passes the checkpoint after the poll and before the read: what is read is not believed,
+/// and the next poll does what a gap asks for.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_between_the_poll_and_the_read_is_a_gap_too() {
     crate::only_on_standins!("fault points");
-    let (world, mapping, _daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
-    let gone = SqlError::new(22957, 16, "LSN, specified as value for the parameter, does not exist in the change table.");
-    let fault = world.source.faults().once(Point::statement("AS rows_seen"), Fault::ErrorBefore(gone));
+    let (world, mapping, _daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let gone = SqlError::new(
+        22957,
+        16,
+        "LSN, specified as value for the parameter, does not exist in the change table.",
+    );
+    let fault =
+        world.source.faults().once(Point::statement("AS rows_seen"), Fault::ErrorBefore(gone));
     world.shop().await.run("INSERT INTO dbo.G VALUES (2, 2)").await;
     world.in_sync("dbo.G", "ID").await;
     assert!(fault.count() > 0);
-    let run = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC' AND status = 'ERROR'");
+    let run = format!(
+        "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC' AND status = 'ERROR'"
+    );
     assert_eq!(world.control().await.scalar(&run).await, "1");
 }
 
@@ -280,12 +320,17 @@ async fn cdc_enabled_just_now_is_no_gap() {
     daemon.says(&["started"]).await;
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
     world.in_sync("dbo.G", "ID").await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// Cleanup passes the change rows after they were read and before one of them, whose untouched long value it does not have, is completed
-/// from the source: what the change table does not show any more is not taken for a row that is gone.
+/// Cleanup passes the change rows after they were read and before one of them, whose untouched long
+/// value it does not have, is completed from the source: what the change table does not show any
+/// more is not taken for a row that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     crate::only_on_standins!("fault points");
@@ -321,18 +366,20 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
 
-/// Cleanup takes a change between the moment when the upper bound is read and the question for changes: a table that seems idle is not
-/// moved past what nobody has seen.
+/// Cleanup takes a change between the moment when the upper bound is read and the question for
+/// changes: a table that seems idle is not moved past what nobody has seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     crate::only_on_standins!("fault points");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["Other"]).await;
     shop.run("UPDATE dbo.G SET V = 2").await;
-    // the upper bound is another table's: cleanup up to there leaves a low watermark that says nothing against it
+    // the upper bound is another table's: cleanup up to there leaves a low watermark that says
+    // nothing against it
     super::mark(&mut shop, "Other").await;
     let (wait, asked, go_on) = held(Phase::Before);
     world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
@@ -351,7 +398,8 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
 /// Two tables change names, both captured: what is followed under the name now is another table.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_swapped_by_rename_are_a_gap() {
-    let (world, mapping, _daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let (world, mapping, _daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
     let mut shop = world.shop().await;
     shop.run("CREATE TABLE dbo.G_new (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     world.enable_cdc(&["G_new"]).await;
@@ -359,21 +407,29 @@ async fn tables_swapped_by_rename_are_a_gap() {
     world.in_sync("dbo.G", "ID").await;
     shop.run("EXEC sp_rename N'dbo.G', N'G_old'; EXEC sp_rename N'dbo.G_new', N'G'").await;
     world.in_sync("dbo.G", "ID").await;
-    error_of(&world, mapping, &["changes are lost", "the source table is another one", "full sync"]).await;
+    error_of(
+        &world,
+        mapping,
+        &["changes are lost", "the source table is another one", "full sync"],
+    )
+    .await;
     shop.run("UPDATE dbo.G_old SET V = 100; UPDATE dbo.G SET V = 31 WHERE ID = 3").await;
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// The same between a poll and the pass that it starts: the other table's rows are not taken for changes of this one.
+/// The same between a poll and the pass that it starts: the other table's rows are not taken for
+/// changes of this one.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     crate::only_on_standins!("fault points");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("CREATE TABLE dbo.G_new (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     world.enable_cdc(&["G_new"]).await;
-    shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)").await;
+    shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)")
+        .await;
     let (wait, asked, go_on) = held(Phase::Before);
     // a pass begins with the table's shape
     world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), wait);
@@ -388,7 +444,8 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
 /// Dropped and made anew under its name, captured again, all between two looks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_made_anew_under_its_name_is_a_gap() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
     let _ = daemon.terminate().await;
     let mut shop = world.shop().await;
     shop.run("DROP TABLE dbo.G").await;
@@ -400,10 +457,12 @@ async fn a_table_made_anew_under_its_name_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }
 
-/// A database dropped and made anew by the same script: its objects have the same ids, and were made at another time.
+/// A database dropped and made anew by the same script: its objects have the same ids, and were
+/// made at another time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_made_anew_under_its_name_is_a_gap() {
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1), (2, 2)", "ID").await;
     let _ = daemon.terminate().await;
     let mut master = world.source("master").await;
     master.run("ALTER DATABASE Shop SET SINGLE_USER WITH ROLLBACK IMMEDIATE").await;
@@ -420,11 +479,13 @@ async fn a_database_made_anew_under_its_name_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }
 
-/// What capture records where nothing happens, each server for itself, is no history: another server may have it elsewhere.
+/// What capture records where nothing happens, each server for itself, is no history: another
+/// server may have it elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_an_idle_source_that_is_not_there_any_more_is_no_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
     world.in_sync("dbo.G", "ID").await;
@@ -434,15 +495,21 @@ async fn an_entry_of_an_idle_source_that_is_not_there_any_more_is_no_gap() {
     shop.run("INSERT INTO dbo.G VALUES (3, 3)").await;
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// A source restored while the checkpoint stood at such an entry: the transaction before it is what is compared.
+/// A source restored while the checkpoint stood at such an entry: the transaction before it is what
+/// is compared.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_source_restored_to_another_history_is_a_gap() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let engine = world.source.instance().expect("the source's engine").clone();
     let saved = backup::snapshot_database(&engine, "Shop").expect("a backup");
     let mut shop = world.shop().await;

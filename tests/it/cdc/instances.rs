@@ -1,25 +1,37 @@
-//! Capture instances: two at a time, columns that come and go, one that is dropped, one that is not for everybody.
+//! Capture instances: two at a time, columns that come and go, one that is dropped, one that is not
+//! for everybody.
 
 use super::{IMPATIENT, error_of, followed_with, following, mark, partition, start};
 use crate::harness::{PASSWORD, World, daemon::command, eventually};
 
-/// A column is added with a default, a second instance made, and rows are written in between: all of them get the value.
+/// A column is added with a default, a second instance made, and rows are written in between: all
+/// of them get the value.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_added_between_two_instances_arrives_everywhere() {
-    let (world, _, _daemon) =
-        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.I VALUES (1, 1), (2, 2)", "ID")
-            .await;
+    let (world, _, _daemon) = following(
+        "I",
+        "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.I VALUES (1, 1), (2, 2)",
+        "ID",
+    )
+    .await;
     let mut shop = world.shop().await;
     world.copy().await.run("ALTER TABLE dbo.I ADD W INT NULL").await;
     shop.run("ALTER TABLE dbo.I ADD W INT NOT NULL DEFAULT 7").await;
     shop.run("INSERT INTO dbo.I (ID, V, W) VALUES (3, 3, 33)").await;
     shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'I_two', @role_name = NULL")
         .await;
-    shop.run("INSERT INTO dbo.I (ID, V, W) VALUES (4, 4, 44); UPDATE dbo.I SET V = 10 WHERE ID = 1").await;
+    shop.run(
+        "INSERT INTO dbo.I (ID, V, W) VALUES (4, 4, 44); UPDATE dbo.I SET V = 10 WHERE ID = 1",
+    )
+    .await;
     world.in_sync("dbo.I", "ID").await;
     shop.run("UPDATE dbo.I SET W = 70 WHERE ID = 2").await;
     world.in_sync("dbo.I", "ID").await;
-    assert_eq!(world.copy().await.scalar("SELECT SUM(W) FROM dbo.I").await, (7 + 70 + 33 + 44).to_string());
+    assert_eq!(
+        world.copy().await.scalar("SELECT SUM(W) FROM dbo.I").await,
+        (7 + 70 + 33 + 44).to_string()
+    );
 }
 
 /// A column dropped at the source keeps its values at the destination.
@@ -38,16 +50,27 @@ async fn a_dropped_column_never_writes_nulls() {
     let mut copy = world.copy().await;
     eventually("the changes without the column", async || {
         let rows = copy.query("SELECT ID, V, W FROM dbo.I ORDER BY ID").await;
-        if rows.rows == [["1", "2", "11"], ["2", "2", "NULL"]] { Ok(()) } else { Err(rows.to_string()) }
+        if rows.rows == [["1", "2", "11"], ["2", "2", "NULL"]] {
+            Ok(())
+        } else {
+            Err(rows.to_string())
+        }
     })
     .await;
 }
 
-/// An instance that is gone is an error that says so; made again, a full sync mends what was missed.
+/// An instance that is gone is an error that says so; made again, a full sync mends what was
+/// missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_dropped_under_us_is_an_error_that_says_so() {
-    let (world, mapping, _daemon) =
-        followed_with(IMPATIENT, "I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.I VALUES (1)", "ID").await;
+    let (world, mapping, _daemon) = followed_with(
+        IMPATIENT,
+        "I",
+        "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)",
+        "INSERT INTO dbo.I VALUES (1)",
+        "ID",
+    )
+    .await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'all'").await;
     error_of(&world, mapping, &["dbo.I", "capture instance", "sp_cdc_enable_table"]).await;
@@ -72,8 +95,8 @@ async fn an_instance_has_any_name() {
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// Gated by a role that the login is not in: named, with the statement that mends it. A parked mapping is looked at every five minutes, and
-/// at once when its row or its server's row changes.
+/// Gated by a role that the login is not in: named, with the statement that mends it. A parked
+/// mapping is looked at every five minutes, and at once when its row or its server's row changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gated_instance_is_named_with_what_mends_it() {
     let world = World::new().await;
@@ -82,7 +105,8 @@ async fn a_gated_instance_is_named_with_what_mends_it() {
     let mut shop = world.shop().await;
     shop.run("CREATE ROLE cdc_readers").await;
     shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @role_name = N'cdc_readers'").await;
-    shop.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    shop.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''")))
+        .await;
     shop.run("CREATE USER reader FOR LOGIN reader").await;
     shop.run("ALTER ROLE db_datareader ADD MEMBER reader").await;
     shop.run("GRANT SELECT ON SCHEMA::cdc TO reader").await;
@@ -93,13 +117,20 @@ async fn a_gated_instance_is_named_with_what_mends_it() {
     error_of(&world, mapping, &["minimum LSN is zero", "cdc_readers", "ADD MEMBER", "GRANT"]).await;
     shop.run("ALTER ROLE cdc_readers ADD MEMBER reader").await;
     let mut control = world.control().await;
-    let lag = control.query(&format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
+    let lag = control
+        .query(&format!(
+            "SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}"
+        ))
+        .await;
     assert!(lag.first() == "NULL" && lag.rows[0][1].contains("cdc_readers"), "{lag}");
-    control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=again'").await;
+    control
+        .run("UPDATE source_servers SET connection_string = connection_string + N';app name=again'")
+        .await;
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// Everything that was captured until now is cleaned away from one instance of the table that is followed, once the checkpoint is past it.
+/// Everything that was captured until now is cleaned away from one instance of the table that is
+/// followed, once the checkpoint is past it.
 async fn clean(world: &World, instance: &str) {
     let mut shop = world.shop().await;
     mark(&mut shop, "Mark").await;
@@ -116,7 +147,9 @@ async fn clean(world: &World, instance: &str) {
 
 /// How often a mapping was copied.
 async fn full_syncs(world: &World, mapping: i32) -> String {
-    let runs = format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'FULL_SYNC'");
+    let runs = format!(
+        "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'FULL_SYNC'"
+    );
     world.control().await.scalar(&runs).await
 }
 
@@ -130,12 +163,17 @@ async fn copied(world: &World, mapping: i32, times: usize) {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
 }
 
-/// Cleanup of the old instance alone gives it a later start than the new one's, which is the one that knows the new column.
+/// Cleanup of the old instance alone gives it a later start than the new one's, which is the one
+/// that knows the new column.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
-    let (world, mapping, daemon) =
-        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.I VALUES (1, 1), (2, 2)", "ID")
-            .await;
+    let (world, mapping, daemon) = following(
+        "I",
+        "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.I VALUES (1, 1), (2, 2)",
+        "ID",
+    )
+    .await;
     let mut shop = world.shop().await;
     shop.run("CREATE TABLE dbo.Mark (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["Mark"]).await;
@@ -168,11 +206,17 @@ async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     assert_eq!(full_syncs(&world, mapping).await, "3");
 }
 
-/// A checkpoint table as the version before had it: the service goes on where it was, and remembers from now on.
+/// A checkpoint table as the version before had it: the service goes on where it was, and remembers
+/// from now on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
-    let (world, mapping, daemon) =
-        following("I", "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.I VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) = following(
+        "I",
+        "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.I VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     let _ = daemon.terminate().await;
     let mut copy = world.copy().await;
     copy.run("ALTER TABLE dbo.dbaops_dataflow_checkpoints DROP COLUMN tran_lsn, source_object, capture_instance").await;
@@ -194,8 +238,8 @@ async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
     assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
 }
 
-/// Somebody makes an instance for themselves: with fewer columns, without the key, behind a role. Ours is read as before, and each is told
-/// of once.
+/// Somebody makes an instance for themselves: with fewer columns, without the key, behind a role.
+/// Ours is read as before, and each is told of once.
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
     let world = World::new().await;
@@ -203,7 +247,8 @@ async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.I VALUES (1, 1, 1)").await;
     world.enable_cdc(&["I"]).await;
-    shop.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    shop.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''")))
+        .await;
     shop.run("CREATE USER reader FOR LOGIN reader").await;
     shop.run("ALTER ROLE db_datareader ADD MEMBER reader").await;
     shop.run("GRANT SELECT ON SCHEMA::cdc TO reader; GRANT VIEW DATABASE STATE TO reader").await;
@@ -218,7 +263,10 @@ async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
     let mut times = 1;
     for (i, (options, why)) in [
         ("@captured_column_list = N'ID, V', @role_name = NULL", "does not capture [W]"),
-        ("@captured_column_list = N'V, W', @supports_net_changes = 0, @role_name = NULL", "does not capture the key"),
+        (
+            "@captured_column_list = N'V, W', @supports_net_changes = 0, @role_name = NULL",
+            "does not capture the key",
+        ),
         ("@role_name = N'auditors'", "may not be read by this login"),
     ]
     .into_iter()
@@ -247,7 +295,8 @@ async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
     assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
 }
 
-/// The instance that was read is dropped, and the one that is left has fewer columns: a full sync first, then it has to do.
+/// The instance that was read is dropped, and the one that is left has fewer columns: a full sync
+/// first, then it has to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
     let (world, mapping, daemon) = following(
@@ -281,7 +330,8 @@ async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
     .await;
 }
 
-/// What ALTER TABLE … SWITCH moves is in no change table: `check` and the first poll say so of the tables where it is allowed.
+/// What ALTER TABLE … SWITCH moves is in no change table: `check` and the first poll say so of the
+/// tables where it is allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_can_be_switched_are_told_of() {
     crate::only_on_standins!("its engine");

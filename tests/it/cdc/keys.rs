@@ -1,9 +1,11 @@
-//! Text keys: two that the destination's type and collation tell apart are two rows, and two that they take for one are an error.
+//! Text keys: two that the destination's type and collation tell apart are two rows, and two that
+//! they take for one are an error.
 
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
 use crate::harness::{World, eventually};
 
-/// Under the SQL_ collations text in a code page is compared by other rules than Unicode: varchar 'ß' and 'ss' differ.
+/// Under the SQL_ collations text in a code page is compared by other rules than Unicode: varchar
+/// 'ß' and 'ss' differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_code_page_tells_apart_stay_two_rows() {
     let (world, _, _daemon) = following(
@@ -25,19 +27,55 @@ async fn keys_that_a_code_page_tells_apart_stay_two_rows() {
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await, "5");
 }
 
-/// The key's column at the source and at the destination, and two texts that only the source tells apart.
+/// The key's column at the source and at the destination, and two texts that only the source tells
+/// apart.
 const MERGED: &[(&str, &str, &str, &str)] = &[
-    ("NVARCHAR(20) COLLATE Latin1_General_BIN2", "NVARCHAR(20) COLLATE Latin1_General_CI_AS", "œ", "oe"),
-    ("NVARCHAR(20) COLLATE Latin1_General_CS_AS", "NVARCHAR(20) COLLATE Latin1_General_CI_AS", "Anna", "anna"),
-    ("VARCHAR(20) COLLATE Latin1_General_BIN", "VARCHAR(30) COLLATE Latin1_General_CI_AI", "resume", "résumé"),
+    (
+        "NVARCHAR(20) COLLATE Latin1_General_BIN2",
+        "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
+        "œ",
+        "oe",
+    ),
+    (
+        "NVARCHAR(20) COLLATE Latin1_General_CS_AS",
+        "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
+        "Anna",
+        "anna",
+    ),
+    (
+        "VARCHAR(20) COLLATE Latin1_General_BIN",
+        "VARCHAR(30) COLLATE Latin1_General_CI_AI",
+        "resume",
+        "résumé",
+    ),
     // the rules of the code page at the source, Unicode's at the destination
-    ("VARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS", "NVARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS", "Straße", "Strasse"),
+    (
+        "VARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS",
+        "NVARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS",
+        "Straße",
+        "Strasse",
+    ),
     // emoji have no weight before version 100, where they are characters of their own
-    ("NVARCHAR(20) COLLATE Latin1_General_100_CI_AS_SC", "NVARCHAR(20) COLLATE Latin1_General_CI_AS", "a😀", "a🚚"),
-    ("NVARCHAR(20) COLLATE Latin1_General_BIN2", "NVARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS", "b😀", "b"),
+    (
+        "NVARCHAR(20) COLLATE Latin1_General_100_CI_AS_SC",
+        "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
+        "a😀",
+        "a🚚",
+    ),
+    (
+        "NVARCHAR(20) COLLATE Latin1_General_BIN2",
+        "NVARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS",
+        "b😀",
+        "b",
+    ),
     // width, kana
     ("NVARCHAR(20) COLLATE Japanese_CI_AS_WS", "NVARCHAR(20) COLLATE Japanese_CI_AS", "Ａ１", "A1"),
-    ("NVARCHAR(20) COLLATE Japanese_CI_AS_KS", "NVARCHAR(20) COLLATE Japanese_CI_AS", "カナ", "かな"),
+    (
+        "NVARCHAR(20) COLLATE Japanese_CI_AS_KS",
+        "NVARCHAR(20) COLLATE Japanese_CI_AS",
+        "カナ",
+        "かな",
+    ),
 ];
 
 /// A table of each of these pairs, the first text at both sides; their mappings.
@@ -45,8 +83,11 @@ async fn merged(world: &World) -> Vec<i32> {
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
     let mut mappings = Vec::new();
     for (i, (from, to, first, _)) in MERGED.iter().enumerate() {
-        let create =
-            |key: &str| format!("CREATE TABLE dbo.M{i} (Part INT NOT NULL, Code {key} NOT NULL, N INT NULL, PRIMARY KEY (Part, Code))");
+        let create = |key: &str| {
+            format!(
+                "CREATE TABLE dbo.M{i} (Part INT NOT NULL, Code {key} NOT NULL, N INT NULL, PRIMARY KEY (Part, Code))"
+            )
+        };
         shop.run(&create(from)).await;
         copy.run(&create(to)).await;
         shop.run(&format!("INSERT INTO dbo.M{i} VALUES (1, N'{first}', 1)")).await;
@@ -75,7 +116,12 @@ async fn keys_that_the_destination_takes_for_one_stop_their_table_and_are_named(
         assert_eq!(rows.rows, [[*first, "1"]], "nothing was written over it");
         // and two inserts at once
         shop.run(&format!("UPDATE dbo.M{i} SET Part = 3")).await;
-        error_of(&world, *mapping, &[&format!("= (3, {first})"), &format!("= (3, {second})"), "for one key"]).await;
+        error_of(
+            &world,
+            *mapping,
+            &[&format!("= (3, {first})"), &format!("= (3, {second})"), "for one key"],
+        )
+        .await;
         // the source's state can be there again
         shop.run(&format!("DELETE dbo.M{i} WHERE N = 1")).await;
         eventually("the second key alone", async || {
@@ -88,27 +134,38 @@ async fn keys_that_the_destination_takes_for_one_stop_their_table_and_are_named(
 
 const CASES: &[(&str, bool)] = &[("1000", false), ("1000", true), ("1", false), ("1", true)];
 
-/// One text goes and another one comes under what the destination takes for one key, in any order: the row at the source is the row there.
+/// One text goes and another one comes under what the destination takes for one key, in any order:
+/// the row at the source is the row there.
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
     crate::only_on_standins!("its engine");
     for (batch, pairs) in CASES {
         let world = World::new().await;
         let table = |collation| {
-            format!("CREATE TABLE dbo.H (Code NVARCHAR(20) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL)")
+            format!(
+                "CREATE TABLE dbo.H (Code NVARCHAR(20) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL)"
+            )
         };
         let (mut shop, mut copy) = (world.shop().await, world.copy().await);
         shop.run(&table("Latin1_General_BIN2")).await;
         copy.run(&table("Latin1_General_CI_AS")).await;
         let long = |text| format!("REPLICATE(CAST(N'{text}' AS nvarchar(max)), 9000)");
-        shop.run(&format!("INSERT INTO dbo.H VALUES (N'anna', 1, {}), (N'œ', 2, {}), (N'x', 3, N'y')", long("a"), long("b"))).await;
+        shop.run(&format!(
+            "INSERT INTO dbo.H VALUES (N'anna', 1, {}), (N'œ', 2, {}), (N'x', 3, N'y')",
+            long("a"),
+            long("b")
+        ))
+        .await;
         world.enable_cdc(&["H"]).await;
         if *pairs {
             capture(&world, |cdc| cdc.key_updates = mssql_standin::cdc::KeyUpdates::UpdatePair);
         }
         let mapping = world.map("H", "Code", None, true).await;
         world.request_full_sync(mapping).await;
-        let _daemon = start_with(&world, &[("DATAFLOW_BATCH_SIZE", batch), ("DATAFLOW_PARKED_INTERVAL", "200ms")]);
+        let _daemon = start_with(
+            &world,
+            &[("DATAFLOW_BATCH_SIZE", batch), ("DATAFLOW_PARKED_INTERVAL", "200ms")],
+        );
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
         copy.run("CREATE TABLE dbo.Uses (Code NVARCHAR(20) COLLATE Latin1_General_CI_AS NOT NULL REFERENCES dbo.H (Code))").await;
         copy.run("INSERT INTO dbo.Uses VALUES (N'anna')").await;
@@ -121,7 +178,11 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
         capture(&world, |cdc| cdc.running = false);
         shop.run("INSERT INTO dbo.H VALUES (N'Oe', 5, N'newer')").await;
         shop.run("DELETE dbo.H WHERE Code = N'oe'").await;
-        shop.run(&format!("INSERT INTO dbo.H VALUES (N'X', 6, {}); UPDATE dbo.H SET N = 66 WHERE Code = N'X'", long("x"))).await;
+        shop.run(&format!(
+            "INSERT INTO dbo.H VALUES (N'X', 6, {}); UPDATE dbo.H SET N = 66 WHERE Code = N'X'",
+            long("x")
+        ))
+        .await;
         shop.run("UPDATE dbo.H SET Code = N'z' WHERE Code = N'x'").await;
         shop.run("BEGIN TRAN; INSERT INTO dbo.H VALUES (N'ANNA', 7, NULL); UPDATE dbo.H SET N = 77 WHERE N = 7; DELETE dbo.H WHERE N = 77; COMMIT").await;
         capture(&world, |cdc| cdc.running = true);
@@ -136,7 +197,11 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
         capture(&world, |cdc| cdc.running = true);
         world.in_sync("dbo.H", "N").await;
         let codes = copy.query("SELECT Code, N, DATALENGTH(Doc) FROM dbo.H ORDER BY N").await;
-        assert_eq!(codes.rows, [["Anna", "1", "18000"], ["z", "3", "2"], ["OE", "55", "10"], ["X", "66", "18000"]], "{batch} {pairs}");
+        assert_eq!(
+            codes.rows,
+            [["Anna", "1", "18000"], ["z", "3", "2"], ["OE", "55", "10"], ["X", "66", "18000"]],
+            "{batch} {pairs}"
+        );
     }
 }
 
@@ -144,7 +209,11 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_gets_a_blank_at_its_end_is_the_same_key() {
     let world = World::new().await;
-    let table = |collation| format!("CREATE TABLE dbo.B (Code NVARCHAR(20) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)");
+    let table = |collation| {
+        format!(
+            "CREATE TABLE dbo.B (Code NVARCHAR(20) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)"
+        )
+    };
     world.shop().await.run(&table("Latin1_General_BIN2")).await;
     world.copy().await.run(&table("Latin1_General_CI_AS")).await;
     let mut shop = world.shop().await;
@@ -156,5 +225,8 @@ async fn a_key_that_gets_a_blank_at_its_end_is_the_same_key() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     shop.run("UPDATE dbo.B SET Code = N'a  ' WHERE N = 1; DELETE dbo.B WHERE N = 2; INSERT INTO dbo.B VALUES (N'b ', 3)").await;
     world.in_sync("dbo.B", "N").await;
-    assert_eq!(world.copy().await.query("SELECT DATALENGTH(Code) FROM dbo.B ORDER BY N").await.rows, [["6"], ["4"]]);
+    assert_eq!(
+        world.copy().await.query("SELECT DATALENGTH(Code) FROM dbo.B ORDER BY N").await.rows,
+        [["6"], ["4"]]
+    );
 }

@@ -3,7 +3,8 @@
 use super::followed_with;
 use crate::harness::{Daemon, World, eventually};
 
-/// A piece of text has 2,097,152 units: this many, then a surrogate pair that the end of the first piece cuts in two.
+/// A piece of text has 2,097,152 units: this many, then a surrogate pair that the end of the first
+/// piece cuts in two.
 const BEFORE_PAIR: usize = 2_097_151;
 
 const TABLE: &str = "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Note VARCHAR(MAX) NULL, Img VARBINARY(MAX) NULL, X XML NULL)";
@@ -13,7 +14,9 @@ const HASHES: &str = "SELECT ID, N, HASHBYTES('MD5', CAST(Doc AS varbinary(max))
      CAST(X AS nvarchar(max)) FROM dbo.L ORDER BY ID";
 
 async fn large() -> (World, i32, Daemon) {
-    let (world, mapping, daemon) = followed_with(&[], "L", TABLE, "INSERT INTO dbo.L (ID, N, Img) VALUES (1, 1, 0x01)", "ID").await;
+    let (world, mapping, daemon) =
+        followed_with(&[], "L", TABLE, "INSERT INTO dbo.L (ID, N, Img) VALUES (1, 1, 0x01)", "ID")
+            .await;
     (world, mapping, daemon)
 }
 
@@ -43,7 +46,8 @@ async fn large_values_arrive_in_pieces() {
     )
     .await;
     equal(&world).await;
-    // the row is made anew at the destination: what the change does not tell is fetched from the source, in pieces, too
+    // the row is made anew at the destination: what the change does not tell is fetched from the
+    // source, in pieces, too
     world.copy().await.run("DELETE dbo.L WHERE ID = 2").await;
     shop.run("UPDATE dbo.L SET N = 23 WHERE ID = 2").await;
     equal(&world).await;
@@ -57,7 +61,8 @@ async fn memory_does_not_depend_on_the_size_of_a_value() {
     const MEMORY_KIB_MAX: u64 = 64 << 10;
     let (world, _, daemon) = large().await;
     let mut shop = world.shop().await;
-    let value = "CAST(REPLICATE(CAST('0123456789abcdef' AS varchar(max)), 2097152) AS varbinary(max))";
+    let value =
+        "CAST(REPLICATE(CAST('0123456789abcdef' AS varchar(max)), 2097152) AS varbinary(max))";
     shop.run(&format!("UPDATE dbo.L SET Img = {value} WHERE ID = 1")).await;
     equal(&world).await;
     world.copy().await.run("DELETE dbo.L WHERE ID = 1").await;
@@ -77,7 +82,14 @@ async fn a_value_that_was_replaced_in_the_same_pass_does_not_travel() {
             .await;
     }
     world.dest.log_statements(true);
-    let pieces = || world.dest.statements().iter().filter(|statement| statement.text.contains(".WRITE(")).count();
+    let pieces = || {
+        world
+            .dest
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains(".WRITE("))
+            .count()
+    };
     let _daemon = super::start(&world);
     equal(&world).await;
     assert_eq!(pieces(), 2, "5,000,000 bytes are two pieces of 4 MiB");

@@ -17,7 +17,8 @@ use mssql_standin::{cdc::CdcRuntime, engine::catalog::Object};
 
 use crate::harness::{Daemon, Sql, World, eventually};
 
-/// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon runs.
+/// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon
+/// runs.
 pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
     followed_with(&[], table, create, rows, key).await
 }
@@ -46,7 +47,8 @@ pub async fn followed_with(
     (world, mapping, daemon)
 }
 
-/// The daemon without verification, which has scenarios of its own and keeps a full sync waiting while it looks.
+/// The daemon without verification, which has scenarios of its own and keeps a full sync waiting
+/// while it looks.
 pub fn start(world: &World) -> Daemon {
     start_with(world, &[])
 }
@@ -86,15 +88,18 @@ pub fn capture_one(world: &World) {
 pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
     let mut control = world.control().await;
     eventually(&format!("an error with {words:?}"), async || {
-        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+        let errors = control
+            .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+            .await;
         let found = errors.rows.iter().find(|row| words.iter().all(|word| row[0].contains(word)));
         found.map(|row| row[0].clone()).ok_or_else(|| errors.to_string())
     })
     .await
 }
 
-/// Writes rows to a captured table with the one column ID until the newest is captured and has a commit time of its own, so that cleanup up to
-/// it takes everything before: of several commits at one time it goes up to the first.
+/// Writes rows to a captured table with the one column ID until the newest is captured and has a
+/// commit time of its own, so that cleanup up to it takes everything before: of several commits at
+/// one time it goes up to the first.
 pub async fn mark(shop: &mut Sql, table: &str) {
     eventually("a commit with a time of its own", async || {
         shop.run(&format!("INSERT INTO dbo.{table} SELECT COALESCE(MAX(ID), 0) + 1 FROM dbo.{table}")).await;

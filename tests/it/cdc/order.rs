@@ -38,7 +38,14 @@ async fn a_server_without_command_ids_works_too() {
     world.enable_cdc(&[]).await;
     capture(&world, |cdc| cdc.command_id = false);
     world.enable_cdc(&["O"]).await;
-    assert_eq!(world.shop().await.scalar("SELECT COUNT(*) FROM sys.columns WHERE name = N'__$command_id'").await, "0");
+    assert_eq!(
+        world
+            .shop()
+            .await
+            .scalar("SELECT COUNT(*) FROM sys.columns WHERE name = N'__$command_id'")
+            .await,
+        "0"
+    );
     world.map("O", "ID", None, true).await;
     let _daemon = start(&world);
     world.shop().await.run("INSERT INTO dbo.O VALUES (1, 1), (2, 2), (3, 3)").await;
@@ -46,8 +53,8 @@ async fn a_server_without_command_ids_works_too() {
     world.in_sync("dbo.O", "ID").await;
 }
 
-/// The log may tell of an arrival at a key before the departure from it. Where the destination never had the key, the last event, a departure,
-/// took the new row with it: found by random cases.
+/// The log may tell of an arrival at a key before the departure from it. Where the destination
+/// never had the key, the last event, a departure, took the new row with it: found by random cases.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_shift_onto_each_other_before_the_destination_has_any_are_all_there() {
     crate::only_on_standins!("its engine");

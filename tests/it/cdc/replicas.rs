@@ -14,9 +14,11 @@ use crate::harness::{
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
-/// The table is followed, its database is in an availability group, and from now on the source is read on a secondary.
+/// The table is followed, its database is in an availability group, and from now on the source is
+/// read on a secondary.
 async fn read_on_a_secondary(settings: &[(&'static str, &'static str)]) -> (World, i32, Daemon) {
-    let (world, mapping, daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
     on_a_secondary(&world).await;
     let daemon = start_with(&world, settings);
@@ -26,13 +28,15 @@ async fn read_on_a_secondary(settings: &[(&'static str, &'static str)]) -> (Worl
 }
 
 async fn on_a_secondary(world: &World) {
-    availability::join_group(world.source.instance().expect("the source's engine"), "Shop").expect("a group");
+    availability::join_group(world.source.instance().expect("the source's engine"), "Shop")
+        .expect("a group");
     let string = "UPDATE source_servers SET connection_string = CONCAT(connection_string, N';ApplicationIntent=ReadOnly')";
     world.control().await.run(string).await;
 }
 
 fn redone(world: &World, state: Option<availability::State>) {
-    availability::redone(world.source.instance().expect("the source's engine"), "Shop", state).expect("a group");
+    availability::redone(world.source.instance().expect("the source's engine"), "Shop", state)
+        .expect("a group");
 }
 
 fn state(world: &World) -> availability::State {
@@ -49,11 +53,16 @@ async fn redone_between_polls(world: &World, state: availability::State) {
 }
 
 async fn no_error(world: &World, mapping: i32) {
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// The poll is answered by one secondary and the pass reads at another, which has not redone the change.
+/// The poll is answered by one secondary and the pass reads at another, which has not redone the
+/// change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over() {
     crate::only_on_standins!("secondaries");
@@ -72,7 +81,8 @@ async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over(
     no_error(&world, mapping).await;
 }
 
-/// Polls of a table at rest are answered by a secondary that is a transaction behind what was applied.
+/// Polls of a table at rest are answered by a secondary that is a transaction behind what was
+/// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_behind_a_checkpoint_at_rest_is_no_gap() {
     crate::only_on_standins!("secondaries");
@@ -86,20 +96,33 @@ async fn a_secondary_behind_a_checkpoint_at_rest_is_no_gap() {
     world.shop().await.run("INSERT INTO dbo.R VALUES (4, 4)").await;
     world.in_sync("dbo.R", "ID").await;
     no_error(&world, mapping).await;
-    let syncs = world.control().await.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await;
+    let syncs = world
+        .control()
+        .await
+        .scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'")
+        .await;
     assert_eq!(syncs, "1");
 }
 
 async fn behind(world: &World, mapping: i32) {
     let mut control = world.control().await;
     eventually("the lag to say that the secondary is behind", async || {
-        let lag = control.query(&format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
-        if lag.first() == "NULL" && lag.rows[0][1].contains("secondary replica") { Ok(()) } else { Err(lag.to_string()) }
+        let lag = control
+            .query(&format!(
+                "SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}"
+            ))
+            .await;
+        if lag.first() == "NULL" && lag.rows[0][1].contains("secondary replica") {
+            Ok(())
+        } else {
+            Err(lag.to_string())
+        }
     })
     .await;
 }
 
-/// It was not behind: the group was restored to an earlier state, and went on with other transactions.
+/// It was not behind: the group was restored to an earlier state, and went on with other
+/// transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_of_another_history_is_a_gap_when_it_passes_the_checkpoint() {
     crate::only_on_standins!("its engine");
@@ -120,7 +143,8 @@ async fn a_secondary_of_another_history_is_a_gap_when_it_passes_the_checkpoint()
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
 }
 
-/// The cut was found at one secondary and the rows are read at another, which has not redone a change up to the cut.
+/// The cut was found at one secondary and the rows are read at another, which has not redone a
+/// change up to the cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
     crate::only_on_standins!("secondaries");
@@ -137,9 +161,15 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         // nothing mends afterwards what the full sync itself did not bring
         let mapping = world.map("R", "ID", None, false).await;
         let (before_copy, at_copy, copy) = held(Phase::Before);
-        world.dest.faults().once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), before_copy);
+        world
+            .dest
+            .faults()
+            .once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), before_copy);
         let (after_copy, at_index, index) = held(Phase::Before);
-        world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), after_copy);
+        world
+            .dest
+            .faults()
+            .once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), after_copy);
         let (at_clock, clock_read, go_on) = held(Phase::After);
         world.source.faults().once(Point::request("AS in_group"), at_clock);
         world.request_full_sync(mapping).await;
@@ -161,8 +191,8 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
     }
 }
 
-/// A verification reads on a secondary that is behind the checkpoint: a change between the two is in no change table there, and its absence is
-/// no proof that the row is the same.
+/// A verification reads on a secondary that is behind the checkpoint: a change between the two is
+/// in no change table there, and its absence is no proof that the row is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     crate::only_on_standins!("secondaries");
@@ -190,27 +220,36 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     let partial = world.verified(mapping, "PARTIAL").await;
     redone(&world, None);
     world.verified(mapping, "PASSED").await;
-    let failed = "SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'";
+    let failed =
+        "SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'";
     let failed = world.control().await.query(failed).await;
     assert!(failed.rows.is_empty(), "{failed}{partial}");
 }
 
-/// The secondaries have not hardened the log of a change: capture has gone as far as it may, finds nothing, and has not passed the change.
+/// The secondaries have not hardened the log of a change: capture has gone as far as it may, finds
+/// nothing, and has not passed the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_not_hardened_is_no_difference() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) =
+        following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;
-    availability::join_group(world.source.instance().expect("the source's engine"), "Shop").expect("a group");
+    availability::join_group(world.source.instance().expect("the source's engine"), "Shop")
+        .expect("a group");
     capture(&world, |cdc| cdc.unhardened = true);
     world.shop().await.run("UPDATE dbo.R SET V = 2").await;
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "1s")]);
     let partial = world.verified(mapping, "PARTIAL").await;
-    assert!(partial.rows[0][7].contains("availability group") || partial.rows[0][7].contains("no fence"), "{partial}");
+    assert!(
+        partial.rows[0][7].contains("availability group")
+            || partial.rows[0][7].contains("no fence"),
+        "{partial}"
+    );
     capture(&world, |cdc| cdc.unhardened = false);
     world.in_sync("dbo.R", "ID").await;
     world.verified(mapping, "PASSED").await;
-    let failed = "SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'";
+    let failed =
+        "SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'";
     let failed = world.control().await.query(failed).await;
     assert!(failed.rows.is_empty(), "{failed}");
 }

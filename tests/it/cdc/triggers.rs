@@ -6,7 +6,11 @@ use crate::harness::{World, daemon::command, eventually};
 /// A table with a trigger column of this type, synced once and followed.
 async fn followed(column: &str) -> (World, i32, crate::harness::Daemon) {
     let world = World::new().await;
-    world.both(&format!("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL, Resync {column} NULL)")).await;
+    world
+        .both(&format!(
+            "CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL, Resync {column} NULL)"
+        ))
+        .await;
     world.shop().await.run("INSERT INTO dbo.T (ID, V) VALUES (1, 1), (2, 2)").await;
     world.enable_cdc(&["T"]).await;
     let mapping = world.map("T", "ID", Some("Resync"), true).await;
@@ -29,7 +33,8 @@ async fn full_syncs(world: &World, mapping: i32, count: &str) {
     .await;
 }
 
-/// One value that is no number was Msg 245 at every poll: CDC of the table stood still, and check was all ✓.
+/// One value that is no number was Msg 245 at every poll: CDC of the table stood still, and check
+/// was all ✓.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_tells_of_it() {
     let (world, mapping, daemon) = followed("VARCHAR(10)").await;
@@ -38,9 +43,19 @@ async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_tell
     world.in_sync("dbo.T", "ID").await;
     let checked = command(&world.variables(), &["check"]).output().await.expect("run check");
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(checked.contains("✗ trigger column") && checked.contains("[Resync] holds text that is no number"), "{checked}");
-    let mend = checked.lines().find(|line| line.contains("TRY_CAST")).expect("a statement that mends it").trim().to_owned();
-    // A number in another row is a request, which is answered and set back; the other value stays as it is.
+    assert!(
+        checked.contains("✗ trigger column")
+            && checked.contains("[Resync] holds text that is no number"),
+        "{checked}"
+    );
+    let mend = checked
+        .lines()
+        .find(|line| line.contains("TRY_CAST"))
+        .expect("a statement that mends it")
+        .trim()
+        .to_owned();
+    // A number in another row is a request, which is answered and set back; the other value stays
+    // as it is.
     shop.run("UPDATE dbo.T SET Resync = '1' WHERE ID = 2").await;
     full_syncs(&world, mapping, "2").await;
     world.in_sync("dbo.T", "ID").await;
@@ -53,7 +68,8 @@ async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_tell
     assert_eq!(errors, "0", "{}", daemon.output());
 }
 
-/// What cannot be compared with 1 at all is the trigger column's error, told as such and once; CDC goes on.
+/// What cannot be compared with 1 at all is the trigger column's error, told as such and once; CDC
+/// goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_column_that_cannot_be_compared_with_1_is_its_own_error() {
     let (world, mapping, daemon) = followed("DATE").await;
@@ -63,10 +79,18 @@ async fn a_trigger_column_that_cannot_be_compared_with_1_is_its_own_error() {
     world.in_sync("dbo.T", "ID").await;
     shop.run("DELETE dbo.T WHERE ID = 2").await;
     world.in_sync("dbo.T", "ID").await;
-    assert_eq!(daemon.output().matches("the trigger column cannot be asked").count(), 1, "{}", daemon.output());
+    assert_eq!(
+        daemon.output().matches("the trigger column cannot be asked").count(),
+        1,
+        "{}",
+        daemon.output()
+    );
     let checked = command(&world.variables(), &["check"]).output().await.expect("run check");
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(checked.contains("✗ trigger column") && checked.contains("cannot be compared with 1"), "{checked}");
+    assert!(
+        checked.contains("✗ trigger column") && checked.contains("cannot be compared with 1"),
+        "{checked}"
+    );
     let mut control = world.control().await;
     control.run("UPDATE table_mappings SET full_sync_trigger_column = NULL").await;
     eventually("the error to be resolved", async || {

@@ -27,7 +27,8 @@ async fn nothing_captured_yet_is_one_warning() {
     world.in_sync("dbo.W", "ID").await;
     let output = daemon.output();
     assert_eq!(output.matches("maximum LSN is NULL").count(), 1, "{output}");
-    let errors = world.control().await.query("SELECT mapping_id, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT mapping_id, error_message FROM error_logs").await;
     assert!(errors.rows.iter().all(|row| row[0] != mapping.to_string()), "{errors}");
 }
 
@@ -35,13 +36,22 @@ async fn nothing_captured_yet_is_one_warning() {
 async fn unknown_lag(world: &World, mapping: i32, reason: &str) {
     let mut control = world.control().await;
     eventually("the view to say why", async || {
-        let lag = control.query(&format!("SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
-        if lag.first() == "NULL" && lag.rows[0][1].contains(reason) { Ok(()) } else { Err(lag.to_string()) }
+        let lag = control
+            .query(&format!(
+                "SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}"
+            ))
+            .await;
+        if lag.first() == "NULL" && lag.rows[0][1].contains(reason) {
+            Ok(())
+        } else {
+            Err(lag.to_string())
+        }
     })
     .await;
 }
 
-/// CDC that is off, or was switched off meanwhile, is an error that says what to do, and `v_cdc_lag` says why nobody knows.
+/// CDC that is off, or was switched off meanwhile, is an error that says what to do, and
+/// `v_cdc_lag` says why nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_cdc_the_lag_is_unknown_and_the_reason_said() {
     let world = World::new().await;
@@ -57,19 +67,29 @@ async fn without_cdc_the_lag_is_unknown_and_the_reason_said() {
     world.in_sync("dbo.N", "ID").await;
     let mut control = world.control().await;
     eventually("the lag to be known", async || {
-        let lag = control.query(&format!("SELECT reason, seconds_behind FROM v_cdc_lag WHERE mapping_id = {mapping}")).await;
+        let lag = control
+            .query(&format!(
+                "SELECT reason, seconds_behind FROM v_cdc_lag WHERE mapping_id = {mapping}"
+            ))
+            .await;
         let behind = lag.rows[0][1].parse::<i64>().is_ok_and(|seconds| (0..60).contains(&seconds));
         if lag.first() == "NULL" && behind { Ok(()) } else { Err(lag.to_string()) }
     })
     .await;
 }
 
-/// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says that nobody knows.
+/// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says
+/// that nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_job_that_stands_still_is_noticed_once() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, daemon) =
-        following("S", "CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.S VALUES (1)", "ID").await;
+    let (world, mapping, daemon) = following(
+        "S",
+        "CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)",
+        "INSERT INTO dbo.S VALUES (1)",
+        "ID",
+    )
+    .await;
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_stop_job @job_type = N'capture'").await;
     world.source.instance().expect("the source's engine").clock.shift_ms(40 * 60 * 1000);
@@ -82,11 +102,17 @@ async fn a_capture_job_that_stands_still_is_noticed_once() {
     assert_eq!(daemon.output().matches("has not moved for").count(), 1);
 }
 
-/// Every mapping is in `v_cdc_lag`: at rest with a few seconds, behind since the oldest change left.
+/// Every mapping is in `v_cdc_lag`: at rest with a few seconds, behind since the oldest change
+/// left.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lag_of_every_mapping_can_be_read() {
-    let (world, mapping, _daemon) =
-        following("L", "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.L VALUES (1, 1)", "ID").await;
+    let (world, mapping, _daemon) = following(
+        "L",
+        "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.L VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     // before anything is captured nobody can tell
     world.shop().await.run("INSERT INTO dbo.L VALUES (3, 3)").await;
     world.in_sync("L", "ID").await;
@@ -105,36 +131,55 @@ async fn the_lag_of_every_mapping_can_be_read() {
     world.copy().await.run("ALTER TABLE dbo.L ADD CONSTRAINT CK_L CHECK (V < 100)").await;
     world.shop().await.run("INSERT INTO dbo.L VALUES (2, 200)").await;
     eventually("the oldest change to be known", async || {
-        let oldest = control.scalar(&format!("SELECT oldest_at FROM cdc_lag WHERE mapping_id = {mapping}")).await;
+        let oldest = control
+            .scalar(&format!("SELECT oldest_at FROM cdc_lag WHERE mapping_id = {mapping}"))
+            .await;
         if oldest == "NULL" { Err(oldest) } else { Ok(()) }
     })
     .await;
 }
 
-/// A first success after an ERROR writes a row with nothing in it, so that the summary clears; later idle passes write none.
+/// A first success after an ERROR writes a row with nothing in it, so that the summary clears;
+/// later idle passes write none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_summary_clears_after_an_error() {
-    let (world, mapping, _daemon) =
-        following("E", "CREATE TABLE dbo.E (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.E VALUES (1, 1)", "ID").await;
+    let (world, mapping, _daemon) = following(
+        "E",
+        "CREATE TABLE dbo.E (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.E VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     let mut copy = world.copy().await;
     copy.run("ALTER TABLE dbo.E ADD CONSTRAINT CK_E CHECK (V < 100)").await;
     world.shop().await.run("INSERT INTO dbo.E VALUES (2, 200)").await;
     world.run_ends(mapping, "CDC", "ERROR").await;
     let mut control = world.control().await;
-    assert_eq!(control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(), "ERROR");
+    assert_eq!(
+        control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(),
+        "ERROR"
+    );
     copy.run("ALTER TABLE dbo.E DROP CONSTRAINT CK_E").await;
     control.run("UPDATE table_mappings SET updated_at = GETUTCDATE()").await;
     world.run_ends(mapping, "CDC", "COMPLETED").await;
-    assert_eq!(control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(), "");
+    assert_eq!(
+        control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'CDC'").await.first(),
+        ""
+    );
 }
 
-/// Capture has written its rows and not committed them, and the server's own function reads dirty: what nobody can read yet is no bound, and the
-/// table is not taken for idle up to there.
+/// Capture has written its rows and not committed them, and the server's own function reads dirty:
+/// what nobody can read yet is no bound, and the table is not taken for idle up to there.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_capture_has_not_committed_is_no_bound() {
     crate::only_on_standins!("its engine");
-    let (world, mapping, _daemon) =
-        following("D", "CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY)", "INSERT INTO dbo.D VALUES (1)", "ID").await;
+    let (world, mapping, _daemon) = following(
+        "D",
+        "CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY)",
+        "INSERT INTO dbo.D VALUES (1)",
+        "ID",
+    )
+    .await;
     capture(&world, |cdc| (cdc.mode, cdc.max_lsn_reads_dirty) = (CaptureMode::Manual, true));
     let engine = world.source.instance().expect("the source's engine").clone();
     world.shop().await.run("INSERT INTO dbo.D VALUES (2)").await;
@@ -144,12 +189,21 @@ async fn what_capture_has_not_committed_is_no_bound() {
     assert_eq!(shop.scalar(dirty).await, "1");
     world.source.log_statements(true);
     eventually("some polls", async || {
-        let polls = world.source.statements().iter().filter(|statement| statement.text.contains("FROM cdc.change_tables")).count();
+        let polls = world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("FROM cdc.change_tables"))
+            .count();
         if polls >= 4 { Ok(()) } else { Err(polls.to_string()) }
     })
     .await;
     end(&engine, open);
     world.in_sync("dbo.D", "ID").await;
-    let errors = world.control().await.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+    let errors = world
+        .control()
+        .await
+        .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }

@@ -1,5 +1,5 @@
-//! Hostile input: text from anywhere, control rows of nonsense, and servers whose answers come from a fuzzer. Errors are the answer, never
-//! a panic, a hang or memory without bounds.
+//! Hostile input: text from anywhere, control rows of nonsense, and servers whose answers come from
+//! a fuzzer. Errors are the answer, never a panic, a hang or memory without bounds.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -20,7 +20,10 @@ const GROWTH_KIB_MAX: u64 = 64 * 1024;
 const ANSWERS: usize = 400;
 
 fn seed() -> u64 {
-    let seed = std::env::var("DATAFLOW_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed = std::env::var("DATAFLOW_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| rand::rng().random());
     println!("seed {seed} (DATAFLOW_TEST_SEED)");
     seed
 }
@@ -31,7 +34,9 @@ fn text(random: &mut StdRng, pieces: &[&str]) -> String {
     for _ in 0..random.random_range(0..12) {
         match random.random_range(0..10) {
             0 => text.push(char::from_u32(random.random_range(0..0x11_0000)).unwrap_or('\u{fffd}')),
-            1 => text.extend((0..random.random_range(0..300)).map(|_| random.random_range(' '..'~'))),
+            1 => {
+                text.extend((0..random.random_range(0..300)).map(|_| random.random_range(' '..'~')))
+            }
             _ => text.push_str(pieces[random.random_range(0..pieces.len())]),
         }
     }
@@ -90,7 +95,11 @@ fn a_connection_string_is_understood_or_refused_whatever_it_says() {
             assert!(!error.to_string().is_empty());
         }
         // The variables are as much anybody's text.
-        let variables = [("DEST_SERVER", text.clone()), ("DEST_PASS", "secret-of-mine".to_owned()), ("DATAFLOW_CHECK_INTERVAL", text)];
+        let variables = [
+            ("DEST_SERVER", text.clone()),
+            ("DEST_PASS", "secret-of-mine".to_owned()),
+            ("DATAFLOW_CHECK_INTERVAL", text),
+        ];
         if let Err(problems) = Config::from_vars(variables) {
             assert!(!problems.to_string().contains("secret-of-mine"));
         }
@@ -101,7 +110,21 @@ fn a_connection_string_is_understood_or_refused_whatever_it_says() {
 fn an_lsn_is_read_or_refused_whatever_it_is() {
     let mut random = StdRng::seed_from_u64(seed());
     for _ in 0..CASES {
-        let text = text(&mut random, &["0x", "0X", "00000024000054300003", ":", "0000", "G", "-", "+1", "ffffffffffffffffffff", " "]);
+        let text = text(
+            &mut random,
+            &[
+                "0x",
+                "0X",
+                "00000024000054300003",
+                ":",
+                "0000",
+                "G",
+                "-",
+                "+1",
+                "ffffffffffffffffffff",
+                " ",
+            ],
+        );
         if let Ok(lsn) = text.parse::<Lsn>() {
             assert_eq!(lsn.to_string().parse::<Lsn>().ok(), Some(lsn), "{text:?}");
         }
@@ -119,10 +142,35 @@ async fn nonsense_in_the_control_tables_disturbs_nobody() {
     let good = world.map("G", "ID", None, true).await;
     world.request_full_sync(good).await;
     let mut control = world.control().await;
-    const PIECES: &[&str] =
-        &["G", "dbo", "Shop", "Copy", "]", "[", "'", ";", "--", "/*", " ", "DROP TABLE G", "ID", ",", "\"", "\\", "..", "#", "@P1", "é"];
+    const PIECES: &[&str] = &[
+        "G",
+        "dbo",
+        "Shop",
+        "Copy",
+        "]",
+        "[",
+        "'",
+        ";",
+        "--",
+        "/*",
+        " ",
+        "DROP TABLE G",
+        "ID",
+        ",",
+        "\"",
+        "\\",
+        "..",
+        "#",
+        "@P1",
+        "é",
+    ];
     let word = |random: &mut StdRng, most: usize| {
-        text(random, PIECES).replace(['\'', '\0'], "''").chars().take(most).collect::<String>().replace('\'', "''")
+        text(random, PIECES)
+            .replace(['\'', '\0'], "''")
+            .chars()
+            .take(most)
+            .collect::<String>()
+            .replace('\'', "''")
     };
     for number in 0..40 {
         let string = word(&mut random, 200);
@@ -163,7 +211,8 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let endless = tokio::spawn(async move {
-        // A packet full of options, each of which is a name that goes on to the end; none is the last packet.
+        // A packet full of options, each of which is a name that goes on to the end; none is the
+        // last packet.
         const PACKET_BYTES: u16 = 0x7FFC;
         let [high, low] = PACKET_BYTES.to_be_bytes();
         let mut packet = vec![4, 0, high, low, 0, 0, 1, 0];
@@ -188,7 +237,10 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     let memory_kib = daemon.memory_kib().unwrap_or_default();
     eventually("the endless answer to be told of", async || {
         let errors = control.query("SELECT error_type, error_message FROM error_logs").await;
-        let told = errors.rows.iter().any(|row| row[0] == "CONNECTION" && row[1].contains("before the login was done"));
+        let told = errors
+            .rows
+            .iter()
+            .any(|row| row[0] == "CONNECTION" && row[1].contains("before the login was done"));
         if told { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
@@ -196,13 +248,17 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     world.request_full_sync(good).await;
     world.in_sync("dbo.G", "ID").await;
     let grown_kib = daemon.memory_kib().unwrap_or_default();
-    assert!(grown_kib < memory_kib + GROWTH_KIB_MAX, "memory grew from {memory_kib} to {grown_kib} KiB");
+    assert!(
+        grown_kib < memory_kib + GROWTH_KIB_MAX,
+        "memory grew from {memory_kib} to {grown_kib} KiB"
+    );
     let (status, output) = daemon.terminate().await;
     assert!(status.success() && !output.contains("panicked"), "{output}");
     endless.abort();
 }
 
-/// One answer of a server, spoilt: bytes changed, a length made absurd, a piece cut out, doubled or made up.
+/// One answer of a server, spoilt: bytes changed, a length made absurd, a piece cut out, doubled or
+/// made up.
 fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
     const PACKET_HEADER_BYTES: usize = 8;
     if bytes.is_empty() {
@@ -210,14 +266,21 @@ fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
     }
     for _ in 0..random.random_range(1..4) {
         // Mostly behind the packet's header, so that it is tokens that are wrong.
-        let from = if random.random_range(0..8) == 0 { 0 } else { PACKET_HEADER_BYTES.min(bytes.len() - 1) };
+        let from = if random.random_range(0..8) == 0 {
+            0
+        } else {
+            PACKET_HEADER_BYTES.min(bytes.len() - 1)
+        };
         let at = random.random_range(from..bytes.len());
         match random.random_range(0..6) {
             0 => bytes[at] ^= 1 << random.random_range(0..8),
             1 => bytes[at] = random.random(),
             // tokens and types that have a length behind them
             2 => {
-                bytes[at] = [0x81, 0xAA, 0xAB, 0xD1, 0xD2, 0xE3, 0xE5, 0xF0, 0xFD, 0xA5, 0xE7, 0xEF, 0x62, 0xF1][random.random_range(0..14)]
+                bytes[at] = [
+                    0x81, 0xAA, 0xAB, 0xD1, 0xD2, 0xE3, 0xE5, 0xF0, 0xFD, 0xA5, 0xE7, 0xEF, 0x62,
+                    0xF1,
+                ][random.random_range(0..14)]
             }
             3 => {
                 let end = bytes.len().min(at + [2, 4, 8][random.random_range(0..3)]);
@@ -265,11 +328,18 @@ async fn survives(side: Side) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     rig.link(side).calm();
-    println!("{} answers of the {side:?} were spoilt; memory {memory_kib} KiB, at most {peak_kib} KiB", spoilt());
+    println!(
+        "{} answers of the {side:?} were spoilt; memory {memory_kib} KiB, at most {peak_kib} KiB",
+        spoilt()
+    );
     assert!(!daemon.output().contains("panicked"), "{}", daemon.output());
-    assert!(peak_kib < memory_kib + GROWTH_KIB_MAX, "memory grew from {memory_kib} to {peak_kib} KiB");
+    assert!(
+        peak_kib < memory_kib + GROWTH_KIB_MAX,
+        "memory grew from {memory_kib} to {peak_kib} KiB"
+    );
 
-    // What it was told may have been believed; a full sync puts it right. It is asked for until one ends after the nonsense.
+    // What it was told may have been believed; a full sync puts it right. It is asked for until one
+    // ends after the nonsense.
     let mut control = rig.world.control().await;
     let last = control.scalar("SELECT COALESCE(MAX(status_id), 0) FROM sync_status").await;
     control

@@ -1,7 +1,9 @@
-//! kill -9: the process is gone between any two things it does, and the next one goes on from what is written down.
+//! kill -9: the process is gone between any two things it does, and the next one goes on from what
+//! is written down.
 //!
-//! The servers do the killing. A hook sees every request of the daemon; before its effect or after it, the process is killed by its id and
-//! the connection is reset. So a moment is not a time but a place in what the daemon does.
+//! The servers do the killing. A hook sees every request of the daemon; before its effect or after
+//! it, the process is killed by its id and the connection is reset. So a moment is not a time but a
+//! place in what the daemon does.
 
 use std::{
     collections::BTreeSet,
@@ -25,8 +27,9 @@ const KILLS: usize = 50;
 const REQUESTS_MAX: u32 = 500;
 /// Lives of which one has full syncs to do: the others go on with CDC, as most do.
 const FULL_SYNC_EVERY: usize = 4;
-/// Tables: one that is followed by CDC, one whose destination keeps its own account (what came twice would be counted twice), one that is
-/// filled in place, one without CDC that asks for its syncs by trigger.
+/// Tables: one that is followed by CDC, one whose destination keeps its own account (what came
+/// twice would be counted twice), one that is filled in place, one without CDC that asks for its
+/// syncs by trigger.
 const TABLES: [&str; 4] = ["A", "Counted", "Direct", "Asked"];
 
 struct Killer {
@@ -126,7 +129,11 @@ impl Killer {
     /// Kinds of which somebody was killed at one phase only.
     fn half_struck(&self) -> Vec<String> {
         let state = self.lock();
-        let whole = |kind: &String| [Phase::Before, Phase::After].iter().all(|phase| state.struck.contains(&(kind.clone(), *phase)));
+        let whole = |kind: &String| {
+            [Phase::Before, Phase::After]
+                .iter()
+                .all(|phase| state.struck.contains(&(kind.clone(), *phase)))
+        };
         state.seen.iter().filter(|kind| !whole(kind)).cloned().collect()
     }
 
@@ -185,7 +192,11 @@ impl Range {
             world.map(table, "ID", asked.then_some("Again"), !asked).await;
         }
         let mut control = world.control().await;
-        control.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT' WHERE source_table = 'Direct'").await;
+        control
+            .run(
+                "UPDATE table_mappings SET full_sync_mode = 'DIRECT' WHERE source_table = 'Direct'",
+            )
+            .await;
         control.script(AUDIT).await;
 
         let killer = Arc::new(Killer { state: Mutex::default() });
@@ -204,14 +215,20 @@ impl Range {
     /// A daemon with a writer beside it, and full syncs to do when `syncs` says so.
     async fn life(&self, aim: Aim, syncs: bool) -> Daemon {
         for server in [&self.world.source, &self.world.dest] {
-            eventually("the last life's connections to be gone", async || match server.connection_count_of(APPLICATION).now {
-                0 => Ok(()),
-                now => Err(now.to_string()),
+            eventually("the last life's connections to be gone", async || {
+                match server.connection_count_of(APPLICATION).now {
+                    0 => Ok(()),
+                    now => Err(now.to_string()),
+                }
             })
             .await;
         }
         if syncs {
-            self.world.control().await.run("UPDATE table_mappings SET full_sync_requested = 1").await;
+            self.world
+                .control()
+                .await
+                .run("UPDATE table_mappings SET full_sync_requested = 1")
+                .await;
             self.world.shop().await.run("UPDATE dbo.Asked SET Again = 1 WHERE ID = 7").await;
         }
         let daemon = self.world.daemon_with(&[
@@ -225,7 +242,8 @@ impl Range {
         daemon
     }
 
-    /// Whether a life has done everything once: full syncs of all tables, changes, and a verification of each table.
+    /// Whether a life has done everything once: full syncs of all tables, changes, and a
+    /// verification of each table.
     async fn everything_done_since(&self, mark: &str) -> bool {
         let mut control = self.world.control().await;
         let left =
@@ -236,20 +254,32 @@ impl Range {
         left == "0" && verified == TABLES.len().to_string()
     }
 
-    /// The writer stops, a last life catches up by itself, everything is equal, and no checkpoint ever fell.
+    /// The writer stops, a last life catches up by itself, everything is equal, and no checkpoint
+    /// ever fell.
     async fn ends_well(self) {
         self.stop.store(true, Ordering::Relaxed);
         let transactions = self.writing.await.expect("the writer");
         let daemon = self.world.daemon();
-        // A full sync that was asked for in the last life is this one's to end; the table without CDC is brought up by one more.
+        // A full sync that was asked for in the last life is this one's to end; the table without
+        // CDC is brought up by one more.
         self.world.shop().await.run("UPDATE dbo.Asked SET Again = 1 WHERE ID = 7").await;
         for table in TABLES {
             self.world.in_sync(&format!("dbo.{table}"), "ID").await;
         }
-        let account = self.world.copy().await.query("SELECT (SELECT SUM(rows) FROM dbo.account), (SELECT COUNT(*) FROM dbo.Counted)").await;
-        assert_eq!(account.rows[0][0], account.rows[0][1], "rows by the destination's account, and rows");
+        let account = self
+            .world
+            .copy()
+            .await
+            .query("SELECT (SELECT SUM(rows) FROM dbo.account), (SELECT COUNT(*) FROM dbo.Counted)")
+            .await;
+        assert_eq!(
+            account.rows[0][0], account.rows[0][1],
+            "rows by the destination's account, and rows"
+        );
         let mut control = self.world.control().await;
-        let fallen = control.query("SELECT mapping_id, was, became FROM climb WHERE became IS NULL OR became < was").await;
+        let fallen = control
+            .query("SELECT mapping_id, was, became FROM climb WHERE became IS NULL OR became < was")
+            .await;
         assert!(fallen.rows.is_empty(), "checkpoints fell: {fallen}");
         let climbs = control.scalar("SELECT COUNT(*) FROM climb").await;
         let alarms = control
@@ -258,11 +288,15 @@ impl Range {
         assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
         let (status, output) = daemon.terminate().await;
         assert!(status.success(), "{output}");
-        println!("{} kills, {climbs} climbs of checkpoints, {transactions} transactions beside them", self.killer.lock().strikes);
+        println!(
+            "{} kills, {climbs} climbs of checkpoints, {transactions} transactions beside them",
+            self.killer.lock().strikes
+        );
     }
 }
 
-/// Updates, inserts and deletes, one table after the other, until it is told to stop; how many transactions.
+/// Updates, inserts and deletes, one table after the other, until it is told to stop; how many
+/// transactions.
 async fn write(mut shop: crate::harness::Sql, stop: Arc<AtomicBool>) -> usize {
     const PAUSE: Duration = Duration::from_millis(150);
     let mut round = 0;
@@ -287,23 +321,34 @@ async fn write(mut shop: crate::harness::Sql, stop: Arc<AtomicBool>) -> usize {
 async fn kill_9_at_random_moments() {
     crate::only_on_standins!("hooks at requests");
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let kills = number("DATAFLOW_TEST_KILLS").map_or(KILLS, |kills| usize::try_from(kills).unwrap_or(KILLS));
+    let kills = number("DATAFLOW_TEST_KILLS")
+        .map_or(KILLS, |kills| usize::try_from(kills).unwrap_or(KILLS));
     let seed = number("DATAFLOW_TEST_SEED").unwrap_or_else(|| rand::rng().random());
     println!("seed {seed} (DATAFLOW_TEST_SEED), {kills} kills (DATAFLOW_TEST_KILLS)");
     let mut random = StdRng::seed_from_u64(seed);
     let range = Range::new().await;
     for life in 0..kills {
         let phase = if random.random() { Phase::Before } else { Phase::After };
-        let daemon = range.life(Aim::Request(random.random_range(1..=REQUESTS_MAX), phase), life % FULL_SYNC_EVERY == 0).await;
-        eventually("the daemon to be killed", async || if range.killer.is_alive() { Err(daemon.output()) } else { Ok(()) }).await;
+        let daemon = range
+            .life(
+                Aim::Request(random.random_range(1..=REQUESTS_MAX), phase),
+                life % FULL_SYNC_EVERY == 0,
+            )
+            .await;
+        eventually("the daemon to be killed", async || {
+            if range.killer.is_alive() { Err(daemon.output()) } else { Ok(()) }
+        })
+        .await;
         daemon.ends().await;
     }
     range.ends_well().await;
 }
 
-/// Before and after the effect of each kind of request that it ever sends, once each, with full syncs, swaps, changes and verification in every
-/// life: it goes on until two lives in a row have done everything and met no kind at which nobody was killed, and for many more where a request
-/// that is rare (it looks up what a moment left in doubt, or mends what a kill left behind) was met once only.
+/// Before and after the effect of each kind of request that it ever sends, once each, with full
+/// syncs, swaps, changes and verification in every life: it goes on until two lives in a row have
+/// done everything and met no kind at which nobody was killed, and for many more where a request
+/// that is rare (it looks up what a moment left in doubt, or mends what a kill left behind) was met
+/// once only.
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_around_every_kind_of_request() {
     crate::only_on_standins!("hooks at requests");
@@ -318,18 +363,24 @@ async fn kill_9_around_every_kind_of_request() {
     while survived < 2 || survived < SURVIVED_MAX && !range.killer.half_struck().is_empty() {
         lives += 1;
         assert!(lives <= LIVES_MAX, "{:#?}", range.killer.lock().seen);
-        let mark = range.world.control().await.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
+        let mark = range
+            .world
+            .control()
+            .await
+            .scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs")
+            .await;
         let daemon = range.life(Aim::NewKind, true).await;
-        let killed = eventually("the daemon to be killed, or to have done everything", async || {
-            if !range.killer.is_alive() {
-                Ok(true)
-            } else if range.everything_done_since(&mark).await {
-                Ok(false)
-            } else {
-                Err(daemon.output())
-            }
-        })
-        .await;
+        let killed =
+            eventually("the daemon to be killed, or to have done everything", async || {
+                if !range.killer.is_alive() {
+                    Ok(true)
+                } else if range.everything_done_since(&mark).await {
+                    Ok(false)
+                } else {
+                    Err(daemon.output())
+                }
+            })
+            .await;
         range.killer.spare();
         if killed {
             daemon.ends().await;

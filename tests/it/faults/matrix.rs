@@ -1,8 +1,9 @@
-//! Every fault, at every job, on both sides: whatever breaks, before its effect or after it, the destination equals the source in the end,
-//! nothing is there twice, the right errors are told and resolved, and nothing leaks.
+//! Every fault, at every job, on both sides: whatever breaks, before its effect or after it, the
+//! destination equals the source in the end, nothing is there twice, the right errors are told and
+//! resolved, and nothing leaks.
 //!
-//! One lane is a job on a side: a daemon that goes through all faults in a row, so that what one of them left behind (a lost permit, a task
-//! that never ends) would stop the next.
+//! One lane is a job on a side: a daemon that goes through all faults in a row, so that what one of
+//! them left behind (a lost permit, a task that never ends) would stop the next.
 
 use std::time::Duration;
 
@@ -37,11 +38,15 @@ impl Job {
     fn requests(self, side: Side) -> &'static [&'static str] {
         match (self, side) {
             (Job::FullSync | Job::FullSyncByDriver, Side::Source) => &["SELECT s.["],
-            (Job::FullSync | Job::FullSyncByDriver, Side::Dest) => &["BULK LOAD", "COMMIT TRANSACTION", "full_sync_pending_at = NULL"],
+            (Job::FullSync | Job::FullSyncByDriver, Side::Dest) => {
+                &["BULK LOAD", "COMMIT TRANSACTION", "full_sync_pending_at = NULL"]
+            }
             (Job::Cdc, Side::Source) => &["AS [__$command_id]"],
             (Job::Cdc, Side::Dest) => &["DECLARE @fetched", "BULK LOAD"],
             (Job::Verification, Side::Source) => &["AS t ORDER BY t.["],
-            (Job::Verification, Side::Dest) => &["AS t ORDER BY t.[", "INSERT INTO dbo.verification_logs"],
+            (Job::Verification, Side::Dest) => {
+                &["AS t ORDER BY t.[", "INSERT INTO dbo.verification_logs"]
+            }
             (Job::Look, Side::Source) => &["AS is_read_only"],
             (Job::Look, Side::Dest) => &["SELECT server_id, server_name, connection_string"],
             (Job::Books, _) => &[
@@ -101,7 +106,8 @@ fn error(number: i32, class: u8) -> SqlError {
     SqlError::new(number, class, format!("injected error {number}"))
 }
 
-/// Every case of a lane. `random` chooses where replies break off and at which byte the network fails.
+/// Every case of a lane. `random` chooses where replies break off and at which byte the network
+/// fails.
 fn cases(job: Job, random: &mut StdRng) -> Vec<(Blow, Told)> {
     // what the control tables do not get in time is told by nobody but the log, or comes later
     let told = |types| if job == Job::Books { Told::Maybe(ANY) } else { Told::As(types) };
@@ -127,8 +133,8 @@ fn cases(job: Job, random: &mut StdRng) -> Vec<(Blow, Told)> {
         (Blow::Accept(Fault::ResetBefore), Told::Maybe(ANY)),
         (Blow::Accept(Fault::GarbageReply), Told::Maybe(ANY)),
     ];
-    // deadlock, lock timeout, log full, disk full, database offline: each instead of the effect, and after it
-    // (a verification that finds no still moment is PARTIAL, and no error)
+    // deadlock, lock timeout, log full, disk full, database offline: each instead of the effect,
+    // and after it (a verification that finds no still moment is PARTIAL, and no error)
     for (number, class) in [(1205, 13), (1222, 16), (9002, 17), (1105, 17), (942, 14), (945, 14)] {
         let told = match (job, number) {
             (Job::Verification, 1205 | 1222) | (Job::Books, _) => Told::Maybe(ANY),
@@ -146,10 +152,14 @@ fn cases(job: Job, random: &mut StdRng) -> Vec<(Blow, Told)> {
             Trouble::Close,
             Trouble::Silence,
             Trouble::Slow(Duration::from_secs(1)),
-            // All that follows: a few changed bytes in the middle of a value nobody can notice without TLS, which notices every one.
+            // All that follows: a few changed bytes in the middle of a value nobody can notice
+            // without TLS, which notices every one.
             Trouble::Garble { seed: random.random(), bytes: usize::MAX },
         ] {
-            cases.push((Blow::Network(way, random.random_range(0..4000), trouble), Told::Maybe(ANY)));
+            cases.push((
+                Blow::Network(way, random.random_range(0..4000), trouble),
+                Told::Maybe(ANY),
+            ));
         }
     }
     cases
@@ -164,17 +174,23 @@ struct Mark {
 }
 
 async fn mark(control: &mut Sql) -> Mark {
-    let synced = control.scalar("SELECT CONVERT(nvarchar(40), last_full_sync_at, 121) FROM table_mappings").await;
+    let synced = control
+        .scalar("SELECT CONVERT(nvarchar(40), last_full_sync_at, 121) FROM table_mappings")
+        .await;
     let mut newest = async |sql: &str| control.scalar(sql).await.parse().expect("a number");
     Mark {
         synced,
         error: newest("SELECT COALESCE(MAX(error_id), 0) FROM error_logs").await,
-        verification: newest("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await,
+        verification: newest("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs")
+            .await,
     }
 }
 
 fn seeded() -> StdRng {
-    let seed = std::env::var("DATAFLOW_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed = std::env::var("DATAFLOW_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| rand::rng().random());
     println!("seed {seed} (DATAFLOW_TEST_SEED)");
     StdRng::seed_from_u64(seed)
 }
@@ -203,7 +219,15 @@ async fn lane(job: Job, side: Side) {
     rig.ends_well(daemon).await;
 }
 
-async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &str, blow: &Blow, told: Told) {
+async fn case(
+    rig: &mut Rig,
+    daemon: &Daemon,
+    job: Job,
+    side: Side,
+    request: &str,
+    blow: &Blow,
+    told: Told,
+) {
     let before = mark(&mut rig.world.control().await).await;
     let faults = rig.server(side).faults().clone();
     let arm = |point, fault| faults.arm(point, Some(APPLICATION), 1, Some(1), fault);
@@ -221,7 +245,12 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
         }
         Blow::Login(fault) => {
             let fault = arm(Point::Login, fault.clone());
-            for connection in rig.server(side).connections().into_iter().filter(|connection| connection.application == APPLICATION) {
+            for connection in rig
+                .server(side)
+                .connections()
+                .into_iter()
+                .filter(|connection| connection.application == APPLICATION)
+            {
                 rig.server(side).kill(connection.spid);
             }
             provoke(rig, job).await;
@@ -231,7 +260,12 @@ async fn case(rig: &mut Rig, daemon: &Daemon, job: Job, side: Side, request: &st
             // the scenario's own connections are made before; this one waits for the daemon's
             provoke(rig, job).await;
             let fault = faults.once(Point::Accept, fault.clone());
-            for connection in rig.server(side).connections().into_iter().filter(|connection| connection.application == APPLICATION) {
+            for connection in rig
+                .server(side)
+                .connections()
+                .into_iter()
+                .filter(|connection| connection.application == APPLICATION)
+            {
                 rig.server(side).kill(connection.spid);
             }
             assert!(in_time(fault.fired()).await, "the fault was taken away");
@@ -306,7 +340,8 @@ async fn works(control: &mut Sql, job: Job, before: &Mark) {
     .await;
 }
 
-/// Every cell is equal, nothing is said to run that does not, no error is left standing, and nobody cried wolf.
+/// Every cell is equal, nothing is said to run that does not, no error is left standing, and nobody
+/// cried wolf.
 async fn settled(rig: &Rig, control: &mut Sql) {
     rig.in_sync().await;
     eventually("every error to be resolved and every run to have ended", async || {
@@ -323,11 +358,14 @@ async fn settled(rig: &Rig, control: &mut Sql) {
     assert!(alarms.rows.is_empty(), "false alarm: {alarms}");
 }
 
-/// The right errors are told. What is silent is an error only when time is up, which may be after the job has worked again.
+/// The right errors are told. What is silent is an error only when time is up, which may be after
+/// the job has worked again.
 async fn errors_fit(control: &mut Sql, before: &Mark, told: Told) {
     let wanted = |kind: &str, message: &str| match told {
         Told::As(types) | Told::Maybe(types) => types.contains(&kind),
-        Told::Number(wanted, number) => kind == wanted && message.contains(&format!("Msg {number}")),
+        Told::Number(wanted, number) => {
+            kind == wanted && message.contains(&format!("Msg {number}"))
+        }
     };
     let must = !matches!(told, Told::Maybe(_));
     eventually(&format!("errors as {told:?}"), async || {
@@ -335,7 +373,10 @@ async fn errors_fit(control: &mut Sql, before: &Mark, told: Told) {
         let types = errors.column("error_type");
         // A slow machine may run out of time beside the fault.
         let fits = types.iter().all(|kind| ANY.contains(kind));
-        let found = types.iter().zip(errors.column("error_message")).any(|(kind, message)| wanted(kind, message));
+        let found = types
+            .iter()
+            .zip(errors.column("error_message"))
+            .any(|(kind, message)| wanted(kind, message));
         if fits && (!must || found) { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
@@ -350,7 +391,8 @@ async fn errors_since(control: &mut Sql, before: &Mark) -> Grid {
         .await
 }
 
-/// A few changed bytes anywhere, in a value as well as in a header: TLS notices every one, and the change is applied right all the same.
+/// A few changed bytes anywhere, in a value as well as in a header: TLS notices every one, and the
+/// change is applied right all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_bytes_are_noticed_through_tls() {
     crate::only_on_standins!("a network that fails");
@@ -368,7 +410,8 @@ async fn changed_bytes_are_noticed_through_tls() {
         let way = [Way::ToServer, Way::ToClient][case / 2 % 2];
         let (after, bytes) = (random.random_range(0..12_000), random.random_range(1..40));
         println!("case {case}: {bytes} bytes {way:?} at the {side:?} after {after}");
-        let trouble = rig.link(side).after(way, after, Trouble::Garble { seed: random.random(), bytes });
+        let trouble =
+            rig.link(side).after(way, after, Trouble::Garble { seed: random.random(), bytes });
         rig.write().await;
         // every other time through the copy lane, too
         if case % 8 < 4 {

@@ -12,7 +12,11 @@ use crate::harness::{World, eventually, numbers};
 async fn world_with_changes() -> (World, i32) {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.F (ID INT IDENTITY(1,1) PRIMARY KEY, V INT NOT NULL)").await;
-    world.shop().await.run(&format!("INSERT INTO dbo.F (V) SELECT 0 FROM {}", numbers(2_000))).await;
+    world
+        .shop()
+        .await
+        .run(&format!("INSERT INTO dbo.F (V) SELECT 0 FROM {}", numbers(2_000)))
+        .await;
     world.enable_cdc(&["F"]).await;
     let mapping = world.map("F", "ID", None, true).await;
     world.request_full_sync(mapping).await;
@@ -22,7 +26,11 @@ async fn world_with_changes() -> (World, i32) {
 async fn write(world: &World, round: usize) {
     let mut shop = world.shop().await;
     shop.run(&format!("UPDATE dbo.F SET V = V + 1 WHERE ID % 7 = {}", round % 7)).await;
-    shop.run(&format!("INSERT INTO dbo.F (V) VALUES ({round}); DELETE dbo.F WHERE ID = {}", 10 + round)).await;
+    shop.run(&format!(
+        "INSERT INTO dbo.F (V) VALUES ({round}); DELETE dbo.F WHERE ID = {}",
+        10 + round
+    ))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,24 +61,40 @@ async fn a_run_that_was_killed_is_not_running_for_ever() {
         .await;
     let _daemon = world.daemon();
     eventually("the old run to end", async || {
-        let old = control.query("SELECT TOP (1) status, error_message FROM sync_status ORDER BY status_id").await;
-        if old.first() == "ERROR" && old.rows[0][1].contains("interrupted") { Ok(()) } else { Err(old.to_string()) }
+        let old = control
+            .query("SELECT TOP (1) status, error_message FROM sync_status ORDER BY status_id")
+            .await;
+        if old.first() == "ERROR" && old.rows[0][1].contains("interrupted") {
+            Ok(())
+        } else {
+            Err(old.to_string())
+        }
     })
     .await;
     world.in_sync("dbo.F", "ID").await;
 }
 
-/// The first word of a run was written and its reply was lost; the last word of another was lost on its way. What was done stays done, and
-/// nothing is RUNNING that does not run.
+/// The first word of a run was written and its reply was lost; the last word of another was lost on
+/// its way. What was done stays done, and nothing is RUNNING that does not run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_row_was_not_answered_is_not_running_for_ever() {
     crate::only_on_standins!("faults at requests");
     let (world, _) = world_with_changes().await;
     let faults = world.dest.faults().clone();
-    let started =
-        faults.arm(Point::request("VALUES (@P1, @P2, N'RUNNING', GETUTCDATE())"), Some(rig::APPLICATION), 1, Some(1), Fault::CloseAfter);
-    let finished =
-        faults.arm(Point::request("SET status = @P2, records_processed = @P3"), Some(rig::APPLICATION), 1, Some(1), Fault::CloseBefore);
+    let started = faults.arm(
+        Point::request("VALUES (@P1, @P2, N'RUNNING', GETUTCDATE())"),
+        Some(rig::APPLICATION),
+        1,
+        Some(1),
+        Fault::CloseAfter,
+    );
+    let finished = faults.arm(
+        Point::request("SET status = @P2, records_processed = @P3"),
+        Some(rig::APPLICATION),
+        1,
+        Some(1),
+        Fault::CloseBefore,
+    );
     let _daemon = world.daemon();
     started.fired().await;
     finished.fired().await;
@@ -82,6 +106,7 @@ async fn a_run_whose_row_was_not_answered_is_not_running_for_ever() {
     })
     .await;
     world.in_sync("dbo.F", "ID").await;
-    let listed = control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'FULL_SYNC'").await;
+    let listed =
+        control.query("SELECT status FROM v_sync_summary WHERE sync_type = 'FULL_SYNC'").await;
     assert!(listed.rows.is_empty(), "{listed}");
 }

@@ -33,15 +33,28 @@ impl Rig {
         let source_link = Proxy::start(world.source.addr()).await.expect("a proxy");
         let dest_link = Proxy::start(world.dest.addr()).await.expect("a proxy");
         let mut shop = world.shop().await;
-        shop.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL)").await;
+        shop.run(
+            "CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL)",
+        )
+        .await;
         world.copy().await.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL, W NVARCHAR(60) NULL)").await;
-        shop.run(&format!("INSERT INTO dbo.T (ID, V, W) SELECT n, 0, CONCAT(N'row ', n) FROM {}", numbers(ROWS))).await;
+        shop.run(&format!(
+            "INSERT INTO dbo.T (ID, V, W) SELECT n, 0, CONCAT(N'row ', n) FROM {}",
+            numbers(ROWS)
+        ))
+        .await;
         world.enable_cdc(&["T"]).await;
         let mapping = world.map("T", "ID", None, true).await;
         let string = world.source_connection_string("Shop").replace('\'', "''");
         let port = |port: u16| format!("port={port};");
-        let string = string.replace(&port(world.source.addr().port()), &port(source_link.addr().port())) + ";connection timeout=3";
-        world.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{string}'")).await;
+        let string = string
+            .replace(&port(world.source.addr().port()), &port(source_link.addr().port()))
+            + ";connection timeout=3";
+        world
+            .control()
+            .await
+            .run(&format!("UPDATE source_servers SET connection_string = N'{string}'"))
+            .await;
         world.request_full_sync(mapping).await;
         Rig { world, source_link, dest_link, mapping, rounds: 0 }
     }
@@ -58,7 +71,8 @@ impl Rig {
             ("DATAFLOW_LOCK_TIMEOUT", "2s"),
             ("DATAFLOW_RETRY_ATTEMPTS", "1"),
             ("DATAFLOW_RETRY_DELAY", "100ms"),
-            // What a garbled answer seems to say (that a capture instance is not there, for example) waits for somebody's hands until then.
+            // What a garbled answer seems to say (that a capture instance is not there, for
+            // example) waits for somebody's hands until then.
             ("DATAFLOW_PARKED_INTERVAL", "1s"),
             ("DATAFLOW_MAX_CONNECTIONS", "12"),
             ("DATAFLOW_SOURCE_CONNECTIONS", "3"),
@@ -101,7 +115,8 @@ impl Rig {
         self.world.in_sync("dbo.T", "ID").await;
     }
 
-    /// The daemon's sockets are the connections that the servers have from it, and no more than it may have.
+    /// The daemon's sockets are the connections that the servers have from it, and no more than it
+    /// may have.
     pub async fn nothing_leaks(&self, daemon: &Daemon) {
         eventually("the daemon's sockets to be the servers' connections", async || {
             let sockets = daemon.sockets();
@@ -120,11 +135,16 @@ impl Rig {
     pub async fn ends_well(&self, daemon: Daemon) {
         let (status, output) = daemon.terminate().await;
         assert!(status.success(), "{output}");
-        assert!(!output.contains("stopped without waiting") && !output.contains("panicked"), "{output}");
+        assert!(
+            !output.contains("stopped without waiting") && !output.contains("panicked"),
+            "{output}"
+        );
         for side in [Side::Source, Side::Dest] {
-            eventually("the daemon's connections to be gone", async || match self.server(side).connection_count_of(APPLICATION).now {
-                0 => Ok(()),
-                now => Err(format!("{now} at the {side:?}")),
+            eventually("the daemon's connections to be gone", async || {
+                match self.server(side).connection_count_of(APPLICATION).now {
+                    0 => Ok(()),
+                    now => Err(format!("{now} at the {side:?}")),
+                }
             })
             .await;
         }

@@ -48,7 +48,8 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// A trigger of the source's fires for every UPDATE, also for one that finds no row, and tells of the rows that it writes itself.
+/// A trigger of the source's fires for every UPDATE, also for one that finds no row, and tells of
+/// the rows that it writes itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_trigger_are_not_taken_for_rows_that_were_reset() {
     let world = World::new().await;
@@ -65,10 +66,15 @@ async fn rows_of_a_trigger_are_not_taken_for_rows_that_were_reset() {
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Items", "ID").await;
-    assert_eq!(shop.query("SELECT N FROM dbo.Audit ORDER BY At").await.column("N"), ["1", "1", "0"], "set, reset, and nothing left");
+    assert_eq!(
+        shop.query("SELECT N FROM dbo.Audit ORDER BY At").await.column("N"),
+        ["1", "1", "0"],
+        "set, reset, and nothing left"
+    );
 }
 
-/// One error, and not a full sync every tick; what the column says counts again after it was seen 0.
+/// One error, and not a full sync every tick; what the column says counts again after it was seen
+/// 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_cannot_be_reset_is_one_request() {
     crate::only_on_standins!("fault points");
@@ -76,30 +82,59 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     world.both(ITEMS).await;
     fill(&world, 10).await;
     let mapping = world.map("Items", "ID", Some("Resync"), false).await;
-    let denied = SqlError::new(229, 14, "The UPDATE permission was denied on the object 'Items', database 'Shop', schema 'dbo'.");
-    let denied = world.source.faults().always(Point::request("UPDATE TOP"), Fault::ErrorBefore(denied));
+    let denied = SqlError::new(
+        229,
+        14,
+        "The UPDATE permission was denied on the object 'Items', database 'Shop', schema 'dbo'.",
+    );
+    let denied =
+        world.source.faults().always(Point::request("UPDATE TOP"), Fault::ErrorBefore(denied));
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
     world.source.log_statements(true);
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let asked = || world.source.statements().iter().filter(|statement| statement.text.contains("[Resync] = 1)")).count();
+    let asked = || {
+        world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("[Resync] = 1)"))
+            .count()
+    };
     let before = asked();
-    eventually("more looks at the trigger", async || if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }).await;
+    eventually("more looks at the trigger", async || {
+        if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }
+    })
+    .await;
     let mut control = world.control().await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await, "1");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await,
+        "1"
+    );
     let errors = control.query("SELECT error_message, error_details FROM error_logs").await;
     assert_eq!(errors.rows.len(), 1, "{errors}");
     assert!(errors.first().contains("GRANT UPDATE"), "{errors}");
-    for words in ["kind Permission", "ignored until it was 0", "what to do: GRANT UPDATE", "permission was denied"] {
+    for words in [
+        "kind Permission",
+        "ignored until it was 0",
+        "what to do: GRANT UPDATE",
+        "permission was denied",
+    ] {
         assert!(errors.rows[0][1].contains(words), "{words} is not in {errors}");
     }
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM v_recent_errors").await, "1", "it is ignored for as long as that is so");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM v_recent_errors").await,
+        "1",
+        "it is ignored for as long as that is so"
+    );
     denied.disarm();
     shop.run("UPDATE dbo.Items SET Resync = 0").await;
-    eventually("the error to be resolved", async || match control.scalar("SELECT COUNT(*) FROM v_recent_errors").await.as_str() {
-        "0" => Ok(()),
-        other => Err(other.to_owned()),
+    eventually("the error to be resolved", async || {
+        match control.scalar("SELECT COUNT(*) FROM v_recent_errors").await.as_str() {
+            "0" => Ok(()),
+            other => Err(other.to_owned()),
+        }
     })
     .await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 6").await;
@@ -111,7 +146,8 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
 }
 
-/// A source that is read-only (a readable secondary, a database set so) can be copied, and is not copied again every tick.
+/// A source that is read-only (a readable secondary, a database set so) can be copied, and is not
+/// copied again every tick.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_source_is_copied_once() {
     crate::only_on_standins!("its log of statements and connections");
@@ -124,11 +160,24 @@ async fn a_read_only_source_is_copied_once() {
     world.source.log_statements(true);
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let asked = || world.source.statements().iter().filter(|statement| statement.text.contains("[Resync] = 1)")).count();
+    let asked = || {
+        world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("[Resync] = 1)"))
+            .count()
+    };
     let before = asked();
-    eventually("more looks at the trigger", async || if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }).await;
+    eventually("more looks at the trigger", async || {
+        if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }
+    })
+    .await;
     let mut control = world.control().await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await, "1");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await,
+        "1"
+    );
     let errors = control.query("SELECT error_message FROM error_logs").await;
     assert_eq!(errors.rows.len(), 1, "{errors}");
     assert!(errors.first().contains("cannot be reset"), "{errors}");

@@ -14,7 +14,13 @@ GO";
 
 async fn mapped(world: &World, table: &str, cdc: bool) -> i32 {
     let mapping = world.map(table, "ID", None, cdc).await;
-    world.control().await.run(&format!("UPDATE table_mappings SET full_sync_mode = 'DIRECT' WHERE mapping_id = {mapping}")).await;
+    world
+        .control()
+        .await
+        .run(&format!(
+            "UPDATE table_mappings SET full_sync_mode = 'DIRECT' WHERE mapping_id = {mapping}"
+        ))
+        .await;
     world.request_full_sync(mapping).await;
     mapping
 }
@@ -44,7 +50,11 @@ async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
     let mapping = mapped(&world, "Big", true).await;
     // TRUNCATE is refused for a table that a foreign key refers to, even an empty one
     let parent = mapped(&world, "Parent", false).await;
-    let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(Duration::from_millis(500)));
+    let copying = world.dest.faults().nth(
+        Point::request("BULK LOAD"),
+        3,
+        Fault::Delay(Duration::from_millis(500)),
+    );
     let _daemon = world.daemon();
     assert!(copying.fired().await);
     let mut shop = world.shop().await;
@@ -57,10 +67,21 @@ async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
     shop.run("UPDATE dbo.Big SET T = '01:02:03' WHERE ID < 10").await;
     world.in_sync("dbo.Big", "ID").await;
     let mut copy = world.copy().await;
-    assert_eq!(copy.scalar("SELECT CAST(is_not_trusted AS int) + CAST(is_disabled AS int) FROM sys.foreign_keys").await, "0");
+    assert_eq!(
+        copy.scalar(
+            "SELECT CAST(is_not_trusted AS int) + CAST(is_disabled AS int) FROM sys.foreign_keys"
+        )
+        .await,
+        "0"
+    );
     copy.run("INSERT INTO dbo.Big (Price) VALUES (5)").await;
-    assert_eq!(copy.scalar("SELECT MAX(ID) FROM dbo.Big").await, "4502", "the identity's next value");
-    let staged = copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    assert_eq!(
+        copy.scalar("SELECT MAX(ID) FROM dbo.Big").await,
+        "4502",
+        "the identity's next value"
+    );
+    let staged =
+        copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
     assert!(staged.rows.is_empty(), "{staged}");
 }
 
@@ -69,7 +90,8 @@ async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
 async fn nothing_is_truncated_before_the_source_has_answered() {
     crate::only_on_standins!("fault points");
     let world = filled().await;
-    let broken = world.source.faults().always(Point::request("FROM [dbo].[Big] AS s"), Fault::CloseBefore);
+    let broken =
+        world.source.faults().always(Point::request("FROM [dbo].[Big] AS s"), Fault::CloseBefore);
     let mapping = mapped(&world, "Big", false).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
@@ -86,7 +108,11 @@ async fn a_load_that_was_killed_is_done_again() {
     crate::only_on_standins!("fault points");
     let world = filled().await;
     let mapping = mapped(&world, "Big", false).await;
-    let copying = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(Duration::from_millis(500)));
+    let copying = world.dest.faults().nth(
+        Point::request("BULK LOAD"),
+        3,
+        Fault::Delay(Duration::from_millis(500)),
+    );
     let daemon = world.daemon_with(&[("DATAFLOW_BATCH_SIZE", "700")]);
     assert!(copying.fired().await);
     daemon.kill().await;
@@ -94,7 +120,11 @@ async fn a_load_that_was_killed_is_done_again() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Big", "ID").await;
     let pending = eventually("the request to be done", async || {
-        let pending = world.control().await.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
+        let pending = world
+            .control()
+            .await
+            .scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL")
+            .await;
         if pending == "0" { Ok(pending) } else { Err(pending) }
     });
     pending.await;

@@ -1,4 +1,5 @@
-//! Text keys of full syncs: what the destination's type and collation tell apart, and what they take for one.
+//! Text keys of full syncs: what the destination's type and collation tell apart, and what they
+//! take for one.
 
 use mssql_standin::fault::{Phase, Point};
 
@@ -12,7 +13,8 @@ use crate::{
 
 /// Both sides get the table, with a key column of their own.
 async fn tables(world: &World, source: &str, dest: &str) {
-    let create = |key: &str| format!("CREATE TABLE dbo.K (Code {key} NOT NULL PRIMARY KEY, N INT NULL)");
+    let create =
+        |key: &str| format!("CREATE TABLE dbo.K (Code {key} NOT NULL PRIMARY KEY, N INT NULL)");
     world.shop().await.run(&create(source)).await;
     world.copy().await.run(&create(dest)).await;
 }
@@ -32,7 +34,8 @@ async fn changed_during_the_copy(world: &World, changes: &str) {
     world.in_sync("dbo.K", "N").await;
 }
 
-/// A replayed insert of 'Straße' was written over the staged 'Strasse', which the swap then deleted.
+/// A replayed insert of 'Straße' was written over the staged 'Strasse', which the swap then
+/// deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_comes_during_the_copy_is_not_taken_for_another() {
     crate::only_on_standins!("fault points");
@@ -41,7 +44,11 @@ async fn a_key_that_comes_during_the_copy_is_not_taken_for_another() {
     let key = "VARCHAR(900) COLLATE SQL_Latin1_General_CP1_CI_AS";
     tables(&world, key, key).await;
     world.copy().await.run("INSERT INTO dbo.K VALUES ('STRASSE', 0), ('gone', 9)").await;
-    world.shop().await.run("INSERT INTO dbo.K VALUES ('Strasse', 1), ('Fuß', 2), (REPLICATE('k', 890), 3)").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.K VALUES ('Strasse', 1), ('Fuß', 2), (REPLICATE('k', 890), 3)")
+        .await;
     changed_during_the_copy(
         &world,
         "INSERT INTO dbo.K VALUES ('Straße', 4), ('fuss', 5), (REPLICATE('K', 889), 6); UPDATE dbo.K SET Code = 'FUß' WHERE N = 2",
@@ -55,7 +62,12 @@ async fn a_key_that_comes_during_the_copy_is_not_taken_for_another() {
 async fn texts_that_follow_each_other_during_the_copy_are_no_error() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    tables(&world, "NVARCHAR(20) COLLATE Latin1_General_BIN2", "NVARCHAR(20) COLLATE Latin1_General_CI_AS").await;
+    tables(
+        &world,
+        "NVARCHAR(20) COLLATE Latin1_General_BIN2",
+        "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
+    )
+    .await;
     world.copy().await.run("INSERT INTO dbo.K VALUES (N'ANNA', 0)").await;
     world.shop().await.run("INSERT INTO dbo.K VALUES (N'anna', 1), (N'œ', 2), (N'x', 3)").await;
     changed_during_the_copy(
@@ -70,19 +82,40 @@ async fn texts_that_follow_each_other_during_the_copy_are_no_error() {
 async fn keys_that_the_destination_takes_for_one_are_named() {
     for mode in ["STAGED", "DIRECT"] {
         let world = World::new().await;
-        tables(&world, "NVARCHAR(20) COLLATE Latin1_General_BIN2", "NVARCHAR(20) COLLATE Latin1_General_CI_AS").await;
+        tables(
+            &world,
+            "NVARCHAR(20) COLLATE Latin1_General_BIN2",
+            "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
+        )
+        .await;
         let mut shop = world.shop().await;
         shop.run("INSERT INTO dbo.K VALUES (N'a', 1), (N'oe', 2), (N'z', 3), (N'œ', 4)").await;
         world.enable_cdc(&["K"]).await;
         let mapping = world.map("K", "Code", None, false).await;
-        world.control().await.run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}'")).await;
+        world
+            .control()
+            .await
+            .run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}'"))
+            .await;
         world.request_full_sync(mapping).await;
-        let _daemon = start_with(&world, &[("DATAFLOW_BATCH_SIZE", "1"), ("DATAFLOW_PARKED_INTERVAL", "200ms")]);
-        let error = error_of(&world, mapping, &["[Code] = ", "for one key", "the source's type and collation"]).await;
+        let _daemon = start_with(
+            &world,
+            &[("DATAFLOW_BATCH_SIZE", "1"), ("DATAFLOW_PARKED_INTERVAL", "200ms")],
+        );
+        let error = error_of(
+            &world,
+            mapping,
+            &["[Code] = ", "for one key", "the source's type and collation"],
+        )
+        .await;
         assert!(error.contains("= œ") && error.contains("= oe"), "{error}");
         world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
         if mode == "STAGED" {
-            assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await, "0", "the destination is as it was");
+            assert_eq!(
+                world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await,
+                "0",
+                "the destination is as it was"
+            );
         }
         shop.run("DELETE dbo.K WHERE N = 4").await;
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;

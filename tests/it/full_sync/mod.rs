@@ -13,8 +13,7 @@ mod watch;
 
 use crate::harness::{World, eventually, numbers};
 
-const ITEMS: &str =
-    "CREATE TABLE dbo.Items (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price DECIMAL(18,4) NULL, Resync BIT NOT NULL DEFAULT 0)";
+const ITEMS: &str = "CREATE TABLE dbo.Items (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price DECIMAL(18,4) NULL, Resync BIT NOT NULL DEFAULT 0)";
 
 async fn fill(world: &World, rows: usize) {
     world
@@ -33,7 +32,8 @@ async fn rows_that_differ_are_mended_and_rows_that_are_gone_are_deleted() {
     world.both(ITEMS).await;
     fill(&world, 3210).await;
     let mut copy = world.copy().await;
-    // Stale rows of all kinds: one that is gone, one that differs, one that differs only in case, one only in a trailing blank.
+    // Stale rows of all kinds: one that is gone, one that differs, one that differs only in case,
+    // one only in a trailing blank.
     copy.run("INSERT INTO dbo.Items (ID, Name, Price) VALUES (999999, N'gone', 1), (1, N'other', 2), (2, N'ITEM 2', 0.2857), (3, N'item 3 ', 0.4286)").await;
     let mapping = world.map("Items", "ID", None, false).await;
     world.request_full_sync(mapping).await;
@@ -42,11 +42,13 @@ async fn rows_that_differ_are_mended_and_rows_that_are_gone_are_deleted() {
     assert_eq!(run.column("records_processed"), ["3210"]);
     let (source, dest) = world.sides("dbo.Items", "ID").await;
     assert_eq!(source, dest);
-    let staged = copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    let staged =
+        copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
     assert!(staged.rows.is_empty(), "the staging table is left behind: {staged}");
 }
 
-/// The first implementation truncated first: a source that fails midway left an empty table and forgot the request.
+/// The first implementation truncated first: a source that fails midway left an empty table and
+/// forgot the request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
     let world = World::new().await;
@@ -64,7 +66,9 @@ async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
     assert_eq!(copy.scalar("SELECT Name FROM dbo.Items WHERE ID = 77").await, "old");
     let mut control = world.control().await;
     eventually("the error", async || {
-        let errors = control.query(&format!("SELECT error_type FROM error_logs WHERE mapping_id = {mapping}")).await;
+        let errors = control
+            .query(&format!("SELECT error_type FROM error_logs WHERE mapping_id = {mapping}"))
+            .await;
         if errors.first() == "SCHEMA" { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
@@ -76,7 +80,8 @@ async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
     let _ = daemon.terminate().await;
 }
 
-/// Whoever reads the destination while a full sync runs sees the old table or the new one, never less.
+/// Whoever reads the destination while a full sync runs sees the old table or the new one, never
+/// less.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_never_see_an_empty_or_half_filled_table() {
     let world = World::new().await;
@@ -101,7 +106,8 @@ async fn readers_never_see_an_empty_or_half_filled_table() {
     drop(daemon);
 }
 
-/// A writer that never pauses, capture that lags: what is committed before, during and after the copy is there once, and right.
+/// A writer that never pauses, capture that lags: what is committed before, during and after the
+/// copy is there once, and right.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_during_the_copy_are_neither_lost_nor_doubled() {
     let world = World::new().await;
@@ -112,13 +118,19 @@ async fn changes_during_the_copy_are_neither_lost_nor_doubled() {
     let mut writer = world.shop().await;
     let writing = tokio::spawn(async move {
         for i in 0..400 {
-            writer.run(&format!("UPDATE dbo.Items SET Price = Price + 1 WHERE ID % 97 = {} ", i % 97)).await;
+            writer
+                .run(&format!("UPDATE dbo.Items SET Price = Price + 1 WHERE ID % 97 = {} ", i % 97))
+                .await;
             writer
                 .run(&format!("DELETE dbo.Items WHERE ID = {}; INSERT INTO dbo.Items (ID, Name) VALUES ({}, N'late')", 50 * i, 100_000 + i))
                 .await;
             // A key that moves past the scan, in both directions.
-            writer.run(&format!("UPDATE dbo.Items SET ID = ID + 1000000 WHERE ID = {}", 30 * i + 1)).await;
-            writer.run(&format!("UPDATE dbo.Items SET ID = -ID WHERE ID = {}", 20_000 - 30 * i)).await;
+            writer
+                .run(&format!("UPDATE dbo.Items SET ID = ID + 1000000 WHERE ID = {}", 30 * i + 1))
+                .await;
+            writer
+                .run(&format!("UPDATE dbo.Items SET ID = -ID WHERE ID = {}", 20_000 - 30 * i))
+                .await;
         }
     });
     world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
@@ -151,13 +163,16 @@ async fn every_mismatch_is_named_at_once_and_nothing_is_touched() {
     let message = run.column("error_message")[0].to_owned();
     for column in ["A", "B", "C", "D"] {
         assert!(
-            message.contains(&format!(" {column} ")) || message.contains(&format!("[{column}]")) || message.contains(&format!("{column}:")),
+            message.contains(&format!(" {column} "))
+                || message.contains(&format!("[{column}]"))
+                || message.contains(&format!("{column}:")),
             "{column} is not named in: {message}"
         );
     }
 }
 
-/// A row that was deleted and came again has its key and another identity, which no UPDATE may write.
+/// A row that was deleted and came again has its key and another identity, which no UPDATE may
+/// write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_with_another_identity_is_written_anew() {
     let world = World::new().await;

@@ -2,8 +2,7 @@
 
 use crate::harness::{World, eventually};
 
-const SOURCE: &str =
-    "CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL, GroupID INT NULL, Age INT NULL)";
+const SOURCE: &str = "CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL, GroupID INT NULL, Age INT NULL)";
 
 /// Groups is referred to, Users refers to it; some of it is disabled or not trusted from the start.
 const DEST: &str = "CREATE TABLE dbo.Groups (ID INT NOT NULL PRIMARY KEY)
@@ -63,12 +62,18 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
     assert_eq!(source, dest);
     assert_eq!(copy.query(STATES).await, before);
     copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
-    assert_eq!(copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await, "501", "the identity's next value");
+    assert_eq!(
+        copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await,
+        "501",
+        "the identity's next value"
+    );
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Orders").await, "1");
     // the same in mode DIRECT, which needs that nobody refers to a row
     copy.run("DELETE dbo.Orders").await;
     let mut control = world.control().await;
-    control.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT', full_sync_requested = 1").await;
+    control
+        .run("UPDATE table_mappings SET full_sync_mode = 'DIRECT', full_sync_requested = 1")
+        .await;
     world.in_sync("dbo.Users", "ID").await;
     eventually("the second full sync", async || {
         let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED' AND sync_type = 'FULL_SYNC'").await;
@@ -78,10 +83,14 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
     assert_eq!(copy.query(STATES).await, before);
     copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
     let next = copy.scalar("SELECT ID FROM dbo.Users WHERE Code = N'next'").await;
-    assert!(next.parse::<i32>().is_ok_and(|next| next > 500), "the identity's next value is {next:?}, and 500 is taken");
+    assert!(
+        next.parse::<i32>().is_ok_and(|next| next > 500),
+        "the identity's next value is {next:?}, and 500 is taken"
+    );
 }
 
-/// A row that is gone at the source and still referred to at the destination: nothing changes, and the key is named.
+/// A row that is gone at the source and still referred to at the destination: nothing changes, and
+/// the key is named.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_still_referred_to_is_an_error_that_names_the_key() {
     let world = world().await;
@@ -95,7 +104,11 @@ async fn a_row_that_is_still_referred_to_is_an_error_that_names_the_key() {
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
     let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
-    assert!(run.column("error_message")[0].contains("FK_User"), "{}", run.column("error_message")[0]);
+    assert!(
+        run.column("error_message")[0].contains("FK_User"),
+        "{}",
+        run.column("error_message")[0]
+    );
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Users").await, "1");
     copy.run("DELETE dbo.Orders").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -133,7 +146,8 @@ GO",
     assert!(run.column("error_message")[0].contains("TR_Instead"), "{run}");
 }
 
-/// An indexed view forbids TRUNCATE and needs its SET options of every writer; its rows follow in both modes.
+/// An indexed view forbids TRUNCATE and needs its SET options of every writer; its rows follow in
+/// both modes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexed_view_of_the_destination_follows() {
     let world = world().await;
@@ -152,7 +166,11 @@ GO",
     for (round, mode) in [(1, "STAGED"), (2, "DIRECT")] {
         let mut control = world.control().await;
         control.run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}'")).await;
-        world.shop().await.run("UPDATE dbo.Users SET GroupID = 3 - GroupID WHERE GroupID IS NOT NULL").await;
+        world
+            .shop()
+            .await
+            .run("UPDATE dbo.Users SET GroupID = 3 - GroupID WHERE GroupID IS NOT NULL")
+            .await;
         world.request_full_sync(mapping).await;
         eventually(&format!("the full sync in mode {mode}"), async || {
             let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED' AND sync_type = 'FULL_SYNC'").await;
@@ -160,12 +178,17 @@ GO",
         })
         .await;
         world.in_sync("dbo.Users", "ID").await;
-        let expected = world.shop().await.query("SELECT ID, GroupID FROM dbo.Users WHERE GroupID > 0 ORDER BY ID").await;
+        let expected = world
+            .shop()
+            .await
+            .query("SELECT ID, GroupID FROM dbo.Users WHERE GroupID > 0 ORDER BY ID")
+            .await;
         assert_eq!(copy.query("SELECT ID, GroupID FROM dbo.PerGroup ORDER BY ID").await, expected);
     }
 }
 
-/// A key whose type no index of the staging table has (its text travels as nvarchar(max)): rows are told apart without one, and CDC goes on.
+/// A key whose type no index of the staging table has (its text travels as nvarchar(max)): rows are
+/// told apart without one, and CDC goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_be_indexed_is_told_apart_all_the_same() {
     let world = World::new().await;

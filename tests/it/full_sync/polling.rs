@@ -9,7 +9,8 @@ use crate::{
 async fn a_large_table_without_an_index_is_not_scanned_every_tick() {
     crate::only_on_standins!("its log of statements and connections");
     let world = World::new().await;
-    let create = "CREATE TABLE dbo.NAME (ID INT NOT NULL PRIMARY KEY, Resync BIT NOT NULL DEFAULT 0)
+    let create =
+        "CREATE TABLE dbo.NAME (ID INT NOT NULL PRIMARY KEY, Resync BIT NOT NULL DEFAULT 0)
 GO";
     for name in ["Large", "Indexed", "Captured", "Small"] {
         world.both(&create.replace("NAME", name)).await;
@@ -30,7 +31,10 @@ GO";
         let words = format!("[dbo].[{name}] AS t WHERE t.[Resync] = 1");
         world.source.statements().iter().filter(|statement| statement.text.contains(&words)).count()
     };
-    eventually("some ticks", async || if asked("Small") >= 10 { Ok(()) } else { Err(asked("Small").to_string()) }).await;
+    eventually("some ticks", async || {
+        if asked("Small") >= 10 { Ok(()) } else { Err(asked("Small").to_string()) }
+    })
+    .await;
     assert!(asked("Indexed") >= 9, "an index makes it cheap: {}", asked("Indexed"));
     assert_eq!((asked("Large"), asked("Captured")), (1, 1), "asked at start only");
     let line = daemon.says(&["CREATE INDEX", "[dbo].[Large] ([Resync]) WHERE [Resync] = 1"]).await;
@@ -43,8 +47,8 @@ GO";
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.Captured").await, "100000");
 }
 
-/// Found when a slow machine's capture began after the first tick: the table was taken for one without a change stream, told to get an
-/// index, and its trigger was not seen for five minutes.
+/// Found when a slow machine's capture began after the first tick: the table was taken for one
+/// without a change stream, told to get an index, and its trigger was not seen for five minutes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_is_seen_in_the_stream_although_capture_began_after_the_daemon() {
     crate::only_on_standins!("its engine");

@@ -5,7 +5,9 @@ use crate::harness::{PASSWORD, World, eventually};
 async fn refused(world: &World, mapping: i32, words: &[&str]) {
     let mut control = world.control().await;
     eventually(&format!("mapping {mapping} to be refused with {words:?}"), async || {
-        let errors = control.query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}")).await;
+        let errors = control
+            .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
+            .await;
         let said = errors.rows.iter().any(|row| words.iter().all(|word| row[0].contains(word)));
         if said { Ok(()) } else { Err(format!("{errors:?}")) }
     })
@@ -49,7 +51,11 @@ INSERT INTO dbo.R (ID, Num, Opt, Must) SELECT 1, 1, 1, 1 WHERE 1 = 0",
     refused(&world, mapping, &words).await;
     let errors = world.control().await.query("SELECT error_type FROM error_logs").await;
     assert_eq!(errors.rows, [["SCHEMA"]]);
-    let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    let staged = world
+        .copy()
+        .await
+        .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+        .await;
     assert_eq!(staged, "0", "nothing was touched");
 }
 
@@ -66,10 +72,14 @@ GO";
     world.both(table).await;
     let mut control = world.control().await;
     // the destination server as its own source
-    let itself =
-        world.source_connection_string("Copy").replace(&world.source.addr().port().to_string(), &world.dest.addr().port().to_string());
+    let itself = world
+        .source_connection_string("Copy")
+        .replace(&world.source.addr().port().to_string(), &world.dest.addr().port().to_string());
     control
-        .run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Itself', N'{}')", itself.replace('\'', "''")))
+        .run(&format!(
+            "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Itself', N'{}')",
+            itself.replace('\'', "''")
+        ))
         .await;
     control
         .run(
@@ -95,10 +105,22 @@ async fn masked_columns_need_unmask() {
         .await
         .run("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY, Mail NVARCHAR(100) MASKED WITH (FUNCTION = 'email()') NULL)")
         .await;
-    world.copy().await.run("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY, Mail NVARCHAR(100) NULL)").await;
+    world
+        .copy()
+        .await
+        .run("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY, Mail NVARCHAR(100) NULL)")
+        .await;
     world.shop().await.run("INSERT INTO dbo.S VALUES (1, N'a@example.com')").await;
-    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
-    world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
+    world
+        .source("master")
+        .await
+        .run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''")))
+        .await;
+    world
+        .shop()
+        .await
+        .run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader")
+        .await;
     let mut control = world.control().await;
     world.connect_as("reader", PASSWORD).await;
     let mapping = world.map("S", "ID", None, false).await;
@@ -155,24 +177,42 @@ GO",
     refused(&world, mappings[0], &["row-level security filters the source"]).await;
     refused(&world, mappings[1], &["[Who] is encrypted with Always Encrypted"]).await;
     refused(&world, mappings[2], &["the destination is memory-optimized"]).await;
-    let read = world.source.statements().iter().filter(|statement| statement.text.contains("FROM [dbo].[Filtered] AS s")).count();
+    let read = world
+        .source
+        .statements()
+        .iter()
+        .filter(|statement| statement.text.contains("FROM [dbo].[Filtered] AS s"))
+        .count();
     assert_eq!(read, 0, "nothing was read");
-    let staged = copy.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+    let staged = copy
+        .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+        .await;
     assert_eq!(staged, "0", "nothing was touched");
 }
 
-/// A login without VIEW DEFINITION is not shown security policies: it cannot know whether it sees every row.
+/// A login without VIEW DEFINITION is not shown security policies: it cannot know whether it sees
+/// every row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_cannot_see_security_policies_is_told_so() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)").await;
-    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
-    world.shop().await.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader").await;
+    world
+        .source("master")
+        .await
+        .run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''")))
+        .await;
+    world
+        .shop()
+        .await
+        .run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader")
+        .await;
     world.connect_as("reader", PASSWORD).await;
     let mapping = world.map("S", "ID", None, false).await;
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    daemon.says(&["WARN", "cannot see whether row-level security filters", "GRANT VIEW DEFINITION"]).await;
+    daemon
+        .says(&["WARN", "cannot see whether row-level security filters", "GRANT VIEW DEFINITION"])
+        .await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.shop().await.run("GRANT VIEW DEFINITION TO reader").await;
     let said = daemon.output().matches("row-level security").count();
@@ -182,7 +222,8 @@ async fn a_login_that_cannot_see_security_policies_is_told_so() {
     assert_eq!(daemon.output().matches("row-level security").count(), said, "said no more");
 }
 
-/// A cloned machine has its original's name, and its databases have the original's dates and object ids: only the servers themselves differ.
+/// A cloned machine has its original's name, and its databases have the original's dates and object
+/// ids: only the servers themselves differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_of_the_destination_is_a_source_like_any_other() {
     crate::only_on_standins!("dates of creation that are set");
@@ -203,9 +244,17 @@ async fn a_clone_of_the_destination_is_a_source_like_any_other() {
         .await;
     here.run("INSERT INTO dbo.P VALUES (1, 1), (2, 2)").await;
     let looks = "SELECT CONCAT(@@SERVERNAME, CONVERT(varchar(30), create_date, 121), OBJECT_ID(N'dbo.P')) FROM sys.databases WHERE database_id = DB_ID()";
-    assert_eq!(here.scalar(looks).await, there.scalar(looks).await, "what the catalogs say is the same");
+    assert_eq!(
+        here.scalar(looks).await,
+        there.scalar(looks).await,
+        "what the catalogs say is the same"
+    );
     // a login that may only read
-    world.source("master").await.run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''"))).await;
+    world
+        .source("master")
+        .await
+        .run(&format!("CREATE LOGIN reader WITH PASSWORD = '{}'", PASSWORD.replace('\'', "''")))
+        .await;
     here.run("CREATE USER reader FOR LOGIN reader; GRANT SELECT ON SCHEMA::dbo TO reader; GRANT SELECT ON SCHEMA::cdc TO reader; GRANT VIEW DATABASE STATE TO reader").await;
     world.connect_as("reader", PASSWORD).await;
     let mut control = world.control().await;

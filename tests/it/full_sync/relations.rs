@@ -2,7 +2,8 @@
 
 use crate::harness::{World, eventually};
 
-const SOURCE: &str = "CREATE TABLE dbo.Users (ID INT NOT NULL PRIMARY KEY, GroupID INT NULL, BossID INT NULL)";
+const SOURCE: &str =
+    "CREATE TABLE dbo.Users (ID INT NOT NULL PRIMARY KEY, GroupID INT NULL, BossID INT NULL)";
 
 const DEST: &str = "CREATE TABLE dbo.Groups (ID INT NOT NULL PRIMARY KEY)
 GO
@@ -68,7 +69,16 @@ async fn mode_direct_looks_before_it_deletes_the_first_row() {
     let mut control = world.control().await;
     control.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT'").await;
     let _daemon = world.daemon_with(&[("DATAFLOW_BATCH_SIZE", "1")]);
-    refused(&world, mapping, &["mode DIRECT", "[dbo].[Orders] (foreign key [FK_User]): keys 3", "full_sync_mode = 'STAGED'"]).await;
+    refused(
+        &world,
+        mapping,
+        &[
+            "mode DIRECT",
+            "[dbo].[Orders] (foreign key [FK_User]): keys 3",
+            "full_sync_mode = 'STAGED'",
+        ],
+    )
+    .await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Users").await, "3", "nothing was deleted");
     copy.run("DELETE dbo.Orders").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -101,7 +111,11 @@ GO",
     daemon.says(&["swapped in: 1 rows inserted, 1 updated, 1 deleted"]).await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "6");
     // in mode DIRECT the loaded rows are counted against what is there
-    world.control().await.run("UPDATE table_mappings SET full_sync_mode = 'DIRECT', full_sync_requested = 1").await;
+    world
+        .control()
+        .await
+        .run("UPDATE table_mappings SET full_sync_mode = 'DIRECT', full_sync_requested = 1")
+        .await;
     eventually("the load", async || {
         let done =
             world.control().await.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;
@@ -111,12 +125,17 @@ GO",
     world.in_sync("dbo.Users", "ID").await;
 }
 
-/// IDENTITY_INSERT outlives an error, a rollback and a return to the pool; the next table would be refused with 8107.
+/// IDENTITY_INSERT outlives an error, a rollback and a return to the pool; the next table would be
+/// refused with 8107.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_with_identity_insert_on_is_not_used_again() {
     let world = World::new().await;
     for name in ["A", "B"] {
-        world.both(&format!("CREATE TABLE dbo.{name} (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, N INT NULL)")).await;
+        world
+            .both(&format!(
+                "CREATE TABLE dbo.{name} (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, N INT NULL)"
+            ))
+            .await;
         world.shop().await.run(&format!("INSERT INTO dbo.{name} (N) VALUES (1), (2)")).await;
     }
     let mut copy = world.copy().await;
@@ -130,7 +149,11 @@ async fn a_session_with_identity_insert_on_is_not_used_again() {
     copy.run("ALTER TABLE dbo.A DROP CONSTRAINT CK_N").await;
     world.run_ends(a, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.A", "ID").await;
-    let errors = world.control().await.query("SELECT error_message FROM error_logs WHERE error_message LIKE N'%8107%'").await;
+    let errors = world
+        .control()
+        .await
+        .query("SELECT error_message FROM error_logs WHERE error_message LIKE N'%8107%'")
+        .await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
@@ -138,8 +161,17 @@ async fn a_session_with_identity_insert_on_is_not_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_the_destination_swallows_fail_the_sync() {
     let (world, mapping) = mapped("(1, 1, NULL), (2, 1, NULL)").await;
-    world.copy().await.run("CREATE UNIQUE INDEX UX_Group ON dbo.Users (GroupID) WITH (IGNORE_DUP_KEY = ON)").await;
+    world
+        .copy()
+        .await
+        .run("CREATE UNIQUE INDEX UX_Group ON dbo.Users (GroupID) WITH (IGNORE_DUP_KEY = ON)")
+        .await;
     let _daemon = world.daemon();
-    refused(&world, mapping, &["2 rows are staged, but 1 would be at the destination", "IGNORE_DUP_KEY"]).await;
+    refused(
+        &world,
+        mapping,
+        &["2 rows are staged, but 1 would be at the destination", "IGNORE_DUP_KEY"],
+    )
+    .await;
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.Users").await, "0");
 }

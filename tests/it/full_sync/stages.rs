@@ -26,7 +26,8 @@ async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, words: &[
     .await;
 }
 
-/// A capture job that stands still for minutes, a swap of an hour: nobody has to guess whether the daemon hangs.
+/// A capture job that stands still for minutes, a swap of an hour: nobody has to guess whether the
+/// daemon hangs.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     crate::only_on_standins!("fault points");
@@ -38,24 +39,42 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     let mapping = world.map("Items", "ID", None, false).await;
     let (hold, arrived, go) = held(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
-    let swapping = world.dest.faults().once(Point::request("FROM [dbo].[Items] AS d JOIN"), Fault::Delay(LONG));
+    let swapping = world
+        .dest
+        .faults()
+        .once(Point::request("FROM [dbo].[Items] AS d JOIN"), Fault::Delay(LONG));
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     arrives(arrived).await;
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
     go.send(()).expect("the sync waits");
-    stage_is_told(&world, &daemon, &["3000 rows copied, waiting until capture has passed the copy", "s so far"]).await;
-    let run = world.control().await.query("SELECT status, records_processed, last_processed_pk FROM sync_status").await;
+    stage_is_told(
+        &world,
+        &daemon,
+        &["3000 rows copied, waiting until capture has passed the copy", "s so far"],
+    )
+    .await;
+    let run = world
+        .control()
+        .await
+        .query("SELECT status, records_processed, last_processed_pk FROM sync_status")
+        .await;
     assert_eq!(run.rows, [["RUNNING", "3000", "3000"]]);
     capture(&world, |cdc| cdc.running = true);
     assert!(swapping.fired().await);
-    stage_is_told(&world, &daemon, &["swapping 3000 rows in: updating rows that differ", "s so far"]).await;
+    stage_is_told(
+        &world,
+        &daemon,
+        &["swapping 3000 rows in: updating rows that differ", "s so far"],
+    )
+    .await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// Who switches a mapping off while its full sync waits for a capture job that is dead does not wait for that job.
+/// Who switches a mapping off while its full sync waits for a capture job that is dead does not
+/// wait for that job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     crate::only_on_standins!("fault points");
@@ -65,7 +84,10 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     world.enable_cdc(&["Items"]).await;
     world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old')").await;
     let mapping = world.map("Items", "ID", None, true).await;
-    let waiting = world.source.faults().once(Point::request("tran_end_time >"), Fault::Delay(Duration::from_millis(100)));
+    let waiting = world
+        .source
+        .faults()
+        .once(Point::request("tran_end_time >"), Fault::Delay(Duration::from_millis(100)));
     let (hold, arrived, go) = held(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
@@ -78,7 +100,11 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     control.run("UPDATE table_mappings SET is_enabled = 0").await;
     let run = world.run_ends(mapping, "FULL_SYNC", "PAUSED").await;
     assert!(run.column("error_message")[0].contains("switched off"), "{run}");
-    assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.Items").await, "old", "the destination is as it was");
+    assert_eq!(
+        world.copy().await.scalar("SELECT Name FROM dbo.Items").await,
+        "old",
+        "the destination is as it was"
+    );
     capture(&world, |cdc| cdc.running = true);
     control.run("UPDATE table_mappings SET is_enabled = 1").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;

@@ -19,10 +19,12 @@ fn capture_lags(world: &World) {
     let instance = world.source.instance().expect("the stand-in's own engine");
     let mut state = instance.lock();
     let shop = state.database_named("Shop").expect("Shop").id;
-    state.database_mut(shop).expect("Shop").cdc.mode = CaptureMode::Delayed { min_ms: 100, max_ms: 900 };
+    state.database_mut(shop).expect("Shop").cdc.mode =
+        CaptureMode::Delayed { min_ms: 100, max_ms: 900 };
 }
 
-/// What a page-by-page scan gets wrong, and what it does not: keys that move past it in both directions, rows that come, go and change.
+/// What a page-by-page scan gets wrong, and what it does not: keys that move past it in both
+/// directions, rows that come, go and change.
 async fn change(world: &World, round: usize) {
     let mut shop = world.shop().await;
     let n = 40 * round;
@@ -35,11 +37,30 @@ async fn change(world: &World, round: usize) {
         20_000 - n
     ))
     .await;
-    shop.run(&format!("UPDATE dbo.Items SET Price = Price + 1, Name = UPPER(Name) WHERE ID % 1000 = {}", n + 20)).await;
-    shop.run(&format!("DELETE dbo.Items WHERE ID IN ({}, {}, {})", n + 21, n + 5022, 19_000 + round)).await;
-    shop.run(&format!("INSERT INTO dbo.Items (ID, Name) VALUES (-{}, N'new'), ({}, N'new')", 100_000 + n, 2_000_000 + n)).await;
+    shop.run(&format!(
+        "UPDATE dbo.Items SET Price = Price + 1, Name = UPPER(Name) WHERE ID % 1000 = {}",
+        n + 20
+    ))
+    .await;
+    shop.run(&format!(
+        "DELETE dbo.Items WHERE ID IN ({}, {}, {})",
+        n + 21,
+        n + 5022,
+        19_000 + round
+    ))
+    .await;
+    shop.run(&format!(
+        "INSERT INTO dbo.Items (ID, Name) VALUES (-{}, N'new'), ({}, N'new')",
+        100_000 + n,
+        2_000_000 + n
+    ))
+    .await;
     // the key is gone and back with another row
-    shop.run(&format!("DELETE dbo.Items WHERE ID = {0}; INSERT INTO dbo.Items (ID, Name) VALUES ({0}, N'again')", n + 30)).await;
+    shop.run(&format!(
+        "DELETE dbo.Items WHERE ID = {0}; INSERT INTO dbo.Items (ID, Name) VALUES ({0}, N'again')",
+        n + 30
+    ))
+    .await;
 }
 
 async fn at(world: &World, step: &FaultHandle, round: usize) {
@@ -95,7 +116,10 @@ async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
         dest.nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD)),
         source.once(Point::request("tran_end_time >"), Fault::Delay(HELD)),
         dest.once(Point::request("#changes"), Fault::Delay(HELD)),
-        dest.once(Point::request("SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[Items]"), Fault::Delay(HELD)),
+        dest.once(
+            Point::request("SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[Items]"),
+            Fault::Delay(HELD),
+        ),
         dest.once(Point::request("COUNT_BIG(*)"), Fault::Delay(HELD)),
     ];
     world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID IN (3, 19999)").await;
@@ -106,7 +130,8 @@ async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     change(&world, 8).await;
     world.in_sync("dbo.Items", "ID").await;
-    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
@@ -119,13 +144,15 @@ async fn a_snapshot_source_is_copied_as_of_one_moment() {
     fill(&world, 20_000).await;
     world.source("master").await.run("ALTER DATABASE Shop SET ALLOW_SNAPSHOT_ISOLATION ON").await;
     let mapping = world.map("Items", "ID", None, false).await;
-    let before = world.shop().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
+    let before =
+        world.shop().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
     let step = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD));
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     at(&world, &step, 1).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let copied = world.copy().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
+    let copied =
+        world.copy().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
     assert!(copied == before, "{}", crate::harness::world::difference(&before, &copied));
     daemon.says(&["one moment", "SNAPSHOT"]).await;
 }
@@ -139,13 +166,16 @@ async fn a_row_that_was_read_twice_is_there_once() {
     let mut shop = world.shop().await;
     // more than what waits in buffers when the copy is held
     for hundred in 0..50 {
-        let rows: Vec<_> = (1..=100).map(|row| format!("({}, REPLICATE(N'x', 2000))", hundred * 100 + row)).collect();
+        let rows: Vec<_> = (1..=100)
+            .map(|row| format!("({}, REPLICATE(N'x', 2000))", hundred * 100 + row))
+            .collect();
         shop.run(&format!("INSERT INTO dbo.Heap VALUES {}", rows.join(", "))).await;
     }
     world.enable_cdc(&["Heap"]).await;
     let mapping = world.map("Heap", "ID", None, true).await;
     world.request_full_sync(mapping).await;
-    let dropped = world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
+    let dropped =
+        world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
     let (hold, arrived, go) = held(Phase::Before);
     world.dest.faults().nth(Point::request("BULK LOAD"), 1, hold);
     let _daemon = world.daemon();
@@ -157,7 +187,8 @@ async fn a_row_that_was_read_twice_is_there_once() {
     world.in_sync("dbo.Heap", "ID").await;
 }
 
-/// A capture job that runs by schedule is waited for as long as it may take, with the copy kept, and the log says how long that is.
+/// A capture job that runs by schedule is waited for as long as it may take, with the copy kept,
+/// and the log says how long that is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_job_by_schedule_is_waited_for() {
     crate::only_on_standins!("its engine");
@@ -183,7 +214,8 @@ async fn a_capture_job_by_schedule_is_waited_for() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// A copy that takes longer than changes are kept can never be brought up to date: the error says how long both are before it is tried again.
+/// A copy that takes longer than changes are kept can never be brought up to date: the error says
+/// how long both are before it is tried again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
     crate::only_on_standins!("fault points");
@@ -213,16 +245,21 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
     .await;
     go_on.send(()).expect("the destination waits");
     let error = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
-    for words in ["made since the copy began", "the source keeps changes for 4320 minutes", "@retention = 4320"] {
+    for words in [
+        "made since the copy began",
+        "the source keeps changes for 4320 minutes",
+        "@retention = 4320",
+    ] {
         assert!(error.rows[0][3].contains(words), "{words}: {error}");
     }
 }
 
-/// A full sync whose copy is done waits for capture, and a column becomes wider. What is written into it then is what arrives, not what the old
-/// column would have held of it.
+/// A full sync whose copy is done waits for capture, and a column becomes wider. What is written
+/// into it then is what arrives, not what the old column would have held of it.
 async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str) {
     let world = World::new().await;
-    let create = |ty: &str| format!("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, C {ty}, V INT NULL)");
+    let create =
+        |ty: &str| format!("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, C {ty}, V INT NULL)");
     world.shop().await.run(&create(before)).await;
     world.copy().await.run(&create(now)).await;
     let mut shop = world.shop().await;
@@ -231,10 +268,20 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
     world.enable_cdc(&["T"]).await;
     capture_lags(&world);
     let mapping = world.map("T", "ID", None, true).await;
-    world.control().await.run(&format!("UPDATE table_mappings SET full_sync_mode = '{mode}' WHERE mapping_id = {mapping}")).await;
+    world
+        .control()
+        .await
+        .run(&format!(
+            "UPDATE table_mappings SET full_sync_mode = '{mode}' WHERE mapping_id = {mapping}"
+        ))
+        .await;
     let (fault, arrived, go) = held(Phase::Before);
     world.dest.faults().once(
-        Point::request(if mode == "STAGED" { "CREATE UNIQUE INDEX [dbaops_dataflow_key]" } else { "TRUNCATE TABLE [dbo].[T]" }),
+        Point::request(if mode == "STAGED" {
+            "CREATE UNIQUE INDEX [dbaops_dataflow_key]"
+        } else {
+            "TRUNCATE TABLE [dbo].[T]"
+        }),
         fault,
     );
     world.request_full_sync(mapping).await;
@@ -246,14 +293,21 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     daemon.says(&["was altered meanwhile", "begins again"]).await;
     world.in_sync("dbo.T", "ID").await;
-    let errors = world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
+    let errors =
+        world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_text_that_became_longer_while_a_full_sync_waits_is_not_cut() {
     crate::only_on_standins!("fault points");
-    altered_while_it_waits("STAGED", "VARCHAR(10) NULL", "VARCHAR(50) NULL", "'0123456789ABCDEFGHIJ'").await;
+    altered_while_it_waits(
+        "STAGED",
+        "VARCHAR(10) NULL",
+        "VARCHAR(50) NULL",
+        "'0123456789ABCDEFGHIJ'",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +319,13 @@ async fn a_decimal_that_got_more_digits_while_a_full_sync_waits_is_not_rounded()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_that_got_finer_while_a_full_sync_waits_is_not_rounded() {
     crate::only_on_standins!("fault points");
-    altered_while_it_waits("STAGED", "DATETIME2(0) NULL", "DATETIME2(7) NULL", "'2026-01-01 12:00:00.1234567'").await;
+    altered_while_it_waits(
+        "STAGED",
+        "DATETIME2(0) NULL",
+        "DATETIME2(7) NULL",
+        "'2026-01-01 12:00:00.1234567'",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,5 +337,11 @@ async fn a_null_in_a_column_that_became_nullable_while_a_full_sync_waits_is_one(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_changed_while_rows_were_loaded_directly_makes_it_begin_again() {
     crate::only_on_standins!("fault points");
-    altered_while_it_waits("DIRECT", "VARCHAR(10) NULL", "VARCHAR(50) NULL", "'0123456789ABCDEFGHIJ'").await;
+    altered_while_it_waits(
+        "DIRECT",
+        "VARCHAR(10) NULL",
+        "VARCHAR(50) NULL",
+        "'0123456789ABCDEFGHIJ'",
+    )
+    .await;
 }

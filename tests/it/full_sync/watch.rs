@@ -6,12 +6,17 @@ use std::time::Duration;
 use super::{ITEMS, fill};
 use crate::harness::{PATIENCE, World, eventually};
 
-/// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the destination.
+/// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the
+/// destination.
 async fn slow(rows: usize, held: Duration) -> (World, i32) {
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, rows).await;
-    world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')").await;
+    world
+        .copy()
+        .await
+        .run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')")
+        .await;
     let mapping = world.map("Items", "ID", None, false).await;
     world.dest.faults().always(Point::request("BULK LOAD"), Fault::Delay(held));
     world.request_full_sync(mapping).await;
@@ -55,7 +60,11 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
     let daemon = world.daemon();
     let before = old_rows(&world).await;
     eventually("the copy to run", async || {
-        let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+        let staged = world
+            .copy()
+            .await
+            .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+            .await;
         if staged == "1" { Ok(()) } else { Err(staged) }
     })
     .await;
@@ -64,9 +73,18 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
     let run = world.run_ends(mapping, "FULL_SYNC", "PAUSED").await;
     assert!(run.column("error_message")[0].contains("switched off"), "{run}");
     assert_eq!(old_rows(&world).await, before, "the destination is as it was");
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await, "1");
+    assert_eq!(
+        control
+            .scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL")
+            .await,
+        "1"
+    );
     eventually("the staging table to be gone", async || {
-        let staged = world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
+        let staged = world
+            .copy()
+            .await
+            .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+            .await;
         if staged == "0" { Ok(()) } else { Err(staged) }
     })
     .await;
@@ -77,7 +95,8 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
     let _ = daemon.terminate().await;
 }
 
-/// kill -9 before and after what changes something: the rows are the old ones or the new ones, and the next start finishes the job.
+/// kill -9 before and after what changes something: the rows are the old ones or the new ones, and
+/// the next start finishes the job.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     crate::only_on_standins!("fault points");
@@ -85,7 +104,11 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     world.both(ITEMS).await;
     fill(&world, 3000).await;
     world.enable_cdc(&["Items"]).await;
-    world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')").await;
+    world
+        .copy()
+        .await
+        .run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')")
+        .await;
     let mapping = world.map("Items", "ID", Some("Resync"), true).await;
     let old = old_rows(&world).await;
     let dest = world.dest.faults();
@@ -106,7 +129,10 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
         }
         let step = dest.once(Point::request(text), fault);
         let daemon = world.daemon();
-        assert!(tokio::time::timeout(PATIENCE, step.fired()).await.is_ok_and(|fired| fired), "{text} never came");
+        assert!(
+            tokio::time::timeout(PATIENCE, step.fired()).await.is_ok_and(|fired| fired),
+            "{text} never came"
+        );
         daemon.kill().await;
         eventually("the killed process's transaction to be rolled back", async || {
             let now = old_rows(&world).await;
@@ -121,13 +147,22 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     // Done, although nobody was told: nothing is pending, and nothing is left over.
     let mut control = world.control().await;
     eventually("the swap", async || {
-        let pending = control.scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL").await;
+        let pending = control
+            .scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL")
+            .await;
         if pending == "0" { Ok(()) } else { Err(pending) }
     })
     .await;
     let (source, copied) = world.sides("dbo.Items", "ID").await;
     assert!(source == copied, "{}", crate::harness::world::difference(&source, &copied));
-    assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await, "0");
+    assert_eq!(
+        world
+            .copy()
+            .await
+            .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
+            .await,
+        "0"
+    );
     let _daemon = world.daemon();
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
     world.in_sync("dbo.Items", "ID").await;
@@ -139,7 +174,8 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     .await;
 }
 
-/// Left over by a process that was killed, of a mapping that is switched off or deleted now; not a table of somebody else's.
+/// Left over by a process that was killed, of a mapping that is switched off or deleted now; not a
+/// table of somebody else's.
 #[tokio::test(flavor = "multi_thread")]
 async fn leftover_staging_tables_go_at_the_next_start() {
     let world = World::new().await;
@@ -165,7 +201,9 @@ async fn leftover_staging_tables_go_at_the_next_start() {
 async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
     const HIGH_WATER_KIB_MAX: u64 = 112 * 1024;
     let world = World::new().await;
-    world.both("CREATE TABLE dbo.Wide (ID INT NOT NULL PRIMARY KEY, Doc VARBINARY(MAX) NULL)").await;
+    world
+        .both("CREATE TABLE dbo.Wide (ID INT NOT NULL PRIMARY KEY, Doc VARBINARY(MAX) NULL)")
+        .await;
     world
         .shop()
         .await

@@ -1,5 +1,5 @@
-//! A plain SQL client, such as a user has one: it sends what it is given and shows what comes back. The scenarios and the demo share it,
-//! and neither needs all of it.
+//! A plain SQL client, such as a user has one: it sends what it is given and shows what comes back.
+//! The scenarios and the demo share it, and neither needs all of it.
 
 #![allow(dead_code)]
 
@@ -24,7 +24,11 @@ impl Grid {
 
     /// The cells of one column, by name.
     pub fn column(&self, name: &str) -> Vec<&str> {
-        let at = self.columns.iter().position(|column| column == name).unwrap_or_else(|| panic!("no column {name} in {:?}", self.columns));
+        let at = self
+            .columns
+            .iter()
+            .position(|column| column == name)
+            .unwrap_or_else(|| panic!("no column {name} in {:?}", self.columns));
         self.rows.iter().map(|row| row[at].as_str()).collect()
     }
 }
@@ -34,18 +38,31 @@ impl std::fmt::Display for Grid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const CELL_CHARS_MAX: usize = 40;
         let cut = |cell: &str| cell.chars().take(CELL_CHARS_MAX).collect::<String>();
-        let lines: Vec<Vec<String>> =
-            std::iter::once(&self.columns).chain(&self.rows).map(|line| line.iter().map(|cell| cut(cell)).collect()).collect();
-        let width = |i: usize| lines.iter().map(|line: &Vec<String>| line.get(i).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0);
+        let lines: Vec<Vec<String>> = std::iter::once(&self.columns)
+            .chain(&self.rows)
+            .map(|line| line.iter().map(|cell| cut(cell)).collect())
+            .collect();
+        let width = |i: usize| {
+            lines
+                .iter()
+                .map(|line: &Vec<String>| line.get(i).map_or(0, |cell| cell.chars().count()))
+                .max()
+                .unwrap_or(0)
+        };
         for line in &lines {
-            let cells: Vec<String> = line.iter().enumerate().map(|(i, cell)| format!("{cell:<w$}", w = width(i))).collect();
+            let cells: Vec<String> = line
+                .iter()
+                .enumerate()
+                .map(|(i, cell)| format!("{cell:<w$}", w = width(i)))
+                .collect();
             writeln!(f, "  {}", cells.join("  ").trim_end())?;
         }
         Ok(())
     }
 }
 
-/// What scenarios call their databases and logins, and what a server that is not theirs alone has instead.
+/// What scenarios call their databases and logins, and what a server that is not theirs alone has
+/// instead.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     /// as said, as the server has it
@@ -55,15 +72,22 @@ pub struct Names {
 
 impl Names {
     pub fn new(prefix: &str, databases: &[&str], logins: &[&str]) -> Names {
-        let own = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("{prefix}{name}"))).collect();
+        let own = |names: &[&str]| {
+            names.iter().map(|name| ((*name).to_owned(), format!("{prefix}{name}"))).collect()
+        };
         Names { databases: own(databases), logins: own(logins) }
     }
 
     pub fn server_name(&self, database: &str) -> String {
-        self.databases.iter().find(|(said, _)| said == database).map_or(database, |(_, has)| has).to_owned()
+        self.databases
+            .iter()
+            .find(|(said, _)| said == database)
+            .map_or(database, |(_, has)| has)
+            .to_owned()
     }
 
-    /// A statement as the server is to have it: a name is one where a statement can only mean that, not in every place the word stands.
+    /// A statement as the server is to have it: a name is one where a statement can only mean that,
+    /// not in every place the word stands.
     fn meant(&self, sql: &str) -> String {
         let mut sql = sql.to_owned();
         for (said, has) in &self.databases {
@@ -103,7 +127,12 @@ pub struct Sql {
 }
 
 impl Sql {
-    pub async fn connect(addr: SocketAddr, user: &str, password: &str, database: &str) -> Result<Sql, tiberius::error::Error> {
+    pub async fn connect(
+        addr: SocketAddr,
+        user: &str,
+        password: &str,
+        database: &str,
+    ) -> Result<Sql, tiberius::error::Error> {
         let mut config = Config::new();
         config.host(addr.ip().to_string());
         config.port(addr.port());
@@ -152,7 +181,8 @@ impl Sql {
         self.client.simple_query(sql).await?.into_results().await.map(drop)
     }
 
-    /// Runs a statement with parameters that must succeed: values that have no literal, bit for bit.
+    /// Runs a statement with parameters that must succeed: values that have no literal, bit for
+    /// bit.
     pub async fn execute(&mut self, sql: &str, params: &[&dyn tiberius::ToSql]) {
         if let Err(error) = self.client.execute(sql, params).await {
             panic!("{error}\nin: {sql}");
@@ -181,9 +211,16 @@ impl Sql {
 
     async fn try_query_raw(&mut self, sql: &str) -> Result<Grid, tiberius::error::Error> {
         let mut stream = self.client.simple_query(sql).await?;
-        let columns = stream.columns().await?.unwrap_or_default().iter().map(|column| column.name().to_owned()).collect();
+        let columns = stream
+            .columns()
+            .await?
+            .unwrap_or_default()
+            .iter()
+            .map(|column| column.name().to_owned())
+            .collect();
         let rows = stream.into_first_result().await?;
-        let rows = rows.iter().map(|row| row.cells().map(|(_, cell)| text(cell)).collect()).collect();
+        let rows =
+            rows.iter().map(|row| row.cells().map(|(_, cell)| text(cell)).collect()).collect();
         Ok(Grid { columns, rows })
     }
 
@@ -192,14 +229,16 @@ impl Sql {
         self.query(sql).await.first().to_owned()
     }
 
-    /// Every row of a table in key order, in exact text: what the driver would round is read through a CAST.
+    /// Every row of a table in key order, in exact text: what the driver would round is read
+    /// through a CAST.
     pub async fn rows_of(&mut self, table: &str, columns: &[&str], key: &str) -> Grid {
         let list = columns.join(", ");
         self.query(&format!("SELECT {list} FROM {table} ORDER BY {key}")).await
     }
 
-    /// A table's columns as a select list that reads every type exactly (money through decimal, xml and CLR types through their text
-    /// or bytes), without computed and rowversion columns, whose values belong to the server that makes them.
+    /// A table's columns as a select list that reads every type exactly (money through decimal, xml
+    /// and CLR types through their text or bytes), without computed and rowversion columns, whose
+    /// values belong to the server that makes them.
     pub async fn exact_columns(&mut self, table: &str) -> Vec<String> {
         let columns = self
             .query(&format!(
@@ -217,11 +256,15 @@ impl Sql {
                 let name = format!("[{}]", row[0].replace(']', "]]"));
                 match row[1].as_str() {
                     // the driver does not know the DOS code pages
-                    "char" | "varchar" if ["437", "850"].contains(&row[2].as_str()) => format!("CAST({name} AS varbinary(max)) AS {name}"),
+                    "char" | "varchar" if ["437", "850"].contains(&row[2].as_str()) => {
+                        format!("CAST({name} AS varbinary(max)) AS {name}")
+                    }
                     "money" | "smallmoney" => format!("CAST({name} AS decimal(19,4)) AS {name}"),
                     "xml" | "ntext" => format!("CAST({name} AS nvarchar(max)) AS {name}"),
                     "text" => format!("CAST({name} AS varchar(max)) AS {name}"),
-                    "image" | "hierarchyid" | "geometry" | "geography" => format!("CAST({name} AS varbinary(max)) AS {name}"),
+                    "image" | "hierarchyid" | "geometry" | "geography" => {
+                        format!("CAST({name} AS varbinary(max)) AS {name}")
+                    }
                     _ => name,
                 }
             })
@@ -256,7 +299,9 @@ fn text(cell: &ColumnData<'_>) -> String {
         ColumnData::Bit(v) => or_null(v, |v| u8::from(*v).to_string()),
         ColumnData::String(v) => or_null(v, |v| v.to_string()),
         ColumnData::Guid(v) => or_null(v, |v| v.to_string()),
-        ColumnData::Binary(v) => or_null(v, |v| v.iter().fold("0x".to_owned(), |hex, byte| hex + &format!("{byte:02X}"))),
+        ColumnData::Binary(v) => {
+            or_null(v, |v| v.iter().fold("0x".to_owned(), |hex, byte| hex + &format!("{byte:02X}")))
+        }
         ColumnData::Numeric(v) => or_null(v, |v| v.to_string()),
         ColumnData::Xml(v) => or_null(v, |v| v.to_string()),
         ColumnData::DateTime(v) => or_null(v, |v| {
@@ -264,10 +309,16 @@ fn text(cell: &ColumnData<'_>) -> String {
             format!("{} {}", date(i64::from(v.days()) + DAYS_TO_1900), clock(ms * 10_000, 3))
         }),
         ColumnData::SmallDateTime(v) => or_null(v, |v| {
-            format!("{} {}", date(i64::from(v.days()) + DAYS_TO_1900), clock(u64::from(v.seconds_fragments()) * 600_000_000, 0))
+            format!(
+                "{} {}",
+                date(i64::from(v.days()) + DAYS_TO_1900),
+                clock(u64::from(v.seconds_fragments()) * 600_000_000, 0)
+            )
         }),
         ColumnData::Date(v) => or_null(v, |v| date(i64::from(v.days()))),
-        ColumnData::Time(v) => or_null(v, |v| clock(v.increments() * 10u64.pow(7 - u32::from(v.scale())), v.scale())),
+        ColumnData::Time(v) => {
+            or_null(v, |v| clock(v.increments() * 10u64.pow(7 - u32::from(v.scale())), v.scale()))
+        }
         ColumnData::DateTime2(v) => or_null(v, |v| {
             let time = v.time();
             format!(
@@ -288,7 +339,8 @@ fn date(days: i64) -> String {
     let z = days + 306;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;

@@ -24,10 +24,16 @@ pub struct Daemon {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// The binary with an environment of its own: nothing of the caller's `DEST_*` or `DATAFLOW_*` reaches it.
+/// The binary with an environment of its own: nothing of the caller's `DEST_*` or `DATAFLOW_*`
+/// reaches it.
 pub fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dbaops-dataflow"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     for (name, _) in std::env::vars() {
         if name.starts_with("DEST_")
             || name.starts_with("DATAFLOW_")
@@ -63,7 +69,8 @@ impl Daemon {
     /// That the process never held more memory than this (`VmHWM`).
     #[cfg(target_os = "linux")]
     pub fn assert_high_water(&self, kib_max: u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the daemon's status");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the daemon's status");
         let high_water: u64 = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:"))
@@ -91,14 +98,20 @@ impl Daemon {
 
     /// SIGTERM, and no more.
     pub async fn asked_to_stop(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.expect("kill");
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status()
+            .await
+            .expect("kill");
         assert!(sent.success(), "SIGTERM was not sent");
     }
 
     /// What Linux knows of the process, below /proc; elsewhere a word about what is not looked at.
     pub fn proc(&self, what: &str) -> Option<PathBuf> {
         if !cfg!(target_os = "linux") {
-            servers::say(&format!("not looked at, as there is no /proc here: {what} of the daemon"));
+            servers::say(&format!(
+                "not looked at, as there is no /proc here: {what} of the daemon"
+            ));
             return None;
         }
         Some(PathBuf::from(format!("/proc/{}", self.pid())))
@@ -106,19 +119,24 @@ impl Daemon {
 
     /// Resident memory, in KiB.
     pub fn memory_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(self.proc("the memory")?.join("status")).expect("the daemon's /proc entry");
+        let status = std::fs::read_to_string(self.proc("the memory")?.join("status"))
+            .expect("the daemon's /proc entry");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         Some(line.trim().trim_end_matches(" kB").parse().expect("a number of KiB"))
     }
 
-    /// Network sockets that are open (the runtime has a pair of its own for signals, which is not one).
+    /// Network sockets that are open (the runtime has a pair of its own for signals, which is not
+    /// one).
     pub fn sockets(&self) -> Option<usize> {
         let own = self.proc("the sockets")?;
-        let table = |name: &str| std::fs::read_to_string(own.join("net").join(name)).unwrap_or_default();
+        let table =
+            |name: &str| std::fs::read_to_string(own.join("net").join(name)).unwrap_or_default();
         let inodes: std::collections::HashSet<String> = [table("tcp"), table("tcp6")]
             .iter()
             .flat_map(|table| {
-                table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]")))
+                table.lines().skip(1).filter_map(|line| {
+                    line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]"))
+                })
             })
             .collect();
         let Ok(open) = std::fs::read_dir(own.join("fd")) else { return Some(0) };
@@ -129,7 +147,10 @@ impl Daemon {
     /// SIGTERM, and the exit status.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
         self.asked_to_stop().await;
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the daemon ends after SIGTERM").expect("wait");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the daemon ends after SIGTERM")
+            .expect("wait");
         self.drain().await;
         (status, self.output())
     }
@@ -143,7 +164,10 @@ impl Daemon {
 
     /// Waits for it to end by itself.
     pub async fn ends(mut self) -> (ExitStatus, String) {
-        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the daemon ends by itself").expect("wait");
+        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+            .await
+            .expect("the daemon ends by itself")
+            .expect("wait");
         self.drain().await;
         (status, self.output())
     }
@@ -164,7 +188,10 @@ impl Drop for Daemon {
     }
 }
 
-fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+fn collect(
+    stream: impl AsyncRead + Unpin + Send + 'static,
+    output: Arc<Mutex<Vec<String>>>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {

@@ -7,7 +7,8 @@ use std::sync::{
 
 use mssql_standin::fault::{Fault, Hook, Phase, Then};
 
-/// A request that waits, before or after its effect, until the scenario lets it go; who hears of it, and who lets it go.
+/// A request that waits, before or after its effect, until the scenario lets it go; who hears of
+/// it, and who lets it go.
 pub fn held(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
     let (here, arrived) = channel();
     let (go, let_go) = channel();

@@ -7,7 +7,8 @@ use mssql_standin::server::Server;
 
 use super::{Sql, servers::Servers, world};
 
-/// A stand-in in this process, or a server that was there before. It derefs to the stand-in, with all that only a stand-in can do.
+/// A stand-in in this process, or a server that was there before. It derefs to the stand-in, with
+/// all that only a stand-in can do.
 pub enum Side {
     Standin(Box<Server>),
     Server { servers: &'static Servers, endpoint: &'static Endpoint },
@@ -20,7 +21,9 @@ impl Deref for Side {
         match self {
             Side::Standin(server) => server,
             Side::Server { .. } => {
-                panic!("this scenario asks for what only a stand-in can do: let it begin with only_on_standins!(\"why\")")
+                panic!(
+                    "this scenario asks for what only a stand-in can do: let it begin with only_on_standins!(\"why\")"
+                )
             }
         }
     }
@@ -30,7 +33,9 @@ impl Side {
     pub async fn connect(&self, database: &str) -> Sql {
         match self {
             Side::Standin(server) => {
-                Sql::connect(server.addr(), world::USER, world::PASSWORD, database).await.expect("connect to a stand-in")
+                Sql::connect(server.addr(), world::USER, world::PASSWORD, database)
+                    .await
+                    .expect("connect to a stand-in")
             }
             Side::Server { servers, endpoint } => servers.connect(endpoint, database).await,
         }
@@ -90,7 +95,11 @@ impl Side {
                 ("DEST_SERVER", format!("{},{}", endpoint.host, endpoint.port)),
                 ("DEST_USER", endpoint.user.clone()),
                 ("DEST_PASS", endpoint.password.reveal().to_owned()),
-                ("DEST_ENCRYPT", if said(endpoint).0 == "disable" { "false" } else { said(endpoint).0 }.to_owned()),
+                (
+                    "DEST_ENCRYPT",
+                    if said(endpoint).0 == "disable" { "false" } else { said(endpoint).0 }
+                        .to_owned(),
+                ),
                 ("DEST_TRUST_SERVER_CERTIFICATE", (endpoint.trust == Trust::Anything).to_string()),
             ],
         }

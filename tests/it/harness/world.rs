@@ -18,7 +18,8 @@ const SURFACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/surface");
 /// Has the characters that connection strings trip over.
 pub const PASSWORD: &str = "S3cret{;}'pw";
 
-/// Two servers; the destination has the control database, the source one database `Shop`, the destination one database `Copy`.
+/// Two servers; the destination has the control database, the source one database `Shop`, the
+/// destination one database `Copy`.
 pub struct World {
     pub source: Side,
     pub dest: Side,
@@ -43,10 +44,18 @@ impl World {
 
     /// Shapes the destination server before it starts, where it is a stand-in.
     pub async fn with_dest(shape: impl FnOnce(Builder) -> Builder) -> World {
-        World::build_both(|builder| builder, shape, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow")).await
+        World::build_both(
+            |builder| builder,
+            shape,
+            |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow"),
+        )
+        .await
     }
 
-    async fn build(shape: impl FnOnce(Builder) -> Builder, record: impl Fn(Builder) -> Builder) -> World {
+    async fn build(
+        shape: impl FnOnce(Builder) -> Builder,
+        record: impl Fn(Builder) -> Builder,
+    ) -> World {
         World::build_both(shape, |builder| builder, record).await
     }
 
@@ -59,12 +68,20 @@ impl World {
             Some(servers) => {
                 let turn = servers.begin().await;
                 let side = |endpoint| Side::Server { servers, endpoint };
-                World { source: side(&servers.source), dest: side(&servers.dest), _turn: Some(turn) }
+                World {
+                    source: side(&servers.source),
+                    dest: side(&servers.dest),
+                    _turn: Some(turn),
+                }
             }
             None => {
-                let builder = || record(Server::builder().port(0).login(USER, PASSWORD).surface_files(SURFACE));
-                let source = source_shape(builder()).start().await.expect("start the source server");
-                let dest = dest_shape(builder()).start().await.expect("start the destination server");
+                let builder = || {
+                    record(Server::builder().port(0).login(USER, PASSWORD).surface_files(SURFACE))
+                };
+                let source =
+                    source_shape(builder()).start().await.expect("start the source server");
+                let dest =
+                    dest_shape(builder()).start().await.expect("start the destination server");
                 let side = |server| Side::Standin(Box::new(server));
                 let world = World { source: side(source), dest: side(dest), _turn: None };
                 world.source("master").await.run("CREATE DATABASE Shop").await;
@@ -73,7 +90,12 @@ impl World {
             }
         };
         let init = command(&world.variables(), &["init"]).output().await.expect("run init");
-        assert!(init.status.success(), "init: {}{}", String::from_utf8_lossy(&init.stdout), String::from_utf8_lossy(&init.stderr));
+        assert!(
+            init.status.success(),
+            "init: {}{}",
+            String::from_utf8_lossy(&init.stdout),
+            String::from_utf8_lossy(&init.stderr)
+        );
         if let Some(servers) = servers::servers() {
             servers.mark().await;
         }
@@ -94,14 +116,21 @@ impl World {
     /// The daemon logs in at the source as this login of the scenario's.
     pub async fn connect_as(&self, user: &str, password: &str) {
         let string = self.source.connection_string_of(user, password, "Shop").replace('\'', "''");
-        self.control().await.run(&format!("UPDATE source_servers SET connection_string = N'{string}'")).await;
+        self.control()
+            .await
+            .run(&format!("UPDATE source_servers SET connection_string = N'{string}'"))
+            .await;
     }
 
     /// The environment the daemon gets: everything a user sets, with intervals fit for a test.
     pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
         let mut variables: Vec<(&'static str, &'static str)> =
             self.dest.variables().into_iter().map(|(name, value)| (name, &*value.leak())).collect();
-        variables.extend([("DATAFLOW_CHECK_INTERVAL", "100ms"), ("DATAFLOW_VERIFY_INTERVAL", "1s"), ("DATAFLOW_RETRY_DELAY", "200ms")]);
+        variables.extend([
+            ("DATAFLOW_CHECK_INTERVAL", "100ms"),
+            ("DATAFLOW_VERIFY_INTERVAL", "1s"),
+            ("DATAFLOW_RETRY_DELAY", "200ms"),
+        ]);
         variables
     }
 
@@ -144,7 +173,13 @@ impl World {
     /// CDC on for the database and for these tables of it.
     pub async fn enable_cdc(&self, tables: &[&str]) {
         let mut shop = self.shop().await;
-        if shop.scalar("SELECT CAST(is_cdc_enabled AS int) FROM sys.databases WHERE database_id = DB_ID()").await != "1" {
+        if shop
+            .scalar(
+                "SELECT CAST(is_cdc_enabled AS int) FROM sys.databases WHERE database_id = DB_ID()",
+            )
+            .await
+            != "1"
+        {
             shop.run("EXEC sys.sp_cdc_enable_db").await;
         }
         for table in tables {
@@ -158,7 +193,8 @@ impl World {
 
     /// Adds a mapping from `Shop.dbo.table` to `Copy.dbo.table` and returns its id.
     pub async fn map(&self, table: &str, key: &str, trigger: Option<&str>, cdc: bool) -> i32 {
-        let trigger = trigger.map_or("NULL".to_owned(), |column| format!("N'{}'", column.replace('\'', "''")));
+        let trigger = trigger
+            .map_or("NULL".to_owned(), |column| format!("N'{}'", column.replace('\'', "''")));
         let table = table.replace('\'', "''");
         let key = key.replace('\'', "''");
         let mut control = self.control().await;
@@ -171,14 +207,21 @@ impl World {
             ))
             .await;
         control
-            .scalar(&format!("SELECT mapping_id FROM table_mappings WHERE source_table = N'{table}'"))
+            .scalar(&format!(
+                "SELECT mapping_id FROM table_mappings WHERE source_table = N'{table}'"
+            ))
             .await
             .parse()
             .expect("a mapping id")
     }
 
     pub async fn request_full_sync(&self, mapping: i32) {
-        self.control().await.run(&format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {mapping}")).await;
+        self.control()
+            .await
+            .run(&format!(
+                "UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {mapping}"
+            ))
+            .await;
     }
 
     /// Both sides of a table, in exact text and key order.
@@ -236,7 +279,12 @@ pub fn difference(source: &Grid, dest: &Grid) -> String {
     const ROWS_SHOWN: usize = 5;
     let only = |a: &Grid, b: &Grid| -> Vec<String> {
         let known: std::collections::HashSet<&Vec<String>> = b.rows.iter().collect();
-        a.rows.iter().filter(|row| !known.contains(row)).take(ROWS_SHOWN).map(|row| row.join(" | ")).collect()
+        a.rows
+            .iter()
+            .filter(|row| !known.contains(row))
+            .take(ROWS_SHOWN)
+            .map(|row| row.join(" | "))
+            .collect()
     };
     format!(
         "{} rows in the source, {} in the destination\nonly in the source:\n  {}\nonly in the destination:\n  {}",

@@ -33,7 +33,10 @@ async fn a_destination_database_that_was_offline_at_the_start_is_used_soon_after
     let daemon = world.daemon();
     error_of(&world, mapping, &["4060"]).await;
     let checked = check(&world).await;
-    assert!(checked.contains("it is offline") && checked.contains("ALTER DATABASE [Copy] SET ONLINE;"), "{checked}");
+    assert!(
+        checked.contains("it is offline") && checked.contains("ALTER DATABASE [Copy] SET ONLINE;"),
+        "{checked}"
+    );
     assert!(!checked.contains("CREATE DATABASE"), "{checked}");
     master.run("ALTER DATABASE [Copy] SET ONLINE").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -43,11 +46,17 @@ async fn a_destination_database_that_was_offline_at_the_start_is_used_soon_after
     assert!(!daemon.output().contains("parked=true"), "{}", daemon.output());
 }
 
-/// A mapping with nothing to do was told as following until the next change, and then for three attempts.
+/// A mapping with nothing to do was told as following until the next change, and then for three
+/// attempts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_destination_database_is_told_by_the_next_poll_although_nothing_changes() {
-    let (world, mapping, daemon) =
-        following("T", "CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL)", "INSERT INTO dbo.T VALUES (1, 1)", "ID").await;
+    let (world, mapping, daemon) = following(
+        "T",
+        "CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL)",
+        "INSERT INTO dbo.T VALUES (1, 1)",
+        "ID",
+    )
+    .await;
     let mut master = world.dest("master").await;
     master.run("ALTER DATABASE [Copy] SET READ_ONLY WITH ROLLBACK IMMEDIATE").await;
     error_of(&world, mapping, &["3906", "read-only"]).await;

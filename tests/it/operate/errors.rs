@@ -1,4 +1,5 @@
-//! What went wrong: said once, with what to do about it, tried again at the right time, and marked as resolved.
+//! What went wrong: said once, with what to do about it, tried again at the right time, and marked
+//! as resolved.
 
 use std::time::Instant;
 
@@ -21,15 +22,20 @@ async fn newest(control: &mut Sql, filter: &str) -> Option<[String; 4]> {
 
 async fn unresolved(control: &mut Sql, filter: &str) -> [String; 4] {
     eventually(&format!("an unresolved error where {filter}"), async || {
-        newest(control, filter).await.filter(|error| error[3] == "0").ok_or_else(|| "none".to_owned())
+        newest(control, filter)
+            .await
+            .filter(|error| error[3] == "0")
+            .ok_or_else(|| "none".to_owned())
     })
     .await
 }
 
 async fn resolved(control: &mut Sql, filter: &str) {
-    eventually(&format!("no unresolved error where {filter}"), async || match newest(control, filter).await {
-        Some(error) if error[3] == "1" => Ok(()),
-        other => Err(format!("{other:?}")),
+    eventually(&format!("no unresolved error where {filter}"), async || {
+        match newest(control, filter).await {
+            Some(error) if error[3] == "1" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })
     .await;
 }
@@ -39,7 +45,8 @@ async fn table_there(world: &World, name: &str) {
     world.shop().await.run(&format!("INSERT INTO dbo.{name} VALUES (1)")).await;
 }
 
-/// What waits for somebody's hands is parked; the cure may come at its row, at its server's row, or elsewhere.
+/// What waits for somebody's hands is parked; the cure may come at its row, at its server's row, or
+/// elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes() {
     let world = World::new().await;
@@ -55,7 +62,11 @@ async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes()
     }
     // The row.
     table_there(&world, "Late").await;
-    control.run(&format!("UPDATE table_mappings SET updated_at = GETUTCDATE() WHERE mapping_id = {mapping}")).await;
+    control
+        .run(&format!(
+            "UPDATE table_mappings SET updated_at = GETUTCDATE() WHERE mapping_id = {mapping}"
+        ))
+        .await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     resolved(&mut control, &filter).await;
 
@@ -92,15 +103,24 @@ async fn what_passes_has_its_attempts_before_it_is_an_error() {
     let world = World::new().await;
     table_there(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
-    let victim =
-        || Fault::ErrorBefore(SqlError::new(1205, 13, "Transaction was deadlocked on lock resources and has been chosen as the victim."));
+    let victim = || {
+        Fault::ErrorBefore(SqlError::new(
+            1205,
+            13,
+            "Transaction was deadlocked on lock resources and has been chosen as the victim.",
+        ))
+    };
     let faults = world.source.faults().times(Point::request("FROM [dbo].[T]"), 2, victim());
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     assert_eq!(faults.count(), 2);
     let mut control = world.control().await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0", "two in a row are no error yet");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM error_logs").await,
+        "0",
+        "two in a row are no error yet"
+    );
     assert!(daemon.output().contains("will be tried again"));
 
     let faults = world.source.faults().always(Point::request("FROM [dbo].[T]"), victim());
@@ -114,7 +134,8 @@ async fn what_passes_has_its_attempts_before_it_is_an_error() {
     world.in_sync("dbo.T", "ID").await;
 }
 
-/// A source that is away is one error for all of its databases and mappings, and one attempt at a time, ever less often.
+/// A source that is away is one error for all of its databases and mappings, and one attempt at a
+/// time, ever less often.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_away_is_one_error_and_few_attempts() {
     crate::only_on_standins!("fault points");
@@ -123,8 +144,16 @@ async fn a_source_that_is_away_is_one_error_and_few_attempts() {
         if database != "Shop" {
             world.source("master").await.run(&format!("CREATE DATABASE {database}")).await;
         }
-        world.source(database).await.run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY); INSERT INTO dbo.T VALUES (1)").await;
-        world.copy().await.run(&format!("CREATE TABLE dbo.{database} (ID INT NOT NULL PRIMARY KEY)")).await;
+        world
+            .source(database)
+            .await
+            .run("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY); INSERT INTO dbo.T VALUES (1)")
+            .await;
+        world
+            .copy()
+            .await
+            .run(&format!("CREATE TABLE dbo.{database} (ID INT NOT NULL PRIMARY KEY)"))
+            .await;
     }
     let mut control = world.control().await;
     control
@@ -133,18 +162,26 @@ async fn a_source_that_is_away_is_one_error_and_few_attempts() {
              (1, N'Shop', N'T', N'Copy', N'Shop', N'ID', 1), (1, N'Shop2', N'T', N'Copy', N'Shop2', N'ID', 1), (1, N'Shop3', N'T', N'Copy', N'Shop3', N'ID', 1)",
         )
         .await;
-    let refuse = |point| world.source.faults().arm(point, Some("dbaops-dataflow"), 1, None, Fault::ResetBefore);
+    let refuse = |point| {
+        world.source.faults().arm(point, Some("dbaops-dataflow"), 1, None, Fault::ResetBefore)
+    };
     let away = refuse(Point::Login);
     let began = Instant::now();
     let daemon = world.daemon();
     let error = unresolved(&mut control, "server_id = 1").await;
     assert_eq!(error[0], "CONNECTION");
     assert!(error[1].contains("kind Connection") && error[1].contains("what to do: "), "{error:?}");
-    eventually("some more attempts", async || if away.count() >= 5 { Ok(()) } else { Err(away.count().to_string()) }).await;
+    eventually("some more attempts", async || {
+        if away.count() >= 5 { Ok(()) } else { Err(away.count().to_string()) }
+    })
+    .await;
     // With a look every 100 ms: 3 at first, then waits of 0.1, 0.2, 0.4, … seconds.
     let attempts = away.count();
     let looks = began.elapsed().as_millis() / 100;
-    assert!(u128::from(attempts) <= 3 + u128::from(looks.max(1).ilog2()) + 2, "{attempts} attempts in {looks} looks");
+    assert!(
+        u128::from(attempts) <= 3 + u128::from(looks.max(1).ilog2()) + 2,
+        "{attempts} attempts in {looks} looks"
+    );
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1");
     assert_eq!(daemon.output().matches("cannot be reached").count(), 1);
     away.disarm();
@@ -175,21 +212,27 @@ async fn old_log_rows_go_in_small_batches() {
         ))
         .await;
     world.dest.log_statements(true);
-    let daemon = world.daemon_with(&[("DATAFLOW_LOG_RETENTION", "30d"), ("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    let daemon =
+        world.daemon_with(&[("DATAFLOW_LOG_RETENTION", "30d"), ("DATAFLOW_VERIFY_INTERVAL", "0")]);
     eventually("the old rows to be gone", async || {
         let old = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message = N'old'").await;
         if old == "0" { Ok(()) } else { Err(old) }
     })
     .await;
-    let batches =
-        world.dest.statements().iter().filter(|statement| statement.text.contains("DELETE TOP (1000) FROM dbo.sync_logs")).count();
+    let batches = world
+        .dest
+        .statements()
+        .iter()
+        .filter(|statement| statement.text.contains("DELETE TOP (1000) FROM dbo.sync_logs"))
+        .count();
     assert!(batches >= 3, "{batches} batches for 2,500 rows");
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_status").await, "1");
     assert_eq!(control.scalar("SELECT error_message FROM error_logs").await, "old and open");
     drop(daemon);
 }
 
-/// A mapping that is deleted takes its log rows along; what is still on its way is left out and counted, and the rows beside it are written.
+/// A mapping that is deleted takes its log rows along; what is still on its way is left out and
+/// counted, and the rows beside it are written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
     let world = World::new().await;
@@ -205,7 +248,9 @@ async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     world.run_ends(kept, "FULL_SYNC", "COMPLETED").await;
     world.run_ends(deleted, "FULL_SYNC", "COMPLETED").await;
-    holder.run(&format!("DELETE table_mappings WHERE mapping_id = {deleted}; COMMIT TRANSACTION")).await;
+    holder
+        .run(&format!("DELETE table_mappings WHERE mapping_id = {deleted}; COMMIT TRANSACTION"))
+        .await;
     eventually("the other mapping's rows", async || {
         let rows =
             control.scalar(&format!("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = {kept} AND log_message LIKE N'%completed%'")).await;
@@ -214,24 +259,38 @@ async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
     .await;
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
-    let counted = output.lines().find(|line| line.contains("log rows were not written")).unwrap_or_else(|| panic!("{output}"));
-    assert!(counted.contains("dropped=0") && counted.contains("orphans=") && !counted.contains("orphans=0"), "{counted}");
+    let counted = output
+        .lines()
+        .find(|line| line.contains("log rows were not written"))
+        .unwrap_or_else(|| panic!("{output}"));
+    assert!(
+        counted.contains("dropped=0")
+            && counted.contains("orphans=")
+            && !counted.contains("orphans=0"),
+        "{counted}"
+    );
     // Events of the process itself have no mapping.
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id IS NULL AND log_message LIKE N'started%'").await, "1");
 }
 
-/// stdout for a machine, and for a person who wants to hear of trouble alone; the tables get everything.
+/// stdout for a machine, and for a person who wants to hear of trouble alone; the tables get
+/// everything.
 #[tokio::test(flavor = "multi_thread")]
 async fn stdout_is_as_it_was_asked_for() {
     let world = World::new().await;
     let json = world.daemon_with(&[("DATAFLOW_LOG_FORMAT", "json")]);
     let line = json.says(&["started"]).await;
-    assert!(line.starts_with('{') && line.ends_with('}') && line.contains("\"message\":\"started\""), "{line}");
+    assert!(
+        line.starts_with('{') && line.ends_with('}') && line.contains("\"message\":\"started\""),
+        "{line}"
+    );
     json.terminate().await;
     let quiet = world.daemon_with(&[("NO_COLOR", "1"), ("RUST_LOG", "warn")]);
     let mut control = world.control().await;
     eventually("both to have started", async || {
-        let started = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'started%'").await;
+        let started = control
+            .scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'started%'")
+            .await;
         if started == "2" { Ok(()) } else { Err(started) }
     })
     .await;
@@ -239,8 +298,8 @@ async fn stdout_is_as_it_was_asked_for() {
     assert_eq!(output, "");
 }
 
-/// A password that was changed at the destination: attempts come ever less often, so that nobody's login is locked, and the daemon goes on
-/// when it is right again.
+/// A password that was changed at the destination: attempts come ever less often, so that nobody's
+/// login is locked, and the daemon goes on when it is right again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
     crate::only_on_standins!("faults at logins");
@@ -252,14 +311,29 @@ async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let mut control = world.control().await;
     let refusal = SqlError::new(18456, 14, "Login failed for user 'sa'.");
-    let refused = world.dest.faults().arm(Point::Login, Some("dbaops-dataflow"), 1, None, Fault::ErrorBefore(refusal));
-    for connection in world.dest.connections().into_iter().filter(|connection| connection.application == "dbaops-dataflow") {
+    let refused = world.dest.faults().arm(
+        Point::Login,
+        Some("dbaops-dataflow"),
+        1,
+        None,
+        Fault::ErrorBefore(refusal),
+    );
+    for connection in world
+        .dest
+        .connections()
+        .into_iter()
+        .filter(|connection| connection.application == "dbaops-dataflow")
+    {
         world.dest.kill(connection.spid);
     }
     assert!(refused.fired().await);
     let began = Instant::now();
-    eventually("eight attempts", async || if refused.count() >= 8 { Ok(()) } else { Err(refused.count().to_string()) }).await;
-    // After 100 ms, 200, 400, 800, 1600, …, and one for the log tables: ticks would have made them in less than one second.
+    eventually("eight attempts", async || {
+        if refused.count() >= 8 { Ok(()) } else { Err(refused.count().to_string()) }
+    })
+    .await;
+    // After 100 ms, 200, 400, 800, 1600, …, and one for the log tables: ticks would have made them
+    // in less than one second.
     assert!(began.elapsed().as_millis() >= 2_500, "{:?}", began.elapsed());
     refused.disarm();
     world.request_full_sync(mapping).await;
@@ -272,9 +346,11 @@ async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
 }
 
 async fn nothing_is_open(control: &mut Sql) {
-    eventually("no open error", async || match control.query("SELECT server_name, error_message FROM v_recent_errors").await {
-        errors if errors.rows.is_empty() => Ok(()),
-        errors => Err(errors.to_string()),
+    eventually("no open error", async || {
+        match control.query("SELECT server_name, error_message FROM v_recent_errors").await {
+            errors if errors.rows.is_empty() => Ok(()),
+            errors => Err(errors.to_string()),
+        }
     })
     .await;
 }
@@ -288,7 +364,8 @@ async fn a_look_passes(control: &mut Sql) {
     nothing_is_open(control).await;
 }
 
-/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its server's.
+/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its
+/// server's.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     let world = World::new().await;
@@ -303,23 +380,29 @@ async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     let mut control = world.control().await;
     let filter = format!("mapping_id = {bad}");
     unresolved(&mut control, &filter).await;
-    control.run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {bad}")).await;
+    control
+        .run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {bad}"))
+        .await;
     resolved(&mut control, &filter).await;
     a_look_passes(&mut control).await;
     // what is wrong still is news again
-    control.run(&format!("UPDATE table_mappings SET is_enabled = 1 WHERE mapping_id = {bad}")).await;
+    control
+        .run(&format!("UPDATE table_mappings SET is_enabled = 1 WHERE mapping_id = {bad}"))
+        .await;
     unresolved(&mut control, &filter).await;
     control.run(&format!("DELETE table_mappings WHERE mapping_id = {bad}")).await;
     nothing_is_open(&mut control).await;
 
-    // a server whose string cannot be used stays one, with or without mappings, until it is switched off
+    // a server whose string cannot be used stays one, with or without mappings, until it is
+    // switched off
     control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'server=h;encrypt=maybe')").await;
     let id = control.scalar("SELECT MAX(server_id) FROM source_servers").await;
     let filter = format!("server_id = {id}");
     unresolved(&mut control, &filter).await;
     world.request_full_sync(good).await;
     eventually("another full sync", async || {
-        let now = control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED'").await;
+        let now =
+            control.scalar("SELECT COUNT(*) FROM sync_status WHERE status = 'COMPLETED'").await;
         if now == "2" { Ok(()) } else { Err(now) }
     })
     .await;
@@ -334,7 +417,8 @@ async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     nothing_is_open(&mut control).await;
 }
 
-/// Five thousand mappings that work again at once: the queue to the log tables is shorter than that, and each of them once had one chance.
+/// Five thousand mappings that work again at once: the queue to the log tables is shorter than
+/// that, and each of them once had one chance.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_recoveries_resolves_every_error() {
     let world = World::new().await;

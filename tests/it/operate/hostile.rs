@@ -1,4 +1,5 @@
-//! Control tables as nobody should write them: nothing in them may stop more than its own row, and nothing in them is ever run as SQL.
+//! Control tables as nobody should write them: nothing in them may stop more than its own row, and
+//! nothing in them is ever run as SQL.
 
 use crate::harness::{Sql, World, eventually, numbers};
 
@@ -14,14 +15,24 @@ const PAYLOADS: &[&str] = &[
 ];
 
 async fn markers(world: &World) {
-    for (server, database) in [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")] {
-        server.sql_in(database, "CREATE TABLE dbo.Marker (ID INT NOT NULL)").await.expect("a marker");
+    for (server, database) in
+        [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")]
+    {
+        server
+            .sql_in(database, "CREATE TABLE dbo.Marker (ID INT NOT NULL)")
+            .await
+            .expect("a marker");
     }
 }
 
 async fn markers_stand(world: &World) {
-    for (server, database) in [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")] {
-        server.sql_in(database, "SELECT ID FROM dbo.Marker").await.unwrap_or_else(|error| panic!("the marker in {database}: {error:?}"));
+    for (server, database) in
+        [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")]
+    {
+        server
+            .sql_in(database, "SELECT ID FROM dbo.Marker")
+            .await
+            .unwrap_or_else(|error| panic!("the marker in {database}: {error:?}"));
     }
 }
 
@@ -29,7 +40,8 @@ fn quoted(text: &str) -> String {
     text.replace('\'', "''")
 }
 
-/// The text columns that a person writes, and how much fits in, by the catalog: one that is added later is tried too.
+/// The text columns that a person writes, and how much fits in, by the catalog: one that is added
+/// later is tried too.
 async fn text_columns(control: &mut Sql, table: &str) -> Vec<(String, usize)> {
     let columns = control
         .query(&format!(
@@ -38,8 +50,12 @@ async fn text_columns(control: &mut Sql, table: &str) -> Vec<(String, usize)> {
         ))
         .await;
     let fits = |bytes: &str| bytes.parse::<usize>().map_or(usize::MAX, |bytes| bytes / 2);
-    let names: Vec<_> =
-        columns.column("name").into_iter().zip(columns.column("bytes")).map(|(name, bytes)| (name.to_owned(), fits(bytes))).collect();
+    let names: Vec<_> = columns
+        .column("name")
+        .into_iter()
+        .zip(columns.column("bytes"))
+        .map(|(name, bytes)| (name.to_owned(), fits(bytes)))
+        .collect();
     assert!(names.len() > 1, "{table}: {names:?}");
     names
 }
@@ -96,7 +112,11 @@ async fn no_text_of_a_control_table_is_ever_run() {
     for (column, _) in text_columns(&mut control, "source_servers").await {
         for payload in PAYLOADS {
             servers += 1;
-            let value = if column == "connection_string" { format!("{string};app name={{{}}}", quoted(payload)) } else { quoted(payload) };
+            let value = if column == "connection_string" {
+                format!("{string};app name={{{}}}", quoted(payload))
+            } else {
+                quoted(payload)
+            };
             control
                 .run(&format!(
                     "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Server{servers}', N'{string}'); \
@@ -126,7 +146,8 @@ async fn no_text_of_a_control_table_is_ever_run() {
     assert!(!output.contains("panicked"), "{output}");
 }
 
-/// The same names, of tables and columns that are really there: they are copied, followed and verified like others.
+/// The same names, of tables and columns that are really there: they are copied, followed and
+/// verified like others.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_brackets_and_quotes_are_names() {
     crate::only_on_standins!("its engine");
@@ -145,7 +166,8 @@ async fn names_with_brackets_and_quotes_are_names() {
         ))
         .await;
     let mut shop = world.shop().await;
-    shop.run(&format!("INSERT INTO dbo.{} VALUES (1, 1, N'a'), (2, 0, N'b')", bracketed(table))).await;
+    shop.run(&format!("INSERT INTO dbo.{} VALUES (1, 1, N'a'), (2, 0, N'b')", bracketed(table)))
+        .await;
     world.enable_cdc(&[table]).await;
     let mapping = world.map(table, &bracketed(id), Some(trigger), true).await;
     let _daemon = world.daemon();
@@ -187,7 +209,11 @@ async fn a_row_that_makes_no_sense_is_told_of_once_until_it_does() {
     goes_on(&world, 2).await;
     goes_on(&world, 3).await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "3");
-    assert_eq!(control.scalar("SELECT MAX(retry_count) FROM error_logs").await, "0", "said once, not counted up every tick");
+    assert_eq!(
+        control.scalar("SELECT MAX(retry_count) FROM error_logs").await,
+        "0",
+        "said once, not counted up every tick"
+    );
     control.run("UPDATE table_mappings SET primary_key_column = N'ID', full_sync_requested = 1 WHERE source_table = N'Late'").await;
     eventually("the mended row's error to be resolved", async || {
         let errors = control.scalar(unresolved).await;
@@ -197,7 +223,8 @@ async fn a_row_that_makes_no_sense_is_told_of_once_until_it_does() {
     drop(daemon);
 }
 
-/// A mapping is deleted, a server switched off, while a full sync runs: the run ends at a batch boundary, and the daemon lives on.
+/// A mapping is deleted, a server switched off, while a full sync runs: the run ends at a batch
+/// boundary, and the daemon lives on.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_disappears_while_it_is_worked_on_takes_nothing_with_it() {
     let world = World::new().await;
@@ -224,7 +251,11 @@ async fn what_disappears_while_it_is_worked_on_takes_nothing_with_it() {
     let daemon = world.daemon();
     let mut copy = world.copy().await;
     eventually("both copies to wait", async || {
-        let stages = copy.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'").await;
+        let stages = copy
+            .scalar(
+                "SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'",
+            )
+            .await;
         if stages == "2" { Ok(()) } else { Err(stages) }
     })
     .await;
@@ -236,11 +267,19 @@ async fn what_disappears_while_it_is_worked_on_takes_nothing_with_it() {
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
     goes_on(&world, 2).await;
     eventually("no staging table to stay", async || {
-        let stages = copy.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'").await;
+        let stages = copy
+            .scalar(
+                "SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'",
+            )
+            .await;
         if stages == "0" { Ok(()) } else { Err(stages) }
     })
     .await;
-    assert_eq!(copy.scalar("SELECT (SELECT COUNT(*) FROM dbo.Doomed) + (SELECT COUNT(*) FROM dbo.Gone)").await, "0");
+    assert_eq!(
+        copy.scalar("SELECT (SELECT COUNT(*) FROM dbo.Doomed) + (SELECT COUNT(*) FROM dbo.Gone)")
+            .await,
+        "0"
+    );
     control.run("UPDATE source_servers SET is_enabled = 1").await;
     world.run_ends(off, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Gone", "ID").await;

@@ -8,9 +8,12 @@ const APPLICATION: &str = "dbaops-dataflow";
 
 /// `count` tables `T1…` on both sides with a row each, mapped, and a full sync asked for.
 async fn tables(world: &World, count: usize) {
-    let create: Vec<String> = (1..=count).map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY)")).collect();
+    let create: Vec<String> = (1..=count)
+        .map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY)"))
+        .collect();
     world.both(&create.join("\n")).await;
-    let fill: Vec<String> = (1..=count).map(|n| format!("INSERT INTO dbo.T{n} VALUES (1)")).collect();
+    let fill: Vec<String> =
+        (1..=count).map(|n| format!("INSERT INTO dbo.T{n} VALUES (1)")).collect();
     world.shop().await.run(&fill.join("; ")).await;
     world
         .control()
@@ -40,10 +43,16 @@ async fn never_more_than_50_connections_to_the_destination_nor_10_to_a_source() 
     crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     tables(&world, 60).await;
-    let _daemon =
-        world.daemon_with(&[("DATAFLOW_MAX_TASKS", "10000"), ("DATAFLOW_VERIFY_CONCURRENCY", "8"), ("DATAFLOW_VERIFY_INTERVAL", "1s")]);
+    let _daemon = world.daemon_with(&[
+        ("DATAFLOW_MAX_TASKS", "10000"),
+        ("DATAFLOW_VERIFY_CONCURRENCY", "8"),
+        ("DATAFLOW_VERIFY_INTERVAL", "1s"),
+    ]);
     all_synced(&world, 60).await;
-    let (dest, source) = (world.dest.connection_count_of(APPLICATION).peak, world.source.connection_count_of(APPLICATION).peak);
+    let (dest, source) = (
+        world.dest.connection_count_of(APPLICATION).peak,
+        world.source.connection_count_of(APPLICATION).peak,
+    );
     assert!(dest <= 50, "{dest} connections to the destination");
     assert!(source <= 10, "{source} connections to the source");
     assert!(source >= 5, "{source}: the cap was never near");
@@ -62,13 +71,16 @@ async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
         ("DATAFLOW_VERIFY_INTERVAL", "200ms"),
     ]);
     all_synced(&world, 20).await;
-    let (dest, source) = (world.dest.connection_count_of(APPLICATION).peak, world.source.connection_count_of(APPLICATION).peak);
+    let (dest, source) = (
+        world.dest.connection_count_of(APPLICATION).peak,
+        world.source.connection_count_of(APPLICATION).peak,
+    );
     assert!(dest <= 6, "{dest} connections to the destination");
     assert!(source <= 2, "{source} connections to the source");
 }
 
-/// Full syncs that hang (a source that answers nothing to their copies) hold their connections for as long as they hang. Changes of another
-/// table of that source go on all the same.
+/// Full syncs that hang (a source that answers nothing to their copies) hold their connections for
+/// as long as they hang. Changes of another table of that source go on all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn full_syncs_that_hang_keep_no_change_waiting() {
     crate::only_on_standins!("its counts of connections and statements");
@@ -91,13 +103,18 @@ async fn full_syncs_that_hang_keep_no_change_waiting() {
         world.shop().await.run(&format!("INSERT INTO dbo.Live VALUES ({id})")).await;
         world.in_sync("dbo.Live", "ID").await;
     }
-    let running: usize = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = N'FULL_SYNC'").await.parse().expect("a number");
+    let running: usize = control
+        .scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = N'FULL_SYNC'")
+        .await
+        .parse()
+        .expect("a number");
     assert!(running < TABLES / 2, "{running} full syncs say that they run; most wait for a seat");
     assert!(world.source.connection_count_of(APPLICATION).peak <= 10);
 }
 
-/// Five sources that take logins and answer nothing, with ten databases each: together they have more polls than the destination has
-/// connections. A healthy source goes on, and so do looks at the control tables.
+/// Five sources that take logins and answer nothing, with ten databases each: together they have
+/// more polls than the destination has connections. A healthy source goes on, and so do looks at
+/// the control tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
     crate::only_on_standins!("fault points");
@@ -113,14 +130,21 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
         .expect("start a silent server");
     let polled = silent.faults().always(Point::request("is_cdc_enabled"), Fault::HangBefore);
     let mut control = world.control().await;
-    let mut master = crate::harness::Sql::connect(silent.addr(), crate::harness::world::USER, crate::harness::PASSWORD, "master")
-        .await
-        .expect("connect");
+    let mut master = crate::harness::Sql::connect(
+        silent.addr(),
+        crate::harness::world::USER,
+        crate::harness::PASSWORD,
+        "master",
+    )
+    .await
+    .expect("connect");
     for database in 1..=10 {
         master.run(&format!("CREATE DATABASE Silent{database}")).await;
     }
     let own = world.source.addr().port().to_string();
-    let string = world.source_connection_string("master").replace(&format!("port={own}"), &format!("port={}", silent.addr().port()));
+    let string = world
+        .source_connection_string("master")
+        .replace(&format!("port={own}"), &format!("port={}", silent.addr().port()));
     for server in 1..=5 {
         control
             .run(&format!(
@@ -138,9 +162,12 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
         ))
         .await;
     // two connections to the destination are jobs', one is for whoever polls
-    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_MAX_CONNECTIONS", "6")]);
-    eventually("every silent source to be polled", async || if polled.count() >= 5 * 5 { Ok(()) } else { Err(polled.count().to_string()) })
-        .await;
+    let _daemon =
+        world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_MAX_CONNECTIONS", "6")]);
+    eventually("every silent source to be polled", async || {
+        if polled.count() >= 5 * 5 { Ok(()) } else { Err(polled.count().to_string()) }
+    })
+    .await;
     for id in 1..=5 {
         world.shop().await.run(&format!("INSERT INTO dbo.Live VALUES ({id})")).await;
         world.in_sync("dbo.Live", "ID").await;
@@ -149,24 +176,40 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
 }
 
 fn threads(daemon: &Daemon) -> usize {
-    daemon.proc("the threads").map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
+    daemon
+        .proc("the threads")
+        .map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
 }
 
-/// Statements of the daemon between two looks at the control tables, at the source and at the destination, for the quietest of some ticks.
+/// Statements of the daemon between two looks at the control tables, at the source and at the
+/// destination, for the quietest of some ticks.
 async fn idle_tick(world: &World) -> (usize, usize) {
     let mut quietest = (usize::MAX, usize::MAX);
     for _ in 0..3 {
-        let looks = || world.dest.statements().iter().filter(|s| s.text.contains("FROM dbo.source_servers")).count();
-        let ours = |server: &mssql_standin::server::Server| server.statements().iter().filter(|s| s.application == APPLICATION).count();
+        let looks = || {
+            world
+                .dest
+                .statements()
+                .iter()
+                .filter(|s| s.text.contains("FROM dbo.source_servers"))
+                .count()
+        };
+        let ours = |server: &mssql_standin::server::Server| {
+            server.statements().iter().filter(|s| s.application == APPLICATION).count()
+        };
         let at_look = async |count: usize| {
-            eventually("the next look", async || if looks() >= count { Ok(()) } else { Err(looks().to_string()) }).await;
+            eventually("the next look", async || {
+                if looks() >= count { Ok(()) } else { Err(looks().to_string()) }
+            })
+            .await;
         };
         let begin = looks() + 1;
         at_look(begin).await;
         let (source, dest) = (ours(&world.source), ours(&world.dest));
         at_look(begin + 2).await;
         let ticks = looks() - begin;
-        quietest = quietest.min(((ours(&world.source) - source) / ticks, (ours(&world.dest) - dest) / ticks));
+        quietest = quietest
+            .min(((ours(&world.source) - source) / ticks, (ours(&world.dest) - dest) / ticks));
     }
     quietest
 }
@@ -180,7 +223,9 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
     let world = World::new().await;
     let mut control = world.control().await;
     control.run("DELETE source_servers").await;
-    let create: Vec<String> = (1..=TABLES).map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY);")).collect();
+    let create: Vec<String> = (1..=TABLES)
+        .map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY);"))
+        .collect();
     let capture: Vec<String> = (1..=TABLES)
         .map(|n| format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T{n}', @role_name = NULL;"))
         .collect();
@@ -205,12 +250,17 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
             numbers(TABLES)
         ))
         .await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM table_mappings").await, (SERVERS * TABLES).to_string());
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM table_mappings").await,
+        (SERVERS * TABLES).to_string()
+    );
     world.source.log_statements(true);
     world.dest.log_statements(true);
-    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "1s")]);
+    let daemon =
+        world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "1s")]);
     eventually("every mapping to have its first checkpoint", async || {
-        let without = control.scalar("SELECT COUNT(*) FROM table_mappings WHERE last_cdc_lsn IS NULL").await;
+        let without =
+            control.scalar("SELECT COUNT(*) FROM table_mappings WHERE last_cdc_lsn IS NULL").await;
         if without == "0" { Ok(()) } else { Err(without) }
     })
     .await;
@@ -240,7 +290,8 @@ async fn ten_thousand_mappings_do_not_drown_one() {
     tables(&world, 1).await;
     world.dest.log_statements(true);
     world.source.log_statements(true);
-    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "2s")]);
+    let daemon =
+        world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "2s")]);
     all_synced(&world, 1).await;
     eventually("it to have them all", async || {
         let locks = control
@@ -252,7 +303,10 @@ async fn ten_thousand_mappings_do_not_drown_one() {
     })
     .await;
     let (source, dest) = idle_tick(&world).await;
-    assert!(source <= 8 && dest <= 8, "{source} statements at the source and {dest} at the destination in an idle tick");
+    assert!(
+        source <= 8 && dest <= 8,
+        "{source} statements at the source and {dest} at the destination in an idle tick"
+    );
     let (status, output) = daemon.terminate().await;
     assert!(status.success() && !output.contains("stopped without waiting"), "{output}");
 }

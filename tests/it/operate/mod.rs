@@ -11,7 +11,8 @@ mod tls;
 
 use crate::harness::{Daemon, World, daemon::command, eventually, numbers};
 
-/// The whole promise of the README in one story: register, trigger, follow, verify, break one mapping, stop.
+/// The whole promise of the README in one story: register, trigger, follow, verify, break one
+/// mapping, stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_follows_the_readme() {
     let world = World::new().await;
@@ -57,12 +58,22 @@ async fn a_user_follows_the_readme() {
 
     // The mapping that points nowhere is an error that says so; the other goes on.
     let error = eventually("an error_logs row for the missing table", async || {
-        let errors = control.query(&format!("SELECT error_type, error_message FROM error_logs WHERE mapping_id = {nowhere}")).await;
+        let errors = control
+            .query(&format!(
+                "SELECT error_type, error_message FROM error_logs WHERE mapping_id = {nowhere}"
+            ))
+            .await;
         if errors.rows.is_empty() { Err("none".to_owned()) } else { Ok(errors.rows[0][1].clone()) }
     })
     .await;
     assert!(error.contains("DoesNotExist"), "{error}");
-    assert!(control.query("SELECT source_table FROM v_recent_errors").await.column("source_table").contains(&"DoesNotExist"));
+    assert!(
+        control
+            .query("SELECT source_table FROM v_recent_errors")
+            .await
+            .column("source_table")
+            .contains(&"DoesNotExist")
+    );
     shop.run("INSERT INTO dbo.Users (Name) VALUES (N'after the error')").await;
     world.in_sync("dbo.Users", "UserID").await;
 
@@ -83,7 +94,8 @@ async fn a_user_follows_the_readme() {
 async fn without_a_password_it_says_so_and_exits_with_2() {
     let output = command(&[("DEST_SERVER", "localhost")], &[]).output().await.expect("run");
     assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("DEST_PASS"), "{text}");
 }
 
@@ -111,13 +123,16 @@ async fn init_twice_changes_nothing() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM source_servers").await, "1");
 }
 
-/// A later version of the first implementation had tables of other names in a database of this name: `init` says so and touches nothing.
+/// A later version of the first implementation had tables of other names in a database of this
+/// name: `init` says so and touches nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn init_refuses_the_database_of_another_version() {
     let world = World::new().await;
     let mut control = world.control().await;
     for other in ["config", "logs"] {
-        control.run("DROP TABLE error_logs; CREATE TABLE dbo.flows (id INT NOT NULL PRIMARY KEY)").await;
+        control
+            .run("DROP TABLE error_logs; CREATE TABLE dbo.flows (id INT NOT NULL PRIMARY KEY)")
+            .await;
         control.run(&format!("CREATE TABLE dbo.{other} (id INT NOT NULL PRIMARY KEY)")).await;
         let refused = command(&world.variables(), &["init"]).output().await.expect("run init");
         let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -125,18 +140,25 @@ async fn init_refuses_the_database_of_another_version() {
         for words in ["dbaops_dataflow", "flows, config and logs", "Rename or drop"] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
-        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "0", "nothing was touched");
+        assert_eq!(
+            control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await,
+            "0",
+            "nothing was touched"
+        );
         // One of them alone is nobody's product.
         control.run(&format!("DROP TABLE dbo.{other}")).await;
         let well = command(&world.variables(), &["init"]).output().await.expect("run init");
         assert!(well.status.success(), "{}", String::from_utf8_lossy(&well.stderr));
-        assert_eq!(control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await, "1");
+        assert_eq!(
+            control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await,
+            "1"
+        );
         control.run("DROP TABLE dbo.flows").await;
     }
 }
 
-/// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL and indexed, no error_logs (its script
-/// failed there with Msg 1785). Its rows stay.
+/// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL
+/// and indexed, no error_logs (its script failed there with Msg 1785). Its rows stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn init_brings_a_database_of_the_first_implementation_up_to_date() {
     let world = World::new().await;
@@ -164,8 +186,12 @@ INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N
         .scalar("SELECT CAST(is_nullable AS int) FROM sys.columns WHERE object_id = OBJECT_ID(N'dbo.sync_logs') AND name = N'mapping_id'")
         .await;
     assert_eq!(nullable, "1");
-    assert_eq!(control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await, "old");
-    // The deletion of old rows finds them by an index, in tables that are made anew and in those that were there.
+    assert_eq!(
+        control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await,
+        "old"
+    );
+    // The deletion of old rows finds them by an index, in tables that are made anew and in those
+    // that were there.
     let indexes = control
         .query(
             "SELECT i.name FROM sys.indexes AS i WHERE i.name IN (N'IX_sync_logs_created', N'IX_sync_status_completed', \
@@ -175,7 +201,11 @@ INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N
     assert_eq!(indexes.rows.len(), 4, "{indexes}");
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
     control.run("DELETE source_servers").await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = 1").await, "0", "a deleted mapping's logs go with it");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id = 1").await,
+        "0",
+        "a deleted mapping's logs go with it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,8 +216,13 @@ async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     let good = world.map("T", "ID", None, false).await;
     world.request_full_sync(good).await;
     let mut control = world.control().await;
-    let bad = world.source_connection_string("Shop").replace(world.source.password(), "not-the-password");
-    control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'{bad}')")).await;
+    let bad =
+        world.source_connection_string("Shop").replace(world.source.password(), "not-the-password");
+    control
+        .run(&format!(
+            "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'{bad}')"
+        ))
+        .await;
     control
         .run(
             "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
@@ -197,7 +232,9 @@ async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     let daemon = world.daemon();
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
     let message = eventually("the login error", async || {
-        let errors = control.query("SELECT error_type, error_message FROM error_logs WHERE server_id = 2").await;
+        let errors = control
+            .query("SELECT error_type, error_message FROM error_logs WHERE server_id = 2")
+            .await;
         errors.rows.first().cloned().ok_or_else(|| "none".to_owned())
     })
     .await;
@@ -214,7 +251,11 @@ async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     let (status, output) = daemon.terminate().await;
     assert!(status.success());
     assert!(!output.contains("not-the-password"), "{output}");
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs WHERE server_id = 2").await, "1", "one error, not one per tick or mapping");
+    assert_eq!(
+        control.scalar("SELECT COUNT(*) FROM error_logs WHERE server_id = 2").await,
+        "1",
+        "one error, not one per tick or mapping"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +279,12 @@ async fn a_disabled_server_is_left_alone_until_it_is_enabled() {
         )
         .await;
     world.run_ends(2, "FULL_SYNC", "COMPLETED").await;
-    assert_eq!(control.scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping}")).await, "0");
+    assert_eq!(
+        control
+            .scalar(&format!("SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping}"))
+            .await,
+        "0"
+    );
     control.run("UPDATE source_servers SET is_enabled = 1").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.T", "ID").await;

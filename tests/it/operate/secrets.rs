@@ -1,4 +1,5 @@
-//! Passwords are nowhere: not in what is printed, logged, raised or shown of the process, whatever was typed into a connection string.
+//! Passwords are nowhere: not in what is printed, logged, raised or shown of the process, whatever
+//! was typed into a connection string.
 
 use dbaops_dataflow::{config::Config, mssql::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -23,13 +24,22 @@ fn password(random: &mut StdRng) -> Password {
     for _ in 0..random.random_range(1..4) {
         let digits = random.random_bool(0.5);
         let piece: String = (0..9)
-            .map(|_| char::from(*if digits && random.random_bool(0.3) { DIGITS } else { LETTERS }.choose(random).expect("a character")))
+            .map(|_| {
+                char::from(
+                    *if digits && random.random_bool(0.3) { DIGITS } else { LETTERS }
+                        .choose(random)
+                        .expect("a character"),
+                )
+            })
             .collect();
         if !text.is_empty() {
             text.push_str(
-                ["", ";", "=", ";;", "'", "\"", "{", "}", "@", "/", ":", "%", "%4", " ", "?", "&", "\\", "é", "\t"]
-                    .choose(random)
-                    .expect("one"),
+                [
+                    "", ";", "=", ";;", "'", "\"", "{", "}", "@", "/", ":", "%", "%4", " ", "?",
+                    "&", "\\", "é", "\t",
+                ]
+                .choose(random)
+                .expect("one"),
             );
         }
         text.push_str(&piece);
@@ -48,25 +58,46 @@ fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
         _ => password.to_owned(),
     };
     let key = *["password", "Pwd", "PASSWORD ", "pass", "pasword"].choose(random).expect("one");
-    let server = *["127.0.0.1", "127.0.0.1,1", "no.such.host.invalid", "np:x", "h\\i\\j", ""].choose(random).expect("one");
-    let more = *["", "encrypt=disable", "encrypt=perhaps", "nonsense", "what=ever", "port=99999", "connection timeout=1"]
+    let server = *["127.0.0.1", "127.0.0.1,1", "no.such.host.invalid", "np:x", "h\\i\\j", ""]
         .choose(random)
         .expect("one");
+    let more = *[
+        "",
+        "encrypt=disable",
+        "encrypt=perhaps",
+        "nonsense",
+        "what=ever",
+        "port=99999",
+        "connection timeout=1",
+    ]
+    .choose(random)
+    .expect("one");
     // as the percent sign has it, where somebody knew that it has to be so
-    let escaped: String =
-        password.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
+    let escaped: String = password
+        .bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }
+        })
+        .collect();
     match random.random_range(0..10) {
         6 => format!("sqlserver://sa:{escaped}@127.0.0.1:{port}?database=master&encrypt=disable"),
-        7 => format!("Data Source=tcp:127.0.0.1,{port};Initial Catalog=master;UID=sa;{key}={quoted};Encrypt=False;{more}"),
+        7 => format!(
+            "Data Source=tcp:127.0.0.1,{port};Initial Catalog=master;UID=sa;{key}={quoted};Encrypt=False;{more}"
+        ),
         8 => format!(
             "jdbc:sqlserver://127.0.0.1:{port};databaseName=master;user=no_such_login;password={{{}}};encrypt=false",
             password.replace('}', "}}")
         ),
         // nothing is wrong with it but the login
-        9 => format!("server=127.0.0.1,{port};user id=sa;password=\"{}\";encrypt=disable", password.replace('"', "\"\"")),
+        9 => format!(
+            "server=127.0.0.1,{port};user id=sa;password=\"{}\";encrypt=disable",
+            password.replace('"', "\"\"")
+        ),
         0 => format!("sqlserver://sa:{password}@127.0.0.1:{port}/?encrypt=disable"),
         1 => format!("jdbc:sqlserver://127.0.0.1:{port};user=sa;{key}={quoted};encrypt=false"),
-        2 => format!("server={server};port={port};user id=sa;{key}={quoted};{more};encrypt=disable"),
+        2 => {
+            format!("server={server};port={port};user id=sa;{key}={quoted};{more};encrypt=disable")
+        }
         3 => format!("{key}={quoted};server={server};{more};user id=sa"),
         4 => format!("mysql://sa:{password}@h/x"),
         _ => format!("server=127.0.0.1,{port};user id=sa;{more};encrypt=disable;{key}={quoted}"),
@@ -74,7 +105,10 @@ fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    let seed = std::env::var(SEED_VARIABLE)
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| rand::rng().random());
     println!("{SEED_VARIABLE}={seed}");
     seed
 }
@@ -83,9 +117,20 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
     for password in passwords {
         for piece in std::iter::once(&password.text).chain(&password.pieces) {
             if let Some(at) = text.find(piece.as_str()) {
-                let around: String =
-                    text.get(..at).unwrap_or_default().chars().rev().take(160).collect::<Vec<_>>().into_iter().rev().collect();
-                panic!("{piece:?} of the password {:?} is in {of}, behind: {around}", password.text);
+                let around: String = text
+                    .get(..at)
+                    .unwrap_or_default()
+                    .chars()
+                    .rev()
+                    .take(160)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect();
+                panic!(
+                    "{piece:?} of the password {:?} is in {of}, behind: {around}",
+                    password.text
+                );
             }
         }
     }
@@ -93,10 +138,12 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
 
 fn of_process(daemon: &Daemon) -> String {
     let Some(own) = daemon.proc("the arguments") else { return String::new() };
-    String::from_utf8_lossy(&std::fs::read(own.join("cmdline")).expect("the arguments")).into_owned()
+    String::from_utf8_lossy(&std::fs::read(own.join("cmdline")).expect("the arguments"))
+        .into_owned()
 }
 
-/// More strings than could be tried at a server: what a string is taken for, what is wrong with it, and both as Debug.
+/// More strings than could be tried at a server: what a string is taken for, what is wrong with it,
+/// and both as Debug.
 #[test]
 fn no_string_shows_its_password_when_it_is_read() {
     let mut random = StdRng::seed_from_u64(seed());
@@ -108,7 +155,11 @@ fn no_string_shows_its_password_when_it_is_read() {
             Err(error) => format!("{error} {error:?} {}", error.details(1, "left out")),
         };
         clean(std::slice::from_ref(&password), &said, &format!("what is said of {text}"));
-        let vars = [("DEST_PASS", password.text.as_str()), ("DATAFLOW_BATCH_SIZE", "x"), ("DEST_SERVER", text.as_str())];
+        let vars = [
+            ("DEST_PASS", password.text.as_str()),
+            ("DATAFLOW_BATCH_SIZE", "x"),
+            ("DEST_SERVER", text.as_str()),
+        ];
         let said = format!("{:?}", Config::from_vars(vars));
         clean(std::slice::from_ref(&password), &said, "what is said of the environment");
         let said = format!("{:?}", Config::from_vars([("DEST_PASS", password.text.as_str())]));
@@ -123,7 +174,10 @@ async fn no_password_is_ever_seen_again() {
     let world = World::new().await;
     let mut control = world.control().await;
     let port = world.source.addr().port();
-    let mut passwords = vec![Password { text: crate::harness::PASSWORD.to_owned(), pieces: vec!["S3cret".to_owned()] }];
+    let mut passwords = vec![Password {
+        text: crate::harness::PASSWORD.to_owned(),
+        pieces: vec!["S3cret".to_owned()],
+    }];
     for n in 1..=STRINGS {
         let password = password(&mut random);
         let string = typed(&mut random, &password.text, port).replace('\'', "''");
@@ -137,7 +191,11 @@ async fn no_password_is_ever_seen_again() {
         passwords.push(password);
     }
     // Everything that could be said is said.
-    let daemon = world.daemon_with(&[("RUST_LOG", "trace"), ("RUST_BACKTRACE", "1"), ("DATAFLOW_SOURCE_CONNECTIONS", "2")]);
+    let daemon = world.daemon_with(&[
+        ("RUST_LOG", "trace"),
+        ("RUST_BACKTRACE", "1"),
+        ("DATAFLOW_SOURCE_CONNECTIONS", "2"),
+    ]);
     eventually("every string to have been tried", async || {
         let silent = control
             .query(
@@ -153,17 +211,30 @@ async fn no_password_is_ever_seen_again() {
     assert!(status.success());
     clean(&passwords, &output, "what is printed");
     for table in ["sync_logs", "error_logs", "sync_status", "verification_logs"] {
-        clean(&passwords, &control.query(&format!("SELECT * FROM {table}")).await.rows.concat().join("\n"), table);
+        clean(
+            &passwords,
+            &control.query(&format!("SELECT * FROM {table}")).await.rows.concat().join("\n"),
+            table,
+        );
     }
 
     // The destination's own: every command that logs in, refused.
-    let password = Password { text: "Zq7kWm2;x'\"{Rt9}".to_owned(), pieces: vec!["Zq7kWm2".to_owned(), "Rt9}".to_owned()] };
+    let password = Password {
+        text: "Zq7kWm2;x'\"{Rt9}".to_owned(),
+        pieces: vec!["Zq7kWm2".to_owned(), "Rt9}".to_owned()],
+    };
     let mut variables = world.variables();
     variables.extend([("DEST_PASS", "Zq7kWm2;x'\"{Rt9}"), ("RUST_LOG", "trace")]);
-    for arguments in [&["--once"][..], &["init"], &["verify"], &["start-from", "--mapping", "1", "--lsn", "0x00000000000000000001"]] {
+    for arguments in [
+        &["--once"][..],
+        &["init"],
+        &["verify"],
+        &["start-from", "--mapping", "1", "--lsn", "0x00000000000000000001"],
+    ] {
         let output = command(&variables, arguments).output().await.expect("run");
         assert!(!output.status.success(), "{arguments:?}");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
         clean(std::slice::from_ref(&password), &text, &format!("what {arguments:?} prints"));
     }
 }

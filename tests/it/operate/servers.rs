@@ -9,15 +9,26 @@ use crate::harness::{PASSWORD, daemon::command, world::USER};
 async fn init_at(server: &str) -> (bool, String) {
     let variables = [("DEST_SERVER", server), ("DEST_USER", USER), ("DEST_PASS", PASSWORD)];
     let output = command(&variables, &["init"]).output().await.expect("run init");
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
+    )
 }
 
-/// SQL Server Browser answers for the instance at an address of its own, so that nothing else is on its port.
+/// SQL Server Browser answers for the instance at an address of its own, so that nothing else is on
+/// its port.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_instance_is_found_by_sql_server_browser() {
     let address = std::net::Ipv4Addr::new(127, 0, 71, 9);
-    let server = Server::builder().host(IpAddr::V4(address)).port(0).login(USER, PASSWORD).start().await.expect("start a server");
+    let server = Server::builder()
+        .host(IpAddr::V4(address))
+        .port(0)
+        .login(USER, PASSWORD)
+        .start()
+        .await
+        .expect("start a server");
     let port = server.addr().port();
     let browser = tokio::net::UdpSocket::bind((address, 1434)).await.expect("the browser's port");
     let answers = tokio::spawn(async move {
@@ -25,7 +36,9 @@ async fn a_named_instance_is_found_by_sql_server_browser() {
         loop {
             let (length, from) = browser.recv_from(&mut request).await.expect("a request");
             if request[..length] == *b"\x04SALES\0" {
-                let data = format!("ServerName;DB1;InstanceName;SALES;IsClustered;No;Version;16.0.1000.6;tcp;{port};;");
+                let data = format!(
+                    "ServerName;DB1;InstanceName;SALES;IsClustered;No;Version;16.0.1000.6;tcp;{port};;"
+                );
                 let mut answer = vec![5];
                 answer.extend_from_slice(&u16::try_from(data.len()).expect("short").to_le_bytes());
                 answer.extend_from_slice(data.as_bytes());
@@ -45,9 +58,22 @@ async fn a_named_instance_is_found_by_sql_server_browser() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_may_have_an_ipv6_address() {
     // A machine without IPv6 has nothing to show here.
-    let Ok(server) = Server::builder().host(IpAddr::V6(Ipv6Addr::LOCALHOST)).port(0).login(USER, PASSWORD).start().await else { return };
+    let Ok(server) = Server::builder()
+        .host(IpAddr::V6(Ipv6Addr::LOCALHOST))
+        .port(0)
+        .login(USER, PASSWORD)
+        .start()
+        .await
+    else {
+        return;
+    };
     let port = server.addr().port();
-    for name in [format!("[::1],{port}"), format!("[::1]:{port}"), format!("::1,{port}"), format!("tcp:[::1],{port}")] {
+    for name in [
+        format!("[::1],{port}"),
+        format!("[::1]:{port}"),
+        format!("::1,{port}"),
+        format!("tcp:[::1],{port}"),
+    ] {
         let (well, text) = init_at(&name).await;
         assert!(well, "{name}: {text}");
     }

@@ -1,4 +1,5 @@
-//! Several daemons on one control database: the mappings divide, and nobody touches what another one works on.
+//! Several daemons on one control database: the mappings divide, and nobody touches what another
+//! one works on.
 
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ async fn lease_of(control: &mut Sql, mapping: i32) -> u16 {
         .expect("an owner")
 }
 
-/// `Big` and `Small` on both sides, each with a full sync asked for; `Big` is locked at the source, so that its copy cannot begin.
+/// `Big` and `Small` on both sides, each with a full sync asked for; `Big` is locked at the source,
+/// so that its copy cannot begin.
 async fn big_and_small(world: &World) -> (i32, i32, Sql) {
     world.both("CREATE TABLE dbo.Big (ID INT NOT NULL PRIMARY KEY, V INT NULL)\nGO\nCREATE TABLE dbo.Small (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     let mut shop = world.shop().await;
@@ -49,7 +51,10 @@ async fn big_and_small(world: &World) -> (i32, i32, Sql) {
     let small = world.map("Small", "ID", None, false).await;
     world.request_full_sync(big).await;
     world.request_full_sync(small).await;
-    shop.run("BEGIN TRANSACTION; DECLARE @n int; SELECT @n = COUNT(*) FROM dbo.Big WITH (TABLOCKX)").await;
+    shop.run(
+        "BEGIN TRANSACTION; DECLARE @n int; SELECT @n = COUNT(*) FROM dbo.Big WITH (TABLOCKX)",
+    )
+    .await;
     (big, small, shop)
 }
 
@@ -57,7 +62,11 @@ async fn big_and_small(world: &World) -> (i32, i32, Sql) {
 async fn copy_waits(world: &World) {
     let mut copy = world.copy().await;
     eventually("the staging table of Big", async || {
-        let stages = copy.scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'").await;
+        let stages = copy
+            .scalar(
+                "SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'",
+            )
+            .await;
         if stages == "1" { Ok(()) } else { Err(stages) }
     })
     .await;
@@ -77,8 +86,14 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
     let world = World::new().await;
     let tables = ["A", "B", "C", "D", "E", "F"];
     for table in tables {
-        world.both(&format!("CREATE TABLE dbo.{table} (ID INT NOT NULL PRIMARY KEY, V INT NULL)")).await;
-        world.shop().await.run(&format!("INSERT INTO dbo.{table} SELECT n, 0 FROM {}", numbers(50))).await;
+        world
+            .both(&format!("CREATE TABLE dbo.{table} (ID INT NOT NULL PRIMARY KEY, V INT NULL)"))
+            .await;
+        world
+            .shop()
+            .await
+            .run(&format!("INSERT INTO dbo.{table} SELECT n, 0 FROM {}", numbers(50)))
+            .await;
     }
     world.enable_cdc(&tables).await;
     let mut mappings = Vec::new();
@@ -109,7 +124,8 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
         world.in_sync(&format!("dbo.{table}"), "ID").await;
     }
     for mapping in &mappings {
-        let completed = runs(&mut control, *mapping).await.iter().filter(|run| *run == "COMPLETED").count();
+        let completed =
+            runs(&mut control, *mapping).await.iter().filter(|run| *run == "COMPLETED").count();
         assert_eq!(completed, 1, "mapping {mapping} was asked for one full sync");
     }
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
@@ -131,7 +147,8 @@ async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_
     let second = world.daemon_with(QUIET);
     let mut control = world.control().await;
     divided(&mut control, &["1", "1"]).await;
-    // The second one has put Small in order and works on it; Big's run and staging table are the first one's.
+    // The second one has put Small in order and works on it; Big's run and staging table are the
+    // first one's.
     world.request_full_sync(small).await;
     eventually("the second daemon's full sync of Small", async || {
         let runs = runs(&mut control, small).await;
@@ -156,7 +173,8 @@ async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_
     assert!(status.success(), "{output}");
 }
 
-/// The lease connection breaks while a full sync runs: it stops at its next batch, and whoever owns the mapping next does it whole.
+/// The lease connection breaks while a full sync runs: it stops at its next batch, and whoever owns
+/// the mapping next does it whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     crate::only_on_standins!("a connection that is ended from outside");
@@ -173,15 +191,19 @@ async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     world.run_ends(big, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Big", "ID").await;
     let runs = runs(&mut control, big).await;
-    assert!(runs[0].starts_with("PAUSED the daemon stops, or the mapping is not its any more"), "{runs:?}");
+    assert!(
+        runs[0].starts_with("PAUSED the daemon stops, or the mapping is not its any more"),
+        "{runs:?}"
+    );
     assert_eq!(runs.last().map(String::as_str), Some("COMPLETED"), "{runs:?}");
     divided(&mut control, &["2"]).await;
 }
 
-/// The copy lane writes on a connection of its own: once the session with the staging table's lock could die hours before the copy's end, and
-/// somebody else fill the same table meanwhile.
+/// The copy lane writes on a connection of its own: once the session with the staging table's lock
+/// could die hours before the copy's end, and somebody else fill the same table meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connection_keeps_others_out() {
+async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connection_keeps_others_out()
+ {
     crate::only_on_standins!("a connection that is ended from outside");
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
@@ -198,15 +220,23 @@ async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connect
             "SELECT request_session_id FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dataflow/{resource}]%'"
         )
     };
-    let lock: u16 = control.scalar(&holder(&format!("stage/{mapping}"))).await.parse().expect("who has the lock");
-    let loading: u16 = control.scalar(&holder(&format!("stage/{mapping}/load"))).await.parse().expect("who loads");
+    let lock: u16 = control
+        .scalar(&holder(&format!("stage/{mapping}")))
+        .await
+        .parse()
+        .expect("who has the lock");
+    let loading: u16 =
+        control.scalar(&holder(&format!("stage/{mapping}/load"))).await.parse().expect("who loads");
     assert_ne!(lock, loading);
     assert!(world.dest.kill(lock));
     let mut other = world.copy().await;
     let taken = format!(
         "DECLARE @r int; EXEC @r = sp_getapplock @Resource = N'dbaops-dataflow/stage/{mapping}/load', @LockMode = N'Exclusive', @LockOwner = N'Session', @LockTimeout = 0; SELECT @r"
     );
-    assert!(other.scalar(&taken).await.starts_with('-'), "nobody else may fill it while the connection that loads lives");
+    assert!(
+        other.scalar(&taken).await.starts_with('-'),
+        "nobody else may fill it while the connection that loads lives"
+    );
     let runs = eventually("the run to end", async || {
         let runs = runs(&mut control, mapping).await;
         if runs.len() > 1 { Ok(runs) } else { Err(format!("{runs:?}")) }
@@ -217,7 +247,8 @@ async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connect
     world.in_sync("dbo.T", "ID").await;
 }
 
-/// A process that lost its lease without knowing may still fill the staging table: nobody drops it, or fills it too.
+/// A process that lost its lease without knowing may still fill the staging table: nobody drops it,
+/// or fills it too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_staging_table_that_somebody_fills_is_left_alone() {
     let world = World::new().await;
@@ -235,7 +266,11 @@ async fn a_staging_table_that_somebody_fills_is_left_alone() {
     let daemon = world.daemon_with(QUIET);
     daemon.says(&["another process still fills the staging table"]).await;
     let stages = "SELECT COUNT(*) FROM sys.columns WHERE name IN (N'Mine', N'Dead') AND object_id IN (SELECT object_id FROM sys.tables)";
-    assert_eq!(other.scalar(stages).await, "1", "the other's table stays, the one that nobody fills is gone");
+    assert_eq!(
+        other.scalar(stages).await,
+        "1",
+        "the other's table stays, the one that nobody fills is gone"
+    );
     other.run(&format!("EXEC sp_releaseapplock @Resource = N'dbaops-dataflow/stage/{mapping}', @LockOwner = N'Session'")).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.T", "ID").await;
@@ -252,6 +287,10 @@ async fn one_tick_beside_a_daemon_does_what_nobody_owns_and_says_what_it_left() 
     let once = command(&world.variables(), &["--once"]).output().await.expect("run");
     let output = String::from_utf8_lossy(&once.stdout).into_owned();
     assert!(once.status.success(), "{output}");
-    assert!(output.contains("left to the daemon that owns the mapping") && output.contains(&format!("mapping_id={mapping}")), "{output}");
+    assert!(
+        output.contains("left to the daemon that owns the mapping")
+            && output.contains(&format!("mapping_id={mapping}")),
+        "{output}"
+    );
     drop(daemon);
 }

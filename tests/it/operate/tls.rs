@@ -17,8 +17,10 @@ impl Authority {
     fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("an authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.pem", std::process::id()));
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+            .expect("an authority");
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}.pem", std::process::id()));
         std::fs::write(&file, issuer.pem()).expect("write the authority's certificate");
         Authority { issuer, file }
     }
@@ -28,7 +30,8 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a certificate");
         if expired {
-            (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+            (params.not_before, params.not_after) =
+                (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
         }
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Server::builder()
@@ -45,10 +48,12 @@ impl Authority {
 /// `init` at a server: the first thing that anybody runs. Its exit, and what it printed.
 async fn init(server: &Server, more: &[(&str, &str)]) -> (bool, String) {
     let address = format!("127.0.0.1,{}", server.addr().port());
-    let mut variables = vec![("DEST_SERVER", address.as_str()), ("DEST_USER", USER), ("DEST_PASS", PASSWORD)];
+    let mut variables =
+        vec![("DEST_SERVER", address.as_str()), ("DEST_USER", USER), ("DEST_PASS", PASSWORD)];
     variables.extend_from_slice(more);
     let output = command(&variables, &["init"]).output().await.expect("run init");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
     assert!(!text.contains(PASSWORD), "{text}");
     (output.status.success(), text)
 }
@@ -57,9 +62,12 @@ async fn init(server: &Server, more: &[(&str, &str)]) -> (bool, String) {
 async fn the_right_certificate_is_believed_in_every_mode() {
     let authority = Authority::new("right");
     let file = authority.file.to_str().expect("a path");
-    for (encryption, mode) in
-        [(Encryption::LoginOnly, "false"), (Encryption::LoginOnly, "true"), (Encryption::Required, "true"), (Encryption::Strict, "strict")]
-    {
+    for (encryption, mode) in [
+        (Encryption::LoginOnly, "false"),
+        (Encryption::LoginOnly, "true"),
+        (Encryption::Required, "true"),
+        (Encryption::Strict, "strict"),
+    ] {
         let server = authority.server(encryption, "127.0.0.1", false).await;
         let (well, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
         assert!(well, "{encryption:?} {mode}: {text}");
@@ -76,23 +84,28 @@ async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_the_way_
             (authority.server(encryption, "127.0.0.1", true).await, "expired"),
             (stranger.server(encryption, "127.0.0.1", false).await, "by an unknown authority"),
         ] {
-            let (well, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
+            let (well, text) =
+                init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
             assert!(!well, "{what} {mode}: {text}");
             assert!(text.contains("certificate"), "{what} {mode}: {text}");
             for variable in ["DEST_CA_CERT", "DEST_TRUST_SERVER_CERTIFICATE=true"] {
                 assert!(text.contains(variable), "{what} {mode}: {text}");
             }
             assert!(!text.contains("Config::"), "words for programmers: {text}");
-            let (well, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_TRUST_SERVER_CERTIFICATE", "true")]).await;
+            let (well, text) =
+                init(&server, &[("DEST_ENCRYPT", mode), ("DEST_TRUST_SERVER_CERTIFICATE", "true")])
+                    .await;
             assert!(well, "{what}, trusted unseen, {mode}: {text}");
         }
     }
 }
 
-/// A fresh SQL Server signs its certificate itself. On this machine that is fine; where it is not to be, it can be said.
+/// A fresh SQL Server signs its certificate itself. On this machine that is fine; where it is not
+/// to be, it can be said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_self_signed_certificate_is_believed_on_this_machine_unless_told_not_to() {
-    let server = Server::builder().port(0).login(USER, PASSWORD).start().await.expect("start a server");
+    let server =
+        Server::builder().port(0).login(USER, PASSWORD).start().await.expect("start a server");
     let (well, text) = init(&server, &[]).await;
     assert!(well, "{text}");
     let (well, text) = init(&server, &[("DEST_TRUST_SERVER_CERTIFICATE", "false")]).await;
@@ -102,7 +115,13 @@ async fn a_self_signed_certificate_is_believed_on_this_machine_unless_told_not_t
 /// A server without TLS, and one that wants TDS 8.0 of a client that does not: both say so in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_encrypts_otherwise_is_an_error_and_not_a_wait() {
-    let plain = Server::builder().port(0).login(USER, PASSWORD).tls(Encryption::NotSupported).start().await.expect("start a server");
+    let plain = Server::builder()
+        .port(0)
+        .login(USER, PASSWORD)
+        .tls(Encryption::NotSupported)
+        .start()
+        .await
+        .expect("start a server");
     let (well, text) = init(&plain, &[("DEST_ENCRYPT", "true")]).await;
     assert!(!well, "the password would go in the clear: {text}");
     let (well, text) = init(&plain, &[("DEST_ENCRYPT", "disable")]).await;
@@ -115,7 +134,9 @@ async fn sources_follow_their_strings() {
     let authority = Authority::new("source");
     let world = World::new().await;
     let encrypted = authority.server(Encryption::Required, "db.example.com", false).await;
-    let mut there = crate::harness::Sql::connect(encrypted.addr(), USER, PASSWORD, "master").await.expect("connect");
+    let mut there = crate::harness::Sql::connect(encrypted.addr(), USER, PASSWORD, "master")
+        .await
+        .expect("connect");
     there.run("CREATE DATABASE Shop").await;
     there.script("USE Shop\nCREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)\nINSERT INTO dbo.T VALUES (1), (2)").await;
     let mut copy = world.copy().await;
@@ -123,9 +144,13 @@ async fn sources_follow_their_strings() {
     let mut control = world.control().await;
     let string = |tls: &str| {
         let port = encrypted.addr().port();
-        format!("server=127.0.0.1,{port};user id={USER};password=\"{PASSWORD}\";{tls}").replace('\'', "''")
+        format!("server=127.0.0.1,{port};user id={USER};password=\"{PASSWORD}\";{tls}")
+            .replace('\'', "''")
     };
-    let believed = string(&format!("encrypt=true;certificate={};hostNameInCertificate=db.example.com", authority.file.display()));
+    let believed = string(&format!(
+        "encrypt=true;certificate={};hostNameInCertificate=db.example.com",
+        authority.file.display()
+    ));
     let doubted = string("encrypt=true");
     control
         .run(&format!(
@@ -138,12 +163,16 @@ async fn sources_follow_their_strings() {
     world.run_ends(1, "FULL_SYNC", "COMPLETED").await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.T2").await, "2");
     let message = eventually("the certificate's error", async || {
-        let errors = control.query("SELECT error_type, error_message FROM error_logs WHERE server_id = 3").await;
+        let errors = control
+            .query("SELECT error_type, error_message FROM error_logs WHERE server_id = 3")
+            .await;
         errors.rows.first().map(|row| row.join(" ")).ok_or_else(|| "none".to_owned())
     })
     .await;
     assert!(
-        message.starts_with("CONNECTION") && message.contains("certificate") && message.contains("TrustServerCertificate=true"),
+        message.starts_with("CONNECTION")
+            && message.contains("certificate")
+            && message.contains("TrustServerCertificate=true"),
         "{message}"
     );
     assert!(!daemon.output().contains(PASSWORD));

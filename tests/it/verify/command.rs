@@ -7,7 +7,11 @@ use crate::harness::{World, daemon::command, servers::as_said};
 pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<&str> = ["verify"].into_iter().chain(arguments.iter().copied()).collect();
     let output = command(&world.variables(), &arguments).output().await.expect("run verify");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     (output.status.code(), as_said(&text))
 }
 
@@ -21,9 +25,12 @@ async fn verify_says_what_differs_and_exits_with_1() {
 
     let (code, said) = verify(&world, &[]).await;
     assert_eq!(code, Some(0), "{said}");
-    for words in
-        ["mapping 1: Shop.dbo.V -> Copy.dbo.V", "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches", "PASSED  SCHEMA", "PASSED  ROW_COUNT"]
-    {
+    for words in [
+        "mapping 1: Shop.dbo.V -> Copy.dbo.V",
+        "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches",
+        "PASSED  SCHEMA",
+        "PASSED  ROW_COUNT",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
 
@@ -34,8 +41,13 @@ async fn verify_says_what_differs_and_exits_with_1() {
     assert!(said.contains("FAILED  MD5_COMPARISON 3000 compared, 2 mismatches"), "{said}");
     assert!(said.contains("different (2): 5, 2000"), "{said}");
     assert!(!said.contains("row 2000"), "values are not named: {said}");
-    let errors =
-        world.control().await.scalar("SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0").await;
+    let errors = world
+        .control()
+        .await
+        .scalar(
+            "SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0",
+        )
+        .await;
     assert_eq!(errors, "1", "the daemon's rows are written by the command too");
 
     world.shop().await.run("UPDATE dbo.V SET Price = 1 WHERE ID IN (5, 2000)").await;

@@ -1,4 +1,5 @@
-//! Beside a busy writer and a capture that lags as it likes: no false alarm, and no difference missed.
+//! Beside a busy writer and a capture that lags as it likes: no false alarm, and no difference
+//! missed.
 
 use std::{
     sync::{
@@ -18,7 +19,8 @@ use mssql_standin::{
     fault::{Phase, Point},
 };
 
-/// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to stop; how many rounds it made.
+/// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to
+/// stop; how many rounds it made.
 async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -26,22 +28,33 @@ async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) -> usize {
         shop.run(&format!("UPDATE dbo.V SET Name = N'{n}' WHERE ID = 100")).await;
         not_too_far_ahead(n, &mut copy, "SELECT Name FROM dbo.V WHERE ID = 100").await;
         // the corrupted rows are left alone: a change would mend them
-        shop.run(&format!("UPDATE dbo.V SET Name = N'{n}', Price = Price + 1 WHERE ID BETWEEN {0} AND {0} + 3", 101 + n * 7 % 2_800)).await;
+        shop.run(&format!(
+            "UPDATE dbo.V SET Name = N'{n}', Price = Price + 1 WHERE ID BETWEEN {0} AND {0} + 3",
+            101 + n * 7 % 2_800
+        ))
+        .await;
         shop.run(&format!(
             "UPDATE dbo.V SET ID = ID + 5000 WHERE ID = {}; UPDATE dbo.V SET ID = ID - 5000 WHERE ID = {}",
             200 + n % 50,
             5200 + n % 50
         ))
         .await;
-        shop.run(&format!("INSERT INTO dbo.V (ID, Name) VALUES ({}, N'new'); DELETE dbo.V WHERE ID = {}", 10_000 + n, 10_000 + n - 5))
-            .await;
+        shop.run(&format!(
+            "INSERT INTO dbo.V (ID, Name) VALUES ({}, N'new'); DELETE dbo.V WHERE ID = {}",
+            10_000 + n,
+            10_000 + n - 5
+        ))
+        .await;
     }
     n
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
-    let lag = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: 400 }, poll: Duration::from_millis(20) };
+    let lag = CaptureConfig {
+        mode: CaptureMode::Delayed { min_ms: 0, max_ms: 400 },
+        poll: Duration::from_millis(20),
+    };
     let world = World::with(|builder| builder.capture(lag)).await;
     let mapping = synced(&world, true).await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
@@ -50,7 +63,9 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
     let writer = tokio::spawn(write(world.shop().await, world.copy().await, stop.clone()));
 
     let mut control = world.control().await;
-    let count = format!("SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'");
+    let count = format!(
+        "SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'"
+    );
     eventually("two verifications beside the writer", async || {
         let n = control.scalar(&count).await;
         if n.parse::<u32>().is_ok_and(|n| n >= 2) { Ok(()) } else { Err(n) }
@@ -77,24 +92,37 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
         .await;
     assert!(wrong.rows.is_empty(), "{wrong}");
     // what was told of is exactly what was done, each time in other words
-    let errors = "SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id";
+    let errors =
+        "SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id";
     eventually("the last finding to be in the log, too", async || {
         let errors = control.query(errors).await;
         if errors.rows.len() >= 3 { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
     let errors = control.query(errors).await;
-    let told: Vec<_> = errors.rows.iter().map(|row| row[0].rsplit("FAILED: ").next().unwrap_or_default()).collect();
+    let told: Vec<_> = errors
+        .rows
+        .iter()
+        .map(|row| row[0].rsplit("FAILED: ").next().unwrap_or_default())
+        .collect();
     let all = "only in source (1): 43; only in destination (1): -44; different (1): 42";
-    assert_eq!(told, ["different (1): 42", "only in source (1): 43; different (1): 42", all], "once per finding: {errors}");
+    assert_eq!(
+        told,
+        ["different (1): 42", "only in source (1): 43; different (1): 42", all],
+        "once per finding: {errors}"
+    );
     drop(daemon);
 }
 
-/// Commits of the hour before look later than a clock that was set back; taken for a fence, they covered nothing.
+/// Commits of the hour before look later than a clock that was set back; taken for a fence, they
+/// covered nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_raises_no_false_alarm() {
     crate::only_on_standins!("sets the server's clock");
-    let lag = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 200, max_ms: 500 }, poll: Duration::from_millis(20) };
+    let lag = CaptureConfig {
+        mode: CaptureMode::Delayed { min_ms: 200, max_ms: 500 },
+        poll: Duration::from_millis(20),
+    };
     let world = World::with(|builder| builder.capture(lag)).await;
     let mapping = synced(&world, true).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
@@ -128,13 +156,18 @@ fn capture(world: &World, from_now_on: CaptureMode) {
     capture_now(instance, "Shop").expect("captured");
 }
 
-/// A moved row's document is not in its change row, so replication takes it from the source, where it is a later one already. The
-/// destination then is ahead of its checkpoint, and the source row that the verification saw is not wrong either.
+/// A moved row's document is not in its change row, so replication takes it from the source, where
+/// it is a later one already. The destination then is ahead of its checkpoint, and the source row
+/// that the verification saw is not wrong either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    world.both("CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL)").await;
+    world
+        .both(
+            "CREATE TABLE dbo.D (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL)",
+        )
+        .await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.D VALUES (1, 0, N'one'), (7, 0, N'first')").await;
     world.enable_cdc(&["D"]).await;
@@ -145,7 +178,10 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     }
     let mapping = world.map("D", "ID", None, true).await;
     world.request_full_sync(mapping).await;
-    let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "4s"), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    let _daemon = world.daemon_with(&[
+        ("DATAFLOW_VERIFY_INTERVAL", "4s"),
+        ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"),
+    ]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.verified(mapping, "PASSED").await;
 
@@ -156,7 +192,8 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     shop.run("UPDATE dbo.D SET ID = 5007 WHERE ID = 7").await;
     capture(&world, CaptureMode::Manual);
     arrives(fetching).await;
-    // The next verification has seen the row at the source, and takes its fence: a commit of another row. Then the document changes.
+    // The next verification has seen the row at the source, and takes its fence: a commit of
+    // another row. Then the document changes.
     let (clock, looked, goes_on) = held(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
     arrives(looked).await;
@@ -191,7 +228,8 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
 }
 
-/// Commit times are rounded, so a fence wants one that is later than the clock was by more than that.
+/// Commit times are rounded, so a fence wants one that is later than the clock was by more than
+/// that.
 async fn later_than_the_clock() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

@@ -10,7 +10,8 @@ fn status_kib(pid: u32, name: &str) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// 10,000 rows of 10 columns, in one pass: less than 32 MiB more than a daemon that does not verify.
+/// 10,000 rows of 10 columns, in one pass: less than 32 MiB more than a daemon that does not
+/// verify.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_rows_fit_into_little_memory() {
     const MORE_MAX_KIB: u64 = 32 * 1024;
@@ -35,16 +36,26 @@ async fn ten_thousand_rows_fit_into_little_memory() {
     quiet.says(&["started"]).await;
     let mut control = world.control().await;
     let connected = "SELECT COUNT(*) FROM source_servers WHERE last_connected_at IS NOT NULL";
-    eventually("a tick", async || if control.scalar(connected).await == "1" { Ok(()) } else { Err("none yet".to_owned()) }).await;
+    eventually("a tick", async || {
+        if control.scalar(connected).await == "1" { Ok(()) } else { Err("none yet".to_owned()) }
+    })
+    .await;
     let idle = status_kib(quiet.pid(), "VmRSS:").expect("its memory");
     drop(quiet);
 
     let daemon = world.daemon();
     let passed = rows(&world, mapping, "PASSED", &[]).await;
-    assert_eq!((passed.column("source_row_count"), passed.column("dest_row_count")), (vec!["10000"], vec!["10000"]));
+    assert_eq!(
+        (passed.column("source_row_count"), passed.column("dest_row_count")),
+        (vec!["10000"], vec!["10000"])
+    );
     let peak = status_kib(daemon.pid(), "VmHWM:").expect("its memory");
     let took =
         control.query("SELECT TOP (1) records_count, execution_time_ms FROM sync_logs WHERE log_message LIKE N'MD5_COMPARISON of%'").await;
     println!("verified {took} idle {idle} KiB, at most {peak} KiB");
-    assert!(peak < idle + MORE_MAX_KIB, "idle {idle} KiB, at most {peak} KiB: {} KiB more", peak - idle);
+    assert!(
+        peak < idle + MORE_MAX_KIB,
+        "idle {idle} KiB, at most {peak} KiB: {} KiB more",
+        peak - idle
+    );
 }

@@ -73,7 +73,8 @@ async fn one_corrupt_row_is_found_named_and_cleared_when_mended() {
     .await;
 }
 
-/// Without CDC the two sides differ by right as soon as the source changes: that is drift, not damage.
+/// Without CDC the two sides differ by right as soon as the source changes: that is drift, not
+/// damage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_does_not_follow_never_fails() {
     let world = World::new().await;
@@ -83,7 +84,11 @@ async fn a_mapping_that_does_not_follow_never_fails() {
     world.shop().await.run("UPDATE dbo.V SET Name = N'changed' WHERE ID = 5").await;
     let partial = world.verified(mapping, "PARTIAL").await;
     assert!(partial.column("verification_details")[0].contains("drift"), "{partial}");
-    let failed = world.control().await.scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'").await;
+    let failed = world
+        .control()
+        .await
+        .scalar("SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'")
+        .await;
     assert_eq!(failed, "0");
 }
 
@@ -108,8 +113,9 @@ async fn rows(world: &World, mapping: i32, status: &str, words: &[&str]) -> Grid
     of_kind(world, mapping, "MD5_COMPARISON", status, words).await
 }
 
-/// Rounds that a writer makes at full speed before the burst before them has to have arrived: a writer that is faster than replication
-/// (on a busy machine, any) would only show a mapping that falls ever further behind, which is another scenario.
+/// Rounds that a writer makes at full speed before the burst before them has to have arrived: a
+/// writer that is faster than replication (on a busy machine, any) would only show a mapping that
+/// falls ever further behind, which is another scenario.
 const BURST: usize = 30;
 
 /// Lets a writer go on. `marker` asks the destination for the newest round there.

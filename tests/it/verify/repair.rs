@@ -20,10 +20,10 @@ use crate::harness::{
     numbers,
 };
 
-const LARGE: &str =
-    "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
+const LARGE: &str = "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
 
-/// Leaves rows 1 to 20 alone; the large columns of the others stay as they are, which change rows do not say.
+/// Leaves rows 1 to 20 alone; the large columns of the others stay as they are, which change rows
+/// do not say.
 async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -31,13 +31,21 @@ async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) {
         shop.run(&format!("UPDATE dbo.L SET N = {n} WHERE ID = 21")).await;
         not_too_far_ahead(n, &mut copy, "SELECT N FROM dbo.L WHERE ID = 21").await;
         shop.run(&format!("UPDATE dbo.L SET N = {n} WHERE ID > 21 AND ID % 7 = {}", n % 7)).await;
-        shop.run(&format!("INSERT INTO dbo.L (ID, N) VALUES ({}, {n}); DELETE dbo.L WHERE ID = {}", 1_000 + n, 1_000 + n - 3)).await;
+        shop.run(&format!(
+            "INSERT INTO dbo.L (ID, N) VALUES ({}, {n}); DELETE dbo.L WHERE ID = {}",
+            1_000 + n,
+            1_000 + n - 3
+        ))
+        .await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn findings_are_mended_beside_a_writer() {
-    let lag = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: 200 }, poll: Duration::from_millis(20) };
+    let lag = CaptureConfig {
+        mode: CaptureMode::Delayed { min_ms: 0, max_ms: 200 },
+        poll: Duration::from_millis(20),
+    };
     let world = World::with(|builder| builder.capture(lag)).await;
     world.both(LARGE).await;
     world
@@ -66,8 +74,15 @@ async fn findings_are_mended_beside_a_writer() {
     let spoiled = "SELECT COUNT(*) FROM dbo.L WHERE (ID = 3 AND DATALENGTH(Doc) = 2 * 8 * 603) OR (ID = 4 AND DATALENGTH(Pic) = 9000 AND Note = 'note') \
                    OR (ID = 5 AND DATALENGTH(Doc) = 2 * 8 * 605) OR ID = -6";
     eventually("all four to be mended", async || {
-        let (right, wrong) = (copy.scalar(spoiled).await, copy.scalar("SELECT COUNT(*) FROM dbo.L WHERE ID = -6").await);
-        if (right.as_str(), wrong.as_str()) == ("3", "0") { Ok(()) } else { Err(format!("{right} {wrong}")) }
+        let (right, wrong) = (
+            copy.scalar(spoiled).await,
+            copy.scalar("SELECT COUNT(*) FROM dbo.L WHERE ID = -6").await,
+        );
+        if (right.as_str(), wrong.as_str()) == ("3", "0") {
+            Ok(())
+        } else {
+            Err(format!("{right} {wrong}"))
+        }
     })
     .await;
     stop.store(true, Ordering::Relaxed);
@@ -77,7 +92,9 @@ async fn findings_are_mended_beside_a_writer() {
 
     let runs = control.query("SELECT verification_details FROM verification_logs WHERE verification_status = 'FAILED'").await;
     assert!(runs.rows.iter().any(|row| row[0].contains("repaired ")), "{runs}");
-    let lines = control.query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of %'").await;
+    let lines = control
+        .query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of %'")
+        .await;
     let said = lines
         .rows
         .iter()
@@ -97,7 +114,8 @@ async fn findings_are_mended_beside_a_writer() {
     .await;
 }
 
-/// The destination's foreign key wants parents first, and gone children before their parents; the child's mapping comes first.
+/// The destination's foreign key wants parents first, and gone children before their parents; the
+/// child's mapping comes first.
 #[tokio::test(flavor = "multi_thread")]
 async fn children_are_mended_after_their_parents() {
     let world = World::new().await;
@@ -134,11 +152,14 @@ async fn children_are_mended_after_their_parents() {
     assert!(said.contains("left for the next run"), "the children had to wait: {said}");
     world.in_sync("dbo.Parent", "ID").await;
     world.in_sync("dbo.Child", "ID").await;
-    let distrusted = copy.scalar("SELECT COUNT(*) FROM sys.foreign_keys WHERE is_not_trusted = 1 OR is_disabled = 1").await;
+    let distrusted = copy
+        .scalar("SELECT COUNT(*) FROM sys.foreign_keys WHERE is_not_trusted = 1 OR is_disabled = 1")
+        .await;
     assert_eq!(distrusted, "0");
 }
 
-/// Between reading a row and writing it a change of that row comes through CDC: the old row must not overwrite it.
+/// Between reading a row and writing it a change of that row comes through CDC: the old row must
+/// not overwrite it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     crate::only_on_standins!("fault points");
@@ -166,7 +187,11 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     let ((code, said), ()) = tokio::join!(mending, overtaking);
     assert_eq!(code, Some(0), "{said}");
     world.in_sync("dbo.V", "ID").await;
-    let mends = world.control().await.query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of%'").await;
+    let mends = world
+        .control()
+        .await
+        .query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of%'")
+        .await;
     let of_seven = mends.rows.iter().filter(|row| row[0].contains('7')).count();
     assert!(of_seven <= 1, "the old row was never written: {mends}");
     assert!(mends.rows.iter().any(|row| row[0].contains('8')), "{mends}");
@@ -203,6 +228,10 @@ async fn many_rows_are_mended_and_each_is_named() {
     let lines = control.query("SELECT log_message, records_count FROM sync_logs WHERE log_message LIKE N'repaired rows of %'").await;
     let logged = lines.rows.iter().filter(|row| row[0].starts_with("repaired rows of Copy.dbo.V"));
     assert_eq!(logged.map(|row| row[1].parse::<u32>().expect("a count")).sum::<u32>(), 1560);
-    let cut = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'repaired rows of%and % more%'").await;
+    let cut = control
+        .scalar(
+            "SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'repaired rows of%and % more%'",
+        )
+        .await;
     assert_eq!(cut, "0", "every key is named");
 }

@@ -1,4 +1,5 @@
-//! Mappings that do not keep up, or are busy otherwise: what differs there differs by right, and is never FAILED.
+//! Mappings that do not keep up, or are busy otherwise: what differs there differs by right, and is
+//! never FAILED.
 
 use std::time::Duration;
 
@@ -16,26 +17,41 @@ async fn never_failed(world: &World) {
     assert!(failed.rows.is_empty(), "{failed}");
 }
 
-/// The capture job stops: nobody can say what is on its way. The suspects are not forgotten, by no process.
+/// The capture job stops: nobody can say what is on its way. The suspects are not forgotten, by no
+/// process.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    let settings = [("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "0"), ("DATAFLOW_VERIFY_WAIT", "1s")];
+    let settings = [
+        ("DATAFLOW_VERIFY_ROWS", "10"),
+        ("DATAFLOW_VERIFY_SWEEP_ROWS", "0"),
+        ("DATAFLOW_VERIFY_WAIT", "1s"),
+    ];
     let daemon = world.daemon_with(&settings);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     rows(&world, mapping, "PASSED", &[]).await;
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.V SET Name = N'on its way' WHERE ID = 2999").await;
     world.copy().await.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID = 3000").await;
-    rows(&world, mapping, "PARTIAL", &["2 keys not decided", "drift since 20", "different (2): 2999, 3000"]).await;
+    rows(
+        &world,
+        mapping,
+        "PARTIAL",
+        &["2 keys not decided", "drift since 20", "different (2): 2999, 3000"],
+    )
+    .await;
     never_failed(&world).await;
 
     // the newest rows are others then
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
-    world.shop().await.run("INSERT INTO dbo.V (ID) SELECT ID + 10000 FROM dbo.V WHERE ID <= 20").await;
+    world
+        .shop()
+        .await
+        .run("INSERT INTO dbo.V (ID) SELECT ID + 10000 FROM dbo.V WHERE ID <= 20")
+        .await;
     capture(&world, |cdc| cdc.running = true);
     let _daemon = world.daemon_with(&settings);
     let failed = rows(&world, mapping, "FAILED", &["different (1): 3000"]).await;
@@ -49,10 +65,15 @@ async fn a_mapping_that_fails_is_partial() {
     let mapping = synced(&world, true).await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "2s")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    world.copy().await.run("ALTER TABLE dbo.V ADD CONSTRAINT CK_Cheap CHECK (Price < 100000)").await;
+    world
+        .copy()
+        .await
+        .run("ALTER TABLE dbo.V ADD CONSTRAINT CK_Cheap CHECK (Price < 100000)")
+        .await;
     world.shop().await.run("UPDATE dbo.V SET Price = 1000000 WHERE ID = 17").await;
     daemon.says(&["CK_Cheap", "failed"]).await;
-    rows(&world, mapping, "PARTIAL", &["drift since 20", "stands still", "different (1): 17"]).await;
+    rows(&world, mapping, "PARTIAL", &["drift since 20", "stands still", "different (1): 17"])
+        .await;
     never_failed(&world).await;
     world.copy().await.run("ALTER TABLE dbo.V DROP CONSTRAINT CK_Cheap").await;
     rows(&world, mapping, "PASSED", &[]).await;
@@ -70,13 +91,17 @@ async fn a_parked_mapping_is_partial() {
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'V', @capture_instance = N'all'").await;
     shop.run("UPDATE dbo.V SET Name = N'lost' WHERE ID = 17").await;
     world.enable_cdc(&["V"]).await;
-    let daemon = world.daemon_with(&[("DATAFLOW_ON_CDC_GAP", "error"), ("DATAFLOW_VERIFY_WAIT", "2s")]);
+    let daemon =
+        world.daemon_with(&[("DATAFLOW_ON_CDC_GAP", "error"), ("DATAFLOW_VERIFY_WAIT", "2s")]);
     daemon.says(&["parked"]).await;
     rows(&world, mapping, "PARTIAL", &["drift since 20", "different (1): 17"]).await;
     never_failed(&world).await;
-    // Nor does it for somebody who does not know that it is parked: that its changes are lost is seen at the source.
+    // Nor does it for somebody who does not know that it is parked: that its changes are lost is
+    // seen at the source.
     let (_, said) = verify(&world, &["--mapping", &mapping.to_string()]).await;
-    for words in ["PARTIAL MD5_COMPARISON", "drift since 20", "are lost at the source", "different (1): 17"] {
+    for words in
+        ["PARTIAL MD5_COMPARISON", "drift since 20", "are lost at the source", "different (1): 17"]
+    {
         assert!(said.contains(words), "{words}: {said}");
     }
     never_failed(&world).await;
@@ -93,7 +118,12 @@ async fn a_mapping_that_is_switched_off_is_partial() {
     world.shop().await.run("UPDATE dbo.V SET Name = N'later' WHERE ID = 17").await;
     let (code, said) = verify(&world, &["--repair", "--mapping", &mapping.to_string()]).await;
     assert_eq!(code, Some(0), "{said}");
-    for words in ["PARTIAL MD5_COMPARISON 3000 compared, 1 mismatches", "drift since 20", "switched off", "different (1): 17"] {
+    for words in [
+        "PARTIAL MD5_COMPARISON 3000 compared, 1 mismatches",
+        "drift since 20",
+        "switched off",
+        "different (1): 17",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 17").await, "row 17");
@@ -120,7 +150,11 @@ async fn a_full_sync_is_left_alone() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    let held = world.dest.faults().nth(Point::request("BULK LOAD"), 2, Fault::Delay(Duration::from_secs(3)));
+    let held = world.dest.faults().nth(
+        Point::request("BULK LOAD"),
+        2,
+        Fault::Delay(Duration::from_secs(3)),
+    );
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "300ms")]);
     assert!(held.fired().await, "the copy runs");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -178,7 +212,10 @@ async fn snapshots_do_not_wait_for_writers() {
     let mapping = synced(&world, true).await;
     world.source("master").await.run("ALTER DATABASE Shop SET ALLOW_SNAPSHOT_ISOLATION ON").await;
     world.dest("master").await.run("ALTER DATABASE [Copy] SET ALLOW_SNAPSHOT_ISOLATION ON").await;
-    let _daemon = world.daemon_with(&[("DATAFLOW_LOCK_TIMEOUT", "200ms"), ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0")]);
+    let _daemon = world.daemon_with(&[
+        ("DATAFLOW_LOCK_TIMEOUT", "200ms"),
+        ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"),
+    ]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
     for somebody in [&mut shop, &mut copy] {
@@ -192,6 +229,7 @@ async fn snapshots_do_not_wait_for_writers() {
         if now.parse::<u64>().is_ok_and(|now| now >= before + 2) { Ok(()) } else { Err(now) }
     })
     .await;
-    let statuses = control.query("SELECT DISTINCT verification_status FROM verification_logs").await;
+    let statuses =
+        control.query("SELECT DISTINCT verification_status FROM verification_logs").await;
     assert_eq!(statuses.column("verification_status"), ["PASSED"], "{statuses}");
 }

@@ -1,9 +1,11 @@
-//! Beyond the newest rows: the sweep over the whole table, what is carried from run to run, row counts, and columns.
+//! Beyond the newest rows: the sweep over the whole table, what is carried from run to run, row
+//! counts, and columns.
 
 use super::{of_kind, rows, synced};
 use crate::harness::{World, eventually};
 
-const SMALL: [(&str, &str); 2] = [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "400")];
+const SMALL: [(&str, &str); 2] =
+    [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "400")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
@@ -12,19 +14,28 @@ async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
     let mut copy = world.copy().await;
     let daemon = world.daemon_with(&SMALL);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.says(&["every row of Shop.dbo.V has been compared once more", "records_count=3000"]).await;
+    daemon
+        .says(&["every row of Shop.dbo.V has been compared once more", "records_count=3000"])
+        .await;
 
     copy.run("UPDATE dbo.V SET Name = N'x' WHERE ID = 7; DELETE dbo.V WHERE ID = 1500; INSERT INTO dbo.V (ID) VALUES (-3)").await;
     // found by different ranges, named together in the end
-    of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["only in source (1): 1500", "only in destination (1): -3", "different (1): 7"])
-        .await;
+    of_kind(
+        &world,
+        mapping,
+        "MD5_COMPARISON",
+        "FAILED",
+        &["only in source (1): 1500", "only in destination (1): -3", "different (1): 7"],
+    )
+    .await;
 
     // a new process knows them still: its first run is of other rows
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
     let mut control = world.control().await;
     let runs = "SELECT COUNT(*) FROM verification_logs WHERE verification_status = 'FAILED'";
-    let errors = "SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0";
+    let errors =
+        "SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0";
     let (runs_before, errors_before) = (control.scalar(runs).await, control.scalar(errors).await);
     let _daemon = world.daemon_with(&SMALL);
     eventually("a FAILED run of the new process", async || {
@@ -48,7 +59,11 @@ async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_follows_the_sources_order_of_keys() {
     let world = World::new().await;
-    let table = |collation| format!("CREATE TABLE dbo.W (Code VARCHAR(10) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)");
+    let table = |collation| {
+        format!(
+            "CREATE TABLE dbo.W (Code VARCHAR(10) COLLATE {collation} NOT NULL PRIMARY KEY, N INT NULL)"
+        )
+    };
     world.shop().await.run(&table("SQL_Latin1_General_CP1_CI_AS")).await;
     world.copy().await.run(&table("Latin1_General_BIN2")).await;
     world
@@ -62,13 +77,27 @@ async fn the_sweep_follows_the_sources_order_of_keys() {
     world.enable_cdc(&["W"]).await;
     let mapping = world.map("W", "Code", None, true).await;
     world.request_full_sync(mapping).await;
-    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "90")]);
+    let daemon =
+        world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "90")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.says(&["every row of Shop.dbo.W has been compared once more", "records_count=600"]).await;
+    daemon
+        .says(&["every row of Shop.dbo.W has been compared once more", "records_count=600"])
+        .await;
     let mut copy = world.copy().await;
     copy.run("DELETE dbo.W WHERE N = 301; INSERT INTO dbo.W VALUES ('zz', 1), ('AA', 2)").await;
-    of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["only in source (1): p301", "only in destination (2)", "zz", "AA"]).await;
-    let alarms = world.control().await.query("SELECT verification_details FROM verification_logs WHERE mismatches_found > 3").await;
+    of_kind(
+        &world,
+        mapping,
+        "MD5_COMPARISON",
+        "FAILED",
+        &["only in source (1): p301", "only in destination (2)", "zz", "AA"],
+    )
+    .await;
+    let alarms = world
+        .control()
+        .await
+        .query("SELECT verification_details FROM verification_logs WHERE mismatches_found > 3")
+        .await;
     assert!(alarms.rows.is_empty(), "{alarms}");
 }
 
@@ -79,12 +108,22 @@ async fn row_counts_and_columns_are_compared_too() {
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "100ms")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let counts = of_kind(&world, mapping, "ROW_COUNT", "PASSED", &[]).await;
-    assert_eq!((counts.column("source_row_count"), counts.column("dest_row_count")), (vec!["3000"], vec!["3000"]));
+    assert_eq!(
+        (counts.column("source_row_count"), counts.column("dest_row_count")),
+        (vec!["3000"], vec!["3000"])
+    );
     of_kind(&world, mapping, "SCHEMA", "PASSED", &[]).await;
 
     let mut copy = world.copy().await;
     copy.run("DELETE dbo.V WHERE ID <= 10").await;
-    let counts = of_kind(&world, mapping, "ROW_COUNT", "FAILED", &["3000 rows in source, 2990 in destination"]).await;
+    let counts = of_kind(
+        &world,
+        mapping,
+        "ROW_COUNT",
+        "FAILED",
+        &["3000 rows in source, 2990 in destination"],
+    )
+    .await;
     assert_eq!(counts.column("mismatches_found"), ["10"]);
 
     copy.run("ALTER TABLE dbo.V ALTER COLUMN Name NVARCHAR(20) NULL").await;
@@ -117,27 +156,42 @@ async fn a_new_process_goes_on_where_the_sweep_was() {
         if id.parse::<i64>().is_ok() { Ok(id) } else { Err(id) }
     })
     .await;
-    let runs = format!("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'MD5_COMPARISON of%' AND log_id < {first}");
+    let runs = format!(
+        "SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'MD5_COMPARISON of%' AND log_id < {first}"
+    );
     assert_eq!(control.scalar(&runs).await, "2", "runs before the one that completed the pass");
-    let counted = control.scalar(&format!("SELECT records_count FROM sync_logs WHERE log_id = {first}")).await;
+    let counted = control
+        .scalar(&format!("SELECT records_count FROM sync_logs WHERE log_id = {first}"))
+        .await;
     assert_eq!(counted, "3000");
 }
 
-/// A table of fewer rows than a run compares is compared whole each time: the control table says when, and the log says it once.
+/// A table of fewer rows than a run compares is compared whole each time: the control table says
+/// when, and the log says it once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_table_is_compared_whole_by_every_run() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let daemon = world.daemon();
     let mut control = world.control().await;
-    let runs = format!("SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'");
-    let completed = format!("SELECT sweep_completed_at FROM verification_progress WHERE mapping_id = {mapping}");
+    let runs = format!(
+        "SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {mapping} AND verification_type = 'MD5_COMPARISON'"
+    );
+    let completed = format!(
+        "SELECT sweep_completed_at FROM verification_progress WHERE mapping_id = {mapping}"
+    );
     let mut passes = std::collections::HashSet::new();
     // A pass is recorded before the run that completed it.
     eventually("three whole passes, each by a run of its own", async || {
-        passes.extend(control.query(&completed).await.rows.concat().into_iter().filter(|at| at != "NULL"));
+        passes.extend(
+            control.query(&completed).await.rows.concat().into_iter().filter(|at| at != "NULL"),
+        );
         let runs: usize = control.scalar(&runs).await.parse().expect("a count");
-        if passes.len() >= 3 && runs >= 3 { Ok(()) } else { Err(format!("{runs} runs, passes {passes:?}")) }
+        if passes.len() >= 3 && runs >= 3 {
+            Ok(())
+        } else {
+            Err(format!("{runs} runs, passes {passes:?}"))
+        }
     })
     .await;
     let (status, output) = daemon.terminate().await;

@@ -1,6 +1,7 @@
 //! What SQL Server says when it says no: a number, a severity, a state and words.
 
-/// An error (severity above 10) or an informational message (10 and below) as it goes over the wire.
+/// An error (severity above 10) or an informational message (10 and below) as it goes over the
+/// wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqlError {
     /// `Msg` number, as in `sys.messages`.
@@ -22,12 +23,14 @@ impl SqlError {
         Self { number, class, state: 1, message: message.into(), line: 0, procedure: String::new() }
     }
 
-    /// Something a real server may well accept and this stand-in does not know. Never swallowed, never quietly ignored.
+    /// Something a real server may well accept and this stand-in does not know. Never swallowed,
+    /// never quietly ignored.
     pub fn unsupported(what: impl std::fmt::Display) -> Self {
         Self::new(40_000, 16, format!("mssql-standin does not emulate this: {what}"))
     }
 
-    /// The batch was cut off by an attention (or the connection is gone). No client sees this: the batch just ends.
+    /// The batch was cut off by an attention (or the connection is gone). No client sees this: the
+    /// batch just ends.
     pub fn cancelled() -> Self {
         Self::new(Self::CANCELLED, 11, "The batch was cancelled.")
     }
@@ -49,7 +52,11 @@ impl SqlError {
 
 impl std::fmt::Display for SqlError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Msg {}, Level {}, State {}, Line {}: {}", self.number, self.class, self.state, self.line, self.message)
+        write!(
+            f,
+            "Msg {}, Level {}, State {}, Line {}: {}",
+            self.number, self.class, self.state, self.line, self.message
+        )
     }
 }
 

@@ -1,7 +1,9 @@
-//! Faults at named points: things that go wrong on a real network or server, at the moment a test asks for.
+//! Faults at named points: things that go wrong on a real network or server, at the moment a test
+//! asks for.
 //!
-//! Every fault that has an effect to stand before or after comes in both kinds: a connection lost before a COMMIT and one lost after it look
-//! the same to a client, and a client must be right in both cases.
+//! Every fault that has an effect to stand before or after comes in both kinds: a connection lost
+//! before a COMMIT and one lost after it look the same to a client, and a client must be right in
+//! both cases.
 
 use crate::error::SqlError;
 use std::{
@@ -19,8 +21,8 @@ pub enum Point {
     Accept,
     /// a login, after LOGIN7 has been read
     Login,
-    /// a whole request: a SQL batch's text, sp_executesql's statement, a procedure's name, `BULK LOAD`, `BEGIN TRANSACTION`,
-    /// `COMMIT TRANSACTION`, `ROLLBACK TRANSACTION`, `SAVE TRANSACTION`
+    /// a whole request: a SQL batch's text, sp_executesql's statement, a procedure's name, `BULK
+    /// LOAD`, `BEGIN TRANSACTION`, `COMMIT TRANSACTION`, `ROLLBACK TRANSACTION`, `SAVE TRANSACTION`
     Request { contains: String },
     /// one statement inside a request, as the engine comes to it
     Statement { contains: String },
@@ -52,9 +54,11 @@ pub enum Fault {
     ErrorBefore(SqlError),
     /// The effect happens, and this error is reported.
     ErrorAfter(SqlError),
-    /// Nothing happens and nothing is said any more until the client goes away (or a minute and a half is over).
+    /// Nothing happens and nothing is said any more until the client goes away (or a minute and a
+    /// half is over).
     HangBefore,
-    /// The effect happens, and nothing is said any more until the client goes away (or a minute and a half is over).
+    /// The effect happens, and nothing is said any more until the client goes away (or a minute and
+    /// a half is over).
     HangAfter,
     /// The effect happens that much later.
     Delay(Duration),
@@ -79,13 +83,15 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     GoOn,
-    /// The connection is reset: before the effect, so that it never happens; after it, so that its reply is lost.
+    /// The connection is reset: before the effect, so that it never happens; after it, so that its
+    /// reply is lost.
     Reset,
 }
 
 type Call = dyn Fn(&str, Phase) -> Then + Send + Sync;
 
-/// A function of the test's own, called with the text of the request or statement. It runs on the session's thread and may block it.
+/// A function of the test's own, called with the text of the request or statement. It runs on the
+/// session's thread and may block it.
 #[derive(Clone)]
 pub struct Hook(Arc<Call>);
 
@@ -179,8 +185,16 @@ impl Faults {
         self.arm(point, None, 1, None, fault)
     }
 
-    /// As the others, for connections of one application only ([`Point::Accept`] knows no application and never matches).
-    pub fn arm(&self, point: Point, application: Option<&str>, nth: u64, times: Option<u64>, fault: Fault) -> FaultHandle {
+    /// As the others, for connections of one application only ([`Point::Accept`] knows no
+    /// application and never matches).
+    pub fn arm(
+        &self,
+        point: Point,
+        application: Option<&str>,
+        nth: u64,
+        times: Option<u64>,
+        fault: Fault,
+    ) -> FaultHandle {
         let (sender, fired) = watch::channel(0);
         self.lock().push_back(Armed {
             point,
@@ -216,7 +230,10 @@ impl Faults {
 
     /// After `rows` rows of a bulk load of which `before` had been counted the last time.
     pub(crate) fn at_bulk_rows(&self, application: &str, before: u64, rows: u64) -> Option<Fault> {
-        self.take(Some(application), |point| matches!(point, Point::BulkRows(at) if (before..rows).contains(at)))
+        self.take(
+            Some(application),
+            |point| matches!(point, Point::BulkRows(at) if (before..rows).contains(at)),
+        )
     }
 
     /// Whether anything is armed: a look before texts are compared.
@@ -228,7 +245,9 @@ impl Faults {
         let mut armed = self.lock();
         let mut found = None;
         for (i, a) in armed.iter_mut().enumerate() {
-            if !matches(&a.point) || a.application.as_deref().is_some_and(|wanted| Some(wanted) != application) {
+            if !matches(&a.point)
+                || a.application.as_deref().is_some_and(|wanted| Some(wanted) != application)
+            {
                 continue;
             }
             if a.skip > 0 {
@@ -275,7 +294,8 @@ mod tests {
     #[test]
     fn a_fault_can_be_for_one_application_and_be_disarmed() {
         let faults = Faults::default();
-        let handle = faults.arm(Point::request("SELECT"), Some("daemon"), 1, None, Fault::HangBefore);
+        let handle =
+            faults.arm(Point::request("SELECT"), Some("daemon"), 1, None, Fault::HangBefore);
         assert_eq!(faults.at_request("tool", "select 1"), None);
         assert_eq!(faults.at_request("daemon", "select 1"), Some(Fault::HangBefore));
         assert_eq!(faults.at_request("daemon", "select 1"), Some(Fault::HangBefore));

@@ -1,8 +1,10 @@
 //! An embedded SQL Server stand-in.
 //!
-//! Layers, each knowing only those above it in this list: [`value`] and [`error`] (what things are), `tsql` (text → AST), `engine`
-//! (AST → results; synchronous, knows no bytes), `cdc` (capture, functions, procedures), `tds` (bytes, knows no SQL), `fault` (faults at
-//! named points) and `session` (one connection, where they meet). Beside them, [`proxy`]: a network that fails at any byte.
+//! Layers, each knowing only those above it in this list: [`value`] and [`error`] (what things
+//! are), `tsql` (text → AST), `engine` (AST → results; synchronous, knows no bytes), `cdc`
+//! (capture, functions, procedures), `tds` (bytes, knows no SQL), `fault` (faults at named points)
+//! and `session` (one connection, where they meet). Beside them, [`proxy`]: a network that fails at
+//! any byte.
 
 // Documentation is built with private items: whoever reads it works on them.
 #![allow(rustdoc::private_intra_doc_links)]

@@ -83,8 +83,12 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         Tls::Required => Encryption::Required,
         Tls::Strict => Encryption::Strict,
     };
-    let mut builder =
-        Server::builder().host(arguments.host).port(arguments.port).login("sa", &arguments.password).seed(arguments.seed).tls(encryption);
+    let mut builder = Server::builder()
+        .host(arguments.host)
+        .port(arguments.port)
+        .login("sa", &arguments.password)
+        .seed(arguments.seed)
+        .tls(encryption);
     builder = builder.capture(CaptureConfig {
         mode: CaptureMode::Delayed { min_ms: 0, max_ms: arguments.capture_delay_ms },
         poll: Duration::from_millis(arguments.capture_delay_ms.max(POLL_MS_MIN)),
@@ -93,7 +97,8 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
         builder = builder.database(database);
     }
     if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
-        builder = builder.certificate(&std::fs::read_to_string(certificate)?, &std::fs::read_to_string(key)?);
+        builder = builder
+            .certificate(&std::fs::read_to_string(certificate)?, &std::fs::read_to_string(key)?);
     }
     // Before the address is out: whoever reads it may stop the server at once.
     if let Some(folder) = &arguments.surface_files {
@@ -123,7 +128,8 @@ fn print_unused(folder: &std::path::Path) -> ExitCode {
 #[cfg(unix)]
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

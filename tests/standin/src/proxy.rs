@@ -1,7 +1,9 @@
-//! A network that fails: a TCP proxy that lets every byte through until a test asks for trouble, which then comes at an exact byte.
+//! A network that fails: a TCP proxy that lets every byte through until a test asks for trouble,
+//! which then comes at an exact byte.
 //!
-//! It knows no TDS. What a server's own faults ([`crate::fault`]) cannot do happens here: a reset in the middle of a packet, a peer that
-//! is silent without being gone, a link of one byte per second, bytes that arrive changed, a port where nobody listens.
+//! It knows no TDS. What a server's own faults ([`crate::fault`]) cannot do happens here: a reset
+//! in the middle of a packet, a peer that is silent without being gone, a link of one byte per
+//! second, bytes that arrive changed, a port where nobody listens.
 
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use std::{
@@ -65,8 +67,8 @@ impl TroubleHandle {
     }
 }
 
-/// Changes what a server says: called with every piece of its answers, with whether the client has begun to send requests (a login is
-/// over by then), and returns what the client gets instead.
+/// Changes what a server says: called with every piece of its answers, with whether the client has
+/// begun to send requests (a login is over by then), and returns what the client gets instead.
 pub type Tamper = Arc<dyn Fn(Vec<u8>, bool) -> Vec<u8> + Send + Sync>;
 
 struct Armed {
@@ -119,14 +121,16 @@ impl Proxy {
         self.addr
     }
 
-    /// Trouble for the connection that carries the byte after the next `bytes` bytes this way (counted over all connections from now).
+    /// Trouble for the connection that carries the byte after the next `bytes` bytes this way
+    /// (counted over all connections from now).
     pub fn after(&self, way: Way, bytes: u64, trouble: Trouble) -> TroubleHandle {
         let (come, handle) = watch::channel(false);
         lock(&self.shared.armed).push(Armed { way, left: bytes, trouble, come });
         TroubleHandle(handle)
     }
 
-    /// Calls off the trouble that has not come yet, and ends connections that are slow: whoever closed one would wait for its last byte.
+    /// Calls off the trouble that has not come yet, and ends connections that are slow: whoever
+    /// closed one would wait for its last byte.
     pub fn calm(&self) {
         self.shared.calms.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared.armed).clear();
@@ -138,7 +142,8 @@ impl Proxy {
         *lock(&self.shared.tamper) = Some(Arc::new(tamper));
     }
 
-    /// A server that reads nothing, or reads again: what clients send fills the room on the way, and then stays with them.
+    /// A server that reads nothing, or reads again: what clients send fills the room on the way,
+    /// and then stays with them.
     pub fn hold(&self, holds: bool) {
         self.shared.holds.send_replace(holds);
     }
@@ -158,7 +163,8 @@ impl Proxy {
         loop {
             match TcpListener::bind(self.addr).await {
                 Ok(listener) => {
-                    *lock(&self.accepting) = Some(tokio::spawn(accept(self.shared.clone(), listener)));
+                    *lock(&self.accepting) =
+                        Some(tokio::spawn(accept(self.shared.clone(), listener)));
                     return;
                 }
                 // A connection that goes out may have been given the port for a moment.
@@ -207,7 +213,14 @@ async fn carry(shared: Arc<Shared>, mut client: TcpStream) {
     let end = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let link = |way| Link { way, shared: &shared, silent: &silent, asked: &asked, pace: None, garble: None };
+        let link = |way| Link {
+            way,
+            shared: &shared,
+            silent: &silent,
+            asked: &asked,
+            pace: None,
+            garble: None,
+        };
         tokio::select! {
             end = link(Way::ToServer).pump(from_client, to_server) => end,
             end = link(Way::ToClient).pump(from_server, to_client) => end,
@@ -245,8 +258,11 @@ impl Link<'_> {
                 Ok(count) => buffer[..count].to_vec(),
             };
             match self.way {
-                // SQL batch, RPC, bulk load and transaction manager requests, after PRELOGIN and LOGIN7
-                Way::ToServer if matches!(bytes[0], 0x01 | 0x03 | 0x07 | 0x0E) => self.asked.store(true, Ordering::Relaxed),
+                // SQL batch, RPC, bulk load and transaction manager requests, after PRELOGIN and
+                // LOGIN7
+                Way::ToServer if matches!(bytes[0], 0x01 | 0x03 | 0x07 | 0x0E) => {
+                    self.asked.store(true, Ordering::Relaxed)
+                }
                 Way::ToServer => {}
                 Way::ToClient => {
                     let tamper = lock(&self.shared.tamper).clone();
@@ -260,7 +276,9 @@ impl Link<'_> {
                 let (pass, trouble) = self.shared.pass(self.way, bytes.len() - at);
                 match self.send(&from, &mut to, &mut bytes[at..at + pass]).await {
                     Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return End::Reset,
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                        return End::Reset;
+                    }
                     Err(_) => return End::Close,
                 }
                 at += pass;
@@ -269,14 +287,23 @@ impl Link<'_> {
                     Some(Trouble::Reset) => return End::Reset,
                     Some(Trouble::Close) => return End::Close,
                     Some(Trouble::Silence) => self.silent.store(true, Ordering::Relaxed),
-                    Some(Trouble::Slow(pause)) => self.pace = Some((pause, self.shared.calms.load(Ordering::Relaxed))),
-                    Some(Trouble::Garble { seed, bytes }) => self.garble = Some((StdRng::seed_from_u64(seed), bytes)),
+                    Some(Trouble::Slow(pause)) => {
+                        self.pace = Some((pause, self.shared.calms.load(Ordering::Relaxed)))
+                    }
+                    Some(Trouble::Garble { seed, bytes }) => {
+                        self.garble = Some((StdRng::seed_from_u64(seed), bytes))
+                    }
                 }
             }
         }
     }
 
-    async fn send(&mut self, from: &ReadHalf<'_>, to: &mut WriteHalf<'_>, bytes: &mut [u8]) -> io::Result<()> {
+    async fn send(
+        &mut self,
+        from: &ReadHalf<'_>,
+        to: &mut WriteHalf<'_>,
+        bytes: &mut [u8],
+    ) -> io::Result<()> {
         if let Some((random, left)) = &mut self.garble {
             let count = bytes.len().min(*left);
             random.fill_bytes(&mut bytes[..count]);
@@ -285,7 +312,8 @@ impl Link<'_> {
         if self.silent.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let slow = self.pace.filter(|(_, calms)| self.shared.calms.load(Ordering::Relaxed) == *calms);
+        let slow =
+            self.pace.filter(|(_, calms)| self.shared.calms.load(Ordering::Relaxed) == *calms);
         let Some((pause, calms)) = slow else { return to.write_all(bytes).await };
         for byte in bytes {
             tokio::select! {
@@ -325,7 +353,9 @@ impl Shared {
     /// How many of `count` bytes pass before the next trouble, if it comes among them.
     fn pass(&self, way: Way, count: usize) -> (usize, Option<Trouble>) {
         let mut armed = lock(&self.armed);
-        let Some(at) = armed.iter().position(|armed| armed.way == way) else { return (count, None) };
+        let Some(at) = armed.iter().position(|armed| armed.way == way) else {
+            return (count, None);
+        };
         let next = &mut armed[at];
         match usize::try_from(next.left) {
             Ok(left) if left < count => {
@@ -392,7 +422,8 @@ mod tests {
     #[tokio::test]
     async fn a_reset_overtakes_what_is_slow() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let proxy = Proxy::start(listener.local_addr().expect("its address")).await.expect("a proxy");
+        let proxy =
+            Proxy::start(listener.local_addr().expect("its address")).await.expect("a proxy");
         let slow = proxy.after(Way::ToServer, 1, Trouble::Slow(Duration::from_secs(3600)));
         let mut tcp = TcpStream::connect(proxy.addr()).await.expect("connect");
         let (mut server, _) = listener.accept().await.expect("a connection");
@@ -405,11 +436,13 @@ mod tests {
         assert!(b"h".starts_with(&got[..]) && ended.is_err(), "{got:?} {ended:?}");
     }
 
-    /// A bulk load of 64 KiB at a byte per second held its connection for hours after its client had gone.
+    /// A bulk load of 64 KiB at a byte per second held its connection for hours after its client
+    /// had gone.
     #[tokio::test]
     async fn what_is_slow_ends_with_its_sender() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let proxy = Proxy::start(listener.local_addr().expect("an address")).await.expect("a proxy");
+        let proxy =
+            Proxy::start(listener.local_addr().expect("an address")).await.expect("a proxy");
         let slow = proxy.after(Way::ToServer, 1, Trouble::Slow(Duration::from_millis(50)));
         let mut tcp = TcpStream::connect(proxy.addr()).await.expect("connect");
         let (mut server, _) = listener.accept().await.expect("a connection");
@@ -417,7 +450,10 @@ mod tests {
         assert!(slow.comes().await);
         drop(tcp);
         let mut got = Vec::new();
-        tokio::time::timeout(Duration::from_secs(60), server.read_to_end(&mut got)).await.expect("an end").expect("a good one");
+        tokio::time::timeout(Duration::from_secs(60), server.read_to_end(&mut got))
+            .await
+            .expect("an end")
+            .expect("a good one");
         assert!(got.len() < 60_000);
     }
 

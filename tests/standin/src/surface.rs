@@ -1,7 +1,8 @@
 //! The T-SQL surface by name, and a record of what of it is used.
 //!
-//! What nobody uses is not kept: it would be claimed and proven by nothing. Servers that are told to ([`crate::server::Builder::surface_files`])
-//! leave an empty file for each name that a statement used, so that several processes and runs add up; `mssql-standin --surface FOLDER`
+//! What nobody uses is not kept: it would be claimed and proven by nothing. Servers that are told
+//! to ([`crate::server::Builder::surface_files`]) leave an empty file for each name that a
+//! statement used, so that several processes and runs add up; `mssql-standin --surface FOLDER`
 //! prints the names that have none. This crate's own tests start servers that record nothing.
 
 use crate::{engine, tsql::ast::*};
@@ -26,7 +27,9 @@ pub(crate) fn record_in(folder: PathBuf) -> io::Result<()> {
 pub(crate) fn used(kind: &str, name: &str) {
     let Some(folder) = FOLDER.get() else { return };
     let entry = format!("{kind} {}", name.to_ascii_uppercase());
-    if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.clone()) && KNOWN.contains(&entry) {
+    if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.clone())
+        && KNOWN.contains(&entry)
+    {
         let _ = fs::write(folder.join(entry), "");
     }
 }
@@ -44,12 +47,18 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         ("view", views.iter().map(String::as_str).collect()),
         ("procedure", procedures),
     ];
-    groups.into_iter().flat_map(|(kind, names)| names.into_iter().map(move |n| format!("{kind} {}", n.to_ascii_uppercase()))).collect()
+    groups
+        .into_iter()
+        .flat_map(|(kind, names)| {
+            names.into_iter().map(move |n| format!("{kind} {}", n.to_ascii_uppercase()))
+        })
+        .collect()
 });
 
 /// Every name of the surface that has no file in `folder`, and how many have one.
 pub fn unused(folder: &std::path::Path) -> (Vec<String>, usize) {
-    let (used, unused): (Vec<&String>, Vec<&String>) = KNOWN.iter().partition(|entry| folder.join(entry).exists());
+    let (used, unused): (Vec<&String>, Vec<&String>) =
+        KNOWN.iter().partition(|entry| folder.join(entry).exists());
     (unused.into_iter().cloned().collect(), used.len())
 }
 
@@ -335,7 +344,8 @@ const FUNCTIONS: &[&str] = &[
 mod tests {
     use super::*;
 
-    /// What stands between quotes and in capitals in the code that knows functions is the name of one, or this.
+    /// What stands between quotes and in capitals in the code that knows functions is the name of
+    /// one, or this.
     const NO_FUNCTIONS: &[&str] = &["STRING_ESCAPE"];
 
     #[test]
@@ -349,8 +359,12 @@ mod tests {
         for source in sources {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
             for word in code.split('"').skip(1).step_by(2) {
-                let named = word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-                let known = FUNCTIONS.contains(&word) || NO_FUNCTIONS.contains(&word) || word == "FN_CDC_";
+                let named = word.len() > 2
+                    && word
+                        .chars()
+                        .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+                let known =
+                    FUNCTIONS.contains(&word) || NO_FUNCTIONS.contains(&word) || word == "FN_CDC_";
                 assert!(!named || known, "{word}");
             }
         }

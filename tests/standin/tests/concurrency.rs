@@ -54,7 +54,8 @@ struct Client {
 
 impl Client {
     fn new(instance: &Arc<Instance>, spid: u16) -> Self {
-        let session = EngineSession::open(instance.clone(), LoginInfo::trusted("master", spid)).expect("a session");
+        let session = EngineSession::open(instance.clone(), LoginInfo::trusted("master", spid))
+            .expect("a session");
         let mut client = Self { spid, session, instance: instance.clone() };
         if instance.lock().database_named("d").is_some() {
             client.run("USE d");
@@ -113,7 +114,9 @@ fn table(rows: &str) -> (Arc<Instance>, Client, Client) {
 #[test]
 fn nobody_sees_what_is_not_committed() {
     let (_, mut one, mut two) = table("INSERT t VALUES (1, 10), (2, 20)");
-    one.ok("BEGIN TRAN UPDATE t SET v = 11 WHERE id = 1 DELETE t WHERE id = 2 INSERT t VALUES (3, 30)");
+    one.ok(
+        "BEGIN TRAN UPDATE t SET v = 11 WHERE id = 1 DELETE t WHERE id = 2 INSERT t VALUES (3, 30)",
+    );
     assert_eq!(two.number("SELECT SUM(v) FROM t"), 30);
     assert_eq!(two.number("SELECT SUM(v) FROM t WITH (NOLOCK)"), 41);
     assert_eq!(one.number("SELECT SUM(v) FROM t"), 41);
@@ -227,9 +230,15 @@ fn a_row_whose_key_moves_can_be_met_twice() {
     let mut info = LoginInfo::trusted("d", 60);
     info.user = "sa".into();
     let mut reader = mssql_standin::engine::context::Session::new(instance, info, "sa".into(), 5);
-    let name = mssql_standin::tsql::ast::ObjectName { database: Some("d".into()), schema: Some("dbo".into()), name: "t".into() };
+    let name = mssql_standin::tsql::ast::ObjectName {
+        database: Some("d".into()),
+        schema: Some("dbo".into()),
+        name: "t".into(),
+    };
     let met = reader.statement(|reader| {
-        let Some(Relation::Rows(source)) = reader.relation(&name, &TableHints::default())? else { panic!("no table") };
+        let Some(Relation::Rows(source)) = reader.relation(&name, &TableHints::default())? else {
+            panic!("no table")
+        };
         let mut cursor = source.open(&Access::default())?;
         let mut page = Vec::new();
         assert!(cursor.next_page(&mut page)?);
@@ -250,7 +259,10 @@ fn an_application_lock_belongs_to_a_session_until_it_ends() {
     assert_eq!(one.number(take), 0, "again, by the same session");
     assert_eq!((one.number(test), two.number(test)), (1, 0));
     assert_eq!(two.number(take), -1);
-    assert_eq!(one.ok("SELECT APPLOCK_MODE(N'public', N'r', N'Session')"), [[Value::Str("Exclusive".into())]]);
+    assert_eq!(
+        one.ok("SELECT APPLOCK_MODE(N'public', N'r', N'Session')"),
+        [[Value::Str("Exclusive".into())]]
+    );
     let release = "EXEC sp_releaseapplock @Resource = N'r', @LockOwner = N'Session'";
     one.ok(release);
     assert_eq!(two.number(take), -1, "taken twice, released once");
@@ -261,7 +273,11 @@ fn an_application_lock_belongs_to_a_session_until_it_ends() {
     let (mut two, answer) = waiting.join().expect("a thread");
     assert_eq!(answer.rows, [[Value::Int(1)]]);
     assert_eq!(one.run(release).errors, [1223]);
-    assert_eq!(one.run("EXEC sp_getapplock N'r', N'Exclusive'").errors, [3918], "a transaction's lock needs one");
+    assert_eq!(
+        one.run("EXEC sp_getapplock N'r', N'Exclusive'").errors,
+        [3918],
+        "a transaction's lock needs one"
+    );
     one.ok("BEGIN TRAN EXEC sp_getapplock N'r', N'Exclusive'");
     assert_eq!(two.number(take), -1);
     one.ok("ROLLBACK");

@@ -1,7 +1,9 @@
-//! Scripts with their whole answer: every `tests/golden/*.sql` is run, batch by batch (GO), on a fresh engine without a socket, and what
-//! comes back is compared with the `.expected` beside it. Set `UPDATE_GOLDEN` to write what is said now, then read the difference.
+//! Scripts with their whole answer: every `tests/golden/*.sql` is run, batch by batch (GO), on a
+//! fresh engine without a socket, and what comes back is compared with the `.expected` beside it.
+//! Set `UPDATE_GOLDEN` to write what is said now, then read the difference.
 //!
-//! A line `-- connection: name` starts a batch of another session; sessions take turns, they do not run at the same time.
+//! A line `-- connection: name` starts a batch of another session; sessions take turns, they do not
+//! run at the same time.
 
 use mssql_standin::{
     engine::{
@@ -43,13 +45,20 @@ fn shown(value: &Value, ty: SqlType) -> String {
 impl Sink for Transcript {
     fn columns(&mut self, columns: &[Column]) -> std::result::Result<(), Cancelled> {
         self.types = columns.iter().map(|c| c.ty).collect();
-        let names = columns.iter().map(|c| format!("{} {}", if c.name.is_empty() { "(none)" } else { &c.name }, c.ty.declaration()));
+        let names = columns.iter().map(|c| {
+            format!("{} {}", if c.name.is_empty() { "(none)" } else { &c.name }, c.ty.declaration())
+        });
         self.line(names.collect::<Vec<_>>().join(" | "));
         Ok(())
     }
 
     fn row(&mut self, row: &[Value]) -> std::result::Result<(), Cancelled> {
-        let cells = row.iter().zip(&self.types).map(|(v, ty)| shown(v, *ty)).collect::<Vec<_>>().join(" | ");
+        let cells = row
+            .iter()
+            .zip(&self.types)
+            .map(|(v, ty)| shown(v, *ty))
+            .collect::<Vec<_>>()
+            .join(" | ");
         self.line(format!("  {cells}"));
         Ok(())
     }
@@ -83,7 +92,12 @@ impl Sink for Transcript {
         Ok(())
     }
 
-    fn return_value(&mut self, name: &str, ty: SqlType, value: &Value) -> std::result::Result<(), Cancelled> {
+    fn return_value(
+        &mut self,
+        name: &str,
+        ty: SqlType,
+        value: &Value,
+    ) -> std::result::Result<(), Cancelled> {
         self.line(format!("= {name} {}", shown(value, ty)));
         Ok(())
     }
@@ -113,7 +127,10 @@ fn transcript(script: &str) -> Result<String> {
         }
         let spid = 51 + u16::try_from(sessions.len())?;
         if !sessions.contains_key(&name) {
-            sessions.insert(name.clone(), EngineSession::open(instance.clone(), LoginInfo::trusted("master", spid))?);
+            sessions.insert(
+                name.clone(),
+                EngineSession::open(instance.clone(), LoginInfo::trusted("master", spid))?,
+            );
         }
         let mut sink = Transcript::default();
         if let Some(session) = sessions.get_mut(&name) {
@@ -128,7 +145,8 @@ fn transcript(script: &str) -> Result<String> {
 #[test]
 fn scripts_answer_as_written() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut scripts = fs::read_dir(&folder)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
+    let mut scripts =
+        fs::read_dir(&folder)?.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>()?;
     scripts.retain(|p| p.extension().is_some_and(|e| e == "sql"));
     scripts.sort();
     let only = env::var("GOLDEN").ok();
@@ -141,7 +159,8 @@ fn scripts_answer_as_written() -> Result<()> {
         if env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&golden, &said)?;
         }
-        let expected = fs::read_to_string(&golden).map_err(|e| format!("{}: {e}", golden.display()))?;
+        let expected =
+            fs::read_to_string(&golden).map_err(|e| format!("{}: {e}", golden.display()))?;
         for (number, (said, expected)) in said.lines().zip(expected.lines()).enumerate() {
             assert_eq!(said, expected, "{} line {}", golden.display(), number + 1);
         }
@@ -157,7 +176,13 @@ fn remote_calls_give_their_output_parameters_back() -> Result<()> {
     let instance = Instance::new(InstanceConfig::default());
     let mut session = EngineSession::open(instance, LoginInfo::trusted("master", 51))?;
     let text = SqlType::NVarChar(Length::Max, Collation::DEFAULT);
-    let param = |name: &str, ty, value, output| Param { name: name.into(), ty, value, output, default: false };
+    let param = |name: &str, ty, value, output| Param {
+        name: name.into(),
+        ty,
+        value,
+        output,
+        default: false,
+    };
     let params = [
         param("", text, Value::Str("SET @x = @y + 1".into()), false),
         param("", text, Value::Str("@x int OUTPUT, @y int".into()), false),

@@ -1,5 +1,6 @@
-//! What the parser says of ordinary T-SQL: every line of `tsql/statements.sql` is a batch, `tsql/statements.expected` has the statements it
-//! was read as, or the error. Set `UPDATE_GOLDEN` to write what is said now, then read the difference.
+//! What the parser says of ordinary T-SQL: every line of `tsql/statements.sql` is a batch,
+//! `tsql/statements.expected` has the statements it was read as, or the error. Set `UPDATE_GOLDEN`
+//! to write what is said now, then read the difference.
 
 use mssql_standin::tsql::{ast::Spanned, parse};
 use std::{env, error::Error, fmt::Write, fs, path::Path};
@@ -37,7 +38,8 @@ fn statements_are_read_or_refused() -> Result<()> {
 /// Northwind's script, when the checkout has it beside it: all of it parses.
 #[test]
 fn northwind_is_read() -> Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/northwind/instnwnd.sql");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/northwind/instnwnd.sql");
     let Ok(bytes) = fs::read(&path) else { return Ok(()) };
     let script = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
     let mut refused = Vec::new();
@@ -52,7 +54,8 @@ fn northwind_is_read() -> Result<()> {
         batches += 1;
         match parse(&batch, true) {
             Ok(read) => statements += read.len(),
-            Err(error) => refused.push(format!("{error} in {}", batch.trim().chars().take(80).collect::<String>())),
+            Err(error) => refused
+                .push(format!("{error} in {}", batch.trim().chars().take(80).collect::<String>())),
         }
         batch.clear();
     }

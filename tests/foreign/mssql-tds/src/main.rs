@@ -1,7 +1,9 @@
-//! Microsoft's mssql-tds crate against the stand-in: connections, every type there and back (as literals, as parameters, by bulk copy),
-//! errors, result sets, transactions. One line per check, as the other clients here print them.
+//! Microsoft's mssql-tds crate against the stand-in: connections, every type there and back (as
+//! literals, as parameters, by bulk copy), errors, result sets, transactions. One line per check,
+//! as the other clients here print them.
 //!
-//! What a value is, the server itself says: it is asked to compare what came back with the literal the value was read from.
+//! What a value is, the server itself says: it is asked to compare what came back with the literal
+//! the value was read from.
 
 use std::{env, process::ExitCode};
 

@@ -1,4 +1,5 @@
-//! The agent: a thread that runs delayed captures, scans of idle logs, idle entries and nothing else. It ends with the instance.
+//! The agent: a thread that runs delayed captures, scans of idle logs, idle entries and nothing
+//! else. It ends with the instance.
 
 use super::{CaptureMode, capture};
 use crate::engine::{
@@ -32,19 +33,28 @@ pub fn start(instance: &Arc<Instance>) -> std::io::Result<()> {
 /// One look at every database: true when something was captured.
 pub fn tick(state: &mut State, now: Moment) -> bool {
     let mut captured = false;
-    let ids: Vec<i32> = state.databases.values().filter(|d| d.options.is_cdc_enabled && d.cdc.running).map(|d| d.id).collect();
+    let ids: Vec<i32> = state
+        .databases
+        .values()
+        .filter(|d| d.options.is_cdc_enabled && d.cdc.running)
+        .map(|d| d.id)
+        .collect();
     for id in ids {
         let Some(db) = state.databases.get(&id) else { continue };
         if db.cdc.mode == CaptureMode::Manual {
             continue;
         }
-        let polls = db.cdc.due.is_none() && db.cdc.scanned.is_none_or(|last| last.elapsed() >= db.cdc.poll);
+        let polls =
+            db.cdc.due.is_none() && db.cdc.scanned.is_none_or(|last| last.elapsed() >= db.cdc.poll);
         if polls || db.cdc.due.is_some_and(|due| due <= Instant::now()) {
             captured |= capture::scan(state, id, now, usize::MAX) > 0;
         }
         let Some(db) = state.databases.get(&id) else { continue };
-        // What is committed and not scanned yet makes a log that is not idle: an entry's LSN is never above a commit that comes later.
-        if (db.log.records.is_empty() || db.cdc.unhardened) && db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE) {
+        // What is committed and not scanned yet makes a log that is not idle: an entry's LSN is
+        // never above a commit that comes later.
+        if (db.log.records.is_empty() || db.cdc.unhardened)
+            && db.cdc.last_entry.is_some_and(|last| now.0 - last.0 >= IDLE)
+        {
             capture::dummy(state, id, now);
             captured = true;
         }

@@ -1,5 +1,6 @@
-//! Backup and restore of a database, as far as change data capture and its consumers notice: rows, catalog and log go back to what they
-//! were, so LSNs given after the backup are given again to other changes; the recovery fork is a new one.
+//! Backup and restore of a database, as far as change data capture and its consumers notice: rows,
+//! catalog and log go back to what they were, so LSNs given after the backup are given again to
+//! other changes; the recovery fork is a new one.
 
 use crate::{
     engine::{
@@ -19,18 +20,30 @@ pub struct DatabaseSnapshot {
 }
 
 fn no_database(name: &str) -> SqlError {
-    SqlError::new(911, 16, format!("Database '{name}' does not exist. Make sure that the name is entered correctly."))
+    SqlError::new(
+        911,
+        16,
+        format!("Database '{name}' does not exist. Make sure that the name is entered correctly."),
+    )
 }
 
 /// BACKUP DATABASE. Only committed rows are in it.
 pub fn snapshot_database(instance: &Instance, name: &str) -> SqlResult<DatabaseSnapshot> {
     let state = instance.lock();
     let database = state.database_named(name).ok_or_else(|| no_database(name))?.clone();
-    let mut tables: Vec<(TableId, TableData)> =
-        state.tables.iter().filter(|(id, _)| id.0 == database.id).map(|(id, data)| (*id, data.clone())).collect();
+    let mut tables: Vec<(TableId, TableData)> = state
+        .tables
+        .iter()
+        .filter(|(id, _)| id.0 == database.id)
+        .map(|(id, data)| (*id, data.clone()))
+        .collect();
     let open: Vec<u64> = state.transactions.keys().copied().collect();
     for (_, data) in &mut tables {
-        let pending: Vec<_> = data.rows.iter().filter_map(|(k, s)| Some((k.clone(), s.pending.as_ref()?.0))).collect();
+        let pending: Vec<_> = data
+            .rows
+            .iter()
+            .filter_map(|(k, s)| Some((k.clone(), s.pending.as_ref()?.0)))
+            .collect();
         for (key, txn) in pending.into_iter().filter(|(_, txn)| open.contains(txn)) {
             data.set_pending(txn, &key, None);
         }
@@ -38,15 +51,25 @@ pub fn snapshot_database(instance: &Instance, name: &str) -> SqlResult<DatabaseS
     Ok(DatabaseSnapshot { database, tables })
 }
 
-/// RESTORE DATABASE … WITH REPLACE, and KEEP_CDC or not. 3101 while somebody has a transaction open.
-pub fn restore_database(instance: &Instance, name: &str, snapshot: &DatabaseSnapshot, keep_cdc: bool) -> SqlResult<()> {
+/// RESTORE DATABASE … WITH REPLACE, and KEEP_CDC or not. 3101 while somebody has a transaction
+/// open.
+pub fn restore_database(
+    instance: &Instance,
+    name: &str,
+    snapshot: &DatabaseSnapshot,
+    keep_cdc: bool,
+) -> SqlResult<()> {
     let now = instance.now();
     let mut state = instance.lock();
     let current = state.database_named(name).ok_or_else(|| no_database(name))?;
     let (id, mut restores) = (current.id, current.restores.clone());
     let modes = (current.cdc.mode, current.cdc.running);
     if !state.transactions.is_empty() {
-        return Err(SqlError::new(3101, 16, "Exclusive access could not be obtained because the database is in use."));
+        return Err(SqlError::new(
+            3101,
+            16,
+            "Exclusive access could not be obtained because the database is in use.",
+        ));
     }
     restores.push((i32::try_from(restores.len()).unwrap_or(0) + 1, now));
     let fork = state.random_bytes();

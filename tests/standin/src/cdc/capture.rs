@@ -1,8 +1,10 @@
 //! The capture job: from the commit log to change tables.
 //!
-//! What a change row holds follows "cdc.<capture_instance>_CT" (Transact-SQL reference): one `__$start_lsn` per commit, 1/2 for delete and
-//! insert, a 3/4 pair for an update; the mask's last byte has the first eight captured columns; text, ntext and image are NULL in images 1
-//! and 3, (max) and xml columns NULL in image 3 unless the update changed them; computed columns are always NULL.
+//! What a change row holds follows "cdc.<capture_instance>_CT" (Transact-SQL reference): one
+//! `__$start_lsn` per commit, 1/2 for delete and insert, a 3/4 pair for an update; the mask's last
+//! byte has the first eight captured columns; text, ntext and image are NULL in images 1 and 3,
+//! (max) and xml columns NULL in image 3 unless the update changed them; computed columns are
+//! always NULL.
 
 use super::{
     CaptureMode, KeyUpdates, ScanSession, UntouchedLob,
@@ -47,8 +49,8 @@ pub fn committed(state: &mut State, database: i32, now: Moment) {
     }
 }
 
-/// Runs the capture job once over everything committed so far, even while the job is stopped: the hand of a test. Answers the number of
-/// transactions taken.
+/// Runs the capture job once over everything committed so far, even while the job is stopped: the
+/// hand of a test. Answers the number of transactions taken.
 pub fn capture_now(instance: &Instance, database: &str) -> SqlResult<usize> {
     let now = instance.now();
     let mut state = instance.lock();
@@ -61,7 +63,11 @@ pub fn capture_now(instance: &Instance, database: &str) -> SqlResult<usize> {
 
 /// As the job does: nothing while it is stopped.
 pub fn scan(state: &mut State, database: i32, now: Moment, limit: usize) -> usize {
-    if state.databases.get(&database).is_some_and(|d| d.cdc.running) { scan_always(state, database, now, limit) } else { 0 }
+    if state.databases.get(&database).is_some_and(|d| d.cdc.running) {
+        scan_always(state, database, now, limit)
+    } else {
+        0
+    }
 }
 
 fn scan_always(state: &mut State, database: i32, now: Moment, limit: usize) -> usize {
@@ -134,7 +140,13 @@ pub fn dummy(state: &mut State, database: i32, now: Moment) {
 
 /// A row of `cdc.lsn_time_mapping`.
 fn entry(lsn: &Lsn, begin: &Lsn, from: Moment, to: Moment, tran_id: &[u8]) -> Row {
-    vec![lsn_value(lsn), from.datetime(), to.datetime(), Value::Bytes(Arc::from(tran_id)), lsn_value(begin)]
+    vec![
+        lsn_value(lsn),
+        from.datetime(),
+        to.datetime(),
+        Value::Bytes(Arc::from(tran_id)),
+        lsn_value(begin),
+    ]
 }
 
 /// Writes a row: committed at once, or in a transaction of capture's own.
@@ -143,12 +155,20 @@ fn put(state: &mut State, database: i32, meta: &Arc<TableMeta>, row: Row, txn: O
     let key = data.new_key(&row);
     match txn {
         None => data.put_committed(key, Arc::new(row)),
-        Some(txn) => state.write(txn, (database, meta.object_id), meta, LoggedKind::Insert, key, Some(Arc::new(row)), false),
+        Some(txn) => state.write(
+            txn,
+            (database, meta.object_id),
+            meta,
+            LoggedKind::Insert,
+            key,
+            Some(Arc::new(row)),
+            false,
+        ),
     }
 }
 
-/// The same as [`capture_now`], but capture's own transaction is still open: whoever reads dirty sees what it wrote, and nobody else does until
-/// [`end`].
+/// The same as [`capture_now`], but capture's own transaction is still open: whoever reads dirty
+/// sees what it wrote, and nobody else does until [`end`].
 pub fn begin(instance: &Instance, database: &str) -> SqlResult<TxnId> {
     let now = instance.now();
     let mut state = instance.lock();
@@ -174,17 +194,35 @@ fn named(state: &State, database: &str) -> SqlResult<i32> {
     })
 }
 
-/// One transaction into every change table it belongs to, in capture's own transaction where that is open. Answers the number of row changes.
-fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record: &LogRecord, txn: Option<TxnId>) -> i64 {
+/// One transaction into every change table it belongs to, in capture's own transaction where that
+/// is open. Answers the number of row changes.
+fn take(
+    state: &mut State,
+    database: i32,
+    instances: &[CaptureInstance],
+    record: &LogRecord,
+    txn: Option<TxnId>,
+) -> i64 {
     let Some(db) = state.databases.get(&database) else { return 0 };
-    let switches = Switches { untouched: db.cdc.untouched_lob, keys: db.cdc.key_updates, moved_lob_null: db.cdc.moved_lob_null };
+    let switches = Switches {
+        untouched: db.cdc.untouched_lob,
+        keys: db.cdc.key_updates,
+        moved_lob_null: db.cdc.moved_lob_null,
+    };
     let mut changes = 0;
     for instance in instances {
         // what was committed before an instance began is not its business
         if record.lsn <= instance.start_lsn {
             continue;
         }
-        let Some(ct) = state.databases.get(&database).and_then(|d| d.catalog.table(instance.object_id)).cloned() else { continue };
+        let Some(ct) = state
+            .databases
+            .get(&database)
+            .and_then(|d| d.catalog.table(instance.object_id))
+            .cloned()
+        else {
+            continue;
+        };
         let rows = change_rows(instance, &ct, record, switches);
         changes += i64::try_from(rows.len()).unwrap_or(0);
         for row in rows {
@@ -195,7 +233,8 @@ fn take(state: &mut State, database: i32, instances: &[CaptureInstance], record:
         && let Some(meta) = store::table(state, database, "lsn_time_mapping")
     {
         let id = record.transaction_id.to_be_bytes();
-        let row = entry(&record.lsn, &record.begin_lsn, record.begin_time, record.commit_time, &id[2..]);
+        let row =
+            entry(&record.lsn, &record.begin_lsn, record.begin_time, record.commit_time, &id[2..]);
         put(state, database, &meta, row, txn);
     }
     changes
@@ -208,8 +247,8 @@ struct Switches {
     moved_lob_null: bool,
 }
 
-/// Where a captured column stands in the logged rows and its type there (`None`: dropped), its type in the change table, and whether it
-/// is computed.
+/// Where a captured column stands in the logged rows and its type there (`None`: dropped), its type
+/// in the change table, and whether it is computed.
 type Place = (Option<(usize, SqlType)>, SqlType, bool);
 
 /// A [`Place`] for each captured column.
@@ -232,32 +271,60 @@ impl Plan {
     }
 }
 
-fn change_rows(instance: &CaptureInstance, ct: &TableMeta, record: &LogRecord, switches: Switches) -> Vec<Row> {
+fn change_rows(
+    instance: &CaptureInstance,
+    ct: &TableMeta,
+    record: &LogRecord,
+    switches: Switches,
+) -> Vec<Row> {
     let mut plans: HashMap<*const TableMeta, Plan> = HashMap::new();
     let with_command = ct.column_named("__$command_id").is_some();
     let mut rows = Vec::new();
-    let ops: Vec<&LoggedOp> = record.ops.iter().filter(|op| op.table.object_id == instance.source).collect();
-    let moves = if switches.keys == KeyUpdates::UpdatePair || switches.moved_lob_null { pair_moves(&ops) } else { HashMap::new() };
-    let moved_from: HashMap<usize, usize> = moves.iter().filter_map(|(delete, insert)| Some(((*insert)?, *delete))).collect();
+    let ops: Vec<&LoggedOp> =
+        record.ops.iter().filter(|op| op.table.object_id == instance.source).collect();
+    let moves = if switches.keys == KeyUpdates::UpdatePair || switches.moved_lob_null {
+        pair_moves(&ops)
+    } else {
+        HashMap::new()
+    };
+    let moved_from: HashMap<usize, usize> =
+        moves.iter().filter_map(|(delete, insert)| Some(((*insert)?, *delete))).collect();
     let pairs = if switches.keys == KeyUpdates::UpdatePair { moves } else { HashMap::new() };
     for (at, op) in ops.iter().enumerate() {
-        let plan = plans.entry(Arc::as_ptr(&op.table)).or_insert_with(|| Plan::new(instance, ct, &op.table));
-        let untouched = moved_from.get(&at).filter(|_| switches.moved_lob_null).and_then(|delete| ops[*delete].before.as_deref());
+        let plan = plans
+            .entry(Arc::as_ptr(&op.table))
+            .or_insert_with(|| Plan::new(instance, ct, &op.table));
+        let untouched = moved_from
+            .get(&at)
+            .filter(|_| switches.moved_lob_null)
+            .and_then(|delete| ops[*delete].before.as_deref());
         let mut push = |operation: i64, image: &Row, other: Option<&Row>| {
             let mask = mask(instance, plan, image, other);
-            let mut row =
-                vec![lsn_value(&record.lsn), Value::Null, lsn_value(&op.seqval), Value::Int(operation), Value::Bytes(mask.clone().into())];
+            let mut row = vec![
+                lsn_value(&record.lsn),
+                Value::Null,
+                lsn_value(&op.seqval),
+                Value::Int(operation),
+                Value::Bytes(mask.clone().into()),
+            ];
             for (i, (place, ty, computed)) in plan.places.iter().enumerate() {
                 let touched = mask[mask.len() - 1 - i / 8] >> (i % 8) & 1 == 1;
                 row.push(match place {
                     Some((at, source_type))
-                        if operation == 2 && source_type.is_lob() && untouched.is_some_and(|old| old.get(*at) == image.get(*at)) =>
+                        if operation == 2
+                            && source_type.is_lob()
+                            && untouched.is_some_and(|old| old.get(*at) == image.get(*at)) =>
                     {
                         Value::Null
                     }
-                    Some((at, source_type)) if !computed => {
-                        cell(image.get(*at).unwrap_or(&Value::Null), *source_type, *ty, operation, touched, switches.untouched)
-                    }
+                    Some((at, source_type)) if !computed => cell(
+                        image.get(*at).unwrap_or(&Value::Null),
+                        *source_type,
+                        *ty,
+                        operation,
+                        touched,
+                        switches.untouched,
+                    ),
                     _ => Value::Null,
                 });
             }
@@ -273,7 +340,8 @@ fn change_rows(instance: &CaptureInstance, ct: &TableMeta, record: &LogRecord, s
         };
         match (op.kind, before, after) {
             (LoggedKind::Insert, _, Some(after)) => push(2, after, None),
-            (LoggedKind::Delete, Some(before), Some(after)) | (LoggedKind::Update, Some(before), Some(after)) => {
+            (LoggedKind::Delete, Some(before), Some(after))
+            | (LoggedKind::Update, Some(before), Some(after)) => {
                 push(3, before, Some(after));
                 push(4, after, Some(before));
             }
@@ -284,7 +352,8 @@ fn change_rows(instance: &CaptureInstance, ct: &TableMeta, record: &LogRecord, s
     rows
 }
 
-/// The halves of moved rows: delete → Some(its insert), insert → None. Halves belong together in their order within a statement.
+/// The halves of moved rows: delete → Some(its insert), insert → None. Halves belong together in
+/// their order within a statement.
 fn pair_moves(ops: &[&LoggedOp]) -> HashMap<usize, Option<usize>> {
     let mut open: HashMap<i32, Vec<usize>> = HashMap::new();
     let mut pairs = HashMap::new();
@@ -317,7 +386,14 @@ fn mask(instance: &CaptureInstance, plan: &Plan, image: &Row, other: Option<&Row
     mask
 }
 
-fn cell(value: &Value, from: SqlType, to: SqlType, operation: i64, touched: bool, untouched: UntouchedLob) -> Value {
+fn cell(
+    value: &Value,
+    from: SqlType,
+    to: SqlType,
+    operation: i64,
+    touched: bool,
+    untouched: UntouchedLob,
+) -> Value {
     if matches!(value, Value::Null) {
         return Value::Null;
     }
@@ -326,7 +402,9 @@ fn cell(value: &Value, from: SqlType, to: SqlType, operation: i64, touched: bool
     }
     if from.is_lob() && !touched {
         let off_row = match value {
-            Value::Str(s) => s.encode_utf16().count() * if from.is_unicode() { 2 } else { 1 } > 8000,
+            Value::Str(s) => {
+                s.encode_utf16().count() * if from.is_unicode() { 2 } else { 1 } > 8000
+            }
             Value::Bytes(b) => b.len() > 8000,
             _ => false,
         };
@@ -340,6 +418,11 @@ fn cell(value: &Value, from: SqlType, to: SqlType, operation: i64, touched: bool
             return Value::Null;
         }
     }
-    // rowversion becomes binary(8); a type change that the change table has seen already is followed
-    if from == to { value.clone() } else { cast(value, from, to, None, &ConvertContext::default()).unwrap_or(Value::Null) }
+    // rowversion becomes binary(8); a type change that the change table has seen already is
+    // followed
+    if from == to {
+        value.clone()
+    } else {
+        cast(value, from, to, None, &ConvertContext::default()).unwrap_or(Value::Null)
+    }
 }

@@ -1,4 +1,5 @@
-//! The functions: `sys.fn_cdc_*` and `cdc.fn_cdc_get_all_changes_…` / `cdc.fn_cdc_get_net_changes_…`.
+//! The functions: `sys.fn_cdc_*` and `cdc.fn_cdc_get_all_changes_…` /
+//! `cdc.fn_cdc_get_net_changes_…`.
 
 use super::{
     instances::{self, CaptureInstance},
@@ -19,10 +20,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 const LSN: SqlType = SqlType::Binary(10);
 
-/// The result type of a `sys.fn_cdc_*` scalar function (name in upper case, without the schema), or None when there is none of that name.
+/// The result type of a `sys.fn_cdc_*` scalar function (name in upper case, without the schema), or
+/// None when there is none of that name.
 pub fn scalar_type(name: &str) -> Option<SqlType> {
     Some(match name {
-        "FN_CDC_GET_MIN_LSN" | "FN_CDC_GET_MAX_LSN" | "FN_CDC_INCREMENT_LSN" | "FN_CDC_DECREMENT_LSN" | "FN_CDC_MAP_TIME_TO_LSN" => LSN,
+        "FN_CDC_GET_MIN_LSN"
+        | "FN_CDC_GET_MAX_LSN"
+        | "FN_CDC_INCREMENT_LSN"
+        | "FN_CDC_DECREMENT_LSN"
+        | "FN_CDC_MAP_TIME_TO_LSN" => LSN,
         "FN_CDC_MAP_LSN_TO_TIME" => SqlType::DateTime,
         "FN_CDC_IS_BIT_SET" | "FN_CDC_HAS_COLUMN_CHANGED" => SqlType::Bit,
         "FN_CDC_GET_COLUMN_ORDINAL" => SqlType::Int,
@@ -32,10 +38,20 @@ pub fn scalar_type(name: &str) -> Option<SqlType> {
 }
 
 /// Evaluates one. `name` is in upper case, without the schema.
-pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
+pub fn scalar(
+    work: &Work,
+    login: &str,
+    database: i32,
+    name: &str,
+    args: &[Value],
+) -> SqlResult<Option<Value>> {
     let count = match name {
         "FN_CDC_GET_MAX_LSN" => 0,
-        "FN_CDC_GET_MIN_LSN" | "FN_CDC_INCREMENT_LSN" | "FN_CDC_DECREMENT_LSN" | "FN_CDC_MAP_LSN_TO_TIME" | "FN_CDC_HEXSTRTOBIN" => 1,
+        "FN_CDC_GET_MIN_LSN"
+        | "FN_CDC_INCREMENT_LSN"
+        | "FN_CDC_DECREMENT_LSN"
+        | "FN_CDC_MAP_LSN_TO_TIME"
+        | "FN_CDC_HEXSTRTOBIN" => 1,
         "FN_CDC_MAP_TIME_TO_LSN" | "FN_CDC_IS_BIT_SET" | "FN_CDC_GET_COLUMN_ORDINAL" => 2,
         "FN_CDC_HAS_COLUMN_CHANGED" => 3,
         _ => return Ok(None),
@@ -53,7 +69,11 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
             // zero, never NULL, for what does not exist or may not be seen
             let found = instances::named(work, database, &text(0))?;
             let state = work.lock();
-            lsn_value(&found.filter(|i| instances::may_read(&state, login, database, i)).map_or([0; 10], |i| i.start_lsn))
+            lsn_value(
+                &found
+                    .filter(|i| instances::may_read(&state, login, database, i))
+                    .map_or([0; 10], |i| i.start_lsn),
+            )
         }
         "FN_CDC_GET_MAX_LSN" => max_lsn(work, database)?.map_or(Value::Null, |l| lsn_value(&l)),
         "FN_CDC_INCREMENT_LSN" => lsn(0).map_or(Value::Null, |l| lsn_value(&step(l, true))),
@@ -61,7 +81,8 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
         "FN_CDC_MAP_LSN_TO_TIME" => {
             let wanted = lsn(0);
             let entries = store::rows_of(work, database, "lsn_time_mapping")?;
-            let entry = entries.iter().find(|r| wanted.is_some() && r.first().and_then(lsn_of) == wanted);
+            let entry =
+                entries.iter().find(|r| wanted.is_some() && r.first().and_then(lsn_of) == wanted);
             entry.and_then(|r| r.get(2).cloned()).unwrap_or(Value::Null)
         }
         "FN_CDC_MAP_TIME_TO_LSN" => {
@@ -71,18 +92,27 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
                 Value::Date(_) => SqlType::Date,
                 _ => SqlType::DateTime2(7),
             };
-            let time = crate::value::convert::cast(&args[1], from, SqlType::DateTime, None, &Default::default())?;
+            let time = crate::value::convert::cast(
+                &args[1],
+                from,
+                SqlType::DateTime,
+                None,
+                &Default::default(),
+            )?;
             map_time(work, database, &text(0), &time)?
         }
         "FN_CDC_IS_BIT_SET" => match (&args[0], &args[1]) {
             (Value::Int(position), Value::Bytes(mask)) => Value::Bit(is_bit_set(*position, mask)),
             _ => Value::Null,
         },
-        "FN_CDC_GET_COLUMN_ORDINAL" => ordinal(work, login, database, &text(0), &text(1))?.map_or(Value::Null, |o| Value::Int(o.into())),
-        "FN_CDC_HAS_COLUMN_CHANGED" => match (ordinal(work, login, database, &text(0), &text(1))?, &args[2]) {
-            (Some(ordinal), Value::Bytes(mask)) => Value::Bit(is_bit_set(ordinal.into(), mask)),
-            _ => Value::Null,
-        },
+        "FN_CDC_GET_COLUMN_ORDINAL" => ordinal(work, login, database, &text(0), &text(1))?
+            .map_or(Value::Null, |o| Value::Int(o.into())),
+        "FN_CDC_HAS_COLUMN_CHANGED" => {
+            match (ordinal(work, login, database, &text(0), &text(1))?, &args[2]) {
+                (Some(ordinal), Value::Bytes(mask)) => Value::Bit(is_bit_set(ordinal.into(), mask)),
+                _ => Value::Null,
+            }
+        }
         _ => crate::value::convert::cast(
             &args[0],
             SqlType::nvarchar(258),
@@ -96,10 +126,19 @@ pub fn scalar(work: &Work, login: &str, database: i32, name: &str, args: &[Value
 /// Error 313 (too few) or 8144 (too many).
 fn insufficient(function: &str, too_many: bool) -> SqlError {
     if too_many {
-        return SqlError::new(8144, 16, format!("Procedure or function {function} has too many arguments specified."));
+        return SqlError::new(
+            8144,
+            16,
+            format!("Procedure or function {function} has too many arguments specified."),
+        );
     }
-    let mut error =
-        SqlError::new(313, 16, format!("An insufficient number of arguments were supplied for the procedure or function {function}."));
+    let mut error = SqlError::new(
+        313,
+        16,
+        format!(
+            "An insufficient number of arguments were supplied for the procedure or function {function}."
+        ),
+    );
     error.state = 3;
     error
 }
@@ -119,15 +158,27 @@ fn step(lsn: Lsn, up: bool) -> Lsn {
 
 /// Position 1 is the lowest bit of the last byte.
 fn is_bit_set(position: i64, mask: &[u8]) -> bool {
-    let Some(bit) = usize::try_from(position).ok().and_then(|p| p.checked_sub(1)) else { return false };
+    let Some(bit) = usize::try_from(position).ok().and_then(|p| p.checked_sub(1)) else {
+        return false;
+    };
     mask.len().checked_sub(1 + bit / 8).is_some_and(|at| mask[at] >> (bit % 8) & 1 == 1)
 }
 
-fn ordinal(work: &Work, login: &str, database: i32, instance: &str, column: &str) -> SqlResult<Option<i32>> {
-    let found = instances::load_for(work, database)?.into_iter().find(|i| i.name.eq_ignore_ascii_case(instance));
+fn ordinal(
+    work: &Work,
+    login: &str,
+    database: i32,
+    instance: &str,
+    column: &str,
+) -> SqlResult<Option<i32>> {
+    let found = instances::load_for(work, database)?
+        .into_iter()
+        .find(|i| i.name.eq_ignore_ascii_case(instance));
     let state = work.lock();
     let found = found.filter(|i| instances::may_read(&state, login, database, i));
-    Ok(found.and_then(|i| i.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)).map(|c| c.ordinal)))
+    Ok(found.and_then(|i| {
+        i.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)).map(|c| c.ordinal)
+    }))
 }
 
 fn max_lsn(work: &Work, database: i32) -> SqlResult<Option<Lsn>> {
@@ -137,39 +188,56 @@ fn max_lsn(work: &Work, database: i32) -> SqlResult<Option<Lsn>> {
     let dirty = state.database(database)?.cdc.max_lsn_reads_dirty;
     let data = work.data(&mut state, (database, meta.object_id))?;
     Ok(data.and_then(|d| {
-        d.rows.values().rev().find_map(|slot| (if dirty { slot.dirty() } else { slot.visible(txn) })?.first().and_then(lsn_of))
+        d.rows.values().rev().find_map(|slot| {
+            (if dirty { slot.dirty() } else { slot.visible(txn) })?.first().and_then(lsn_of)
+        })
     }))
 }
 
 fn map_time(work: &Work, database: i32, operator: &str, time: &Value) -> SqlResult<Value> {
     let entries = store::rows_of(work, database, "lsn_time_mapping")?;
     let against = |row: &Row| row.get(2).map(|end| compare(end, time, SqlType::DateTime));
-    let (last, test): (bool, fn(std::cmp::Ordering) -> bool) = match operator.to_ascii_lowercase().as_str() {
-        "largest less than" => (true, std::cmp::Ordering::is_lt),
-        "largest less than or equal" => (true, std::cmp::Ordering::is_le),
-        "smallest greater than" => (false, std::cmp::Ordering::is_gt),
-        "smallest greater than or equal" => (false, std::cmp::Ordering::is_ge),
-        _ => return Ok(Value::Null),
-    };
-    let mut fitting = entries.iter().filter(|r| against(r).is_some_and(test)).filter_map(|r| r.first().cloned());
+    let (last, test): (bool, fn(std::cmp::Ordering) -> bool) =
+        match operator.to_ascii_lowercase().as_str() {
+            "largest less than" => (true, std::cmp::Ordering::is_lt),
+            "largest less than or equal" => (true, std::cmp::Ordering::is_le),
+            "smallest greater than" => (false, std::cmp::Ordering::is_gt),
+            "smallest greater than or equal" => (false, std::cmp::Ordering::is_ge),
+            _ => return Ok(Value::Null),
+        };
+    let mut fitting =
+        entries.iter().filter(|r| against(r).is_some_and(test)).filter_map(|r| r.first().cloned());
     Ok(if last { fitting.next_back() } else { fitting.next() }.unwrap_or(Value::Null))
 }
 
-/// `cdc.fn_cdc_get_all_changes_<instance>` or `cdc.fn_cdc_get_net_changes_<instance>`. None: no such function (error 208 is the caller's).
-pub fn table_function(work: &Work, login: &str, database: i32, name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
+/// `cdc.fn_cdc_get_all_changes_<instance>` or `cdc.fn_cdc_get_net_changes_<instance>`. None: no
+/// such function (error 208 is the caller's).
+pub fn table_function(
+    work: &Work,
+    login: &str,
+    database: i32,
+    name: &ObjectName,
+) -> SqlResult<Option<Arc<dyn TableFunction>>> {
     if !name.schema.as_deref().is_some_and(|s| s.eq_ignore_ascii_case(store::SCHEMA)) {
         return Ok(None);
     }
     let lower = name.name.to_lowercase();
-    let (net, instance) = match (lower.strip_prefix("fn_cdc_get_all_changes_"), lower.strip_prefix("fn_cdc_get_net_changes_")) {
+    let (net, instance) = match (
+        lower.strip_prefix("fn_cdc_get_all_changes_"),
+        lower.strip_prefix("fn_cdc_get_net_changes_"),
+    ) {
         (Some(instance), _) => (false, instance),
         (_, Some(instance)) => (true, instance),
         _ => return Ok(None),
     };
-    let found = instances::load_for(work, database)?.into_iter().find(|i| i.name.to_lowercase() == instance);
+    let found = instances::load_for(work, database)?
+        .into_iter()
+        .find(|i| i.name.to_lowercase() == instance);
     let Some(found) = found.filter(|i| !net || i.net_changes) else { return Ok(None) };
     let state = work.lock();
-    let Some(ct) = state.database(database)?.catalog.table(found.object_id).cloned() else { return Ok(None) };
+    let Some(ct) = state.database(database)?.catalog.table(found.object_id).cloned() else {
+        return Ok(None);
+    };
     let allowed = instances::may_read(&state, login, database, &found);
     let all = source_columns(&ct);
     let meta = |name: &str, ty: SqlType| SourceColumn::plain(name, ty, true);
@@ -180,9 +248,22 @@ pub fn table_function(work: &Work, login: &str, database: i32, name: &ObjectName
     }
     columns.extend([meta("__$operation", SqlType::Int), meta("__$update_mask", mask)]);
     columns.extend(all.iter().skip(5).take(found.columns.len()).cloned());
-    let key = found.key.iter().filter_map(|id| found.columns.iter().position(|c| c.column_id == *id)).collect();
+    let key = found
+        .key
+        .iter()
+        .filter_map(|id| found.columns.iter().position(|c| c.column_id == *id))
+        .collect();
     let types = all.iter().map(|c| c.ty).collect();
-    Ok(Some(Arc::new(Changes { work: work.clone(), database, instance: found, net, allowed, columns, key, types })))
+    Ok(Some(Arc::new(Changes {
+        work: work.clone(),
+        database,
+        instance: found,
+        net,
+        allowed,
+        columns,
+        key,
+        types,
+    })))
 }
 
 struct Changes {
@@ -203,14 +284,22 @@ impl TableFunction for Changes {
     }
 
     fn rows(&self, _host: &dyn Host, args: &[Value]) -> SqlResult<Vec<Row>> {
-        let name = if self.net { "cdc.fn_cdc_get_net_changes_ ... " } else { "cdc.fn_cdc_get_all_changes_ ... " };
+        let name = if self.net {
+            "cdc.fn_cdc_get_net_changes_ ... "
+        } else {
+            "cdc.fn_cdc_get_all_changes_ ... "
+        };
         let bad = || insufficient(name, false);
         let [from, to, filter] = args else { return Err(insufficient(name, args.len() > 3)) };
         let filter = match filter {
             Value::Str(s) => s.trim().to_lowercase(),
             _ => return Err(bad()),
         };
-        let known = if self.net { ["all", "all with mask", "all with merge"] } else { ["all", "all update old", ""] };
+        let known = if self.net {
+            ["all", "all with mask", "all with merge"]
+        } else {
+            ["all", "all update old", ""]
+        };
         let (Some(from), Some(to)) = (lsn_of(from), lsn_of(to)) else { return Err(bad()) };
         if filter.is_empty() || !known.contains(&filter.as_str()) {
             return Err(bad());
@@ -219,20 +308,27 @@ impl TableFunction for Changes {
             return Ok(Vec::new());
         }
         // the low end may have moved since the name was resolved
-        let current = instances::load_for(&self.work, self.database)?.into_iter().find(|i| i.object_id == self.instance.object_id);
+        let current = instances::load_for(&self.work, self.database)?
+            .into_iter()
+            .find(|i| i.object_id == self.instance.object_id);
         let low = current.map(|i| i.start_lsn).ok_or_else(bad)?;
         let high = max_lsn(&self.work, self.database)?.ok_or_else(bad)?;
         if from < low || to > high || from > to {
             return Err(bad());
         }
         let rows = store::rows_of(&self.work, self.database, &self.instance.change_table())?;
-        let within = rows.into_iter().filter(|r| r.first().and_then(lsn_of).is_some_and(|lsn| (from..=to).contains(&lsn)));
+        let within = rows
+            .into_iter()
+            .filter(|r| r.first().and_then(lsn_of).is_some_and(|lsn| (from..=to).contains(&lsn)));
         if self.net {
             return Ok(self.net_rows(within, &filter));
         }
         let captured = self.instance.columns.len();
         let old = filter == "all update old";
-        Ok(within.filter(|r| old || r[3] != Value::Int(3)).map(|r| [&r[0..1], &r[2..5], &r[5..5 + captured]].concat()).collect())
+        Ok(within
+            .filter(|r| old || r[3] != Value::Int(3))
+            .map(|r| [&r[0..1], &r[2..5], &r[5..5 + captured]].concat())
+            .collect())
     }
 }
 
@@ -263,7 +359,11 @@ impl Changes {
                 Value::Bytes(b) => b.to_vec(),
                 _ => Vec::new(),
             };
-            let net = keys.entry(key).or_insert_with(|| Net { first: operation, last: row.clone(), mask: vec![0; mask.len()] });
+            let net = keys.entry(key).or_insert_with(|| Net {
+                first: operation,
+                last: row.clone(),
+                mask: vec![0; mask.len()],
+            });
             if operation == 4 {
                 net.mask.iter_mut().zip(&mask).for_each(|(all, one)| *all |= one);
             }
@@ -284,7 +384,11 @@ impl Changes {
                     (true, false) => 2,
                     (false, false) => 4,
                 };
-                let mask = if filter == "all with mask" && kind == 4 { Value::Bytes(net.mask.into()) } else { Value::Null };
+                let mask = if filter == "all with mask" && kind == 4 {
+                    Value::Bytes(net.mask.into())
+                } else {
+                    Value::Null
+                };
                 let head = [net.last[0].clone(), Value::Int(kind), mask];
                 Some(head.into_iter().chain(net.last[5..5 + captured].iter().cloned()).collect())
             })

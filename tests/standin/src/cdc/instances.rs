@@ -1,4 +1,5 @@
-//! Capture instances, as `cdc.change_tables`, `cdc.captured_columns` and `cdc.index_columns` describe them.
+//! Capture instances, as `cdc.change_tables`, `cdc.captured_columns` and `cdc.index_columns`
+//! describe them.
 
 use super::store;
 use crate::{
@@ -70,7 +71,8 @@ fn string(value: Option<&Value>) -> Option<String> {
 
 /// Every capture instance a transaction (0: nobody's) sees.
 pub fn load(state: &State, database: i32, txn: TxnId) -> Vec<CaptureInstance> {
-    let rows = |name| store::rows(state, database, name, txn).into_iter().map(|(_, row)| row).collect();
+    let rows =
+        |name| store::rows(state, database, name, txn).into_iter().map(|(_, row)| row).collect();
     assemble(rows("change_tables"), rows("captured_columns"), rows("index_columns"))
 }
 
@@ -80,10 +82,13 @@ pub fn load_for(work: &Work, database: i32) -> SqlResult<Vec<CaptureInstance>> {
     Ok(assemble(rows("change_tables")?, rows("captured_columns")?, rows("index_columns")?))
 }
 
-/// The capture instance of that name that a session sees, without its columns: what a question about its low end needs.
+/// The capture instance of that name that a session sees, without its columns: what a question
+/// about its low end needs.
 pub fn named(work: &Work, database: i32, name: &str) -> SqlResult<Option<CaptureInstance>> {
     let mut tables = store::rows_of(work, database, "change_tables")?;
-    tables.retain(|row| matches!(row.get(3), Some(Value::Str(own)) if own.eq_ignore_ascii_case(name)));
+    tables.retain(
+        |row| matches!(row.get(3), Some(Value::Str(own)) if own.eq_ignore_ascii_case(name)),
+    );
     Ok(assemble(tables, Vec::new(), Vec::new()).pop())
 }
 
@@ -96,7 +101,11 @@ fn by_table(rows: Vec<Arc<Row>>) -> HashMap<ObjectId, Vec<Arc<Row>>> {
     tables
 }
 
-fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) -> Vec<CaptureInstance> {
+fn assemble(
+    tables: Vec<Arc<Row>>,
+    columns: Vec<Arc<Row>>,
+    keys: Vec<Arc<Row>>,
+) -> Vec<CaptureInstance> {
     let (columns, keys) = (by_table(columns), by_table(keys));
     tables
         .into_iter()
@@ -115,8 +124,12 @@ fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) 
                 })
                 .collect();
             captured.sort_by_key(|c| c.ordinal);
-            let mut key: Vec<(i32, i32)> =
-                keys.get(&object_id).into_iter().flatten().map(|k| (number(k.get(2)), number(k.get(3)))).collect();
+            let mut key: Vec<(i32, i32)> = keys
+                .get(&object_id)
+                .into_iter()
+                .flatten()
+                .map(|k| (number(k.get(2)), number(k.get(3))))
+                .collect();
             key.sort_unstable();
             CaptureInstance {
                 object_id,
@@ -134,12 +147,15 @@ fn assemble(tables: Vec<Arc<Row>>, columns: Vec<Arc<Row>>, keys: Vec<Arc<Row>>) 
         .collect()
 }
 
-/// Whether a login may read an instance's changes: SELECT on the source, and membership of the gating role when there is one. The
-/// database's owners always may.
+/// Whether a login may read an instance's changes: SELECT on the source, and membership of the
+/// gating role when there is one. The database's owners always may.
 pub fn may_read(state: &State, login: &str, database: i32, instance: &CaptureInstance) -> bool {
     if state.is_sysadmin(login) || state.is_member(login, database, "db_owner") == Some(true) {
         return true;
     }
-    let member = instance.role.as_deref().is_none_or(|role| state.is_member(login, database, role) == Some(true));
+    let member = instance
+        .role
+        .as_deref()
+        .is_none_or(|role| state.is_member(login, database, role) == Some(true));
     member && state.has_permission(login, Target::object(database, instance.source), "SELECT")
 }

@@ -1,9 +1,10 @@
 //! Change data capture.
 //!
-//! The commit log of a database is turned into rows of change tables by a step of its own ([`capture`]), as SQL Server's capture job does:
-//! until it has run, nobody sees a change. Change tables and `cdc.*` metadata are ordinary tables of the database's `cdc` schema, so that
-//! queries, indexes, snapshots and transactions treat them like any other; what no table holds (jobs, scan sessions, errors, the
-//! switches of a test) is [`CdcRuntime`].
+//! The commit log of a database is turned into rows of change tables by a step of its own
+//! ([`capture`]), as SQL Server's capture job does: until it has run, nobody sees a change. Change
+//! tables and `cdc.*` metadata are ordinary tables of the database's `cdc` schema, so that queries,
+//! indexes, snapshots and transactions treat them like any other; what no table holds (jobs, scan
+//! sessions, errors, the switches of a test) is [`CdcRuntime`].
 
 pub mod agent;
 pub mod backup;
@@ -49,8 +50,9 @@ impl Default for CaptureConfig {
     }
 }
 
-/// What the after-image of an update holds for a (max) or xml column the update did not touch. Microsoft's page promises only the
-/// before-image's NULL; users report NULL in the after-image as well when the value lives off the row.
+/// What the after-image of an update holds for a (max) or xml column the update did not touch.
+/// Microsoft's page promises only the before-image's NULL; users report NULL in the after-image as
+/// well when the value lives off the row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UntouchedLob {
     /// NULL for values of more than 8,000 bytes, which live off the row
@@ -130,8 +132,9 @@ pub struct CdcRuntime {
     pub running: bool,
     pub capture_job: Option<CaptureJob>,
     pub cleanup_job: Option<CleanupJob>,
-    /// The log of what is committed has not been hardened by every secondary: capture stops before it, as at the log's end. (In a group, and
-    /// with asynchronous secondaries, too, without trace flag 1448.)
+    /// The log of what is committed has not been hardened by every secondary: capture stops before
+    /// it, as at the log's end. (In a group, and with asynchronous secondaries, too, without trace
+    /// flag 1448.)
     pub unhardened: bool,
     /// `sys.fn_cdc_get_max_lsn` reads dirty: it is in no document how it reads.
     pub max_lsn_reads_dirty: bool,
@@ -139,15 +142,16 @@ pub struct CdcRuntime {
     pub command_id: bool,
     pub untouched_lob: UntouchedLob,
     pub key_updates: KeyUpdates,
-    /// The insert of a row that moved has NULL for a large value that the update did not touch. No document says what it has there.
+    /// The insert of a row that moved has NULL for a large value that the update did not touch. No
+    /// document says what it has there.
     pub moved_lob_null: bool,
     pub sessions: VecDeque<ScanSession>,
     pub errors: VecDeque<ScanError>,
     pub last_session: i32,
     /// when a delayed capture is to run
     pub due: Option<Instant>,
-    /// Time between two scans of an idle log. The job's own pollinginterval is what tables and procedures tell of; the agent does not make
-    /// a test wait for its five seconds.
+    /// Time between two scans of an idle log. The job's own pollinginterval is what tables and
+    /// procedures tell of; the agent does not make a test wait for its five seconds.
     pub poll: Duration,
     /// the last scan
     pub scanned: Option<Instant>,
@@ -180,10 +184,17 @@ impl Default for CdcRuntime {
 }
 
 impl CdcRuntime {
-    /// Notes an error as the capture job would: for tests that want sys.dm_cdc_errors filled, and for capture itself.
+    /// Notes an error as the capture job would: for tests that want sys.dm_cdc_errors filled, and
+    /// for capture itself.
     pub fn note_error(&mut self, time: Moment, number: i32, severity: i32, message: &str) {
         let session = self.last_session;
-        self.errors.push_back(ScanError { session, time, number, severity, message: message.into() });
+        self.errors.push_back(ScanError {
+            session,
+            time,
+            number,
+            severity,
+            message: message.into(),
+        });
         while self.errors.len() > 32 {
             self.errors.pop_front();
         }

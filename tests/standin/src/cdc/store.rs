@@ -2,7 +2,9 @@
 
 use crate::{
     engine::{
-        catalog::{ColumnMeta, IndexMeta, KeyColumn, KeyKind, Object, ObjectId, TableKind, TableMeta},
+        catalog::{
+            ColumnMeta, IndexMeta, KeyColumn, KeyKind, Object, ObjectId, TableKind, TableMeta,
+        },
         clock::Moment,
         instance::{State, Work},
         log::{LoggedKind, Lsn},
@@ -45,15 +47,29 @@ pub fn not_enabled(database: &str) -> SqlError {
     )
 }
 
-pub fn create_table(state: &mut State, txn: TxnId, database: i32, table: NewTable<'_>, now: Moment) -> SqlResult<ObjectId> {
+pub fn create_table(
+    state: &mut State,
+    txn: TxnId,
+    database: i32,
+    table: NewTable<'_>,
+    now: Moment,
+) -> SqlResult<ObjectId> {
     let schema_id = schema_id(state, database)?;
     let db = state.database_mut(database)?;
     if db.catalog.id_of(schema_id, table.name).is_some() {
-        return Err(SqlError::new(2714, 16, format!("There is already an object named '{}' in the database.", table.name)));
+        return Err(SqlError::new(
+            2714,
+            16,
+            format!("There is already an object named '{}' in the database.", table.name),
+        ));
     }
     let object_id = db.new_object_id();
-    let columns: Vec<ColumnMeta> =
-        table.columns.iter().zip(1..).map(|((name, ty, nullable), id)| ColumnMeta::new(id, name.clone(), *ty, *nullable)).collect();
+    let columns: Vec<ColumnMeta> = table
+        .columns
+        .iter()
+        .zip(1..)
+        .map(|((name, ty, nullable), id)| ColumnMeta::new(id, name.clone(), *ty, *nullable))
+        .collect();
     let key_column = |name: &str| {
         columns.iter().position(|c| c.name == name).map(|ordinal| KeyColumn {
             column_id: columns[ordinal].column_id,
@@ -129,7 +145,8 @@ pub fn rows(state: &State, database: i32, name: &str, txn: TxnId) -> Vec<(RowKey
 
 /// Whether nothing is committed in a table.
 pub fn is_empty(state: &State, database: i32, name: &str) -> bool {
-    let data = table(state, database, name).and_then(|meta| state.tables.get(&(database, meta.object_id)));
+    let data =
+        table(state, database, name).and_then(|meta| state.tables.get(&(database, meta.object_id)));
     data.is_none_or(|data| data.rows.values().all(|slot| slot.visible(0).is_none()))
 }
 
@@ -138,11 +155,16 @@ pub fn rows_of(work: &Work, database: i32, name: &str) -> SqlResult<Vec<Arc<Row>
     let mut state = work.lock();
     let Some(meta) = table(&state, database, name) else { return Ok(Vec::new()) };
     let data = work.data(&mut state, (database, meta.object_id))?;
-    Ok(data.map(|d| visible(d, work.txn).into_iter().map(|(_, row)| row).collect()).unwrap_or_default())
+    Ok(data
+        .map(|d| visible(d, work.txn).into_iter().map(|(_, row)| row).collect())
+        .unwrap_or_default())
 }
 
 fn visible(data: &TableData, txn: TxnId) -> Vec<(RowKey, Arc<Row>)> {
-    data.rows.iter().filter_map(|(key, slot)| Some((key.clone(), slot.visible(txn)?.clone()))).collect()
+    data.rows
+        .iter()
+        .filter_map(|(key, slot)| Some((key.clone(), slot.visible(txn)?.clone())))
+        .collect()
 }
 
 pub fn insert(state: &mut State, txn: TxnId, database: i32, name: &str, row: Row) {
@@ -153,13 +175,27 @@ pub fn insert(state: &mut State, txn: TxnId, database: i32, name: &str, row: Row
 }
 
 /// Replaces the rows `change` gives something for: `Some(None)` deletes.
-pub fn change(state: &mut State, txn: TxnId, database: i32, name: &str, change: impl Fn(&Row) -> Option<Option<Row>>) -> u64 {
+pub fn change(
+    state: &mut State,
+    txn: TxnId,
+    database: i32,
+    name: &str,
+    change: impl Fn(&Row) -> Option<Option<Row>>,
+) -> u64 {
     let Some(meta) = table(state, database, name) else { return 0 };
     let mut changed = 0;
     for (key, row) in rows(state, database, name, txn) {
         if let Some(new) = change(&row) {
             let kind = if new.is_some() { LoggedKind::Update } else { LoggedKind::Delete };
-            state.write(txn, (database, meta.object_id), &meta, kind, key, new.map(Arc::new), false);
+            state.write(
+                txn,
+                (database, meta.object_id),
+                &meta,
+                kind,
+                key,
+                new.map(Arc::new),
+                false,
+            );
             changed += 1;
         }
     }

@@ -71,7 +71,12 @@ impl World {
                 columns: vec![
                     ColumnMeta::new(1, "a", SqlType::Int, false),
                     ColumnMeta::new(2, "b", SqlType::nvarchar(20), true),
-                    ColumnMeta::new(3, "c", SqlType::NVarChar(Length::Max, Collation::DEFAULT), true),
+                    ColumnMeta::new(
+                        3,
+                        "c",
+                        SqlType::NVarChar(Length::Max, Collation::DEFAULT),
+                        true,
+                    ),
                 ],
                 last_column_id: 3,
                 indexes: Vec::new(),
@@ -91,7 +96,8 @@ impl World {
             state.commit(txn, now);
             (database, table)
         };
-        let session = Session::new(instance.clone(), LoginInfo::trusted("shop", 51), "sa".into(), database);
+        let session =
+            Session::new(instance.clone(), LoginInfo::trusted("shop", 51), "sa".into(), database);
         let mut world = Self { instance, session, database, table };
         world.call("sp_cdc_enable_db", &[])?;
         Ok(world)
@@ -124,7 +130,8 @@ impl World {
         self.call("sp_cdc_enable_table", &arguments)
     }
 
-    /// One transaction: each step inserts (before None), updates or deletes (after None) the row with the same `a`.
+    /// One transaction: each step inserts (before None), updates or deletes (after None) the row
+    /// with the same `a`.
     fn transaction(&self, steps: &[(Option<Row>, Option<Row>)]) {
         let now = self.instance.now();
         let mut state = self.instance.lock();
@@ -134,10 +141,15 @@ impl World {
         for (before, after) in steps {
             state.begin_statement(txn);
             let found = state.tables.get(&id).and_then(|d| {
-                d.rows.iter().find(|(_, s)| s.visible(txn).map(|r| &r[0]) == before.as_ref().map(|r| &r[0])).map(|(k, _)| k.clone())
+                d.rows
+                    .iter()
+                    .find(|(_, s)| s.visible(txn).map(|r| &r[0]) == before.as_ref().map(|r| &r[0]))
+                    .map(|(k, _)| k.clone())
             });
             let (kind, key) = match (before, after) {
-                (None, Some(row)) => (LoggedKind::Insert, state.tables.get_mut(&id).map(|d| d.new_key(row))),
+                (None, Some(row)) => {
+                    (LoggedKind::Insert, state.tables.get_mut(&id).map(|d| d.new_key(row)))
+                }
                 (Some(_), Some(_)) => (LoggedKind::Update, found),
                 _ => (LoggedKind::Delete, found),
             };
@@ -149,13 +161,18 @@ impl World {
     }
 
     fn changes(&self, instance: &str) -> Vec<Arc<Row>> {
-        store::rows(&self.instance.lock(), self.database, &format!("{instance}_CT"), 0).into_iter().map(|(_, r)| r).collect()
+        store::rows(&self.instance.lock(), self.database, &format!("{instance}_CT"), 0)
+            .into_iter()
+            .map(|(_, r)| r)
+            .collect()
     }
 
     fn scalar(&mut self, name: &str, args: &[Value]) -> SqlResult<Value> {
         let database = self.database;
         self.session.statement(|s| match &s.work {
-            Some(work) => Ok(functions::scalar(work, "sa", database, name, args)?.unwrap_or(Value::Null)),
+            Some(work) => {
+                Ok(functions::scalar(work, "sa", database, name, args)?.unwrap_or(Value::Null))
+            }
             None => Ok(Value::Null),
         })
     }
@@ -207,7 +224,8 @@ fn an_idle_entry_never_steps_over_a_commit_that_waits_for_its_scan() -> SqlResul
     let mut w = World::new()?;
     w.enable("dbo_t")?;
     let hour_ms = 3_600_000i64;
-    w.instance.lock().database_mut(w.database)?.cdc.mode = CaptureMode::Delayed { min_ms: 3_600_000, max_ms: 3_600_000 };
+    w.instance.lock().database_mut(w.database)?.cdc.mode =
+        CaptureMode::Delayed { min_ms: 3_600_000, max_ms: 3_600_000 };
     assert_eq!(capture::capture_now(&w.instance, "shop")?, 0);
     let before = w.scalar("FN_CDC_GET_MAX_LSN", &[])?;
     w.transaction(&[(None, Some(row(1, "one", None)))]);
@@ -217,7 +235,11 @@ fn an_idle_entry_never_steps_over_a_commit_that_waits_for_its_scan() -> SqlResul
     assert_eq!(capture::capture_now(&w.instance, "shop")?, 1);
     assert_eq!(w.scalar("FN_CDC_GET_MAX_LSN", &[])?, w.changes("dbo_t")[0][0]);
     agent::tick(&mut w.instance.lock(), now.plus_ms(2 * hour_ms));
-    assert!(store::lsn_of(&w.scalar("FN_CDC_GET_MAX_LSN", &[])?) > store::lsn_of(&w.changes("dbo_t")[0][0]), "now it is");
+    assert!(
+        store::lsn_of(&w.scalar("FN_CDC_GET_MAX_LSN", &[])?)
+            > store::lsn_of(&w.changes("dbo_t")[0][0]),
+        "now it is"
+    );
     Ok(())
 }
 
@@ -229,10 +251,17 @@ fn instances_are_limited_and_named_once() -> SqlResult<()> {
     w.enable("two")?;
     assert_eq!(w.enable("three").map_err(|e| e.number), Err(22962));
     let text = |s: &str| Value::Str(s.into());
-    let disable = [("@source_schema", text("dbo")), ("@source_name", text("t")), ("@capture_instance", text("all"))];
+    let disable = [
+        ("@source_schema", text("dbo")),
+        ("@source_name", text("t")),
+        ("@capture_instance", text("all")),
+    ];
     w.call("sp_cdc_disable_table", &disable)?;
     assert!(instances::load(&w.instance.lock(), w.database, 0).is_empty());
-    assert_eq!(w.scalar("FN_CDC_GET_MIN_LSN", &[text("one")])?, Value::Bytes([0u8; 10].as_slice().into()));
+    assert_eq!(
+        w.scalar("FN_CDC_GET_MIN_LSN", &[text("one")])?,
+        Value::Bytes([0u8; 10].as_slice().into())
+    );
     w.call("sp_cdc_disable_db", &[])?;
     assert_eq!(w.enable("one").map_err(|e| e.number), Err(22901));
     Ok(())
@@ -247,11 +276,16 @@ fn cleanup_moves_the_low_end() -> SqlResult<()> {
         w.transaction(&[(None, Some(row(a, "x", None)))]);
     }
     let rows = w.changes("dbo_t");
-    let clean = |mark: Value| [("@capture_instance", Value::Str("dbo_t".into())), ("@low_water_mark", mark)];
+    let clean = |mark: Value| {
+        [("@capture_instance", Value::Str("dbo_t".into())), ("@low_water_mark", mark)]
+    };
     w.call("sp_cdc_cleanup_change_table", &clean(rows[1][0].clone()))?;
     assert_eq!(w.changes("dbo_t").len(), 2);
     assert_eq!(w.scalar("FN_CDC_GET_MIN_LSN", &[Value::Str("dbo_t".into())])?, rows[1][0]);
-    assert_eq!(w.call("sp_cdc_cleanup_change_table", &clean(rows[0][0].clone())).map_err(|e| e.number), Err(22964));
+    assert_eq!(
+        w.call("sp_cdc_cleanup_change_table", &clean(rows[0][0].clone())).map_err(|e| e.number),
+        Err(22964)
+    );
     // Of entries with one commit time the first one's LSN is the mark.
     {
         let now = w.instance.now();

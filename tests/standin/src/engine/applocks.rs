@@ -1,8 +1,10 @@
 //! Application locks: sp_getapplock, sp_releaseapplock, APPLOCK_TEST and APPLOCK_MODE.
 //!
-//! A resource belongs to a database; its name is compared byte by byte and cut after 255 characters. A lock of the session is held until it
-//! is released as often as it was taken, or the session ends; one of the transaction ends with it. Only the database principal `public` is
-//! known here. <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
+//! A resource belongs to a database; its name is compared byte by byte and cut after 255
+//! characters. A lock of the session is held until it is released as often as it was taken, or the
+//! session ends; one of the transaction ends with it. Only the database principal `public` is known
+//! here.
+//! <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
 
 use crate::{
     engine::{
@@ -28,7 +30,9 @@ fn principal(name: Option<&str>) -> SqlResult<()> {
     match name {
         None => Ok(()),
         Some(name) if name.eq_ignore_ascii_case("public") => Ok(()),
-        Some(name) => Err(SqlError::unsupported(format!("an application lock of the database principal {name}"))),
+        Some(name) => Err(SqlError::unsupported(format!(
+            "an application lock of the database principal {name}"
+        ))),
     }
 }
 
@@ -46,19 +50,29 @@ fn owner(session: &Session, text: &str) -> SqlResult<Option<AppOwner>> {
     }
     match session.txn {
         Some(txn) if session.tran_count > 0 => Ok(Some(AppOwner::Transaction(txn, session.spid))),
-        _ => Err(SqlError::new(3918, 16, "The statement or function must be executed in the context of a user transaction.")),
+        _ => Err(SqlError::new(
+            3918,
+            16,
+            "The statement or function must be executed in the context of a user transaction.",
+        )),
     }
 }
 
 pub fn get(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
-    let args = Arguments::new("sp_getapplock", &["@Resource", "@LockMode", "@LockOwner", "@LockTimeout", "@DbPrincipal"], arguments)?;
+    let args = Arguments::new(
+        "sp_getapplock",
+        &["@Resource", "@LockMode", "@LockOwner", "@LockTimeout", "@DbPrincipal"],
+        arguments,
+    )?;
     args.required("@Resource")?;
     args.required("@LockMode")?;
     principal(args.text("@DbPrincipal").as_deref())?;
     let mode = args.text("@LockMode").and_then(|text| AppMode::parse(&text));
     let owner = owner(session, args.text("@LockOwner").as_deref().unwrap_or("Transaction"))?;
     let timeout_ms = args.integer("@LockTimeout").unwrap_or(session.options.lock_timeout_ms);
-    let (Some(name), Some(mode), Some(owner)) = (args.text("@Resource"), mode, owner) else { return Ok(BAD_CALL) };
+    let (Some(name), Some(mode), Some(owner)) = (args.text("@Resource"), mode, owner) else {
+        return Ok(BAD_CALL);
+    };
     if timeout_ms < -1 {
         return Ok(BAD_CALL);
     }
@@ -84,8 +98,16 @@ pub fn get(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) 
 }
 
 /// 1223 for a lock that is not held.
-pub fn release(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
-    let args = Arguments::new("sp_releaseapplock", &["@Resource", "@LockOwner", "@DbPrincipal"], arguments)?;
+pub fn release(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
+    let args = Arguments::new(
+        "sp_releaseapplock",
+        &["@Resource", "@LockOwner", "@DbPrincipal"],
+        arguments,
+    )?;
     args.required("@Resource")?;
     principal(args.text("@DbPrincipal").as_deref())?;
     let owner = owner(session, args.text("@LockOwner").as_deref().unwrap_or("Transaction"))?;
@@ -104,12 +126,22 @@ pub fn release(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Si
 
 /// APPLOCK_TEST and APPLOCK_MODE; None: another function, or arguments that these do not have.
 pub fn function(session: &Session, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
-    let texts: Vec<&str> = args.iter().filter_map(|arg| if let Value::Str(text) = arg { Some(text.as_ref()) } else { None }).collect();
+    let texts: Vec<&str> = args
+        .iter()
+        .filter_map(|arg| if let Value::Str(text) = arg { Some(text.as_ref()) } else { None })
+        .collect();
     Ok(match (name, texts.as_slice()) {
         ("APPLOCK_TEST", [who, named, mode, held_by]) => {
             principal(Some(who))?;
-            let (Some(mode), Some(owner)) = (AppMode::parse(mode), owner(session, held_by)?) else { return Ok(Some(Value::Null)) };
-            let free = session.instance.lock().locks.app_blockers(&resource(session, named), owner, mode).is_empty();
+            let (Some(mode), Some(owner)) = (AppMode::parse(mode), owner(session, held_by)?) else {
+                return Ok(Some(Value::Null));
+            };
+            let free = session
+                .instance
+                .lock()
+                .locks
+                .app_blockers(&resource(session, named), owner, mode)
+                .is_empty();
             Some(Value::Int(i64::from(free)))
         }
         ("APPLOCK_MODE", [who, named, held_by]) => {

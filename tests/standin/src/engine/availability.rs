@@ -1,9 +1,11 @@
 //! Availability groups and mirroring, as far as a client of one of their databases notices.
 //!
-//! There is one instance. What makes its database one of a group is that `sys.databases.replica_id` says so, that capture stops where the
-//! secondaries have not hardened the log ([`crate::cdc::CdcRuntime::unhardened`]), and that sessions which log in with
-//! ApplicationIntent=ReadOnly are on a readable secondary: `DATABASEPROPERTYEX(…, 'Updateability')` is READ_ONLY there, writing is error 3906, and rows
-//! are those of an older state while redo is held. Catalog views and metadata are always the primary's.
+//! There is one instance. What makes its database one of a group is that `sys.databases.replica_id`
+//! says so, that capture stops where the secondaries have not hardened the log
+//! ([`crate::cdc::CdcRuntime::unhardened`]), and that sessions which log in with
+//! ApplicationIntent=ReadOnly are on a readable secondary: `DATABASEPROPERTYEX(…, 'Updateability')`
+//! is READ_ONLY there, writing is error 3906, and rows are those of an older state while redo is
+//! held. Catalog views and metadata are always the primary's.
 
 use super::{instance, instance::Instance, txn::Snapshot};
 use crate::error::{SqlError, SqlResult};
@@ -44,9 +46,21 @@ pub fn redone(instance: &Instance, database: &str, state: Option<State>) -> SqlR
     done
 }
 
-fn with(state: &mut instance::State, database: &str, change: impl FnOnce(&mut Availability, [u8; 16])) -> SqlResult<()> {
+fn with(
+    state: &mut instance::State,
+    database: &str,
+    change: impl FnOnce(&mut Availability, [u8; 16]),
+) -> SqlResult<()> {
     let id = state.random_bytes();
-    let missing = || SqlError::new(911, 16, format!("Database '{database}' does not exist. Make sure that the name is entered correctly."));
+    let missing = || {
+        SqlError::new(
+            911,
+            16,
+            format!(
+                "Database '{database}' does not exist. Make sure that the name is entered correctly."
+            ),
+        )
+    };
     let database = state.database_named(database).ok_or_else(missing)?.id;
     change(&mut state.database_mut(database)?.availability, id);
     Ok(())

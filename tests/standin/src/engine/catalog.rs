@@ -1,9 +1,11 @@
-//! What a database knows of its objects: schemas, tables with their columns, keys and constraints, views, procedures, triggers, alias
-//! types, principals and permissions.
+//! What a database knows of its objects: schemas, tables with their columns, keys and constraints,
+//! views, procedures, triggers, alias types, principals and permissions.
 //!
-//! Everything is held by `Arc` in persistent maps: a statement that resolved a table keeps the description it saw, and DDL replaces the
-//! description as a whole. Object ids are unique in a database and never used again. Names are compared as the database's collation
-//! compares them ([`fold`]); constraints share the name space of their schema with tables, views and procedures, as in `sys.objects`.
+//! Everything is held by `Arc` in persistent maps: a statement that resolved a table keeps the
+//! description it saw, and DDL replaces the description as a whole. Object ids are unique in a
+//! database and never used again. Names are compared as the database's collation compares them
+//! ([`fold`]); constraints share the name space of their schema with tables, views and procedures,
+//! as in `sys.objects`.
 
 use crate::{
     engine::clock::Moment,
@@ -19,7 +21,8 @@ pub const GUEST_SCHEMA: i32 = 2;
 pub const INFORMATION_SCHEMA: i32 = 3;
 pub const SYS: i32 = 4;
 
-/// A name as it is compared where case does not matter. A database's catalog knows whether it does: [`Catalog::key`].
+/// A name as it is compared where case does not matter. A database's catalog knows whether it does:
+/// [`Catalog::key`].
 pub fn fold(name: &str) -> String {
     name.to_lowercase()
 }
@@ -124,7 +127,8 @@ pub struct KeyColumn {
     pub descending: bool,
 }
 
-/// A filtered index's WHERE: what CREATE INDEX allows there is a conjunction of comparisons of columns with constants.
+/// A filtered index's WHERE: what CREATE INDEX allows there is a conjunction of comparisons of
+/// columns with constants.
 #[derive(Clone, Debug)]
 pub struct FilterMeta {
     pub text: String,
@@ -233,11 +237,14 @@ pub struct TableMeta {
     pub history_of: Option<ObjectId>,
     pub is_tracked_by_cdc: bool,
     pub memory_optimized: bool,
-    /// More than one only where a test says so: partition schemes are refused. The rows are all in the first.
+    /// More than one only where a test says so: partition schemes are refused. The rows are all in
+    /// the first.
     pub partitions: i32,
-    /// names of columns that differ in case only are different names: the database's collation is case-sensitive
+    /// names of columns that differ in case only are different names: the database's collation is
+    /// case-sensitive
     pub exact_names: bool,
-    /// changes with every change of the columns or indexes: a snapshot taken before cannot read it any more (3961)
+    /// changes with every change of the columns or indexes: a snapshot taken before cannot read it
+    /// any more (3961)
     pub version: u64,
 }
 
@@ -294,7 +301,8 @@ impl TableMeta {
         matches!(self.kind, TableKind::Temp | TableKind::Variable)
     }
 
-    /// Recomputes the ordinals in the indexes after the columns have changed. Index columns that are gone are dropped from them.
+    /// Recomputes the ordinals in the indexes after the columns have changed. Index columns that
+    /// are gone are dropped from them.
     pub fn renumber(&mut self) {
         let places: Vec<ColumnId> = self.columns.iter().map(|c| c.column_id).collect();
         for index in &mut self.indexes {
@@ -313,7 +321,10 @@ impl TableMeta {
     /// The constraint of this table with that name, if any.
     pub fn constraint_ids(&self) -> Vec<(ObjectId, &str)> {
         let keys = self.indexes.iter().filter_map(|i| Some((i.constraint_id?, i.name.as_str())));
-        let defaults = self.columns.iter().filter_map(|c| c.default.as_ref().map(|d| (d.object_id, d.name.as_str())));
+        let defaults = self
+            .columns
+            .iter()
+            .filter_map(|c| c.default.as_ref().map(|d| (d.object_id, d.name.as_str())));
         let checks = self.checks.iter().map(|c| (c.object_id, c.name.as_str()));
         let fks = self.foreign_keys.iter().map(|f| (f.object_id, f.name.as_str()));
         keys.chain(defaults).chain(checks).chain(fks).collect()
@@ -332,7 +343,8 @@ pub struct ViewMeta {
     pub query: Arc<Query>,
     pub text: String,
     pub schemabinding: bool,
-    /// It has a unique clustered index, which forbids some things to its tables. The rows are still computed when asked for.
+    /// It has a unique clustered index, which forbids some things to its tables. The rows are still
+    /// computed when asked for.
     pub indexed: bool,
     pub create_date: Moment,
     pub modify_date: Moment,
@@ -481,7 +493,8 @@ pub struct PermissionMeta {
 pub struct Catalog {
     pub schemas: OrdMap<i32, Arc<SchemaMeta>>,
     pub objects: OrdMap<ObjectId, Object>,
-    /// Names that differ in case only are different names: the database's collation is case-sensitive.
+    /// Names that differ in case only are different names: the database's collation is
+    /// case-sensitive.
     exact_names: bool,
     /// (schema, [`Catalog::key`] of the name) → id, constraints included
     names: OrdMap<(i32, String), ObjectId>,
@@ -508,9 +521,12 @@ pub struct PolicyMeta {
 }
 
 impl Catalog {
-    /// What of the table only the catalog knows here: its rows cannot be read or written as SQL Server would.
+    /// What of the table only the catalog knows here: its rows cannot be read or written as SQL
+    /// Server would.
     pub fn beyond(&self, table: &TableMeta) -> Option<&'static str> {
-        let secured = |p: &PolicyMeta| p.enabled && p.predicates.iter().any(|(_, _, of)| *of == table.object_id);
+        let secured = |p: &PolicyMeta| {
+            p.enabled && p.predicates.iter().any(|(_, _, of)| *of == table.object_id)
+        };
         if table.memory_optimized {
             Some("rows of a memory-optimized table")
         } else if table.columns.iter().any(|c| c.encrypted.is_some()) {
@@ -527,11 +543,15 @@ impl Catalog {
         if self.exact_names { name.to_owned() } else { fold(name) }
     }
 
-    /// Compares names by a collation from now on. False where it would make two names one: nothing has changed then.
+    /// Compares names by a collation from now on. False where it would make two names one: nothing
+    /// has changed then.
     pub fn name_by(&mut self, collation: Collation) -> bool {
         let exact = std::mem::replace(&mut self.exact_names, collation.is_case_sensitive());
-        let names = self.objects.values().flat_map(|object| object.names().into_iter().map(|(name, of)| (object.schema_id(), name, of)));
-        let names: OrdMap<_, _> = names.map(|(schema, name, of)| ((schema, self.key(name)), of)).collect();
+        let names = self.objects.values().flat_map(|object| {
+            object.names().into_iter().map(|(name, of)| (object.schema_id(), name, of))
+        });
+        let names: OrdMap<_, _> =
+            names.map(|(schema, name, of)| ((schema, self.key(name)), of)).collect();
         if names.len() < self.names.len() {
             self.exact_names = exact;
             return false;
@@ -580,21 +600,32 @@ impl Catalog {
             .values()
             .filter_map(|o| match o {
                 Object::Trigger(t) if t.parent == table => Some(t.clone()),
-                Object::Trigger(_) | Object::Table(_) | Object::View(_) | Object::Procedure(_) => None,
+                Object::Trigger(_) | Object::Table(_) | Object::View(_) | Object::Procedure(_) => {
+                    None
+                }
             })
             .collect()
     }
 
-    /// The indexed view that stands on a table, if one does. Schema-bound views name their tables in two parts.
+    /// The indexed view that stands on a table, if one does. Schema-bound views name their tables
+    /// in two parts.
     pub fn indexed_view_on(&self, table: &TableMeta) -> Option<&Arc<ViewMeta>> {
         let schema = self.key(self.schema_name(table.schema_id));
         let name = self.key(&table.name);
         self.objects.values().find_map(|object| match object {
             Object::View(view) if view.indexed => {
                 let stands = sqlparser::ast::visit_relations(&*view.query, |relation| {
-                    let parts: Vec<String> =
-                        relation.0.iter().filter_map(|part| part.as_ident()).map(|ident| self.key(&ident.value)).collect();
-                    if parts == [schema.as_str(), name.as_str()] { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    let parts: Vec<String> = relation
+                        .0
+                        .iter()
+                        .filter_map(|part| part.as_ident())
+                        .map(|ident| self.key(&ident.value))
+                        .collect();
+                    if parts == [schema.as_str(), name.as_str()] {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 });
                 stands.is_break().then_some(view)
             }
@@ -604,7 +635,14 @@ impl Catalog {
 
     /// Foreign keys of other tables (and its own) that reference this one.
     pub fn references_to(&self, table: ObjectId) -> Vec<(Arc<TableMeta>, Arc<ForeignKeyMeta>)> {
-        self.tables().flat_map(|t| t.foreign_keys.iter().filter(|f| f.referenced_table == table).map(|f| (t.clone(), f.clone()))).collect()
+        self.tables()
+            .flat_map(|t| {
+                t.foreign_keys
+                    .iter()
+                    .filter(|f| f.referenced_table == table)
+                    .map(|f| (t.clone(), f.clone()))
+            })
+            .collect()
     }
 
     pub fn type_named(&self, schema_id: i32, name: &str) -> Option<&Arc<AliasType>> {
@@ -625,7 +663,8 @@ impl Catalog {
         self.permissions = before.permissions;
     }
 
-    /// Puts an object in place of the one with its id (or takes it away) and returns what was there: what a rollback puts back.
+    /// Puts an object in place of the one with its id (or takes it away) and returns what was
+    /// there: what a rollback puts back.
     pub fn put(&mut self, id: ObjectId, object: Option<Object>) -> Option<Object> {
         let before = self.objects.get(&id).cloned();
         if let Some(old) = &before {

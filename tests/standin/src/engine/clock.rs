@@ -1,4 +1,5 @@
-//! The server's clock. Tests may shift it; nothing else in the engine asks the operating system for the time.
+//! The server's clock. Tests may shift it; nothing else in the engine asks the operating system for
+//! the time.
 
 use crate::value::Value;
 use std::{
@@ -19,13 +20,19 @@ pub struct Moment(pub i64);
 
 impl Moment {
     pub fn datetime2(self) -> Value {
-        Value::DateTime2 { days: self.0.div_euclid(TICKS_PER_DAY) as i32, ticks: self.0.rem_euclid(TICKS_PER_DAY) as u64 }
+        Value::DateTime2 {
+            days: self.0.div_euclid(TICKS_PER_DAY) as i32,
+            ticks: self.0.rem_euclid(TICKS_PER_DAY) as u64,
+        }
     }
 
     /// Rounded down to 1/300 s, as GETDATE() shows it.
     pub fn datetime(self) -> Value {
         let days = self.0.div_euclid(TICKS_PER_DAY) - DATETIME_EPOCH_DAYS;
-        Value::DateTime { days: days as i32, ticks300: (self.0.rem_euclid(TICKS_PER_DAY) * 3 / 100_000) as u32 }
+        Value::DateTime {
+            days: days as i32,
+            ticks300: (self.0.rem_euclid(TICKS_PER_DAY) * 3 / 100_000) as u32,
+        }
     }
 
     pub fn plus_ms(self, ms: i64) -> Self {
@@ -44,12 +51,19 @@ impl Clock {
     /// Now, and never the same moment twice.
     pub fn now(&self) -> Moment {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall = UNIX_EPOCH_DAYS * TICKS_PER_DAY + (since.as_nanos() / 100) as i64 + self.shift_ticks.load(Ordering::SeqCst);
+        let wall = UNIX_EPOCH_DAYS * TICKS_PER_DAY
+            + (since.as_nanos() / 100) as i64
+            + self.shift_ticks.load(Ordering::SeqCst);
         let before = self.last.fetch_max(wall, Ordering::SeqCst);
-        if wall > before { Moment(wall) } else { Moment(self.last.fetch_add(1, Ordering::SeqCst) + 1) }
+        if wall > before {
+            Moment(wall)
+        } else {
+            Moment(self.last.fetch_add(1, Ordering::SeqCst) + 1)
+        }
     }
 
-    /// Moves the clock forward for everybody (backward is allowed for the first reading after it only: see `now`).
+    /// Moves the clock forward for everybody (backward is allowed for the first reading after it
+    /// only: see `now`).
     pub fn shift_ms(&self, ms: i64) {
         self.shift_ticks.fetch_add(ms * 10_000, Ordering::SeqCst);
         if ms < 0 {
@@ -66,7 +80,10 @@ mod tests {
     fn moments_become_sql_values() {
         let noon = Moment((DATETIME_EPOCH_DAYS + 1) * TICKS_PER_DAY + TICKS_PER_DAY / 2);
         assert_eq!(noon.datetime(), Value::DateTime { days: 1, ticks300: 12 * 3600 * 300 });
-        assert_eq!(noon.datetime2(), Value::DateTime2 { days: DATETIME_EPOCH_DAYS as i32 + 1, ticks: 432_000_000_000 });
+        assert_eq!(
+            noon.datetime2(),
+            Value::DateTime2 { days: DATETIME_EPOCH_DAYS as i32 + 1, ticks: 432_000_000_000 }
+        );
     }
 
     #[test]

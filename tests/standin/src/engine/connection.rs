@@ -1,6 +1,8 @@
-//! What a front end may ask of an engine: log in, then run requests one after the other on a connection of its own.
+//! What a front end may ask of an engine: log in, then run requests one after the other on a
+//! connection of its own.
 //!
-//! The wire is tested against a toy engine through these traits, and tests ask the real engine questions through them without a socket.
+//! The wire is tested against a toy engine through these traits, and tests ask the real engine
+//! questions through them without a socket.
 
 use crate::{
     engine::sink::{Cancelled, Column, Sink},
@@ -20,32 +22,48 @@ pub trait Engine: Send + Sync + 'static {
     /// 18456 for a wrong login, 4060 for a database that cannot be opened.
     fn login(&self, login: LoginInfo) -> SqlResult<Box<dyn EngineConnection>>;
 
-    /// The server's own collation, which a client is told of at login when its database has none to tell.
+    /// The server's own collation, which a client is told of at login when its database has none to
+    /// tell.
     fn collation(&self) -> Collation;
 }
 
-/// One connection's session. Dropping it rolls back its transaction, drops its temp tables and releases its locks.
+/// One connection's session. Dropping it rolls back its transaction, drops its temp tables and
+/// releases its locks.
 ///
-/// Every method that runs statements reports through the sink: rows, counts, and errors too (they are results, not failures). `Err(Cancelled)`
-/// means only that the client is gone or has sent an attention, so there is nobody to report to; the transaction stays as it is (unless
-/// XACT_ABORT says otherwise).
+/// Every method that runs statements reports through the sink: rows, counts, and errors too (they
+/// are results, not failures). `Err(Cancelled)` means only that the client is gone or has sent an
+/// attention, so there is nobody to report to; the transaction stays as it is (unless XACT_ABORT
+/// says otherwise).
 ///
-/// The engine calls [`Sink::before_statement`] and [`Sink::after_statement`] around every statement that does something (not around
-/// IF, WHILE, BEGIN … END and TRY themselves): faults are injected there.
+/// The engine calls [`Sink::before_statement`] and [`Sink::after_statement`] around every statement
+/// that does something (not around IF, WHILE, BEGIN … END and TRY themselves): faults are injected
+/// there.
 pub trait EngineConnection: Send {
-    /// A SQL batch. `INSERT BULK` in it only announces the bulk load that follows as [`EngineConnection::bulk_begin`].
+    /// A SQL batch. `INSERT BULK` in it only announces the bulk load that follows as
+    /// [`EngineConnection::bulk_begin`].
     fn batch(&mut self, text: &str, sink: &mut dyn Sink) -> Result<(), Cancelled>;
 
-    /// A remote procedure call, by name as written (`sp_executesql`, `dbo.p`, `[db].[dbo].[p]`). Reports RETURNSTATUS and output
-    /// parameters through the sink.
-    fn rpc(&mut self, procedure: &str, params: &[Param], sink: &mut dyn Sink) -> Result<(), Cancelled>;
+    /// A remote procedure call, by name as written (`sp_executesql`, `dbo.p`, `[db].[dbo].[p]`).
+    /// Reports RETURNSTATUS and output parameters through the sink.
+    fn rpc(
+        &mut self,
+        procedure: &str,
+        params: &[Param],
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled>;
 
     /// A transaction manager request; reports with ENVCHANGE, or an error.
-    fn transaction(&mut self, request: &TransactionRequest, sink: &mut dyn Sink) -> Result<(), Cancelled>;
+    fn transaction(
+        &mut self,
+        request: &TransactionRequest,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled>;
 
-    /// Rows for the INSERT BULK announced last are about to come, in these columns. After an error the engine has forgotten the bulk load
-    /// and undone it; the error is sent by the caller. Returns the types that INSERT BULK declared: their collations, or else the database's, say
-    /// how the bytes of char and varchar are read, whatever the wire says (that is how SQL Server takes them; in no document).
+    /// Rows for the INSERT BULK announced last are about to come, in these columns. After an error
+    /// the engine has forgotten the bulk load and undone it; the error is sent by the caller.
+    /// Returns the types that INSERT BULK declared: their collations, or else the database's, say
+    /// how the bytes of char and varchar are read, whatever the wire says (that is how SQL Server
+    /// takes them; in no document).
     fn bulk_begin(&mut self, columns: &[Column], sink: &mut dyn Sink) -> SqlResult<Vec<SqlType>>;
     fn bulk_rows(&mut self, rows: Vec<Vec<Value>>, sink: &mut dyn Sink) -> SqlResult<()>;
     /// All rows are in: returns their number.
@@ -53,8 +71,8 @@ pub trait EngineConnection: Send {
     /// The client broke off: nothing of this bulk load stays.
     fn bulk_abort(&mut self);
 
-    /// RESETCONNECTION: as after login (database, SET options, temp tables, session locks), except that `keep_transaction` spares an open
-    /// transaction.
+    /// RESETCONNECTION: as after login (database, SET options, temp tables, session locks), except
+    /// that `keep_transaction` spares an open transaction.
     fn reset(&mut self, keep_transaction: bool);
 
     /// The current database.
@@ -162,7 +180,8 @@ pub enum Isolation {
     Snapshot,
 }
 
-/// Tells a running engine to stop. The engine looks at it per row, per page and while it waits for a lock.
+/// Tells a running engine to stop. The engine looks at it per row, per page and while it waits for
+/// a lock.
 #[derive(Clone, Default)]
 pub struct CancelFlag(Arc<CancelState>);
 
@@ -183,7 +202,8 @@ impl CancelFlag {
         self.wake();
     }
 
-    /// Stop the running request and end the connection (its client is gone, KILL, shutdown). Cannot be cleared.
+    /// Stop the running request and end the connection (its client is gone, KILL, shutdown). Cannot
+    /// be cleared.
     pub fn kill(&self) {
         self.0.state.fetch_max(2, Ordering::SeqCst);
         self.wake();
@@ -208,7 +228,8 @@ impl CancelFlag {
         let _ = self.0.state.compare_exchange(1, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    /// Called on every cancel and kill: the engine registers here what wakes its waits (a Condvar's notify_all).
+    /// Called on every cancel and kill: the engine registers here what wakes its waits (a Condvar's
+    /// notify_all).
     pub fn on_cancel(&self, wake: impl Fn() + Send + Sync + 'static) {
         *self.0.wake.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(wake));
     }
@@ -241,12 +262,17 @@ impl std::fmt::Debug for CancelFlag {
     }
 }
 
-/// The error for a login that is refused; `state` is what the log of a real server explains and the client sees as 1.
+/// The error for a login that is refused; `state` is what the log of a real server explains and the
+/// client sees as 1.
 pub fn login_failed(user: &str) -> SqlError {
     SqlError::new(18456, 14, format!("Login failed for user '{user}'."))
 }
 
 /// The error for a login whose database cannot be opened; a client sees 18456 after it.
 pub fn cannot_open_database(database: &str) -> SqlError {
-    SqlError::new(4060, 11, format!("Cannot open database \"{database}\" requested by the login. The login failed."))
+    SqlError::new(
+        4060,
+        11,
+        format!("Cannot open database \"{database}\" requested by the login. The login failed."),
+    )
 }

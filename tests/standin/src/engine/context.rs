@@ -1,8 +1,11 @@
-//! What one connection remembers: the state the interpreter, queries, DML, DDL and procedures share.
+//! What one connection remembers: the state the interpreter, queries, DML, DDL and procedures
+//! share.
 //!
-//! A [`Session`] is a stack of [`Frame`]s (the batch, then one per procedure, dynamic SQL or trigger that is running) over session-wide state.
-//! Variables live in one frame; a #temp table is seen by the frame that made it and those it calls, and dies with it, as in SQL Server.
-//! Queries see the session through [`super::query::host::Host`]; everything that changes it takes `&mut Session`.
+//! A [`Session`] is a stack of [`Frame`]s (the batch, then one per procedure, dynamic SQL or
+//! trigger that is running) over session-wide state. Variables live in one frame; a #temp table is
+//! seen by the frame that made it and those it calls, and dies with it, as in SQL Server. Queries
+//! see the session through [`super::query::host::Host`]; everything that changes it takes `&mut
+//! Session`.
 
 use crate::{
     engine::{
@@ -252,7 +255,10 @@ impl Session {
         }
         self.caught.clear();
         let frame = self.frame_mut();
-        let variables = Frame { table_variables: std::mem::take(&mut frame.table_variables), ..Frame::default() };
+        let variables = Frame {
+            table_variables: std::mem::take(&mut frame.table_variables),
+            ..Frame::default()
+        };
         frame.variables.clear();
         frame.try_depth = 0;
         self.drop_tables(&variables);
@@ -329,7 +335,10 @@ impl Session {
         let name = fold(name);
         let state = self.instance.lock();
         let Some(db) = state.databases.get(&TEMPDB) else { return false };
-        self.frame().temp_tables.iter().any(|(own, id)| *own == name && db.catalog.table(*id).is_some())
+        self.frame()
+            .temp_tables
+            .iter()
+            .any(|(own, id)| *own == name && db.catalog.table(*id).is_some())
     }
 
     pub fn add_temp_table(&mut self, name: &str, id: ObjectId) {
@@ -349,12 +358,20 @@ impl Session {
     // the database
 
     pub fn database_name(&self) -> String {
-        self.instance.lock().databases.get(&self.database).map_or_else(String::new, |d| d.name.clone())
+        self.instance
+            .lock()
+            .databases
+            .get(&self.database)
+            .map_or_else(String::new, |d| d.name.clone())
     }
 
     /// The current database's collation.
     pub fn collation(&self) -> Collation {
-        self.instance.lock().databases.get(&self.database).map_or(self.instance.config.collation, |d| d.collation)
+        self.instance
+            .lock()
+            .databases
+            .get(&self.database)
+            .map_or(self.instance.config.collation, |d| d.collation)
     }
 
     /// Finds a table, view, procedure or trigger by name, temp tables aside.
@@ -365,13 +382,17 @@ impl Session {
         state.resolve(database, &schema, name).map(|(db, object)| (db, object.clone()))
     }
 
-    /// What a written type means here: character types get the database's collation, alias types are looked up (2715).
+    /// What a written type means here: character types get the database's collation, alias types
+    /// are looked up (2715).
     pub fn resolve_type(&self, ty: &DataType) -> SqlResult<SqlType> {
         match ty {
             DataType::Builtin { ty, explicit_collation: true, .. } => Ok(*ty),
             DataType::Builtin { ty, .. } => Ok(ty.with_collation(self.collation())),
             DataType::Named(name) => self.named_type(name).ok_or_else(|| {
-                let text = format!("Column, parameter, or variable #1: Cannot find data type {}.", name.name);
+                let text = format!(
+                    "Column, parameter, or variable #1: Cannot find data type {}.",
+                    name.name
+                );
                 SqlError::new(2715, 16, text)
             }),
         }
@@ -386,7 +407,9 @@ impl Session {
             return Some(SqlType::NVarChar(Length::N(128), db.collation));
         }
         let default = state.default_schema(&self.login, database);
-        let find = |schema: &str| db.catalog.type_named(db.catalog.schema_named(schema)?.id, &name.name).map(|t| t.ty);
+        let find = |schema: &str| {
+            db.catalog.type_named(db.catalog.schema_named(schema)?.id, &name.name).map(|t| t.ty)
+        };
         match &name.schema {
             Some(schema) => find(schema),
             None => find(&default).or_else(|| find("dbo")),
@@ -435,7 +458,11 @@ impl Session {
     /// COMMIT: 3902, 3930.
     pub fn commit_transaction(&mut self, sink: &mut dyn Sink) -> SqlResult<()> {
         if self.tran_count == 0 {
-            return Err(SqlError::new(3902, 16, "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION."));
+            return Err(SqlError::new(
+                3902,
+                16,
+                "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+            ));
         }
         if self.doomed {
             return Err(doomed_write());
@@ -469,10 +496,18 @@ impl Session {
     }
 
     /// `ROLLBACK [name]`: 3903, 6401, 3931.
-    pub fn rollback_transaction(&mut self, name: Option<&str>, sink: &mut dyn Sink) -> SqlResult<()> {
+    pub fn rollback_transaction(
+        &mut self,
+        name: Option<&str>,
+        sink: &mut dyn Sink,
+    ) -> SqlResult<()> {
         let in_trigger = self.reported_tran_count() > 0;
         let Some(txn) = self.txn.filter(|_| in_trigger) else {
-            return Err(SqlError::new(3903, 16, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION."));
+            return Err(SqlError::new(
+                3903,
+                16,
+                "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.",
+            ));
         };
         if let Some(name) = name.filter(|n| !n.is_empty()) {
             let mut state = self.instance.lock();
@@ -488,7 +523,9 @@ impl Session {
                 return Ok(());
             }
             if state.transactions.get(&txn).is_none_or(|t| t.name != name) {
-                let text = format!("Cannot roll back {name}. No transaction or savepoint of that name was found.");
+                let text = format!(
+                    "Cannot roll back {name}. No transaction or savepoint of that name was found."
+                );
                 return Err(SqlError::new(6401, 16, text));
             }
         }
@@ -503,11 +540,16 @@ impl Session {
                 self.instance.lock().savepoint(txn, name);
                 Ok(())
             }
-            _ => Err(SqlError::new(628, 16, "Cannot issue SAVE TRANSACTION when there is no active transaction.")),
+            _ => Err(SqlError::new(
+                628,
+                16,
+                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
+            )),
         }
     }
 
-    /// Runs one statement in the open transaction or in one of its own, and undoes it when it fails.
+    /// Runs one statement in the open transaction or in one of its own, and undoes it when it
+    /// fails.
     pub fn statement<T>(&mut self, run: impl FnOnce(&mut Self) -> SqlResult<T>) -> SqlResult<T> {
         let open = self.open_statement();
         let result = run(self);
@@ -515,7 +557,8 @@ impl Session {
         result
     }
 
-    /// Begins a statement that [`Self::close_statement`] ends: a bulk load is one statement over several requests.
+    /// Begins a statement that [`Self::close_statement`] ends: a bulk load is one statement over
+    /// several requests.
     pub fn open_statement(&mut self) -> OpenStatement {
         let own = self.txn.is_none();
         let now = self.instance.now();
@@ -541,7 +584,8 @@ impl Session {
             target: None,
         };
         let mark = work.begin_statement();
-        let (outer_work, outer_now) = (self.work.replace(work.clone()), std::mem::replace(&mut self.now, now));
+        let (outer_work, outer_now) =
+            (self.work.replace(work.clone()), std::mem::replace(&mut self.now, now));
         OpenStatement { own, mark, work, outer_work, outer_now }
     }
 

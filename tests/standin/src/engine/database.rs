@@ -2,7 +2,10 @@
 
 use crate::{
     engine::{
-        catalog::{Catalog, DBO, GUEST_SCHEMA, INFORMATION_SCHEMA, ObjectId, Principal, PrincipalKind, SYS, SchemaMeta},
+        catalog::{
+            Catalog, DBO, GUEST_SCHEMA, INFORMATION_SCHEMA, ObjectId, Principal, PrincipalKind,
+            SYS, SchemaMeta,
+        },
         clock::Moment,
         log::{CommitLog, Lsn},
     },
@@ -54,7 +57,8 @@ impl Default for DatabaseOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct IdentityState {
     pub last: Option<i128>,
-    /// after DBCC CHECKIDENT … RESEED on a table without rows the next value is the reseed value itself
+    /// after DBCC CHECKIDENT … RESEED on a table without rows the next value is the reseed value
+    /// itself
     pub next_is_last: bool,
 }
 
@@ -98,9 +102,20 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn new(id: i32, name: &str, collation: Collation, now: Moment, recovery_fork: [u8; 16]) -> Self {
+    pub fn new(
+        id: i32,
+        name: &str,
+        collation: Collation,
+        now: Moment,
+        recovery_fork: [u8; 16],
+    ) -> Self {
         let mut catalog = Catalog::default();
-        for (id, name) in [(DBO, "dbo"), (GUEST_SCHEMA, "guest"), (INFORMATION_SCHEMA, "INFORMATION_SCHEMA"), (SYS, "sys")] {
+        for (id, name) in [
+            (DBO, "dbo"),
+            (GUEST_SCHEMA, "guest"),
+            (INFORMATION_SCHEMA, "INFORMATION_SCHEMA"),
+            (SYS, "sys"),
+        ] {
             catalog.schemas.insert(id, Arc::new(SchemaMeta { id, name: name.into(), owner: id }));
         }
         let user = |id, name: &str, login: Option<&str>| Principal {
@@ -121,7 +136,12 @@ impl Database {
             fixed: id >= 16384,
             member_of: Vec::new(),
         };
-        let users = [(1, "dbo", Some("sa")), (2, "guest", None), (3, "INFORMATION_SCHEMA", None), (4, "sys", None)];
+        let users = [
+            (1, "dbo", Some("sa")),
+            (2, "guest", None),
+            (3, "INFORMATION_SCHEMA", None),
+            (4, "sys", None),
+        ];
         for (id, name, login) in users {
             catalog.principals.insert(id, Arc::new(user(id, name, login)));
         }
@@ -172,7 +192,8 @@ impl Database {
     /// Object ids jump, as SQL Server's do, so that nobody relies on their order.
     pub fn new_object_id(&mut self) -> ObjectId {
         let next = i64::from(self.next_object) + 16_000_057;
-        self.next_object = if next > 2_100_000_000 { (next - 1_999_900_000) as i32 } else { next as i32 };
+        self.next_object =
+            if next > 2_100_000_000 { (next - 1_999_900_000) as i32 } else { next as i32 };
         while self.catalog.objects.contains_key(&self.next_object) {
             self.next_object += 1;
         }

@@ -41,11 +41,19 @@ pub const GLOBALS: &[&str] = &[
 ];
 
 /// What `@@VERSION` says first is what clients look at.
-pub const VERSION: &str = "Microsoft SQL Server 2019 (RTM-CU18) (KB5017593) - 15.0.4261.1 (X64) \n\tmssql-standin";
+pub const VERSION: &str =
+    "Microsoft SQL Server 2019 (RTM-CU18) (KB5017593) - 15.0.4261.1 (X64) \n\tmssql-standin";
 
 impl Session {
-    fn rows_of(&self, database: i32, id: i32, hints: &TableHints) -> SqlResult<Option<Arc<dyn RowSource>>> {
-        let Some(work) = &self.work else { return Err(SqlError::unsupported("reading a table outside of a statement")) };
+    fn rows_of(
+        &self,
+        database: i32,
+        id: i32,
+        hints: &TableHints,
+    ) -> SqlResult<Option<Arc<dyn RowSource>>> {
+        let Some(work) = &self.work else {
+            return Err(SqlError::unsupported("reading a table outside of a statement"));
+        };
         let state = self.instance.lock();
         let Some(table) = state.table((database, id)).cloned() else { return Ok(None) };
         Ok(Some(Arc::new(TableSource::new(work, &state, database, &table, hints)?)))
@@ -76,7 +84,8 @@ impl Host for Session {
     fn global(&self, name: &str) -> Option<(SqlType, Value)> {
         crate::surface::used("global", name);
         let int = |n: i64| (SqlType::Int, Value::Int(n));
-        let text = |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
+        let text =
+            |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
         Some(match name {
             "@@ROWCOUNT" => int(self.row_count),
             "@@ERROR" => int(i64::from(self.error)),
@@ -101,7 +110,10 @@ impl Host for Session {
             "@@DBTS" => {
                 let state = self.instance.lock();
                 let version = state.databases.get(&self.database).map_or(0, |d| d.rowversion);
-                (SqlType::VarBinary(Length::N(8)), Value::Bytes(Arc::from(&version.to_be_bytes()[..])))
+                (
+                    SqlType::VarBinary(Length::N(8)),
+                    Value::Bytes(Arc::from(&version.to_be_bytes()[..])),
+                )
             }
             _ => return None,
         })
@@ -142,18 +154,25 @@ impl Host for Session {
                     schema: Some(db.catalog.schema_name(view.schema_id).to_owned()),
                     name: view.name.clone(),
                 };
-                let (database, columns, query) = (db.name.clone(), view.column_names.clone(), view.query.clone());
+                let (database, columns, query) =
+                    (db.name.clone(), view.column_names.clone(), view.query.clone());
                 Ok(Some(Relation::View { database, name: own, columns, query }))
             }
             Some((_, Object::Procedure(_) | Object::Trigger(_))) | None => {
                 let viewer = Viewer { login: self.login.clone(), spid: self.spid };
                 let database = self.database_of(name);
-                Ok(database.and_then(|id| views::find(&self.instance, &viewer, id, name)).map(Relation::Rows))
+                Ok(database
+                    .and_then(|id| views::find(&self.instance, &viewer, id, name))
+                    .map(Relation::Rows))
             }
         }
     }
 
-    fn table_variable(&self, name: &str, hints: &TableHints) -> SqlResult<Option<Arc<dyn RowSource>>> {
+    fn table_variable(
+        &self,
+        name: &str,
+        hints: &TableHints,
+    ) -> SqlResult<Option<Arc<dyn RowSource>>> {
         match Session::table_variable(self, name) {
             Some(id) => self.rows_of(TEMPDB, id, hints),
             None => Ok(None),
@@ -162,7 +181,9 @@ impl Host for Session {
 
     fn table_function(&self, name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
         match (&self.work, self.database_of(name)) {
-            (Some(work), Some(database)) => crate::cdc::functions::table_function(work, &self.login, database, name),
+            (Some(work), Some(database)) => {
+                crate::cdc::functions::table_function(work, &self.login, database, name)
+            }
             _ => Ok(None),
         }
     }
@@ -172,7 +193,11 @@ impl Host for Session {
     }
 
     fn collation(&self, name: &str) -> SqlResult<Option<Collation>> {
-        Ok(if name.eq_ignore_ascii_case("database_default") { Some(Session::collation(self)) } else { Collation::by_name(name) })
+        Ok(if name.eq_ignore_ascii_case("database_default") {
+            Some(Session::collation(self))
+        } else {
+            Collation::by_name(name)
+        })
     }
 
     fn function(&self, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {

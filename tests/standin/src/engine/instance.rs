@@ -1,8 +1,9 @@
 //! One "server": its databases, logins, sessions, transactions and locks.
 //!
-//! All of it is one [`State`] behind one mutex, held only for short steps: a page of rows read, some rows written, a commit
-//! replayed. Nobody evaluates an expression, writes to a client or sleeps while holding it; who must wait sleeps on the [`Condvar`], which is
-//! notified whenever a transaction ends or a lock is released.
+//! All of it is one [`State`] behind one mutex, held only for short steps: a page of rows read,
+//! some rows written, a commit replayed. Nobody evaluates an expression, writes to a client or
+//! sleeps while holding it; who must wait sleeps on the [`Condvar`], which is notified whenever a
+//! transaction ends or a lock is released.
 
 use crate::{
     engine::{
@@ -32,7 +33,8 @@ pub struct InstanceConfig {
     pub server_name: String,
     /// of new databases
     pub collation: Collation,
-    /// of master, model, msdb and tempdb; unlike `collation`, so that a temp table's text clashes (468)
+    /// of master, model, msdb and tempdb; unlike `collation`, so that a temp table's text clashes
+    /// (468)
     pub tempdb_collation: Collation,
     pub sa_password: String,
     /// seed of everything random
@@ -103,7 +105,8 @@ pub struct State {
     next_login: i32,
     capture: crate::cdc::CaptureConfig,
     rng: StdRng,
-    /// Told of every commit while the instance is locked, so that nobody has seen its effects before the observer has.
+    /// Told of every commit while the instance is locked, so that nobody has seen its effects
+    /// before the observer has.
     pub observer: Option<Observer>,
 }
 
@@ -121,15 +124,21 @@ pub type Observer = Arc<dyn Fn(&Committed<'_>) + Send + Sync>;
 
 impl State {
     pub fn database_named(&self, name: &str) -> Option<&Database> {
-        self.databases.values().find(|d| d.name.eq_ignore_ascii_case(name) || d.name.to_lowercase() == name.to_lowercase())
+        self.databases.values().find(|d| {
+            d.name.eq_ignore_ascii_case(name) || d.name.to_lowercase() == name.to_lowercase()
+        })
     }
 
     pub fn database(&self, id: i32) -> SqlResult<&Database> {
-        self.databases.get(&id).ok_or_else(|| SqlError::new(911, 16, format!("Database with id {id} does not exist.")))
+        self.databases
+            .get(&id)
+            .ok_or_else(|| SqlError::new(911, 16, format!("Database with id {id} does not exist.")))
     }
 
     pub fn database_mut(&mut self, id: i32) -> SqlResult<&mut Database> {
-        self.databases.get_mut(&id).ok_or_else(|| SqlError::new(911, 16, format!("Database with id {id} does not exist.")))
+        self.databases
+            .get_mut(&id)
+            .ok_or_else(|| SqlError::new(911, 16, format!("Database with id {id} does not exist.")))
     }
 
     pub fn table(&self, table: TableId) -> Option<&Arc<TableMeta>> {
@@ -149,7 +158,12 @@ impl State {
     }
 
     /// Looks a name up in a database's schema (the default one when none is written, then dbo).
-    pub fn resolve(&self, current: i32, default_schema: &str, name: &ObjectName) -> Option<(i32, &Object)> {
+    pub fn resolve(
+        &self,
+        current: i32,
+        default_schema: &str,
+        name: &ObjectName,
+    ) -> Option<(i32, &Object)> {
         let db = match &name.database {
             Some(database) => self.database_named(database)?,
             None => self.databases.get(&current)?,
@@ -162,9 +176,18 @@ impl State {
         object.map(|o| (db.id, o))
     }
 
-    pub fn create_database(&mut self, name: &str, collation: Collation, now: Moment) -> SqlResult<i32> {
+    pub fn create_database(
+        &mut self,
+        name: &str,
+        collation: Collation,
+        now: Moment,
+    ) -> SqlResult<i32> {
         if self.database_named(name).is_some() {
-            return Err(SqlError::new(1801, 16, format!("Database '{name}' already exists. Choose a different database name.")));
+            return Err(SqlError::new(
+                1801,
+                16,
+                format!("Database '{name}' already exists. Choose a different database name."),
+            ));
         }
         let id = (5..).find(|id| !self.databases.contains_key(id)).unwrap_or(i32::MAX);
         let fork = self.random_bytes();
@@ -183,9 +206,19 @@ impl State {
         }
     }
 
-    pub fn create_login(&mut self, name: &str, password: &str, sysadmin: bool, now: Moment) -> SqlResult<()> {
+    pub fn create_login(
+        &mut self,
+        name: &str,
+        password: &str,
+        sysadmin: bool,
+        now: Moment,
+    ) -> SqlResult<()> {
         if self.login(name).is_some() {
-            return Err(SqlError::new(15025, 16, format!("The server principal '{name}' already exists.")));
+            return Err(SqlError::new(
+                15025,
+                16,
+                format!("The server principal '{name}' already exists."),
+            ));
         }
         self.next_login += 1;
         self.logins.push(Login {
@@ -216,7 +249,8 @@ impl Instance {
         let now = clock.now();
         let mut rng = StdRng::seed_from_u64(config.seed);
         let mut databases = BTreeMap::new();
-        for (id, name) in [(MASTER, "master"), (TEMPDB, "tempdb"), (MODEL, "model"), (MSDB, "msdb")] {
+        for (id, name) in [(MASTER, "master"), (TEMPDB, "tempdb"), (MODEL, "model"), (MSDB, "msdb")]
+        {
             let mut db = Database::new(id, name, config.tempdb_collation, now, rng.random());
             db.options.recovery = if id == MODEL { "FULL" } else { "SIMPLE" };
             db.options.snapshot_isolation = matches!(id, MASTER | MSDB);
@@ -238,7 +272,13 @@ impl Instance {
         };
         // There is no login of that name yet, so this cannot fail.
         let _ = state.create_login("sa", &config.sa_password, true, now);
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock, config, start_time: now })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            clock,
+            config,
+            start_time: now,
+        })
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -251,7 +291,11 @@ impl Instance {
     }
 
     /// Sleeps until [`Instance::notify`] or the time is over.
-    pub fn sleep<'a>(&'a self, guard: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+    pub fn sleep<'a>(
+        &'a self,
+        guard: MutexGuard<'a, State>,
+        time: Duration,
+    ) -> MutexGuard<'a, State> {
         self.changed.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -260,7 +304,8 @@ impl Instance {
     }
 }
 
-/// Who is at work: a session's transaction as storage needs to know it. Cheap to clone; cursors own one.
+/// Who is at work: a session's transaction as storage needs to know it. Cheap to clone; cursors own
+/// one.
 #[derive(Clone)]
 pub struct Work {
     pub instance: Arc<Instance>,
@@ -271,11 +316,13 @@ pub struct Work {
     pub lock_timeout_ms: i64,
     pub deadlock_priority: i32,
     pub cancel: CancelFlag,
-    /// the statement's own snapshot, in databases with READ_COMMITTED_SNAPSHOT ON; taken when the first such table is opened
+    /// the statement's own snapshot, in databases with READ_COMMITTED_SNAPSHOT ON; taken when the
+    /// first such table is opened
     pub statement_snapshot: Arc<Mutex<Option<Snapshot>>>,
     /// of a session with ApplicationIntent=ReadOnly
     pub read_only_intent: bool,
-    /// the table an UPDATE or DELETE is searching: its scan waits for rows somebody else is writing, as update locks do
+    /// the table an UPDATE or DELETE is searching: its scan waits for rows somebody else is
+    /// writing, as update locks do
     pub target: Option<TableId>,
 }
 
@@ -288,7 +335,8 @@ impl Work {
         if self.cancel.is_cancelled() { Err(SqlError::cancelled()) } else { Ok(()) }
     }
 
-    /// Waits until `blockers` says nobody is in the way any more. 1222 when LOCK_TIMEOUT is over, 1205 when chosen as deadlock victim.
+    /// Waits until `blockers` says nobody is in the way any more. 1222 when LOCK_TIMEOUT is over,
+    /// 1205 when chosen as deadlock victim.
     pub fn wait_while<'a>(
         &'a self,
         guard: MutexGuard<'a, State>,
@@ -303,16 +351,20 @@ impl Work {
         timeout_ms: i64,
         mut blockers: impl FnMut(&State) -> Vec<Spid>,
     ) -> SqlResult<MutexGuard<'a, State>> {
-        let deadline = u64::try_from(timeout_ms).ok().map(|ms| Instant::now() + Duration::from_millis(ms));
+        let deadline =
+            u64::try_from(timeout_ms).ok().map(|ms| Instant::now() + Duration::from_millis(ms));
         loop {
             let standing = blockers(&guard);
             if standing.is_empty() {
                 guard.locks.end_wait(self.spid);
                 return Ok(guard);
             }
-            let priorities: HashMap<Spid, i32> = guard.sessions.iter().map(|(spid, s)| (*spid, s.deadlock_priority)).collect();
+            let priorities: HashMap<Spid, i32> =
+                guard.sessions.iter().map(|(spid, s)| (*spid, s.deadlock_priority)).collect();
             let own = (self.spid, self.deadlock_priority);
-            let priority = |spid: Spid| if spid == own.0 { own.1 } else { priorities.get(&spid).copied().unwrap_or(0) };
+            let priority = |spid: Spid| {
+                if spid == own.0 { own.1 } else { priorities.get(&spid).copied().unwrap_or(0) }
+            };
             let victim = guard.locks.start_wait(self.spid, standing, priority);
             if victim.is_some_and(|v| v != self.spid) {
                 self.instance.notify();
@@ -332,8 +384,12 @@ impl Work {
                 guard.locks.end_wait(self.spid);
                 return Err(error);
             }
-            let left = deadline.map_or(Duration::from_millis(250), |d| d.saturating_duration_since(Instant::now()));
-            guard = self.instance.sleep(guard, left.clamp(Duration::from_millis(1), Duration::from_millis(250)));
+            let left = deadline.map_or(Duration::from_millis(250), |d| {
+                d.saturating_duration_since(Instant::now())
+            });
+            guard = self
+                .instance
+                .sleep(guard, left.clamp(Duration::from_millis(1), Duration::from_millis(250)));
             if guard.locks.take_victim(self.spid) {
                 guard.locks.end_wait(self.spid);
                 return Err(self.deadlock());
@@ -413,16 +469,25 @@ impl Work {
 
     /// Whether the session is on a readable secondary of this database.
     pub fn on_secondary(&self, state: &State, database: i32) -> bool {
-        self.read_only_intent && state.databases.get(&database).is_some_and(|db| db.availability.replica_id.is_some())
+        self.read_only_intent
+            && state.databases.get(&database).is_some_and(|db| db.availability.replica_id.is_some())
     }
 
     /// What a secondary sees that has not redone everything.
     fn redone<'a>(&self, state: &'a State, database: i32) -> Option<&'a Snapshot> {
-        if self.on_secondary(state, database) { state.databases.get(&database)?.availability.redone.as_ref() } else { None }
+        if self.on_secondary(state, database) {
+            state.databases.get(&database)?.availability.redone.as_ref()
+        } else {
+            None
+        }
     }
 
     /// Where this transaction reads a table: as it is, or as its snapshot has it.
-    pub fn data<'a>(&self, state: &'a mut State, table: TableId) -> SqlResult<Option<&'a TableData>> {
+    pub fn data<'a>(
+        &self,
+        state: &'a mut State,
+        table: TableId,
+    ) -> SqlResult<Option<&'a TableData>> {
         if self.redone(state, table.0).is_some() {
             return Ok(self.redone(state, table.0).and_then(|redone| redone.get(&table)));
         }
@@ -442,7 +507,9 @@ impl Work {
             return Err(SqlError::new(3952, 16, message));
         }
         let State { tables, transactions, .. } = state;
-        let Some(transaction) = transactions.get_mut(&self.txn) else { return Ok(tables.get(&table)) };
+        let Some(transaction) = transactions.get_mut(&self.txn) else {
+            return Ok(tables.get(&table));
+        };
         Ok(transaction.snapshot.get_or_insert_with(|| tables.clone()).get(&table))
     }
 
@@ -451,7 +518,10 @@ impl Work {
         if let Some(redone) = self.redone(state, table.0) {
             return Ok(redone.get(&table).cloned());
         }
-        if self.isolation != Isolation::ReadCommitted || table.0 == TEMPDB || !state.database(table.0)?.options.read_committed_snapshot {
+        if self.isolation != Isolation::ReadCommitted
+            || table.0 == TEMPDB
+            || !state.database(table.0)?.options.read_committed_snapshot
+        {
             return Ok(None);
         }
         let mut snapshot = self.statement_snapshot.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,16 +1,18 @@
 //! Keys: values encoded so that bytes compare as SQL Server orders them.
 //!
-//! Each part is self-delimiting, so parts can be put one after the other and a prefix of the parts is a prefix of the bytes. NULL comes
-//! first, as in SQL Server. Text is its collation's sort key (trailing blanks do not count; equal under the collation means equal
-//! bytes); binary ignores trailing zeros; uniqueidentifier orders by its last six bytes first (Microsoft: "Comparing GUID and
-//! uniqueidentifier values"). A descending part is the complement of the ascending one.
+//! Each part is self-delimiting, so parts can be put one after the other and a prefix of the parts
+//! is a prefix of the bytes. NULL comes first, as in SQL Server. Text is its collation's sort key
+//! (trailing blanks do not count; equal under the collation means equal bytes); binary ignores
+//! trailing zeros; uniqueidentifier orders by its last six bytes first (Microsoft: "Comparing GUID
+//! and uniqueidentifier values"). A descending part is the complement of the ascending one.
 
 use crate::value::{Collation, SqlType, Value};
 
 const NULL: u8 = 0;
 const PRESENT: u8 = 1;
 
-/// Appends one part. False, with `out` unchanged, when the value is not of the column's type: no key of this column equals it byte for byte.
+/// Appends one part. False, with `out` unchanged, when the value is not of the column's type: no
+/// key of this column equals it byte for byte.
 pub fn encode(out: &mut Vec<u8>, ty: &SqlType, value: &Value, descending: bool) -> bool {
     let start = out.len();
     let known = if matches!(value, Value::Null) {
@@ -38,8 +40,12 @@ fn encode_present(out: &mut Vec<u8>, ty: &SqlType, value: &Value) -> bool {
         (SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt, Value::Int(i)) => {
             out.extend_from_slice(&((*i as u64) ^ (1 << 63)).to_be_bytes());
         }
-        (SqlType::Decimal { scale, .. }, Value::Decimal(d)) => return encode_decimal(out, d.mantissa, d.scale, *scale),
-        (SqlType::Money | SqlType::SmallMoney, Value::Decimal(d)) => return encode_decimal(out, d.mantissa, d.scale, 4),
+        (SqlType::Decimal { scale, .. }, Value::Decimal(d)) => {
+            return encode_decimal(out, d.mantissa, d.scale, *scale);
+        }
+        (SqlType::Money | SqlType::SmallMoney, Value::Decimal(d)) => {
+            return encode_decimal(out, d.mantissa, d.scale, 4);
+        }
         (SqlType::Float | SqlType::Real, Value::Float(f)) => {
             let bits = if *f == 0.0 { 0 } else { f.to_bits() };
             let ordered = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
@@ -60,15 +66,20 @@ fn encode_present(out: &mut Vec<u8>, ty: &SqlType, value: &Value) -> bool {
             push_i32(out, *days);
             out.extend_from_slice(&ticks.to_be_bytes());
         }
-        (SqlType::Char(..) | SqlType::VarChar(..) | SqlType::NChar(..) | SqlType::NVarChar(..), Value::Str(s)) => {
-            push_text(out, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2), s)
-        }
-        (SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::RowVersion | SqlType::HierarchyId, Value::Bytes(b)) => {
+        (
+            SqlType::Char(..) | SqlType::VarChar(..) | SqlType::NChar(..) | SqlType::NVarChar(..),
+            Value::Str(s),
+        ) => push_text(out, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2), s),
+        (
+            SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::RowVersion | SqlType::HierarchyId,
+            Value::Bytes(b),
+        ) => {
             let end = b.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
             push_escaped(out, b[..end].iter().copied());
         }
         (SqlType::UniqueIdentifier, Value::Guid(g)) => {
-            // the text form is stored; its groups compare from the last to the first, and the first three are little-endian on the wire
+            // the text form is stored; its groups compare from the last to the first, and the first
+            // three are little-endian on the wire
             out.extend_from_slice(&g[10..16]);
             out.extend_from_slice(&g[8..10]);
             out.extend(g[..8].iter().rev());
@@ -98,7 +109,8 @@ fn push_text(out: &mut Vec<u8>, collation: Collation, text: &str) {
     }
 }
 
-/// A zero byte becomes `00 FF`, the end `00 00`: shorter sorts first, and nothing runs into the next part.
+/// A zero byte becomes `00 FF`, the end `00 00`: shorter sorts first, and nothing runs into the
+/// next part.
 fn push_escaped(out: &mut Vec<u8>, bytes: impl Iterator<Item = u8>) {
     for byte in bytes {
         out.push(byte);
@@ -122,7 +134,8 @@ fn encode_decimal(out: &mut Vec<u8>, mantissa: i128, scale: u8, column_scale: u8
     true
 }
 
-/// sql_variant orders by the family of the base type first (Microsoft: "sql_variant", data type family hierarchy).
+/// sql_variant orders by the family of the base type first (Microsoft: "sql_variant", data type
+/// family hierarchy).
 fn variant_family(base: &SqlType) -> u8 {
     match base {
         SqlType::SqlVariant => 9,
@@ -141,7 +154,12 @@ fn variant_family(base: &SqlType) -> u8 {
         | SqlType::SmallInt
         | SqlType::Int
         | SqlType::BigInt => 6,
-        SqlType::Char(..) | SqlType::VarChar(..) | SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::Text(_) | SqlType::NText(_) => 5,
+        SqlType::Char(..)
+        | SqlType::VarChar(..)
+        | SqlType::NChar(..)
+        | SqlType::NVarChar(..)
+        | SqlType::Text(_)
+        | SqlType::NText(_) => 5,
         SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::Image | SqlType::RowVersion => 4,
         SqlType::UniqueIdentifier => 3,
         SqlType::Xml | SqlType::HierarchyId | SqlType::Geometry | SqlType::Geography => 2,
@@ -202,11 +220,20 @@ mod tests {
 
     #[test]
     fn bytes_order_as_values_do() {
-        ordered(SqlType::Int, &[Value::Null, Value::Int(-5), Value::Int(-1), Value::Int(0), Value::Int(7)]);
+        ordered(
+            SqlType::Int,
+            &[Value::Null, Value::Int(-5), Value::Int(-1), Value::Int(0), Value::Int(7)],
+        );
         let float = |f: f64| Value::Float(f);
-        ordered(SqlType::Float, &[float(-1e300), float(-1.0), float(0.0), float(1e-300), float(2.0)]);
+        ordered(
+            SqlType::Float,
+            &[float(-1e300), float(-1.0), float(0.0), float(1e-300), float(2.0)],
+        );
         let dec = |mantissa, scale| Value::Decimal(Decimal { mantissa, scale });
-        ordered(SqlType::Decimal { precision: 10, scale: 3 }, &[dec(-1, 0), dec(0, 3), dec(15, 1), dec(1501, 3), dec(2, 0)]);
+        ordered(
+            SqlType::Decimal { precision: 10, scale: 3 },
+            &[dec(-1, 0), dec(0, 3), dec(15, 1), dec(1501, 3), dec(2, 0)],
+        );
         ordered(
             SqlType::VarBinary(crate::value::Length::Max),
             &[
@@ -231,7 +258,9 @@ mod tests {
 
     #[test]
     fn guids_compare_by_their_last_group_first() {
-        let guid = |s: &str| Value::Guid(uuid::Uuid::parse_str(s).map(uuid::Uuid::into_bytes).unwrap_or_default());
+        let guid = |s: &str| {
+            Value::Guid(uuid::Uuid::parse_str(s).map(uuid::Uuid::into_bytes).unwrap_or_default())
+        };
         ordered(
             SqlType::UniqueIdentifier,
             &[

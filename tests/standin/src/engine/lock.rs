@@ -1,8 +1,9 @@
 //! Locks: who holds what, who waits for whom.
 //!
-//! A row's exclusive lock is its pending image in storage; this table holds the rest: locks on tables, update locks on row keys and
-//! application locks. A waiter is a session (SPID). Before it sleeps it writes down whom it waits for; if that closes a circle, the
-//! session of the circle with the lowest DEADLOCK_PRIORITY (on a tie, the one that asked last) gets error 1205.
+//! A row's exclusive lock is its pending image in storage; this table holds the rest: locks on
+//! tables, update locks on row keys and application locks. A waiter is a session (SPID). Before it
+//! sleeps it writes down whom it waits for; if that closes a circle, the session of the circle with
+//! the lowest DEADLOCK_PRIORITY (on a tie, the one that asked last) gets error 1205.
 
 use crate::engine::{catalog::ObjectId, storage::RowKey, txn::TxnId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -28,7 +29,10 @@ impl TableMode {
     fn compatible(self, other: Self) -> bool {
         use TableMode::*;
         match (self, other) {
-            (IntentExclusive, IntentExclusive) | (Shared, Shared) | (Shared, Update) | (Update, Shared) => true,
+            (IntentExclusive, IntentExclusive)
+            | (Shared, Shared)
+            | (Shared, Update)
+            | (Update, Shared) => true,
             (IntentExclusive, Shared | Update | Exclusive | Schema)
             | (Shared, IntentExclusive | Exclusive | Schema)
             | (Update, IntentExclusive | Update | Exclusive | Schema)
@@ -84,8 +88,12 @@ impl AppMode {
         match (self, other) {
             (Exclusive, _) | (_, Exclusive) => false,
             (IntentShared, _) | (_, IntentShared) => true,
-            (Shared, Shared | Update) | (Update, Shared) | (IntentExclusive, IntentExclusive) => true,
-            (Shared, IntentExclusive) | (Update, Update | IntentExclusive) | (IntentExclusive, Shared | Update) => false,
+            (Shared, Shared | Update) | (Update, Shared) | (IntentExclusive, IntentExclusive) => {
+                true
+            }
+            (Shared, IntentExclusive)
+            | (Update, Update | IntentExclusive)
+            | (IntentExclusive, Shared | Update) => false,
         }
     }
 }
@@ -134,7 +142,10 @@ impl LockTable {
     /// Sessions whose table locks stand in the way of this one.
     pub fn table_blockers(&self, table: TableId, txn: TxnId, mode: TableMode) -> Vec<Spid> {
         self.tables.get(&table).map_or_else(Vec::new, |held| {
-            held.iter().filter(|(t, _, m)| *t != txn && !mode.compatible(*m)).map(|(_, spid, _)| *spid).collect()
+            held.iter()
+                .filter(|(t, _, m)| *t != txn && !mode.compatible(*m))
+                .map(|(_, spid, _)| *spid)
+                .collect()
         })
     }
 
@@ -142,7 +153,10 @@ impl LockTable {
     pub fn reader_blockers(&self, table: TableId, txn: TxnId, nolock: bool) -> Vec<Spid> {
         self.tables.get(&table).map_or_else(Vec::new, |held| {
             held.iter()
-                .filter(|(t, _, m)| *t != txn && (*m == TableMode::Schema || (*m == TableMode::Exclusive && !nolock)))
+                .filter(|(t, _, m)| {
+                    *t != txn
+                        && (*m == TableMode::Schema || (*m == TableMode::Exclusive && !nolock))
+                })
                 .map(|(_, spid, _)| *spid)
                 .collect()
         })
@@ -157,7 +171,9 @@ impl LockTable {
     }
 
     pub fn holds_table(&self, table: TableId, txn: TxnId, mode: TableMode) -> bool {
-        self.tables.get(&table).is_some_and(|held| held.iter().any(|(t, _, m)| *t == txn && *m == mode))
+        self.tables
+            .get(&table)
+            .is_some_and(|held| held.iter().any(|(t, _, m)| *t == txn && *m == mode))
     }
 
     /// The other session that has an update lock on a key.
@@ -206,9 +222,18 @@ impl LockTable {
         self.victims.remove(&spid);
     }
 
-    pub fn app_blockers(&self, resource: &(i32, String), owner: AppOwner, mode: AppMode) -> Vec<Spid> {
+    pub fn app_blockers(
+        &self,
+        resource: &(i32, String),
+        owner: AppOwner,
+        mode: AppMode,
+    ) -> Vec<Spid> {
         self.apps.get(resource).map_or_else(Vec::new, |grants| {
-            grants.iter().filter(|g| g.owner.spid() != owner.spid() && !mode.compatible(g.mode)).map(|g| g.owner.spid()).collect()
+            grants
+                .iter()
+                .filter(|g| g.owner.spid() != owner.spid() && !mode.compatible(g.mode))
+                .map(|g| g.owner.spid())
+                .collect()
         })
     }
 
@@ -239,11 +264,22 @@ impl LockTable {
 
     /// The strongest mode an owner holds.
     pub fn app_mode(&self, resource: &(i32, String), owner: AppOwner) -> Option<AppMode> {
-        self.apps.get(resource)?.iter().filter(|grant| grant.owner == owner).map(|grant| grant.mode).max()
+        self.apps
+            .get(resource)?
+            .iter()
+            .filter(|grant| grant.owner == owner)
+            .map(|grant| grant.mode)
+            .max()
     }
 
-    /// Writes down a wait. Some(victim) when it closes a circle: the victim may be the caller itself.
-    pub fn start_wait(&mut self, spid: Spid, blockers: Vec<Spid>, priority: impl Fn(Spid) -> i32) -> Option<Spid> {
+    /// Writes down a wait. Some(victim) when it closes a circle: the victim may be the caller
+    /// itself.
+    pub fn start_wait(
+        &mut self,
+        spid: Spid,
+        blockers: Vec<Spid>,
+        priority: impl Fn(Spid) -> i32,
+    ) -> Option<Spid> {
         self.waits.insert(spid, blockers);
         let circle = self.circle(spid)?;
         let mut victim = spid;
@@ -308,7 +344,10 @@ mod tests {
         let mut locks = LockTable::default();
         assert_eq!(locks.start_wait(51, vec![52], |_| 0), None);
         assert_eq!(locks.start_wait(53, vec![51], |_| 0), None);
-        assert_eq!(locks.start_wait(52, vec![53], |spid| if spid == 51 { -5 } else { 0 }), Some(51));
+        assert_eq!(
+            locks.start_wait(52, vec![53], |spid| if spid == 51 { -5 } else { 0 }),
+            Some(51)
+        );
         assert!(locks.take_victim(51));
         assert!(!locks.take_victim(51));
     }

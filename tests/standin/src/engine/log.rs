@@ -1,7 +1,8 @@
 //! The commit log of a database: what capture reads.
 //!
-//! An LSN is ten bytes, `VLF (4) : block (4) : slot (2)`, and only ever climbs. A commit that changed a tracked table gets one block of
-//! its own: each logged row operation has a sequence value in it, and the commit's LSN is greater than all of them, as in SQL Server where
+//! An LSN is ten bytes, `VLF (4) : block (4) : slot (2)`, and only ever climbs. A commit that
+//! changed a tracked table gets one block of its own: each logged row operation has a sequence
+//! value in it, and the commit's LSN is greater than all of them, as in SQL Server where
 //! `__$start_lsn` is the commit's LSN and `__$seqval` orders the changes within the transaction.
 
 use crate::engine::{catalog::TableMeta, clock::Moment, storage::Row};
@@ -29,7 +30,8 @@ pub enum LoggedKind {
 #[derive(Clone, Debug)]
 pub struct LoggedOp {
     pub seqval: Lsn,
-    /// the table as it was when the row was written: the rows' values stand in the order of its columns
+    /// the table as it was when the row was written: the rows' values stand in the order of its
+    /// columns
     pub table: Arc<TableMeta>,
     pub kind: LoggedKind,
     pub before: Option<Arc<Row>>,
@@ -77,7 +79,8 @@ impl CommitLog {
         lsn(self.vlf, self.block, u16::MAX)
     }
 
-    /// An LSN of its own for something that is not a row change (a DDL history entry, a capture instance's start).
+    /// An LSN of its own for something that is not a row change (a DDL history entry, a capture
+    /// instance's start).
     pub fn next_lsn(&mut self) -> Lsn {
         self.advance();
         lsn(self.vlf, self.block, 1)
@@ -91,8 +94,15 @@ impl CommitLog {
         }
     }
 
-    /// Stamps a transaction's operations (their `seqval` is filled in here) and appends it; the commit's LSN.
-    pub fn append(&mut self, transaction_id: u64, begin_time: Moment, commit_time: Moment, mut ops: Vec<LoggedOp>) -> Lsn {
+    /// Stamps a transaction's operations (their `seqval` is filled in here) and appends it; the
+    /// commit's LSN.
+    pub fn append(
+        &mut self,
+        transaction_id: u64,
+        begin_time: Moment,
+        commit_time: Moment,
+        mut ops: Vec<LoggedOp>,
+    ) -> Lsn {
         self.advance();
         let begin_lsn = lsn(self.vlf, self.block, 1);
         let mut slot = 1;
@@ -105,7 +115,14 @@ impl CommitLog {
             op.seqval = lsn(self.vlf, self.block, slot as u16);
         }
         let commit = lsn(self.vlf, self.block, slot as u16 + 1);
-        self.records.push_back(Arc::new(LogRecord { lsn: commit, begin_lsn, transaction_id, begin_time, commit_time, ops: Arc::new(ops) }));
+        self.records.push_back(Arc::new(LogRecord {
+            lsn: commit,
+            begin_lsn,
+            transaction_id,
+            begin_time,
+            commit_time,
+            ops: Arc::new(ops),
+        }));
         commit
     }
 }

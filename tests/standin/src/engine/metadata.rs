@@ -1,7 +1,8 @@
 //! Functions that ask the catalog: `OBJECT_ID`, `COL_LENGTH`, `SERVERPROPERTY` and their kin.
 //!
-//! A name, id or property nobody knows gives NULL, as in SQL Server; so does what the caller may not see. Properties that this server has no
-//! answer for are refused by name, because a silent NULL there would be an answer.
+//! A name, id or property nobody knows gives NULL, as in SQL Server; so does what the caller may
+//! not see. Properties that this server has no answer for are refused by name, because a silent
+//! NULL there would be an answer.
 
 use crate::{
     engine::{
@@ -53,7 +54,8 @@ fn string(value: &Value) -> Option<&str> {
     }
 }
 
-/// A written name's parts: brackets and double quotes taken off. None where it is no name of at most three parts.
+/// A written name's parts: brackets and double quotes taken off. None where it is no name of at
+/// most three parts.
 fn parse_name(written: &str) -> Option<ObjectName> {
     let mut parts = vec![String::new()];
     let mut chars = written.trim().chars().peekable();
@@ -126,7 +128,8 @@ fn object_id(session: &Session, written: &str, wanted: Option<&str>) -> Option<i
         None => session.database,
     };
     let catalog = &state.databases.get(&database)?.catalog;
-    let schema = name.schema.clone().unwrap_or_else(|| state.default_schema(&session.login, database));
+    let schema =
+        name.schema.clone().unwrap_or_else(|| state.default_schema(&session.login, database));
     // a constraint
     let constraint = catalog.schema_named(&schema).and_then(|s| catalog.id_of(s.id, &name.name));
     if let Some(id) = constraint
@@ -138,7 +141,12 @@ fn object_id(session: &Session, written: &str, wanted: Option<&str>) -> Option<i
 }
 
 /// A table or view and what it is in, by id; temp tables are in tempdb.
-fn with_object<T>(session: &Session, id: i32, database: Option<i32>, f: impl FnOnce(&State, &Catalog, &Object) -> Option<T>) -> Option<T> {
+fn with_object<T>(
+    session: &Session,
+    id: i32,
+    database: Option<i32>,
+    f: impl FnOnce(&State, &Catalog, &Object) -> Option<T>,
+) -> Option<T> {
     let state = session.instance.lock();
     let own = database.unwrap_or(session.database);
     let catalog = &state.databases.get(&own)?.catalog;
@@ -146,7 +154,10 @@ fn with_object<T>(session: &Session, id: i32, database: Option<i32>, f: impl FnO
         return f(&state, catalog, object);
     }
     let temp = &state.databases.get(&TEMPDB)?.catalog;
-    (database.is_none()).then(|| temp.object(id)).flatten().and_then(|object| f(&state, temp, object))
+    (database.is_none())
+        .then(|| temp.object(id))
+        .flatten()
+        .and_then(|object| f(&state, temp, object))
 }
 
 fn columns(object: &Object) -> &[ColumnMeta] {
@@ -159,7 +170,11 @@ fn columns(object: &Object) -> &[ColumnMeta] {
 
 fn object_name(session: &Session, id: i32, database: Option<i32>, schema: bool) -> Option<Value> {
     let found = with_object(session, id, database, |_, catalog, object| {
-        Some(if schema { text(catalog.schema_name(object.schema_id())) } else { text(object.name()) })
+        Some(if schema {
+            text(catalog.schema_name(object.schema_id()))
+        } else {
+            text(object.name())
+        })
     });
     found.or_else(|| {
         let state = session.instance.lock();
@@ -191,7 +206,12 @@ fn column_property(column: &ColumnMeta, property: &str) -> SqlResult<Value> {
     })
 }
 
-fn table_property(state: &State, database: i32, table: &TableMeta, property: &str) -> SqlResult<Value> {
+fn table_property(
+    state: &State,
+    database: i32,
+    table: &TableMeta,
+    property: &str,
+) -> SqlResult<Value> {
     let flag = |b: bool| int(i64::from(b));
     Ok(match property.to_uppercase().as_str() {
         "ISTABLE" | "ISUSERTABLE" => flag(true),
@@ -201,9 +221,15 @@ fn table_property(state: &State, database: i32, table: &TableMeta, property: &st
         "TABLEHASCLUSTINDEX" => flag(table.clustered().is_some()),
         "TABLEHASFOREIGNKEY" => flag(!table.foreign_keys.is_empty()),
         "TABLETEMPORALTYPE" => {
-            int(if table.temporal.as_ref().is_some_and(|t| t.history.is_some()) { 2 } else { i64::from(table.history_of.is_some()) })
+            int(if table.temporal.as_ref().is_some_and(|t| t.history.is_some()) {
+                2
+            } else {
+                i64::from(table.history_of.is_some())
+            })
         }
-        "CARDINALITY" => int(state.tables.get(&(database, table.object_id)).map_or(0, |t| t.rows.len() as i64)),
+        "CARDINALITY" => {
+            int(state.tables.get(&(database, table.object_id)).map_or(0, |t| t.rows.len() as i64))
+        }
         other => return Err(SqlError::unsupported(format!("OBJECTPROPERTY of {other}"))),
     })
 }
@@ -214,7 +240,9 @@ fn object_property(session: &Session, object: i32, property: &str) -> SqlResult<
         Some(match object {
             Object::Table(table) => table_property(state, database, table, property),
             Object::View(_) => Ok(int(i64::from(property.eq_ignore_ascii_case("IsView")))),
-            Object::Procedure(_) => Ok(int(i64::from(property.eq_ignore_ascii_case("IsProcedure")))),
+            Object::Procedure(_) => {
+                Ok(int(i64::from(property.eq_ignore_ascii_case("IsProcedure"))))
+            }
             Object::Trigger(_) => Ok(int(i64::from(property.eq_ignore_ascii_case("IsTrigger")))),
         })
     })
@@ -224,7 +252,9 @@ fn object_property(session: &Session, object: i32, property: &str) -> SqlResult<
 fn server_property(session: &Session, property: &str) -> SqlResult<Value> {
     let config = &session.instance.config;
     Ok(match property.to_uppercase().as_str() {
-        "SERVERNAME" | "MACHINENAME" | "COMPUTERNAMEPHYSICALNETBIOS" => variant_text(&config.server_name),
+        "SERVERNAME" | "MACHINENAME" | "COMPUTERNAMEPHYSICALNETBIOS" => {
+            variant_text(&config.server_name)
+        }
         "INSTANCENAME" | "PRODUCTUPDATELEVEL" => Value::Null,
         "EDITION" => variant_text("Developer Edition (64-bit)"),
         "ENGINEEDITION" => variant_int(3),
@@ -235,7 +265,11 @@ fn server_property(session: &Session, property: &str) -> SqlResult<Value> {
         "PRODUCTMINORVERSION" => variant_text("0"),
         "PRODUCTBUILD" => variant_text("4135"),
         "COLLATION" => variant_text(config.tempdb_collation.name()),
-        "ISHADRENABLED" | "ISCLUSTERED" | "ISINTEGRATEDSECURITYONLY" | "ISSINGLEUSER" | "ISXTPSUPPORTED" => variant_int(0),
+        "ISHADRENABLED"
+        | "ISCLUSTERED"
+        | "ISINTEGRATEDSECURITYONLY"
+        | "ISSINGLEUSER"
+        | "ISXTPSUPPORTED" => variant_int(0),
         "PROCESSID" => variant_int(i64::from(std::process::id())),
         other => return Err(SqlError::unsupported(format!("SERVERPROPERTY of {other}"))),
     })
@@ -251,7 +285,9 @@ fn database_property(session: &Session, name: &str, property: &str) -> SqlResult
             let read_only = db.options.read_only || session.work().on_secondary(&state, db.id);
             variant_text(if read_only { "READ_ONLY" } else { "READ_WRITE" })
         }
-        "USERACCESS" => variant_text(if db.options.single_user { "SINGLE_USER" } else { "MULTI_USER" }),
+        "USERACCESS" => {
+            variant_text(if db.options.single_user { "SINGLE_USER" } else { "MULTI_USER" })
+        }
         "RECOVERY" => variant_text(db.options.recovery),
         "EDITION" | "SERVICEOBJECTIVE" => Value::Null,
         other => return Err(SqlError::unsupported(format!("DATABASEPROPERTYEX of {other}"))),
@@ -259,7 +295,12 @@ fn database_property(session: &Session, name: &str, property: &str) -> SqlResult
 }
 
 /// 1, 0, or NULL for a securable nobody knows.
-fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &str) -> SqlResult<Value> {
+fn has_perms(
+    session: &Session,
+    securable: &Value,
+    class: &Value,
+    permission: &str,
+) -> SqlResult<Value> {
     let permission = permission.to_uppercase();
     let class = string(class).map(str::to_uppercase);
     let state = session.instance.lock();
@@ -270,7 +311,8 @@ fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &s
             let database = match name {
                 // a name as an identifier is written: one that needs brackets is none without
                 Some(name) => {
-                    let name = parse_name(name).filter(|name| name.database.is_none() && name.schema.is_none());
+                    let name = parse_name(name)
+                        .filter(|name| name.database.is_none() && name.schema.is_none());
                     match name.and_then(|name| state.open_database(login, &name.name).ok()) {
                         Some(id) => id,
                         None => return Ok(Value::Null),
@@ -279,39 +321,75 @@ fn has_perms(session: &Session, securable: &Value, class: &Value, permission: &s
                 None => session.database,
             };
             let any = permission == "ANY";
-            any || state.has_permission(login, Target { database, securable: Securable::Database }, &permission)
+            any || state.has_permission(
+                login,
+                Target { database, securable: Securable::Database },
+                &permission,
+            )
         }
         (Some(name), Some("SCHEMA")) => {
             let catalog = &state.database(session.database)?.catalog;
-            let Some(schema) = catalog.schema_named(name.trim_matches(['[', ']'])) else { return Ok(Value::Null) };
-            state.has_permission(login, Target { database: session.database, securable: Securable::Schema(schema.id) }, &permission)
+            let Some(schema) = catalog.schema_named(name.trim_matches(['[', ']'])) else {
+                return Ok(Value::Null);
+            };
+            state.has_permission(
+                login,
+                Target { database: session.database, securable: Securable::Schema(schema.id) },
+                &permission,
+            )
         }
         (Some(name), Some("OBJECT")) => {
             let Some(name) = parse_name(name) else { return Ok(Value::Null) };
             match find_object(session, &state, &name) {
-                Ok(Some((database, object))) => state.has_permission(login, Target::object(database, object.object_id()), &permission),
+                Ok(Some((database, object))) => state.has_permission(
+                    login,
+                    Target::object(database, object.object_id()),
+                    &permission,
+                ),
                 _ => return Ok(Value::Null),
             }
         }
-        (_, class) => return Err(SqlError::unsupported(format!("HAS_PERMS_BY_NAME of class {}", class.unwrap_or("NULL")))),
+        (_, class) => {
+            return Err(SqlError::unsupported(format!(
+                "HAS_PERMS_BY_NAME of class {}",
+                class.unwrap_or("NULL")
+            )));
+        }
     };
     Ok(int(i64::from(allowed)))
 }
 
 /// The same for a column of a table.
-fn column_perms(session: &Session, table: &Value, permission: &Value, column: &Value) -> SqlResult<Value> {
-    let (Some(name), Some(permission), Some(column)) = (string(table).and_then(parse_name), string(permission), string(column)) else {
+fn column_perms(
+    session: &Session,
+    table: &Value,
+    permission: &Value,
+    column: &Value,
+) -> SqlResult<Value> {
+    let (Some(name), Some(permission), Some(column)) =
+        (string(table).and_then(parse_name), string(permission), string(column))
+    else {
         return Ok(Value::Null);
     };
     let state = session.instance.lock();
-    let Ok(Some((database, Object::Table(table)))) = find_object(session, &state, &name) else { return Ok(Value::Null) };
+    let Ok(Some((database, Object::Table(table)))) = find_object(session, &state, &name) else {
+        return Ok(Value::Null);
+    };
     let Some(at) = table.ordinal_named(column) else { return Ok(Value::Null) };
     let securable = Securable::Column(table.object_id, table.columns[at].column_id);
-    let allowed = state.has_permission(&session.login, Target { database, securable }, &permission.to_uppercase());
+    let allowed = state.has_permission(
+        &session.login,
+        Target { database, securable },
+        &permission.to_uppercase(),
+    );
     Ok(int(i64::from(allowed)))
 }
 
-fn identity_of(session: &Session, table: &str, f: impl FnOnce(&State, i32, &TableMeta) -> Option<i128>) -> Value {
+fn identity_of(
+    session: &Session,
+    table: &str,
+    f: impl FnOnce(&State, i32, &TableMeta) -> Option<i128>,
+) -> Value {
     let Some(name) = parse_name(table) else { return Value::Null };
     let state = session.instance.lock();
     match find_object(session, &state, &name) {
@@ -367,16 +445,32 @@ fn type_name(id: i32) -> Option<&'static str> {
 }
 
 /// None: not one of these. `name` is in upper case.
-pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
+pub fn metadata_function(
+    session: &Session,
+    name: &str,
+    args: &[Value],
+) -> SqlResult<Option<Value>> {
     let or_null = |value: Option<Value>| value.unwrap_or(Value::Null);
     let database_id = session.database;
     Ok(Some(match (name, args) {
-        ("OBJECT_ID", [written]) => or_null(string(written).and_then(|w| object_id(session, w, None)).map(int)),
-        ("OBJECT_ID", [written, kind]) => or_null(string(written).and_then(|w| object_id(session, w, string(kind))).map(int)),
-        ("OBJECT_NAME", [object]) => or_null(id(object).and_then(|o| object_name(session, o, None, false))),
-        ("OBJECT_NAME", [object, db]) => or_null(id(object).and_then(|o| object_name(session, o, id(db), false))),
-        ("OBJECT_SCHEMA_NAME", [object]) => or_null(id(object).and_then(|o| object_name(session, o, None, true))),
-        ("OBJECT_SCHEMA_NAME", [object, db]) => or_null(id(object).and_then(|o| object_name(session, o, id(db), true))),
+        ("OBJECT_ID", [written]) => {
+            or_null(string(written).and_then(|w| object_id(session, w, None)).map(int))
+        }
+        ("OBJECT_ID", [written, kind]) => {
+            or_null(string(written).and_then(|w| object_id(session, w, string(kind))).map(int))
+        }
+        ("OBJECT_NAME", [object]) => {
+            or_null(id(object).and_then(|o| object_name(session, o, None, false)))
+        }
+        ("OBJECT_NAME", [object, db]) => {
+            or_null(id(object).and_then(|o| object_name(session, o, id(db), false)))
+        }
+        ("OBJECT_SCHEMA_NAME", [object]) => {
+            or_null(id(object).and_then(|o| object_name(session, o, None, true)))
+        }
+        ("OBJECT_SCHEMA_NAME", [object, db]) => {
+            or_null(id(object).and_then(|o| object_name(session, o, id(db), true)))
+        }
         ("SCHEMA_ID", [] | [_]) => {
             let state = session.instance.lock();
             let own = state.default_schema(&session.login, database_id);
@@ -384,9 +478,17 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
                 [name] => string(name).unwrap_or_default(),
                 _ => own.as_str(),
             };
-            or_null(state.databases.get(&database_id).and_then(|d| d.catalog.schema_named(name)).map(|s| int(s.id)))
+            or_null(
+                state
+                    .databases
+                    .get(&database_id)
+                    .and_then(|d| d.catalog.schema_named(name))
+                    .map(|s| int(s.id)),
+            )
         }
-        ("SCHEMA_NAME", []) => text(session.instance.lock().default_schema(&session.login, database_id)),
+        ("SCHEMA_NAME", []) => {
+            text(session.instance.lock().default_schema(&session.login, database_id))
+        }
         ("SCHEMA_NAME", [schema]) => {
             let state = session.instance.lock();
             let db = state.databases.get(&database_id);
@@ -395,29 +497,46 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
         ("COL_LENGTH", [table, column]) => {
             let found = string(table).and_then(|t| object_id(session, t, None)).zip(string(column));
             let database = string(table).and_then(parse_name).and_then(|n| n.database);
-            let database = database.and_then(|n| session.instance.lock().database_named(&n).map(|d| d.id));
+            let database =
+                database.and_then(|n| session.instance.lock().database_named(&n).map(|d| d.id));
             or_null(found.and_then(|(object, column)| {
                 with_object(session, object, database, |_, _, o| {
-                    columns(o).iter().find(|c| c.name.eq_ignore_ascii_case(column)).map(|c| int(c.ty.max_length()))
+                    columns(o)
+                        .iter()
+                        .find(|c| c.name.eq_ignore_ascii_case(column))
+                        .map(|c| int(c.ty.max_length()))
                 })
             }))
         }
-        ("COL_NAME", [object, column]) => or_null(id(object).zip(id(column)).and_then(|(object, column)| {
-            with_object(session, object, None, |_, _, o| columns(o).iter().find(|c| c.column_id == column).map(|c| text(&c.name)))
-        })),
-        ("COLUMNPROPERTY", [object, column, property]) => match (id(object), string(column), string(property)) {
-            (Some(object), Some(column), Some(property)) => with_object(session, object, None, |_, _, o| {
-                columns(o).iter().find(|c| c.name.eq_ignore_ascii_case(column)).map(|c| column_property(c, property))
-            })
-            .unwrap_or(Ok(Value::Null))?,
-            _ => Value::Null,
-        },
+        ("COL_NAME", [object, column]) => {
+            or_null(id(object).zip(id(column)).and_then(|(object, column)| {
+                with_object(session, object, None, |_, _, o| {
+                    columns(o).iter().find(|c| c.column_id == column).map(|c| text(&c.name))
+                })
+            }))
+        }
+        ("COLUMNPROPERTY", [object, column, property]) => {
+            match (id(object), string(column), string(property)) {
+                (Some(object), Some(column), Some(property)) => {
+                    with_object(session, object, None, |_, _, o| {
+                        columns(o)
+                            .iter()
+                            .find(|c| c.name.eq_ignore_ascii_case(column))
+                            .map(|c| column_property(c, property))
+                    })
+                    .unwrap_or(Ok(Value::Null))?
+                }
+                _ => Value::Null,
+            }
+        }
         ("OBJECTPROPERTY", [object, property]) => match (id(object), string(property)) {
             (Some(object), Some(property)) => object_property(session, object, property)?,
             _ => Value::Null,
         },
         ("OBJECTPROPERTYEX", [object, property]) => match (id(object), string(property)) {
-            (Some(object), Some(property)) => variant(SqlType::Int, object_property(session, object, property)?),
+            (Some(object), Some(property)) => {
+                variant(SqlType::Int, object_property(session, object, property)?)
+            }
             _ => Value::Null,
         },
         ("SERVERPROPERTY", [property]) => match string(property) {
@@ -428,16 +547,22 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
             (Some(db), Some(property)) => database_property(session, db, property)?,
             _ => Value::Null,
         },
-        ("COLLATIONPROPERTY", [collation, property]) => match (string(collation).and_then(Collation::by_name), string(property)) {
-            (Some(collation), Some(property)) => match property.to_uppercase().as_str() {
-                "CODEPAGE" => variant_int(i64::from(collation.code_page())),
-                "LCID" => variant_int(1033),
-                "NAME" => variant_text(collation.name()),
-                other => return Err(SqlError::unsupported(format!("COLLATIONPROPERTY of {other}"))),
-            },
-            _ => Value::Null,
-        },
-        ("HAS_PERMS_BY_NAME", [securable, _, permission, column, _]) => column_perms(session, securable, permission, column)?,
+        ("COLLATIONPROPERTY", [collation, property]) => {
+            match (string(collation).and_then(Collation::by_name), string(property)) {
+                (Some(collation), Some(property)) => match property.to_uppercase().as_str() {
+                    "CODEPAGE" => variant_int(i64::from(collation.code_page())),
+                    "LCID" => variant_int(1033),
+                    "NAME" => variant_text(collation.name()),
+                    other => {
+                        return Err(SqlError::unsupported(format!("COLLATIONPROPERTY of {other}")));
+                    }
+                },
+                _ => Value::Null,
+            }
+        }
+        ("HAS_PERMS_BY_NAME", [securable, _, permission, column, _]) => {
+            column_perms(session, securable, permission, column)?
+        }
         ("HAS_PERMS_BY_NAME", [securable, class, permission]) => match string(permission) {
             Some(permission) => has_perms(session, securable, class, permission)?,
             None => Value::Null,
@@ -447,21 +572,26 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
             state.database_named(db)?;
             Some(int(i64::from(state.open_database(&session.login, db).is_ok())))
         })),
-        ("IS_MEMBER" | "IS_ROLEMEMBER", [role]) => {
-            or_null(string(role).and_then(|r| session.instance.lock().is_member(&session.login, database_id, r)).map(|b| int(i64::from(b))))
-        }
+        ("IS_MEMBER" | "IS_ROLEMEMBER", [role]) => or_null(
+            string(role)
+                .and_then(|r| session.instance.lock().is_member(&session.login, database_id, r))
+                .map(|b| int(i64::from(b))),
+        ),
         ("IS_SRVROLEMEMBER", [role]) => match string(role).map(str::to_lowercase).as_deref() {
             Some("sysadmin") => int(i64::from(session.instance.lock().is_sysadmin(&session.login))),
             Some("public") => int(1),
-            Some("serveradmin" | "securityadmin" | "processadmin" | "setupadmin" | "bulkadmin" | "diskadmin" | "dbcreator") => {
-                int(i64::from(session.instance.lock().is_sysadmin(&session.login)))
-            }
+            Some(
+                "serveradmin" | "securityadmin" | "processadmin" | "setupadmin" | "bulkadmin"
+                | "diskadmin" | "dbcreator",
+            ) => int(i64::from(session.instance.lock().is_sysadmin(&session.login))),
             _ => Value::Null,
         },
         ("USER_ID" | "DATABASE_PRINCIPAL_ID", [] | [_]) => {
             let state = session.instance.lock();
             let found = match args {
-                [name] => string(name).and_then(|n| state.databases.get(&database_id)?.catalog.principal_named(n).map(|p| p.id)),
+                [name] => string(name).and_then(|n| {
+                    state.databases.get(&database_id)?.catalog.principal_named(n).map(|p| p.id)
+                }),
                 _ => state.user_of(&session.login, database_id).map(|p| p.id),
             };
             or_null(found.map(int))
@@ -473,18 +603,29 @@ pub fn metadata_function(session: &Session, name: &str, args: &[Value]) -> SqlRe
         }
         ("TYPE_NAME", [ty]) => {
             let state = session.instance.lock();
-            let alias = id(ty).and_then(|t| state.databases.get(&database_id)?.catalog.types.get(&t)).map(|t| text(&t.name));
+            let alias = id(ty)
+                .and_then(|t| state.databases.get(&database_id)?.catalog.types.get(&t))
+                .map(|t| text(&t.name));
             or_null(alias.or_else(|| id(ty).and_then(type_name).map(text)))
         }
         ("IDENT_CURRENT", [table]) => or_null(string(table).map(|t| {
             identity_of(session, t, |state, database, table| {
                 let (seed, _) = seed(table)?;
-                let last = state.databases.get(&database)?.identities.get(&table.object_id).and_then(|i| i.last);
+                let last = state
+                    .databases
+                    .get(&database)?
+                    .identities
+                    .get(&table.object_id)
+                    .and_then(|i| i.last);
                 Some(last.unwrap_or(seed))
             })
         })),
-        ("IDENT_SEED", [table]) => or_null(string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.0)))),
-        ("IDENT_INCR", [table]) => or_null(string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.1)))),
+        ("IDENT_SEED", [table]) => or_null(
+            string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.0))),
+        ),
+        ("IDENT_INCR", [table]) => or_null(
+            string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.1))),
+        ),
         ("NEWID" | "NEWSEQUENTIALID", []) => {
             let mut bytes = session.instance.lock().random_bytes();
             bytes[6] = (bytes[6] & 0x0f) | 0x40;

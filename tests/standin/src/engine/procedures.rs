@@ -1,7 +1,7 @@
 //! System procedures: found by name here, written where their subject is.
 //!
-//! A procedure gets its arguments evaluated, sends its result sets and messages to the sink, and answers its RETURN value; an output
-//! parameter is an argument whose `value` it replaces.
+//! A procedure gets its arguments evaluated, sends its result sets and messages to the sink, and
+//! answers its RETURN value; an output parameter is an argument whose `value` it replaces.
 
 use crate::{
     engine::{applocks, context::Session, ddl, sink::Sink, table_collations::table_collations},
@@ -35,11 +35,15 @@ const PROCEDURES: &[(&str, SystemProcedure)] = &[
 
 /// The procedure of that name, with or without `sys` or `dbo`, in any database.
 pub fn find(name: &ObjectName) -> Option<SystemProcedure> {
-    if !name.schema.as_deref().is_none_or(|s| s.is_empty() || s.eq_ignore_ascii_case("sys") || s.eq_ignore_ascii_case("dbo")) {
+    if !name.schema.as_deref().is_none_or(|s| {
+        s.is_empty() || s.eq_ignore_ascii_case("sys") || s.eq_ignore_ascii_case("dbo")
+    }) {
         return None;
     }
-    let (own, procedure) =
-        PROCEDURES.iter().chain(crate::cdc::procedures::PROCEDURES).find(|(own, _)| name.name.eq_ignore_ascii_case(own))?;
+    let (own, procedure) = PROCEDURES
+        .iter()
+        .chain(crate::cdc::procedures::PROCEDURES)
+        .find(|(own, _)| name.name.eq_ignore_ascii_case(own))?;
     crate::surface::used("procedure", own);
     Some(*procedure)
 }
@@ -58,11 +62,18 @@ pub struct Arguments<'a> {
 
 impl<'a> Arguments<'a> {
     /// 8144 for too many, 8145 for an unknown name.
-    pub fn new(procedure: &'a str, names: &'a [&'a str], arguments: &'a mut [Argument]) -> SqlResult<Self> {
+    pub fn new(
+        procedure: &'a str,
+        names: &'a [&'a str],
+        arguments: &'a mut [Argument],
+    ) -> SqlResult<Self> {
         let mut given: Vec<Option<&'a mut Argument>> = names.iter().map(|_| None).collect();
         for (place, argument) in arguments.iter_mut().enumerate() {
             let at = match &argument.name {
-                Some(name) => names.iter().position(|n| n.eq_ignore_ascii_case(name)).ok_or_else(|| not_a_parameter(name, procedure))?,
+                Some(name) => names
+                    .iter()
+                    .position(|n| n.eq_ignore_ascii_case(name))
+                    .ok_or_else(|| not_a_parameter(name, procedure))?,
                 None if place < names.len() => place,
                 None => return Err(too_many(procedure)),
             };
@@ -121,7 +132,11 @@ impl<'a> Arguments<'a> {
 
 /// 8144
 pub fn too_many(procedure: &str) -> SqlError {
-    SqlError::new(8144, 16, format!("Procedure or function {procedure} has too many arguments specified."))
+    SqlError::new(
+        8144,
+        16,
+        format!("Procedure or function {procedure} has too many arguments specified."),
+    )
 }
 
 /// 8145
@@ -131,8 +146,13 @@ pub fn not_a_parameter(name: &str, procedure: &str) -> SqlError {
 
 /// 201
 pub fn not_supplied(procedure: &str, name: &str) -> SqlError {
-    let mut error =
-        SqlError::new(201, 16, format!("Procedure or function '{procedure}' expects parameter '{name}', which was not supplied."));
+    let mut error = SqlError::new(
+        201,
+        16,
+        format!(
+            "Procedure or function '{procedure}' expects parameter '{name}', which was not supplied."
+        ),
+    );
     error.state = 4;
     error
 }

@@ -1,7 +1,8 @@
 //! How many bytes a row takes on its page: 8,060 at most.
 //!
-//! Fixed columns take their room even where they are NULL; of variable ones each takes two bytes beside its value, and a value of more than
-//! 24 bytes can go off the row, where it leaves a pointer of 24 bytes.
+//! Fixed columns take their room even where they are NULL; of variable ones each takes two bytes
+//! beside its value, and a value of more than 24 bytes can go off the row, where it leaves a
+//! pointer of 24 bytes.
 //! <https://learn.microsoft.com/sql/relational-databases/databases/estimate-the-size-of-a-heap>,
 //! <https://learn.microsoft.com/sql/relational-databases/pages-and-extents-architecture-guide#large-row-support>
 
@@ -53,7 +54,10 @@ struct Least {
 }
 
 fn stored(meta: &TableMeta) -> impl Iterator<Item = (usize, &ColumnMeta)> {
-    meta.columns.iter().enumerate().filter(|(_, column)| column.computed.as_ref().is_none_or(|computed| computed.persisted))
+    meta.columns
+        .iter()
+        .enumerate()
+        .filter(|(_, column)| column.computed.as_ref().is_none_or(|computed| computed.persisted))
 }
 
 fn least(meta: &TableMeta) -> Least {
@@ -66,7 +70,11 @@ fn least(meta: &TableMeta) -> Least {
             Room::Variable(_) => variable += 1,
         }
     }
-    Least { fixed: fixed + bits.div_ceil(8), overhead: HEADER_BYTES + 2 + columns.div_ceil(8), variable }
+    Least {
+        fixed: fixed + bits.div_ceil(8),
+        overhead: HEADER_BYTES + 2 + columns.div_ceil(8),
+        variable,
+    }
 }
 
 /// Msg 1701: no row would fit.
@@ -104,7 +112,9 @@ pub fn check_row(meta: &TableMeta, row: &[Value]) -> SqlResult<()> {
     let Least { fixed, overhead, variable } = least(meta);
     let values: usize = stored(meta)
         .map(|(at, column)| match room(column.ty) {
-            Room::Variable(_) => row.get(at).map_or(0, |value| value_bytes(value, column.ty)).min(POINTER_BYTES),
+            Room::Variable(_) => {
+                row.get(at).map_or(0, |value| value_bytes(value, column.ty)).min(POINTER_BYTES)
+            }
             Room::Bit | Room::Fixed(_) => 0,
         })
         .sum();
@@ -112,7 +122,9 @@ pub fn check_row(meta: &TableMeta, row: &[Value]) -> SqlResult<()> {
     if bytes <= ROW_BYTES_MAX {
         return Ok(());
     }
-    let text = format!("Cannot create a row of size {bytes} which is greater than the allowable maximum row size of {ROW_BYTES_MAX}.");
+    let text = format!(
+        "Cannot create a row of size {bytes} which is greater than the allowable maximum row size of {ROW_BYTES_MAX}."
+    );
     Err(SqlError::new(511, 16, text))
 }
 
@@ -120,7 +132,9 @@ fn value_bytes(value: &Value, ty: SqlType) -> usize {
     match (value, ty) {
         (Value::Null, _) => 0,
         (Value::Bytes(bytes), _) => bytes.len(),
-        (Value::Str(text), SqlType::VarChar(_, collation) | SqlType::Text(collation)) => collation.encoded_len(text),
+        (Value::Str(text), SqlType::VarChar(_, collation) | SqlType::Text(collation)) => {
+            collation.encoded_len(text)
+        }
         (Value::Str(text), _) => 2 * text.encode_utf16().count(),
         _ => POINTER_BYTES,
     }

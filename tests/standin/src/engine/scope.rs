@@ -35,8 +35,8 @@ impl Session {
         self
     }
 
-    /// The running statement's work. DML and DDL run inside [`Session::statement`], so it is there; without one nothing can be written (there is no
-    /// transaction 0).
+    /// The running statement's work. DML and DDL run inside [`Session::statement`], so it is there;
+    /// without one nothing can be written (there is no transaction 0).
     pub fn work(&self) -> Work {
         self.work.clone().unwrap_or_else(|| Work {
             instance: self.instance.clone(),
@@ -67,18 +67,33 @@ impl Session {
         let source = |name: &str, rows: &Arc<Vec<Arc<Row>>>| {
             Arc::new(RowsSource {
                 name: ObjectName { database: None, schema: None, name: name.into() },
-                columns: source_columns(&firing.table).into_iter().map(|c| SourceColumn { nullable: true, ..c }).collect(),
+                columns: source_columns(&firing.table)
+                    .into_iter()
+                    .map(|c| SourceColumn { nullable: true, ..c })
+                    .collect(),
                 rows: rows.clone(),
             })
         };
         let rows = TriggerRows {
             inserted: source("inserted", &firing.inserted),
             deleted: source("deleted", &firing.deleted),
-            updated: firing.updated.iter().filter_map(|at| firing.table.columns.get(*at)).map(|c| c.name.clone()).collect(),
+            updated: firing
+                .updated
+                .iter()
+                .filter_map(|at| firing.table.columns.get(*at))
+                .map(|c| c.name.clone())
+                .collect(),
         };
         let (trigger, database) = (&firing.trigger, firing.database);
         let outer = std::mem::replace(&mut self.database, database);
-        let result = trigger::fire(self, (&trigger.name, trigger.object_id), &trigger.body, rows, firing.rows, sink);
+        let result = trigger::fire(
+            self,
+            (&trigger.name, trigger.object_id),
+            &trigger.body,
+            rows,
+            firing.rows,
+            sink,
+        );
         self.database = outer;
         result
     }
@@ -108,7 +123,11 @@ pub fn invalid_object(name: &ObjectName) -> SqlError {
 }
 
 /// Finds any object a statement may name: temp tables first for `#` names, then the catalog.
-pub fn find_object(session: &Session, state: &State, name: &ObjectName) -> SqlResult<Option<(i32, Object)>> {
+pub fn find_object(
+    session: &Session,
+    state: &State,
+    name: &ObjectName,
+) -> SqlResult<Option<(i32, Object)>> {
     if name.name.starts_with('#') && !name.name.starts_with("##") {
         let Some(id) = session.temp_table_in(state, &name.name) else { return Ok(None) };
         return Ok(state.database(TEMPDB)?.catalog.object(id).map(|o| (TEMPDB, o.clone())));
@@ -121,14 +140,19 @@ pub fn find_object(session: &Session, state: &State, name: &ObjectName) -> SqlRe
     };
     let schema = state.default_schema(&login, database);
     let local = ObjectName { database: None, schema: name.schema.clone(), name: name.name.clone() };
-    Ok(state.resolve(database, &schema, &local).map(|(database, object)| (database, object.clone())))
+    Ok(state
+        .resolve(database, &schema, &local)
+        .map(|(database, object)| (database, object.clone())))
 }
 
 /// 208 when there is no such table.
 pub fn find_table(session: &Session, state: &State, name: &ObjectName) -> SqlResult<Found> {
     match find_object(session, state, name)? {
         Some((database, Object::Table(table))) => Ok(Found { database, table }),
-        Some((_, Object::View(_))) => Err(SqlError::unsupported(format!("changing rows or structure through the view {}", display(name)))),
+        Some((_, Object::View(_))) => Err(SqlError::unsupported(format!(
+            "changing rows or structure through the view {}",
+            display(name)
+        ))),
         Some((_, Object::Procedure(_) | Object::Trigger(_))) | None => Err(invalid_object(name)),
     }
 }
@@ -142,6 +166,7 @@ pub fn full_name(state: &State, database: i32, table: &TableMeta) -> String {
 
 /// `schema.table`
 pub fn local_name(state: &State, database: i32, table: &TableMeta) -> String {
-    let schema = state.databases.get(&database).map_or("dbo", |d| d.catalog.schema_name(table.schema_id));
+    let schema =
+        state.databases.get(&database).map_or("dbo", |d| d.catalog.schema_name(table.schema_id));
     format!("{schema}.{}", table.name)
 }

@@ -1,7 +1,8 @@
 //! Who may do what: database users behind logins, role membership, GRANT and DENY.
 //!
-//! A DENY anywhere beats every GRANT; members of sysadmin and the database's owner are not asked; CONTROL on a securable (or on one that
-//! contains it) implies every permission on it (Microsoft: "Permissions hierarchy").
+//! A DENY anywhere beats every GRANT; members of sysadmin and the database's owner are not asked;
+//! CONTROL on a securable (or on one that contains it) implies every permission on it (Microsoft:
+//! "Permissions hierarchy").
 
 use crate::{
     engine::{
@@ -26,24 +27,42 @@ impl State {
         self.login(login).is_some_and(|l| l.sysadmin)
     }
 
-    /// The user a login is in a database: dbo for sysadmins, its own user, or guest in the system databases.
+    /// The user a login is in a database: dbo for sysadmins, its own user, or guest in the system
+    /// databases.
     pub fn user_of(&self, login: &str, database: i32) -> Option<&Principal> {
         let db = self.databases.get(&database)?;
         if self.is_sysadmin(login) {
             return db.catalog.principals.get(&DBO).map(AsRef::as_ref);
         }
-        let own = db.catalog.principals.values().find(|p| p.login.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(login)));
-        let guest = matches!(database, MASTER | TEMPDB | MSDB).then(|| db.catalog.principals.get(&GUEST)).flatten();
+        let own = db
+            .catalog
+            .principals
+            .values()
+            .find(|p| p.login.as_deref().is_some_and(|l| l.eq_ignore_ascii_case(login)));
+        let guest = matches!(database, MASTER | TEMPDB | MSDB)
+            .then(|| db.catalog.principals.get(&GUEST))
+            .flatten();
         own.or(guest).map(AsRef::as_ref)
     }
 
-    /// 916 when the login has no user in the database; 942 when it is offline; 911 when there is none.
+    /// 916 when the login has no user in the database; 942 when it is offline; 911 when there is
+    /// none.
     pub fn open_database(&self, login: &str, name: &str) -> SqlResult<i32> {
         let Some(db) = self.database_named(name) else {
-            return Err(SqlError::new(911, 16, format!("Database '{name}' does not exist. Make sure that the name is entered correctly.")));
+            return Err(SqlError::new(
+                911,
+                16,
+                format!(
+                    "Database '{name}' does not exist. Make sure that the name is entered correctly."
+                ),
+            ));
         };
         if db.options.offline {
-            return Err(SqlError::new(942, 14, format!("Database '{}' cannot be opened because it is offline.", db.name)));
+            return Err(SqlError::new(
+                942,
+                14,
+                format!("Database '{}' cannot be opened because it is offline.", db.name),
+            ));
         }
         if self.user_of(login, db.id).is_none() {
             let message = format!(
@@ -66,7 +85,9 @@ impl State {
         while let Some(id) = open.pop() {
             if !all.contains(&id) {
                 all.push(id);
-                open.extend(catalog.principals.get(&id).map(|p| p.member_of.clone()).unwrap_or_default());
+                open.extend(
+                    catalog.principals.get(&id).map(|p| p.member_of.clone()).unwrap_or_default(),
+                );
             }
         }
         all
@@ -85,7 +106,9 @@ impl State {
         }
         let reads = permission == "SELECT";
         let writes = matches!(permission, "INSERT" | "UPDATE" | "DELETE");
-        if (reads && roles.contains(&DB_DENYDATAREADER)) || (writes && roles.contains(&DB_DENYDATAWRITER)) {
+        if (reads && roles.contains(&DB_DENYDATAREADER))
+            || (writes && roles.contains(&DB_DENYDATAWRITER))
+        {
             return false;
         }
         let scopes = match target.securable {
@@ -94,25 +117,37 @@ impl State {
             Securable::Object(id) | Securable::Column(id, _) => {
                 let owner = catalog.objects.get(&id).map(|o| o.schema_id());
                 let schema = owner.map(Securable::Schema);
-                let column = matches!(target.securable, Securable::Column(..)).then_some(target.securable);
-                [column, Some(Securable::Object(id)), schema, Some(Securable::Database)].into_iter().flatten().collect()
+                let column =
+                    matches!(target.securable, Securable::Column(..)).then_some(target.securable);
+                [column, Some(Securable::Object(id)), schema, Some(Securable::Database)]
+                    .into_iter()
+                    .flatten()
+                    .collect()
             }
         };
-        let mine = catalog.permissions.iter().filter(|p| scopes.contains(&p.securable) && roles.contains(&p.grantee));
+        let mine = catalog
+            .permissions
+            .iter()
+            .filter(|p| scopes.contains(&p.securable) && roles.contains(&p.grantee));
         let mut granted = match permission {
             "SELECT" => roles.contains(&DB_DATAREADER),
             "INSERT" | "UPDATE" | "DELETE" => roles.contains(&DB_DATAWRITER),
-            "ALTER" | "CREATE TABLE" | "CREATE VIEW" | "CREATE PROCEDURE" | "REFERENCES" | "VIEW DEFINITION" => {
-                roles.contains(&DB_DDLADMIN)
-            }
+            "ALTER" | "CREATE TABLE" | "CREATE VIEW" | "CREATE PROCEDURE" | "REFERENCES"
+            | "VIEW DEFINITION" => roles.contains(&DB_DDLADMIN),
             "CONNECT" => user.id != GUEST,
             _ => false,
         };
         // msdb's and master's own tables are open to everybody, as the system views are.
-        granted |= reads && matches!(target.database, MASTER | MSDB) && matches!(target.securable, Securable::Object(id) if id < 0);
+        granted |= reads
+            && matches!(target.database, MASTER | MSDB)
+            && matches!(target.securable, Securable::Object(id) if id < 0);
         for p in mine {
-            let implied = p.permission == "CONTROL" || (p.permission == "ALTER" && permission == "VIEW DEFINITION");
-            if p.permission == permission || (implied && !p.deny) || (p.permission == "CONTROL" && p.deny) {
+            let implied = p.permission == "CONTROL"
+                || (p.permission == "ALTER" && permission == "VIEW DEFINITION");
+            if p.permission == permission
+                || (implied && !p.deny)
+                || (p.permission == "CONTROL" && p.deny)
+            {
                 if p.deny {
                     return false;
                 }
@@ -127,10 +162,17 @@ impl State {
         let db = self.database(target.database)?;
         if self.has_permission(login, target, permission) {
             let beyond = match target.securable {
-                Securable::Object(id) if matches!(permission, "SELECT" | "INSERT" | "UPDATE" | "DELETE") => {
-                    db.catalog.objects.get(&id).and_then(|o| if let Object::Table(t) = o { db.catalog.beyond(t) } else { None })
+                Securable::Object(id)
+                    if matches!(permission, "SELECT" | "INSERT" | "UPDATE" | "DELETE") =>
+                {
+                    db.catalog.objects.get(&id).and_then(|o| {
+                        if let Object::Table(t) = o { db.catalog.beyond(t) } else { None }
+                    })
                 }
-                Securable::Object(_) | Securable::Column(..) | Securable::Schema(_) | Securable::Database => None,
+                Securable::Object(_)
+                | Securable::Column(..)
+                | Securable::Schema(_)
+                | Securable::Database => None,
             };
             return beyond.map_or(Ok(()), |what| Err(SqlError::unsupported(what)));
         }
@@ -142,12 +184,17 @@ impl State {
                 SqlError::new(
                     229,
                     14,
-                    format!("The {permission} permission was denied on the object '{name}', database '{}', schema '{schema}'.", db.name),
+                    format!(
+                        "The {permission} permission was denied on the object '{name}', database '{}', schema '{schema}'.",
+                        db.name
+                    ),
                 )
             }
-            Securable::Schema(_) | Securable::Database => {
-                SqlError::new(262, 14, format!("{permission} permission denied in database '{}'.", db.name))
-            }
+            Securable::Schema(_) | Securable::Database => SqlError::new(
+                262,
+                14,
+                format!("{permission} permission denied in database '{}'.", db.name),
+            ),
         })
     }
 
@@ -162,8 +209,12 @@ impl State {
     /// Server-level permissions: VIEW SERVER STATE, ALTER ANY LOGIN, …
     pub fn has_server_permission(&self, login: &str, permission: &str) -> bool {
         self.login(login).is_some_and(|l| {
-            let said = |name: &str| l.permissions.iter().find(|(p, _)| p == name).map(|(_, granted)| *granted);
-            l.sysadmin || permission == "CONNECT SQL" || said(permission).or_else(|| said("CONTROL SERVER")).unwrap_or(false)
+            let said = |name: &str| {
+                l.permissions.iter().find(|(p, _)| p == name).map(|(_, granted)| *granted)
+            };
+            l.sysadmin
+                || permission == "CONNECT SQL"
+                || said(permission).or_else(|| said("CONTROL SERVER")).unwrap_or(false)
         })
     }
 }

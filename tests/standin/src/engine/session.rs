@@ -3,7 +3,8 @@
 use crate::{
     engine::{
         connection::{
-            BeginNext, Engine, EngineConnection, Isolation, LoginInfo, Param, TransactionRequest, cannot_open_database, login_failed,
+            BeginNext, Engine, EngineConnection, Isolation, LoginInfo, Param, TransactionRequest,
+            cannot_open_database, login_failed,
         },
         context::{OpenStatement, Options, Session, doomed_write},
         dml::bulk::BulkLoad,
@@ -48,8 +49,12 @@ impl EngineSession {
             }
             (login.name.clone(), login.default_database.clone())
         };
-        let wanted = if info.database.is_empty() { default_database } else { info.database.clone() };
-        let database = instance.lock().open_database(&login, &wanted).map_err(|_| cannot_open_database(&wanted))?;
+        let wanted =
+            if info.database.is_empty() { default_database } else { info.database.clone() };
+        let database = instance
+            .lock()
+            .open_database(&login, &wanted)
+            .map_err(|_| cannot_open_database(&wanted))?;
         let waker = Arc::downgrade(&instance);
         info.cancel.on_cancel(move || {
             if let Some(instance) = waker.upgrade() {
@@ -132,14 +137,23 @@ impl EngineSession {
     }
 
     /// MS-TDS 2.2.6.9: the isolation level of a begin lasts as SET's does.
-    fn begin(&mut self, isolation: Option<Isolation>, name: &str, sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    fn begin(
+        &mut self,
+        isolation: Option<Isolation>,
+        name: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         if let Some(isolation) = isolation {
             self.session.options.isolation = isolation;
         }
         self.session.begin_transaction(name, sink)
     }
 
-    fn begin_next(&mut self, next: Option<&BeginNext>, sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    fn begin_next(
+        &mut self,
+        next: Option<&BeginNext>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         next.map_or(Ok(()), |n| self.begin(n.isolation, &n.name, sink))
     }
 }
@@ -191,7 +205,12 @@ impl EngineConnection for EngineSession {
         self.finish(result, sink)
     }
 
-    fn rpc(&mut self, procedure: &str, params: &[Param], sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    fn rpc(
+        &mut self,
+        procedure: &str,
+        params: &[Param],
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         self.start(procedure);
         let mut arguments = params
             .iter()
@@ -204,27 +223,40 @@ impl EngineConnection for EngineSession {
             })
             .collect::<Vec<_>>();
         let result = match parse_name(procedure) {
-            Ok(name) => match interpreter::call(&mut self.session, &name, &mut arguments, false, sink) {
-                Ok(status) => interpreter::report_call(status, &arguments, sink),
-                Err(Failure::Stop(stop)) => Err(stop),
-                Err(Failure::Sql(error)) => interpreter::fail(&mut self.session, error, 0, sink),
-            },
+            Ok(name) => {
+                match interpreter::call(&mut self.session, &name, &mut arguments, false, sink) {
+                    Ok(status) => interpreter::report_call(status, &arguments, sink),
+                    Err(Failure::Stop(stop)) => Err(stop),
+                    Err(Failure::Sql(error)) => {
+                        interpreter::fail(&mut self.session, error, 0, sink)
+                    }
+                }
+            }
             Err(error) => self.report(error, sink).map_err(Stop::from),
         };
         self.finish(result, sink)
     }
 
-    fn transaction(&mut self, request: &TransactionRequest, sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    fn transaction(
+        &mut self,
+        request: &TransactionRequest,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         let result = match request {
-            TransactionRequest::Begin { isolation, name } => return self.begin(*isolation, name, sink),
-            TransactionRequest::Commit { begin, .. } => match self.session.commit_transaction(sink) {
+            TransactionRequest::Begin { isolation, name } => {
+                return self.begin(*isolation, name, sink);
+            }
+            TransactionRequest::Commit { begin, .. } => match self.session.commit_transaction(sink)
+            {
                 Ok(()) => return self.begin_next(begin.as_ref(), sink),
                 Err(error) => Err(error),
             },
-            TransactionRequest::Rollback { name, begin } => match self.session.rollback_transaction(Some(name), sink) {
-                Ok(()) => return self.begin_next(begin.as_ref(), sink),
-                Err(error) => Err(error),
-            },
+            TransactionRequest::Rollback { name, begin } => {
+                match self.session.rollback_transaction(Some(name), sink) {
+                    Ok(()) => return self.begin_next(begin.as_ref(), sink),
+                    Err(error) => Err(error),
+                }
+            }
             TransactionRequest::Save { name } => self.session.save_transaction(name),
         };
         match result {
@@ -242,7 +274,11 @@ impl EngineConnection for EngineSession {
             return Err(doomed_write());
         }
         self.bulk_columns = columns.to_vec();
-        let declared = announced.columns.iter().map(|(_, ty)| self.session.resolve_type(ty)).collect::<SqlResult<Vec<_>>>()?;
+        let declared = announced
+            .columns
+            .iter()
+            .map(|(_, ty)| self.session.resolve_type(ty))
+            .collect::<SqlResult<Vec<_>>>()?;
         let open = self.session.open_statement();
         match BulkLoad::begin(&mut self.session, &announced) {
             Ok(load) => {
@@ -257,7 +293,9 @@ impl EngineConnection for EngineSession {
     }
 
     fn bulk_rows(&mut self, rows: Vec<Vec<Value>>, _sink: &mut dyn Sink) -> SqlResult<()> {
-        let Some((mut load, open)) = self.bulk.take() else { return Err(SqlError::unsupported("bulk load rows without a bulk load")) };
+        let Some((mut load, open)) = self.bulk.take() else {
+            return Err(SqlError::unsupported("bulk load rows without a bulk load"));
+        };
         match load.rows(&mut self.session, &self.bulk_columns, rows) {
             Ok(()) => {
                 self.bulk = Some((load, open));
@@ -271,7 +309,9 @@ impl EngineConnection for EngineSession {
     }
 
     fn bulk_end(&mut self, sink: &mut dyn Sink) -> SqlResult<u64> {
-        let Some((load, open)) = self.bulk.take() else { return Err(SqlError::unsupported("the end of a bulk load without a bulk load")) };
+        let Some((load, open)) = self.bulk.take() else {
+            return Err(SqlError::unsupported("the end of a bulk load without a bulk load"));
+        };
         let result = load.end(&mut self.session, sink);
         self.session.close_statement(open, result.is_ok());
         match result {

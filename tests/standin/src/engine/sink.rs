@@ -1,11 +1,13 @@
-//! Where a statement's results go. The TDS layer implements this with tokens; golden tests implement it with text.
+//! Where a statement's results go. The TDS layer implements this with tokens; golden tests
+//! implement it with text.
 
 use crate::{
     error::SqlError,
     value::{Collation, SqlType, Value},
 };
 
-/// The client went away or sent an attention: stop the batch at once, roll nothing back by yourself.
+/// The client went away or sent an attention: stop the batch at once, roll nothing back by
+/// yourself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cancelled;
 
@@ -56,19 +58,22 @@ pub trait Sink {
         Ok(())
     }
     fn row(&mut self, row: &[Value]) -> Result<(), Cancelled>;
-    /// Ends a statement. `rows` is None under SET NOCOUNT ON and for statements that count nothing. A sink remembers whether an error
-    /// came since the last end, so a failed statement is ended like any other.
+    /// Ends a statement. `rows` is None under SET NOCOUNT ON and for statements that count nothing.
+    /// A sink remembers whether an error came since the last end, so a failed statement is ended
+    /// like any other.
     fn done(&mut self, kind: DoneKind, rows: Option<u64>) -> Result<(), Cancelled>;
     /// Class 10 and below is INFO, above is ERROR.
     fn message(&mut self, message: &SqlError) -> Result<(), Cancelled>;
     fn env(&mut self, change: &EnvChange) -> Result<(), Cancelled>;
     /// An output parameter of an RPC.
     fn return_value(&mut self, name: &str, ty: SqlType, value: &Value) -> Result<(), Cancelled>;
-    /// A procedure's RETURN value. Only for an RPC's procedure itself and for EXEC of a procedure in a batch.
+    /// A procedure's RETURN value. Only for an RPC's procedure itself and for EXEC of a procedure
+    /// in a batch.
     fn return_status(&mut self, status: i32) -> Result<(), Cancelled>;
 
-    /// A batch (or a procedure) enters a procedure, dynamic SQL or a trigger: until the matching [`Sink::leave_procedure`], statements end with
-    /// DONEINPROC. Not called for an RPC's own procedure.
+    /// A batch (or a procedure) enters a procedure, dynamic SQL or a trigger: until the matching
+    /// [`Sink::leave_procedure`], statements end with DONEINPROC. Not called for an RPC's own
+    /// procedure.
     fn enter_procedure(&mut self) {}
     fn leave_procedure(&mut self) -> Result<(), Cancelled> {
         Ok(())
@@ -79,11 +84,13 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Before a statement has any effect. `Some` is an injected error, to be raised as if the statement had failed with it.
+    /// Before a statement has any effect. `Some` is an injected error, to be raised as if the
+    /// statement had failed with it.
     fn before_statement(&mut self, _text: &str) -> Result<Option<SqlError>, Cancelled> {
         Ok(None)
     }
-    /// After a statement has taken effect (for COMMIT: after the commit) and before its end is reported.
+    /// After a statement has taken effect (for COMMIT: after the commit) and before its end is
+    /// reported.
     fn after_statement(&mut self, _text: &str) -> Result<Option<SqlError>, Cancelled> {
         Ok(None)
     }

@@ -1,8 +1,10 @@
 //! Readers: how a query sees a stored table, and rows somebody holds in memory.
 //!
-//! A scan reads a page, lets go of the instance, and goes on after the last key it has seen. Under READ COMMITTED each page is what
-//! is committed at that moment, so a row whose key moves meanwhile can be met twice or not at all, as on a real server. Under SNAPSHOT (and
-//! READ_COMMITTED_SNAPSHOT) the pages come from one moment. While a cursor is open the table's schema stays: DDL waits for it.
+//! A scan reads a page, lets go of the instance, and goes on after the last key it has seen. Under
+//! READ COMMITTED each page is what is committed at that moment, so a row whose key moves meanwhile
+//! can be met twice or not at all, as on a real server. Under SNAPSHOT (and
+//! READ_COMMITTED_SNAPSHOT) the pages come from one moment. While a cursor is open the table's
+//! schema stays: DDL waits for it.
 
 use crate::{
     engine::{
@@ -10,7 +12,10 @@ use crate::{
         connection::Isolation,
         instance::{State, Work},
         lock::{Spid, TableId, TableMode},
-        query::host::{Access, Row, RowCursor, RowKey, RowSource, SourceColumn, SourceKey, SourceRow, TableHints},
+        query::host::{
+            Access, Row, RowCursor, RowKey, RowSource, SourceColumn, SourceKey, SourceRow,
+            TableHints,
+        },
         storage::{ByteRange, KeyPlan, Slot, TableData},
     },
     error::{SqlError, SqlResult},
@@ -44,7 +49,8 @@ impl ReadMode {
             || hints.has("SERIALIZABLE")
             || hints.has("REPEATABLEREAD");
         let updates = hints.has("UPDLOCK") || hints.has("XLOCK");
-        let exclusive = hints.has("TABLOCKX") || (hints.has("XLOCK") && (hints.has("TABLOCK") || holds));
+        let exclusive =
+            hints.has("TABLOCKX") || (hints.has("XLOCK") && (hints.has("TABLOCK") || holds));
         let table = if exclusive {
             Some(TableMode::Exclusive)
         } else if holds && updates {
@@ -55,7 +61,9 @@ impl ReadMode {
             None
         };
         Self {
-            dirty: hints.has("NOLOCK") || hints.has("READUNCOMMITTED") || (isolation == Isolation::ReadUncommitted && !holds && !updates),
+            dirty: hints.has("NOLOCK")
+                || hints.has("READUNCOMMITTED")
+                || (isolation == Isolation::ReadUncommitted && !holds && !updates),
             table,
             wait_for_writers: hints.has("TABLOCK") && isolation != Isolation::Snapshot,
             lock_rows: updates && table.is_none(),
@@ -97,15 +105,26 @@ pub fn source_columns(meta: &TableMeta) -> Vec<SourceColumn> {
 }
 
 impl TableSource {
-    pub fn new(work: &Work, state: &State, database: i32, meta: &Arc<TableMeta>, hints: &TableHints) -> SqlResult<Self> {
+    pub fn new(
+        work: &Work,
+        state: &State,
+        database: i32,
+        meta: &Arc<TableMeta>,
+        hints: &TableHints,
+    ) -> SqlResult<Self> {
         let db = state.database(database)?;
         let mut keys = Vec::new();
         let mut key_ids = Vec::new();
         let usable = |clustered: bool| {
-            meta.indexes.iter().filter(move |i| i.clustered == clustered && !i.disabled && i.filter.is_none() && !i.columnstore)
+            meta.indexes.iter().filter(move |i| {
+                i.clustered == clustered && !i.disabled && i.filter.is_none() && !i.columnstore
+            })
         };
         for index in usable(true).chain(usable(false)) {
-            keys.push(SourceKey { columns: index.key.iter().map(|k| (k.ordinal, k.descending)).collect(), unique: index.unique });
+            keys.push(SourceKey {
+                columns: index.key.iter().map(|k| (k.ordinal, k.descending)).collect(),
+                unique: index.unique,
+            });
             key_ids.push(index.index_id);
         }
         Ok(Self {
@@ -120,7 +139,8 @@ impl TableSource {
             keys,
             key_ids,
             mode: ReadMode {
-                wait_rows: work.target == Some((database, meta.object_id)) && work.isolation != Isolation::Snapshot,
+                wait_rows: work.target == Some((database, meta.object_id))
+                    && work.isolation != Isolation::Snapshot,
                 ..ReadMode::of(work.isolation, hints)
             },
             rows: state.tables.get(&(database, meta.object_id)).map_or(0, |d| d.rows.len() as u64),
@@ -132,13 +152,19 @@ impl TableSource {
         &self.meta
     }
 
-    /// A private copy to read without coming back to the instance, when the statement or transaction reads a snapshot.
+    /// A private copy to read without coming back to the instance, when the statement or
+    /// transaction reads a snapshot.
     fn snapshot(&self, state: &mut State) -> SqlResult<Option<TableData>> {
         // a secondary reads by row version whatever the isolation level and the hints say
-        if self.work.isolation == Isolation::Snapshot || self.work.on_secondary(state, self.table.0) {
+        if self.work.isolation == Isolation::Snapshot || self.work.on_secondary(state, self.table.0)
+        {
             return Ok(self.work.data(state, self.table)?.cloned());
         }
-        if self.mode.dirty || self.mode.table.is_some() || self.mode.lock_rows || self.mode.wait_rows {
+        if self.mode.dirty
+            || self.mode.table.is_some()
+            || self.mode.lock_rows
+            || self.mode.wait_rows
+        {
             return Ok(None);
         }
         self.work.statement_data(state, self.table)
@@ -164,13 +190,22 @@ impl RowSource for TableSource {
 
     fn open(&self, access: &Access) -> SqlResult<Box<dyn RowCursor>> {
         let index = match access.key {
-            Some(at) => Some(*self.key_ids.get(at).ok_or_else(|| SqlError::unsupported("a key that is not there"))?),
+            Some(at) => Some(
+                *self
+                    .key_ids
+                    .get(at)
+                    .ok_or_else(|| SqlError::unsupported("a key that is not there"))?,
+            ),
             None => None,
         };
         let clustered = self.meta.clustered().map(|i| i.index_id);
         let range = match index.and_then(|id| self.meta.index(id)) {
             None => Some(ByteRange::all()),
-            Some(index) => KeyPlan::new(&self.meta, &index.key).range(&access.prefix, access.lower.as_ref(), access.upper.as_ref()),
+            Some(index) => KeyPlan::new(&self.meta, &index.key).range(
+                &access.prefix,
+                access.lower.as_ref(),
+                access.upper.as_ref(),
+            ),
         };
         let work = self.work.clone();
         let private = self.meta.is_temp();
@@ -181,7 +216,12 @@ impl RowSource for TableSource {
             }
             // SNAPSHOT requests no locks to read data: nobody's TABLOCKX stops it
             let unlocked = self.mode.dirty || work.isolation == Isolation::Snapshot;
-            let (table, txn, dirty, shared) = (self.table, work.txn, unlocked, self.mode.wait_for_writers && self.mode.table.is_none());
+            let (table, txn, dirty, shared) = (
+                self.table,
+                work.txn,
+                unlocked,
+                self.mode.wait_for_writers && self.mode.table.is_none(),
+            );
             state = work.wait_while(state, |s| {
                 let mut blockers = s.locks.reader_blockers(table, txn, dirty);
                 if shared {
@@ -193,7 +233,11 @@ impl RowSource for TableSource {
         let snapshot = if private { None } else { self.snapshot(&mut state)? };
         let data = snapshot.as_ref().or_else(|| state.tables.get(&self.table));
         if data.is_none_or(|d| d.version != self.meta.version) {
-            return Err(if snapshot.is_some() { self.changed_since_snapshot(&state) } else { schema_changed() });
+            return Err(if snapshot.is_some() {
+                self.changed_since_snapshot(&state)
+            } else {
+                schema_changed()
+            });
         }
         let registered = !private && snapshot.is_none();
         if registered {
@@ -237,7 +281,11 @@ impl TableSource {
 }
 
 fn schema_changed() -> SqlError {
-    SqlError::new(16943, 16, "Could not complete cursor operation because the table schema changed after the cursor was declared.")
+    SqlError::new(
+        16943,
+        16,
+        "Could not complete cursor operation because the table schema changed after the cursor was declared.",
+    )
 }
 
 struct TableCursor {
@@ -281,7 +329,12 @@ impl RowCursor for TableCursor {
             if !self.private && !state.locks.tables.is_empty() {
                 state = work.wait_while(state, |s| s.locks.reader_blockers(table, txn, dirty))?;
             }
-            let data = state.tables.get(&table).filter(|d| d.version == self.meta.version).cloned().ok_or_else(schema_changed)?;
+            let data = state
+                .tables
+                .get(&table)
+                .filter(|d| d.version == self.meta.version)
+                .cloned()
+                .ok_or_else(schema_changed)?;
             match self.read(Some(&mut state), &data, page) {
                 Page::Full => {}
                 Page::End => self.done = true,
@@ -291,7 +344,9 @@ impl RowCursor for TableCursor {
                     // Wakes when anything changes: the page is then read again from the same place.
                     drop(data);
                     let _state = work.wait_while(state, |s| {
-                        let still = first || (s.transactions.values().any(|t| t.spid == spid) && blocked_still(s, self, spid));
+                        let still = first
+                            || (s.transactions.values().any(|t| t.spid == spid)
+                                && blocked_still(s, self, spid));
                         first = false;
                         if still { vec![spid] } else { Vec::new() }
                     })?;
@@ -332,12 +387,20 @@ impl TableCursor {
     }
 
     /// Goes through what is left of the range until `visit` says stop.
-    fn walk(&self, data: &TableData, mut visit: impl FnMut(&RowKey, &Slot, &RowKey) -> bool) -> bool {
+    fn walk(
+        &self,
+        data: &TableData,
+        mut visit: impl FnMut(&RowKey, &Slot, &RowKey) -> bool,
+    ) -> bool {
         match self.index {
             None => {
                 let range = data.rows.range::<_, [u8]>(self.range.as_bounds());
                 let mut visit = |(key, slot): (&RowKey, &Slot)| visit(key, slot, key);
-                if self.reverse { range.rev().all(&mut visit) } else { range.into_iter().all(&mut visit) }
+                if self.reverse {
+                    range.rev().all(&mut visit)
+                } else {
+                    range.into_iter().all(&mut visit)
+                }
             }
             Some(id) => {
                 let Some(index) = data.index(id) else { return true };
@@ -346,12 +409,21 @@ impl TableCursor {
                     Some(slot) => visit(key, slot, entry),
                     None => true,
                 };
-                if self.reverse { range.rev().all(&mut visit) } else { range.into_iter().all(&mut visit) }
+                if self.reverse {
+                    range.rev().all(&mut visit)
+                } else {
+                    range.into_iter().all(&mut visit)
+                }
             }
         }
     }
 
-    fn read(&mut self, mut state: Option<&mut State>, data: &TableData, page: &mut Vec<SourceRow>) -> Page {
+    fn read(
+        &mut self,
+        mut state: Option<&mut State>,
+        data: &TableData,
+        page: &mut Vec<SourceRow>,
+    ) -> Page {
         let mut last: Option<RowKey> = None;
         let mut blocked = None;
         let mut visited = 0;
@@ -368,7 +440,11 @@ impl TableCursor {
             }
             let image = self.image(slot).filter(|image| {
                 let exact = slot.pending.is_none() || self.index.is_none();
-                exact || self.index.and_then(|id| data.index(id)).is_some_and(|i| i.entry_is_of(place, image, key))
+                exact
+                    || self
+                        .index
+                        .and_then(|id| data.index(id))
+                        .is_some_and(|i| i.entry_is_of(place, image, key))
             });
             if let Some(row) = image {
                 page.push(SourceRow { key: key.clone(), row: row.clone() });
@@ -461,7 +537,10 @@ impl RowCursor for RowsCursor {
     fn next_page(&mut self, page: &mut Vec<SourceRow>) -> SqlResult<bool> {
         let until = (self.next + 4 * PAGE_ROWS).min(self.rows.len());
         for at in self.next..until {
-            page.push(SourceRow { key: RowKey::from(&(at as u64).to_be_bytes()[..]), row: self.rows[at].clone() });
+            page.push(SourceRow {
+                key: RowKey::from(&(at as u64).to_be_bytes()[..]),
+                row: self.rows[at].clone(),
+            });
         }
         let some = until > self.next;
         self.next = until;

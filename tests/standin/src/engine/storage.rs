@@ -1,11 +1,14 @@
 //! One table's rows and indexes.
 //!
-//! Rows live in a persistent ordered map under their clustered key (a heap's: a row number). A [`Slot`] holds the latest committed image and, while
-//! a transaction is writing, that transaction's pending image: the pending image is the row's exclusive lock. Indexes map encoded
-//! keys (with the row key behind them) to row keys and cover committed and pending images alike, so that uniqueness is checked against
-//! both; an index entry is a hint that is checked against the row's visible image when it is read.
+//! Rows live in a persistent ordered map under their clustered key (a heap's: a row number). A
+//! [`Slot`] holds the latest committed image and, while a transaction is writing, that
+//! transaction's pending image: the pending image is the row's exclusive lock. Indexes map encoded
+//! keys (with the row key behind them) to row keys and cover committed and pending images alike, so
+//! that uniqueness is checked against both; an index entry is a hint that is checked against the
+//! row's visible image when it is read.
 //!
-//! Cloning a [`TableData`] is two pointers: that is what SNAPSHOT, a statement under READ_COMMITTED_SNAPSHOT and the undo of DDL keep.
+//! Cloning a [`TableData`] is two pointers: that is what SNAPSHOT, a statement under
+//! READ_COMMITTED_SNAPSHOT and the undo of DDL keep.
 
 use crate::{
     engine::{
@@ -58,7 +61,12 @@ pub struct KeyPlan {
 
 impl KeyPlan {
     pub fn new(table: &TableMeta, columns: &[KeyColumn]) -> Self {
-        Self { parts: columns.iter().filter_map(|k| Some((k.ordinal, table.columns.get(k.ordinal)?.ty, k.descending))).collect() }
+        Self {
+            parts: columns
+                .iter()
+                .filter_map(|k| Some((k.ordinal, table.columns.get(k.ordinal)?.ty, k.descending)))
+                .collect(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -80,7 +88,8 @@ impl KeyPlan {
         out
     }
 
-    /// The first parts of a key; None when a value cannot stand in its column, so that no row matches.
+    /// The first parts of a key; None when a value cannot stand in its column, so that no row
+    /// matches.
     pub fn prefix(&self, values: &[Value]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for ((_, ty, descending), value) in self.parts.iter().zip(values) {
@@ -91,8 +100,14 @@ impl KeyPlan {
         Some(out)
     }
 
-    /// Byte bounds for rows that equal `prefix` and, on the next part, lie between the bounds. None: no row can.
-    pub fn range(&self, prefix: &[Value], lower: Option<&(Value, bool)>, upper: Option<&(Value, bool)>) -> Option<ByteRange> {
+    /// Byte bounds for rows that equal `prefix` and, on the next part, lie between the bounds.
+    /// None: no row can.
+    pub fn range(
+        &self,
+        prefix: &[Value],
+        lower: Option<&(Value, bool)>,
+        upper: Option<&(Value, bool)>,
+    ) -> Option<ByteRange> {
         let base = self.prefix(prefix)?;
         let mut from = Bound::Included(base.clone());
         let mut to = key::after_prefix(&base).map_or(Bound::Unbounded, Bound::Excluded);
@@ -106,14 +121,22 @@ impl KeyPlan {
         let (low, high) = if *descending { (upper, lower) } else { (lower, upper) };
         if let Some((value, inclusive)) = low {
             let bytes = edge(value)?;
-            from =
-                if *inclusive { Bound::Included(bytes) } else { key::after_prefix(&bytes).map_or(Bound::Excluded(bytes), Bound::Included) };
+            from = if *inclusive {
+                Bound::Included(bytes)
+            } else {
+                key::after_prefix(&bytes).map_or(Bound::Excluded(bytes), Bound::Included)
+            };
         }
         if let Some((value, inclusive)) = high {
             let bytes = edge(value)?;
-            to = if *inclusive { key::after_prefix(&bytes).map_or(Bound::Unbounded, Bound::Excluded) } else { Bound::Excluded(bytes) };
+            to = if *inclusive {
+                key::after_prefix(&bytes).map_or(Bound::Unbounded, Bound::Excluded)
+            } else {
+                Bound::Excluded(bytes)
+            };
         }
-        // A comparison is never true of NULL: with only one bound given, the NULLs on the open side are kept out.
+        // A comparison is never true of NULL: with only one bound given, the NULLs on the open side
+        // are kept out.
         if low.is_some() != high.is_some() {
             let mut null = base.clone();
             key::encode(&mut null, ty, &Value::Null, *descending);
@@ -141,7 +164,8 @@ impl ByteRange {
     pub fn is_empty(&self) -> bool {
         match (&self.from, &self.to) {
             (Bound::Included(a), Bound::Included(b)) => a > b,
-            (Bound::Included(a) | Bound::Excluded(a), Bound::Excluded(b)) | (Bound::Excluded(a), Bound::Included(b)) => a >= b,
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Excluded(b))
+            | (Bound::Excluded(a), Bound::Included(b)) => a >= b,
             (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         }
     }
@@ -164,7 +188,8 @@ fn passes(value: &Value, ty: &SqlType, test: &FilterTest) -> bool {
     let null = matches!(value, Value::Null);
     let order = |other: &Value| {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        (!null && key::encode(&mut a, ty, value, false) && key::encode(&mut b, ty, other, false)).then(|| a.cmp(&b))
+        (!null && key::encode(&mut a, ty, value, false) && key::encode(&mut b, ty, other, false))
+            .then(|| a.cmp(&b))
     };
     match test {
         FilterTest::IsNull => null,
@@ -183,7 +208,9 @@ fn passes(value: &Value, ty: &SqlType, test: &FilterTest) -> bool {
 
 impl IndexData {
     fn covers(&self, row: &Row) -> bool {
-        self.filter.iter().all(|(ordinal, ty, test)| passes(row.get(*ordinal).unwrap_or(&Value::Null), ty, test))
+        self.filter
+            .iter()
+            .all(|(ordinal, ty, test)| passes(row.get(*ordinal).unwrap_or(&Value::Null), ty, test))
     }
 
     /// The entry's bytes for a row, if the index covers it.
@@ -227,16 +254,33 @@ impl TableData {
     pub fn new(meta: &TableMeta) -> Self {
         let filter = |index: &IndexMeta| {
             let tests = index.filter.iter().flat_map(|f| &f.tests);
-            tests.filter_map(|(id, test)| meta.ordinal(*id).map(|at| (at, meta.columns[at].ty, test.clone()))).collect()
+            tests
+                .filter_map(|(id, test)| {
+                    meta.ordinal(*id).map(|at| (at, meta.columns[at].ty, test.clone()))
+                })
+                .collect()
         };
-        let clustered = meta.clustered().map(|i| (i.index_id, KeyPlan::new(meta, &i.key), i.unique));
+        let clustered =
+            meta.clustered().map(|i| (i.index_id, KeyPlan::new(meta, &i.key), i.unique));
         let indexes = meta
             .indexes
             .iter()
             .filter(|i| !i.clustered && !i.disabled)
-            .map(|i| IndexData { meta: i.clone(), plan: KeyPlan::new(meta, &i.key), entries: OrdMap::new(), filter: filter(i) })
+            .map(|i| IndexData {
+                meta: i.clone(),
+                plan: KeyPlan::new(meta, &i.key),
+                entries: OrdMap::new(),
+                filter: filter(i),
+            })
             .collect();
-        Self { version: meta.version, rows: OrdMap::new(), indexes, clustered, next_number: 1, committed_rows: 0 }
+        Self {
+            version: meta.version,
+            rows: OrdMap::new(),
+            indexes,
+            clustered,
+            next_number: 1,
+            committed_rows: 0,
+        }
     }
 
     /// Keeps counting row numbers where `other` stopped, so that a rebuilt heap never repeats one.
@@ -284,13 +328,18 @@ impl TableData {
             }
             Some((_, plan, false)) => {
                 let new = plan.encode(after);
-                if key.len() == new.len() + 8 && key.starts_with(&new) { key.clone() } else { self.new_key(after) }
+                if key.len() == new.len() + 8 && key.starts_with(&new) {
+                    key.clone()
+                } else {
+                    self.new_key(after)
+                }
             }
         }
     }
 
-    /// May `row` be written under `key`? Looks at the clustered key (when the row is new there) and every unique index. Index 1 is looked at
-    /// first, as in SQL Server, so that the error names the same constraint.
+    /// May `row` be written under `key`? Looks at the clustered key (when the row is new there) and
+    /// every unique index. Index 1 is looked at first, as in SQL Server, so that the error names
+    /// the same constraint.
     pub fn conflict(&self, txn: TxnId, key: &RowKey, row: &Row, new_key: bool) -> Option<Conflict> {
         if new_key
             && let Some((id, _, true)) = &self.clustered
@@ -303,10 +352,19 @@ impl TableData {
                 return Some(Conflict::Duplicate(*id));
             }
         }
-        self.indexes.iter().filter(|i| i.meta.unique).find_map(|index| self.index_conflict(txn, index, key, row))
+        self.indexes
+            .iter()
+            .filter(|i| i.meta.unique)
+            .find_map(|index| self.index_conflict(txn, index, key, row))
     }
 
-    fn index_conflict(&self, txn: TxnId, index: &IndexData, key: &RowKey, row: &Row) -> Option<Conflict> {
+    fn index_conflict(
+        &self,
+        txn: TxnId,
+        index: &IndexData,
+        key: &RowKey,
+        row: &Row,
+    ) -> Option<Conflict> {
         if !index.covers(row) {
             return None;
         }
@@ -394,7 +452,10 @@ impl TableData {
 }
 
 /// The entries that start with `prefix`.
-pub fn entries_from<'a>(entries: &'a OrdMap<RowKey, RowKey>, prefix: &[u8]) -> impl Iterator<Item = (&'a RowKey, &'a RowKey)> {
+pub fn entries_from<'a>(
+    entries: &'a OrdMap<RowKey, RowKey>,
+    prefix: &[u8],
+) -> impl Iterator<Item = (&'a RowKey, &'a RowKey)> {
     let to = key::after_prefix(prefix);
     let bounds = (Bound::Included(prefix), to.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
     entries.range::<_, [u8]>(bounds)

@@ -1,6 +1,7 @@
-//! sp_tablecollations_100: the collation of each column, as SqlBulkCopy and Microsoft's other bulk loaders ask for it before they write
-//! text. It is not documented; what it answers is what they read of it: colid, name, tds_collation_100 and collation_100
-//! (dotnet/SqlClient's SqlBulkCopy, mssql-tds' metadata_retriever).
+//! sp_tablecollations_100: the collation of each column, as SqlBulkCopy and Microsoft's other bulk
+//! loaders ask for it before they write text. It is not documented; what it answers is what they
+//! read of it: colid, name, tds_collation_100 and collation_100 (dotnet/SqlClient's SqlBulkCopy,
+//! mssql-tds' metadata_retriever).
 
 use crate::{
     engine::{
@@ -14,7 +15,11 @@ use crate::{
     value::{Length, SqlType, Value},
 };
 
-pub fn table_collations(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub fn table_collations(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let args = Arguments::new("sp_tablecollations_100", &["@object"], arguments)?;
     let Value::Str(object) = &args.required("@object")?.value else { return Ok(0) };
     let name = parse_name(object)?;
@@ -22,7 +27,13 @@ pub fn table_collations(session: &mut Session, arguments: &mut [Argument], sink:
         let state = session.instance.lock();
         find_table(session, &state, &name)?.table
     };
-    let column = |name: &str, ty: SqlType, nullable: bool| Column { name: name.into(), ty, nullable, identity: false, computed: false };
+    let column = |name: &str, ty: SqlType, nullable: bool| Column {
+        name: name.into(),
+        ty,
+        nullable,
+        identity: false,
+        computed: false,
+    };
     let columns = [
         column("colid", SqlType::Int, false),
         column("name", SqlType::SYSNAME, true),
@@ -33,10 +44,18 @@ pub fn table_collations(session: &mut Session, arguments: &mut [Argument], sink:
         sink.columns(&columns)?;
         for column in &table.columns {
             let (wire, name) = match column.ty.collation() {
-                Some(collation) => (Value::Bytes(collation.wire().as_slice().into()), Value::Str(collation.name().into())),
+                Some(collation) => (
+                    Value::Bytes(collation.wire().as_slice().into()),
+                    Value::Str(collation.name().into()),
+                ),
                 None => (Value::Null, Value::Null),
             };
-            sink.row(&[Value::Int(column.column_id.into()), Value::Str(column.name.as_str().into()), wire, name])?;
+            sink.row(&[
+                Value::Int(column.column_id.into()),
+                Value::Str(column.name.as_str().into()),
+                wire,
+                name,
+            ])?;
         }
         sink.done(DoneKind::Select, Some(table.columns.len() as u64))
     };

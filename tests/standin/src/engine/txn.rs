@@ -2,17 +2,21 @@
 //!
 //! # The life of a transaction
 //!
-//! 1. Every statement runs in one: its own small one (autocommit), or the one BEGIN TRANSACTION (or a client's transaction request) opened.
-//! 2. A row that is written becomes an [`Op::Row`] in the transaction's list and a pending image in storage. The list is all there is: a
-//!    statement that fails is undone by taking the list back to where the statement began, a savepoint is a place in the list.
-//! 3. DDL is in the same list: the catalog object as it was ([`Op::Object`]), the table's rows as they were ([`Op::Data`]: two pointers).
-//!    The table is locked against everybody until the end, so nobody can have built on the new state.
+//! 1. Every statement runs in one: its own small one (autocommit), or the one BEGIN TRANSACTION (or
+//!    a client's transaction request) opened.
+//! 2. A row that is written becomes an [`Op::Row`] in the transaction's list and a pending image in
+//!    storage. The list is all there is: a statement that fails is undone by taking the list back
+//!    to where the statement began, a savepoint is a place in the list.
+//! 3. DDL is in the same list: the catalog object as it was ([`Op::Object`]), the table's rows as
+//!    they were ([`Op::Data`]: two pointers). The table is locked against everybody until the end,
+//!    so nobody can have built on the new state.
 //! 4. Rollback walks the list backwards. Identity values and rowversions stay used.
-//! 5. Commit walks it forwards under the instance's mutex: pending images become committed ones in one step for every other session, the
-//!    operations on tracked tables get LSNs and go to the database's log, locks are released, waiters wake.
+//! 5. Commit walks it forwards under the instance's mutex: pending images become committed ones in
+//!    one step for every other session, the operations on tracked tables get LSNs and go to the
+//!    database's log, locks are released, waiters wake.
 //!
-//! Rows of table variables take part in the statement (a failed one is undone) and not in the transaction: they are settled at the end
-//! of each statement.
+//! Rows of table variables take part in the statement (a failed one is undone) and not in the
+//! transaction: they are settled at the end of each statement.
 
 use crate::engine::{
     catalog::{Catalog, Object, ObjectId, TableKind, TableMeta},
@@ -120,7 +124,8 @@ impl State {
     /// Settles what the statement wrote to table variables.
     pub fn end_statement(&mut self, txn: TxnId, mark: usize) {
         let Some(transaction) = self.transactions.get_mut(&txn) else { return };
-        let of_variable = |op: &Op| matches!(op, Op::Row(row) if row.meta.kind == TableKind::Variable);
+        let of_variable =
+            |op: &Op| matches!(op, Op::Row(row) if row.meta.kind == TableKind::Variable);
         if !transaction.ops[mark.min(transaction.ops.len())..].iter().any(of_variable) {
             return;
         }
@@ -136,7 +141,8 @@ impl State {
         }
     }
 
-    /// Writes a row: image in place, operation in the list. The caller has seen to locks and uniqueness.
+    /// Writes a row: image in place, operation in the list. The caller has seen to locks and
+    /// uniqueness.
     #[expect(clippy::too_many_arguments, reason = "the parts of a row operation")]
     pub fn write(
         &mut self,
@@ -158,7 +164,17 @@ impl State {
             own.set_pending(txn, &key, Some(after.clone()));
         }
         let command_id = transaction.command_id;
-        transaction.ops.push(Op::Row(RowOp { table, meta: meta.clone(), kind, key, before, after, command_id, moved, had_pending }));
+        transaction.ops.push(Op::Row(RowOp {
+            table,
+            meta: meta.clone(),
+            kind,
+            key,
+            before,
+            after,
+            command_id,
+            moved,
+            had_pending,
+        }));
     }
 
     /// Replaces a catalog object, remembering what was there.
@@ -219,7 +235,12 @@ impl State {
         match op {
             Op::Row(row) => {
                 let image = row.had_pending.then_some(row.before);
-                if let Some(own) = self.transactions.get_mut(&txn).and_then(|t| t.snapshot.as_mut()).and_then(|s| s.get_mut(&row.table)) {
+                if let Some(own) = self
+                    .transactions
+                    .get_mut(&txn)
+                    .and_then(|t| t.snapshot.as_mut())
+                    .and_then(|s| s.get_mut(&row.table))
+                {
                     own.set_pending(txn, &row.key, image.clone());
                 }
                 if let Some(data) = self.tables.get_mut(&row.table) {
@@ -292,7 +313,8 @@ impl State {
         }
         let mut altered = Vec::new();
         for db in self.databases.values_mut() {
-            for event in db.ddl_events.iter_mut().filter(|e| e.txn == txn && e.committed.is_none()) {
+            for event in db.ddl_events.iter_mut().filter(|e| e.txn == txn && e.committed.is_none())
+            {
                 event.committed = Some(db.log.next_lsn());
                 altered.push(db.id);
             }
@@ -328,14 +350,22 @@ impl State {
         }
     }
 
-    /// The latest savepoint of that name. Savepoint names are compared with case, whatever the collation (Microsoft: SAVE TRANSACTION).
+    /// The latest savepoint of that name. Savepoint names are compared with case, whatever the
+    /// collation (Microsoft: SAVE TRANSACTION).
     pub fn savepoint_mark(&self, txn: TxnId, name: &str) -> Option<usize> {
-        self.transactions.get(&txn)?.savepoints.iter().rev().find(|(own, _)| own == name).map(|(_, at)| *at)
+        self.transactions
+            .get(&txn)?
+            .savepoints
+            .iter()
+            .rev()
+            .find(|(own, _)| own == name)
+            .map(|(_, at)| *at)
     }
 }
 
 impl Database {
-    /// The next identity value of a table; None when the type's range would be left (the caller says 8115).
+    /// The next identity value of a table; None when the type's range would be left (the caller
+    /// says 8115).
     pub fn peek_identity(&self, table: ObjectId, seed: i128, increment: i128) -> i128 {
         match self.identities.get(&table) {
             Some(IdentityState { last: Some(last), next_is_last: true }) => *last,

@@ -1,4 +1,5 @@
-//! SQL straight on the engine, without a socket: for a test's set-up, and for asking what is really there.
+//! SQL straight on the engine, without a socket: for a test's set-up, and for asking what is really
+//! there.
 
 use crate::{
     engine::{
@@ -27,13 +28,18 @@ pub struct Answer {
     pub errors: Vec<SqlError>,
 }
 
-/// Runs a script, batch by batch: a line that is `GO` ends a batch. Stops at the first batch with an error, and returns its first error.
+/// Runs a script, batch by batch: a line that is `GO` ends a batch. Stops at the first batch with
+/// an error, and returns its first error.
 pub(super) fn run_script(engine: &mut dyn EngineConnection, script: &str) -> SqlResult<Answer> {
     let mut answer = Answer::default();
     for batch in batches(script) {
         // Nobody cancels a session of a test's own but the end of the server.
         if engine.batch(&batch, &mut answer).is_err() {
-            return Err(SqlError::new(596, 21, "Cannot continue the execution because the session is in the kill state."));
+            return Err(SqlError::new(
+                596,
+                21,
+                "Cannot continue the execution because the session is in the kill state.",
+            ));
         }
         if let Some(error) = answer.errors.first() {
             return Err(error.clone());
@@ -78,7 +84,8 @@ impl Sink for Answer {
     }
 
     fn message(&mut self, message: &SqlError) -> Result<(), Cancelled> {
-        if message.class > 10 { &mut self.errors } else { &mut self.messages }.push(message.clone());
+        if message.class > 10 { &mut self.errors } else { &mut self.messages }
+            .push(message.clone());
         Ok(())
     }
 
@@ -99,6 +106,9 @@ impl Sink for Answer {
 mod tests {
     #[test]
     fn a_script_is_cut_at_go() {
-        assert_eq!(super::batches("SELECT 1\nGO\n\nGO\n go \nSELECT 'GO'\r\nGOTO x\n"), ["SELECT 1\n", "SELECT 'GO'\nGOTO x\n"]);
+        assert_eq!(
+            super::batches("SELECT 1\nGO\n\nGO\n go \nSELECT 'GO'\r\nGOTO x\n"),
+            ["SELECT 1\n", "SELECT 'GO'\nGOTO x\n"]
+        );
     }
 }

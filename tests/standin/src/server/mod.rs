@@ -1,7 +1,7 @@
 //! A server in the process of the test that uses it.
 //!
-//! [`Server::builder`] starts one on a port of its own; dropping it ends it. Its data lives in the engine, so [`Server::restart`] loses the
-//! connections and nothing else.
+//! [`Server::builder`] starts one on a port of its own; dropping it ends it. Its data lives in the
+//! engine, so [`Server::restart`] loses the connections and nothing else.
 
 mod direct;
 mod registry;
@@ -83,7 +83,10 @@ impl Shared {
 }
 
 /// A capture job as SQL Server's, which lags behind commits, but in a test's time.
-const CAPTURE: CaptureConfig = CaptureConfig { mode: CaptureMode::Delayed { min_ms: 0, max_ms: 100 }, poll: Duration::from_millis(50) };
+const CAPTURE: CaptureConfig = CaptureConfig {
+    mode: CaptureMode::Delayed { min_ms: 0, max_ms: 100 },
+    poll: Duration::from_millis(50),
+};
 
 /// How to start a server.
 #[derive(Clone)]
@@ -133,7 +136,8 @@ impl Builder {
         self
     }
 
-    /// The login that [`Server::connection_string`] names. `sa`'s password is what is said here; another login is made, a member of sysadmin.
+    /// The login that [`Server::connection_string`] names. `sa`'s password is what is said here;
+    /// another login is made, a member of sysadmin.
     pub fn login(mut self, user: &str, password: &str) -> Self {
         self.login = (user.into(), password.into());
         self
@@ -162,21 +166,24 @@ impl Builder {
         self
     }
 
-    /// Describes `time`, `datetime2` and `datetimeoffset` columns of every result with this scale, whatever they were declared with, as servers
-    /// do that only speak like SQL Server; digits beyond it are not sent.
+    /// Describes `time`, `datetime2` and `datetimeoffset` columns of every result with this scale,
+    /// whatever they were declared with, as servers do that only speak like SQL Server; digits
+    /// beyond it are not sent.
     pub fn time_scale(mut self, scale: u8) -> Self {
         self.time_scale = Some(scale);
         self
     }
 
-    /// Has all of this process's servers leave a file in `folder` for each name of their T-SQL surface that is used.
+    /// Has all of this process's servers leave a file in `folder` for each name of their T-SQL
+    /// surface that is used.
     pub fn surface_files(self, folder: impl Into<PathBuf>) -> Self {
         // A folder that cannot be made leaves no files, and everything is told as unused.
         let _ = crate::surface::record_in(folder.into());
         self
     }
 
-    /// Writes every distinct statement of the applications whose name starts so to a file of its own in that folder.
+    /// Writes every distinct statement of the applications whose name starts so to a file of its
+    /// own in that folder.
     pub fn statement_files(mut self, folder: impl Into<PathBuf>, application_prefix: &str) -> Self {
         self.statement_files = Some((folder.into(), application_prefix.into()));
         self
@@ -200,7 +207,8 @@ impl Builder {
         self
     }
 
-    /// How capture behaves: after a random delay of up to 100 ms, and a look at an idle log every 50 ms, unless said otherwise.
+    /// How capture behaves: after a random delay of up to 100 ms, and a look at an idle log every
+    /// 50 ms, unless said otherwise.
     pub fn capture(mut self, capture: CaptureConfig) -> Self {
         self.config.capture = capture;
         self
@@ -219,11 +227,16 @@ impl Builder {
         if self.login.0 == "sa" {
             config.sa_password.clone_from(&self.login.1);
         } else {
-            let (name, password) = (self.login.0.replace(']', "]]"), self.login.1.replace('\'', "''"));
+            let (name, password) =
+                (self.login.0.replace(']', "]]"), self.login.1.replace('\'', "''"));
             set_up.push(format!("CREATE LOGIN [{name}] WITH PASSWORD = '{password}'"));
             set_up.push(format!("ALTER SERVER ROLE sysadmin ADD MEMBER [{name}]"));
         }
-        set_up.extend(self.databases.iter().map(|name| format!("CREATE DATABASE [{}]", name.replace(']', "]]"))));
+        set_up.extend(
+            self.databases
+                .iter()
+                .map(|name| format!("CREATE DATABASE [{}]", name.replace(']', "]]"))),
+        );
         let server_name = config.server_name.clone();
         let (engine, instance, set_up) = match self.engine {
             Some(engine) => (engine, None, Vec::new()),
@@ -242,14 +255,18 @@ impl Builder {
             server_name,
             compress_rows: self.compress_rows,
             time_scale: self.time_scale,
-            statement_files: self.statement_files.map(|(folder, prefix)| StatementFiles::new(folder, &prefix)).transpose()?,
+            statement_files: self
+                .statement_files
+                .map(|(folder, prefix)| StatementFiles::new(folder, &prefix))
+                .transpose()?,
             redirect: Mutex::default(),
             generation: watch::Sender::new(0),
             accepting: watch::Sender::new(true),
         });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(shared.clone(), listener, stopped));
-        let server = Server { shared, instance, addr, login: self.login, stop, accepting: Some(accepting) };
+        let server =
+            Server { shared, instance, addr, login: self.login, stop, accepting: Some(accepting) };
         for statement in set_up {
             server.sql(&statement).await.map_err(io::Error::other)?;
         }
@@ -279,7 +296,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stopped: watch::
     while connections.join_next().await.is_some() {}
 }
 
-/// A running server. Dropping it ends all connections and stops listening; [`Server::shutdown`] waits for that, too.
+/// A running server. Dropping it ends all connections and stops listening; [`Server::shutdown`]
+/// waits for that, too.
 pub struct Server {
     shared: Arc<Shared>,
     instance: Option<Arc<Instance>>,
@@ -325,7 +343,8 @@ impl Server {
         &self.shared.tls.certificate_pem
     }
 
-    /// The engine's own instance: its clock, and what no statement can do to its databases ([`crate::cdc`]). `None` for a foreign engine.
+    /// The engine's own instance: its clock, and what no statement can do to its databases
+    /// ([`crate::cdc`]). `None` for a foreign engine.
     pub fn instance(&self) -> Option<&Arc<Instance>> {
         self.instance.as_ref()
     }
@@ -345,7 +364,9 @@ impl Server {
             let mut engine = shared.engine.login(info)?;
             direct::run_script(engine.as_mut(), &script)
         });
-        ran.await.unwrap_or_else(|failed| Err(SqlError::new(596, 21, format!("the session ended: {failed}"))))
+        ran.await.unwrap_or_else(|failed| {
+            Err(SqlError::new(596, 21, format!("the session ended: {failed}")))
+        })
     }
 
     /// [`Server::sql_in`] `master`.
@@ -355,7 +376,13 @@ impl Server {
 
     /// The rows of a script's last result set.
     pub async fn query(&self, database: &str, script: &str) -> SqlResult<Vec<Vec<Value>>> {
-        Ok(self.sql_in(database, script).await?.results.pop().map(|result| result.rows).unwrap_or_default())
+        Ok(self
+            .sql_in(database, script)
+            .await?
+            .results
+            .pop()
+            .map(|result| result.rows)
+            .unwrap_or_default())
     }
 
     /// Connections that are logged in or logging in.
@@ -392,9 +419,11 @@ impl Server {
         self.shared.registry.statements()
     }
 
-    /// From now on every login that succeeds is sent to another server, as Azure's gateway and read-intent routing do; `None`: it stays.
+    /// From now on every login that succeeds is sent to another server, as Azure's gateway and
+    /// read-intent routing do; `None`: it stays.
     pub fn redirect_logins(&self, to: Option<(&str, u16)>) {
-        *self.shared.redirect.lock().unwrap_or_else(PoisonError::into_inner) = to.map(|(host, port)| (host.to_owned(), port));
+        *self.shared.redirect.lock().unwrap_or_else(PoisonError::into_inner) =
+            to.map(|(host, port)| (host.to_owned(), port));
     }
 
     /// New connections wait (the kernel takes them) until [`Server::resume_accepting`].
@@ -426,7 +455,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // With the task go its connections, and with each connection's task its thread is told to end.
+        // With the task go its connections, and with each connection's task its thread is told to
+        // end.
         if let Some(accepting) = self.accepting.take() {
             accepting.abort();
         }

@@ -1,4 +1,5 @@
-//! Who is connected, and what has been asked: what a test wants to know of a server besides its data.
+//! Who is connected, and what has been asked: what a test wants to know of a server besides its
+//! data.
 
 use crate::{
     engine::connection::CancelFlag,
@@ -43,7 +44,8 @@ pub struct ConnectionCount {
 pub struct StatementRecord {
     pub spid: u16,
     pub application: String,
-    /// a batch's text, sp_executesql's statement, a procedure's name, `BULK LOAD`, or `BEGIN TRANSACTION` and the like
+    /// a batch's text, sp_executesql's statement, a procedure's name, `BULK LOAD`, or `BEGIN
+    /// TRANSACTION` and the like
     pub text: String,
     /// how many parameters the call had; 0 for a batch
     pub params: usize,
@@ -83,8 +85,14 @@ impl ConnectionCount {
 }
 
 impl Registry {
-    /// Gives out the lowest free SPID, as SQL Server does; it is free again when the registration is dropped.
-    pub(crate) fn register(self: &Arc<Self>, login: &Login7, encryption: Encrypt, cancel: CancelFlag) -> Registration {
+    /// Gives out the lowest free SPID, as SQL Server does; it is free again when the registration
+    /// is dropped.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        login: &Login7,
+        encryption: Encrypt,
+        cancel: CancelFlag,
+    ) -> Registration {
         self.add(
             ConnectionInfo {
                 spid: 0,
@@ -114,7 +122,12 @@ impl Registry {
         self.add(nobody, cancel, false)
     }
 
-    fn add(self: &Arc<Self>, mut info: ConnectionInfo, cancel: CancelFlag, counts: bool) -> Registration {
+    fn add(
+        self: &Arc<Self>,
+        mut info: ConnectionInfo,
+        cancel: CancelFlag,
+        counts: bool,
+    ) -> Registration {
         let mut connections = lock(&self.connections);
         let mut spid = FIRST_SPID;
         while connections.open.contains_key(&spid) {
@@ -143,7 +156,12 @@ impl Registry {
     }
 
     pub(crate) fn connections(&self) -> Vec<ConnectionInfo> {
-        lock(&self.connections).open.values().map(|(info, _)| info.clone()).filter(|info| !info.user.is_empty()).collect()
+        lock(&self.connections)
+            .open
+            .values()
+            .map(|(info, _)| info.clone())
+            .filter(|info| !info.user.is_empty())
+            .collect()
     }
 
     pub(crate) fn count(&self) -> ConnectionCount {
@@ -183,7 +201,12 @@ impl Registry {
         if statements.records.len() == STATEMENTS_MAX {
             statements.records.pop_front();
         }
-        statements.records.push_back(StatementRecord { spid, application: application.to_owned(), text: text.to_owned(), params });
+        statements.records.push_back(StatementRecord {
+            spid,
+            application: application.to_owned(),
+            text: text.to_owned(),
+            params,
+        });
     }
 }
 

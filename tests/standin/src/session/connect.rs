@@ -28,7 +28,8 @@ const WRITES_OUT_MAX: usize = 4;
 const LOGIN_BYTES_MAX: usize = 128 * 1024;
 /// The stack of a session's thread: expressions nest, and the engine walks them by recursion.
 const STACK_BYTES: usize = 32 * 1024 * 1024;
-/// How long a login may take, PRELOGIN and TLS included, as `remote login timeout` has it by default, twice.
+/// How long a login may take, PRELOGIN and TLS included, as `remote login timeout` has it by
+/// default, twice.
 const LOGIN_TIMEOUT_S: u64 = 20;
 
 /// The first byte of a TLS handshake record: TDS 8.0.
@@ -62,7 +63,9 @@ async fn connection(shared: Arc<Shared>, tcp: TcpStream, peer: SocketAddr) -> io
         greeted = tokio::time::timeout(Duration::from_secs(LOGIN_TIMEOUT_S), greet(&shared, tcp)) => greeted,
         _ = shutdown.changed() => return Ok(()),
     };
-    let Some((transport, login)) = greeted.map_err(|_| io::ErrorKind::TimedOut)?? else { return Ok(()) };
+    let Some((transport, login)) = greeted.map_err(|_| io::ErrorKind::TimedOut)?? else {
+        return Ok(());
+    };
     run(shared, transport, login, peer).await
 }
 
@@ -84,7 +87,9 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
         Transport::Plain(tcp)
     };
 
-    let Some(message) = read_message(&mut transport, LOGIN_BYTES_MAX).await? else { return Ok(None) };
+    let Some(message) = read_message(&mut transport, LOGIN_BYTES_MAX).await? else {
+        return Ok(None);
+    };
     if message.kind != kind::PRELOGIN {
         return Ok(None);
     }
@@ -95,7 +100,11 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
         Encryption::Required | Encryption::Strict => Encrypt::Required,
     };
     // Inside TDS 8.0 there is nothing to agree upon.
-    let (encryption, agreement) = if strict { (Encrypt::On, Agreement::Plain) } else { prelogin::agree(asked.encryption, ours) };
+    let (encryption, agreement) = if strict {
+        (Encrypt::On, Agreement::Plain)
+    } else {
+        prelogin::agree(asked.encryption, ours)
+    };
     let [major, minor, build_high, build_low] = PROGRAM_VERSION;
     let answer = prelogin::answer(&asked, encryption, [major, minor, build_high, build_low, 0, 0]);
     let mut writer = MessageWriter::new(kind::REPLY, 0, PACKET_BYTES_DEFAULT);
@@ -106,14 +115,18 @@ async fn greet(shared: &Shared, tcp: TcpStream) -> io::Result<Option<(Transport,
     transport = match (agreement, transport) {
         (Agreement::Plain, transport) => transport,
         (Agreement::LoginOnly | Agreement::Full, Transport::Plain(tcp)) => {
-            let mut tls = TlsAcceptor::from(shared.tls.wrapped.clone()).accept(PreloginStream::new(tcp)).await?;
+            let mut tls = TlsAcceptor::from(shared.tls.wrapped.clone())
+                .accept(PreloginStream::new(tcp))
+                .await?;
             tls.get_mut().0.unwrap_from_now_on();
             Transport::encrypted(tls)
         }
         (Agreement::Refuse, _) | (_, Transport::Tls(_)) => return Ok(None),
     };
     let encrypted = transport.is_encrypted() && agreement != Agreement::LoginOnly;
-    let Some(message) = read_message(&mut transport, LOGIN_BYTES_MAX).await? else { return Ok(None) };
+    let Some(message) = read_message(&mut transport, LOGIN_BYTES_MAX).await? else {
+        return Ok(None);
+    };
     if message.kind != kind::LOGIN7 {
         return Ok(None);
     }
@@ -131,7 +144,8 @@ struct Greeting {
     asked: Encrypt,
 }
 
-/// Ends the session's thread when its task ends, in whatever way (a dropped task runs no code of its own).
+/// Ends the session's thread when its task ends, in whatever way (a dropped task runs no code of
+/// its own).
 struct KillOnDrop(CancelFlag);
 
 impl Drop for KillOnDrop {
@@ -140,7 +154,12 @@ impl Drop for KillOnDrop {
     }
 }
 
-async fn run(shared: Arc<Shared>, transport: Transport, greeting: Greeting, peer: SocketAddr) -> io::Result<()> {
+async fn run(
+    shared: Arc<Shared>,
+    transport: Transport,
+    greeting: Greeting,
+    peer: SocketAddr,
+) -> io::Result<()> {
     let Greeting { login, encrypted, asked } = greeting;
     let cancel = CancelFlag::default();
     let registration = shared.registry.register(&login, asked, cancel.clone());
@@ -198,7 +217,8 @@ async fn run(shared: Arc<Shared>, transport: Transport, greeting: Greeting, peer
         Err(_) => {}
     }
     drop(transport);
-    // Dropped without a word when the engine's session is gone: its locks are free and its transaction is rolled back.
+    // Dropped without a word when the engine's session is gone: its locks are free and its
+    // transaction is rolled back.
     let _ = ended.await;
     Ok(())
 }
@@ -220,7 +240,10 @@ enum Ending {
     Reset,
 }
 
-async fn write(to: &mut WriteHalf<Transport>, mut replies: mpsc::Receiver<Out>) -> io::Result<Ending> {
+async fn write(
+    to: &mut WriteHalf<Transport>,
+    mut replies: mpsc::Receiver<Out>,
+) -> io::Result<Ending> {
     while let Some(out) = replies.recv().await {
         match out {
             Out::Bytes(bytes) => {

@@ -1,7 +1,8 @@
 //! Results as tokens: the [`Sink`] of a connection.
 //!
-//! The last DONE of a message is the one without the MORE bit, and only the next token (or none) tells which one that is; so a DONE is held
-//! back until then. DONE_INXACT is never set: SQL Server does not set it either (MS-TDS, product behavior notes to 2.2.7.6).
+//! The last DONE of a message is the one without the MORE bit, and only the next token (or none)
+//! tells which one that is; so a DONE is held back until then. DONE_INXACT is never set: SQL Server
+//! does not set it either (MS-TDS, product behavior notes to 2.2.7.6).
 
 use super::Out;
 use crate::{
@@ -22,7 +23,8 @@ use crate::{
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// A fault's silence ends after this: longer than clients wait for a statement by default (`DATAFLOW_STATEMENT_TIMEOUT`, 30 s).
+/// A fault's silence ends after this: longer than clients wait for a statement by default
+/// (`DATAFLOW_STATEMENT_TIMEOUT`, 30 s).
 const HANG_MAX: Duration = Duration::from_secs(90);
 
 /// CurCmd of an executed procedure.
@@ -134,8 +136,9 @@ impl Reply {
         self.end_message()
     }
 
-    /// The end of a message that an attention broke off. The answer to the attention is a message of its own: tedious waits for two.
-    /// (SQL Server 2022's bytes are in dotnet/SqlClient's pull request 2714: `FD 02 00 …` ends the one, `FD 20 00 FD 00 …` is the other.)
+    /// The end of a message that an attention broke off. The answer to the attention is a message
+    /// of its own: tedious waits for two. (SQL Server 2022's bytes are in dotnet/SqlClient's pull
+    /// request 2714: `FD 02 00 …` ends the one, `FD 20 00 FD 00 …` is the other.)
     pub(crate) fn break_off(&mut self) -> Result<(), Cancelled> {
         self.failed = true;
         self.finish()
@@ -144,7 +147,12 @@ impl Reply {
     /// A message that answers nothing but the attention.
     pub(crate) fn finish_attention(&mut self) -> Result<(), Cancelled> {
         self.write_pending();
-        self.pending = Some(Done { token: DoneToken::Done, status: done_status::ATTENTION, command: ATTENTION, rows: 0 });
+        self.pending = Some(Done {
+            token: DoneToken::Done,
+            status: done_status::ATTENTION,
+            command: ATTENTION,
+            rows: 0,
+        });
         self.end_message()
     }
 
@@ -215,7 +223,11 @@ impl Reply {
     }
 
     /// What a fault does before the effect; `Some` is the error that is to take the effect's place.
-    pub(crate) fn fault_before(&mut self, fault: &Fault, text: &str) -> Result<Option<SqlError>, Cancelled> {
+    pub(crate) fn fault_before(
+        &mut self,
+        fault: &Fault,
+        text: &str,
+    ) -> Result<Option<SqlError>, Cancelled> {
         match fault {
             Fault::CloseBefore => self.close(false)?,
             Fault::ResetBefore => self.close(true)?,
@@ -238,7 +250,11 @@ impl Reply {
     }
 
     /// What it does after the effect.
-    pub(crate) fn fault_after(&mut self, fault: &Fault, text: &str) -> Result<Option<SqlError>, Cancelled> {
+    pub(crate) fn fault_after(
+        &mut self,
+        fault: &Fault,
+        text: &str,
+    ) -> Result<Option<SqlError>, Cancelled> {
         match fault {
             Fault::CloseAfter => self.close(false)?,
             Fault::ResetAfter => self.close(true)?,
@@ -260,8 +276,8 @@ impl Reply {
         Ok(None)
     }
 
-    /// Silence until the client has gone; whatever the engine holds, it holds. Who reads nothing does not see a client go whose last bytes
-    /// are still on their way: then it ends by itself.
+    /// Silence until the client has gone; whatever the engine holds, it holds. Who reads nothing
+    /// does not see a client go whose last bytes are still on their way: then it ends by itself.
     fn hang(&mut self) -> Result<(), Cancelled> {
         self.cancel.wait_for_kill(HANG_MAX);
         self.ended = true;
@@ -311,7 +327,9 @@ impl Sink for Reply {
 
     fn row(&mut self, row: &[Value]) -> Result<(), Cancelled> {
         self.cancel.check()?;
-        if let Err(Misfit(what)) = token::row(&mut self.writer.body, &self.columns, row, self.compress_rows) {
+        if let Err(Misfit(what)) =
+            token::row(&mut self.writer.body, &self.columns, row, self.compress_rows)
+        {
             return self.misfit(&what);
         }
         self.send_full()
@@ -320,7 +338,8 @@ impl Sink for Reply {
     fn done(&mut self, kind: DoneKind, rows: Option<u64>) -> Result<(), Cancelled> {
         self.cancel.check()?;
         self.write_pending();
-        let token = if self.depth > 0 || self.rpc.is_some() { DoneToken::InProc } else { DoneToken::Done };
+        let token =
+            if self.depth > 0 || self.rpc.is_some() { DoneToken::InProc } else { DoneToken::Done };
         let mut status = 0;
         if std::mem::take(&mut self.failed) {
             status |= done_status::ERROR;
@@ -328,7 +347,8 @@ impl Sink for Reply {
         if rows.is_some() {
             status |= done_status::COUNT;
         }
-        self.pending = Some(Done { token, status, command: token::command(kind), rows: rows.unwrap_or(0) });
+        self.pending =
+            Some(Done { token, status, command: token::command(kind), rows: rows.unwrap_or(0) });
         self.send_full()
     }
 
@@ -349,9 +369,15 @@ impl Sink for Reply {
 
     fn return_value(&mut self, name: &str, ty: SqlType, value: &Value) -> Result<(), Cancelled> {
         self.write_pending();
-        let ordinal = self.rpc.as_ref().and_then(|names| names.iter().position(|n| n.eq_ignore_ascii_case(name))).unwrap_or(0);
+        let ordinal = self
+            .rpc
+            .as_ref()
+            .and_then(|names| names.iter().position(|n| n.eq_ignore_ascii_case(name)))
+            .unwrap_or(0);
         let start = self.writer.body.len();
-        if let Err(Misfit(what)) = token::return_value(&mut self.writer.body, ordinal as u16, name, ty, value) {
+        if let Err(Misfit(what)) =
+            token::return_value(&mut self.writer.body, ordinal as u16, name, ty, value)
+        {
             self.writer.body.truncate(start);
             return self.misfit(&what);
         }
@@ -371,8 +397,10 @@ impl Sink for Reply {
     fn leave_procedure(&mut self) -> Result<(), Cancelled> {
         self.depth = self.depth.saturating_sub(1);
         self.write_pending();
-        // Procedures inside an RPC's procedure, and inside one another, end like other statements in it.
-        let token = if self.depth > 0 || self.rpc.is_some() { DoneToken::InProc } else { DoneToken::Proc };
+        // Procedures inside an RPC's procedure, and inside one another, end like other statements
+        // in it.
+        let token =
+            if self.depth > 0 || self.rpc.is_some() { DoneToken::InProc } else { DoneToken::Proc };
         let status = if std::mem::take(&mut self.failed) { done_status::ERROR } else { 0 };
         self.pending = Some(Done { token, status, command: EXECUTE, rows: 0 });
         self.send_full()
@@ -388,7 +416,9 @@ impl Sink for Reply {
         if self.faults.none() {
             return Ok(None);
         }
-        let Some(fault) = self.faults.at_statement(&self.application, text) else { return Ok(None) };
+        let Some(fault) = self.faults.at_statement(&self.application, text) else {
+            return Ok(None);
+        };
         let instead = self.fault_before(&fault, text)?;
         if instead.is_none() {
             self.after.push((text.to_owned(), fault));
@@ -398,7 +428,9 @@ impl Sink for Reply {
 
     fn after_statement(&mut self, text: &str) -> Result<Option<SqlError>, Cancelled> {
         // A statement that failed has no after: what it left here is passed over.
-        let Some(at) = self.after.iter().rposition(|(waiting, _)| waiting == text) else { return Ok(None) };
+        let Some(at) = self.after.iter().rposition(|(waiting, _)| waiting == text) else {
+            return Ok(None);
+        };
         let (_, fault) = self.after.remove(at);
         self.fault_after(&fault, text)
     }

@@ -1,8 +1,10 @@
 //! The stream a connection runs on, in the clear or in TLS.
 //!
-//! With TLS, SQL Server wants each packet whole in a record of its own, up to 7.4 and in 8.0: it closes a connection whose packet comes in
-//! two records. Clients have found that out one after the other: <https://github.com/dotnet/SqlClient/issues/2141>,
-//! <https://github.com/denisenkom/go-mssqldb/issues/166>, <https://github.com/tediousjs/tedious/issues/923>,
+//! With TLS, SQL Server wants each packet whole in a record of its own, up to 7.4 and in 8.0: it
+//! closes a connection whose packet comes in two records. Clients have found that out one after the
+//! other: <https://github.com/dotnet/SqlClient/issues/2141>,
+//! <https://github.com/denisenkom/go-mssqldb/issues/166>,
+//! <https://github.com/tediousjs/tedious/issues/923>,
 //! <https://github.com/eclipse-vertx/vertx-sql-client/pull/1438>.
 
 use crate::tds::{packet::HEADER_BYTES, tls::PreloginStream};
@@ -56,7 +58,10 @@ fn one_packet(record: &[u8]) -> io::Result<usize> {
     if told == record.len() {
         return Ok(told);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, format!("a TLS record of {} bytes with a packet of {told}", record.len())))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a TLS record of {} bytes with a packet of {told}", record.len()),
+    ))
 }
 
 impl Transport {
@@ -87,7 +92,11 @@ impl Transport {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(records) => records.poll_read(cx, buf),
@@ -96,7 +105,11 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(records) => Pin::new(&mut records.tls).poll_write(cx, bytes),

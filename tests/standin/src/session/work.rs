@@ -38,14 +38,35 @@ impl PacketSource for Packets {
 }
 
 /// A session from its login to its end.
-pub(super) fn session(shared: &Shared, login: &Login7, info: LoginInfo, packets: mpsc::Receiver<Packet>, out: mpsc::Sender<Out>) {
+pub(super) fn session(
+    shared: &Shared,
+    login: &Login7,
+    info: LoginInfo,
+    packets: mpsc::Receiver<Packet>,
+    out: mpsc::Sender<Out>,
+) {
     let cancel = info.cancel.clone();
     let spid = info.spid;
-    let mut reply =
-        Reply::new(out, spid, cancel.clone(), shared.faults.clone(), &login.app_name, &shared.server_name, shared.compress_rows);
+    let mut reply = Reply::new(
+        out,
+        spid,
+        cancel.clone(),
+        shared.faults.clone(),
+        &login.app_name,
+        &shared.server_name,
+        shared.compress_rows,
+    );
     reply.time_scale = shared.time_scale;
     let Ok(Some(engine)) = log_in(shared, login, info, &mut reply) else { return };
-    let mut session = Session { shared, spid, application: login.app_name.clone(), cancel, packets: Packets(packets), reply, engine };
+    let mut session = Session {
+        shared,
+        spid,
+        application: login.app_name.clone(),
+        cancel,
+        packets: Packets(packets),
+        reply,
+        engine,
+    };
     // It ends when the client goes, or when the reply has nobody to go to.
     while let Some(first) = session.packets.next_packet() {
         if session.request(first).is_err() || session.cancel.is_killed() || session.reply.fatal {
@@ -56,7 +77,12 @@ pub(super) fn session(shared: &Shared, login: &Login7, info: LoginInfo, packets:
 
 type Started = Option<Box<dyn EngineConnection>>;
 
-fn log_in(shared: &Shared, login: &Login7, info: LoginInfo, reply: &mut Reply) -> Result<Started, Cancelled> {
+fn log_in(
+    shared: &Shared,
+    login: &Login7,
+    info: LoginInfo,
+    reply: &mut Reply,
+) -> Result<Started, Cancelled> {
     let fault = shared.faults.at_login(&login.app_name);
     if let Some(fault) = &fault
         && let Some(error) = reply.fault_before(fault, LOGIN)?
@@ -72,16 +98,26 @@ fn log_in(shared: &Shared, login: &Login7, info: LoginInfo, reply: &mut Reply) -
         asked => asked.clamp(PACKET_BYTES_MIN, PACKET_BYTES_MAX),
     };
     let user = info.user.clone();
-    let engine = match shared.engine.login(LoginInfo { packet_size: packet_bytes as u32, tds_version: version.0, ..info }) {
+    let engine = match shared.engine.login(LoginInfo {
+        packet_size: packet_bytes as u32,
+        tds_version: version.0,
+        ..info
+    }) {
         Ok(engine) => engine,
         Err(error) => {
             let failed = crate::engine::connection::login_failed(&user);
             let cannot_open = error.number == 4060;
             reply.message(&error)?;
-            return if cannot_open { refuse(reply, &failed) } else { reply.finish().map(|()| None) };
+            return if cannot_open {
+                refuse(reply, &failed)
+            } else {
+                reply.finish().map(|()| None)
+            };
         }
     };
-    let info = |number: i32, state: u8, text: String| SqlError { state, ..SqlError::new(number, 0, text) }.at(1);
+    let info = |number: i32, state: u8, text: String| {
+        SqlError { state, ..SqlError::new(number, 0, text) }.at(1)
+    };
     let database = engine.database();
     reply.env(&EnvChange::Database { new: database.clone(), old: "master".into() })?;
     reply.message(&info(5701, 2, format!("Changed database context to '{database}'.")))?;
@@ -121,7 +157,10 @@ fn refuse(reply: &mut Reply, error: &SqlError) -> Result<Started, Cancelled> {
 /// Refuses what this server does not know, before anybody asks for a password.
 fn admit(login: &Login7) -> Result<TdsVersion, SqlError> {
     let Some(version) = TdsVersion::negotiate(login.tds_version) else {
-        return Err(SqlError::unsupported(format!("TDS {:#010x}, older than 7.2", login.tds_version)));
+        return Err(SqlError::unsupported(format!(
+            "TDS {:#010x}, older than 7.2",
+            login.tds_version
+        )));
     };
     if login.integrated_security {
         return Err(SqlError::unsupported("integrated authentication (SSPI)"));
@@ -173,7 +212,9 @@ impl From<WireError> for Outcome {
             WireError::Malformed(what) => Self::Refused(SqlError::new(
                 4002,
                 20,
-                format!("The incoming tabular data stream (TDS) protocol stream is incorrect. The stream ended unexpectedly. ({what})"),
+                format!(
+                    "The incoming tabular data stream (TDS) protocol stream is incorrect. The stream ended unexpectedly. ({what})"
+                ),
             )),
         }
     }
@@ -189,7 +230,8 @@ impl Session<'_> {
     /// One message and its answer. `Err` when the connection is over.
     fn request(&mut self, first: Packet) -> Result<(), Cancelled> {
         if first.kind == kind::ATTENTION {
-            // The request it was meant for had ended already; the client waits for this answer all the same.
+            // The request it was meant for had ended already; the client waits for this answer all
+            // the same.
             self.cancel.clear();
             return self.reply.finish_attention();
         }
@@ -203,9 +245,17 @@ impl Session<'_> {
             kind::TRANSACTION => self.transaction(first),
             kind::BULK_LOAD => self.bulk_load(first),
             kind::SSPI | kind::FEDAUTH_TOKEN | kind::LOGIN7 | kind::OLD_LOGIN | kind::PRELOGIN => {
-                Outcome::Refused(SqlError::new(4002, 20, format!("A message of type {:#04x} after the login.", first.kind)))
+                Outcome::Refused(SqlError::new(
+                    4002,
+                    20,
+                    format!("A message of type {:#04x} after the login.", first.kind),
+                ))
             }
-            other => Outcome::Refused(SqlError::new(4002, 20, format!("A message of the unknown type {other:#04x}."))),
+            other => Outcome::Refused(SqlError::new(
+                4002,
+                20,
+                format!("A message of the unknown type {other:#04x}."),
+            )),
         };
         match outcome {
             Outcome::Refused(error) => {
@@ -218,7 +268,8 @@ impl Session<'_> {
             Outcome::Answered if !self.cancel.is_cancelled() => self.reply.finish(),
             Outcome::Interrupted if self.reply.fatal => self.reply.finish(),
             Outcome::Answered | Outcome::Interrupted => {
-                // The flag is set before the packet comes; whatever is before the packet was sent before it.
+                // The flag is set before the packet comes; whatever is before the packet was sent
+                // before it.
                 while !self.cancel.is_killed() {
                     match self.packets.next_packet() {
                         Some(packet) if packet.kind == kind::ATTENTION => {
@@ -245,7 +296,8 @@ impl Session<'_> {
             Err(outcome) => return outcome,
         };
         self.write_down(&text);
-        self.faulty(&text, 0, |engine, reply| engine.batch(&text, reply)).unwrap_or_else(Outcome::from)
+        self.faulty(&text, 0, |engine, reply| engine.batch(&text, reply))
+            .unwrap_or_else(Outcome::from)
     }
 
     fn rpc(&mut self, first: Packet) -> Outcome {
@@ -264,13 +316,16 @@ impl Session<'_> {
     fn call(&mut self, call: &RpcCall) -> Result<(), Cancelled> {
         self.reply.begin_rpc(call.params.iter().map(|param| param.name.clone()).collect());
         if call.procedure.to_ascii_lowercase().starts_with("sp_cursor") {
-            self.reply.message(&SqlError::unsupported(format!("server cursors ({})", call.procedure)))?;
+            self.reply
+                .message(&SqlError::unsupported(format!("server cursors ({})", call.procedure)))?;
         } else {
             let text = request::text_of(call);
             if text != call.procedure {
                 self.write_down(&text);
             }
-            self.faulty(&text, call.params.len(), |engine, reply| engine.rpc(&call.procedure, &call.params, reply))?;
+            self.faulty(&text, call.params.len(), |engine, reply| {
+                engine.rpc(&call.procedure, &call.params, reply)
+            })?;
         }
         self.reply.end_rpc();
         Ok(())
@@ -287,7 +342,8 @@ impl Session<'_> {
             TransactionRequest::Rollback { .. } => "ROLLBACK TRANSACTION",
             TransactionRequest::Save { .. } => "SAVE TRANSACTION",
         };
-        self.faulty(text, 0, |engine, reply| engine.transaction(&request, reply)).unwrap_or_else(Outcome::from)
+        self.faulty(text, 0, |engine, reply| engine.transaction(&request, reply))
+            .unwrap_or_else(Outcome::from)
     }
 
     fn write_down(&self, text: &str) {
@@ -321,7 +377,11 @@ impl Session<'_> {
     }
 
     fn request_fault(&self, text: &str) -> Option<Fault> {
-        if self.shared.faults.none() { None } else { self.shared.faults.at_request(&self.application, text) }
+        if self.shared.faults.none() {
+            None
+        } else {
+            self.shared.faults.at_request(&self.application, text)
+        }
     }
 
     fn bulk_load(&mut self, first: Packet) -> Outcome {
@@ -361,7 +421,8 @@ impl Session<'_> {
         }
         match outcome {
             BulkEnd::Rows(rows) => {
-                let injected = fault.map_or(Ok(None), |fault| self.reply.fault_after(&fault, BULK_LOAD));
+                let injected =
+                    fault.map_or(Ok(None), |fault| self.reply.fault_after(&fault, BULK_LOAD));
                 let ended = injected.and_then(|error| match error {
                     Some(error) => self.reply.message(&error),
                     None => self.reply.done(DoneKind::Insert, Some(rows)),
@@ -378,8 +439,13 @@ impl Session<'_> {
     }
 }
 
-/// Reads a whole message; one that is refused by name is read to its end first, so that the connection can go on.
-fn read<T>(first: Packet, packets: &mut Packets, parse: impl FnOnce(&mut MessageReader<'_>) -> Result<T, WireError>) -> Result<T, Outcome> {
+/// Reads a whole message; one that is refused by name is read to its end first, so that the
+/// connection can go on.
+fn read<T>(
+    first: Packet,
+    packets: &mut Packets,
+    parse: impl FnOnce(&mut MessageReader<'_>) -> Result<T, WireError>,
+) -> Result<T, Outcome> {
     let mut from = MessageReader::new(first, packets, VALUE_BYTES_MAX)?;
     match parse(&mut from) {
         Ok(read) => Ok(read),
@@ -458,7 +524,8 @@ impl BulkLoad<'_> {
             return None;
         }
         // The last page's end counts as passed: "after n rows" of n rows fires.
-        let fault = self.shared.faults.at_bulk_rows(self.application, before, count + u64::from(last))?;
+        let fault =
+            self.shared.faults.at_bulk_rows(self.application, before, count + u64::from(last))?;
         match self.reply.fault_before(&fault, BULK_LOAD) {
             Ok(None) => None,
             Ok(Some(error)) => {

@@ -44,7 +44,9 @@ impl Login7 {
     /// `None` when the bytes are no LOGIN7.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let u16_at = |at: usize| Some(usize::from(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+        let u16_at = |at: usize| {
+            Some(usize::from(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)))
+        };
         if bytes.len() < FIXED_BYTES || u32_at(0)? as usize > bytes.len() {
             return None;
         }
@@ -71,8 +73,13 @@ impl Login7 {
             database: text(68)?,
             attach_db_file: text(82)?,
             change_password: utf16(&plain(raw(86)?)),
-            // fExtension: ibExtension holds the offset of a DWORD that holds the offset of the features.
-            features: if bytes[27] & 0x10 != 0 { features(bytes, u32_at(u16_at(56)?)? as usize)? } else { Vec::new() },
+            // fExtension: ibExtension holds the offset of a DWORD that holds the offset of the
+            // features.
+            features: if bytes[27] & 0x10 != 0 {
+                features(bytes, u32_at(u16_at(56)?)? as usize)?
+            } else {
+                Vec::new()
+            },
         })
     }
 
@@ -96,7 +103,8 @@ fn features(bytes: &[u8], mut at: usize) -> Option<Vec<(u8, Vec<u8>)>> {
     }
 }
 
-/// Undoes what hides a password from a casual look: on the way out, nibbles are swapped, then each byte is XORed with 0xA5.
+/// Undoes what hides a password from a casual look: on the way out, nibbles are swapped, then each
+/// byte is XORed with 0xA5.
 fn plain(hidden: &[u8]) -> Vec<u8> {
     hidden.iter().map(|&b| (b ^ 0xA5).rotate_left(4)).collect()
 }
@@ -126,7 +134,20 @@ mod tests {
         bytes[56..58].copy_from_slice(&pointer.to_le_bytes());
         bytes[58..60].copy_from_slice(&4u16.to_le_bytes());
         bytes.extend_from_slice(&(u32::from(pointer) + 4).to_le_bytes());
-        bytes.extend_from_slice(&[feature::UTF8_SUPPORT, 0, 0, 0, 0, feature::COLUMN_ENCRYPTION, 1, 0, 0, 0, 1, feature::TERMINATOR]);
+        bytes.extend_from_slice(&[
+            feature::UTF8_SUPPORT,
+            0,
+            0,
+            0,
+            0,
+            feature::COLUMN_ENCRYPTION,
+            1,
+            0,
+            0,
+            0,
+            1,
+            feature::TERMINATOR,
+        ]);
         let length = bytes.len() as u32;
         bytes[..4].copy_from_slice(&length.to_le_bytes());
         bytes
@@ -136,9 +157,15 @@ mod tests {
     fn a_login_is_read_in_full() {
         let login = Login7::parse(&login7()).expect("a LOGIN7");
         assert_eq!((login.user_name.as_str(), login.password.as_str()), ("sa", "Pässword!1"));
-        assert_eq!((login.host_name.as_str(), login.app_name.as_str(), login.database.as_str()), ("host", "app", "master"));
+        assert_eq!(
+            (login.host_name.as_str(), login.app_name.as_str(), login.database.as_str()),
+            ("host", "app", "master")
+        );
         assert_eq!(login.packet_bytes, 8000);
-        assert_eq!(login.features, [(feature::UTF8_SUPPORT, vec![]), (feature::COLUMN_ENCRYPTION, vec![1])]);
+        assert_eq!(
+            login.features,
+            [(feature::UTF8_SUPPORT, vec![]), (feature::COLUMN_ENCRYPTION, vec![1])]
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The wire: MS-TDS 7.2 to 7.4, and 8.0's way of starting with TLS.
 //!
-//! Written from Microsoft's [MS-TDS]; section numbers in these modules are that document's. From the outside in: [`packet`] (headers and
-//! messages), [`prelogin`] and [`tls`] (before a login), [`login`], [`request`] (what a client asks), [`token`] (what a server answers) and
-//! [`types`] (columns and values, both ways). Nothing here knows SQL or keeps state between two messages.
+//! Written from Microsoft's [MS-TDS]; section numbers in these modules are that document's. From
+//! the outside in: [`packet`] (headers and messages), [`prelogin`] and [`tls`] (before a login),
+//! [`login`], [`request`] (what a client asks), [`token`] (what a server answers) and [`types`]
+//! (columns and values, both ways). Nothing here knows SQL or keeps state between two messages.
 
 pub mod login;
 pub mod packet;
@@ -13,7 +14,8 @@ pub mod tls;
 pub mod token;
 pub mod types;
 
-/// The version a client logged in with (2.2.7.14), as it comes in LOGIN7. Types and tokens depend on it.
+/// The version a client logged in with (2.2.7.14), as it comes in LOGIN7. Types and tokens depend
+/// on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TdsVersion(pub u32);
 

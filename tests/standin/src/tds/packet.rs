@@ -1,4 +1,5 @@
-//! Packets and messages (2.2.3): an eight-byte header, and a message that is one or more packets, the last of them marked.
+//! Packets and messages (2.2.3): an eight-byte header, and a message that is one or more packets,
+//! the last of them marked.
 
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -54,7 +55,10 @@ pub async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
     from.read_exact(&mut header[1..]).await?;
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     if length < HEADER_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a packet of {length} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a packet of {length} bytes"),
+        ));
     }
     let mut payload = vec![0u8; length - HEADER_BYTES];
     from.read_exact(&mut payload).await?;
@@ -62,11 +66,17 @@ pub async fn read_packet(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
 }
 
 /// Reads a whole message of at most `bytes_max`; `None` when the peer closed the connection.
-pub async fn read_message(from: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> io::Result<Option<Packet>> {
+pub async fn read_message(
+    from: &mut (impl AsyncRead + Unpin),
+    bytes_max: usize,
+) -> io::Result<Option<Packet>> {
     let Some(mut message) = read_packet(from).await? else { return Ok(None) };
     while !message.ends_message() {
         let Some(next) = read_packet(from).await? else {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection closed inside a message"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection closed inside a message",
+            ));
         };
         if next.kind != message.kind || message.payload.len() + next.payload.len() > bytes_max {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "packets that are no message"));
@@ -77,7 +87,8 @@ pub async fn read_message(from: &mut (impl AsyncRead + Unpin), bytes_max: usize)
     Ok(Some(message))
 }
 
-/// Cuts a message into packets as it grows, so that it need not be whole before its first bytes go out.
+/// Cuts a message into packets as it grows, so that it need not be whole before its first bytes go
+/// out.
 #[derive(Debug)]
 pub struct MessageWriter {
     kind: u8,
@@ -97,7 +108,8 @@ impl MessageWriter {
         self.packet_bytes = packet_bytes.clamp(PACKET_BYTES_MIN, PACKET_BYTES_MAX);
     }
 
-    /// Full packets, when enough for a write of some size has come together. Always keeps a byte back: the last packet must not be empty.
+    /// Full packets, when enough for a write of some size has come together. Always keeps a byte
+    /// back: the last packet must not be empty.
     pub fn take_full(&mut self) -> Option<Vec<u8>> {
         const WRITE_BYTES: usize = 16 * 1024;
         if self.body.len() > WRITE_BYTES.max(self.packet_bytes) { self.cut() } else { None }
@@ -131,14 +143,28 @@ impl MessageWriter {
     /// The rest, ending the message; the writer is ready for the next one.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = self.cut().unwrap_or_default();
-        push_packet(&mut out, self.kind, status::END_OF_MESSAGE, self.spid, &mut self.next_id, &self.body);
+        push_packet(
+            &mut out,
+            self.kind,
+            status::END_OF_MESSAGE,
+            self.spid,
+            &mut self.next_id,
+            &self.body,
+        );
         self.body.clear();
         self.next_id = 1;
         out
     }
 }
 
-fn push_packet(out: &mut Vec<u8>, kind: u8, status: u8, spid: u16, next_id: &mut u8, payload: &[u8]) {
+fn push_packet(
+    out: &mut Vec<u8>,
+    kind: u8,
+    status: u8,
+    spid: u16,
+    next_id: &mut u8,
+    payload: &[u8],
+) {
     // A payload is at most PACKET_BYTES_MAX - HEADER_BYTES long.
     let length = (payload.len() + HEADER_BYTES) as u16;
     out.extend_from_slice(&[kind, status]);
@@ -165,7 +191,10 @@ mod tests {
                     bytes.extend(writer.take_full().unwrap_or_default());
                 }
                 bytes.extend(writer.finish());
-                let message = read_message(&mut bytes.as_slice(), usize::MAX).await.expect("packets").expect("a message");
+                let message = read_message(&mut bytes.as_slice(), usize::MAX)
+                    .await
+                    .expect("packets")
+                    .expect("a message");
                 assert_eq!(message.payload, body, "{length} bytes in packets of {packet_bytes}");
                 let mut rest = bytes.as_slice();
                 while let Some(packet) = read_packet(&mut rest).await.expect("a packet") {

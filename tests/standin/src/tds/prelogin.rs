@@ -82,8 +82,13 @@ pub struct Prelogin {
 
 impl Prelogin {
     pub fn parse(payload: &[u8]) -> Option<Self> {
-        let mut seen =
-            Self { encryption: Encrypt::NotSupported, instance: String::new(), mars: false, fed_auth_required: false, has_nonce: false };
+        let mut seen = Self {
+            encryption: Encrypt::NotSupported,
+            instance: String::new(),
+            mars: false,
+            fed_auth_required: false,
+            has_nonce: false,
+        };
         let mut at = 0;
         loop {
             let token = *payload.get(at)?;
@@ -97,11 +102,14 @@ impl Prelogin {
             at += 5;
             match token {
                 option::ENCRYPTION => seen.encryption = Encrypt::from_byte(*data.first()?)?,
-                option::INSTANCE => seen.instance = String::from_utf8_lossy(data).trim_end_matches('\0').to_owned(),
+                option::INSTANCE => {
+                    seen.instance = String::from_utf8_lossy(data).trim_end_matches('\0').to_owned()
+                }
                 option::MARS => seen.mars = data.first() == Some(&1),
                 option::FED_AUTH_REQUIRED => seen.fed_auth_required = data.first() == Some(&1),
                 option::NONCE => seen.has_nonce = true,
-                // VERSION, THREADID and TRACEID are for logs; an option a server does not know is skipped (2.2.6.5).
+                // VERSION, THREADID and TRACEID are for logs; an option a server does not know is
+                // skipped (2.2.6.5).
                 option::VERSION | option::THREAD_ID | option::TRACE_ID => {}
                 _ => {}
             }
@@ -109,7 +117,8 @@ impl Prelogin {
     }
 }
 
-/// The server's answer. MARS is always declined; FEDAUTHREQUIRED is answered only when asked for, with "not required".
+/// The server's answer. MARS is always declined; FEDAUTHREQUIRED is answered only when asked for,
+/// with "not required".
 pub fn answer(client: &Prelogin, encryption: Encrypt, version: [u8; 6]) -> Vec<u8> {
     let mut options: Vec<(u8, Vec<u8>)> = vec![
         (option::VERSION, version.to_vec()),
@@ -142,7 +151,13 @@ mod tests {
 
     #[test]
     fn a_prelogin_reads_back() {
-        let asked = Prelogin { encryption: Encrypt::Off, instance: String::new(), mars: false, fed_auth_required: true, has_nonce: false };
+        let asked = Prelogin {
+            encryption: Encrypt::Off,
+            instance: String::new(),
+            mars: false,
+            fed_auth_required: true,
+            has_nonce: false,
+        };
         let bytes = answer(&asked, Encrypt::Required, [16, 0, 0x10, 0x27, 0, 0]);
         let read = Prelogin::parse(&bytes).expect("our own PRELOGIN");
         assert_eq!(read.encryption, Encrypt::Required);
@@ -156,7 +171,10 @@ mod tests {
     #[test]
     fn nobody_talks_in_the_clear_to_a_server_that_requires_encryption() {
         for client in [Encrypt::Off, Encrypt::On, Encrypt::NotSupported, Encrypt::Required] {
-            assert!(!matches!(agree(client, Encrypt::Required).1, Agreement::Plain | Agreement::LoginOnly));
+            assert!(!matches!(
+                agree(client, Encrypt::Required).1,
+                Agreement::Plain | Agreement::LoginOnly
+            ));
         }
     }
 }

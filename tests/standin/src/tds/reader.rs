@@ -1,4 +1,5 @@
-//! Reads a client's message while its packets still arrive, so that a bulk load of any size needs no more memory than a packet.
+//! Reads a client's message while its packets still arrive, so that a bulk load of any size needs
+//! no more memory than a packet.
 
 use super::packet::{Packet, kind, status};
 
@@ -38,11 +39,22 @@ pub struct MessageReader<'a> {
 }
 
 impl<'a> MessageReader<'a> {
-    pub fn new(first: Packet, source: &'a mut dyn PacketSource, value_bytes_max: usize) -> WireResult<Self> {
+    pub fn new(
+        first: Packet,
+        source: &'a mut dyn PacketSource,
+        value_bytes_max: usize,
+    ) -> WireResult<Self> {
         if first.ends_message() && first.status & status::IGNORE != 0 {
             return Err(WireError::Abandoned { attention: false });
         }
-        Ok(Self { source, kind: first.kind, last: first.ends_message(), current: first.payload, at: 0, value_bytes_max })
+        Ok(Self {
+            source,
+            kind: first.kind,
+            last: first.ends_message(),
+            current: first.payload,
+            at: 0,
+            value_bytes_max,
+        })
     }
 
     /// Makes at least one byte available; false at the end of the message.
@@ -57,7 +69,10 @@ impl<'a> MessageReader<'a> {
                 return Err(WireError::Abandoned { attention: true });
             }
             if packet.kind != self.kind {
-                return malformed(format!("a packet of type {:#04x} inside a message of type {:#04x}", packet.kind, self.kind));
+                return malformed(format!(
+                    "a packet of type {:#04x} inside a message of type {:#04x}",
+                    packet.kind, self.kind
+                ));
             }
             self.last = packet.ends_message();
             if self.last && packet.status & status::IGNORE != 0 {
@@ -161,7 +176,8 @@ impl<'a> MessageReader<'a> {
     }
 }
 
-/// Text of UTF-16, least significant byte first. A lone surrogate becomes U+FFFD: a cell's text is UTF-8 here.
+/// Text of UTF-16, least significant byte first. A lone surrogate becomes U+FFFD: a cell's text is
+/// UTF-8 here.
 pub fn utf16(bytes: &[u8]) -> String {
     if bytes.chunks_exact(2).all(|unit| unit[1] == 0 && unit[0] < 0x80) {
         return bytes.chunks_exact(2).map(|unit| char::from(unit[0])).collect();

@@ -1,4 +1,5 @@
-//! What a client asks: SQL batches, remote procedure calls, transaction manager requests, bulk loads (2.2.6).
+//! What a client asks: SQL batches, remote procedure calls, transaction manager requests, bulk
+//! loads (2.2.6).
 
 use super::{
     reader::{MessageReader, WireError, WireResult, malformed, utf16},
@@ -15,12 +16,14 @@ use crate::{
     value::{SqlType, Value},
 };
 
-/// ALL_HEADERS (2.2.5.3): the transaction descriptor and the trace activity say nothing that the connection does not know; query
-/// notifications are refused.
+/// ALL_HEADERS (2.2.5.3): the transaction descriptor and the trace activity say nothing that the
+/// connection does not know; query notifications are refused.
 pub fn skip_headers(from: &mut MessageReader<'_>) -> WireResult<()> {
     const QUERY_NOTIFICATION: u16 = 1;
     let total = from.u32()? as usize;
-    let Some(mut left) = total.checked_sub(4) else { return malformed("ALL_HEADERS shorter than its length") };
+    let Some(mut left) = total.checked_sub(4) else {
+        return malformed("ALL_HEADERS shorter than its length");
+    };
     while left > 0 {
         let length = from.u32()? as usize;
         if length < 6 || length > left {
@@ -82,7 +85,11 @@ fn rpc_call(from: &mut MessageReader<'_>) -> WireResult<RpcCall> {
                 from.u8()?;
                 break;
             }
-            Some(NO_EXEC_FLAG) => return Err(WireError::Unsupported("an RPC that is not to be executed (NoExecFlag)".into())),
+            Some(NO_EXEC_FLAG) => {
+                return Err(WireError::Unsupported(
+                    "an RPC that is not to be executed (NoExecFlag)".into(),
+                ));
+            }
             Some(_) => params.push(param(from)?),
         }
     }
@@ -100,10 +107,17 @@ fn param(from: &mut MessageReader<'_>) -> WireResult<Param> {
     }
     let info = read_type_info(from, Place::Param)?;
     let value = read_value(from, &info, Place::Param)?;
-    Ok(Param { name, ty: info.ty, value, output: status & BY_REFERENCE != 0, default: status & DEFAULT != 0 })
+    Ok(Param {
+        name,
+        ty: info.ty,
+        value,
+        output: status & BY_REFERENCE != 0,
+        default: status & DEFAULT != 0,
+    })
 }
 
-/// The procedures that have a number (2.2.6.6). Cursors are named so that the refusal can name them.
+/// The procedures that have a number (2.2.6.6). Cursors are named so that the refusal can name
+/// them.
 fn procedure_of(id: u16) -> WireResult<&'static str> {
     Ok(match id {
         1 => "sp_cursor",
@@ -178,7 +192,9 @@ impl BulkColumns {
     /// Text in a code page is read in the collation of what was declared.
     pub fn read_as(&mut self, declared: &[SqlType]) {
         for (info, declared) in self.infos.iter_mut().zip(declared) {
-            if let (SqlType::Char(..) | SqlType::VarChar(..) | SqlType::Text(_), Some(collation)) = (info.ty, declared.collation()) {
+            if let (SqlType::Char(..) | SqlType::VarChar(..) | SqlType::Text(_), Some(collation)) =
+                (info.ty, declared.collation())
+            {
                 info.ty = info.ty.with_collation(collation);
             }
         }
@@ -219,7 +235,10 @@ pub fn bulk_columns(from: &mut MessageReader<'_>) -> WireResult<BulkColumns> {
 }
 
 /// The next row of a bulk load; `None` at its end.
-pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<Option<Vec<Value>>> {
+pub fn bulk_row(
+    from: &mut MessageReader<'_>,
+    bulk: &BulkColumns,
+) -> WireResult<Option<Vec<Value>>> {
     if from.at_end()? {
         return Ok(None);
     }
@@ -241,7 +260,8 @@ pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<
             Ok(Some(row))
         }
         DONE => {
-            // Microsoft's own loaders end as TDS 7.1 did, with a row count of four bytes (SqlClient's WriteBulkCopyDone, mssql-tds).
+            // Microsoft's own loaders end as TDS 7.1 did, with a row count of four bytes
+            // (SqlClient's WriteBulkCopyDone, mssql-tds).
             match from.rest()?.len() {
                 8 | 12 => Ok(None),
                 other => malformed(format!("{other} bytes in a bulk load's DONE")),
@@ -251,7 +271,8 @@ pub fn bulk_row(from: &mut MessageReader<'_>, bulk: &BulkColumns) -> WireResult<
     }
 }
 
-/// The statement of an RPC, for the log of statements and for faults: sp_executesql's and sp_prepexec's text, or the procedure's name.
+/// The statement of an RPC, for the log of statements and for faults: sp_executesql's and
+/// sp_prepexec's text, or the procedure's name.
 pub fn text_of(call: &RpcCall) -> String {
     let at = match call.procedure.to_ascii_lowercase().as_str() {
         "sp_executesql" => 0,
@@ -259,7 +280,11 @@ pub fn text_of(call: &RpcCall) -> String {
         _ => return call.procedure.clone(),
     };
     match call.params.get(at) {
-        Some(Param { value: Value::Str(text), ty: SqlType::NVarChar(..) | SqlType::NText(_) | SqlType::NChar(..), .. }) => text.to_string(),
+        Some(Param {
+            value: Value::Str(text),
+            ty: SqlType::NVarChar(..) | SqlType::NText(_) | SqlType::NChar(..),
+            ..
+        }) => text.to_string(),
         _ => call.procedure.clone(),
     }
 }

@@ -1,8 +1,9 @@
-//! TLS, in the two ways TDS has it (3.2.5.1): up to 7.4 the handshake travels inside PRELOGIN packets and the records that follow stand
-//! alone; in 8.0 TLS comes first and everything is inside it.
+//! TLS, in the two ways TDS has it (3.2.5.1): up to 7.4 the handshake travels inside PRELOGIN
+//! packets and the records that follow stand alone; in 8.0 TLS comes first and everything is inside
+//! it.
 //!
-//! Up to 7.4 only TLS 1.2 is offered: after its last handshake message a TLS 1.3 server may still send session tickets, and the two sides
-//! would not agree on whether those are wrapped.
+//! Up to 7.4 only TLS 1.2 is offered: after its last handshake message a TLS 1.3 server may still
+//! send session tickets, and the two sides would not agree on whether those are wrapped.
 
 use super::packet::{HEADER_BYTES, PACKET_BYTES_DEFAULT, kind, status};
 use rustls::{
@@ -37,31 +38,48 @@ pub struct TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// A certificate of its own for `localhost` and `127.0.0.1`, as SQL Server makes one for itself at start.
+    /// A certificate of its own for `localhost` and `127.0.0.1`, as SQL Server makes one for itself
+    /// at start.
     pub fn self_signed(version_1: bool) -> io::Result<Self> {
         let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-        if version_1 { Self::version_1(&certificate, &key) } else { Self::from_pem(&certificate, &key) }
+        if version_1 {
+            Self::version_1(&certificate, &key)
+        } else {
+            Self::from_pem(&certificate, &key)
+        }
     }
 
     pub fn from_pem(certificate_pem: &str, key_pem: &str) -> io::Result<Self> {
         let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).collect::<Result<_, _>>().map_err(io::Error::other)?;
+            CertificateDer::pem_slice_iter(certificate_pem.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(io::Error::other)?;
         Self::of(certificate_pem, key_pem, chain)
     }
 
-    /// A certificate as one of X.509 version 1, which those that SQL Server makes for itself often are. (The signature does not
-    /// fit it any more: whoever looks at that has refused the version before.)
+    /// A certificate as one of X.509 version 1, which those that SQL Server makes for itself often
+    /// are. (The signature does not fit it any more: whoever looks at that has refused the version
+    /// before.)
     fn version_1(certificate_pem: &str, key_pem: &str) -> io::Result<Self> {
         const VERSION_3: [u8; 5] = [0xA0, 0x03, 0x02, 0x01, 0x02];
-        let mut der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(io::Error::other)?.to_vec();
-        let at = der.windows(VERSION_3.len()).position(|bytes| bytes == VERSION_3).ok_or(io::ErrorKind::InvalidData)?;
+        let mut der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(io::Error::other)?
+            .to_vec();
+        let at = der
+            .windows(VERSION_3.len())
+            .position(|bytes| bytes == VERSION_3)
+            .ok_or(io::ErrorKind::InvalidData)?;
         der[at + VERSION_3.len() - 1] = 0;
         Self::of(certificate_pem, key_pem, vec![CertificateDer::from(der)])
     }
 
-    fn of(certificate_pem: &str, key_pem: &str, chain: Vec<CertificateDer<'static>>) -> io::Result<Self> {
+    fn of(
+        certificate_pem: &str,
+        key_pem: &str,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> io::Result<Self> {
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(io::Error::other)?;
         // Nothing looks into the certificate: SQL Server sends one of any version.
         let key = ring::sign::any_supported_type(&key).map_err(io::Error::other)?;
@@ -75,7 +93,11 @@ impl TlsIdentity {
         let wrapped = config(&[&rustls::version::TLS12])?;
         let mut strict = config(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
         strict.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), wrapped: Arc::new(wrapped), strict: Arc::new(strict) })
+        Ok(Self {
+            certificate_pem: certificate_pem.to_owned(),
+            wrapped: Arc::new(wrapped),
+            strict: Arc::new(strict),
+        })
     }
 }
 
@@ -85,7 +107,8 @@ impl std::fmt::Debug for TlsIdentity {
     }
 }
 
-/// A stream whose bytes are wrapped in PRELOGIN packets until [`PreloginStream::unwrap_from_now_on`].
+/// A stream whose bytes are wrapped in PRELOGIN packets until
+/// [`PreloginStream::unwrap_from_now_on`].
 #[derive(Debug)]
 pub struct PreloginStream<S> {
     inner: S,
@@ -102,7 +125,16 @@ pub struct PreloginStream<S> {
 
 impl<S> PreloginStream<S> {
     pub fn new(inner: S) -> Self {
-        Self { inner, wrapped: true, head: [0; HEADER_BYTES], head_got: 0, left: 0, flight: Vec::new(), out: Vec::new(), out_at: 0 }
+        Self {
+            inner,
+            wrapped: true,
+            head: [0; HEADER_BYTES],
+            head_got: 0,
+            left: 0,
+            flight: Vec::new(),
+            out: Vec::new(),
+            out_at: 0,
+        }
     }
 
     pub fn unwrap_from_now_on(&mut self) {
@@ -119,7 +151,11 @@ impl<S> PreloginStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for PreloginStream<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.wrapped {
             return Pin::new(&mut this.inner).poll_read(cx, buf);
@@ -135,7 +171,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for PreloginStream<S> {
             if this.head_got == HEADER_BYTES {
                 let length = usize::from(u16::from_be_bytes([this.head[2], this.head[3]]));
                 if this.head[0] != kind::PRELOGIN || length < HEADER_BYTES {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a TLS handshake outside PRELOGIN packets")));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "a TLS handshake outside PRELOGIN packets",
+                    )));
                 }
                 this.head_got = 0;
                 this.left = length - HEADER_BYTES;
@@ -152,7 +191,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for PreloginStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> PreloginStream<S> {
-    /// A flight is one message: Microsoft's ODBC driver reads a message, hands it to its TLS, and takes what follows for another step.
+    /// A flight is one message: Microsoft's ODBC driver reads a message, hands it to its TLS, and
+    /// takes what follows for another step.
     fn wrap_flight(&mut self) {
         let mut chunks = self.flight.chunks(PACKET_BYTES_DEFAULT - HEADER_BYTES).peekable();
         while let Some(chunk) = chunks.next() {
@@ -180,7 +220,11 @@ impl<S: AsyncWrite + Unpin> PreloginStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for PreloginStream<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if !this.wrapped {
             return Pin::new(&mut this.inner).poll_write(cx, bytes);

@@ -4,7 +4,9 @@ use super::{
     TdsVersion,
     types::{
         Place,
-        encode::{EncodeResult, Misfit, b_varchar, us_varchar, user_type, write_type_info, write_value},
+        encode::{
+            EncodeResult, Misfit, b_varchar, us_varchar, user_type, write_type_info, write_value,
+        },
     },
 };
 use crate::{
@@ -82,7 +84,9 @@ pub fn done(out: &mut Vec<u8>, done: Done) {
 /// ORDER: between the columns and the rows of a query that has an ORDER BY.
 pub fn order(out: &mut Vec<u8>, columns: &[u16]) {
     out.push(kind::ORDER);
-    with_length(out, |out| columns.iter().for_each(|column| out.extend_from_slice(&column.to_le_bytes())));
+    with_length(out, |out| {
+        columns.iter().for_each(|column| out.extend_from_slice(&column.to_le_bytes()))
+    });
 }
 
 /// ERROR above class 10, INFO otherwise.
@@ -197,11 +201,18 @@ pub fn return_status(out: &mut Vec<u8>, status: i32) {
     out.extend_from_slice(&status.to_le_bytes());
 }
 
-pub fn return_value(out: &mut Vec<u8>, ordinal: u16, name: &str, ty: SqlType, value: &Value) -> EncodeResult {
+pub fn return_value(
+    out: &mut Vec<u8>,
+    ordinal: u16,
+    name: &str,
+    ty: SqlType,
+    value: &Value,
+) -> EncodeResult {
     out.push(kind::RETURN_VALUE);
     out.extend_from_slice(&ordinal.to_le_bytes());
     b_varchar(out, name);
-    // Status: an output parameter (not a user-defined function's value); then UserType, and Flags: nullable.
+    // Status: an output parameter (not a user-defined function's value); then UserType, and Flags:
+    // nullable.
     out.push(0x01);
     out.extend_from_slice(&user_type(ty).to_le_bytes());
     out.extend_from_slice(&1u16.to_le_bytes());
@@ -248,7 +259,10 @@ fn flags(column: &Column) -> u16 {
         flags |= flag::UPDATEABLE_UNKNOWN;
     }
     let collation = match column.ty {
-        SqlType::Char(_, c) | SqlType::VarChar(_, c) | SqlType::NChar(_, c) | SqlType::NVarChar(_, c) => Some(c),
+        SqlType::Char(_, c)
+        | SqlType::VarChar(_, c)
+        | SqlType::NChar(_, c)
+        | SqlType::NVarChar(_, c) => Some(c),
         SqlType::Text(c) | SqlType::NText(c) => Some(c),
         _ => None,
     };
@@ -285,7 +299,9 @@ pub fn row(out: &mut Vec<u8>, columns: &[Column], row: &[Value], compress: bool)
             }
             continue;
         }
-        if let Err(Misfit(what)) = write_value(out, column.ty, column.nullable, value, Place::Column) {
+        if let Err(Misfit(what)) =
+            write_value(out, column.ty, column.nullable, value, Place::Column)
+        {
             out.truncate(start);
             return Err(Misfit(format!("column {}: {what}", column.name)));
         }

@@ -1,5 +1,6 @@
-//! The statements this server knows. Expressions and queries are `sqlparser`'s; statements are ours, because T-SQL's differ from every
-//! other dialect's in ways `sqlparser` lacks (hints on INSERT, computed columns, TRY/CATCH, EXEC @rc = …, INSERT BULK, …).
+//! The statements this server knows. Expressions and queries are `sqlparser`'s; statements are
+//! ours, because T-SQL's differ from every other dialect's in ways `sqlparser` lacks (hints on
+//! INSERT, computed columns, TRY/CATCH, EXEC @rc = …, INSERT BULK, …).
 
 use crate::value::SqlType;
 use sqlparser::ast::{Expr, Query, SelectItem, TableWithJoins};
@@ -40,7 +41,8 @@ pub enum Statement {
     Truncate {
         table: ObjectName,
     },
-    /// INSERT BULK name (col type [COLLATE …], …) [WITH (options)]; rows follow in a bulk-load message
+    /// INSERT BULK name (col type [COLLATE …], …) [WITH (options)]; rows follow in a bulk-load
+    /// message
     InsertBulk(Box<InsertBulk>),
 
     // DDL
@@ -216,7 +218,8 @@ pub enum Statement {
         op: AssignOp,
         value: Expr,
     },
-    /// SET option ON|OFF|value: name in upper case ("XACT_ABORT", "LOCK_TIMEOUT", "TRANSACTION ISOLATION LEVEL", …)
+    /// SET option ON|OFF|value: name in upper case ("XACT_ABORT", "LOCK_TIMEOUT", "TRANSACTION
+    /// ISOLATION LEVEL", …)
     SetOption {
         names: Vec<String>,
         value: OptionValue,
@@ -296,8 +299,8 @@ pub struct Declare {
 /// A type as written: a built-in one, or an alias type's name to look up.
 #[derive(Clone, Debug)]
 pub enum DataType {
-    /// A character type without COLLATE has the collation of the database: `explicit_collation` is false.
-    /// `database_default`: COLLATE database_default, which matters in tempdb.
+    /// A character type without COLLATE has the collation of the database: `explicit_collation` is
+    /// false. `database_default`: COLLATE database_default, which matters in tempdb.
     Builtin { ty: SqlType, explicit_collation: bool, database_default: bool },
     /// sysname and user-defined alias types
     Named(ObjectName),
@@ -345,8 +348,8 @@ pub enum TargetName {
     Object(ObjectName),
     /// a table variable, with the @
     Variable(String),
-    /// UPDATE/DELETE: an alias of the FROM clause. The parser cannot tell it from an object; the engine resolves a one-part
-    /// `Object` name against the FROM clause's aliases first.
+    /// UPDATE/DELETE: an alias of the FROM clause. The parser cannot tell it from an object; the
+    /// engine resolves a one-part `Object` name against the FROM clause's aliases first.
     Alias(String),
 }
 
@@ -420,7 +423,8 @@ pub struct CreateTable {
     pub indexes: Vec<CreateIndex>,
     /// PERIOD FOR SYSTEM_TIME (start, end)
     pub period: Option<(String, String)>,
-    /// WITH (…): name in upper case and its text, e.g. SYSTEM_VERSIONING = ON (HISTORY_TABLE = dbo.h), MEMORY_OPTIMIZED = ON, LEDGER = ON
+    /// WITH (…): name in upper case and its text, e.g. SYSTEM_VERSIONING = ON (HISTORY_TABLE =
+    /// dbo.h), MEMORY_OPTIMIZED = ON, LEDGER = ON
     pub options: Vec<(String, String)>,
 }
 

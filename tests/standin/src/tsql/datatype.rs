@@ -1,8 +1,10 @@
-//! Type names: every spelling SQL Server knows for its system types, with their default lengths, which differ by place: `varchar` is
-//! `varchar(1)` where something is declared and `varchar(30)` in CAST and CONVERT
+//! Type names: every spelling SQL Server knows for its system types, with their default lengths,
+//! which differ by place: `varchar` is `varchar(1)` where something is declared and `varchar(30)`
+//! in CAST and CONVERT
 //! (<https://learn.microsoft.com/en-us/sql/t-sql/data-types/char-and-varchar-transact-sql>).
 //!
-//! Inside expressions a type travels as `sqlparser`'s `DataType::Custom(name, modifiers)`, whatever its name; [`sql_type`] gives its meaning.
+//! Inside expressions a type travels as `sqlparser`'s `DataType::Custom(name, modifiers)`, whatever
+//! its name; [`sql_type`] gives its meaning.
 
 use super::ast::{DataType, ObjectName};
 use crate::{
@@ -15,8 +17,8 @@ use sqlparser::{
     tokenizer::Token,
 };
 
-/// The collation of a character type that was written without one: whoever uses the type puts the right one in with
-/// [`with_collation`].
+/// The collation of a character type that was written without one: whoever uses the type puts the
+/// right one in with [`with_collation`].
 pub const UNSPECIFIED: Collation = Collation(0);
 
 /// What a missing length means.
@@ -103,7 +105,11 @@ fn join_words(parser: &mut Parser, name: &mut String) {
 /// Reads a type inside an expression.
 pub fn parse_for_expression(parser: &mut Parser) -> Result<sp::DataType, ParserError> {
     let Written { name, modifiers } = parse_written(parser)?;
-    let parts = [name.database, name.schema, Some(name.name)].into_iter().flatten().map(sp::Ident::new).collect::<Vec<_>>();
+    let parts = [name.database, name.schema, Some(name.name)]
+        .into_iter()
+        .flatten()
+        .map(sp::Ident::new)
+        .collect::<Vec<_>>();
     Ok(sp::DataType::Custom(sp::ObjectName::from(parts), modifiers))
 }
 
@@ -120,11 +126,18 @@ pub fn sql_type(data_type: &sp::DataType, collation: Collation) -> SqlResult<Sql
     let name = parts.pop().unwrap_or_default();
     let schema = parts.pop();
     let shown = name.clone();
-    let written = Written { name: ObjectName { database: parts.pop(), schema, name }, modifiers: modifiers.clone() };
+    let written = Written {
+        name: ObjectName { database: parts.pop(), schema, name },
+        modifiers: modifiers.clone(),
+    };
     match meaning(&written, Place::Cast)? {
         DataType::Builtin { ty, .. } => Ok(with_collation(ty, collation)),
-        DataType::Named(_) if shown.eq_ignore_ascii_case("sysname") => Ok(SqlType::NVarChar(Length::N(128), collation)),
-        DataType::Named(_) => Err(SqlError::new(243, 16, format!("Type {shown} is not a defined system type."))),
+        DataType::Named(_) if shown.eq_ignore_ascii_case("sysname") => {
+            Ok(SqlType::NVarChar(Length::N(128), collation))
+        }
+        DataType::Named(_) => {
+            Err(SqlError::new(243, 16, format!("Type {shown} is not a defined system type.")))
+        }
     }
 }
 
@@ -198,7 +211,13 @@ pub fn meaning(written: &Written, place: Place) -> SqlResult<DataType> {
 }
 
 fn too_big(size: u64, name: &str, max: u64) -> SqlError {
-    SqlError::new(131, 15, format!("The size ({size}) given to the type '{name}' exceeds the maximum allowed for any data type ({max})."))
+    SqlError::new(
+        131,
+        15,
+        format!(
+            "The size ({size}) given to the type '{name}' exceeds the maximum allowed for any data type ({max})."
+        ),
+    )
 }
 
 struct Args<'a> {
@@ -211,7 +230,9 @@ impl Args<'_> {
     fn number(&self, n: usize) -> SqlResult<Option<u64>> {
         let Some(text) = self.modifiers.get(n) else { return Ok(None) };
         match text.parse::<u64>() {
-            Ok(0) if n == 0 => Err(SqlError::new(1001, 15, "Length or precision specification 0 is invalid.")),
+            Ok(0) if n == 0 => {
+                Err(SqlError::new(1001, 15, "Length or precision specification 0 is invalid."))
+            }
             Ok(value) => Ok(Some(value)),
             Err(_) => Err(SqlError::new(102, 15, format!("Incorrect syntax near '{text}'."))),
         }
@@ -221,7 +242,10 @@ impl Args<'_> {
         if self.modifiers.is_empty() {
             Ok(ty)
         } else {
-            let text = format!("Column, parameter, or variable #1: Cannot specify a column width on data type {}.", self.name);
+            let text = format!(
+                "Column, parameter, or variable #1: Cannot specify a column width on data type {}.",
+                self.name
+            );
             Err(SqlError::new(2716, 16, text))
         }
     }
@@ -242,7 +266,11 @@ impl Args<'_> {
     }
 
     fn length(&self, max: u64) -> SqlResult<Length> {
-        if self.modifiers.first().is_some_and(|m| m == "max") { Ok(Length::Max) } else { self.fixed(max).map(Length::N) }
+        if self.modifiers.first().is_some_and(|m| m == "max") {
+            Ok(Length::Max)
+        } else {
+            self.fixed(max).map(Length::N)
+        }
     }
 
     fn scale(&self) -> SqlResult<u8> {
@@ -257,11 +285,18 @@ impl Args<'_> {
         let precision = self.number(0)?.unwrap_or(18);
         let scale = self.number(1)?.unwrap_or(0);
         if precision > 38 {
-            let text = format!("The size ({precision}) given to the type '{}' exceeds the maximum allowed (38).", self.name);
+            let text = format!(
+                "The size ({precision}) given to the type '{}' exceeds the maximum allowed (38).",
+                self.name
+            );
             return Err(SqlError::new(2750, 16, text));
         }
         if scale > precision {
-            return Err(SqlError::new(192, 15, "The scale must be less than or equal to the precision."));
+            return Err(SqlError::new(
+                192,
+                15,
+                "The scale must be less than or equal to the precision.",
+            ));
         }
         Ok(SqlType::Decimal { precision: precision as u8, scale: scale as u8 })
     }
@@ -275,7 +310,10 @@ mod tests {
     fn said(text: &str, place: Place) -> String {
         let lexed = lex(text, true).unwrap();
         let mut parser = Parser::new(&TSQL).with_tokens_with_locations(lexed.tokens);
-        match parse_written(&mut parser).map_err(|e| SqlError::new(102, 15, e.to_string())).and_then(|w| meaning(&w, place)) {
+        match parse_written(&mut parser)
+            .map_err(|e| SqlError::new(102, 15, e.to_string()))
+            .and_then(|w| meaning(&w, place))
+        {
             Ok(DataType::Builtin { ty, .. }) => format!("{ty:?}").replace(", Collation(0)", ""),
             Ok(DataType::Named(n)) => format!("named {}", n.name),
             Err(e) => e.number.to_string(),

@@ -1,5 +1,6 @@
-//! What `sqlparser` is told about T-SQL: its own MS SQL dialect, with reserved words taken from the product's list instead of a common
-//! one, the product's operator precedence, and types inside CAST and CONVERT read by [`super::datatype`].
+//! What `sqlparser` is told about T-SQL: its own MS SQL dialect, with reserved words taken from the
+//! product's list instead of a common one, the product's operator precedence, and types inside CAST
+//! and CONVERT read by [`super::datatype`].
 
 use super::datatype;
 use sqlparser::{
@@ -93,7 +94,9 @@ impl Dialect for TSql {
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
         match &parser.peek_token_ref().token {
             Token::Colon | Token::DoubleColon => Some(Ok(self.prec_unknown())),
-            Token::Ampersand | Token::Pipe | Token::Caret => Some(Ok(self.prec_value(Precedence::PlusMinus))),
+            Token::Ampersand | Token::Pipe | Token::Caret => {
+                Some(Ok(self.prec_value(Precedence::PlusMinus)))
+            }
             Token::CustomBinaryOperator(_) => Some(Ok(self.prec_value(Precedence::Eq))),
             _ => None,
         }
@@ -110,10 +113,16 @@ impl Dialect for TSql {
             Keyword::TRY_CAST if called => Some(cast(parser, CastKind::TryCast)),
             Keyword::CONVERT if called => Some(convert(parser, false)),
             Keyword::TRY_CONVERT if called => Some(convert(parser, true)),
-            Keyword::NoKeyword if !called && NILADIC.iter().any(|n| word.value.eq_ignore_ascii_case(n)) => Some(niladic(parser)),
+            Keyword::NoKeyword
+                if !called && NILADIC.iter().any(|n| word.value.eq_ignore_ascii_case(n)) =>
+            {
+                Some(niladic(parser))
+            }
             Keyword::NoKeyword if word.value.eq_ignore_ascii_case("NEXT") => None,
             _ if called && CALLABLE.iter().any(|n| word.value.eq_ignore_ascii_case(n)) => None,
-            _ if is_reserved(&parser.peek_token_ref().token) && !STARTS_EXPRESSION.iter().any(|n| word.value.eq_ignore_ascii_case(n)) => {
+            _ if is_reserved(&parser.peek_token_ref().token)
+                && !STARTS_EXPRESSION.iter().any(|n| word.value.eq_ignore_ascii_case(n)) =>
+            {
                 let found = parser.peek_token_ref().clone();
                 Some(parser.expected("an expression", found))
             }
@@ -125,7 +134,8 @@ impl Dialect for TSql {
 /// Functions without parentheses. CURRENT_TIMESTAMP is `sqlparser`'s own.
 const NILADIC: [&str; 4] = ["CURRENT_USER", "SESSION_USER", "SYSTEM_USER", "USER"];
 
-/// Reserved words that are also functions' names, and the table hint INDEX (…), which reads like one.
+/// Reserved words that are also functions' names, and the table hint INDEX (…), which reads like
+/// one.
 const CALLABLE: [&str; 13] = [
     "COALESCE",
     "NULLIF",
@@ -142,9 +152,21 @@ const CALLABLE: [&str; 13] = [
     "INDEX",
 ];
 
-/// Reserved words an expression may start with; HOLDLOCK and INDEX = i are table hints, which `sqlparser` reads as expressions.
-const STARTS_EXPRESSION: [&str; 11] =
-    ["CASE", "NOT", "NULL", "EXISTS", "CURRENT_TIMESTAMP", "CONVERT", "TRY_CONVERT", "IDENTITYCOL", "ROWGUIDCOL", "HOLDLOCK", "INDEX"];
+/// Reserved words an expression may start with; HOLDLOCK and INDEX = i are table hints, which
+/// `sqlparser` reads as expressions.
+const STARTS_EXPRESSION: [&str; 11] = [
+    "CASE",
+    "NOT",
+    "NULL",
+    "EXISTS",
+    "CURRENT_TIMESTAMP",
+    "CONVERT",
+    "TRY_CONVERT",
+    "IDENTITYCOL",
+    "ROWGUIDCOL",
+    "HOLDLOCK",
+    "INDEX",
+];
 
 fn niladic(parser: &mut Parser) -> Result<Expr, ParserError> {
     let name = parser.parse_identifier()?;
@@ -176,9 +198,17 @@ fn convert(parser: &mut Parser, is_try: bool) -> Result<Expr, ParserError> {
     let data_type = datatype::parse_for_expression(parser)?;
     parser.expect_token(&Token::Comma)?;
     let expr = parser.parse_expr()?;
-    let styles = if parser.consume_token(&Token::Comma) { vec![parser.parse_expr()?] } else { vec![] };
+    let styles =
+        if parser.consume_token(&Token::Comma) { vec![parser.parse_expr()?] } else { vec![] };
     parser.expect_token(&Token::RParen)?;
-    Ok(Expr::Convert { is_try, expr: Box::new(expr), data_type: Some(data_type), charset: None, target_before_value: true, styles })
+    Ok(Expr::Convert {
+        is_try,
+        expr: Box::new(expr),
+        data_type: Some(data_type),
+        charset: None,
+        target_before_value: true,
+        styles,
+    })
 }
 
 /// Whether the token is an unquoted reserved word of Transact-SQL.

@@ -1,12 +1,14 @@
 //! Text → tokens.
 //!
-//! `sqlparser`'s parser is used, its tokenizer is not: T-SQL's lexical rules differ in small ways that matter (`0x` alone, `$1.5`, `!<`,
-//! `]]`, `%%lockres%%`, nested comments, `"…"` by SET QUOTED_IDENTIFIER), and the parser takes tokens from anybody. A word keeps its
-//! keyword only where T-SQL gives that word a meaning in an expression or a query; otherwise it is a plain identifier, so that
-//! columns called `limit`, `position` or `version` are only columns, and MySQL's and PostgreSQL's syntax is not accepted by accident.
+//! `sqlparser`'s parser is used, its tokenizer is not: T-SQL's lexical rules differ in small ways
+//! that matter (`0x` alone, `$1.5`, `!<`, `]]`, `%%lockres%%`, nested comments, `"…"` by SET
+//! QUOTED_IDENTIFIER), and the parser takes tokens from anybody. A word keeps its keyword only
+//! where T-SQL gives that word a meaning in an expression or a query; otherwise it is a plain
+//! identifier, so that columns called `limit`, `position` or `version` are only columns, and
+//! MySQL's and PostgreSQL's syntax is not accepted by accident.
 //!
-//! A token's span carries its line and, as the column, its number in the token list plus one: an error of the parser leads back to the
-//! token, and a statement to its own text.
+//! A token's span carries its line and, as the column, its number in the token list plus one: an
+//! error of the parser leads back to the token, and a statement to its own text.
 
 use crate::error::{SqlError, SqlResult};
 use sqlparser::{
@@ -21,9 +23,18 @@ pub struct Lexed {
     pub places: Vec<(usize, usize)>,
 }
 
-/// Splits `text` into tokens. Errors are Msg 105 (an open string or bracket) and Msg 113 (an open comment).
+/// Splits `text` into tokens. Errors are Msg 105 (an open string or bracket) and Msg 113 (an open
+/// comment).
 pub fn lex(text: &str, quoted_identifier: bool) -> SqlResult<Lexed> {
-    Lexer { text, bytes: text.as_bytes(), pos: 0, line: 1, quoted_identifier, out: Lexed::default() }.run()
+    Lexer {
+        text,
+        bytes: text.as_bytes(),
+        pos: 0,
+        line: 1,
+        quoted_identifier,
+        out: Lexed::default(),
+    }
+    .run()
 }
 
 struct Lexer<'a> {
@@ -49,15 +60,21 @@ impl Lexer<'_> {
 
     fn push(&mut self, mut token: Token, start: usize, line: u32) {
         if let (Token::Word(w), Some(before)) = (&mut token, self.out.tokens.last_mut()) {
-            // `at` is a word of its own unless TIME ZONE follows; FETCH NEXT @n takes a variable only as a literal's stand-in
+            // `at` is a word of its own unless TIME ZONE follows; FETCH NEXT @n takes a variable
+            // only as a literal's stand-in
             if w.keyword == Keyword::TIME && is_word(&before.token, "AT") {
                 before.token = Token::make_word("AT", None);
-            } else if w.value.starts_with('@') && (is_word(&before.token, "NEXT") || is_word(&before.token, "FIRST")) {
+            } else if w.value.starts_with('@')
+                && (is_word(&before.token, "NEXT") || is_word(&before.token, "FIRST"))
+            {
                 token = Token::Placeholder(w.value.clone());
             }
         }
         let number = self.out.tokens.len() as u64 + 1;
-        let span = Span::new(Location::new(u64::from(line), number), Location::new(u64::from(self.line), number));
+        let span = Span::new(
+            Location::new(u64::from(line), number),
+            Location::new(u64::from(self.line), number),
+        );
         let switch = self.quoted_identifier_switch(&token);
         self.out.tokens.push(TokenWithSpan::new(token, span));
         self.out.places.push((start, self.pos));
@@ -69,7 +86,8 @@ impl Lexer<'_> {
     /// SET QUOTED_IDENTIFIER takes effect at parse time, for the rest of the batch.
     fn quoted_identifier_switch(&self, token: &Token) -> Option<bool> {
         let last = &self.out.tokens;
-        let before = |n: usize, text: &str| last.len() >= n && is_word(&last[last.len() - n].token, text);
+        let before =
+            |n: usize, text: &str| last.len() >= n && is_word(&last[last.len() - n].token, text);
         if !before(1, "QUOTED_IDENTIFIER") || !before(2, "SET") {
             return None;
         }
@@ -98,7 +116,8 @@ impl Lexer<'_> {
             } else if c.is_whitespace() || c == '\u{feff}' || c == '\0' {
                 self.pos += c.len_utf8();
             } else if c == '-' && self.peek(1) == b'-' {
-                self.pos = self.text[self.pos..].find('\n').map_or(self.text.len(), |n| self.pos + n);
+                self.pos =
+                    self.text[self.pos..].find('\n').map_or(self.text.len(), |n| self.pos + n);
             } else if c == '/' && self.peek(1) == b'*' {
                 self.comment()?;
             } else {
@@ -125,7 +144,9 @@ impl Lexer<'_> {
                         return Ok(());
                     }
                 }
-                _ if self.pos >= self.bytes.len() => return Err(SqlError::new(113, 15, "Missing end comment mark '*/'.").at(line)),
+                _ if self.pos >= self.bytes.len() => {
+                    return Err(SqlError::new(113, 15, "Missing end comment mark '*/'.").at(line));
+                }
                 (c, _) => {
                     self.line += u32::from(c == b'\n');
                     self.pos += 1;
@@ -143,11 +164,17 @@ impl Lexer<'_> {
                 Token::NationalStringLiteral(self.delimited('\'')?)
             }
             '\'' => Token::SingleQuotedString(self.delimited('\'')?),
-            '"' if self.quoted_identifier => {
-                Token::Word(Word { value: self.delimited('"')?, quote_style: Some('"'), keyword: Keyword::NoKeyword })
-            }
+            '"' if self.quoted_identifier => Token::Word(Word {
+                value: self.delimited('"')?,
+                quote_style: Some('"'),
+                keyword: Keyword::NoKeyword,
+            }),
             '"' => Token::SingleQuotedString(self.delimited('"')?),
-            '[' => Token::Word(Word { value: self.delimited(']')?, quote_style: Some('['), keyword: Keyword::NoKeyword }),
+            '[' => Token::Word(Word {
+                value: self.delimited(']')?,
+                quote_style: Some('['),
+                keyword: Keyword::NoKeyword,
+            }),
             '0' if matches!(next, b'x' | b'X') => {
                 self.pos += 2;
                 Token::HexStringLiteral(self.take(|c| c.is_ascii_hexdigit()))
@@ -180,7 +207,9 @@ impl Lexer<'_> {
             ('<', b'=') | ('!', b'>') => self.one(2, Token::LtEq),
             ('>', b'=') | ('!', b'<') => self.one(2, Token::GtEq),
             (':', b':') => self.one(2, Token::DoubleColon),
-            ('+' | '-' | '*' | '/' | '%' | '&' | '|' | '^', b'=') => self.one(2, assign(&format!("{c}="))),
+            ('+' | '-' | '*' | '/' | '%' | '&' | '|' | '^', b'=') => {
+                self.one(2, assign(&format!("{c}=")))
+            }
             ('<', _) => self.one(1, Token::Lt),
             ('>', _) => self.one(1, Token::Gt),
             ('=', _) => self.one(1, Token::Eq),
@@ -243,8 +272,8 @@ impl Lexer<'_> {
         }
     }
 
-    /// A string, `[…]` or `"…"`: the closing mark doubled stands for itself; in a string a backslash at the end of a line joins it with
-    /// the next.
+    /// A string, `[…]` or `"…"`: the closing mark doubled stands for itself; in a string a
+    /// backslash at the end of a line joins it with the next.
     fn delimited(&mut self, close: char) -> SqlResult<String> {
         let line = self.line;
         self.pos += 1;
@@ -259,14 +288,25 @@ impl Lexer<'_> {
                 self.pos += close.len_utf8();
             } else if c == '\n' {
                 self.line += 1;
-            } else if c == '\\' && close == '\'' && (self.peek(0) == b'\n' || (self.peek(0) == b'\r' && self.peek(1) == b'\n')) {
+            } else if c == '\\'
+                && close == '\''
+                && (self.peek(0) == b'\n' || (self.peek(0) == b'\r' && self.peek(1) == b'\n'))
+            {
                 self.pos += if self.peek(0) == b'\r' { 2 } else { 1 };
                 self.line += 1;
                 continue;
             }
             value.push(c);
         }
-        Err(SqlError::new(105, 15, format!("Unclosed quotation mark after the character string '{}'.", &self.text[start..])).at(line))
+        Err(SqlError::new(
+            105,
+            15,
+            format!(
+                "Unclosed quotation mark after the character string '{}'.",
+                &self.text[start..]
+            ),
+        )
+        .at(line))
     }
 }
 
@@ -279,13 +319,16 @@ pub fn is_word(token: &Token, text: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(text))
 }
 
-/// `INNER HASH JOIN`, `LEFT LOOP JOIN`: how to join, not what. There is one way here, so the hint goes.
+/// `INNER HASH JOIN`, `LEFT LOOP JOIN`: how to join, not what. There is one way here, so the hint
+/// goes.
 fn drop_join_hints(lexed: &mut Lexed) {
     let hinted = |i: usize, tokens: &[TokenWithSpan]| {
         i > 0
             && i + 1 < tokens.len()
             && ["LOOP", "HASH", "MERGE", "REMOTE"].iter().any(|w| is_word(&tokens[i].token, w))
-            && ["INNER", "LEFT", "RIGHT", "FULL", "OUTER"].iter().any(|w| is_word(&tokens[i - 1].token, w))
+            && ["INNER", "LEFT", "RIGHT", "FULL", "OUTER"]
+                .iter()
+                .any(|w| is_word(&tokens[i - 1].token, w))
             && is_word(&tokens[i + 1].token, "JOIN")
     };
     let Some(first) = (0..lexed.tokens.len()).find(|i| hinted(*i, &lexed.tokens)) else { return };
@@ -416,7 +459,9 @@ mod tests {
     use super::*;
 
     fn words(text: &str, quoted_identifier: bool) -> Vec<String> {
-        lex(text, quoted_identifier).map(|l| l.tokens.iter().map(|t| t.token.to_string()).collect()).unwrap_or_else(|e| vec![e.to_string()])
+        lex(text, quoted_identifier)
+            .map(|l| l.tokens.iter().map(|t| t.token.to_string()).collect())
+            .unwrap_or_else(|e| vec![e.to_string()])
     }
 
     #[test]
@@ -431,15 +476,23 @@ mod tests {
 
     #[test]
     fn double_quotes_follow_the_option_even_within_the_batch() {
-        assert_eq!(words("\"x\" set quoted_identifier off \"x\"", true).join("|"), "\"x\"|set|quoted_identifier|off|'x'");
+        assert_eq!(
+            words("\"x\" set quoted_identifier off \"x\"", true).join("|"),
+            "\"x\"|set|quoted_identifier|off|'x'"
+        );
     }
 
     #[test]
     fn open_ends_are_refused() {
         assert_eq!(
             words("select\n'abc", true),
-            ["Msg 105, Level 15, State 1, Line 2: Unclosed quotation mark after the character string 'abc'."]
+            [
+                "Msg 105, Level 15, State 1, Line 2: Unclosed quotation mark after the character string 'abc'."
+            ]
         );
-        assert_eq!(words("/* /* */", true), ["Msg 113, Level 15, State 1, Line 1: Missing end comment mark '*/'."]);
+        assert_eq!(
+            words("/* /* */", true),
+            ["Msg 113, Level 15, State 1, Line 1: Missing end comment mark '*/'."]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Cells as bytes and back, as CAST to and from binary does it.
 //!
-//! Integers, money, datetime and floats are big-endian; decimals, date, time, datetime2 and datetimeoffset show their storage format with
-//! precision or scale in front; a GUID shows its wire order.
+//! Integers, money, datetime and floats are big-endian; decimals, date, time, datetime2 and
+//! datetimeoffset show their storage format with precision or scale in front; a GUID shows its wire
+//! order.
 
 use super::{
     Collation, Decimal, SqlType, Value,
@@ -10,14 +11,16 @@ use super::{
 };
 use crate::error::{SqlError, SqlResult};
 
-/// The 16 bytes on the wire of a GUID in text order, and the other way round (the swap is its own inverse).
+/// The 16 bytes on the wire of a GUID in text order, and the other way round (the swap is its own
+/// inverse).
 pub fn swap_guid(g: &[u8; 16]) -> [u8; 16] {
     let [a, b, c, d, e, f, h, i, rest @ ..] = *g;
     let [j, k, l, m, n, o, p, q] = rest;
     [d, c, b, a, f, e, i, h, j, k, l, m, n, o, p, q]
 }
 
-/// The natural bytes of a non-NULL cell. Styles 1 and 2 read text as hex (error 8114 when it is not).
+/// The natural bytes of a non-NULL cell. Styles 1 and 2 read text as hex (error 8114 when it is
+/// not).
 pub fn to_bytes(value: &Value, from: SqlType, style: Option<i32>) -> SqlResult<Vec<u8>> {
     let low = |i: i64, n: usize| i.to_be_bytes()[8 - n..].to_vec();
     Ok(match value {
@@ -32,7 +35,8 @@ pub fn to_bytes(value: &Value, from: SqlType, style: Option<i32>) -> SqlResult<V
         },
         Value::Decimal(d) => match from {
             SqlType::Money | SqlType::SmallMoney => {
-                let mantissa = d.rescale(4).and_then(|d| i64::try_from(d.mantissa).ok()).unwrap_or(0);
+                let mantissa =
+                    d.rescale(4).and_then(|d| i64::try_from(d.mantissa).ok()).unwrap_or(0);
                 low(mantissa, if from == SqlType::Money { 8 } else { 4 })
             }
             _ => {
@@ -52,18 +56,28 @@ pub fn to_bytes(value: &Value, from: SqlType, style: Option<i32>) -> SqlResult<V
         Value::Float(f) => f.to_be_bytes().to_vec(),
         Value::Guid(g) => swap_guid(g).to_vec(),
         Value::DateTime { days, ticks300 } => [days.to_be_bytes(), ticks300.to_be_bytes()].concat(),
-        Value::SmallDateTime { days, minutes } => [days.to_be_bytes(), minutes.to_be_bytes()].concat(),
+        Value::SmallDateTime { days, minutes } => {
+            [days.to_be_bytes(), minutes.to_be_bytes()].concat()
+        }
         Value::Date(days) => days.to_le_bytes()[..3].to_vec(),
         Value::Time(ticks) => time_bytes(*ticks, from.scale()),
-        Value::DateTime2 { days, ticks } => [time_bytes(*ticks, from.scale()), days.to_le_bytes()[..3].to_vec()].concat(),
-        Value::DateTimeOffset { days, ticks, offset_minutes } => {
-            [time_bytes(*ticks, from.scale()), days.to_le_bytes()[..3].to_vec(), offset_minutes.to_le_bytes().to_vec()].concat()
+        Value::DateTime2 { days, ticks } => {
+            [time_bytes(*ticks, from.scale()), days.to_le_bytes()[..3].to_vec()].concat()
         }
+        Value::DateTimeOffset { days, ticks, offset_minutes } => [
+            time_bytes(*ticks, from.scale()),
+            days.to_le_bytes()[..3].to_vec(),
+            offset_minutes.to_le_bytes().to_vec(),
+        ]
+        .concat(),
         Value::Str(s) => match style.unwrap_or(0) {
-            1 | 2 => {
-                parse_hex(s, style == Some(1)).ok_or_else(|| SqlError::new(8114, 16, "Error converting data type varchar to varbinary."))?
-            }
-            _ if from == SqlType::Xml => [0xFF, 0xFE].into_iter().chain(s.encode_utf16().flat_map(u16::to_le_bytes)).collect(),
+            1 | 2 => parse_hex(s, style == Some(1)).ok_or_else(|| {
+                SqlError::new(8114, 16, "Error converting data type varchar to varbinary.")
+            })?,
+            _ if from == SqlType::Xml => [0xFF, 0xFE]
+                .into_iter()
+                .chain(s.encode_utf16().flat_map(u16::to_le_bytes))
+                .collect(),
             _ if from.is_unicode() => s.encode_utf16().flat_map(u16::to_le_bytes).collect(),
             _ => from.collation().unwrap_or(Collation::DEFAULT).encode(s),
         },
@@ -85,11 +99,15 @@ fn time_bytes(ticks: u64, scale: u8) -> Vec<u8> {
 
 fn parse_hex(text: &str, prefixed: bool) -> Option<Vec<u8>> {
     let text = text.trim_end_matches(' ');
-    let digits = if prefixed { text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))? } else { text };
+    let digits =
+        if prefixed { text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))? } else { text };
     if digits.len() % 2 != 0 {
         return None;
     }
-    let nibbles: Vec<u8> = digits.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let nibbles: Vec<u8> = digits
+        .chars()
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect::<Option<_>>()?;
     Some(nibbles.chunks_exact(2).map(|p| p[0] << 4 | p[1]).collect())
 }
 
@@ -113,7 +131,10 @@ pub fn from_bytes(bytes: &[u8], to: SqlType) -> SqlResult<Value> {
         SqlError::new(
             8114,
             16,
-            format!("Error converting data type varbinary to {}.", if to.name() == "decimal" { "numeric" } else { to.name() }),
+            format!(
+                "Error converting data type varbinary to {}.",
+                if to.name() == "decimal" { "numeric" } else { to.name() }
+            ),
         )
     };
     let time_length = |scale: u8| match scale {
@@ -121,7 +142,8 @@ pub fn from_bytes(bytes: &[u8], to: SqlType) -> SqlResult<Value> {
         3..=4 => 4,
         _ => 5,
     };
-    let ticks = |scale: u8| number(1, time_length(scale)) * 10u64.pow(7u32.saturating_sub(scale.into()));
+    let ticks =
+        |scale: u8| number(1, time_length(scale)) * 10u64.pow(7u32.saturating_sub(scale.into()));
     match to {
         SqlType::Bit => Ok(Value::Bit(bytes.last().is_some_and(|b| *b != 0))),
         SqlType::TinyInt => fit_integer(i128::from(tail(1)), to, "expression"),
@@ -129,7 +151,9 @@ pub fn from_bytes(bytes: &[u8], to: SqlType) -> SqlResult<Value> {
         SqlType::Int => Ok(Value::Int(i64::from(tail(4) as u32 as i32))),
         SqlType::BigInt => Ok(Value::Int(tail(8) as i64)),
         SqlType::Money => Ok(Value::Decimal(Decimal::new(i128::from(tail(8) as i64), 4))),
-        SqlType::SmallMoney => Ok(Value::Decimal(Decimal::new(i128::from(tail(4) as u32 as i32), 4))),
+        SqlType::SmallMoney => {
+            Ok(Value::Decimal(Decimal::new(i128::from(tail(4) as u32 as i32), 4)))
+        }
         SqlType::Decimal { precision, scale } => {
             let [_, stored_scale, _, sign, digits @ ..] = bytes else { return Err(bad()) };
             if digits.len() > 16 || *stored_scale > 38 {
@@ -139,7 +163,10 @@ pub fn from_bytes(bytes: &[u8], to: SqlType) -> SqlResult<Value> {
             wide[..digits.len()].copy_from_slice(digits);
             let magnitude = i128::try_from(u128::from_le_bytes(wide)).map_err(|_| bad())?;
             let mantissa = if *sign == 0 { -magnitude } else { magnitude };
-            Decimal::new(mantissa, *stored_scale).fit(precision, scale).map(Value::Decimal).ok_or_else(bad)
+            Decimal::new(mantissa, *stored_scale)
+                .fit(precision, scale)
+                .map(Value::Decimal)
+                .ok_or_else(bad)
         }
         SqlType::DateTime => {
             let word = tail(8);
@@ -166,18 +193,30 @@ pub fn from_bytes(bytes: &[u8], to: SqlType) -> SqlResult<Value> {
             if bytes.len() != expected {
                 return Err(date_failed(to));
             }
-            let days = if matches!(to, SqlType::Time(_)) { DAYS_TO_1900 } else { number(date_at, 3) as i32 };
+            let days = if matches!(to, SqlType::Time(_)) {
+                DAYS_TO_1900
+            } else {
+                number(date_at, 3) as i32
+            };
             let moment = Moment::new(days, ticks(scale));
             if let SqlType::DateTimeOffset(_) = to {
                 let offset_minutes = number(date_at + 3, 2) as u16 as i16;
-                return Ok(Value::DateTimeOffset { days: moment.days, ticks: moment.ticks, offset_minutes });
+                return Ok(Value::DateTimeOffset {
+                    days: moment.days,
+                    ticks: moment.ticks,
+                    offset_minutes,
+                });
             }
             moment.into_value(to, "varbinary")
         }
         SqlType::UniqueIdentifier => {
             let mut wide = [0u8; 16];
             if bytes.len() < 16 {
-                return Err(SqlError::new(8169, 16, "Conversion failed when converting from a character string to uniqueidentifier."));
+                return Err(SqlError::new(
+                    8169,
+                    16,
+                    "Conversion failed when converting from a character string to uniqueidentifier.",
+                ));
             }
             wide.copy_from_slice(&bytes[..16]);
             Ok(Value::Guid(swap_guid(&wide)))
@@ -199,10 +238,18 @@ mod tests {
         let d = |precision, scale| SqlType::Decimal { precision, scale };
         let cases = [
             (Value::Decimal(Decimal::new(-15, 1)), d(2, 1), vec![2, 1, 0, 0, 15, 0, 0, 0]),
-            (Value::DateTime { days: -1, ticks300: 3 }, SqlType::DateTime, vec![255, 255, 255, 255, 0, 0, 0, 3]),
+            (
+                Value::DateTime { days: -1, ticks300: 3 },
+                SqlType::DateTime,
+                vec![255, 255, 255, 255, 0, 0, 0, 3],
+            ),
             (Value::Date(738_885), SqlType::Date, vec![0x45, 0x46, 0x0B]),
             (Value::Time(12_340_000), SqlType::Time(3), vec![3, 0xD2, 4, 0, 0]),
-            (Value::DateTime2 { days: 1, ticks: 7 }, SqlType::DateTime2(7), vec![7, 7, 0, 0, 0, 0, 1, 0, 0]),
+            (
+                Value::DateTime2 { days: 1, ticks: 7 },
+                SqlType::DateTime2(7),
+                vec![7, 7, 0, 0, 0, 0, 1, 0, 0],
+            ),
             (
                 Value::DateTimeOffset { days: 1, ticks: 7, offset_minutes: -60 },
                 SqlType::DateTimeOffset(7),

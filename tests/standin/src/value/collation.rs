@@ -1,11 +1,13 @@
 //! The collations this server knows: names, wire form, code pages.
 //!
-//! The wire form is MS-TDS 2.2.5.1.2: 20 bits of LCID, then fIgnoreCase, fIgnoreAccent, fIgnoreKana, fIgnoreWidth, fBinary, fBinary2,
-//! fUTF8, one reserved bit, four bits of version, and a byte of sort id (only the SQL_ collations have one). Names follow the pattern of
+//! The wire form is MS-TDS 2.2.5.1.2: 20 bits of LCID, then fIgnoreCase, fIgnoreAccent,
+//! fIgnoreKana, fIgnoreWidth, fBinary, fBinary2, fUTF8, one reserved bit, four bits of version, and
+//! a byte of sort id (only the SQL_ collations have one). Names follow the pattern of
 //! `sys.fn_helpcollations()`: a base and a suffix; the table is their product.
 //!
-//! A SQL_ collation has two sets of rules (`sys.fn_helpcollations()` describes both): those of a Windows locale for Unicode, and a sort order
-//! for text in its code page. Behind the collations the table has each of these once more, for the second set.
+//! A SQL_ collation has two sets of rules (`sys.fn_helpcollations()` describes both): those of a
+//! Windows locale for Unicode, and a sort order for text in its code page. Behind the collations
+//! the table has each of these once more, for the second set.
 
 use std::{
     collections::HashMap,
@@ -32,7 +34,8 @@ pub(crate) struct CollationInfo {
     pub(crate) binary2: bool,
     pub(crate) utf8: bool,
     pub(crate) supplementary: bool,
-    /// A SQL_ collation as it compares text of its code page, by a sort order of its own; the entry of that name compares Unicode.
+    /// A SQL_ collation as it compares text of its code page, by a sort order of its own; the entry
+    /// of that name compares Unicode.
     pub(crate) sort_order: bool,
 }
 
@@ -113,10 +116,21 @@ const SUFFIXES: &[&str] = &[
 
 static TABLE: LazyLock<Vec<CollationInfo>> = LazyLock::new(build);
 static BY_NAME: LazyLock<HashMap<String, u16>> = LazyLock::new(|| {
-    TABLE.iter().zip(0..).filter(|(info, _)| !info.sort_order).map(|(info, i)| (info.name.to_ascii_lowercase(), i)).collect()
+    TABLE
+        .iter()
+        .zip(0..)
+        .filter(|(info, _)| !info.sort_order)
+        .map(|(info, i)| (info.name.to_ascii_lowercase(), i))
+        .collect()
 });
-static SORT_ORDERS: LazyLock<HashMap<&str, u16>> =
-    LazyLock::new(|| TABLE.iter().zip(0..).filter(|(info, _)| info.sort_order).map(|(info, i)| (info.name.as_str(), i)).collect());
+static SORT_ORDERS: LazyLock<HashMap<&str, u16>> = LazyLock::new(|| {
+    TABLE
+        .iter()
+        .zip(0..)
+        .filter(|(info, _)| info.sort_order)
+        .map(|(info, i)| (info.name.as_str(), i))
+        .collect()
+});
 static BY_WIRE: LazyLock<HashMap<[u8; 5], u16>> = LazyLock::new(|| {
     let mut map = HashMap::new();
     for (_, i) in TABLE.iter().zip(0u16..) {
@@ -173,7 +187,11 @@ fn build() -> Vec<CollationInfo> {
     let mut seen = std::collections::HashSet::new();
     table.retain(|info| seen.insert(info.name.clone()));
     let sort_orders = |info: &&CollationInfo| info.sort_id != 0 && !info.binary && !info.binary2;
-    let again: Vec<_> = table.iter().filter(sort_orders).map(|info| CollationInfo { sort_order: true, ..info.clone() }).collect();
+    let again: Vec<_> = table
+        .iter()
+        .filter(sort_orders)
+        .map(|info| CollationInfo { sort_order: true, ..info.clone() })
+        .collect();
     table.extend(again);
     table
 }
@@ -190,7 +208,8 @@ impl Collation {
         &TABLE[usize::from(self.0)]
     }
 
-    /// The collation of that name (names compare without case). `database_default` is not one: the engine knows the database.
+    /// The collation of that name (names compare without case). `database_default` is not one: the
+    /// engine knows the database.
     pub fn by_name(name: &str) -> Option<Self> {
         BY_NAME.get(&name.to_ascii_lowercase()).map(|&i| Self(i))
     }
@@ -268,12 +287,14 @@ impl Collation {
         self.info().binary || self.info().binary2
     }
 
-    /// Whether LEN, SUBSTRING and the like count surrogate pairs as one character (the _SC and _UTF8 collations).
+    /// Whether LEN, SUBSTRING and the like count surrogate pairs as one character (the _SC and
+    /// _UTF8 collations).
     pub fn counts_code_points(self) -> bool {
         self.info().supplementary
     }
 
-    /// The bytes of a char, varchar or text value; what the code page lacks becomes a question mark, as on the server.
+    /// The bytes of a char, varchar or text value; what the code page lacks becomes a question
+    /// mark, as on the server.
     pub fn encode(self, text: &str) -> Vec<u8> {
         if text.is_ascii() || self.is_utf8() {
             return text.as_bytes().to_vec();
@@ -303,12 +324,16 @@ impl Collation {
             return bytes.iter().map(|&b| char::from(b)).collect();
         }
         match oem_table(self.code_page()) {
-            Some(table) => bytes.iter().map(|&b| if b < 0x80 { char::from(b) } else { table[usize::from(b - 0x80)] }).collect(),
+            Some(table) => bytes
+                .iter()
+                .map(|&b| if b < 0x80 { char::from(b) } else { table[usize::from(b - 0x80)] })
+                .collect(),
             None => encoding(self.code_page()).decode_without_bom_handling(bytes).0.into_owned(),
         }
     }
 
-    /// What a round trip through the code page leaves of a text: every store into a char or varchar does this.
+    /// What a round trip through the code page leaves of a text: every store into a char or varchar
+    /// does this.
     pub fn squeeze(self, text: &Arc<str>) -> Arc<str> {
         if text.is_ascii() || self.is_utf8() {
             return text.clone();
@@ -395,7 +420,10 @@ mod tests {
 
     #[test]
     fn constants_and_uniqueness() {
-        assert_eq!(Collation::by_name("Latin1_General_100_CI_AS_SC"), Some(Collation::LATIN1_100_CI_AS_SC));
+        assert_eq!(
+            Collation::by_name("Latin1_General_100_CI_AS_SC"),
+            Some(Collation::LATIN1_100_CI_AS_SC)
+        );
         assert_eq!(Collation::by_name("Latin1_General_BIN2"), Some(Collation::LATIN1_BIN2));
         assert_eq!(BY_NAME.len() + SORT_ORDERS.len(), TABLE.len());
         assert!(Collation::by_name("No_Such").is_none());

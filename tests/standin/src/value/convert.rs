@@ -1,7 +1,8 @@
 //! CAST, CONVERT and assignment.
 //!
-//! [`cast`] is what CAST/CONVERT and every implicit conversion do (text cut silently); [`assign`] is what a store into a column does (a cut
-//! text is error 2628). Legality is the caller's to ask first, once per expression: [`super::types::check_implicit`] and
+//! [`cast`] is what CAST/CONVERT and every implicit conversion do (text cut silently); [`assign`]
+//! is what a store into a column does (a cut text is error 2628). Legality is the caller's to ask
+//! first, once per expression: [`super::types::check_implicit`] and
 //! [`super::types::check_explicit`].
 
 use std::sync::Arc;
@@ -33,12 +34,36 @@ pub struct Target<'a> {
 pub fn is_conversion_failure(error: &SqlError) -> bool {
     matches!(
         error.number,
-        220 | 232 | 234 | 235 | 241 | 242 | 244 | 245 | 248 | 293 | 295 | 296 | 298 | 517 | 8114 | 8115 | 8152 | 8169 | 8170 | 9420
+        220 | 232
+            | 234
+            | 235
+            | 241
+            | 242
+            | 244
+            | 245
+            | 248
+            | 293
+            | 295
+            | 296
+            | 298
+            | 517
+            | 8114
+            | 8115
+            | 8152
+            | 8169
+            | 8170
+            | 9420
     )
 }
 
 /// Converts a cell of type `from` to type `to`.
-pub fn cast(value: &Value, from: SqlType, to: SqlType, style: Option<i32>, cx: &ConvertContext) -> SqlResult<Value> {
+pub fn cast(
+    value: &Value,
+    from: SqlType,
+    to: SqlType,
+    style: Option<i32>,
+    cx: &ConvertContext,
+) -> SqlResult<Value> {
     if matches!(value, Value::Null) {
         return Ok(Value::Null);
     }
@@ -88,20 +113,32 @@ pub fn cast(value: &Value, from: SqlType, to: SqlType, style: Option<i32>, cx: &
     }
 }
 
-/// Converts a cell for a store into a column: as [`cast`], but text and binaries that do not fit are refused (2628) unless only blanks
-/// (or, of binaries, zeros) are lost.
-pub fn assign(value: &Value, from: SqlType, to: SqlType, cx: &ConvertContext, target: Target<'_>) -> SqlResult<Value> {
+/// Converts a cell for a store into a column: as [`cast`], but text and binaries that do not fit
+/// are refused (2628) unless only blanks (or, of binaries, zeros) are lost.
+pub fn assign(
+    value: &Value,
+    from: SqlType,
+    to: SqlType,
+    cx: &ConvertContext,
+    target: Target<'_>,
+) -> SqlResult<Value> {
     let stored = cast(value, from, to, None, cx)?;
     let lost = match (value, &stored, to) {
         (Value::Str(v), Value::Str(_), SqlType::Char(n, c) | SqlType::VarChar(Length::N(n), c)) => {
             c.encoded_len(v.trim_end_matches(' ')) > usize::from(n)
         }
-        (Value::Str(v), Value::Str(_), SqlType::NChar(n, _) | SqlType::NVarChar(Length::N(n), _)) => {
+        (
+            Value::Str(v),
+            Value::Str(_),
+            SqlType::NChar(n, _) | SqlType::NVarChar(Length::N(n), _),
+        ) => {
             // bytes bound the units from above, so most values need no count
-            v.len() > usize::from(n) && v.trim_end_matches(' ').encode_utf16().count() > usize::from(n)
+            v.len() > usize::from(n)
+                && v.trim_end_matches(' ').encode_utf16().count() > usize::from(n)
         }
         (_, Value::Str(_), _) if from.is_datetime() || from.is_binary() => {
-            let all = cast(value, from, SqlType::NVarChar(Length::Max, Collation::DEFAULT), None, cx)?;
+            let all =
+                cast(value, from, SqlType::NVarChar(Length::Max, Collation::DEFAULT), None, cx)?;
             matches!((&all, &stored), (Value::Str(a), Value::Str(s)) if a.trim_end_matches(' ').len() > s.len())
         }
         (Value::Bytes(v), Value::Bytes(s), _) => v.len() > s.len(),
@@ -149,7 +186,8 @@ fn integer_limits(ty: SqlType) -> (i64, i64) {
     }
 }
 
-/// A whole number into an integer type, or what the server says when it does not fit (220 for the small types, 8115 for the others).
+/// A whole number into an integer type, or what the server says when it does not fit (220 for the
+/// small types, 8115 for the others).
 pub fn fit_integer(number: i128, to: SqlType, from: &str) -> SqlResult<Value> {
     if to == SqlType::Bit {
         return Ok(Value::Bit(number != 0));
@@ -157,9 +195,11 @@ pub fn fit_integer(number: i128, to: SqlType, from: &str) -> SqlResult<Value> {
     let (low, high) = integer_limits(to);
     match i64::try_from(number).ok().filter(|n| (low..=high).contains(n)) {
         Some(n) => Ok(Value::Int(n)),
-        None if matches!(to, SqlType::TinyInt | SqlType::SmallInt) => {
-            Err(SqlError::new(220, 16, format!("Arithmetic overflow error for data type {}, value = {number}.", to.name())))
-        }
+        None if matches!(to, SqlType::TinyInt | SqlType::SmallInt) => Err(SqlError::new(
+            220,
+            16,
+            format!("Arithmetic overflow error for data type {}, value = {number}.", to.name()),
+        )),
         None => Err(overflow(from, to.name())),
     }
 }
@@ -173,9 +213,8 @@ fn to_integer(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
         Value::Decimal(d) if matches!(from, SqlType::Money | SqlType::SmallMoney) => {
             fit_integer(d.rescale(0).unwrap_or(*d).mantissa, to, "expression")
         }
-        Value::Decimal(d) => {
-            fit_integer(d.trunc(), to, "numeric").map_err(|e| if e.number == 220 { overflow("numeric", to.name()) } else { e })
-        }
+        Value::Decimal(d) => fit_integer(d.trunc(), to, "numeric")
+            .map_err(|e| if e.number == 220 { overflow("numeric", to.name()) } else { e }),
         Value::Float(f) if to == SqlType::Bit => Ok(Value::Bit(*f != 0.0)),
         Value::Float(f) => {
             let (low, high) = integer_limits(to);
@@ -184,7 +223,11 @@ fn to_integer(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
             if whole >= low as f64 && whole <= high as f64 && whole < 9_223_372_036_854_775_808.0 {
                 return Ok(Value::Int(whole as i64));
             }
-            Err(SqlError::new(232, 16, format!("Arithmetic overflow error for type {}, value = {f:.6}.", to.name())))
+            Err(SqlError::new(
+                232,
+                16,
+                format!("Arithmetic overflow error for type {}, value = {f:.6}.", to.name()),
+            ))
         }
         Value::Str(s) => string_to_integer(s, from, to),
         Value::DateTime { .. } | Value::SmallDateTime { .. } => {
@@ -208,12 +251,20 @@ fn string_to_integer(text: &Arc<str>, from: SqlType, to: SqlType) -> SqlResult<V
     }
     let failed = || {
         if to == SqlType::BigInt {
-            SqlError::new(8114, 16, format!("Error converting data type {} to bigint.", from.name()))
+            SqlError::new(
+                8114,
+                16,
+                format!("Error converting data type {} to bigint.", from.name()),
+            )
         } else {
             SqlError::new(
                 245,
                 16,
-                format!("Conversion failed when converting the {} value '{text}' to data type {}.", from.name(), to.name()),
+                format!(
+                    "Conversion failed when converting the {} value '{text}' to data type {}.",
+                    from.name(),
+                    to.name()
+                ),
             )
         }
     };
@@ -250,8 +301,12 @@ fn string_to_integer(text: &Arc<str>, from: SqlType, to: SqlType) -> SqlResult<V
 
 fn datetime_as_days(value: &Value) -> Option<f64> {
     match *value {
-        Value::DateTime { days, ticks300 } => Some(f64::from(days) + f64::from(ticks300) / 25_920_000.0),
-        Value::SmallDateTime { days, minutes } => Some(f64::from(days) + f64::from(minutes) / 1440.0),
+        Value::DateTime { days, ticks300 } => {
+            Some(f64::from(days) + f64::from(ticks300) / 25_920_000.0)
+        }
+        Value::SmallDateTime { days, minutes } => {
+            Some(f64::from(days) + f64::from(minutes) / 1440.0)
+        }
         _ => None,
     }
 }
@@ -266,15 +321,24 @@ fn to_decimal(value: &Value, from: SqlType, precision: u8, scale: u8) -> SqlResu
         Value::Str(s) => {
             let parsed = Decimal::parse(s);
             if parsed.is_none() {
-                return Err(SqlError::new(8114, 16, format!("Error converting data type {} to numeric.", from.name())));
+                return Err(SqlError::new(
+                    8114,
+                    16,
+                    format!("Error converting data type {} to numeric.", from.name()),
+                ));
             }
             parsed
         }
-        Value::DateTime { .. } | Value::SmallDateTime { .. } => datetime_as_days(value).and_then(|d| Decimal::from_f64(d, scale)),
+        Value::DateTime { .. } | Value::SmallDateTime { .. } => {
+            datetime_as_days(value).and_then(|d| Decimal::from_f64(d, scale))
+        }
         Value::Bytes(b) => return from_bytes(b, to),
         _ => return Err(super::types::type_clash(from, to)),
     };
-    exact.and_then(|d| d.fit(precision, scale)).map(Value::Decimal).ok_or_else(|| overflow(spoken(from), "numeric"))
+    exact
+        .and_then(|d| d.fit(precision, scale))
+        .map(Value::Decimal)
+        .ok_or_else(|| overflow(spoken(from), "numeric"))
 }
 
 fn to_money(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
@@ -284,13 +348,25 @@ fn to_money(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
         Value::Bit(b) => Decimal::new(i128::from(*b), 0).rescale(4),
         Value::Float(f) => Decimal::from_f64(*f, 4),
         Value::Str(s) => parse_money(s)
-            .ok_or_else(|| SqlError::new(235, 16, "Cannot convert a char value to money. The char value has incorrect syntax."))?
+            .ok_or_else(|| {
+                SqlError::new(
+                    235,
+                    16,
+                    "Cannot convert a char value to money. The char value has incorrect syntax.",
+                )
+            })?
             .rescale(4),
-        Value::DateTime { .. } | Value::SmallDateTime { .. } => datetime_as_days(value).and_then(|d| Decimal::from_f64(d, 4)),
+        Value::DateTime { .. } | Value::SmallDateTime { .. } => {
+            datetime_as_days(value).and_then(|d| Decimal::from_f64(d, 4))
+        }
         Value::Bytes(b) => return from_bytes(b, to),
         _ => return Err(super::types::type_clash(from, to)),
     };
-    let (low, high) = if to == SqlType::Money { (i64::MIN, i64::MAX) } else { (i32::MIN.into(), i32::MAX.into()) };
+    let (low, high) = if to == SqlType::Money {
+        (i64::MIN, i64::MAX)
+    } else {
+        (i32::MIN.into(), i32::MAX.into())
+    };
     exact
         .filter(|d| (i128::from(low)..=i128::from(high)).contains(&d.mantissa))
         .map(Value::Decimal)
@@ -299,7 +375,8 @@ fn to_money(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
 
 /// Sign, currency sign and thousands commas are all allowed.
 fn parse_money(text: &str) -> Option<Decimal> {
-    let cleaned: String = text.trim().chars().filter(|c| !matches!(c, ',' | '$' | '€' | '£' | '¥' | ' ')).collect();
+    let cleaned: String =
+        text.trim().chars().filter(|c| !matches!(c, ',' | '$' | '€' | '£' | '¥' | ' ')).collect();
     if cleaned.is_empty() || cleaned == "-" {
         return Some(Decimal::new(0, 4));
     }
@@ -314,28 +391,54 @@ fn to_float(value: &Value, from: SqlType, to: SqlType) -> SqlResult<Value> {
         Value::Decimal(d) => d.to_f64(),
         Value::Str(s) => {
             let text = s.trim();
-            let plain = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E' | b'd' | b'D'));
+            let plain = text.bytes().all(|b| {
+                b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E' | b'd' | b'D')
+            });
             match text {
                 "" => 0.0,
-                _ if plain => text
-                    .replace(['d', 'D'], "e")
-                    .parse()
-                    .map_err(|_| SqlError::new(8114, 16, format!("Error converting data type {} to {}.", from.name(), to.name())))?,
-                _ => return Err(SqlError::new(8114, 16, format!("Error converting data type {} to {}.", from.name(), to.name()))),
+                _ if plain => text.replace(['d', 'D'], "e").parse().map_err(|_| {
+                    SqlError::new(
+                        8114,
+                        16,
+                        format!("Error converting data type {} to {}.", from.name(), to.name()),
+                    )
+                })?,
+                _ => {
+                    return Err(SqlError::new(
+                        8114,
+                        16,
+                        format!("Error converting data type {} to {}.", from.name(), to.name()),
+                    ));
+                }
             }
         }
-        Value::DateTime { .. } | Value::SmallDateTime { .. } => datetime_as_days(value).unwrap_or(0.0),
+        Value::DateTime { .. } | Value::SmallDateTime { .. } => {
+            datetime_as_days(value).unwrap_or(0.0)
+        }
         _ => return Err(super::types::type_clash(from, to)),
     };
     let number = if to == SqlType::Real { f64::from(number as f32) } else { number };
-    if number.is_finite() { Ok(Value::Float(number)) } else { Err(overflow("expression", to.name())) }
+    if number.is_finite() {
+        Ok(Value::Float(number))
+    } else {
+        Err(overflow("expression", to.name()))
+    }
 }
 
-fn to_datetime(value: &Value, from: SqlType, to: SqlType, style: Option<i32>, cx: &ConvertContext) -> SqlResult<Value> {
+fn to_datetime(
+    value: &Value,
+    from: SqlType,
+    to: SqlType,
+    style: Option<i32>,
+    cx: &ConvertContext,
+) -> SqlResult<Value> {
     if let Some(moment) = Moment::of(value) {
         let moment = match to {
-            // a bare time has no day and a bare day no time; an offset is dropped where the target has none
-            SqlType::DateTimeOffset(_) => Moment { offset_minutes: Some(moment.offset_minutes.unwrap_or(0)), ..moment },
+            // a bare time has no day and a bare day no time; an offset is dropped where the target
+            // has none
+            SqlType::DateTimeOffset(_) => {
+                Moment { offset_minutes: Some(moment.offset_minutes.unwrap_or(0)), ..moment }
+            }
             _ => Moment { offset_minutes: None, ..moment },
         };
         return moment.into_value(to, from.name());
@@ -355,32 +458,52 @@ fn to_datetime(value: &Value, from: SqlType, to: SqlType, style: Option<i32>, cx
             let ticks = ((days - whole) * 25_920_000.0).round() as u64;
             // whole days and 1/300 s; a remainder that rounds up to a day carries
             let (extra, ticks) = (ticks / 25_920_000, ticks % 25_920_000);
-            let moment = Moment::new(whole as i32 + datetime::DAYS_TO_1900 + i32::from(extra > 0), (ticks * 100_000).div_ceil(3));
+            let moment = Moment::new(
+                whole as i32 + datetime::DAYS_TO_1900 + i32::from(extra > 0),
+                (ticks * 100_000).div_ceil(3),
+            );
             moment.into_value(to, from.name()).map_err(|_| overflow("expression", to.name()))
         }
         _ => Err(super::types::type_clash(from, to)),
     }
 }
 
-fn parse_datetime(text: &str, from: SqlType, to: SqlType, style: Option<i32>, cx: &ConvertContext) -> SqlResult<Value> {
+fn parse_datetime(
+    text: &str,
+    from: SqlType,
+    to: SqlType,
+    style: Option<i32>,
+    cx: &ConvertContext,
+) -> SqlResult<Value> {
     let old = matches!(to, SqlType::DateTime | SqlType::SmallDateTime);
     let format = match style {
         Some(1 | 101 | 10 | 110 | 0 | 100 | 7 | 107 | 9 | 109 | 22) => DateFormat::Mdy,
         Some(3 | 103 | 4 | 104 | 5 | 105 | 6 | 106 | 13 | 113) => DateFormat::Dmy,
-        Some(2 | 102 | 11 | 111 | 12 | 112 | 20 | 21 | 23 | 25 | 120 | 121 | 126 | 127) => DateFormat::Ymd,
-        Some(s @ (130 | 131)) => return Err(SqlError::unsupported(format!("CONVERT with the Hijri style {s}"))),
+        Some(2 | 102 | 11 | 111 | 12 | 112 | 20 | 21 | 23 | 25 | 120 | 121 | 126 | 127) => {
+            DateFormat::Ymd
+        }
+        Some(s @ (130 | 131)) => {
+            return Err(SqlError::unsupported(format!("CONVERT with the Hijri style {s}")));
+        }
         _ => cx.date_format,
     };
     let failed = || match to {
-        SqlType::SmallDateTime => SqlError::new(295, 16, "Conversion failed when converting character string to smalldatetime data type."),
+        SqlType::SmallDateTime => SqlError::new(
+            295,
+            16,
+            "Conversion failed when converting character string to smalldatetime data type.",
+        ),
         _ => conversion_failed(),
     };
-    let parsed = datetime::parse(text, format, !old || style.is_some()).map_err(|why| match why {
-        ParseFailure::Range if old => out_of_range(from.name(), to.name()),
-        _ => failed(),
-    })?;
+    let parsed =
+        datetime::parse(text, format, !old || style.is_some()).map_err(|why| match why {
+            ParseFailure::Range if old => out_of_range(from.name(), to.name()),
+            _ => failed(),
+        })?;
     // the old types know milliseconds and no offset but Z
-    if old && (parsed.fraction_digits > 3 || (parsed.moment.offset_minutes.is_some() && !parsed.zulu)) {
+    if old
+        && (parsed.fraction_digits > 3 || (parsed.moment.offset_minutes.is_some() && !parsed.zulu))
+    {
         return Err(failed());
     }
     let mut moment = parsed.moment;
@@ -390,7 +513,12 @@ fn parse_datetime(text: &str, from: SqlType, to: SqlType, style: Option<i32>, cx
     moment.into_value(to, from.name()).map_err(|e| if old { e } else { failed() })
 }
 
-fn to_characters(value: &Value, from: SqlType, to: SqlType, style: Option<i32>) -> SqlResult<Value> {
+fn to_characters(
+    value: &Value,
+    from: SqlType,
+    to: SqlType,
+    style: Option<i32>,
+) -> SqlResult<Value> {
     let text: Arc<str> = match value {
         Value::Str(s) => s.clone(),
         Value::Bytes(b) => match style.unwrap_or(0) {
@@ -403,7 +531,9 @@ fn to_characters(value: &Value, from: SqlType, to: SqlType, style: Option<i32>) 
         _ => to_text(value, from, style)?.into(),
     };
     let fits = |text: &str| match to {
-        SqlType::Char(n, c) | SqlType::VarChar(Length::N(n), c) => c.encoded_len(text) <= usize::from(n),
+        SqlType::Char(n, c) | SqlType::VarChar(Length::N(n), c) => {
+            c.encoded_len(text) <= usize::from(n)
+        }
         SqlType::NChar(n, _) | SqlType::NVarChar(Length::N(n), _) => {
             text.len() <= usize::from(n) || text.encode_utf16().count() <= usize::from(n)
         }
@@ -412,18 +542,31 @@ fn to_characters(value: &Value, from: SqlType, to: SqlType, style: Option<i32>) 
     if characters(value).is_none() && !fits(&text) {
         // numbers are never cut; dates and binaries are
         match from {
-            SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt | SqlType::Bit if !to.is_unicode() => {
+            SqlType::TinyInt
+            | SqlType::SmallInt
+            | SqlType::Int
+            | SqlType::BigInt
+            | SqlType::Bit
+                if !to.is_unicode() =>
+            {
                 return Ok(Value::Str(pad("*".into(), to)));
             }
             SqlType::Money | SqlType::SmallMoney => {
                 return Err(SqlError::new(
                     234,
                     16,
-                    format!("There is insufficient result space to convert a money value to {}.", to.name()),
+                    format!(
+                        "There is insufficient result space to convert a money value to {}.",
+                        to.name()
+                    ),
                 ));
             }
             SqlType::UniqueIdentifier => {
-                return Err(SqlError::new(8170, 16, "Insufficient result space to convert uniqueidentifier value to char."));
+                return Err(SqlError::new(
+                    8170,
+                    16,
+                    "Insufficient result space to convert uniqueidentifier value to char.",
+                ));
             }
             t if t.is_integer() => return Err(overflow("expression", to.name())),
             t if t.is_numeric() => return Err(overflow(spoken(t), to.name())),
@@ -483,7 +626,8 @@ fn pad(text: Arc<str>, to: SqlType) -> Arc<str> {
     }
 }
 
-/// UTF-16LE; an odd last byte is dropped and a lone surrogate shown as U+FFFD, which is all a Rust string can hold.
+/// UTF-16LE; an odd last byte is dropped and a lone surrogate shown as U+FFFD, which is all a Rust
+/// string can hold.
 fn utf16_text(bytes: &[u8]) -> String {
     let units: Vec<u16> = bytes.chunks_exact(2).map(|p| u16::from_le_bytes([p[0], p[1]])).collect();
     let text = String::from_utf16_lossy(&units);
@@ -492,7 +636,11 @@ fn utf16_text(bytes: &[u8]) -> String {
 
 fn to_binary(value: &Value, from: SqlType, to: SqlType, style: Option<i32>) -> SqlResult<Value> {
     let bytes = to_bytes(value, from, style).map_err(|e| match e.number {
-        8114 => SqlError::new(8114, 16, format!("Error converting data type {} to {}.", from.name(), to.name())),
+        8114 => SqlError::new(
+            8114,
+            16,
+            format!("Error converting data type {} to {}.", from.name(), to.name()),
+        ),
         _ => e,
     })?;
     let wanted = match to {
@@ -503,7 +651,8 @@ fn to_binary(value: &Value, from: SqlType, to: SqlType, style: Option<i32>) -> S
     };
     let Some((n, fixed)) = wanted else { return Ok(Value::Bytes(bytes.into())) };
     // integers are right-aligned, everything else left-aligned
-    let right = from.is_integer() || matches!(from, SqlType::Money | SqlType::SmallMoney | SqlType::Real | SqlType::Float);
+    let right = from.is_integer()
+        || matches!(from, SqlType::Money | SqlType::SmallMoney | SqlType::Real | SqlType::Float);
     let right = right || matches!(from, SqlType::DateTime | SqlType::SmallDateTime);
     let mut bytes = bytes;
     if bytes.len() > n {
@@ -556,8 +705,14 @@ mod tests {
         assert_eq!(to(text("x"), VC, SqlType::BigInt), Err(8114));
         assert_eq!(to(text("TRUE"), VC, SqlType::Bit), Ok(Value::Bit(true)));
         assert_eq!(to(text(""), VC, SqlType::Decimal { precision: 5, scale: 2 }), Err(8114));
-        assert_eq!(to(text("1234.567"), VC, SqlType::Decimal { precision: 5, scale: 2 }), Err(8115));
-        assert_eq!(to(text("$1,234.5"), VC, SqlType::Money), Ok(Value::Decimal(Decimal::new(12_345_000, 4))));
+        assert_eq!(
+            to(text("1234.567"), VC, SqlType::Decimal { precision: 5, scale: 2 }),
+            Err(8115)
+        );
+        assert_eq!(
+            to(text("$1,234.5"), VC, SqlType::Money),
+            Ok(Value::Decimal(Decimal::new(12_345_000, 4)))
+        );
         assert_eq!(to(text("1e3"), VC, SqlType::Float), Ok(Value::Float(1000.0)));
         assert_eq!(to(text("inf"), VC, SqlType::Float), Err(8114));
     }
@@ -580,8 +735,18 @@ mod tests {
     fn numbers_to_text() {
         assert_eq!(to(Value::Int(12345), SqlType::Int, SqlType::varchar(3)), Ok(text("*")));
         assert_eq!(to(Value::Int(12345), SqlType::Int, SqlType::nvarchar(3)), Err(8115));
-        assert_eq!(to(Value::Decimal(Decimal::new(12345, 2)), SqlType::Decimal { precision: 5, scale: 2 }, SqlType::varchar(3)), Err(8115));
-        assert_eq!(to(Value::Int(7), SqlType::Int, SqlType::Char(3, Collation::DEFAULT)), Ok(text("7  ")));
+        assert_eq!(
+            to(
+                Value::Decimal(Decimal::new(12345, 2)),
+                SqlType::Decimal { precision: 5, scale: 2 },
+                SqlType::varchar(3)
+            ),
+            Err(8115)
+        );
+        assert_eq!(
+            to(Value::Int(7), SqlType::Int, SqlType::Char(3, Collation::DEFAULT)),
+            Ok(text("7  "))
+        );
         assert_eq!(to(text("héllo"), NVC, SqlType::varchar(3)), Ok(text("hél")));
         assert_eq!(to(text("日本"), NVC, SqlType::varchar(5)), Ok(text("??")));
         assert_eq!(to(text("a😀b"), NVC, SqlType::nvarchar(2)), Ok(text("a")));
@@ -595,7 +760,14 @@ mod tests {
         assert_eq!(put("abcd", SqlType::varchar(3)), Err(2628));
         assert_eq!(put("abcd", SqlType::nvarchar(3)), Err(2628));
         assert_eq!(
-            assign(&bytes(&[1, 2, 3]), SqlType::Binary(3), SqlType::VarBinary(Length::N(2)), &CX, target).map_err(|e| e.number),
+            assign(
+                &bytes(&[1, 2, 3]),
+                SqlType::Binary(3),
+                SqlType::VarBinary(Length::N(2)),
+                &CX,
+                target
+            )
+            .map_err(|e| e.number),
             Err(2628)
         );
         assert_eq!(put("20240101", SqlType::Date), Ok(Value::Date(738_885)));
@@ -606,15 +778,30 @@ mod tests {
         assert_eq!(to(text("2024-01-01T00:00:00+01:00"), VC, SqlType::DateTime), Err(241));
         assert_eq!(to(text("2024-13-01"), VC, SqlType::DateTime), Err(242));
         assert_eq!(to(text("2024-13-01"), VC, SqlType::Date), Err(241));
-        assert_eq!(to(text("1996-07-04 00:00:00.000"), VC, SqlType::DateTime), Ok(Value::DateTime { days: 35_248, ticks300: 0 }));
+        assert_eq!(
+            to(text("1996-07-04 00:00:00.000"), VC, SqlType::DateTime),
+            Ok(Value::DateTime { days: 35_248, ticks300: 0 })
+        );
         assert_eq!(to(text("1996-07-04 00:00:00.0000"), VC, SqlType::DateTime), Err(241));
-        assert_eq!(to(Value::Int(1), SqlType::Int, SqlType::DateTime), Ok(Value::DateTime { days: 1, ticks300: 0 }));
-        assert_eq!(to(Value::Float(0.5), SqlType::Float, SqlType::DateTime), Ok(Value::DateTime { days: 0, ticks300: 12_960_000 }));
+        assert_eq!(
+            to(Value::Int(1), SqlType::Int, SqlType::DateTime),
+            Ok(Value::DateTime { days: 1, ticks300: 0 })
+        );
+        assert_eq!(
+            to(Value::Float(0.5), SqlType::Float, SqlType::DateTime),
+            Ok(Value::DateTime { days: 0, ticks300: 12_960_000 })
+        );
         assert_eq!(
             to(text("2024-01-01 12:00 +02:00"), VC, SqlType::DateTimeOffset(0)),
-            Ok(Value::DateTimeOffset { days: 738_885, ticks: 360_000_000_000, offset_minutes: 120 })
+            Ok(Value::DateTimeOffset {
+                days: 738_885,
+                ticks: 360_000_000_000,
+                offset_minutes: 120
+            })
         );
-        let style = |s: &str, style| cast(&text(s), VC, SqlType::Date, Some(style), &CX).map_err(|e| e.number);
+        let style = |s: &str, style| {
+            cast(&text(s), VC, SqlType::Date, Some(style), &CX).map_err(|e| e.number)
+        };
         assert_eq!(style("31/12/2023", 103), Ok(Value::Date(738_884)));
         assert_eq!(style("12/31/2023", 103), Err(241));
     }
@@ -628,15 +815,25 @@ mod tests {
         assert_eq!(to(text("ab"), NVC, vb), Ok(bytes(&[b'a', 0, b'b', 0])));
         assert_eq!(to(bytes(&[1, 2]), SqlType::Binary(2), SqlType::Int), Ok(Value::Int(258)));
         assert_eq!(to(bytes(&[0xFF; 4]), SqlType::Binary(4), SqlType::Int), Ok(Value::Int(-1)));
-        let styled = |v: Value, from, target, s| cast(&v, from, target, Some(s), &CX).map_err(|e| e.number);
+        let styled =
+            |v: Value, from, target, s| cast(&v, from, target, Some(s), &CX).map_err(|e| e.number);
         assert_eq!(styled(text("0x0aFF"), VC, vb, 1), Ok(bytes(&[10, 255])));
         assert_eq!(styled(text("0aFF"), VC, vb, 2), Ok(bytes(&[10, 255])));
         assert_eq!(styled(text("0aFF"), VC, vb, 1), Err(8114));
         assert_eq!(styled(bytes(&[10, 255]), vb, VC, 1), Ok(text("0x0AFF")));
         assert_eq!(styled(bytes(&[10, 255]), vb, NVC, 2), Ok(text("0AFF")));
-        let guid = Value::Guid([0x6F, 0x96, 0x19, 0xFF, 0x8B, 0x86, 0xD0, 0x11, 0xB4, 0x2D, 0, 0xC0, 0x4F, 0xC9, 0x64, 0xFF]);
-        let wire = bytes(&[0xFF, 0x19, 0x96, 0x6F, 0x86, 0x8B, 0x11, 0xD0, 0xB4, 0x2D, 0, 0xC0, 0x4F, 0xC9, 0x64, 0xFF]);
-        assert_eq!(to(guid.clone(), SqlType::UniqueIdentifier, SqlType::Binary(16)), Ok(wire.clone()));
+        let guid = Value::Guid([
+            0x6F, 0x96, 0x19, 0xFF, 0x8B, 0x86, 0xD0, 0x11, 0xB4, 0x2D, 0, 0xC0, 0x4F, 0xC9, 0x64,
+            0xFF,
+        ]);
+        let wire = bytes(&[
+            0xFF, 0x19, 0x96, 0x6F, 0x86, 0x8B, 0x11, 0xD0, 0xB4, 0x2D, 0, 0xC0, 0x4F, 0xC9, 0x64,
+            0xFF,
+        ]);
+        assert_eq!(
+            to(guid.clone(), SqlType::UniqueIdentifier, SqlType::Binary(16)),
+            Ok(wire.clone())
+        );
         assert_eq!(to(wire, SqlType::Binary(16), SqlType::UniqueIdentifier), Ok(guid));
     }
 

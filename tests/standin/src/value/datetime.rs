@@ -1,7 +1,8 @@
 //! Dates and times: the calendar, reading literals, DATEADD/DATEDIFF/DATEPART.
 //!
-//! Everything is worked out on a [`Moment`]: days since 0001-01-01 and 100 ns ticks since midnight. Ranges and rounding are those of the
-//! Transact-SQL reference: datetime from 1753 in steps of 1/300 s, smalldatetime 1900 to 2079-06-06 in minutes, the others 0001 to 9999.
+//! Everything is worked out on a [`Moment`]: days since 0001-01-01 and 100 ns ticks since midnight.
+//! Ranges and rounding are those of the Transact-SQL reference: datetime from 1753 in steps of
+//! 1/300 s, smalldatetime 1900 to 2079-06-06 in minutes, the others 0001 to 9999.
 
 use super::{SqlType, Value};
 use crate::error::{SqlError, SqlResult};
@@ -61,7 +62,11 @@ pub struct Moment {
 
 /// Days since 0001-01-01 of a proleptic Gregorian date; None when there is no such day.
 pub fn days_from_civil(year: i32, month: u32, day: u32) -> Option<i32> {
-    if !(1..=9999).contains(&year) || !(1..=12).contains(&month) || day == 0 || day > days_in_month(year, month) {
+    if !(1..=9999).contains(&year)
+        || !(1..=12).contains(&month)
+        || day == 0
+        || day > days_in_month(year, month)
+    {
         return None;
     }
     let y = if month <= 2 { year - 1 } else { year };
@@ -97,12 +102,22 @@ pub fn days_in_month(year: i32, month: u32) -> u32 {
 
 /// Error 241.
 pub fn conversion_failed() -> SqlError {
-    SqlError::new(241, 16, "Conversion failed when converting date and/or time from character string.")
+    SqlError::new(
+        241,
+        16,
+        "Conversion failed when converting date and/or time from character string.",
+    )
 }
 
 /// Error 242.
 pub fn out_of_range(from: &str, to: &str) -> SqlError {
-    SqlError::new(242, 16, format!("The conversion of a {from} data type to a {to} data type resulted in an out-of-range value."))
+    SqlError::new(
+        242,
+        16,
+        format!(
+            "The conversion of a {from} data type to a {to} data type resulted in an out-of-range value."
+        ),
+    )
 }
 
 impl Moment {
@@ -117,18 +132,25 @@ impl Moment {
             Value::Time(ticks) => Self::new(DAYS_TO_1900, ticks),
             // Rounded, as at compatibility level 130 and later: .857 is .8566667.
             // <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql>
-            Value::DateTime { days, ticks300 } => Self::new(days + DAYS_TO_1900, (u64::from(ticks300) * 100_000 + 1) / 3),
-            Value::SmallDateTime { days, minutes } => Self::new(i32::from(days) + DAYS_TO_1900, u64::from(minutes) * 60 * TICKS_PER_SECOND),
-            Value::DateTime2 { days, ticks } => Self::new(days, ticks),
-            Value::DateTimeOffset { days, ticks, offset_minutes } => {
-                Self { offset_minutes: Some(offset_minutes), ..Self::new(days, ticks).plus_minutes(offset_minutes.into()) }
+            Value::DateTime { days, ticks300 } => {
+                Self::new(days + DAYS_TO_1900, (u64::from(ticks300) * 100_000 + 1) / 3)
             }
+            Value::SmallDateTime { days, minutes } => Self::new(
+                i32::from(days) + DAYS_TO_1900,
+                u64::from(minutes) * 60 * TICKS_PER_SECOND,
+            ),
+            Value::DateTime2 { days, ticks } => Self::new(days, ticks),
+            Value::DateTimeOffset { days, ticks, offset_minutes } => Self {
+                offset_minutes: Some(offset_minutes),
+                ..Self::new(days, ticks).plus_minutes(offset_minutes.into())
+            },
             _ => return None,
         })
     }
 
     fn plus_minutes(self, minutes: i64) -> Self {
-        let total = i128::from(self.ticks) + i128::from(minutes) * 60 * i128::from(TICKS_PER_SECOND);
+        let total =
+            i128::from(self.ticks) + i128::from(minutes) * 60 * i128::from(TICKS_PER_SECOND);
         self.at_total(i128::from(self.days) * i128::from(TICKS_PER_DAY) + total)
     }
 
@@ -139,7 +161,11 @@ impl Moment {
     fn at_total(self, total: i128) -> Self {
         let day = i128::from(TICKS_PER_DAY);
         let days = i32::try_from(total.div_euclid(day)).unwrap_or(i32::MAX);
-        Self { days, ticks: u64::try_from(total.rem_euclid(day)).unwrap_or(0), offset_minutes: self.offset_minutes }
+        Self {
+            days,
+            ticks: u64::try_from(total.rem_euclid(day)).unwrap_or(0),
+            offset_minutes: self.offset_minutes,
+        }
     }
 
     /// The moment in UTC (its own offset, or zero).
@@ -147,7 +173,8 @@ impl Moment {
         self.plus_minutes(-i64::from(self.offset_minutes.unwrap_or(0)))
     }
 
-    /// As a cell of a date/time type, rounded as that type rounds. `from` is the type's name in the out-of-range error.
+    /// As a cell of a date/time type, rounded as that type rounds. `from` is the type's name in the
+    /// out-of-range error.
     pub fn into_value(self, ty: SqlType, from: &str) -> SqlResult<Value> {
         let in_range = |m: Self| (0..=MAX_DAYS).contains(&m.days);
         match ty {
@@ -168,8 +195,12 @@ impl Moment {
                 let ticks300 = (self.ticks * 3 + 50_000) / 100_000;
                 let minutes = (ticks300 + 9000) / 18_000;
                 let carry = minutes >= 1440;
-                let days = u16::try_from(self.days + i32::from(carry) - DAYS_TO_1900).map_err(|_| out_of_range(from, "smalldatetime"))?;
-                Ok(Value::SmallDateTime { days, minutes: if carry { 0 } else { u16::try_from(minutes).unwrap_or(0) } })
+                let days = u16::try_from(self.days + i32::from(carry) - DAYS_TO_1900)
+                    .map_err(|_| out_of_range(from, "smalldatetime"))?;
+                Ok(Value::SmallDateTime {
+                    days,
+                    minutes: if carry { 0 } else { u16::try_from(minutes).unwrap_or(0) },
+                })
             }
             SqlType::DateTime2(scale) => {
                 let rounded = self.rounded(scale);
@@ -184,13 +215,18 @@ impl Moment {
                 if !in_range(rounded) || !in_range(utc) {
                     return Err(out_of_range(from, "datetimeoffset"));
                 }
-                Ok(Value::DateTimeOffset { days: utc.days, ticks: utc.ticks, offset_minutes: self.offset_minutes.unwrap_or(0) })
+                Ok(Value::DateTimeOffset {
+                    days: utc.days,
+                    ticks: utc.ticks,
+                    offset_minutes: self.offset_minutes.unwrap_or(0),
+                })
             }
             _ => Err(out_of_range(from, "date")),
         }
     }
 
-    /// Rounded to a number of decimals; datetime2 never rounds past its last instant but stops there.
+    /// Rounded to a number of decimals; datetime2 never rounds past its last instant but stops
+    /// there.
     fn rounded(self, scale: u8) -> Self {
         let ticks = round_ticks(self.ticks, scale);
         if ticks < TICKS_PER_DAY {
@@ -225,7 +261,8 @@ pub struct Parsed {
     pub zulu: bool,
 }
 
-/// What stopped a reading: not a date at all (241), or a day or hour that does not exist (242 for the old types).
+/// What stopped a reading: not a date at all (241), or a day or hour that does not exist (242 for
+/// the old types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseFailure {
     Syntax,
@@ -240,11 +277,22 @@ enum Token {
     Sign(char),
 }
 
-/// Reads a date/time literal. `year_first_is_ymd`: date, datetime2 and datetimeoffset read `yyyy-mm-dd` the same under every
-/// DATEFORMAT; datetime and smalldatetime follow DATEFORMAT even there.
-pub fn parse(text: &str, format: DateFormat, year_first_is_ymd: bool) -> Result<Parsed, ParseFailure> {
+/// Reads a date/time literal. `year_first_is_ymd`: date, datetime2 and datetimeoffset read
+/// `yyyy-mm-dd` the same under every DATEFORMAT; datetime and smalldatetime follow DATEFORMAT even
+/// there.
+pub fn parse(
+    text: &str,
+    format: DateFormat,
+    year_first_is_ymd: bool,
+) -> Result<Parsed, ParseFailure> {
     let text = text.trim();
-    let mut out = Parsed { moment: Moment::new(DAYS_TO_1900, 0), has_date: false, has_time: false, fraction_digits: 0, zulu: false };
+    let mut out = Parsed {
+        moment: Moment::new(DAYS_TO_1900, 0),
+        has_date: false,
+        has_time: false,
+        fraction_digits: 0,
+        zulu: false,
+    };
     if text.is_empty() {
         return Ok(out);
     }
@@ -269,7 +317,8 @@ pub fn parse(text: &str, format: DateFormat, year_first_is_ymd: bool) -> Result<
     Ok(out)
 }
 
-/// Where the time part begins: at the hour before the first colon or before AM/PM, or at the T of ISO 8601.
+/// Where the time part begins: at the hour before the first colon or before AM/PM, or at the T of
+/// ISO 8601.
 fn time_start(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     if let Some(t) = text.find('T')
@@ -324,7 +373,8 @@ fn parse_time(text: &str, out: &mut Parsed) -> Result<(), ParseFailure> {
                 // hh:mm:ss:fff counts milliseconds, hh:mm:ss.fff is a decimal fraction
                 let colon = bytes[at] == b':';
                 at += 1;
-                let (value, digits) = number(&mut at).filter(|(_, d)| *d <= 9).ok_or(ParseFailure::Syntax)?;
+                let (value, digits) =
+                    number(&mut at).filter(|(_, d)| *d <= 9).ok_or(ParseFailure::Syntax)?;
                 out.fraction_digits = u8::try_from(digits).unwrap_or(9);
                 fraction = if colon {
                     value * 10_000
@@ -339,7 +389,9 @@ fn parse_time(text: &str, out: &mut Parsed) -> Result<(), ParseFailure> {
     }
     let mut rest = text[at..].trim();
     let upper = rest.to_ascii_uppercase();
-    if let Some(pm) = if upper.starts_with("PM") { Some(true) } else { upper.starts_with("AM").then_some(false) } {
+    if let Some(pm) =
+        if upper.starts_with("PM") { Some(true) } else { upper.starts_with("AM").then_some(false) }
+    {
         if hour > 12 && !pm || hour > 23 {
             return Err(ParseFailure::Range);
         }
@@ -403,15 +455,31 @@ fn tokens(text: &str) -> Result<Vec<Token>, ParseFailure> {
     Ok(out)
 }
 
-pub const MONTHS: [&str; 12] =
-    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
-pub const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+pub const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+pub const WEEKDAYS: [&str; 7] =
+    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 fn month(word: &str) -> Option<u32> {
     MONTHS
         .iter()
         .zip(1u32..)
-        .find(|(name, _)| name.eq_ignore_ascii_case(word) || (word.len() == 3 && name[..3].eq_ignore_ascii_case(word)))
+        .find(|(name, _)| {
+            name.eq_ignore_ascii_case(word)
+                || (word.len() == 3 && name[..3].eq_ignore_ascii_case(word))
+        })
         .map(|(_, number)| number)
 }
 
@@ -425,13 +493,22 @@ fn full_year(value: u32, digits: usize) -> Option<i32> {
     }
 }
 
-fn parse_date(text: &str, format: DateFormat, year_first_is_ymd: bool) -> Result<i32, ParseFailure> {
+fn parse_date(
+    text: &str,
+    format: DateFormat,
+    year_first_is_ymd: bool,
+) -> Result<i32, ParseFailure> {
     let tokens = tokens(text)?;
-    let build =
-        |year: Option<i32>, month: u32, day: u32| days_from_civil(year.ok_or(ParseFailure::Syntax)?, month, day).ok_or(ParseFailure::Range);
+    let build = |year: Option<i32>, month: u32, day: u32| {
+        days_from_civil(year.ok_or(ParseFailure::Syntax)?, month, day).ok_or(ParseFailure::Range)
+    };
     match tokens.as_slice() {
-        [Token::Number { value, digits: 8 }] => build(i32::try_from(value / 10_000).ok(), value / 100 % 100, value % 100),
-        [Token::Number { value, digits: 6 }] => build(full_year(value / 10_000, 2), value / 100 % 100, value % 100),
+        [Token::Number { value, digits: 8 }] => {
+            build(i32::try_from(value / 10_000).ok(), value / 100 % 100, value % 100)
+        }
+        [Token::Number { value, digits: 6 }] => {
+            build(full_year(value / 10_000, 2), value / 100 % 100, value % 100)
+        }
         [Token::Number { value, digits: 4 }] => build(i32::try_from(*value).ok(), 1, 1),
         [
             Token::Number { value: a, digits: da },
@@ -441,12 +518,14 @@ fn parse_date(text: &str, format: DateFormat, year_first_is_ymd: bool) -> Result
             Token::Number { value: c, digits: dc },
         ] if s1 == s2 && matches!(s1, '/' | '-' | '.') => {
             if *da == 4 {
-                let day_first = !year_first_is_ymd && matches!(format, DateFormat::Dmy | DateFormat::Ydm | DateFormat::Dym);
+                let day_first = !year_first_is_ymd
+                    && matches!(format, DateFormat::Dmy | DateFormat::Ydm | DateFormat::Dym);
                 let (m, d) = if day_first { (*c, *b) } else { (*b, *c) };
                 return build(full_year(*a, *da), m, d);
             }
             if *dc == 4 {
-                let day_first = matches!(format, DateFormat::Dmy | DateFormat::Ydm | DateFormat::Dym);
+                let day_first =
+                    matches!(format, DateFormat::Dmy | DateFormat::Ydm | DateFormat::Dym);
                 let (m, d) = if day_first { (*b, *a) } else { (*a, *b) };
                 return build(full_year(*c, *dc), m, d);
             }
@@ -462,16 +541,33 @@ fn parse_date(text: &str, format: DateFormat, year_first_is_ymd: bool) -> Result
         }
         // Jan 2 2020, 2 Jan 2020, 2-Jan-2020, Jan 2020, 2020 Jan 2
         _ => {
-            let plain: Vec<&Token> = tokens.iter().filter(|t| !matches!(t, Token::Sign('-' | '/' | '.'))).collect();
+            let plain: Vec<&Token> =
+                tokens.iter().filter(|t| !matches!(t, Token::Sign('-' | '/' | '.'))).collect();
             match plain.as_slice() {
-                [Token::Month(m), Token::Number { value: d, digits: 1 | 2 }, Token::Number { value: y, digits }]
-                | [Token::Number { value: d, digits: 1 | 2 }, Token::Month(m), Token::Number { value: y, digits }]
-                | [Token::Number { value: y, digits: digits @ 4 }, Token::Month(m), Token::Number { value: d, digits: 1 | 2 }]
-                | [Token::Month(m), Token::Number { value: y, digits: digits @ 4 }, Token::Number { value: d, digits: 1 | 2 }] => {
-                    build(full_year(*y, *digits), *m, *d)
-                }
+                [
+                    Token::Month(m),
+                    Token::Number { value: d, digits: 1 | 2 },
+                    Token::Number { value: y, digits },
+                ]
+                | [
+                    Token::Number { value: d, digits: 1 | 2 },
+                    Token::Month(m),
+                    Token::Number { value: y, digits },
+                ]
+                | [
+                    Token::Number { value: y, digits: digits @ 4 },
+                    Token::Month(m),
+                    Token::Number { value: d, digits: 1 | 2 },
+                ]
+                | [
+                    Token::Month(m),
+                    Token::Number { value: y, digits: digits @ 4 },
+                    Token::Number { value: d, digits: 1 | 2 },
+                ] => build(full_year(*y, *digits), *m, *d),
                 [Token::Month(m), Token::Number { value: y, digits: digits @ 4 }]
-                | [Token::Number { value: y, digits: digits @ 4 }, Token::Month(m)] => build(full_year(*y, *digits), *m, 1),
+                | [Token::Number { value: y, digits: digits @ 4 }, Token::Month(m)] => {
+                    build(full_year(*y, *digits), *m, 1)
+                }
                 _ => Err(ParseFailure::Syntax),
             }
         }
@@ -534,12 +630,26 @@ impl DatePart {
 }
 
 /// DATEADD; `type_name` is for the overflow error 517.
-pub fn date_add(part: DatePart, number: i64, value: &Value, ty: SqlType, type_name: &str) -> SqlResult<Value> {
-    let overflow = || SqlError::new(517, 16, format!("Adding a value to a '{type_name}' column caused an overflow."));
+pub fn date_add(
+    part: DatePart,
+    number: i64,
+    value: &Value,
+    ty: SqlType,
+    type_name: &str,
+) -> SqlResult<Value> {
+    let overflow = || {
+        SqlError::new(
+            517,
+            16,
+            format!("Adding a value to a '{type_name}' column caused an overflow."),
+        )
+    };
     let Some(moment) = Moment::of(value) else { return Ok(Value::Null) };
     let months = |n: Option<i64>| -> SqlResult<Moment> {
         let (y, m, d) = civil_from_days(moment.days);
-        let total = n.and_then(|n| n.checked_add(i64::from(y) * 12 + i64::from(m) - 1)).ok_or_else(overflow)?;
+        let total = n
+            .and_then(|n| n.checked_add(i64::from(y) * 12 + i64::from(m) - 1))
+            .ok_or_else(overflow)?;
         let year = i32::try_from(total.div_euclid(12)).map_err(|_| overflow())?;
         let month = u32::try_from(total.rem_euclid(12) + 1).unwrap_or(1);
         let day = d.min(days_in_month(year, month));
@@ -554,7 +664,11 @@ pub fn date_add(part: DatePart, number: i64, value: &Value, ty: SqlType, type_na
             moment.at_total(moment.total() + (i128::from(number) + 50).div_euclid(100))
         }
         DatePart::TzOffset | DatePart::IsoWeek => {
-            return Err(SqlError::new(9810, 16, "The datepart is not supported by date function dateadd for data type datetime."));
+            return Err(SqlError::new(
+                9810,
+                16,
+                "The datepart is not supported by date function dateadd for data type datetime.",
+            ));
         }
         _ => {
             let unit = match part {
@@ -582,7 +696,9 @@ pub fn date_diff(part: DatePart, start: &Value, end: &Value) -> Option<i64> {
         DatePart::Quarter => months(b).div_euclid(3) - months(a).div_euclid(3),
         DatePart::Month => months(b) - months(a),
         // weeks begin on Sunday whatever DATEFIRST says; day 0 was a Monday
-        DatePart::Week | DatePart::IsoWeek => i64::from((b.days + 1).div_euclid(7) - (a.days + 1).div_euclid(7)),
+        DatePart::Week | DatePart::IsoWeek => {
+            i64::from((b.days + 1).div_euclid(7) - (a.days + 1).div_euclid(7))
+        }
         DatePart::Nanosecond => i64::try_from((b.total() - a.total()) * 100).ok()?,
         _ => {
             let unit = part.ticks().unwrap_or(i128::from(TICKS_PER_DAY));
@@ -664,7 +780,10 @@ mod tests {
         assert_eq!(at("19960704"), Ok((1996, 7, 4, 0, None)));
         assert_eq!(at("1996-07-04 00:00:00.000"), Ok((1996, 7, 4, 0, None)));
         assert_eq!(at("7/4/1996"), Ok((1996, 7, 4, 0, None)));
-        assert_eq!(at("2020-01-02T03:04:05.1234567Z"), Ok((2020, 1, 2, 11045 * s + 1_234_567, Some(0))));
+        assert_eq!(
+            at("2020-01-02T03:04:05.1234567Z"),
+            Ok((2020, 1, 2, 11045 * s + 1_234_567, Some(0)))
+        );
         assert_eq!(at("2020-01-02 03:04:05 +02:00"), Ok((2020, 1, 2, 11045 * s, Some(120))));
         assert_eq!(at("Jan  2 2020  1:05PM"), Ok((2020, 1, 2, (13 * 3600 + 300) * s, None)));
         assert_eq!(at("2 January, 2020"), Ok((2020, 1, 2, 0, None)));
@@ -674,13 +793,16 @@ mod tests {
         assert_eq!(at("1/2/50"), Ok((1950, 1, 2, 0, None)));
         assert_eq!(at("2020-13-01"), Err(ParseFailure::Range));
         assert_eq!(at("hello"), Err(ParseFailure::Syntax));
-        let dmy = parse("2020-01-02", DateFormat::Dmy, false).map(|p| civil_from_days(p.moment.days));
+        let dmy =
+            parse("2020-01-02", DateFormat::Dmy, false).map(|p| civil_from_days(p.moment.days));
         assert_eq!(dmy, Ok((2020, 2, 1)));
     }
 
     #[test]
     fn rounding() {
-        let parsed = |text| parse(text, DateFormat::Mdy, true).map(|p| p.moment).unwrap_or(Moment::new(0, 0));
+        let parsed = |text| {
+            parse(text, DateFormat::Mdy, true).map(|p| p.moment).unwrap_or(Moment::new(0, 0))
+        };
         let ms = |text| match parsed(text).into_value(SqlType::DateTime, "varchar") {
             Ok(Value::DateTime { days, ticks300 }) => (days, ticks300),
             _ => (0, 0),
@@ -693,15 +815,28 @@ mod tests {
         assert_eq!(small.ok(), Some(Value::SmallDateTime { days: 36_652, minutes: 755 }));
         let small = parsed("2000-05-08 12:35:29.999").into_value(SqlType::SmallDateTime, "varchar");
         assert_eq!(small.ok(), Some(Value::SmallDateTime { days: 36_652, minutes: 756 }));
-        assert_eq!(parsed("1752-12-31").into_value(SqlType::DateTime, "varchar").map_err(|e| e.number), Err(242));
-        assert_eq!(parsed("23:59:59.9999999").into_value(SqlType::Time(0), "varchar"), Ok(Value::Time(0)));
+        assert_eq!(
+            parsed("1752-12-31").into_value(SqlType::DateTime, "varchar").map_err(|e| e.number),
+            Err(242)
+        );
+        assert_eq!(
+            parsed("23:59:59.9999999").into_value(SqlType::Time(0), "varchar"),
+            Ok(Value::Time(0))
+        );
     }
 
     #[test]
     fn arithmetic() {
         let date = |y, m, d| Value::Date(days_from_civil(y, m, d).unwrap_or(0));
-        assert_eq!(date_add(DatePart::Month, 1, &date(2020, 1, 31), SqlType::Date, "date").ok(), Some(date(2020, 2, 29)));
-        assert_eq!(date_add(DatePart::Year, 8000, &date(2020, 1, 31), SqlType::Date, "date").map_err(|e| e.number), Err(517));
+        assert_eq!(
+            date_add(DatePart::Month, 1, &date(2020, 1, 31), SqlType::Date, "date").ok(),
+            Some(date(2020, 2, 29))
+        );
+        assert_eq!(
+            date_add(DatePart::Year, 8000, &date(2020, 1, 31), SqlType::Date, "date")
+                .map_err(|e| e.number),
+            Err(517)
+        );
         assert_eq!(date_diff(DatePart::Year, &date(2019, 12, 31), &date(2020, 1, 1)), Some(1));
         assert_eq!(date_diff(DatePart::Week, &date(2020, 1, 4), &date(2020, 1, 5)), Some(1));
         assert_eq!(date_part(DatePart::Weekday, &date(2026, 11, 22), 7), Some(1));
@@ -709,7 +844,10 @@ mod tests {
         assert_eq!(date_part(DatePart::Week, &date(2021, 1, 3), 7), Some(2));
         let t = Value::DateTime { days: 0, ticks300: 1 };
         assert_eq!(date_part(DatePart::Millisecond, &t, 7), Some(3));
-        assert_eq!(date_part(DatePart::Millisecond, &Value::DateTime { days: 0, ticks300: 2 }, 7), Some(7));
+        assert_eq!(
+            date_part(DatePart::Millisecond, &Value::DateTime { days: 0, ticks300: 2 }, 7),
+            Some(7)
+        );
         assert_eq!(
             date_add(DatePart::Millisecond, 4, &t, SqlType::DateTime, "datetime").ok(),
             Some(Value::DateTime { days: 0, ticks300: 2 })

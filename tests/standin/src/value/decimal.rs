@@ -1,7 +1,8 @@
 //! Exact decimals: decimal, numeric, money and smallmoney.
 //!
-//! Result precision and scale follow "Precision, scale, and length" of the Transact-SQL reference; rounding is half away from zero (what
-//! the server does everywhere a scale shrinks), except that division truncates at the result's scale.
+//! Result precision and scale follow "Precision, scale, and length" of the Transact-SQL reference;
+//! rounding is half away from zero (what the server does everywhere a scale shrinks), except that
+//! division truncates at the result's scale.
 
 use std::{cmp::Ordering, fmt};
 
@@ -15,7 +16,11 @@ pub(crate) fn power_of_ten(exponent: u32) -> Option<i128> {
 
 /// Error 8115.
 pub fn overflow(what: &str, target: &str) -> SqlError {
-    SqlError::new(8115, 16, format!("Arithmetic overflow error converting {what} to data type {target}."))
+    SqlError::new(
+        8115,
+        16,
+        format!("Arithmetic overflow error converting {what} to data type {target}."),
+    )
 }
 
 /// Error 8134.
@@ -37,7 +42,9 @@ pub enum Operation {
 pub fn result_type(op: Operation, (p1, s1): (u8, u8), (p2, s2): (u8, u8)) -> (u8, u8) {
     let (p1, s1, p2, s2) = (i32::from(p1), i32::from(s1), i32::from(p2), i32::from(s2));
     let (mut precision, mut scale) = match op {
-        Operation::Add | Operation::Subtract => (s1.max(s2) + (p1 - s1).max(p2 - s2) + 1, s1.max(s2)),
+        Operation::Add | Operation::Subtract => {
+            (s1.max(s2) + (p1 - s1).max(p2 - s2) + 1, s1.max(s2))
+        }
         Operation::Multiply => (p1 + p2 + 1, s1 + s2),
         Operation::Divide => {
             let scale = 6.max(s1 + p2 + 1);
@@ -48,7 +55,8 @@ pub fn result_type(op: Operation, (p1, s1): (u8, u8), (p2, s2): (u8, u8)) -> (u8
     if precision > 38 {
         let integral = precision - scale;
         scale = match op {
-            // the documented reduction: keep the integral part, but no fewer than min(scale, 6) decimals
+            // the documented reduction: keep the integral part, but no fewer than min(scale, 6)
+            // decimals
             Operation::Multiply | Operation::Divide => {
                 if integral < 32 {
                     scale.min(38 - integral)
@@ -70,7 +78,8 @@ impl Decimal {
         Self { mantissa, scale }
     }
 
-    /// A literal or a cast string: sign, digits, one point. No exponent (an error for decimals), no thousands separator.
+    /// A literal or a cast string: sign, digits, one point. No exponent (an error for decimals), no
+    /// thousands separator.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let (negative, digits) = match text.as_bytes().first()? {
@@ -113,7 +122,9 @@ impl Decimal {
     pub fn rescale(self, scale: u8) -> Option<Self> {
         let mantissa = match scale.cmp(&self.scale) {
             Ordering::Equal => self.mantissa,
-            Ordering::Greater => self.mantissa.checked_mul(power_of_ten(u32::from(scale - self.scale))?)?,
+            Ordering::Greater => {
+                self.mantissa.checked_mul(power_of_ten(u32::from(scale - self.scale))?)?
+            }
             Ordering::Less => match power_of_ten(u32::from(self.scale - scale)) {
                 Some(divisor) => div_round(self.mantissa, divisor),
                 None => 0,
@@ -127,7 +138,8 @@ impl Decimal {
         if scale >= self.scale {
             return self;
         }
-        let mantissa = power_of_ten(u32::from(self.scale - scale)).map_or(0, |divisor| self.mantissa / divisor);
+        let mantissa = power_of_ten(u32::from(self.scale - scale))
+            .map_or(0, |divisor| self.mantissa / divisor);
         Self { mantissa, scale }
     }
 
@@ -139,11 +151,13 @@ impl Decimal {
     }
 
     pub fn to_f64(self) -> f64 {
-        // the text route rounds once and correctly; a float division of a large mantissa would round twice
+        // the text route rounds once and correctly; a float division of a large mantissa would
+        // round twice
         self.to_string().parse().unwrap_or(0.0)
     }
 
-    /// A float as a decimal of a scale, as CAST does it: from its 17 significant digits, rounded half away from zero.
+    /// A float as a decimal of a scale, as CAST does it: from its 17 significant digits, rounded
+    /// half away from zero.
     pub fn from_f64(value: f64, scale: u8) -> Option<Self> {
         if !value.is_finite() || value.abs() >= 1e38 {
             return None;
@@ -156,7 +170,8 @@ impl Decimal {
         let mantissa = if shift >= 0 {
             parsed.mantissa.checked_mul(power_of_ten(u32::try_from(shift).ok()?)?)?
         } else {
-            power_of_ten(shift.unsigned_abs()).map_or(0, |divisor| div_round(parsed.mantissa, divisor))
+            power_of_ten(shift.unsigned_abs())
+                .map_or(0, |divisor| div_round(parsed.mantissa, divisor))
         };
         Some(Self { mantissa, scale })
     }
@@ -173,13 +188,25 @@ impl Decimal {
     }
 
     /// An operation on operands of declared types; the result has the documented type.
-    pub fn operate(op: Operation, a: Self, a_type: (u8, u8), b: Self, b_type: (u8, u8)) -> SqlResult<Self> {
+    pub fn operate(
+        op: Operation,
+        a: Self,
+        a_type: (u8, u8),
+        b: Self,
+        b_type: (u8, u8),
+    ) -> SqlResult<Self> {
         let (precision, scale) = result_type(op, a_type, b_type);
         let raw = match op {
-            Operation::Add => a.aligned(b).and_then(|(x, y, s)| Some(Self::new(x.checked_add(y)?, s))),
-            Operation::Subtract => a.aligned(b).and_then(|(x, y, s)| Some(Self::new(x.checked_sub(y)?, s))),
+            Operation::Add => {
+                a.aligned(b).and_then(|(x, y, s)| Some(Self::new(x.checked_add(y)?, s)))
+            }
+            Operation::Subtract => {
+                a.aligned(b).and_then(|(x, y, s)| Some(Self::new(x.checked_sub(y)?, s)))
+            }
             Operation::Multiply => multiply(a, b, scale),
-            Operation::Divide | Operation::Modulo if b.mantissa == 0 => return Err(divide_by_zero()),
+            Operation::Divide | Operation::Modulo if b.mantissa == 0 => {
+                return Err(divide_by_zero());
+            }
             Operation::Divide => divide(a, b, scale),
             Operation::Modulo => a.aligned(b).map(|(x, y, s)| Self::new(x % y, s)),
         };
@@ -194,8 +221,8 @@ impl PartialOrd for Decimal {
 }
 
 impl Ord for Decimal {
-    /// By value; equal values of unequal scales are told apart by scale, so that this agrees with `Eq`. Use [`Decimal::compare`] for
-    /// SQL's comparison.
+    /// By value; equal values of unequal scales are told apart by scale, so that this agrees with
+    /// `Eq`. Use [`Decimal::compare`] for SQL's comparison.
     fn cmp(&self, other: &Self) -> Ordering {
         self.compare(*other).then(self.scale.cmp(&other.scale))
     }
@@ -209,7 +236,10 @@ impl Decimal {
         match self.aligned(other) {
             Some((a, b, _)) => a.cmp(&b),
             // too far apart to align: whole parts decide, they cannot be equal and both large
-            None => self.trunc().cmp(&other.trunc()).then_with(|| self.to_f64().total_cmp(&other.to_f64())),
+            None => self
+                .trunc()
+                .cmp(&other.trunc())
+                .then_with(|| self.to_f64().total_cmp(&other.to_f64())),
         }
     }
 }
@@ -217,7 +247,11 @@ impl Decimal {
 fn div_round(mantissa: i128, divisor: i128) -> i128 {
     let quotient = mantissa / divisor;
     let rest = (mantissa % divisor).unsigned_abs();
-    if rest >= divisor.unsigned_abs().div_ceil(2) { quotient + mantissa.signum() * divisor.signum() } else { quotient }
+    if rest >= divisor.unsigned_abs().div_ceil(2) {
+        quotient + mantissa.signum() * divisor.signum()
+    } else {
+        quotient
+    }
 }
 
 /// A product of 76 digits can be asked for; it is formed in two halves and rounded to `scale`.
@@ -319,7 +353,11 @@ impl fmt::Display for Decimal {
         let digits = format!("{:0>width$}", self.mantissa.unsigned_abs(), width = scale + 1);
         let (whole, fraction) = digits.split_at(digits.len() - scale);
         let sign = if self.mantissa < 0 { "-" } else { "" };
-        if fraction.is_empty() { write!(f, "{sign}{whole}") } else { write!(f, "{sign}{whole}.{fraction}") }
+        if fraction.is_empty() {
+            write!(f, "{sign}{whole}")
+        } else {
+            write!(f, "{sign}{whole}.{fraction}")
+        }
     }
 }
 
@@ -333,7 +371,13 @@ mod tests {
 
     #[test]
     fn text_and_scale() {
-        for text in ["0", "-1.50", "0.001", "99999999999999999999999999999999999999", "-0.00000000000000000000000000000000000001"] {
+        for text in [
+            "0",
+            "-1.50",
+            "0.001",
+            "99999999999999999999999999999999999999",
+            "-0.00000000000000000000000000000000000001",
+        ] {
             assert_eq!(d(text).to_string(), text);
         }
         assert_eq!(d(".5").to_string(), "0.5");
@@ -344,7 +388,10 @@ mod tests {
         assert_eq!(d("2.449").rescale(1), Some(Decimal::new(24, 1)));
         assert_eq!(d("123.456").fit(4, 2), None);
         assert_eq!(Decimal::from_f64(0.1 + 0.2, 4), Some(Decimal::new(3000, 4)));
-        assert_eq!(Decimal::from_f64(1e20, 2).map(|d| d.to_string()).as_deref(), Some("100000000000000000000.00"));
+        assert_eq!(
+            Decimal::from_f64(1e20, 2).map(|d| d.to_string()).as_deref(),
+            Some("100000000000000000000.00")
+        );
         assert_eq!(d("1.0").compare(d("1.00")), Ordering::Equal);
     }
 
@@ -360,20 +407,49 @@ mod tests {
 
     #[test]
     fn arithmetic() {
-        let op = |o, a: &str, ta, b: &str, tb| Decimal::operate(o, d(a), ta, d(b), tb).map(|r| r.to_string());
-        assert_eq!(op(Operation::Divide, "1", (1, 0), "3", (1, 0)).ok().as_deref(), Some("0.333333"));
-        assert_eq!(op(Operation::Divide, "2.00", (10, 2), "3.00", (10, 2)).ok().as_deref(), Some("0.6666666666666"));
-        assert_eq!(op(Operation::Multiply, "1.25", (10, 2), "-2.00", (10, 2)).ok().as_deref(), Some("-2.5000"));
+        let op = |o, a: &str, ta, b: &str, tb| {
+            Decimal::operate(o, d(a), ta, d(b), tb).map(|r| r.to_string())
+        };
+        assert_eq!(
+            op(Operation::Divide, "1", (1, 0), "3", (1, 0)).ok().as_deref(),
+            Some("0.333333")
+        );
+        assert_eq!(
+            op(Operation::Divide, "2.00", (10, 2), "3.00", (10, 2)).ok().as_deref(),
+            Some("0.6666666666666")
+        );
+        assert_eq!(
+            op(Operation::Multiply, "1.25", (10, 2), "-2.00", (10, 2)).ok().as_deref(),
+            Some("-2.5000")
+        );
         assert_eq!(op(Operation::Modulo, "7.5", (3, 1), "2", (1, 0)).ok().as_deref(), Some("1.5"));
         assert_eq!(
-            op(Operation::Multiply, "1234567890123456789012345.678", (38, 3), "100000000.001", (38, 3)).map_err(|e| e.number),
+            op(
+                Operation::Multiply,
+                "1234567890123456789012345.678",
+                (38, 3),
+                "100000000.001",
+                (38, 3)
+            )
+            .map_err(|e| e.number),
             Err(8115)
         );
         assert_eq!(
-            op(Operation::Multiply, "12345678901234567890.12345678", (38, 8), "1.00000001", (38, 8)).ok().as_deref(),
+            op(
+                Operation::Multiply,
+                "12345678901234567890.12345678",
+                (38, 8),
+                "1.00000001",
+                (38, 8)
+            )
+            .ok()
+            .as_deref(),
             Some("12345679024691356902.469136")
         );
-        assert_eq!(op(Operation::Divide, "1", (1, 0), "0", (1, 0)).map_err(|e| e.number), Err(8134));
+        assert_eq!(
+            op(Operation::Divide, "1", (1, 0), "0", (1, 0)).map_err(|e| e.number),
+            Err(8134)
+        );
         let big = "99999999999999999999999999999999999999";
         assert_eq!(op(Operation::Add, big, (38, 0), "1", (1, 0)).map_err(|e| e.number), Err(8115));
     }

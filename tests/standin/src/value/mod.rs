@@ -1,8 +1,9 @@
 //! Values and types, as SQL Server has them.
 //!
-//! A [`Value`] is what a cell holds at run time; a [`SqlType`] is what the catalog, a variable or an expression says about it. An
-//! expression always has a static type (a result set's columns are described before its first row), so a value need not carry its own
-//! exact type: an `int` and a `bigint` cell both hold [`Value::Int`].
+//! A [`Value`] is what a cell holds at run time; a [`SqlType`] is what the catalog, a variable or
+//! an expression says about it. An expression always has a static type (a result set's columns are
+//! described before its first row), so a value need not carry its own exact type: an `int` and a
+//! `bigint` cell both hold [`Value::Int`].
 
 pub mod binary;
 mod collation;
@@ -16,7 +17,8 @@ pub mod types;
 
 use std::sync::Arc;
 
-/// One cell. Ordering and equality of text need a collation, so this type deliberately implements neither `Ord` nor `Hash`.
+/// One cell. Ordering and equality of text need a collation, so this type deliberately implements
+/// neither `Ord` nor `Hash`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,

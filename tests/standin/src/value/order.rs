@@ -1,10 +1,12 @@
-//! How two cells of one type compare, and bytes that compare the same way (row keys, sorting, grouping, hashing).
+//! How two cells of one type compare, and bytes that compare the same way (row keys, sorting,
+//! grouping, hashing).
 
 use std::cmp::Ordering;
 
 use super::{Collation, Decimal, SqlType, Value, datetime::Moment};
 
-/// Bytes of a GUID (in text order) from the most to the least significant in SQL Server's order: the last group counts first.
+/// Bytes of a GUID (in text order) from the most to the least significant in SQL Server's order:
+/// the last group counts first.
 const GUID_ORDER: [usize; 16] = [10, 11, 12, 13, 14, 15, 8, 9, 7, 6, 5, 4, 3, 2, 1, 0];
 
 /// Compares two cells that are both of type `ty`. NULL comes first, as in ORDER BY.
@@ -34,13 +36,16 @@ pub fn compare(a: &Value, b: &Value, ty: SqlType) -> Ordering {
 /// Whether two non-NULL cells of type `ty` are equal.
 pub fn equal(a: &Value, b: &Value, ty: SqlType) -> bool {
     match (a, b) {
-        (Value::Str(a), Value::Str(b)) => ty.compared_by().unwrap_or(Collation::LATIN1_BIN2).equal(a, b),
+        (Value::Str(a), Value::Str(b)) => {
+            ty.compared_by().unwrap_or(Collation::LATIN1_BIN2).equal(a, b)
+        }
         _ => compare(a, b, ty) == Ordering::Equal,
     }
 }
 
-/// Appends bytes for a cell of type `ty`: they compare as [`compare`] does, are equal exactly when it says equal, and no key is a prefix of
-/// another, so the keys of several columns may follow one another. For a descending column invert the bytes appended.
+/// Appends bytes for a cell of type `ty`: they compare as [`compare`] does, are equal exactly when
+/// it says equal, and no key is a prefix of another, so the keys of several columns may follow one
+/// another. For a descending column invert the bytes appended.
 pub fn write_key(value: &Value, ty: SqlType, out: &mut Vec<u8>) {
     if matches!(value, Value::Null) {
         out.push(0);
@@ -114,13 +119,19 @@ fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
 }
 
-/// Values of two families compare by family alone (sql_variant, "Comparing sql_variant values"); within one by value.
+/// Values of two families compare by family alone (sql_variant, "Comparing sql_variant values");
+/// within one by value.
 fn write_variant(ty: SqlType, value: &Value, out: &mut Vec<u8>) {
     let decimal = |d: Decimal, out: &mut Vec<u8>| {
         let whole = d.trunc();
-        let fraction = Decimal::new(d.mantissa - Decimal::new(whole, 0).rescale(d.scale).map_or(0, |w| w.mantissa), d.scale);
+        let fraction = Decimal::new(
+            d.mantissa - Decimal::new(whole, 0).rescale(d.scale).map_or(0, |w| w.mantissa),
+            d.scale,
+        );
         out.extend_from_slice(&(whole ^ i128::MIN).to_be_bytes());
-        out.extend_from_slice(&(fraction.rescale(37).map_or(0, |f| f.mantissa) ^ i128::MIN).to_be_bytes());
+        out.extend_from_slice(
+            &(fraction.rescale(37).map_or(0, |f| f.mantissa) ^ i128::MIN).to_be_bytes(),
+        );
     };
     match value {
         Value::Guid(_) => {
@@ -183,8 +194,14 @@ mod tests {
     #[test]
     fn keys_follow_order() {
         ascending(&[Value::Null, Value::Int(-5), Value::Int(0), Value::Int(7)], SqlType::Int);
-        ascending(&[Value::Float(f64::MIN), Value::Float(-0.5), Value::Float(0.0), Value::Float(1e-300)], SqlType::Float);
-        assert_eq!(key(&Value::Float(-0.0), SqlType::Float), key(&Value::Float(0.0), SqlType::Float));
+        ascending(
+            &[Value::Float(f64::MIN), Value::Float(-0.5), Value::Float(0.0), Value::Float(1e-300)],
+            SqlType::Float,
+        );
+        assert_eq!(
+            key(&Value::Float(-0.0), SqlType::Float),
+            key(&Value::Float(0.0), SqlType::Float)
+        );
         let d = |m, scale| Value::Decimal(Decimal::new(m, scale));
         let ty = SqlType::Decimal { precision: 10, scale: 2 };
         ascending(&[d(-150, 2), d(-1, 0), d(0, 2), d(1, 2), d(1, 0)], ty);
@@ -204,7 +221,10 @@ mod tests {
             g[i] = 1;
             Value::Guid(g)
         };
-        ascending(&[g(0), g(3), g(4), g(5), g(6), g(7), g(9), g(8), g(15), g(10)].map(|v| v), SqlType::UniqueIdentifier);
+        ascending(
+            &[g(0), g(3), g(4), g(5), g(6), g(7), g(9), g(8), g(15), g(10)].map(|v| v),
+            SqlType::UniqueIdentifier,
+        );
     }
 
     #[test]

@@ -6,13 +6,16 @@ use super::{
 };
 use crate::error::{SqlError, SqlResult};
 
-/// The text of a non-NULL cell under a style; binaries and characters are not this function's (they need a code page).
+/// The text of a non-NULL cell under a style; binaries and characters are not this function's (they
+/// need a code page).
 pub fn to_text(value: &Value, ty: SqlType, style: Option<i32>) -> SqlResult<String> {
     Ok(match value {
         Value::Null => String::new(),
         Value::Bit(b) => u8::from(*b).to_string(),
         Value::Int(i) => i.to_string(),
-        Value::Decimal(d) if matches!(ty, SqlType::Money | SqlType::SmallMoney) => money(*d, style.unwrap_or(0))?,
+        Value::Decimal(d) if matches!(ty, SqlType::Money | SqlType::SmallMoney) => {
+            money(*d, style.unwrap_or(0))?
+        }
         Value::Decimal(d) => d.to_string(),
         Value::Float(f) => float(*f, matches!(ty, SqlType::Real), style.unwrap_or(0))?,
         Value::Guid(g) => guid(g),
@@ -33,7 +36,8 @@ pub fn guid(g: &[u8; 16]) -> String {
     format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
 }
 
-/// Accepts the plain and the braced form; whatever follows the 36 characters is ignored, as the server does.
+/// Accepts the plain and the braced form; whatever follows the 36 characters is ignored, as the
+/// server does.
 pub fn parse_guid(text: &str) -> Option<[u8; 16]> {
     let text = text.trim_start();
     let text = match text.strip_prefix('{') {
@@ -59,7 +63,14 @@ pub fn parse_guid(text: &str) -> Option<[u8; 16]> {
 }
 
 fn bad_style(style: i32, ty: SqlType) -> SqlError {
-    SqlError::new(281, 16, format!("{style} is not a valid style number when converting from {} to a character string.", ty.name()))
+    SqlError::new(
+        281,
+        16,
+        format!(
+            "{style} is not a valid style number when converting from {} to a character string.",
+            ty.name()
+        ),
+    )
 }
 
 /// 0: two decimals, 1: with thousands commas, 2: four decimals.
@@ -91,7 +102,9 @@ fn float(f: f64, real: bool, style: i32) -> SqlResult<String> {
         let exponent: i32 = exponent.parse().unwrap_or(0);
         (mantissa.to_string(), exponent)
     };
-    let show = |mantissa: &str, exponent: i32| format!("{mantissa}e{}{:03}", if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs());
+    let show = |mantissa: &str, exponent: i32| {
+        format!("{mantissa}e{}{:03}", if exponent < 0 { '-' } else { '+' }, exponent.unsigned_abs())
+    };
     if f == 0.0 && matches!(style, 0) {
         return Ok("0".into());
     }
@@ -111,10 +124,20 @@ fn float(f: f64, real: bool, style: i32) -> SqlResult<String> {
 }
 
 /// C's %g with a three-digit exponent.
-fn general(f: f64, digits: usize, scientific: &dyn Fn(usize) -> (String, i32), show: &dyn Fn(&str, i32) -> String) -> String {
+fn general(
+    f: f64,
+    digits: usize,
+    scientific: &dyn Fn(usize) -> (String, i32),
+    show: &dyn Fn(&str, i32) -> String,
+) -> String {
     let (mantissa, exponent) = scientific(digits);
-    let trim =
-        |text: &str| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text.to_string() };
+    let trim = |text: &str| {
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        } else {
+            text.to_string()
+        }
+    };
     let limit = i32::try_from(digits).unwrap_or(17);
     if exponent < -4 || exponent >= limit {
         show(&trim(&mantissa), exponent)
@@ -135,7 +158,12 @@ struct Clock {
 impl Clock {
     fn of(ticks: u64) -> Self {
         let seconds = ticks / TICKS_PER_SECOND;
-        Self { hour: seconds / 3600, minute: seconds / 60 % 60, second: seconds % 60, fraction: ticks % TICKS_PER_SECOND }
+        Self {
+            hour: seconds / 3600,
+            minute: seconds / 60 % 60,
+            second: seconds % 60,
+            fraction: ticks % TICKS_PER_SECOND,
+        }
     }
 
     fn hms(&self) -> String {
@@ -148,12 +176,15 @@ impl Clock {
 }
 
 fn date_time(value: &Value, ty: SqlType, style: Option<i32>) -> SqlResult<String> {
-    let Some(moment) = Moment::of(value) else { return Err(SqlError::unsupported(format!("{} as text", ty.name()))) };
+    let Some(moment) = Moment::of(value) else {
+        return Err(SqlError::unsupported(format!("{} as text", ty.name())));
+    };
     let old = matches!(ty, SqlType::DateTime | SqlType::SmallDateTime);
     let style = style.unwrap_or(if old { 0 } else { 121 });
     let (y, m, d) = civil_from_days(moment.days);
     let yy = y % 100;
-    let mon = usize::try_from(m).ok().and_then(|m| MONTHS.get(m.wrapping_sub(1))).map_or("", |n| &n[..3]);
+    let mon =
+        usize::try_from(m).ok().and_then(|m| MONTHS.get(m.wrapping_sub(1))).map_or("", |n| &n[..3]);
     let clock = Clock::of(moment.ticks);
     let scale = match ty {
         SqlType::Time(s) | SqlType::DateTime2(s) | SqlType::DateTimeOffset(s) => s,
@@ -170,7 +201,12 @@ fn date_time(value: &Value, ty: SqlType, style: Option<i32>) -> SqlResult<String
         (false, s) => format!("{separator}{}", &format!("{:07}", clock.fraction)[..usize::from(s)]),
     };
     let offset = |space: &str| match moment.offset_minutes {
-        Some(o) => format!("{space}{}{:02}:{:02}", if o < 0 { '-' } else { '+' }, o.unsigned_abs() / 60, o.unsigned_abs() % 60),
+        Some(o) => format!(
+            "{space}{}{:02}:{:02}",
+            if o < 0 { '-' } else { '+' },
+            o.unsigned_abs() / 60,
+            o.unsigned_abs() % 60
+        ),
         None => String::new(),
     };
     let (has_date, has_time) = (!matches!(ty, SqlType::Time(_)), !matches!(ty, SqlType::Date));
@@ -182,20 +218,36 @@ fn date_time(value: &Value, ty: SqlType, style: Option<i32>) -> SqlResult<String
     let (h12, half) = clock.twelve();
     let only_date = |text: String| if has_date { Ok(text) } else { Err(bad_style(style, ty)) };
     match style {
-        0 | 100 => Ok(join(format!("{mon} {d:>2} {y:04}"), " ", format!("{h12:>2}:{:02}{half}", clock.minute)) + &offset(" ")),
+        0 | 100 => Ok(join(
+            format!("{mon} {d:>2} {y:04}"),
+            " ",
+            format!("{h12:>2}:{:02}{half}", clock.minute),
+        ) + &offset(" ")),
         9 | 109 => Ok(join(
             format!("{mon} {d:>2} {y:04}"),
             " ",
-            format!("{h12:>2}:{:02}:{:02}{}{half}", clock.minute, clock.second, fraction(if old { ':' } else { '.' })),
+            format!(
+                "{h12:>2}:{:02}:{:02}{}{half}",
+                clock.minute,
+                clock.second,
+                fraction(if old { ':' } else { '.' })
+            ),
         ) + &offset(" ")),
-        13 | 113 => {
-            Ok(join(format!("{d:02} {mon} {y:04}"), " ", format!("{}{}", clock.hms(), fraction(if old { ':' } else { '.' })))
-                + &offset(" "))
-        }
+        13 | 113 => Ok(join(
+            format!("{d:02} {mon} {y:04}"),
+            " ",
+            format!("{}{}", clock.hms(), fraction(if old { ':' } else { '.' })),
+        ) + &offset(" ")),
         8 | 24 | 108 if has_time => Ok(clock.hms()),
-        14 | 114 if has_time => Ok(format!("{}{}{}", clock.hms(), fraction(if old { ':' } else { '.' }), offset(" "))),
+        14 | 114 if has_time => {
+            Ok(format!("{}{}{}", clock.hms(), fraction(if old { ':' } else { '.' }), offset(" ")))
+        }
         20 | 120 => Ok(join(format!("{y:04}-{m:02}-{d:02}"), " ", clock.hms()) + &offset(" ")),
-        21 | 25 | 121 => Ok(join(format!("{y:04}-{m:02}-{d:02}"), " ", format!("{}{}", clock.hms(), fraction('.'))) + &offset(" ")),
+        21 | 25 | 121 => Ok(join(
+            format!("{y:04}-{m:02}-{d:02}"),
+            " ",
+            format!("{}{}", clock.hms(), fraction('.')),
+        ) + &offset(" ")),
         126 | 127 => {
             // ISO 8601 leaves a fraction of zero out for the old types
             let digits = if old && millis == 0 { String::new() } else { fraction('.') };
@@ -204,9 +256,14 @@ fn date_time(value: &Value, ty: SqlType, style: Option<i32>) -> SqlResult<String
                 let (y, m, d) = civil_from_days(utc.days);
                 return Ok(format!("{y:04}-{m:02}-{d:02}T{}{digits}Z", Clock::of(utc.ticks).hms()));
             }
-            Ok(join(format!("{y:04}-{m:02}-{d:02}"), "T", format!("{}{digits}", clock.hms())) + &offset(""))
+            Ok(join(format!("{y:04}-{m:02}-{d:02}"), "T", format!("{}{digits}", clock.hms()))
+                + &offset(""))
         }
-        22 => Ok(join(format!("{m:02}/{d:02}/{yy:02}"), " ", format!("{h12:>2}:{:02}:{:02} {half}", clock.minute, clock.second))),
+        22 => Ok(join(
+            format!("{m:02}/{d:02}/{yy:02}"),
+            " ",
+            format!("{h12:>2}:{:02}:{:02} {half}", clock.minute, clock.second),
+        )),
         1 => only_date(format!("{m:02}/{d:02}/{yy:02}")),
         101 => only_date(format!("{m:02}/{d:02}/{y:04}")),
         2 => only_date(format!("{yy:02}.{m:02}.{d:02}")),
@@ -255,7 +312,13 @@ mod tests {
 
     #[test]
     fn monies() {
-        let m = |text: &str, style| show(&Value::Decimal(Decimal::parse(text).unwrap_or(Decimal::ZERO)), SqlType::Money, style);
+        let m = |text: &str, style| {
+            show(
+                &Value::Decimal(Decimal::parse(text).unwrap_or(Decimal::ZERO)),
+                SqlType::Money,
+                style,
+            )
+        };
         assert_eq!(m("4235.9819", 0), "4235.98");
         assert_eq!(m("-3510.9200", 1), "-3,510.92");
         assert_eq!(m("4235.9819", 2), "4235.9819");
@@ -273,8 +336,14 @@ mod tests {
         assert_eq!(s(113), "04 Jul 1996 13:05:07:003");
         assert_eq!(s(120), "1996-07-04 13:05:07");
         let o = Value::DateTimeOffset { days: 730_000, ticks: 0, offset_minutes: -90 };
-        assert_eq!(to_text(&o, SqlType::DateTimeOffset(0), None).ok().as_deref(), Some("1999-09-03 22:30:00 -01:30"));
-        assert_eq!(to_text(&Value::Time(1_234_567), SqlType::Time(7), None).ok().as_deref(), Some("00:00:00.1234567"));
+        assert_eq!(
+            to_text(&o, SqlType::DateTimeOffset(0), None).ok().as_deref(),
+            Some("1999-09-03 22:30:00 -01:30")
+        );
+        assert_eq!(
+            to_text(&Value::Time(1_234_567), SqlType::Time(7), None).ok().as_deref(),
+            Some("00:00:00.1234567")
+        );
         assert!(to_text(&v, SqlType::DateTime, Some(130)).is_err());
     }
 

@@ -1,14 +1,18 @@
 //! How text compares under a collation: sort keys, equality, LIKE, search.
 //!
-//! The weights follow the shape of the Windows sort (primary: the letter; then accents; then case, kana, width) but not its full tables:
-//! within one script letters go in code point order after Latin, symbols before digits before letters. Equality is what tests lean on,
-//! and it follows the collation's name. Trailing blanks never count (SQL-92 padding, Microsoft KB 316626). Characters outside the BMP
-//! have no weight in the version-80 and SQL collations, so they vanish from comparisons there, as on the server.
+//! The weights follow the shape of the Windows sort (primary: the letter; then accents; then case,
+//! kana, width) but not its full tables: within one script letters go in code point order after
+//! Latin, symbols before digits before letters. Equality is what tests lean on, and it follows the
+//! collation's name. Trailing blanks never count (SQL-92 padding, Microsoft KB 316626). Characters
+//! outside the BMP have no weight in the version-80 and SQL collations, so they vanish from
+//! comparisons there, as on the server.
 //!
-//! Text in the code page of a SQL_ collation is compared by that collation's sort order, one character after the other: nothing is expanded
-//! ('ß' is not 'ss'), an accented letter comes after its plain one and, unless accents do not count, is another one (SQL Server 7.0's "Sort
-//! Orders"; the descriptions in `sys.fn_helpcollations()`). The sort orders of code page 1252 are those of ISO 8859-1: what no document tells of
-//! the letters that Windows added to it (Š, Œ, Ž, Ÿ) is whether case counts for them. Each is only itself here.
+//! Text in the code page of a SQL_ collation is compared by that collation's sort order, one
+//! character after the other: nothing is expanded ('ß' is not 'ss'), an accented letter comes after
+//! its plain one and, unless accents do not count, is another one (SQL Server 7.0's "Sort Orders";
+//! the descriptions in `sys.fn_helpcollations()`). The sort orders of code page 1252 are those of
+//! ISO 8859-1: what no document tells of the letters that Windows added to it (Š, Œ, Ž, Ÿ) is
+//! whether case counts for them. Each is only itself here.
 
 use std::cmp::Ordering;
 
@@ -63,14 +67,19 @@ impl Collation {
         linguistic_key(info, text, out);
     }
 
-    /// One character as LIKE, CHARINDEX and REPLACE see it: equal exactly when the collation takes the two for the same.
+    /// One character as LIKE, CHARINDEX and REPLACE see it: equal exactly when the collation takes
+    /// the two for the same.
     pub fn fold(self, c: char) -> char {
         let info = self.info();
         if info.binary || info.binary2 {
             return c;
         }
         if info.sort_order {
-            let c = if info.accent_sensitive { c } else { std::iter::once(c).nfd().next().unwrap_or(c) };
+            let c = if info.accent_sensitive {
+                c
+            } else {
+                std::iter::once(c).nfd().next().unwrap_or(c)
+            };
             return if info.case_sensitive { c } else { lower_in_page(info, c) };
         }
         let mut c = c;
@@ -106,7 +115,9 @@ impl Collation {
         if needle.is_empty() || needle.len() > hay.len() {
             return None;
         }
-        (from..=hay.len() - needle.len()).find(|&at| hay[at..].iter().zip(needle).all(|(a, b)| a == b || self.fold(*a) == self.fold(*b)))
+        (from..=hay.len() - needle.len()).find(|&at| {
+            hay[at..].iter().zip(needle).all(|(a, b)| a == b || self.fold(*a) == self.fold(*b))
+        })
     }
 }
 
@@ -217,7 +228,8 @@ fn one_matches(collation: Collation, c: char, element: &Element) -> bool {
     }
 }
 
-/// Weights of ASCII, 0x02 to 0x7F: controls, blanks and symbols, then digits from 0x40, then letters from 0x50.
+/// Weights of ASCII, 0x02 to 0x7F: controls, blanks and symbols, then digits from 0x40, then
+/// letters from 0x50.
 fn ascii_weight(b: u8) -> u8 {
     match b {
         b'0'..=b'9' => 0x40 + (b - b'0'),
@@ -237,7 +249,8 @@ fn ascii_weight(b: u8) -> u8 {
     }
 }
 
-/// A character's weight is one byte below 0x7F, an accent follows as 0xFF and the character; upper case comes first where case counts.
+/// A character's weight is one byte below 0x7F, an accent follows as 0xFF and the character; upper
+/// case comes first where case counts.
 fn dictionary_key(collation: Collation, text: &str, out: &mut Vec<u8>) {
     let info = collation.info();
     let mut cases = Vec::new();
@@ -266,7 +279,8 @@ fn dictionary_key(collation: Collation, text: &str, out: &mut Vec<u8>) {
 
 /// Lower case where it is known that case does not count, or comes after.
 fn lower_in_page(info: &CollationInfo, c: char) -> char {
-    let added_by_windows = info.code_page == 1252 && !c.is_ascii() && !('\u{C0}'..='\u{FF}').contains(&c);
+    let added_by_windows =
+        info.code_page == 1252 && !c.is_ascii() && !('\u{C0}'..='\u{FF}').contains(&c);
     if added_by_windows { c } else { lower(info, c) }
 }
 
@@ -304,7 +318,11 @@ fn linguistic_key(info: &CollationInfo, text: &str, out: &mut Vec<u8>) {
         }
         if turkish && matches!(kana, 'i' | 'İ' | 'I' | 'ı') {
             // dotless before dotted, each with its own capital
-            out.extend_from_slice(if matches!(kana, 'I' | 'ı') { &[0x57, 0xFF][..] } else { &[0x58][..] });
+            out.extend_from_slice(if matches!(kana, 'I' | 'ı') {
+                &[0x57, 0xFF][..]
+            } else {
+                &[0x58][..]
+            });
             element(info, &mut accents, &mut cases, matches!(kana, 'I' | 'İ'), katakana, wide);
             continue;
         }
@@ -337,7 +355,14 @@ fn linguistic_key(info: &CollationInfo, text: &str, out: &mut Vec<u8>) {
 }
 
 /// One letter's entries on the accent and case levels.
-fn element(info: &CollationInfo, accents: &mut Vec<u8>, cases: &mut Vec<u8>, upper: bool, katakana: bool, wide: bool) {
+fn element(
+    info: &CollationInfo,
+    accents: &mut Vec<u8>,
+    cases: &mut Vec<u8>,
+    upper: bool,
+    katakana: bool,
+    wide: bool,
+) {
     accents.push(2);
     // sort order 51 is documented as "uppercase preference"; the Windows sorts put lower case first
     let upper = info.case_sensitive && (upper != (info.sort_id == 51));
@@ -370,7 +395,11 @@ fn tailored(info: &CollationInfo, c: char) -> Option<(u8, bool)> {
         0x0406 => ["æÆäÄ", "øØöÖ", "åÅ"],
         _ => return None,
     };
-    order.iter().zip(1u8..).find(|(letters, _)| letters.contains(c)).map(|(_, weight)| (weight, c.is_uppercase()))
+    order
+        .iter()
+        .zip(1u8..)
+        .find(|(letters, _)| letters.contains(c))
+        .map(|(_, weight)| (weight, c.is_uppercase()))
 }
 
 fn lower(info: &CollationInfo, c: char) -> char {
@@ -391,7 +420,11 @@ fn lower(info: &CollationInfo, c: char) -> char {
 
 /// Full-width forms and half-width katakana to their ordinary forms.
 fn narrow(c: char) -> char {
-    if matches!(c, '\u{FF01}'..='\u{FFEE}' | '\u{3000}') { std::iter::once(c).nfkc().next().unwrap_or(c) } else { c }
+    if matches!(c, '\u{FF01}'..='\u{FFEE}' | '\u{3000}') {
+        std::iter::once(c).nfkc().next().unwrap_or(c)
+    } else {
+        c
+    }
 }
 
 fn hiragana(c: char) -> char {
@@ -429,7 +462,8 @@ mod tests {
         assert!(by("Greek_CI_AS").equal("Σας", "ΣΑΣ"));
     }
 
-    /// dba.stackexchange.com/questions/335859: under one collation varchar 'ß' and 'ss' differ, and nvarchar N'ß' and N'ss' are equal.
+    /// dba.stackexchange.com/questions/335859: under one collation varchar 'ß' and 'ss' differ, and
+    /// nvarchar N'ß' and N'ss' are equal.
     #[test]
     fn a_code_page_has_a_sort_order_under_the_sql_collations() {
         let unicode = Collation::DEFAULT;
@@ -437,13 +471,18 @@ mod tests {
         assert!(unicode.equal("Straße", "strasse") && !page.equal("Straße", "strasse"));
         assert!(unicode.equal("œ", "OE") && !page.equal("œ", "OE"));
         assert!(page.equal("Ä ", "ä") && !page.equal("ä", "a") && page.equal("José", "JOSÉ"));
-        for (a, b) in [("a", "à"), ("àz", "b"), ("ab", "àa"), ("z", "ß"), ("1", "a"), ("-", "1")] {
+        for (a, b) in [("a", "à"), ("àz", "b"), ("ab", "àa"), ("z", "ß"), ("1", "a"), ("-", "1")]
+        {
             assert!(page.compare(a, b).is_lt(), "{a} < {b}");
         }
         let insensitive = by("SQL_Latin1_General_CP1_CI_AI").in_code_page();
         assert!(insensitive.equal("José", "jose") && !insensitive.equal("ß", "ss"));
         let sensitive = by("SQL_Latin1_General_CP1_CS_AS").in_code_page();
-        assert!(sensitive.compare("A", "a").is_lt() && sensitive.compare("a", "B").is_lt() && !sensitive.equal("ä", "Ä"));
+        assert!(
+            sensitive.compare("A", "a").is_lt()
+                && sensitive.compare("a", "B").is_lt()
+                && !sensitive.equal("ä", "Ä")
+        );
         assert_eq!(by("Latin1_General_CI_AS").in_code_page(), by("Latin1_General_CI_AS"));
         assert_eq!(page.in_code_page(), page);
         assert_eq!(page.name(), unicode.name());
@@ -459,7 +498,16 @@ mod tests {
     #[test]
     fn order() {
         let ci = Collation::DEFAULT;
-        for (a, b) in [("a", "B"), ("a", "ab"), ("Z", "Ω"), ("1", "a"), ("_", "1"), ("e", "é"), ("éa", "eb"), ("resume", "résumé")] {
+        for (a, b) in [
+            ("a", "B"),
+            ("a", "ab"),
+            ("Z", "Ω"),
+            ("1", "a"),
+            ("_", "1"),
+            ("e", "é"),
+            ("éa", "eb"),
+            ("resume", "résumé"),
+        ] {
             assert!(ci.compare(a, b).is_lt(), "{a} < {b}");
         }
         assert!(by("Finnish_Swedish_CI_AS").compare("z", "ä").is_lt());
@@ -467,7 +515,8 @@ mod tests {
         assert!(Collation::LATIN1_BIN2.compare("Z", "a").is_lt());
         assert!(ci.equal("a  ", "a"));
         assert!(!ci.equal(" a", "a"));
-        let mut weights: Vec<u8> = (1..=127u8).filter(|b| !b.is_ascii_uppercase()).map(ascii_weight).collect();
+        let mut weights: Vec<u8> =
+            (1..=127u8).filter(|b| !b.is_ascii_uppercase()).map(ascii_weight).collect();
         weights.sort_unstable();
         weights.dedup();
         assert_eq!(weights.len(), 101);

@@ -1,6 +1,7 @@
 //! What the catalog says of a type, which types convert into which, and which of two types wins.
 //!
-//! Sources: `sys.types` and `sys.columns` for ids, lengths, precisions; "Data type precedence"; the conversion chart in "CAST and CONVERT".
+//! Sources: `sys.types` and `sys.columns` for ids, lengths, precisions; "Data type precedence"; the
+//! conversion chart in "CAST and CONVERT".
 
 use super::{Collation, Length, SqlType};
 use crate::error::{SqlError, SqlResult};
@@ -96,7 +97,9 @@ impl SqlType {
             Self::Decimal { precision, scale } => format!("{name}({precision},{scale})"),
             Self::Time(s) | Self::DateTime2(s) | Self::DateTimeOffset(s) => format!("{name}({s})"),
             Self::Char(n, _) | Self::NChar(n, _) | Self::Binary(n) => format!("{name}({n})"),
-            Self::VarChar(l, _) | Self::NVarChar(l, _) | Self::VarBinary(l) => format!("{name}({})", length(l)),
+            Self::VarChar(l, _) | Self::NVarChar(l, _) | Self::VarBinary(l) => {
+                format!("{name}({})", length(l))
+            }
             _ => name.into(),
         }
     }
@@ -205,7 +208,10 @@ impl SqlType {
 
     pub fn scale(self) -> u8 {
         match self {
-            Self::Decimal { scale, .. } | Self::Time(scale) | Self::DateTime2(scale) | Self::DateTimeOffset(scale) => scale,
+            Self::Decimal { scale, .. }
+            | Self::Time(scale)
+            | Self::DateTime2(scale)
+            | Self::DateTimeOffset(scale) => scale,
             Self::Money | Self::SmallMoney => 4,
             Self::DateTime => 3,
             _ => 0,
@@ -214,7 +220,12 @@ impl SqlType {
 
     pub fn collation(self) -> Option<Collation> {
         match self {
-            Self::Char(_, c) | Self::VarChar(_, c) | Self::NChar(_, c) | Self::NVarChar(_, c) | Self::Text(c) | Self::NText(c) => Some(c),
+            Self::Char(_, c)
+            | Self::VarChar(_, c)
+            | Self::NChar(_, c)
+            | Self::NVarChar(_, c)
+            | Self::Text(c)
+            | Self::NText(c) => Some(c),
             _ => None,
         }
     }
@@ -269,11 +280,23 @@ impl SqlType {
     }
 
     pub fn is_numeric(self) -> bool {
-        self.is_integer() || matches!(self, Self::Decimal { .. } | Self::Money | Self::SmallMoney | Self::Real | Self::Float)
+        self.is_integer()
+            || matches!(
+                self,
+                Self::Decimal { .. } | Self::Money | Self::SmallMoney | Self::Real | Self::Float
+            )
     }
 
     pub fn is_datetime(self) -> bool {
-        matches!(self, Self::Date | Self::Time(_) | Self::DateTime | Self::SmallDateTime | Self::DateTime2(_) | Self::DateTimeOffset(_))
+        matches!(
+            self,
+            Self::Date
+                | Self::Time(_)
+                | Self::DateTime
+                | Self::SmallDateTime
+                | Self::DateTime2(_)
+                | Self::DateTimeOffset(_)
+        )
     }
 
     /// text, ntext and image, which almost nothing may be done with.
@@ -351,22 +374,27 @@ impl SqlType {
         }
     }
 
-    /// Characters (UTF-16 units or bytes) a string or binary type holds; None for (max) and all else.
+    /// Characters (UTF-16 units or bytes) a string or binary type holds; None for (max) and all
+    /// else.
     pub fn length(self) -> Option<u16> {
         match self {
             Self::Char(n, _) | Self::NChar(n, _) | Self::Binary(n) => Some(n),
-            Self::VarChar(Length::N(n), _) | Self::NVarChar(Length::N(n), _) | Self::VarBinary(Length::N(n)) => Some(n),
+            Self::VarChar(Length::N(n), _)
+            | Self::NVarChar(Length::N(n), _)
+            | Self::VarBinary(Length::N(n)) => Some(n),
             _ => None,
         }
     }
 
-    /// The type that two branches of a CASE, a UNION or a comparison meet in. The collation is that of the first with one: whether two
-    /// collations may meet is the binder's question (error 468), not this one's.
+    /// The type that two branches of a CASE, a UNION or a comparison meet in. The collation is that
+    /// of the first with one: whether two collations may meet is the binder's question (error 468),
+    /// not this one's.
     pub fn common(self, other: Self) -> SqlResult<Self> {
         if self == other {
             return Ok(self);
         }
-        let (high, low) = if self.precedence() <= other.precedence() { (self, other) } else { (other, self) };
+        let (high, low) =
+            if self.precedence() <= other.precedence() { (self, other) } else { (other, self) };
         if conversion(low, high) == Conversion::Never {
             return Err(type_clash(low, high));
         }
@@ -385,18 +413,32 @@ impl SqlType {
                 }
                 None => high,
             },
-            (Self::DateTime2(a), Self::DateTime2(b) | Self::Time(b) | Self::DateTimeOffset(b)) => Self::DateTime2(a.max(b)),
-            (Self::DateTimeOffset(a), Self::DateTimeOffset(b) | Self::DateTime2(b) | Self::Time(b)) => Self::DateTimeOffset(a.max(b)),
+            (Self::DateTime2(a), Self::DateTime2(b) | Self::Time(b) | Self::DateTimeOffset(b)) => {
+                Self::DateTime2(a.max(b))
+            }
+            (
+                Self::DateTimeOffset(a),
+                Self::DateTimeOffset(b) | Self::DateTime2(b) | Self::Time(b),
+            ) => Self::DateTimeOffset(a.max(b)),
             (Self::Time(a), Self::Time(b)) => Self::Time(a.max(b)),
-            (Self::NChar(a, _), Self::NChar(b, _) | Self::Char(b, _)) => Self::NChar(a.max(b), collation),
+            (Self::NChar(a, _), Self::NChar(b, _) | Self::Char(b, _)) => {
+                Self::NChar(a.max(b), collation)
+            }
             (Self::Char(a, _), Self::Char(b, _)) => Self::Char(a.max(b), collation),
-            (Self::NVarChar(..), l) | (Self::NChar(..), l @ Self::VarChar(..)) if l.is_character() => match longer() {
-                Length::N(n) if n <= 4000 => Self::NVarChar(Length::N(n), collation),
-                Length::N(_) if !matches!(high, Self::NVarChar(Length::Max, _)) && !matches!(low, Self::VarChar(Length::Max, _)) => {
-                    Self::NVarChar(Length::N(4000), collation)
+            (Self::NVarChar(..), l) | (Self::NChar(..), l @ Self::VarChar(..))
+                if l.is_character() =>
+            {
+                match longer() {
+                    Length::N(n) if n <= 4000 => Self::NVarChar(Length::N(n), collation),
+                    Length::N(_)
+                        if !matches!(high, Self::NVarChar(Length::Max, _))
+                            && !matches!(low, Self::VarChar(Length::Max, _)) =>
+                    {
+                        Self::NVarChar(Length::N(4000), collation)
+                    }
+                    _ => Self::NVarChar(Length::Max, collation),
                 }
-                _ => Self::NVarChar(Length::Max, collation),
-            },
+            }
             (Self::VarChar(..), l) if l.is_character() => Self::VarChar(longer(), collation),
             (Self::VarBinary(_), Self::VarBinary(_) | Self::Binary(_)) => Self::VarBinary(longer()),
             (Self::Binary(a), Self::Binary(b)) => Self::Binary(a.max(b)),
@@ -413,7 +455,9 @@ impl SqlType {
             Self::NChar(..) | Self::NVarChar(..) => Class::NChar,
             Self::Text(_) | Self::NText(_) => Class::Text,
             Self::DateTime | Self::SmallDateTime => Class::OldDate,
-            Self::Date | Self::Time(_) | Self::DateTime2(_) | Self::DateTimeOffset(_) => Class::NewDate,
+            Self::Date | Self::Time(_) | Self::DateTime2(_) | Self::DateTimeOffset(_) => {
+                Class::NewDate
+            }
             Self::Decimal { .. } => Class::Exact,
             Self::Money | Self::SmallMoney => Class::Money,
             Self::Real | Self::Float => Class::Approximate,
@@ -490,7 +534,11 @@ pub fn conversion(from: SqlType, to: SqlType) -> Conversion {
 
 /// Error 206.
 pub fn type_clash(from: SqlType, to: SqlType) -> SqlError {
-    SqlError::new(206, 16, format!("Operand type clash: {} is incompatible with {}", from.name(), to.name()))
+    SqlError::new(
+        206,
+        16,
+        format!("Operand type clash: {} is incompatible with {}", from.name(), to.name()),
+    )
 }
 
 /// Whether the server converts by itself: 257 when only CONVERT does, 206 when nothing does.
@@ -513,7 +561,15 @@ pub fn check_implicit(from: SqlType, to: SqlType) -> SqlResult<()> {
 /// Whether CAST and CONVERT may (529).
 pub fn check_explicit(from: SqlType, to: SqlType) -> SqlResult<()> {
     if conversion(from, to) == Conversion::Never {
-        return Err(SqlError::new(529, 16, format!("Explicit conversion from data type {} to {} is not allowed.", from.name(), to.name())));
+        return Err(SqlError::new(
+            529,
+            16,
+            format!(
+                "Explicit conversion from data type {} to {} is not allowed.",
+                from.name(),
+                to.name()
+            ),
+        ));
     }
     Ok(())
 }
@@ -551,7 +607,10 @@ mod tests {
         assert_eq!(dec(10, 2).common(SqlType::Int), Ok(dec(12, 2)));
         assert_eq!(SqlType::varchar(5).common(SqlType::nvarchar(3)), Ok(SqlType::nvarchar(5)));
         assert_eq!(SqlType::Int.common(SqlType::varchar(5)), Ok(SqlType::Int));
-        assert_eq!(SqlType::Binary(3).common(SqlType::VarBinary(Length::N(8))), Ok(SqlType::VarBinary(Length::N(8))));
+        assert_eq!(
+            SqlType::Binary(3).common(SqlType::VarBinary(Length::N(8))),
+            Ok(SqlType::VarBinary(Length::N(8)))
+        );
         assert_eq!(SqlType::DateTime.common(SqlType::Date), Ok(SqlType::DateTime));
         assert_eq!(SqlType::Date.common(SqlType::Time(3)).map_err(|e| e.number), Err(206));
     }

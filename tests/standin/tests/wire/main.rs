@@ -1,4 +1,5 @@
-//! The wire from outside: a client that is not ours over a real socket, against an engine that does next to nothing.
+//! The wire from outside: a client that is not ours over a real socket, against an engine that does
+//! next to nothing.
 
 mod toy;
 
@@ -67,9 +68,15 @@ async fn a_login_tells_who_it_is_and_where() {
     config.database("sales");
     let mut client = connect_with(&server, config).await.expect("a connection");
     assert_eq!(rows(&mut client, "APP").await.expect("a row")[0].get::<&str, _>(0), Some("wire"));
-    assert_eq!(rows(&mut client, "DATABASE").await.expect("a row")[0].get::<&str, _>(0), Some("sales"));
+    assert_eq!(
+        rows(&mut client, "DATABASE").await.expect("a row")[0].get::<&str, _>(0),
+        Some("sales")
+    );
     let seen = server.connections();
-    assert_eq!((seen.len(), seen[0].application.as_str(), seen[0].user.as_str()), (1, "wire", "sa"));
+    assert_eq!(
+        (seen.len(), seen[0].application.as_str(), seen[0].user.as_str()),
+        (1, "wire", "sa")
+    );
     assert_eq!(server.connection_count_of("wire").peak, 1);
     drop(client);
     server.wait_for_connections(0).await;
@@ -99,16 +106,26 @@ async fn an_unknown_database_is_4060() {
 #[tokio::test]
 async fn a_connection_string_of_the_servers_own_connects() {
     let (server, _) = start_with(|builder| builder.login("sa", "it's;a=Passw0rd")).await;
-    let config = Config::from_ado_string(&server.connection_string("sales")).expect("a connection string");
+    let config =
+        Config::from_ado_string(&server.connection_string("sales")).expect("a connection string");
     let mut client = connect_with(&server, config).await.expect("a connection");
-    assert_eq!(rows(&mut client, "DATABASE").await.expect("a row")[0].get::<&str, _>(0), Some("sales"));
+    assert_eq!(
+        rows(&mut client, "DATABASE").await.expect("a row")[0].get::<&str, _>(0),
+        Some("sales")
+    );
 }
 
 #[tokio::test]
 async fn a_batch_of_several_statements_answers_each() {
     let (server, _) = start().await;
     let mut client = connect(&server).await;
-    let results = client.simple_query("INT 1; PRINT hello; INT 2; COUNT 5").await.expect("results").into_results().await.expect("results");
+    let results = client
+        .simple_query("INT 1; PRINT hello; INT 2; COUNT 5")
+        .await
+        .expect("results")
+        .into_results()
+        .await
+        .expect("results");
     let numbers: Vec<Option<i32>> = results.iter().map(|rows| rows[0].get(0)).collect();
     assert_eq!(numbers, [Some(1), Some(2)]);
     let counts = client.execute("COUNT 5; COUNT 7", &[]).await.expect("counts");
@@ -137,7 +154,21 @@ async fn parameters_of_every_kind_come_back_as_they_went() {
     let row = client
         .query(
             "ECHO",
-            &[&true, &255u8, &-5i16, &i32::MIN, &i64::MAX, &1.5f32, &-2.25f64, &"短い", &long, &bytes, &guid, &decimal, &None::<i32>],
+            &[
+                &true,
+                &255u8,
+                &-5i16,
+                &i32::MIN,
+                &i64::MAX,
+                &1.5f32,
+                &-2.25f64,
+                &"短い",
+                &long,
+                &bytes,
+                &guid,
+                &decimal,
+                &None::<i32>,
+            ],
         )
         .await
         .expect("a result")
@@ -174,7 +205,11 @@ async fn a_bulk_load_arrives_row_by_row() {
     for i in 0..ROWS {
         let mut row = tiberius::TokenRow::new();
         row.push(tiberius::IntoSql::into_sql(i));
-        row.push(if i % 3 == 0 { tiberius::ColumnData::String(None) } else { tiberius::IntoSql::into_sql(format!("Zeile {i} 🦀")) });
+        row.push(if i % 3 == 0 {
+            tiberius::ColumnData::String(None)
+        } else {
+            tiberius::IntoSql::into_sql(format!("Zeile {i} 🦀"))
+        });
         row.push(tiberius::IntoSql::into_sql(vec![i as u8; (i % 300) as usize]));
         load.send(row).await.expect("room for a row");
     }
@@ -215,8 +250,8 @@ async fn an_attention_stops_a_waiting_statement_and_a_running_one() {
             // Sent, and never to be answered in full.
             let _ = tokio::time::timeout(Duration::from_millis(200), &mut running).await;
         }
-        // The response ends, and the acknowledgement is a message of its own. This client looks for it in the first of the two; the
-        // foreign clients' tests go on with such a connection.
+        // The response ends, and the acknowledgement is a message of its own. This client looks for
+        // it in the first of the two; the foreign clients' tests go on with such a connection.
         let ended = client.cancel_query().await.expect_err("the end of the response");
         assert!(ended.to_string().contains("acknowledging"), "{ended}");
         drop(client);
@@ -271,12 +306,21 @@ async fn encryption_is_what_both_sides_want() {
         let (server, _) = start_with(|builder| builder.tls(ours)).await;
         let mut config = config(&server);
         config.encryption(theirs);
-        let mut client = connect_with(&server, config).await.unwrap_or_else(|error| panic!("{ours:?} and {theirs:?}: {error}"));
+        let mut client = connect_with(&server, config)
+            .await
+            .unwrap_or_else(|error| panic!("{ours:?} and {theirs:?}: {error}"));
         let seen = rows(&mut client, "ENCRYPTED").await.expect("a row")[0].get::<bool, _>(0);
         assert_eq!(seen, Some(encrypted), "{ours:?} and {theirs:?}");
         // More than one record and more than one packet, both ways.
         let long = "x".repeat(100_000);
-        let row = client.query("ECHO", &[&long]).await.expect("a result").into_row().await.expect("a row").expect("a row");
+        let row = client
+            .query("ECHO", &[&long])
+            .await
+            .expect("a result")
+            .into_row()
+            .await
+            .expect("a row")
+            .expect("a row");
         assert_eq!(row.get::<&str, _>(0), Some(long.as_str()));
     }
 }
@@ -308,7 +352,12 @@ async fn a_client_that_trusts_the_certificate_connects_and_one_that_does_not_ref
 #[tokio::test]
 async fn a_connection_lost_before_a_commit_and_one_lost_after_it_look_alike() {
     let (server, toy) = start().await;
-    for (fault, committed) in [(Fault::CloseBefore, 0), (Fault::ResetBefore, 0), (Fault::CloseAfter, 1), (Fault::ResetAfter, 2)] {
+    for (fault, committed) in [
+        (Fault::CloseBefore, 0),
+        (Fault::ResetBefore, 0),
+        (Fault::CloseAfter, 1),
+        (Fault::ResetAfter, 2),
+    ] {
         let armed = server.faults().once(Point::statement("commit"), fault.clone());
         let mut client = connect(&server).await;
         rows(&mut client, "BEGIN").await.expect("a transaction");
@@ -348,7 +397,9 @@ async fn replies_can_be_slow_cut_short_garbage_or_never_come() {
         assert!(rows(&mut client, "ROWS 1000 20").await.is_err(), "{fault:?}");
     }
     let armed = server.faults().once(Point::request("INT"), Fault::HangBefore);
-    assert!(tokio::time::timeout(Duration::from_millis(300), rows(&mut client, "INT 1")).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), rows(&mut client, "INT 1")).await.is_err()
+    );
     assert_eq!(armed.count(), 1);
     drop(client);
     server.wait_for_connections(0).await;
@@ -359,7 +410,10 @@ async fn logins_can_be_refused_and_connections_not_answered() {
     let (server, _) = start().await;
     server.faults().once(Point::Accept, Fault::ResetBefore);
     assert!(connect_with(&server, config(&server)).await.is_err());
-    server.faults().once(Point::Login, Fault::ErrorBefore(mssql_standin::error::SqlError::new(18401, 14, "Script upgrade mode.")));
+    server.faults().once(
+        Point::Login,
+        Fault::ErrorBefore(mssql_standin::error::SqlError::new(18401, 14, "Script upgrade mode.")),
+    );
     let error = connect_with(&server, config(&server)).await.expect_err("a refusal");
     assert_eq!(code(&error), Some(18401));
     assert_eq!(number(&mut connect(&server).await, "INT 1").await, 1);
@@ -418,7 +472,8 @@ async fn statements_are_kept_when_asked_for() {
     server.log_statements(true);
     rows(&mut client, "INT 2").await.expect("a row");
     client.query("ECHO", &[&1i32]).await.expect("a result").into_row().await.expect("a row");
-    let seen: Vec<(String, usize)> = server.statements().into_iter().map(|s| (s.text, s.params)).collect();
+    let seen: Vec<(String, usize)> =
+        server.statements().into_iter().map(|s| (s.text, s.params)).collect();
     assert_eq!(seen, [("INT 2".to_owned(), 0), ("ECHO".to_owned(), 3)]);
 }
 
@@ -439,7 +494,11 @@ async fn a_foreign_client_reads_every_type_and_its_null() {
         (SqlType::Money, decimal(-12_345_678, 4), "F64(Some(-1234.5678))"),
         (SqlType::SmallMoney, decimal(15_000, 4), "F64(Some(1.5))"),
         (SqlType::Decimal { precision: 38, scale: 3 }, decimal(-1_001, 3), "Numeric(Some(-1.001))"),
-        (SqlType::DateTime, Value::DateTime { days: 1, ticks300: 300 }, "DateTime(Some(DateTime { days: 1, seconds_fragments: 300 }))"),
+        (
+            SqlType::DateTime,
+            Value::DateTime { days: 1, ticks300: 300 },
+            "DateTime(Some(DateTime { days: 1, seconds_fragments: 300 }))",
+        ),
         (
             SqlType::SmallDateTime,
             Value::SmallDateTime { days: 2, minutes: 3 },
@@ -465,27 +524,45 @@ async fn a_foreign_client_reads_every_type_and_its_null() {
         (SqlType::VarBinary(Length::N(9)), bytes(&[1, 2]), "Binary(Some([1, 2]))"),
         (SqlType::VarBinary(Length::Max), bytes(&[]), "Binary(Some([]))"),
         (SqlType::Image, bytes(&[3]), "Binary(Some([3]))"),
-        (SqlType::RowVersion, bytes(&[0, 0, 0, 0, 0, 0, 0, 9]), "Binary(Some([0, 0, 0, 0, 0, 0, 0, 9]))"),
+        (
+            SqlType::RowVersion,
+            bytes(&[0, 0, 0, 0, 0, 0, 0, 9]),
+            "Binary(Some([0, 0, 0, 0, 0, 0, 0, 9]))",
+        ),
         (
             SqlType::UniqueIdentifier,
-            Value::Guid([0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]),
+            Value::Guid([
+                0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
+                0xee, 0xff,
+            ]),
             "Guid(Some(00112233-4455-6677-8899-aabbccddeeff))",
         ),
-        (SqlType::SqlVariant, Value::Variant(Box::new((SqlType::Int, Value::Int(7)))), "I32(Some(7))"),
+        (
+            SqlType::SqlVariant,
+            Value::Variant(Box::new((SqlType::Int, Value::Int(7)))),
+            "I32(Some(7))",
+        ),
     ];
     let (server, toy) = start().await;
     let columns = |nullable| -> Vec<_> {
         cells
             .iter()
             .enumerate()
-            .map(|(i, (ty, ..))| mssql_standin::engine::sink::Column { nullable, ..column(&format!("c{i}"), *ty) })
+            .map(|(i, (ty, ..))| mssql_standin::engine::sink::Column {
+                nullable,
+                ..column(&format!("c{i}"), *ty)
+            })
             .collect()
     };
     let values: Vec<Value> = cells.iter().map(|(_, value, _)| value.clone()).collect();
     let nulls = vec![Value::Null; cells.len()];
     let mut client = connect(&server).await;
     for nullable in [false, true] {
-        let table = if nullable { vec![values.clone(), nulls.clone(), values.clone()] } else { vec![values.clone()] };
+        let table = if nullable {
+            vec![values.clone(), nulls.clone(), values.clone()]
+        } else {
+            vec![values.clone()]
+        };
         *toy.bulk.lock().expect("the toy's table") = (columns(nullable), table.clone());
         let read = rows(&mut client, "TABLE").await.expect("rows");
         assert_eq!(read.len(), table.len());

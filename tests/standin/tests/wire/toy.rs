@@ -2,7 +2,10 @@
 
 use mssql_standin::{
     engine::{
-        connection::{CancelFlag, Engine, EngineConnection, LoginInfo, Param, TransactionRequest, cannot_open_database, login_failed},
+        connection::{
+            CancelFlag, Engine, EngineConnection, LoginInfo, Param, TransactionRequest,
+            cannot_open_database, login_failed,
+        },
         sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
     error::{SqlError, SqlResult},
@@ -31,15 +34,26 @@ pub struct ToyEngine(pub Arc<Toy>);
 
 impl Engine for ToyEngine {
     fn login(&self, login: LoginInfo) -> SqlResult<Box<dyn EngineConnection>> {
-        if !login.trusted && (login.user != "sa" || !["Pässw0rd!", "it's;a=Passw0rd"].contains(&login.password.as_str())) {
+        if !login.trusted
+            && (login.user != "sa"
+                || !["Pässw0rd!", "it's;a=Passw0rd"].contains(&login.password.as_str()))
+        {
             return Err(login_failed(&login.user));
         }
-        let database = if login.database.is_empty() { "master".to_owned() } else { login.database.clone() };
+        let database =
+            if login.database.is_empty() { "master".to_owned() } else { login.database.clone() };
         if !["master", "sales"].contains(&database.as_str()) {
             return Err(cannot_open_database(&database));
         }
         self.0.sessions.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(ToyConnection { toy: self.0.clone(), cancel: login.cancel.clone(), login, database, announced: false, open: false }))
+        Ok(Box::new(ToyConnection {
+            toy: self.0.clone(),
+            cancel: login.cancel.clone(),
+            login,
+            database,
+            announced: false,
+            open: false,
+        }))
     }
 
     fn collation(&self) -> Collation {
@@ -70,7 +84,13 @@ pub fn column(name: &str, ty: SqlType) -> Column {
 }
 
 impl ToyConnection {
-    fn one(&self, sink: &mut dyn Sink, name: &str, ty: SqlType, value: Value) -> Result<(), Cancelled> {
+    fn one(
+        &self,
+        sink: &mut dyn Sink,
+        name: &str,
+        ty: SqlType,
+        value: Value,
+    ) -> Result<(), Cancelled> {
         sink.columns(&[column(name, ty)])?;
         sink.row(&[value])?;
         sink.done(DoneKind::Select, Some(1))
@@ -85,9 +105,15 @@ impl ToyConnection {
         let text_type = SqlType::NVarChar(mssql_standin::value::Length::N(128), Collation::DEFAULT);
         match words.as_slice() {
             ["INT", n] => self.one(sink, "n", SqlType::Int, Value::Int(n.parse().unwrap_or(0)))?,
-            ["APP"] => self.one(sink, "app", text_type, Value::Str(self.login.app_name.as_str().into()))?,
-            ["DATABASE"] => self.one(sink, "database", text_type, Value::Str(self.database.as_str().into()))?,
-            ["ENCRYPTED"] => self.one(sink, "encrypted", SqlType::Bit, Value::Bit(self.login.encrypted))?,
+            ["APP"] => {
+                self.one(sink, "app", text_type, Value::Str(self.login.app_name.as_str().into()))?
+            }
+            ["DATABASE"] => {
+                self.one(sink, "database", text_type, Value::Str(self.database.as_str().into()))?
+            }
+            ["ENCRYPTED"] => {
+                self.one(sink, "encrypted", SqlType::Bit, Value::Bit(self.login.encrypted))?
+            }
             ["ROWS", count, width] => {
                 let value = Value::Str("x".repeat(width.parse().unwrap_or(1)).into());
                 sink.columns(&[column("i", SqlType::BigInt), column("t", text_type)])?;
@@ -105,7 +131,9 @@ impl ToyConnection {
                 return Err(Cancelled);
             }
             ["ERROR", number] => {
-                sink.message(&SqlError::new(number.parse().unwrap_or(50_000), 16, "It does not work.").at(3))?;
+                sink.message(
+                    &SqlError::new(number.parse().unwrap_or(50_000), 16, "It does not work.").at(3),
+                )?;
                 sink.done(DoneKind::Other, None)?;
             }
             ["PRINT", word] => sink.message(&SqlError::new(0, 0, *word))?,
@@ -168,13 +196,20 @@ impl EngineConnection for ToyConnection {
         Ok(())
     }
 
-    /// sp_executesql: `ECHO` gives the parameters back as a row; anything else is a batch. Other procedures report what they were given.
-    fn rpc(&mut self, procedure: &str, params: &[Param], sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    /// sp_executesql: `ECHO` gives the parameters back as a row; anything else is a batch. Other
+    /// procedures report what they were given.
+    fn rpc(
+        &mut self,
+        procedure: &str,
+        params: &[Param],
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         match (procedure, params) {
             ("sp_executesql", [Param { value: Value::Str(text), .. }, rest @ ..]) => {
                 if text.starts_with("ECHO") {
                     let values = &rest[1..];
-                    let columns: Vec<Column> = values.iter().map(|param| column(&param.name, param.ty)).collect();
+                    let columns: Vec<Column> =
+                        values.iter().map(|param| column(&param.name, param.ty)).collect();
                     sink.columns(&columns)?;
                     sink.row(&values.iter().map(|param| param.value.clone()).collect::<Vec<_>>())?;
                     sink.done(DoneKind::Select, Some(1))?;
@@ -184,7 +219,11 @@ impl EngineConnection for ToyConnection {
                 sink.return_status(0)
             }
             _ => {
-                sink.message(&SqlError::new(2812, 16, format!("Could not find stored procedure '{procedure}'.")))?;
+                sink.message(&SqlError::new(
+                    2812,
+                    16,
+                    format!("Could not find stored procedure '{procedure}'."),
+                ))?;
                 for param in params.iter().filter(|param| param.output) {
                     sink.return_value(&param.name, param.ty, &param.value)?;
                 }
@@ -193,7 +232,11 @@ impl EngineConnection for ToyConnection {
         }
     }
 
-    fn transaction(&mut self, request: &TransactionRequest, sink: &mut dyn Sink) -> Result<(), Cancelled> {
+    fn transaction(
+        &mut self,
+        request: &TransactionRequest,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Cancelled> {
         match request {
             TransactionRequest::Begin { .. } => self.statement("BEGIN", sink),
             TransactionRequest::Commit { .. } => self.statement("COMMIT", sink),
@@ -206,7 +249,11 @@ impl EngineConnection for ToyConnection {
         }
     }
 
-    fn bulk_begin(&mut self, columns: &[Column], _: &mut dyn Sink) -> SqlResult<Vec<mssql_standin::value::SqlType>> {
+    fn bulk_begin(
+        &mut self,
+        columns: &[Column],
+        _: &mut dyn Sink,
+    ) -> SqlResult<Vec<mssql_standin::value::SqlType>> {
         if !std::mem::take(&mut self.announced) {
             return Err(SqlError::new(4022, 16, "Bulk load data was expected but not sent."));
         }

@@ -1,6 +1,9 @@
 //! Enabling and disabling databases and tables.
 
-use super::{captured_type, disable_database, drop_instance, must_have, require_enabled, require_owner, set_tracked};
+use super::{
+    captured_type, disable_database, drop_instance, must_have, require_enabled, require_owner,
+    set_tracked,
+};
 use crate::{
     cdc::{
         CaptureMode, CleanupJob, capture,
@@ -8,7 +11,9 @@ use crate::{
         store::{self, NewTable, lsn_value},
     },
     engine::{
-        catalog::{IndexMeta, KeyKind, Object, Principal, PrincipalKind, SchemaMeta, TableKind, TableMeta},
+        catalog::{
+            IndexMeta, KeyKind, Object, Principal, PrincipalKind, SchemaMeta, TableKind, TableMeta,
+        },
         context::Session,
         database::MSDB,
         lock::TableMode,
@@ -23,11 +28,16 @@ use crate::{
 use std::sync::Arc;
 
 const LSN: SqlType = SqlType::Binary(10);
-const RESERVED: [&str; 5] = ["__$start_lsn", "__$end_lsn", "__$seqval", "__$operation", "__$update_mask"];
+const RESERVED: [&str; 5] =
+    ["__$start_lsn", "__$end_lsn", "__$seqval", "__$operation", "__$update_mask"];
 /// A change table has at most 1,024 columns, metadata included.
 const MAX_CAPTURED: usize = 1018;
 
-pub(super) fn enable_db(session: &mut Session, _: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn enable_db(
+    session: &mut Session,
+    _: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let database = session.database;
     {
         let state = session.instance.lock();
@@ -59,7 +69,9 @@ pub(super) fn enable_db(session: &mut Session, _: &mut [Argument], sink: &mut dy
             );
             return Err(SqlError::new(22989, 16, text));
         }
-        if db.catalog.schema_named(store::SCHEMA).is_some() || db.catalog.principal_named(store::SCHEMA).is_some() {
+        if db.catalog.schema_named(store::SCHEMA).is_some()
+            || db.catalog.principal_named(store::SCHEMA).is_some()
+        {
             let text = format!(
                 "The database '{}' cannot be enabled for Change Data Capture because a database user named 'cdc' or a schema named 'cdc' \
                  already exists in the current database. These objects are required exclusively by Change Data Capture. Drop or rename the \
@@ -76,7 +88,10 @@ pub(super) fn enable_db(session: &mut Session, _: &mut [Argument], sink: &mut dy
         state.keep_parts(txn, database);
         let db = state.database_mut(database)?;
         let (schema, user) = (db.new_schema_id(), db.new_principal_id());
-        db.catalog.schemas.insert(schema, Arc::new(SchemaMeta { id: schema, name: store::SCHEMA.into(), owner: user }));
+        db.catalog.schemas.insert(
+            schema,
+            Arc::new(SchemaMeta { id: schema, name: store::SCHEMA.into(), owner: user }),
+        );
         let principal = Principal {
             id: user,
             name: store::SCHEMA.into(),
@@ -179,7 +194,11 @@ pub(super) fn enable_db(session: &mut Session, _: &mut [Argument], sink: &mut dy
     Ok(0)
 }
 
-pub(super) fn disable_db(session: &mut Session, _: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn disable_db(
+    session: &mut Session,
+    _: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     let database = session.database;
     {
         let state = session.instance.lock();
@@ -211,7 +230,11 @@ struct Request {
     partition_switch: bool,
 }
 
-pub(super) fn enable_table(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn enable_table(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let names = [
@@ -269,7 +292,12 @@ pub(super) fn enable_table(session: &mut Session, arguments: &mut [Argument], _:
     Ok(0)
 }
 
-fn source(state: &crate::engine::instance::State, database: i32, schema: &str, table: &str) -> SqlResult<Arc<TableMeta>> {
+fn source(
+    state: &crate::engine::instance::State,
+    database: i32,
+    schema: &str,
+    table: &str,
+) -> SqlResult<Arc<TableMeta>> {
     let name = ObjectName { database: None, schema: Some(schema.into()), name: table.into() };
     let missing = || {
         SqlError::new(
@@ -283,9 +311,11 @@ fn source(state: &crate::engine::instance::State, database: i32, schema: &str, t
     };
     match state.resolve(database, schema, &name) {
         Some((_, Object::Table(t))) if t.kind == TableKind::User => Ok(t.clone()),
-        Some((_, Object::Table(t))) if t.kind == TableKind::System => {
-            Err(SqlError::new(22974, 16, "Tables contained in the cdc schema cannot be enabled for Change Data Capture."))
-        }
+        Some((_, Object::Table(t))) if t.kind == TableKind::System => Err(SqlError::new(
+            22974,
+            16,
+            "Tables contained in the cdc schema cannot be enabled for Change Data Capture.",
+        )),
         _ => Err(missing()),
     }
 }
@@ -333,7 +363,9 @@ fn create_instance(
         return Err(SqlError::new(22973, 16, text));
     }
     if meta.indexes.iter().any(|i| i.columnstore && i.clustered) {
-        return Err(SqlError::unsupported("change data capture of a table with a clustered columnstore index"));
+        return Err(SqlError::unsupported(
+            "change data capture of a table with a clustered columnstore index",
+        ));
     }
     let ordinals = captured(&meta, request)?;
     let index = key_index(&meta, request)?;
@@ -384,7 +416,12 @@ fn create_instance(
     }
     for (k, number) in key.iter().zip(1i64..) {
         let name = meta.columns.get(k.ordinal).map_or("", |c| c.name.as_str());
-        let row = vec![Value::Int(object_id.into()), text(name), Value::Int(number), Value::Int(k.column_id.into())];
+        let row = vec![
+            Value::Int(object_id.into()),
+            text(name),
+            Value::Int(number),
+            Value::Int(k.column_id.into()),
+        ];
         store::insert(state, txn, database, "index_columns", row);
     }
     if let Some(role) = &request.role
@@ -430,7 +467,10 @@ fn captured(meta: &TableMeta, request: &Request) -> SqlResult<Vec<usize>> {
             ordinals
         }
     };
-    if ordinals.iter().any(|at| RESERVED.iter().any(|r| r.eq_ignore_ascii_case(&meta.columns[*at].name))) {
+    if ordinals
+        .iter()
+        .any(|at| RESERVED.iter().any(|r| r.eq_ignore_ascii_case(&meta.columns[*at].name)))
+    {
         let text = format!(
             "Source table '{}' contains one of the following reserved column names: __$start_lsn, __$end_lsn, __$seqval, __$operation, and \
              __$update_mask. To enable Change Data Capture for this table, specify a captured column list and ensure that these columns are \
@@ -489,7 +529,11 @@ fn create_change_table(
         ("__$operation".to_string(), SqlType::Int, false),
         ("__$update_mask".to_string(), SqlType::VarBinary(Length::N(128)), true),
     ];
-    columns.extend(ordinals.iter().map(|at| (meta.columns[*at].name.clone(), captured_type(meta.columns[*at].ty), true)));
+    columns.extend(
+        ordinals
+            .iter()
+            .map(|at| (meta.columns[*at].name.clone(), captured_type(meta.columns[*at].ty), true)),
+    );
     if with_command {
         columns.push(("__$command_id".to_string(), SqlType::Int, true));
     }
@@ -499,11 +543,18 @@ fn create_change_table(
         &["__$start_lsn", "__$seqval", "__$operation"]
     };
     let name = format!("{instance}_CT");
-    let table = NewTable { name: &name, columns, key, key_name: format!("{name}_clustered_idx"), index: None };
+    let table = NewTable {
+        name: &name,
+        columns,
+        key,
+        key_name: format!("{name}_clustered_idx"),
+        index: None,
+    };
     store::create_table(state, txn, database, table, session.now)
 }
 
-/// A list of names: plain, in brackets or in double quotes, separated by commas (22965 when a quote is not closed).
+/// A list of names: plain, in brackets or in double quotes, separated by commas (22965 when a quote
+/// is not closed).
 fn split_names(list: &str) -> SqlResult<Vec<String>> {
     let unterminated = || {
         SqlError::new(
@@ -542,15 +593,24 @@ fn split_names(list: &str) -> SqlResult<Vec<String>> {
     Ok(names)
 }
 
-pub(super) fn disable_table(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn disable_table(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
-    let args = Arguments::new("sp_cdc_disable_table", &["@source_schema", "@source_name", "@capture_instance"], arguments)?;
+    let args = Arguments::new(
+        "sp_cdc_disable_table",
+        &["@source_schema", "@source_name", "@capture_instance"],
+        arguments,
+    )?;
     let required = |name: &str| -> SqlResult<String> {
         args.required(name)?;
         args.text(name).filter(|t| !t.is_empty()).ok_or_else(|| must_have(name))
     };
-    let (schema, table, name) = (required("@source_schema")?, required("@source_name")?, required("@capture_instance")?);
+    let (schema, table, name) =
+        (required("@source_schema")?, required("@source_name")?, required("@capture_instance")?);
     session.statement(|session| {
         let Some((txn, work)) = session.txn.zip(session.work.clone()) else { return Ok(()) };
         let state = session.instance.lock();

@@ -16,7 +16,13 @@ use crate::{
 fn send(sink: &mut dyn Sink, columns: &[(&str, SqlType)], rows: &[Row]) -> SqlResult<()> {
     let columns: Vec<Column> = columns
         .iter()
-        .map(|(name, ty)| Column { name: (*name).into(), ty: *ty, nullable: true, identity: false, computed: false })
+        .map(|(name, ty)| Column {
+            name: (*name).into(),
+            ty: *ty,
+            nullable: true,
+            identity: false,
+            computed: false,
+        })
         .collect();
     let mut all = || {
         sink.columns(&columns)?;
@@ -32,9 +38,17 @@ fn text(s: &str) -> Value {
     Value::Str(s.into())
 }
 
-pub(super) fn change_data_capture(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn change_data_capture(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let database = require_enabled(session)?;
-    let args = Arguments::new("sp_cdc_help_change_data_capture", &["@source_schema", "@source_name"], arguments)?;
+    let args = Arguments::new(
+        "sp_cdc_help_change_data_capture",
+        &["@source_schema", "@source_name"],
+        arguments,
+    )?;
     let filled = |name: &str| args.text(name).filter(|t| !t.is_empty());
     let (schema, table) = (filled("@source_schema"), filled("@source_name"));
     if schema.is_some() != table.is_some() {
@@ -45,7 +59,15 @@ pub(super) fn change_data_capture(session: &mut Session, arguments: &mut [Argume
     let rows: Vec<Row> = {
         let state = session.instance.lock();
         let catalog = &state.database(database)?.catalog;
-        let names = |list: Vec<&str>| text(&list.iter().map(|n| format!("[{}]", n.replace(']', "]]"))).collect::<Vec<_>>().join(", "));
+        let names = |list: Vec<&str>| {
+            text(
+                &list
+                    .iter()
+                    .map(|n| format!("[{}]", n.replace(']', "]]")))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
+        };
         instances::load(&state, database, session.txn.unwrap_or(0))
             .into_iter()
             .filter(|i| instances::may_read(&state, &session.login, database, i))
@@ -54,7 +76,13 @@ pub(super) fn change_data_capture(session: &mut Session, arguments: &mut [Argume
                 let schema_name = catalog.schema_name(source.schema_id);
                 let wanted = schema.as_deref().is_none_or(|s| s.eq_ignore_ascii_case(schema_name))
                     && table.as_deref().is_none_or(|t| t.eq_ignore_ascii_case(&source.name));
-                let key = i.key.iter().filter_map(|id| i.columns.iter().find(|c| c.column_id == *id).map(|c| c.name.as_str())).collect();
+                let key = i
+                    .key
+                    .iter()
+                    .filter_map(|id| {
+                        i.columns.iter().find(|c| c.column_id == *id).map(|c| c.name.as_str())
+                    })
+                    .collect();
                 let cell = |at: usize| i.row.get(at).cloned().unwrap_or(Value::Null);
                 wanted.then(|| {
                     vec![
@@ -101,7 +129,11 @@ pub(super) fn change_data_capture(session: &mut Session, arguments: &mut [Argume
     Ok(0)
 }
 
-pub(super) fn jobs(session: &mut Session, _: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn jobs(
+    session: &mut Session,
+    _: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     super::require_owner(session)?;
     let database = require_enabled(session)?;
     let mut rows: Vec<Row> = Vec::new();
@@ -109,13 +141,34 @@ pub(super) fn jobs(session: &mut Session, _: &mut [Argument], sink: &mut dyn Sin
         let state = session.instance.lock();
         let db = state.database(database)?;
         let job = |kind: &str, numbers: [i64; 6]| -> Row {
-            let [maxtrans, maxscans, continuous, polling, retention, threshold] = numbers.map(Value::Int);
+            let [maxtrans, maxscans, continuous, polling, retention, threshold] =
+                numbers.map(Value::Int);
             let continuous = Value::Bit(continuous == Value::Int(1));
             let id = crate::engine::views::job_id(database, if kind == "capture" { 1 } else { 2 });
-            vec![id, text(kind), text(&format!("cdc.{}_{kind}", db.name)), maxtrans, maxscans, continuous, polling, retention, threshold]
+            vec![
+                id,
+                text(kind),
+                text(&format!("cdc.{}_{kind}", db.name)),
+                maxtrans,
+                maxscans,
+                continuous,
+                polling,
+                retention,
+                threshold,
+            ]
         };
         if let Some(j) = &db.cdc.capture_job {
-            rows.push(job("capture", [j.maxtrans.into(), j.maxscans.into(), j.continuous.into(), j.pollinginterval, 0, 0]));
+            rows.push(job(
+                "capture",
+                [
+                    j.maxtrans.into(),
+                    j.maxscans.into(),
+                    j.continuous.into(),
+                    j.pollinginterval,
+                    0,
+                    0,
+                ],
+            ));
         }
         if let Some(j) = &db.cdc.cleanup_job {
             rows.push(job("cleanup", [0, 0, 0, 0, j.retention, j.threshold]));
@@ -137,17 +190,37 @@ pub(super) fn jobs(session: &mut Session, _: &mut [Argument], sink: &mut dyn Sin
 }
 
 /// The instance named by @capture_instance: 22963 without a name, 22920 without an instance.
-fn named(session: &Session, database: i32, args: &Arguments<'_>) -> SqlResult<instances::CaptureInstance> {
-    let name = args.text("@capture_instance").filter(|t| !t.is_empty()).ok_or_else(|| must_have("@capture_instance"))?;
+fn named(
+    session: &Session,
+    database: i32,
+    args: &Arguments<'_>,
+) -> SqlResult<instances::CaptureInstance> {
+    let name = args
+        .text("@capture_instance")
+        .filter(|t| !t.is_empty())
+        .ok_or_else(|| must_have("@capture_instance"))?;
     let state = session.instance.lock();
     let db = state.database(database)?.name.clone();
     instances::load(&state, database, session.txn.unwrap_or(0))
         .into_iter()
-        .find(|i| i.name.eq_ignore_ascii_case(&name) && instances::may_read(&state, &session.login, database, i))
-        .ok_or_else(|| SqlError::new(22920, 16, format!("The named capture instance {name} does not exist for database {db}.")))
+        .find(|i| {
+            i.name.eq_ignore_ascii_case(&name)
+                && instances::may_read(&state, &session.login, database, i)
+        })
+        .ok_or_else(|| {
+            SqlError::new(
+                22920,
+                16,
+                format!("The named capture instance {name} does not exist for database {db}."),
+            )
+        })
 }
 
-pub(super) fn captured_columns(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn captured_columns(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_get_captured_columns", &["@capture_instance"], arguments)?;
     let instance = named(session, database, &args)?;
@@ -196,7 +269,11 @@ pub(super) fn captured_columns(session: &mut Session, arguments: &mut [Argument]
     Ok(0)
 }
 
-pub(super) fn ddl_history(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn ddl_history(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_get_ddl_history", &["@capture_instance"], arguments)?;
     let instance = named(session, database, &args)?;

@@ -12,7 +12,15 @@ use crate::{
     value::Value,
 };
 
-const SETTINGS: [&str; 7] = ["@job_type", "@maxtrans", "@maxscans", "@continuous", "@pollinginterval", "@retention", "@threshold"];
+const SETTINGS: [&str; 7] = [
+    "@job_type",
+    "@maxtrans",
+    "@maxscans",
+    "@continuous",
+    "@pollinginterval",
+    "@retention",
+    "@threshold",
+];
 
 /// Which job: capture or cleanup.
 fn kind(args: &Arguments<'_>, default: &str) -> SqlResult<bool> {
@@ -34,7 +42,11 @@ fn kind(args: &Arguments<'_>, default: &str) -> SqlResult<bool> {
 /// Error 22970 and its like.
 fn check(args: &Arguments<'_>) -> SqlResult<()> {
     if args.integer("@maxtrans").is_some_and(|n| n <= 0) {
-        return Err(SqlError::new(22991, 16, "The value specified for the parameter @maxtrans must be greater than 0."));
+        return Err(SqlError::new(
+            22991,
+            16,
+            "The value specified for the parameter @maxtrans must be greater than 0.",
+        ));
     }
     if args.integer("@maxscans").is_some_and(|n| n <= 0) {
         let text = "The value for parameter @maxscans specified for the Change Data Capture job must be greater than 0.";
@@ -56,7 +68,9 @@ fn check(args: &Arguments<'_>) -> SqlResult<()> {
 }
 
 fn capture_settings(args: &Arguments<'_>, job: CaptureJob) -> CaptureJob {
-    let small = |name: &str, old: i32| args.integer(name).and_then(|n| i32::try_from(n).ok()).unwrap_or(old);
+    let small = |name: &str, old: i32| {
+        args.integer(name).and_then(|n| i32::try_from(n).ok()).unwrap_or(old)
+    };
     CaptureJob {
         maxtrans: small("@maxtrans", job.maxtrans),
         maxscans: small("@maxscans", job.maxscans),
@@ -72,7 +86,11 @@ fn cleanup_settings(args: &Arguments<'_>, job: CleanupJob) -> CleanupJob {
     }
 }
 
-pub(super) fn add_job(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn add_job(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let names = [
@@ -107,7 +125,11 @@ pub(super) fn add_job(session: &mut Session, arguments: &mut [Argument], _: &mut
     Ok(0)
 }
 
-pub(super) fn change_job(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn change_job(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_change_job", &SETTINGS, arguments)?;
@@ -130,7 +152,11 @@ pub(super) fn change_job(session: &mut Session, arguments: &mut [Argument], _: &
     Ok(0)
 }
 
-pub(super) fn drop_job(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn drop_job(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_drop_job", &["@job_type"], arguments)?;
@@ -146,7 +172,11 @@ pub(super) fn drop_job(session: &mut Session, arguments: &mut [Argument], _: &mu
     Ok(0)
 }
 
-pub(super) fn start_job(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn start_job(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_start_job", &["@job_type"], arguments)?;
@@ -162,7 +192,11 @@ pub(super) fn start_job(session: &mut Session, arguments: &mut [Argument], sink:
     Ok(0)
 }
 
-pub(super) fn stop_job(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn stop_job(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_stop_job", &["@job_type"], arguments)?;
@@ -173,41 +207,66 @@ pub(super) fn stop_job(session: &mut Session, arguments: &mut [Argument], _: &mu
 }
 
 /// One round of the capture job, whether it runs or not.
-pub(super) fn scan(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn scan(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     require_enabled(session)?;
-    let args = Arguments::new("sp_cdc_scan", &["@maxtrans", "@maxscans", "@continuous", "@pollinginterval"], arguments)?;
+    let args = Arguments::new(
+        "sp_cdc_scan",
+        &["@maxtrans", "@maxscans", "@continuous", "@pollinginterval"],
+        arguments,
+    )?;
     check(&args)?;
     let name = session.database_name();
     capture::capture_now(&session.instance, &name)?;
     Ok(0)
 }
 
-pub(super) fn cleanup_change_table(session: &mut Session, arguments: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn cleanup_change_table(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let names = ["@capture_instance", "@low_water_mark", "@threshold", "@fCleanupFailed"];
     let args = Arguments::new("sp_cdc_cleanup_change_table", &names, arguments)?;
     args.required("@capture_instance")?;
     args.required("@low_water_mark")?;
-    let instance = args.text("@capture_instance").filter(|t| !t.is_empty()).ok_or_else(|| must_have("@capture_instance"))?;
+    let instance = args
+        .text("@capture_instance")
+        .filter(|t| !t.is_empty())
+        .ok_or_else(|| must_have("@capture_instance"))?;
     let now = session.instance.now();
     let mut state = session.instance.lock();
     // NULL: the rows go, the low end stays
     let mark = match args.value("@low_water_mark") {
         Value::Null => {
-            let found = crate::cdc::instances::load(&state, database, 0).into_iter().find(|i| i.name.eq_ignore_ascii_case(&instance));
-            let Some(found) = found else { return Err(cleanup::no_instance(&state, database, &instance)) };
+            let found = crate::cdc::instances::load(&state, database, 0)
+                .into_iter()
+                .find(|i| i.name.eq_ignore_ascii_case(&instance));
+            let Some(found) = found else {
+                return Err(cleanup::no_instance(&state, database, &instance));
+            };
             found.start_lsn
         }
-        value => store::lsn_of(&value).ok_or_else(|| SqlError::new(257, 16, "Implicit conversion to binary is not allowed."))?,
+        value => store::lsn_of(&value).ok_or_else(|| {
+            SqlError::new(257, 16, "Implicit conversion to binary is not allowed.")
+        })?,
     };
     cleanup::change_table(&mut state, database, &instance, &mark, now)?;
     Ok(0)
 }
 
 /// What the cleanup job does at two in the morning.
-pub(super) fn cleanup_job(session: &mut Session, _: &mut [Argument], _: &mut dyn Sink) -> SqlResult<i32> {
+pub(super) fn cleanup_job(
+    session: &mut Session,
+    _: &mut [Argument],
+    _: &mut dyn Sink,
+) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
     let now = session.instance.now();

@@ -1,4 +1,5 @@
-//! The system procedures `sys.sp_cdc_*`. Texts and numbers of errors are those of sys.messages 22900 to 22999.
+//! The system procedures `sys.sp_cdc_*`. Texts and numbers of errors are those of sys.messages
+//! 22900 to 22999.
 
 mod enable;
 mod help;
@@ -51,15 +52,22 @@ pub fn captured_type(ty: SqlType) -> SqlType {
 pub fn drop_instance(state: &mut State, txn: TxnId, database: i32, instance: &CaptureInstance) {
     let own = Value::Int(instance.object_id.into());
     for name in ["change_tables", "captured_columns", "index_columns"] {
-        store::change(state, txn, database, name, |row| (row.first() == Some(&own)).then_some(None));
+        store::change(state, txn, database, name, |row| {
+            (row.first() == Some(&own)).then_some(None)
+        });
     }
-    store::change(state, txn, database, "ddl_history", |row| (row.get(1) == Some(&own)).then_some(None));
+    store::change(state, txn, database, "ddl_history", |row| {
+        (row.get(1) == Some(&own)).then_some(None)
+    });
     store::drop_table(state, txn, database, instance.object_id);
 }
 
 /// Notes on a table that it is (not) tracked.
 pub fn set_tracked(state: &mut State, txn: TxnId, database: i32, table: ObjectId, tracked: bool) {
-    let Some(meta) = state.databases.get(&database).and_then(|d| d.catalog.table(table)).cloned() else { return };
+    let Some(meta) = state.databases.get(&database).and_then(|d| d.catalog.table(table)).cloned()
+    else {
+        return;
+    };
     if meta.is_tracked_by_cdc != tracked {
         let mut meta = crate::engine::catalog::TableMeta::clone(&meta);
         meta.is_tracked_by_cdc = tracked;
@@ -74,7 +82,13 @@ pub fn disable_database(state: &mut State, txn: TxnId, database: i32) -> SqlResu
         drop_instance(state, txn, database, &instance);
     }
     let schema = store::schema_id(state, database)?;
-    let tables: Vec<ObjectId> = state.database(database)?.catalog.tables().filter(|t| t.schema_id == schema).map(|t| t.object_id).collect();
+    let tables: Vec<ObjectId> = state
+        .database(database)?
+        .catalog
+        .tables()
+        .filter(|t| t.schema_id == schema)
+        .map(|t| t.object_id)
+        .collect();
     for table in tables {
         store::drop_table(state, txn, database, table);
     }
@@ -97,10 +111,16 @@ pub fn disable_database(state: &mut State, txn: TxnId, database: i32) -> SqlResu
 fn require_owner(session: &Session) -> SqlResult<()> {
     let state = session.instance.lock();
     let database = session.database;
-    if state.is_sysadmin(&session.login) || state.is_member(&session.login, database, "db_owner") == Some(true) {
+    if state.is_sysadmin(&session.login)
+        || state.is_member(&session.login, database, "db_owner") == Some(true)
+    {
         return Ok(());
     }
-    Err(SqlError::new(22904, 16, "Caller is not authorized to initiate the requested action. DBO privileges are required."))
+    Err(SqlError::new(
+        22904,
+        16,
+        "Caller is not authorized to initiate the requested action. DBO privileges are required.",
+    ))
 }
 
 /// Error 22901 in a database without change data capture.
@@ -116,6 +136,8 @@ fn must_have(name: &str) -> SqlError {
     SqlError::new(
         22963,
         16,
-        format!("Parameter '{name}' cannot be null or empty. Specify a value for the named parameter and retry the operation."),
+        format!(
+            "Parameter '{name}' cannot be null or empty. Specify a value for the named parameter and retry the operation."
+        ),
     )
 }

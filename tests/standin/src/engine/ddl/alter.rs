@@ -20,7 +20,12 @@ use crate::{
 use std::sync::Arc;
 
 /// `text`: the statement's own words, for cdc.ddl_history.
-pub fn alter_table(session: &mut Session, name: &ObjectName, action: &AlterTable, text: &str) -> SqlResult<()> {
+pub fn alter_table(
+    session: &mut Session,
+    name: &ObjectName,
+    action: &AlterTable,
+    text: &str,
+) -> SqlResult<()> {
     let work = session.work();
     let found = open(session, &work, name)?;
     let structural = match action {
@@ -30,7 +35,10 @@ pub fn alter_table(session: &mut Session, name: &ObjectName, action: &AlterTable
             !columns.is_empty()
         }
         AlterTable::AlterColumn { name, ty, nullable, masked } => {
-            let collation = work.lock().database(if found.table.is_temp() { session.database } else { found.database })?.collation;
+            let collation = work
+                .lock()
+                .database(if found.table.is_temp() { session.database } else { found.database })?
+                .collation;
             let (ty, _) = column::resolve(session, ty, collation)?;
             alter_column(session, &work, &found, name, ty, *nullable, masked.as_ref())?;
             true
@@ -67,7 +75,11 @@ pub fn alter_table(session: &mut Session, name: &ObjectName, action: &AlterTable
             let (s, e) = (ordinal(&meta, start)?, ordinal(&meta, end)?);
             meta.columns[s].generated = Some(Generated::RowStart);
             meta.columns[e].generated = Some(Generated::RowEnd);
-            meta.temporal = Some(TemporalMeta { start: meta.columns[s].column_id, end: meta.columns[e].column_id, history: None });
+            meta.temporal = Some(TemporalMeta {
+                start: meta.columns[s].column_id,
+                end: meta.columns[e].column_id,
+                history: None,
+            });
             put_meta(&mut work.lock(), &work, found.database, meta);
             true
         }
@@ -83,11 +95,19 @@ pub fn alter_table(session: &mut Session, name: &ObjectName, action: &AlterTable
             switch(session, &work, &found, target)?;
             false
         }
-        AlterTable::EnableChangeTracking(_) => return Err(SqlError::unsupported("ALTER TABLE … CHANGE_TRACKING")),
+        AlterTable::EnableChangeTracking(_) => {
+            return Err(SqlError::unsupported("ALTER TABLE … CHANGE_TRACKING"));
+        }
     };
     if structural && found.table.is_tracked_by_cdc {
         let time = work.instance.now();
-        let event = DdlEvent { txn: work.txn, committed: None, table: found.table.object_id, text: text.to_string(), time };
+        let event = DdlEvent {
+            txn: work.txn,
+            committed: None,
+            table: found.table.object_id,
+            text: text.to_string(),
+            time,
+        };
         work.lock().database_mut(found.database)?.ddl_events.push(event);
     }
     Ok(())
@@ -99,7 +119,8 @@ fn ordinal(meta: &TableMeta, name: &str) -> SqlResult<usize> {
     })
 }
 
-/// Rows that are there get NULL, or the default when the column is NOT NULL or WITH VALUES is said. 4901 when neither is possible.
+/// Rows that are there get NULL, or the default when the column is NOT NULL or WITH VALUES is said.
+/// 4901 when neither is possible.
 fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]) -> SqlResult<()> {
     if defs.is_empty() {
         return Ok(());
@@ -119,7 +140,14 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
         let mut new = column::column(session, def, meta.last_column_id, collation)?;
         if let Some((name, expr, text)) = &def.default {
             let mut state = work.lock();
-            new.default = Some(column::default(state.database_mut(found.database)?, &meta.name, &def.name, name.as_ref(), expr, text));
+            new.default = Some(column::default(
+                state.database_mut(found.database)?,
+                &meta.name,
+                &def.name,
+                name.as_ref(),
+                expr,
+                text,
+            ));
         }
         meta.columns.push(new);
     }
@@ -128,7 +156,8 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
     let first = meta.columns.len() - defs.len();
     let has_rows = !super::visible_rows(work, found).is_empty();
     let now = work.instance.now();
-    // One value for all rows that are there, as SQL Server evaluates the default once per statement.
+    // One value for all rows that are there, as SQL Server evaluates the default once per
+    // statement.
     let mut fill: Vec<Value> = Vec::new();
     for (def, column) in defs.iter().zip(&meta.columns[first..]) {
         fill.push(match (&column.default, column.generated) {
@@ -151,7 +180,10 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
     let mut computed = Vec::new();
     for (at, c) in meta.columns.iter().enumerate().skip(first) {
         if let Some(own) = &c.computed {
-            computed.push((at, RowExpr::bind_as(session.as_host(), &own.expr, &[(&meta.name, &columns)], c.ty)?));
+            computed.push((
+                at,
+                RowExpr::bind_as(session.as_host(), &own.expr, &[(&meta.name, &columns)], c.ty)?,
+            ));
         }
     }
     let identity = meta.columns.iter().position(|c| c.identity.is_some()).filter(|at| *at >= first);
@@ -169,7 +201,8 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
             new[at] = crate::engine::dml::identity_value(&described.columns[at], next);
         }
         if let Some(at) = rowversion {
-            new[at] = crate::engine::dml::new_rowversion(&mut work.lock(), found.database, work.txn)?;
+            new[at] =
+                crate::engine::dml::new_rowversion(&mut work.lock(), found.database, work.txn)?;
         }
         for (at, expr) in &computed {
             let value = expr.evaluate(session.as_host(), &[&new])?;
@@ -192,20 +225,36 @@ fn add_constraints(
     check: Option<bool>,
 ) -> SqlResult<()> {
     let trusted = check != Some(false);
-    let on_columns = columns.iter().flat_map(|c| c.constraints.iter().map(move |k| (Some(c.name.as_str()), k)));
+    let on_columns =
+        columns.iter().flat_map(|c| c.constraints.iter().map(move |k| (Some(c.name.as_str()), k)));
     for (on, c) in on_columns.chain(constraints.iter().map(|c| (None, c))) {
         let found = open(session, work, name)?;
         let mut meta = (*found.table).clone();
         let id: Option<ColumnId> = on.and_then(|n| meta.column_named(n)).map(|c| c.column_id);
         let (checks, keys) = (meta.checks.len(), meta.foreign_keys.len());
-        let rebuilds = constraint::add(session, &mut work.lock(), found.database, &mut meta, c, id, !trusted, false)?;
+        let rebuilds = constraint::add(
+            session,
+            &mut work.lock(),
+            found.database,
+            &mut meta,
+            c,
+            id,
+            !trusted,
+            false,
+        )?;
         if rebuilds {
             rebuild(work, found.database, meta, &mut |row| Ok(row.clone()))?;
             continue;
         }
         if trusted {
             let as_new = Found { database: found.database, table: Arc::new(meta.clone()) };
-            constraint::validate(session, work, &as_new, &meta.checks[checks..], &meta.foreign_keys[keys..])?;
+            constraint::validate(
+                session,
+                work,
+                &as_new,
+                &meta.checks[checks..],
+                &meta.foreign_keys[keys..],
+            )?;
         }
         if let TableConstraint::Default { column, expr, with_values: true, .. } = c {
             let at = ordinal(&meta, column)?;
@@ -239,14 +288,22 @@ fn alter_column(
     let retyped = old.ty != ty;
     if old.computed.is_some() || old.is_rowversion() {
         let what = if old.computed.is_some() { "'COMPUTED'" } else { "'timestamp'" };
-        return Err(SqlError::new(4928, 16, format!("Cannot alter column '{name}' because it is {what}.")));
+        return Err(SqlError::new(
+            4928,
+            16,
+            format!("Cannot alter column '{name}' because it is {what}."),
+        ));
     }
     let widened = std::mem::discriminant(&old.ty) == std::mem::discriminant(&ty);
     if retyped
         && !widened
         && let Some(dependent) = dependent(&work.lock(), found, &meta, old.column_id)
     {
-        return Err(SqlError::new(5074, 16, format!("The {} '{}' is dependent on column '{name}'.", dependent.0, dependent.1)));
+        return Err(SqlError::new(
+            5074,
+            16,
+            format!("The {} '{}' is dependent on column '{name}'.", dependent.0, dependent.1),
+        ));
     }
     let column = &mut meta.columns[at];
     column.ty = ty;
@@ -268,7 +325,13 @@ fn alter_column(
                 return Err(SqlError::new(515, 16, text));
             }
         } else if retyped {
-            new[at] = convert::assign(&row[at], old.ty, ty, &cx, convert::Target { table: &table, column: name })?;
+            new[at] = convert::assign(
+                &row[at],
+                old.ty,
+                ty,
+                &cx,
+                convert::Target { table: &table, column: name },
+            )?;
         }
         Ok(new)
     })?;
@@ -276,10 +339,22 @@ fn alter_column(
 }
 
 /// What stands in the way of dropping (or retyping) a column.
-fn dependent(state: &crate::engine::instance::State, found: &Found, meta: &TableMeta, id: ColumnId) -> Option<(&'static str, String)> {
-    let uses =
-        |text: &str| meta.column(id).is_some_and(|c| crate::engine::catalog::fold(text).contains(&crate::engine::catalog::fold(&c.name)));
-    if let Some(i) = meta.indexes.iter().find(|i| i.key.iter().any(|k| k.column_id == id) || i.include.contains(&id)) {
+fn dependent(
+    state: &crate::engine::instance::State,
+    found: &Found,
+    meta: &TableMeta,
+    id: ColumnId,
+) -> Option<(&'static str, String)> {
+    let uses = |text: &str| {
+        meta.column(id).is_some_and(|c| {
+            crate::engine::catalog::fold(text).contains(&crate::engine::catalog::fold(&c.name))
+        })
+    };
+    if let Some(i) = meta
+        .indexes
+        .iter()
+        .find(|i| i.key.iter().any(|k| k.column_id == id) || i.include.contains(&id))
+    {
         return Some((if i.constraint_id.is_some() { "object" } else { "index" }, i.name.clone()));
     }
     if let Some(d) = meta.column(id).and_then(|c| c.default.as_ref()) {
@@ -291,11 +366,16 @@ fn dependent(state: &crate::engine::instance::State, found: &Found, meta: &Table
     if let Some(c) = meta.checks.iter().find(|c| c.column_id == Some(id) || uses(&c.text)) {
         return Some(("object", c.name.clone()));
     }
-    if let Some(c) = meta.columns.iter().find(|c| c.computed.as_ref().is_some_and(|k| uses(&k.text))) {
+    if let Some(c) =
+        meta.columns.iter().find(|c| c.computed.as_ref().is_some_and(|k| uses(&k.text)))
+    {
         return Some(("column", c.name.clone()));
     }
     let catalog = &state.databases.get(&found.database)?.catalog;
-    let (_, fk) = catalog.references_to(meta.object_id).into_iter().find(|(_, f)| f.referenced_columns.contains(&id))?;
+    let (_, fk) = catalog
+        .references_to(meta.object_id)
+        .into_iter()
+        .find(|(_, f)| f.referenced_columns.contains(&id))?;
     Some(("object", fk.name.clone()))
 }
 
@@ -308,11 +388,20 @@ fn drop_columns(work: &Work, found: &Found, names: &[String], if_exists: bool) -
             if if_exists {
                 continue;
             }
-            let text = format!("ALTER TABLE DROP COLUMN failed because column '{name}' does not exist in table '{}'.", meta.name);
+            let text = format!(
+                "ALTER TABLE DROP COLUMN failed because column '{name}' does not exist in table '{}'.",
+                meta.name
+            );
             return Err(SqlError::new(4924, 16, text));
         };
-        if let Some((kind, dependent)) = dependent(&work.lock(), found, &meta, meta.columns[at].column_id) {
-            return Err(SqlError::new(5074, 16, format!("The {kind} '{dependent}' is dependent on column '{name}'.")));
+        if let Some((kind, dependent)) =
+            dependent(&work.lock(), found, &meta, meta.columns[at].column_id)
+        {
+            return Err(SqlError::new(
+                5074,
+                16,
+                format!("The {kind} '{dependent}' is dependent on column '{name}'."),
+            ));
         }
         gone.push(at);
     }
@@ -329,22 +418,38 @@ fn drop_columns(work: &Work, found: &Found, names: &[String], if_exists: bool) -
         !gone.contains(&(at - 1))
     });
     rebuild(work, found.database, meta, &mut |row| {
-        Ok(row.iter().enumerate().filter(|(at, _)| !gone.contains(at)).map(|(_, v)| v.clone()).collect())
+        Ok(row
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !gone.contains(at))
+            .map(|(_, v)| v.clone())
+            .collect())
     })?;
     Ok(())
 }
 
 /// 3728; 3725 for a key that is referenced.
-fn drop_constraints(work: &Work, found: &Found, names: &[String], if_exists: bool) -> SqlResult<()> {
+fn drop_constraints(
+    work: &Work,
+    found: &Found,
+    names: &[String],
+    if_exists: bool,
+) -> SqlResult<()> {
     for name in names {
         let mut meta = (**work.lock().table(found.id()).unwrap_or(&found.table)).clone();
         let before = meta.constraint_ids().len();
         let same = |own: &str| own.eq_ignore_ascii_case(name);
-        if let Some(key) = meta.indexes.iter().find(|i| i.constraint_id.is_some() && same(&i.name)) {
-            let references = work.lock().database(found.database)?.catalog.references_to(meta.object_id);
-            if let Some((table, fk)) = references.iter().find(|(_, f)| f.key_index_id == key.index_id) {
-                let text =
-                    format!("The constraint '{name}' is being referenced by table '{}', foreign key constraint '{}'.", table.name, fk.name);
+        if let Some(key) = meta.indexes.iter().find(|i| i.constraint_id.is_some() && same(&i.name))
+        {
+            let references =
+                work.lock().database(found.database)?.catalog.references_to(meta.object_id);
+            if let Some((table, fk)) =
+                references.iter().find(|(_, f)| f.key_index_id == key.index_id)
+            {
+                let text = format!(
+                    "The constraint '{name}' is being referenced by table '{}', foreign key constraint '{}'.",
+                    table.name, fk.name
+                );
                 return Err(SqlError::new(3725, 16, text));
             }
             meta.indexes.retain(|i| i.constraint_id.is_none() || !same(&i.name));
@@ -369,8 +474,16 @@ fn drop_constraints(work: &Work, found: &Found, names: &[String], if_exists: boo
     Ok(())
 }
 
-/// NOCHECK makes a constraint disabled and not trusted; CHECK enables it, and only WITH CHECK makes it trusted again.
-fn check_constraints(session: &Session, work: &Work, found: &Found, names: &[String], enable: bool, with_check: bool) -> SqlResult<()> {
+/// NOCHECK makes a constraint disabled and not trusted; CHECK enables it, and only WITH CHECK makes
+/// it trusted again.
+fn check_constraints(
+    session: &Session,
+    work: &Work,
+    found: &Found,
+    names: &[String],
+    enable: bool,
+    with_check: bool,
+) -> SqlResult<()> {
     let mut meta = (*found.table).clone();
     for name in names {
         let known = meta.checks.iter().any(|c| c.name.eq_ignore_ascii_case(name))
@@ -383,12 +496,14 @@ fn check_constraints(session: &Session, work: &Work, found: &Found, names: &[Str
     let (mut checks, mut keys) = (Vec::new(), Vec::new());
     for check in meta.checks.iter_mut().filter(|c| named(&c.name)) {
         let c = Arc::make_mut(check);
-        (c.disabled, c.not_trusted) = (!enable, if enable { c.not_trusted && !with_check } else { true });
+        (c.disabled, c.not_trusted) =
+            (!enable, if enable { c.not_trusted && !with_check } else { true });
         checks.push(check.clone());
     }
     for key in meta.foreign_keys.iter_mut().filter(|f| named(&f.name)) {
         let f = Arc::make_mut(key);
-        (f.disabled, f.not_trusted) = (!enable, if enable { f.not_trusted && !with_check } else { true });
+        (f.disabled, f.not_trusted) =
+            (!enable, if enable { f.not_trusted && !with_check } else { true });
         keys.push(key.clone());
     }
     if enable && with_check {
@@ -410,7 +525,9 @@ fn set_options(work: &Work, found: &Found, options: &[(String, String)]) -> SqlR
         let mut meta = (*found.table).clone();
         let history = meta.temporal.as_mut().and_then(|t| t.history.take());
         let mut state = work.lock();
-        if let Some(mut table) = history.and_then(|id| state.table((found.database, id))).map(|t| (**t).clone()) {
+        if let Some(mut table) =
+            history.and_then(|id| state.table((found.database, id))).map(|t| (**t).clone())
+        {
             table.history_of = None;
             put_meta(&mut state, work, found.database, table);
         }
@@ -423,7 +540,11 @@ fn set_options(work: &Work, found: &Found, options: &[(String, String)]) -> SqlR
 fn switch(session: &Session, work: &Work, found: &Found, target: &ObjectName) -> SqlResult<()> {
     let to = open(session, work, target)?;
     if found.table.is_tracked_by_cdc || to.table.is_tracked_by_cdc {
-        return Err(SqlError::new(21867, 16, "ALTER TABLE SWITCH statement failed. The table is enabled for Change Data Capture."));
+        return Err(SqlError::new(
+            21867,
+            16,
+            "ALTER TABLE SWITCH statement failed. The table is enabled for Change Data Capture.",
+        ));
     }
     if !super::visible_rows(work, &to).is_empty() {
         let text = format!(
@@ -433,9 +554,18 @@ fn switch(session: &Session, work: &Work, found: &Found, target: &ObjectName) ->
         return Err(SqlError::new(4905, 16, text));
     }
     let alike = found.table.columns.len() == to.table.columns.len()
-        && found.table.columns.iter().zip(&to.table.columns).all(|(a, b)| a.name == b.name && a.ty == b.ty && a.nullable == b.nullable);
+        && found
+            .table
+            .columns
+            .iter()
+            .zip(&to.table.columns)
+            .all(|(a, b)| a.name == b.name && a.ty == b.ty && a.nullable == b.nullable);
     if !alike {
-        return Err(SqlError::new(4943, 16, "ALTER TABLE SWITCH statement failed because the tables' columns differ."));
+        return Err(SqlError::new(
+            4943,
+            16,
+            "ALTER TABLE SWITCH statement failed because the tables' columns differ.",
+        ));
     }
     let rows = super::visible_rows(work, found);
     let mut rows = rows.into_iter();
@@ -448,6 +578,11 @@ fn switch(session: &Session, work: &Work, found: &Found, target: &ObjectName) ->
     let empty = crate::engine::storage::TableData::new(&found.table);
     state.put_data(work.txn, to.id(), Some(data));
     state.put_data(work.txn, found.id(), Some(empty));
-    state.put_object(work.txn, to.database, to.table.object_id, Some(Object::Table(to.table.clone())));
+    state.put_object(
+        work.txn,
+        to.database,
+        to.table.object_id,
+        Some(Object::Table(to.table.clone())),
+    );
     Ok(())
 }

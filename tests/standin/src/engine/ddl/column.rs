@@ -16,26 +16,48 @@ use crate::{
 use sqlparser::ast::Expr;
 use std::sync::Arc;
 
-/// What a written type means for a column of a database with this collation, and whether the type itself says NOT NULL.
-pub fn resolve(session: &Session, ty: &DataType, collation: Collation) -> SqlResult<(SqlType, bool)> {
+/// What a written type means for a column of a database with this collation, and whether the type
+/// itself says NOT NULL.
+pub fn resolve(
+    session: &Session,
+    ty: &DataType,
+    collation: Collation,
+) -> SqlResult<(SqlType, bool)> {
     Ok(match ty {
         DataType::Builtin { ty, explicit_collation: true, .. } => (*ty, true),
-        DataType::Builtin { ty, database_default: true, .. } => (ty.with_collation(session.collation()), true),
+        DataType::Builtin { ty, database_default: true, .. } => {
+            (ty.with_collation(session.collation()), true)
+        }
         DataType::Builtin { ty, .. } => (ty.with_collation(collation), true),
-        DataType::Named(name) => (session.resolve_type(ty)?, !name.name.eq_ignore_ascii_case("sysname")),
+        DataType::Named(name) => {
+            (session.resolve_type(ty)?, !name.name.eq_ignore_ascii_case("sysname"))
+        }
     })
 }
 
 /// A column without its default and computed expression, whose names need the database.
-pub fn column(session: &Session, def: &ColumnDef, id: i32, collation: Collation) -> SqlResult<ColumnMeta> {
+pub fn column(
+    session: &Session,
+    def: &ColumnDef,
+    id: i32,
+    collation: Collation,
+) -> SqlResult<ColumnMeta> {
     let (ty, nullable) = match &def.ty {
         Some(ty) => resolve(session, ty, collation)?,
         None => (SqlType::Int, true),
     };
     let never_null = def.identity.is_some() || ty == SqlType::RowVersion || def.generated.is_some();
-    let mut column = ColumnMeta::new(id, &def.name, ty, def.nullable.unwrap_or(nullable && !never_null));
+    let mut column =
+        ColumnMeta::new(id, &def.name, ty, def.nullable.unwrap_or(nullable && !never_null));
     if def.identity.is_some() {
-        let fits = matches!(ty, SqlType::TinyInt | SqlType::SmallInt | SqlType::Int | SqlType::BigInt | SqlType::Decimal { scale: 0, .. });
+        let fits = matches!(
+            ty,
+            SqlType::TinyInt
+                | SqlType::SmallInt
+                | SqlType::Int
+                | SqlType::BigInt
+                | SqlType::Decimal { scale: 0, .. }
+        );
         if !fits {
             let text = format!(
                 "Identity column '{}' must be of data type int, bigint, smallint, tinyint, or decimal or numeric with a scale of 0, unencrypted, and \
@@ -78,7 +100,14 @@ pub fn definition(text: &str) -> String {
     }
 }
 
-pub fn default(db: &mut Database, table: &str, column: &str, name: Option<&String>, expr: &Expr, text: &str) -> Arc<DefaultMeta> {
+pub fn default(
+    db: &mut Database,
+    table: &str,
+    column: &str,
+    name: Option<&String>,
+    expr: &Expr,
+    text: &str,
+) -> Arc<DefaultMeta> {
     let object_id = db.new_object_id();
     Arc::new(DefaultMeta {
         object_id,
@@ -99,8 +128,11 @@ pub fn bind_computed(session: &Session, meta: &mut TableMeta, defs: &[ColumnDef]
         let column = &mut meta.columns[at];
         column.ty = bound.ty();
         column.nullable = def.nullable.unwrap_or(bound.nullable());
-        column.computed =
-            Some(Arc::new(ComputedMeta { expr: computed.expr.clone(), text: definition(&computed.text), persisted: computed.persisted }));
+        column.computed = Some(Arc::new(ComputedMeta {
+            expr: computed.expr.clone(),
+            text: definition(&computed.text),
+            persisted: computed.persisted,
+        }));
     }
     Ok(())
 }

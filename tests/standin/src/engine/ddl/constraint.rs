@@ -20,13 +20,25 @@ use std::{collections::HashMap, sync::Arc};
 pub fn auto_name(kind: &str, table: &str, column: Option<&str>, id: ObjectId) -> String {
     let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
     match column {
-        Some(column) => format!("{kind}__{}__{}__{id:08X}", cut(table.trim_start_matches('#'), 9), cut(column, 5)),
-        None => format!("{kind}__{}__{:016X}", cut(table.trim_start_matches('#'), 8), (i64::from(id) * 2_654_435_761) as u64),
+        Some(column) => format!(
+            "{kind}__{}__{}__{id:08X}",
+            cut(table.trim_start_matches('#'), 9),
+            cut(column, 5)
+        ),
+        None => format!(
+            "{kind}__{}__{:016X}",
+            cut(table.trim_start_matches('#'), 8),
+            (i64::from(id) * 2_654_435_761) as u64
+        ),
     }
 }
 
 /// The columns of a key; 1911, and 1919 for those of which no index is (columnstores have no key).
-pub fn key_columns(meta: &TableMeta, columns: &[IndexColumn], columnstore: bool) -> SqlResult<Vec<KeyColumn>> {
+pub fn key_columns(
+    meta: &TableMeta,
+    columns: &[IndexColumn],
+    columnstore: bool,
+) -> SqlResult<Vec<KeyColumn>> {
     columns
         .iter()
         .map(|c| {
@@ -48,7 +60,11 @@ pub fn key_columns(meta: &TableMeta, columns: &[IndexColumn], columnstore: bool)
 
 /// The id a new index gets: 1 for the clustered one.
 pub fn new_index_id(meta: &TableMeta, clustered: bool) -> i32 {
-    if clustered { 1 } else { meta.indexes.iter().map(|i| i.index_id).max().unwrap_or(1).max(1) + 1 }
+    if clustered {
+        1
+    } else {
+        meta.indexes.iter().map(|i| i.index_id).max().unwrap_or(1).max(1) + 1
+    }
 }
 
 /// Adds a PRIMARY KEY or UNIQUE constraint to a description. 1779, 1902, 8111.
@@ -63,7 +79,11 @@ fn add_key(
 ) -> SqlResult<()> {
     let primary = kind == KeyKind::PrimaryKey;
     if primary && meta.primary_key().is_some() {
-        return Err(SqlError::new(1779, 16, format!("Table '{}' already has a primary key defined on it.", meta.name)));
+        return Err(SqlError::new(
+            1779,
+            16,
+            format!("Table '{}' already has a primary key defined on it.", meta.name),
+        ));
     }
     let clustered = clustered.unwrap_or(primary && meta.clustered().is_none());
     if clustered && let Some(other) = meta.clustered() {
@@ -81,7 +101,10 @@ fn add_key(
                 return Err(SqlError::new(
                     8111,
                     16,
-                    format!("Cannot define PRIMARY KEY constraint on nullable column in table '{}'.", meta.name),
+                    format!(
+                        "Cannot define PRIMARY KEY constraint on nullable column in table '{}'.",
+                        meta.name
+                    ),
                 ));
             }
             column.nullable = false;
@@ -90,7 +113,9 @@ fn add_key(
     let id = db.new_object_id();
     meta.indexes.push(Arc::new(IndexMeta {
         index_id: new_index_id(meta, clustered),
-        name: name.cloned().unwrap_or_else(|| auto_name(if primary { "PK" } else { "UQ" }, &meta.name, None, id)),
+        name: name
+            .cloned()
+            .unwrap_or_else(|| auto_name(if primary { "PK" } else { "UQ" }, &meta.name, None, id)),
         unique: true,
         clustered,
         kind,
@@ -106,7 +131,8 @@ fn add_key(
     Ok(())
 }
 
-/// Adds a constraint to a description; answers whether the rows must be rebuilt (a key). `column`: the one it is written on.
+/// Adds a constraint to a description; answers whether the rows must be rebuilt (a key). `column`:
+/// the one it is written on.
 #[expect(clippy::too_many_arguments, reason = "where the constraint goes, and how it is written")]
 pub fn add(
     session: &Session,
@@ -127,11 +153,27 @@ pub fn add(
     }
     match constraint {
         TableConstraint::PrimaryKey { name, clustered, columns } => {
-            add_key(state.database_mut(database)?, meta, KeyKind::PrimaryKey, name.as_ref(), *clustered, columns, new)?;
+            add_key(
+                state.database_mut(database)?,
+                meta,
+                KeyKind::PrimaryKey,
+                name.as_ref(),
+                *clustered,
+                columns,
+                new,
+            )?;
             Ok(true)
         }
         TableConstraint::Unique { name, clustered, columns } => {
-            add_key(state.database_mut(database)?, meta, KeyKind::Unique, name.as_ref(), *clustered, columns, new)?;
+            add_key(
+                state.database_mut(database)?,
+                meta,
+                KeyKind::Unique,
+                name.as_ref(),
+                *clustered,
+                columns,
+                new,
+            )?;
             Ok(true)
         }
         TableConstraint::Check { name, expr, text } => {
@@ -139,7 +181,9 @@ pub fn add(
             let on = column.and_then(|id| meta.column(id)).map(|c| c.name.clone());
             meta.checks.push(Arc::new(CheckMeta {
                 object_id,
-                name: name.clone().unwrap_or_else(|| auto_name("CK", &meta.name, on.as_deref().or(Some("")), object_id)),
+                name: name.clone().unwrap_or_else(|| {
+                    auto_name("CK", &meta.name, on.as_deref().or(Some("")), object_id)
+                }),
                 system_named: name.is_none(),
                 expr: expr.clone(),
                 text: super::column::definition(text),
@@ -161,7 +205,14 @@ pub fn add(
             if meta.columns[at].default.is_some() {
                 return Err(SqlError::new(1781, 16, "Column already has a DEFAULT bound to it."));
             }
-            let default = super::column::default(state.database_mut(database)?, &meta.name, column, name.as_ref(), expr, text);
+            let default = super::column::default(
+                state.database_mut(database)?,
+                &meta.name,
+                column,
+                name.as_ref(),
+                expr,
+                text,
+            );
             meta.columns[at].default = Some(default);
             Ok(false)
         }
@@ -186,31 +237,49 @@ fn foreign_key(
     constraint: &TableConstraint,
     not_trusted: bool,
 ) -> SqlResult<ForeignKeyMeta> {
-    let TableConstraint::ForeignKey { name, columns, references, referenced_columns, on_delete, on_update } = constraint else {
+    let TableConstraint::ForeignKey {
+        name,
+        columns,
+        references,
+        referenced_columns,
+        on_delete,
+        on_update,
+    } = constraint
+    else {
         return Err(SqlError::unsupported("this as a foreign key"));
     };
     let object_id = state.database_mut(database)?.new_object_id();
     let system_named = name.is_none();
-    let name = name.clone().unwrap_or_else(|| auto_name("FK", &meta.name, columns.first().map(String::as_str), object_id));
-    let parent =
-        if references.name.eq_ignore_ascii_case(&meta.name) && meta.object_id != 0 && find_table(session, state, references).is_err() {
-            Arc::new(meta.clone())
-        } else {
-            match find_table(session, state, references) {
-                Ok(found) if found.database == database => found.table,
-                Ok(_) => {
-                    return Err(SqlError::new(
-                        1763,
-                        16,
-                        format!("Cross-database foreign key references are not supported. Foreign key '{}'.", references.name),
-                    ));
-                }
-                Err(_) => {
-                    let text = format!("Foreign key '{name}' references invalid table '{}'.", crate::engine::scope::display(references));
-                    return Err(SqlError::new(1767, 16, text));
-                }
+    let name = name.clone().unwrap_or_else(|| {
+        auto_name("FK", &meta.name, columns.first().map(String::as_str), object_id)
+    });
+    let parent = if references.name.eq_ignore_ascii_case(&meta.name)
+        && meta.object_id != 0
+        && find_table(session, state, references).is_err()
+    {
+        Arc::new(meta.clone())
+    } else {
+        match find_table(session, state, references) {
+            Ok(found) if found.database == database => found.table,
+            Ok(_) => {
+                return Err(SqlError::new(
+                    1763,
+                    16,
+                    format!(
+                        "Cross-database foreign key references are not supported. Foreign key '{}'.",
+                        references.name
+                    ),
+                ));
             }
-        };
+            Err(_) => {
+                let text = format!(
+                    "Foreign key '{name}' references invalid table '{}'.",
+                    crate::engine::scope::display(references)
+                );
+                return Err(SqlError::new(1767, 16, text));
+            }
+        }
+    };
     let parent = if parent.object_id == meta.object_id { Arc::new(meta.clone()) } else { parent };
     let mut own = Vec::new();
     for column in columns {
@@ -251,11 +320,18 @@ fn foreign_key(
         return Err(SqlError::new(
             8139,
             16,
-            format!("Number of referencing columns in foreign key differs from number of referenced columns, table '{}'.", meta.name),
+            format!(
+                "Number of referencing columns in foreign key differs from number of referenced columns, table '{}'.",
+                meta.name
+            ),
         ));
     }
     let unique = parent.indexes.iter().find(|i| {
-        i.unique && !i.disabled && i.filter.is_none() && i.key.len() == theirs.len() && i.key.iter().all(|k| theirs.contains(&k.column_id))
+        i.unique
+            && !i.disabled
+            && i.filter.is_none()
+            && i.key.len() == theirs.len()
+            && i.key.iter().all(|k| theirs.contains(&k.column_id))
     });
     let Some(unique) = unique else {
         let text = format!(
@@ -292,19 +368,33 @@ fn foreign_key(
 }
 
 /// 1785: deleting (or updating) a row may reach every table by one path only, and never come back.
-fn check_paths(state: &State, database: i32, meta: &TableMeta, new: &ForeignKeyMeta) -> SqlResult<()> {
+fn check_paths(
+    state: &State,
+    database: i32,
+    meta: &TableMeta,
+    new: &ForeignKeyMeta,
+) -> SqlResult<()> {
     let actions: [fn(&ForeignKeyMeta) -> ReferentialAction; 2] = [|f| f.on_delete, |f| f.on_update];
     for action in actions {
         if action(new) == ReferentialAction::NoAction {
             continue;
         }
         let mut edges: HashMap<ObjectId, Vec<ObjectId>> = HashMap::new();
-        for table in state.database(database)?.catalog.tables().filter(|t| t.object_id != meta.object_id) {
-            for fk in table.foreign_keys.iter().filter(|f| action(f) != ReferentialAction::NoAction) {
+        for table in
+            state.database(database)?.catalog.tables().filter(|t| t.object_id != meta.object_id)
+        {
+            for fk in table.foreign_keys.iter().filter(|f| action(f) != ReferentialAction::NoAction)
+            {
                 edges.entry(fk.referenced_table).or_default().push(table.object_id);
             }
         }
-        for fk in meta.foreign_keys.iter().map(AsRef::as_ref).chain([new]).filter(|f| action(f) != ReferentialAction::NoAction) {
+        for fk in meta
+            .foreign_keys
+            .iter()
+            .map(AsRef::as_ref)
+            .chain([new])
+            .filter(|f| action(f) != ReferentialAction::NoAction)
+        {
             edges.entry(fk.referenced_table).or_default().push(meta.object_id);
         }
         let ambiguous = edges.keys().any(|start| {
@@ -334,16 +424,25 @@ fn check_paths(state: &State, database: i32, meta: &TableMeta, new: &ForeignKeyM
 }
 
 /// Looks at the rows that are there: 547 for one a new (or re-enabled) constraint does not allow.
-pub fn validate(session: &Session, work: &Work, found: &Found, checks: &[Arc<CheckMeta>], keys: &[Arc<ForeignKeyMeta>]) -> SqlResult<()> {
+pub fn validate(
+    session: &Session,
+    work: &Work,
+    found: &Found,
+    checks: &[Arc<CheckMeta>],
+    keys: &[Arc<ForeignKeyMeta>],
+) -> SqlResult<()> {
     let columns = source_columns(&found.table);
     let rows = super::visible_rows(work, found);
     for check in checks {
-        let condition = RowCondition::bind(session.as_host(), &check.expr, &[(&found.table.name, &columns)])?;
+        let condition =
+            RowCondition::bind(session.as_host(), &check.expr, &[(&found.table.name, &columns)])?;
         for row in &rows {
             if condition.evaluate(session.as_host(), &[row])? == Some(false) {
                 let state = work.lock();
-                let column =
-                    check.column_id.and_then(|id| found.table.column(id)).map_or(String::new(), |c| format!(", column '{}'", c.name));
+                let column = check
+                    .column_id
+                    .and_then(|id| found.table.column(id))
+                    .map_or(String::new(), |c| format!(", column '{}'", c.name));
                 return Err(SqlError::new(
                     547,
                     16,

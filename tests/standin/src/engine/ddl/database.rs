@@ -14,7 +14,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// 226 inside an explicit transaction.
 fn outside(session: &Session, statement: &str) -> SqlResult<()> {
     if session.tran_count > 0 {
-        return Err(SqlError::new(226, 16, format!("{statement} statement not allowed within multi-statement transaction.")));
+        return Err(SqlError::new(
+            226,
+            16,
+            format!("{statement} statement not allowed within multi-statement transaction."),
+        ));
     }
     Ok(())
 }
@@ -22,7 +26,8 @@ fn outside(session: &Session, statement: &str) -> SqlResult<()> {
 fn collation(session: &Session, name: Option<&str>) -> SqlResult<Collation> {
     match name {
         None => Ok(session.instance.config.collation),
-        Some(name) => Collation::by_name(name).ok_or_else(|| SqlError::new(448, 16, format!("Invalid collation '{name}'."))),
+        Some(name) => Collation::by_name(name)
+            .ok_or_else(|| SqlError::new(448, 16, format!("Invalid collation '{name}'."))),
     }
 }
 
@@ -32,7 +37,11 @@ pub fn create_database(session: &mut Session, name: &str, collate: Option<&str>)
     let now = session.instance.now();
     let mut state = session.instance.lock();
     if !state.has_server_permission(&session.login, "CREATE ANY DATABASE") {
-        return Err(SqlError::new(262, 14, "CREATE DATABASE permission denied in database 'master'."));
+        return Err(SqlError::new(
+            262,
+            14,
+            "CREATE DATABASE permission denied in database 'master'.",
+        ));
     }
     state.create_database(name, collation, now)?;
     Ok(())
@@ -49,28 +58,44 @@ pub fn drop_database(session: &mut Session, name: &str, if_exists: bool) -> SqlR
         return Err(SqlError::new(
             3701,
             11,
-            format!("Cannot drop the database '{name}', because it does not exist or you do not have permission."),
+            format!(
+                "Cannot drop the database '{name}', because it does not exist or you do not have permission."
+            ),
         ));
     };
     if !user {
-        return Err(SqlError::new(3708, 16, format!("Cannot drop the database '{name}' because it is a system database.")));
+        return Err(SqlError::new(
+            3708,
+            16,
+            format!("Cannot drop the database '{name}' because it is a system database."),
+        ));
     }
-    if !state.is_sysadmin(&session.login) && state.is_member(&session.login, id, "db_owner") != Some(true) {
+    if !state.is_sysadmin(&session.login)
+        && state.is_member(&session.login, id, "db_owner") != Some(true)
+    {
         return Err(SqlError::new(
             3701,
             11,
-            format!("Cannot drop the database '{name}', because it does not exist or you do not have permission."),
+            format!(
+                "Cannot drop the database '{name}', because it does not exist or you do not have permission."
+            ),
         ));
     }
-    if session.database == id || state.sessions.values().any(|s| s.database == id && s.spid != session.spid) {
-        return Err(SqlError::new(3702, 16, format!("Cannot drop database \"{name}\" because it is currently in use.")));
+    if session.database == id
+        || state.sessions.values().any(|s| s.database == id && s.spid != session.spid)
+    {
+        return Err(SqlError::new(
+            3702,
+            16,
+            format!("Cannot drop database \"{name}\" because it is currently in use."),
+        ));
     }
     state.drop_database(id);
     Ok(())
 }
 
-/// Waits until no other session is in a database that is taken offline, or ends them, or fails (5070, 5069). Where others are to be ended
-/// they are for other settings, too.
+/// Waits until no other session is in a database that is taken offline, or ends them, or fails
+/// (5070, 5069). Where others are to be ended they are for other settings, too.
 fn alone<'a>(
     session: &'a Session,
     mut state: MutexGuard<'a, State>,
@@ -99,14 +124,21 @@ fn alone<'a>(
     }
 }
 
-pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterDatabase) -> SqlResult<()> {
+pub fn alter_database(
+    session: &mut Session,
+    name: Option<&str>,
+    action: &AlterDatabase,
+) -> SqlResult<()> {
     outside(session, "ALTER DATABASE")?;
     let mut state = session.instance.lock();
     let id = match name {
         Some(name) => state.database_named(name).map(|d| d.id),
         None => Some(session.database),
     };
-    let permitted = id.is_some_and(|id| state.is_sysadmin(&session.login) || state.is_member(&session.login, id, "db_owner") == Some(true));
+    let permitted = id.is_some_and(|id| {
+        state.is_sysadmin(&session.login)
+            || state.is_member(&session.login, id, "db_owner") == Some(true)
+    });
     let Some(id) = id.filter(|_| permitted) else {
         let text = format!(
             "User does not have permission to alter database '{}', the database does not exist, or the database is not in a state that allows access checks.",
@@ -122,14 +154,22 @@ pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterD
         AlterDatabase::Collate(name) => {
             let new = collation(session, Some(name))?;
             if !db.catalog.name_by(new) {
-                let text = format!("ALTER DATABASE failed. The default collation of database '{}' cannot be set to {name}.", db.name);
+                let text = format!(
+                    "ALTER DATABASE failed. The default collation of database '{}' cannot be set to {name}.",
+                    db.name
+                );
                 return Err(SqlError::new(5072, 16, text));
             }
             db.collation = new;
         }
         AlterDatabase::ModifyName(new) => db.name.clone_from(new),
         AlterDatabase::Set { name, value, .. } => {
-            let word = value.split_whitespace().next().unwrap_or("").trim_start_matches('=').to_uppercase();
+            let word = value
+                .split_whitespace()
+                .next()
+                .unwrap_or("")
+                .trim_start_matches('=')
+                .to_uppercase();
             let on = word == "ON";
             match name.as_str() {
                 "ALLOW_SNAPSHOT_ISOLATION" => db.options.snapshot_isolation = on,
@@ -152,8 +192,9 @@ pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterD
                 }
                 "COMPATIBILITY_LEVEL" => {
                     let digits: String = value.chars().filter(char::is_ascii_digit).collect();
-                    db.options.compatibility_level =
-                        digits.parse().map_err(|_| SqlError::unsupported(format!("COMPATIBILITY_LEVEL {value}")))?;
+                    db.options.compatibility_level = digits.parse().map_err(|_| {
+                        SqlError::unsupported(format!("COMPATIBILITY_LEVEL {value}"))
+                    })?;
                 }
                 // Settings whose effect nobody can see here.
                 "AUTO_CLOSE"
@@ -165,7 +206,9 @@ pub fn alter_database(session: &mut Session, name: Option<&str>, action: &AlterD
                 | "TRUSTWORTHY"
                 | "DELAYED_DURABILITY"
                 | "ACCELERATED_DATABASE_RECOVERY" => {}
-                other => return Err(SqlError::unsupported(format!("ALTER DATABASE … SET {other}"))),
+                other => {
+                    return Err(SqlError::unsupported(format!("ALTER DATABASE … SET {other}")));
+                }
             }
         }
     }

@@ -3,7 +3,10 @@
 use super::{constraint, open, rebuild};
 use crate::{
     engine::{
-        catalog::{ColumnId, FilterMeta, FilterOp, FilterTest, IndexMeta, KeyKind, Object, TableMeta, ViewMeta},
+        catalog::{
+            ColumnId, FilterMeta, FilterOp, FilterTest, IndexMeta, KeyKind, Object, TableMeta,
+            ViewMeta,
+        },
         context::Session,
         expr,
         instance::Work,
@@ -16,19 +19,32 @@ use sqlparser::ast::{BinaryOperator, Expr};
 use std::sync::Arc;
 
 /// A filtered index's WHERE, its constants converted to the columns' types.
-pub fn filter(session: &Session, meta: &TableMeta, create: &CreateIndex) -> SqlResult<Option<Arc<FilterMeta>>> {
+pub fn filter(
+    session: &Session,
+    meta: &TableMeta,
+    create: &CreateIndex,
+) -> SqlResult<Option<Arc<FilterMeta>>> {
     let Some((expr, text)) = &create.filter else { return Ok(None) };
     let mut tests = Vec::new();
     conjunction(session, meta, expr, &mut tests)?;
     Ok(Some(Arc::new(FilterMeta { text: super::column::definition(text), tests })))
 }
 
-fn conjunction(session: &Session, meta: &TableMeta, expr: &Expr, out: &mut Vec<(ColumnId, FilterTest)>) -> SqlResult<()> {
+fn conjunction(
+    session: &Session,
+    meta: &TableMeta,
+    expr: &Expr,
+    out: &mut Vec<(ColumnId, FilterTest)>,
+) -> SqlResult<()> {
     let column = |e: &Expr| match e {
-        Expr::Identifier(ident) => {
-            meta.column_named(&ident.value).ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{}'.", ident.value)))
-        }
-        other => Err(SqlError::new(10735, 15, format!("Incorrect WHERE clause for filtered index near '{other}'."))),
+        Expr::Identifier(ident) => meta.column_named(&ident.value).ok_or_else(|| {
+            SqlError::new(207, 16, format!("Invalid column name '{}'.", ident.value))
+        }),
+        other => Err(SqlError::new(
+            10735,
+            15,
+            format!("Incorrect WHERE clause for filtered index near '{other}'."),
+        )),
     };
     match expr {
         Expr::Nested(inner) => conjunction(session, meta, inner, out)?,
@@ -40,7 +56,10 @@ fn conjunction(session: &Session, meta: &TableMeta, expr: &Expr, out: &mut Vec<(
         Expr::IsNotNull(e) => out.push((column(e)?.column_id, FilterTest::IsNotNull)),
         Expr::InList { expr, list, negated: false } => {
             let c = column(expr)?;
-            let values = list.iter().map(|v| expr::evaluate_as(session.as_host(), v, c.ty)).collect::<SqlResult<_>>()?;
+            let values = list
+                .iter()
+                .map(|v| expr::evaluate_as(session.as_host(), v, c.ty))
+                .collect::<SqlResult<_>>()?;
             out.push((c.column_id, FilterTest::In(values)));
         }
         Expr::BinaryOp { left, op, right } => {
@@ -51,19 +70,39 @@ fn conjunction(session: &Session, meta: &TableMeta, expr: &Expr, out: &mut Vec<(
                 BinaryOperator::LtEq => FilterOp::LtEq,
                 BinaryOperator::Gt => FilterOp::Gt,
                 BinaryOperator::GtEq => FilterOp::GtEq,
-                other => return Err(SqlError::new(10735, 15, format!("Incorrect WHERE clause for filtered index near '{other}'."))),
+                other => {
+                    return Err(SqlError::new(
+                        10735,
+                        15,
+                        format!("Incorrect WHERE clause for filtered index near '{other}'."),
+                    ));
+                }
             };
             let c = column(left)?;
-            out.push((c.column_id, FilterTest::Compare(op, expr::evaluate_as(session.as_host(), right, c.ty)?)));
+            out.push((
+                c.column_id,
+                FilterTest::Compare(op, expr::evaluate_as(session.as_host(), right, c.ty)?),
+            ));
         }
-        other => return Err(SqlError::new(10735, 15, format!("Incorrect WHERE clause for filtered index near '{other}'."))),
+        other => {
+            return Err(SqlError::new(
+                10735,
+                15,
+                format!("Incorrect WHERE clause for filtered index near '{other}'."),
+            ));
+        }
     }
     Ok(())
 }
 
 /// Adds an index to a description. 1913, 1902, 1911.
-pub fn add(meta: &mut TableMeta, create: &CreateIndex, filter: Option<Arc<FilterMeta>>) -> SqlResult<()> {
-    let option = |name: &str| create.options.iter().any(|(o, v)| o == name && v.eq_ignore_ascii_case("ON"));
+pub fn add(
+    meta: &mut TableMeta,
+    create: &CreateIndex,
+    filter: Option<Arc<FilterMeta>>,
+) -> SqlResult<()> {
+    let option =
+        |name: &str| create.options.iter().any(|(o, v)| o == name && v.eq_ignore_ascii_case("ON"));
     if meta.index_named(&create.name).is_some() {
         if !option("DROP_EXISTING") {
             let text = format!(
@@ -74,7 +113,8 @@ pub fn add(meta: &mut TableMeta, create: &CreateIndex, filter: Option<Arc<Filter
         }
         meta.indexes.retain(|i| !i.name.eq_ignore_ascii_case(&create.name));
     }
-    // A columnstore holds the same rows; here its rows stay where they are, and sys.indexes tells of it.
+    // A columnstore holds the same rows; here its rows stay where they are, and sys.indexes tells
+    // of it.
     if create.clustered
         && let Some(other) = meta.clustered()
     {
@@ -87,9 +127,13 @@ pub fn add(meta: &mut TableMeta, create: &CreateIndex, filter: Option<Arc<Filter
     let key = constraint::key_columns(meta, &create.columns, create.columnstore)?;
     let mut include = Vec::new();
     for name in &create.include {
-        let column = meta
-            .column_named(name)
-            .ok_or_else(|| SqlError::new(1911, 16, format!("Column name '{name}' does not exist in the target table or view.")))?;
+        let column = meta.column_named(name).ok_or_else(|| {
+            SqlError::new(
+                1911,
+                16,
+                format!("Column name '{name}' does not exist in the target table or view."),
+            )
+        })?;
         include.push(column.column_id);
     }
     meta.indexes.push(Arc::new(IndexMeta {
@@ -126,7 +170,8 @@ pub fn create_index(session: &mut Session, create: &CreateIndex) -> SqlResult<()
     if let Some((database, Object::View(view))) = object {
         return index_view(&work, database, &view, create);
     }
-    let found = open(session, &work, &create.table).map_err(|e| if e.number == 4902 { missing() } else { e })?;
+    let found = open(session, &work, &create.table)
+        .map_err(|e| if e.number == 4902 { missing() } else { e })?;
     let filter = filter(session, &found.table, create)?;
     let mut meta = (*found.table).clone();
     add(&mut meta, create, filter)?;
@@ -138,25 +183,48 @@ pub fn create_index(session: &mut Session, create: &CreateIndex) -> SqlResult<()
 fn index_view(work: &Work, database: i32, view: &ViewMeta, create: &CreateIndex) -> SqlResult<()> {
     let name = &view.name;
     if !view.schemabinding {
-        return Err(SqlError::new(1939, 16, format!("Cannot create index on view '{name}' because the view is not schema bound.")));
+        return Err(SqlError::new(
+            1939,
+            16,
+            format!("Cannot create index on view '{name}' because the view is not schema bound."),
+        ));
     }
     if !(create.unique && create.clustered) {
-        let text = format!("Cannot create index on view '{name}'. It does not have a unique clustered index.");
-        return Err(if view.indexed { SqlError::unsupported("further indexes of a view") } else { SqlError::new(1940, 16, text) });
+        let text = format!(
+            "Cannot create index on view '{name}'. It does not have a unique clustered index."
+        );
+        return Err(if view.indexed {
+            SqlError::unsupported("further indexes of a view")
+        } else {
+            SqlError::new(1940, 16, text)
+        });
     }
     let indexed = ViewMeta { indexed: true, ..view.clone() };
-    work.lock().put_object(work.txn, database, view.object_id, Some(Object::View(Arc::new(indexed))));
+    work.lock().put_object(
+        work.txn,
+        database,
+        view.object_id,
+        Some(Object::View(Arc::new(indexed))),
+    );
     Ok(())
 }
 
 /// 3701; 3723 for a constraint's index.
-pub fn drop_index(session: &mut Session, name: &str, table: &ObjectName, if_exists: bool) -> SqlResult<()> {
+pub fn drop_index(
+    session: &mut Session,
+    name: &str,
+    table: &ObjectName,
+    if_exists: bool,
+) -> SqlResult<()> {
     let work = session.work();
     let missing = || {
         SqlError::new(
             3701,
             11,
-            format!("Cannot drop the index '{}.{name}', because it does not exist or you do not have permission.", table.name),
+            format!(
+                "Cannot drop the index '{}.{name}', because it does not exist or you do not have permission.",
+                table.name
+            ),
         )
     };
     let found = match open(session, &work, table) {
@@ -184,7 +252,12 @@ pub fn drop_index(session: &mut Session, name: &str, table: &ObjectName, if_exis
 }
 
 /// ALTER INDEX n|ALL ON t DISABLE|REBUILD|REORGANIZE
-pub fn alter_index(session: &mut Session, name: Option<&str>, table: &ObjectName, action: AlterIndex) -> SqlResult<()> {
+pub fn alter_index(
+    session: &mut Session,
+    name: Option<&str>,
+    table: &ObjectName,
+    action: AlterIndex,
+) -> SqlResult<()> {
     let work = session.work();
     let found = open(session, &work, table)?;
     let mut meta = (*found.table).clone();
@@ -199,7 +272,9 @@ pub fn alter_index(session: &mut Session, name: Option<&str>, table: &ObjectName
         AlterIndex::Disable => true,
         AlterIndex::Rebuild => false,
     };
-    for index in meta.indexes.iter_mut().filter(|i| name.is_none_or(|n| i.name.eq_ignore_ascii_case(n))) {
+    for index in
+        meta.indexes.iter_mut().filter(|i| name.is_none_or(|n| i.name.eq_ignore_ascii_case(n)))
+    {
         if disabled && index.clustered {
             return Err(SqlError::unsupported("ALTER INDEX … DISABLE of a clustered index"));
         }

@@ -1,8 +1,8 @@
 //! CREATE, ALTER and DROP.
 //!
-//! DDL is part of its transaction: the table is locked against everybody (Sch-M) to the end, the description and the rows as they were
-//! are kept in the transaction's list, and a rollback puts them back. A change of columns or indexes rebuilds the rows into a new
-//! [`TableData`].
+//! DDL is part of its transaction: the table is locked against everybody (Sch-M) to the end, the
+//! description and the rows as they were are kept in the transaction's list, and a rollback puts
+//! them back. A change of columns or indexes rebuilds the rows into a new [`TableData`].
 
 mod alter;
 mod column;
@@ -19,10 +19,13 @@ pub use alter::alter_table;
 pub use database::{alter_database, create_database, drop_database};
 pub use index::{alter_index, create_index, drop_index};
 pub use object::{
-    create_procedure, create_schema, create_trigger, create_type, create_view, drop_objects, drop_schema, drop_type, enable_trigger,
+    create_procedure, create_schema, create_trigger, create_type, create_view, drop_objects,
+    drop_schema, drop_type, enable_trigger,
 };
 pub use policy::{create_function, create_policy};
-pub use principal::{alter_login, alter_role, create_login, create_role, create_user, drop_principal, permission};
+pub use principal::{
+    alter_login, alter_role, create_login, create_role, create_user, drop_principal, permission,
+};
 pub use rename::rename;
 pub use table::{create_table, declare_table, drop_table};
 
@@ -48,15 +51,23 @@ fn open(session: &Session, work: &Work, name: &ObjectName) -> SqlResult<Found> {
         SqlError::new(
             4902,
             16,
-            format!("Cannot find the object \"{}\" because it does not exist or you do not have permissions.", display(name)),
+            format!(
+                "Cannot find the object \"{}\" because it does not exist or you do not have permissions.",
+                display(name)
+            ),
         )
     };
     let state = work.lock();
-    let found = find_table(session, &state, name).map_err(|e| if e.number == 208 { missing() } else { e })?;
+    let found = find_table(session, &state, name)
+        .map_err(|e| if e.number == 208 { missing() } else { e })?;
     if found.table.is_temp() {
         return Ok(found);
     }
-    if !state.has_permission(&session.login, Target::object(found.database, found.table.object_id), "ALTER") {
+    if !state.has_permission(
+        &session.login,
+        Target::object(found.database, found.table.object_id),
+        "ALTER",
+    ) {
         return Err(missing());
     }
     let state = work.lock_table(state, found.id(), TableMode::Schema)?;
@@ -65,15 +76,26 @@ fn open(session: &Session, work: &Work, name: &ObjectName) -> SqlResult<Found> {
 }
 
 /// Stores a table's new description, its rows as they are.
-fn put_meta(state: &mut MutexGuard<'_, State>, work: &Work, database: i32, mut meta: TableMeta) -> Arc<TableMeta> {
+fn put_meta(
+    state: &mut MutexGuard<'_, State>,
+    work: &Work,
+    database: i32,
+    mut meta: TableMeta,
+) -> Arc<TableMeta> {
     meta.modify_date = work.instance.now();
     let meta = Arc::new(meta);
     state.put_object(work.txn, database, meta.object_id, Some(Object::Table(meta.clone())));
     meta
 }
 
-/// Stores a table's new description and rebuilds its rows for it: other columns, other indexes. 1505 when a unique key is not.
-fn rebuild(work: &Work, database: i32, mut meta: TableMeta, convert: &mut dyn FnMut(&Row) -> SqlResult<Row>) -> SqlResult<Arc<TableMeta>> {
+/// Stores a table's new description and rebuilds its rows for it: other columns, other indexes.
+/// 1505 when a unique key is not.
+fn rebuild(
+    work: &Work,
+    database: i32,
+    mut meta: TableMeta,
+    convert: &mut dyn FnMut(&Row) -> SqlResult<Row>,
+) -> SqlResult<Arc<TableMeta>> {
     meta.version += 1;
     meta.renumber();
     let id = (database, meta.object_id);
@@ -111,16 +133,31 @@ fn rebuild(work: &Work, database: i32, mut meta: TableMeta, convert: &mut dyn Fn
 /// The rows this transaction sees.
 fn visible_rows(work: &Work, found: &Found) -> Vec<Arc<Row>> {
     let data = work.lock().tables.get(&found.id()).cloned();
-    data.map_or_else(Vec::new, |d| d.rows.values().filter_map(|slot| slot.visible(work.txn)).cloned().collect())
+    data.map_or_else(Vec::new, |d| {
+        d.rows.values().filter_map(|slot| slot.visible(work.txn)).cloned().collect()
+    })
 }
 
 /// 2714
 fn already_there(name: &str) -> SqlError {
-    SqlError { state: 6, ..SqlError::new(2714, 16, format!("There is already an object named '{name}' in the database.")) }
+    SqlError {
+        state: 6,
+        ..SqlError::new(
+            2714,
+            16,
+            format!("There is already an object named '{name}' in the database."),
+        )
+    }
 }
 
-/// The database and schema a new object goes to; 2760 without such a schema, 262 without permission.
-fn place(session: &Session, state: &State, name: &ObjectName, permission: &str) -> SqlResult<(i32, i32)> {
+/// The database and schema a new object goes to; 2760 without such a schema, 262 without
+/// permission.
+fn place(
+    session: &Session,
+    state: &State,
+    name: &ObjectName,
+    permission: &str,
+) -> SqlResult<(i32, i32)> {
     let database = match &name.database {
         Some(database) => state.open_database(&session.login, database)?,
         None => session.database,
@@ -131,10 +168,16 @@ fn place(session: &Session, state: &State, name: &ObjectName, permission: &str) 
     };
     let db = state.database(database)?;
     if db.options.read_only {
-        return Err(SqlError::new(3906, 16, format!("Failed to update database \"{}\" because the database is read-only.", db.name)));
+        return Err(SqlError::new(
+            3906,
+            16,
+            format!("Failed to update database \"{}\" because the database is read-only.", db.name),
+        ));
     }
     let Some(schema) = db.catalog.schema_named(&schema) else {
-        let text = format!("The specified schema name \"{schema}\" either does not exist or you do not have permission to use it.");
+        let text = format!(
+            "The specified schema name \"{schema}\" either does not exist or you do not have permission to use it."
+        );
         return Err(SqlError::new(2760, 16, text));
     };
     let securable = crate::engine::catalog::Securable::Database;

@@ -3,7 +3,10 @@
 use super::{already_there, column, place};
 use crate::{
     engine::{
-        catalog::{AliasType, ColumnMeta, Object, ProcedureMeta, SchemaMeta, Securable, TriggerMeta, ViewMeta},
+        catalog::{
+            AliasType, ColumnMeta, Object, ProcedureMeta, SchemaMeta, Securable, TriggerMeta,
+            ViewMeta,
+        },
         context::Session,
         instance::{Target, Work},
         query,
@@ -15,7 +18,8 @@ use crate::{
 use sqlparser::ast::Query;
 use std::sync::Arc;
 
-/// Where a CREATE, ALTER or CREATE OR ALTER puts its object: (database, schema, the one it replaces). 2714, 208.
+/// Where a CREATE, ALTER or CREATE OR ALTER puts its object: (database, schema, the one it
+/// replaces). 2714, 208.
 fn slot(
     session: &Session,
     work: &Work,
@@ -57,16 +61,33 @@ pub fn create_view(
     };
     let described = query::describe(session.as_host(), query)?;
     if !columns.is_empty() && columns.len() != described.len() {
-        let text = format!("View or function '{}' has more columns specified than column definitions.", display(name));
-        return Err(SqlError::new(if columns.len() > described.len() { 4502 } else { 4506 }, 16, text));
+        let text = format!(
+            "View or function '{}' has more columns specified than column definitions.",
+            display(name)
+        );
+        return Err(SqlError::new(
+            if columns.len() > described.len() { 4502 } else { 4506 },
+            16,
+            text,
+        ));
     }
     let metas: Vec<ColumnMeta> = described
         .iter()
         .enumerate()
-        .map(|(at, c)| ColumnMeta::new(at as i32 + 1, columns.get(at).unwrap_or(&c.column.name), c.column.ty, c.column.nullable))
+        .map(|(at, c)| {
+            ColumnMeta::new(
+                at as i32 + 1,
+                columns.get(at).unwrap_or(&c.column.name),
+                c.column.ty,
+                c.column.nullable,
+            )
+        })
         .collect();
     if let Some(at) = metas.iter().position(|c| c.name.is_empty()) {
-        let text = format!("Create View or Function failed because no column name was specified for column {}.", at + 1);
+        let text = format!(
+            "Create View or Function failed because no column name was specified for column {}.",
+            at + 1
+        );
         return Err(SqlError::new(4511, 16, text));
     }
     let now = work.instance.now();
@@ -130,13 +151,20 @@ pub fn create_trigger(session: &mut Session, create: &CreateTrigger) -> SqlResul
     let found = {
         let state = work.lock();
         find_table(session, &state, &create.table).map_err(|e| {
-            let text = format!("The object '{}' does not exist or is invalid for this operation.", display(&create.table));
+            let text = format!(
+                "The object '{}' does not exist or is invalid for this operation.",
+                display(&create.table)
+            );
             if e.number == 208 { SqlError::new(8197, 16, text) } else { e }
         })?
     };
     let now = work.instance.now();
     let mut state = work.lock();
-    state.check_permission(&session.login, Target::object(found.database, found.table.object_id), "ALTER")?;
+    state.check_permission(
+        &session.login,
+        Target::object(found.database, found.table.object_id),
+        "ALTER",
+    )?;
     let catalog = &state.database(found.database)?.catalog;
     let object_id = match catalog.find(found.table.schema_id, &create.name.name) {
         Some(Object::Trigger(old)) if create.alter => old.object_id,
@@ -163,13 +191,25 @@ pub fn create_trigger(session: &mut Session, create: &CreateTrigger) -> SqlResul
     Ok(())
 }
 
-pub fn enable_trigger(session: &mut Session, names: &[String], all: bool, table: &ObjectName, enable: bool) -> SqlResult<()> {
+pub fn enable_trigger(
+    session: &mut Session,
+    names: &[String],
+    all: bool,
+    table: &ObjectName,
+    enable: bool,
+) -> SqlResult<()> {
     let work = session.work();
     let found = super::open(session, &work, table)?;
     set_triggers(&work, &found, names, all, enable)
 }
 
-pub fn set_triggers(work: &Work, found: &Found, names: &[String], all: bool, enable: bool) -> SqlResult<()> {
+pub fn set_triggers(
+    work: &Work,
+    found: &Found,
+    names: &[String],
+    all: bool,
+    enable: bool,
+) -> SqlResult<()> {
     let mut state = work.lock();
     let triggers = state.database(found.database)?.catalog.triggers_of(found.table.object_id);
     for name in names {
@@ -177,33 +217,61 @@ pub fn set_triggers(work: &Work, found: &Found, names: &[String], all: bool, ena
             return Err(SqlError::new(
                 4920,
                 16,
-                format!("ALTER TABLE failed because trigger '{name}' on table '{}' does not exist.", found.table.name),
+                format!(
+                    "ALTER TABLE failed because trigger '{name}' on table '{}' does not exist.",
+                    found.table.name
+                ),
             ));
         }
     }
-    for trigger in triggers.into_iter().filter(|t| all || names.iter().any(|n| n.eq_ignore_ascii_case(&t.name))) {
+    for trigger in triggers
+        .into_iter()
+        .filter(|t| all || names.iter().any(|n| n.eq_ignore_ascii_case(&t.name)))
+    {
         let new = TriggerMeta { disabled: !enable, ..(*trigger).clone() };
-        state.put_object(work.txn, found.database, new.object_id, Some(Object::Trigger(Arc::new(new))));
+        state.put_object(
+            work.txn,
+            found.database,
+            new.object_id,
+            Some(Object::Trigger(Arc::new(new))),
+        );
     }
     Ok(())
 }
 
 /// DROP VIEW, PROCEDURE or TRIGGER; `kind` is the word in the message. 3701.
-pub fn drop_objects(session: &mut Session, names: &[ObjectName], if_exists: bool, kind: &str) -> SqlResult<()> {
+pub fn drop_objects(
+    session: &mut Session,
+    names: &[ObjectName],
+    if_exists: bool,
+    kind: &str,
+) -> SqlResult<()> {
     let work = session.work();
     for name in names {
         let mut state = work.lock();
         let object = find_object(session, &state, name)?.filter(|(_, o)| {
-            matches!((o, kind), (Object::View(_), "view") | (Object::Procedure(_), "procedure") | (Object::Trigger(_), "trigger"))
+            matches!(
+                (o, kind),
+                (Object::View(_), "view")
+                    | (Object::Procedure(_), "procedure")
+                    | (Object::Trigger(_), "trigger")
+            )
         });
         let Some((database, object)) = object else {
             if if_exists {
                 continue;
             }
-            let text = format!("Cannot drop the {kind} '{}', because it does not exist or you do not have permission.", display(name));
+            let text = format!(
+                "Cannot drop the {kind} '{}', because it does not exist or you do not have permission.",
+                display(name)
+            );
             return Err(SqlError { state: 5, ..SqlError::new(3701, 11, text) });
         };
-        state.check_permission(&session.login, Target::object(database, object.object_id()), "ALTER")?;
+        state.check_permission(
+            &session.login,
+            Target::object(database, object.object_id()),
+            "ALTER",
+        )?;
         state.put_object(work.txn, database, object.object_id(), None);
     }
     Ok(())
@@ -213,7 +281,11 @@ pub fn create_schema(session: &mut Session, name: &str) -> SqlResult<()> {
     let work = session.work();
     let mut state = work.lock();
     let database = session.database;
-    state.check_permission(&session.login, Target { database, securable: Securable::Database }, "CREATE SCHEMA")?;
+    state.check_permission(
+        &session.login,
+        Target { database, securable: Securable::Database },
+        "CREATE SCHEMA",
+    )?;
     if state.database(database)?.catalog.schema_named(name).is_some() {
         return Err(already_there(name));
     }
@@ -237,24 +309,38 @@ pub fn drop_schema(session: &mut Session, name: &str, if_exists: bool) -> SqlRes
         return Err(SqlError::new(
             15151,
             16,
-            format!("Cannot drop the schema '{name}', because it does not exist or you do not have permission."),
+            format!(
+                "Cannot drop the schema '{name}', because it does not exist or you do not have permission."
+            ),
         ));
     };
     if let Some(object) = catalog.objects.values().find(|o| o.schema_id() == schema.id) {
         return Err(SqlError::new(
             3729,
             16,
-            format!("Cannot drop schema '{name}' because it is being referenced by object '{}'.", object.name()),
+            format!(
+                "Cannot drop schema '{name}' because it is being referenced by object '{}'.",
+                object.name()
+            ),
         ));
     }
-    state.check_permission(&session.login, Target { database, securable: Securable::Schema(schema.id) }, "CONTROL")?;
+    state.check_permission(
+        &session.login,
+        Target { database, securable: Securable::Schema(schema.id) },
+        "CONTROL",
+    )?;
     state.keep_parts(work.txn, database);
     state.database_mut(database)?.catalog.schemas.remove(&schema.id);
     Ok(())
 }
 
 /// CREATE TYPE n FROM base [NULL|NOT NULL]
-pub fn create_type(session: &mut Session, name: &ObjectName, base: &DataType, nullable: bool) -> SqlResult<()> {
+pub fn create_type(
+    session: &mut Session,
+    name: &ObjectName,
+    base: &DataType,
+    nullable: bool,
+) -> SqlResult<()> {
     let work = session.work();
     let (ty, _) = column::resolve(session, base, session.collation())?;
     let mut state = work.lock();
@@ -263,13 +349,19 @@ pub fn create_type(session: &mut Session, name: &ObjectName, base: &DataType, nu
         return Err(SqlError::new(
             219,
             16,
-            format!("The type '{}' already exists, or you do not have permission to create it.", display(name)),
+            format!(
+                "The type '{}' already exists, or you do not have permission to create it.",
+                display(name)
+            ),
         ));
     }
     state.keep_parts(work.txn, database);
     let db = state.database_mut(database)?;
     let user_type_id = db.new_type_id();
-    db.catalog.types.insert(user_type_id, Arc::new(AliasType { user_type_id, schema_id, name: name.name.clone(), ty, nullable }));
+    db.catalog.types.insert(
+        user_type_id,
+        Arc::new(AliasType { user_type_id, schema_id, name: name.name.clone(), ty, nullable }),
+    );
     Ok(())
 }
 
@@ -278,14 +370,19 @@ pub fn drop_type(session: &mut Session, name: &ObjectName, if_exists: bool) -> S
     let work = session.work();
     let mut state = work.lock();
     let (database, schema_id) = place(session, &state, name, "CREATE TYPE")?;
-    let Some(id) = state.database(database)?.catalog.type_named(schema_id, &name.name).map(|t| t.user_type_id) else {
+    let Some(id) =
+        state.database(database)?.catalog.type_named(schema_id, &name.name).map(|t| t.user_type_id)
+    else {
         if if_exists {
             return Ok(());
         }
         return Err(SqlError::new(
             3701,
             11,
-            format!("Cannot drop the type '{}', because it does not exist or you do not have permission.", display(name)),
+            format!(
+                "Cannot drop the type '{}', because it does not exist or you do not have permission.",
+                display(name)
+            ),
         ));
     };
     state.keep_parts(work.txn, database);

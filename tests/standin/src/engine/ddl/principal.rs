@@ -16,7 +16,13 @@ fn denied() -> SqlError {
 }
 
 fn missing(kind: &str, name: &str) -> SqlError {
-    SqlError::new(15151, 16, format!("Cannot find the {kind} '{name}', because it does not exist or you do not have permission."))
+    SqlError::new(
+        15151,
+        16,
+        format!(
+            "Cannot find the {kind} '{name}', because it does not exist or you do not have permission."
+        ),
+    )
 }
 
 pub fn create_login(session: &mut Session, name: &str, password: &str) -> SqlResult<()> {
@@ -33,7 +39,9 @@ pub fn alter_login(session: &mut Session, name: &str, change: &AlterLogin) -> Sq
     if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
         return Err(denied());
     }
-    let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else { return Err(missing("login", name)) };
+    let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else {
+        return Err(missing("login", name));
+    };
     match change {
         AlterLogin::Enable => login.disabled = false,
         AlterLogin::Disable => login.disabled = true,
@@ -46,7 +54,11 @@ pub fn alter_login(session: &mut Session, name: &str, change: &AlterLogin) -> Sq
 fn may_manage(session: &Session) -> SqlResult<()> {
     let state = session.instance.lock();
     let member = |role| state.is_member(&session.login, session.database, role) == Some(true);
-    if state.is_sysadmin(&session.login) || member("db_owner") || member("db_securityadmin") { Ok(()) } else { Err(denied()) }
+    if state.is_sysadmin(&session.login) || member("db_owner") || member("db_securityadmin") {
+        Ok(())
+    } else {
+        Err(denied())
+    }
 }
 
 fn add(session: &Session, principal: impl FnOnce(i32) -> Principal) -> SqlResult<()> {
@@ -59,7 +71,14 @@ fn add(session: &Session, principal: impl FnOnce(i32) -> Principal) -> SqlResult
     let id = db.new_principal_id();
     let principal = principal(id);
     if db.catalog.principal_named(&principal.name).is_some() {
-        return Err(SqlError::new(15023, 16, format!("User, group, or role '{}' already exists in the current database.", principal.name)));
+        return Err(SqlError::new(
+            15023,
+            16,
+            format!(
+                "User, group, or role '{}' already exists in the current database.",
+                principal.name
+            ),
+        ));
     }
     db.catalog.principals.insert(id, Arc::new(principal));
     Ok(())
@@ -69,7 +88,11 @@ fn add(session: &Session, principal: impl FnOnce(i32) -> Principal) -> SqlResult
 pub fn create_user(session: &mut Session, name: &str, login: Option<&str>) -> SqlResult<()> {
     let login = login.unwrap_or(name);
     if session.instance.lock().login(login).is_none() {
-        return Err(SqlError::new(15007, 16, format!("'{login}' is not a valid login or you do not have permission.")));
+        return Err(SqlError::new(
+            15007,
+            16,
+            format!("'{login}' is not a valid login or you do not have permission."),
+        ));
     }
     add(session, |id| Principal {
         id,
@@ -94,7 +117,12 @@ pub fn create_role(session: &mut Session, name: &str) -> SqlResult<()> {
     })
 }
 
-pub fn drop_principal(session: &mut Session, kind: PrincipalKind, name: &str, if_exists: bool) -> SqlResult<()> {
+pub fn drop_principal(
+    session: &mut Session,
+    kind: PrincipalKind,
+    name: &str,
+    if_exists: bool,
+) -> SqlResult<()> {
     if kind == PrincipalKind::Login {
         let mut state = session.instance.lock();
         if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
@@ -102,7 +130,11 @@ pub fn drop_principal(session: &mut Session, kind: PrincipalKind, name: &str, if
         }
         let before = state.logins.len();
         state.logins.retain(|l| !l.name.eq_ignore_ascii_case(name));
-        return if state.logins.len() == before && !if_exists { Err(missing("login", name)) } else { Ok(()) };
+        return if state.logins.len() == before && !if_exists {
+            Err(missing("login", name))
+        } else {
+            Ok(())
+        };
     }
     may_manage(session)?;
     let work = session.work();
@@ -110,7 +142,9 @@ pub fn drop_principal(session: &mut Session, kind: PrincipalKind, name: &str, if
     state.keep_parts(work.txn, session.database);
     let db = state.database_mut(session.database)?;
     match db.catalog.principal_named(name).map(|p| (p.id, p.fixed)) {
-        Some((_, true)) => Err(SqlError::new(15150, 16, format!("Cannot drop the principal '{name}'."))),
+        Some((_, true)) => {
+            Err(SqlError::new(15150, 16, format!("Cannot drop the principal '{name}'.")))
+        }
         Some((id, false)) => {
             db.catalog.principals.remove(&id);
             db.catalog.permissions.retain(|p| p.grantee != id);
@@ -128,8 +162,17 @@ pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) ->
     let mut state = work.lock();
     state.keep_parts(work.txn, session.database);
     let db = state.database_mut(session.database)?;
-    let role_id = db.catalog.principal_named(role).filter(|p| p.kind == Kind::Role).map(|p| p.id).ok_or_else(|| missing("role", role))?;
-    let mut new = db.catalog.principal_named(member).map(|p| (**p).clone()).ok_or_else(|| missing("user", member))?;
+    let role_id = db
+        .catalog
+        .principal_named(role)
+        .filter(|p| p.kind == Kind::Role)
+        .map(|p| p.id)
+        .ok_or_else(|| missing("role", role))?;
+    let mut new = db
+        .catalog
+        .principal_named(member)
+        .map(|p| (**p).clone())
+        .ok_or_else(|| missing("user", member))?;
     new.member_of.retain(|id| *id != role_id);
     if add {
         new.member_of.push(role_id);
@@ -138,7 +181,8 @@ pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) ->
     Ok(())
 }
 
-/// GRANT, DENY, REVOKE. Of permissions on columns only UPDATE is looked at, so others are refused by name.
+/// GRANT, DENY, REVOKE. Of permissions on columns only UPDATE is looked at, so others are refused
+/// by name.
 pub fn permission(
     session: &mut Session,
     verb: PermissionVerb,
@@ -164,18 +208,23 @@ pub fn permission(
                 | "ALTER ANY CONNECTION"
         )
     };
-    if matches!(on, Some(PermissionTarget::Server)) || (on.is_none() && permissions.iter().all(server)) {
+    if matches!(on, Some(PermissionTarget::Server))
+        || (on.is_none() && permissions.iter().all(server))
+    {
         let mut state = session.instance.lock();
         if !state.has_server_permission(&session.login, "CONTROL SERVER") {
             return Err(denied());
         }
         for name in principals {
-            let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else {
+            let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name))
+            else {
                 return Err(missing("login", name));
             };
             login.permissions.retain(|(p, _)| !permissions.contains(p));
             if verb != PermissionVerb::Revoke {
-                login.permissions.extend(permissions.iter().map(|p| (p.clone(), verb == PermissionVerb::Grant)));
+                login
+                    .permissions
+                    .extend(permissions.iter().map(|p| (p.clone(), verb == PermissionVerb::Grant)));
             }
         }
         return Ok(());
@@ -185,16 +234,22 @@ pub fn permission(
     let mut state = work.lock();
     let (database, securable) = match on {
         None | Some(PermissionTarget::Server) => (session.database, Securable::Database),
-        Some(PermissionTarget::Database(name)) => {
-            (state.database_named(name).map(|d| d.id).ok_or_else(|| missing("database", name))?, Securable::Database)
-        }
+        Some(PermissionTarget::Database(name)) => (
+            state.database_named(name).map(|d| d.id).ok_or_else(|| missing("database", name))?,
+            Securable::Database,
+        ),
         Some(PermissionTarget::Schema(name)) => {
-            let schema =
-                state.database(session.database)?.catalog.schema_named(name).map(|s| s.id).ok_or_else(|| missing("schema", name))?;
+            let schema = state
+                .database(session.database)?
+                .catalog
+                .schema_named(name)
+                .map(|s| s.id)
+                .ok_or_else(|| missing("schema", name))?;
             (session.database, Securable::Schema(schema))
         }
         Some(PermissionTarget::Object(name)) => {
-            let (database, object) = find_object(session, &state, name)?.ok_or_else(|| missing("object", &name.name))?;
+            let (database, object) =
+                find_object(session, &state, name)?.ok_or_else(|| missing("object", &name.name))?;
             (database, Securable::Object(object.object_id()))
         }
     };
@@ -206,20 +261,35 @@ pub fn permission(
             return Err(SqlError::unsupported("permissions on columns of what is not a table"));
         };
         let found = columns.iter().map(|name| {
-            let at = table
-                .ordinal_named(name)
-                .ok_or_else(|| SqlError::new(1911, 16, format!("Column name '{name}' does not exist in the target table or view.")))?;
+            let at = table.ordinal_named(name).ok_or_else(|| {
+                SqlError::new(
+                    1911,
+                    16,
+                    format!("Column name '{name}' does not exist in the target table or view."),
+                )
+            })?;
             Ok(Securable::Column(id, table.columns[at].column_id))
         });
         securables = found.collect::<SqlResult<_>>()?;
     }
-    for (name, securable) in principals.iter().flat_map(|name| securables.iter().map(move |securable| (name, *securable))) {
-        let grantee = catalog.principal_named(name).map(|p| p.id).ok_or_else(|| missing("user", name))?;
+    for (name, securable) in principals
+        .iter()
+        .flat_map(|name| securables.iter().map(move |securable| (name, *securable)))
+    {
+        let grantee =
+            catalog.principal_named(name).map(|p| p.id).ok_or_else(|| missing("user", name))?;
         for permission in permissions.iter().map(|p| p.strip_suffix(" PRIVILEGES").unwrap_or(p)) {
-            catalog.permissions.retain(|p| !(p.grantee == grantee && p.securable == securable && p.permission == permission));
+            catalog.permissions.retain(|p| {
+                !(p.grantee == grantee && p.securable == securable && p.permission == permission)
+            });
             if verb != PermissionVerb::Revoke {
                 let deny = verb == PermissionVerb::Deny;
-                catalog.permissions.push(PermissionMeta { securable, grantee, permission: permission.into(), deny });
+                catalog.permissions.push(PermissionMeta {
+                    securable,
+                    grantee,
+                    permission: permission.into(),
+                    deny,
+                });
             }
         }
     }

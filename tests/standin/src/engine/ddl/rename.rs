@@ -12,14 +12,23 @@ use crate::{
     tsql::{ast::ObjectName, parse_name},
 };
 
-pub fn rename(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn Sink) -> SqlResult<i32> {
+pub fn rename(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    sink: &mut dyn Sink,
+) -> SqlResult<i32> {
     let args = Arguments::new("sp_rename", &["@objname", "@newname", "@objtype"], arguments)?;
     args.required("@objname")?;
     args.required("@newname")?;
-    let (object, new) = (args.text("@objname").unwrap_or_default(), args.text("@newname").unwrap_or_default());
+    let (object, new) =
+        (args.text("@objname").unwrap_or_default(), args.text("@newname").unwrap_or_default());
     let kind = args.text("@objtype").map(|kind| kind.trim().to_ascii_uppercase());
     if new.is_empty() {
-        return Err(SqlError::new(15223, 11, "Error: The input parameter 'newname' is not allowed to be null."));
+        return Err(SqlError::new(
+            15223,
+            11,
+            "Error: The input parameter 'newname' is not allowed to be null.",
+        ));
     }
     let column = match kind.as_deref() {
         None | Some("OBJECT") => false,
@@ -40,7 +49,9 @@ pub fn rename(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn 
     };
     let of_column = if column {
         // schema.table.column reads as database.schema.table
-        let (Some(table), column) = (name.schema.take(), name.name) else { return Err(missing(Some("COLUMN"))) };
+        let (Some(table), column) = (name.schema.take(), name.name) else {
+            return Err(missing(Some("COLUMN")));
+        };
         name = ObjectName { database: None, schema: name.database.take(), name: table };
         Some(column)
     } else {
@@ -51,12 +62,15 @@ pub fn rename(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn 
         SqlError::new(
             15335,
             11,
-            format!("Error: The new name '{new}' is already in use as a {kind} name and would cause a duplicate that is not permitted."),
+            format!(
+                "Error: The new name '{new}' is already in use as a {kind} name and would cause a duplicate that is not permitted."
+            ),
         )
     };
     session.statement(|session| {
         let work = session.work();
-        let found = open(session, &work, &name).map_err(|error| if error.number == 4902 { not_there.clone() } else { error })?;
+        let found = open(session, &work, &name)
+            .map_err(|error| if error.number == 4902 { not_there.clone() } else { error })?;
         let mut state = work.lock();
         let mut meta = (*found.table).clone();
         match &of_column {
@@ -72,7 +86,13 @@ pub fn rename(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn 
                 if meta.ordinal_named(&new).is_some_and(|other| other != at) {
                     return Err(taken("COLUMN"));
                 }
-                check_rename_column(&state, found.database, meta.object_id, meta.columns[at].column_id, column)?;
+                check_rename_column(
+                    &state,
+                    found.database,
+                    meta.object_id,
+                    meta.columns[at].column_id,
+                    column,
+                )?;
                 meta.columns[at].name.clone_from(&new);
                 meta.version += 1;
             }
@@ -80,7 +100,11 @@ pub fn rename(session: &mut Session, arguments: &mut [Argument], sink: &mut dyn 
         put_meta(&mut state, &work, found.database, meta);
         Ok(())
     })?;
-    let caution = SqlError::new(15477, 10, "Caution: Changing any part of an object name could break scripts and stored procedures.");
+    let caution = SqlError::new(
+        15477,
+        10,
+        "Caution: Changing any part of an object name could break scripts and stored procedures.",
+    );
     sink.message(&caution).map_err(|_| SqlError::cancelled())?;
     Ok(0)
 }

@@ -34,7 +34,10 @@ pub fn create_table(session: &mut Session, create: &CreateTable) -> SqlResult<()
 
 /// DECLARE @t TABLE (…)
 pub fn declare_table(session: &mut Session, name: &str, create: &CreateTable) -> SqlResult<()> {
-    let named = CreateTable { name: ObjectName { database: None, schema: None, name: name.into() }, ..create.clone() };
+    let named = CreateTable {
+        name: ObjectName { database: None, schema: None, name: name.into() },
+        ..create.clone()
+    };
     let id = build(session, &named, TableKind::Variable)?;
     session.add_table_variable(name, id);
     Ok(())
@@ -42,11 +45,10 @@ pub fn declare_table(session: &mut Session, name: &str, create: &CreateTable) ->
 
 fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<ObjectId> {
     let work = session.work();
-    if let Some((option, _)) = create
-        .options
-        .iter()
-        .find(|(o, v)| (o.starts_with("LEDGER") || o.starts_with("REMOTE_DATA_ARCHIVE")) && !v.eq_ignore_ascii_case("OFF"))
-    {
+    if let Some((option, _)) = create.options.iter().find(|(o, v)| {
+        (o.starts_with("LEDGER") || o.starts_with("REMOTE_DATA_ARCHIVE"))
+            && !v.eq_ignore_ascii_case("OFF")
+    }) {
         return Err(SqlError::unsupported(format!("CREATE TABLE … WITH ({option})")));
     }
     let (database, schema_id, collation) = {
@@ -79,7 +81,10 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         history_of: None,
         is_tracked_by_cdc: false,
         exact_names: collation.is_case_sensitive(),
-        memory_optimized: create.options.iter().any(|(o, v)| o == "MEMORY_OPTIMIZED" && v.eq_ignore_ascii_case("ON")),
+        memory_optimized: create
+            .options
+            .iter()
+            .any(|(o, v)| o == "MEMORY_OPTIMIZED" && v.eq_ignore_ascii_case("ON")),
         partitions: 1,
         version: 1,
     };
@@ -98,24 +103,43 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
         return Err(SqlError::new(
             2744,
             16,
-            format!("Multiple identity columns specified for table '{}'. Only one identity column per table is allowed.", meta.name),
+            format!(
+                "Multiple identity columns specified for table '{}'. Only one identity column per table is allowed.",
+                meta.name
+            ),
         ));
     }
     column::bind_computed(session, &mut meta, &create.columns)?;
     row_size::check_table(&meta)?;
-    let filters: Vec<_> = create.indexes.iter().map(|i| index::filter(session, &meta, i)).collect::<SqlResult<_>>()?;
+    let filters: Vec<_> = create
+        .indexes
+        .iter()
+        .map(|i| index::filter(session, &meta, i))
+        .collect::<SqlResult<_>>()?;
     let mut state = work.lock();
     for (at, def) in create.columns.iter().enumerate() {
         if let Some((name, expr, text)) = &def.default {
-            let default = column::default(state.database_mut(database)?, &meta.name, &def.name, name.as_ref(), expr, text);
+            let default = column::default(
+                state.database_mut(database)?,
+                &meta.name,
+                &def.name,
+                name.as_ref(),
+                expr,
+                text,
+            );
             meta.columns[at].default = Some(default);
         }
     }
-    let of_columns = create.columns.iter().enumerate().flat_map(|(at, def)| def.constraints.iter().map(move |c| (Some(at), c)));
+    let of_columns = create
+        .columns
+        .iter()
+        .enumerate()
+        .flat_map(|(at, def)| def.constraints.iter().map(move |c| (Some(at), c)));
     let of_table = create.constraints.iter().map(|c| (None, c));
     // keys before foreign keys, which may reference them in the same table
-    let (references, others): (Vec<_>, Vec<_>) =
-        of_columns.chain(of_table).partition(|(_, c)| matches!(c, TableConstraint::ForeignKey { .. }));
+    let (references, others): (Vec<_>, Vec<_>) = of_columns
+        .chain(of_table)
+        .partition(|(_, c)| matches!(c, TableConstraint::ForeignKey { .. }));
     for (at, c) in others.into_iter().chain(references) {
         let on = at.map(|at| meta.columns[at].column_id);
         constraint::add(session, &mut state, database, &mut meta, c, on, false, true)?;
@@ -125,11 +149,16 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
     }
     if let Some((start, end)) = &create.period {
         let id = |name: &String| {
-            meta.column_named(name).map(|c| c.column_id).ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))
+            meta.column_named(name)
+                .map(|c| c.column_id)
+                .ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))
         };
         meta.temporal = Some(TemporalMeta { start: id(start)?, end: id(end)?, history: None });
     }
-    let versioned = create.options.iter().find(|(o, v)| o == "SYSTEM_VERSIONING" && v.trim_start().to_uppercase().starts_with("ON"));
+    let versioned = create
+        .options
+        .iter()
+        .find(|(o, v)| o == "SYSTEM_VERSIONING" && v.trim_start().to_uppercase().starts_with("ON"));
     let history = match (versioned, &mut meta.temporal) {
         (Some((_, value)), Some(temporal)) => {
             let object_id = state.database_mut(database)?.new_object_id();
@@ -137,7 +166,11 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
             Some(history_table(&meta, object_id, value))
         }
         (Some(_), None) => {
-            return Err(SqlError::new(13510, 16, "Cannot set SYSTEM_VERSIONING to ON when SYSTEM_TIME period is not defined."));
+            return Err(SqlError::new(
+                13510,
+                16,
+                "Cannot set SYSTEM_VERSIONING to ON when SYSTEM_TIME period is not defined.",
+            ));
         }
         (None, _) => None,
     };
@@ -161,10 +194,15 @@ fn build(session: &Session, create: &CreateTable, kind: TableKind) -> SqlResult<
 
 /// The history table of a system-versioned one: its columns without keys, constraints and identity.
 fn history_table(meta: &TableMeta, object_id: ObjectId, option: &str) -> TableMeta {
-    let name = option.to_uppercase().find("HISTORY_TABLE").and_then(|at| option[at..].split_once('=')).map(|(_, rest)| {
-        let name: String = rest.trim().chars().take_while(|c| !matches!(c, ',' | ')' | ' ')).collect();
-        name.rsplit('.').next().unwrap_or("").trim_matches(['[', ']', '"']).to_string()
-    });
+    let name = option
+        .to_uppercase()
+        .find("HISTORY_TABLE")
+        .and_then(|at| option[at..].split_once('='))
+        .map(|(_, rest)| {
+            let name: String =
+                rest.trim().chars().take_while(|c| !matches!(c, ',' | ')' | ' ')).collect();
+            name.rsplit('.').next().unwrap_or("").trim_matches(['[', ']', '"']).to_string()
+        });
     let mut history = meta.clone();
     history.object_id = object_id;
     history.name = name.unwrap_or_else(|| format!("MSSQL_TemporalHistoryFor_{}", meta.object_id));
@@ -191,7 +229,10 @@ pub fn drop_table(session: &mut Session, tables: &[ObjectName], if_exists: bool)
             ..SqlError::new(
                 3701,
                 11,
-                format!("Cannot drop the table '{}', because it does not exist or you do not have permission.", display(name)),
+                format!(
+                    "Cannot drop the table '{}', because it does not exist or you do not have permission.",
+                    display(name)
+                ),
             )
         };
         let mut state = work.lock();
@@ -212,10 +253,15 @@ pub fn drop_table(session: &mut Session, tables: &[ObjectName], if_exists: bool)
             return Err(SqlError::new(
                 3726,
                 16,
-                format!("Could not drop object '{}' because it is referenced by a FOREIGN KEY constraint.", display(name)),
+                format!(
+                    "Could not drop object '{}' because it is referenced by a FOREIGN KEY constraint.",
+                    display(name)
+                ),
             ));
         }
-        if table.temporal.as_ref().is_some_and(|t| t.history.is_some()) || table.history_of.is_some() {
+        if table.temporal.as_ref().is_some_and(|t| t.history.is_some())
+            || table.history_of.is_some()
+        {
             let text = format!(
                 "Drop table operation failed on table '{}' because it is not a supported operation on system-versioned temporal tables.",
                 display(name)

@@ -1,9 +1,11 @@
 //! Bulk load: INSERT BULK, then rows.
 //!
-//! What SQL Server's options mean (Microsoft: BULK INSERT, SqlBulkCopyOptions): without CHECK_CONSTRAINTS neither CHECK nor FOREIGN KEY constraints
-//! are looked at, and both are not trusted afterwards (PRIMARY KEY, UNIQUE and NOT NULL always hold); without FIRE_TRIGGERS none fires; without
-//! KEEP_NULLS a NULL for a column with a default becomes the default; identity values are kept when the load names the identity column
-//! and KEEP_IDENTITY, as drivers do it, means naming it: a load that does not is given new ones.
+//! What SQL Server's options mean (Microsoft: BULK INSERT, SqlBulkCopyOptions): without
+//! CHECK_CONSTRAINTS neither CHECK nor FOREIGN KEY constraints are looked at, and both are not
+//! trusted afterwards (PRIMARY KEY, UNIQUE and NOT NULL always hold); without FIRE_TRIGGERS none
+//! fires; without KEEP_NULLS a NULL for a column with a default becomes the default; identity
+//! values are kept when the load names the identity column and KEEP_IDENTITY, as drivers do it,
+//! means naming it: a load that does not is given new ones.
 
 use crate::{
     engine::{
@@ -45,26 +47,43 @@ pub struct BulkLoad {
 }
 
 impl BulkLoad {
-    /// Opens the table for the columns the load announced. The session's statement (and transaction) stays open until [`Self::end`].
+    /// Opens the table for the columns the load announced. The session's statement (and
+    /// transaction) stays open until [`Self::end`].
     pub fn begin(session: &mut Session, bulk: &InsertBulk) -> SqlResult<Self> {
         let work = session.work();
         let option = |name: &str| bulk.options.iter().any(|o| o == name);
         let found = {
             let state = work.lock();
-            let found = find_table(session, &state, &bulk.table)
-                .map_err(|e| if e.number == 208 { SqlError { state: 1, ..invalid_object(&bulk.table) } } else { e })?;
+            let found = find_table(session, &state, &bulk.table).map_err(|e| {
+                if e.number == 208 {
+                    SqlError { state: 1, ..invalid_object(&bulk.table) }
+                } else {
+                    e
+                }
+            })?;
             if found.table.is_temp() {
                 drop(state);
             } else {
-                state.check_permission(&session.login, Target::object(found.database, found.table.object_id), "INSERT")?;
-                let mode = if option("TABLOCK") { TableMode::Exclusive } else { TableMode::IntentExclusive };
+                state.check_permission(
+                    &session.login,
+                    Target::object(found.database, found.table.object_id),
+                    "INSERT",
+                )?;
+                let mode = if option("TABLOCK") {
+                    TableMode::Exclusive
+                } else {
+                    TableMode::IntentExclusive
+                };
                 drop(work.lock_table(state, found.id(), mode)?);
             }
             found
         };
         let mut places = Vec::new();
         for (name, _) in &bulk.columns {
-            let at = found.table.ordinal_named(name).ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))?;
+            let at = found
+                .table
+                .ordinal_named(name)
+                .ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))?;
             refuse_write(&found.table, at, true)?;
             places.push(at);
         }
@@ -96,7 +115,8 @@ impl BulkLoad {
         let mut state = self.work.lock();
         let id = self.found.id();
         let Some(meta) = state.table(id) else { return Ok(()) };
-        let trusted = meta.checks.iter().any(|c| !c.not_trusted) || meta.foreign_keys.iter().any(|f| !f.not_trusted);
+        let trusted = meta.checks.iter().any(|c| !c.not_trusted)
+            || meta.foreign_keys.iter().any(|f| !f.not_trusted);
         if !trusted {
             return Ok(());
         }
@@ -116,15 +136,25 @@ impl BulkLoad {
     }
 
     /// Takes rows whose values have the types of `columns` (as announced on the wire).
-    pub fn rows(&mut self, session: &mut Session, columns: &[Column], rows: Vec<Row>) -> SqlResult<()> {
+    pub fn rows(
+        &mut self,
+        session: &mut Session,
+        columns: &[Column],
+        rows: Vec<Row>,
+    ) -> SqlResult<()> {
         let types: Vec<SqlType> = columns.iter().map(|c| c.ty).collect();
         let width = self.prepared.meta.columns.len();
-        let missing: Vec<usize> = (0..width).filter(|at| !self.places.contains(at) && self.prepared.has_default(*at)).collect();
+        let missing: Vec<usize> = (0..width)
+            .filter(|at| !self.places.contains(at) && self.prepared.has_default(*at))
+            .collect();
         let mut complete = Vec::with_capacity(rows.len());
         for given in rows {
             let mut row: Row = vec![Value::Null; width];
             for ((at, value), ty) in self.places.iter().zip(given).zip(&types) {
-                row[*at] = if matches!(value, Value::Null) && !self.keep_nulls && self.prepared.has_default(*at) {
+                row[*at] = if matches!(value, Value::Null)
+                    && !self.keep_nulls
+                    && self.prepared.has_default(*at)
+                {
                     self.prepared.default_value(session.as_host(), *at)?
                 } else {
                     self.prepared.convert(*at, value, *ty)?
@@ -133,7 +163,12 @@ impl BulkLoad {
             for at in &missing {
                 row[*at] = self.prepared.default_value(session.as_host(), *at)?;
             }
-            if let Some(identity) = self.prepared.complete_new(session.as_host(), &self.work, &mut row, self.identity_given)? {
+            if let Some(identity) = self.prepared.complete_new(
+                session.as_host(),
+                &self.work,
+                &mut row,
+                self.identity_given,
+            )? {
                 session.set_last_identity(identity);
             }
             complete.push(row);
@@ -154,7 +189,16 @@ impl BulkLoad {
         if self.fire {
             let after = after_triggers(&self.work, &self.found, |t| t.insert);
             let width = self.prepared.meta.columns.len();
-            fire_triggers(session, &self.found, &after, Arc::new(self.fired), Arc::default(), (0..width).collect(), self.rows, sink)?;
+            fire_triggers(
+                session,
+                &self.found,
+                &after,
+                Arc::new(self.fired),
+                Arc::default(),
+                (0..width).collect(),
+                self.rows,
+                sink,
+            )?;
         }
         Ok(self.rows)
     }

@@ -24,7 +24,8 @@ use crate::{
 use sqlparser::ast::{BinaryOperator, Expr, Ident};
 use std::sync::Arc;
 
-/// How often a statement starts over because rows changed between its query and its writes, before it gives up as a victim would.
+/// How often a statement starts over because rows changed between its query and its writes, before
+/// it gives up as a victim would.
 const ATTEMPTS_MAX: usize = 1000;
 
 /// What a SET item stores.
@@ -62,7 +63,9 @@ pub fn update(session: &mut Session, update: &Update, sink: &mut dyn Sink) -> Sq
     may_update(session, &found, &update.set)?;
     let (exprs, assignments) = assignments(session, &found.table, &update.set)?;
     let rows = TargetRows { exprs: exprs.iter().map(|e| (e, None)).collect(), ..probe };
-    retry(session, |session| change_once(session, &found, &rows, Some(&assignments), update.output.as_ref(), sink))
+    retry(session, |session| {
+        change_once(session, &found, &rows, Some(&assignments), update.output.as_ref(), sink)
+    })
 }
 
 pub fn delete(session: &mut Session, delete: &Delete, sink: &mut dyn Sink) -> SqlResult<Changed> {
@@ -77,15 +80,24 @@ pub fn delete(session: &mut Session, delete: &Delete, sink: &mut dyn Sink) -> Sq
     };
     let found = find(session, &rows)?;
     if !found.table.is_temp() {
-        session.work().lock().check_permission(&session.login, Target::object(found.database, found.table.object_id), "DELETE")?;
+        session.work().lock().check_permission(
+            &session.login,
+            Target::object(found.database, found.table.object_id),
+            "DELETE",
+        )?;
     }
-    retry(session, |session| change_once(session, &found, &rows, None, delete.output.as_ref(), sink))
+    retry(session, |session| {
+        change_once(session, &found, &rows, None, delete.output.as_ref(), sink)
+    })
 }
 
 fn find(session: &Session, rows: &TargetRows<'_>) -> SqlResult<Found> {
     let source = query::target(session.as_host(), rows)?;
     let Some((database, table)) = source.table() else {
-        return Err(SqlError::unsupported(format!("changing {}, which is not a table", source.name().name)));
+        return Err(SqlError::unsupported(format!(
+            "changing {}, which is not a table",
+            source.name().name
+        )));
     };
     Ok(Found { database, table })
 }
@@ -97,7 +109,11 @@ fn may_update(session: &Session, found: &Found, set: &[SetItem]) -> SqlResult<()
     }
     let work = session.work();
     let state = work.lock();
-    let whole = state.check_permission(&session.login, Target::object(found.database, found.table.object_id), "UPDATE");
+    let whole = state.check_permission(
+        &session.login,
+        Target::object(found.database, found.table.object_id),
+        "UPDATE",
+    );
     if whole.is_ok() {
         return whole;
     }
@@ -108,7 +124,11 @@ fn may_update(session: &Session, found: &Found, set: &[SetItem]) -> SqlResult<()
     for name in columns {
         let Some(at) = found.table.ordinal_named(name) else { return whole };
         let securable = Securable::Column(found.table.object_id, found.table.columns[at].column_id);
-        if !state.has_permission(&session.login, Target { database: found.database, securable }, "UPDATE") {
+        if !state.has_permission(
+            &session.login,
+            Target { database: found.database, securable },
+            "UPDATE",
+        ) {
             return whole;
         }
     }
@@ -116,7 +136,10 @@ fn may_update(session: &Session, found: &Found, set: &[SetItem]) -> SqlResult<()
 }
 
 /// Runs a statement until none of its rows has changed under it. `None`: one had.
-fn retry(session: &mut Session, mut once: impl FnMut(&mut Session) -> SqlResult<Option<Changed>>) -> SqlResult<Changed> {
+fn retry(
+    session: &mut Session,
+    mut once: impl FnMut(&mut Session) -> SqlResult<Option<Changed>>,
+) -> SqlResult<Changed> {
     let work = session.work();
     for _ in 0..ATTEMPTS_MAX {
         let mark = work.mark();
@@ -129,16 +152,30 @@ fn retry(session: &mut Session, mut once: impl FnMut(&mut Session) -> SqlResult<
             }
         }
     }
-    Err(SqlError::new(1205, 13, "The statement's rows kept changing under it. Rerun the transaction."))
+    Err(SqlError::new(
+        1205,
+        13,
+        "The statement's rows kept changing under it. Rerun the transaction.",
+    ))
 }
 
-fn assignments(session: &Session, meta: &TableMeta, set: &[SetItem]) -> SqlResult<(Vec<Expr>, Vec<Assignment>)> {
+fn assignments(
+    session: &Session,
+    meta: &TableMeta,
+    set: &[SetItem],
+) -> SqlResult<(Vec<Expr>, Vec<Assignment>)> {
     let mut exprs = Vec::new();
     let mut out = Vec::new();
     let column = |name: &str| {
-        let at = meta.ordinal_named(name).ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))?;
+        let at = meta
+            .ordinal_named(name)
+            .ok_or_else(|| SqlError::new(207, 16, format!("Invalid column name '{name}'.")))?;
         if meta.columns[at].identity.is_some() {
-            return Err(SqlError::new(8102, 16, format!("Cannot update identity column '{}'.", meta.columns[at].name)));
+            return Err(SqlError::new(
+                8102,
+                16,
+                format!("Cannot update identity column '{}'.", meta.columns[at].name),
+            ));
         }
         refuse_write(meta, at, false)?;
         Ok(at)
@@ -156,7 +193,14 @@ fn assignments(session: &Session, meta: &TableMeta, set: &[SetItem]) -> SqlResul
                 }
                 seen.push(ordinal);
                 let value = value.as_ref().map(|expr| {
-                    exprs.push(combined(*op, Expr::Identifier(Ident::with_quote('[', meta.columns[ordinal].name.clone())), expr));
+                    exprs.push(combined(
+                        *op,
+                        Expr::Identifier(Ident::with_quote(
+                            '[',
+                            meta.columns[ordinal].name.clone(),
+                        )),
+                        expr,
+                    ));
                     exprs.len() - 1
                 });
                 out.push(Assignment::Column { ordinal, value });
@@ -164,18 +208,33 @@ fn assignments(session: &Session, meta: &TableMeta, set: &[SetItem]) -> SqlResul
             SetItem::Write { name, arguments } => {
                 let ordinal = column(name)?;
                 if !super::append::takes(meta.columns[ordinal].ty) {
-                    return Err(SqlError::unsupported(".WRITE on a column that is not varchar(max), nvarchar(max) or varbinary(max)"));
+                    return Err(SqlError::unsupported(
+                        ".WRITE on a column that is not varchar(max), nvarchar(max) or varbinary(max)",
+                    ));
                 }
                 exprs.extend(arguments.iter().cloned());
-                out.push(Assignment::Write { ordinal, value: exprs.len() - 3, offset: exprs.len() - 2 });
+                out.push(Assignment::Write {
+                    ordinal,
+                    value: exprs.len() - 3,
+                    offset: exprs.len() - 2,
+                });
             }
             SetItem::Variable { name, op, column: into, value } => {
                 let Some(ty) = session.variable(name).map(|v| v.ty) else {
-                    return Err(SqlError::new(137, 15, format!("Must declare the scalar variable \"{name}\".")));
+                    return Err(SqlError::new(
+                        137,
+                        15,
+                        format!("Must declare the scalar variable \"{name}\"."),
+                    ));
                 };
                 exprs.push(combined(*op, Expr::Identifier(Ident::new(name.clone())), value));
                 let into = into.as_deref().map(column).transpose()?;
-                out.push(Assignment::Variable { name: name.clone(), value: exprs.len() - 1, ty, column: into });
+                out.push(Assignment::Variable {
+                    name: name.clone(),
+                    value: exprs.len() - 1,
+                    ty,
+                    column: into,
+                });
             }
         }
     }
@@ -194,7 +253,11 @@ fn combined(op: AssignOp, left: Expr, right: &Expr) -> Expr {
         AssignOp::Or => BinaryOperator::BitwiseOr,
         AssignOp::Xor => BinaryOperator::BitwiseXor,
     };
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(Expr::Nested(Box::new(right.clone()))) }
+    Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(Expr::Nested(Box::new(right.clone()))),
+    }
 }
 
 fn change_once(
@@ -234,23 +297,39 @@ fn change_once(
                     match assignment {
                         Assignment::Column { ordinal, value } => {
                             row[*ordinal] = match value {
-                                Some(at) => prepared.convert(*ordinal, target.values[*at].clone(), target.types[*at])?,
+                                Some(at) => prepared.convert(
+                                    *ordinal,
+                                    target.values[*at].clone(),
+                                    target.types[*at],
+                                )?,
                                 None => prepared.default_value(session.as_host(), *ordinal)?,
                             };
                             note(&mut updated, *ordinal);
                         }
                         Assignment::Write { ordinal, value, offset } => {
                             if target.values[*offset] != Value::Null {
-                                return Err(SqlError::unsupported(".WRITE at an offset that is not NULL"));
+                                return Err(SqlError::unsupported(
+                                    ".WRITE at an offset that is not NULL",
+                                ));
                             }
-                            let given = prepared.convert(*ordinal, target.values[*value].clone(), target.types[*value])?;
+                            let given = prepared.convert(
+                                *ordinal,
+                                target.values[*value].clone(),
+                                target.types[*value],
+                            )?;
                             row[*ordinal] = super::append::append(&row[*ordinal], &given)?;
                             note(&mut updated, *ordinal);
                         }
                         Assignment::Variable { name, value, ty, column } => {
                             let given = target.values[*value].clone();
                             let cx = crate::value::convert::ConvertContext::default();
-                            let own = crate::value::convert::cast(&given, target.types[*value], *ty, None, &cx)?;
+                            let own = crate::value::convert::cast(
+                                &given,
+                                target.types[*value],
+                                *ty,
+                                None,
+                                &cx,
+                            )?;
                             changed.assigned.retain(|(n, _)| n != name);
                             changed.assigned.push((name.clone(), own));
                             if let Some(at) = column {
@@ -272,12 +351,31 @@ fn change_once(
     if !instead.is_empty() {
         let inserted = images.iter().filter_map(|i| i.after.clone().map(Arc::new)).collect();
         let deleted = images.iter().map(|i| i.before.clone()).collect();
-        fire_triggers(session, found, &instead, Arc::new(inserted), Arc::new(deleted), updated, changed.rows, sink)?;
+        fire_triggers(
+            session,
+            found,
+            &instead,
+            Arc::new(inserted),
+            Arc::new(deleted),
+            updated,
+            changed.rows,
+            sink,
+        )?;
         return Ok(Some(changed));
     }
-    let Outcome::Done(written) = Writer::open(&work, &prepared)?.change(images)? else { return Ok(None) };
+    let Outcome::Done(written) = Writer::open(&work, &prepared)?.change(images)? else {
+        return Ok(None);
+    };
     let mut effects = Vec::new();
-    settle(session, found, &prepared, &written, if deletes { "DELETE" } else { "UPDATE" }, &mut effects, 0)?;
+    settle(
+        session,
+        found,
+        &prepared,
+        &written,
+        if deletes { "DELETE" } else { "UPDATE" },
+        &mut effects,
+        0,
+    )?;
     if let Some(bound) = bound {
         let rows = bound.rows(session, &written, prepared.meta.columns.len())?;
         changed.output = bound.deliver(session, rows, sink)?;
@@ -310,7 +408,8 @@ pub struct Effect {
     pub deletes: bool,
 }
 
-/// What follows from rows that were replaced or deleted: history rows, foreign keys both ways, cascades.
+/// What follows from rows that were replaced or deleted: history rows, foreign keys both ways,
+/// cascades.
 fn settle(
     session: &Session,
     found: &Found,
@@ -321,7 +420,11 @@ fn settle(
     depth: usize,
 ) -> SqlResult<()> {
     if depth > 32 {
-        return Err(SqlError::new(217, 16, "Maximum stored procedure, function, trigger, or view nesting level exceeded (limit 32)."));
+        return Err(SqlError::new(
+            217,
+            16,
+            "Maximum stored procedure, function, trigger, or view nesting level exceeded (limit 32).",
+        ));
     }
     let work = &session.work();
     write_history(work, prepared, written)?;
@@ -351,9 +454,14 @@ fn settle(
             targets.push(Image { key, before, after });
         }
         let deletes = targets.iter().all(|t| t.after.is_none());
-        // A stale child row here means that another session changed it between the search and the lock; the search is repeated.
+        // A stale child row here means that another session changed it between the search and the
+        // lock; the search is repeated.
         let Outcome::Done(written) = Writer::open(work, &child_prepared)?.change(targets)? else {
-            return Err(SqlError::new(1205, 13, "A referencing row changed under the statement. Rerun the transaction."));
+            return Err(SqlError::new(
+                1205,
+                13,
+                "A referencing row changed under the statement. Rerun the transaction.",
+            ));
         };
         settle(session, &child, &child_prepared, &written, verb, effects, depth + 1)?;
         effects.push(Effect { found: child, written, updated: cascade.columns, deletes });
@@ -382,18 +490,31 @@ fn write_history(work: &Work, prepared: &Prepared, written: &[Written]) -> SqlRe
 
 fn fire_after(session: &mut Session, effect: Effect, sink: &mut dyn Sink) -> SqlResult<()> {
     let work = session.work();
-    let which = after_triggers(&work, &effect.found, |t| if effect.deletes { t.delete } else { t.update });
+    let which =
+        after_triggers(&work, &effect.found, |t| if effect.deletes { t.delete } else { t.update });
     if which.is_empty() {
         return Ok(());
     }
     let rows = effect.written.len() as u64;
     let inserted = effect.written.iter().filter_map(|w| w.after.clone()).collect();
     let deleted = effect.written.iter().filter_map(|w| w.before.clone()).collect();
-    fire_triggers(session, &effect.found, &which, Arc::new(inserted), Arc::new(deleted), effect.updated, rows, sink)
+    fire_triggers(
+        session,
+        &effect.found,
+        &which,
+        Arc::new(inserted),
+        Arc::new(deleted),
+        effect.updated,
+        rows,
+        sink,
+    )
 }
 
 /// Runs triggers one after the other; one that is running already does not fire itself again.
-#[expect(clippy::too_many_arguments, reason = "a firing has that many parts, and every caller has them apart")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a firing has that many parts, and every caller has them apart"
+)]
 pub fn fire_triggers(
     session: &mut Session,
     found: &Found,
@@ -429,7 +550,11 @@ mod tests {
     #[test]
     fn compound_assignments_keep_their_precedence() {
         let one = Expr::Identifier(Ident::new("a"));
-        let right = Expr::BinaryOp { left: Box::new(one.clone()), op: BinaryOperator::Plus, right: Box::new(one.clone()) };
+        let right = Expr::BinaryOp {
+            left: Box::new(one.clone()),
+            op: BinaryOperator::Plus,
+            right: Box::new(one.clone()),
+        };
         assert_eq!(combined(AssignOp::Mul, one, &right).to_string(), "a * (a + a)");
     }
 }

@@ -1,6 +1,7 @@
 //! Foreign keys: a child's parent must be there; a parent's children forbid, follow or let go.
 //!
-//! Both sides write first and look afterwards, so of two transactions that meet, at least one sees the other's pending row, and waits.
+//! Both sides write first and look afterwards, so of two transactions that meet, at least one sees
+//! the other's pending row, and waits.
 
 use crate::{
     engine::{
@@ -25,7 +26,12 @@ use std::{
 };
 
 /// New rows: every enabled foreign key's parent must be there.
-pub fn check_children(work: &Work, prepared: &Prepared, rows: &[Arc<Row>], verb: &str) -> SqlResult<()> {
+pub fn check_children(
+    work: &Work,
+    prepared: &Prepared,
+    rows: &[Arc<Row>],
+    verb: &str,
+) -> SqlResult<()> {
     for fk in prepared.meta.foreign_keys.iter().filter(|f| !f.disabled) {
         check_key(work, prepared, fk, rows.iter().map(AsRef::as_ref), verb)?;
     }
@@ -33,7 +39,13 @@ pub fn check_children(work: &Work, prepared: &Prepared, rows: &[Arc<Row>], verb:
 }
 
 /// Rows that are there already, for a constraint that is new or enabled again.
-pub fn check_foreign_keys(session: &Session, work: &Work, found: &Found, keys: &[Arc<ForeignKeyMeta>], rows: &[Arc<Row>]) -> SqlResult<()> {
+pub fn check_foreign_keys(
+    session: &Session,
+    work: &Work,
+    found: &Found,
+    keys: &[Arc<ForeignKeyMeta>],
+    rows: &[Arc<Row>],
+) -> SqlResult<()> {
     let prepared = Prepared::new(session.as_host(), work, found, false)?;
     for fk in keys {
         check_key(work, &prepared, fk, rows.iter().map(AsRef::as_ref), "ALTER TABLE")?;
@@ -42,12 +54,20 @@ pub fn check_foreign_keys(session: &Session, work: &Work, found: &Found, keys: &
 }
 
 /// Replaced rows: only those whose foreign key columns have changed.
-pub fn check_changed_children(work: &Work, prepared: &Prepared, written: &[Written], verb: &str) -> SqlResult<()> {
+pub fn check_changed_children(
+    work: &Work,
+    prepared: &Prepared,
+    written: &[Written],
+    verb: &str,
+) -> SqlResult<()> {
     for fk in prepared.meta.foreign_keys.iter().filter(|f| !f.disabled) {
         let ordinals = ordinals(&prepared.meta, &fk.columns);
         let changed = written.iter().filter_map(|w| {
             let after = w.after.as_deref()?;
-            let same = w.before.as_ref().is_some_and(|before| ordinals.iter().all(|at| before[*at] == after[*at]));
+            let same = w
+                .before
+                .as_ref()
+                .is_some_and(|before| ordinals.iter().all(|at| before[*at] == after[*at]));
             (!same).then_some(after)
         });
         check_key(work, prepared, fk, changed, verb)?;
@@ -75,9 +95,17 @@ impl ParentKey {
         let mut parts = Vec::new();
         for part in &index.key {
             let at = fk.referenced_columns.iter().position(|id| *id == part.column_id)?;
-            parts.push((child.ordinal(fk.columns[at])?, parent.column(part.column_id)?.ty, part.descending));
+            parts.push((
+                child.ordinal(fk.columns[at])?,
+                parent.column(part.column_id)?.ty,
+                part.descending,
+            ));
         }
-        Some(Self { parts, table: (database, fk.referenced_table), index: (!index.clustered).then_some(index.index_id) })
+        Some(Self {
+            parts,
+            table: (database, fk.referenced_table),
+            index: (!index.clustered).then_some(index.index_id),
+        })
     }
 
     /// None: a NULL among the values, so nothing is asked.
@@ -126,7 +154,9 @@ fn look(state: &State, data: &TableData, index: Option<i32>, bytes: &[u8], txn: 
     };
     let found = match index {
         None => data.rows.get_key_value(bytes).is_some_and(|(k, _)| visit(check(k, None))),
-        Some(id) => data.index(id).is_some_and(|i| entries_from(&i.entries, bytes).any(|(entry, k)| visit(check(k, Some(entry))))),
+        Some(id) => data.index(id).is_some_and(|i| {
+            entries_from(&i.entries, bytes).any(|(entry, k)| visit(check(k, Some(entry))))
+        }),
     };
     match (found, held) {
         (true, _) => Look::Found,
@@ -135,10 +165,18 @@ fn look(state: &State, data: &TableData, index: Option<i32>, bytes: &[u8], txn: 
     }
 }
 
-fn check_key<'r>(work: &Work, prepared: &Prepared, fk: &ForeignKeyMeta, rows: impl Iterator<Item = &'r Row>, verb: &str) -> SqlResult<()> {
+fn check_key<'r>(
+    work: &Work,
+    prepared: &Prepared,
+    fk: &ForeignKeyMeta,
+    rows: impl Iterator<Item = &'r Row>,
+    verb: &str,
+) -> SqlResult<()> {
     let txn = work.txn;
     let mut state = work.lock();
-    let Some(parent) = ParentKey::new(&state, &prepared.meta, prepared.id.0, fk) else { return Ok(()) };
+    let Some(parent) = ParentKey::new(&state, &prepared.meta, prepared.id.0, fk) else {
+        return Ok(());
+    };
     let mut known: HashSet<Vec<u8>> = HashSet::new();
     for row in rows {
         let Some(bytes) = parent.bytes(row) else { continue };
@@ -146,7 +184,11 @@ fn check_key<'r>(work: &Work, prepared: &Prepared, fk: &ForeignKeyMeta, rows: im
             Err(()) => true,
             Ok(bytes) if known.contains(&bytes) => false,
             Ok(bytes) => {
-                let at = |s: &State| s.tables.get(&parent.table).map_or(Look::Missing, |d| look(s, d, parent.index, &bytes, txn));
+                let at = |s: &State| {
+                    s.tables
+                        .get(&parent.table)
+                        .map_or(Look::Missing, |d| look(s, d, parent.index, &bytes, txn))
+                };
                 state = work.wait_while(state, |s| match at(s) {
                     Look::Held(spid) => vec![spid],
                     Look::Found | Look::Missing => Vec::new(),
@@ -157,18 +199,36 @@ fn check_key<'r>(work: &Work, prepared: &Prepared, fk: &ForeignKeyMeta, rows: im
             }
         };
         if missing {
-            return Err(conflict(&state, prepared, verb, "FOREIGN KEY", fk, parent.table, &fk.referenced_columns));
+            return Err(conflict(
+                &state,
+                prepared,
+                verb,
+                "FOREIGN KEY",
+                fk,
+                parent.table,
+                &fk.referenced_columns,
+            ));
         }
     }
     Ok(())
 }
 
-fn conflict(state: &State, prepared: &Prepared, verb: &str, kind: &str, fk: &ForeignKeyMeta, other: TableId, columns: &[i32]) -> SqlError {
+fn conflict(
+    state: &State,
+    prepared: &Prepared,
+    verb: &str,
+    kind: &str,
+    fk: &ForeignKeyMeta,
+    other: TableId,
+    columns: &[i32],
+) -> SqlError {
     let same = if other == prepared.id { " SAME TABLE" } else { "" };
     let meta = state.table(other);
     let table = meta.map_or(String::new(), |m| local_name(state, other.0, m));
     let column = match columns {
-        [one] => meta.and_then(|m| m.column(*one)).map_or(String::new(), |c| format!(", column '{}'", c.name)),
+        [one] => meta
+            .and_then(|m| m.column(*one))
+            .map_or(String::new(), |c| format!(", column '{}'", c.name)),
         _ => String::new(),
     };
     let kind = match (kind, same) {
@@ -200,10 +260,19 @@ pub struct Cascade {
 }
 
 /// Looks after the rows that reference what was deleted or has another key now.
-pub fn referenced(work: &Work, found: &Found, prepared: &Prepared, written: &[Written], verb: &str) -> SqlResult<Vec<Cascade>> {
+pub fn referenced(
+    work: &Work,
+    found: &Found,
+    prepared: &Prepared,
+    written: &[Written],
+    verb: &str,
+) -> SqlResult<Vec<Cascade>> {
     let references = {
         let state = work.lock();
-        state.databases.get(&found.database).map_or_else(Vec::new, |db| db.catalog.references_to(found.table.object_id))
+        state
+            .databases
+            .get(&found.database)
+            .map_or_else(Vec::new, |db| db.catalog.references_to(found.table.object_id))
     };
     let mut cascades = Vec::new();
     for (child, fk) in references.into_iter().filter(|(_, fk)| !fk.disabled) {
@@ -213,14 +282,24 @@ pub fn referenced(work: &Work, found: &Found, prepared: &Prepared, written: &[Wr
         for w in written {
             let Some(before) = &w.before else { continue };
             let Some(old) = encode(before, &parents, &types) else { continue };
-            let new = w.after.as_deref().map(|after| parents.iter().map(|at| after[*at].clone()).collect::<Vec<_>>());
-            if w.after.as_deref().and_then(|after| encode(after, &parents, &types)).as_ref() != Some(&old) {
-                lost.insert(old, Lost { old: parents.iter().map(|at| before[*at].clone()).collect(), new });
+            let new = w
+                .after
+                .as_deref()
+                .map(|after| parents.iter().map(|at| after[*at].clone()).collect::<Vec<_>>());
+            if w.after.as_deref().and_then(|after| encode(after, &parents, &types)).as_ref()
+                != Some(&old)
+            {
+                lost.insert(
+                    old,
+                    Lost { old: parents.iter().map(|at| before[*at].clone()).collect(), new },
+                );
             }
         }
         for w in written {
             // another row may have taken a key over in the same statement
-            if let Some(bytes) = w.after.as_deref().and_then(|after| encode(after, &parents, &types)) {
+            if let Some(bytes) =
+                w.after.as_deref().and_then(|after| encode(after, &parents, &types))
+            {
                 lost.remove(&bytes);
             }
         }
@@ -239,14 +318,26 @@ pub fn referenced(work: &Work, found: &Found, prepared: &Prepared, written: &[Wr
             let change = match (action, new) {
                 (ReferentialAction::NoAction, _) => {
                     let state = work.lock();
-                    return Err(conflict(&state, prepared, verb, "REFERENCE", &fk, child.id(), &fk.columns));
+                    return Err(conflict(
+                        &state,
+                        prepared,
+                        verb,
+                        "REFERENCE",
+                        &fk,
+                        child.id(),
+                        &fk.columns,
+                    ));
                 }
                 (ReferentialAction::Cascade, None) => ChildChange::Delete,
-                (ReferentialAction::Cascade, Some(values)) => {
-                    ChildChange::Set(columns.iter().copied().zip(values.into_iter().map(Some)).collect())
+                (ReferentialAction::Cascade, Some(values)) => ChildChange::Set(
+                    columns.iter().copied().zip(values.into_iter().map(Some)).collect(),
+                ),
+                (ReferentialAction::SetNull, _) => {
+                    ChildChange::Set(columns.iter().map(|at| (*at, Some(Value::Null))).collect())
                 }
-                (ReferentialAction::SetNull, _) => ChildChange::Set(columns.iter().map(|at| (*at, Some(Value::Null))).collect()),
-                (ReferentialAction::SetDefault, _) => ChildChange::Set(columns.iter().map(|at| (*at, None)).collect()),
+                (ReferentialAction::SetDefault, _) => {
+                    ChildChange::Set(columns.iter().map(|at| (*at, None)).collect())
+                }
             };
             rows.push((key, row, change));
         }
@@ -273,16 +364,25 @@ struct Lost {
 
 /// An index that starts with the foreign key's columns, and which of them each of its parts is.
 fn seek_plan(child: &Found, fk: &ForeignKeyMeta) -> Option<(Arc<IndexMeta>, Vec<usize>)> {
-    child.table.indexes.iter().filter(|i| !i.disabled && i.filter.is_none() && !i.columnstore).find_map(|index| {
-        let parts = index.key.get(..fk.columns.len())?;
-        let order: Option<Vec<usize>> = parts.iter().map(|part| fk.columns.iter().position(|id| *id == part.column_id)).collect();
-        Some((index.clone(), order?))
-    })
+    child
+        .table
+        .indexes
+        .iter()
+        .filter(|i| !i.disabled && i.filter.is_none() && !i.columnstore)
+        .find_map(|index| {
+            let parts = index.key.get(..fk.columns.len())?;
+            let order: Option<Vec<usize>> = parts
+                .iter()
+                .map(|part| fk.columns.iter().position(|id| *id == part.column_id))
+                .collect();
+            Some((index.clone(), order?))
+        })
 }
 
 type Child = (RowKey, Arc<Row>, Option<Vec<Value>>);
 
-/// Seeks by an index whose first columns are the foreign key's when few keys are gone; else reads the table once.
+/// Seeks by an index whose first columns are the foreign key's when few keys are gone; else reads
+/// the table once.
 fn find_children(
     work: &Work,
     child: &Found,
@@ -300,9 +400,13 @@ fn find_children(
         let mut held = None;
         let mut visit = |key: &RowKey| {
             let Some(slot) = data.rows.get(key) else { return };
-            let matches = |row: &Arc<Row>| encode(row, &columns, types).and_then(|bytes| lost.get(&bytes).map(|l| l.new.clone()));
+            let matches = |row: &Arc<Row>| {
+                encode(row, &columns, types)
+                    .and_then(|bytes| lost.get(&bytes).map(|l| l.new.clone()))
+            };
             if let Some(owner) = slot.other_writer(txn) {
-                let dirty = slot.dirty().and_then(matches).is_some() || slot.committed.as_ref().and_then(matches).is_some();
+                let dirty = slot.dirty().and_then(matches).is_some()
+                    || slot.committed.as_ref().and_then(matches).is_some();
                 if dirty {
                     held = Some(owner);
                 }
@@ -322,7 +426,10 @@ fn find_children(
                     let Some(prefix) = plan.prefix(&values) else { continue };
                     if index.clustered {
                         let to = key::after_prefix(&prefix);
-                        let bounds = (Bound::Included(prefix.as_slice()), to.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+                        let bounds = (
+                            Bound::Included(prefix.as_slice()),
+                            to.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
+                        );
                         data.rows.range::<_, [u8]>(bounds).for_each(|(k, _)| visit(k));
                     } else if let Some(entries) = data.index(index.index_id) {
                         entries_from(&entries.entries, &prefix).for_each(|(_, k)| visit(k));

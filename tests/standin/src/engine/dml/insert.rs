@@ -38,18 +38,29 @@ pub fn insert(
     {
         let state = work.lock();
         if !found.table.is_temp() {
-            state.check_permission(&session.login, Target::object(found.database, found.table.object_id), "INSERT")?;
+            state.check_permission(
+                &session.login,
+                Target::object(found.database, found.table.object_id),
+                "INSERT",
+            )?;
         }
         let hinted = |hint: &str| insert.hints.iter().any(|h| h == hint);
         let exclusive = hinted("TABLOCKX") || (hinted("TABLOCK") && !found.table.is_temp());
-        let keeps = hinted("HOLDLOCK") || hinted("SERIALIZABLE") || work.isolation == Isolation::Serializable;
+        let keeps = hinted("HOLDLOCK")
+            || hinted("SERIALIZABLE")
+            || work.isolation == Isolation::Serializable;
         if exclusive {
             drop(work.lock_table(state, found.id(), TableMode::Exclusive)?);
         } else if keeps && hinted("UPDLOCK") {
             drop(work.lock_table(state, found.id(), TableMode::Update)?);
         }
     }
-    let places = places(session, &found, &insert.columns, matches!(insert.source, InsertSource::DefaultValues))?;
+    let places = places(
+        session,
+        &found,
+        &insert.columns,
+        matches!(insert.source, InsertSource::DefaultValues),
+    )?;
     let mut incoming = Incoming { places, rows: Vec::new() };
     match &insert.source {
         InsertSource::DefaultValues => incoming.rows.push(vec![None; incoming.places.len()]),
@@ -96,7 +107,9 @@ pub fn insert(
             return insert_typed(session, &found, incoming.places, &types, rows, insert, sink);
         }
         InsertSource::Execute(_) | InsertSource::ExecuteText(_) => {
-            let Some((columns, rows)) = executed else { return Err(SqlError::unsupported("INSERT … EXEC here")) };
+            let Some((columns, rows)) = executed else {
+                return Err(SqlError::unsupported("INSERT … EXEC here"));
+            };
             if let Some(row) = rows.first() {
                 check_count(row.len(), incoming.places.len(), !insert.columns.is_empty())?;
             }
@@ -110,7 +123,11 @@ pub fn insert(
 /// INSERT TOP (n)
 pub fn top_count(session: &Session, top: &crate::tsql::ast::Top, rows: usize) -> SqlResult<usize> {
     if top.percent {
-        let Value::Float(percent) = expr::evaluate_as(session.as_host(), &top.count, SqlType::Float)? else { return Ok(0) };
+        let Value::Float(percent) =
+            expr::evaluate_as(session.as_host(), &top.count, SqlType::Float)?
+        else {
+            return Ok(0);
+        };
         return Ok((rows as f64 * percent / 100.0).ceil() as usize);
     }
     match expr::evaluate_as(session.as_host(), &top.count, SqlType::BigInt)? {
@@ -138,7 +155,10 @@ pub fn insert_rows(
 ) -> SqlResult<u64> {
     let places = places(session, found, columns, false)?;
     check_count(types.len(), places.len(), !columns.is_empty())?;
-    let rows = rows.into_iter().map(|row| row.into_iter().zip(types).map(|(value, ty)| Some((*ty, value))).collect()).collect();
+    let rows = rows
+        .into_iter()
+        .map(|row| row.into_iter().zip(types).map(|(value, ty)| Some((*ty, value))).collect())
+        .collect();
     Ok(write(session, found, Incoming { places, rows }, None, sink)?.rows)
 }
 
@@ -151,7 +171,10 @@ fn insert_typed(
     insert: &Insert,
     sink: &mut dyn Sink,
 ) -> SqlResult<Changed> {
-    let rows = rows.into_iter().map(|row| row.into_iter().zip(types).map(|(value, ty)| Some((*ty, value))).collect()).collect();
+    let rows = rows
+        .into_iter()
+        .map(|row| row.into_iter().zip(types).map(|(value, ty)| Some((*ty, value))).collect())
+        .collect();
     write(session, found, Incoming { places, rows }, Some(insert), sink)
 }
 
@@ -167,7 +190,11 @@ fn check_count(given: usize, expected: usize, named: bool) -> SqlResult<()> {
         return Ok(());
     }
     Err(if !named {
-        SqlError::new(213, 16, "Column name or number of supplied values does not match table definition.")
+        SqlError::new(
+            213,
+            16,
+            "Column name or number of supplied values does not match table definition.",
+        )
     } else if given < expected {
         SqlError::new(
             120,
@@ -184,7 +211,12 @@ fn check_count(given: usize, expected: usize, named: bool) -> SqlResult<()> {
 }
 
 /// The ordinals of the columns named, or of all that an INSERT without a list fills.
-fn places(session: &Session, found: &Found, columns: &[String], defaults: bool) -> SqlResult<Vec<usize>> {
+fn places(
+    session: &Session,
+    found: &Found,
+    columns: &[String],
+    defaults: bool,
+) -> SqlResult<Vec<usize>> {
     let meta = &found.table;
     let identity_insert = session.identity_insert == Some(found.id());
     if columns.is_empty() {
@@ -203,7 +235,9 @@ fn places(session: &Session, found: &Found, columns: &[String], defaults: bool) 
         }
         let all = meta.columns.iter().enumerate();
         return Ok(all
-            .filter(|(_, c)| c.identity.is_none() && c.computed.is_none() && !c.hidden && !c.is_rowversion())
+            .filter(|(_, c)| {
+                c.identity.is_none() && c.computed.is_none() && !c.hidden && !c.is_rowversion()
+            })
             .map(|(at, _)| at)
             .collect());
     }
@@ -227,7 +261,10 @@ fn places(session: &Session, found: &Found, columns: &[String], defaults: bool) 
             return Err(SqlError::new(
                 544,
                 16,
-                format!("Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.", meta.name),
+                format!(
+                    "Cannot insert explicit value for identity column in table '{}' when IDENTITY_INSERT is set to OFF.",
+                    meta.name
+                ),
             ));
         }
         if !given && identity_insert {
@@ -276,13 +313,23 @@ pub fn refuse_write(meta: &TableMeta, at: usize, insert: bool) -> SqlResult<()> 
                 ),
             )
         } else {
-            SqlError::new(13537, 16, format!("Cannot update GENERATED ALWAYS columns in table '{}'.", meta.name))
+            SqlError::new(
+                13537,
+                16,
+                format!("Cannot update GENERATED ALWAYS columns in table '{}'.", meta.name),
+            )
         });
     }
     Ok(())
 }
 
-fn write(session: &mut Session, found: &Found, incoming: Incoming, insert: Option<&Insert>, sink: &mut dyn Sink) -> SqlResult<Changed> {
+fn write(
+    session: &mut Session,
+    found: &Found,
+    incoming: Incoming,
+    insert: Option<&Insert>,
+    sink: &mut dyn Sink,
+) -> SqlResult<Changed> {
     let work = session.work();
     let mark = work.mark();
     let result = write_inner(session, found, incoming, insert, sink);
@@ -302,7 +349,8 @@ fn write_inner(
     let work = session.work();
     let prepared = Prepared::new(session.as_host(), &work, found, true)?;
     let width = prepared.meta.columns.len();
-    let identity_given = prepared.meta.identity_ordinal().is_some_and(|at| incoming.places.contains(&at));
+    let identity_given =
+        prepared.meta.identity_ordinal().is_some_and(|at| incoming.places.contains(&at));
     let mut rows = Vec::with_capacity(incoming.rows.len());
     let mut last_identity = None;
     let output = match insert.and_then(|i| i.output.as_ref()) {
@@ -310,7 +358,9 @@ fn write_inner(
         None => None,
     };
     // Defaults may not be the same for two rows (NEWID()), so each row asks anew.
-    let missing: Vec<usize> = (0..width).filter(|at| !incoming.places.contains(at) && prepared.has_default(*at)).collect();
+    let missing: Vec<usize> = (0..width)
+        .filter(|at| !incoming.places.contains(at) && prepared.has_default(*at))
+        .collect();
     for (count, given) in incoming.rows.into_iter().enumerate() {
         if count % 256 == 255 {
             work.check_cancelled()?;
@@ -325,7 +375,9 @@ fn write_inner(
         for at in &missing {
             row[*at] = prepared.default_value(session.as_host(), *at)?;
         }
-        if let Some(identity) = prepared.complete_new(session.as_host(), &work, &mut row, identity_given)? {
+        if let Some(identity) =
+            prepared.complete_new(session.as_host(), &work, &mut row, identity_given)?
+        {
             last_identity = Some(identity);
         }
         rows.push(row);
@@ -333,7 +385,16 @@ fn write_inner(
     if let Some(instead) = instead_of(&work, found) {
         let rows: Vec<Arc<Row>> = rows.into_iter().map(Arc::new).collect();
         let count = rows.len() as u64;
-        fire_triggers(session, found, &instead, Arc::new(rows), Arc::default(), (0..width).collect(), count, sink)?;
+        fire_triggers(
+            session,
+            found,
+            &instead,
+            Arc::new(rows),
+            Arc::default(),
+            (0..width).collect(),
+            count,
+            sink,
+        )?;
         return Ok(Changed { rows: count, ..Changed::default() });
     }
     let (written, ignored) = Writer::open(&work, &prepared)?.insert(rows)?;
@@ -348,18 +409,31 @@ fn write_inner(
     let count = written.len() as u64;
     let mut changed = Changed { rows: count, ..Changed::default() };
     if let Some(output) = output {
-        let images: Vec<Written> = written.iter().map(|row| Written { before: None, after: Some(row.clone()) }).collect();
+        let images: Vec<Written> =
+            written.iter().map(|row| Written { before: None, after: Some(row.clone()) }).collect();
         let rows = output.rows(session, &images, width)?;
         changed.output = output.deliver(session, rows, sink)?;
     }
     let after = after_triggers(&work, found, |t| t.insert);
     if !after.is_empty() {
-        fire_triggers(session, found, &after, Arc::new(written), Arc::default(), (0..width).collect(), count, sink)?;
+        fire_triggers(
+            session,
+            found,
+            &after,
+            Arc::new(written),
+            Arc::default(),
+            (0..width).collect(),
+            count,
+            sink,
+        )?;
     }
     Ok(changed)
 }
 
-fn instead_of(work: &crate::engine::instance::Work, found: &Found) -> Option<Vec<Arc<crate::engine::catalog::TriggerMeta>>> {
+fn instead_of(
+    work: &crate::engine::instance::Work,
+    found: &Found,
+) -> Option<Vec<Arc<crate::engine::catalog::TriggerMeta>>> {
     let triggers = triggers(work, found, |t| t.instead_of && t.insert);
     (!triggers.is_empty()).then_some(triggers)
 }
@@ -371,7 +445,11 @@ pub fn triggers(
 ) -> Vec<Arc<crate::engine::catalog::TriggerMeta>> {
     let state = work.lock();
     let Some(db) = state.databases.get(&found.database) else { return Vec::new() };
-    db.catalog.triggers_of(found.table.object_id).into_iter().filter(|t| !t.disabled && which(t)).collect()
+    db.catalog
+        .triggers_of(found.table.object_id)
+        .into_iter()
+        .filter(|t| !t.disabled && which(t))
+        .collect()
 }
 
 pub fn after_triggers(

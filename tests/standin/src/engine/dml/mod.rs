@@ -2,10 +2,11 @@
 //!
 //! # The life of a data-changing statement
 //!
-//! Its query runs first and to the end (so a statement never reads what it has itself written), then rows are written one by one: the values
-//! converted and completed ([`prepare`]), the row locked and checked to be still the one the query saw ([`mod@write`]), unique keys looked up,
-//! the image put in place. Foreign keys are checked when all rows are written, cascades follow, then AFTER triggers fire. Whatever fails takes
-//! back everything the statement has done.
+//! Its query runs first and to the end (so a statement never reads what it has itself written),
+//! then rows are written one by one: the values converted and completed ([`prepare`]), the row
+//! locked and checked to be still the one the query saw ([`mod@write`]), unique keys looked up, the
+//! image put in place. Foreign keys are checked when all rows are written, cascades follow, then
+//! AFTER triggers fire. Whatever fails takes back everything the statement has done.
 
 mod append;
 pub mod bulk;

@@ -1,4 +1,5 @@
-//! A row on its way into a table: conversion, defaults, identity, rowversion, period columns, computed columns, NOT NULL and CHECK.
+//! A row on its way into a table: conversion, defaults, identity, rowversion, period columns,
+//! computed columns, NOT NULL and CHECK.
 
 use crate::{
     engine::{
@@ -48,7 +49,11 @@ impl Prepared {
         let (full, local, database_name) = {
             let state = work.lock();
             let database = state.database(found.database)?.name.clone();
-            (full_name(&state, found.database, &meta), local_name(&state, found.database, &meta), database)
+            (
+                full_name(&state, found.database, &meta),
+                local_name(&state, found.database, &meta),
+                database,
+            )
         };
         let columns = source_columns(&meta);
         let scope = [(meta.name.as_str(), columns.as_slice())];
@@ -104,18 +109,32 @@ impl Prepared {
         self.defaults.get(ordinal).is_some_and(Option::is_some)
     }
 
-    /// A value as the column holds it; 257 or 206 where SQL Server does not convert by itself. (A NULL literal has a type only by name.)
+    /// A value as the column holds it; 257 or 206 where SQL Server does not convert by itself. (A
+    /// NULL literal has a type only by name.)
     pub fn convert(&self, ordinal: usize, value: Value, from: SqlType) -> SqlResult<Value> {
         let column = &self.meta.columns[ordinal];
         if matches!(value, Value::Null) || from == column.ty {
             return Ok(value);
         }
         types::check_implicit(from, column.ty)?;
-        convert::assign(&value, from, column.ty, &self.cx, convert::Target { table: &self.full_name, column: &column.name })
+        convert::assign(
+            &value,
+            from,
+            column.ty,
+            &self.cx,
+            convert::Target { table: &self.full_name, column: &column.name },
+        )
     }
 
-    /// Fills what the server itself provides, for a new row. `identity_given`: the row brings its identity value.
-    pub fn complete_new(&self, host: &dyn Host, work: &Work, row: &mut Row, identity_given: bool) -> SqlResult<Option<i128>> {
+    /// Fills what the server itself provides, for a new row. `identity_given`: the row brings its
+    /// identity value.
+    pub fn complete_new(
+        &self,
+        host: &dyn Host,
+        work: &Work,
+        row: &mut Row,
+        identity_given: bool,
+    ) -> SqlResult<Option<i128>> {
         let mut identity = None;
         let mut state = None;
         if let Some(at) = self.meta.identity_ordinal() {
@@ -194,8 +213,10 @@ impl Prepared {
         }
         for (check, condition) in &self.checks {
             if condition.evaluate(host, &[row])? == Some(false) {
-                let column =
-                    check.column_id.and_then(|id| self.meta.column(id)).map_or(String::new(), |c| format!(", column '{}'", c.name));
+                let column = check
+                    .column_id
+                    .and_then(|id| self.meta.column(id))
+                    .map_or(String::new(), |c| format!(", column '{}'", c.name));
                 return Err(SqlError::new(
                     547,
                     16,
@@ -220,7 +241,9 @@ pub fn integer(value: &Value) -> Option<i128> {
 
 pub fn identity_value(column: &ColumnMeta, value: i128) -> Value {
     match column.ty {
-        SqlType::Decimal { scale, .. } => Value::Decimal(Decimal { mantissa: value * 10_i128.pow(u32::from(scale)), scale }),
+        SqlType::Decimal { scale, .. } => {
+            Value::Decimal(Decimal { mantissa: value * 10_i128.pow(u32::from(scale)), scale })
+        }
         _ => Value::Int(value as i64),
     }
 }
@@ -240,12 +263,18 @@ fn limits(ty: SqlType) -> (i128, i128, &'static str) {
 }
 
 fn next_identity(state: &mut State, table: TableId, column: &ColumnMeta) -> SqlResult<i128> {
-    let Some(identity) = &column.identity else { return Err(SqlError::unsupported("an identity value without an identity column")) };
+    let Some(identity) = &column.identity else {
+        return Err(SqlError::unsupported("an identity value without an identity column"));
+    };
     let db = state.database_mut(table.0)?;
     let next = db.peek_identity(table.1, identity.seed, identity.increment);
     let (low, high, name) = limits(column.ty);
     if next < low || next > high {
-        return Err(SqlError::new(8115, 16, format!("Arithmetic overflow error converting IDENTITY to data type {name}.")));
+        return Err(SqlError::new(
+            8115,
+            16,
+            format!("Arithmetic overflow error converting IDENTITY to data type {name}."),
+        ));
     }
     db.set_identity(table.1, next);
     Ok(next)
@@ -257,8 +286,13 @@ fn raise_identity(state: &mut State, table: TableId, column: &ColumnMeta, given:
     let Some(db) = state.databases.get_mut(&table.0) else { return };
     let last = db.identities.get(&table.1).and_then(|s| s.last);
     let beyond = match last {
-        None => (identity.increment > 0 && given >= identity.seed) || (identity.increment < 0 && given <= identity.seed),
-        Some(last) => (identity.increment > 0 && given > last) || (identity.increment < 0 && given < last),
+        None => {
+            (identity.increment > 0 && given >= identity.seed)
+                || (identity.increment < 0 && given <= identity.seed)
+        }
+        Some(last) => {
+            (identity.increment > 0 && given > last) || (identity.increment < 0 && given < last)
+        }
     };
     if beyond {
         db.set_identity(table.1, given);
@@ -266,7 +300,9 @@ fn raise_identity(state: &mut State, table: TableId, column: &ColumnMeta, given:
 }
 
 pub fn new_rowversion(state: &mut State, database: i32, txn: u64) -> SqlResult<Value> {
-    Ok(Value::Bytes(Arc::from(&state.database_mut(database)?.next_rowversion(txn).to_be_bytes()[..])))
+    Ok(Value::Bytes(Arc::from(
+        &state.database_mut(database)?.next_rowversion(txn).to_be_bytes()[..],
+    )))
 }
 
 fn power(ty: SqlType) -> u64 {
@@ -279,7 +315,9 @@ fn power(ty: SqlType) -> u64 {
 /// A moment at the precision of a period column.
 pub fn period_value(at: Moment, ty: SqlType) -> Value {
     match at.datetime2() {
-        Value::DateTime2 { days, ticks } => Value::DateTime2 { days, ticks: ticks / power(ty) * power(ty) },
+        Value::DateTime2 { days, ticks } => {
+            Value::DateTime2 { days, ticks: ticks / power(ty) * power(ty) }
+        }
         other => other,
     }
 }

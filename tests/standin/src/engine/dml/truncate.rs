@@ -12,8 +12,8 @@ use crate::{
     tsql::ast::ObjectName,
 };
 
-/// 4711 on a table tracked by CDC, 4712 on one that foreign keys reference, 1088 without permission, 13545 on a system-versioned one,
-/// 3729 under an indexed view.
+/// 4711 on a table tracked by CDC, 4712 on one that foreign keys reference, 1088 without
+/// permission, 13545 on a system-versioned one, 3729 under an indexed view.
 pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
     let work = session.work();
     let mut state = work.lock();
@@ -21,10 +21,14 @@ pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
         SqlError::new(
             4701,
             16,
-            format!("Cannot find the object \"{}\" because it does not exist or you do not have permissions.", name.name),
+            format!(
+                "Cannot find the object \"{}\" because it does not exist or you do not have permissions.",
+                name.name
+            ),
         )
     };
-    let found = find_table(session, &state, name).map_err(|e| if e.number == 208 { missing() } else { e })?;
+    let found = find_table(session, &state, name)
+        .map_err(|e| if e.number == 208 { missing() } else { e })?;
     let id = found.id();
     if !found.table.is_temp() {
         if !state.has_permission(&session.login, Target::object(id.0, id.1), "ALTER") {
@@ -47,7 +51,10 @@ pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
         return Err(SqlError::new(
             13545,
             16,
-            format!("Truncate failed on table '{}' because it is not a supported operation on system-versioned tables.", display(name)),
+            format!(
+                "Truncate failed on table '{}' because it is not a supported operation on system-versioned tables.",
+                display(name)
+            ),
         ));
     }
     let catalog = &state.database(id.0)?.catalog;
@@ -55,11 +62,18 @@ pub fn truncate(session: &mut Session, name: &ObjectName) -> SqlResult<()> {
         return Err(SqlError::new(
             4712,
             16,
-            format!("Cannot truncate table '{}' because it is being referenced by a FOREIGN KEY constraint.", display(name)),
+            format!(
+                "Cannot truncate table '{}' because it is being referenced by a FOREIGN KEY constraint.",
+                display(name)
+            ),
         ));
     }
     if let Some(view) = catalog.indexed_view_on(&meta) {
-        let text = format!("Cannot TRUNCATE TABLE '{}' because it is being referenced by object '{}'.", display(name), view.name);
+        let text = format!(
+            "Cannot TRUNCATE TABLE '{}' because it is being referenced by object '{}'.",
+            display(name),
+            view.name
+        );
         return Err(SqlError::new(3729, 16, text));
     }
     let mut data = TableData::new(&meta);

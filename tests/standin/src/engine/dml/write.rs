@@ -1,4 +1,5 @@
-//! Rows into storage: who must wait, what is a duplicate, which row has changed under the statement.
+//! Rows into storage: who must wait, what is a duplicate, which row has changed under the
+//! statement.
 
 use crate::{
     engine::{
@@ -46,12 +47,16 @@ impl<'a> Writer<'a> {
     pub fn open(work: &'a Work, prepared: &'a Prepared) -> SqlResult<Self> {
         if !prepared.meta.is_temp() {
             let state = work.lock();
-            let read_only = state.database(prepared.id.0)?.options.read_only || work.on_secondary(&state, prepared.id.0);
+            let read_only = state.database(prepared.id.0)?.options.read_only
+                || work.on_secondary(&state, prepared.id.0);
             if read_only {
                 return Err(SqlError::new(
                     3906,
                     16,
-                    format!("Failed to update database \"{}\" because the database is read-only.", prepared.database_name),
+                    format!(
+                        "Failed to update database \"{}\" because the database is read-only.",
+                        prepared.database_name
+                    ),
                 ));
             }
             drop(work.lock_table(state, prepared.id, TableMode::IntentExclusive)?);
@@ -75,7 +80,11 @@ impl<'a> Writer<'a> {
             for row in rows.by_ref().take(64) {
                 some = true;
                 let row = Arc::new(row);
-                let key = state.tables.get_mut(&self.prepared.id).ok_or_else(|| gone(self.prepared))?.new_key(&row);
+                let key = state
+                    .tables
+                    .get_mut(&self.prepared.id)
+                    .ok_or_else(|| gone(self.prepared))?
+                    .new_key(&row);
                 match self.put_new(state, key, &row, false) {
                     Ok(guard) => {
                         state = guard;
@@ -85,7 +94,9 @@ impl<'a> Writer<'a> {
                         ignored += 1;
                         state = self.work.lock();
                     }
-                    Err(Refusal::Duplicate(index)) => return Err(duplicate(self.prepared, &index, &row)),
+                    Err(Refusal::Duplicate(index)) => {
+                        return Err(duplicate(self.prepared, &index, &row));
+                    }
                     Err(Refusal::Other(error)) => return Err(error),
                 }
             }
@@ -95,28 +106,56 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn put_new(&self, state: MutexGuard<'a, State>, key: RowKey, row: &Arc<Row>, moved: bool) -> Result<MutexGuard<'a, State>, Refusal> {
+    fn put_new(
+        &self,
+        state: MutexGuard<'a, State>,
+        key: RowKey,
+        row: &Arc<Row>,
+        moved: bool,
+    ) -> Result<MutexGuard<'a, State>, Refusal> {
         let mut state = self.clear(state, &key, row, true)?;
-        state.write(self.work.txn, self.prepared.id, &self.prepared.meta, LoggedKind::Insert, key, Some(row.clone()), moved);
+        state.write(
+            self.work.txn,
+            self.prepared.id,
+            &self.prepared.meta,
+            LoggedKind::Insert,
+            key,
+            Some(row.clone()),
+            moved,
+        );
         Ok(state)
     }
 
     /// Waits for other writers in the way; a duplicate is refused.
-    fn clear(&self, mut state: MutexGuard<'a, State>, key: &RowKey, row: &Row, new_key: bool) -> Result<MutexGuard<'a, State>, Refusal> {
+    fn clear(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        key: &RowKey,
+        row: &Row,
+        new_key: bool,
+    ) -> Result<MutexGuard<'a, State>, Refusal> {
         loop {
             match self.data(&state)?.conflict(self.work.txn, key, row, new_key) {
                 None => return Ok(state),
                 Some(Conflict::Duplicate(index)) => {
-                    let index = self.prepared.meta.index(index).cloned().ok_or_else(|| gone(self.prepared))?;
+                    let index = self
+                        .prepared
+                        .meta
+                        .index(index)
+                        .cloned()
+                        .ok_or_else(|| gone(self.prepared))?;
                     return Err(Refusal::Duplicate(index));
                 }
                 Some(Conflict::Writer(_)) => {
                     let txn = self.work.txn;
                     let table = self.prepared.id;
                     state = self.work.wait_while(state, |s| {
-                        let conflict = s.tables.get(&table).and_then(|d| d.conflict(txn, key, row, new_key));
+                        let conflict =
+                            s.tables.get(&table).and_then(|d| d.conflict(txn, key, row, new_key));
                         match conflict {
-                            Some(Conflict::Writer(owner)) => Work::spid_of(s, owner).into_iter().collect(),
+                            Some(Conflict::Writer(owner)) => {
+                                Work::spid_of(s, owner).into_iter().collect()
+                            }
                             Some(Conflict::Duplicate(_)) | None => Vec::new(),
                         }
                     })?;
@@ -125,8 +164,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Replaces and deletes rows: every row locked and compared with what the query saw, rows whose key moves taken out first and put back
-    /// afterwards, so that keys may be exchanged within one statement.
+    /// Replaces and deletes rows: every row locked and compared with what the query saw, rows whose
+    /// key moves taken out first and put back afterwards, so that keys may be exchanged within one
+    /// statement.
     pub fn change(&self, targets: Vec<Target>) -> SqlResult<Outcome> {
         let mut written = Vec::with_capacity(targets.len());
         let mut moved = Vec::new();
@@ -150,12 +190,21 @@ impl<'a> Writer<'a> {
                     let data = state.tables.get_mut(&id).ok_or_else(|| gone(self.prepared))?;
                     let new_key = data.moved_key(&target.key, row);
                     if new_key == target.key {
-                        if data.indexes.iter().any(|i| i.meta.unique && i.plan.encode(&target.before) != i.plan.encode(row))
-                            || data.has_filtered()
+                        if data.indexes.iter().any(|i| {
+                            i.meta.unique && i.plan.encode(&target.before) != i.plan.encode(row)
+                        }) || data.has_filtered()
                         {
                             keyed.push((new_key.clone(), row.clone()));
                         }
-                        state.write(txn, id, meta, LoggedKind::Update, new_key, Some(row.clone()), false);
+                        state.write(
+                            txn,
+                            id,
+                            meta,
+                            LoggedKind::Update,
+                            new_key,
+                            Some(row.clone()),
+                            false,
+                        );
                     } else {
                         state.write(txn, id, meta, LoggedKind::Delete, target.key, None, true);
                         moved.push((new_key, row.clone()));
@@ -165,25 +214,43 @@ impl<'a> Writer<'a> {
             written.push(Written { before: Some(target.before), after });
         }
         for (key, row) in moved {
-            state = self.put_new(state, key, &row, true).map_err(|r| r.into_error(self.prepared, &row))?;
+            state = self
+                .put_new(state, key, &row, true)
+                .map_err(|r| r.into_error(self.prepared, &row))?;
         }
         for (key, row) in keyed {
-            state = self.clear(state, &key, &row, false).map_err(|r| r.into_error(self.prepared, &row))?;
+            state = self
+                .clear(state, &key, &row, false)
+                .map_err(|r| r.into_error(self.prepared, &row))?;
         }
         drop(state);
         Ok(Outcome::Done(written))
     }
 
     /// Waits for the row; None when it is not the one the query saw.
-    fn lock_row(&self, state: MutexGuard<'a, State>, key: &RowKey, seen: &Arc<Row>) -> SqlResult<Option<MutexGuard<'a, State>>> {
+    fn lock_row(
+        &self,
+        state: MutexGuard<'a, State>,
+        key: &RowKey,
+        seen: &Arc<Row>,
+    ) -> SqlResult<Option<MutexGuard<'a, State>>> {
         let (table, txn) = (self.prepared.id, self.work.txn);
-        let state = self.work.wait_while(state, |s| row_blocker(s, table, key, txn).into_iter().collect())?;
+        let state = self
+            .work
+            .wait_while(state, |s| row_blocker(s, table, key, txn).into_iter().collect())?;
         let slot = self.data(&state)?.rows.get(key);
         if self.work.isolation == Isolation::Snapshot && !self.prepared.meta.is_temp() {
             let own = slot.is_some_and(|s| s.pending.is_some());
-            let then =
-                state.transactions.get(&txn).and_then(|t| t.snapshot.as_ref()).and_then(|s| s.get(&table)).and_then(|d| d.rows.get(key));
-            let same = match (slot.and_then(|s| s.committed.as_ref()), then.and_then(|s| s.committed.as_ref())) {
+            let then = state
+                .transactions
+                .get(&txn)
+                .and_then(|t| t.snapshot.as_ref())
+                .and_then(|s| s.get(&table))
+                .and_then(|d| d.rows.get(key));
+            let same = match (
+                slot.and_then(|s| s.committed.as_ref()),
+                then.and_then(|s| s.committed.as_ref()),
+            ) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
@@ -208,8 +275,11 @@ impl<'a> Writer<'a> {
 }
 
 fn row_blocker(state: &State, table: TableId, key: &RowKey, txn: u64) -> Option<Spid> {
-    let writer = state.tables.get(&table).and_then(|d| d.rows.get(key)).and_then(|s| s.other_writer(txn));
-    writer.and_then(|owner| Work::spid_of(state, owner)).or_else(|| state.locks.key_blocker(table, key, txn))
+    let writer =
+        state.tables.get(&table).and_then(|d| d.rows.get(key)).and_then(|s| s.other_writer(txn));
+    writer
+        .and_then(|owner| Work::spid_of(state, owner))
+        .or_else(|| state.locks.key_blocker(table, key, txn))
 }
 
 enum Refusal {
@@ -271,7 +341,13 @@ pub fn key_text(meta: &TableMeta, index: &IndexMeta, row: &Row) -> String {
         Value::Null => "<NULL>".to_string(),
         value => {
             let to = SqlType::NVarChar(Length::N(4000), Collation::DEFAULT);
-            match convert::cast(value, meta.columns[ordinal].ty, to, None, &convert::ConvertContext::default()) {
+            match convert::cast(
+                value,
+                meta.columns[ordinal].ty,
+                to,
+                None,
+                &convert::ConvertContext::default(),
+            ) {
                 Ok(Value::Str(s)) => s.to_string(),
                 Ok(_) | Err(_) => "?".to_string(),
             }

@@ -12,7 +12,14 @@ use std::sync::Arc;
 
 /// Error 8115 for a result that does not fit its type.
 pub fn overflow(ty: SqlType) -> SqlError {
-    SqlError::new(8115, 16, format!("Arithmetic overflow error converting expression to data type {}.", types::name(ty)))
+    SqlError::new(
+        8115,
+        16,
+        format!(
+            "Arithmetic overflow error converting expression to data type {}.",
+            types::name(ty)
+        ),
+    )
 }
 
 /// Integers, money and floats: both operands and the result have one type.
@@ -40,7 +47,11 @@ pub fn number(op: Operation, left: &Value, right: &Value, ty: SqlType) -> SqlRes
                 Operation::Divide | Operation::Modulo if *b == 0.0 => return Err(divide_by_zero()),
                 Operation::Divide => a / b,
                 Operation::Modulo => {
-                    return Err(SqlError::new(402, 16, "The data types float and float are incompatible in the modulo operator."));
+                    return Err(SqlError::new(
+                        402,
+                        16,
+                        "The data types float and float are incompatible in the modulo operator.",
+                    ));
                 }
             };
             float(result, ty)
@@ -56,9 +67,12 @@ pub fn number(op: Operation, left: &Value, right: &Value, ty: SqlType) -> SqlRes
                 Operation::Divide => a.checked_mul(10_000).map(|n| n / b),
                 Operation::Modulo => Some(a % b),
             };
-            let limit = if ty == SqlType::SmallMoney { i128::from(i32::MAX) } else { i128::from(i64::MAX) };
+            let limit =
+                if ty == SqlType::SmallMoney { i128::from(i32::MAX) } else { i128::from(i64::MAX) };
             match result {
-                Some(n) if n <= limit && n >= -limit - 1 => Ok(Value::Decimal(Decimal { mantissa: n, scale: 4 })),
+                Some(n) if n <= limit && n >= -limit - 1 => {
+                    Ok(Value::Decimal(Decimal { mantissa: n, scale: 4 }))
+                }
                 _ => Err(overflow(ty)),
             }
         }
@@ -86,7 +100,14 @@ pub fn fits(n: i64, ty: SqlType) -> bool {
     }
 }
 
-pub fn decimal(op: Operation, left: &Value, left_type: (u8, u8), right: &Value, right_type: (u8, u8), ty: SqlType) -> SqlResult<Value> {
+pub fn decimal(
+    op: Operation,
+    left: &Value,
+    left_type: (u8, u8),
+    right: &Value,
+    right_type: (u8, u8),
+    ty: SqlType,
+) -> SqlResult<Value> {
     match (as_decimal(left), as_decimal(right)) {
         (Some(a), Some(b)) => {
             let result = Decimal::operate(op, a, left_type, b, right_type)?;
@@ -127,7 +148,9 @@ const TICKS_PER_DAY: i64 = 300 * 86_400;
 /// datetime and smalldatetime arithmetic: both sides are datetimes, counted in 1/300 s since 1900.
 pub fn dates(subtract: bool, left: &Value, right: &Value, ty: SqlType) -> SqlResult<Value> {
     let ticks = |value: &Value| match value {
-        Value::DateTime { days, ticks300 } => Some(i64::from(*days) * TICKS_PER_DAY + i64::from(*ticks300)),
+        Value::DateTime { days, ticks300 } => {
+            Some(i64::from(*days) * TICKS_PER_DAY + i64::from(*ticks300))
+        }
         _ => None,
     };
     let (Some(a), Some(b)) = (ticks(left), ticks(right)) else { return Ok(Value::Null) };
@@ -135,12 +158,19 @@ pub fn dates(subtract: bool, left: &Value, right: &Value, ty: SqlType) -> SqlRes
     let days = sum.div_euclid(TICKS_PER_DAY);
     // 1753-01-01 to 9999-12-31
     match (i32::try_from(days), u32::try_from(sum.rem_euclid(TICKS_PER_DAY))) {
-        (Ok(days), Ok(ticks300)) if (-53_690..=2_958_463).contains(&days) => Ok(Value::DateTime { days, ticks300 }),
+        (Ok(days), Ok(ticks300)) if (-53_690..=2_958_463).contains(&days) => {
+            Ok(Value::DateTime { days, ticks300 })
+        }
         _ => Err(overflow(ty)),
     }
 }
 
-pub fn concat(left: &Value, right: &Value, ty: SqlType, null_yields_null: bool) -> SqlResult<Value> {
+pub fn concat(
+    left: &Value,
+    right: &Value,
+    ty: SqlType,
+    null_yields_null: bool,
+) -> SqlResult<Value> {
     match (left, right) {
         (Value::Str(a), Value::Str(b)) => Ok(Value::Str(join(a, b, ty))),
         (Value::Bytes(a), Value::Bytes(b)) => {
@@ -154,7 +184,9 @@ pub fn concat(left: &Value, right: &Value, ty: SqlType, null_yields_null: bool) 
         }
         (Value::Str(_), Value::Null) if !null_yields_null => Ok(left.clone()),
         (Value::Null, Value::Str(_)) if !null_yields_null => Ok(right.clone()),
-        (Value::Null, Value::Null) if !null_yields_null && types::is_text(ty) => Ok(Value::Str("".into())),
+        (Value::Null, Value::Null) if !null_yields_null && types::is_text(ty) => {
+            Ok(Value::Str("".into()))
+        }
         _ => Ok(Value::Null),
     }
 }
@@ -175,9 +207,10 @@ fn join(a: &Arc<str>, b: &Arc<str>, ty: SqlType) -> Arc<str> {
 /// Cuts to the declared length: a concatenation of two short types stays one.
 pub fn truncate(text: String, ty: SqlType) -> String {
     let limit = match ty {
-        SqlType::VarChar(Length::N(n), _) | SqlType::NVarChar(Length::N(n), _) | SqlType::Char(n, _) | SqlType::NChar(n, _) => {
-            usize::from(n)
-        }
+        SqlType::VarChar(Length::N(n), _)
+        | SqlType::NVarChar(Length::N(n), _)
+        | SqlType::Char(n, _)
+        | SqlType::NChar(n, _) => usize::from(n),
         _ => return text,
     };
     if text.len() <= limit {

@@ -1,4 +1,5 @@
-//! The binder: scopes, names and plain expressions. Queries are bound in `engine::query::bind`, functions in [`super::functions`].
+//! The binder: scopes, names and plain expressions. Queries are bound in `engine::query::bind`,
+//! functions in [`super::functions`].
 
 use super::{
     bound::{BitOp, Bound, Comparison, Context, Node, Predicate, Subquery},
@@ -182,7 +183,11 @@ impl<'h> Binder<'h> {
             return Ok((at, self.variables[at].1));
         }
         let Some((ty, value)) = self.host.variable(name) else {
-            return Err(SqlError::new(137, 15, format!("Must declare the scalar variable \"{name}\".")));
+            return Err(SqlError::new(
+                137,
+                15,
+                format!("Must declare the scalar variable \"{name}\"."),
+            ));
         };
         self.variables.push((name.to_owned(), ty));
         self.values.push(value);
@@ -193,7 +198,9 @@ impl<'h> Binder<'h> {
 
     /// Finds a column: (how many frames out, scope, slot, column).
     fn find_column(&self, parts: &[&str]) -> SqlResult<(usize, usize, usize, ScopeColumn)> {
-        let Some((column, qualifier)) = parts.split_last() else { return Err(SqlError::unsupported("an empty name")) };
+        let Some((column, qualifier)) = parts.split_last() else {
+            return Err(SqlError::unsupported("an empty name"));
+        };
         let mut qualifier_found = false;
         for (depth, level) in (0..self.scopes.len()).rev().enumerate() {
             let scope = &self.scopes[level];
@@ -205,13 +212,22 @@ impl<'h> Binder<'h> {
                 qualifier_found |= !qualifier.is_empty();
                 if let Some(ordinal) = source.columns.iter().position(|c| c.is_named(column)) {
                     if found.is_some() {
-                        return Err(SqlError::new(209, 16, format!("Ambiguous column name '{column}'.")));
+                        return Err(SqlError::new(
+                            209,
+                            16,
+                            format!("Ambiguous column name '{column}'."),
+                        ));
                     }
                     found = Some((at, ordinal));
                 }
             }
             if let Some((at, ordinal)) = found {
-                return Ok((depth, at + scope.first_slot, ordinal, scope.sources[at].columns[ordinal].clone()));
+                return Ok((
+                    depth,
+                    at + scope.first_slot,
+                    ordinal,
+                    scope.sources[at].columns[ordinal].clone(),
+                ));
             }
             if qualifier_found {
                 break;
@@ -220,7 +236,11 @@ impl<'h> Binder<'h> {
         if qualifier.is_empty() || qualifier_found {
             Err(SqlError::new(207, 16, format!("Invalid column name '{column}'.")))
         } else {
-            Err(SqlError::new(4104, 16, format!("The multi-part identifier \"{}\" could not be bound.", parts.join("."))))
+            Err(SqlError::new(
+                4104,
+                16,
+                format!("The multi-part identifier \"{}\" could not be bound.", parts.join(".")),
+            ))
         }
     }
 
@@ -229,7 +249,13 @@ impl<'h> Binder<'h> {
         Ok(self.column_at(depth, slot, ordinal, &column))
     }
 
-    pub fn column_at(&mut self, depth: usize, slot: usize, ordinal: usize, column: &ScopeColumn) -> Bound {
+    pub fn column_at(
+        &mut self,
+        depth: usize,
+        slot: usize,
+        ordinal: usize,
+        column: &ScopeColumn,
+    ) -> Bound {
         let level = self.scopes.len() - 1 - depth;
         self.seen.insert((level, slot));
         let scope = &mut self.scopes[level];
@@ -253,7 +279,9 @@ impl<'h> Binder<'h> {
         let _ = ast::visit_expressions_mut(&mut copy, |e: &mut Expr| {
             let parts: Vec<&str> = match &*e {
                 Expr::Identifier(ident) => vec![&ident.value],
-                Expr::CompoundIdentifier(idents) => idents.iter().map(|i| i.value.as_str()).collect(),
+                Expr::CompoundIdentifier(idents) => {
+                    idents.iter().map(|i| i.value.as_str()).collect()
+                }
                 _ => return std::ops::ControlFlow::<()>::Continue(()),
             };
             if let Ok((depth, slot, ordinal, _)) = self.find_column(&parts) {
@@ -291,13 +319,25 @@ impl<'h> Binder<'h> {
         match expr {
             Expr::Nested(inner) => self.expr(inner),
             Expr::Value(value) => self.literal(&value.value),
-            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with("@@") => self.global(&ident.value),
-            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with('@') => {
+            Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.starts_with("@@") =>
+            {
+                self.global(&ident.value)
+            }
+            Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.starts_with('@') =>
+            {
                 let (number, ty) = self.variable(&ident.value)?;
                 Ok(Bound::new(Node::Variable(number), ty, true))
             }
-            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with('$') => self.dollar(&[], &ident.value),
-            Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.starts_with("%%") => {
+            Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.starts_with('$') =>
+            {
+                self.dollar(&[], &ident.value)
+            }
+            Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.starts_with("%%") =>
+            {
                 Err(SqlError::unsupported(&ident.value))
             }
             Expr::Identifier(ident) => self.column(&[&ident.value]),
@@ -320,13 +360,26 @@ impl<'h> Binder<'h> {
                 let inner = self.expr(expr)?;
                 explicit(inner, ty, None, attempt)
             }
-            Expr::Convert { is_try, expr, data_type: Some(data_type), charset: None, styles, .. } => {
+            Expr::Convert {
+                is_try,
+                expr,
+                data_type: Some(data_type),
+                charset: None,
+                styles,
+                ..
+            } => {
                 let ty = self.data_type(data_type)?;
                 let inner = self.expr(expr)?;
                 let style = match styles.as_slice() {
                     [] => None,
                     [style] => Some(implicit(self.expr(style)?, SqlType::Int)?),
-                    _ => return Err(SqlError::new(174, 15, "The convert function requires 2 to 3 arguments.")),
+                    _ => {
+                        return Err(SqlError::new(
+                            174,
+                            15,
+                            "The convert function requires 2 to 3 arguments.",
+                        ));
+                    }
                 };
                 explicit(inner, ty, style, *is_try)
             }
@@ -338,23 +391,35 @@ impl<'h> Binder<'h> {
                 } else {
                     match self.host.collation(name)? {
                         Some(collation) => collation,
-                        None => return Err(SqlError::new(448, 16, format!("Invalid collation '{name}'."))),
+                        None => {
+                            return Err(SqlError::new(
+                                448,
+                                16,
+                                format!("Invalid collation '{name}'."),
+                            ));
+                        }
                     }
                 };
                 let inner = self.expr(expr)?;
                 if inner.is_null {
-                    return Ok(implicit(inner, SqlType::VarChar(Length::N(1), collation))?.coerced(collation, Coercibility::Explicit));
+                    return Ok(implicit(inner, SqlType::VarChar(Length::N(1), collation))?
+                        .coerced(collation, Coercibility::Explicit));
                 }
                 if !types::is_text(inner.ty) {
                     return Err(SqlError::new(
                         447,
                         16,
-                        format!("Expression type {} is invalid for COLLATE clause.", types::name(inner.ty)),
+                        format!(
+                            "Expression type {} is invalid for COLLATE clause.",
+                            types::name(inner.ty)
+                        ),
                     ));
                 }
                 Ok(inner.coerced(collation, Coercibility::Explicit))
             }
-            Expr::Case { operand, conditions, else_result, .. } => self.case(operand.as_deref(), conditions, else_result.as_deref()),
+            Expr::Case { operand, conditions, else_result, .. } => {
+                self.case(operand.as_deref(), conditions, else_result.as_deref())
+            }
             Expr::Function(function) => self.function(function),
             Expr::Subquery(query) => {
                 let subquery = self.subquery(query)?;
@@ -376,7 +441,12 @@ impl<'h> Binder<'h> {
                 let zone = self.expr(time_zone)?;
                 super::functions::at_time_zone(inner, zone)
             }
-            Expr::Substring { expr, substring_from: Some(from), substring_for: Some(length), .. } => {
+            Expr::Substring {
+                expr,
+                substring_from: Some(from),
+                substring_for: Some(length),
+                ..
+            } => {
                 let args = vec![self.expr(expr)?, self.expr(from)?, self.expr(length)?];
                 self.named("SUBSTRING", args)
             }
@@ -402,7 +472,11 @@ impl<'h> Binder<'h> {
             | Expr::InSubquery { .. }
             | Expr::Between { .. }
             | Expr::Like { .. }
-            | Expr::Exists { .. } => Err(SqlError::new(4145, 15, "An expression of boolean type was found where a value is expected.")),
+            | Expr::Exists { .. } => Err(SqlError::new(
+                4145,
+                15,
+                "An expression of boolean type was found where a value is expected.",
+            )),
             other => Err(SqlError::unsupported(format!("the expression {other}"))),
         }
     }
@@ -423,27 +497,49 @@ impl<'h> Binder<'h> {
             ast::Value::Number(text, _) => number_literal(text)?,
             ast::Value::SingleQuotedString(text) | ast::Value::DoubleQuotedString(text) => {
                 let length = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-                Bound::constant(Value::Str(collation.squeeze(&text.as_str().into())), types::text(false, Some(length), true, collation))
+                Bound::constant(
+                    Value::Str(collation.squeeze(&text.as_str().into())),
+                    types::text(false, Some(length), true, collation),
+                )
             }
             ast::Value::NationalStringLiteral(text) => {
                 let length = u32::try_from(text.encode_utf16().count()).unwrap_or(u32::MAX);
-                Bound::constant(Value::Str(text.as_str().into()), types::text(true, Some(length), true, collation))
+                Bound::constant(
+                    Value::Str(text.as_str().into()),
+                    types::text(true, Some(length), true, collation),
+                )
             }
             ast::Value::HexStringLiteral(text) => {
                 let padded = if text.len() % 2 == 1 { format!("0{text}") } else { text.clone() };
                 let bytes: Vec<u8> = padded
                     .as_bytes()
                     .chunks(2)
-                    .filter_map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+                    .filter_map(|pair| {
+                        std::str::from_utf8(pair)
+                            .ok()
+                            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                    })
                     .collect();
                 let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                let ty = if length > 8000 { SqlType::VarBinary(Length::Max) } else { types::binary(Some(length)) };
+                let ty = if length > 8000 {
+                    SqlType::VarBinary(Length::Max)
+                } else {
+                    types::binary(Some(length))
+                };
                 Bound::constant(Value::Bytes(bytes.into()), ty)
             }
-            ast::Value::Placeholder(text) if text.starts_with('$') => match Decimal::parse(&text[1..]).and_then(|d| d.rescale(4)) {
-                Some(d) => Bound::constant(Value::Decimal(d), SqlType::Money),
-                None => return Err(SqlError::new(293, 16, "Cannot convert char value to money. The char value has incorrect syntax.")),
-            },
+            ast::Value::Placeholder(text) if text.starts_with('$') => {
+                match Decimal::parse(&text[1..]).and_then(|d| d.rescale(4)) {
+                    Some(d) => Bound::constant(Value::Decimal(d), SqlType::Money),
+                    None => {
+                        return Err(SqlError::new(
+                            293,
+                            16,
+                            "Cannot convert char value to money. The char value has incorrect syntax.",
+                        ));
+                    }
+                }
+            }
             other => return Err(SqlError::unsupported(format!("the literal {other}"))),
         })
     }
@@ -456,7 +552,9 @@ impl<'h> Binder<'h> {
                 bound.nullable = true;
                 Ok(bound)
             }
-            None => Err(SqlError::new(137, 15, format!("Must declare the scalar variable \"{name}\"."))),
+            None => {
+                Err(SqlError::new(137, 15, format!("Must declare the scalar variable \"{name}\".")))
+            }
         }
     }
 
@@ -470,12 +568,15 @@ impl<'h> Binder<'h> {
         let Some(scope) = self.scopes.last() else {
             return Err(SqlError::new(207, 16, format!("Invalid column name '{name}'.")));
         };
-        let found = scope.sources.iter().enumerate().find_map(|(at, source)| {
-            if !qualifier.is_empty() && !source_matches(source, qualifier) {
-                return None;
-            }
-            source.columns.iter().position(wanted).map(|ordinal| (at + scope.first_slot, ordinal, source.columns[ordinal].clone()))
-        });
+        let found =
+            scope.sources.iter().enumerate().find_map(|(at, source)| {
+                if !qualifier.is_empty() && !source_matches(source, qualifier) {
+                    return None;
+                }
+                source.columns.iter().position(wanted).map(|ordinal| {
+                    (at + scope.first_slot, ordinal, source.columns[ordinal].clone())
+                })
+            });
         match found {
             Some((slot, ordinal, column)) => Ok(self.column_at(0, slot, ordinal, &column)),
             None => Err(SqlError::new(207, 16, format!("Invalid column name '{name}'."))),
@@ -489,10 +590,14 @@ impl<'h> Binder<'h> {
                 if let Expr::Value(value) = expr
                     && let ast::Value::Number(text, _) = &value.value
                 {
-                    // -9223372036854775808 is a numeric in T-SQL as well: the sign is no part of the literal
+                    // -9223372036854775808 is a numeric in T-SQL as well: the sign is no part of
+                    // the literal
                     let inner = number_literal(text)?;
                     if let Node::Const(value) = &inner.node {
-                        return Ok(Bound::constant(super::arithmetic::negate(value.clone(), inner.ty)?, inner.ty));
+                        return Ok(Bound::constant(
+                            super::arithmetic::negate(value.clone(), inner.ty)?,
+                            inner.ty,
+                        ));
                     }
                 }
                 let mut inner = self.expr(expr)?;
@@ -500,11 +605,18 @@ impl<'h> Binder<'h> {
                     return Err(SqlError::new(
                         8117,
                         16,
-                        format!("Operand data type {} is invalid for minus operator.", types::name(inner.ty)),
+                        format!(
+                            "Operand data type {} is invalid for minus operator.",
+                            types::name(inner.ty)
+                        ),
                     ));
                 }
                 if inner.ty == SqlType::Bit {
-                    return Err(SqlError::new(8117, 16, "Operand data type bit is invalid for minus operator."));
+                    return Err(SqlError::new(
+                        8117,
+                        16,
+                        "Operand data type bit is invalid for minus operator.",
+                    ));
                 }
                 if inner.ty == SqlType::TinyInt {
                     inner = implicit(inner, SqlType::SmallInt)?;
@@ -513,7 +625,10 @@ impl<'h> Binder<'h> {
                     return Err(SqlError::new(
                         8117,
                         16,
-                        format!("Operand data type {} is invalid for minus operator.", types::name(inner.ty)),
+                        format!(
+                            "Operand data type {} is invalid for minus operator.",
+                            types::name(inner.ty)
+                        ),
                     ));
                 }
                 let (ty, nullable) = (inner.ty, inner.nullable);
@@ -525,13 +640,20 @@ impl<'h> Binder<'h> {
                     return Err(SqlError::new(
                         8117,
                         16,
-                        format!("Operand data type {} is invalid for '~' operator.", types::name(inner.ty)),
+                        format!(
+                            "Operand data type {} is invalid for '~' operator.",
+                            types::name(inner.ty)
+                        ),
                     ));
                 }
                 let (ty, nullable) = (inner.ty, inner.nullable);
                 Ok(Bound::new(Node::BitNot(Box::new(inner)), ty, nullable))
             }
-            UnaryOperator::Not => Err(SqlError::new(4145, 15, "An expression of boolean type was found where a value is expected.")),
+            UnaryOperator::Not => Err(SqlError::new(
+                4145,
+                15,
+                "An expression of boolean type was found where a value is expected.",
+            )),
             other => Err(SqlError::unsupported(format!("the operator {other}"))),
         }
     }
@@ -543,9 +665,15 @@ impl<'h> Binder<'h> {
             BinaryOperator::Multiply => Operation::Multiply,
             BinaryOperator::Divide => Operation::Divide,
             BinaryOperator::Modulo => Operation::Modulo,
-            BinaryOperator::BitwiseAnd => return bits(BitOp::And, self.expr(left)?, self.expr(right)?),
-            BinaryOperator::BitwiseOr => return bits(BitOp::Or, self.expr(left)?, self.expr(right)?),
-            BinaryOperator::BitwiseXor => return bits(BitOp::Xor, self.expr(left)?, self.expr(right)?),
+            BinaryOperator::BitwiseAnd => {
+                return bits(BitOp::And, self.expr(left)?, self.expr(right)?);
+            }
+            BinaryOperator::BitwiseOr => {
+                return bits(BitOp::Or, self.expr(left)?, self.expr(right)?);
+            }
+            BinaryOperator::BitwiseXor => {
+                return bits(BitOp::Xor, self.expr(left)?, self.expr(right)?);
+            }
             BinaryOperator::Eq
             | BinaryOperator::NotEq
             | BinaryOperator::Lt
@@ -554,7 +682,11 @@ impl<'h> Binder<'h> {
             | BinaryOperator::GtEq
             | BinaryOperator::And
             | BinaryOperator::Or => {
-                return Err(SqlError::new(4145, 15, "An expression of boolean type was found where a value is expected."));
+                return Err(SqlError::new(
+                    4145,
+                    15,
+                    "An expression of boolean type was found where a value is expected.",
+                ));
             }
             other => return Err(SqlError::unsupported(format!("the operator {other}"))),
         };
@@ -563,7 +695,12 @@ impl<'h> Binder<'h> {
         arithmetic(operation, left, right)
     }
 
-    fn case(&mut self, operand: Option<&Expr>, conditions: &[ast::CaseWhen], otherwise: Option<&Expr>) -> SqlResult<Bound> {
+    fn case(
+        &mut self,
+        operand: Option<&Expr>,
+        conditions: &[ast::CaseWhen],
+        otherwise: Option<&Expr>,
+    ) -> SqlResult<Bound> {
         let mut tests = Vec::with_capacity(conditions.len());
         let mut results = Vec::with_capacity(conditions.len() + 1);
         for when in conditions {
@@ -592,7 +729,8 @@ impl<'h> Binder<'h> {
         let (mut results, ty, coercibility) = unify(results, "CASE")?;
         let otherwise = results.pop().unwrap_or_else(Bound::null);
         let whens = tests.into_iter().zip(results).collect();
-        let mut bound = Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, nullable);
+        let mut bound =
+            Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, nullable);
         bound.coercibility = coercibility;
         Ok(bound)
     }
@@ -606,13 +744,17 @@ impl<'h> Binder<'h> {
                 let mut list = Vec::new();
                 flatten(left, &BinaryOperator::And, &mut list);
                 flatten(right, &BinaryOperator::And, &mut list);
-                Predicate::And(list.into_iter().map(|e| self.predicate(e)).collect::<SqlResult<_>>()?)
+                Predicate::And(
+                    list.into_iter().map(|e| self.predicate(e)).collect::<SqlResult<_>>()?,
+                )
             }
             Expr::BinaryOp { left, op: BinaryOperator::Or, right } => {
                 let mut list = Vec::new();
                 flatten(left, &BinaryOperator::Or, &mut list);
                 flatten(right, &BinaryOperator::Or, &mut list);
-                Predicate::Or(list.into_iter().map(|e| self.predicate(e)).collect::<SqlResult<_>>()?)
+                Predicate::Or(
+                    list.into_iter().map(|e| self.predicate(e)).collect::<SqlResult<_>>()?,
+                )
             }
             Expr::BinaryOp { left, op, right } => {
                 let Some(op) = comparison(op) else { return Err(not_a_condition(expr)) };
@@ -627,9 +769,13 @@ impl<'h> Binder<'h> {
                 }
                 compare(op, left, right)?
             }
-            Expr::UnaryOp { op: UnaryOperator::Not, expr } => Predicate::Not(Box::new(self.predicate(expr)?)),
+            Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
+                Predicate::Not(Box::new(self.predicate(expr)?))
+            }
             Expr::IsNull(inner) => Predicate::IsNull(self.expr(inner)?),
-            Expr::IsNotNull(inner) => Predicate::Not(Box::new(Predicate::IsNull(self.expr(inner)?))),
+            Expr::IsNotNull(inner) => {
+                Predicate::Not(Box::new(Predicate::IsNull(self.expr(inner)?)))
+            }
             Expr::IsDistinctFrom(left, right) => {
                 let (left, right) = (self.expr(left)?, self.expr(right)?);
                 distinct(false, left, right)?
@@ -640,7 +786,10 @@ impl<'h> Binder<'h> {
             }
             Expr::Between { expr, negated, low, high } => {
                 let (value, low, high) = (self.expr(expr)?, self.expr(low)?, self.expr(high)?);
-                let both = Predicate::And(vec![compare(Comparison::Ge, value.clone(), low)?, compare(Comparison::Le, value, high)?]);
+                let both = Predicate::And(vec![
+                    compare(Comparison::Ge, value.clone(), low)?,
+                    compare(Comparison::Le, value, high)?,
+                ]);
                 negate(both, *negated)
             }
             Expr::InList { expr, list, negated } => {
@@ -652,15 +801,21 @@ impl<'h> Binder<'h> {
                 let left = self.expr(expr)?;
                 negate(self.quantified(Comparison::Eq, false, left, subquery)?, *negated)
             }
-            Expr::AnyOp { left, compare_op, right, .. } => self.any_all(left, compare_op, right, false)?,
-            Expr::AllOp { left, compare_op, right } => self.any_all(left, compare_op, right, true)?,
+            Expr::AnyOp { left, compare_op, right, .. } => {
+                self.any_all(left, compare_op, right, false)?
+            }
+            Expr::AllOp { left, compare_op, right } => {
+                self.any_all(left, compare_op, right, true)?
+            }
             Expr::Exists { subquery, negated } => negate(self.exists(subquery)?, *negated),
             Expr::Like { negated, any: false, expr, pattern, escape_char } => {
                 let (text, pattern) = (self.expr(expr)?, self.expr(pattern)?);
                 let escape = escape_char.as_ref().map(|e| self.expr(e)).transpose()?;
                 negate(like(text, pattern, escape, self.settings.collation)?, *negated)
             }
-            Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("UPDATE") => {
+            Expr::Function(function)
+                if function.name.to_string().eq_ignore_ascii_case("UPDATE") =>
+            {
                 crate::surface::used("function", "UPDATE");
                 let (_, args) = self.arguments_of_update(function)?;
                 Predicate::Host { name: "UPDATE".into(), args }
@@ -670,26 +825,46 @@ impl<'h> Binder<'h> {
     }
 
     fn arguments_of_update(&mut self, function: &ast::Function) -> SqlResult<((), Vec<Bound>)> {
-        let ast::FunctionArguments::List(list) = &function.args else { return Err(SqlError::unsupported("UPDATE() without a column")) };
-        let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(column)))] = list.args.as_slice() else {
+        let ast::FunctionArguments::List(list) = &function.args else {
+            return Err(SqlError::unsupported("UPDATE() without a column"));
+        };
+        let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(column)))] =
+            list.args.as_slice()
+        else {
             return Err(SqlError::unsupported("UPDATE() of anything but a column"));
         };
         let ty = types::text(true, Some(128), false, self.settings.collation);
         Ok(((), vec![Bound::constant(Value::Str(column.value.as_str().into()), ty)]))
     }
 
-    fn any_all(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr, all: bool) -> SqlResult<Predicate> {
-        let Some(op) = comparison(op) else { return Err(SqlError::unsupported(format!("{op} ANY"))) };
+    fn any_all(
+        &mut self,
+        left: &Expr,
+        op: &BinaryOperator,
+        right: &Expr,
+        all: bool,
+    ) -> SqlResult<Predicate> {
+        let Some(op) = comparison(op) else {
+            return Err(SqlError::unsupported(format!("{op} ANY")));
+        };
         let mut right = right;
         while let Expr::Nested(inner) = right {
             right = inner;
         }
-        let Expr::Subquery(query) = right else { return Err(SqlError::unsupported("ANY or ALL of anything but a subquery")) };
+        let Expr::Subquery(query) = right else {
+            return Err(SqlError::unsupported("ANY or ALL of anything but a subquery"));
+        };
         let left = self.expr(left)?;
         self.quantified(op, all, left, query)
     }
 
-    fn quantified(&mut self, op: Comparison, all: bool, left: Bound, query: &ast::Query) -> SqlResult<Predicate> {
+    fn quantified(
+        &mut self,
+        op: Comparison,
+        all: bool,
+        left: Bound,
+        query: &ast::Query,
+    ) -> SqlResult<Predicate> {
         let subquery = self.subquery(query)?;
         let [column] = subquery.plan.columns.as_slice() else {
             return Err(SqlError::new(
@@ -702,7 +877,14 @@ impl<'h> Binder<'h> {
         right.coercibility = column.coercibility;
         right.is_null = column.is_null;
         let (left, right, collation) = meet(left, right, comparison_name(op))?;
-        Ok(Predicate::Quantified { op, all, left, subquery: subquery.clone(), ty: right.ty, collation })
+        Ok(Predicate::Quantified {
+            op,
+            all,
+            left,
+            subquery: subquery.clone(),
+            ty: right.ty,
+            collation,
+        })
     }
 
     fn exists(&mut self, query: &ast::Query) -> SqlResult<Predicate> {
@@ -712,9 +894,16 @@ impl<'h> Binder<'h> {
         Ok(Predicate::Exists(self.subquery(query)?))
     }
 
-    /// `EXISTS (SELECT a, b INTERSECT SELECT c, d)` is the customary way to say "equal, NULLs included", and EXCEPT to say "different".
+    /// `EXISTS (SELECT a, b INTERSECT SELECT c, d)` is the customary way to say "equal, NULLs
+    /// included", and EXCEPT to say "different".
     fn null_safe_equality(&mut self, query: &ast::Query) -> SqlResult<Option<Predicate>> {
-        let ast::SetExpr::SetOperation { left, op, set_quantifier: ast::SetQuantifier::None, right } = &*query.body else {
+        let ast::SetExpr::SetOperation {
+            left,
+            op,
+            set_quantifier: ast::SetQuantifier::None,
+            right,
+        } = &*query.body
+        else {
             return Ok(None);
         };
         let equal = match op {
@@ -722,7 +911,9 @@ impl<'h> Binder<'h> {
             ast::SetOperator::Except => false,
             _ => return Ok(None),
         };
-        let (Some(left), Some(right)) = (plain_row(left), plain_row(right)) else { return Ok(None) };
+        let (Some(left), Some(right)) = (plain_row(left), plain_row(right)) else {
+            return Ok(None);
+        };
         if query.with.is_some() || left.len() != right.len() {
             return Ok(None);
         }
@@ -751,18 +942,26 @@ impl<'h> Binder<'h> {
 
 fn plain_row(body: &ast::SetExpr) -> Option<Vec<&Expr>> {
     let ast::SetExpr::Select(select) = body else { return None };
-    let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(list, _) if list.is_empty());
-    if !select.from.is_empty() || select.selection.is_some() || select.top.is_some() || grouped || select.having.is_some() {
+    let grouped =
+        !matches!(&select.group_by, ast::GroupByExpr::Expressions(list, _) if list.is_empty());
+    if !select.from.is_empty()
+        || select.selection.is_some()
+        || select.top.is_some()
+        || grouped
+        || select.having.is_some()
+    {
         return None;
     }
     select
         .projection
         .iter()
         .map(|item| match item {
-            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => match e {
-                Expr::Function(f) if f.over.is_some() => None,
-                e => Some(e),
-            },
+            ast::SelectItem::UnnamedExpr(e) | ast::SelectItem::ExprWithAlias { expr: e, .. } => {
+                match e {
+                    Expr::Function(f) if f.over.is_some() => None,
+                    e => Some(e),
+                }
+            }
             _ => None,
         })
         .collect()
@@ -772,11 +971,14 @@ pub fn source_matches(source: &ScopeSource, qualifier: &[&str]) -> bool {
     match qualifier {
         [alias] => same_name(&source.name, alias),
         [schema, table] => source.full.as_ref().is_some_and(|full| {
-            same_name(&full.name, table) && (schema.is_empty() || full.schema.as_deref().is_none_or(|own| same_name(own, schema)))
+            same_name(&full.name, table)
+                && (schema.is_empty()
+                    || full.schema.as_deref().is_none_or(|own| same_name(own, schema)))
         }),
         [database, schema, table] => source.full.as_ref().is_some_and(|full| {
             same_name(&full.name, table)
-                && (schema.is_empty() || full.schema.as_deref().is_none_or(|own| same_name(own, schema)))
+                && (schema.is_empty()
+                    || full.schema.as_deref().is_none_or(|own| same_name(own, schema)))
                 && full.database.as_deref().is_none_or(|own| same_name(own, database))
         }),
         _ => false,
@@ -789,7 +991,9 @@ fn flatten<'e>(expr: &'e Expr, wanted: &BinaryOperator, out: &mut Vec<&'e Expr>)
             flatten(left, wanted, out);
             flatten(right, wanted, out);
         }
-        Expr::Nested(inner) if matches!(&**inner, Expr::BinaryOp { op, .. } if op == wanted) => flatten(inner, wanted, out),
+        Expr::Nested(inner) if matches!(&**inner, Expr::BinaryOp { op, .. } if op == wanted) => {
+            flatten(inner, wanted, out)
+        }
         other => out.push(other),
     }
 }
@@ -811,7 +1015,9 @@ fn not_a_condition(expr: &Expr) -> SqlError {
         | Expr::BinaryOp { .. } => SqlError::new(
             4145,
             15,
-            format!("An expression of non-boolean type specified in a context where a condition is expected, near '{expr}'."),
+            format!(
+                "An expression of non-boolean type specified in a context where a condition is expected, near '{expr}'."
+            ),
         ),
         other => SqlError::unsupported(format!("the condition {other}")),
     }
@@ -846,12 +1052,18 @@ fn comparison_name(op: Comparison) -> &'static str {
 
 /// Brings two expressions to one type and finds the collation to compare them with.
 pub fn meet(left: Bound, right: Bound, operation: &str) -> SqlResult<(Bound, Bound, Collation)> {
-    let incomparable = |ty: SqlType| matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image | SqlType::Xml);
+    let incomparable = |ty: SqlType| {
+        matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image | SqlType::Xml)
+    };
     if incomparable(left.ty) || incomparable(right.ty) {
         return Err(SqlError::new(
             402,
             16,
-            format!("The data types {} and {} are incompatible in the {operation} operator.", types::name(left.ty), types::name(right.ty)),
+            format!(
+                "The data types {} and {} are incompatible in the {operation} operator.",
+                types::name(left.ty),
+                types::name(right.ty)
+            ),
         ));
     }
     let ty = match (left.is_null, right.is_null) {
@@ -861,7 +1073,13 @@ pub fn meet(left: Bound, right: Bound, operation: &str) -> SqlResult<(Bound, Bou
     };
     let mut collation = Collation::DEFAULT;
     if types::is_text(ty) {
-        let side = |b: &Bound| (b.collation().unwrap_or_else(|| types::collation_of(ty).unwrap_or(Collation::DEFAULT)), b.coercibility);
+        let side = |b: &Bound| {
+            (
+                b.collation()
+                    .unwrap_or_else(|| types::collation_of(ty).unwrap_or(Collation::DEFAULT)),
+                b.coercibility,
+            )
+        };
         let (won, how) = types::coerce(side(&left), side(&right), operation)?;
         if let Coercibility::NoCollation(a, b) = how {
             return Err(types::conflict(a, b, operation));
@@ -876,11 +1094,17 @@ pub fn meet(left: Bound, right: Bound, operation: &str) -> SqlResult<(Bound, Bou
 fn cast_for_comparison(expr: Bound, ty: SqlType) -> SqlResult<Bound> {
     let same_family = types::family(expr.ty) == types::family(ty);
     let keep = match types::family(ty) {
-        Family::Text | Family::Binary | Family::Integer | Family::Money | Family::Time | Family::DateTime2 | Family::DateTimeOffset => {
-            same_family
-        }
+        Family::Text
+        | Family::Binary
+        | Family::Integer
+        | Family::Money
+        | Family::Time
+        | Family::DateTime2
+        | Family::DateTimeOffset => same_family,
         // values of equal scale compare by their digits
-        Family::Decimal => matches!((expr.ty, ty), (SqlType::Decimal { scale: a, .. }, SqlType::Decimal { scale: b, .. }) if a == b),
+        Family::Decimal => {
+            matches!((expr.ty, ty), (SqlType::Decimal { scale: a, .. }, SqlType::Decimal { scale: b, .. }) if a == b)
+        }
         // a real is compared as the float it is
         Family::Float => same_family,
         _ => expr.ty == ty,
@@ -913,7 +1137,11 @@ fn in_list(value: Bound, items: Vec<Bound>) -> SqlResult<Predicate> {
     if types::is_text(ty) {
         let mut side = (value.collation().unwrap_or(Collation::DEFAULT), value.coercibility);
         for item in &items {
-            side = types::coerce(side, (item.collation().unwrap_or(side.0), item.coercibility), "equal to")?;
+            side = types::coerce(
+                side,
+                (item.collation().unwrap_or(side.0), item.coercibility),
+                "equal to",
+            )?;
         }
         if let Coercibility::NoCollation(a, b) = side.1 {
             return Err(types::conflict(a, b, "equal to"));
@@ -921,11 +1149,17 @@ fn in_list(value: Bound, items: Vec<Bound>) -> SqlResult<Predicate> {
         collation = ty.with_collation(side.0).compared_by().unwrap_or(side.0);
     }
     let expr = cast_for_comparison(value, ty)?;
-    let list = items.into_iter().map(|item| cast_for_comparison(item, ty)).collect::<SqlResult<_>>()?;
+    let list =
+        items.into_iter().map(|item| cast_for_comparison(item, ty)).collect::<SqlResult<_>>()?;
     Ok(Predicate::In { expr, list, collation })
 }
 
-fn like(text: Bound, pattern: Bound, escape: Option<Bound>, default: Collation) -> SqlResult<Predicate> {
+fn like(
+    text: Bound,
+    pattern: Bound,
+    escape: Option<Bound>,
+    default: Collation,
+) -> SqlResult<Predicate> {
     let as_text = |b: Bound| {
         if types::is_text(b.ty) && !b.is_null {
             Ok(b)
@@ -941,7 +1175,10 @@ fn like(text: Bound, pattern: Bound, escape: Option<Bound>, default: Collation) 
     if let Coercibility::NoCollation(a, b) = how {
         return Err(types::conflict(a, b, "like"));
     }
-    let collation = types::common(text.ty, pattern.ty).with_collation(collation).compared_by().unwrap_or(collation);
+    let collation = types::common(text.ty, pattern.ty)
+        .with_collation(collation)
+        .compared_by()
+        .unwrap_or(collation);
     Ok(Predicate::Like { text, pattern, escape, collation })
 }
 
@@ -976,7 +1213,13 @@ pub fn unify(list: Vec<Bound>, operation: &str) -> SqlResult<(Vec<Bound>, SqlTyp
 /// An implicit conversion.
 pub fn implicit(expr: Bound, ty: SqlType) -> SqlResult<Bound> {
     if expr.is_null {
-        return Ok(Bound { node: Node::Const(Value::Null), ty, nullable: true, coercibility: Coercibility::Default, is_null: false });
+        return Ok(Bound {
+            node: Node::Const(Value::Null),
+            ty,
+            nullable: true,
+            coercibility: Coercibility::Default,
+            is_null: false,
+        });
     }
     if expr.ty == ty {
         return Ok(expr);
@@ -988,7 +1231,13 @@ pub fn implicit(expr: Bound, ty: SqlType) -> SqlResult<Bound> {
 /// CAST and CONVERT.
 pub fn explicit(expr: Bound, ty: SqlType, style: Option<Bound>, attempt: bool) -> SqlResult<Bound> {
     if expr.is_null {
-        return Ok(Bound { node: Node::Const(Value::Null), ty, nullable: true, coercibility: Coercibility::Default, is_null: false });
+        return Ok(Bound {
+            node: Node::Const(Value::Null),
+            ty,
+            nullable: true,
+            coercibility: Coercibility::Default,
+            is_null: false,
+        });
     }
     cast::check_explicit(expr.ty, ty)?;
     let (ty, coercibility) = match (types::is_text(ty), expr.collation()) {
@@ -1001,7 +1250,13 @@ pub fn explicit(expr: Bound, ty: SqlType, style: Option<Bound>, attempt: bool) -
     Ok(bound)
 }
 
-fn cast_node(expr: Bound, ty: SqlType, style: Option<Bound>, attempt: bool, explicit: bool) -> Bound {
+fn cast_node(
+    expr: Bound,
+    ty: SqlType,
+    style: Option<Bound>,
+    attempt: bool,
+    explicit: bool,
+) -> Bound {
     let nullable = expr.nullable || attempt || style.as_ref().is_some_and(|s| s.nullable);
     let coercibility = expr.coercibility;
     let node = Node::Cast { expr: Box::new(expr), style: style.map(Box::new), attempt, explicit };
@@ -1016,7 +1271,9 @@ fn number_literal(text: &str) -> SqlResult<Bound> {
             _ => Err(SqlError::new(
                 168,
                 15,
-                format!("The floating point value '{text}' is out of the range of computer representation (8 bytes)."),
+                format!(
+                    "The floating point value '{text}' is out of the range of computer representation (8 bytes)."
+                ),
             )),
         };
     }
@@ -1027,7 +1284,9 @@ fn number_literal(text: &str) -> SqlResult<Bound> {
         return Err(SqlError::new(
             1007,
             15,
-            format!("The number '{text}' is out of the range for numeric representation (maximum precision 38)."),
+            format!(
+                "The number '{text}' is out of the range for numeric representation (maximum precision 38)."
+            ),
         ));
     };
     let ty = SqlType::Decimal { precision: decimal.precision(), scale: decimal.scale };
@@ -1050,7 +1309,12 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
         SqlError::new(
             402,
             16,
-            format!("The data types {} and {} are incompatible in the {} operator.", types::name(a), types::name(b), operator_name(op)),
+            format!(
+                "The data types {} and {} are incompatible in the {} operator.",
+                types::name(a),
+                types::name(b),
+                operator_name(op)
+            ),
         )
     };
     let nullable = left.nullable || right.nullable;
@@ -1065,19 +1329,35 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
     };
     let (fl, fr) = (types::family(left.ty), types::family(right.ty));
     if fl == Family::Text && fr == Family::Text {
-        return if op == Operation::Add { concatenate(left, right) } else { Err(incompatible(left.ty, right.ty)) };
+        return if op == Operation::Add {
+            concatenate(left, right)
+        } else {
+            Err(incompatible(left.ty, right.ty))
+        };
     }
     if fl == Family::Binary && fr == Family::Binary {
         if op != Operation::Add {
             return Err(incompatible(left.ty, right.ty));
         }
-        let ty = types::binary(types::length(left.ty).zip(types::length(right.ty)).map(|(a, b)| a + b));
-        return Ok(Bound::new(Node::Concat { left: Box::new(left), right: Box::new(right) }, ty, nullable));
+        let ty =
+            types::binary(types::length(left.ty).zip(types::length(right.ty)).map(|(a, b)| a + b));
+        return Ok(Bound::new(
+            Node::Concat { left: Box::new(left), right: Box::new(right) },
+            ty,
+            nullable,
+        ));
     }
     let dated = |f: Family| matches!(f, Family::DateTime | Family::SmallDateTime);
     if dated(fl) || dated(fr) {
         if !matches!(op, Operation::Add | Operation::Subtract) {
-            return Err(SqlError::new(8117, 16, format!("Operand data type datetime is invalid for {} operator.", operator_name(op))));
+            return Err(SqlError::new(
+                8117,
+                16,
+                format!(
+                    "Operand data type datetime is invalid for {} operator.",
+                    operator_name(op)
+                ),
+            ));
         }
         let foreign = |f: Family| !(dated(f) || types_number(f) || f == Family::Text);
         if foreign(fl) || foreign(fr) {
@@ -1088,8 +1368,13 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
         } else {
             SqlType::SmallDateTime
         };
-        let (left, right) = (implicit(left, SqlType::DateTime)?, implicit(right, SqlType::DateTime)?);
-        let node = Node::DateArithmetic { subtract: op == Operation::Subtract, left: Box::new(left), right: Box::new(right) };
+        let (left, right) =
+            (implicit(left, SqlType::DateTime)?, implicit(right, SqlType::DateTime)?);
+        let node = Node::DateArithmetic {
+            subtract: op == Operation::Subtract,
+            left: Box::new(left),
+            right: Box::new(right),
+        };
         let bound = Bound::new(node, SqlType::DateTime, nullable);
         return implicit(bound, ty);
     }
@@ -1097,19 +1382,35 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
     match types::family(ty) {
         Family::Integer => {
             let (left, right) = (implicit(left, ty)?, implicit(right, ty)?);
-            Ok(Bound::new(Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) }, ty, nullable))
+            Ok(Bound::new(
+                Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) },
+                ty,
+                nullable,
+            ))
         }
-        Family::Bit => Err(SqlError::new(8117, 16, format!("Operand data type bit is invalid for {} operator.", operator_name(op)))),
+        Family::Bit => Err(SqlError::new(
+            8117,
+            16,
+            format!("Operand data type bit is invalid for {} operator.", operator_name(op)),
+        )),
         Family::Float => {
             if op == Operation::Modulo {
                 return Err(incompatible(left.ty, right.ty));
             }
             let (left, right) = (implicit(left, ty)?, implicit(right, ty)?);
-            Ok(Bound::new(Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) }, ty, nullable))
+            Ok(Bound::new(
+                Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) },
+                ty,
+                nullable,
+            ))
         }
         Family::Money => {
             let (left, right) = (implicit(left, ty)?, implicit(right, ty)?);
-            Ok(Bound::new(Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) }, ty, nullable))
+            Ok(Bound::new(
+                Node::Arithmetic { op, left: Box::new(left), right: Box::new(right) },
+                ty,
+                nullable,
+            ))
         }
         Family::Decimal => {
             let side = |b: Bound| {
@@ -1123,14 +1424,22 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
                 match written {
                     Some(written) => Ok((b, written)),
                     None => {
-                        let SqlType::Decimal { precision, scale } = ty else { return Err(incompatible(b.ty, ty)) };
+                        let SqlType::Decimal { precision, scale } = ty else {
+                            return Err(incompatible(b.ty, ty));
+                        };
                         Ok((implicit(b, ty)?, (precision, scale)))
                     }
                 }
             };
             let ((left, left_type), (right, right_type)) = (side(left)?, side(right)?);
             let (precision, scale) = result_type(op, left_type, right_type);
-            let node = Node::Decimal { op, left: Box::new(left), right: Box::new(right), left_type, right_type };
+            let node = Node::Decimal {
+                op,
+                left: Box::new(left),
+                right: Box::new(right),
+                left_type,
+                right_type,
+            };
             Ok(Bound::new(node, SqlType::Decimal { precision, scale }, nullable))
         }
         _ => {
@@ -1141,7 +1450,11 @@ pub fn arithmetic(op: Operation, left: Bound, right: Bound) -> SqlResult<Bound> 
                 return Err(SqlError::new(
                     8117,
                     16,
-                    format!("Operand data type {} is invalid for {} operator.", types::name(left.ty), operator_name(op)),
+                    format!(
+                        "Operand data type {} is invalid for {} operator.",
+                        types::name(left.ty),
+                        operator_name(op)
+                    ),
                 ));
             }
             Err(incompatible(left.ty, right.ty))
@@ -1162,7 +1475,8 @@ pub fn concatenate(left: Bound, right: Bound) -> SqlResult<Bound> {
     let length = types::length(left.ty).zip(types::length(right.ty)).map(|(a, b)| a + b);
     let ty = types::text(unicode, length, false, collation);
     let nullable = left.nullable || right.nullable;
-    let mut bound = Bound::new(Node::Concat { left: Box::new(left), right: Box::new(right) }, ty, nullable);
+    let mut bound =
+        Bound::new(Node::Concat { left: Box::new(left), right: Box::new(right) }, ty, nullable);
     bound.coercibility = coercibility;
     Ok(bound)
 }
@@ -1186,7 +1500,11 @@ pub fn bits(op: BitOp, mut left: Bound, mut right: Bound) -> SqlResult<Bound> {
         return Err(SqlError::new(
             402,
             16,
-            format!("The data types {} and {} are incompatible in the {sign} operator.", types::name(left.ty), types::name(right.ty)),
+            format!(
+                "The data types {} and {} are incompatible in the {sign} operator.",
+                types::name(left.ty),
+                types::name(right.ty)
+            ),
         ));
     }
     let nullable = left.nullable || right.nullable;

@@ -61,8 +61,8 @@ impl Slot {
     }
 }
 
-/// The current row of a SELECT: one slot per source, then one for aggregates and one for window functions; and the frame of the query
-/// this one is part of.
+/// The current row of a SELECT: one slot per source, then one for aggregates and one for window
+/// functions; and the frame of the query this one is part of.
 pub struct Frame<'o> {
     pub slots: Vec<Slot>,
     pub outer: Option<&'o Frame<'o>>,
@@ -243,7 +243,8 @@ pub enum Predicate {
         collation: Collation,
     },
     Exists(Arc<Subquery>),
-    /// `expr op ANY|ALL (subquery)`; IN is `= ANY`. The right side is converted to `ty`, the left one already is.
+    /// `expr op ANY|ALL (subquery)`; IN is `= ANY`. The right side is converted to `ty`, the left
+    /// one already is.
     Quantified {
         op: Comparison,
         all: bool,
@@ -263,11 +264,23 @@ pub enum Predicate {
 impl Bound {
     pub fn constant(value: Value, ty: SqlType) -> Self {
         let nullable = value == Value::Null;
-        Self { node: Node::Const(value), ty, nullable, coercibility: Coercibility::Default, is_null: false }
+        Self {
+            node: Node::Const(value),
+            ty,
+            nullable,
+            coercibility: Coercibility::Default,
+            is_null: false,
+        }
     }
 
     pub fn null() -> Self {
-        Self { node: Node::Const(Value::Null), ty: SqlType::Int, nullable: true, coercibility: Coercibility::Default, is_null: true }
+        Self {
+            node: Node::Const(Value::Null),
+            ty: SqlType::Int,
+            nullable: true,
+            coercibility: Coercibility::Default,
+            is_null: true,
+        }
     }
 
     pub fn new(node: Node, ty: SqlType, nullable: bool) -> Self {

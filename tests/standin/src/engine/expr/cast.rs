@@ -13,8 +13,16 @@ use std::cmp::Ordering;
 
 pub use types::{check_explicit, check_implicit};
 
-/// Converts a value. An implicit conversion of text to a shorter text cuts it, as a variable's assignment does.
-pub fn convert(settings: &Settings, value: Value, from: SqlType, to: SqlType, style: Option<i32>, _explicit: bool) -> SqlResult<Value> {
+/// Converts a value. An implicit conversion of text to a shorter text cuts it, as a variable's
+/// assignment does.
+pub fn convert(
+    settings: &Settings,
+    value: Value,
+    from: SqlType,
+    to: SqlType,
+    style: Option<i32>,
+    _explicit: bool,
+) -> SqlResult<Value> {
     if from == to {
         return Ok(value);
     }

@@ -43,11 +43,15 @@ impl Bound {
                 let (left, right) = (left.eval(cx, frame)?, right.eval(cx, frame)?);
                 arithmetic::number(*op, &left, &right, self.ty)
             }
-            Node::Bits { op, left, right } => Ok(match (left.eval(cx, frame)?, right.eval(cx, frame)?) {
-                (Value::Int(a), Value::Int(b)) => Value::Int(bits(*op, a, b)),
-                (Value::Bit(a), Value::Bit(b)) => Value::Bit(bits(*op, i64::from(a), i64::from(b)) != 0),
-                _ => Value::Null,
-            }),
+            Node::Bits { op, left, right } => {
+                Ok(match (left.eval(cx, frame)?, right.eval(cx, frame)?) {
+                    (Value::Int(a), Value::Int(b)) => Value::Int(bits(*op, a, b)),
+                    (Value::Bit(a), Value::Bit(b)) => {
+                        Value::Bit(bits(*op, i64::from(a), i64::from(b)) != 0)
+                    }
+                    _ => Value::Null,
+                })
+            }
             Node::DateArithmetic { subtract, left, right } => {
                 let (left, right) = (left.eval(cx, frame)?, right.eval(cx, frame)?);
                 arithmetic::dates(*subtract, &left, &right, self.ty)
@@ -93,13 +97,17 @@ impl Bound {
                     [one] => function(&call, &[one.eval(cx, frame)?]),
                     [one, two] => function(&call, &[one.eval(cx, frame)?, two.eval(cx, frame)?]),
                     more => {
-                        let values = more.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
+                        let values = more
+                            .iter()
+                            .map(|arg| arg.eval(cx, frame))
+                            .collect::<SqlResult<Vec<_>>>()?;
                         function(&call, &values)
                     }
                 }
             }
             Node::Host { name, args } => {
-                let values = args.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
+                let values =
+                    args.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
                 match cx.host.function(name, &values)? {
                     Some(value) => Ok(value),
                     None => Err(SqlError::unsupported(format!("the function {name}"))),
@@ -164,7 +172,9 @@ impl Predicate {
                 // a column is looked at where it is: most conditions compare one with something
                 let compare = |left: &Value, right: &Value| match (left, right) {
                     (Value::Null, _) | (_, Value::Null) => Ok(None),
-                    (Value::Str(a), Value::Str(b)) if *op == Comparison::Eq => Ok(Some(collation.equal(a, b))),
+                    (Value::Str(a), Value::Str(b)) if *op == Comparison::Eq => {
+                        Ok(Some(collation.equal(a, b)))
+                    }
                     _ => compare_values(left, right, *collation).map(|o| Some(op.holds(o))),
                 };
                 match (peek(left, frame), peek(right, frame)) {
@@ -183,7 +193,11 @@ impl Predicate {
                 None => expr.eval(cx, frame)? == Value::Null,
             })),
             Self::Like { text, pattern, escape, collation } => {
-                let (Value::Str(text), Value::Str(pattern)) = (text.eval(cx, frame)?, pattern.eval(cx, frame)?) else { return Ok(None) };
+                let (Value::Str(text), Value::Str(pattern)) =
+                    (text.eval(cx, frame)?, pattern.eval(cx, frame)?)
+                else {
+                    return Ok(None);
+                };
                 let escape = match escape {
                     None => None,
                     Some(escape) => match escape.eval(cx, frame)? {
@@ -195,7 +209,9 @@ impl Predicate {
                                     return Err(SqlError::new(
                                         506,
                                         16,
-                                        format!("The invalid escape character \"{e}\" was specified in a LIKE predicate."),
+                                        format!(
+                                            "The invalid escape character \"{e}\" was specified in a LIKE predicate."
+                                        ),
                                     ));
                                 }
                             }
@@ -227,7 +243,8 @@ impl Predicate {
                 subquery::quantified(query, *op, *all, &value, *ty, *collation, cx, frame)
             }
             Self::Host { name, args } => {
-                let values = args.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
+                let values =
+                    args.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
                 match cx.host.function(name, &values)? {
                     Some(Value::Bit(b)) => Ok(Some(b)),
                     Some(Value::Int(i)) => Ok(Some(i != 0)),

@@ -12,6 +12,12 @@ pub fn digest(algorithm: &str, bytes: &[u8]) -> SqlResult<Vec<u8>> {
         "SHA2_256" => of(&SHA256),
         "SHA2_512" => of(&SHA512),
         "MD2" | "MD4" => return Err(SqlError::unsupported(format!("HASHBYTES with {algorithm}"))),
-        _ => return Err(SqlError::new(8116, 16, "Argument data type varchar is invalid for argument 1 of hashbytes function.")),
+        _ => {
+            return Err(SqlError::new(
+                8116,
+                16,
+                "Argument data type varchar is invalid for argument 1 of hashbytes function.",
+            ));
+        }
     })
 }

@@ -1,5 +1,5 @@
-//! Expressions: bound once to slots and static types ([`binder`], [`functions`]), then evaluated ([`eval`]) without looking at a name
-//! again.
+//! Expressions: bound once to slots and static types ([`binder`], [`functions`]), then evaluated
+//! ([`eval`]) without looking at a name again.
 
 pub mod arithmetic;
 pub mod binder;
@@ -23,7 +23,8 @@ use binder::{Binder, Scope, ScopeSource, implicit};
 use bound::{Bound, Context, Frame, Predicate, Slot};
 use sqlparser::ast::Expr;
 
-/// Evaluates an expression outside any query (`SET @v = …`, an argument, PRINT). Subqueries are allowed.
+/// Evaluates an expression outside any query (`SET @v = …`, an argument, PRINT). Subqueries are
+/// allowed.
 pub fn evaluate(host: &dyn Host, expr: &Expr) -> SqlResult<(SqlType, Value)> {
     let mut binder = Binder::new(host);
     let bound = binder.expr(expr)?;
@@ -59,7 +60,11 @@ fn binder_for<'h>(host: &'h dyn Host, scope: RowScope<'_>) -> Binder<'h> {
     let mut binder = Binder::new(host);
     let mut own = Scope::new(SOURCES);
     for (name, columns) in scope {
-        own.sources.push(ScopeSource { name: (*name).to_owned(), full: None, columns: columns.iter().map(scope_column).collect() });
+        own.sources.push(ScopeSource {
+            name: (*name).to_owned(),
+            full: None,
+            columns: columns.iter().map(scope_column).collect(),
+        });
     }
     binder.scopes.push(own);
     binder
@@ -73,7 +78,12 @@ struct OverRows<T> {
 }
 
 impl<T> OverRows<T> {
-    fn run<R>(&self, host: &dyn Host, rows: &[&[Value]], eval: impl FnOnce(&T, &Context<'_>, &Frame<'_>) -> SqlResult<R>) -> SqlResult<R> {
+    fn run<R>(
+        &self,
+        host: &dyn Host,
+        rows: &[&[Value]],
+        eval: impl FnOnce(&T, &Context<'_>, &Frame<'_>) -> SqlResult<R>,
+    ) -> SqlResult<R> {
         let cx = Context::new(host, self.variables.clone());
         let mut frame = Frame::new(SOURCES + self.sources, None);
         for (slot, row) in frame.slots[SOURCES..].iter_mut().zip(rows) {
@@ -83,7 +93,8 @@ impl<T> OverRows<T> {
     }
 }
 
-/// An expression over the columns of one or more named rows: a default, a computed column, an OUTPUT item.
+/// An expression over the columns of one or more named rows: a default, a computed column, an
+/// OUTPUT item.
 pub struct RowExpr(OverRows<Bound>);
 
 impl RowExpr {
@@ -94,7 +105,12 @@ impl RowExpr {
     }
 
     /// Binds and converts the result to `ty`, as an assignment does.
-    pub fn bind_as(host: &dyn Host, expr: &Expr, scope: RowScope<'_>, ty: SqlType) -> SqlResult<Self> {
+    pub fn bind_as(
+        host: &dyn Host,
+        expr: &Expr,
+        scope: RowScope<'_>,
+        ty: SqlType,
+    ) -> SqlResult<Self> {
         let mut binder = binder_for(host, scope);
         let bound = implicit(binder.expr(expr)?, ty)?;
         Ok(Self(OverRows { bound, variables: binder.take_values(), sources: scope.len() }))

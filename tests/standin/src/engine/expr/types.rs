@@ -1,6 +1,8 @@
-//! Static types of expressions: which of two types wins, how long a concatenation gets, whose collation counts.
+//! Static types of expressions: which of two types wins, how long a concatenation gets, whose
+//! collation counts.
 //!
-//! Sources: "Data type precedence", "Precision, scale, and length" and "Collation precedence" of the Transact-SQL reference.
+//! Sources: "Data type precedence", "Precision, scale, and length" and "Collation precedence" of
+//! the Transact-SQL reference.
 
 use crate::{
     error::{SqlError, SqlResult},
@@ -20,7 +22,8 @@ pub enum Coercibility {
     NoCollation(Collation, Collation),
 }
 
-/// The family a type belongs to, where types of one family hold the same kind of [`crate::value::Value`].
+/// The family a type belongs to, where types of one family hold the same kind of
+/// [`crate::value::Value`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Bit,
@@ -55,10 +58,15 @@ pub fn family(ty: SqlType) -> Family {
         SqlType::SmallDateTime => Family::SmallDateTime,
         SqlType::DateTime2(_) => Family::DateTime2,
         SqlType::DateTimeOffset(_) => Family::DateTimeOffset,
-        SqlType::Char(..) | SqlType::VarChar(..) | SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::Text(_) | SqlType::NText(_) => {
-            Family::Text
+        SqlType::Char(..)
+        | SqlType::VarChar(..)
+        | SqlType::NChar(..)
+        | SqlType::NVarChar(..)
+        | SqlType::Text(_)
+        | SqlType::NText(_) => Family::Text,
+        SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::Image | SqlType::RowVersion => {
+            Family::Binary
         }
-        SqlType::Binary(_) | SqlType::VarBinary(_) | SqlType::Image | SqlType::RowVersion => Family::Binary,
         SqlType::UniqueIdentifier => Family::Guid,
         SqlType::Xml => Family::Xml,
         SqlType::SqlVariant => Family::Variant,
@@ -71,7 +79,10 @@ pub fn is_text(ty: SqlType) -> bool {
 }
 
 pub fn is_number(ty: SqlType) -> bool {
-    matches!(family(ty), Family::Bit | Family::Integer | Family::Decimal | Family::Money | Family::Float)
+    matches!(
+        family(ty),
+        Family::Bit | Family::Integer | Family::Decimal | Family::Money | Family::Float
+    )
 }
 
 pub fn is_unicode(ty: SqlType) -> bool {
@@ -197,7 +208,9 @@ pub fn as_decimal(ty: SqlType) -> Option<(u8, u8)> {
 pub fn length(ty: SqlType) -> Option<u32> {
     match ty {
         SqlType::Char(n, _) | SqlType::NChar(n, _) | SqlType::Binary(n) => Some(u32::from(n)),
-        SqlType::VarChar(Length::N(n), _) | SqlType::NVarChar(Length::N(n), _) | SqlType::VarBinary(Length::N(n)) => Some(u32::from(n)),
+        SqlType::VarChar(Length::N(n), _)
+        | SqlType::NVarChar(Length::N(n), _)
+        | SqlType::VarBinary(Length::N(n)) => Some(u32::from(n)),
         SqlType::RowVersion => Some(8),
         SqlType::UniqueIdentifier => Some(36),
         SqlType::VarChar(..)
@@ -220,11 +233,14 @@ pub fn length(ty: SqlType) -> Option<u32> {
         SqlType::DateTime | SqlType::SmallDateTime => Some(26),
         SqlType::DateTime2(_) => Some(27),
         SqlType::DateTimeOffset(_) => Some(34),
-        SqlType::SqlVariant | SqlType::HierarchyId | SqlType::Geometry | SqlType::Geography => Some(4000),
+        SqlType::SqlVariant | SqlType::HierarchyId | SqlType::Geometry | SqlType::Geography => {
+            Some(4000)
+        }
     }
 }
 
-/// A variable-length text type of so many characters, MAX when longer than fits a page (`may_be_max`) or cut to what fits.
+/// A variable-length text type of so many characters, MAX when longer than fits a page
+/// (`may_be_max`) or cut to what fits.
 pub fn text(unicode: bool, chars: Option<u32>, may_be_max: bool, c: Collation) -> SqlType {
     let limit: u32 = if unicode { 4000 } else { 8000 };
     let length = match chars {
@@ -236,7 +252,9 @@ pub fn text(unicode: bool, chars: Option<u32>, may_be_max: bool, c: Collation) -
 }
 
 pub fn binary(bytes: Option<u32>) -> SqlType {
-    SqlType::VarBinary(bytes.map_or(Length::Max, |n| Length::N(u16::try_from(n.clamp(1, 8000)).unwrap_or(8000))))
+    SqlType::VarBinary(
+        bytes.map_or(Length::Max, |n| Length::N(u16::try_from(n.clamp(1, 8000)).unwrap_or(8000))),
+    )
 }
 
 /// The type CASE, COALESCE, UNION and comparisons convert both sides to.
@@ -247,7 +265,9 @@ pub fn common(a: SqlType, b: SqlType) -> SqlType {
     let (fa, fb) = (family(a), family(b));
     if fa == Family::Text && fb == Family::Text {
         let c = collation_of(if rank(b) < rank(a) { b } else { a }).unwrap_or(Collation::DEFAULT);
-        if matches!(a, SqlType::Text(_) | SqlType::NText(_)) || matches!(b, SqlType::Text(_) | SqlType::NText(_)) {
+        if matches!(a, SqlType::Text(_) | SqlType::NText(_))
+            || matches!(b, SqlType::Text(_) | SqlType::NText(_))
+        {
             let unicode = is_unicode(a) || is_unicode(b);
             return if unicode { SqlType::NText(c) } else { SqlType::Text(c) };
         }
@@ -272,9 +292,12 @@ pub fn common(a: SqlType, b: SqlType) -> SqlType {
     match (a, b) {
         (SqlType::Time(x), SqlType::Time(y)) => return SqlType::Time(x.max(y)),
         (SqlType::DateTime2(x), SqlType::DateTime2(y)) => return SqlType::DateTime2(x.max(y)),
-        (SqlType::DateTimeOffset(x), SqlType::DateTimeOffset(y)) => return SqlType::DateTimeOffset(x.max(y)),
+        (SqlType::DateTimeOffset(x), SqlType::DateTimeOffset(y)) => {
+            return SqlType::DateTimeOffset(x.max(y));
+        }
         // the fractional seconds of the other side are kept
-        (SqlType::DateTimeOffset(x), SqlType::DateTime2(y)) | (SqlType::DateTime2(y), SqlType::DateTimeOffset(x)) => {
+        (SqlType::DateTimeOffset(x), SqlType::DateTime2(y))
+        | (SqlType::DateTime2(y), SqlType::DateTimeOffset(x)) => {
             return SqlType::DateTimeOffset(x.max(y));
         }
         _ => {}
@@ -296,7 +319,11 @@ pub fn common(a: SqlType, b: SqlType) -> SqlType {
 }
 
 /// Who wins of two collations, for an operation that only carries text along (concatenation, CASE).
-pub fn coerce(a: (Collation, Coercibility), b: (Collation, Coercibility), operation: &str) -> SqlResult<(Collation, Coercibility)> {
+pub fn coerce(
+    a: (Collation, Coercibility),
+    b: (Collation, Coercibility),
+    operation: &str,
+) -> SqlResult<(Collation, Coercibility)> {
     use Coercibility::{Default, Explicit, Implicit, NoCollation};
     Ok(match (a.1, b.1) {
         (Explicit, Explicit) if a.0 != b.0 => return Err(conflict(a.0, b.0, operation)),
@@ -316,11 +343,19 @@ pub fn conflict(a: Collation, b: Collation, operation: &str) -> SqlError {
     SqlError::new(
         468,
         16,
-        format!("Cannot resolve the collation conflict between \"{}\" and \"{}\" in the {operation} operation.", a.name(), b.name()),
+        format!(
+            "Cannot resolve the collation conflict between \"{}\" and \"{}\" in the {operation} operation.",
+            a.name(),
+            b.name()
+        ),
     )
 }
 
 /// Error 206.
 pub fn clash(a: SqlType, b: SqlType) -> SqlError {
-    SqlError::new(206, 16, format!("Operand type clash: {} is incompatible with {}", name(a), name(b)))
+    SqlError::new(
+        206,
+        16,
+        format!("Operand type clash: {} is incompatible with {}", name(a), name(b)),
+    )
 }

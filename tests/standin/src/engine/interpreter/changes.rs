@@ -1,4 +1,5 @@
-//! Statements that change rows, as far as the interpreter has a part in them: INSERT … EXEC, OUTPUT to the client, DBCC CHECKIDENT.
+//! Statements that change rows, as far as the interpreter has a part in them: INSERT … EXEC, OUTPUT
+//! to the client, DBCC CHECKIDENT.
 
 use super::{Failure, Stop, dispatch::Done, execute};
 use crate::{
@@ -18,19 +19,32 @@ use crate::{
 use sqlparser::ast::{Expr, UnaryOperator, Value as Literal};
 
 /// A statement that writes: not in a doomed transaction (3930).
-pub fn write<T>(session: &mut Session, run: impl FnOnce(&mut Session) -> SqlResult<T>) -> SqlResult<T> {
+pub fn write<T>(
+    session: &mut Session,
+    run: impl FnOnce(&mut Session) -> SqlResult<T>,
+) -> SqlResult<T> {
     if session.doomed {
         return Err(doomed_write());
     }
     session.statement(run)
 }
 
-pub fn insert(session: &mut Session, insert: &Insert, sink: &mut dyn Sink) -> Result<Done, Failure> {
+pub fn insert(
+    session: &mut Session,
+    insert: &Insert,
+    sink: &mut dyn Sink,
+) -> Result<Done, Failure> {
     let mut stopped = None;
     let result = write(session, |s| {
         let executed = match &insert.source {
-            InsertSource::Execute(call) => Some(captured(s, sink, &mut stopped, |s, rows| execute::execute(s, call, rows))?),
-            InsertSource::ExecuteText(parts) => Some(captured(s, sink, &mut stopped, |s, rows| execute::execute_text(s, parts, rows))?),
+            InsertSource::Execute(call) => {
+                Some(captured(s, sink, &mut stopped, |s, rows| execute::execute(s, call, rows))?)
+            }
+            InsertSource::ExecuteText(parts) => {
+                Some(captured(s, sink, &mut stopped, |s, rows| {
+                    execute::execute_text(s, parts, rows)
+                })?)
+            }
             InsertSource::Values(_) | InsertSource::Query(_) | InsertSource::DefaultValues => None,
         };
         dml::insert(s, insert, executed, sink)
@@ -42,8 +56,16 @@ pub fn insert(session: &mut Session, insert: &Insert, sink: &mut dyn Sink) -> Re
 }
 
 /// Sets variables, sends OUTPUT's rows.
-pub fn finish(session: &mut Session, kind: DoneKind, changed: Changed, sink: &mut dyn Sink) -> Result<Done, Failure> {
-    changed.assigned.into_iter().try_for_each(|(name, value)| session.set_variable(&name, value))?;
+pub fn finish(
+    session: &mut Session,
+    kind: DoneKind,
+    changed: Changed,
+    sink: &mut dyn Sink,
+) -> Result<Done, Failure> {
+    changed
+        .assigned
+        .into_iter()
+        .try_for_each(|(name, value)| session.set_variable(&name, value))?;
     if let Some((columns, rows)) = changed.output {
         sink.columns(&columns)?;
         rows.iter().try_for_each(|row| sink.row(row))?;
@@ -51,7 +73,8 @@ pub fn finish(session: &mut Session, kind: DoneKind, changed: Changed, sink: &mu
     Ok(Done::rows(kind, changed.rows))
 }
 
-/// Runs EXEC and keeps its rows. A stop is put aside in `stopped`: the INSERT is undone, then the stop goes its way.
+/// Runs EXEC and keeps its rows. A stop is put aside in `stopped`: the INSERT is undone, then the
+/// stop goes its way.
 fn captured(
     session: &mut Session,
     sink: &mut dyn Sink,
@@ -60,9 +83,11 @@ fn captured(
 ) -> SqlResult<(Vec<Column>, Vec<Row>)> {
     let mut capture = Capture { sink, columns: None, rows: Vec::new(), mismatch: false };
     match run(session, &mut capture) {
-        Ok(()) if capture.mismatch => {
-            Err(SqlError::new(213, 16, "Column name or number of supplied values does not match table definition."))
-        }
+        Ok(()) if capture.mismatch => Err(SqlError::new(
+            213,
+            16,
+            "Column name or number of supplied values does not match table definition.",
+        )),
         Ok(()) => Ok((capture.columns.unwrap_or_default(), capture.rows)),
         Err(Failure::Sql(error)) => Err(error),
         Err(Failure::Stop(stop)) => {
@@ -124,23 +149,36 @@ impl Sink for Capture<'_> {
 }
 
 /// DBCC CHECKIDENT (table [, NORESEED | RESEED [, value]]); the others are refused.
-pub fn dbcc(session: &mut Session, command: &str, args: &[Expr], line: u32, sink: &mut dyn Sink) -> Result<(), Failure> {
+pub fn dbcc(
+    session: &mut Session,
+    command: &str,
+    args: &[Expr],
+    line: u32,
+    sink: &mut dyn Sink,
+) -> Result<(), Failure> {
     let word = |e: &Expr| match e {
         Expr::Value(v) => match &v.value {
-            Literal::SingleQuotedString(s) | Literal::NationalStringLiteral(s) | Literal::Number(s, _) => Some(s.clone()),
+            Literal::SingleQuotedString(s)
+            | Literal::NationalStringLiteral(s)
+            | Literal::Number(s, _) => Some(s.clone()),
             _ => None,
         },
         _ => None,
     };
     let number = |e: &Expr| match e {
-        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => word(expr).and_then(|n| n.parse::<i128>().ok()).map(|n| -n),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => {
+            word(expr).and_then(|n| n.parse::<i128>().ok()).map(|n| -n)
+        }
         _ => word(e).and_then(|n| n.parse::<i128>().ok()),
     };
     let words = args.iter().map(word).collect::<Vec<_>>();
     let Some(table) = words.first().cloned().flatten().filter(|_| command == "CHECKIDENT") else {
         return Err(SqlError::unsupported(format!("DBCC {command}")).into());
     };
-    let action = match (words.get(1).cloned().flatten().map(|w| w.to_ascii_uppercase()).as_deref(), args.get(2)) {
+    let action = match (
+        words.get(1).cloned().flatten().map(|w| w.to_ascii_uppercase()).as_deref(),
+        args.get(2),
+    ) {
         (None, None) | (Some("RESEED"), None) => CheckIdent::Reseed,
         (Some("NORESEED"), None) => CheckIdent::NoReseed,
         (Some("RESEED"), Some(value)) => match number(value) {

@@ -29,7 +29,10 @@ impl Done {
     }
 
     pub fn rows(kind: DoneKind, rows: u64) -> Self {
-        Self { report: Some((kind, Some(rows))), row_count: Some(i64::try_from(rows).unwrap_or(i64::MAX)) }
+        Self {
+            report: Some((kind, Some(rows))),
+            row_count: Some(i64::try_from(rows).unwrap_or(i64::MAX)),
+        }
     }
 
     pub fn other() -> Self {
@@ -37,7 +40,11 @@ impl Done {
     }
 }
 
-pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result<Done, Failure> {
+pub fn execute(
+    session: &mut Session,
+    spanned: &Spanned,
+    sink: &mut dyn Sink,
+) -> Result<Done, Failure> {
     let line = spanned.line;
     match &spanned.statement {
         Statement::Query(query) => {
@@ -73,7 +80,13 @@ pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) ->
             Ok(Done::quiet(Some(0)))
         }
         Statement::RaiseError { message, severity, state, args, with_log, with_nowait } => {
-            raise::raiserror(session, (message, severity, state, args), (*with_log, *with_nowait), line, sink)?;
+            raise::raiserror(
+                session,
+                (message, severity, state, args),
+                (*with_log, *with_nowait),
+                line,
+                sink,
+            )?;
             Ok(Done::quiet(Some(0)))
         }
         Statement::Throw(what) => {
@@ -146,12 +159,16 @@ pub fn execute(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) ->
             Ok(Done::other())
         }
         _ if changes::write(session, |s| define::define(s, spanned))? => Ok(Done::other()),
-        _ => Err(SqlError::unsupported(spanned.text.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).into()),
+        _ => Err(SqlError::unsupported(
+            spanned.text.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
+        )
+        .into()),
     }
 }
 
 fn declare(session: &mut Session, declared: &Declare) -> SqlResult<()> {
-    // A DECLARE in a loop is met again: it is one variable, which keeps its value unless it is given one.
+    // A DECLARE in a loop is met again: it is one variable, which keeps its value unless it is
+    // given one.
     let ty = session.resolve_type(&declared.ty)?;
     match &declared.value {
         Some(value) => {
@@ -161,7 +178,9 @@ fn declare(session: &mut Session, declared: &Declare) -> SqlResult<()> {
             let value = session.statement(|s| expr::evaluate_as(&*s, value, ty))?;
             session.declare(&declared.name, ty, value);
         }
-        None if session.variable(&declared.name).is_none() => session.declare(&declared.name, ty, Value::Null),
+        None if session.variable(&declared.name).is_none() => {
+            session.declare(&declared.name, ty, Value::Null)
+        }
         None => {}
     }
     Ok(())
@@ -212,10 +231,11 @@ pub fn use_database(session: &mut Session, name: &str, sink: &mut dyn Sink) -> R
 
 /// WAITFOR DELAY; wakes for an attention.
 fn wait(session: &mut Session, delay: &Expr) -> SqlResult<()> {
-    let time = session.statement(|s| expr::evaluate_as(&*s, delay, SqlType::Time(7))).map_err(|_| {
-        let text = "Incorrect time syntax in time string used with WAITFOR.".to_owned();
-        SqlError::new(148, 15, text)
-    })?;
+    let time =
+        session.statement(|s| expr::evaluate_as(&*s, delay, SqlType::Time(7))).map_err(|_| {
+            let text = "Incorrect time syntax in time string used with WAITFOR.".to_owned();
+            SqlError::new(148, 15, text)
+        })?;
     let Value::Time(ticks) = time else { return Ok(()) };
     let until = Instant::now() + Duration::from_nanos(ticks.saturating_mul(100));
     loop {
@@ -232,9 +252,15 @@ fn wait(session: &mut Session, delay: &Expr) -> SqlResult<()> {
 
 fn kill(session: &Session, spid: i64) -> SqlResult<()> {
     let state = session.instance.lock();
-    let found = u16::try_from(spid).ok().and_then(|spid| state.sessions.get(&spid).map(|info| (spid, info.cancel.clone())));
+    let found = u16::try_from(spid)
+        .ok()
+        .and_then(|spid| state.sessions.get(&spid).map(|info| (spid, info.cancel.clone())));
     let Some((spid, cancel)) = found else {
-        return Err(SqlError::new(6106, 16, format!("Process ID {spid} is not an active process ID.")));
+        return Err(SqlError::new(
+            6106,
+            16,
+            format!("Process ID {spid} is not an active process ID."),
+        ));
     };
     if spid == session.spid {
         return Err(SqlError::new(6104, 16, "Cannot use KILL to kill your own process."));

@@ -1,4 +1,5 @@
-//! EXEC: user procedures, dynamic SQL, prepared statements, system procedures; for a batch and for a remote call alike.
+//! EXEC: user procedures, dynamic SQL, prepared statements, system procedures; for a batch and for
+//! a remote call alike.
 
 use super::{Failure, Flow, Stop, run};
 use crate::{
@@ -21,7 +22,8 @@ use std::sync::Arc;
 
 /// `EXEC [@rc =] procedure …`
 pub fn execute(session: &mut Session, call_: &Execute, sink: &mut dyn Sink) -> Result<(), Failure> {
-    let mut arguments = call_.args.iter().map(|a| evaluate(session, a)).collect::<SqlResult<Vec<_>>>()?;
+    let mut arguments =
+        call_.args.iter().map(|a| evaluate(session, a)).collect::<SqlResult<Vec<_>>>()?;
     let from_batch = session.nest_level() == 0;
     let status = call(session, &call_.procedure, &mut arguments, true, sink)?;
     for (written, argument) in call_.args.iter().zip(&arguments) {
@@ -30,13 +32,20 @@ pub fn execute(session: &mut Session, call_: &Execute, sink: &mut dyn Sink) -> R
         }
         if let Some(Expr::Identifier(variable)) = &written.value {
             let ty = session.variable_type(&variable.value)?;
-            let value = convert::cast(&argument.value, argument.ty, ty, None, &session.convert_context())?;
+            let value =
+                convert::cast(&argument.value, argument.ty, ty, None, &session.convert_context())?;
             session.set_variable(&variable.value, value)?;
         }
     }
     if let Some(variable) = &call_.return_into {
         let ty = session.variable_type(variable)?;
-        let value = convert::cast(&Value::Int(i64::from(status)), SqlType::Int, ty, None, &session.convert_context())?;
+        let value = convert::cast(
+            &Value::Int(i64::from(status)),
+            SqlType::Int,
+            ty,
+            None,
+            &session.convert_context(),
+        )?;
         session.set_variable(variable, value)?;
     }
     if from_batch {
@@ -50,14 +59,30 @@ fn evaluate(session: &mut Session, argument: &ExecuteArg) -> SqlResult<Argument>
         Some(expr) => session.statement(|s| expr::evaluate(&*s, expr))?,
         None => (SqlType::Int, Value::Null),
     };
-    if argument.output && !matches!(&argument.value, Some(Expr::Identifier(i)) if i.value.starts_with('@')) {
-        return Err(SqlError::new(179, 15, "Cannot use the OUTPUT option when passing a constant to a stored procedure."));
+    if argument.output
+        && !matches!(&argument.value, Some(Expr::Identifier(i)) if i.value.starts_with('@'))
+    {
+        return Err(SqlError::new(
+            179,
+            15,
+            "Cannot use the OUTPUT option when passing a constant to a stored procedure.",
+        ));
     }
-    Ok(Argument { name: argument.name.clone(), ty, value, output: argument.output, default: argument.value.is_none() })
+    Ok(Argument {
+        name: argument.name.clone(),
+        ty,
+        value,
+        output: argument.output,
+        default: argument.value.is_none(),
+    })
 }
 
 /// EXEC ('text')
-pub fn execute_text(session: &mut Session, parts: &[Expr], sink: &mut dyn Sink) -> Result<(), Failure> {
+pub fn execute_text(
+    session: &mut Session,
+    parts: &[Expr],
+    sink: &mut dyn Sink,
+) -> Result<(), Failure> {
     let ty = SqlType::NVarChar(Length::Max, session.collation());
     let mut text = String::new();
     for part in parts {
@@ -96,7 +121,9 @@ pub fn call(
         return status.map_err(Failure::from);
     }
     match session.resolve(name) {
-        Some((database, Object::Procedure(procedure))) => execute_procedure(session, database, &procedure, arguments, nested, sink),
+        Some((database, Object::Procedure(procedure))) => {
+            execute_procedure(session, database, &procedure, arguments, nested, sink)
+        }
         _ => Err(not_found(name).into()),
     }
 }
@@ -136,7 +163,9 @@ fn execute_procedure(
             let ty = session.resolve_type(&param.ty)?;
             let value = match (place, &param.default) {
                 (Some(at), _) => convert_argument(session, &arguments[*at], ty)?,
-                (None, Some(default)) => session.statement(|s| expr::evaluate_as(&*s, default, ty))?,
+                (None, Some(default)) => {
+                    session.statement(|s| expr::evaluate_as(&*s, default, ty))?
+                }
                 (None, None) => return Err(not_supplied(&procedure.name, &param.name)),
             };
             session.declare(&param.name, ty, value);
@@ -180,7 +209,8 @@ fn run_frame(
     let status = match result {
         Ok(Flow::Return(status)) => status.unwrap_or(0),
         Ok(Flow::Next | Flow::Break | Flow::Continue) => 0,
-        // A procedure cut short answers ten less than its error's severity, negated: names that are not there have 16.
+        // A procedure cut short answers ten less than its error's severity, negated: names that are
+        // not there have 16.
         Err(Stop::Scope) => -6,
         Err(stop) => return Err(stop.into()),
     };
@@ -198,11 +228,18 @@ fn run_frame(
 }
 
 /// Which argument each parameter gets: 8144, 8145.
-fn bind(params: &[ProcParam], arguments: &[Argument], procedure: &str) -> SqlResult<Vec<Option<usize>>> {
+fn bind(
+    params: &[ProcParam],
+    arguments: &[Argument],
+    procedure: &str,
+) -> SqlResult<Vec<Option<usize>>> {
     let mut places = vec![None; params.len()];
     for (at, argument) in arguments.iter().enumerate() {
         let place = match &argument.name {
-            Some(name) => params.iter().position(|p| p.name.eq_ignore_ascii_case(name)).ok_or_else(|| not_a_parameter(name, procedure))?,
+            Some(name) => params
+                .iter()
+                .position(|p| p.name.eq_ignore_ascii_case(name))
+                .ok_or_else(|| not_a_parameter(name, procedure))?,
             None if at < params.len() => at,
             None => return Err(too_many(procedure)),
         };
@@ -259,7 +296,9 @@ fn dynamic_with(
 
 fn text_of(argument: Option<&Argument>, procedure: &str) -> SqlResult<String> {
     match argument.map(|a| (&a.value, a.ty)) {
-        Some((Value::Str(s), ty)) if ty.is_unicode() || matches!(ty, SqlType::NText(_)) => Ok(s.to_string()),
+        Some((Value::Str(s), ty)) if ty.is_unicode() || matches!(ty, SqlType::NText(_)) => {
+            Ok(s.to_string())
+        }
         Some((Value::Null, _)) => Ok(String::new()),
         Some(_) => {
             let text = "Procedure expects parameter '@statement' of type 'ntext/nchar/nvarchar'.";
@@ -270,7 +309,12 @@ fn text_of(argument: Option<&Argument>, procedure: &str) -> SqlResult<String> {
 }
 
 /// sp_executesql @stmt, @params, values…
-fn execute_sql(session: &mut Session, arguments: &mut [Argument], nested: bool, sink: &mut dyn Sink) -> Result<i32, Failure> {
+fn execute_sql(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    nested: bool,
+    sink: &mut dyn Sink,
+) -> Result<i32, Failure> {
     let text = text_of(arguments.first(), "sp_executesql")?;
     let declared = match arguments.get(1) {
         Some(argument) => text_of(Some(argument), "sp_executesql")?,
@@ -291,7 +335,11 @@ fn with_parameters(
 ) -> Result<i32, Failure> {
     let params = parse_parameters(declared)?;
     // OUTPUT may be asked for without being declared: the value is simply given back.
-    let places = bind(&params.iter().map(|p| ProcParam { output: true, ..p.clone() }).collect::<Vec<_>>(), arguments, "sp_executesql")?;
+    let places = bind(
+        &params.iter().map(|p| ProcParam { output: true, ..p.clone() }).collect::<Vec<_>>(),
+        arguments,
+        "sp_executesql",
+    )?;
     let mut values = Vec::new();
     for (param, place) in params.iter().zip(&places) {
         let ty = session.resolve_type(&param.ty)?;
@@ -299,8 +347,10 @@ fn with_parameters(
             (Some(at), _) => convert_argument(session, &arguments[*at], ty)?,
             (None, Some(default)) => session.statement(|s| expr::evaluate_as(&*s, default, ty))?,
             (None, None) => {
-                let text =
-                    format!("The parameterized query '({declared}){text}' expects the parameter '{}', which was not supplied.", param.name);
+                let text = format!(
+                    "The parameterized query '({declared}){text}' expects the parameter '{}', which was not supplied.",
+                    param.name
+                );
                 return Err(SqlError::new(8178, 16, text).into());
             }
         };
@@ -344,19 +394,47 @@ fn no_handle(handle: i32) -> SqlError {
 }
 
 /// sp_prepexec @handle OUTPUT, @params, @stmt, values…
-fn prepare_and_execute(session: &mut Session, arguments: &mut [Argument], nested: bool, sink: &mut dyn Sink) -> Result<i32, Failure> {
+fn prepare_and_execute(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    nested: bool,
+    sink: &mut dyn Sink,
+) -> Result<i32, Failure> {
     prepare(session, arguments)?;
     let handle = handle_of(arguments, "sp_prepexec")?;
-    let Some(prepared) = session.prepared.get(&handle).cloned() else { return Err(no_handle(handle).into()) };
+    let Some(prepared) = session.prepared.get(&handle).cloned() else {
+        return Err(no_handle(handle).into());
+    };
     let rest = arguments.len().min(3);
-    with_parameters(session, &prepared.parameters, &prepared.text, &mut arguments[rest..], nested, sink)
+    with_parameters(
+        session,
+        &prepared.parameters,
+        &prepared.text,
+        &mut arguments[rest..],
+        nested,
+        sink,
+    )
 }
 
 /// sp_execute @handle, values…
-fn execute_prepared(session: &mut Session, arguments: &mut [Argument], nested: bool, sink: &mut dyn Sink) -> Result<i32, Failure> {
+fn execute_prepared(
+    session: &mut Session,
+    arguments: &mut [Argument],
+    nested: bool,
+    sink: &mut dyn Sink,
+) -> Result<i32, Failure> {
     let handle = handle_of(arguments, "sp_execute")?;
-    let Some(prepared) = session.prepared.get(&handle).cloned() else { return Err(no_handle(handle).into()) };
-    with_parameters(session, &prepared.parameters, &prepared.text, &mut arguments[1..], nested, sink)
+    let Some(prepared) = session.prepared.get(&handle).cloned() else {
+        return Err(no_handle(handle).into());
+    };
+    with_parameters(
+        session,
+        &prepared.parameters,
+        &prepared.text,
+        &mut arguments[1..],
+        nested,
+        sink,
+    )
 }
 
 /// sp_unprepare @handle

@@ -2,16 +2,19 @@
 //!
 //! # What an error ends
 //!
-//! An error undoes its statement. Then, unless a TRY catches it (Microsoft: "TRY...CATCH", "SET XACT_ABORT", "Database Engine errors"):
+//! An error undoes its statement. Then, unless a TRY catches it (Microsoft: "TRY...CATCH", "SET
+//! XACT_ABORT", "Database Engine errors"):
 //!
 //! - under XACT_ABORT ON every error but RAISERROR's rolls the transaction back and ends the batch;
-//! - some errors do so always: a failed conversion, a deadlock, a snapshot conflict, anything in a trigger;
-//! - names that cannot be resolved end the procedure or batch they are in, and only a TRY outside of it can catch them;
+//! - some errors do so always: a failed conversion, a deadlock, a snapshot conflict, anything in a
+//!   trigger;
+//! - names that cannot be resolved end the procedure or batch they are in, and only a TRY outside
+//!   of it can catch them;
 //! - THROW ends the batch and leaves the transaction;
 //! - any other error ends its statement, and the next one runs.
 //!
-//! Caught errors are not sent to the client. What would have rolled the transaction back dooms it instead (XACT_STATE() = -1): it may be
-//! read in and rolled back, nothing else.
+//! Caught errors are not sent to the client. What would have rolled the transaction back dooms it
+//! instead (XACT_STATE() = -1): it may be read in and rolled back, nothing else.
 
 mod changes;
 mod define;
@@ -66,7 +69,8 @@ impl From<Cancelled> for Stop {
     }
 }
 
-/// A statement that did not end well: an error that is still to be dealt with, or one that has been.
+/// A statement that did not end well: an error that is still to be dealt with, or one that has
+/// been.
 pub enum Failure {
     Sql(SqlError),
     Stop(Stop),
@@ -113,11 +117,15 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
         Statement::Block(batch) => run(session, batch, sink),
         Statement::Break => Ok(Flow::Break),
         Statement::Continue => Ok(Flow::Continue),
-        Statement::If { condition, then, otherwise } => match test(session, condition, spanned.line, sink)? {
-            Some(true) => step(session, then, sink),
-            Some(false) => otherwise.as_ref().map_or(Ok(Flow::Next), |s| step(session, s, sink)),
-            None => Ok(Flow::Next),
-        },
+        Statement::If { condition, then, otherwise } => {
+            match test(session, condition, spanned.line, sink)? {
+                Some(true) => step(session, then, sink),
+                Some(false) => {
+                    otherwise.as_ref().map_or(Ok(Flow::Next), |s| step(session, s, sink))
+                }
+                None => Ok(Flow::Next),
+            }
+        }
         Statement::While { condition, body } => {
             while test(session, condition, spanned.line, sink)? == Some(true) {
                 match step(session, body, sink)? {
@@ -158,8 +166,13 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
     }
 }
 
-/// SET FMTONLY ON: a query is a result set of no rows, and what changes something does not. Bulk loads ask for a table's columns this way.
-fn format_only(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result<Option<Flow>, Stop> {
+/// SET FMTONLY ON: a query is a result set of no rows, and what changes something does not. Bulk
+/// loads ask for a table's columns this way.
+fn format_only(
+    session: &mut Session,
+    spanned: &Spanned,
+    sink: &mut dyn Sink,
+) -> Result<Option<Flow>, Stop> {
     match &spanned.statement {
         Statement::SetOption { .. }
         | Statement::Declare(_)
@@ -208,7 +221,12 @@ fn status(session: &mut Session, value: Option<&sqlparser::ast::Expr>) -> SqlRes
 }
 
 /// None: the condition failed, and the statement it belongs to is over.
-fn test(session: &mut Session, condition: &sqlparser::ast::Expr, line: u32, sink: &mut dyn Sink) -> Result<Option<bool>, Stop> {
+fn test(
+    session: &mut Session,
+    condition: &sqlparser::ast::Expr,
+    line: u32,
+    sink: &mut dyn Sink,
+) -> Result<Option<bool>, Stop> {
     match session.statement(|s| expr::condition(&*s, condition)) {
         Ok(holds) => {
             session.error = 0;
@@ -219,7 +237,12 @@ fn test(session: &mut Session, condition: &sqlparser::ast::Expr, line: u32, sink
     }
 }
 
-fn try_catch(session: &mut Session, body: &Batch, handler: &Batch, sink: &mut dyn Sink) -> Result<Flow, Stop> {
+fn try_catch(
+    session: &mut Session,
+    body: &Batch,
+    handler: &Batch,
+    sink: &mut dyn Sink,
+) -> Result<Flow, Stop> {
     let level = session.nest_level();
     session.frame_mut().try_depth += 1;
     let result = run(session, body, sink);
@@ -248,14 +271,16 @@ fn cancelled(session: &mut Session, sink: &mut dyn Sink) -> Stop {
     Stop::Cancelled
 }
 
-/// Names and columns are looked up when a statement is compiled: such an error is not the statement's but its batch's.
+/// Names and columns are looked up when a statement is compiled: such an error is not the
+/// statement's but its batch's.
 fn is_resolution(error: &SqlError) -> bool {
     matches!(error.number, 137 | 207 | 208 | 209 | 1087 | 4104)
 }
 
 /// Errors that roll the transaction back (or doom it) whatever XACT_ABORT says.
 pub fn always_rolls_back(error: &SqlError) -> bool {
-    let conversion = convert::is_conversion_failure(error) && !matches!(error.number, 220 | 232 | 234 | 8115 | 8152);
+    let conversion = convert::is_conversion_failure(error)
+        && !matches!(error.number, 220 | 232 | 234 | 8115 | 8152);
     conversion || matches!(error.number, 217 | 1205 | 3609 | 3616 | 3930 | 3960 | 3961)
 }
 
@@ -268,11 +293,22 @@ enum Origin {
 }
 
 /// Deals with an error of a statement; `Ok` when the next statement may run.
-pub fn fail(session: &mut Session, error: SqlError, line: u32, sink: &mut dyn Sink) -> Result<(), Stop> {
+pub fn fail(
+    session: &mut Session,
+    error: SqlError,
+    line: u32,
+    sink: &mut dyn Sink,
+) -> Result<(), Stop> {
     raise(session, error, line, Origin::Server, sink)
 }
 
-fn raise(session: &mut Session, error: SqlError, line: u32, origin: Origin, sink: &mut dyn Sink) -> Result<(), Stop> {
+fn raise(
+    session: &mut Session,
+    error: SqlError,
+    line: u32,
+    origin: Origin,
+    sink: &mut dyn Sink,
+) -> Result<(), Stop> {
     if error.is_cancelled() {
         return Err(cancelled(session, sink));
     }
@@ -286,7 +322,11 @@ fn raise(session: &mut Session, error: SqlError, line: u32, origin: Origin, sink
     let rolls_back = honours_xact_abort || always_rolls_back(&error);
     let level = session.nest_level();
     let resolution = is_resolution(&error) && origin == Origin::Server;
-    let caught = session.frames.iter().enumerate().any(|(at, frame)| frame.try_depth > 0 && !(resolution && at == level));
+    let caught = session
+        .frames
+        .iter()
+        .enumerate()
+        .any(|(at, frame)| frame.try_depth > 0 && !(resolution && at == level));
     if caught && error.class < 20 {
         if rolls_back && session.txn.is_some() && session.reported_tran_count() > 0 {
             session.doomed = true;

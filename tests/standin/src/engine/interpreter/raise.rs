@@ -8,7 +8,12 @@ use crate::{
 };
 use sqlparser::ast::Expr;
 
-pub fn print(session: &mut Session, text: &Expr, line: u32, sink: &mut dyn Sink) -> Result<(), Failure> {
+pub fn print(
+    session: &mut Session,
+    text: &Expr,
+    line: u32,
+    sink: &mut dyn Sink,
+) -> Result<(), Failure> {
     let ty = SqlType::NVarChar(Length::N(4000), session.collation());
     let text = match session.statement(|s| expr::evaluate_as(&*s, text, ty))? {
         Value::Str(s) => s.to_string(),
@@ -18,7 +23,8 @@ pub fn print(session: &mut Session, text: &Expr, line: u32, sink: &mut dyn Sink)
     Ok(sink.message(&SqlError::new(0, 0, text).at(line))?)
 }
 
-/// RAISERROR: see <https://learn.microsoft.com/en-us/sql/t-sql/language-elements/raiserror-transact-sql>.
+/// RAISERROR: see
+/// <https://learn.microsoft.com/en-us/sql/t-sql/language-elements/raiserror-transact-sql>.
 pub fn raiserror(
     session: &mut Session,
     (message, severity, state, args): (&Expr, &Expr, &Expr, &[Expr]),
@@ -43,11 +49,11 @@ pub fn raiserror(
         _ => String::new(),
     };
     if severity > 18 && !with_log {
-        let text =
-            "Error severity levels greater than 18 can only be specified by members of the sysadmin role, using the WITH LOG option.";
+        let text = "Error severity levels greater than 18 can only be specified by members of the sysadmin role, using the WITH LOG option.";
         return Err(SqlError::new(2754, 16, text).into());
     }
-    let mut error = SqlError::new(50_000, severity.clamp(0, 25) as u8, format_message(&message, &values)?);
+    let mut error =
+        SqlError::new(50_000, severity.clamp(0, 25) as u8, format_message(&message, &values)?);
     error.state = if state < 0 { 1 } else { state.min(255) as u8 };
     let result = if error.class <= 10 {
         // Severity 10 goes over the wire as 0.
@@ -63,7 +69,12 @@ pub fn raiserror(
 }
 
 /// THROW n, message, state; or THROW alone, in a CATCH.
-pub fn throw(session: &mut Session, what: Option<&(Expr, Expr, Expr)>, line: u32, sink: &mut dyn Sink) -> Result<(), Failure> {
+pub fn throw(
+    session: &mut Session,
+    what: Option<&(Expr, Expr, Expr)>,
+    line: u32,
+    sink: &mut dyn Sink,
+) -> Result<(), Failure> {
     let Some((number, message, state)) = what else {
         let Some(error) = session.caught.last().cloned() else {
             let text = "To rethrow an error, a THROW statement must be used inside a CATCH block. Insert the THROW statement inside a CATCH \
@@ -95,7 +106,8 @@ pub fn throw(session: &mut Session, what: Option<&(Expr, Expr, Expr)>, line: u32
     Ok(raise(session, error, line, Origin::Throw, sink)?)
 }
 
-/// C's printf, as far as RAISERROR takes it: `%[flag][width][.precision]{d|i|o|s|u|x|X}`, `%I64d`, `%%`.
+/// C's printf, as far as RAISERROR takes it: `%[flag][width][.precision]{d|i|o|s|u|x|X}`, `%I64d`,
+/// `%%`.
 pub fn format_message(format: &str, args: &[(SqlType, Value)]) -> SqlResult<String> {
     let mut out = String::new();
     let mut args = args.iter();
@@ -111,13 +123,16 @@ pub fn format_message(format: &str, args: &[(SqlType, Value)]) -> SqlResult<Stri
             continue;
         }
         let (mut left, mut zero, mut plus) = (false, false, false);
-        while let Some(flag) = chars.peek().copied().filter(|c| matches!(c, '-' | '0' | '+' | '#' | ' ')) {
+        while let Some(flag) =
+            chars.peek().copied().filter(|c| matches!(c, '-' | '0' | '+' | '#' | ' '))
+        {
             chars.next();
             left |= flag == '-';
             zero |= flag == '0';
             plus |= flag == '+';
         }
-        let number = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>, args: &mut std::slice::Iter<'_, (SqlType, Value)>| {
+        let number = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+                      args: &mut std::slice::Iter<'_, (SqlType, Value)>| {
             if chars.peek() == Some(&'*') {
                 chars.next();
                 return match args.next() {
@@ -147,8 +162,12 @@ pub fn format_message(format: &str, args: &[(SqlType, Value)]) -> SqlResult<Stri
         let conversion = chars.next().unwrap_or(' ');
         let value = args.next();
         let text = match (conversion, value) {
-            ('s', Some((_, Value::Str(s)))) => s.chars().take(precision.unwrap_or(usize::MAX)).collect(),
-            ('s' | 'd' | 'i' | 'u' | 'o' | 'x' | 'X', None | Some((_, Value::Null))) => "(null)".to_owned(),
+            ('s', Some((_, Value::Str(s)))) => {
+                s.chars().take(precision.unwrap_or(usize::MAX)).collect()
+            }
+            ('s' | 'd' | 'i' | 'u' | 'o' | 'x' | 'X', None | Some((_, Value::Null))) => {
+                "(null)".to_owned()
+            }
             ('d' | 'i', Some((_, Value::Int(n)))) if plus && *n >= 0 => format!("+{n}"),
             ('d' | 'i', Some((_, Value::Int(n)))) => n.to_string(),
             ('u', Some((_, Value::Int(n)))) => (*n as u32).to_string(),
@@ -161,14 +180,23 @@ pub fn format_message(format: &str, args: &[(SqlType, Value)]) -> SqlResult<Stri
                 );
                 return Err(SqlError::new(2786, 16, text));
             }
-            _ => return Err(SqlError::new(2787, 16, format!("Invalid format specification: '%{conversion}'."))),
+            _ => {
+                return Err(SqlError::new(
+                    2787,
+                    16,
+                    format!("Invalid format specification: '%{conversion}'."),
+                ));
+            }
         };
         let missing = width.saturating_sub(text.chars().count());
         if left {
             out.push_str(&text);
             out.extend(std::iter::repeat_n(' ', missing));
         } else {
-            out.extend(std::iter::repeat_n(if zero && conversion != 's' { '0' } else { ' ' }, missing));
+            out.extend(std::iter::repeat_n(
+                if zero && conversion != 's' { '0' } else { ' ' },
+                missing,
+            ));
             out.push_str(&text);
         }
     }
@@ -184,7 +212,9 @@ mod tests {
     fn printf() {
         let text = (SqlType::NVarChar(Length::N(10), Collation::DEFAULT), Value::Str("ab".into()));
         let int = (SqlType::Int, Value::Int(7));
-        let said = |format: &str| format_message(format, &[text.clone(), int.clone()]).unwrap_or_else(|e| e.message);
+        let said = |format: &str| {
+            format_message(format, &[text.clone(), int.clone()]).unwrap_or_else(|e| e.message)
+        };
         assert_eq!(said("<%s> <%d> 100%%"), "<ab> <7> 100%");
         assert_eq!(said("<%5s> <%03i>"), "<   ab> <007>");
         assert_eq!(said("<%-5s> <%I64d>"), "<ab   > <7>");

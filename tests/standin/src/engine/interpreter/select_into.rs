@@ -1,9 +1,12 @@
 //! SELECT … INTO: a table made from a query's columns, then filled.
 //!
-//! Types, nullability and an identity property are carried over (Microsoft: "SELECT - INTO Clause"); constraints, indexes and defaults are not.
+//! Types, nullability and an identity property are carried over (Microsoft: "SELECT - INTO
+//! Clause"); constraints, indexes and defaults are not.
 
 use crate::{
-    engine::{context::Session, ddl, dml, query, query::OutputColumn, scope::find_table, sink::Sink},
+    engine::{
+        context::Session, ddl, dml, query, query::OutputColumn, scope::find_table, sink::Sink,
+    },
     error::{SqlError, SqlResult},
     tsql::ast::{ColumnDef, CreateTable, DataType, ObjectName},
     value::SqlType,
@@ -16,7 +19,9 @@ pub fn target(query: &Query) -> Option<SqlResult<ObjectName>> {
     loop {
         match body {
             SetExpr::SetOperation { left, .. } => body = left,
-            SetExpr::Select(select) => return select.into.as_ref().map(|into| object_name(&into.targets)),
+            SetExpr::Select(select) => {
+                return select.into.as_ref().map(|into| object_name(&into.targets));
+            }
             _ => return None,
         }
     }
@@ -26,7 +31,9 @@ pub fn target(query: &Query) -> Option<SqlResult<ObjectName>> {
 fn object_name(targets: &[Expr]) -> SqlResult<ObjectName> {
     let mut parts = match targets {
         [Expr::Identifier(name)] => vec![name.value.clone()],
-        [Expr::CompoundIdentifier(names)] if names.len() <= 3 => names.iter().map(|n| n.value.clone()).collect(),
+        [Expr::CompoundIdentifier(names)] if names.len() <= 3 => {
+            names.iter().map(|n| n.value.clone()).collect()
+        }
         _ => return Err(SqlError::unsupported("this target of SELECT … INTO")),
     };
     let name = parts.pop().unwrap_or_default();
@@ -34,8 +41,14 @@ fn object_name(targets: &[Expr]) -> SqlResult<ObjectName> {
     Ok(ObjectName { database: parts.pop(), schema, name })
 }
 
-/// Runs it, within a statement: answers the number of rows. 1038 for a column without a name, 2705 for two of one name.
-pub fn run(session: &mut Session, query: &Query, into: &ObjectName, sink: &mut dyn Sink) -> SqlResult<u64> {
+/// Runs it, within a statement: answers the number of rows. 1038 for a column without a name, 2705
+/// for two of one name.
+pub fn run(
+    session: &mut Session,
+    query: &Query,
+    into: &ObjectName,
+    sink: &mut dyn Sink,
+) -> SqlResult<u64> {
     let mut columns = Vec::new();
     let mut rows = Vec::new();
     query::stream(
@@ -43,7 +56,9 @@ pub fn run(session: &mut Session, query: &Query, into: &ObjectName, sink: &mut d
         query,
         &mut |output, _| {
             columns = output.to_vec();
-            output.iter().try_for_each(|c| if c.column.name.is_empty() { Err(unnamed()) } else { Ok(()) })
+            output
+                .iter()
+                .try_for_each(|c| if c.column.name.is_empty() { Err(unnamed()) } else { Ok(()) })
         },
         &mut |row| {
             rows.push(row.to_vec());
@@ -84,7 +99,11 @@ fn stored(ty: SqlType) -> SqlType {
 fn column(output: &OutputColumn) -> ColumnDef {
     ColumnDef {
         name: output.column.name.clone(),
-        ty: Some(DataType::Builtin { ty: stored(output.column.ty), explicit_collation: true, database_default: false }),
+        ty: Some(DataType::Builtin {
+            ty: stored(output.column.ty),
+            explicit_collation: true,
+            database_default: false,
+        }),
         nullable: Some(output.column.nullable && output.identity.is_none()),
         identity: output.identity,
         default: None,

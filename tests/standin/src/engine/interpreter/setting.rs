@@ -1,5 +1,5 @@
-//! SET options. Those with a meaning here change the session; those about plans and statistics are taken note of in no way, as their effect on a
-//! result is none; the rest is refused by name.
+//! SET options. Those with a meaning here change the session; those about plans and statistics are
+//! taken note of in no way, as their effect on a result is none; the rest is refused by name.
 
 use crate::{
     engine::{connection::Isolation, context::Session, expr},
@@ -35,7 +35,9 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
         "ARITHABORT" => session.options.arithabort = on,
         "CONCAT_NULL_YIELDS_NULL" => session.options.concat_null_yields_null = on,
         "QUOTED_IDENTIFIER" => session.options.quoted_identifier = on,
-        "NUMERIC_ROUNDABORT" if on => return Err(SqlError::unsupported("SET NUMERIC_ROUNDABORT ON")),
+        "NUMERIC_ROUNDABORT" if on => {
+            return Err(SqlError::unsupported("SET NUMERIC_ROUNDABORT ON"));
+        }
         "NUMERIC_ROUNDABORT" => session.options.numeric_roundabort = on,
         "XACT_ABORT" => session.options.xact_abort = on,
         "NOCOUNT" => session.options.nocount = on,
@@ -62,7 +64,9 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
             }
         }
         // columns whose nullability is not said may be NULL
-        "ANSI_NULL_DFLT_ON" if !on => return Err(SqlError::unsupported("SET ANSI_NULL_DFLT_ON OFF")),
+        "ANSI_NULL_DFLT_ON" if !on => {
+            return Err(SqlError::unsupported("SET ANSI_NULL_DFLT_ON OFF"));
+        }
         // there are no cursors
         "ANSI_NULL_DFLT_ON" | "CURSOR_CLOSE_ON_COMMIT" => {}
         "TRANSACTION ISOLATION LEVEL" => isolation(session, value)?,
@@ -73,13 +77,21 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
                     "LOW" => -5,
                     "NORMAL" => 0,
                     "HIGH" => 5,
-                    _ => return Err(SqlError::new(102, 15, format!("Incorrect syntax near '{word}'."))),
+                    _ => {
+                        return Err(SqlError::new(
+                            102,
+                            15,
+                            format!("Incorrect syntax near '{word}'."),
+                        ));
+                    }
                 },
                 _ => integer(session, value)?.clamp(-10, 10) as i32,
             }
         }
         "CONTEXT_INFO" => {
-            let OptionValue::Expr(expr) = value else { return Err(SqlError::unsupported("this value of SET CONTEXT_INFO")) };
+            let OptionValue::Expr(expr) = value else {
+                return Err(SqlError::unsupported("this value of SET CONTEXT_INFO"));
+            };
             let ty = SqlType::VarBinary(crate::value::Length::N(128));
             session.context_info = match session.statement(|s| expr::evaluate_as(&*s, expr, ty))? {
                 Value::Bytes(bytes) => bytes.to_vec(),
@@ -88,12 +100,22 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
         }
         "DATEFIRST" => match integer(session, value)? {
             day @ 1..=7 => session.options.date_first = day as u8,
-            _ => return Err(SqlError::new(2742, 16, "SET DATEFIRST failed. The value is out of range.")),
+            _ => {
+                return Err(SqlError::new(
+                    2742,
+                    16,
+                    "SET DATEFIRST failed. The value is out of range.",
+                ));
+            }
         },
         "DATEFORMAT" => {
             let word = text(session, value)?;
             let Some(format) = DateFormat::parse(&word) else {
-                return Err(SqlError::new(2741, 16, format!("SET DATEFORMAT date order '{word}' is invalid.")));
+                return Err(SqlError::new(
+                    2741,
+                    16,
+                    format!("SET DATEFORMAT date order '{word}' is invalid."),
+                ));
             };
             session.options.date_format = format;
         }
@@ -121,7 +143,9 @@ fn set_option(session: &mut Session, name: &str, value: &OptionValue) -> SqlResu
 }
 
 fn isolation(session: &mut Session, value: &OptionValue) -> SqlResult<()> {
-    let OptionValue::Word(level) = value else { return Err(SqlError::unsupported("this isolation level")) };
+    let OptionValue::Word(level) = value else {
+        return Err(SqlError::unsupported("this isolation level"));
+    };
     let level = match level.as_str() {
         "READ UNCOMMITTED" => Isolation::ReadUncommitted,
         "READ COMMITTED" => Isolation::ReadCommitted,
@@ -129,7 +153,10 @@ fn isolation(session: &mut Session, value: &OptionValue) -> SqlResult<()> {
         "SERIALIZABLE" => Isolation::Serializable,
         _ => Isolation::Snapshot,
     };
-    if level == Isolation::Snapshot && session.options.isolation != Isolation::Snapshot && session.tran_count > 0 {
+    if level == Isolation::Snapshot
+        && session.options.isolation != Isolation::Snapshot
+        && session.tran_count > 0
+    {
         let text = "Transaction failed in database because the statement was run under snapshot isolation but the transaction did not start in \
                     snapshot isolation. You cannot change the isolation level of the transaction to snapshot after the transaction has started \
                     unless the transaction was originally started under snapshot isolation level.";
@@ -141,12 +168,18 @@ fn isolation(session: &mut Session, value: &OptionValue) -> SqlResult<()> {
 
 fn integer(session: &mut Session, value: &OptionValue) -> SqlResult<i64> {
     match value {
-        OptionValue::Expr(expr) => match session.statement(|s| expr::evaluate_as(&*s, expr, SqlType::BigInt))? {
-            Value::Int(n) => Ok(n),
-            _ => Ok(0),
-        },
-        OptionValue::Word(word) => Err(SqlError::new(102, 15, format!("Incorrect syntax near '{word}'."))),
-        OptionValue::On | OptionValue::Off => Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'ON'.")),
+        OptionValue::Expr(expr) => {
+            match session.statement(|s| expr::evaluate_as(&*s, expr, SqlType::BigInt))? {
+                Value::Int(n) => Ok(n),
+                _ => Ok(0),
+            }
+        }
+        OptionValue::Word(word) => {
+            Err(SqlError::new(102, 15, format!("Incorrect syntax near '{word}'.")))
+        }
+        OptionValue::On | OptionValue::Off => {
+            Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'ON'."))
+        }
     }
 }
 
@@ -157,6 +190,8 @@ fn text(session: &mut Session, value: &OptionValue) -> SqlResult<String> {
             (_, Value::Str(s)) => Ok(s.to_string()),
             _ => Ok(String::new()),
         },
-        OptionValue::On | OptionValue::Off => Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'ON'.")),
+        OptionValue::On | OptionValue::Off => {
+            Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'ON'."))
+        }
     }
 }

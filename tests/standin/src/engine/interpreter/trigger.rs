@@ -11,7 +11,8 @@ use crate::{
     tsql::ast::Batch,
 };
 
-/// Runs a trigger. XACT_ABORT is on in it, so an error in it ends the batch and the transaction (3616); so does its own ROLLBACK (3609).
+/// Runs a trigger. XACT_ABORT is on in it, so an error in it ends the batch and the transaction
+/// (3616); so does its own ROLLBACK (3609).
 pub fn fire(
     session: &mut Session,
     (name, object): (&str, ObjectId),
@@ -31,8 +32,16 @@ pub fn fire(
     session.row_count = count;
     left.map_err(|_| SqlError::cancelled())?;
     match result {
-        Ok(Flow::Next | Flow::Break | Flow::Continue | Flow::Return(_)) if session.txn == before => Ok(()),
-        Ok(_) => Err(SqlError::new(3609, 16, "The transaction ended in the trigger. The batch has been aborted.")),
+        Ok(Flow::Next | Flow::Break | Flow::Continue | Flow::Return(_))
+            if session.txn == before =>
+        {
+            Ok(())
+        }
+        Ok(_) => Err(SqlError::new(
+            3609,
+            16,
+            "The transaction ended in the trigger. The batch has been aborted.",
+        )),
         Err(Stop::Cancelled) => Err(SqlError::cancelled()),
         Err(Stop::Error { error, .. }) => Err(error),
         Err(Stop::Scope | Stop::Batch) => {

@@ -1,9 +1,12 @@
-//! How rows are found: conditions go down to the sources they concern, keys are sought where equalities or ranges allow it, joins on
-//! equalities hash, and a matching key order saves a sort.
+//! How rows are found: conditions go down to the sources they concern, keys are sought where
+//! equalities or ranges allow it, joins on equalities hash, and a matching key order saves a sort.
 
 use super::{
     host::{RowSource, SourceKey},
-    plan::{Conjunct, From, Indexed, Join, JoinKind, Leaf, LeafKind, Method, SOURCES, Seek, SelectPlan, SortBy},
+    plan::{
+        Conjunct, From, Indexed, Join, JoinKind, Leaf, LeafKind, Method, SOURCES, Seek, SelectPlan,
+        SortBy,
+    },
 };
 use crate::{
     engine::expr::{
@@ -13,13 +16,16 @@ use crate::{
     value::SqlType,
 };
 
-/// The sources of this query an expression looks at; None when it contains a subquery, whose needs are not looked into.
+/// The sources of this query an expression looks at; None when it contains a subquery, whose needs
+/// are not looked into.
 pub fn simple_mask(expr: &Bound) -> Option<u128> {
     Some(match &expr.node {
         Node::Const(_) | Node::Variable(_) => 0,
         Node::Column { depth: 0, slot, .. } => 1 << slot,
         Node::Column { .. } => 0,
-        Node::Cast { expr, style, .. } => simple_mask(expr)? | style.as_ref().map_or(Some(0), |s| simple_mask(s))?,
+        Node::Cast { expr, style, .. } => {
+            simple_mask(expr)? | style.as_ref().map_or(Some(0), |s| simple_mask(s))?
+        }
         Node::Decimal { left, right, .. }
         | Node::Arithmetic { left, right, .. }
         | Node::Bits { left, right, .. }
@@ -46,14 +52,23 @@ fn looks_outside(expr: &Bound) -> bool {
         | Node::DateArithmetic { left, right, .. }
         | Node::Concat { left, right } => looks_outside(left) || looks_outside(right),
         Node::Negate(inner) | Node::BitNot(inner) => looks_outside(inner),
-        Node::FirstOf(list) | Node::Call { args: list, .. } | Node::Host { args: list, .. } => list.iter().any(looks_outside),
+        Node::FirstOf(list) | Node::Call { args: list, .. } | Node::Host { args: list, .. } => {
+            list.iter().any(looks_outside)
+        }
         Node::Case { .. } | Node::NullIf(..) | Node::Subquery(_) => true,
     }
 }
 
 /// `FROM a, b`
 pub fn cross(left: From, right: From) -> From {
-    From::Join(Box::new(Join { kind: JoinKind::Inner, apply: false, left, right, on: Vec::new(), method: Method::Kept }))
+    From::Join(Box::new(Join {
+        kind: JoinKind::Inner,
+        apply: false,
+        left,
+        right,
+        on: Vec::new(),
+        method: Method::Kept,
+    }))
 }
 
 /// Decides how a SELECT gets its rows.
@@ -62,14 +77,20 @@ pub fn choose(plan: &mut SelectPlan, conditions: Vec<Conjunct>, number: usize) {
         plan.filter = conditions.into_iter().map(|c| c.predicate).collect();
         return;
     };
-    let (startup, mut conditions): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|c| c.mask == 0);
+    let (startup, mut conditions): (Vec<_>, Vec<_>) =
+        conditions.into_iter().partition(|c| c.mask == 0);
     plan.startup = startup.into_iter().map(|c| c.predicate).collect();
 
-    // a correlated query without an index to ask keeps its rows in a hash table instead of reading them again and again
+    // a correlated query without an index to ask keeps its rows in a hash table instead of reading
+    // them again and again
     let correlated = conditions.iter().any(|c| c.outer);
-    if correlated && !depends_on_outside(&from) && !seekable_leaf(&from, &conditions) && conditions.iter().any(|c| correlation(c).is_some())
+    if correlated
+        && !depends_on_outside(&from)
+        && !seekable_leaf(&from, &conditions)
+        && conditions.iter().any(|c| correlation(c).is_some())
     {
-        let (mut keys, mut probes, mut null_safe, mut collations) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut keys, mut probes, mut null_safe, mut collations) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut residual, mut inner) = (Vec::new(), Vec::new());
         for condition in conditions.drain(..) {
             if !condition.outer {
@@ -89,14 +110,26 @@ pub fn choose(plan: &mut SelectPlan, conditions: Vec<Conjunct>, number: usize) {
         let left = place(&mut from, inner);
         residual.extend(left);
         finish(&mut from);
-        plan.from = Some(From::Indexed(Box::new(Indexed { id: number, inner: from, keys, probes, null_safe, collations, residual })));
+        plan.from = Some(From::Indexed(Box::new(Indexed {
+            id: number,
+            inner: from,
+            keys,
+            probes,
+            null_safe,
+            collations,
+            residual,
+        })));
         return;
     }
 
     let left = place(&mut from, conditions);
     plan.filter = left.into_iter().map(|c| c.predicate).collect();
     finish(&mut from);
-    if plan.group.is_none() && plan.windows.is_empty() && !plan.distinct && !plan.tail.order.is_empty() {
+    if plan.group.is_none()
+        && plan.windows.is_empty()
+        && !plan.distinct
+        && !plan.tail.order.is_empty()
+    {
         plan.presorted = order_by_key(plan.tail.order.as_slice(), &plan.projection, &mut from);
     }
     plan.from = Some(from);
@@ -105,8 +138,12 @@ pub fn choose(plan: &mut SelectPlan, conditions: Vec<Conjunct>, number: usize) {
 /// An equality of something here with something outside: (here, outside, NULL equals NULL).
 fn correlation(condition: &Conjunct) -> Option<(Bound, Bound, bool, crate::value::Collation)> {
     let (left, right, safe, collation) = match &condition.predicate {
-        Predicate::Compare { op: Comparison::Eq, left, right, collation } => (left, right, false, *collation),
-        Predicate::Distinct { equal: true, left, right, collation } => (left, right, true, *collation),
+        Predicate::Compare { op: Comparison::Eq, left, right, collation } => {
+            (left, right, false, *collation)
+        }
+        Predicate::Distinct { equal: true, left, right, collation } => {
+            (left, right, true, *collation)
+        }
         _ => return None,
     };
     let (lm, rm) = condition.sides?;
@@ -129,14 +166,19 @@ fn depends_on_outside(from: &From) -> bool {
             LeafKind::Derived { .. } | LeafKind::Work(_) => true,
         },
         From::Join(join) => {
-            join.apply || depends_on_outside(&join.left) || depends_on_outside(&join.right) || join.on.iter().any(|c| c.outer)
+            join.apply
+                || depends_on_outside(&join.left)
+                || depends_on_outside(&join.right)
+                || join.on.iter().any(|c| c.outer)
         }
         From::Indexed(_) => true,
     }
 }
 
 fn seekable_leaf(from: &From, conditions: &[Conjunct]) -> bool {
-    let From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. }) = from else { return false };
+    let From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. }) = from else {
+        return false;
+    };
     let all: Vec<&Conjunct> = conditions.iter().collect();
     find_seek(&**source, *slot, &all, 0).is_some_and(|s| !s.prefix.is_empty())
 }
@@ -144,7 +186,8 @@ fn seekable_leaf(from: &From, conditions: &[Conjunct]) -> bool {
 /// Puts conditions as deep as they may go; gives back those that found no place.
 fn place(from: &mut From, conditions: Vec<Conjunct>) -> Vec<Conjunct> {
     let mask = from.mask();
-    let (mine, rest): (Vec<_>, Vec<_>) = conditions.into_iter().partition(|c| c.mask != 0 && c.mask & !mask == 0);
+    let (mine, rest): (Vec<_>, Vec<_>) =
+        conditions.into_iter().partition(|c| c.mask != 0 && c.mask & !mask == 0);
     if mine.is_empty() && !matches!(from, From::Join(_)) {
         return rest;
     }
@@ -156,7 +199,8 @@ fn place(from: &mut From, conditions: Vec<Conjunct>) -> Vec<Conjunct> {
                 let mut all = std::mem::take(&mut join.on);
                 all.extend(mine);
                 let all = place(&mut join.left, all);
-                // what APPLY's right side depends on changes with every row: its conditions are asked above it
+                // what APPLY's right side depends on changes with every row: its conditions are
+                // asked above it
                 let all = if join.apply { all } else { place(&mut join.right, all) };
                 join.on = all;
             }
@@ -164,8 +208,9 @@ fn place(from: &mut From, conditions: Vec<Conjunct>) -> Vec<Conjunct> {
                 rest.extend(place(&mut join.left, mine));
                 if !join.apply {
                     let right = join.right.mask();
-                    let (down, stay): (Vec<_>, Vec<_>) =
-                        std::mem::take(&mut join.on).into_iter().partition(|c| c.mask != 0 && c.mask & !right == 0);
+                    let (down, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut join.on)
+                        .into_iter()
+                        .partition(|c| c.mask != 0 && c.mask & !right == 0);
                     join.on = stay;
                     join.on.extend(place(&mut join.right, down));
                 }
@@ -224,11 +269,17 @@ fn choose_method(join: &mut Join) {
     // a seek costs about as much as reading four rows
     let seek_cost = |rows: u64| rows.saturating_mul(4);
     let scan_cost = left_rows.saturating_add(right_rows);
-    if join.kind != JoinKind::Full && seek_cost(left_rows) < scan_cost && make_seeking(&mut join.right, &join.on, lm) {
+    if join.kind != JoinKind::Full
+        && seek_cost(left_rows) < scan_cost
+        && make_seeking(&mut join.right, &join.on, lm)
+    {
         join.method = Method::Loop;
         return;
     }
-    if join.kind == JoinKind::Inner && seek_cost(right_rows) < scan_cost && make_seeking(&mut join.left, &join.on, rm) {
+    if join.kind == JoinKind::Inner
+        && seek_cost(right_rows) < scan_cost
+        && make_seeking(&mut join.left, &join.on, rm)
+    {
         std::mem::swap(&mut join.left, &mut join.right);
         join.method = Method::Loop;
         return;
@@ -246,8 +297,12 @@ fn hash_of(join: &Join) -> Option<Method> {
     let (mut left, mut right, mut null_safe) = (Vec::new(), Vec::new(), Vec::new());
     for condition in &join.on {
         let (l, r, safe, collation) = match &condition.predicate {
-            Predicate::Compare { op: Comparison::Eq, left, right, collation } => (left, right, false, *collation),
-            Predicate::Distinct { equal: true, left, right, collation } => (left, right, true, *collation),
+            Predicate::Compare { op: Comparison::Eq, left, right, collation } => {
+                (left, right, false, *collation)
+            }
+            Predicate::Distinct { equal: true, left, right, collation } => {
+                (left, right, true, *collation)
+            }
             _ => continue,
         };
         let Some((a, b)) = condition.sides else { continue };
@@ -293,12 +348,21 @@ struct Usable<'c> {
 /// The column of a source under conversions that change nothing about order and equality.
 fn bare_column(expr: &Bound, slot: usize) -> Option<(usize, SqlType)> {
     match &expr.node {
-        Node::Column { depth: 0, slot: own, column } if usize::from(*own) == slot => Some((usize::from(*column), expr.ty)),
+        Node::Column { depth: 0, slot: own, column } if usize::from(*own) == slot => {
+            Some((usize::from(*column), expr.ty))
+        }
         Node::Cast { expr: inner, style: None, attempt: false, explicit: false } => {
             let (column, ty) = bare_column(inner, slot)?;
             let (from, to) = (types::family(inner.ty), types::family(expr.ty));
             let harmless = match (from, to) {
-                (Family::Integer | Family::Text | Family::Decimal | Family::Money | Family::Binary, _) if from == to => true,
+                (
+                    Family::Integer
+                    | Family::Text
+                    | Family::Decimal
+                    | Family::Money
+                    | Family::Binary,
+                    _,
+                ) if from == to => true,
                 (Family::Integer, Family::Decimal) | (Family::Bit, Family::Integer) => true,
                 _ => false,
             };
@@ -308,35 +372,52 @@ fn bare_column(expr: &Bound, slot: usize) -> Option<(usize, SqlType)> {
     }
 }
 
-fn usable<'c>(condition: &'c Conjunct, slot: usize, available: u128, source: &dyn RowSource) -> Option<Usable<'c>> {
+fn usable<'c>(
+    condition: &'c Conjunct,
+    slot: usize,
+    available: u128,
+    source: &dyn RowSource,
+) -> Option<Usable<'c>> {
     let (op, left, right, null_safe, collation) = match &condition.predicate {
-        Predicate::Compare { op, left, right, collation } if *op != Comparison::Ne => (*op, left, right, false, *collation),
-        Predicate::Distinct { equal: true, left, right, collation } => (Comparison::Eq, left, right, true, *collation),
+        Predicate::Compare { op, left, right, collation } if *op != Comparison::Ne => {
+            (*op, left, right, false, *collation)
+        }
+        Predicate::Distinct { equal: true, left, right, collation } => {
+            (Comparison::Eq, left, right, true, *collation)
+        }
         _ => return None,
     };
     let (lm, rm) = condition.sides?;
     let fits = |mask: u128| mask & !available == 0;
-    let (column, op, value) = if let Some((column, _)) = bare_column(left, slot).filter(|_| fits(rm)) {
-        (column, op, right)
-    } else if let Some((column, _)) = bare_column(right, slot).filter(|_| fits(lm)) {
-        (column, op.flipped(), left)
-    } else {
-        return None;
-    };
+    let (column, op, value) =
+        if let Some((column, _)) = bare_column(left, slot).filter(|_| fits(rm)) {
+            (column, op, right)
+        } else if let Some((column, _)) = bare_column(right, slot).filter(|_| fits(lm)) {
+            (column, op.flipped(), left)
+        } else {
+            return None;
+        };
     let ty = source.columns()[column].ty;
     if types::is_text(ty) && ty.compared_by() != Some(collation) {
         return None;
     }
     // a range bound of another family or scale might be rounded to the wrong side
-    let same = types::family(value.ty) == types::family(ty) && !matches!(types::family(ty), Family::Decimal | Family::Float | Family::Time);
+    let same = types::family(value.ty) == types::family(ty)
+        && !matches!(types::family(ty), Family::Decimal | Family::Float | Family::Time);
     if op != Comparison::Eq && !(same || value.ty == ty) {
         return None;
     }
     Some(Usable { column, op, value, null_safe })
 }
 
-fn find_seek(source: &dyn RowSource, slot: usize, conditions: &[&Conjunct], available: u128) -> Option<Seek> {
-    let usable: Vec<Usable<'_>> = conditions.iter().filter_map(|c| usable(c, slot, available, source)).collect();
+fn find_seek(
+    source: &dyn RowSource,
+    slot: usize,
+    conditions: &[&Conjunct],
+    available: u128,
+) -> Option<Seek> {
+    let usable: Vec<Usable<'_>> =
+        conditions.iter().filter_map(|c| usable(c, slot, available, source)).collect();
     if usable.is_empty() {
         return None;
     }
@@ -359,8 +440,12 @@ fn try_key(number: usize, key: &SourceKey, usable: &[Usable<'_>]) -> Option<(u32
         }
         for u in usable.iter().filter(|u| u.column == *column) {
             match u.op {
-                Comparison::Gt | Comparison::Ge if seek.lower.is_none() => seek.lower = Some((u.value.clone(), u.op == Comparison::Ge)),
-                Comparison::Lt | Comparison::Le if seek.upper.is_none() => seek.upper = Some((u.value.clone(), u.op == Comparison::Le)),
+                Comparison::Gt | Comparison::Ge if seek.lower.is_none() => {
+                    seek.lower = Some((u.value.clone(), u.op == Comparison::Ge))
+                }
+                Comparison::Lt | Comparison::Le if seek.upper.is_none() => {
+                    seek.upper = Some((u.value.clone(), u.op == Comparison::Le))
+                }
                 _ => {}
             }
         }
@@ -387,10 +472,14 @@ fn order_by_key(order: &[super::plan::SortKey], projection: &[Bound], from: &mut
             SortBy::Expr(expr) => expr,
         };
         match expr.node {
-            Node::Column { depth: 0, slot, column } if usize::from(slot) == leaf.slot && usize::from(slot) >= SOURCES => {
+            Node::Column { depth: 0, slot, column }
+                if usize::from(slot) == leaf.slot && usize::from(slot) >= SOURCES =>
+            {
                 let column = usize::from(column);
                 // an ordering under another collation is another order
-                if types::is_text(expr.ty) && expr.ty.compared_by() != source.columns()[column].ty.compared_by() {
+                if types::is_text(expr.ty)
+                    && expr.ty.compared_by() != source.columns()[column].ty.compared_by()
+                {
                     return false;
                 }
                 wanted.push((column, item.descending));
@@ -401,7 +490,8 @@ fn order_by_key(order: &[super::plan::SortKey], projection: &[Bound], from: &mut
     let keys = source.keys();
     let candidates: Vec<usize> = match seek {
         Some(seek) => vec![seek.key],
-        // reading along another index costs a look-up per row: only the clustered key streams for free
+        // reading along another index costs a look-up per row: only the clustered key streams for
+        // free
         None => vec![0],
     };
     for number in candidates {

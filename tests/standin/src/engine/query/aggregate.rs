@@ -92,7 +92,9 @@ impl<'p> Accumulator<'p> {
             AggregateKind::Count | AggregateKind::CountRows | AggregateKind::StringAgg => {}
             AggregateKind::Sum | AggregateKind::Avg => match value {
                 Value::Int(i) => self.int = self.int.checked_add(i).ok_or_else(too_large)?,
-                Value::Decimal(d) => self.decimal = self.decimal.checked_add(d.mantissa).ok_or_else(too_large)?,
+                Value::Decimal(d) => {
+                    self.decimal = self.decimal.checked_add(d.mantissa).ok_or_else(too_large)?
+                }
                 Value::Float(f) => self.float += f,
                 _ => {}
             },
@@ -100,7 +102,11 @@ impl<'p> Accumulator<'p> {
                 let collation = arg_type.compared_by().unwrap_or(Collation::DEFAULT);
                 let better = self.best == Value::Null || {
                     let ordering = eval::compare_values(&value, &self.best, collation)?;
-                    if self.aggregate.kind == AggregateKind::Min { ordering.is_lt() } else { ordering.is_gt() }
+                    if self.aggregate.kind == AggregateKind::Min {
+                        ordering.is_lt()
+                    } else {
+                        ordering.is_gt()
+                    }
                 };
                 if better {
                     self.best = value;
@@ -141,11 +147,15 @@ impl<'p> Accumulator<'p> {
                     out.push_str(text);
                 }
                 let limit = match crate::engine::expr::types::length(ty) {
-                    Some(chars) if crate::engine::expr::types::is_unicode(ty) => Some(chars as usize),
+                    Some(chars) if crate::engine::expr::types::is_unicode(ty) => {
+                        Some(chars as usize)
+                    }
                     Some(bytes) => Some(bytes as usize),
                     None => None,
                 };
-                if limit.is_some_and(|limit| out.len() > limit && out.encode_utf16().count() > limit) {
+                if limit
+                    .is_some_and(|limit| out.len() > limit && out.encode_utf16().count() > limit)
+                {
                     return Err(SqlError::new(
                         9829,
                         16,
@@ -180,11 +190,17 @@ impl<'p> Accumulator<'p> {
                     };
                     let sum = Decimal { mantissa: self.decimal, scale: own };
                     let count = decimal_of(self.count);
-                    let quotient = Decimal::operate(Operation::Divide, sum, (38, own), count, (10, 0))?;
-                    let fine = sum.rescale(scale).map(|s| Decimal { mantissa: s.mantissa / i128::from(self.count), scale });
+                    let quotient =
+                        Decimal::operate(Operation::Divide, sum, (38, own), count, (10, 0))?;
+                    let fine = sum
+                        .rescale(scale)
+                        .map(|s| Decimal { mantissa: s.mantissa / i128::from(self.count), scale });
                     Value::Decimal(fine.unwrap_or(quotient.rescale(scale).unwrap_or(quotient)))
                 }
-                SqlType::Money => Value::Decimal(Decimal { mantissa: self.decimal / i128::from(self.count), scale: 4 }),
+                SqlType::Money => Value::Decimal(Decimal {
+                    mantissa: self.decimal / i128::from(self.count),
+                    scale: 4,
+                }),
                 _ => Value::Int(self.int / self.count),
             },
         })
@@ -218,7 +234,10 @@ impl<'p> Groups<'p> {
     }
 
     fn open(&mut self, slots: Option<Vec<Slot>>) -> usize {
-        self.groups.push(Group { slots, accumulators: self.plan.aggregates.iter().map(Accumulator::new).collect() });
+        self.groups.push(Group {
+            slots,
+            accumulators: self.plan.aggregates.iter().map(Accumulator::new).collect(),
+        });
         self.groups.len() - 1
     }
 
@@ -256,7 +275,8 @@ impl<'p> Groups<'p> {
         let mut out = Vec::with_capacity(self.groups.len());
         for mut group in self.groups {
             cx.tick()?;
-            let results = group.accumulators.iter_mut().map(Accumulator::finish).collect::<SqlResult<_>>()?;
+            let results =
+                group.accumulators.iter_mut().map(Accumulator::finish).collect::<SqlResult<_>>()?;
             out.push((group.slots, results));
         }
         Ok(out)

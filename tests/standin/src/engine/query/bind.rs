@@ -4,13 +4,17 @@ use super::{
     access,
     from::FromBinder,
     plan::{
-        Aggregate, AggregateKind, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES, SelectPlan, SetOp, SetPlan, SortBy, SortKey,
-        Tail, TopPlan, WINDOWS, WindowCall, WindowFrame, WindowKind,
+        Aggregate, AggregateKind, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES,
+        SelectPlan, SetOp, SetPlan, SortBy, SortKey, Tail, TopPlan, WINDOWS, WindowCall,
+        WindowFrame, WindowKind,
     },
 };
 use crate::{
     engine::expr::{
-        binder::{Binder, CteDefinition, Phase, Scope, ScopeColumn, conjuncts, implicit, same_name, source_matches, unify},
+        binder::{
+            Binder, CteDefinition, Phase, Scope, ScopeColumn, conjuncts, implicit, same_name,
+            source_matches, unify,
+        },
         bound::{Bound, Node, Predicate},
         types::{self, Coercibility},
     },
@@ -18,8 +22,8 @@ use crate::{
     value::{Collation, Decimal, SqlType, Value},
 };
 use sqlparser::ast::{
-    self, Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator,
-    SetQuantifier, TopQuantity,
+    self, Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TopQuantity,
 };
 use std::sync::Arc;
 
@@ -31,7 +35,11 @@ impl Binder<'_> {
         {
             return Err(SqlError::unsupported(format!("{clause}")));
         }
-        if query.settings.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() || !query.locks.is_empty() {
+        if query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty()
+            || !query.locks.is_empty()
+        {
             return Err(SqlError::unsupported("a clause of another dialect in a query"));
         }
         let known = self.ctes.len();
@@ -67,7 +75,11 @@ impl Binder<'_> {
         };
         let offset = match &query.limit_clause {
             None => None,
-            Some(LimitClause::LimitOffset { limit: None, offset: Some(offset), limit_by }) if limit_by.is_empty() => Some(&offset.value),
+            Some(LimitClause::LimitOffset { limit: None, offset: Some(offset), limit_by })
+                if limit_by.is_empty() =>
+            {
+                Some(&offset.value)
+            }
             Some(_) => return Err(SqlError::unsupported("LIMIT")),
         };
         let fetch = match &query.fetch {
@@ -82,8 +94,10 @@ impl Binder<'_> {
                 let mut plan = self.set_expr(other)?;
                 let mut tail = self.limits(offset, fetch)?;
                 for item in order {
-                    tail.order
-                        .push(SortKey { by: SortBy::Output(self.output_of(&item.expr, &plan.columns)?), descending: descending(item) });
+                    tail.order.push(SortKey {
+                        by: SortBy::Output(self.output_of(&item.expr, &plan.columns)?),
+                        descending: descending(item),
+                    });
                 }
                 match &mut plan.body {
                     Body::Set(set) => set.tail = tail,
@@ -97,17 +111,27 @@ impl Binder<'_> {
 
     fn limits(&mut self, offset: Option<&Expr>, fetch: Option<&Expr>) -> SqlResult<Tail> {
         let mut count = |e: &Expr| self.expr(e).and_then(|b| implicit(b, SqlType::BigInt));
-        Ok(Tail { offset: offset.map(&mut count).transpose()?, fetch: fetch.map(&mut count).transpose()?, ..Tail::default() })
+        Ok(Tail {
+            offset: offset.map(&mut count).transpose()?,
+            fetch: fetch.map(&mut count).transpose()?,
+            ..Tail::default()
+        })
     }
 
-    /// Names that differ in case only are different names: the current database's collation is case-sensitive.
+    /// Names that differ in case only are different names: the current database's collation is
+    /// case-sensitive.
     pub(super) fn exact_names(&self) -> SqlResult<bool> {
         Ok(self.host.collation("database_default")?.is_some_and(Collation::is_case_sensitive))
     }
 
-    fn named_outputs<'c>(&self, columns: &'c [PlanColumn], name: &'c str) -> SqlResult<impl Iterator<Item = usize> + use<'c>> {
+    fn named_outputs<'c>(
+        &self,
+        columns: &'c [PlanColumn],
+        name: &'c str,
+    ) -> SqlResult<impl Iterator<Item = usize> + use<'c>> {
         let exact = self.exact_names()?;
-        let named = move |c: &PlanColumn| if exact { c.name == name } else { same_name(&c.name, name) };
+        let named =
+            move |c: &PlanColumn| if exact { c.name == name } else { same_name(&c.name, name) };
         Ok(columns.iter().enumerate().filter(move |(_, c)| named(c)).map(|(at, _)| at))
     }
 
@@ -154,7 +178,16 @@ impl Binder<'_> {
                 let mut left = self.set_expr(left)?;
                 let mut right = self.set_expr(right)?;
                 let columns = reconcile(&mut left, &mut right, name, !all)?;
-                Ok(Plan { columns, body: Body::Set(Box::new(SetPlan { op, all, left, right, tail: Tail::default() })) })
+                Ok(Plan {
+                    columns,
+                    body: Body::Set(Box::new(SetPlan {
+                        op,
+                        all,
+                        left,
+                        right,
+                        tail: Tail::default(),
+                    })),
+                })
             }
             other => Err(SqlError::unsupported(format!("the query {other}"))),
         }
@@ -162,17 +195,23 @@ impl Binder<'_> {
 
     pub fn values(&mut self, rows: &[&Vec<Expr>]) -> SqlResult<Plan> {
         let width = rows.first().map_or(0, |r| r.len());
-        let mut columns: Vec<Vec<Bound>> = (0..width).map(|_| Vec::with_capacity(rows.len())).collect();
+        let mut columns: Vec<Vec<Bound>> =
+            (0..width).map(|_| Vec::with_capacity(rows.len())).collect();
         for row in rows {
             if row.len() != width {
-                return Err(SqlError::new(10709, 16, "The number of columns for each row in a table value constructor must be the same."));
+                return Err(SqlError::new(
+                    10709,
+                    16,
+                    "The number of columns for each row in a table value constructor must be the same.",
+                ));
             }
             for (column, expr) in columns.iter_mut().zip(row.iter()) {
                 column.push(self.expr(expr)?);
             }
         }
         let mut described = Vec::with_capacity(width);
-        let mut bound_rows: Vec<Vec<Bound>> = (0..rows.len()).map(|_| Vec::with_capacity(width)).collect();
+        let mut bound_rows: Vec<Vec<Bound>> =
+            (0..rows.len()).map(|_| Vec::with_capacity(width)).collect();
         for column in columns {
             let is_null = column.iter().all(|b| b.is_null);
             let (column, ty, coercibility) = unify(column, "VALUES")?;
@@ -194,7 +233,13 @@ impl Binder<'_> {
 
     // ---- SELECT
 
-    fn select(&mut self, select: &Select, order: &[ast::OrderByExpr], offset: Option<&Expr>, fetch: Option<&Expr>) -> SqlResult<Plan> {
+    fn select(
+        &mut self,
+        select: &Select,
+        order: &[ast::OrderByExpr],
+        offset: Option<&Expr>,
+        fetch: Option<&Expr>,
+    ) -> SqlResult<Plan> {
         if select.prewhere.is_some()
             || select.qualify.is_some()
             || !select.lateral_views.is_empty()
@@ -242,7 +287,8 @@ impl Binder<'_> {
                 Predicate::And(parts) => predicates.extend(parts.into_iter().rev()),
                 predicate => {
                     let sides = match &predicate {
-                        Predicate::Compare { left, right, .. } | Predicate::Distinct { equal: true, left, right, .. } => {
+                        Predicate::Compare { left, right, .. }
+                        | Predicate::Distinct { equal: true, left, right, .. } => {
                             access::simple_mask(left).zip(access::simple_mask(right))
                         }
                         _ => None,
@@ -339,12 +385,20 @@ impl Binder<'_> {
         }
         let mut tail = self.limits(offset, fetch)?;
         if offset.is_some() && order.is_empty() {
-            return Err(SqlError::new(102, 15, "Incorrect syntax near 'OFFSET'. OFFSET needs ORDER BY."));
+            return Err(SqlError::new(
+                102,
+                15,
+                "Incorrect syntax near 'OFFSET'. OFFSET needs ORDER BY.",
+            ));
         }
         tail.order = tail_order;
         tail.top = select.top.as_ref().map(|top| self.top(top)).transpose()?;
         if tail.top.as_ref().is_some_and(|t| t.ties) && tail.order.is_empty() {
-            return Err(SqlError::new(1062, 15, "The TOP N WITH TIES clause is not allowed without a corresponding ORDER BY clause."));
+            return Err(SqlError::new(
+                1062,
+                15,
+                "The TOP N WITH TIES clause is not allowed without a corresponding ORDER BY clause.",
+            ));
         }
 
         let scope = self.scope();
@@ -353,10 +407,17 @@ impl Binder<'_> {
         let free = std::mem::take(&mut scope.free);
         let width = SOURCES + scope.sources.len();
         if width > 127 {
-            return Err(SqlError::new(106, 15, "Too many table names in the query. The maximum allowable is 256."));
+            return Err(SqlError::new(
+                106,
+                15,
+                "Too many table names in the query. The maximum allowable is 256.",
+            ));
         }
         let grouped = !keys.is_empty() || !aggregates.is_empty() || select.having.is_some();
-        if grouped && let Some((_, _, name)) = free.iter().find(|(slot, column, _)| !group_columns.contains(&(*slot, *column))) {
+        if grouped
+            && let Some((_, _, name)) =
+                free.iter().find(|(slot, column, _)| !group_columns.contains(&(*slot, *column)))
+        {
             return Err(SqlError::new(
                 8120,
                 16,
@@ -387,7 +448,9 @@ impl Binder<'_> {
 
     fn top(&mut self, top: &ast::Top) -> SqlResult<TopPlan> {
         let count = match &top.quantity {
-            Some(TopQuantity::Constant(n)) => Bound::constant(Value::Int(i64::try_from(*n).unwrap_or(i64::MAX)), SqlType::BigInt),
+            Some(TopQuantity::Constant(n)) => {
+                Bound::constant(Value::Int(i64::try_from(*n).unwrap_or(i64::MAX)), SqlType::BigInt)
+            }
             Some(TopQuantity::Expr(expr)) => self.expr(expr)?,
             None => return Err(SqlError::unsupported("TOP without a number")),
         };
@@ -402,10 +465,16 @@ impl Binder<'_> {
         texts: &mut Vec<String>,
     ) -> SqlResult<()> {
         match item {
-            SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: ast::BinaryOperator::Eq, right }) if matches!(&**left, Expr::Identifier(i) if i.quote_style.is_some() || !i.value.starts_with('@')) =>
+            SelectItem::UnnamedExpr(Expr::BinaryOp {
+                left,
+                op: ast::BinaryOperator::Eq,
+                right,
+            }) if matches!(&**left, Expr::Identifier(i) if i.quote_style.is_some() || !i.value.starts_with('@')) =>
             {
                 // alias = expression
-                let Expr::Identifier(alias) = &**left else { return Err(SqlError::unsupported("this select item")) };
+                let Expr::Identifier(alias) = &**left else {
+                    return Err(SqlError::unsupported("this select item"));
+                };
                 texts.push(self.canonical(right));
                 let bound = self.expr(right)?;
                 self.output(alias.value.clone(), bound, columns, projection);
@@ -414,11 +483,20 @@ impl Binder<'_> {
                 texts.push(self.canonical(expr));
                 let bound = self.expr(expr)?;
                 let name = match expr {
-                    Expr::Identifier(ident) if ident.quote_style.is_some() || !ident.value.starts_with('@') => ident.value.clone(),
-                    Expr::CompoundIdentifier(idents) => idents.last().map(|i| i.value.clone()).unwrap_or_default(),
+                    Expr::Identifier(ident)
+                        if ident.quote_style.is_some() || !ident.value.starts_with('@') =>
+                    {
+                        ident.value.clone()
+                    }
+                    Expr::CompoundIdentifier(idents) => {
+                        idents.last().map(|i| i.value.clone()).unwrap_or_default()
+                    }
                     _ => String::new(),
                 };
-                let name = self.own_name(&bound).filter(|own| same_name(own, &name) || name.starts_with('$')).unwrap_or(name);
+                let name = self
+                    .own_name(&bound)
+                    .filter(|own| same_name(own, &name) || name.starts_with('$'))
+                    .unwrap_or(name);
                 self.output(name, bound, columns, projection);
             }
             SelectItem::ExprWithAlias { expr, alias } => {
@@ -435,9 +513,14 @@ impl Binder<'_> {
                 }
             }
             SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
-                let parts: Vec<String> = name.0.iter().map(|p| p.as_ident().map(|i| i.value.clone()).unwrap_or_default()).collect();
+                let parts: Vec<String> = name
+                    .0
+                    .iter()
+                    .map(|p| p.as_ident().map(|i| i.value.clone()).unwrap_or_default())
+                    .collect();
                 let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-                let Some(at) = self.scope().sources.iter().position(|s| source_matches(s, &parts)) else {
+                let Some(at) = self.scope().sources.iter().position(|s| source_matches(s, &parts))
+                else {
                     return Err(SqlError::new(
                         107,
                         15,
@@ -462,10 +545,20 @@ impl Binder<'_> {
     fn scope_column(&self, bound: &Bound) -> Option<&ScopeColumn> {
         let Node::Column { depth: 0, slot, column } = bound.node else { return None };
         let scope = self.scopes.last()?;
-        scope.sources.get(usize::from(slot).checked_sub(scope.first_slot)?)?.columns.get(usize::from(column))
+        scope
+            .sources
+            .get(usize::from(slot).checked_sub(scope.first_slot)?)?
+            .columns
+            .get(usize::from(column))
     }
 
-    fn output(&mut self, name: String, bound: Bound, columns: &mut Vec<PlanColumn>, projection: &mut Vec<Bound>) {
+    fn output(
+        &mut self,
+        name: String,
+        bound: Bound,
+        columns: &mut Vec<PlanColumn>,
+        projection: &mut Vec<Bound>,
+    ) {
         let own = self.scope_column(&bound);
         columns.push(PlanColumn {
             name,
@@ -479,7 +572,13 @@ impl Binder<'_> {
         projection.push(bound);
     }
 
-    fn all_of(&mut self, at: usize, columns: &mut Vec<PlanColumn>, projection: &mut Vec<Bound>, texts: &mut Vec<String>) {
+    fn all_of(
+        &mut self,
+        at: usize,
+        columns: &mut Vec<PlanColumn>,
+        projection: &mut Vec<Bound>,
+        texts: &mut Vec<String>,
+    ) {
         let first = self.scope().first_slot;
         for (ordinal, column) in self.scope().sources[at].columns.clone().iter().enumerate() {
             if column.hidden {
@@ -507,7 +606,11 @@ impl Binder<'_> {
             if let Some(at) = named.next() {
                 // the same column twice is no ambiguity
                 if named.any(|other| texts[other] != texts[at]) {
-                    return Err(SqlError::new(209, 16, format!("Ambiguous column name '{}'.", ident.value)));
+                    return Err(SqlError::new(
+                        209,
+                        16,
+                        format!("Ambiguous column name '{}'.", ident.value),
+                    ));
                 }
                 return Ok(SortBy::Output(at));
             }
@@ -517,12 +620,20 @@ impl Binder<'_> {
             return Ok(SortBy::Output(at));
         }
         if distinct {
-            return Err(SqlError::new(145, 15, "ORDER BY items must appear in the select list if SELECT DISTINCT is specified."));
+            return Err(SqlError::new(
+                145,
+                15,
+                "ORDER BY items must appear in the select list if SELECT DISTINCT is specified.",
+            ));
         }
         let _ = projection;
         let bound = self.expr(expr)?;
         if matches!(bound.node, Node::Const(_)) {
-            return Err(SqlError::new(408, 16, "A constant expression was encountered in the ORDER BY list, position 1."));
+            return Err(SqlError::new(
+                408,
+                16,
+                "A constant expression was encountered in the ORDER BY list, position 1.",
+            ));
         }
         sortable(&bound)?;
         Ok(SortBy::Expr(bound))
@@ -556,14 +667,22 @@ impl Binder<'_> {
     pub fn window(&mut self, call: WindowCall, nullable: bool) -> SqlResult<Bound> {
         let scope = self.scope();
         if !scope.windows_allowed {
-            return Err(SqlError::new(4108, 15, "Windowed functions can only appear in the SELECT or ORDER BY clauses."));
+            return Err(SqlError::new(
+                4108,
+                15,
+                "Windowed functions can only appear in the SELECT or ORDER BY clauses.",
+            ));
         }
         let ty = call.ty;
         let number = scope.windows.len();
         scope.windows.push(call);
         let level = self.scopes.len() - 1;
         self.seen.insert((level, WINDOWS));
-        let node = Node::Column { depth: 0, slot: u16::try_from(WINDOWS).unwrap_or(1), column: u16::try_from(number).unwrap_or(u16::MAX) };
+        let node = Node::Column {
+            depth: 0,
+            slot: u16::try_from(WINDOWS).unwrap_or(1),
+            column: u16::try_from(number).unwrap_or(u16::MAX),
+        };
         Ok(Bound::new(node, ty, nullable))
     }
 }
@@ -576,14 +695,20 @@ pub fn sortable(bound: &Bound) -> SqlResult<()> {
             16,
             "The text, ntext, and image data types cannot be compared or sorted, except when using IS NULL or LIKE operator.",
         )),
-        SqlType::Xml => {
-            Err(SqlError::new(305, 16, "The xml data type cannot be compared or sorted, except when using the IS NULL operator."))
-        }
+        SqlType::Xml => Err(SqlError::new(
+            305,
+            16,
+            "The xml data type cannot be compared or sorted, except when using the IS NULL operator.",
+        )),
         _ => match bound.coercibility {
             Coercibility::NoCollation(a, b) => Err(SqlError::new(
                 451,
                 16,
-                format!("Cannot resolve collation conflict between \"{}\" and \"{}\" in SELECT statement column.", a.name(), b.name()),
+                format!(
+                    "Cannot resolve collation conflict between \"{}\" and \"{}\" in SELECT statement column.",
+                    a.name(),
+                    b.name()
+                ),
             )),
             _ => Ok(()),
         },
@@ -591,7 +716,9 @@ pub fn sortable(bound: &Bound) -> SqlResult<()> {
 }
 
 fn mask_of(seen: &std::collections::BTreeSet<(usize, usize)>, level: usize) -> u128 {
-    seen.iter().filter(|(l, slot)| *l == level && *slot < 128).fold(0, |mask, (_, slot)| mask | 1 << slot)
+    seen.iter()
+        .filter(|(l, slot)| *l == level && *slot < 128)
+        .fold(0, |mask, (_, slot)| mask | 1 << slot)
 }
 
 pub fn top_plan(count: Bound, percent: bool, ties: bool) -> SqlResult<TopPlan> {
@@ -616,14 +743,21 @@ fn ordinal(expr: &Expr, count: usize) -> SqlResult<Option<usize>> {
         Ok(n) => Err(SqlError::new(
             108,
             16,
-            format!("The ORDER BY position number {n} is out of range of the number of items in the select list."),
+            format!(
+                "The ORDER BY position number {n} is out of range of the number of items in the select list."
+            ),
         )),
         Err(_) => Ok(None),
     }
 }
 
 /// Brings the columns of two queries to common types.
-pub fn reconcile(left: &mut Plan, right: &mut Plan, operation: &str, distinct: bool) -> SqlResult<Vec<PlanColumn>> {
+pub fn reconcile(
+    left: &mut Plan,
+    right: &mut Plan,
+    operation: &str,
+    distinct: bool,
+) -> SqlResult<Vec<PlanColumn>> {
     if left.columns.len() != right.columns.len() {
         return Err(SqlError::new(
             205,
@@ -646,11 +780,16 @@ pub fn reconcile(left: &mut Plan, right: &mut Plan, operation: &str, distinct: b
         {
             return Err(types::conflict(a, b, operation));
         }
-        if distinct && matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image | SqlType::Xml) {
+        if distinct
+            && matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image | SqlType::Xml)
+        {
             return Err(SqlError::new(
                 421,
                 16,
-                format!("The {} data type cannot be selected as DISTINCT because it is not comparable.", types::name(ty)),
+                format!(
+                    "The {} data type cannot be selected as DISTINCT because it is not comparable.",
+                    types::name(ty)
+                ),
             ));
         }
         columns.push(PlanColumn {
@@ -707,7 +846,11 @@ pub fn cast_outputs(plan: &mut Plan, wanted: &[SqlType]) -> SqlResult<()> {
 pub fn window_frame(spec: &ast::WindowSpec, kind: WindowKind) -> SqlResult<WindowFrame> {
     let whole = WindowFrame { start: None, end: None, range: false };
     let Some(frame) = &spec.window_frame else {
-        return Ok(if spec.order_by.is_empty() { whole } else { WindowFrame { start: None, end: Some(0), range: true } });
+        return Ok(if spec.order_by.is_empty() {
+            whole
+        } else {
+            WindowFrame { start: None, end: Some(0), range: true }
+        });
     };
     if !matches!(kind, WindowKind::Aggregate(_) | WindowKind::FirstValue | WindowKind::LastValue) {
         return Err(SqlError::new(10752, 15, "The function may not have a window frame."));
@@ -715,7 +858,9 @@ pub fn window_frame(spec: &ast::WindowSpec, kind: WindowKind) -> SqlResult<Windo
     let bound = |b: &ast::WindowFrameBound| -> SqlResult<Option<i64>> {
         let number = |e: &Expr| match e {
             Expr::Value(v) => match &v.value {
-                ast::Value::Number(n, _) => n.parse::<i64>().map_err(|_| SqlError::unsupported("this window frame")),
+                ast::Value::Number(n, _) => {
+                    n.parse::<i64>().map_err(|_| SqlError::unsupported("this window frame"))
+                }
                 _ => Err(SqlError::unsupported("this window frame")),
             },
             _ => Err(SqlError::unsupported("this window frame")),
@@ -738,7 +883,11 @@ pub fn window_frame(spec: &ast::WindowSpec, kind: WindowKind) -> SqlResult<Windo
         None => Some(0),
     };
     if range && (start.is_some_and(|n| n != 0) || end.is_some_and(|n| n != 0)) {
-        return Err(SqlError::new(4194, 16, "RANGE is only supported with UNBOUNDED and CURRENT ROW window frame delimiters."));
+        return Err(SqlError::new(
+            4194,
+            16,
+            "RANGE is only supported with UNBOUNDED and CURRENT ROW window frame delimiters.",
+        ));
     }
     Ok(WindowFrame { start, end, range })
 }
@@ -756,7 +905,11 @@ pub fn sum_type(kind: AggregateKind, ty: SqlType) -> SqlResult<SqlType> {
         }
         other => {
             let name = if kind == AggregateKind::Avg { "avg" } else { "sum" };
-            return Err(SqlError::new(8117, 16, format!("Operand data type {} is invalid for {name} operator.", types::name(other))));
+            return Err(SqlError::new(
+                8117,
+                16,
+                format!("Operand data type {} is invalid for {name} operator.", types::name(other)),
+            ));
         }
     })
 }

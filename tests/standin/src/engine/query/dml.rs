@@ -1,4 +1,5 @@
-//! The rows an UPDATE or DELETE is about: its target, found among the sources of its FROM, and the join that picks the rows.
+//! The rows an UPDATE or DELETE is about: its target, found among the sources of its FROM, and the
+//! join that picks the rows.
 
 use super::{
     TargetRow, TargetRows, access,
@@ -30,7 +31,9 @@ pub struct Bindings<'h> {
 
 fn tables(from: &From, out: &mut Vec<(usize, Arc<dyn RowSource>)>) {
     match from {
-        From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. }) => out.push((*slot, source.clone())),
+        From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. }) => {
+            out.push((*slot, source.clone()))
+        }
         From::Leaf(_) => {}
         From::Join(join) => {
             tables(&join.left, out);
@@ -40,21 +43,30 @@ fn tables(from: &From, out: &mut Vec<(usize, Arc<dyn RowSource>)>) {
     }
 }
 
-fn direct(host: &dyn Host, target: &TargetName, hints: &TableHints) -> SqlResult<Arc<dyn RowSource>> {
+fn direct(
+    host: &dyn Host,
+    target: &TargetName,
+    hints: &TableHints,
+) -> SqlResult<Arc<dyn RowSource>> {
     match target {
-        TargetName::Variable(name) => {
-            host.table_variable(name, hints)?.ok_or_else(|| SqlError::new(1087, 15, format!("Must declare the table variable \"{name}\".")))
-        }
+        TargetName::Variable(name) => host.table_variable(name, hints)?.ok_or_else(|| {
+            SqlError::new(1087, 15, format!("Must declare the table variable \"{name}\"."))
+        }),
         TargetName::Object(name) => match host.relation(name, hints)? {
             Some(Relation::Rows(source)) => Ok(source),
-            Some(Relation::View { .. }) => Err(SqlError::unsupported("UPDATE or DELETE through a view")),
+            Some(Relation::View { .. }) => {
+                Err(SqlError::unsupported("UPDATE or DELETE through a view"))
+            }
             None => Err(SqlError::new(208, 16, format!("Invalid object name '{}'.", name.name))),
         },
-        TargetName::Alias(name) => Err(SqlError::new(208, 16, format!("Invalid object name '{name}'."))),
+        TargetName::Alias(name) => {
+            Err(SqlError::new(208, 16, format!("Invalid object name '{name}'.")))
+        }
     }
 }
 
-/// The target among the sources of FROM: by alias, or by the table itself when it stands there once.
+/// The target among the sources of FROM: by alias, or by the table itself when it stands there
+/// once.
 fn in_from(
     target: &TargetName,
     binder: &Binder<'_>,
@@ -63,7 +75,9 @@ fn in_from(
     let Some(scope) = binder.scopes.last() else { return Ok(None) };
     let alias = match target {
         TargetName::Alias(name) | TargetName::Variable(name) => Some(name.as_str()),
-        TargetName::Object(ObjectName { database: None, schema: None, name }) => Some(name.as_str()),
+        TargetName::Object(ObjectName { database: None, schema: None, name }) => {
+            Some(name.as_str())
+        }
         TargetName::Object(_) => None,
     };
     if let Some(alias) = alias {
@@ -74,12 +88,16 @@ fn in_from(
         }
     }
     let TargetName::Object(name) = target else { return Ok(None) };
-    let Some(Relation::Rows(wanted)) = binder.host.relation(name, &TableHints::default())? else { return Ok(None) };
+    let Some(Relation::Rows(wanted)) = binder.host.relation(name, &TableHints::default())? else {
+        return Ok(None);
+    };
     let wanted = wanted.name();
     let mut matches = found.iter().filter(|(_, source)| source.name() == wanted);
     match (matches.next(), matches.next()) {
         (Some((slot, source)), None) => Ok(Some((*slot, source.clone()))),
-        (Some(_), Some(_)) => Err(SqlError::new(8154, 16, format!("The table '{}' is ambiguous.", name.name))),
+        (Some(_), Some(_)) => {
+            Err(SqlError::new(8154, 16, format!("The table '{}' is ambiguous.", name.name)))
+        }
         _ => Ok(None),
     }
 }
@@ -109,11 +127,17 @@ pub fn bind<'h>(host: &'h dyn Host, rows: &TargetRows<'_>) -> SqlResult<Bindings
             let source = direct(host, rows.target, &TableHints(rows.hints.to_vec()))?;
             let name = match rows.target {
                 TargetName::Object(name) => name.clone(),
-                TargetName::Variable(name) | TargetName::Alias(name) => ObjectName { database: None, schema: None, name: name.clone() },
+                TargetName::Variable(name) | TargetName::Alias(name) => {
+                    ObjectName { database: None, schema: None, name: name.clone() }
+                }
             };
             let slot = SOURCES + binder.scopes[0].sources.len();
             binder.scopes[0].sources.push(source_of(&name, &source));
-            let leaf = From::Leaf(Leaf { slot, kind: LeafKind::Table { source: source.clone(), seek: None }, filter: Vec::new() });
+            let leaf = From::Leaf(Leaf {
+                slot,
+                kind: LeafKind::Table { source: source.clone(), seek: None },
+                filter: Vec::new(),
+            });
             from = Some(match from {
                 None => leaf,
                 Some(other) => access::cross(leaf, other),
@@ -172,7 +196,13 @@ impl Bindings<'_> {
             }
             match top.count.eval(&cx, &frame)? {
                 Value::Int(n) if n >= 0 => limit = n.unsigned_abs(),
-                _ => return Err(SqlError::new(1014, 15, "A TOP or FETCH clause contains an invalid value.")),
+                _ => {
+                    return Err(SqlError::new(
+                        1014,
+                        15,
+                        "A TOP or FETCH clause contains an invalid value.",
+                    ));
+                }
             }
         }
         if limit == 0 {
@@ -189,8 +219,14 @@ impl Bindings<'_> {
             if !single && !seen.insert(key.clone()) {
                 return Ok(true);
             }
-            let values = self.exprs.iter().map(|e| e.eval(&cx, frame)).collect::<SqlResult<Vec<_>>>()?;
-            found.push(TargetRow { key: key.clone(), row: row.clone(), values, types: types.clone() });
+            let values =
+                self.exprs.iter().map(|e| e.eval(&cx, frame)).collect::<SqlResult<Vec<_>>>()?;
+            found.push(TargetRow {
+                key: key.clone(),
+                row: row.clone(),
+                values,
+                types: types.clone(),
+            });
             Ok((found.len() as u64) < limit)
         })?;
         found.into_iter().try_for_each(on_row)

@@ -19,7 +19,12 @@ use std::{
 pub type Emit<'e> = &'e mut dyn FnMut(&mut Vec<Value>) -> SqlResult<bool>;
 
 /// Runs a plan. False when the receiver has had enough.
-pub fn run(plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_>>, emit: Emit<'_>) -> SqlResult<bool> {
+pub fn run(
+    plan: &Plan,
+    cx: &Context<'_>,
+    outer: Option<&Frame<'_>>,
+    emit: Emit<'_>,
+) -> SqlResult<bool> {
     match &plan.body {
         Body::Select(select) => run_select(select, cx, outer, emit),
         Body::Values(rows) => {
@@ -27,7 +32,8 @@ pub fn run(plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_>>, emit: Emit<
             // a table of values stands in the scope of the query around it
             let scope = outer.unwrap_or(&frame);
             for row in rows {
-                let mut values = row.iter().map(|e| e.eval(cx, scope)).collect::<SqlResult<Vec<_>>>()?;
+                let mut values =
+                    row.iter().map(|e| e.eval(cx, scope)).collect::<SqlResult<Vec<_>>>()?;
                 if !emit(&mut values)? {
                     return Ok(false);
                 }
@@ -64,7 +70,11 @@ pub fn run(plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_>>, emit: Emit<
 }
 
 /// All rows of a plan.
-pub fn rows(plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_>>) -> SqlResult<Vec<Vec<Value>>> {
+pub fn rows(
+    plan: &Plan,
+    cx: &Context<'_>,
+    outer: Option<&Frame<'_>>,
+) -> SqlResult<Vec<Vec<Value>>> {
     let mut rows = Vec::new();
     run(plan, cx, outer, &mut |row| {
         rows.push(std::mem::take(row));
@@ -101,11 +111,18 @@ pub fn source_rows<'o>(
             }
         }
         Some(from) if select.filter.is_empty() => join::run(from, cx, frame, each),
-        Some(from) => join::run(from, cx, frame, &mut |frame| if all_true(&select.filter, cx, frame)? { each(frame) } else { Ok(true) }),
+        Some(from) => join::run(from, cx, frame, &mut |frame| {
+            if all_true(&select.filter, cx, frame)? { each(frame) } else { Ok(true) }
+        }),
     }
 }
 
-fn run_select(select: &SelectPlan, cx: &Context<'_>, outer: Option<&Frame<'_>>, emit: Emit<'_>) -> SqlResult<bool> {
+fn run_select(
+    select: &SelectPlan,
+    cx: &Context<'_>,
+    outer: Option<&Frame<'_>>,
+    emit: Emit<'_>,
+) -> SqlResult<bool> {
     let mut frame = Frame::new(select.width, outer);
     let types: Vec<SqlType> = select.projection.iter().map(|b| b.ty).collect();
     let mut end = TailRun::new(&select.tail, types, select.distinct, select.presorted, cx, &frame)?;
@@ -180,7 +197,13 @@ fn grouped<'o>(
     Ok(true)
 }
 
-fn run_set(set: &SetPlan, plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_>>, emit: Emit<'_>) -> SqlResult<bool> {
+fn run_set(
+    set: &SetPlan,
+    plan: &Plan,
+    cx: &Context<'_>,
+    outer: Option<&Frame<'_>>,
+    emit: Emit<'_>,
+) -> SqlResult<bool> {
     let types: Vec<SqlType> = plan.columns.iter().map(|c| c.ty).collect();
     let frame = Frame::new(super::plan::SOURCES, outer);
     let mut end = TailRun::new(&set.tail, types.clone(), false, false, cx, &frame)?;
@@ -195,7 +218,11 @@ fn run_set(set: &SetPlan, plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_
             for side in [&set.left, &set.right] {
                 going = going
                     && run(side, cx, outer, &mut |row| {
-                        if seen.insert(keys::of_row(row, &types)) { end.push(row, cx, None, emit) } else { Ok(true) }
+                        if seen.insert(keys::of_row(row, &types)) {
+                            end.push(row, cx, None, emit)
+                        } else {
+                            Ok(true)
+                        }
                     })?;
             }
         }
@@ -209,7 +236,11 @@ fn run_set(set: &SetPlan, plan: &Plan, cx: &Context<'_>, outer: Option<&Frame<'_
             let keep = set.op == SetOp::Intersect;
             going = run(&set.left, cx, outer, &mut |row| {
                 let key = keys::of_row(row, &types);
-                if right.contains_key(&key) == keep && seen.insert(key) { end.push(row, cx, None, emit) } else { Ok(true) }
+                if right.contains_key(&key) == keep && seen.insert(key) {
+                    end.push(row, cx, None, emit)
+                } else {
+                    Ok(true)
+                }
             })?;
         }
     }
@@ -236,7 +267,14 @@ struct TailRun<'p> {
 }
 
 impl<'p> TailRun<'p> {
-    fn new(tail: &'p Tail, types: Vec<SqlType>, distinct: bool, presorted: bool, cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<Self> {
+    fn new(
+        tail: &'p Tail,
+        types: Vec<SqlType>,
+        distinct: bool,
+        presorted: bool,
+        cx: &Context<'_>,
+        frame: &Frame<'_>,
+    ) -> SqlResult<Self> {
         let mut limit = None;
         let mut percent = None;
         let mut ties = false;
@@ -244,25 +282,56 @@ impl<'p> TailRun<'p> {
             ties = *with_ties;
             match count.eval(cx, frame)? {
                 Value::Float(p) if *as_percent && (0.0..=100.0).contains(&p) => percent = Some(p),
-                Value::Float(_) => return Err(SqlError::new(1031, 15, "Percent values must be between 0 and 100.")),
-                Value::Int(n) => {
-                    limit = Some(u64::try_from(n).map_err(|_| SqlError::new(1014, 15, "A TOP or FETCH clause contains an invalid value."))?)
+                Value::Float(_) => {
+                    return Err(SqlError::new(
+                        1031,
+                        15,
+                        "Percent values must be between 0 and 100.",
+                    ));
                 }
-                _ => return Err(SqlError::new(1014, 15, "A TOP or FETCH clause contains an invalid value.")),
+                Value::Int(n) => {
+                    limit = Some(u64::try_from(n).map_err(|_| {
+                        SqlError::new(1014, 15, "A TOP or FETCH clause contains an invalid value.")
+                    })?)
+                }
+                _ => {
+                    return Err(SqlError::new(
+                        1014,
+                        15,
+                        "A TOP or FETCH clause contains an invalid value.",
+                    ));
+                }
             }
         }
         let skip = match &tail.offset {
             None => 0,
             Some(expr) => match expr.eval(cx, frame)? {
-                Value::Int(n) => u64::try_from(n)
-                    .map_err(|_| SqlError::new(10742, 15, "The offset specified in a OFFSET clause may not be negative."))?,
-                _ => return Err(SqlError::new(10743, 15, "The number of rows provided for a OFFSET clause must be an integer.")),
+                Value::Int(n) => u64::try_from(n).map_err(|_| {
+                    SqlError::new(
+                        10742,
+                        15,
+                        "The offset specified in a OFFSET clause may not be negative.",
+                    )
+                })?,
+                _ => {
+                    return Err(SqlError::new(
+                        10743,
+                        15,
+                        "The number of rows provided for a OFFSET clause must be an integer.",
+                    ));
+                }
             },
         };
         if let Some(expr) = &tail.fetch {
             match expr.eval(cx, frame)? {
                 Value::Int(n) if n > 0 => limit = Some(n.unsigned_abs()),
-                _ => return Err(SqlError::new(10744, 15, "The number of rows provided for a FETCH clause must be greater then zero.")),
+                _ => {
+                    return Err(SqlError::new(
+                        10744,
+                        15,
+                        "The number of rows provided for a FETCH clause must be greater then zero.",
+                    ));
+                }
             }
         }
         Ok(Self {
@@ -285,19 +354,34 @@ impl<'p> TailRun<'p> {
         self.limit == Some(0)
     }
 
-    fn key(&self, row: &[Value], cx: &Context<'_>, frame: Option<&Frame<'_>>) -> SqlResult<Vec<u8>> {
+    fn key(
+        &self,
+        row: &[Value],
+        cx: &Context<'_>,
+        frame: Option<&Frame<'_>>,
+    ) -> SqlResult<Vec<u8>> {
         let mut key = Vec::with_capacity(16);
         for item in &self.tail.order {
             match (&item.by, frame) {
-                (SortBy::Output(at), _) => keys::encode_ordered(&row[*at], self.types[*at], item.descending, &mut key),
-                (SortBy::Expr(expr), Some(frame)) => keys::encode_ordered(&expr.eval(cx, frame)?, expr.ty, item.descending, &mut key),
+                (SortBy::Output(at), _) => {
+                    keys::encode_ordered(&row[*at], self.types[*at], item.descending, &mut key)
+                }
+                (SortBy::Expr(expr), Some(frame)) => {
+                    keys::encode_ordered(&expr.eval(cx, frame)?, expr.ty, item.descending, &mut key)
+                }
                 (SortBy::Expr(_), None) => {}
             }
         }
         Ok(key)
     }
 
-    fn push(&mut self, row: &mut Vec<Value>, cx: &Context<'_>, frame: Option<&Frame<'_>>, emit: Emit<'_>) -> SqlResult<bool> {
+    fn push(
+        &mut self,
+        row: &mut Vec<Value>,
+        cx: &Context<'_>,
+        frame: Option<&Frame<'_>>,
+        emit: Emit<'_>,
+    ) -> SqlResult<bool> {
         if let Some(seen) = &mut self.distinct
             && !seen.insert(keys::of_row(row, &self.types))
         {

@@ -12,13 +12,20 @@ use crate::{
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
 };
-use sqlparser::ast::{self, Expr, JoinConstraint, JoinOperator, SetExpr, TableAlias, TableFactor, TableWithJoins};
+use sqlparser::ast::{
+    self, Expr, JoinConstraint, JoinOperator, SetExpr, TableAlias, TableFactor, TableWithJoins,
+};
 use std::sync::Arc;
 
 /// FROM's part of the binder.
 pub trait FromBinder {
-    /// `loose` gets conditions that concern no one join (none at present stays in a join it does not belong to).
-    fn table_with_joins(&mut self, table: &TableWithJoins, loose: &mut Vec<Conjunct>) -> SqlResult<From>;
+    /// `loose` gets conditions that concern no one join (none at present stays in a join it does
+    /// not belong to).
+    fn table_with_joins(
+        &mut self,
+        table: &TableWithJoins,
+        loose: &mut Vec<Conjunct>,
+    ) -> SqlResult<From>;
 }
 
 pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
@@ -26,7 +33,11 @@ pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
         name: column.name.clone(),
         ty: column.ty,
         nullable: column.nullable,
-        coercibility: if types::is_text(column.ty) { Coercibility::Implicit } else { Coercibility::Default },
+        coercibility: if types::is_text(column.ty) {
+            Coercibility::Implicit
+        } else {
+            Coercibility::Default
+        },
         identity: column.identity,
         computed: column.computed,
         rowguid: column.rowguid,
@@ -36,23 +47,42 @@ pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
 }
 
 impl FromBinder for Binder<'_> {
-    fn table_with_joins(&mut self, table: &TableWithJoins, loose: &mut Vec<Conjunct>) -> SqlResult<From> {
+    fn table_with_joins(
+        &mut self,
+        table: &TableWithJoins,
+        loose: &mut Vec<Conjunct>,
+    ) -> SqlResult<From> {
         let mut left = self.factor(&table.relation, false, loose)?;
         for join in &table.joins {
             let (kind, constraint, swap) = match &join.join_operator {
                 JoinOperator::Join(c) | JoinOperator::Inner(c) => (JoinKind::Inner, Some(c), false),
-                JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => (JoinKind::Left, Some(c), false),
-                JoinOperator::Right(c) | JoinOperator::RightOuter(c) => (JoinKind::Left, Some(c), true),
+                JoinOperator::Left(c) | JoinOperator::LeftOuter(c) => {
+                    (JoinKind::Left, Some(c), false)
+                }
+                JoinOperator::Right(c) | JoinOperator::RightOuter(c) => {
+                    (JoinKind::Left, Some(c), true)
+                }
                 JoinOperator::FullOuter(c) => (JoinKind::Full, Some(c), false),
                 JoinOperator::CrossJoin(JoinConstraint::None) => (JoinKind::Inner, None, false),
                 JoinOperator::CrossApply | JoinOperator::OuterApply => {
-                    let kind = if join.join_operator == JoinOperator::CrossApply { JoinKind::Inner } else { JoinKind::Left };
+                    let kind = if join.join_operator == JoinOperator::CrossApply {
+                        JoinKind::Inner
+                    } else {
+                        JoinKind::Left
+                    };
                     let right = self.factor(&join.relation, true, loose)?;
                     // rows without a match have NULLs there
                     if kind == JoinKind::Left {
                         self.make_nullable(right.mask());
                     }
-                    left = From::Join(Box::new(Join { kind, apply: true, left, right, on: Vec::new(), method: Method::Loop }));
+                    left = From::Join(Box::new(Join {
+                        kind,
+                        apply: true,
+                        left,
+                        right,
+                        on: Vec::new(),
+                        method: Method::Loop,
+                    }));
                     continue;
                 }
                 other => return Err(SqlError::unsupported(format!("{other:?}"))),
@@ -61,7 +91,13 @@ impl FromBinder for Binder<'_> {
             let on = match constraint {
                 None => Vec::new(),
                 Some(JoinConstraint::On(expr)) => self.conjunct_list(expr)?,
-                Some(_) => return Err(SqlError::new(102, 15, "Incorrect syntax near 'JOIN': ON is missing.")),
+                Some(_) => {
+                    return Err(SqlError::new(
+                        102,
+                        15,
+                        "Incorrect syntax near 'JOIN': ON is missing.",
+                    ));
+                }
             };
             match kind {
                 JoinKind::Inner => {}
@@ -70,7 +106,14 @@ impl FromBinder for Binder<'_> {
                 JoinKind::Full => self.make_nullable(left.mask() | right.mask()),
             }
             let (l, r) = if swap { (right, left) } else { (left, right) };
-            left = From::Join(Box::new(Join { kind, apply: false, left: l, right: r, on, method: Method::Kept }));
+            left = From::Join(Box::new(Join {
+                kind,
+                apply: false,
+                left: l,
+                right: r,
+                on,
+                method: Method::Kept,
+            }));
         }
         Ok(left)
     }
@@ -98,14 +141,21 @@ impl Binder<'_> {
     /// Adds a source to the scope; error 1011/1013 for a name twice.
     fn add_source(&mut self, source: ScopeSource) -> SqlResult<usize> {
         let slot = self.slots();
-        let Some(scope) = self.scopes.last_mut() else { return Err(SqlError::unsupported("a table outside a query")) };
+        let Some(scope) = self.scopes.last_mut() else {
+            return Err(SqlError::unsupported("a table outside a query"));
+        };
         for other in &scope.sources {
-            if same_name(&other.name, &source.name) && (source.full.is_none() || other.full.is_none() || other.full == source.full) {
+            if same_name(&other.name, &source.name)
+                && (source.full.is_none() || other.full.is_none() || other.full == source.full)
+            {
                 return Err(match (&source.full, &other.full) {
                     (None, None) => SqlError::new(
                         1011,
                         16,
-                        format!("The correlation name '{}' is specified multiple times in a FROM clause.", source.name),
+                        format!(
+                            "The correlation name '{}' is specified multiple times in a FROM clause.",
+                            source.name
+                        ),
                     ),
                     _ => SqlError::new(
                         1013,
@@ -127,9 +177,23 @@ impl Binder<'_> {
         Ok(From::Leaf(Leaf { slot, kind, filter: Vec::new() }))
     }
 
-    fn factor(&mut self, factor: &TableFactor, lateral: bool, loose: &mut Vec<Conjunct>) -> SqlResult<From> {
+    fn factor(
+        &mut self,
+        factor: &TableFactor,
+        lateral: bool,
+        loose: &mut Vec<Conjunct>,
+    ) -> SqlResult<From> {
         match factor {
-            TableFactor::Table { name, alias, args, with_hints, version, sample, partitions, .. } => {
+            TableFactor::Table {
+                name,
+                alias,
+                args,
+                with_hints,
+                version,
+                sample,
+                partitions,
+                ..
+            } => {
                 if version.is_some() {
                     return Err(SqlError::unsupported("FOR SYSTEM_TIME"));
                 }
@@ -145,7 +209,11 @@ impl Binder<'_> {
                         && !only.value.starts_with('@')
                         && is_hint(&only.value)
                     {
-                        return self.named_table(name, alias.as_ref(), &TableHints(vec![only.value.to_ascii_uppercase()]));
+                        return self.named_table(
+                            name,
+                            alias.as_ref(),
+                            &TableHints(vec![only.value.to_ascii_uppercase()]),
+                        );
                     }
                     if list.len() != args.args.len() {
                         return Err(SqlError::unsupported(format!("the arguments of {name}")));
@@ -161,12 +229,22 @@ impl Binder<'_> {
             TableFactor::Derived { subquery, alias, sample: None, .. } => {
                 let (name, columns) = alias_parts(alias.as_ref());
                 let Some(name) = name else {
-                    return Err(SqlError::new(102, 15, "Incorrect syntax near ')'. A derived table needs an alias."));
+                    return Err(SqlError::new(
+                        102,
+                        15,
+                        "Incorrect syntax near ')'. A derived table needs an alias.",
+                    ));
                 };
-                let plan = if lateral { self.query(subquery)? } else { self.isolated(|binder| binder.query(subquery))? };
+                let plan = if lateral {
+                    self.query(subquery)?
+                } else {
+                    self.isolated(|binder| binder.query(subquery))?
+                };
                 self.derived(name, &columns, plan, lateral)
             }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => self.table_with_joins(table_with_joins, loose),
+            TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                self.table_with_joins(table_with_joins, loose)
+            }
             other => Err(SqlError::unsupported(format!("{other} in FROM"))),
         }
     }
@@ -179,12 +257,24 @@ impl Binder<'_> {
         result
     }
 
-    fn derived(&mut self, name: String, names: &[String], plan: Plan, lateral: bool) -> SqlResult<From> {
+    fn derived(
+        &mut self,
+        name: String,
+        names: &[String],
+        plan: Plan,
+        lateral: bool,
+    ) -> SqlResult<From> {
         let columns = columns_of(&plan, names, &name, self.exact_names()?)?;
         self.leaf(ScopeSource { name, full: None, columns }, LeafKind::Derived { plan, lateral })
     }
 
-    fn table_function(&mut self, name: &ast::ObjectName, args: &[&Expr], alias: Option<&TableAlias>, lateral: bool) -> SqlResult<From> {
+    fn table_function(
+        &mut self,
+        name: &ast::ObjectName,
+        args: &[&Expr],
+        alias: Option<&TableAlias>,
+        lateral: bool,
+    ) -> SqlResult<From> {
         let mut own = object_name(name)?;
         if own.database.is_none() && own.schema.is_some() {
             own.database.clone_from(&self.database);
@@ -193,12 +283,18 @@ impl Binder<'_> {
             return Err(SqlError::new(208, 16, format!("Invalid object name '{name}'.")));
         };
         // without APPLY the other sources are out of sight
-        let hidden = if lateral { None } else { self.scopes.last_mut().map(|s| std::mem::take(&mut s.sources)) };
+        let hidden = if lateral {
+            None
+        } else {
+            self.scopes.last_mut().map(|s| std::mem::take(&mut s.sources))
+        };
         let bound: SqlResult<Vec<_>> = args
             .iter()
             .map(|e| match e {
                 // DEFAULT
-                Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("DEFAULT") => {
+                Expr::Identifier(i)
+                    if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("DEFAULT") =>
+                {
                     Ok(crate::engine::expr::bound::Bound::null())
                 }
                 e => self.expr(e),
@@ -213,11 +309,17 @@ impl Binder<'_> {
         for (column, name) in columns.iter_mut().zip(&names) {
             column.name = name.as_str().into();
         }
-        let source = ScopeSource { name: alias.unwrap_or_else(|| own.name.clone()), full: None, columns };
+        let source =
+            ScopeSource { name: alias.unwrap_or_else(|| own.name.clone()), full: None, columns };
         self.leaf(source, LeafKind::Function { function, args: bound })
     }
 
-    fn named_table(&mut self, name: &ast::ObjectName, alias: Option<&TableAlias>, hints: &TableHints) -> SqlResult<From> {
+    fn named_table(
+        &mut self,
+        name: &ast::ObjectName,
+        alias: Option<&TableAlias>,
+        hints: &TableHints,
+    ) -> SqlResult<From> {
         let mut own = object_name(name)?;
         let (alias_name, alias_columns) = alias_parts(alias);
         let exposed = alias_name.clone().unwrap_or_else(|| own.name.clone());
@@ -227,7 +329,11 @@ impl Binder<'_> {
             }
             if own.name.starts_with('@') {
                 let Some(source) = self.host.table_variable(&own.name, hints)? else {
-                    return Err(SqlError::new(1087, 15, format!("Must declare the table variable \"{}\".", own.name)));
+                    return Err(SqlError::new(
+                        1087,
+                        15,
+                        format!("Must declare the table variable \"{}\".", own.name),
+                    ));
                 };
                 let columns = source.columns().iter().map(scope_column).collect();
                 let scope = ScopeSource { name: exposed, full: None, columns };
@@ -241,7 +347,10 @@ impl Binder<'_> {
             Some(Relation::Rows(source)) => {
                 let columns = source.columns().iter().map(scope_column).collect();
                 let full = if alias_name.is_some() { None } else { Some(source.name()) };
-                self.leaf(ScopeSource { name: exposed, full, columns }, LeafKind::Table { source, seek: None })
+                self.leaf(
+                    ScopeSource { name: exposed, full, columns },
+                    LeafKind::Table { source, seek: None },
+                )
             }
             Some(Relation::View { database, name: view, columns, query }) => {
                 if self.view_depth >= 32 {
@@ -274,7 +383,10 @@ impl Binder<'_> {
                 })?;
                 let columns = columns_of(&plan, &columns, &view.name, self.exact_names()?)?;
                 let full = if alias_name.is_some() { None } else { Some(view) };
-                self.leaf(ScopeSource { name: exposed, full, columns }, LeafKind::Derived { plan, lateral: false })
+                self.leaf(
+                    ScopeSource { name: exposed, full, columns },
+                    LeafKind::Derived { plan, lateral: false },
+                )
             }
             None => Err(SqlError::new(208, 16, format!("Invalid object name '{}'.", shown(name)))),
         }
@@ -284,7 +396,8 @@ impl Binder<'_> {
     pub fn cte(&mut self, at: usize, exposed: String, alias_columns: &[String]) -> SqlResult<From> {
         let definition = self.ctes[at].clone();
         if let Some((id, columns)) = definition.work {
-            return self.leaf(ScopeSource { name: exposed, full: None, columns }, LeafKind::Work(id));
+            return self
+                .leaf(ScopeSource { name: exposed, full: None, columns }, LeafKind::Work(id));
         }
         let scopes = std::mem::take(&mut self.scopes);
         let later = self.ctes.split_off(definition.visible);
@@ -303,13 +416,20 @@ impl Binder<'_> {
     }
 
     fn recursive(&mut self, definition: &CteDefinition) -> SqlResult<Plan> {
-        let SetExpr::SetOperation { left, op: ast::SetOperator::Union, set_quantifier: ast::SetQuantifier::All, right } =
-            &*definition.query.body
+        let SetExpr::SetOperation {
+            left,
+            op: ast::SetOperator::Union,
+            set_quantifier: ast::SetQuantifier::All,
+            right,
+        } = &*definition.query.body
         else {
             return Err(SqlError::new(
                 252,
                 16,
-                format!("Recursive common table expression '{}' does not contain a top-level UNION ALL operator.", definition.name),
+                format!(
+                    "Recursive common table expression '{}' does not contain a top-level UNION ALL operator.",
+                    definition.name
+                ),
             ));
         };
         let mut anchor = self.set_expr(left)?;
@@ -333,7 +453,10 @@ impl Binder<'_> {
             ));
         }
         for (a, s) in anchor.columns.iter().zip(&step.columns) {
-            if !s.is_null && types::common(a.ty, s.ty) != a.ty && types::family(a.ty) != types::family(s.ty) {
+            if !s.is_null
+                && types::common(a.ty, s.ty) != a.ty
+                && types::family(a.ty) != types::family(s.ty)
+            {
                 return Err(SqlError::new(
                     240,
                     16,
@@ -351,7 +474,10 @@ impl Binder<'_> {
             column.nullable = true;
             column.identity = None;
         }
-        Ok(Plan { columns, body: Body::Recursive { id, anchor: Box::new(anchor), step: Box::new(step) } })
+        Ok(Plan {
+            columns,
+            body: Body::Recursive { id, anchor: Box::new(anchor), step: Box::new(step) },
+        })
     }
 }
 
@@ -359,21 +485,30 @@ impl Binder<'_> {
 fn refers_to(body: &SetExpr, name: &str) -> bool {
     match body {
         SetExpr::Select(select) => select.from.iter().any(|t| {
-            std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)).any(|factor| match factor {
-                TableFactor::Table { name: table, .. } => {
-                    table.0.len() == 1 && table.0[0].as_ident().is_some_and(|i| same_name(&i.value, name))
+            std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)).any(|factor| {
+                match factor {
+                    TableFactor::Table { name: table, .. } => {
+                        table.0.len() == 1
+                            && table.0[0].as_ident().is_some_and(|i| same_name(&i.value, name))
+                    }
+                    _ => false,
                 }
-                _ => false,
             })
         }),
-        SetExpr::SetOperation { left, right, .. } => refers_to(left, name) || refers_to(right, name),
+        SetExpr::SetOperation { left, right, .. } => {
+            refers_to(left, name) || refers_to(right, name)
+        }
         SetExpr::Query(query) => refers_to(&query.body, name),
         _ => false,
     }
 }
 
 fn shown(name: &ast::ObjectName) -> String {
-    name.0.iter().map(|p| p.as_ident().map(|i| i.value.clone()).unwrap_or_default()).collect::<Vec<_>>().join(".")
+    name.0
+        .iter()
+        .map(|p| p.as_ident().map(|i| i.value.clone()).unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 fn name_columns(plan: &mut Plan, names: &[String], table: &str) -> SqlResult<()> {
@@ -391,23 +526,39 @@ fn name_columns(plan: &mut Plan, names: &[String], table: &str) -> SqlResult<()>
     Ok(())
 }
 
-/// The columns a query shows to the query around it, found under their names as written only where these are `exact`.
-fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlResult<Vec<ScopeColumn>> {
+/// The columns a query shows to the query around it, found under their names as written only where
+/// these are `exact`.
+fn columns_of(
+    plan: &Plan,
+    names: &[String],
+    table: &str,
+    exact: bool,
+) -> SqlResult<Vec<ScopeColumn>> {
     if !names.is_empty() && names.len() != plan.columns.len() {
         return Err(SqlError::new(
             8159,
             16,
-            format!("'{table}' has a different number of columns than were specified in the column list."),
+            format!(
+                "'{table}' has a different number of columns than were specified in the column list."
+            ),
         ));
     }
     let mut columns: Vec<ScopeColumn> = Vec::with_capacity(plan.columns.len());
     for (at, column) in plan.columns.iter().enumerate() {
         let name = names.get(at).unwrap_or(&column.name);
         if name.is_empty() {
-            return Err(SqlError::new(8155, 16, format!("No column name was specified for column {} of '{table}'.", at + 1)));
+            return Err(SqlError::new(
+                8155,
+                16,
+                format!("No column name was specified for column {} of '{table}'.", at + 1),
+            ));
         }
         if columns.iter().any(|c| c.is_named(name)) {
-            return Err(SqlError::new(8156, 16, format!("The column '{name}' was specified multiple times for '{table}'.")));
+            return Err(SqlError::new(
+                8156,
+                16,
+                format!("The column '{name}' was specified multiple times for '{table}'."),
+            ));
         }
         columns.push(ScopeColumn {
             name: name.as_str().into(),
@@ -427,7 +578,10 @@ fn columns_of(plan: &Plan, names: &[String], table: &str, exact: bool) -> SqlRes
 fn alias_parts(alias: Option<&TableAlias>) -> (Option<String>, Vec<String>) {
     match alias {
         None => (None, Vec::new()),
-        Some(alias) => (Some(alias.name.value.clone()), alias.columns.iter().map(|c| c.name.value.clone()).collect()),
+        Some(alias) => (
+            Some(alias.name.value.clone()),
+            alias.columns.iter().map(|c| c.name.value.clone()).collect(),
+        ),
     }
 }
 
@@ -466,5 +620,9 @@ pub fn hints(list: &[Expr]) -> TableHints {
 
 /// An object's name as a source of its own, for targets outside FROM.
 pub fn source_of(name: &ObjectName, source: &Arc<dyn super::host::RowSource>) -> ScopeSource {
-    ScopeSource { name: name.name.clone(), full: Some(source.name()), columns: source.columns().iter().map(scope_column).collect() }
+    ScopeSource {
+        name: name.name.clone(),
+        full: Some(source.name()),
+        columns: source.columns().iter().map(scope_column).collect(),
+    }
 }

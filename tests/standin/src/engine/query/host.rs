@@ -1,8 +1,9 @@
 //! What the query layer asks of the session and the storage around it.
 //!
-//! Base tables, temporary tables, table variables, system views, capture tables, `inserted` and `deleted` are all one thing here: a
-//! [`RowSource`] with columns, some ordered keys and page-wise cursors. A cursor owns whatever it needs, so that no lock of the
-//! instance is held while expressions are evaluated or rows go to the client.
+//! Base tables, temporary tables, table variables, system views, capture tables, `inserted` and
+//! `deleted` are all one thing here: a [`RowSource`] with columns, some ordered keys and page-wise
+//! cursors. A cursor owns whatever it needs, so that no lock of the instance is held while
+//! expressions are evaluated or rows go to the client.
 
 use crate::{
     engine::catalog::TableMeta,
@@ -34,7 +35,8 @@ pub struct Settings {
     pub text_bytes_max: Option<usize>,
     /// SET DATEFIRST, 1 to 7; 7 (Sunday) for us_english.
     pub date_first: u8,
-    /// The statement's instant, UTC: days since 0001-01-01 and 100 ns ticks. Every GETDATE() of a statement answers the same.
+    /// The statement's instant, UTC: days since 0001-01-01 and 100 ns ticks. Every GETDATE() of a
+    /// statement answers the same.
     pub now: (i32, u64),
 }
 
@@ -56,7 +58,16 @@ pub struct SourceColumn {
 
 impl SourceColumn {
     pub fn plain(name: &str, ty: SqlType, nullable: bool) -> Self {
-        Self { name: name.into(), ty, nullable, identity: None, computed: false, rowguid: false, hidden: false, exact_name: false }
+        Self {
+            name: name.into(),
+            ty,
+            nullable,
+            identity: None,
+            computed: false,
+            rowguid: false,
+            hidden: false,
+            exact_name: false,
+        }
     }
 }
 
@@ -68,8 +79,8 @@ pub struct SourceKey {
     pub unique: bool,
 }
 
-/// How to read: along key number `key` (None: in whatever order is cheapest), rows equal to `prefix` on its first columns and, on the
-/// next column, between the bounds.
+/// How to read: along key number `key` (None: in whatever order is cheapest), rows equal to
+/// `prefix` on its first columns and, on the next column, between the bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub key: Option<usize>,
@@ -146,12 +157,16 @@ pub trait Host {
     fn check_cancelled(&self) -> SqlResult<()>;
     /// A table, temporary table, view, or an extra row source (`inserted`, `deleted`).
     fn relation(&self, name: &ObjectName, hints: &TableHints) -> SqlResult<Option<Relation>>;
-    fn table_variable(&self, name: &str, hints: &TableHints) -> SqlResult<Option<Arc<dyn RowSource>>>;
+    fn table_variable(
+        &self,
+        name: &str,
+        hints: &TableHints,
+    ) -> SqlResult<Option<Arc<dyn RowSource>>>;
     fn table_function(&self, name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>>;
     /// An alias type or sysname.
     fn named_type(&self, name: &ObjectName) -> SqlResult<Option<SqlType>>;
     fn collation(&self, name: &str) -> SqlResult<Option<Collation>>;
-    /// Functions that ask the catalog or the session (`OBJECT_ID`, `SCOPE_IDENTITY`, `NEWID`, `ERROR_NUMBER`, …), in upper case. None:
-    /// not known.
+    /// Functions that ask the catalog or the session (`OBJECT_ID`, `SCOPE_IDENTITY`, `NEWID`,
+    /// `ERROR_NUMBER`, …), in upper case. None: not known.
     fn function(&self, name: &str, args: &[Value]) -> SqlResult<Option<Value>>;
 }

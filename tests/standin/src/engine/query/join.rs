@@ -18,7 +18,12 @@ use std::{collections::HashMap, sync::Arc};
 
 pub type Each<'e, 'o> = &'e mut dyn FnMut(&mut Frame<'o>) -> SqlResult<bool>;
 
-pub fn run<'o>(from: &From, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each<'_, 'o>) -> SqlResult<bool> {
+pub fn run<'o>(
+    from: &From,
+    cx: &Context<'_>,
+    frame: &mut Frame<'o>,
+    each: Each<'_, 'o>,
+) -> SqlResult<bool> {
     match from {
         From::Leaf(leaf) => run_leaf(leaf, cx, frame, each),
         From::Join(join) => run_join(join, cx, frame, each),
@@ -35,7 +40,12 @@ fn holds(list: &[Conjunct], cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<bo
     Ok(true)
 }
 
-fn run_leaf<'o>(leaf: &Leaf, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each<'_, 'o>) -> SqlResult<bool> {
+fn run_leaf<'o>(
+    leaf: &Leaf,
+    cx: &Context<'_>,
+    frame: &mut Frame<'o>,
+    each: Each<'_, 'o>,
+) -> SqlResult<bool> {
     match &leaf.kind {
         LeafKind::Table { source, seek } => {
             let access = match seek {
@@ -93,7 +103,13 @@ fn run_leaf<'o>(leaf: &Leaf, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each
     }
 }
 
-fn plain_rows<'o>(rows: Vec<Vec<Value>>, leaf: &Leaf, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each<'_, 'o>) -> SqlResult<bool> {
+fn plain_rows<'o>(
+    rows: Vec<Vec<Value>>,
+    leaf: &Leaf,
+    cx: &Context<'_>,
+    frame: &mut Frame<'o>,
+    each: Each<'_, 'o>,
+) -> SqlResult<bool> {
     for row in rows {
         cx.tick()?;
         frame.slots[leaf.slot] = Slot::row(row);
@@ -105,7 +121,12 @@ fn plain_rows<'o>(rows: Vec<Vec<Value>>, leaf: &Leaf, cx: &Context<'_>, frame: &
 }
 
 /// The values to seek with; None: no row can match.
-fn access(seek: &Seek, source: &dyn super::host::RowSource, cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<Option<Access>> {
+fn access(
+    seek: &Seek,
+    source: &dyn super::host::RowSource,
+    cx: &Context<'_>,
+    frame: &Frame<'_>,
+) -> SqlResult<Option<Access>> {
     let key = &source.keys()[seek.key];
     let mut access = Access { key: Some(seek.key), reverse: seek.reverse, ..Access::default() };
     for ((expr, null_safe), (column, _)) in seek.prefix.iter().zip(&key.columns) {
@@ -119,10 +140,15 @@ fn access(seek: &Seek, source: &dyn super::host::RowSource, cx: &Context<'_>, fr
             continue;
         }
         // a value the column's type cannot hold equals none of its values
-        let Ok(converted) = cast::convert(&cx.settings, value.clone(), expr.ty, ty, None, false) else { return Ok(None) };
+        let Ok(converted) = cast::convert(&cx.settings, value.clone(), expr.ty, ty, None, false)
+        else {
+            return Ok(None);
+        };
         let back = cast::convert(&cx.settings, converted.clone(), ty, expr.ty, None, false);
         let kept = match back {
-            Ok(back) => eval::same(&back, &value, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2))?,
+            Ok(back) => {
+                eval::same(&back, &value, ty.compared_by().unwrap_or(Collation::LATIN1_BIN2))?
+            }
             Err(_) => true,
         };
         if !kept {
@@ -137,7 +163,8 @@ fn access(seek: &Seek, source: &dyn super::host::RowSource, cx: &Context<'_>, fr
             if value == Value::Null {
                 return Ok(None);
             }
-            // the same family: an integer too large for the column bounds nothing, the filter decides
+            // the same family: an integer too large for the column bounds nothing, the filter
+            // decides
             if let Ok(converted) = cast::convert(&cx.settings, value, expr.ty, ty, None, false) {
                 let exact = expr.ty == ty || types::family(expr.ty) == types::Family::Integer;
                 *place = Some((converted, *inclusive || !exact));
@@ -166,7 +193,13 @@ fn clear(frame: &mut Frame<'_>, slots: &[usize]) {
 }
 
 /// The hash key of expressions; None when a NULL makes it equal to nothing.
-fn key_of(exprs: &[Bound], null_safe: &[bool], cx: &Context<'_>, frame: &Frame<'_>, out: &mut Vec<u8>) -> SqlResult<bool> {
+fn key_of(
+    exprs: &[Bound],
+    null_safe: &[bool],
+    cx: &Context<'_>,
+    frame: &Frame<'_>,
+    out: &mut Vec<u8>,
+) -> SqlResult<bool> {
     out.clear();
     for (expr, null_safe) in exprs.iter().zip(null_safe) {
         let value = expr.eval(cx, frame)?;
@@ -211,7 +244,13 @@ impl Kept {
     }
 }
 
-fn keep(from: &From, exprs: &[Bound], null_safe: &[bool], cx: &Context<'_>, frame: &mut Frame<'_>) -> SqlResult<Kept> {
+fn keep(
+    from: &From,
+    exprs: &[Bound],
+    null_safe: &[bool],
+    cx: &Context<'_>,
+    frame: &mut Frame<'_>,
+) -> SqlResult<Kept> {
     let slots = slots_of(from);
     let mut kept = Kept::default();
     let mut key = Vec::new();
@@ -225,7 +264,12 @@ fn keep(from: &From, exprs: &[Bound], null_safe: &[bool], cx: &Context<'_>, fram
     Ok(kept)
 }
 
-fn run_join<'o>(join: &Join, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each<'_, 'o>) -> SqlResult<bool> {
+fn run_join<'o>(
+    join: &Join,
+    cx: &Context<'_>,
+    frame: &mut Frame<'o>,
+    each: Each<'_, 'o>,
+) -> SqlResult<bool> {
     let right_slots = slots_of(&join.right);
     match &join.method {
         Method::Loop => run(&join.left, cx, frame, &mut |frame| {
@@ -266,7 +310,8 @@ fn probe<'o>(
     frame: &mut Frame<'o>,
     each: Each<'_, 'o>,
 ) -> SqlResult<bool> {
-    let mut used = if join.kind == JoinKind::Full { vec![false; kept.rows.len()] } else { Vec::new() };
+    let mut used =
+        if join.kind == JoinKind::Full { vec![false; kept.rows.len()] } else { Vec::new() };
     let mut key = Vec::new();
     let going = run(&join.left, cx, frame, &mut |frame| {
         let mut matched = false;
@@ -316,7 +361,12 @@ fn probe<'o>(
 }
 
 /// Rows of a correlated query, kept by the values they are asked for.
-fn run_indexed<'o>(indexed: &Indexed, cx: &Context<'_>, frame: &mut Frame<'o>, each: Each<'_, 'o>) -> SqlResult<bool> {
+fn run_indexed<'o>(
+    indexed: &Indexed,
+    cx: &Context<'_>,
+    frame: &mut Frame<'o>,
+    each: Each<'_, 'o>,
+) -> SqlResult<bool> {
     let known = match cx.cache.borrow().get(&indexed.id) {
         Some(Cached::Index(kept)) => Some(kept.clone()),
         _ => None,
@@ -337,7 +387,13 @@ fn run_indexed<'o>(indexed: &Indexed, cx: &Context<'_>, frame: &mut Frame<'o>, e
         Some(kept) => kept,
         None => {
             let mut own = Frame::new(frame.slots.len(), None);
-            let kept = Arc::new(keep(&indexed.inner, &with_collation(&indexed.keys), &indexed.null_safe, cx, &mut own)?);
+            let kept = Arc::new(keep(
+                &indexed.inner,
+                &with_collation(&indexed.keys),
+                &indexed.null_safe,
+                cx,
+                &mut own,
+            )?);
             cx.cache.borrow_mut().insert(indexed.id, Cached::Index(kept.clone()));
             kept
         }

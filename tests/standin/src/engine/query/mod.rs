@@ -1,5 +1,5 @@
-//! Queries: names are resolved and types found once ([`bind`], [`from`]), a way to the rows is chosen ([`access`]), then rows flow
-//! ([`exec`], [`join`]) from cursor to sink.
+//! Queries: names are resolved and types found once ([`bind`], [`from`]), a way to the rows is
+//! chosen ([`access`]), then rows flow ([`exec`], [`join`]) from cursor to sink.
 
 pub mod access;
 pub mod aggregate;
@@ -47,7 +47,12 @@ pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<
         query,
         &mut |columns, order| {
             let columns: Vec<Column> = columns.iter().map(|c| c.column.clone()).collect();
-            *large.borrow_mut() = columns.iter().map(|column| column.ty).enumerate().filter(|(_, ty)| is_large(*ty)).collect();
+            *large.borrow_mut() = columns
+                .iter()
+                .map(|column| column.ty)
+                .enumerate()
+                .filter(|(_, ty)| is_large(*ty))
+                .collect();
             let mut sink = sink.borrow_mut();
             sink.columns(&columns).map_err(|_| SqlError::cancelled())?;
             order.map_or(Ok(()), |order| sink.order(order)).map_err(|_| SqlError::cancelled())
@@ -67,7 +72,8 @@ pub fn select(host: &dyn Host, query: &Query, sink: &mut dyn Sink) -> SqlResult<
     )
 }
 
-/// The types whose values SET TEXTSIZE cuts. <https://learn.microsoft.com/sql/t-sql/statements/set-textsize-transact-sql>
+/// The types whose values SET TEXTSIZE cuts.
+/// <https://learn.microsoft.com/sql/t-sql/statements/set-textsize-transact-sql>
 fn is_large(ty: SqlType) -> bool {
     matches!(
         ty,
@@ -86,7 +92,11 @@ fn cut(value: &mut Value, ty: SqlType, bytes_max: usize) {
         Value::Str(text) => {
             let bytes_of = |c: char| match ty {
                 SqlType::NVarChar(..) | SqlType::NText(_) => 2 * c.len_utf16(),
-                SqlType::VarChar(_, collation) | SqlType::Text(collation) if collation.code_page() == UTF8 => c.len_utf8(),
+                SqlType::VarChar(_, collation) | SqlType::Text(collation)
+                    if collation.code_page() == UTF8 =>
+                {
+                    c.len_utf8()
+                }
                 _ => 1,
             };
             let mut left = bytes_max;
@@ -130,7 +140,8 @@ pub fn describe(host: &dyn Host, query: &Query) -> SqlResult<Vec<OutputColumn>> 
     output_columns(&plan, false)
 }
 
-/// What is told of a result before its rows: its columns, and the numbers of those it is ordered by, if there is an ORDER BY.
+/// What is told of a result before its rows: its columns, and the numbers of those it is ordered
+/// by, if there is an ORDER BY.
 pub type OnColumns<'a> = &'a mut dyn FnMut(&[OutputColumn], Option<&[u16]>) -> SqlResult<()>;
 
 /// The columns, counted from 1, that a query's rows are ordered by, of those that it has.
@@ -143,16 +154,24 @@ fn ordered_by(plan: &Plan) -> Option<Vec<u16>> {
     let place = |key: &SortKey| match &key.by {
         SortBy::Output(at) => Some(*at),
         SortBy::Expr(by) => {
-            let column = |node: &Node| if let Node::Column { depth, slot, column } = node { Some((*depth, *slot, *column)) } else { None };
+            let column = |node: &Node| {
+                if let Node::Column { depth, slot, column } = node {
+                    Some((*depth, *slot, *column))
+                } else {
+                    None
+                }
+            };
             let wanted = column(&by.node)?;
             projection.iter().position(|output| column(&output.node) == Some(wanted))
         }
     };
-    let numbers: Vec<u16> = order.iter().filter_map(place).filter_map(|at| u16::try_from(at + 1).ok()).collect();
+    let numbers: Vec<u16> =
+        order.iter().filter_map(place).filter_map(|at| u16::try_from(at + 1).ok()).collect();
     (!numbers.is_empty()).then_some(numbers)
 }
 
-/// Runs a query and hands over its columns, then each row. `on_columns` may fail (a table that cannot be made, say).
+/// Runs a query and hands over its columns, then each row. `on_columns` may fail (a table that
+/// cannot be made, say).
 pub fn stream(
     host: &dyn Host,
     query: &Query,
@@ -197,32 +216,46 @@ fn output_columns(plan: &Plan, needs_collation: bool) -> SqlResult<Vec<OutputCol
         .collect()
 }
 
-/// `SELECT @a = …`: answers the final value of every variable assigned to (unchanged variables keep their value when no row came), and
-/// the number of rows. Values have the variables' types already.
-pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: &Query) -> SqlResult<(Vec<(String, Value)>, u64)> {
+/// `SELECT @a = …`: answers the final value of every variable assigned to (unchanged variables keep
+/// their value when no row came), and the number of rows. Values have the variables' types already.
+pub fn assign(
+    host: &dyn Host,
+    assignments: &[(String, AssignOp, Expr)],
+    query: &Query,
+) -> SqlResult<(Vec<(String, Value)>, u64)> {
     // the query has no select list of its own: the assigned expressions are it
     let mut query = query.clone();
     let sqlparser::ast::SetExpr::Select(select) = &mut *query.body else {
         return Err(SqlError::unsupported("this form of SELECT @variable"));
     };
-    select.projection = assignments.iter().map(|(_, _, expr)| sqlparser::ast::SelectItem::UnnamedExpr(expr.clone())).collect();
+    select.projection = assignments
+        .iter()
+        .map(|(_, _, expr)| sqlparser::ast::SelectItem::UnnamedExpr(expr.clone()))
+        .collect();
     let mut binder = Binder::new(host);
     let mut targets = Vec::with_capacity(assignments.len());
     for (name, _, _) in assignments {
         targets.push(binder.variable(name)?);
     }
     let mut plan = binder.query(&query)?;
-    let Body::Select(select) = &mut plan.body else { return Err(SqlError::unsupported("this form of SELECT @variable")) };
+    let Body::Select(select) = &mut plan.body else {
+        return Err(SqlError::unsupported("this form of SELECT @variable"));
+    };
     let mut updates = Vec::with_capacity(targets.len());
-    for (((number, ty), (_, op, _)), bound) in targets.iter().zip(assignments).zip(&mut select.projection) {
+    for (((number, ty), (_, op, _)), bound) in
+        targets.iter().zip(assignments).zip(&mut select.projection)
+    {
         let value = std::mem::replace(bound, crate::engine::expr::bound::Bound::null());
         *bound = assigned(*op, *number, *ty, value)?;
         updates.push((*number, bound.node.clone()));
     }
-    // a later item of the list sees what an earlier one assigned, and a later row what an earlier row did: each item is
-    // evaluated by the receiver, right before it is stored
+    // a later item of the list sees what an earlier one assigned, and a later row what an earlier
+    // row did: each item is evaluated by the receiver, right before it is stored
     let exprs = std::mem::take(&mut select.projection);
-    let plain = !select.distinct && select.tail.offset.is_none() && select.group.is_none() && select.windows.is_empty();
+    let plain = !select.distinct
+        && select.tail.offset.is_none()
+        && select.group.is_none()
+        && select.windows.is_empty();
     let by_source = select.tail.order.iter().all(|item| matches!(item.by, SortBy::Expr(_)));
     let cx = binder.context();
     let mut count = 0;
@@ -236,7 +269,8 @@ pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: 
             SqlResult::Ok(())
         };
         let mut frame = Frame::new(select.width, None);
-        // the receiver is above the sort, as in the plans that make `SELECT @list = @list + name … ORDER BY id` a list in order
+        // the receiver is above the sort, as in the plans that make `SELECT @list = @list + name …
+        // ORDER BY id` a list in order
         let mut sorted = Vec::new();
         exec::source_rows(select, &cx, &mut frame, &mut |frame| {
             if select.tail.order.is_empty() {
@@ -261,7 +295,14 @@ pub fn assign(host: &dyn Host, assignments: &[(String, AssignOp, Expr)], query: 
         })?;
     }
     let values = cx.variables.borrow();
-    Ok((assignments.iter().zip(&targets).map(|((name, _, _), (number, _))| (name.clone(), values[*number].clone())).collect(), count))
+    Ok((
+        assignments
+            .iter()
+            .zip(&targets)
+            .map(|((name, _, _), (number, _))| (name.clone(), values[*number].clone()))
+            .collect(),
+        count,
+    ))
 }
 
 /// Bytes that sort as ORDER BY's expressions do.
@@ -335,7 +376,11 @@ pub fn target(host: &dyn Host, rows: &TargetRows<'_>) -> SqlResult<Arc<dyn RowSo
 }
 
 /// Runs the join and hands over the target rows.
-pub fn target_rows(host: &dyn Host, rows: &TargetRows<'_>, on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
+pub fn target_rows(
+    host: &dyn Host,
+    rows: &TargetRows<'_>,
+    on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>,
+) -> SqlResult<()> {
     if let Some(through) = through::bind(host, rows)? {
         return through.run(rows, on_row);
     }

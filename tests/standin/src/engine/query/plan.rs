@@ -154,7 +154,8 @@ pub struct WindowCall {
     pub ty: SqlType,
 }
 
-/// ROWS BETWEEN start AND end as offsets from the current row; None is unbounded. `range` is the default frame: peers go together.
+/// ROWS BETWEEN start AND end as offsets from the current row; None is unbounded. `range` is the
+/// default frame: peers go together.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowFrame {
     pub start: Option<i64>,
@@ -195,7 +196,8 @@ pub enum LeafKind {
     Work(usize),
 }
 
-/// Which part of a key to read. The conditions stay in the filter, so that a seek only has to be generous, never exact.
+/// Which part of a key to read. The conditions stay in the filter, so that a seek only has to be
+/// generous, never exact.
 #[derive(Default)]
 pub struct Seek {
     pub key: usize,
@@ -210,7 +212,8 @@ pub struct Seek {
 pub enum From {
     Leaf(Leaf),
     Join(Box<Join>),
-    /// Rows kept for the statement in a hash table, asked with the values of the enclosing query's row.
+    /// Rows kept for the statement in a hash table, asked with the values of the enclosing query's
+    /// row.
     Indexed(Box<Indexed>),
 }
 
@@ -268,9 +271,15 @@ impl From {
                 LeafKind::Table { source, seek } => match seek {
                     Some(seek) if !seek.prefix.is_empty() => {
                         let key = &source.keys()[seek.key];
-                        if key.unique && key.columns.len() == seek.prefix.len() { 1 } else { (source.estimated_rows() / 100).max(1) }
+                        if key.unique && key.columns.len() == seek.prefix.len() {
+                            1
+                        } else {
+                            (source.estimated_rows() / 100).max(1)
+                        }
                     }
-                    Some(seek) if seek.lower.is_some() || seek.upper.is_some() => (source.estimated_rows() / 3).max(1),
+                    Some(seek) if seek.lower.is_some() || seek.upper.is_some() => {
+                        (source.estimated_rows() / 3).max(1)
+                    }
                     _ if leaf.filter.is_empty() => source.estimated_rows(),
                     _ => (source.estimated_rows() / 2).max(1),
                 },

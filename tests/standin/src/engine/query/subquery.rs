@@ -80,7 +80,9 @@ pub fn quantified(
 ) -> SqlResult<Option<bool>> {
     let from = query.plan.columns.first().map_or(ty, |c| c.ty);
     let ty = ty.under(collation);
-    let convert = |value: Value| crate::engine::expr::cast::convert(&cx.settings, value, from, ty, None, false);
+    let convert = |value: Value| {
+        crate::engine::expr::cast::convert(&cx.settings, value, from, ty, None, false)
+    };
     if query.cacheable && op == Comparison::Eq && !all {
         let known = match cx.cache.borrow().get(&query.id) {
             Some(Cached::Set(set)) => Some(set.clone()),
@@ -162,7 +164,9 @@ pub fn quantified(
             }
         }
     } else {
-        exec::run(&query.plan, cx, Some(frame), &mut |row| test(&convert(row.drain(..).next().unwrap_or(Value::Null))?))?;
+        exec::run(&query.plan, cx, Some(frame), &mut |row| {
+            test(&convert(row.drain(..).next().unwrap_or(Value::Null))?)
+        })?;
     }
     Ok(if hit {
         Some(decided)

@@ -1,7 +1,8 @@
 //! Expressions and queries over a toy host: text in, values out.
 
 use super::host::{
-    Access, Host, Relation, Row, RowCursor, RowSource, Settings, SourceColumn, SourceKey, SourceRow, TableFunction, TableHints,
+    Access, Host, Relation, Row, RowCursor, RowSource, Settings, SourceColumn, SourceKey,
+    SourceRow, TableFunction, TableHints,
 };
 use crate::{
     engine::{expr, query},
@@ -41,7 +42,11 @@ impl RowCursor for Cursor {
 
 impl RowSource for Table {
     fn name(&self) -> ObjectName {
-        ObjectName { database: Some("db".into()), schema: Some("dbo".into()), name: self.name.clone() }
+        ObjectName {
+            database: Some("db".into()),
+            schema: Some("dbo".into()),
+            name: self.name.clone(),
+        }
     }
 
     fn columns(&self) -> &[SourceColumn] {
@@ -59,17 +64,21 @@ impl RowSource for Table {
     fn open(&self, access: &Access) -> SqlResult<Box<dyn RowCursor>> {
         let key = &self.keys[access.key.unwrap_or(0)];
         let keep = |row: &Row| {
-            let ordering = |column: usize, value: &Value| order::compare(&row[column], value, self.columns[column].ty);
+            let ordering = |column: usize, value: &Value| {
+                order::compare(&row[column], value, self.columns[column].ty)
+            };
             let next = key.columns.get(access.prefix.len()).map_or(0, |c| c.0);
-            access.prefix.iter().zip(&key.columns).all(|(value, (column, _))| ordering(*column, value).is_eq())
-                && access
-                    .lower
-                    .as_ref()
-                    .is_none_or(|(v, inclusive)| if *inclusive { ordering(next, v).is_ge() } else { ordering(next, v).is_gt() })
-                && access
-                    .upper
-                    .as_ref()
-                    .is_none_or(|(v, inclusive)| if *inclusive { ordering(next, v).is_le() } else { ordering(next, v).is_lt() })
+            access
+                .prefix
+                .iter()
+                .zip(&key.columns)
+                .all(|(value, (column, _))| ordering(*column, value).is_eq())
+                && access.lower.as_ref().is_none_or(|(v, inclusive)| {
+                    if *inclusive { ordering(next, v).is_ge() } else { ordering(next, v).is_gt() }
+                })
+                && access.upper.as_ref().is_none_or(|(v, inclusive)| {
+                    if *inclusive { ordering(next, v).is_le() } else { ordering(next, v).is_lt() }
+                })
         };
         let mut rows: Vec<SourceRow> = self.rows.iter().filter(|r| keep(&r.row)).cloned().collect();
         if access.reverse {
@@ -91,11 +100,17 @@ const CI: Collation = Collation::DEFAULT;
 impl Toy {
     /// The first column is the clustered key; rows come in its order.
     fn table(&mut self, name: &str, columns: &[(&str, SqlType)], rows: Vec<Row>) {
-        let rows =
-            rows.into_iter().enumerate().map(|(n, row)| SourceRow { key: Arc::from(&(n as u32).to_be_bytes()[..]), row: Arc::new(row) });
+        let rows = rows.into_iter().enumerate().map(|(n, row)| SourceRow {
+            key: Arc::from(&(n as u32).to_be_bytes()[..]),
+            row: Arc::new(row),
+        });
         let table = Table {
             name: name.into(),
-            columns: columns.iter().enumerate().map(|(n, (name, ty))| SourceColumn::plain(name, *ty, n > 0)).collect(),
+            columns: columns
+                .iter()
+                .enumerate()
+                .map(|(n, (name, ty))| SourceColumn::plain(name, *ty, n > 0))
+                .collect(),
             keys: vec![SourceKey { columns: vec![(0, false)], unique: true }],
             rows: rows.collect(),
             read: Arc::default(),
@@ -135,7 +150,9 @@ impl Toy {
     fn expr(&self, text: &str) -> String {
         match parse_expression(text).and_then(|e| expr::evaluate(self, &e)) {
             Ok((ty, Value::Null)) => format!("{} NULL", ty.declaration()),
-            Ok((ty, value)) => format!("{} {}", ty.declaration(), to_text(&value, ty, None).unwrap_or_default()),
+            Ok((ty, value)) => {
+                format!("{} {}", ty.declaration(), to_text(&value, ty, None).unwrap_or_default())
+            }
             Err(e) => format!("error {}", e.number),
         }
     }
@@ -169,8 +186,17 @@ impl Host for Toy {
 
     fn relation(&self, name: &ObjectName, _: &TableHints) -> SqlResult<Option<Relation>> {
         if let Some(query) = self.views.get(&name.name) {
-            let name = ObjectName { database: Some("db".into()), schema: Some("dbo".into()), name: name.name.clone() };
-            return Ok(Some(Relation::View { database: "db".into(), name, columns: vec![], query: query.clone() }));
+            let name = ObjectName {
+                database: Some("db".into()),
+                schema: Some("dbo".into()),
+                name: name.name.clone(),
+            };
+            return Ok(Some(Relation::View {
+                database: "db".into(),
+                name,
+                columns: vec![],
+                query: query.clone(),
+            }));
         }
         Ok(self.tables.get(&name.name).map(|t| Relation::Rows(t.clone())))
     }
@@ -303,15 +329,26 @@ fn shop() -> Toy {
     let mut toy = Toy::default();
     let text = |s: &str| Value::Str(s.into());
     let varchar = SqlType::varchar(20);
-    let people = [(1, "Ann", Some(10)), (2, "bob", Some(20)), (3, "Cid", None), (4, "ann", Some(10))];
-    let rows = people.iter().map(|(id, name, city)| vec![Value::Int(*id), text(name), city.map_or(Value::Null, Value::Int)]);
-    toy.table("p", &[("id", SqlType::Int), ("name", varchar), ("city", SqlType::Int)], rows.collect());
+    let people =
+        [(1, "Ann", Some(10)), (2, "bob", Some(20)), (3, "Cid", None), (4, "ann", Some(10))];
+    let rows = people.iter().map(|(id, name, city)| {
+        vec![Value::Int(*id), text(name), city.map_or(Value::Null, Value::Int)]
+    });
+    toy.table(
+        "p",
+        &[("id", SqlType::Int), ("name", varchar), ("city", SqlType::Int)],
+        rows.collect(),
+    );
     let cities = vec![vec![Value::Int(10), text("Rome")], vec![Value::Int(30), text("Oslo")]];
     toy.table("c", &[("id", SqlType::Int), ("city", varchar)], cities);
     let numbers = (1..=1000).map(|n| vec![Value::Int(n), Value::Int(n % 7)]);
     toy.table("n", &[("id", SqlType::BigInt), ("v", SqlType::Int)], numbers.collect());
     let other = SqlType::VarChar(crate::value::Length::N(20), Collation::LATIN1_100_CI_AS_SC);
-    toy.table("t", &[("id", SqlType::Int), ("name", other)], vec![vec![Value::Int(1), text("Ann")]]);
+    toy.table(
+        "t",
+        &[("id", SqlType::Int), ("name", other)],
+        vec![vec![Value::Int(1), text("Ann")]],
+    );
     let batch = parse("SELECT id, name FROM p WHERE city = 10", true).unwrap_or_default();
     if let Some(Statement::Query(q)) = batch.first().map(|s| &s.statement) {
         toy.views.insert("v".into(), Arc::new((**q).clone()));
@@ -327,11 +364,26 @@ fn selects() {
         ("SELECT TOP (2) id FROM p ORDER BY id DESC", vec!["4", "3"]),
         ("SELECT id FROM p ORDER BY name, id DESC", vec!["4", "1", "2", "3"]),
         ("SELECT id FROM p ORDER BY city, id", vec!["3", "1", "4", "2"]),
-        ("SELECT p.name, c.city FROM p JOIN c ON c.id = p.city ORDER BY p.id", vec!["Ann Rome", "ann Rome"]),
-        ("SELECT p.id, c.city FROM p LEFT JOIN c ON c.id = p.city ORDER BY p.id", vec!["1 Rome", "2 NULL", "3 NULL", "4 Rome"]),
-        ("SELECT p.id, c.id FROM p FULL JOIN c ON c.id = p.city ORDER BY c.id, p.id", vec!["2 NULL", "3 NULL", "1 10", "4 10", "NULL 30"]),
-        ("SELECT p.id, c.id FROM p RIGHT JOIN c ON c.id = p.city AND p.id = 1 ORDER BY 2", vec!["1 10", "NULL 30"]),
-        ("SELECT city, COUNT(*), MAX(name) FROM p GROUP BY city ORDER BY city", vec!["NULL 1 Cid", "10 2 Ann", "20 1 bob"]),
+        (
+            "SELECT p.name, c.city FROM p JOIN c ON c.id = p.city ORDER BY p.id",
+            vec!["Ann Rome", "ann Rome"],
+        ),
+        (
+            "SELECT p.id, c.city FROM p LEFT JOIN c ON c.id = p.city ORDER BY p.id",
+            vec!["1 Rome", "2 NULL", "3 NULL", "4 Rome"],
+        ),
+        (
+            "SELECT p.id, c.id FROM p FULL JOIN c ON c.id = p.city ORDER BY c.id, p.id",
+            vec!["2 NULL", "3 NULL", "1 10", "4 10", "NULL 30"],
+        ),
+        (
+            "SELECT p.id, c.id FROM p RIGHT JOIN c ON c.id = p.city AND p.id = 1 ORDER BY 2",
+            vec!["1 10", "NULL 30"],
+        ),
+        (
+            "SELECT city, COUNT(*), MAX(name) FROM p GROUP BY city ORDER BY city",
+            vec!["NULL 1 Cid", "10 2 Ann", "20 1 bob"],
+        ),
         ("SELECT COUNT(*) FROM p WHERE 1 = 0", vec!["0"]),
         ("SELECT SUM(id), AVG(id) FROM p", vec!["10 2"]),
         ("SELECT city FROM p GROUP BY city HAVING COUNT(*) > 1", vec!["10"]),
@@ -341,25 +393,52 @@ fn selects() {
         ("SELECT id FROM p WHERE city IN (SELECT id FROM c)", vec!["1", "4"]),
         ("SELECT id FROM p WHERE city NOT IN (SELECT id FROM c)", vec!["2"]),
         ("SELECT c.id, (SELECT COUNT(*) FROM p WHERE p.city = c.id) FROM c", vec!["10 2", "30 0"]),
-        ("SELECT id FROM p WHERE id < 3 UNION ALL SELECT id FROM c ORDER BY id DESC", vec!["30", "10", "2", "1"]),
+        (
+            "SELECT id FROM p WHERE id < 3 UNION ALL SELECT id FROM c ORDER BY id DESC",
+            vec!["30", "10", "2", "1"],
+        ),
         ("SELECT city FROM p UNION SELECT 99 ORDER BY 1", vec!["NULL", "10", "20", "99"]),
         ("SELECT id FROM p EXCEPT SELECT 2", vec!["1", "3", "4"]),
         ("SELECT id FROM p INTERSECT SELECT 2", vec!["2"]),
-        ("WITH x AS (SELECT id, name FROM p WHERE id > 2) SELECT x.name FROM x ORDER BY x.id", vec!["Cid", "ann"]),
-        ("WITH r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT n FROM r", vec!["1", "2", "3", "4"]),
-        ("SELECT id, ROW_NUMBER() OVER (PARTITION BY city ORDER BY id DESC) AS rn FROM p ORDER BY id", vec!["1 2", "2 1", "3 1", "4 1"]),
-        ("SELECT id, LAG(id) OVER (ORDER BY id) FROM p ORDER BY id", vec!["1 NULL", "2 1", "3 2", "4 3"]),
-        ("SELECT id, SUM(id) OVER (ORDER BY id) FROM p ORDER BY id", vec!["1 1", "2 3", "3 6", "4 10"]),
+        (
+            "WITH x AS (SELECT id, name FROM p WHERE id > 2) SELECT x.name FROM x ORDER BY x.id",
+            vec!["Cid", "ann"],
+        ),
+        (
+            "WITH r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT n FROM r",
+            vec!["1", "2", "3", "4"],
+        ),
+        (
+            "SELECT id, ROW_NUMBER() OVER (PARTITION BY city ORDER BY id DESC) AS rn FROM p ORDER BY id",
+            vec!["1 2", "2 1", "3 1", "4 1"],
+        ),
+        (
+            "SELECT id, LAG(id) OVER (ORDER BY id) FROM p ORDER BY id",
+            vec!["1 NULL", "2 1", "3 2", "4 3"],
+        ),
+        (
+            "SELECT id, SUM(id) OVER (ORDER BY id) FROM p ORDER BY id",
+            vec!["1 1", "2 3", "3 6", "4 10"],
+        ),
         ("SELECT id, COUNT(*) OVER () FROM p WHERE id < 3", vec!["1 2", "2 2"]),
-        ("SELECT p.id, a.x FROM p CROSS APPLY (SELECT p.id * 2 AS x) a WHERE p.id < 3", vec!["1 2", "2 4"]),
+        (
+            "SELECT p.id, a.x FROM p CROSS APPLY (SELECT p.id * 2 AS x) a WHERE p.id < 3",
+            vec!["1 2", "2 4"],
+        ),
         (
             "SELECT p.id, a.city FROM p OUTER APPLY (SELECT TOP (1) c.city FROM c WHERE c.id = p.city) a ORDER BY p.id",
             vec!["1 Rome", "2 NULL", "3 NULL", "4 Rome"],
         ),
         ("SELECT v.a, v.b FROM (VALUES (1, 'x'), (2, NULL)) AS v(a, b)", vec!["1 x", "2 NULL"]),
-        ("SELECT p.id, w.k FROM p CROSS APPLY (VALUES (p.id), (p.city)) w(k) WHERE p.id = 1", vec!["1 1", "1 10"]),
+        (
+            "SELECT p.id, w.k FROM p CROSS APPLY (VALUES (p.id), (p.city)) w(k) WHERE p.id = 1",
+            vec!["1 1", "1 10"],
+        ),
         ("SELECT id FROM p ORDER BY id OFFSET 1 ROWS FETCH NEXT 2 ROWS ONLY", vec!["2", "3"]),
-        ("SELECT TOP (1) WITH TIES city FROM p WHERE city IS NOT NULL ORDER BY city", vec!["10", "10"]),
+        (
+            "SELECT TOP (1) WITH TIES city FROM p WHERE city IS NOT NULL ORDER BY city",
+            vec!["10", "10"],
+        ),
         ("SELECT TOP (50) PERCENT id FROM p ORDER BY id", vec!["1", "2"]),
         ("SELECT STRING_AGG(name, ',') WITHIN GROUP (ORDER BY id) FROM p", vec!["Ann,bob,Cid,ann"]),
         ("SELECT * FROM v ORDER BY id", vec!["1 Ann", "4 ann"]),
@@ -367,7 +446,10 @@ fn selects() {
         ("SELECT COUNT(DISTINCT name) FROM p", vec!["3"]),
         ("SELECT a.id FROM n a JOIN n b ON a.id = b.id WHERE b.id BETWEEN 5 AND 6", vec!["5", "6"]),
         ("SELECT p.id FROM p, c WHERE p.city = c.id ORDER BY p.id", vec!["1", "4"]),
-        ("SELECT p.id FROM p JOIN c ON EXISTS (SELECT p.city INTERSECT SELECT c.id) ORDER BY p.id", vec!["1", "4"]),
+        (
+            "SELECT p.id FROM p JOIN c ON EXISTS (SELECT p.city INTERSECT SELECT c.id) ORDER BY p.id",
+            vec!["1", "4"],
+        ),
         ("SELECT id % 2, COUNT(*) FROM p GROUP BY id % 2 ORDER BY id % 2", vec!["0 2", "1 2"]),
         ("SELECT 1 WHERE NULL = NULL", vec![]),
         ("SELECT CASE WHEN COUNT(*) > 3 THEN 'many' ELSE 'few' END FROM p", vec!["many"]),
@@ -419,7 +501,13 @@ fn access_paths() {
     }
     // without an index a correlated query reads its table once
     toy.read("n");
-    assert_eq!(toy.rows("SELECT p.id FROM p WHERE EXISTS (SELECT 1 FROM n WHERE n.v = p.id AND n.id > p.city)").len(), 3);
+    assert_eq!(
+        toy.rows(
+            "SELECT p.id FROM p WHERE EXISTS (SELECT 1 FROM n WHERE n.v = p.id AND n.id > p.city)"
+        )
+        .len(),
+        3
+    );
     assert_eq!(toy.read("n"), 1000);
 }
 
@@ -427,5 +515,8 @@ fn access_paths() {
 fn result_columns() {
     let toy = shop();
     let names = |text: &str| toy.query(text).map(|(names, _)| names).unwrap_or_default();
-    assert_eq!(names("SELECT ID, p.Name, id + 1, city AS town, x = 1 FROM p WHERE 1 = 0"), ["id", "name", "", "town", "x"]);
+    assert_eq!(
+        names("SELECT ID, p.Name, id + 1, city AS town, x = 1 FROM p WHERE 1 = 0"),
+        ["id", "name", "", "town", "x"]
+    );
 }

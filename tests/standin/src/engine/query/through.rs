@@ -1,7 +1,8 @@
-//! DELETE through a common table expression: what goes are the rows of the table below it, where that is one table.
+//! DELETE through a common table expression: what goes are the rows of the table below it, where
+//! that is one table.
 //!
-//! "Any updates to the view must reference columns from only one base table", with no grouping, DISTINCT or TOP (CREATE VIEW, Updatable
-//! Views); window functions do not forbid it.
+//! "Any updates to the view must reference columns from only one base table", with no grouping,
+//! DISTINCT or TOP (CREATE VIEW, Updatable Views); window functions do not forbid it.
 
 use super::{
     TargetRow, TargetRows, exec,
@@ -31,28 +32,43 @@ pub struct Through<'h> {
 
 /// `None`: the target is no common table expression.
 pub fn bind<'h>(host: &'h dyn Host, rows: &TargetRows<'_>) -> SqlResult<Option<Through<'h>>> {
-    let (Some(with), TargetName::Object(ObjectName { database: None, schema: None, name }) | TargetName::Alias(name)) =
-        (rows.ctes, rows.target)
+    let (
+        Some(with),
+        TargetName::Object(ObjectName { database: None, schema: None, name })
+        | TargetName::Alias(name),
+    ) = (rows.ctes, rows.target)
     else {
         return Ok(None);
     };
     let mut binder = Binder::new(host);
     binder.define_ctes(with)?;
-    let Some(at) = binder.ctes.iter().rposition(|cte| same_name(&cte.name, name)) else { return Ok(None) };
-    let not = |what: &str| SqlError::unsupported(format!("changing the common table expression {name}{what}"));
+    let Some(at) = binder.ctes.iter().rposition(|cte| same_name(&cte.name, name)) else {
+        return Ok(None);
+    };
+    let not = |what: &str| {
+        SqlError::unsupported(format!("changing the common table expression {name}{what}"))
+    };
     if !rows.from.is_empty() {
         return Err(not(" of a FROM"));
     }
     binder.scopes.push(Scope::new(SOURCES));
-    let From::Leaf(Leaf { kind: LeafKind::Derived { plan, .. }, .. }) = binder.cte(at, name.clone(), &[])? else {
+    let From::Leaf(Leaf { kind: LeafKind::Derived { plan, .. }, .. }) =
+        binder.cte(at, name.clone(), &[])?
+    else {
         return Err(not(", which is recursive"));
     };
     let Body::Select(select) = plan.body else { return Err(not(", which is no plain SELECT")) };
     let tail = &select.tail;
-    if select.group.is_some() || select.distinct || tail.top.is_some() || tail.offset.is_some() || tail.fetch.is_some() {
+    if select.group.is_some()
+        || select.distinct
+        || tail.top.is_some()
+        || tail.offset.is_some()
+        || tail.fetch.is_some()
+    {
         return Err(not(", which groups or limits its rows"));
     }
-    let Some(From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. })) = &select.from else {
+    let Some(From::Leaf(Leaf { slot, kind: LeafKind::Table { source, .. }, .. })) = &select.from
+    else {
         return Err(not(", which has not one table"));
     };
     let (slot, source) = (*slot, source.clone());
@@ -61,9 +77,16 @@ pub fn bind<'h>(host: &'h dyn Host, rows: &TargetRows<'_>) -> SqlResult<Option<T
 }
 
 impl Through<'_> {
-    pub fn run(mut self, rows: &TargetRows<'_>, on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
+    pub fn run(
+        mut self,
+        rows: &TargetRows<'_>,
+        on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>,
+    ) -> SqlResult<()> {
         if !rows.exprs.is_empty() || rows.top.is_some() {
-            return Err(SqlError::unsupported(format!("UPDATE, or TOP, of the common table expression {}", self.name)));
+            return Err(SqlError::unsupported(format!(
+                "UPDATE, or TOP, of the common table expression {}",
+                self.name
+            )));
         }
         let cx = self.binder.context();
         let mut inner = Frame::new(self.select.width, None);
@@ -75,18 +98,32 @@ impl Through<'_> {
         if !self.select.windows.is_empty() {
             window::compute(&self.select.windows, &mut kept, &cx, None)?;
         }
-        // rows are handed over after the scan: a row that is gone must not change what is said of another
+        // rows are handed over after the scan: a row that is gone must not change what is said of
+        // another
         let mut outer = Frame::new(SOURCES + 1, None);
         let mut found = Vec::new();
         for slots in kept {
             inner.slots = slots;
-            outer.slots[SOURCES] = Slot::row(self.select.projection.iter().map(|e| e.eval(&cx, &inner)).collect::<SqlResult<Vec<_>>>()?);
+            outer.slots[SOURCES] = Slot::row(
+                self.select
+                    .projection
+                    .iter()
+                    .map(|e| e.eval(&cx, &inner))
+                    .collect::<SqlResult<Vec<_>>>()?,
+            );
             let picked = match &self.condition {
                 Some(condition) => condition.eval(&cx, &outer)? == Some(true),
                 None => true,
             };
-            if let (true, Slot { row: Some(row), key: Some(key) }) = (picked, &inner.slots[self.slot]) {
-                found.push(TargetRow { key: key.clone(), row: row.clone(), values: Vec::new(), types: Arc::new([]) });
+            if let (true, Slot { row: Some(row), key: Some(key) }) =
+                (picked, &inner.slots[self.slot])
+            {
+                found.push(TargetRow {
+                    key: key.clone(),
+                    row: row.clone(),
+                    values: Vec::new(),
+                    types: Arc::new([]),
+                });
             }
         }
         found.into_iter().try_for_each(on_row)

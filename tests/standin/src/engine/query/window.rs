@@ -13,8 +13,14 @@ use crate::{
 use std::{ops::Range, sync::Arc};
 
 /// Fills the windows' slot of every row.
-pub fn compute(calls: &[WindowCall], rows: &mut [Vec<Slot>], cx: &Context<'_>, outer: Option<&Frame<'_>>) -> SqlResult<()> {
-    let mut results: Vec<Vec<Value>> = (0..rows.len()).map(|_| Vec::with_capacity(calls.len())).collect();
+pub fn compute(
+    calls: &[WindowCall],
+    rows: &mut [Vec<Slot>],
+    cx: &Context<'_>,
+    outer: Option<&Frame<'_>>,
+) -> SqlResult<()> {
+    let mut results: Vec<Vec<Value>> =
+        (0..rows.len()).map(|_| Vec::with_capacity(calls.len())).collect();
     let mut frame = Frame::new(0, outer);
     for call in calls {
         let mut sorted: Vec<(Vec<u8>, usize, usize)> = Vec::with_capacity(rows.len());
@@ -45,7 +51,12 @@ pub fn compute(calls: &[WindowCall], rows: &mut [Vec<Slot>], cx: &Context<'_>, o
 }
 
 /// Partition, then order; answers where the partition's part ends.
-fn sort_key(call: &WindowCall, cx: &Context<'_>, frame: &Frame<'_>, key: &mut Vec<u8>) -> SqlResult<usize> {
+fn sort_key(
+    call: &WindowCall,
+    cx: &Context<'_>,
+    frame: &Frame<'_>,
+    key: &mut Vec<u8>,
+) -> SqlResult<usize> {
     for expr in &call.partition {
         order::write_key(&expr.eval(cx, frame)?, expr.ty, key);
     }
@@ -119,12 +130,22 @@ fn part(
         WindowKind::Ntile => {
             let tiles = match eval(0, sorted[0].2, frame)? {
                 Value::Int(n) if n > 0 => usize::try_from(n).unwrap_or(usize::MAX),
-                _ => return Err(SqlError::new(9819, 16, "The NTILE function takes a positive number.")),
+                _ => {
+                    return Err(SqlError::new(
+                        9819,
+                        16,
+                        "The NTILE function takes a positive number.",
+                    ));
+                }
             };
             let (size, larger) = (count / tiles, count % tiles);
             for (n, (_, _, at)) in sorted.iter().enumerate() {
                 let boundary = larger * (size + 1);
-                let tile = if n < boundary { n / (size + 1) } else { larger + (n - boundary) / size.max(1) };
+                let tile = if n < boundary {
+                    n / (size + 1)
+                } else {
+                    larger + (n - boundary) / size.max(1)
+                };
                 results[*at].push(integer(tile + 1));
             }
         }
@@ -135,13 +156,21 @@ fn part(
                     match eval(1, at, frame)? {
                         Value::Int(n) if n >= 0 => usize::try_from(n).unwrap_or(usize::MAX),
                         _ => {
-                            return Err(SqlError::new(8730, 16, "Offset parameter for Lag and Lead functions cannot be a negative value."));
+                            return Err(SqlError::new(
+                                8730,
+                                16,
+                                "Offset parameter for Lag and Lead functions cannot be a negative value.",
+                            ));
                         }
                     }
                 } else {
                     1
                 };
-                let other = if call.kind == WindowKind::Lag { n.checked_sub(offset) } else { n.checked_add(offset).filter(|o| *o < count) };
+                let other = if call.kind == WindowKind::Lag {
+                    n.checked_sub(offset)
+                } else {
+                    n.checked_add(offset).filter(|o| *o < count)
+                };
                 let value = match other {
                     Some(other) => eval(0, sorted[other].2, frame)?,
                     None => eval(2, at, frame)?,
@@ -152,21 +181,38 @@ fn part(
         WindowKind::FirstValue | WindowKind::LastValue => {
             for n in 0..count {
                 let range = extent(call, n, count, &peers);
-                let chosen = if call.kind == WindowKind::FirstValue { range.start } else { range.end.saturating_sub(1) };
-                let value = if range.is_empty() { Value::Null } else { eval(0, sorted[chosen].2, frame)? };
+                let chosen = if call.kind == WindowKind::FirstValue {
+                    range.start
+                } else {
+                    range.end.saturating_sub(1)
+                };
+                let value =
+                    if range.is_empty() { Value::Null } else { eval(0, sorted[chosen].2, frame)? };
                 results[sorted[n].2].push(value);
             }
         }
         WindowKind::Aggregate(kind) => {
-            let aggregate =
-                Aggregate { kind, arg: call.args.first().cloned(), separator: None, order: Vec::new(), distinct: false, ty: call.ty };
+            let aggregate = Aggregate {
+                kind,
+                arg: call.args.first().cloned(),
+                separator: None,
+                order: Vec::new(),
+                distinct: false,
+                ty: call.ty,
+            };
             let mut values = Vec::with_capacity(count);
             for (_, _, at) in sorted {
-                values.push(if call.args.is_empty() { Value::Int(1) } else { eval(0, *at, frame)? });
+                values.push(if call.args.is_empty() {
+                    Value::Int(1)
+                } else {
+                    eval(0, *at, frame)?
+                });
             }
             let counts_rows = call.args.is_empty();
             let stand_in = Aggregate {
-                arg: call.args.first().cloned().or_else(|| Some(crate::engine::expr::bound::Bound::constant(Value::Int(1), SqlType::Int))),
+                arg: call.args.first().cloned().or_else(|| {
+                    Some(crate::engine::expr::bound::Bound::constant(Value::Int(1), SqlType::Int))
+                }),
                 kind: if counts_rows { super::plan::AggregateKind::Count } else { aggregate.kind },
                 ..aggregate
             };
@@ -203,7 +249,12 @@ fn part(
 }
 
 /// The rows of the frame of row `n`.
-fn extent(call: &WindowCall, n: usize, count: usize, peers: &dyn Fn(usize) -> Range<usize>) -> Range<usize> {
+fn extent(
+    call: &WindowCall,
+    n: usize,
+    count: usize,
+    peers: &dyn Fn(usize) -> Range<usize>,
+) -> Range<usize> {
     let frame = call.frame;
     let offset = |by: i64| i64::try_from(n).unwrap_or(0) + by;
     let clamp = |at: i64| usize::try_from(at.max(0)).unwrap_or(0).min(count);

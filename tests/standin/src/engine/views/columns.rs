@@ -50,7 +50,8 @@ pub(super) const VIEWS: &[Spec] = &[
             for t in visible_tables(cx) {
                 for c in &t.columns {
                     let Some(identity) = &c.identity else { continue };
-                    let number = |n: i128| Value::Variant(Box::new((c.ty, identity_value(c.ty, n))));
+                    let number =
+                        |n: i128| Value::Variant(Box::new((c.ty, identity_value(c.ty, n))));
                     let last = cx.db.identities.get(&t.object_id).and_then(|i| i.last);
                     let mut row = base(t.object_id, c);
                     row.extend([
@@ -92,12 +93,17 @@ pub(super) const VIEWS: &[Spec] = &[
     ),
     (
         "sys.masked_columns",
-        with_column!("is_computed bit,default_object_id int,is_hidden bit,is_masked bit,masking_function n4000?"),
+        with_column!(
+            "is_computed bit,default_object_id int,is_hidden bit,is_masked bit,masking_function n4000?"
+        ),
         |cx, rows| {
             for t in visible_tables(cx) {
                 for c in t.columns.iter().filter(|c| c.masked.is_some()) {
                     let mut row = base(t.object_id, c);
-                    row.extend([("is_masked", bit(true)), ("masking_function", opt(c.masked.as_ref(), text))]);
+                    row.extend([
+                        ("is_masked", bit(true)),
+                        ("masking_function", opt(c.masked.as_ref(), text)),
+                    ]);
                     rows.push(row);
                 }
             }
@@ -123,7 +129,11 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("sys.extended_properties", "class tinyint,class_desc n60?,major_id int,minor_id int,name sysname,value variant?", |_, _| Ok(())),
+    (
+        "sys.extended_properties",
+        "class tinyint,class_desc n60?,major_id int,minor_id int,name sysname,value variant?",
+        |_, _| Ok(()),
+    ),
 ];
 
 /// An identity value as a cell of its column's type.
@@ -136,8 +146,8 @@ fn identity_value(ty: SqlType, n: i128) -> Value {
 
 /// The columns of the catalog every narrowed view starts with.
 fn base(object_id: i32, c: &ColumnMeta) -> Vec<(&'static str, Value)> {
-    let padded =
-        c.ty.is_character() && !c.ty.is_old_lob() || matches!(c.ty, SqlType::Binary(_) | SqlType::VarBinary(Length::N(_) | Length::Max));
+    let padded = c.ty.is_character() && !c.ty.is_old_lob()
+        || matches!(c.ty, SqlType::Binary(_) | SqlType::VarBinary(Length::N(_) | Length::Max));
     vec![
         ("object_id", int(object_id)),
         ("name", text(&c.name)),

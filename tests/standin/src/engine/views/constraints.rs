@@ -1,6 +1,9 @@
 //! Constraints: defaults, checks, keys, foreign keys.
 
-use super::{Context, Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object, opt, text};
+use super::{
+    Context, Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object,
+    opt, text,
+};
 use crate::{
     engine::{
         catalog::{KeyKind, PolicyMeta, Securable},
@@ -9,7 +12,8 @@ use crate::{
     tsql::ast::ReferentialAction,
 };
 
-/// Visible to who may see definitions or alter security policies ("sys.security_policies", Permissions).
+/// Visible to who may see definitions or alter security policies ("sys.security_policies",
+/// Permissions).
 fn policies<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = &'a PolicyMeta> {
     let on = Target { database: cx.db.id, securable: Securable::Database };
     let may = |permission| cx.state.has_permission(&cx.viewer.login, on, permission);
@@ -18,22 +22,34 @@ fn policies<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = &'a PolicyMeta> {
 }
 
 pub(super) const VIEWS: &[Spec] = &[
-    ("sys.default_constraints", with_object!("parent_column_id int,definition nmax?,is_system_named bit"), |cx, rows| {
-        for t in visible_tables(cx) {
-            for c in &t.columns {
-                let Some(d) = &c.default else { continue };
-                let dates = (t.create_date, t.modify_date);
-                let mut row = object_row(&d.name, d.object_id, t.schema_id, t.object_id, ("D ", "DEFAULT_CONSTRAINT"), dates, false);
-                row.extend([
-                    ("parent_column_id", int(c.column_id)),
-                    ("definition", text(&d.text)),
-                    ("is_system_named", bit(d.system_named)),
-                ]);
-                rows.push(row);
+    (
+        "sys.default_constraints",
+        with_object!("parent_column_id int,definition nmax?,is_system_named bit"),
+        |cx, rows| {
+            for t in visible_tables(cx) {
+                for c in &t.columns {
+                    let Some(d) = &c.default else { continue };
+                    let dates = (t.create_date, t.modify_date);
+                    let mut row = object_row(
+                        &d.name,
+                        d.object_id,
+                        t.schema_id,
+                        t.object_id,
+                        ("D ", "DEFAULT_CONSTRAINT"),
+                        dates,
+                        false,
+                    );
+                    row.extend([
+                        ("parent_column_id", int(c.column_id)),
+                        ("definition", text(&d.text)),
+                        ("is_system_named", bit(d.system_named)),
+                    ]);
+                    rows.push(row);
+                }
             }
-        }
-        Ok(())
-    }),
+            Ok(())
+        },
+    ),
     (
         "sys.check_constraints",
         with_object!(
@@ -44,7 +60,15 @@ pub(super) const VIEWS: &[Spec] = &[
             for t in visible_tables(cx) {
                 for c in &t.checks {
                     let dates = (t.create_date, t.modify_date);
-                    let mut row = object_row(&c.name, c.object_id, t.schema_id, t.object_id, ("C ", "CHECK_CONSTRAINT"), dates, false);
+                    let mut row = object_row(
+                        &c.name,
+                        c.object_id,
+                        t.schema_id,
+                        t.object_id,
+                        ("C ", "CHECK_CONSTRAINT"),
+                        dates,
+                        false,
+                    );
                     row.extend([
                         ("is_disabled", bit(c.disabled)),
                         ("is_not_trusted", bit(c.not_trusted)),
@@ -59,24 +83,33 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("sys.key_constraints", with_object!("unique_index_id int?,is_system_named bit,is_enforced bit?"), |cx, rows| {
-        for t in visible_tables(cx) {
-            for index in &t.indexes {
-                let Some(id) = index.constraint_id else { continue };
-                let primary = index.kind == KeyKind::PrimaryKey;
-                let kind = if primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") };
-                let dates = (t.create_date, t.modify_date);
-                let mut row = object_row(&index.name, id, t.schema_id, t.object_id, kind, dates, false);
-                row.extend([
-                    ("unique_index_id", int(index.index_id)),
-                    ("is_system_named", bit(index.system_named)),
-                    ("is_enforced", bit(true)),
-                ]);
-                rows.push(row);
+    (
+        "sys.key_constraints",
+        with_object!("unique_index_id int?,is_system_named bit,is_enforced bit?"),
+        |cx, rows| {
+            for t in visible_tables(cx) {
+                for index in &t.indexes {
+                    let Some(id) = index.constraint_id else { continue };
+                    let primary = index.kind == KeyKind::PrimaryKey;
+                    let kind = if primary {
+                        ("PK", "PRIMARY_KEY_CONSTRAINT")
+                    } else {
+                        ("UQ", "UNIQUE_CONSTRAINT")
+                    };
+                    let dates = (t.create_date, t.modify_date);
+                    let mut row =
+                        object_row(&index.name, id, t.schema_id, t.object_id, kind, dates, false);
+                    row.extend([
+                        ("unique_index_id", int(index.index_id)),
+                        ("is_system_named", bit(index.system_named)),
+                        ("is_enforced", bit(true)),
+                    ]);
+                    rows.push(row);
+                }
             }
-        }
-        Ok(())
-    }),
+            Ok(())
+        },
+    ),
     (
         "sys.foreign_keys",
         with_object!(
@@ -95,7 +128,15 @@ pub(super) const VIEWS: &[Spec] = &[
                 for f in &t.foreign_keys {
                     let dates = (t.create_date, t.modify_date);
                     let kind = ("F ", "FOREIGN_KEY_CONSTRAINT");
-                    let mut row = object_row(&f.name, f.object_id, t.schema_id, t.object_id, kind, dates, false);
+                    let mut row = object_row(
+                        &f.name,
+                        f.object_id,
+                        t.schema_id,
+                        t.object_id,
+                        kind,
+                        dates,
+                        false,
+                    );
                     let (delete, update) = (action(f.on_delete), action(f.on_update));
                     row.extend([
                         ("referenced_object_id", int(f.referenced_table)),
@@ -121,7 +162,9 @@ pub(super) const VIEWS: &[Spec] = &[
         |cx, rows| {
             for t in visible_tables(cx) {
                 for f in &t.foreign_keys {
-                    for ((own, other), number) in f.columns.iter().zip(&f.referenced_columns).zip(1i64..) {
+                    for ((own, other), number) in
+                        f.columns.iter().zip(&f.referenced_columns).zip(1i64..)
+                    {
                         rows.push([
                             ("constraint_object_id", int(f.object_id)),
                             ("constraint_column_id", int(number)),
@@ -138,7 +181,9 @@ pub(super) const VIEWS: &[Spec] = &[
     ),
     (
         "sys.security_policies",
-        with_object!("is_enabled bit,is_not_for_replication bit,uses_database_collation bit?,is_schema_bound bit"),
+        with_object!(
+            "is_enabled bit,is_not_for_replication bit,uses_database_collation bit?,is_schema_bound bit"
+        ),
         |cx, rows| {
             for p in policies(cx) {
                 rows.push([
@@ -178,14 +223,23 @@ pub(super) const VIEWS: &[Spec] = &[
         },
     ),
     ("sys.synonyms", with_object!("base_object_name n1035?"), |_, _| Ok(())),
-    ("sys.sequences", with_object!("start_value variant,increment variant,current_value variant,is_exhausted bit"), |_, _| Ok(())),
+    (
+        "sys.sequences",
+        with_object!(
+            "start_value variant,increment variant,current_value variant,is_exhausted bit"
+        ),
+        |_, _| Ok(()),
+    ),
     (
         "sys.change_tracking_databases",
         "database_id int,is_auto_cleanup_on tinyint?,retention_period int?,retention_period_units tinyint?,retention_period_units_desc n60?,\
          max_cleanup_version bigint?",
         |cx, rows| {
             for db in cx.state.databases.values().filter(|d| d.options.is_change_tracking) {
-                rows.push([("database_id", int(db.id)), ("is_auto_cleanup_on", opt(Some(1i64), int))]);
+                rows.push([
+                    ("database_id", int(db.id)),
+                    ("is_auto_cleanup_on", opt(Some(1i64), int)),
+                ]);
             }
             Ok(())
         },

@@ -25,7 +25,9 @@ pub(super) const VIEWS: &[Spec] = &[
                 for index in &t.indexes {
                     let keys = index.key.iter().map(|k| (k.column_id, k.descending, false));
                     let included = index.include.iter().map(|id| (*id, false, true));
-                    for ((column_id, descending, included), number) in keys.chain(included).zip(1i64..) {
+                    for ((column_id, descending, included), number) in
+                        keys.chain(included).zip(1i64..)
+                    {
                         rows.push([
                             ("object_id", int(t.object_id)),
                             ("index_id", int(index.index_id)),
@@ -138,17 +140,21 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("sys.data_spaces", "name sysname,data_space_id int,type c2,type_desc n60?,is_default bit?,is_system bit?", |_, rows| {
-        rows.push([
-            ("name", text("PRIMARY")),
-            ("data_space_id", int(1)),
-            ("type", text("FG")),
-            ("type_desc", text("ROWS_FILEGROUP")),
-            ("is_default", bit(true)),
-            ("is_system", bit(false)),
-        ]);
-        Ok(())
-    }),
+    (
+        "sys.data_spaces",
+        "name sysname,data_space_id int,type c2,type_desc n60?,is_default bit?,is_system bit?",
+        |_, rows| {
+            rows.push([
+                ("name", text("PRIMARY")),
+                ("data_space_id", int(1)),
+                ("type", text("FG")),
+                ("type_desc", text("ROWS_FILEGROUP")),
+                ("is_default", bit(true)),
+                ("is_system", bit(false)),
+            ]);
+            Ok(())
+        },
+    ),
     (
         "sys.filegroups",
         "name sysname,data_space_id int,type c2,type_desc n60?,is_default bit?,is_system bit?,filegroup_guid guid?,log_filegroup_id int?,\
@@ -186,31 +192,32 @@ fn each_part(cx: &Context<'_>, mut f: impl FnMut(&TableMeta, i32, i64)) {
 
 fn indexes(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
     for t in visible_tables(cx) {
-        let mut push = |index_id: i32, (ty, desc): (i64, &str), more: Vec<(&'static str, Value)>| {
-            let mut row = vec![
-                ("object_id", int(t.object_id)),
-                ("index_id", int(index_id)),
-                ("type", int(ty)),
-                ("type_desc", text(desc)),
-                ("is_unique", bit(false)),
-                ("data_space_id", int(1)),
-                ("ignore_dup_key", bit(false)),
-                ("is_primary_key", bit(false)),
-                ("is_unique_constraint", bit(false)),
-                ("is_padded", bit(false)),
-                ("is_disabled", bit(false)),
-                ("is_hypothetical", bit(false)),
-                ("is_ignored_in_optimization", bit(false)),
-                ("allow_row_locks", bit(true)),
-                ("allow_page_locks", bit(true)),
-                ("has_filter", bit(false)),
-                ("suppress_dup_key_messages", bit(false)),
-                ("auto_created", bit(false)),
-                ("optimize_for_sequential_key", bit(false)),
-            ];
-            row.extend(more);
-            rows.push(row);
-        };
+        let mut push =
+            |index_id: i32, (ty, desc): (i64, &str), more: Vec<(&'static str, Value)>| {
+                let mut row = vec![
+                    ("object_id", int(t.object_id)),
+                    ("index_id", int(index_id)),
+                    ("type", int(ty)),
+                    ("type_desc", text(desc)),
+                    ("is_unique", bit(false)),
+                    ("data_space_id", int(1)),
+                    ("ignore_dup_key", bit(false)),
+                    ("is_primary_key", bit(false)),
+                    ("is_unique_constraint", bit(false)),
+                    ("is_padded", bit(false)),
+                    ("is_disabled", bit(false)),
+                    ("is_hypothetical", bit(false)),
+                    ("is_ignored_in_optimization", bit(false)),
+                    ("allow_row_locks", bit(true)),
+                    ("allow_page_locks", bit(true)),
+                    ("has_filter", bit(false)),
+                    ("suppress_dup_key_messages", bit(false)),
+                    ("auto_created", bit(false)),
+                    ("optimize_for_sequential_key", bit(false)),
+                ];
+                row.extend(more);
+                rows.push(row);
+            };
         if t.clustered().is_none() {
             push(0, (0, "HEAP"), Vec::new());
         }

@@ -1,6 +1,9 @@
 //! `INFORMATION_SCHEMA`.
 
-use super::{Context, Rows, Spec, columns::position, int, objects::visible, objects::visible_tables, opt, text};
+use super::{
+    Context, Rows, Spec, columns::position, int, objects::visible, objects::visible_tables, opt,
+    text,
+};
 use crate::{
     engine::catalog::{ColumnMeta, KeyKind, Object, TableKind, TableMeta},
     error::SqlResult,
@@ -25,22 +28,26 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("INFORMATION_SCHEMA.TABLES", "TABLE_CATALOG n128?,TABLE_SCHEMA sysname?,TABLE_NAME sysname,TABLE_TYPE v10?", |cx, rows| {
-        for object in visible(cx) {
-            let kind = match object {
-                Object::Table(t) if t.kind != TableKind::Variable => "BASE TABLE",
-                Object::View(_) => "VIEW",
-                Object::Table(_) | Object::Procedure(_) | Object::Trigger(_) => continue,
-            };
-            rows.push([
-                ("TABLE_CATALOG", text(&cx.db.name)),
-                ("TABLE_SCHEMA", text(cx.db.catalog.schema_name(object.schema_id()))),
-                ("TABLE_NAME", text(object.name())),
-                ("TABLE_TYPE", text(kind)),
-            ]);
-        }
-        Ok(())
-    }),
+    (
+        "INFORMATION_SCHEMA.TABLES",
+        "TABLE_CATALOG n128?,TABLE_SCHEMA sysname?,TABLE_NAME sysname,TABLE_TYPE v10?",
+        |cx, rows| {
+            for object in visible(cx) {
+                let kind = match object {
+                    Object::Table(t) if t.kind != TableKind::Variable => "BASE TABLE",
+                    Object::View(_) => "VIEW",
+                    Object::Table(_) | Object::Procedure(_) | Object::Trigger(_) => continue,
+                };
+                rows.push([
+                    ("TABLE_CATALOG", text(&cx.db.name)),
+                    ("TABLE_SCHEMA", text(cx.db.catalog.schema_name(object.schema_id()))),
+                    ("TABLE_NAME", text(object.name())),
+                    ("TABLE_TYPE", text(kind)),
+                ]);
+            }
+            Ok(())
+        },
+    ),
     (
         "INFORMATION_SCHEMA.VIEWS",
         "TABLE_CATALOG n128?,TABLE_SCHEMA sysname?,TABLE_NAME sysname,VIEW_DEFINITION n4000?,CHECK_OPTION v7?,IS_UPDATABLE v2",
@@ -51,7 +58,14 @@ pub(super) const VIEWS: &[Spec] = &[
                     ("TABLE_CATALOG", text(&cx.db.name)),
                     ("TABLE_SCHEMA", text(cx.db.catalog.schema_name(v.schema_id))),
                     ("TABLE_NAME", text(&v.name)),
-                    ("VIEW_DEFINITION", if v.text.encode_utf16().count() <= 4000 { text(&v.text) } else { Value::Null }),
+                    (
+                        "VIEW_DEFINITION",
+                        if v.text.encode_utf16().count() <= 4000 {
+                            text(&v.text)
+                        } else {
+                            Value::Null
+                        },
+                    ),
                     ("CHECK_OPTION", text("NONE")),
                     ("IS_UPDATABLE", text("NO")),
                 ]);
@@ -83,7 +97,11 @@ pub(super) const VIEWS: &[Spec] = &[
                 let foreign = t.foreign_keys.iter().map(|f| (&f.name, "FOREIGN KEY"));
                 for (name, kind) in keys.chain(checks).chain(foreign) {
                     let mut row = constraint(cx, t, name);
-                    row.extend([("CONSTRAINT_TYPE", text(kind)), ("IS_DEFERRABLE", text("NO")), ("INITIALLY_DEFERRED", text("NO"))]);
+                    row.extend([
+                        ("CONSTRAINT_TYPE", text(kind)),
+                        ("IS_DEFERRABLE", text("NO")),
+                        ("INITIALLY_DEFERRED", text("NO")),
+                    ]);
                     rows.push(row);
                 }
             }
@@ -97,12 +115,16 @@ pub(super) const VIEWS: &[Spec] = &[
         |cx, rows| {
             for t in visible_tables(cx) {
                 let keys = t.indexes.iter().filter(|i| i.kind != KeyKind::Index);
-                let keys = keys.map(|i| (&i.name, i.key.iter().map(|k| k.column_id).collect::<Vec<_>>()));
+                let keys =
+                    keys.map(|i| (&i.name, i.key.iter().map(|k| k.column_id).collect::<Vec<_>>()));
                 let foreign = t.foreign_keys.iter().map(|f| (&f.name, f.columns.clone()));
                 for (name, ids) in keys.chain(foreign) {
                     for (id, number) in ids.into_iter().zip(1i64..) {
                         let mut row = constraint(cx, t, name);
-                        row.extend([("COLUMN_NAME", opt(t.column(id).map(|c| &c.name), text)), ("ORDINAL_POSITION", int(number))]);
+                        row.extend([
+                            ("COLUMN_NAME", opt(t.column(id).map(|c| &c.name), text)),
+                            ("ORDINAL_POSITION", int(number)),
+                        ]);
                         rows.push(row);
                     }
                 }
@@ -130,8 +152,14 @@ pub(super) const VIEWS: &[Spec] = &[
                         ("CONSTRAINT_SCHEMA", text(cx.db.catalog.schema_name(t.schema_id))),
                         ("CONSTRAINT_NAME", text(&f.name)),
                         ("UNIQUE_CONSTRAINT_CATALOG", text(&cx.db.name)),
-                        ("UNIQUE_CONSTRAINT_SCHEMA", opt(other, |o| text(cx.db.catalog.schema_name(o.schema_id)))),
-                        ("UNIQUE_CONSTRAINT_NAME", opt(other.and_then(|o| o.index(f.key_index_id)), |i| text(&i.name))),
+                        (
+                            "UNIQUE_CONSTRAINT_SCHEMA",
+                            opt(other, |o| text(cx.db.catalog.schema_name(o.schema_id))),
+                        ),
+                        (
+                            "UNIQUE_CONSTRAINT_NAME",
+                            opt(other.and_then(|o| o.index(f.key_index_id)), |i| text(&i.name)),
+                        ),
                         ("MATCH_OPTION", text("SIMPLE")),
                         ("UPDATE_RULE", text(rule(f.on_update))),
                         ("DELETE_RULE", text(rule(f.on_delete))),
@@ -186,9 +214,10 @@ fn type_columns(c: &ColumnMeta) -> Vec<(&'static str, Value)> {
     let (characters, octets) = match ty {
         SqlType::Text(_) | SqlType::Image => (Some(i32::MAX), Some(i32::MAX)),
         SqlType::NText(_) => (Some(1_073_741_823), Some(2_147_483_646)),
-        SqlType::Xml | SqlType::VarChar(Length::Max, _) | SqlType::NVarChar(Length::Max, _) | SqlType::VarBinary(Length::Max) => {
-            (Some(-1), Some(-1))
-        }
+        SqlType::Xml
+        | SqlType::VarChar(Length::Max, _)
+        | SqlType::NVarChar(Length::Max, _)
+        | SqlType::VarBinary(Length::Max) => (Some(-1), Some(-1)),
         SqlType::SqlVariant => (Some(0), Some(0)),
         _ => (ty.length().map(i32::from), ty.length().map(|_| i32::from(ty.max_length()))),
     };
@@ -205,10 +234,16 @@ fn type_columns(c: &ColumnMeta) -> Vec<(&'static str, Value)> {
         ("CHARACTER_MAXIMUM_LENGTH", opt(characters, int)),
         ("CHARACTER_OCTET_LENGTH", opt(octets, int)),
         ("NUMERIC_PRECISION", if numeric { int(ty.precision()) } else { Value::Null }),
-        ("NUMERIC_PRECISION_RADIX", if numeric { int(if approximate { 2 } else { 10 }) } else { Value::Null }),
+        (
+            "NUMERIC_PRECISION_RADIX",
+            if numeric { int(if approximate { 2 } else { 10 }) } else { Value::Null },
+        ),
         ("NUMERIC_SCALE", if numeric && !approximate { int(ty.scale()) } else { Value::Null }),
         ("DATETIME_PRECISION", opt(fraction, int)),
-        ("CHARACTER_SET_NAME", opt(collation, |_| text(if ty.is_unicode() { "UNICODE" } else { "iso_1" }))),
+        (
+            "CHARACTER_SET_NAME",
+            opt(collation, |_| text(if ty.is_unicode() { "UNICODE" } else { "iso_1" })),
+        ),
         ("COLLATION_NAME", opt(collation, text)),
     ]
 }

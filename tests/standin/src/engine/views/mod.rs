@@ -1,8 +1,10 @@
-//! The system views: `sys.*`, `INFORMATION_SCHEMA.*` and msdb's job tables, computed from the catalog whenever they are opened.
+//! The system views: `sys.*`, `INFORMATION_SCHEMA.*` and msdb's job tables, computed from the
+//! catalog whenever they are opened.
 //!
-//! A view is a line of column names and types (as the SQL Server 2022 documentation lists them) and a function that fills rows by column
-//! name. What a function leaves out is NULL, or zero in a column that cannot be NULL. Metadata is shown as permissions allow: an object
-//! appears to who holds some permission on it.
+//! A view is a line of column names and types (as the SQL Server 2022 documentation lists them) and
+//! a function that fills rows by column name. What a function leaves out is NULL, or zero in a
+//! column that cannot be NULL. Metadata is shown as permissions allow: an object appears to who
+//! holds some permission on it.
 
 mod columns;
 mod constraints;
@@ -19,7 +21,9 @@ use crate::{
         database::Database,
         instance::{Instance, State, Target},
         lock::Spid,
-        query::host::{Access, Row, RowCursor, RowKey, RowSource, SourceColumn, SourceKey, SourceRow},
+        query::host::{
+            Access, Row, RowCursor, RowKey, RowSource, SourceColumn, SourceKey, SourceRow,
+        },
     },
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
@@ -52,9 +56,18 @@ impl Context<'_> {
     fn sees(&self, id: ObjectId) -> bool {
         let target = Target::object(self.db.id, id);
         self.owner
-            || ["VIEW DEFINITION", "SELECT", "INSERT", "UPDATE", "DELETE", "EXECUTE", "ALTER", "REFERENCES"]
-                .iter()
-                .any(|p| self.state.has_permission(&self.viewer.login, target, p))
+            || [
+                "VIEW DEFINITION",
+                "SELECT",
+                "INSERT",
+                "UPDATE",
+                "DELETE",
+                "EXECUTE",
+                "ALTER",
+                "REFERENCES",
+            ]
+            .iter()
+            .any(|p| self.state.has_permission(&self.viewer.login, target, p))
     }
 
     /// 300 without VIEW SERVER STATE.
@@ -62,16 +75,27 @@ impl Context<'_> {
         if self.state.has_server_permission(&self.viewer.login, "VIEW SERVER STATE") {
             return Ok(());
         }
-        Err(SqlError::new(300, 14, "VIEW SERVER STATE permission was denied on object 'server', database 'master'."))
+        Err(SqlError::new(
+            300,
+            14,
+            "VIEW SERVER STATE permission was denied on object 'server', database 'master'.",
+        ))
     }
 
     /// 229 for a table of msdb: public has no right on it.
     fn require_msdb(&self, table: &str) -> SqlResult<()> {
-        let target = Target { database: crate::engine::database::MSDB, securable: crate::engine::catalog::Securable::Database };
-        if self.state.is_sysadmin(&self.viewer.login) || self.state.has_permission(&self.viewer.login, target, "SELECT") {
+        let target = Target {
+            database: crate::engine::database::MSDB,
+            securable: crate::engine::catalog::Securable::Database,
+        };
+        if self.state.is_sysadmin(&self.viewer.login)
+            || self.state.has_permission(&self.viewer.login, target, "SELECT")
+        {
             return Ok(());
         }
-        let text = format!("The SELECT permission was denied on the object '{table}', database 'msdb', schema 'dbo'.");
+        let text = format!(
+            "The SELECT permission was denied on the object '{table}', database 'msdb', schema 'dbo'."
+        );
         Err(SqlError::new(229, 14, text))
     }
 
@@ -80,11 +104,16 @@ impl Context<'_> {
         if self.owner || self.state.has_server_permission(&self.viewer.login, "VIEW SERVER STATE") {
             return Ok(());
         }
-        let target = Target { database: self.db.id, securable: crate::engine::catalog::Securable::Database };
+        let target =
+            Target { database: self.db.id, securable: crate::engine::catalog::Securable::Database };
         if self.state.has_permission(&self.viewer.login, target, "VIEW DATABASE STATE") {
             return Ok(());
         }
-        Err(SqlError::new(262, 14, format!("VIEW DATABASE STATE permission denied in database '{}'.", self.db.name)))
+        Err(SqlError::new(
+            262,
+            14,
+            format!("VIEW DATABASE STATE permission denied in database '{}'.", self.db.name),
+        ))
     }
 }
 
@@ -97,9 +126,14 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     fn push(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) {
-        let mut row: Row = self.columns.iter().map(|c| if c.nullable { Value::Null } else { zero(c.ty) }).collect();
+        let mut row: Row = self
+            .columns
+            .iter()
+            .map(|c| if c.nullable { Value::Null } else { zero(c.ty) })
+            .collect();
         for (name, value) in values {
-            // a name the view does not have is a slip in this module: the test below fills every view and looks for it
+            // a name the view does not have is a slip in this module: the test below fills every
+            // view and looks for it
             debug_assert!(self.places.contains_key(name), "no column {name}");
             if let Some(at) = self.places.get(name) {
                 row[*at] = value;
@@ -140,8 +174,9 @@ fn opt<T>(value: Option<T>, to: impl FnOnce(T) -> Value) -> Value {
 
 type Fill = fn(&Context<'_>, &mut Rows<'_>) -> SqlResult<()>;
 
-/// `schema.name`, the columns, the function. Column types: `sysname`, `int`, …, `n60` (nvarchar in the fixed catalog collation), `v10`
-/// (varchar), `c2` (char), `nmax`, `vb85`, `b10`, `dt` (datetime), `d18.0`; a question mark makes the column nullable.
+/// `schema.name`, the columns, the function. Column types: `sysname`, `int`, …, `n60` (nvarchar in
+/// the fixed catalog collation), `v10` (varchar), `c2` (char), `nmax`, `vb85`, `b10`, `dt`
+/// (datetime), `d18.0`; a question mark makes the column nullable.
 type Spec = (&'static str, &'static str, Fill);
 
 struct View {
@@ -168,7 +203,10 @@ static VIEWS: LazyLock<HashMap<(String, String), View>> = LazyLock::new(|| {
         .flatten()
         .filter_map(|(name, columns, fill)| {
             let (schema, name) = name.split_once('.')?;
-            Some(((schema.to_lowercase(), name.to_lowercase()), View { schema, name, columns, fill: *fill }))
+            Some((
+                (schema.to_lowercase(), name.to_lowercase()),
+                View { schema, name, columns, fill: *fill },
+            ))
         })
         .collect()
 });
@@ -202,16 +240,27 @@ fn parse_type(spec: &str, database: Collation) -> SqlType {
     }
 }
 
-/// The system tables of SQL Server 2000 that are views now: they answer without a schema, and as `dbo.…`, too.
+/// The system tables of SQL Server 2000 that are views now: they answer without a schema, and as
+/// `dbo.…`, too.
 /// <https://learn.microsoft.com/sql/relational-databases/system-compatibility-views/system-compatibility-views-transact-sql>
 const COMPATIBILITY: &[&str] = &["sysobjects"];
 
-/// A system view as a row source, or None when there is none of that name. `database` is where the name is resolved; a name without a
-/// schema never means a system view, but for the [`COMPATIBILITY`] ones.
-pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &ObjectName) -> Option<Arc<dyn RowSource>> {
+/// A system view as a row source, or None when there is none of that name. `database` is where the
+/// name is resolved; a name without a schema never means a system view, but for the
+/// [`COMPATIBILITY`] ones.
+pub fn find(
+    instance: &Arc<Instance>,
+    viewer: &Viewer,
+    database: i32,
+    name: &ObjectName,
+) -> Option<Arc<dyn RowSource>> {
     let schema = name.schema.as_deref().unwrap_or("dbo").to_lowercase();
     let lower = name.name.to_lowercase();
-    let schema = if schema == "dbo" && COMPATIBILITY.contains(&lower.as_str()) { "sys".into() } else { schema };
+    let schema = if schema == "dbo" && COMPATIBILITY.contains(&lower.as_str()) {
+        "sys".into()
+    } else {
+        schema
+    };
     let view = VIEWS.get(&(schema, lower))?;
     crate::surface::used("view", &format!("{}.{}", view.schema, view.name));
     let (database_name, collation) = {
@@ -228,11 +277,23 @@ pub fn find(instance: &Arc<Instance>, viewer: &Viewer, database: i32, name: &Obj
         .filter_map(|spec| {
             let (column, ty) = spec.trim().split_once(' ')?;
             let nullable = ty.ends_with('?');
-            Some(SourceColumn::plain(column, parse_type(ty.trim_end_matches('?'), collation), nullable))
+            Some(SourceColumn::plain(
+                column,
+                parse_type(ty.trim_end_matches('?'), collation),
+                nullable,
+            ))
         })
         .collect();
     let places = columns.iter().enumerate().map(|(i, c)| (c.name.clone(), i)).collect();
-    Some(Arc::new(ViewSource { instance: instance.clone(), viewer: viewer.clone(), database, database_name, view, columns, places }))
+    Some(Arc::new(ViewSource {
+        instance: instance.clone(),
+        viewer: viewer.clone(),
+        database,
+        database_name,
+        view,
+        columns,
+        places,
+    }))
 }
 
 /// Every view, `schema.name`.
@@ -248,7 +309,15 @@ fn system_columns(collation: Collation) -> Vec<(i32, ColumnMeta)> {
     for (view, object) in views.into_iter().zip(100..) {
         for (spec, id) in view.columns.split(',').zip(1..) {
             if let Some((name, ty)) = spec.trim().split_once(' ') {
-                columns.push((-object, ColumnMeta::new(id, name, parse_type(ty.trim_end_matches('?'), collation), ty.ends_with('?'))));
+                columns.push((
+                    -object,
+                    ColumnMeta::new(
+                        id,
+                        name,
+                        parse_type(ty.trim_end_matches('?'), collation),
+                        ty.ends_with('?'),
+                    ),
+                ));
             }
         }
     }
@@ -272,7 +341,11 @@ struct ViewSource {
 
 impl RowSource for ViewSource {
     fn name(&self) -> ObjectName {
-        ObjectName { database: Some(self.database_name.clone()), schema: Some(self.view.schema.into()), name: self.view.name.into() }
+        ObjectName {
+            database: Some(self.database_name.clone()),
+            schema: Some(self.view.schema.into()),
+            name: self.view.name.into(),
+        }
     }
 
     fn columns(&self) -> &[SourceColumn] {
@@ -293,8 +366,10 @@ impl RowSource for ViewSource {
         }
         let state = self.instance.lock();
         let db = state.database(self.database)?;
-        let owner = state.is_sysadmin(&self.viewer.login) || state.is_member(&self.viewer.login, self.database, "db_owner") == Some(true);
-        let context = Context { instance: &self.instance, state: &state, db, viewer: &self.viewer, owner };
+        let owner = state.is_sysadmin(&self.viewer.login)
+            || state.is_member(&self.viewer.login, self.database, "db_owner") == Some(true);
+        let context =
+            Context { instance: &self.instance, state: &state, db, viewer: &self.viewer, owner };
         let mut rows = Rows { columns: &self.columns, places: &self.places, rows: Vec::new() };
         (self.view.fill)(&context, &mut rows)?;
         Ok(Box::new(ViewCursor { rows: rows.rows, at: 0 }))
@@ -331,7 +406,8 @@ mod tests {
         let viewer = Viewer { login: "sa".into(), spid: 51 };
         for (schema, name) in VIEWS.keys() {
             for database in 1..=5 {
-                let full = ObjectName { database: None, schema: Some(schema.clone()), name: name.clone() };
+                let full =
+                    ObjectName { database: None, schema: Some(schema.clone()), name: name.clone() };
                 let Some(source) = find(&instance, &viewer, database, &full) else {
                     assert_eq!(schema, "dbo");
                     continue;
@@ -342,8 +418,13 @@ mod tests {
                 for row in &rows {
                     for (column, value) in source.columns().iter().zip(row.row.iter()) {
                         let cx = crate::value::convert::ConvertContext::default();
-                        assert!(column.nullable || !matches!(value, Value::Null), "{schema}.{name}.{} is NULL", column.name);
-                        let same = crate::value::convert::cast(value, column.ty, column.ty, Some(0), &cx);
+                        assert!(
+                            column.nullable || !matches!(value, Value::Null),
+                            "{schema}.{name}.{} is NULL",
+                            column.name
+                        );
+                        let same =
+                            crate::value::convert::cast(value, column.ty, column.ty, Some(0), &cx);
                         assert!(same.is_ok(), "{schema}.{name}.{}: {value:?}", column.name);
                     }
                 }

@@ -48,7 +48,10 @@ pub(super) const VIEWS: &[Spec] = &[
         |cx, rows| {
             cx.require_msdb("sysjobs")?;
             for db in cx.state.databases.values() {
-                let jobs = [(db.cdc.capture_job.is_some(), 1, "capture"), (db.cdc.cleanup_job.is_some(), 2, "cleanup")];
+                let jobs = [
+                    (db.cdc.capture_job.is_some(), 1, "capture"),
+                    (db.cdc.cleanup_job.is_some(), 2, "cleanup"),
+                ];
                 for (_, number, kind) in jobs.into_iter().filter(|(exists, ..)| *exists) {
                     rows.push([
                         ("job_id", job_id(db.id, number)),

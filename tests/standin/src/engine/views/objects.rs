@@ -50,7 +50,11 @@ pub(super) const VIEWS: &[Spec] = &[
     ),
     ("sys.schemas", "name sysname,schema_id int,principal_id int?", |cx, rows| {
         for s in cx.db.catalog.schemas.values() {
-            rows.push([("name", text(&s.name)), ("schema_id", int(s.id)), ("principal_id", int(s.owner))]);
+            rows.push([
+                ("name", text(&s.name)),
+                ("schema_id", int(s.id)),
+                ("principal_id", int(s.owner)),
+            ]);
         }
         Ok(())
     }),
@@ -95,7 +99,9 @@ pub(super) const VIEWS: &[Spec] = &[
     ),
     (
         "sys.procedures",
-        with_object!("is_auto_executed bit,is_execution_replicated bit?,is_repl_serializable_only bit?,skips_repl_constraints bit?"),
+        with_object!(
+            "is_auto_executed bit,is_execution_replicated bit?,is_repl_serializable_only bit?,skips_repl_constraints bit?"
+        ),
         |cx, rows| {
             for object in visible(cx) {
                 if let Object::Procedure(_) = object {
@@ -136,7 +142,9 @@ pub(super) const VIEWS: &[Spec] = &[
         |cx, rows| {
             for object in visible(cx) {
                 let Object::Trigger(t) = object else { continue };
-                for (on, number, name) in [(t.insert, 1, "INSERT"), (t.update, 2, "UPDATE"), (t.delete, 3, "DELETE")] {
+                for (on, number, name) in
+                    [(t.insert, 1, "INSERT"), (t.update, 2, "UPDATE"), (t.delete, 3, "DELETE")]
+                {
                     if on {
                         rows.push([
                             ("object_id", int(t.object_id)),
@@ -197,7 +205,9 @@ pub(super) fn visible<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = &'a Objec
         .filter(|o| cx.sees(o.object_id()))
 }
 
-pub(super) fn visible_tables<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = &'a std::sync::Arc<TableMeta>> {
+pub(super) fn visible_tables<'a>(
+    cx: &'a Context<'_>,
+) -> impl Iterator<Item = &'a std::sync::Arc<TableMeta>> {
     visible(cx).filter_map(Object::as_table)
 }
 
@@ -226,19 +236,31 @@ pub(super) fn object_row(
 
 fn describe(object: &Object) -> Vec<(&'static str, Value)> {
     let (kind, dates, parent, shipped) = match object {
-        Object::Table(t) => (("U ", "USER_TABLE"), (t.create_date, t.modify_date), 0, t.kind == TableKind::System),
+        Object::Table(t) => {
+            (("U ", "USER_TABLE"), (t.create_date, t.modify_date), 0, t.kind == TableKind::System)
+        }
         Object::View(v) => (("V ", "VIEW"), (v.create_date, v.modify_date), 0, false),
-        Object::Procedure(p) => (("P ", "SQL_STORED_PROCEDURE"), (p.create_date, p.modify_date), 0, false),
-        Object::Trigger(t) => (("TR", "SQL_TRIGGER"), (t.create_date, t.modify_date), t.parent, false),
+        Object::Procedure(p) => {
+            (("P ", "SQL_STORED_PROCEDURE"), (p.create_date, p.modify_date), 0, false)
+        }
+        Object::Trigger(t) => {
+            (("TR", "SQL_TRIGGER"), (t.create_date, t.modify_date), t.parent, false)
+        }
     };
     object_row(object.name(), object.object_id(), object.schema_id(), parent, kind, dates, shipped)
 }
 
-/// `sys.sysobjects`. What SQL Server 2000 kept in the low bits of `sysstat` is the kind of object, as scripts of that time ask for it
-/// (`sysstat & 0xf = 3`); the triggers' columns and the flags nobody documents are 0.
+/// `sys.sysobjects`. What SQL Server 2000 kept in the low bits of `sysstat` is the kind of object,
+/// as scripts of that time ask for it (`sysstat & 0xf = 3`); the triggers' columns and the flags
+/// nobody documents are 0.
 fn old_objects(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
     each_object(cx, |object| {
-        let of = |name: &str| object.iter().find(|(column, _)| *column == name).map_or(Value::Null, |(_, value)| value.clone());
+        let of = |name: &str| {
+            object
+                .iter()
+                .find(|(column, _)| *column == name)
+                .map_or(Value::Null, |(_, value)| value.clone())
+        };
         let kind = of("type");
         let Value::Str(word) = &kind else { return };
         let (old, stat) = match word.trim() {
@@ -294,11 +316,21 @@ fn each_object(cx: &Context<'_>, mut push: impl FnMut(Vec<(&'static str, Value)>
         push(describe(object));
         let Object::Table(t) = object else { continue };
         let dates = (t.create_date, t.modify_date);
-        let mut part = |name: &str, id, kind| push(object_row(name, id, t.schema_id, t.object_id, kind, dates, false));
+        let mut part = |name: &str, id, kind| {
+            push(object_row(name, id, t.schema_id, t.object_id, kind, dates, false))
+        };
         for index in &t.indexes {
             if let Some(id) = index.constraint_id {
                 let primary = index.kind == KeyKind::PrimaryKey;
-                part(&index.name, id, if primary { ("PK", "PRIMARY_KEY_CONSTRAINT") } else { ("UQ", "UNIQUE_CONSTRAINT") });
+                part(
+                    &index.name,
+                    id,
+                    if primary {
+                        ("PK", "PRIMARY_KEY_CONSTRAINT")
+                    } else {
+                        ("UQ", "UNIQUE_CONSTRAINT")
+                    },
+                );
             }
         }
         for default in t.columns.iter().filter_map(|c| c.default.as_ref()) {
@@ -363,7 +395,11 @@ fn databases(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             _ => (3, "NOTHING"),
         };
         // a log that capture has not read cannot be truncated
-        let (wait_number, wait) = if o.is_cdc_enabled && !db.log.records.is_empty() { (6, "REPLICATION") } else { (0, wait) };
+        let (wait_number, wait) = if o.is_cdc_enabled && !db.log.records.is_empty() {
+            (6, "REPLICATION")
+        } else {
+            (0, wait)
+        };
         rows.push([
             ("name", text(&db.name)),
             ("database_id", int(db.id)),
@@ -381,7 +417,10 @@ fn databases(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
             ("is_cleanly_shutdown", bit(false)),
             ("is_supplemental_logging_enabled", bit(false)),
             ("snapshot_isolation_state", int(i64::from(o.snapshot_isolation))),
-            ("snapshot_isolation_state_desc", text(if o.snapshot_isolation { "ON" } else { "OFF" })),
+            (
+                "snapshot_isolation_state_desc",
+                text(if o.snapshot_isolation { "ON" } else { "OFF" }),
+            ),
             ("is_read_committed_snapshot_on", bit(o.read_committed_snapshot)),
             ("recovery_model", int(recovery)),
             ("recovery_model_desc", text(o.recovery)),

@@ -20,14 +20,26 @@ pub(super) const VIEWS: &[Spec] = &[
                     ("principal_id", int(p.id)),
                     ("type", text(if role { "R" } else { "S" })),
                     ("type_desc", text(if role { "DATABASE_ROLE" } else { "SQL_USER" })),
-                    ("default_schema_name", if role { Value::Null } else { text(&p.default_schema) }),
+                    (
+                        "default_schema_name",
+                        if role { Value::Null } else { text(&p.default_schema) },
+                    ),
                     ("create_date", cx.db.create_date.datetime()),
                     ("modify_date", cx.db.create_date.datetime()),
                     ("owning_principal_id", if role { int(1) } else { Value::Null }),
-                    ("sid", sid(cx.state.login(p.login.as_deref().unwrap_or("")).map_or(p.id, |l| l.id))),
+                    (
+                        "sid",
+                        sid(cx
+                            .state
+                            .login(p.login.as_deref().unwrap_or(""))
+                            .map_or(p.id, |l| l.id)),
+                    ),
                     ("is_fixed_role", bit(role && p.fixed)),
                     ("authentication_type", int(i64::from(p.login.is_some()))),
-                    ("authentication_type_desc", text(if p.login.is_some() { "INSTANCE" } else { "NONE" })),
+                    (
+                        "authentication_type_desc",
+                        text(if p.login.is_some() { "INSTANCE" } else { "NONE" }),
+                    ),
                 ]);
             }
             Ok(())
@@ -74,7 +86,9 @@ pub(super) const VIEWS: &[Spec] = &[
         "name sysname,principal_id int,sid vb85?,type c1,type_desc n60?,is_disabled bit?,create_date dt,modify_date dt,\
          default_database_name sysname?,default_language_name sysname?,credential_id int?,owning_principal_id int?,is_fixed_role bit",
         |cx, rows| {
-            let logins = cx.state.logins.iter().map(|l| (l.name.as_str(), l.id, false, l.disabled, Some(l.default_database.as_str())));
+            let logins = cx.state.logins.iter().map(|l| {
+                (l.name.as_str(), l.id, false, l.disabled, Some(l.default_database.as_str()))
+            });
             let roles = [("public", 2, true, false, None), ("sysadmin", 3, true, false, None)];
             for (name, id, role, disabled, database) in logins.chain(roles) {
                 let id = if role { id + 100 } else { id };
@@ -126,7 +140,11 @@ pub(super) const VIEWS: &[Spec] = &[
 ];
 
 fn sid(id: i32) -> Value {
-    if id == 1 { Value::Bytes([1u8].as_slice().into()) } else { Value::Bytes(id.to_be_bytes().repeat(4).into()) }
+    if id == 1 {
+        Value::Bytes([1u8].as_slice().into())
+    } else {
+        Value::Bytes(id.to_be_bytes().repeat(4).into())
+    }
 }
 
 /// `sys.database_permissions.type`, four characters.

@@ -165,7 +165,14 @@ pub(super) const VIEWS: &[Spec] = &[
                         ("request_session_id", int(grant.owner.spid())),
                         (
                             "request_owner_type",
-                            text(if matches!(grant.owner, crate::engine::lock::AppOwner::Session(_)) { "SESSION" } else { "TRANSACTION" }),
+                            text(
+                                if matches!(grant.owner, crate::engine::lock::AppOwner::Session(_))
+                                {
+                                    "SESSION"
+                                } else {
+                                    "TRANSACTION"
+                                },
+                            ),
                         ),
                     ]);
                 }
@@ -201,7 +208,10 @@ pub(super) const VIEWS: &[Spec] = &[
                     ("transaction_id", int(i64::try_from(t.id).unwrap_or(0))),
                     ("is_snapshot", bit(true)),
                     ("session_id", int(t.spid)),
-                    ("elapsed_time_seconds", int((cx.instance.now().0 - t.begin_time.0) / 10_000_000)),
+                    (
+                        "elapsed_time_seconds",
+                        int((cx.instance.now().0 - t.begin_time.0) / 10_000_000),
+                    ),
                 ]);
             }
             Ok(())
@@ -217,15 +227,50 @@ pub(super) const VIEWS: &[Spec] = &[
                 (124, "default language", 0, 0, 9999, "default language"),
                 (503, "max worker threads", 0, 128, 65535, "Maximum worker threads"),
                 (505, "network packet size (B)", 4096, 512, 32767, "Network packet size"),
-                (1126, "default full-text language", 1033, 0, i32::MAX, "default full-text language"),
+                (
+                    1126,
+                    "default full-text language",
+                    1033,
+                    0,
+                    i32::MAX,
+                    "default full-text language",
+                ),
                 (1127, "two digit year cutoff", 2049, 1753, 9999, "two digit year cutoff"),
                 (1534, "user options", 0, 0, 32767, "user options"),
-                (1536, "max text repl size (B)", MAX_TEXT_REPL_SIZE, -1, i32::MAX, "Maximum size of a text field in replication."),
-                (1538, "cost threshold for parallelism", 5, 0, 32767, "cost threshold for parallelism"),
+                (
+                    1536,
+                    "max text repl size (B)",
+                    MAX_TEXT_REPL_SIZE,
+                    -1,
+                    i32::MAX,
+                    "Maximum size of a text field in replication.",
+                ),
+                (
+                    1538,
+                    "cost threshold for parallelism",
+                    5,
+                    0,
+                    32767,
+                    "cost threshold for parallelism",
+                ),
                 (1539, "max degree of parallelism", 0, 0, 32767, "maximum degree of parallelism"),
-                (1544, "max server memory (MB)", i32::MAX, 128, i32::MAX, "Maximum size of server memory (MB)"),
+                (
+                    1544,
+                    "max server memory (MB)",
+                    i32::MAX,
+                    128,
+                    i32::MAX,
+                    "Maximum size of server memory (MB)",
+                ),
                 (16384, "Agent XPs", 1, 0, 1, "Enable or disable Agent XPs"),
-                (16391, "Ole Automation Procedures", 0, 0, 1, "Enable or disable Ole Automation Procedures"),
+                (
+                    16391,
+                    "Ole Automation Procedures",
+                    0,
+                    0,
+                    1,
+                    "Enable or disable Ole Automation Procedures",
+                ),
                 (16390, "xp_cmdshell", 0, 0, 1, "Enable or disable command shell"),
                 (1562, "clr enabled", 0, 0, 1, "CLR user code execution enabled in the server"),
             ];
@@ -407,7 +452,11 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("sys.availability_databases_cluster", "group_id guid,group_database_id guid,database_name sysname?", |_, _| Ok(())),
+    (
+        "sys.availability_databases_cluster",
+        "group_id guid,group_database_id guid,database_name sysname?",
+        |_, _| Ok(()),
+    ),
 ];
 
 /// `max text repl size (B)`: longer values in a tracked table are error 7139.

@@ -1,6 +1,9 @@
 //! TYPE_INFO and values from the client's side: parameters and bulk rows.
 
-use super::{MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, guid_order, ticks_per_unit, time_bytes, token, variant};
+use super::{
+    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, guid_order, ticks_per_unit, time_bytes,
+    token, variant,
+};
 use crate::{
     tds::reader::{MessageReader, WireError, WireResult, malformed, utf16},
     value::{Collation, Decimal, Length, SqlType, Value},
@@ -40,7 +43,8 @@ pub(super) fn collation(wire: [u8; 5]) -> WireResult<Collation> {
         // A client that leaves the choice to the server.
         return Ok(Collation::DEFAULT);
     }
-    Collation::from_wire(wire).ok_or_else(|| WireError::Unsupported(format!("text in the collation {wire:02x?}")))
+    Collation::from_wire(wire)
+        .ok_or_else(|| WireError::Unsupported(format!("text in the collation {wire:02x?}")))
 }
 
 pub fn read_type_info(from: &mut MessageReader<'_>, place: Place) -> WireResult<TypeInfo> {
@@ -119,15 +123,29 @@ pub fn read_type_info(from: &mut MessageReader<'_>, place: Place) -> WireResult<
             let (length, layout) = length_of(from.u16()?, 1);
             info(SqlType::VarBinary(length), layout)
         }
-        token::OLD_CHAR => info(SqlType::Char(u16::from(from.u8()?), Collation::DEFAULT), Layout::OldByte),
-        token::OLD_VARCHAR => info(SqlType::VarChar(Length::N(u16::from(from.u8()?)), Collation::DEFAULT), Layout::OldByte),
+        token::OLD_CHAR => {
+            info(SqlType::Char(u16::from(from.u8()?), Collation::DEFAULT), Layout::OldByte)
+        }
+        token::OLD_VARCHAR => info(
+            SqlType::VarChar(Length::N(u16::from(from.u8()?)), Collation::DEFAULT),
+            Layout::OldByte,
+        ),
         token::OLD_BINARY => info(SqlType::Binary(u16::from(from.u8()?)), Layout::OldByte),
-        token::OLD_VARBINARY => info(SqlType::VarBinary(Length::N(u16::from(from.u8()?))), Layout::OldByte),
+        token::OLD_VARBINARY => {
+            info(SqlType::VarBinary(Length::N(u16::from(from.u8()?))), Layout::OldByte)
+        }
         token::TEXT | token::NTEXT => {
             from.u32()?;
             let collation = collation(from.exact()?)?;
             table_name(from, place)?;
-            info(if kind == token::TEXT { SqlType::Text(collation) } else { SqlType::NText(collation) }, Layout::Long)
+            info(
+                if kind == token::TEXT {
+                    SqlType::Text(collation)
+                } else {
+                    SqlType::NText(collation)
+                },
+                Layout::Long,
+            )
         }
         token::IMAGE => {
             from.u32()?;
@@ -179,7 +197,11 @@ fn scale(from: &mut MessageReader<'_>) -> WireResult<u8> {
 
 /// A parameter that is NULL or empty may come with a length of 0; the shortest type there is has 1.
 fn length_of(bytes: u16, unit: u16) -> (Length, Layout) {
-    if bytes == MAX_MARK { (Length::Max, Layout::Plp) } else { (Length::N((bytes / unit).max(1)), Layout::Short) }
+    if bytes == MAX_MARK {
+        (Length::Max, Layout::Plp)
+    } else {
+        (Length::N((bytes / unit).max(1)), Layout::Short)
+    }
 }
 
 fn table_name(from: &mut MessageReader<'_>, place: Place) -> WireResult<()> {
@@ -213,11 +235,17 @@ fn udt(from: &mut MessageReader<'_>, place: Place) -> WireResult<SqlType> {
     }
 }
 
-pub fn read_value(from: &mut MessageReader<'_>, info: &TypeInfo, place: Place) -> WireResult<Value> {
+pub fn read_value(
+    from: &mut MessageReader<'_>,
+    info: &TypeInfo,
+    place: Place,
+) -> WireResult<Value> {
     match info.layout {
         Layout::Nothing => Ok(Value::Null),
         Layout::Fixed => {
-            let Some(length) = super::encode::fixed_bytes(info.ty) else { return malformed("a fixed type of no length") };
+            let Some(length) = super::encode::fixed_bytes(info.ty) else {
+                return malformed("a fixed type of no length");
+            };
             let mut bytes = [0u8; 8];
             for byte in &mut bytes[..length] {
                 *byte = from.u8()?;
@@ -240,7 +268,9 @@ pub fn read_value(from: &mut MessageReader<'_>, info: &TypeInfo, place: Place) -
         Layout::Decimal(most) => match from.u8()? {
             0 => Ok(Value::Null),
             length if length <= most => of_bytes(info.ty, &from.bytes(usize::from(length))?),
-            length => malformed(format!("{length} bytes for {:?}, which has {most} at most", info.ty)),
+            length => {
+                malformed(format!("{length} bytes for {:?}, which has {most} at most", info.ty))
+            }
         },
         Layout::OldByte => match from.u8()? {
             0xFF => Ok(Value::Null),
@@ -276,10 +306,13 @@ fn plp(from: &mut MessageReader<'_>, place: Place) -> WireResult<Option<Vec<u8>>
     if announced == PLP_NULL {
         return Ok(None);
     }
-    // a bulk load takes a known total for the value's bytes themselves, the first chunk's length being some of them, and is out of step
-    // from there on (4804, or worse): found by FreeTDS (`tds_generic_put`) and pytds (#92, #197), in no document
+    // a bulk load takes a known total for the value's bytes themselves, the first chunk's length
+    // being some of them, and is out of step from there on (4804, or worse): found by FreeTDS
+    // (`tds_generic_put`) and pytds (#92, #197), in no document
     if place == Place::Bulk && announced != PLP_UNKNOWN {
-        return malformed(format!("a bulk load announces {announced} bytes for a (max) value, whose total must be unknown there"));
+        return malformed(format!(
+            "a bulk load announces {announced} bytes for a (max) value, whose total must be unknown there"
+        ));
     }
     let mut bytes = Vec::new();
     loop {
@@ -289,12 +322,16 @@ fn plp(from: &mut MessageReader<'_>, place: Place) -> WireResult<Option<Vec<u8>>
         }
     }
     if announced != PLP_UNKNOWN && announced != bytes.len() as u64 {
-        return malformed(format!("{} bytes in chunks where {announced} were announced", bytes.len()));
+        return malformed(format!(
+            "{} bytes in chunks where {announced} were announced",
+            bytes.len()
+        ));
     }
     Ok(Some(bytes))
 }
 
-/// A value of a type of fixed length may come shorter than that (as bulk loads of several drivers have it): it is padded.
+/// A value of a type of fixed length may come shorter than that (as bulk loads of several drivers
+/// have it): it is padded.
 fn padded(ty: SqlType, bytes: &[u8]) -> Cow<'_, [u8]> {
     let (wanted, filler): (usize, &[u8]) = match ty {
         SqlType::Char(n, _) => (n.into(), b" "),
@@ -305,7 +342,9 @@ fn padded(ty: SqlType, bytes: &[u8]) -> Cow<'_, [u8]> {
     if bytes.len() >= wanted {
         return Cow::Borrowed(bytes);
     }
-    Cow::Owned(bytes.iter().chain(filler.iter().cycle().take(wanted - bytes.len())).copied().collect())
+    Cow::Owned(
+        bytes.iter().chain(filler.iter().cycle().take(wanted - bytes.len())).copied().collect(),
+    )
 }
 
 /// The value these bytes are, of a type whose NULL has been ruled out.
@@ -315,9 +354,13 @@ fn of_bytes(ty: SqlType, bytes: &[u8]) -> WireResult<Value> {
         SqlType::Char(_, collation) | SqlType::VarChar(_, collation) | SqlType::Text(collation) => {
             Some(Value::Str(collation.decode(bytes).into()))
         }
-        SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::NText(_) => Some(Value::Str(utf16(bytes).into())),
+        SqlType::NChar(..) | SqlType::NVarChar(..) | SqlType::NText(_) => {
+            Some(Value::Str(utf16(bytes).into()))
+        }
         // A byte order mark belongs to the encoding, not to the value.
-        SqlType::Xml => Some(Value::Str(utf16(bytes.strip_prefix(&[0xFF, 0xFE]).unwrap_or(bytes)).into())),
+        SqlType::Xml => {
+            Some(Value::Str(utf16(bytes.strip_prefix(&[0xFF, 0xFE]).unwrap_or(bytes)).into()))
+        }
         SqlType::Binary(_)
         | SqlType::VarBinary(_)
         | SqlType::Image
@@ -325,18 +368,30 @@ fn of_bytes(ty: SqlType, bytes: &[u8]) -> WireResult<Value> {
         | SqlType::HierarchyId
         | SqlType::Geometry
         | SqlType::Geography => Some(Value::Bytes(bytes.into())),
-        SqlType::UniqueIdentifier => bytes.try_into().ok().map(|bytes| Value::Guid(guid_order(bytes))),
+        SqlType::UniqueIdentifier => {
+            bytes.try_into().ok().map(|bytes| Value::Guid(guid_order(bytes)))
+        }
         SqlType::Decimal { scale, .. } => decimal_of(bytes, scale),
         SqlType::Date => date_of(bytes).map(Value::Date),
-        SqlType::Time(scale) => (bytes.len() == time_bytes(scale)).then(|| Value::Time(ticks_of(bytes, scale))),
-        SqlType::DateTime2(scale) => bytes
-            .split_at_checked(time_bytes(scale))
-            .and_then(|(time, date)| Some(Value::DateTime2 { days: date_of(date)?, ticks: ticks_of(time, scale) })),
-        SqlType::DateTimeOffset(scale) => bytes.split_at_checked(time_bytes(scale)).and_then(|(time, rest)| {
-            let (date, offset) = rest.split_at_checked(3)?;
-            let offset_minutes = i16::from_le_bytes(offset.try_into().ok()?);
-            Some(Value::DateTimeOffset { days: date_of(date)?, ticks: ticks_of(time, scale), offset_minutes })
-        }),
+        SqlType::Time(scale) => {
+            (bytes.len() == time_bytes(scale)).then(|| Value::Time(ticks_of(bytes, scale)))
+        }
+        SqlType::DateTime2(scale) => {
+            bytes.split_at_checked(time_bytes(scale)).and_then(|(time, date)| {
+                Some(Value::DateTime2 { days: date_of(date)?, ticks: ticks_of(time, scale) })
+            })
+        }
+        SqlType::DateTimeOffset(scale) => {
+            bytes.split_at_checked(time_bytes(scale)).and_then(|(time, rest)| {
+                let (date, offset) = rest.split_at_checked(3)?;
+                let offset_minutes = i16::from_le_bytes(offset.try_into().ok()?);
+                Some(Value::DateTimeOffset {
+                    days: date_of(date)?,
+                    ticks: ticks_of(time, scale),
+                    offset_minutes,
+                })
+            })
+        }
         _ => fixed_of(ty, bytes),
     };
     value.ok_or_else(|| WireError::Malformed(format!("{} bytes for {ty:?}", bytes.len())))
@@ -354,23 +409,34 @@ pub(super) fn fixed_of(ty: SqlType, bytes: &[u8]) -> Option<Value> {
         SqlType::Float => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
         SqlType::Money => {
             let [a, b, c, d, e, f, g, h] = <[u8; 8]>::try_from(bytes).ok()?;
-            let mantissa = i64::from(i32::from_le_bytes([a, b, c, d])) << 32 | i64::from(u32::from_le_bytes([e, f, g, h]));
+            let mantissa = i64::from(i32::from_le_bytes([a, b, c, d])) << 32
+                | i64::from(u32::from_le_bytes([e, f, g, h]));
             Value::Decimal(Decimal { mantissa: mantissa.into(), scale: 4 })
         }
-        SqlType::SmallMoney => Value::Decimal(Decimal { mantissa: i32::from_le_bytes(bytes.try_into().ok()?).into(), scale: 4 }),
+        SqlType::SmallMoney => Value::Decimal(Decimal {
+            mantissa: i32::from_le_bytes(bytes.try_into().ok()?).into(),
+            scale: 4,
+        }),
         SqlType::DateTime => {
             let [a, b, c, d, e, f, g, h] = <[u8; 8]>::try_from(bytes).ok()?;
-            Value::DateTime { days: i32::from_le_bytes([a, b, c, d]), ticks300: u32::from_le_bytes([e, f, g, h]) }
+            Value::DateTime {
+                days: i32::from_le_bytes([a, b, c, d]),
+                ticks300: u32::from_le_bytes([e, f, g, h]),
+            }
         }
         SqlType::SmallDateTime => {
             let [a, b, c, d] = <[u8; 4]>::try_from(bytes).ok()?;
-            Value::SmallDateTime { days: u16::from_le_bytes([a, b]), minutes: u16::from_le_bytes([c, d]) }
+            Value::SmallDateTime {
+                days: u16::from_le_bytes([a, b]),
+                minutes: u16::from_le_bytes([c, d]),
+            }
         }
         _ => return None,
     })
 }
 
-/// Sign and magnitude. The magnitude has 4, 8, 12 or 16 bytes (2.2.5.5.1.6), and as few as the precision needs in FreeTDS's bulk loads.
+/// Sign and magnitude. The magnitude has 4, 8, 12 or 16 bytes (2.2.5.5.1.6), and as few as the
+/// precision needs in FreeTDS's bulk loads.
 pub(super) fn decimal_of(bytes: &[u8], scale: u8) -> Option<Value> {
     let (&sign, magnitude) = bytes.split_first()?;
     if magnitude.is_empty() || magnitude.len() > 16 {
@@ -379,7 +445,10 @@ pub(super) fn decimal_of(bytes: &[u8], scale: u8) -> Option<Value> {
     let mut all = [0u8; 16];
     all[..magnitude.len()].copy_from_slice(magnitude);
     let mantissa = i128::try_from(u128::from_le_bytes(all)).ok()?;
-    (mantissa < 10i128.pow(38)).then_some(Value::Decimal(Decimal { mantissa: if sign == 0 { -mantissa } else { mantissa }, scale }))
+    (mantissa < 10i128.pow(38)).then_some(Value::Decimal(Decimal {
+        mantissa: if sign == 0 { -mantissa } else { mantissa },
+        scale,
+    }))
 }
 
 /// Days since 0001-01-01, up to 9999-12-31.

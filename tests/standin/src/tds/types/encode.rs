@@ -1,9 +1,13 @@
 //! TYPE_INFO and values from the server's side.
 
-use super::{MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, decimal_bytes, guid_order, ticks_per_unit, time_bytes, token, variant};
+use super::{
+    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, decimal_bytes, guid_order, ticks_per_unit,
+    time_bytes, token, variant,
+};
 use crate::value::{Decimal, Length, SqlType, Value};
 
-/// A value that its column's type cannot hold: the engine's mistake, told rather than sent as something else.
+/// A value that its column's type cannot hold: the engine's mistake, told rather than sent as
+/// something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit(pub String);
 
@@ -51,7 +55,8 @@ pub fn write_type_info(out: &mut Vec<u8>, ty: SqlType, nullable: bool, place: Pl
         out.push(fixed);
         return;
     }
-    let sized = |out: &mut Vec<u8>, token: u8, size: usize| out.extend_from_slice(&[token, size as u8]);
+    let sized =
+        |out: &mut Vec<u8>, token: u8, size: usize| out.extend_from_slice(&[token, size as u8]);
     let long = |out: &mut Vec<u8>, token: u8, size: u16| {
         out.push(token);
         out.extend_from_slice(&size.to_le_bytes());
@@ -70,7 +75,12 @@ pub fn write_type_info(out: &mut Vec<u8>, ty: SqlType, nullable: bool, place: Pl
         SqlType::SmallDateTime => sized(out, token::DATETIME_N, 4),
         SqlType::UniqueIdentifier => sized(out, token::GUID, 16),
         SqlType::Decimal { precision, scale } => {
-            out.extend_from_slice(&[token::NUMERIC_N, decimal_bytes(precision) as u8 + 1, precision, scale]);
+            out.extend_from_slice(&[
+                token::NUMERIC_N,
+                decimal_bytes(precision) as u8 + 1,
+                precision,
+                scale,
+            ]);
         }
         SqlType::Date => out.push(token::DATE_N),
         SqlType::Time(scale) => out.extend_from_slice(&[token::TIME_N, scale]),
@@ -96,7 +106,11 @@ pub fn write_type_info(out: &mut Vec<u8>, ty: SqlType, nullable: bool, place: Pl
         SqlType::RowVersion => long(out, token::BIG_BINARY, 8),
         SqlType::VarBinary(length) => long(out, token::BIG_VARBINARY, bytes_of(length, 1)),
         SqlType::Text(collation) | SqlType::NText(collation) => {
-            let (token, size) = if matches!(ty, SqlType::Text(_)) { (token::TEXT, 0x7FFF_FFFFu32) } else { (token::NTEXT, 0x7FFF_FFFE) };
+            let (token, size) = if matches!(ty, SqlType::Text(_)) {
+                (token::TEXT, 0x7FFF_FFFFu32)
+            } else {
+                (token::NTEXT, 0x7FFF_FFFE)
+            };
             out.push(token);
             out.extend_from_slice(&size.to_le_bytes());
             out.extend_from_slice(&collation.wire());
@@ -125,7 +139,8 @@ fn bytes_of(length: Length, unit: u16) -> u16 {
     }
 }
 
-/// A text column's table: one part, empty, because a result set does not know which table a column is of.
+/// A text column's table: one part, empty, because a result set does not know which table a column
+/// is of.
 fn table_name(out: &mut Vec<u8>, place: Place) {
     match place {
         Place::Column => out.extend_from_slice(&[1, 0, 0]),
@@ -154,7 +169,13 @@ fn udt(out: &mut Vec<u8>, name: &str, class: &str, bytes_max: u16, place: Place)
 }
 
 /// One cell of that type.
-pub fn write_value(out: &mut Vec<u8>, ty: SqlType, nullable: bool, value: &Value, place: Place) -> EncodeResult {
+pub fn write_value(
+    out: &mut Vec<u8>,
+    ty: SqlType,
+    nullable: bool,
+    value: &Value,
+    place: Place,
+) -> EncodeResult {
     if *value == Value::Null {
         return write_null(out, ty, nullable);
     }
@@ -191,7 +212,9 @@ pub fn write_value(out: &mut Vec<u8>, ty: SqlType, nullable: bool, value: &Value
             out.extend_from_slice(&[0, 0]);
             utf16(out, text);
             let length = u16::try_from(out.len() - at - 2).ok().filter(|&n| n != NULL_MARK);
-            let length = length.ok_or_else(|| Misfit(format!("a text of {} bytes for {ty:?}", out.len() - at - 2)))?;
+            let length = length.ok_or_else(|| {
+                Misfit(format!("a text of {} bytes for {ty:?}", out.len() - at - 2))
+            })?;
             out[at..at + 2].copy_from_slice(&length.to_le_bytes());
         }
         SqlType::Binary(_) | SqlType::VarBinary(Length::N(_)) | SqlType::RowVersion => {
@@ -206,10 +229,14 @@ pub fn write_value(out: &mut Vec<u8>, ty: SqlType, nullable: bool, value: &Value
             let Value::Str(text) = value else { return misfit(ty, value) };
             let mut units = Vec::with_capacity(text.len() * 2);
             utf16(&mut units, text);
-            // A server does not know how long an xml value will be as text before it has written it.
+            // A server does not know how long an xml value will be as text before it has written
+            // it.
             plp(out, &units, ty != SqlType::Xml && place != Place::Bulk);
         }
-        SqlType::VarBinary(Length::Max) | SqlType::HierarchyId | SqlType::Geometry | SqlType::Geography => {
+        SqlType::VarBinary(Length::Max)
+        | SqlType::HierarchyId
+        | SqlType::Geometry
+        | SqlType::Geography => {
             let Value::Bytes(bytes) = value else { return misfit(ty, value) };
             plp(out, bytes, place != Place::Bulk);
         }
@@ -281,20 +308,26 @@ pub(super) fn write_fixed(out: &mut Vec<u8>, ty: SqlType, value: &Value) -> Enco
         (SqlType::Bit, Value::Bit(bit)) => out.push(u8::from(*bit)),
         (SqlType::TinyInt, Value::Int(v)) => out.push(range(*v, 0, 255)? as u8),
         (SqlType::SmallInt, Value::Int(v)) => {
-            out.extend_from_slice(&(range(*v, i16::MIN.into(), i16::MAX.into())? as i16).to_le_bytes());
+            out.extend_from_slice(
+                &(range(*v, i16::MIN.into(), i16::MAX.into())? as i16).to_le_bytes(),
+            );
         }
-        (SqlType::Int, Value::Int(v)) => out.extend_from_slice(&(range(*v, i32::MIN.into(), i32::MAX.into())? as i32).to_le_bytes()),
+        (SqlType::Int, Value::Int(v)) => out.extend_from_slice(
+            &(range(*v, i32::MIN.into(), i32::MAX.into())? as i32).to_le_bytes(),
+        ),
         (SqlType::BigInt, Value::Int(v)) => out.extend_from_slice(&v.to_le_bytes()),
         (SqlType::Real, Value::Float(v)) => out.extend_from_slice(&(*v as f32).to_le_bytes()),
         (SqlType::Float, Value::Float(v)) => out.extend_from_slice(&v.to_le_bytes()),
         (SqlType::Money, _) => {
-            let v = i64::try_from(rescaled(ty, value, 4)?.mantissa).map_err(|_| Misfit(format!("{value:?} for money")))?;
+            let v = i64::try_from(rescaled(ty, value, 4)?.mantissa)
+                .map_err(|_| Misfit(format!("{value:?} for money")))?;
             // The high half comes first (2.2.5.5.1.2).
             out.extend_from_slice(&((v >> 32) as i32).to_le_bytes());
             out.extend_from_slice(&(v as u32).to_le_bytes());
         }
         (SqlType::SmallMoney, _) => {
-            let v = i32::try_from(rescaled(ty, value, 4)?.mantissa).map_err(|_| Misfit(format!("{value:?} for smallmoney")))?;
+            let v = i32::try_from(rescaled(ty, value, 4)?.mantissa)
+                .map_err(|_| Misfit(format!("{value:?} for smallmoney")))?;
             out.extend_from_slice(&v.to_le_bytes());
         }
         (SqlType::DateTime, Value::DateTime { days, ticks300 }) => {
@@ -363,7 +396,8 @@ pub(super) fn write_date(out: &mut Vec<u8>, ty: SqlType, value: &Value) -> Encod
 
 fn short(out: &mut Vec<u8>, bytes: &[u8]) -> EncodeResult {
     let length = u16::try_from(bytes.len()).ok().filter(|&n| n != NULL_MARK);
-    let length = length.ok_or_else(|| Misfit(format!("{} bytes where 65534 is the most", bytes.len())))?;
+    let length =
+        length.ok_or_else(|| Misfit(format!("{} bytes where 65534 is the most", bytes.len())))?;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(bytes);
     Ok(())
@@ -378,7 +412,8 @@ fn plp(out: &mut Vec<u8>, bytes: &[u8], known: bool) {
     out.extend_from_slice(&0u32.to_le_bytes());
 }
 
-/// text, ntext, image: with a text pointer and a timestamp in a row, which mean nothing to anybody any more.
+/// text, ntext, image: with a text pointer and a timestamp in a row, which mean nothing to anybody
+/// any more.
 fn long(out: &mut Vec<u8>, bytes: &[u8], place: Place) {
     if place != Place::Param {
         out.push(16);
@@ -409,7 +444,8 @@ pub fn b_varchar(out: &mut Vec<u8>, text: &str) {
     units.iter().for_each(|unit| out.extend_from_slice(&unit.to_le_bytes()));
 }
 
-/// US_VARCHAR; cut at 32,000 units: with two names of up to 255 it must fit a token's length of 16 bits.
+/// US_VARCHAR; cut at 32,000 units: with two names of up to 255 it must fit a token's length of 16
+/// bits.
 pub fn us_varchar(out: &mut Vec<u8>, text: &str) {
     let units: Vec<u16> = text.encode_utf16().take(32_000).collect();
     out.extend_from_slice(&(units.len() as u16).to_le_bytes());

@@ -1,7 +1,8 @@
 //! Columns and values, both ways (2.2.5.4 to 2.2.5.6).
 //!
-//! A TYPE_INFO says how the values after it are laid out. Three places differ in small ways ([`Place`]): result sets and bulk loads name a
-//! text column's table and carry text pointers, parameters do not; a UDT's metadata is shorter in a parameter.
+//! A TYPE_INFO says how the values after it are laid out. Three places differ in small ways
+//! ([`Place`]): result sets and bulk loads name a text column's table and carry text pointers,
+//! parameters do not; a UDT's metadata is shorter in a parameter.
 
 pub mod decode;
 pub mod encode;
@@ -67,8 +68,8 @@ const NULL_MARK: u16 = 0xFFFF;
 pub enum Place {
     /// COLMETADATA and ROW from the server
     Column,
-    /// COLMETADATA and ROW of a bulk load: a text column's table is one name there, not a list of parts (so do SqlClient, mssql-tds,
-    /// FreeTDS and tiberius)
+    /// COLMETADATA and ROW of a bulk load: a text column's table is one name there, not a list of
+    /// parts (so do SqlClient, mssql-tds, FreeTDS and tiberius)
     Bulk,
     /// an RPC's parameter and RETURNVALUE
     Param,
@@ -98,9 +99,13 @@ fn ticks_per_unit(scale: u8) -> u64 {
     10u64.pow(u32::from(7u8.saturating_sub(scale)))
 }
 
-/// The order of a GUID's bytes on the wire (and back: it is its own inverse): its first three groups are little-endian.
+/// The order of a GUID's bytes on the wire (and back: it is its own inverse): its first three
+/// groups are little-endian.
 fn guid_order(g: [u8; 16]) -> [u8; 16] {
-    [g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13], g[14], g[15]]
+    [
+        g[3], g[2], g[1], g[0], g[5], g[4], g[7], g[6], g[8], g[9], g[10], g[11], g[12], g[13],
+        g[14], g[15],
+    ]
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Every type there and back, NULL and not, in rows and in parameters, through packets of an awkward size.
+//! Every type there and back, NULL and not, in rows and in parameters, through packets of an
+//! awkward size.
 
 use super::{
     Place,
@@ -25,9 +26,15 @@ impl PacketSource for Packets {
 
 /// Seven bytes a packet: nothing of more than one byte can count on being in one piece.
 fn with_reader<T>(bytes: &[u8], read: impl FnOnce(&mut MessageReader<'_>) -> T) -> T {
-    let mut packets: VecDeque<Packet> =
-        bytes.chunks(7).map(|chunk| Packet { kind: kind::RPC, status: 0, payload: chunk.to_vec() }).collect();
-    packets.push_back(Packet { kind: kind::RPC, status: status::END_OF_MESSAGE, payload: Vec::new() });
+    let mut packets: VecDeque<Packet> = bytes
+        .chunks(7)
+        .map(|chunk| Packet { kind: kind::RPC, status: 0, payload: chunk.to_vec() })
+        .collect();
+    packets.push_back(Packet {
+        kind: kind::RPC,
+        status: status::END_OF_MESSAGE,
+        payload: Vec::new(),
+    });
     let first = packets.pop_front().expect("a packet");
     let mut source = Packets(packets);
     read(&mut MessageReader::new(first, &mut source, 1 << 24).expect("a message"))
@@ -43,7 +50,8 @@ fn there_and_back(ty: SqlType, value: &Value) {
             write_type_info(&mut bytes, ty, nullable, place);
             write_value(&mut bytes, ty, nullable, value, place)
                 .unwrap_or_else(|misfit| panic!("{value:?} as {ty:?} does not encode: {misfit:?}"));
-            // RPC parameters have no text pointer, so a NULL is a length there; the server itself returns no text parameters.
+            // RPC parameters have no text pointer, so a NULL is a length there; the server itself
+            // returns no text parameters.
             let long = matches!(ty, SqlType::Text(_) | SqlType::NText(_) | SqlType::Image);
             if long && place == Place::Param && *value == Value::Null {
                 continue;
@@ -66,7 +74,9 @@ fn types(rng: &mut StdRng) -> Vec<(SqlType, Value)> {
     let cyrillic = Collation::by_name("Cyrillic_General_CI_AS").expect("a Cyrillic collation");
     let utf8 = Collation::by_name("Latin1_General_100_CI_AS_SC_UTF8").expect("a UTF-8 collation");
     let text = |s: &str| Value::Str(s.into());
-    let mut bytes = |n: usize| -> Value { Value::Bytes((0..n).map(|_| rng.random()).collect::<Vec<u8>>().into()) };
+    let mut bytes = |n: usize| -> Value {
+        Value::Bytes((0..n).map(|_| rng.random()).collect::<Vec<u8>>().into())
+    };
     let (short_bytes, long_bytes, eight) = (bytes(20), bytes(30_000), bytes(8));
     let long_text = text(&"Ünïcode 🦀 ".repeat(3000));
     let days = rng.random_range(0..=3_652_058);
@@ -77,13 +87,28 @@ fn types(rng: &mut StdRng) -> Vec<(SqlType, Value)> {
         (SqlType::SmallInt, Value::Int(rng.random::<i16>().into())),
         (SqlType::Int, Value::Int(rng.random::<i32>().into())),
         (SqlType::BigInt, Value::Int(rng.random())),
-        (SqlType::Money, Value::Decimal(Decimal { mantissa: rng.random::<i64>().into(), scale: 4 })),
-        (SqlType::SmallMoney, Value::Decimal(Decimal { mantissa: rng.random::<i32>().into(), scale: 4 })),
+        (
+            SqlType::Money,
+            Value::Decimal(Decimal { mantissa: rng.random::<i64>().into(), scale: 4 }),
+        ),
+        (
+            SqlType::SmallMoney,
+            Value::Decimal(Decimal { mantissa: rng.random::<i32>().into(), scale: 4 }),
+        ),
         (SqlType::Real, Value::Float(rng.random::<f32>().into())),
         (SqlType::Float, Value::Float(rng.random())),
         (SqlType::Date, Value::Date(days)),
-        (SqlType::DateTime, Value::DateTime { days: rng.random_range(-53_690..=2_958_463), ticks300: rng.random_range(0..25_920_000) }),
-        (SqlType::SmallDateTime, Value::SmallDateTime { days: rng.random(), minutes: rng.random_range(0..1440) }),
+        (
+            SqlType::DateTime,
+            Value::DateTime {
+                days: rng.random_range(-53_690..=2_958_463),
+                ticks300: rng.random_range(0..25_920_000),
+            },
+        ),
+        (
+            SqlType::SmallDateTime,
+            Value::SmallDateTime { days: rng.random(), minutes: rng.random_range(0..1440) },
+        ),
         (SqlType::Char(10, latin), text("Köln      ")),
         (SqlType::VarChar(Length::N(20), cyrillic), text("Привет")),
         (SqlType::VarChar(Length::N(40), utf8), text("Привет 🦀")),
@@ -111,13 +136,19 @@ fn types(rng: &mut StdRng) -> Vec<(SqlType, Value)> {
         all.push((SqlType::Time(scale), Value::Time(ticks)));
         all.push((SqlType::DateTime2(scale), Value::DateTime2 { days, ticks }));
         let offset_minutes = rng.random_range(-840..=840);
-        all.push((SqlType::DateTimeOffset(scale), Value::DateTimeOffset { days, ticks, offset_minutes }));
+        all.push((
+            SqlType::DateTimeOffset(scale),
+            Value::DateTimeOffset { days, ticks, offset_minutes },
+        ));
     }
     for precision in 1..=38u8 {
         let scale = rng.random_range(0..=precision);
         let bound = 10i128.pow(precision.into());
         let mantissa = rng.random_range(-bound + 1..bound);
-        all.push((SqlType::Decimal { precision, scale }, Value::Decimal(Decimal { mantissa, scale })));
+        all.push((
+            SqlType::Decimal { precision, scale },
+            Value::Decimal(Decimal { mantissa, scale }),
+        ));
     }
     all
 }
@@ -167,13 +198,21 @@ fn a_value_that_does_not_fit_is_told_not_sent() {
         (SqlType::TinyInt, Value::Int(256)),
         (SqlType::SmallInt, Value::Int(40_000)),
         (SqlType::Int, Value::Str("1".into())),
-        (SqlType::Decimal { precision: 5, scale: 2 }, Value::Decimal(Decimal { mantissa: 1 << 40, scale: 2 })),
+        (
+            SqlType::Decimal { precision: 5, scale: 2 },
+            Value::Decimal(Decimal { mantissa: 1 << 40, scale: 2 }),
+        ),
         (SqlType::Money, Value::Decimal(Decimal { mantissa: 12_345, scale: 5 })),
         (SqlType::VarChar(Length::N(10), Collation::DEFAULT), Value::Int(1)),
     ] {
-        assert!(write_value(&mut Vec::new(), ty, true, &value, Place::Column).is_err(), "{value:?} as {ty:?}");
+        assert!(
+            write_value(&mut Vec::new(), ty, true, &value, Place::Column).is_err(),
+            "{value:?} as {ty:?}"
+        );
     }
-    assert!(write_value(&mut Vec::new(), SqlType::Int, false, &Value::Null, Place::Column).is_err());
+    assert!(
+        write_value(&mut Vec::new(), SqlType::Int, false, &Value::Null, Place::Column).is_err()
+    );
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use super::{
     decimal_bytes,
     decode::{date_of, decimal_of, fixed_of, ticks_of},
-    encode::{EncodeResult, Misfit, fixed_bytes, misfit, rescaled, utf16, write_date, write_decimal, write_fixed},
+    encode::{
+        EncodeResult, Misfit, fixed_bytes, misfit, rescaled, utf16, write_date, write_decimal,
+        write_fixed,
+    },
     guid_order, time_bytes, token,
 };
 use crate::{
@@ -56,12 +59,18 @@ pub(super) fn write(out: &mut Vec<u8>, value: &Value) -> EncodeResult {
         }
         SqlType::Char(n, collation) | SqlType::VarChar(Length::N(n), collation) => {
             let Value::Str(text) = value else { return misfit(ty, value) };
-            text_properties(out, if matches!(ty, SqlType::Char(..)) { token::BIG_CHAR } else { token::BIG_VARCHAR }, n, collation);
+            text_properties(
+                out,
+                if matches!(ty, SqlType::Char(..)) { token::BIG_CHAR } else { token::BIG_VARCHAR },
+                n,
+                collation,
+            );
             out.extend_from_slice(&collation.encode(text));
         }
         SqlType::NChar(n, collation) | SqlType::NVarChar(Length::N(n), collation) => {
             let Value::Str(text) = value else { return misfit(ty, value) };
-            let token = if matches!(ty, SqlType::NChar(..)) { token::NCHAR } else { token::NVARCHAR };
+            let token =
+                if matches!(ty, SqlType::NChar(..)) { token::NCHAR } else { token::NVARCHAR };
             text_properties(out, token, n.saturating_mul(2), collation);
             utf16(out, text);
         }
@@ -107,7 +116,9 @@ pub(super) fn read(from: &mut MessageReader<'_>) -> WireResult<Value> {
         return Ok(Value::Null);
     }
     let bytes = from.bytes(length)?;
-    let Some((&[base, properties], rest)) = bytes.split_first_chunk::<2>() else { return malformed("a sql_variant of one byte") };
+    let Some((&[base, properties], rest)) = bytes.split_first_chunk::<2>() else {
+        return malformed("a sql_variant of one byte");
+    };
     let Some((properties, data)) = rest.split_at_checked(usize::from(properties)) else {
         return malformed("a sql_variant shorter than its properties");
     };
@@ -116,7 +127,12 @@ pub(super) fn read(from: &mut MessageReader<'_>) -> WireResult<Value> {
 }
 
 fn of_base(base: u8, properties: &[u8], data: &[u8]) -> WireResult<(SqlType, Value)> {
-    let wrong = || WireError::Malformed(format!("a sql_variant of base type {base:#04x} with {} property bytes", properties.len()));
+    let wrong = || {
+        WireError::Malformed(format!(
+            "a sql_variant of base type {base:#04x} with {} property bytes",
+            properties.len()
+        ))
+    };
     let fixed = |ty: SqlType| fixed_of(ty, data).map(|value| (ty, value)).ok_or_else(wrong);
     match base {
         token::BIT | token::BIT_N => fixed(SqlType::Bit),
@@ -130,7 +146,10 @@ fn of_base(base: u8, properties: &[u8], data: &[u8]) -> WireResult<(SqlType, Val
         token::MONEY4 => fixed(SqlType::SmallMoney),
         token::DATETIME => fixed(SqlType::DateTime),
         token::DATETIME4 => fixed(SqlType::SmallDateTime),
-        token::GUID => Ok((SqlType::UniqueIdentifier, Value::Guid(guid_order(data.try_into().map_err(|_| wrong())?)))),
+        token::GUID => Ok((
+            SqlType::UniqueIdentifier,
+            Value::Guid(guid_order(data.try_into().map_err(|_| wrong())?)),
+        )),
         token::DECIMAL_N | token::NUMERIC_N => {
             let &[precision, scale] = properties else { return Err(wrong()) };
             if data.len() != decimal_bytes(precision) + 1 {
@@ -145,18 +164,29 @@ fn of_base(base: u8, properties: &[u8], data: &[u8]) -> WireResult<(SqlType, Val
             let ticks = ticks_of(time, scale);
             Ok(match base {
                 token::TIME_N => (SqlType::Time(scale), Value::Time(ticks)),
-                token::DATETIME2_N => (SqlType::DateTime2(scale), Value::DateTime2 { days: date_of(rest).ok_or_else(wrong)?, ticks }),
+                token::DATETIME2_N => (
+                    SqlType::DateTime2(scale),
+                    Value::DateTime2 { days: date_of(rest).ok_or_else(wrong)?, ticks },
+                ),
                 _ => {
                     let (days, offset) = rest.split_at_checked(3).ok_or_else(wrong)?;
-                    let offset_minutes = i16::from_le_bytes(offset.try_into().map_err(|_| wrong())?);
+                    let offset_minutes =
+                        i16::from_le_bytes(offset.try_into().map_err(|_| wrong())?);
                     let days = date_of(days).ok_or_else(wrong)?;
-                    (SqlType::DateTimeOffset(scale), Value::DateTimeOffset { days, ticks, offset_minutes })
+                    (
+                        SqlType::DateTimeOffset(scale),
+                        Value::DateTimeOffset { days, ticks, offset_minutes },
+                    )
                 }
             })
         }
         token::BIG_BINARY | token::BIG_VARBINARY => {
             let n = u16::from_le_bytes(properties.try_into().map_err(|_| wrong())?);
-            let ty = if base == token::BIG_BINARY { SqlType::Binary(n) } else { SqlType::VarBinary(Length::N(n)) };
+            let ty = if base == token::BIG_BINARY {
+                SqlType::Binary(n)
+            } else {
+                SqlType::VarBinary(Length::N(n))
+            };
             Ok((ty, Value::Bytes(data.into())))
         }
         token::BIG_CHAR | token::BIG_VARCHAR | token::NCHAR | token::NVARCHAR => {
@@ -166,7 +196,9 @@ fn of_base(base: u8, properties: &[u8], data: &[u8]) -> WireResult<(SqlType, Val
             let n = u16::from_le_bytes([low, high]);
             let (ty, text) = match base {
                 token::BIG_CHAR => (SqlType::Char(n, collation), collation.decode(data)),
-                token::BIG_VARCHAR => (SqlType::VarChar(Length::N(n), collation), collation.decode(data)),
+                token::BIG_VARCHAR => {
+                    (SqlType::VarChar(Length::N(n), collation), collation.decode(data))
+                }
                 token::NCHAR => (SqlType::NChar(n / 2, collation), utf16_text(data)),
                 _ => (SqlType::NVarChar(Length::N(n / 2), collation), utf16_text(data)),
             };

@@ -1,9 +1,10 @@
-//! What `sqlparser` lets through and T-SQL does not, or this server does not know; and the old hint syntax `FROM t (NOLOCK)`, which
-//! looks like a function's argument.
+//! What `sqlparser` lets through and T-SQL does not, or this server does not know; and the old hint
+//! syntax `FROM t (NOLOCK)`, which looks like a function's argument.
 
 use crate::error::{SqlError, SqlResult};
 use sqlparser::ast::{
-    Distinct, Expr, FunctionArg, FunctionArgExpr, JoinConstraint, JoinOperator, Query, Select, TableFactor, VisitMut, VisitorMut,
+    Distinct, Expr, FunctionArg, FunctionArgExpr, JoinConstraint, JoinOperator, Query, Select,
+    TableFactor, VisitMut, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -60,7 +61,11 @@ impl VisitorMut for Check {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
         if matches!(select.distinct, Some(Distinct::On(_))) {
-            return ControlFlow::Break(SqlError::new(156, 15, "Incorrect syntax near the keyword 'ON'."));
+            return ControlFlow::Break(SqlError::new(
+                156,
+                15,
+                "Incorrect syntax near the keyword 'ON'.",
+            ));
         }
         stop(select.from.iter().try_for_each(|t| joins(&t.joins)))
     }
@@ -80,11 +85,17 @@ fn joins(list: &[sqlparser::ast::Join]) -> SqlResult<()> {
             | JoinOperator::Right(c)
             | JoinOperator::RightOuter(c)
             | JoinOperator::FullOuter(c) => c,
-            JoinOperator::CrossJoin(_) | JoinOperator::CrossApply | JoinOperator::OuterApply => continue,
+            JoinOperator::CrossJoin(_) | JoinOperator::CrossApply | JoinOperator::OuterApply => {
+                continue;
+            }
             _ => return Err(SqlError::unsupported("this kind of join")),
         };
         if !matches!(constraint, JoinConstraint::On(_)) {
-            return Err(SqlError::new(102, 15, format!("Incorrect syntax near '{}'.", join.relation)));
+            return Err(SqlError::new(
+                102,
+                15,
+                format!("Incorrect syntax near '{}'.", join.relation),
+            ));
         }
     }
     Ok(())
@@ -102,7 +113,10 @@ fn table(factor: &mut TableFactor) -> SqlResult<()> {
             if json_path.is_some() {
                 return Err(SqlError::unsupported("a path in FROM"));
             }
-            let old_hints = args.as_ref().and_then(|a| a.args.iter().map(hint).collect::<Option<Vec<_>>>()).filter(|h| !h.is_empty());
+            let old_hints = args
+                .as_ref()
+                .and_then(|a| a.args.iter().map(hint).collect::<Option<Vec<_>>>())
+                .filter(|h| !h.is_empty());
             if let Some(hints) = old_hints {
                 *with_hints = hints;
                 *args = None;
@@ -111,7 +125,9 @@ fn table(factor: &mut TableFactor) -> SqlResult<()> {
         }
         TableFactor::NestedJoin { table_with_joins, .. } => joins(&table_with_joins.joins),
         TableFactor::Derived { .. } => Ok(()),
-        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => Err(SqlError::unsupported("PIVOT and UNPIVOT")),
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {
+            Err(SqlError::unsupported("PIVOT and UNPIVOT"))
+        }
         TableFactor::OpenJsonTable { .. } => Err(SqlError::unsupported("OPENJSON")),
         other => Err(SqlError::unsupported(format!("{other} in FROM"))),
     }
@@ -135,7 +151,8 @@ const OLD_HINTS: [&str; 12] = [
 fn hint(arg: &FunctionArg) -> Option<Expr> {
     match arg {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(i)))
-            if i.quote_style.is_none() && OLD_HINTS.iter().any(|h| i.value.eq_ignore_ascii_case(h)) =>
+            if i.quote_style.is_none()
+                && OLD_HINTS.iter().any(|h| i.value.eq_ignore_ascii_case(h)) =>
         {
             Some(Expr::Identifier(i.clone()))
         }

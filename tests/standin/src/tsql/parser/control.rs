@@ -38,7 +38,8 @@ impl Cursor<'_> {
         if batch.is_empty() { Err(self.error()) } else { Ok(batch) }
     }
 
-    /// One statement; `first` in its batch: some may only stand there, and a procedure may be called there by its bare name.
+    /// One statement; `first` in its batch: some may only stand there, and a procedure may be
+    /// called there by its bare name.
     pub fn statement(&mut self, first: bool) -> SqlResult<Spanned> {
         let (line, start) = (self.line(), self.index());
         let statement = self.statement_kind(first, start).map_err(|e| e.at(line))?;
@@ -88,7 +89,11 @@ impl Cursor<'_> {
             }
             "WAITFOR" => {
                 self.advance();
-                if self.accept("DELAY") { Ok(Statement::WaitForDelay(self.expr()?)) } else { self.refuse("WAITFOR TIME and WAITFOR (…)") }
+                if self.accept("DELAY") {
+                    Ok(Statement::WaitForDelay(self.expr()?))
+                } else {
+                    self.refuse("WAITFOR TIME and WAITFOR (…)")
+                }
             }
             "USE" => {
                 self.advance();
@@ -125,10 +130,13 @@ impl Cursor<'_> {
             "GOTO" => self.refuse("GOTO"),
             "OPEN" | "CLOSE" | "DEALLOCATE" | "FETCH" => self.refuse(&format!("cursors ({upper})")),
             "REVERT" => self.refuse("REVERT"),
-            "BACKUP" | "RESTORE" | "BULK" | "DUMP" | "LOAD" | "SHUTDOWN" | "RECONFIGURE" | "READTEXT" | "WRITETEXT" | "UPDATETEXT"
-            | "SETUSER" | "ADD" | "MOVE" | "SEND" | "RECEIVE" => self.refuse(&upper),
+            "BACKUP" | "RESTORE" | "BULK" | "DUMP" | "LOAD" | "SHUTDOWN" | "RECONFIGURE"
+            | "READTEXT" | "WRITETEXT" | "UPDATETEXT" | "SETUSER" | "ADD" | "MOVE" | "SEND"
+            | "RECEIVE" => self.refuse(&upper),
             _ if self.peek_nth(1) == &Token::Colon => self.refuse("labels and GOTO"),
-            _ if first && !is_reserved(self.peek()) && !upper.starts_with('@') => self.execute_rest(None).map(execute),
+            _ if first && !is_reserved(self.peek()) && !upper.starts_with('@') => {
+                self.execute_rest(None).map(execute)
+            }
             _ => Err(self.error()),
         }
     }
@@ -221,7 +229,8 @@ impl Cursor<'_> {
         self.advance();
         let condition = self.expr()?;
         let then = Box::new(self.statement(false)?);
-        let otherwise = if self.accept("ELSE") { Some(Box::new(self.statement(false)?)) } else { None };
+        let otherwise =
+            if self.accept("ELSE") { Some(Box::new(self.statement(false)?)) } else { None };
         Ok(Statement::If { condition, then, otherwise })
     }
 
@@ -243,7 +252,11 @@ impl Cursor<'_> {
             return self.refuse("RAISERROR without parentheses");
         }
         let mut parts = self.in_parentheses(Self::expr)?.into_iter();
-        let (Some(message), Some(severity), Some(state)) = (parts.next(), parts.next(), parts.next()) else { return Err(self.error()) };
+        let (Some(message), Some(severity), Some(state)) =
+            (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(self.error());
+        };
         let args = parts.collect();
         let (mut with_log, mut with_nowait) = (false, false);
         if self.accept("WITH") {
@@ -381,13 +394,19 @@ impl Cursor<'_> {
             Token::NationalStringLiteral(s) => literal(Literal::NationalStringLiteral(s)),
             Token::HexStringLiteral(s) => literal(Literal::HexStringLiteral(s)),
             Token::Placeholder(s) => literal(Literal::Placeholder(s)),
-            Token::Minus | Token::Plus if matches!(self.peek_nth(1), Token::Number(..) | Token::Placeholder(_)) => return self.expr(),
+            Token::Minus | Token::Plus
+                if matches!(self.peek_nth(1), Token::Number(..) | Token::Placeholder(_)) =>
+            {
+                return self.expr();
+            }
             Token::Word(w) if self.at("NULL") => {
                 let _ = w;
                 literal(Literal::Null)
             }
             Token::Word(w) if self.at_variable() => Expr::Identifier(Ident::new(w.value)),
-            Token::Word(w) if self.at_name() || w.quote_style.is_some() => literal(Literal::SingleQuotedString(w.value)),
+            Token::Word(w) if self.at_name() || w.quote_style.is_some() => {
+                literal(Literal::SingleQuotedString(w.value))
+            }
             _ => return Err(self.error()),
         };
         self.advance();
@@ -428,5 +447,13 @@ fn execute(call: Execute) -> Statement {
 
 /// `CREATE VIEW` and its like must stand alone.
 pub(super) fn only_first(first: bool, what: &str) -> SqlResult<()> {
-    if first { Ok(()) } else { Err(SqlError::new(111, 15, format!("'CREATE/ALTER {what}' must be the first statement in a query batch."))) }
+    if first {
+        Ok(())
+    } else {
+        Err(SqlError::new(
+            111,
+            15,
+            format!("'CREATE/ALTER {what}' must be the first statement in a query batch."),
+        ))
+    }
 }

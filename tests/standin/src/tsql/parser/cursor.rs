@@ -16,7 +16,8 @@ use sqlparser::{
     tokenizer::Token,
 };
 
-/// Parentheses and subqueries may nest this deep; the real server's limit is its stack's too (Msg 191).
+/// Parentheses and subqueries may nest this deep; the real server's limit is its stack's too (Msg
+/// 191).
 const NESTING_MAX: usize = 64;
 
 pub(super) struct Cursor<'t> {
@@ -29,7 +30,9 @@ pub(super) struct Cursor<'t> {
 impl<'t> Cursor<'t> {
     pub fn new(text: &'t str, lexed: Lexed) -> Self {
         let lines = lexed.tokens.iter().map(|t| t.span.start.line as u32).collect();
-        let parser = Parser::new(&TSQL).with_recursion_limit(NESTING_MAX).with_tokens_with_locations(lexed.tokens);
+        let parser = Parser::new(&TSQL)
+            .with_recursion_limit(NESTING_MAX)
+            .with_tokens_with_locations(lexed.tokens);
         Self { text, parser, places: lexed.places, lines }
     }
 
@@ -98,7 +101,8 @@ impl<'t> Cursor<'t> {
         error.at(self.line_of(index))
     }
 
-    /// What `sqlparser` complained about, in the server's words: the place is at the end of its message.
+    /// What `sqlparser` complained about, in the server's words: the place is at the end of its
+    /// message.
     pub fn translate(&self, error: ParserError) -> SqlError {
         let message = match error {
             ParserError::RecursionLimitExceeded => {
@@ -107,7 +111,8 @@ impl<'t> Cursor<'t> {
             }
             ParserError::ParserError(m) | ParserError::TokenizerError(m) => m,
         };
-        let column = message.rsplit_once("Column: ").and_then(|(_, n)| n.trim().parse::<usize>().ok());
+        let column =
+            message.rsplit_once("Column: ").and_then(|(_, n)| n.trim().parse::<usize>().ok());
         match column {
             Some(number) if number > 0 => self.error_at(number - 1),
             _ => self.error(),
@@ -189,7 +194,8 @@ impl<'t> Cursor<'t> {
 
     /// The next token is a word: quoted, or neither reserved nor a variable.
     pub fn at_name(&self) -> bool {
-        matches!(self.peek(), Token::Word(w) if w.quote_style.is_some() || !w.value.starts_with('@')) && !is_reserved(self.peek())
+        matches!(self.peek(), Token::Word(w) if w.quote_style.is_some() || !w.value.starts_with('@'))
+            && !is_reserved(self.peek())
     }
 
     pub fn at_variable(&self) -> bool {
@@ -278,7 +284,10 @@ impl<'t> Cursor<'t> {
         self.list(Self::object_name)
     }
 
-    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> SqlResult<T>) -> SqlResult<Vec<T>> {
+    pub fn list<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> SqlResult<T>,
+    ) -> SqlResult<Vec<T>> {
         let mut items = vec![item(self)?];
         while self.comma() {
             items.push(item(self)?);
@@ -286,7 +295,10 @@ impl<'t> Cursor<'t> {
         Ok(items)
     }
 
-    pub fn in_parentheses<T>(&mut self, item: impl FnMut(&mut Self) -> SqlResult<T>) -> SqlResult<Vec<T>> {
+    pub fn in_parentheses<T>(
+        &mut self,
+        item: impl FnMut(&mut Self) -> SqlResult<T>,
+    ) -> SqlResult<Vec<T>> {
         self.expect_mark(&Token::LParen)?;
         let items = self.list(item)?;
         self.expect_mark(&Token::RParen)?;
@@ -327,7 +339,9 @@ impl<'t> Cursor<'t> {
         if !self.accept("COLLATE") {
             return Ok(ty);
         }
-        let DataType::Builtin { ty, .. } = ty else { return self.refuse("COLLATE on an alias type") };
+        let DataType::Builtin { ty, .. } = ty else {
+            return self.refuse("COLLATE on an alias type");
+        };
         if self.accept("DATABASE_DEFAULT") {
             return Ok(DataType::Builtin { ty, explicit_collation: false, database_default: true });
         }
@@ -335,7 +349,11 @@ impl<'t> Cursor<'t> {
         let Some(collation) = Collation::by_name(&name) else {
             return Err(SqlError::new(448, 16, format!("Invalid collation '{name}'.")).at(line));
         };
-        Ok(DataType::Builtin { ty: datatype::with_collation(ty, collation), explicit_collation: true, database_default: false })
+        Ok(DataType::Builtin {
+            ty: datatype::with_collation(ty, collation),
+            explicit_collation: true,
+            database_default: false,
+        })
     }
 
     /// `=`, `+=`, …
@@ -380,7 +398,13 @@ fn check_name(name: &str) -> SqlResult<()> {
     }
     if name.encode_utf16().count() > 128 {
         let start = name.chars().take(128).collect::<String>();
-        return Err(SqlError::new(103, 15, format!("The identifier that starts with '{start}' is too long. Maximum length is 128.")));
+        return Err(SqlError::new(
+            103,
+            15,
+            format!(
+                "The identifier that starts with '{start}' is too long. Maximum length is 128."
+            ),
+        ));
     }
     Ok(())
 }

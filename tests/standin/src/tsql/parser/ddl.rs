@@ -79,7 +79,10 @@ impl Cursor<'_> {
                     self.expect_mark(&Token::Eq)?;
                     self.name()?;
                 }
-                Ok(Statement::CreateUser { login: Some(login.unwrap_or_else(|| name.clone())), name })
+                Ok(Statement::CreateUser {
+                    login: Some(login.unwrap_or_else(|| name.clone())),
+                    name,
+                })
             }
             "ROLE" => {
                 let name = self.name()?;
@@ -144,12 +147,22 @@ impl Cursor<'_> {
         let name = self.name()?;
         self.expect("ON")?;
         let table = self.object_name()?;
-        let columns = if self.is(&Token::LParen) { self.in_parentheses(Self::index_column)? } else { vec![] };
+        let columns =
+            if self.is(&Token::LParen) { self.in_parentheses(Self::index_column)? } else { vec![] };
         if columns.is_empty() && !columnstore {
             return Err(self.error());
         }
-        let mut index =
-            CreateIndex { name, table, unique, clustered, columnstore, columns, include: vec![], filter: None, options: vec![] };
+        let mut index = CreateIndex {
+            name,
+            table,
+            unique,
+            clustered,
+            columnstore,
+            columns,
+            include: vec![],
+            filter: None,
+            options: vec![],
+        };
         self.index_tail(&mut index)?;
         Ok(Statement::CreateIndex(Box::new(index)))
     }
@@ -283,11 +296,17 @@ impl Cursor<'_> {
     fn alter_database(&mut self) -> SqlResult<Statement> {
         let name = if self.accept("CURRENT") { None } else { Some(self.name()?) };
         if self.accept("COLLATE") {
-            return Ok(Statement::AlterDatabase { name, action: AlterDatabase::Collate(self.name()?) });
+            return Ok(Statement::AlterDatabase {
+                name,
+                action: AlterDatabase::Collate(self.name()?),
+            });
         }
         if self.accept_seq(&["MODIFY", "NAME"]) {
             self.expect_mark(&Token::Eq)?;
-            return Ok(Statement::AlterDatabase { name, action: AlterDatabase::ModifyName(self.name()?) });
+            return Ok(Statement::AlterDatabase {
+                name,
+                action: AlterDatabase::ModifyName(self.name()?),
+            });
         }
         if !self.accept("SET") {
             return self.refuse("ALTER DATABASE other than SET, COLLATE and MODIFY NAME");
@@ -309,8 +328,10 @@ impl Cursor<'_> {
             self.accept("SECONDS");
         }
         let text = self.text_since(start);
-        let statement =
-            |(option, value)| Statement::AlterDatabase { name: name.clone(), action: AlterDatabase::Set { name: option, value, others } };
+        let statement = |(option, value)| Statement::AlterDatabase {
+            name: name.clone(),
+            action: AlterDatabase::Set { name: option, value, others },
+        };
         let mut statements = settings.into_iter().map(statement).collect::<Vec<_>>();
         match statements.pop() {
             Some(only) if statements.is_empty() => Ok(only),
@@ -325,8 +346,17 @@ impl Cursor<'_> {
 
     fn database_option(&mut self) -> SqlResult<(String, String)> {
         let name = self.any_word()?;
-        if ["SINGLE_USER", "MULTI_USER", "RESTRICTED_USER", "READ_ONLY", "READ_WRITE", "ONLINE", "OFFLINE", "EMERGENCY"]
-            .contains(&name.as_str())
+        if [
+            "SINGLE_USER",
+            "MULTI_USER",
+            "RESTRICTED_USER",
+            "READ_ONLY",
+            "READ_WRITE",
+            "ONLINE",
+            "OFFLINE",
+            "EMERGENCY",
+        ]
+        .contains(&name.as_str())
         {
             return Ok((name, String::new()));
         }
@@ -371,8 +401,21 @@ impl Cursor<'_> {
         self.advance();
         let what = self.any_word()?;
         let what = what.as_str();
-        if !["TABLE", "VIEW", "PROCEDURE", "PROC", "TRIGGER", "DATABASE", "SCHEMA", "INDEX", "TYPE", "LOGIN", "USER", "ROLE"]
-            .contains(&what)
+        if ![
+            "TABLE",
+            "VIEW",
+            "PROCEDURE",
+            "PROC",
+            "TRIGGER",
+            "DATABASE",
+            "SCHEMA",
+            "INDEX",
+            "TYPE",
+            "LOGIN",
+            "USER",
+            "ROLE",
+        ]
+        .contains(&what)
         {
             return self.refuse(&format!("DROP {what}"));
         }
@@ -380,10 +423,16 @@ impl Cursor<'_> {
         match what {
             "TABLE" => Ok(Statement::DropTable { tables: self.object_names()?, if_exists }),
             "VIEW" => Ok(Statement::DropView { names: self.object_names()?, if_exists }),
-            "PROCEDURE" | "PROC" => Ok(Statement::DropProcedure { names: self.object_names()?, if_exists }),
+            "PROCEDURE" | "PROC" => {
+                Ok(Statement::DropProcedure { names: self.object_names()?, if_exists })
+            }
             "TRIGGER" => {
                 let names = self.object_names()?;
-                if self.at("ON") { self.refuse("DDL triggers") } else { Ok(Statement::DropTrigger { names, if_exists }) }
+                if self.at("ON") {
+                    self.refuse("DDL triggers")
+                } else {
+                    Ok(Statement::DropTrigger { names, if_exists })
+                }
             }
             "SCHEMA" => Ok(Statement::DropSchema { name: self.name()?, if_exists }),
             "TYPE" => Ok(Statement::DropType { name: self.object_name()?, if_exists }),

@@ -6,7 +6,10 @@ use crate::{
     tsql::ast::*,
 };
 use sqlparser::{
-    ast::{BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, Setting, TableWithJoins, Value as Literal, ValueWithSpan, With},
+    ast::{
+        BinaryOperator, Expr, Ident, Query, SelectItem, SetExpr, Setting, TableWithJoins,
+        Value as Literal, ValueWithSpan, With,
+    },
     parser::Parser,
     tokenizer::{Span, Token},
 };
@@ -28,7 +31,8 @@ impl Cursor<'_> {
         }
         let with_token = self.parser.peek_token_ref().clone();
         self.advance();
-        let cte_tables = self.parser.parse_comma_separated(Parser::parse_cte).map_err(|e| self.translate(e))?;
+        let cte_tables =
+            self.parser.parse_comma_separated(Parser::parse_cte).map_err(|e| self.translate(e))?;
         let mut ctes = With { with_token: with_token.into(), recursive: false, cte_tables };
         if self.at("SELECT") || self.is(&Token::LParen) {
             while self.parser.index() > start {
@@ -48,7 +52,8 @@ impl Cursor<'_> {
         }
     }
 
-    /// OPTION (…). Only MAXRECURSION means something here; the others are about speed, and are checked for their names.
+    /// OPTION (…). Only MAXRECURSION means something here; the others are about speed, and are
+    /// checked for their names.
     pub fn query_hints(&mut self) -> SqlResult<Vec<Setting>> {
         if !self.at("OPTION") || self.peek_nth(1) != &Token::LParen {
             return Ok(vec![]);
@@ -66,7 +71,8 @@ impl Cursor<'_> {
             "NO_PERFORMANCE_SPOOL",
             "DISABLE_EXTERNALPUSHDOWN",
         ];
-        const NUMBERED: [&str; 5] = ["FAST", "MAXDOP", "QUERYTRACEON", "MAX_GRANT_PERCENT", "MIN_GRANT_PERCENT"];
+        const NUMBERED: [&str; 5] =
+            ["FAST", "MAXDOP", "QUERYTRACEON", "MAX_GRANT_PERCENT", "MIN_GRANT_PERCENT"];
         let word = self.any_word()?;
         match word.as_str() {
             "MAXRECURSION" => {
@@ -126,7 +132,10 @@ impl Cursor<'_> {
             count
         } else {
             let count = self.integer()?;
-            Expr::Value(ValueWithSpan { value: Literal::Number(count.to_string(), false), span: Span::empty() })
+            Expr::Value(ValueWithSpan {
+                value: Literal::Number(count.to_string(), false),
+                span: Span::empty(),
+            })
         };
         Ok(Some(Top { count, percent: self.accept("PERCENT") }))
     }
@@ -163,10 +172,17 @@ impl Cursor<'_> {
         if !self.accept("OUTPUT") {
             return Ok(None);
         }
-        let items = self.parser.parse_comma_separated(Parser::parse_select_item).map_err(|e| self.translate(e))?;
+        let items = self
+            .parser
+            .parse_comma_separated(Parser::parse_select_item)
+            .map_err(|e| self.translate(e))?;
         let into = if self.accept("INTO") {
             let target = self.target()?;
-            let columns = if self.is(&Token::LParen) && !self.at_nth(1, "SELECT") { self.in_parentheses(Self::name)? } else { vec![] };
+            let columns = if self.is(&Token::LParen) && !self.at_nth(1, "SELECT") {
+                self.in_parentheses(Self::name)?
+            } else {
+                vec![]
+            };
             Some((target, columns))
         } else {
             None
@@ -186,8 +202,14 @@ impl Cursor<'_> {
         self.accept("INTO");
         let target = self.target()?;
         let hints = self.hints()?;
-        let subquery = self.at_nth(1, "SELECT") || self.at_nth(1, "WITH") || self.peek_nth(1) == &Token::LParen;
-        let columns = if self.is(&Token::LParen) && !subquery { self.in_parentheses(Self::last_name)? } else { vec![] };
+        let subquery = self.at_nth(1, "SELECT")
+            || self.at_nth(1, "WITH")
+            || self.peek_nth(1) == &Token::LParen;
+        let columns = if self.is(&Token::LParen) && !subquery {
+            self.in_parentheses(Self::last_name)?
+        } else {
+            vec![]
+        };
         let output = self.output()?;
         let source = if self.accept_seq(&["DEFAULT", "VALUES"]) {
             InsertSource::DefaultValues
@@ -206,12 +228,24 @@ impl Cursor<'_> {
             return Err(self.error());
         };
         self.query_hints()?;
-        Ok(Statement::Insert(Box::new(Insert { ctes, top, target, hints, columns, output, source })))
+        Ok(Statement::Insert(Box::new(Insert {
+            ctes,
+            top,
+            target,
+            hints,
+            columns,
+            output,
+            source,
+        })))
     }
 
     /// A column's name, perhaps qualified.
     fn last_name(&mut self) -> SqlResult<String> {
-        let mut name = if self.at("$IDENTITY") || self.at("$ROWGUID") { self.any_word()? } else { self.name()? };
+        let mut name = if self.at("$IDENTITY") || self.at("$ROWGUID") {
+            self.any_word()?
+        } else {
+            self.name()?
+        };
         while self.mark(&Token::Period) {
             name = self.name()?;
         }
@@ -236,14 +270,24 @@ impl Cursor<'_> {
         let from = self.tables_from()?;
         let condition = self.where_clause()?;
         self.query_hints()?;
-        Ok(Statement::Update(Box::new(Update { ctes, top, target, hints, set, output, from, condition })))
+        Ok(Statement::Update(Box::new(Update {
+            ctes,
+            top,
+            target,
+            hints,
+            set,
+            output,
+            from,
+            condition,
+        })))
     }
 
     fn set_item(&mut self) -> SqlResult<SetItem> {
         if self.at_variable() {
             let name = self.variable()?;
             let op = self.assign_op()?;
-            let column = if op == AssignOp::Set && self.at_name() && self.peek_nth(1) == &Token::Eq {
+            let column = if op == AssignOp::Set && self.at_name() && self.peek_nth(1) == &Token::Eq
+            {
                 let column = self.name()?;
                 self.advance();
                 Some(column)
@@ -252,7 +296,10 @@ impl Cursor<'_> {
             };
             return Ok(SetItem::Variable { name, op, column, value: self.expr()? });
         }
-        if self.peek_nth(1) == &Token::Period && self.at_nth(2, "WRITE") && self.peek_nth(3) == &Token::LParen {
+        if self.peek_nth(1) == &Token::Period
+            && self.at_nth(2, "WRITE")
+            && self.peek_nth(3) == &Token::LParen
+        {
             return self.write_item();
         }
         let name = self.last_name()?;
@@ -283,7 +330,15 @@ impl Cursor<'_> {
         let from = self.tables_from()?;
         let condition = self.where_clause()?;
         self.query_hints()?;
-        Ok(Statement::Delete(Box::new(Delete { ctes, top, target, hints, output, from, condition })))
+        Ok(Statement::Delete(Box::new(Delete {
+            ctes,
+            top,
+            target,
+            hints,
+            output,
+            from,
+            condition,
+        })))
     }
 
     fn tables_from(&mut self) -> SqlResult<Vec<TableWithJoins>> {
@@ -291,7 +346,10 @@ impl Cursor<'_> {
             return Ok(vec![]);
         }
         let line = self.line();
-        let mut from = self.parser.parse_comma_separated(Parser::parse_table_and_joins).map_err(|e| self.translate(e))?;
+        let mut from = self
+            .parser
+            .parse_comma_separated(Parser::parse_table_and_joins)
+            .map_err(|e| self.translate(e))?;
         super::check::tables(&mut from).map_err(|e| e.at(line))?;
         Ok(from)
     }
@@ -338,23 +396,29 @@ impl Cursor<'_> {
 
 type Assignments = Vec<(String, AssignOp, Expr)>;
 
-/// Takes `@v = expr` out of a select list, leaving the expressions. `sqlparser` reads it as an alias (`@v = e`) or, for `+=`, as an
-/// operator.
+/// Takes `@v = expr` out of a select list, leaving the expressions. `sqlparser` reads it as an
+/// alias (`@v = e`) or, for `+=`, as an operator.
 fn assignments(query: &mut Query) -> SqlResult<Option<Assignments>> {
     let SetExpr::Select(select) = query.body.as_mut() else { return Ok(None) };
-    let is_variable = |i: &Ident| i.quote_style.is_none() && i.value.starts_with('@') && !i.value.starts_with("@@");
+    let is_variable = |i: &Ident| {
+        i.quote_style.is_none() && i.value.starts_with('@') && !i.value.starts_with("@@")
+    };
     let mut found = Vec::new();
     for item in &select.projection {
         match item {
             SelectItem::ExprWithAlias { expr, alias } if is_variable(alias) => {
                 found.push((alias.value.clone(), AssignOp::Set, expr.clone()))
             }
-            SelectItem::UnnamedExpr(Expr::BinaryOp { left, op: BinaryOperator::Custom(op), right }) => {
-                match (left.as_ref(), assign_op(op)) {
-                    (Expr::Identifier(i), Some(op)) if is_variable(i) => found.push((i.value.clone(), op, right.as_ref().clone())),
-                    _ => return Err(SqlError::new(102, 15, format!("Incorrect syntax near '{op}'."))),
+            SelectItem::UnnamedExpr(Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Custom(op),
+                right,
+            }) => match (left.as_ref(), assign_op(op)) {
+                (Expr::Identifier(i), Some(op)) if is_variable(i) => {
+                    found.push((i.value.clone(), op, right.as_ref().clone()))
                 }
-            }
+                _ => return Err(SqlError::new(102, 15, format!("Incorrect syntax near '{op}'."))),
+            },
             _ => {}
         }
     }

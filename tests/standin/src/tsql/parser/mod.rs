@@ -1,8 +1,9 @@
 //! Tokens → statements.
 //!
-//! `sqlparser`'s parser reads expressions, queries and table expressions; everything a statement puts around them is read here, word by
-//! word, because T-SQL needs no semicolons: a statement ends where the next one starts. A batch is parsed whole before any of it is run,
-//! so a syntax error means that nothing was done, as on the real server.
+//! `sqlparser`'s parser reads expressions, queries and table expressions; everything a statement
+//! puts around them is read here, word by word, because T-SQL needs no semicolons: a statement ends
+//! where the next one starts. A batch is parsed whole before any of it is run, so a syntax error
+//! means that nothing was done, as on the real server.
 
 mod check;
 mod control;

@@ -7,7 +7,8 @@ use sqlparser::tokenizer::Token;
 impl Cursor<'_> {
     pub fn view(&mut self, start: usize, create: bool, alter: bool) -> SqlResult<Statement> {
         let name = self.object_name()?;
-        let columns = if self.is(&Token::LParen) { self.in_parentheses(Self::name)? } else { vec![] };
+        let columns =
+            if self.is(&Token::LParen) { self.in_parentheses(Self::name)? } else { vec![] };
         let mut schemabinding = false;
         if self.accept("WITH") {
             for attribute in self.list(Self::any_word)? {
@@ -112,7 +113,14 @@ impl Cursor<'_> {
             return self.refuse("CLR procedures");
         }
         let body = self.batch()?;
-        Ok(Statement::CreateProcedure { name, params, body, alter, create, text: self.text_to_end(start) })
+        Ok(Statement::CreateProcedure {
+            name,
+            params,
+            body,
+            alter,
+            create,
+            text: self.text_to_end(start),
+        })
     }
 
     /// `@a int = 1, @b nvarchar(10) OUTPUT`
@@ -163,7 +171,18 @@ impl Cursor<'_> {
         self.expect("AS")?;
         let body = self.batch()?;
         let text = self.text_to_end(start);
-        Ok(Statement::CreateTrigger(Box::new(CreateTrigger { name, table, instead_of, insert, update, delete, body, text, alter, create })))
+        Ok(Statement::CreateTrigger(Box::new(CreateTrigger {
+            name,
+            table,
+            instead_of,
+            insert,
+            update,
+            delete,
+            body,
+            text,
+            alter,
+            create,
+        })))
     }
 
     /// ENABLE | DISABLE TRIGGER names | ALL ON table
@@ -171,7 +190,8 @@ impl Cursor<'_> {
         let enable = self.any_word()? == "ENABLE";
         self.expect("TRIGGER")?;
         let all = self.accept("ALL");
-        let names = if all { vec![] } else { self.object_names()?.into_iter().map(|n| n.name).collect() };
+        let names =
+            if all { vec![] } else { self.object_names()?.into_iter().map(|n| n.name).collect() };
         self.expect("ON")?;
         if self.at_seq(&["ALL", "SERVER"]) || self.at("DATABASE") {
             return self.refuse("DDL triggers");

@@ -32,7 +32,8 @@ impl Cursor<'_> {
         if !self.accept("TO") {
             self.expect("FROM")?;
         }
-        let principals = self.list(|c| if c.accept("PUBLIC") { Ok("public".to_owned()) } else { c.name() })?;
+        let principals =
+            self.list(|c| if c.accept("PUBLIC") { Ok("public".to_owned()) } else { c.name() })?;
         self.accept_seq(&["WITH", "GRANT", "OPTION"]);
         self.accept("CASCADE");
         if self.accept("AS") {

@@ -38,7 +38,13 @@ const ON_OFF: [&str; 26] = [
 
 /// Every option there is a SET for.
 pub fn set_options() -> Vec<&'static str> {
-    let own = ["TRANSACTION ISOLATION LEVEL", "STATISTICS IO", "STATISTICS TIME", "STATISTICS XML", "STATISTICS PROFILE"];
+    let own = [
+        "TRANSACTION ISOLATION LEVEL",
+        "STATISTICS IO",
+        "STATISTICS TIME",
+        "STATISTICS XML",
+        "STATISTICS PROFILE",
+    ];
     ON_OFF.iter().chain(&VALUED).copied().chain(own).collect()
 }
 
@@ -94,7 +100,8 @@ impl Cursor<'_> {
             return Ok(option("TRANSACTION ISOLATION LEVEL", OptionValue::Word(level.to_owned())));
         }
         if self.accept("STATISTICS") {
-            let names = self.list(Self::any_word)?.into_iter().map(|n| format!("STATISTICS {n}")).collect();
+            let names =
+                self.list(Self::any_word)?.into_iter().map(|n| format!("STATISTICS {n}")).collect();
             let value = if self.on_off()? { OptionValue::On } else { OptionValue::Off };
             return Ok(Statement::SetOption { names, value });
         }
@@ -109,8 +116,17 @@ impl Cursor<'_> {
         }
         if let Some(unknown) = names.iter().find(|n| !ON_OFF.contains(&n.as_str())) {
             let known_later = ["ERRLVL", "STATS", "PROCID"].contains(&unknown.as_str());
-            let error = SqlError::new(195, 15, format!("'{}' is not a recognized SET option.", unknown.to_ascii_lowercase()));
-            return Err(if known_later { SqlError::unsupported(format!("SET {unknown}")) } else { error }.at(line));
+            let error = SqlError::new(
+                195,
+                15,
+                format!("'{}' is not a recognized SET option.", unknown.to_ascii_lowercase()),
+            );
+            return Err(if known_later {
+                SqlError::unsupported(format!("SET {unknown}"))
+            } else {
+                error
+            }
+            .at(line));
         }
         if names == ["OFFSETS"] {
             return self.refuse("SET OFFSETS");

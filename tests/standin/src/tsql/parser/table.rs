@@ -7,7 +7,14 @@ use sqlparser::tokenizer::Token;
 impl Cursor<'_> {
     /// `( columns, constraints, indexes ) [ON …] [WITH (…)]`
     pub fn table_body(&mut self, name: ObjectName) -> SqlResult<CreateTable> {
-        let mut table = CreateTable { name, columns: vec![], constraints: vec![], indexes: vec![], period: None, options: vec![] };
+        let mut table = CreateTable {
+            name,
+            columns: vec![],
+            constraints: vec![],
+            indexes: vec![],
+            period: None,
+            options: vec![],
+        };
         self.expect_mark(&Token::LParen)?;
         loop {
             self.table_element(&mut table)?;
@@ -68,17 +75,32 @@ impl Cursor<'_> {
         }
         let columnstore = self.accept("COLUMNSTORE");
         let columns = match column {
-            Some(name) if !self.is(&Token::LParen) => vec![IndexColumn { name: name.to_owned(), descending: false }],
+            Some(name) if !self.is(&Token::LParen) => {
+                vec![IndexColumn { name: name.to_owned(), descending: false }]
+            }
             _ if columnstore && !self.is(&Token::LParen) => vec![],
             _ => self.in_parentheses(Self::index_column)?,
         };
-        let mut index =
-            CreateIndex { name, table, unique, clustered, columnstore, columns, include: vec![], filter: None, options: vec![] };
+        let mut index = CreateIndex {
+            name,
+            table,
+            unique,
+            clustered,
+            columnstore,
+            columns,
+            include: vec![],
+            filter: None,
+            options: vec![],
+        };
         self.index_tail(&mut index)?;
         Ok(index)
     }
 
-    fn column(&mut self, table: &ObjectName, indexes: &mut Vec<CreateIndex>) -> SqlResult<ColumnDef> {
+    fn column(
+        &mut self,
+        table: &ObjectName,
+        indexes: &mut Vec<CreateIndex>,
+    ) -> SqlResult<ColumnDef> {
         let name = self.name()?;
         let mut column = ColumnDef {
             name,
@@ -101,10 +123,15 @@ impl Cursor<'_> {
             let (expr, text) = self.expr_text()?;
             let persisted = self.accept("PERSISTED");
             column.computed = Some(Computed { expr, text, persisted });
-        } else if column.name.eq_ignore_ascii_case("timestamp") && matches!(self.peek(), Token::Comma | Token::RParen) {
+        } else if column.name.eq_ignore_ascii_case("timestamp")
+            && matches!(self.peek(), Token::Comma | Token::RParen)
+        {
             // a column may be called by its type alone, this type's only
-            column.ty =
-                Some(DataType::Builtin { ty: crate::value::SqlType::RowVersion, explicit_collation: false, database_default: false });
+            column.ty = Some(DataType::Builtin {
+                ty: crate::value::SqlType::RowVersion,
+                explicit_collation: false,
+                database_default: false,
+            });
         } else {
             column.ty = Some(self.data_type()?);
         }
@@ -113,10 +140,16 @@ impl Cursor<'_> {
     }
 
     /// One of the things that follow a column's type, in any order.
-    fn column_option(&mut self, column: &mut ColumnDef, table: &ObjectName, indexes: &mut Vec<CreateIndex>) -> SqlResult<bool> {
+    fn column_option(
+        &mut self,
+        column: &mut ColumnDef,
+        table: &ObjectName,
+        indexes: &mut Vec<CreateIndex>,
+    ) -> SqlResult<bool> {
         if self.accept_seq(&["NOT", "NULL"]) {
             column.nullable = Some(false);
-        } else if self.accept_seq(&["NOT", "FOR", "REPLICATION"]) || self.accept_any(&["PERSISTED"]) {
+        } else if self.accept_seq(&["NOT", "FOR", "REPLICATION"]) || self.accept_any(&["PERSISTED"])
+        {
         } else if self.accept("NULL") {
             column.nullable = Some(true);
         } else if self.accept("IDENTITY") {
@@ -162,7 +195,10 @@ impl Cursor<'_> {
 
     /// COLLATE after other options.
     fn late_collation(&mut self, column: &mut ColumnDef) -> SqlResult<bool> {
-        let Some(DataType::Builtin { ty, explicit_collation, database_default }) = &mut column.ty else { return Err(self.error()) };
+        let Some(DataType::Builtin { ty, explicit_collation, database_default }) = &mut column.ty
+        else {
+            return Err(self.error());
+        };
         let line = self.line();
         self.advance();
         if self.accept("DATABASE_DEFAULT") {
@@ -171,14 +207,20 @@ impl Cursor<'_> {
         }
         let name = self.name()?;
         let Some(collation) = crate::value::Collation::by_name(&name) else {
-            return Err(crate::error::SqlError::new(448, 16, format!("Invalid collation '{name}'.")).at(line));
+            return Err(crate::error::SqlError::new(
+                448,
+                16,
+                format!("Invalid collation '{name}'."),
+            )
+            .at(line));
         };
         *ty = crate::tsql::datatype::with_collation(*ty, collation);
         *explicit_collation = true;
         Ok(true)
     }
 
-    /// `(COLUMN_ENCRYPTION_KEY = k, ENCRYPTION_TYPE = DETERMINISTIC, ALGORITHM = '…')`, in any order.
+    /// `(COLUMN_ENCRYPTION_KEY = k, ENCRYPTION_TYPE = DETERMINISTIC, ALGORITHM = '…')`, in any
+    /// order.
     fn encryption(&mut self) -> SqlResult<Encryption> {
         let kinds = self.in_parentheses(|c| {
             let option = c.any_word()?;
@@ -249,7 +291,11 @@ impl Cursor<'_> {
         }
     }
 
-    fn key_constraint(&mut self, name: Option<String>, own: Option<Vec<IndexColumn>>) -> SqlResult<TableConstraint> {
+    fn key_constraint(
+        &mut self,
+        name: Option<String>,
+        own: Option<Vec<IndexColumn>>,
+    ) -> SqlResult<TableConstraint> {
         let primary = self.accept_seq(&["PRIMARY", "KEY"]);
         if !primary {
             self.expect("UNIQUE")?;
@@ -287,11 +333,17 @@ impl Cursor<'_> {
         Ok(TableConstraint::Check { name, expr, text: self.text_since(start) })
     }
 
-    fn references(&mut self, name: Option<String>, columns: Vec<String>) -> SqlResult<TableConstraint> {
+    fn references(
+        &mut self,
+        name: Option<String>,
+        columns: Vec<String>,
+    ) -> SqlResult<TableConstraint> {
         self.expect("REFERENCES")?;
         let references = self.object_name()?;
-        let referenced_columns = if self.is(&Token::LParen) { self.in_parentheses(Self::name)? } else { vec![] };
-        let (mut on_delete, mut on_update) = (ReferentialAction::NoAction, ReferentialAction::NoAction);
+        let referenced_columns =
+            if self.is(&Token::LParen) { self.in_parentheses(Self::name)? } else { vec![] };
+        let (mut on_delete, mut on_update) =
+            (ReferentialAction::NoAction, ReferentialAction::NoAction);
         loop {
             if self.accept_seq(&["ON", "DELETE"]) {
                 on_delete = self.referential_action()?;
@@ -301,7 +353,14 @@ impl Cursor<'_> {
                 break;
             }
         }
-        Ok(TableConstraint::ForeignKey { name, columns, references, referenced_columns, on_delete, on_update })
+        Ok(TableConstraint::ForeignKey {
+            name,
+            columns,
+            references,
+            referenced_columns,
+            on_delete,
+            on_update,
+        })
     }
 
     fn referential_action(&mut self) -> SqlResult<ReferentialAction> {
@@ -338,7 +397,11 @@ impl Cursor<'_> {
             word @ ("CHECK" | "NOCHECK") => {
                 self.expect("CONSTRAINT")?;
                 let names = if self.accept("ALL") { vec![] } else { self.list(Self::name)? };
-                Ok(AlterTable::CheckConstraint { names, enable: word == "CHECK", with_check: check == Some(true) })
+                Ok(AlterTable::CheckConstraint {
+                    names,
+                    enable: word == "CHECK",
+                    with_check: check == Some(true),
+                })
             }
             "ALTER" => self.alter_column(),
             "DROP" => self.alter_table_drop(),
@@ -351,7 +414,9 @@ impl Cursor<'_> {
                     return Ok(AlterTable::EnableChangeTracking(enable));
                 }
                 if !self.accept("TRIGGER") {
-                    return self.refuse(&format!("ALTER TABLE … {word} of something other than triggers and change tracking"));
+                    return self.refuse(&format!(
+                        "ALTER TABLE … {word} of something other than triggers and change tracking"
+                    ));
                 }
                 let all = self.accept("ALL");
                 let names = if all { vec![] } else { self.list(Self::name)? };
@@ -382,7 +447,11 @@ impl Cursor<'_> {
         }
     }
 
-    fn alter_table_add(&mut self, table: &ObjectName, check: Option<bool>) -> SqlResult<AlterTable> {
+    fn alter_table_add(
+        &mut self,
+        table: &ObjectName,
+        check: Option<bool>,
+    ) -> SqlResult<AlterTable> {
         if self.at_seq(&["PERIOD", "FOR", "SYSTEM_TIME"]) && self.peek_nth(3) == &Token::LParen {
             let (start, end) = self.period()?;
             if self.is(&Token::Comma) {
@@ -458,6 +527,10 @@ impl Cursor<'_> {
             }
             names.push(self.name()?);
         }
-        Ok(if columns { AlterTable::DropColumns { names, if_exists } } else { AlterTable::DropConstraints { names, if_exists } })
+        Ok(if columns {
+            AlterTable::DropColumns { names, if_exists }
+        } else {
+            AlterTable::DropConstraints { names, if_exists }
+        })
     }
 }

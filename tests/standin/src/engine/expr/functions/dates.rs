@@ -17,7 +17,12 @@ use crate::{
 fn dated(ty: SqlType) -> bool {
     matches!(
         types::family(ty),
-        Family::Date | Family::Time | Family::DateTime | Family::SmallDateTime | Family::DateTime2 | Family::DateTimeOffset
+        Family::Date
+            | Family::Time
+            | Family::DateTime
+            | Family::SmallDateTime
+            | Family::DateTime2
+            | Family::DateTimeOffset
     )
 }
 
@@ -71,9 +76,14 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
                 _ => 5,
             };
             arity(name, args, count..=count)?;
-            let list = args.drain(..).map(|a| implicit(a, SqlType::Int)).collect::<SqlResult<Vec<_>>>()?;
+            let list =
+                args.drain(..).map(|a| implicit(a, SqlType::Int)).collect::<SqlResult<Vec<_>>>()?;
             let scale = || match list.last().map(|b| &b.node) {
-                Some(crate::engine::expr::bound::Node::Const(Value::Int(n))) if (0..=7).contains(n) => Ok(u8::try_from(*n).unwrap_or(7)),
+                Some(crate::engine::expr::bound::Node::Const(Value::Int(n)))
+                    if (0..=7).contains(n) =>
+                {
+                    Ok(u8::try_from(*n).unwrap_or(7))
+                }
                 _ => Err(SqlError::new(
                     10760,
                     16,
@@ -95,7 +105,11 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
                 SqlType::DateTime => 3,
                 _ => 7,
             };
-            let first = if name == "SWITCHOFFSET" { SqlType::DateTimeOffset(scale) } else { SqlType::DateTime2(scale) };
+            let first = if name == "SWITCHOFFSET" {
+                SqlType::DateTimeOffset(scale)
+            } else {
+                SqlType::DateTime2(scale)
+            };
             let zone = args.remove(1);
             let value = implicit(args.remove(0), first)?;
             let function = if name == "SWITCHOFFSET" { switch_offset } else { to_offset };
@@ -106,7 +120,13 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
 }
 
 /// The part travels as a constant last argument.
-fn part_call(part: DatePart, mut args: Vec<Bound>, function: crate::engine::expr::bound::Builtin, ty: SqlType, nullable: bool) -> Bound {
+fn part_call(
+    part: DatePart,
+    mut args: Vec<Bound>,
+    function: crate::engine::expr::bound::Builtin,
+    ty: SqlType,
+    nullable: bool,
+) -> Bound {
     args.push(Bound::constant(Value::Int(code(part)), SqlType::Int));
     call(function, args, ty, nullable)
 }
@@ -135,13 +155,20 @@ fn code(part: DatePart) -> i64 {
 
 fn part_of(value: &Value) -> DatePart {
     match value {
-        Value::Int(n) => usize::try_from(*n).ok().and_then(|at| PARTS.get(at)).copied().unwrap_or(DatePart::Day),
+        Value::Int(n) => {
+            usize::try_from(*n).ok().and_then(|at| PARTS.get(at)).copied().unwrap_or(DatePart::Day)
+        }
         _ => DatePart::Day,
     }
 }
 
 /// Functions whose first argument is a datepart.
-pub fn bind_part(name: &str, part: DatePart, mut args: Vec<Bound>, collation: Collation) -> SqlResult<Bound> {
+pub fn bind_part(
+    name: &str,
+    part: DatePart,
+    mut args: Vec<Bound>,
+    collation: Collation,
+) -> SqlResult<Bound> {
     let nullable = any_nullable(&args);
     let wanted = match name {
         "DATEADD" | "DATEDIFF" | "DATEDIFF_BIG" => 2,
@@ -149,7 +176,11 @@ pub fn bind_part(name: &str, part: DatePart, mut args: Vec<Bound>, collation: Co
         _ => return Err(SqlError::unsupported(format!("the function {name}"))),
     };
     if args.len() != wanted {
-        return Err(SqlError::new(174, 15, format!("The {} function requires {} argument(s).", name.to_lowercase(), wanted + 1)));
+        return Err(SqlError::new(
+            174,
+            15,
+            format!("The {} function requires {} argument(s).", name.to_lowercase(), wanted + 1),
+        ));
     }
     Ok(match name {
         "DATEADD" => {
@@ -174,7 +205,13 @@ pub fn bind_part(name: &str, part: DatePart, mut args: Vec<Bound>, collation: Co
         }
         "DATENAME" => {
             let value = date_arg(args.remove(0), SqlType::DateTime2(7))?;
-            part_call(part, vec![value], date_name, types::text(true, Some(30), false, collation), nullable)
+            part_call(
+                part,
+                vec![value],
+                date_name,
+                types::text(true, Some(30), false, collation),
+                nullable,
+            )
         }
         _ => {
             let value = date_arg(args.remove(0), SqlType::DateTime2(7))?;
@@ -191,13 +228,16 @@ fn now(call: &Call<'_>, _: &[Value]) -> SqlResult<Value> {
 
 pub fn at_utc(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     match Moment::of(&args[0]) {
-        Some(moment) => Moment { offset_minutes: Some(0), ..moment.to_utc() }.into_value(call.ty, "datetime2"),
+        Some(moment) => {
+            Moment { offset_minutes: Some(0), ..moment.to_utc() }.into_value(call.ty, "datetime2")
+        }
         None => Ok(Value::Null),
     }
 }
 
 fn date_part(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    Ok(datetime::date_part(part_of(&args[1]), &args[0], call.context.settings.date_first).map_or(Value::Null, Value::Int))
+    Ok(datetime::date_part(part_of(&args[1]), &args[0], call.context.settings.date_first)
+        .map_or(Value::Null, Value::Int))
 }
 
 fn date_add(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
@@ -216,9 +256,22 @@ fn date_diff(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn date_name(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    const MONTHS: [&str; 12] =
-        ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
-    const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    const DAYS: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
     let part = part_of(&args[1]);
     // days of the week are named, so they are counted from Monday whatever DATEFIRST says
     let first = if part == DatePart::Weekday { 1 } else { call.context.settings.date_first };
@@ -252,7 +305,13 @@ fn date_trunc(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
         DatePart::Second => cut(TICKS_PER_SECOND),
         DatePart::Millisecond => cut(TICKS_PER_SECOND / 1000),
         DatePart::Microsecond => cut(10),
-        _ => return Err(SqlError::new(9810, 16, "The datepart is not supported by date function datetrunc for data type datetime2.")),
+        _ => {
+            return Err(SqlError::new(
+                9810,
+                16,
+                "The datepart is not supported by date function datetrunc for data type datetime2.",
+            ));
+        }
     };
     Moment { days, ticks, offset_minutes: moment.offset_minutes }.into_value(call.ty, "datetime2")
 }
@@ -269,7 +328,9 @@ fn eomonth(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let month = u32::try_from(total.rem_euclid(12) + 1).unwrap_or(1);
     match datetime::days_from_civil(year, month, datetime::days_in_month(year, month)) {
         Some(days) => Ok(Value::Date(days)),
-        None => Err(SqlError::new(517, 16, "Adding a value to a 'date' column caused an overflow.")),
+        None => {
+            Err(SqlError::new(517, 16, "Adding a value to a 'date' column caused an overflow."))
+        }
     }
 }
 
@@ -285,7 +346,10 @@ fn from_parts(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
         SqlError::new(
             289,
             16,
-            format!("Cannot construct data type {}, some of the arguments have values which are not valid.", types::name(call.ty)),
+            format!(
+                "Cannot construct data type {}, some of the arguments have values which are not valid.",
+                types::name(call.ty)
+            ),
         )
     };
     let unsigned = |n: i64| u32::try_from(n).map_err(|_| invalid());
@@ -294,9 +358,12 @@ fn from_parts(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
         _ => numbers.split_at(3),
     };
     let days = match date {
-        [y, m, d] => {
-            datetime::days_from_civil(i32::try_from(*y).map_err(|_| invalid())?, unsigned(*m)?, unsigned(*d)?).ok_or_else(invalid)?
-        }
+        [y, m, d] => datetime::days_from_civil(
+            i32::try_from(*y).map_err(|_| invalid())?,
+            unsigned(*m)?,
+            unsigned(*d)?,
+        )
+        .ok_or_else(invalid)?,
         _ => datetime::DAYS_TO_1900,
     };
     let ticks = match time {
@@ -305,7 +372,9 @@ fn from_parts(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
                 ([], _) => 3,
                 ([digits, ..], _) => unsigned(*digits)?,
             };
-            let unit = 10u64.checked_pow(7u32.checked_sub(digits).ok_or_else(invalid)?).ok_or_else(invalid)?;
+            let unit = 10u64
+                .checked_pow(7u32.checked_sub(digits).ok_or_else(invalid)?)
+                .ok_or_else(invalid)?;
             let (h, m, s) = (unsigned(*h)?, unsigned(*m)?, unsigned(*s)?);
             let fraction = u64::try_from(*fraction).map_err(|_| invalid())? * unit;
             if h > 23 || m > 59 || s > 59 || fraction >= TICKS_PER_SECOND {
@@ -324,7 +393,11 @@ fn offset(value: &Value) -> SqlResult<Option<i16>> {
         Value::Int(n) if (-840..=840).contains(n) => Ok(i16::try_from(*n).ok()),
         Value::Str(s) => match datetime::parse_offset(s) {
             Some(offset) => Ok(Some(offset)),
-            None => Err(SqlError::new(9812, 16, "The timezone provided to builtin function is invalid.")),
+            None => Err(SqlError::new(
+                9812,
+                16,
+                "The timezone provided to builtin function is invalid.",
+            )),
         },
         _ => Err(SqlError::new(9812, 16, "The timezone provided to builtin function is invalid.")),
     }
@@ -341,7 +414,9 @@ fn switch_offset(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 
 fn to_offset(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     match (Moment::of(&args[0]), offset(&args[1])?) {
-        (Some(moment), Some(minutes)) => Moment { offset_minutes: Some(minutes), ..moment }.into_value(call.ty, "datetime2"),
+        (Some(moment), Some(minutes)) => {
+            Moment { offset_minutes: Some(minutes), ..moment }.into_value(call.ty, "datetime2")
+        }
         _ => Ok(Value::Null),
     }
 }

@@ -24,7 +24,11 @@ fn number(arg: Bound, name: &str) -> SqlResult<Bound> {
         ty => Err(SqlError::new(
             8116,
             16,
-            format!("Argument data type {} is invalid for argument 1 of {} function.", types::name(ty), name.to_lowercase()),
+            format!(
+                "Argument data type {} is invalid for argument 1 of {} function.",
+                types::name(ty),
+                name.to_lowercase()
+            ),
         )),
     }
 }
@@ -36,7 +40,9 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
             arity(name, args, 1..=1)?;
             let arg = number(args.remove(0), name)?;
             let ty = match (name, arg.ty) {
-                ("FLOOR" | "CEILING", SqlType::Decimal { precision, .. }) => SqlType::Decimal { precision, scale: 0 },
+                ("FLOOR" | "CEILING", SqlType::Decimal { precision, .. }) => {
+                    SqlType::Decimal { precision, scale: 0 }
+                }
                 (_, ty) => ty,
             };
             let function = match name {
@@ -68,7 +74,8 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
             let result = call(power, vec![float, exponent], SqlType::Float, nullable);
             return implicit(result, ty).map(Some);
         }
-        "SQRT" | "SQUARE" | "EXP" | "LOG10" | "SIN" | "COS" | "TAN" | "COT" | "ASIN" | "ACOS" | "ATAN" => {
+        "SQRT" | "SQUARE" | "EXP" | "LOG10" | "SIN" | "COS" | "TAN" | "COT" | "ASIN" | "ACOS"
+        | "ATAN" => {
             arity(name, args, 1..=1)?;
             let arg = implicit(args.remove(0), SqlType::Float)?;
             let function = match name {
@@ -88,12 +95,18 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
         }
         "LOG" => {
             arity(name, args, 1..=2)?;
-            let list = args.drain(..).map(|a| implicit(a, SqlType::Float)).collect::<SqlResult<Vec<_>>>()?;
+            let list = args
+                .drain(..)
+                .map(|a| implicit(a, SqlType::Float))
+                .collect::<SqlResult<Vec<_>>>()?;
             call(log, list, SqlType::Float, nullable)
         }
         "ATN2" => {
             arity(name, args, 2..=2)?;
-            let list = args.drain(..).map(|a| implicit(a, SqlType::Float)).collect::<SqlResult<Vec<_>>>()?;
+            let list = args
+                .drain(..)
+                .map(|a| implicit(a, SqlType::Float))
+                .collect::<SqlResult<Vec<_>>>()?;
             call(atn2, list, SqlType::Float, nullable)
         }
         "PI" => {
@@ -103,7 +116,12 @@ pub fn bind(name: &str, args: &mut Vec<Bound>) -> SqlResult<Option<Bound>> {
         "DEGREES" | "RADIANS" => {
             arity(name, args, 1..=1)?;
             let arg = implicit(args.remove(0), SqlType::Float)?;
-            call(if name == "DEGREES" { degrees } else { radians }, vec![arg], SqlType::Float, nullable)
+            call(
+                if name == "DEGREES" { degrees } else { radians },
+                vec![arg],
+                SqlType::Float,
+                nullable,
+            )
         }
         _ => return Ok(None),
     }))
@@ -122,7 +140,9 @@ fn sign(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     Ok(match &args[0] {
         Value::Int(i) => Value::Int(i.signum()),
         Value::Float(f) => Value::Float(if *f == 0.0 { 0.0 } else { f.signum() }),
-        Value::Decimal(d) => Decimal { mantissa: d.mantissa.signum(), scale: 0 }.rescale(d.scale).map_or(Value::Null, Value::Decimal),
+        Value::Decimal(d) => Decimal { mantissa: d.mantissa.signum(), scale: 0 }
+            .rescale(d.scale)
+            .map_or(Value::Null, Value::Decimal),
         other => other.clone(),
     })
 }
@@ -139,7 +159,10 @@ fn step(value: &Value, ty: SqlType, up: bool) -> SqlResult<Value> {
                 (_, false, true) => whole.mantissa - 1,
             };
             let scale = if types::family(ty) == Family::Money { 4 } else { 0 };
-            Decimal { mantissa, scale: 0 }.rescale(scale).map(Value::Decimal).ok_or_else(|| overflow(ty))?
+            Decimal { mantissa, scale: 0 }
+                .rescale(scale)
+                .map(Value::Decimal)
+                .ok_or_else(|| overflow(ty))?
         }
         other => other.clone(),
     })
@@ -163,7 +186,9 @@ fn round(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     Ok(match &args[0] {
         Value::Int(i) if places >= 0 => Value::Int(*i),
         Value::Int(i) => {
-            let Some(unit) = u32::try_from(-places).ok().and_then(|p| 10i128.checked_pow(p)) else { return Ok(Value::Int(0)) };
+            let Some(unit) = u32::try_from(-places).ok().and_then(|p| 10i128.checked_pow(p)) else {
+                return Ok(Value::Int(0));
+            };
             let i = i128::from(*i);
             let n = if cut { i / unit * unit } else { (i + i.signum() * unit / 2) / unit * unit };
             match i64::try_from(n) {
@@ -180,7 +205,8 @@ fn round(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
                 return Ok(Value::Decimal(Decimal { mantissa: 0, scale: d.scale }));
             };
             let m = d.mantissa;
-            let mantissa = if cut { m / unit * unit } else { (m + m.signum() * (unit / 2)) / unit * unit };
+            let mantissa =
+                if cut { m / unit * unit } else { (m + m.signum() * (unit / 2)) / unit * unit };
             let rounded = Decimal { mantissa, scale: d.scale };
             if let SqlType::Decimal { precision, scale } = call.ty
                 && rounded.fit(precision, scale).is_none()

@@ -17,7 +17,10 @@ use crate::{
     error::{SqlError, SqlResult},
     value::{Length, SqlType, Value, datetime::DatePart},
 };
-use sqlparser::ast::{self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, WindowType};
+use sqlparser::ast::{
+    self, DuplicateTreatment, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
+    ObjectNamePart, WindowType,
+};
 
 /// ORDER BY's items, and whether they descend.
 type Ordering = Vec<(Bound, bool)>;
@@ -26,7 +29,9 @@ type Ordering = Vec<(Bound, bool)>;
 fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
     let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
     let long = SqlType::NVarChar(Length::N(4000), crate::value::Collation::DEFAULT);
-    if let Some(ty) = crate::cdc::functions::scalar_type(name.rsplit_once('.').map_or(name, |(_, own)| own)) {
+    if let Some(ty) =
+        crate::cdc::functions::scalar_type(name.rsplit_once('.').map_or(name, |(_, own)| own))
+    {
         return Some((ty, true));
     }
     let ty = match name {
@@ -49,14 +54,19 @@ fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
         | "TRIGGER_NESTLEVEL"
         | "APPLOCK_TEST" => SqlType::Int,
         "COL_LENGTH" | "XACT_STATE" => SqlType::SmallInt,
-        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME" | "TYPE_NAME" | "SUSER_SNAME" | "SUSER_NAME"
-        | "USER_NAME" | "USER" | "CURRENT_USER" | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME" | "HOST_NAME"
+        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME"
+        | "TYPE_NAME" | "SUSER_SNAME" | "SUSER_NAME" | "USER_NAME" | "USER" | "CURRENT_USER"
+        | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME" | "HOST_NAME"
         | "ERROR_PROCEDURE" => sysname,
         "ERROR_MESSAGE" => long,
         "HOST_ID" => SqlType::Char(10, crate::value::Collation::DEFAULT),
         "APPLOCK_MODE" => SqlType::NVarChar(Length::N(32), crate::value::Collation::DEFAULT),
-        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" => SqlType::SqlVariant,
-        "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => SqlType::Decimal { precision: 38, scale: 0 },
+        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" => {
+            SqlType::SqlVariant
+        }
+        "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => {
+            SqlType::Decimal { precision: 38, scale: 0 }
+        }
         "NEWID" | "NEWSEQUENTIALID" => SqlType::UniqueIdentifier,
         "RAND" => SqlType::Float,
         "MIN_ACTIVE_ROWVERSION" => SqlType::Binary(8),
@@ -65,7 +75,13 @@ fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
         _ => return None,
     };
     let _ = args;
-    Some((ty, !matches!(name, "NEWID" | "NEWSEQUENTIALID" | "XACT_STATE" | "MIN_ACTIVE_ROWVERSION" | "RAND")))
+    Some((
+        ty,
+        !matches!(
+            name,
+            "NEWID" | "NEWSEQUENTIALID" | "XACT_STATE" | "MIN_ACTIVE_ROWVERSION" | "RAND"
+        ),
+    ))
 }
 
 /// Error 174.
@@ -75,9 +91,17 @@ fn arity(name: &str, args: &[Bound], range: std::ops::RangeInclusive<usize>) -> 
     }
     let name = name.to_lowercase();
     Err(if range.start() == range.end() {
-        SqlError::new(174, 15, format!("The {name} function requires {} argument(s).", range.start()))
+        SqlError::new(
+            174,
+            15,
+            format!("The {name} function requires {} argument(s).", range.start()),
+        )
     } else {
-        SqlError::new(189, 15, format!("The {name} function requires {} to {} arguments.", range.start(), range.end()))
+        SqlError::new(
+            189,
+            15,
+            format!("The {name} function requires {} to {} arguments.", range.start(), range.end()),
+        )
     })
 }
 
@@ -103,7 +127,10 @@ pub fn at_time_zone(value: Bound, zone: Bound) -> SqlResult<Bound> {
             return Err(SqlError::new(
                 8116,
                 16,
-                format!("Argument data type {} is invalid for argument 1 of AT TIME ZONE function.", types::name(other)),
+                format!(
+                    "Argument data type {} is invalid for argument 1 of AT TIME ZONE function.",
+                    types::name(other)
+                ),
             ));
         }
     };
@@ -115,15 +142,24 @@ impl Binder<'_> {
     pub fn function(&mut self, function: &ast::Function) -> SqlResult<Bound> {
         let name = match function.name.0.as_slice() {
             [ObjectNamePart::Identifier(ident)] => ident.value.to_ascii_uppercase(),
-            [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)] if schema.value.eq_ignore_ascii_case("sys") => {
-                ident.value.to_ascii_uppercase()
-            }
-            [ObjectNamePart::Identifier(database), ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)]
+            [ObjectNamePart::Identifier(schema), ObjectNamePart::Identifier(ident)]
                 if schema.value.eq_ignore_ascii_case("sys") =>
             {
+                ident.value.to_ascii_uppercase()
+            }
+            [
+                ObjectNamePart::Identifier(database),
+                ObjectNamePart::Identifier(schema),
+                ObjectNamePart::Identifier(ident),
+            ] if schema.value.eq_ignore_ascii_case("sys") => {
                 format!("{}.{}", database.value, ident.value.to_ascii_uppercase())
             }
-            _ => return Err(SqlError::unsupported(format!("the user-defined function {}", function.name))),
+            _ => {
+                return Err(SqlError::unsupported(format!(
+                    "the user-defined function {}",
+                    function.name
+                )));
+            }
         };
         crate::surface::used("function", name.rsplit('.').next().unwrap_or_default());
         if function.filter.is_some() || !matches!(function.parameters, FunctionArguments::None) {
@@ -142,7 +178,11 @@ impl Binder<'_> {
         }
         if let Some(kind) = window_kind(&name) {
             let Some(WindowType::WindowSpec(spec)) = &function.over else {
-                return Err(SqlError::new(10753, 15, format!("The function '{name}' must have an OVER clause.")));
+                return Err(SqlError::new(
+                    10753,
+                    15,
+                    format!("The function '{name}' must have an OVER clause."),
+                ));
             };
             if function.null_treatment == Some(ast::NullTreatment::IgnoreNulls) {
                 return Err(SqlError::unsupported("IGNORE NULLS"));
@@ -152,8 +192,18 @@ impl Binder<'_> {
         if function.over.is_some() {
             return Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'OVER'."));
         }
-        let exprs = expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
-        if matches!(name.as_str(), "DATEADD" | "DATEDIFF" | "DATEDIFF_BIG" | "DATEPART" | "DATENAME" | "DATETRUNC" | "DATE_BUCKET") {
+        let exprs = expressions(list)
+            .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
+        if matches!(
+            name.as_str(),
+            "DATEADD"
+                | "DATEDIFF"
+                | "DATEDIFF_BIG"
+                | "DATEPART"
+                | "DATENAME"
+                | "DATETRUNC"
+                | "DATE_BUCKET"
+        ) {
             return self.date_function(&name, &exprs);
         }
         if name == "IIF" {
@@ -173,7 +223,11 @@ impl Binder<'_> {
             let (mut results, ty, coercibility) = unify(results, "CASE")?;
             let otherwise = results.pop().unwrap_or_else(Bound::null);
             let yes = results.pop().unwrap_or_else(Bound::null);
-            let mut bound = Bound::new(Node::Case { whens: vec![(condition, yes)], otherwise: Box::new(otherwise) }, ty, nullable);
+            let mut bound = Bound::new(
+                Node::Case { whens: vec![(condition, yes)], otherwise: Box::new(otherwise) },
+                ty,
+                nullable,
+            );
             bound.coercibility = coercibility;
             return Ok(bound);
         }
@@ -210,8 +264,10 @@ impl Binder<'_> {
                 // the first argument decides the type, unless it is the word NULL
                 let ty = if first.is_null { second.ty } else { first.ty };
                 let nullable = first.nullable && second.nullable;
-                let (coercibility, is_null) =
-                    (if first.is_null { second.coercibility } else { first.coercibility }, first.is_null && second.is_null);
+                let (coercibility, is_null) = (
+                    if first.is_null { second.coercibility } else { first.coercibility },
+                    first.is_null && second.is_null,
+                );
                 let list = vec![implicit(first, ty)?, implicit(second, ty)?];
                 let mut bound = Bound::new(Node::FirstOf(list), ty, nullable);
                 bound.coercibility = coercibility;
@@ -237,23 +293,39 @@ impl Binder<'_> {
             }
             "CHOOSE" => {
                 if args.len() < 2 {
-                    return Err(SqlError::new(189, 15, "The choose function requires 2 to 255 arguments."));
+                    return Err(SqlError::new(
+                        189,
+                        15,
+                        "The choose function requires 2 to 255 arguments.",
+                    ));
                 }
                 let index = implicit(args.remove(0), SqlType::Int)?;
                 let (list, ty, coercibility) = unify(args, "CHOOSE")?;
                 let mut whens = Vec::with_capacity(list.len());
                 for (at, value) in (1i64..).zip(list) {
-                    whens.push((binder::compare(Comparison::Eq, index.clone(), Bound::constant(Value::Int(at), SqlType::Int))?, value));
+                    whens.push((
+                        binder::compare(
+                            Comparison::Eq,
+                            index.clone(),
+                            Bound::constant(Value::Int(at), SqlType::Int),
+                        )?,
+                        value,
+                    ));
                 }
                 let otherwise = implicit(Bound::null(), ty)?;
-                let mut bound = Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, true);
+                let mut bound =
+                    Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, true);
                 bound.coercibility = coercibility;
                 Ok(bound)
             }
-            "FORMAT" | "SOUNDEX" | "DIFFERENCE" | "PARSE" | "TRY_PARSE" | "COMPRESS" | "DECOMPRESS" | "JSON_VALUE" | "JSON_QUERY"
-            | "ISJSON" | "OPENJSON" | "COLUMNS_UPDATED" | "FILE_ID" | "STATS_DATE" | "ORIGINAL_DB_NAME" | "INDEX_COL" | "INDEXPROPERTY"
-            | "TYPE_ID" | "SUSER_ID" | "FORMATMESSAGE" | "OBJECT_DEFINITION" | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" | "STDEV"
-            | "STDEVP" | "VAR" | "VARP" | "GROUPING" | "GROUPING_ID" => Err(SqlError::unsupported(format!("the function {name}"))),
+            "FORMAT" | "SOUNDEX" | "DIFFERENCE" | "PARSE" | "TRY_PARSE" | "COMPRESS"
+            | "DECOMPRESS" | "JSON_VALUE" | "JSON_QUERY" | "ISJSON" | "OPENJSON"
+            | "COLUMNS_UPDATED" | "FILE_ID" | "STATS_DATE" | "ORIGINAL_DB_NAME" | "INDEX_COL"
+            | "INDEXPROPERTY" | "TYPE_ID" | "SUSER_ID" | "FORMATMESSAGE" | "OBJECT_DEFINITION"
+            | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" | "STDEV" | "STDEVP" | "VAR" | "VARP"
+            | "GROUPING" | "GROUPING_ID" => {
+                Err(SqlError::unsupported(format!("the function {name}")))
+            }
             _ => {
                 if let Some(bound) = text::bind(name, &mut args, collation)? {
                     return Ok(bound);
@@ -268,23 +340,39 @@ impl Binder<'_> {
                     if matches!(name, "NEWID" | "NEWSEQUENTIALID" | "RAND") {
                         self.volatile = true;
                     }
-                    return Ok(Bound::new(Node::Host { name: name.into(), args }, types::with_collation(ty, collation), nullable));
+                    return Ok(Bound::new(
+                        Node::Host { name: name.into(), args },
+                        types::with_collation(ty, collation),
+                        nullable,
+                    ));
                 }
-                Err(SqlError::new(195, 15, format!("'{name}' is not a recognized built-in function name.")))
+                Err(SqlError::new(
+                    195,
+                    15,
+                    format!("'{name}' is not a recognized built-in function name."),
+                ))
             }
         }
     }
 
     fn date_function(&mut self, name: &str, exprs: &[&Expr]) -> SqlResult<Bound> {
         let Some((part, rest)) = exprs.split_first() else {
-            return Err(SqlError::new(174, 15, format!("The {} function requires arguments.", name.to_lowercase())));
+            return Err(SqlError::new(
+                174,
+                15,
+                format!("The {} function requires arguments.", name.to_lowercase()),
+            ));
         };
         let written = match part {
             Expr::Identifier(ident) => ident.value.clone(),
             other => other.to_string(),
         };
         let Some(part) = DatePart::parse(&written) else {
-            return Err(SqlError::new(155, 15, format!("'{written}' is not a recognized {} option.", name.to_lowercase())));
+            return Err(SqlError::new(
+                155,
+                15,
+                format!("'{written}' is not a recognized {} option.", name.to_lowercase()),
+            ));
         };
         let args = rest.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         dates::bind_part(name, part, args, self.settings.collation)
@@ -315,15 +403,23 @@ impl Binder<'_> {
             }
             kind = AggregateKind::CountRows;
         }
-        let exprs =
-            if star { Vec::new() } else { expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))? };
+        let exprs = if star {
+            Vec::new()
+        } else {
+            expressions(list)
+                .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?
+        };
         let wanted = match kind {
             AggregateKind::CountRows => 0,
             AggregateKind::StringAgg => 2,
             _ => 1,
         };
         if exprs.len() != wanted {
-            return Err(SqlError::new(174, 15, format!("The {} function requires {wanted} argument(s).", name.to_lowercase())));
+            return Err(SqlError::new(
+                174,
+                15,
+                format!("The {} function requires {wanted} argument(s).", name.to_lowercase()),
+            ));
         }
         let windowed = function.over.is_some();
         if !windowed {
@@ -354,23 +450,41 @@ impl Binder<'_> {
         let big = name == "COUNT_BIG";
         let arg_type = args.first().map_or(SqlType::Int, |a| a.ty);
         let (ty, nullable) = match kind {
-            AggregateKind::CountRows | AggregateKind::Count => (if big { SqlType::BigInt } else { SqlType::Int }, false),
+            AggregateKind::CountRows | AggregateKind::Count => {
+                (if big { SqlType::BigInt } else { SqlType::Int }, false)
+            }
             AggregateKind::Sum | AggregateKind::Avg => {
-                if matches!(types::family(arg_type), Family::Text | Family::Bit) || args[0].is_null {
+                if matches!(types::family(arg_type), Family::Text | Family::Bit) || args[0].is_null
+                {
                     return Err(SqlError::new(
                         8117,
                         16,
-                        format!("Operand data type {} is invalid for {} operator.", types::name(arg_type), name.to_lowercase()),
+                        format!(
+                            "Operand data type {} is invalid for {} operator.",
+                            types::name(arg_type),
+                            name.to_lowercase()
+                        ),
                     ));
                 }
                 (sum_type(kind, arg_type)?, true)
             }
             AggregateKind::Min | AggregateKind::Max => {
-                if matches!(arg_type, SqlType::Bit | SqlType::Xml | SqlType::Text(_) | SqlType::NText(_) | SqlType::Image) {
+                if matches!(
+                    arg_type,
+                    SqlType::Bit
+                        | SqlType::Xml
+                        | SqlType::Text(_)
+                        | SqlType::NText(_)
+                        | SqlType::Image
+                ) {
                     return Err(SqlError::new(
                         8117,
                         16,
-                        format!("Operand data type {} is invalid for {} operator.", types::name(arg_type), name.to_lowercase()),
+                        format!(
+                            "Operand data type {} is invalid for {} operator.",
+                            types::name(arg_type),
+                            name.to_lowercase()
+                        ),
                     ));
                 }
                 sortable(&args[0])?;
@@ -383,27 +497,38 @@ impl Binder<'_> {
             AggregateKind::StringAgg => {
                 let collation = args[0].collation().unwrap_or(self.settings.collation);
                 let max = types::is_text(arg_type) && types::length(arg_type).is_none();
-                let unicode = !matches!(arg_type, SqlType::VarChar(..) | SqlType::Char(..) | SqlType::Text(_));
+                let unicode = !matches!(
+                    arg_type,
+                    SqlType::VarChar(..) | SqlType::Char(..) | SqlType::Text(_)
+                );
                 let limit = if unicode { 4000 } else { 8000 };
-                let ty = types::text(unicode, if max { None } else { Some(limit) }, false, collation);
+                let ty =
+                    types::text(unicode, if max { None } else { Some(limit) }, false, collation);
                 let value = implicit(args.remove(0), ty)?;
-                let separator = implicit(args.remove(0), types::text(unicode, Some(limit), false, collation))?;
+                let separator =
+                    implicit(args.remove(0), types::text(unicode, Some(limit), false, collation))?;
                 args = vec![value, separator];
                 (ty, true)
             }
         };
         if let Some(WindowType::WindowSpec(spec)) = &function.over {
             if distinct || matches!(kind, AggregateKind::StringAgg | AggregateKind::ChecksumAgg) {
-                return Err(SqlError::new(10759, 15, "Use of DISTINCT is not allowed with the OVER clause."));
+                return Err(SqlError::new(
+                    10759,
+                    15,
+                    "Use of DISTINCT is not allowed with the OVER clause.",
+                ));
             }
             return self.windowed(WindowKind::Aggregate(kind), args, spec, ty, nullable);
         }
         if function.over.is_some() {
             return Err(SqlError::unsupported("a named window"));
         }
-        let collation = args.first().filter(|_| types::is_text(ty)).map(|a| (a.collation(), a.coercibility));
+        let collation =
+            args.first().filter(|_| types::is_text(ty)).map(|a| (a.collation(), a.coercibility));
         let mut args = args.into_iter();
-        let aggregate = Aggregate { kind, arg: args.next(), separator: args.next(), order, distinct, ty };
+        let aggregate =
+            Aggregate { kind, arg: args.next(), separator: args.next(), order, distinct, ty };
         let mut bound = self.aggregate(aggregate, nullable)?;
         if let Some((_, coercibility)) = collation {
             bound.coercibility = coercibility;
@@ -411,10 +536,19 @@ impl Binder<'_> {
         Ok(bound)
     }
 
-    fn aggregate_args(&mut self, exprs: &[&Expr], function: &ast::Function, kind: AggregateKind) -> SqlResult<(Vec<Bound>, Ordering)> {
+    fn aggregate_args(
+        &mut self,
+        exprs: &[&Expr],
+        function: &ast::Function,
+        kind: AggregateKind,
+    ) -> SqlResult<(Vec<Bound>, Ordering)> {
         let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         if !function.within_group.is_empty() && kind != AggregateKind::StringAgg {
-            return Err(SqlError::new(10757, 15, "The function may not have a WITHIN GROUP clause."));
+            return Err(SqlError::new(
+                10757,
+                15,
+                "The function may not have a WITHIN GROUP clause.",
+            ));
         }
         Ok((args, self.order_list(&function.within_group)?))
     }
@@ -425,8 +559,15 @@ impl Binder<'_> {
         }
     }
 
-    fn window_call(&mut self, name: &str, kind: WindowKind, list: &[FunctionArg], spec: &ast::WindowSpec) -> SqlResult<Bound> {
-        let exprs = expressions(list).ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
+    fn window_call(
+        &mut self,
+        name: &str,
+        kind: WindowKind,
+        list: &[FunctionArg],
+        spec: &ast::WindowSpec,
+    ) -> SqlResult<Bound> {
+        let exprs = expressions(list)
+            .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
         let mut args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         let range = match kind {
             WindowKind::Lag | WindowKind::Lead => 1..=3,
@@ -435,10 +576,16 @@ impl Binder<'_> {
         };
         arity(name, &args, range)?;
         if spec.order_by.is_empty() {
-            return Err(SqlError::new(4112, 15, format!("The function '{name}' must have an OVER clause with ORDER BY.")));
+            return Err(SqlError::new(
+                4112,
+                15,
+                format!("The function '{name}' must have an OVER clause with ORDER BY."),
+            ));
         }
         let (ty, nullable) = match kind {
-            WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank => (SqlType::BigInt, false),
+            WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank => {
+                (SqlType::BigInt, false)
+            }
             WindowKind::Ntile => {
                 args = vec![implicit(args.remove(0), SqlType::BigInt)?];
                 (SqlType::BigInt, false)
@@ -458,18 +605,30 @@ impl Binder<'_> {
         self.windowed(kind, args, spec, ty, nullable)
     }
 
-    fn windowed(&mut self, kind: WindowKind, args: Vec<Bound>, spec: &ast::WindowSpec, ty: SqlType, nullable: bool) -> SqlResult<Bound> {
+    fn windowed(
+        &mut self,
+        kind: WindowKind,
+        args: Vec<Bound>,
+        spec: &ast::WindowSpec,
+        ty: SqlType,
+        nullable: bool,
+    ) -> SqlResult<Bound> {
         if spec.window_name.is_some() {
             return Err(SqlError::unsupported("a named window"));
         }
         let frame = window_frame(spec, kind)?;
-        let partition = spec.partition_by.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
+        let partition =
+            spec.partition_by.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         for bound in &partition {
             sortable(bound)?;
         }
         let order = self.order_list(&spec.order_by)?;
-        let coercibility = args.first().filter(|_| types::is_text(ty)).map_or(Coercibility::Default, |a| a.coercibility);
-        let mut bound = self.window(WindowCall { kind, args, partition, order, frame, ty }, nullable)?;
+        let coercibility = args
+            .first()
+            .filter(|_| types::is_text(ty))
+            .map_or(Coercibility::Default, |a| a.coercibility);
+        let mut bound =
+            self.window(WindowCall { kind, args, partition, order, frame, ty }, nullable)?;
         bound.coercibility = coercibility;
         Ok(bound)
     }

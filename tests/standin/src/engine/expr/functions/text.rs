@@ -28,7 +28,11 @@ fn keep_collation(mut bound: Bound, of: Coercibility) -> Bound {
 }
 
 fn int_arg(arg: Bound) -> SqlResult<Bound> {
-    if types::family(arg.ty) == Family::Integer && !arg.is_null { Ok(arg) } else { implicit(arg, SqlType::BigInt) }
+    if types::family(arg.ty) == Family::Integer && !arg.is_null {
+        Ok(arg)
+    } else {
+        implicit(arg, SqlType::BigInt)
+    }
 }
 
 /// The variable-length form of a text type.
@@ -48,7 +52,8 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             arity(name, args, 1..=1)?;
             let arg = args.remove(0);
             if types::family(arg.ty) == Family::Binary {
-                let ty = if types::length(arg.ty).is_none() { SqlType::BigInt } else { SqlType::Int };
+                let ty =
+                    if types::length(arg.ty).is_none() { SqlType::BigInt } else { SqlType::Int };
                 return Ok(Some(call(len_bytes, vec![arg], ty, nullable)));
             }
             let arg = text_arg(arg, collation)?;
@@ -74,9 +79,15 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
         }
         "LTRIM" | "RTRIM" | "TRIM" => {
             arity(name, args, 1..=2)?;
-            let mut list = take(args).into_iter().map(|a| text_arg(a, collation)).collect::<SqlResult<Vec<_>>>()?;
+            let mut list = take(args)
+                .into_iter()
+                .map(|a| text_arg(a, collation))
+                .collect::<SqlResult<Vec<_>>>()?;
             if list.len() == 1 {
-                list.push(Bound::constant(Value::Str(" ".into()), types::text(false, Some(1), false, collation)));
+                list.push(Bound::constant(
+                    Value::Str(" ".into()),
+                    types::text(false, Some(1), false, collation),
+                ));
             }
             let (ty, how) = (varying(list[0].ty), list[0].coercibility);
             let function = match name {
@@ -93,9 +104,17 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let (mut ty, how) = (varying(arg.ty), arg.coercibility);
             if let (Node::Const(Value::Int(n)), Some(length)) = (&count.node, types::length(ty)) {
                 let n = u32::try_from((*n).max(1)).unwrap_or(length).min(length);
-                ty = types::text(types::is_unicode(ty), Some(n), false, types::collation_of(ty).unwrap_or(collation));
+                ty = types::text(
+                    types::is_unicode(ty),
+                    Some(n),
+                    false,
+                    types::collation_of(ty).unwrap_or(collation),
+                );
             }
-            keep_collation(call(if name == "LEFT" { left } else { right }, vec![arg, count], ty, nullable), how)
+            keep_collation(
+                call(if name == "LEFT" { left } else { right }, vec![arg, count], ty, nullable),
+                how,
+            )
         }
         "SUBSTRING" => {
             arity(name, args, 3..=3)?;
@@ -104,23 +123,38 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let arg = args.remove(0);
             if types::family(arg.ty) == Family::Binary {
                 let bytes = match (&length.node, types::length(arg.ty)) {
-                    (Node::Const(Value::Int(n)), Some(all)) => Some(u32::try_from((*n).max(1)).unwrap_or(all).min(all)),
+                    (Node::Const(Value::Int(n)), Some(all)) => {
+                        Some(u32::try_from((*n).max(1)).unwrap_or(all).min(all))
+                    }
                     (_, all) => all,
                 };
-                return Ok(Some(call(substring_bytes, vec![arg, start, length], types::binary(bytes), nullable)));
+                return Ok(Some(call(
+                    substring_bytes,
+                    vec![arg, start, length],
+                    types::binary(bytes),
+                    nullable,
+                )));
             }
             if types::is_number(arg.ty) {
                 return Err(SqlError::new(
                     8116,
                     16,
-                    format!("Argument data type {} is invalid for argument 1 of substring function.", types::name(arg.ty)),
+                    format!(
+                        "Argument data type {} is invalid for argument 1 of substring function.",
+                        types::name(arg.ty)
+                    ),
                 ));
             }
             let arg = text_arg(arg, collation)?;
             let (mut ty, how) = (varying(arg.ty), arg.coercibility);
             if let (Node::Const(Value::Int(n)), Some(all)) = (&length.node, types::length(ty)) {
                 let n = u32::try_from((*n).max(1)).unwrap_or(all).min(all);
-                ty = types::text(types::is_unicode(ty), Some(n), false, types::collation_of(ty).unwrap_or(collation));
+                ty = types::text(
+                    types::is_unicode(ty),
+                    Some(n),
+                    false,
+                    types::collation_of(ty).unwrap_or(collation),
+                );
             }
             keep_collation(call(substring, vec![arg, start, length], ty, nullable), how)
         }
@@ -143,19 +177,28 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
         }
         "PATINDEX" => {
             arity(name, args, 2..=2)?;
-            let list = take(args).into_iter().map(|a| text_arg(a, collation)).collect::<SqlResult<Vec<_>>>()?;
+            let list = take(args)
+                .into_iter()
+                .map(|a| text_arg(a, collation))
+                .collect::<SqlResult<Vec<_>>>()?;
             call(patindex, list, SqlType::Int, nullable)
         }
         "REPLACE" | "TRANSLATE" => {
             arity(name, args, 3..=3)?;
-            let list = take(args).into_iter().map(|a| text_arg(a, collation)).collect::<SqlResult<Vec<_>>>()?;
+            let list = take(args)
+                .into_iter()
+                .map(|a| text_arg(a, collation))
+                .collect::<SqlResult<Vec<_>>>()?;
             let unicode = list.iter().any(|a| types::is_unicode(a.ty));
             let max = types::length(list[0].ty).is_none();
             let limit = if unicode { 4000 } else { 8000 };
             let own = list[0].collation().unwrap_or(collation);
             let how = list[0].coercibility;
             let ty = types::text(unicode, if max { None } else { Some(limit) }, false, own);
-            keep_collation(call(if name == "REPLACE" { replace } else { translate }, list, ty, nullable), how)
+            keep_collation(
+                call(if name == "REPLACE" { replace } else { translate }, list, ty, nullable),
+                how,
+            )
         }
         "STUFF" => {
             arity(name, args, 4..=4)?;
@@ -166,7 +209,10 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let arg = text_arg(list.remove(0), collation)?;
             let unicode = types::is_unicode(arg.ty) || types::is_unicode(new.ty);
             let chars = types::length(arg.ty).zip(types::length(new.ty)).map(|(a, b)| a + b);
-            let (ty, how) = (types::text(unicode, chars, false, arg.collation().unwrap_or(collation)), arg.coercibility);
+            let (ty, how) = (
+                types::text(unicode, chars, false, arg.collation().unwrap_or(collation)),
+                arg.coercibility,
+            );
             keep_collation(call(stuff, vec![arg, start, length, new], ty, true), how)
         }
         "REPLICATE" => {
@@ -177,12 +223,15 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let limit = if unicode { 4000 } else { 8000 };
             let chars = match (&count.node, types::length(arg.ty)) {
                 (_, None) => None,
-                (Node::Const(Value::Int(n)), Some(length)) => {
-                    Some(length.saturating_mul(u32::try_from((*n).max(1)).unwrap_or(limit)).min(limit))
-                }
+                (Node::Const(Value::Int(n)), Some(length)) => Some(
+                    length.saturating_mul(u32::try_from((*n).max(1)).unwrap_or(limit)).min(limit),
+                ),
                 _ => Some(limit),
             };
-            let (ty, how) = (types::text(unicode, chars, false, arg.collation().unwrap_or(collation)), arg.coercibility);
+            let (ty, how) = (
+                types::text(unicode, chars, false, arg.collation().unwrap_or(collation)),
+                arg.coercibility,
+            );
             keep_collation(call(replicate, vec![arg, count], ty, true), how)
         }
         "SPACE" => {
@@ -192,9 +241,16 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
         }
         "CONCAT" | "CONCAT_WS" => {
             if args.len() < 2 {
-                return Err(SqlError::new(189, 15, format!("The {} function requires 2 to 254 arguments.", name.to_lowercase())));
+                return Err(SqlError::new(
+                    189,
+                    15,
+                    format!("The {} function requires 2 to 254 arguments.", name.to_lowercase()),
+                ));
             }
-            let list = take(args).into_iter().map(|a| text_arg(a, collation)).collect::<SqlResult<Vec<_>>>()?;
+            let list = take(args)
+                .into_iter()
+                .map(|a| text_arg(a, collation))
+                .collect::<SqlResult<Vec<_>>>()?;
             // the type is that of the concatenation, one after the other
             let mut sum = list[0].clone();
             for next in &list[1..] {
@@ -204,12 +260,18 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
                 }
             }
             let (ty, how) = (varying(sum.ty), sum.coercibility);
-            keep_collation(call(if name == "CONCAT" { concat } else { concat_ws }, list, ty, false), how)
+            keep_collation(
+                call(if name == "CONCAT" { concat } else { concat_ws }, list, ty, false),
+                how,
+            )
         }
         "QUOTENAME" => {
             arity(name, args, 1..=2)?;
             let nvarchar = types::text(true, Some(128), false, collation);
-            let mut list = take(args).into_iter().map(|a| text_arg(a, collation)).collect::<SqlResult<Vec<_>>>()?;
+            let mut list = take(args)
+                .into_iter()
+                .map(|a| text_arg(a, collation))
+                .collect::<SqlResult<Vec<_>>>()?;
             if list.len() == 1 {
                 list.push(Bound::constant(Value::Str("[".into()), nvarchar));
             }
@@ -239,18 +301,37 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
         "HASHBYTES" => {
             arity(name, args, 2..=2)?;
             let algorithm = text_arg(args.remove(0), collation)?;
-            call(hashbytes, vec![algorithm, args.remove(0)], SqlType::VarBinary(Length::N(8000)), true)
+            call(
+                hashbytes,
+                vec![algorithm, args.remove(0)],
+                SqlType::VarBinary(Length::N(8000)),
+                true,
+            )
         }
         "CHECKSUM" | "BINARY_CHECKSUM" => {
             let list = take(args);
             if list.is_empty() {
-                return Err(SqlError::new(174, 15, "The checksum function requires at least 1 argument."));
+                return Err(SqlError::new(
+                    174,
+                    15,
+                    "The checksum function requires at least 1 argument.",
+                ));
             }
-            call(if name == "CHECKSUM" { checksum } else { binary_checksum }, list, SqlType::Int, false)
+            call(
+                if name == "CHECKSUM" { checksum } else { binary_checksum },
+                list,
+                SqlType::Int,
+                false,
+            )
         }
         "ISNUMERIC" | "ISDATE" => {
             arity(name, args, 1..=1)?;
-            call(if name == "ISDATE" { is_date } else { is_numeric }, take(args), SqlType::Int, false)
+            call(
+                if name == "ISDATE" { is_date } else { is_numeric },
+                take(args),
+                SqlType::Int,
+                false,
+            )
         }
         "PARSENAME" => {
             arity(name, args, 2..=2)?;
@@ -280,7 +361,8 @@ fn int(value: &Value) -> Option<i64> {
     }
 }
 
-/// How many units of length a character is: UTF-16 units, or code points under collations that count those.
+/// How many units of length a character is: UTF-16 units, or code points under collations that
+/// count those.
 fn unit(c: char, collation: Option<Collation>) -> usize {
     if collation.is_some_and(Collation::counts_code_points) { 1 } else { c.len_utf16() }
 }
@@ -291,7 +373,8 @@ fn length_of(s: &str, collation: Option<Collation>) -> usize {
 
 /// The part of a text between two places counted in units. Half a surrogate pair is left out.
 fn part(s: &str, start: i64, end: i64, collation: Option<Collation>) -> &str {
-    let (start, end) = (usize::try_from(start.max(0)).unwrap_or(0), usize::try_from(end.max(0)).unwrap_or(0));
+    let (start, end) =
+        (usize::try_from(start.max(0)).unwrap_or(0), usize::try_from(end.max(0)).unwrap_or(0));
     if s.is_ascii() {
         let (start, end) = (start.min(s.len()), end.min(s.len()));
         return if start < end { &s[start..end] } else { "" };
@@ -342,7 +425,9 @@ fn datalength(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     };
     match value {
         Value::Null => Ok(Value::Null),
-        Value::Str(s) if types::is_unicode(ty) || ty == SqlType::Xml => integer(s.encode_utf16().count() * 2),
+        Value::Str(s) if types::is_unicode(ty) || ty == SqlType::Xml => {
+            integer(s.encode_utf16().count() * 2)
+        }
         Value::Str(s) => integer(ty.collation().map_or(s.len(), |c| c.encoded_len(s))),
         Value::Bytes(b) => integer(b.len()),
         _ => Ok(Value::Int(i64::from(ty.max_length()))),
@@ -350,11 +435,15 @@ fn datalength(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn upper(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    text(&args[0]).map_or(Ok(Value::Null), |s| str_value(s.chars().map(|c| one_to_one(c, c.to_uppercase())).collect::<String>()))
+    text(&args[0]).map_or(Ok(Value::Null), |s| {
+        str_value(s.chars().map(|c| one_to_one(c, c.to_uppercase())).collect::<String>())
+    })
 }
 
 fn lower(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    text(&args[0]).map_or(Ok(Value::Null), |s| str_value(s.chars().map(|c| one_to_one(c, c.to_lowercase())).collect::<String>()))
+    text(&args[0]).map_or(Ok(Value::Null), |s| {
+        str_value(s.chars().map(|c| one_to_one(c, c.to_lowercase())).collect::<String>())
+    })
 }
 
 /// The server never makes two characters of one.
@@ -409,14 +498,20 @@ fn left(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 fn right(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let (Some(s), Some(n)) = (text(&args[0]), int(&args[1])) else { return Ok(Value::Null) };
     if n < 0 {
-        return Err(SqlError::new(536, 16, "Invalid length parameter passed to the RIGHT function."));
+        return Err(SqlError::new(
+            536,
+            16,
+            "Invalid length parameter passed to the RIGHT function.",
+        ));
     }
     let all = i64::try_from(length_of(s, call.args[0].collation())).unwrap_or(i64::MAX);
     str_value(part(s, all - n, all, call.args[0].collation()))
 }
 
 fn substring(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(start), Some(n)) = (text(&args[0]), int(&args[1]), int(&args[2])) else { return Ok(Value::Null) };
+    let (Some(s), Some(start), Some(n)) = (text(&args[0]), int(&args[1]), int(&args[2])) else {
+        return Ok(Value::Null);
+    };
     if n < 0 {
         return Err(invalid_length("LEFT or SUBSTRING"));
     }
@@ -424,7 +519,9 @@ fn substring(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn substring_bytes(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Value::Bytes(b), Some(start), Some(n)) = (&args[0], int(&args[1]), int(&args[2])) else { return Ok(Value::Null) };
+    let (Value::Bytes(b), Some(start), Some(n)) = (&args[0], int(&args[1]), int(&args[2])) else {
+        return Ok(Value::Null);
+    };
     if n < 0 {
         return Err(invalid_length("LEFT or SUBSTRING"));
     }
@@ -434,7 +531,9 @@ fn substring_bytes(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn charindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(needle), Some(hay)) = (text(&args[0]), text(&args[1])) else { return Ok(Value::Null) };
+    let (Some(needle), Some(hay)) = (text(&args[0]), text(&args[1])) else {
+        return Ok(Value::Null);
+    };
     let start = match args.get(2) {
         None => 1,
         Some(value) => match int(value) {
@@ -450,7 +549,9 @@ fn charindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let needle: Vec<char> = needle.chars().collect();
     let from = usize::try_from(start.max(1) - 1).unwrap_or(0).min(hay.len());
     match collation.find(&hay, &needle, from) {
-        Some(start) => integer(hay[..start].iter().map(|c| unit(*c, Some(collation))).sum::<usize>() + 1),
+        Some(start) => {
+            integer(hay[..start].iter().map(|c| unit(*c, Some(collation))).sum::<usize>() + 1)
+        }
         None => Ok(Value::Int(0)),
     }
 }
@@ -472,7 +573,9 @@ fn patindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn replace(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(old), Some(new)) = (text(&args[0]), text(&args[1]), text(&args[2])) else { return Ok(Value::Null) };
+    let (Some(s), Some(old), Some(new)) = (text(&args[0]), text(&args[1]), text(&args[2])) else {
+        return Ok(Value::Null);
+    };
     if old.is_empty() {
         return Ok(args[0].clone());
     }
@@ -490,7 +593,9 @@ fn replace(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 }
 
 fn translate(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(from), Some(to)) = (text(&args[0]), text(&args[1]), text(&args[2])) else { return Ok(Value::Null) };
+    let (Some(s), Some(from), Some(to)) = (text(&args[0]), text(&args[1]), text(&args[2])) else {
+        return Ok(Value::Null);
+    };
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     if from.len() != to.len() {
         return Err(SqlError::new(
@@ -499,11 +604,17 @@ fn translate(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
             "The second and third arguments of the TRANSLATE built-in function must contain an equal number of characters.",
         ));
     }
-    str_value(s.chars().map(|c| from.iter().position(|f| *f == c).map_or(c, |at| to[at])).collect::<String>())
+    str_value(
+        s.chars()
+            .map(|c| from.iter().position(|f| *f == c).map_or(c, |at| to[at]))
+            .collect::<String>(),
+    )
 }
 
 fn stuff(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(start), Some(n)) = (text(&args[0]), int(&args[1]), int(&args[2])) else { return Ok(Value::Null) };
+    let (Some(s), Some(start), Some(n)) = (text(&args[0]), int(&args[1]), int(&args[2])) else {
+        return Ok(Value::Null);
+    };
     let collation = call.args[0].collation();
     let all = i64::try_from(length_of(s, collation)).unwrap_or(i64::MAX);
     if start < 1 || start > all || n < 0 {
@@ -570,14 +681,19 @@ fn quotename(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 fn ascii(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let collation = call.args[0].ty.compared_by().unwrap_or(Collation::DEFAULT);
     Ok(match text(&args[0]).and_then(|s| s.chars().next()) {
-        Some(c) => collation.encode(c.encode_utf8(&mut [0; 4])).first().map_or(Value::Null, |b| Value::Int(i64::from(*b))),
+        Some(c) => collation
+            .encode(c.encode_utf8(&mut [0; 4]))
+            .first()
+            .map_or(Value::Null, |b| Value::Int(i64::from(*b))),
         None => Value::Null,
     })
 }
 
 fn unicode(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     Ok(match text(&args[0]).and_then(|s| s.chars().next()) {
-        Some(c) if call.args[0].collation().is_some_and(Collation::counts_code_points) => Value::Int(i64::from(u32::from(c))),
+        Some(c) if call.args[0].collation().is_some_and(Collation::counts_code_points) => {
+            Value::Int(i64::from(u32::from(c)))
+        }
         Some(c) => Value::Int(i64::from(c.encode_utf16(&mut [0; 2])[0])),
         None => Value::Null,
     })
@@ -585,7 +701,9 @@ fn unicode(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 
 fn char_of(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     match int(&args[0]).map(u8::try_from) {
-        Some(Ok(byte)) => str_value(call.ty.collation().unwrap_or(Collation::DEFAULT).decode(&[byte])),
+        Some(Ok(byte)) => {
+            str_value(call.ty.collation().unwrap_or(Collation::DEFAULT).decode(&[byte]))
+        }
         _ => Ok(Value::Null),
     }
 }
@@ -618,7 +736,8 @@ fn hashbytes(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     crate::engine::expr::hash::digest(algorithm, &bytes).map(|digest| Value::Bytes(digest.into()))
 }
 
-/// A checksum with the properties documented of CHECKSUM: equal lists give equal sums. The numbers themselves are not the server's.
+/// A checksum with the properties documented of CHECKSUM: equal lists give equal sums. The numbers
+/// themselves are not the server's.
 fn fold(keys: impl Iterator<Item = Vec<u8>>) -> i64 {
     let mut sum: u32 = 0x811C_9DC5;
     for key in keys {
@@ -656,10 +775,20 @@ fn is_numeric(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
             let ty = call.args[0].ty;
             [SqlType::Float, SqlType::Money].iter().any(|to| {
                 !s.trim().is_empty()
-                    && crate::engine::expr::cast::convert(&call.context.settings, args[0].clone(), ty, *to, None, true).is_ok()
+                    && crate::engine::expr::cast::convert(
+                        &call.context.settings,
+                        args[0].clone(),
+                        ty,
+                        *to,
+                        None,
+                        true,
+                    )
+                    .is_ok()
             })
         }
-        Value::Int(_) | Value::Decimal(_) | Value::Float(_) | Value::Bit(_) => types::is_number(call.args[0].ty),
+        Value::Int(_) | Value::Decimal(_) | Value::Float(_) | Value::Bit(_) => {
+            types::is_number(call.args[0].ty)
+        }
         _ => false,
     };
     Ok(Value::Int(i64::from(yes)))
@@ -667,10 +796,15 @@ fn is_numeric(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
 
 fn is_date(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let yes = match &args[0] {
-        Value::Str(_) => {
-            crate::engine::expr::cast::convert(&call.context.settings, args[0].clone(), call.args[0].ty, SqlType::DateTime, None, true)
-                .is_ok()
-        }
+        Value::Str(_) => crate::engine::expr::cast::convert(
+            &call.context.settings,
+            args[0].clone(),
+            call.args[0].ty,
+            SqlType::DateTime,
+            None,
+            true,
+        )
+        .is_ok(),
         Value::DateTime { .. } | Value::SmallDateTime { .. } => true,
         _ => false,
     };
@@ -707,14 +841,21 @@ fn variant_property(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     };
     let Some(property) = text(&args[1]) else { return Ok(Value::Null) };
     let int = |n: i64| Value::Variant(Box::new((SqlType::Int, Value::Int(n))));
-    let name = |s: &str| Value::Variant(Box::new((types::text(true, Some(128), false, Collation::DEFAULT), Value::Str(s.into()))));
+    let name = |s: &str| {
+        Value::Variant(Box::new((
+            types::text(true, Some(128), false, Collation::DEFAULT),
+            Value::Str(s.into()),
+        )))
+    };
     Ok(match property.to_ascii_lowercase().as_str() {
         "basetype" => name(ty.name()),
         "precision" => int(i64::from(ty.precision())),
         "scale" => int(i64::from(ty.scale())),
         "maxlength" => int(i64::from(ty.max_length())),
         "collation" => ty.collation().map_or(Value::Null, |c| name(c.name())),
-        "totalbytes" => int(i64::try_from(value_text::to_text(&value, ty, None)?.len()).unwrap_or(0) + 2),
+        "totalbytes" => {
+            int(i64::try_from(value_text::to_text(&value, ty, None)?.len()).unwrap_or(0) + 2)
+        }
         _ => Value::Null,
     })
 }
