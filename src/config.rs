@@ -358,8 +358,7 @@ impl Config {
             dest_connections_max: raw.count("DATAFLOW_MAX_CONNECTIONS"),
             source_connections_max: raw.count("DATAFLOW_SOURCE_CONNECTIONS"),
             tasks_max: raw.count("DATAFLOW_MAX_TASKS"),
-            retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS"))
-                .unwrap_or(1),
+            retry_attempts: u32::try_from(raw.count("DATAFLOW_RETRY_ATTEMPTS")).unwrap_or(1),
             retry_delay: raw.duration("DATAFLOW_RETRY_DELAY"),
             parked_interval: raw.duration("DATAFLOW_PARKED_INTERVAL"),
             on_cdc_gap: raw.word(

@@ -101,7 +101,7 @@ impl Kind {
                 "nothing, unless it stays: then the server is short of what the message names"
             }
             Kind::Permission => {
-                "grant the right that is named; the README lists all that are needed"
+                "grant the right that is named; docs/setup.md lists all that are needed"
             }
             Kind::Missing => {
                 "check the names in table_mappings, and that the object exists and the login may see it"

@@ -70,7 +70,7 @@ async fn demo() -> anyhow::Result<bool> {
         );
     }
 
-    headline("dbaops-dataflow init, then the README's INSERTs and CDC");
+    headline("dbaops-dataflow init, then the INSERTs of docs/setup.md, and CDC");
     let config = Config::from_vars(variables(&dest))?;
     control::init(&config).await?;
     let mut at_control = Sql::connect(dest.addr(), USER, PASSWORD, "dbaops_dataflow").await?;

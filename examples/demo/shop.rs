@@ -69,7 +69,7 @@ pub const MAPPED: [Mapped; 5] = [
 ];
 
 impl Mapped {
-    /// The README's INSERT.
+    /// The INSERT of docs/setup.md.
     pub fn register(&self) -> String {
         format!(
             "INSERT INTO table_mappings (server_id, source_database, source_schema, source_table, dest_database, dest_schema, dest_table, \
@@ -91,7 +91,7 @@ impl Mapped {
     }
 }
 
-/// The README's INSERT, with a connection string in the form it shows.
+/// The INSERT of docs/setup.md, with a connection string in the form it shows.
 pub fn register_server(addr: SocketAddr, user: &str, password: &str) -> String {
     format!(
         "INSERT INTO source_servers (server_name, connection_string, is_enabled) VALUES ('SourceServer1', \

@@ -4,7 +4,7 @@
 //! in [`super::Config::from_vars`] are made from it. To add a variable, add a row here, read it in
 //! `from_vars`, and write the page anew with `BLESS=1 cargo test --lib config::variables`.
 
-use super::{DAY, HOUR, MILLISECOND, SECOND, spelled};
+use super::{DAY, HOUR, SECOND};
 use std::{ops::RangeInclusive, time::Duration};
 
 /// One variable.
@@ -308,7 +308,7 @@ pub const VARIABLES: &[Variable] = &[
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Problems};
+    use super::super::{Config, MILLISECOND, Problems, spelled};
     use super::*;
 
     /// The lines between which the table stands in the page.
@@ -351,7 +351,8 @@ mod tests {
     }
 
     fn table() -> String {
-        let mut text = "| variable | default | permitted | meaning |\n|---|---|---|---|\n".to_owned();
+        let mut text =
+            "| variable | default | permitted | meaning |\n|---|---|---|---|\n".to_owned();
         for variable in VARIABLES {
             let default = match variable.default {
                 "" => "none".to_owned(),

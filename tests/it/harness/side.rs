@@ -48,7 +48,7 @@ impl Side {
         }
     }
 
-    /// In the form the seed's README shows; the names in it are the server's.
+    /// In the form that docs/setup.md shows; the names in it are the server's.
     pub fn connection_string(&self, database: &str) -> String {
         let user = match self {
             Side::Standin(_) => world::USER,

@@ -108,7 +108,7 @@ impl World {
         world
     }
 
-    /// In the form the seed's README shows.
+    /// In the form that docs/setup.md shows.
     pub fn source_connection_string(&self, database: &str) -> String {
         self.source.connection_string(database)
     }

@@ -11,8 +11,8 @@ mod tls;
 
 use crate::harness::{Daemon, World, daemon::command, eventually, numbers};
 
-/// The whole promise of the README in one story: register, trigger, follow, verify, break one
-/// mapping, stop.
+/// The whole promise of the documentation in one story: register, trigger, follow, verify, break
+/// one mapping, stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_follows_the_readme() {
     let world = World::new().await;
