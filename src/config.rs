@@ -102,12 +102,12 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// The variables that were set, and what is wrong with them so far.
-struct Raw {
+struct RawConfig {
     set: BTreeMap<String, String>,
     problems: Vec<String>,
 }
 
-impl Raw {
+impl RawConfig {
     /// The value, where there is one; an empty one counts as not set.
     fn get(&self, name: &str) -> Option<&str> {
         debug_assert!(variables::find(name).is_some(), "{name} is not in the table of variables");
@@ -333,7 +333,7 @@ impl Config {
             .map(|(name, value)| (name.into(), value.into()))
             .filter(|(name, _)| is_ours(name))
             .collect();
-        let mut raw = Raw { set, problems: Vec::new() };
+        let mut raw = RawConfig { set, problems: Vec::new() };
         let dest = raw.dest();
         let set = |name: &str| raw.set.get(name).map(String::as_str);
         let supervisor =

@@ -29,20 +29,20 @@ mod stopping;
 mod verifying;
 
 use self::{
-    failing::{Attempt, Failing},
-    owning::Look,
-    queue::Queue,
-    starting::Jobs,
+    failing::{FailedAttempt, FailureState},
+    owning::ControlRefresh,
+    queue::WorkQueue,
+    starting::RunningJobs,
     startup::start,
 };
 use crate::{
     config::Config,
-    control::{self, Control, Lease, Troubled},
+    control::{self, Control, Lease, OpenErrors},
     error::{Error, Kind, Result},
     http,
     jobs::{
-        Done, Env,
-        poll::{Memory, Polled},
+        Env, JobEnd,
+        poll::{PollState, Polled},
     },
     model::{
         id::{MappingId, ServerId},
@@ -50,13 +50,13 @@ use crate::{
         name::Ident,
     },
     mssql::{
-        pool::{Behaviour, Pools},
-        seats::House,
+        pool::{PoolOptions, Pools},
+        seats::ServerConnections,
         sources::Sources,
     },
     supervisor,
-    telemetry::{self, Journal},
-    vitals::Vitals,
+    telemetry::{self, LogSender},
+    vitals::Metrics,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -117,7 +117,7 @@ enum Mode {
 }
 
 async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode) -> Result<bool> {
-    let vitals = Vitals::default();
+    let vitals = Metrics::default();
     let (journal, writer) = telemetry::journal(vitals.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(journal.clone()));
     let work = async move {
@@ -162,7 +162,7 @@ async fn watch(
 /// commands that print what they do.
 pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result<T>) -> Result<T> {
     config.log_format = crate::config::LogFormat::Off;
-    let vitals = Vitals::default();
+    let vitals = Metrics::default();
     let (journal, writer) = telemetry::journal(vitals.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(journal));
     let work = async move {
@@ -177,8 +177,8 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
 }
 
 /// What jobs get, from what was configured.
-fn env(config: Config, vitals: Vitals) -> Env {
-    let behaviour = |connections_max: usize, deadlock_priority_low: bool| Behaviour {
+fn env(config: Config, vitals: Metrics) -> Env {
+    let behaviour = |connections_max: usize, deadlock_priority_low: bool| PoolOptions {
         connections_max,
         statement_timeout: config.statement_timeout,
         lock_timeout: config.lock_timeout,
@@ -190,24 +190,24 @@ fn env(config: Config, vitals: Vitals) -> Env {
     Env {
         control: Control::new(pools.clone(), vitals.clone()),
         vitals,
-        dest: House::new(pools, RESERVED),
+        dest: ServerConnections::new(pools, RESERVED),
         sources,
         triggers: crate::jobs::full_sync::Triggers::default(),
-        uncaptured: crate::jobs::uncaptured::Told::default(),
-        findings: crate::jobs::verify::Findings::default(),
+        uncaptured: crate::jobs::uncaptured::UncapturedWarnings::default(),
+        findings: crate::jobs::verify::KnownFindings::default(),
         cancel: CancellationToken::new(),
         config: Arc::new(config),
     }
 }
 
 /// A database of a source server: what is polled at a time.
-type Place = (ServerId, Ident);
+type SourceDatabase = (ServerId, Ident);
 
 /// What a task is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Task {
-    Look,
-    Poll(Place),
+    ControlRefresh,
+    Poll(SourceDatabase),
     Job(MappingId, SyncType),
     Verify(MappingId),
     /// A note in the control tables.
@@ -221,16 +221,16 @@ enum Task {
 }
 
 /// How a task ended.
-enum Ended {
-    Looked(Box<Look>),
+enum TaskResult {
+    Looked(Box<ControlRefresh>),
     Polled {
         asked: Vec<Mapping>,
-        memory: Box<Memory>,
+        memory: Box<PollState>,
         result: Result<Polled>,
     },
     /// `progressed`: it committed something, however it ended.
     Job {
-        result: Result<Done>,
+        result: Result<JobEnd>,
         progressed: bool,
         began: Instant,
     },
@@ -242,11 +242,11 @@ enum Ended {
 
 struct Daemon {
     env: Env,
-    journal: Journal,
+    journal: LogSender,
     mode: Mode,
     /// The service manager, where there is one.
-    manager: supervisor::Line,
-    tasks: JoinSet<Ended>,
+    manager: supervisor::ServiceManager,
+    tasks: JoinSet<TaskResult>,
     what: HashMap<task::Id, (Task, AbortHandle)>,
     /// Away while somebody looks or proves it; gone when it was lost.
     lease: Option<Lease>,
@@ -266,14 +266,14 @@ struct Daemon {
     /// As of the last look, and this daemon's.
     mappings: HashMap<MappingId, Mapping>,
     looking: bool,
-    polling: HashSet<Place>,
+    polling: HashSet<SourceDatabase>,
     /// How many of them at each source.
     polls_at: HashMap<ServerId, usize>,
     /// Places that are due, and wait until fewer of their source's are polled.
-    polls_waiting: HashSet<Place>,
-    running: Jobs,
+    polls_waiting: HashSet<SourceDatabase>,
+    running: RunningJobs,
     /// Found by a poll, and not started yet.
-    waiting: Queue,
+    waiting: WorkQueue,
     verifying: HashSet<MappingId>,
     verify_queue: VecDeque<MappingId>,
     /// Verifications that could not reach a server, until the source is polled: the poll knows
@@ -284,16 +284,16 @@ struct Daemon {
     verified: HashMap<MappingId, usize>,
     /// When row counts and columns were last compared.
     structure_at: HashMap<MappingId, Instant>,
-    memories: HashMap<Place, Memory>,
-    failing: HashMap<MappingId, Failing<Mapping>>,
+    memories: HashMap<SourceDatabase, PollState>,
+    failing: HashMap<MappingId, FailureState<Mapping>>,
     /// When work that committed something last ended.
     committed: HashMap<MappingId, Instant>,
     /// Servers that cannot be reached, or not be logged in to: one place of theirs is tried at a
     /// time.
-    failing_servers: HashMap<ServerId, Failing<Server>>,
-    failing_places: HashMap<Place, Failing<Server>>,
+    failing_servers: HashMap<ServerId, FailureState<Server>>,
+    failing_places: HashMap<SourceDatabase, FailureState<Server>>,
     /// Unresolved errors stand in error_logs.
-    troubled: Troubled,
+    troubled: OpenErrors,
     /// What was told of trigger columns that cannot be asked.
     trigger_faults: HashMap<MappingId, String>,
     /// Rejected rows that were told of.
@@ -311,7 +311,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(env: Env, journal: Journal, mode: Mode) -> Self {
+    fn new(env: Env, journal: LogSender, mode: Mode) -> Self {
         Daemon {
             manager: env.config.supervisor.line(),
             env,
@@ -332,8 +332,8 @@ impl Daemon {
             polling: HashSet::new(),
             polls_at: HashMap::new(),
             polls_waiting: HashSet::new(),
-            running: Jobs::default(),
-            waiting: Queue::default(),
+            running: RunningJobs::default(),
+            waiting: WorkQueue::default(),
             verifying: HashSet::new(),
             verify_queue: VecDeque::new(),
             unsaid: HashMap::new(),
@@ -344,7 +344,7 @@ impl Daemon {
             committed: HashMap::new(),
             failing_servers: HashMap::new(),
             failing_places: HashMap::new(),
-            troubled: Troubled::default(),
+            troubled: OpenErrors::default(),
             trigger_faults: HashMap::new(),
             rejected: HashMap::new(),
             logins: HashMap::new(),
@@ -370,7 +370,7 @@ impl Daemon {
                 }
                 Event::Verify => self.verify_tick(),
                 Event::Retire => self.retire(),
-                Event::Ended(ended) => self.hear(ended),
+                Event::TaskResult(ended) => self.hear(ended),
             }
             if self.mode == Mode::Once && self.ticked && self.tasks.is_empty() {
                 break;
@@ -397,7 +397,7 @@ impl Daemon {
             _ = timers.ticks.tick(), if ticks => Some(Event::Tick),
             _ = timers.verifications.tick(), if verifies => Some(Event::Verify),
             _ = timers.retirements.tick() => Some(Event::Retire),
-            Some(ended) = self.tasks.join_next_with_id() => Some(Event::Ended(ended)),
+            Some(ended) = self.tasks.join_next_with_id() => Some(Event::TaskResult(ended)),
         }
     }
 
@@ -436,7 +436,7 @@ impl Daemon {
         }
     }
 
-    fn spawn(&mut self, task: Task, future: impl Future<Output = Ended> + Send + 'static) {
+    fn spawn(&mut self, task: Task, future: impl Future<Output = TaskResult> + Send + 'static) {
         let handle = self.tasks.spawn(future.with_current_subscriber());
         self.what.insert(handle.id(), (task, handle));
     }
@@ -458,14 +458,14 @@ impl Daemon {
                     Ok(0) => break,
                     Ok(_) if env.stopping() => break,
                     Ok(_) => {}
-                    Err(error) => return Ended::Noted(Err(error)),
+                    Err(error) => return TaskResult::Noted(Err(error)),
                 }
             }
-            Ended::Noted(Ok(()))
+            TaskResult::Noted(Ok(()))
         });
     }
 
-    fn hear(&mut self, ended: std::result::Result<(task::Id, Ended), JoinError>) {
+    fn hear(&mut self, ended: std::result::Result<(task::Id, TaskResult), JoinError>) {
         let (id, ended) = match ended {
             Ok((id, ended)) => (id, Ok(ended)),
             Err(error) => (error.id(), Err(error)),
@@ -478,25 +478,27 @@ impl Daemon {
         let panicked =
             || Error::new(Kind::Other, "the task panicked: this is a bug, please report it");
         match (task, ended) {
-            (Task::Look, Ok(Ended::Looked(look))) => self.looked(*look),
-            (Task::Look, _) => self.looked(Look::lost(panicked())),
-            (Task::Poll(place), Ok(Ended::Polled { asked, memory, result })) => {
+            (Task::ControlRefresh, Ok(TaskResult::Looked(look))) => self.looked(*look),
+            (Task::ControlRefresh, _) => self.looked(ControlRefresh::lost(panicked())),
+            (Task::Poll(place), Ok(TaskResult::Polled { asked, memory, result })) => {
                 self.memories.insert(place.clone(), *memory);
                 self.polled(place, asked, result);
             }
             (Task::Poll(place), _) => self.polled(place, Vec::new(), Err(panicked())),
-            (Task::Job(mapping, sync_type), Ok(Ended::Job { result, progressed, began })) => {
+            (Task::Job(mapping, sync_type), Ok(TaskResult::Job { result, progressed, began })) => {
                 self.job_ended(mapping, sync_type, result, progressed, began);
             }
             (Task::Job(mapping, sync_type), _) => {
                 self.job_ended(mapping, sync_type, Err(panicked()), false, Instant::now())
             }
-            (Task::Verify(mapping), Ok(Ended::Verified(result))) => self.verified(mapping, result),
+            (Task::Verify(mapping), Ok(TaskResult::Verified(result))) => {
+                self.verified(mapping, result)
+            }
             (Task::Verify(mapping), _) => self.verified(mapping, Err(panicked())),
-            (Task::Note | Task::Retire, Ok(Ended::Noted(Err(error)))) => {
+            (Task::Note | Task::Retire, Ok(TaskResult::Noted(Err(error)))) => {
                 tracing::warn!(%error, "a note in the control tables was not written")
             }
-            (Task::Proof, Ok(Ended::Proven(proven))) => self.lease_proven(proven),
+            (Task::Proof, Ok(TaskResult::Proven(proven))) => self.lease_proven(proven),
             (Task::Proof, _) => self.lease_proven(Err(panicked())),
             (Task::Note | Task::Retire | Task::Sweep, _) => {}
         }
@@ -506,16 +508,16 @@ impl Daemon {
         &mut self,
         id: MappingId,
         sync_type: SyncType,
-        result: Result<Done>,
+        result: Result<JobEnd>,
         progressed: bool,
         began: Instant,
     ) {
         self.running.remove(id);
-        if progressed || matches!(result, Ok(Done::Completed)) {
+        if progressed || matches!(result, Ok(JobEnd::Completed)) {
             self.wake_waiting(id);
         }
         match result {
-            Ok(Done::Completed) => {
+            Ok(JobEnd::Completed) => {
                 if sync_type == SyncType::FullSync {
                     // whatever was told of it by whomever, a gap or a trigger that cannot be reset,
                     // too
@@ -527,14 +529,14 @@ impl Daemon {
                     self.tick();
                 }
             }
-            Ok(Done::Stopped) => {}
+            Ok(JobEnd::Stopped) => {}
             Err(error) if !self.mappings.contains_key(&id) => {
                 tracing::warn!(mapping_id = id.0, %error, "stopped: the mapping is not this daemon's any more");
             }
             Err(error) => {
                 self.mapping_failed(
                     id,
-                    &Attempt { sync_type: Some(sync_type), progressed, began },
+                    &FailedAttempt { sync_type: Some(sync_type), progressed, began },
                     error,
                 );
             }
@@ -550,7 +552,7 @@ enum Event {
     Tick,
     Verify,
     Retire,
-    Ended(std::result::Result<(task::Id, Ended), JoinError>),
+    TaskResult(std::result::Result<(task::Id, TaskResult), JoinError>),
 }
 
 struct Timers {
@@ -597,11 +599,11 @@ mod tests {
     #[tokio::test]
     async fn what_has_its_time_comes_before_ends_of_tasks_however_many_there_are() {
         let config = Config::from_vars([("DEST_PASS", "x")]).expect("a password is all it takes");
-        let vitals = Vitals::default();
+        let vitals = Metrics::default();
         let (journal, _writer) = telemetry::journal(vitals.clone());
         let mut daemon = Daemon::new(env(config, vitals), journal, Mode::Forever);
         for _ in 0..32 {
-            daemon.spawn(Task::Note, async { Ended::Noted(Ok(())) });
+            daemon.spawn(Task::Note, async { TaskResult::Noted(Ok(())) });
         }
         while !daemon.what.values().all(|(_, handle)| handle.is_finished()) {
             task::yield_now().await;
@@ -624,7 +626,7 @@ mod tests {
                 Some(Event::Tick) => "tick",
                 Some(Event::Verify) => "verify",
                 Some(Event::Retire) => "retire",
-                Some(Event::Ended(_)) => "ended",
+                Some(Event::TaskResult(_)) => "ended",
                 None => "stop",
             });
         }

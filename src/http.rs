@@ -18,7 +18,7 @@ mod metrics;
 use crate::{
     error::{Error, Kind, Result},
     jobs::Env,
-    vitals::{LOOK_MAX, PULSE_MAX, State},
+    vitals::{LOOK_MAX, MetricsSnapshot, PULSE_MAX},
 };
 use http_body_util::Full;
 use hyper::{
@@ -147,7 +147,7 @@ fn reply(status: StatusCode, content: &'static str, text: String) -> Response<Fu
 /// Whether the process should be left alone. A look is a few statements, each of which ends within
 /// `statement_timeout`.
 fn health(
-    state: &State,
+    state: &MetricsSnapshot,
     now: std::time::Instant,
     statement_timeout: Duration,
 ) -> std::result::Result<&'static str, String> {
@@ -168,7 +168,7 @@ fn health(
 }
 
 /// Whether it does its work. Errors' words stay in the log.
-fn readiness(state: &State) -> std::result::Result<&'static str, String> {
+fn readiness(state: &MetricsSnapshot) -> std::result::Result<&'static str, String> {
     match &state.control {
         Some(Err(_)) => Err("the control database cannot be read".to_owned()),
         None => Err("the control database has not answered yet".to_owned()),
@@ -222,11 +222,11 @@ pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vitals::Vitals;
+    use crate::vitals::Metrics;
 
     #[test]
     fn a_daemon_that_owns_nothing_because_it_cannot_is_not_ready() {
-        let vitals = Vitals::default();
+        let vitals = Metrics::default();
         let says = || {
             readiness(&vitals.state())
                 .map_err(|words| words.split(':').next().unwrap_or_default().to_owned())
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_stands_still_and_a_look_without_end_are_no_health() {
-        let (vitals, began) = (Vitals::default(), std::time::Instant::now());
+        let (vitals, began) = (Metrics::default(), std::time::Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         let says = |seconds, statement_timeout_s| {
             health(&vitals.state(), at(seconds), Duration::from_secs(statement_timeout_s))

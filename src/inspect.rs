@@ -20,7 +20,7 @@ use std::{
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct VerifyRequest {
     /// Only this mapping.
     pub mapping: Option<i32>,
     /// Every row.
@@ -32,7 +32,7 @@ pub struct Wanted {
 /// Verifies one mapping or all; `true` if nothing differs (any more).
 pub async fn verify(
     mut config: crate::config::Config,
-    wanted: &Wanted,
+    wanted: &VerifyRequest,
     stop: impl Future<Output = ()>,
 ) -> Result<bool> {
     config.repair |= wanted.repair;
@@ -48,7 +48,7 @@ pub async fn verify(
     .await
 }
 
-async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
+async fn every(env: &Env, wanted: &VerifyRequest) -> Result<bool> {
     let only = wanted.mapping.map(MappingId);
     let loaded = env.control.load_also(only).await?;
     env.sources.update(&loaded.servers);
@@ -86,9 +86,9 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
                 return Ok(false);
             }
             match one(env, &mapping, full).await {
-                Outcome::Equal => {}
-                Outcome::Differs => well = false,
-                Outcome::Repaired(rows) => {
+                VerifyOutcome::Equal => {}
+                VerifyOutcome::Differs => well = false,
+                VerifyOutcome::Repaired(rows) => {
                     repaired += rows;
                     again.push(mapping);
                 }
@@ -108,7 +108,7 @@ async fn every(env: &Env, wanted: &Wanted) -> Result<bool> {
 /// chained deeper.
 const ROUNDS_MAX: u32 = 10;
 
-enum Outcome {
+enum VerifyOutcome {
     Equal,
     Differs,
     /// Something differed, and so many rows of it were mended.
@@ -116,11 +116,11 @@ enum Outcome {
 }
 
 /// Verifies a mapping and prints what came of it.
-async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
+async fn one(env: &Env, mapping: &Mapping, full: bool) -> VerifyOutcome {
     let name = format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest);
     let scope =
         if full { verify::Scope::Whole } else { verify::Scope::Next { stands_still: false } };
-    let mut bar = Bar::new(&name);
+    let mut bar = ProgressBar::new(&name);
     let rows = verify::run(env, mapping, scope, &mut |done, total| bar.show(done, total)).await;
     bar.clear();
     say!("{name}");
@@ -132,14 +132,14 @@ async fn one(env: &Env, mapping: &Mapping, full: bool) -> Outcome {
     };
     let well = said(rows);
     if let Some(repaired) = repaired {
-        return Outcome::Repaired(repaired);
+        return VerifyOutcome::Repaired(repaired);
     }
     let well = said(verify::schema(env, mapping).await) && well;
     let well = said(verify::row_count(env, mapping).await) && well;
-    if well { Outcome::Equal } else { Outcome::Differs }
+    if well { VerifyOutcome::Equal } else { VerifyOutcome::Differs }
 }
 
-fn said(result: Result<Option<verify::Report>>) -> bool {
+fn said(result: Result<Option<verify::VerificationReport>>) -> bool {
     match result {
         Ok(Some(report)) => {
             say!(
@@ -166,14 +166,14 @@ fn said(result: Result<Option<verify::Report>>) -> bool {
 }
 
 /// How far it is: one line on a terminal, and nothing elsewhere.
-pub(crate) struct Bar<'a> {
+pub(crate) struct ProgressBar<'a> {
     name: &'a str,
     terminal: bool,
 }
 
-impl<'a> Bar<'a> {
+impl<'a> ProgressBar<'a> {
     pub(crate) fn new(name: &'a str) -> Self {
-        let bar = Bar { name, terminal: std::io::stderr().is_terminal() };
+        let bar = ProgressBar { name, terminal: std::io::stderr().is_terminal() };
         bar.draw(&format!("{name} …"));
         bar
     }

@@ -65,8 +65,12 @@ fn main() -> ExitCode {
             runtime.block_on(start_from(&config, mapping, lsn))
         }
         Some(Command::Verify { mapping, full, repair }) => runtime.block_on(async {
-            inspect::verify(config, &inspect::Wanted { mapping, full, repair }, stop_signal()?)
-                .await
+            inspect::verify(
+                config,
+                &inspect::VerifyRequest { mapping, full, repair },
+                stop_signal()?,
+            )
+            .await
         }),
         // done above
         Some(Command::Completions { .. } | Command::Man) => Ok(true),

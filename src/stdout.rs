@@ -57,7 +57,7 @@ macro_rules! say {
 }
 
 /// The log of this process on stdout.
-static LOG: Log = Log { waiting: Mutex::new(Waiting::new()), changed: Condvar::new() };
+static LOG: Log = Log { waiting: Mutex::new(PendingLines::new()), changed: Condvar::new() };
 
 /// Where the log's lines are written to: one call is one line. The thread that prints them runs
 /// from the first call on.
@@ -84,7 +84,7 @@ pub fn flush_log() -> u64 {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingLines {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// The thread holds a line that it has taken and not printed.
@@ -94,20 +94,20 @@ struct Waiting {
     told: u64,
 }
 
-impl Waiting {
+impl PendingLines {
     const fn new() -> Self {
-        Waiting { lines: VecDeque::new(), bytes: 0, printing: false, dropped: 0, told: 0 }
+        PendingLines { lines: VecDeque::new(), bytes: 0, printing: false, dropped: 0, told: 0 }
     }
 }
 
 #[derive(Debug)]
 struct Log {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingLines>,
     changed: Condvar,
 }
 
 impl Log {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, PendingLines> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_reader_that_stalls_costs_lines_and_no_time() {
         let log: &'static Log = Box::leak(Box::new(Log {
-            waiting: Mutex::new(Waiting::new()),
+            waiting: Mutex::new(PendingLines::new()),
             changed: Condvar::new(),
         }));
         let (reads, reading) = mpsc::channel();

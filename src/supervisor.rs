@@ -40,17 +40,17 @@ impl Supervisor {
     }
 
     /// The line to the manager.
-    pub fn line(&self) -> Line {
-        Line { socket: self.socket.as_deref().and_then(platform::connect) }
+    pub fn line(&self) -> ServiceManager {
+        ServiceManager { socket: self.socket.as_deref().and_then(platform::connect) }
     }
 }
 
 /// An open line to the manager, or none.
-pub struct Line {
+pub struct ServiceManager {
     socket: Option<platform::Socket>,
 }
 
-impl Line {
+impl ServiceManager {
     /// Started: work begins.
     pub fn ready(&self) {
         self.say("READY=1\nSTATUS=running");

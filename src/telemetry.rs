@@ -2,7 +2,7 @@
 //!
 //! Code says what happened once, with `tracing`, in the fields that the log tables have
 //! (`mapping_id`, `server_id`, `sync_type`, `records_count`, `execution_time_ms`; an error also
-//! `error_type`, `error_details`, `retry_count`). The [`Journal`] layer turns every such event of
+//! `error_type`, `error_details`, `retry_count`). The [`LogSender`] layer turns every such event of
 //! ours at INFO and above into a row of `sync_logs`, and every ERROR into one of `error_logs` too.
 //!
 //! Between the layer and the tables is a queue with an end ([`queue`]): the layer never waits. When
@@ -15,12 +15,12 @@
 mod queue;
 mod writer;
 
-use self::queue::{LogRow, Queue};
+use self::queue::{LogQueue, LogRow};
 pub use self::{
     queue::{QUEUE_ROWS_MAX, Resolution},
-    writer::{Writer, Writing},
+    writer::{LogTableWriter, RunningWriter},
 };
-use crate::{config::LogFormat, model::visible::Visible, stdout, vitals::Vitals};
+use crate::{config::LogFormat, model::visible::Visible, stdout, vitals::Metrics};
 use std::{
     fmt::{self, Write as _},
     io::IsTerminal,
@@ -50,20 +50,20 @@ const STDOUT_ONLY: &str = "dbaops_dataflow::stdout";
 
 /// The daemon's end of the queue.
 #[derive(Clone)]
-pub struct Journal {
-    queue: Arc<Queue>,
-    vitals: Vitals,
+pub struct LogSender {
+    queue: Arc<LogQueue>,
+    vitals: Metrics,
 }
 
 /// An empty queue. Errors and dropped rows are counted in `vitals` too.
-pub fn journal(vitals: Vitals) -> (Journal, Writer) {
-    let queue = Arc::new(Queue::default());
-    (Journal { queue: queue.clone(), vitals: vitals.clone() }, Writer::new(queue, vitals))
+pub fn journal(vitals: Metrics) -> (LogSender, LogTableWriter) {
+    let queue = Arc::new(LogQueue::default());
+    (LogSender { queue: queue.clone(), vitals: vitals.clone() }, LogTableWriter::new(queue, vitals))
 }
 
 /// The fields of an event that the log tables have columns for, and the words for the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Fields {
+struct EventFields {
     message: String,
     /// `error = …`: follows the message behind a colon.
     error: Option<String>,
@@ -81,7 +81,7 @@ struct Fields {
     parked: bool,
 }
 
-impl Fields {
+impl EventFields {
     /// `message: error key=value`
     fn words(&self) -> String {
         let mut words = self.message.clone();
@@ -101,7 +101,7 @@ impl Fields {
     /// About what it holds in memory.
     fn size_bytes(&self) -> usize {
         let texts = [&self.error, &self.sync_type, &self.error_type, &self.error_details];
-        size_of::<Fields>()
+        size_of::<EventFields>()
             + self.message.len()
             + self.rest.len()
             + texts.into_iter().flatten().map(String::len).sum::<usize>()
@@ -144,7 +144,7 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for EventFields {
     fn record_i64(&mut self, field: &Field, value: i64) {
         self.number(field.name(), value);
     }
@@ -162,7 +162,7 @@ impl Visit for Fields {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+impl<S: Subscriber> Layer<S> for LogSender {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
         if !metadata.target().starts_with("dbaops_dataflow") || metadata.target() == STDOUT_ONLY {
@@ -174,7 +174,7 @@ impl<S: Subscriber> Layer<S> for Journal {
             Level::INFO => "INFO",
             _ => return,
         };
-        let mut fields = Fields::default();
+        let mut fields = EventFields::default();
         event.record(&mut fields);
         if level == "ERROR" {
             self.vitals.error(fields.error_type.as_deref().unwrap_or("OTHER"));
@@ -186,7 +186,7 @@ impl<S: Subscriber> Layer<S> for Journal {
 
 /// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO
 /// and above.
-pub fn subscriber(format: LogFormat, journal: Option<Journal>) -> Dispatch {
+pub fn subscriber(format: LogFormat, journal: Option<LogSender>) -> Dispatch {
     // Never the driver: it logs every error that it also returns, and at its lower levels what rows
     // hold, connection strings among them.
     let filter = || {
@@ -247,8 +247,8 @@ mod tests {
     use crate::model::id::MappingId;
     use std::sync::atomic::Ordering;
 
-    fn recorded(work: impl FnOnce()) -> Vec<(Fields, &'static str)> {
-        let (journal, writer) = journal(Vitals::default());
+    fn recorded(work: impl FnOnce()) -> Vec<(EventFields, &'static str)> {
+        let (journal, writer) = journal(Metrics::default());
         tracing::dispatcher::with_default(&subscriber(LogFormat::Off, Some(journal)), work);
         let mut records = Vec::new();
         for record in writer.queue().try_take(usize::MAX) {
@@ -261,9 +261,9 @@ mod tests {
 
     /// Collects what a subscriber prints.
     #[derive(Clone, Default)]
-    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    struct CapturedLines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 
-    impl std::io::Write for Lines {
+    impl std::io::Write for CapturedLines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -280,7 +280,7 @@ mod tests {
     fn an_event_is_one_line_whatever_a_server_says() {
         let hostile = "no\u{1b}[2J\u{7}\r\n2026-01-01T00:00:00Z  INFO forged\u{202e}";
         let printed = |colours: bool| {
-            let lines = Lines::default();
+            let lines = CapturedLines::default();
             let writer = lines.clone();
             let subscriber = tracing_subscriber::fmt()
                 .with_writer(move || writer.clone())
@@ -360,7 +360,7 @@ mod tests {
     /// What is said often leaves room for what is said once.
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (journal, writer) = journal(Vitals::default());
+        let (journal, writer) = journal(Metrics::default());
         let subscriber = subscriber(LogFormat::Off, Some(journal.clone()));
         let dropped = || writer.queue().dropped.load(Ordering::Relaxed);
         tracing::dispatcher::with_default(&subscriber, || {
@@ -384,7 +384,8 @@ mod tests {
 
     #[test]
     fn long_messages_are_cut() {
-        let fields = Fields { message: "é".repeat(MESSAGE_CHARS_MAX + 1), ..Fields::default() };
+        let fields =
+            EventFields { message: "é".repeat(MESSAGE_CHARS_MAX + 1), ..EventFields::default() };
         assert_eq!(fields.words().chars().count(), MESSAGE_CHARS_MAX + 1);
         assert!(fields.words().ends_with('…'));
     }

@@ -24,11 +24,11 @@ pub const LOOK_MAX: Duration = Duration::from_secs(900);
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
-pub struct Vitals(Arc<Mutex<State>>);
+pub struct Metrics(Arc<Mutex<MetricsSnapshot>>);
 
 /// Everything, as of one moment.
 #[derive(Clone, Debug)]
-pub struct State {
+pub struct MetricsSnapshot {
     pub started: SystemTime,
     /// The loop's last turn; `None`: it has not begun.
     pub beat: Option<Instant>,
@@ -88,9 +88,9 @@ impl Lag {
     }
 }
 
-impl Default for Vitals {
+impl Default for Metrics {
     fn default() -> Self {
-        Vitals(Arc::new(Mutex::new(State {
+        Metrics(Arc::new(Mutex::new(MetricsSnapshot {
             started: SystemTime::now(),
             beat: None,
             looking: None,
@@ -111,13 +111,13 @@ impl Default for Vitals {
     }
 }
 
-impl Vitals {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl Metrics {
+    fn lock(&self) -> MutexGuard<'_, MetricsSnapshot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A copy to read at leisure.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> MetricsSnapshot {
         self.lock().clone()
     }
 
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn rows_of_a_run_that_was_started_count_when_it_ends_and_go_with_their_mapping() {
-        let vitals = Vitals::default();
+        let vitals = Metrics::default();
         vitals.run_started(MappingId(1), StatusId(9), SyncType::FullSync);
         vitals.run_finished(StatusId(9), "COMPLETED", 5);
         vitals.run_finished(StatusId(9), "COMPLETED", 5);

@@ -9,7 +9,7 @@ use crate::{
     http,
     jobs::Env,
     model::{name::Ident, visible::visible},
-    plan::state::{self, Report},
+    plan::state::{self, MappingReport},
     say, stdout,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
     daemon::aside(config, async move |env| {
         let mut standings = env.control.standings().await?;
         count_rows(env, &mut standings).await;
-        let reports: Vec<Report> = standings.iter().map(state::report).collect();
+        let reports: Vec<MappingReport> = standings.iter().map(state::report).collect();
         if json {
             let text = serde_json::to_string_pretty(&reports).map_err(|error| {
                 Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}"))
@@ -79,7 +79,7 @@ async fn count_rows(env: &Env, standings: &mut Standings) {
 }
 
 /// Columns as wide as their widest cell, and what is wrong below its mapping.
-fn print(reports: &[Report]) {
+fn print(reports: &[MappingReport]) {
     let dash = || "-".to_owned();
     let header = [
         "MAPPING",

@@ -11,8 +11,8 @@ use crate::{
     control::{FullSyncRun, Lease},
     daemon,
     error::{Error, Kind, Result},
-    inspect::Bar,
-    jobs::{Done, Env, full_sync},
+    inspect::ProgressBar,
+    jobs::{Env, JobEnd, full_sync},
     model::{
         id::{MappingId, StatusId},
         mapping::Mapping,
@@ -51,7 +51,7 @@ async fn sync(env: &Env, id: MappingId) -> Result<bool> {
     let before =
         env.control.newest_full_sync(id, StatusId(0)).await?.map_or(StatusId(0), |run| run.id);
     env.control.request_full_sync(id).await?;
-    let mut progress = Progress::new(env, &mapping, &name).await;
+    let mut progress = ProgressDisplay::new(env, &mapping, &name).await;
     if let Some(lease) = env.control.claim(id).await? {
         return by_hand(env, &mapping, before, lease, &mut progress).await;
     }
@@ -107,7 +107,7 @@ async fn by_hand(
     mapping: &Mapping,
     before: StatusId,
     lease: Lease,
-    progress: &mut Progress<'_>,
+    progress: &mut ProgressDisplay<'_>,
 ) -> Result<bool> {
     let done = CancellationToken::new();
     // as it stands now: the request may have been claimed by an owner that is gone
@@ -133,18 +133,18 @@ async fn by_hand(
     };
     let (result, ()) = tokio::join!(work, look);
     drop(lease);
-    if matches!(result, Ok(Done::Completed)) && !env.triggers.is_refused(mapping.id) {
+    if matches!(result, Ok(JobEnd::Completed)) && !env.triggers.is_refused(mapping.id) {
         env.control.resolve_errors(&[mapping.id]).await?;
     }
     match result {
-        Ok(Done::Completed) => match env.control.newest_full_sync(mapping.id, before).await? {
+        Ok(JobEnd::Completed) => match env.control.newest_full_sync(mapping.id, before).await? {
             Some(run) => Ok(ended(&run, progress)),
             None => {
                 progress.say("the request was withdrawn");
                 Ok(false)
             }
         },
-        Ok(Done::Stopped) => {
+        Ok(JobEnd::Stopped) => {
             progress.say("stopped; the request stays, and the next daemon goes on with it");
             Ok(false)
         }
@@ -156,7 +156,7 @@ async fn by_hand(
 }
 
 /// What came of a run.
-fn ended(run: &FullSyncRun, progress: &mut Progress<'_>) -> bool {
+fn ended(run: &FullSyncRun, progress: &mut ProgressDisplay<'_>) -> bool {
     let error = run.error.as_deref().unwrap_or("no reason is given");
     match run.status.as_str() {
         "COMPLETED" => progress.say(&format!("complete, {} rows", run.records)),
@@ -172,15 +172,15 @@ fn ended(run: &FullSyncRun, progress: &mut Progress<'_>) -> bool {
 }
 
 /// How far it is: a bar on a terminal, a line now and then elsewhere.
-struct Progress<'a> {
-    bar: Bar<'a>,
+struct ProgressDisplay<'a> {
+    bar: ProgressBar<'a>,
     name: &'a str,
     total: Option<i64>,
     lines: bool,
     said: Option<Instant>,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> ProgressDisplay<'a> {
     async fn new(env: &Env, mapping: &Mapping, name: &'a str) -> Self {
         // without a total there is no bar, only a count
         let total = async {
@@ -194,8 +194,8 @@ impl<'a> Progress<'a> {
             catalog::row_count(&mut session, &table).await.ok()?
         }
         .await;
-        Progress {
-            bar: Bar::new(name),
+        ProgressDisplay {
+            bar: ProgressBar::new(name),
             name,
             total,
             lines: !std::io::stderr().is_terminal(),

@@ -29,7 +29,7 @@ use crate::{
         row::{Param, Row},
         session::Session,
     },
-    plan::window::{Stored, Twin},
+    plan::window::{DestCheckpoint, StoredCheckpoint},
     tsql::checkpoint as phrases,
 };
 use std::{collections::HashMap, time::Duration};
@@ -59,7 +59,7 @@ pub async fn ensure_table(dest: &mut Session) -> Result<()> {
 pub async fn stored(
     dest: &mut Session,
     (server, database): (ServerId, &Ident),
-) -> Result<HashMap<MappingId, Stored>> {
+) -> Result<HashMap<MappingId, StoredCheckpoint>> {
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
     let (mut all, mut read_only) = (HashMap::new(), false);
     let take = |_: usize, row: &Row| -> Result<()> {
@@ -68,7 +68,7 @@ pub async fn stored(
             Ok(row.opt_text(column)?.map(str::to_owned))
         };
         let twin = match row.opt_i32(2)? {
-            Some(_) => Some(Twin {
+            Some(_) => Some(DestCheckpoint {
                 lsn: row.opt_lsn(3)?,
                 transaction,
                 elsewhere: row.bool(9)?,
@@ -80,7 +80,10 @@ pub async fn stored(
         let gap_synced =
             row.opt_i32(7)?.and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
         read_only |= row.opt_text(8)?.is_some_and(|word| word.eq_ignore_ascii_case("READ_ONLY"));
-        all.insert(MappingId(row.i32(0)?), Stored { control: row.opt_lsn(1)?, twin, gap_synced });
+        all.insert(
+            MappingId(row.i32(0)?),
+            StoredCheckpoint { control: row.opt_lsn(1)?, twin, gap_synced },
+        );
         Ok(())
     };
     dest.each(include_str!("../../sql/checkpoint_stored.sql"), &params, take)

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     error::{Context, Result},
     model::name::Ident,
-    mssql::pool::{Behaviour, Pools},
+    mssql::pool::{PoolOptions, Pools},
 };
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub const SCHEMA: &str = include_str!("../../sql/schema-dataflow.sql");
 pub async fn init(config: &Config) -> Result<()> {
     let pools = Pools::new(
         config.dest.clone(),
-        Behaviour {
+        PoolOptions {
             connections_max: 1,
             statement_timeout: config.statement_timeout,
             lock_timeout: config.lock_timeout,
@@ -41,14 +41,14 @@ pub async fn init(config: &Config) -> Result<()> {
 
 /// A piece of a script between two GO lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch<'a> {
+pub struct ScriptBatch<'a> {
     pub text: &'a str,
     /// where its first word stands, from 1
     pub line: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Within {
+enum ScriptContext {
     Code,
     /// Until this character, which stands for itself when doubled.
     Quoted(char),
@@ -57,9 +57,9 @@ enum Within {
 }
 
 /// Splits a script at its GO lines. Batches without a word are left out.
-pub fn split_go(script: &str) -> Vec<Batch<'_>> {
+pub fn split_go(script: &str) -> Vec<ScriptBatch<'_>> {
     let mut batches = Vec::new();
-    let mut within = Within::Code;
+    let mut within = ScriptContext::Code;
     let mut start = 0;
     let mut start_line = 1;
     let mut position = 0;
@@ -68,12 +68,12 @@ pub fn split_go(script: &str) -> Vec<Batch<'_>> {
         let first_word = text.len() - text.trim_start().len();
         let line = line + text.get(..first_word).unwrap_or_default().matches('\n').count();
         if !text.trim().is_empty() {
-            batches.push(Batch { text: text.trim(), line });
+            batches.push(ScriptBatch { text: text.trim(), line });
         }
     };
     for (i, line) in script.split_inclusive('\n').enumerate() {
         let end = position + line.len();
-        if within == Within::Code && is_go(line) {
+        if within == ScriptContext::Code && is_go(line) {
             push(start, position, start_line);
             start = end;
             start_line = i + 2;
@@ -100,31 +100,31 @@ fn is_go(line: &str) -> bool {
 }
 
 /// What the next line begins in, when this one begins in `within`.
-fn after(line: &str, mut within: Within) -> Within {
+fn after(line: &str, mut within: ScriptContext) -> ScriptContext {
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
         let next = chars.peek().copied();
         within = match (within, c, next) {
-            (Within::Code, '-', Some('-')) => return Within::Code,
-            (Within::Code, '/', Some('*')) => {
+            (ScriptContext::Code, '-', Some('-')) => return ScriptContext::Code,
+            (ScriptContext::Code, '/', Some('*')) => {
                 chars.next();
-                Within::Comment(1)
+                ScriptContext::Comment(1)
             }
-            (Within::Code, '\'', _) => Within::Quoted('\''),
-            (Within::Code, '"', _) => Within::Quoted('"'),
-            (Within::Code, '[', _) => Within::Quoted(']'),
-            (Within::Quoted(close), c, Some(next)) if c == close && next == close => {
+            (ScriptContext::Code, '\'', _) => ScriptContext::Quoted('\''),
+            (ScriptContext::Code, '"', _) => ScriptContext::Quoted('"'),
+            (ScriptContext::Code, '[', _) => ScriptContext::Quoted(']'),
+            (ScriptContext::Quoted(close), c, Some(next)) if c == close && next == close => {
                 chars.next();
-                Within::Quoted(close)
+                ScriptContext::Quoted(close)
             }
-            (Within::Quoted(close), c, _) if c == close => Within::Code,
-            (Within::Comment(depth), '/', Some('*')) => {
+            (ScriptContext::Quoted(close), c, _) if c == close => ScriptContext::Code,
+            (ScriptContext::Comment(depth), '/', Some('*')) => {
                 chars.next();
-                Within::Comment(depth + 1)
+                ScriptContext::Comment(depth + 1)
             }
-            (Within::Comment(depth), '*', Some('/')) => {
+            (ScriptContext::Comment(depth), '*', Some('/')) => {
                 chars.next();
-                if depth == 1 { Within::Code } else { Within::Comment(depth - 1) }
+                if depth == 1 { ScriptContext::Code } else { ScriptContext::Comment(depth - 1) }
             }
             (other, _, _) => other,
         };

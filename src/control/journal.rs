@@ -13,7 +13,7 @@ use crate::{
 
 /// A row of `sync_logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     pub mapping: Option<i32>,
     /// `INFO`, `WARNING`, `ERROR`
     pub level: &'static str,
@@ -27,7 +27,7 @@ pub struct Entry {
 
 /// A row of `error_logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct ErrorEntry {
     pub mapping: Option<i32>,
     pub server: Option<i32>,
     /// `CONNECTION`, `SYNC`, `SCHEMA`, `VERIFICATION`, `OTHER`
@@ -41,7 +41,7 @@ pub struct Failure {
 
 /// What became of some rows for sync_logs.
 #[derive(Debug, Default)]
-pub struct Logged {
+pub struct InsertOutcome {
     /// Rows from the front that are done with.
     pub done: usize,
     /// How many of them were left out because their mapping is gone.
@@ -50,7 +50,7 @@ pub struct Logged {
     pub error: Option<Error>,
 }
 
-impl Logged {
+impl InsertOutcome {
     fn count(&mut self, rows: usize, written: Vec<u64>) {
         let written = usize::try_from(written.into_iter().sum::<u64>()).unwrap_or(usize::MAX);
         self.done += rows;
@@ -92,7 +92,7 @@ fn insert_logs(count: usize) -> String {
     sql
 }
 
-fn log_params(entries: &[Entry]) -> Vec<Param<'_>> {
+fn log_params(entries: &[LogEntry]) -> Vec<Param<'_>> {
     entries
         .iter()
         .flat_map(|entry| {
@@ -112,15 +112,15 @@ fn log_params(entries: &[Entry]) -> Vec<Param<'_>> {
 impl Control {
     /// Writes rows to sync_logs, in order, as far as it goes: each statement commits by itself, so
     /// what is done stays done.
-    pub async fn log(&self, entries: &[Entry]) -> Logged {
-        let mut logged = Logged::default();
+    pub async fn log(&self, entries: &[LogEntry]) -> InsertOutcome {
+        let mut logged = InsertOutcome::default();
         if let Err(error) = self.log_until(entries, &mut logged).await {
             logged.error = Some(error.context("write sync_logs"));
         }
         logged
     }
 
-    async fn log_until(&self, entries: &[Entry], logged: &mut Logged) -> Result<()> {
+    async fn log_until(&self, entries: &[LogEntry], logged: &mut InsertOutcome) -> Result<()> {
         let mut session = self.session().await?;
         let mut rest = entries;
         while !rest.is_empty() {
@@ -154,7 +154,7 @@ impl Control {
 
     /// Writes one row to error_logs, or counts one up. Returns whether it was left out because its
     /// mapping is gone.
-    pub async fn fail(&self, failure: &Failure) -> Result<bool> {
+    pub async fn fail(&self, failure: &ErrorEntry) -> Result<bool> {
         let mut session = self.session().await?;
         let result = session
             .execute(

@@ -14,7 +14,7 @@ const ROWS_MAX: usize = 400;
 
 /// How far a mapping is, in milliseconds of UTC since 2000-01-01.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lag {
+pub struct LagRow {
     pub mapping: MappingId,
     /// When the transaction at its checkpoint was committed.
     pub committed: Option<i64>,
@@ -46,7 +46,7 @@ impl Control {
 
     /// Writes what a poll found: one statement for those with the same reason, which is mostly
     /// none.
-    pub async fn lag(&self, lags: &mut [Lag]) -> Result<()> {
+    pub async fn lag(&self, lags: &mut [LagRow]) -> Result<()> {
         let polled = Instant::now();
         self.vitals.lags(lags.iter().map(|lag| {
             let seen = match (&lag.reason, lag.oldest) {

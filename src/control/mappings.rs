@@ -29,7 +29,7 @@ pub struct Rejected {
 
 /// The control tables as of one moment.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct ControlSnapshot {
     pub servers: Vec<Server>,
     /// Enabled, of enabled servers, and usable.
     pub mappings: Vec<Mapping>,
@@ -39,7 +39,7 @@ pub struct Loaded {
 /// What processes before this one left: who has unresolved errors, and whose verification is how
 /// old.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Troubled {
+pub struct OpenErrors {
     /// Mappings, those first whose last verification was longest ago.
     pub verified: Vec<MappingId>,
     pub mappings: HashSet<MappingId>,
@@ -48,7 +48,7 @@ pub struct Troubled {
 
 /// A row of `table_mappings` as it says itself.
 #[derive(Clone, Debug)]
-struct Raw<'a> {
+struct MappingRow<'a> {
     mapping: i32,
     server: i32,
     source: [&'a str; 3],
@@ -63,12 +63,12 @@ struct Raw<'a> {
     updated_at: &'a str,
 }
 
-impl<'a> Raw<'a> {
+impl<'a> MappingRow<'a> {
     fn read(row: &'a Row) -> Result<Self> {
         let name = |at: usize| -> Result<[&'a str; 3]> {
             Ok([row.text(at)?, row.text(at + 1)?, row.text(at + 2)?])
         };
-        Ok(Raw {
+        Ok(MappingRow {
             mapping: row.i32(0)?,
             server: row.i32(1)?,
             source: name(2)?,
@@ -256,16 +256,16 @@ fn refuse_shared_destinations(
 
 impl Control {
     /// Enabled servers and mappings, in one round trip.
-    pub async fn load(&self) -> Result<Loaded> {
+    pub async fn load(&self) -> Result<ControlSnapshot> {
         let loaded = self.load_also(None).await;
         self.vitals.control(loaded.as_ref().map(drop).map_err(Error::to_string));
         loaded
     }
 
     /// The same, and a mapping of an enabled server that may be switched off itself.
-    pub async fn load_also(&self, mapping: Option<MappingId>) -> Result<Loaded> {
+    pub async fn load_also(&self, mapping: Option<MappingId>) -> Result<ControlSnapshot> {
         let params = [Param::OptInt(mapping.map(|mapping| mapping.0))];
-        let mut loaded = Loaded::default();
+        let mut loaded = ControlSnapshot::default();
         let mut mappings = Vec::new();
         let take = |set: usize, row: &Row| -> Result<()> {
             if set == 0 {
@@ -276,7 +276,7 @@ impl Control {
                 });
                 return Ok(());
             }
-            let raw = Raw::read(row)?;
+            let raw = MappingRow::read(row)?;
             let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
             match raw.meant(mappings.last()) {
                 Ok(meant) => mappings.push(meant),
@@ -293,8 +293,8 @@ impl Control {
 
     /// Who has unresolved errors, verification's own aside, and in which order mappings were
     /// verified.
-    pub async fn troubled(&self) -> Result<Troubled> {
-        let mut troubled = Troubled::default();
+    pub async fn troubled(&self) -> Result<OpenErrors> {
+        let mut troubled = OpenErrors::default();
         let mut session = self.session().await?;
         for row in session
             .rows(include_str!("../../sql/verified.sql"), &[])
@@ -368,8 +368,8 @@ pub(super) fn outdated(error: Error) -> Error {
 mod tests {
     use super::*;
 
-    fn raw() -> Raw<'static> {
-        Raw {
+    fn raw() -> MappingRow<'static> {
+        MappingRow {
             mapping: 1,
             server: 1,
             source: ["S", "dbo", "Users"],
@@ -403,16 +403,19 @@ mod tests {
         let mapping = raw().meant(None).unwrap();
         assert_eq!(mapping.source.to_string(), "S.dbo.Users");
         assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
-        assert_eq!(Raw { trigger: Some("  "), ..raw() }.meant(None).unwrap().trigger_column, None);
         assert_eq!(
-            Raw { mode: "direct ", ..raw() }.meant(None).unwrap().mode,
+            MappingRow { trigger: Some("  "), ..raw() }.meant(None).unwrap().trigger_column,
+            None
+        );
+        assert_eq!(
+            MappingRow { mode: "direct ", ..raw() }.meant(None).unwrap().mode,
             FullSyncMode::Direct
         );
     }
 
     #[test]
     fn every_problem_of_a_row_is_named() {
-        let error = Raw {
+        let error = MappingRow {
             source: ["S", " ", &"t".repeat(129)],
             dest: ["DBAOPS_DATAFLOW", "dbo", "Users"],
             key: "a,a",
@@ -436,7 +439,7 @@ mod tests {
     #[test]
     fn two_mappings_to_one_table_are_both_refused() {
         let mapping = |id: i32, table: &str| {
-            Raw { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap()
+            MappingRow { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap()
         };
         let mut rejected = Vec::new();
         let kept = refuse_shared_destinations(

@@ -15,22 +15,22 @@ mod standings;
 mod start_from;
 mod verifications;
 
-pub use init::{Batch, SCHEMA, init, split_go};
-pub use journal::{Entry, Failure, Logged};
-pub use lag::Lag;
+pub use init::{SCHEMA, ScriptBatch, init, split_go};
+pub use journal::{ErrorEntry, InsertOutcome, LogEntry};
+pub use lag::LagRow;
 pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, Lease};
-pub use mappings::{Loaded, Rejected, Troubled, key};
-pub use runs::{Outcome, RunStatus, Verification};
-pub use standing::Standing;
+pub use mappings::{ControlSnapshot, OpenErrors, Rejected, key};
+pub use runs::{RunOutcome, RunStatus, VerificationRow};
+pub use standing::CurrentMapping;
 pub use standings::{FullSyncRun, Standings};
 pub use start_from::start_from;
-pub use verifications::Progress;
+pub use verifications::SweepProgress;
 
 use crate::{
     error::Result,
     model::name::Ident,
     mssql::pool::{Checkout, Pools},
-    vitals::Vitals,
+    vitals::Metrics,
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -45,24 +45,24 @@ pub const CONNECTIONS_MAX: usize = 2;
 pub struct Control {
     pools: Pools,
     turns: Arc<Semaphore>,
-    vitals: Vitals,
-    late: runs::Late,
+    vitals: Metrics,
+    late: runs::PendingCompletions,
 }
 
 /// A control session and its turn.
-struct Turn {
+struct ControlSession {
     session: Checkout,
     _turn: tokio::sync::OwnedSemaphorePermit,
 }
 
-impl std::ops::Deref for Turn {
+impl std::ops::Deref for ControlSession {
     type Target = Checkout;
     fn deref(&self) -> &Checkout {
         &self.session
     }
 }
 
-impl std::ops::DerefMut for Turn {
+impl std::ops::DerefMut for ControlSession {
     fn deref_mut(&mut self) -> &mut Checkout {
         &mut self.session
     }
@@ -70,20 +70,20 @@ impl std::ops::DerefMut for Turn {
 
 impl Control {
     /// Control over the destination's pools. What it records is counted in `vitals` as well.
-    pub fn new(pools: Pools, vitals: Vitals) -> Self {
+    pub fn new(pools: Pools, vitals: Metrics) -> Self {
         Control {
             pools,
             turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             vitals,
-            late: runs::Late::default(),
+            late: runs::PendingCompletions::default(),
         }
     }
 
-    async fn session(&self) -> Result<Turn> {
+    async fn session(&self) -> Result<ControlSession> {
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| {
             crate::error::Error::new(crate::error::Kind::Cancelled, "control is closed")
         })?;
         let session = self.pools.checkout(&Ident::new(DATABASE), "control").await?;
-        Ok(Turn { session, _turn: turn })
+        Ok(ControlSession { session, _turn: turn })
     }
 }

@@ -30,10 +30,10 @@ const LATE_MAX: usize = 1_000;
 
 /// Ends that could not be written yet.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Late(Arc<Mutex<VecDeque<(StatusId, Outcome)>>>);
+pub(super) struct PendingCompletions(Arc<Mutex<VecDeque<(StatusId, RunOutcome)>>>);
 
-impl Late {
-    fn push(&self, run: StatusId, outcome: Outcome) {
+impl PendingCompletions {
+    fn push(&self, run: StatusId, outcome: RunOutcome) {
         let mut late = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if late.len() >= LATE_MAX {
             late.pop_front();
@@ -41,7 +41,7 @@ impl Late {
         late.push_back((run, outcome));
     }
 
-    fn pop(&self) -> Option<(StatusId, Outcome)> {
+    fn pop(&self) -> Option<(StatusId, RunOutcome)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 }
@@ -66,20 +66,25 @@ impl RunStatus {
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct RunOutcome {
     pub status: RunStatus,
     pub records_processed: i64,
     pub records_failed: i64,
     pub error: Option<String>,
 }
 
-impl Outcome {
+impl RunOutcome {
     pub fn completed(records_processed: i64) -> Self {
-        Outcome { status: RunStatus::Completed, records_processed, records_failed: 0, error: None }
+        RunOutcome {
+            status: RunStatus::Completed,
+            records_processed,
+            records_failed: 0,
+            error: None,
+        }
     }
 
     pub fn failed(records_processed: i64, records_failed: i64, error: impl Into<String>) -> Self {
-        Outcome {
+        RunOutcome {
             status: RunStatus::Error,
             records_processed,
             records_failed,
@@ -88,13 +93,13 @@ impl Outcome {
     }
 
     pub fn paused(records_processed: i64) -> Self {
-        Outcome { status: RunStatus::Paused, records_processed, records_failed: 0, error: None }
+        RunOutcome { status: RunStatus::Paused, records_processed, records_failed: 0, error: None }
     }
 }
 
 /// A row of `verification_logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verification {
+pub struct VerificationRow {
     pub mapping: MappingId,
     /// `MD5_COMPARISON`, `ROW_COUNT`, `SCHEMA`
     pub kind: &'static str,
@@ -145,7 +150,7 @@ impl Control {
     }
 
     /// Ends a RUNNING row, now or, where that fails, at a later [`Control::finish_late`].
-    pub async fn finish_run(&self, run: StatusId, outcome: Outcome) {
+    pub async fn finish_run(&self, run: StatusId, outcome: RunOutcome) {
         self.vitals.run_finished(run, outcome.status.as_str(), outcome.records_processed);
         if let Err(error) = self.write_end(run, &outcome).await {
             tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
@@ -163,7 +168,7 @@ impl Control {
         }
     }
 
-    async fn write_end(&self, run: StatusId, outcome: &Outcome) -> Result<()> {
+    async fn write_end(&self, run: StatusId, outcome: &RunOutcome) -> Result<()> {
         self.session()
             .await?
             .execute(
@@ -187,7 +192,7 @@ impl Control {
         mapping: MappingId,
         sync_type: SyncType,
         took: Duration,
-        outcome: &Outcome,
+        outcome: &RunOutcome,
     ) -> Result<()> {
         self.vitals.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
         self.session()
@@ -226,7 +231,7 @@ impl Control {
     }
 
     /// One row of verification_logs.
-    pub async fn verification(&self, result: &Verification) -> Result<()> {
+    pub async fn verification(&self, result: &VerificationRow) -> Result<()> {
         self.vitals.verified(result.mapping, result.kind, result.status);
         self.session()
             .await?

@@ -9,7 +9,7 @@ use crate::{
 
 /// A mapping's row as it is now; the tick's copy of it may be minutes old.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct CurrentMapping {
     /// It and its server are enabled.
     pub enabled: bool,
     /// A full sync was claimed and not fulfilled.
@@ -21,7 +21,7 @@ pub struct Standing {
 
 impl Control {
     /// `None` when the mapping was deleted.
-    pub async fn standing(&self, mapping: MappingId) -> Result<Option<Standing>> {
+    pub async fn standing(&self, mapping: MappingId) -> Result<Option<CurrentMapping>> {
         let row = self
             .session()
             .await?
@@ -29,7 +29,7 @@ impl Control {
             .await
             .context("read table_mappings")?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(Standing {
+        Ok(Some(CurrentMapping {
             enabled: row.bool(0)?,
             pending: row.bool(1)?,
             last_cdc_lsn: row.opt_lsn(2)?,

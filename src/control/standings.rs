@@ -8,11 +8,11 @@ use crate::{
         name::TableName,
     },
     mssql::row::{Param, Row},
-    plan::state::{OpenError, Run, Standing, Verification},
+    plan::state::{MappingState, NewestRun, NewestVerification, OpenError},
 };
 
 /// Every mapping there is, enabled or not.
-pub type Standings = Vec<Standing>;
+pub type Standings = Vec<MappingState>;
 
 /// A full sync's row in sync_status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,10 +83,10 @@ impl Control {
     }
 }
 
-fn standing(row: &Row) -> Result<Standing> {
+fn standing(row: &Row) -> Result<MappingState> {
     let text = |at: usize| -> Result<Option<String>> { Ok(row.opt_text(at)?.map(str::to_owned)) };
     let run = match (text(17)?, text(18)?) {
-        (Some(sync_type), Some(status)) => Some(Run {
+        (Some(sync_type), Some(status)) => Some(NewestRun {
             sync_type,
             status,
             records: row.opt_i64(19)?.unwrap_or(0),
@@ -104,7 +104,7 @@ fn standing(row: &Row) -> Result<Standing> {
         }),
         _ => None,
     };
-    Ok(Standing {
+    Ok(MappingState {
         mapping: row.i32(0)?,
         server: row.text(1)?.to_owned(),
         source: TableName::new(row.text(2)?, row.text(3)?, row.text(4)?),
@@ -122,7 +122,9 @@ fn standing(row: &Row) -> Result<Standing> {
         error,
         server_error: text(26)?,
         verification: text(27)?
-            .map(|status| -> Result<Verification> { Ok(Verification { status, at: text(28)? }) })
+            .map(|status| -> Result<NewestVerification> {
+                Ok(NewestVerification { status, at: text(28)? })
+            })
             .transpose()?,
         uncaptured: text(29)?,
         rows: None,

@@ -9,7 +9,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{id::MappingId, lsn::Lsn, name::Ident},
     mssql::{
-        pool::{Behaviour, Pools},
+        pool::{PoolOptions, Pools},
         row::Param,
     },
 };
@@ -25,7 +25,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     }
     let pools = Pools::new(
         config.dest.clone(),
-        Behaviour {
+        PoolOptions {
             connections_max: 1,
             statement_timeout: config.statement_timeout,
             lock_timeout: config.lock_timeout,

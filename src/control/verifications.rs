@@ -10,7 +10,7 @@ use crate::{
 
 /// A row of `verification_progress`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Progress {
+pub struct SweepProgress {
     /// The sweep goes on after this key; `None`: it begins.
     pub sweep_after: Option<Vec<Value>>,
     /// Rows that this sweep has compared so far.
@@ -24,17 +24,17 @@ pub struct Progress {
 impl Control {
     /// Where a mapping's verification stands. Without the table (`init` was not run again after an
     /// update) it stands at the beginning.
-    pub async fn verification_progress(&self, mapping: MappingId) -> Result<Progress> {
+    pub async fn verification_progress(&self, mapping: MappingId) -> Result<SweepProgress> {
         let mut session = self.session().await?;
         let row = match session
             .opt_row(include_str!("../../sql/verification_progress.sql"), &[Param::Int(mapping.0)])
             .await
         {
             Ok(Some(row)) => row,
-            Ok(None) => return Ok(Progress::default()),
+            Ok(None) => return Ok(SweepProgress::default()),
             Err(error) if error.kind == Kind::Missing => {
                 session.recover().await?;
-                return Ok(Progress::default());
+                return Ok(SweepProgress::default());
             }
             Err(error) => return Err(error).context("read verification_progress"),
         };
@@ -43,14 +43,14 @@ impl Control {
             row.opt_bytes(0)?.and_then(key::unpack_all).and_then(|mut keys| keys.pop());
         let carried = row.opt_bytes(2)?.and_then(key::unpack_all).unwrap_or_default();
         let sweep_rows = if sweep_after.is_some() { row.i64(1)? } else { 0 };
-        Ok(Progress { sweep_rows, sweep_after, completed_before: row.bool(3)?, carried })
+        Ok(SweepProgress { sweep_rows, sweep_after, completed_before: row.bool(3)?, carried })
     }
 
     /// Remembers it; `completed`: the sweep has come to the table's end.
     pub async fn save_verification_progress(
         &self,
         mapping: MappingId,
-        progress: &Progress,
+        progress: &SweepProgress,
         completed: bool,
     ) -> Result<()> {
         let sweep_after =

@@ -3,14 +3,14 @@
 //! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one
 //! failure, not one per mapping or database.
 
-use super::{Daemon, Ended, Mode, Place, Task, following::place_of};
+use super::{Daemon, Mode, SourceDatabase, Task, TaskResult, following::place_of};
 use crate::{
     error::{Error, Kind},
     model::{
         id::{MappingId, ServerId},
         mapping::{Mapping, Server, SyncType},
     },
-    plan::retry::{self, Next, Policy},
+    plan::retry::{self, RetryDecision, RetryPolicy},
     telemetry::Resolution,
 };
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UN
 const WAKES_MAX: u32 = 4;
 
 /// A mapping, or a database of a source, that failed and has not worked since.
-pub(super) struct Failing<T> {
+pub(super) struct FailureState<T> {
     pub(super) attempts: u32,
     pub(super) due: Instant,
     /// Parked until this looks different (or it is due).
@@ -50,7 +50,7 @@ pub(super) struct Failing<T> {
 }
 
 /// An attempt that failed.
-pub(super) struct Attempt {
+pub(super) struct FailedAttempt {
     /// `None`: it was polled only.
     pub(super) sync_type: Option<SyncType>,
     /// It committed something.
@@ -58,16 +58,16 @@ pub(super) struct Attempt {
     pub(super) began: Instant,
 }
 
-impl Attempt {
+impl FailedAttempt {
     /// A poll's, which has just failed.
     pub(super) fn polled() -> Self {
-        Attempt { sync_type: None, progressed: false, began: Instant::now() }
+        FailedAttempt { sync_type: None, progressed: false, began: Instant::now() }
     }
 }
 
-impl<T: PartialEq> Failing<T> {
+impl<T: PartialEq> FailureState<T> {
     pub(super) fn new() -> Self {
-        Failing {
+        FailureState {
             attempts: 0,
             due: Instant::now(),
             parked_as: None,
@@ -108,7 +108,7 @@ impl<T: PartialEq> Failing<T> {
 impl Daemon {
     /// Whether its server can be reached, as far as is known, or this is the one attempt to find
     /// out.
-    pub(super) fn may_try(&self, place: &Place, server: &Server, now: Instant) -> bool {
+    pub(super) fn may_try(&self, place: &SourceDatabase, server: &Server, now: Instant) -> bool {
         match self.failing_servers.get(&place.0) {
             None => true,
             Some(failing) => {
@@ -119,7 +119,7 @@ impl Daemon {
 
     /// A database that cannot be polled: one word about it, and a longer wait each time. Where it
     /// is the server, one word for all of its databases.
-    pub(super) fn place_failed(&mut self, place: Place, error: Error) {
+    pub(super) fn place_failed(&mut self, place: SourceDatabase, error: Error) {
         if error.kind == Kind::Cancelled {
             return;
         }
@@ -131,9 +131,9 @@ impl Daemon {
             self.server_answers(place.0);
         }
         let failing = if whole {
-            self.failing_servers.entry(place.0).or_insert_with(Failing::new)
+            self.failing_servers.entry(place.0).or_insert_with(FailureState::new)
         } else {
-            self.failing_places.entry(place.clone()).or_insert_with(Failing::new)
+            self.failing_places.entry(place.clone()).or_insert_with(FailureState::new)
         };
         // An attempt that began with others, before the first of them failed.
         if failing.attempts > 0 && Instant::now() < failing.due {
@@ -167,7 +167,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn place_works(&mut self, place: &Place) {
+    pub(super) fn place_works(&mut self, place: &SourceDatabase) {
         self.server_answers(place.0);
         if self.failing_places.remove(place).is_some() {
             tracing::info!(
@@ -185,7 +185,10 @@ impl Daemon {
         if self.logins.insert(place.0, logins) != Some(logins) {
             let control = self.env.control.clone();
             let server = place.0;
-            self.spawn(Task::Note, async move { Ended::Noted(control.connected(server).await) });
+            self.spawn(
+                Task::Note,
+                async move { TaskResult::Noted(control.connected(server).await) },
+            );
         }
     }
 
@@ -284,34 +287,37 @@ impl Daemon {
         self.troubled.mappings.insert(id);
     }
 
-    pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &Attempt, error: Error) {
+    pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &FailedAttempt, error: Error) {
         let config = &self.env.config;
         let interval = config.check_interval;
-        let policy =
-            Policy { attempts_max: config.retry_attempts, delay: config.retry_delay, interval };
+        let policy = RetryPolicy {
+            attempts_max: config.retry_attempts,
+            delay: config.retry_delay,
+            interval,
+        };
         let waits = error.kind == Kind::ForeignKey;
         // Tables that wait for each other take turns: what gets on does not fail in a row.
         let progressed = waits && attempt.progressed;
         let attempts = if progressed { 1 } else { self.failed_before(id) + 1 };
         let next = match retry::next(error.kind, attempts, &policy) {
             // what its pass did not try, because it got on, may help
-            Next::Retry(wait) if progressed => Next::Retry(wait / WAKES_MAX),
+            RetryDecision::Retry(wait) if progressed => RetryDecision::Retry(wait / WAKES_MAX),
             next => next,
         };
         let (wait, park) = match next {
-            Next::Nothing => return,
-            Next::Retry(wait) | Next::Later(wait) => (wait, false),
-            Next::Park => (config.parked_interval, true),
+            RetryDecision::Nothing => return,
+            RetryDecision::Retry(wait) | RetryDecision::Later(wait) => (wait, false),
+            RetryDecision::Park => (config.parked_interval, true),
         };
         self.well = false;
         let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
         let sync_type = attempt.sync_type.map(SyncType::as_str);
         let words = error.to_string();
         match next {
-            Next::Retry(_) if progressed && self.mode == Mode::Forever => {
+            RetryDecision::Retry(_) if progressed && self.mode == Mode::Forever => {
                 tracing::debug!(mapping_id = id.0, sync_type, %error, "waits for a related table, and got on until there");
             }
-            Next::Retry(_) => tracing::warn!(
+            RetryDecision::Retry(_) => tracing::warn!(
                 mapping_id = id.0,
                 sync_type,
                 retry_count = attempts,
@@ -346,7 +352,7 @@ impl Daemon {
             .filter(|failing| failing.attempts == attempts && !progressed)
             .map_or(now, |failing| failing.counted);
         let (woken, wakes) = before.map_or((None, 0), |failing| (failing.woken, failing.wakes));
-        let mut failing = Failing {
+        let mut failing = FailureState {
             attempts,
             due: now + wait,
             parked_as,

@@ -2,11 +2,11 @@
 //! the polls of what is due.
 
 use super::{
-    Daemon, Ended, Mode, Place, Task,
-    failing::{Attempt, Failing, SERVER_UNUSABLE, is_away, looks},
+    Daemon, Mode, SourceDatabase, Task, TaskResult,
+    failing::{FailedAttempt, FailureState, SERVER_UNUSABLE, is_away, looks},
 };
 use crate::{
-    control::Loaded,
+    control::ControlSnapshot,
     error::Result,
     jobs::poll::{self, Polled},
     model::{
@@ -61,7 +61,7 @@ impl Daemon {
     }
 
     /// Rows that cannot be used are told of once, until they say something else.
-    pub(super) fn follow_rejected(&mut self, loaded: &Loaded) {
+    pub(super) fn follow_rejected(&mut self, loaded: &ControlSnapshot) {
         let mut rejected = HashMap::new();
         let mut told = 0;
         for row in &loaded.rejected {
@@ -105,7 +105,7 @@ impl Daemon {
         self.logins.retain(|id, _| servers.contains_key(id));
         self.env.vitals.retain(|id| mappings.contains_key(id));
         self.env.findings.retain(|id| mappings.contains_key(id));
-        let places: HashSet<Place> = mappings.values().map(place_of).collect();
+        let places: HashSet<SourceDatabase> = mappings.values().map(place_of).collect();
         let used: HashSet<ServerId> = places.iter().map(|place| place.0).collect();
         self.memories.retain(|place, _| places.contains(place));
         self.failing_places.retain(|place, _| places.contains(place));
@@ -126,9 +126,9 @@ impl Daemon {
     }
 
     /// Polls every database that has mappings whose turn it is, of those that are wanted.
-    pub(super) fn poll_due(&mut self, wanted: impl Fn(&Place) -> bool) {
+    pub(super) fn poll_due(&mut self, wanted: impl Fn(&SourceDatabase) -> bool) {
         let now = Instant::now();
-        let mut due: HashMap<Place, Vec<Mapping>> = HashMap::new();
+        let mut due: HashMap<SourceDatabase, Vec<Mapping>> = HashMap::new();
         for mapping in self.mappings.values() {
             let place = place_of(mapping);
             if wanted(&place) && self.is_due(mapping, now) {
@@ -161,12 +161,17 @@ impl Daemon {
             let env = self.env.clone();
             self.spawn(Task::Poll(place.clone()), async move {
                 let result = poll::poll(&env, place.0, &place.1, &mappings, &mut memory).await;
-                Ended::Polled { asked: mappings, memory: Box::new(memory), result }
+                TaskResult::Polled { asked: mappings, memory: Box::new(memory), result }
             });
         }
     }
 
-    pub(super) fn polled(&mut self, place: Place, asked: Vec<Mapping>, result: Result<Polled>) {
+    pub(super) fn polled(
+        &mut self,
+        place: SourceDatabase,
+        asked: Vec<Mapping>,
+        result: Result<Polled>,
+    ) {
         self.poll_ended(&place);
         match result {
             Ok(polled) => self.found(place.clone(), asked, polled),
@@ -185,7 +190,7 @@ impl Daemon {
         }
     }
 
-    fn poll_ended(&mut self, place: &Place) {
+    fn poll_ended(&mut self, place: &SourceDatabase) {
         self.polling.remove(place);
         match self.polls_at.get_mut(&place.0) {
             Some(polls) if *polls > 1 => *polls -= 1,
@@ -194,7 +199,7 @@ impl Daemon {
     }
 
     /// What a poll found.
-    fn found(&mut self, place: Place, asked: Vec<Mapping>, polled: Polled) {
+    fn found(&mut self, place: SourceDatabase, asked: Vec<Mapping>, polled: Polled) {
         self.place_works(&place);
         let without = asked
             .iter()
@@ -211,7 +216,7 @@ impl Daemon {
         let mut busy: HashSet<MappingId> = HashSet::new();
         for (mapping, error) in polled.failed {
             busy.insert(mapping);
-            self.mapping_failed(mapping, &Attempt::polled(), error);
+            self.mapping_failed(mapping, &FailedAttempt::polled(), error);
         }
         let mut asked: HashMap<MappingId, Option<Mapping>> =
             asked.into_iter().map(|mapping| (mapping.id, Some(mapping))).collect();
@@ -229,7 +234,7 @@ impl Daemon {
         self.start_waiting();
         // called up while this was under way
         let now = Instant::now();
-        let missed = |(id, failing): (&MappingId, &Failing<Mapping>)| {
+        let missed = |(id, failing): (&MappingId, &FailureState<Mapping>)| {
             let due = |mapping: &Mapping| place_of(mapping) == place && self.is_due(mapping, now);
             failing.waits && !asked.contains_key(id) && self.mappings.get(id).is_some_and(due)
         };
@@ -239,13 +244,13 @@ impl Daemon {
     }
 
     /// Polls these at once, with what the last look saw.
-    pub(super) fn poll_again(&mut self, places: &[Place]) {
+    pub(super) fn poll_again(&mut self, places: &[SourceDatabase]) {
         if !self.stopping() && self.mode == Mode::Forever {
             self.poll_due(|place| places.contains(place));
         }
     }
 }
 
-pub(super) fn place_of(mapping: &Mapping) -> Place {
+pub(super) fn place_of(mapping: &Mapping) -> SourceDatabase {
     (mapping.server, mapping.source.database.clone())
 }

@@ -7,15 +7,15 @@
 //! time fails at its fence; nobody hears of that as an error, since the mapping is in other hands.
 
 use super::{
-    AWAY_REMINDER, Daemon, Ended, Mode, PROOF_INTERVAL, Task,
+    AWAY_REMINDER, Daemon, Mode, PROOF_INTERVAL, Task, TaskResult,
     failing::{OF_A_SERVER, is_away},
 };
 use crate::{
-    control::{Lease, Loaded},
+    control::{ControlSnapshot, Lease},
     error::{Error, Kind, Result},
     jobs::{
         Env,
-        ownership::{self, Owned, Tended},
+        ownership::{self, OwnedMappings, Recovered},
     },
     model::{
         id::{MappingId, ServerId},
@@ -35,22 +35,22 @@ const LEASE_AWAY: &str = "no mapping is owned: the lease connection is lost, or 
 const OTHERS_NAMED_MAX: usize = 20;
 
 /// What came of a look.
-pub(super) struct Look {
+pub(super) struct ControlRefresh {
     lease: Option<Lease>,
-    result: std::result::Result<(Loaded, Owned), Trouble>,
+    result: std::result::Result<(ControlSnapshot, OwnedMappings), RefreshError>,
 }
 
 /// Why a look saw nothing.
-enum Trouble {
+enum RefreshError {
     /// The control tables cannot be read; what was owned is owned.
     Tables(Error),
     /// The lease is lost, or cannot be had.
     Lease(Error),
 }
 
-impl Look {
+impl ControlRefresh {
     pub(super) fn lost(error: Error) -> Self {
-        Look { lease: None, result: Err(Trouble::Lease(error)) }
+        ControlRefresh { lease: None, result: Err(RefreshError::Lease(error)) }
     }
 
     /// `leads`: this daemon does what one has to do for all.
@@ -67,21 +67,24 @@ impl Look {
         };
         let mut lease = match lease {
             Ok(lease) => lease,
-            Err(error) => return Look::lost(error),
+            Err(error) => return ControlRefresh::lost(error),
         };
         let loaded = match load(env, leads).await {
             Ok(loaded) => loaded,
             Err(error) => {
                 return match lease.members().await {
-                    Ok(_) => Look { lease: Some(lease), result: Err(Trouble::Tables(error)) },
-                    Err(lost) => Look::lost(lost),
+                    Ok(_) => ControlRefresh {
+                        lease: Some(lease),
+                        result: Err(RefreshError::Tables(error)),
+                    },
+                    Err(lost) => ControlRefresh::lost(lost),
                 };
             }
         };
         env.control.finish_late().await;
         match ownership::look(env, &mut lease, &loaded, here).await {
-            Ok(owned) => Look { lease: Some(lease), result: Ok((loaded, owned)) },
-            Err(error) => Look::lost(error),
+            Ok(owned) => ControlRefresh { lease: Some(lease), result: Ok((loaded, owned)) },
+            Err(error) => ControlRefresh::lost(error),
         }
     }
 }
@@ -104,8 +107,10 @@ impl Daemon {
         let (member, leads) = (self.mode == Mode::Forever, self.leads);
         let busy = self.running.ids().chain(self.verifying.iter().copied()).collect();
         let here = Holding { busy, leaving: self.leaving.clone() };
-        self.spawn(Task::Look, async move {
-            Ended::Looked(Box::new(Look::take(&env, lease, member, leads, &here).await))
+        self.spawn(Task::ControlRefresh, async move {
+            TaskResult::Looked(Box::new(
+                ControlRefresh::take(&env, lease, member, leads, &here).await,
+            ))
         });
     }
 
@@ -118,7 +123,7 @@ impl Daemon {
         let Some(mut lease) = self.lease.take() else { return };
         self.proving = true;
         self.spawn(Task::Proof, async move {
-            Ended::Proven(lease.members().await.map(|_| Box::new(lease)))
+            TaskResult::Proven(lease.members().await.map(|_| Box::new(lease)))
         });
     }
 
@@ -146,19 +151,19 @@ impl Daemon {
     }
 
     /// What the look says is so from now on.
-    pub(super) fn looked(&mut self, look: Look) {
+    pub(super) fn looked(&mut self, look: ControlRefresh) {
         self.looking = false;
         self.env.vitals.looking(None);
         self.lease = look.lease;
         self.proven = Instant::now();
-        self.env.vitals.leased(!matches!(look.result, Err(Trouble::Lease(_))));
+        self.env.vitals.leased(!matches!(look.result, Err(RefreshError::Lease(_))));
         if self.stopping() {
             return;
         }
         let (mut loaded, owned) = match look.result {
             Ok(seen) => seen,
-            Err(Trouble::Tables(error)) => return self.cannot_look(&error, TABLES_AWAY),
-            Err(Trouble::Lease(error)) => return self.lease_lost(&error),
+            Err(RefreshError::Tables(error)) => return self.cannot_look(&error, TABLES_AWAY),
+            Err(RefreshError::Lease(error)) => return self.lease_lost(&error),
         };
         self.refused = None;
         self.unforget();
@@ -225,7 +230,7 @@ impl Daemon {
     }
 
     /// Leaves in `loaded` what is this daemon's, and stops the work of what is not any more.
-    fn follow_owned(&mut self, loaded: &mut Loaded, owned: Owned) {
+    fn follow_owned(&mut self, loaded: &mut ControlSnapshot, owned: OwnedMappings) {
         if self.mode == Mode::Once {
             tell_of_others(loaded, &owned);
         }
@@ -243,11 +248,11 @@ impl Daemon {
             .collect();
         // one of them tells of servers that no mapping uses
         loaded.servers.retain(|server| self.leads || used.contains(&server.id));
-        if let Some(Tended { troubled, to_sweep }) = owned.tended {
+        if let Some(Recovered { troubled, to_sweep }) = owned.tended {
             let env = self.env.clone();
             self.spawn(Task::Sweep, async move {
                 ownership::sweep(&env, to_sweep).await;
-                Ended::Swept
+                TaskResult::Swept
             });
             self.troubled.mappings.extend(troubled.mappings);
             self.troubled.servers.extend(troubled.servers);
@@ -293,7 +298,7 @@ impl Daemon {
 
 /// What the control tables say. Errors of what is switched off are resolved before that: what is
 /// found to be off there is not found on here (and known to fail), unless somebody is that quick.
-async fn load(env: &Env, leads: bool) -> Result<Loaded> {
+async fn load(env: &Env, leads: bool) -> Result<ControlSnapshot> {
     if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
         if is_away(&error) {
             env.vitals.control(Err(error.to_string()));
@@ -305,7 +310,7 @@ async fn load(env: &Env, leads: bool) -> Result<Loaded> {
 }
 
 /// One tick beside running daemons does what they leave, and says what it left to them.
-fn tell_of_others(loaded: &Loaded, owned: &Owned) {
+fn tell_of_others(loaded: &ControlSnapshot, owned: &OwnedMappings) {
     let others: Vec<MappingId> = loaded
         .mappings
         .iter()

@@ -5,7 +5,7 @@
 //! ([`crate::plan::admission`]): whether one of them may start is whether all of its like may. So
 //! starting one looks at the front of each, however many wait.
 
-use super::starting::Waiting;
+use super::starting::QueuedWork;
 use crate::model::{
     id::{MappingId, ServerId},
     mapping::SyncType,
@@ -13,20 +13,20 @@ use crate::model::{
 use std::collections::{BTreeMap, HashMap};
 
 /// What the limits make no difference between.
-pub(super) type Sort = (ServerId, SyncType);
+pub(super) type QueueClass = (ServerId, SyncType);
 
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct WorkQueue {
     /// Given so far: what came later has the greater number.
     given: u64,
-    sorts: HashMap<Sort, BTreeMap<u64, Waiting>>,
+    sorts: HashMap<QueueClass, BTreeMap<u64, QueuedWork>>,
     /// Where each mapping's work is.
-    places: HashMap<MappingId, (Sort, u64)>,
+    places: HashMap<MappingId, (QueueClass, u64)>,
 }
 
-impl Queue {
+impl WorkQueue {
     /// At the end; in the place of what waited for the same mapping.
-    pub fn push(&mut self, waiting: Waiting) {
+    pub fn push(&mut self, waiting: QueuedWork) {
         let sort = (waiting.mapping().server, waiting.sync_type());
         let id = waiting.mapping().id;
         self.remove(id);
@@ -44,7 +44,7 @@ impl Queue {
         self.places.get(&id).is_some_and(|((_, waits), _)| *waits == sync_type)
     }
 
-    pub fn remove(&mut self, id: MappingId) -> Option<Waiting> {
+    pub fn remove(&mut self, id: MappingId) -> Option<QueuedWork> {
         let (sort, number) = self.places.remove(&id)?;
         let of_sort = self.sorts.get_mut(&sort)?;
         let removed = of_sort.remove(&number);
@@ -58,9 +58,9 @@ impl Queue {
     /// itself.
     pub fn next(
         &mut self,
-        mut admits: impl FnMut(Sort) -> bool,
-        mut is_held_up: impl FnMut(&Waiting) -> bool,
-    ) -> Option<Waiting> {
+        mut admits: impl FnMut(QueueClass) -> bool,
+        mut is_held_up: impl FnMut(&QueuedWork) -> bool,
+    ) -> Option<QueuedWork> {
         let firsts = self.sorts.iter().filter(|(sort, _)| admits(**sort));
         let firsts = firsts
             .filter_map(|(_, waiting)| waiting.iter().find(|(_, waiting)| !is_held_up(waiting)));
@@ -70,8 +70,8 @@ impl Queue {
     }
 
     /// Forgets what is not so any more.
-    pub fn retain(&mut self, is_so: impl Fn(&Waiting) -> bool) {
-        let Queue { sorts, places, .. } = self;
+    pub fn retain(&mut self, is_so: impl Fn(&QueuedWork) -> bool) {
+        let WorkQueue { sorts, places, .. } = self;
         sorts.retain(|_, waiting| {
             waiting.retain(|_, waiting| {
                 is_so(waiting) || places.remove(&waiting.mapping().id).is_none()
@@ -109,7 +109,7 @@ mod tests {
     fn what_a_start_looks_at_does_not_grow_with_the_queue() {
         const QUEUED: i32 = 10_000;
         const SOURCES: i32 = 5;
-        let mut queue = Queue::default();
+        let mut queue = WorkQueue::default();
         for id in 0..QUEUED {
             queue.push(waiting(id, id % SOURCES));
         }
@@ -118,7 +118,7 @@ mod tests {
         let mut started = Vec::new();
         loop {
             loop {
-                let admits = |(server, _): Sort| {
+                let admits = |(server, _): QueueClass| {
                     looked.set(looked.get() + 1);
                     let at_source = running.iter().filter(|id| **id % SOURCES == server.0).count();
                     admission::admits(
@@ -127,7 +127,7 @@ mod tests {
                         LIMITS,
                     )
                 };
-                let held_up = |_: &Waiting| {
+                let held_up = |_: &QueuedWork| {
                     looked.set(looked.get() + 1);
                     false
                 };
@@ -151,11 +151,11 @@ mod tests {
 
     #[test]
     fn what_is_held_up_keeps_nobody_else_waiting_and_its_own_place() {
-        let mut queue = Queue::default();
+        let mut queue = WorkQueue::default();
         for id in [1, 2, 3] {
             queue.push(waiting(id, 1));
         }
-        let next = |queue: &mut Queue, held: i32| {
+        let next = |queue: &mut WorkQueue, held: i32| {
             queue.next(|_| true, |waiting| waiting.mapping().id.0 == held).map(|w| w.mapping().id.0)
         };
         assert_eq!((next(&mut queue, 1), next(&mut queue, 0)), (Some(2), Some(1)));

@@ -5,9 +5,9 @@
 //! at every tick, so that nobody waits for ever behind busier tables. What it waits with is checked
 //! when it starts: the mapping must look as it did when it was polled.
 
-use super::{Daemon, Ended, Task, failing::looks, following::place_of, queue::Sort};
+use super::{Daemon, Task, TaskResult, failing::looks, following::place_of, queue::QueueClass};
 use crate::{
-    jobs::{apply::Applied, cdc, full_sync, poll::Work},
+    jobs::{apply::Applied, cdc, full_sync, poll::MappingWork},
     model::{
         id::{MappingId, ServerId},
         mapping::{Mapping, SyncType},
@@ -18,21 +18,21 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 /// What a poll found for a mapping.
-pub(super) struct Waiting {
+pub(super) struct QueuedWork {
     /// as it was polled
     mapping: Mapping,
-    work: Work,
+    work: MappingWork,
 }
 
-impl Waiting {
+impl QueuedWork {
     pub(super) fn mapping(&self) -> &Mapping {
         &self.mapping
     }
 
     pub(super) fn sync_type(&self) -> SyncType {
         match self.work {
-            Work::FullSync { .. } => SyncType::FullSync,
-            Work::Cdc(_) => SyncType::Cdc,
+            MappingWork::FullSync { .. } => SyncType::FullSync,
+            MappingWork::Cdc(_) => SyncType::Cdc,
         }
     }
 
@@ -53,8 +53,8 @@ impl Daemon {
         self.waiting.waits(id, SyncType::FullSync)
     }
 
-    pub(super) fn enqueue(&mut self, mapping: Mapping, work: Work) {
-        let waiting = Waiting { mapping, work };
+    pub(super) fn enqueue(&mut self, mapping: Mapping, work: MappingWork) {
+        let waiting = QueuedWork { mapping, work };
         // A verification may wait a minute for proof about rows that the full sync brings anyway.
         if waiting.sync_type() == SyncType::FullSync
             && self.verifying.contains(&waiting.mapping.id)
@@ -74,7 +74,7 @@ impl Daemon {
         while self.running.count_all() < self.env.config.tasks_max {
             let limits = self.limits();
             let Daemon { running, polls_at, verifying, waiting, .. } = self;
-            let admits = |(server, sync_type): Sort| {
+            let admits = |(server, sync_type): QueueClass| {
                 admission::admits(
                     sync_type,
                     running.at(server, polls_at.get(&server).copied().unwrap_or(0)),
@@ -82,7 +82,7 @@ impl Daemon {
                 )
             };
             // a verification must not see a table being swapped
-            let held_up = |waiting: &Waiting| {
+            let held_up = |waiting: &QueuedWork| {
                 waiting.sync_type() == SyncType::FullSync && verifying.contains(&waiting.mapping.id)
             };
             let Some(next) = waiting.next(admits, held_up) else { return };
@@ -99,7 +99,7 @@ impl Daemon {
         self.waiting = waiting;
     }
 
-    fn is_so(&self, waiting: &Waiting) -> bool {
+    fn is_so(&self, waiting: &QueuedWork) -> bool {
         let id = waiting.mapping.id;
         self.mappings.get(&id).is_some_and(|mapping| waiting.is_so(mapping))
             && !self.leaving.contains(&id)
@@ -117,7 +117,7 @@ impl Daemon {
         }
     }
 
-    fn start(&mut self, waiting: Waiting) {
+    fn start(&mut self, waiting: QueuedWork) {
         let sync_type = waiting.sync_type();
         let id = waiting.mapping.id;
         let Some(mapping) = self.mappings.get(&id).cloned() else { return };
@@ -128,26 +128,26 @@ impl Daemon {
         self.spawn(Task::Job(id, sync_type), async move {
             let mut applied = Applied::default();
             let result = match waiting.work {
-                Work::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
-                Work::Cdc(pass) => {
+                MappingWork::FullSync { trigger } => full_sync::run(&env, &mapping, trigger).await,
+                MappingWork::Cdc(pass) => {
                     cdc::run(&env, &mapping, *pass, failed_before, &mut applied).await
                 }
             };
-            Ended::Job { result, progressed: applied.reached.is_some(), began }
+            TaskResult::Job { result, progressed: applied.reached.is_some(), began }
         });
     }
 }
 
 /// What runs, and how much of it where.
 #[derive(Default)]
-pub(super) struct Jobs {
+pub(super) struct RunningJobs {
     all: HashMap<MappingId, (ServerId, SyncType)>,
     full_syncs: usize,
     /// Of each source: all, and full syncs.
     at_sources: HashMap<ServerId, (usize, usize)>,
 }
 
-impl Jobs {
+impl RunningJobs {
     pub fn insert(&mut self, id: MappingId, server: ServerId, sync_type: SyncType) {
         self.remove(id);
         let full = usize::from(sync_type == SyncType::FullSync);
@@ -219,9 +219,9 @@ pub(super) mod tests {
     };
 
     /// A full sync of a mapping that waits.
-    pub(in crate::daemon) fn waiting(id: i32, server: i32) -> Waiting {
+    pub(in crate::daemon) fn waiting(id: i32, server: i32) -> QueuedWork {
         let mapping = Mapping { id: MappingId(id), server: ServerId(server), ..mapping() };
-        Waiting { mapping, work: Work::FullSync { trigger: false } }
+        QueuedWork { mapping, work: MappingWork::FullSync { trigger: false } }
     }
 
     fn mapping() -> Mapping {
@@ -244,7 +244,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_runs_is_counted_where_it_runs() {
-        let mut jobs = Jobs::default();
+        let mut jobs = RunningJobs::default();
         let (one, two) = (ServerId(1), ServerId(2));
         jobs.insert(MappingId(1), one, SyncType::FullSync);
         jobs.insert(MappingId(2), one, SyncType::Cdc);
@@ -285,9 +285,9 @@ pub(super) mod tests {
     #[test]
     fn a_full_sync_that_was_done_meanwhile_does_not_wait_for_anything() {
         let pending = Mapping { full_sync_pending: true, ..mapping() };
-        let found_by = |polled: &Mapping| Waiting {
+        let found_by = |polled: &Mapping| QueuedWork {
             mapping: polled.clone(),
-            work: Work::FullSync { trigger: false },
+            work: MappingWork::FullSync { trigger: false },
         };
         assert!(found_by(&pending).is_so(&pending));
         assert!(!found_by(&pending).is_so(&mapping()));

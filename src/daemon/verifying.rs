@@ -1,6 +1,6 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{Daemon, Ended, Place, Task, failing::is_away, following::place_of};
+use super::{Daemon, SourceDatabase, Task, TaskResult, failing::is_away, following::place_of};
 use crate::{
     error::{Error, Kind, Result},
     jobs::{Env, verify},
@@ -56,7 +56,7 @@ impl Daemon {
                 self.structure_at.insert(id, Instant::now());
             }
             self.spawn(Task::Verify(id), async move {
-                Ended::Verified(verify_one(&env, &mapping, stands_still, structure).await)
+                TaskResult::Verified(verify_one(&env, &mapping, stands_still, structure).await)
             });
         }
     }
@@ -87,7 +87,7 @@ impl Daemon {
 
     /// A place was polled. Where it is away, that is one word, and not one per mapping; where it is
     /// not, what verifications met there since the last poll is told.
-    pub(super) fn verifications_met(&mut self, place: &Place, away: bool) {
+    pub(super) fn verifications_met(&mut self, place: &SourceDatabase, away: bool) {
         let here: Vec<_> = self
             .unsaid
             .extract_if(|id, _| {
@@ -122,7 +122,7 @@ impl Daemon {
     }
 
     /// Whether a source is known to be out of reach.
-    pub(super) fn is_out_of_reach(&self, place: &Place) -> bool {
+    pub(super) fn is_out_of_reach(&self, place: &SourceDatabase) -> bool {
         self.failing_servers.contains_key(&place.0) || self.failing_places.contains_key(place)
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     jobs::Env,
     stdout,
-    vitals::{Lag, State},
+    vitals::{Lag, MetricsSnapshot},
 };
 use prometheus_client::{
     collector::Collector,
@@ -20,7 +20,7 @@ use std::{
 /// One scrape: what the process knew at that moment.
 #[derive(Debug)]
 struct Scrape {
-    state: State,
+    state: MetricsSnapshot,
     connections: Vec<Connections>,
     now: Instant,
     wall: SystemTime,

@@ -34,7 +34,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         capture::{Capture, Transaction},
-        carry::Carry,
+        carry::ColumnMap,
         id::MappingId,
         lsn::Lsn,
         name::TableName,
@@ -46,12 +46,12 @@ use crate::{
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::{
-        mask::{self, Coverage},
+        mask::{self, ColumnCoverage},
         window::Gap,
     },
     tsql::{
-        apply::{self as phrases, Order},
-        changes::{self, FETCH_MAX, FETCHED, Form},
+        apply::{self as phrases, StatementOrder},
+        changes::{self, FETCH_MAX, FETCHED, TypeForm},
         large::{LENGTHS_NAME, LargeValues},
         netting,
     },
@@ -70,7 +70,7 @@ const OPERATION: usize = 2;
 
 /// The checkpoint that moves with the rows.
 #[derive(Clone, Debug)]
-pub struct Checkpoint {
+pub struct CheckpointMove {
     pub mapping: MappingId,
     /// What `last_cdc_lsn` is now: the fence.
     pub stored: Option<Lsn>,
@@ -86,9 +86,9 @@ pub struct Checkpoint {
 
 /// Where the rows go.
 #[derive(Clone, Debug)]
-pub enum Target<'a> {
+pub enum ApplyTarget<'a> {
     /// The mapping's destination, in commits of their own, each with its checkpoint.
-    Dest { table: &'a TableName, checkpoint: Checkpoint, order: Order },
+    Dest { table: &'a TableName, checkpoint: CheckpointMove, order: StatementOrder },
     /// A full sync's staging table: staged types, the carried columns under their destination
     /// names, a key index and nothing else.
     Staging { table: &'a TableName },
@@ -96,7 +96,7 @@ pub enum Target<'a> {
 
 /// How many change rows go into a commit group; one transaction is never cut, however many it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum BatchPolicy {
     /// At most so many.
     Batches(usize),
     /// One transaction, and after each group that went through twice as many rows, up to so many:
@@ -106,29 +106,31 @@ pub enum Pace {
     Whole,
 }
 
-impl Pace {
+impl BatchPolicy {
     /// Of the first group.
     fn first(self) -> Option<usize> {
         match self {
-            Pace::Batches(rows) => Some(rows.max(1)),
-            Pace::Growing(_) => Some(1),
-            Pace::Whole => None,
+            BatchPolicy::Batches(rows) => Some(rows.max(1)),
+            BatchPolicy::Growing(_) => Some(1),
+            BatchPolicy::Whole => None,
         }
     }
 
     /// Of the group after one of `rows`.
     fn next(self, rows: Option<usize>) -> Option<usize> {
         match self {
-            Pace::Batches(_) | Pace::Whole => rows,
-            Pace::Growing(most) => rows.map(|rows| rows.saturating_mul(2).clamp(1, most.max(1))),
+            BatchPolicy::Batches(_) | BatchPolicy::Whole => rows,
+            BatchPolicy::Growing(most) => {
+                rows.map(|rows| rows.saturating_mul(2).clamp(1, most.max(1)))
+            }
         }
     }
 }
 
 /// A window of changes on its way to a table.
 #[derive(Clone, Debug)]
-pub struct Replay<'a> {
-    pub carry: &'a Carry,
+pub struct ApplyRequest<'a> {
+    pub carry: &'a ColumnMap,
     /// The source table, as the catalog describes it.
     pub source: &'a Table,
     pub capture: &'a Capture,
@@ -136,26 +138,26 @@ pub struct Replay<'a> {
     pub from: Lsn,
     /// inclusive
     pub to: Lsn,
-    pub target: Target<'a>,
+    pub target: ApplyTarget<'a>,
     /// How much goes into a commit group.
-    pub pace: Pace,
+    pub pace: BatchPolicy,
     pub cancel: &'a CancellationToken,
 }
 
-impl Replay<'_> {
+impl ApplyRequest<'_> {
     /// The part of the window that a session has seen which sees `seen`: without what is known of,
     /// and done at, the window's own end.
     fn up_to(&self, seen: Lsn) -> Result<Self> {
-        let mut part = Replay { to: seen, ..self.clone() };
+        let mut part = ApplyRequest { to: seen, ..self.clone() };
         match &mut part.target {
-            Target::Dest { checkpoint, .. } => {
+            ApplyTarget::Dest { checkpoint, .. } => {
                 checkpoint.transaction = None;
                 checkpoint.resync = false;
                 checkpoint.next_instance = None;
                 Ok(part)
             }
             // its rows are to be those of one moment
-            Target::Staging { .. } => Err(Error::new(
+            ApplyTarget::Staging { .. } => Err(Error::new(
                 Kind::Busy,
                 format!("the server that changes are read from has captured {seen} at most, and {} was seen elsewhere", self.to),
             )
@@ -190,13 +192,13 @@ impl Applied {
 
 /// The statements of one replay, phrased once: their text depends on the table alone, so that
 /// servers can keep their plans.
-struct Script {
-    coverage: Coverage,
+struct ApplyStatements {
+    coverage: ColumnCoverage,
     columns: BulkColumns,
     boundary: String,
     read: String,
     /// Before keys are netted, where the destination may hold two of them for one.
-    texts: Option<Texts>,
+    texts: Option<TextKeyStatements>,
     /// Wanted where keys moved.
     in_place: String,
     /// Wanted where an insert may be one half of a moved row.
@@ -208,14 +210,14 @@ struct Script {
     net: String,
     incomplete: Option<String>,
     fetch: String,
-    large: Option<Large>,
+    large: Option<LargeValueStatements>,
     /// The rows alone, for trials.
     statements: String,
     write: String,
 }
 
 /// How large values come, where a column can have them.
-struct Large {
+struct LargeValueStatements {
     /// The cell of a row that has their lengths.
     lengths: usize,
     of_changes: LargeValues,
@@ -223,43 +225,49 @@ struct Large {
 }
 
 /// See [`netting`]'s module for what they do.
-struct Texts {
+struct TextKeyStatements {
     net: String,
     merged: String,
     keep_present: String,
 }
 
-impl Script {
-    fn new(replay: &Replay<'_>) -> Result<Script> {
-        let Replay { carry, capture, .. } = replay;
+impl ApplyStatements {
+    fn new(replay: &ApplyRequest<'_>) -> Result<ApplyStatements> {
+        let ApplyRequest { carry, capture, .. } = replay;
         let coverage = mask::cover(carry, capture)?;
         let (table, form, order) = match &replay.target {
-            Target::Dest { table, order, .. } => (*table, Form::Dest, *order),
-            Target::Staging { table } => (*table, Form::Staged, Order::UniqueFirst),
+            ApplyTarget::Dest { table, order, .. } => (*table, TypeForm::Dest, *order),
+            ApplyTarget::Staging { table } => {
+                (*table, TypeForm::Staged, StatementOrder::UniqueFirst)
+            }
         };
         let statements = phrases::statements(carry, &coverage, table, form, order);
         let write = match form {
-            Form::Dest => phrases::dest_transaction(
+            TypeForm::Dest => phrases::dest_transaction(
                 &statements,
                 &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL),
             ),
-            Form::Staged => phrases::staging_transaction(&statements),
+            TypeForm::Staged => phrases::staging_transaction(&statements),
         };
         let columns = changes::columns(carry);
         let values = |fetched| {
             changes::large_values(carry, &coverage, &replay.source.name, capture, fetched)
         };
-        let large = columns
-            .iter()
-            .position(|(name, _)| name.as_str() == LENGTHS_NAME)
-            .map(|lengths| Large { lengths, of_changes: values(false), of_fetched: values(true) });
+        let large =
+            columns.iter().position(|(name, _)| name.as_str() == LENGTHS_NAME).map(|lengths| {
+                LargeValueStatements {
+                    lengths,
+                    of_changes: values(false),
+                    of_fetched: values(true),
+                }
+            });
         let believed = netting::believed_by_mask(carry, &coverage);
-        Ok(Script {
+        Ok(ApplyStatements {
             large,
             columns: BulkColumns::new(columns),
             boundary: changes::boundary(capture),
             read: changes::read(carry, capture, &coverage),
-            texts: (form == Form::Dest && carry.merges_keys).then(|| Texts {
+            texts: (form == TypeForm::Dest && carry.merges_keys).then(|| TextKeyStatements {
                 net: netting::per_text(carry, &coverage, table),
                 merged: netting::merged(carry, table, None),
                 keep_present: netting::keep_present(carry, table),
@@ -278,7 +286,7 @@ impl Script {
     }
 }
 
-impl Script {
+impl ApplyStatements {
     /// Whether a row came without a value of its own, as it is large.
     fn has_large_values(&self, row: &Row) -> Result<bool> {
         self.large.as_ref().map_or(Ok(false), |large| {
@@ -295,10 +303,10 @@ impl Script {
 pub async fn apply_changes(
     source: &mut Session,
     dest: &mut Session,
-    replay: &Replay<'_>,
+    replay: &ApplyRequest<'_>,
     progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
-    let script = Script::new(replay)?;
+    let script = ApplyStatements::new(replay)?;
     let result = groups(source, dest, replay, &script, progress).await;
     // Also after success: a pooled session must not keep the rows in tempdb.
     let tidied = if result.is_err() && !dest.is_cut_off() { dest.recover().await } else { Ok(()) };
@@ -313,8 +321,8 @@ pub async fn apply_changes(
 async fn groups(
     source: &mut Session,
     dest: &mut Session,
-    replay: &Replay<'_>,
-    script: &Script,
+    replay: &ApplyRequest<'_>,
+    script: &ApplyStatements,
     progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
     let mut applied = Applied::default();
@@ -333,8 +341,8 @@ async fn groups(
         .context("create #changes")?;
     let mut from = replay.from;
     let mut stored = match &replay.target {
-        Target::Dest { checkpoint, .. } => checkpoint.stored,
-        Target::Staging { .. } => None,
+        ApplyTarget::Dest { checkpoint, .. } => checkpoint.stored,
+        ApplyTarget::Staging { .. } => None,
     };
     let mut end = None;
     let mut rows_max = replay.pace.first();
@@ -348,7 +356,7 @@ async fn groups(
         };
         let to = group.to;
         let mut loaded = if group.seen == 0 {
-            Loaded::default()
+            LoadedGroup::default()
         } else {
             load(source, dest, replay, script, from, to).await?
         };
@@ -376,10 +384,10 @@ async fn groups(
         rows_max = replay.pace.next(rows_max);
         let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
-        if loaded.rows > 0 || (last && matches!(replay.target, Target::Dest { .. })) {
+        if loaded.rows > 0 || (last && matches!(replay.target, ApplyTarget::Dest { .. })) {
             let lacks = loaded.rows > 0 && (!script.coverage.partial.is_empty() || loaded.untold);
             let completed =
-                if lacks { complete(source, dest, script).await? } else { Completed::default() };
+                if lacks { complete(source, dest, script).await? } else { Completion::default() };
             if let Some(large) = script.large.as_ref().filter(|_| completed.large) {
                 large::bring(source, dest, &large.of_fetched, replay.cancel).await?;
             }
@@ -412,7 +420,12 @@ async fn groups(
 }
 
 /// What the group comes to, key by key.
-async fn net(dest: &mut Session, script: &Script, carry: &Carry, loaded: &Loaded) -> Result<()> {
+async fn net(
+    dest: &mut Session,
+    script: &ApplyStatements,
+    carry: &ColumnMap,
+    loaded: &LoadedGroup,
+) -> Result<()> {
     if loaded.rows == 0 {
         return Ok(());
     }
@@ -431,7 +444,7 @@ async fn net(dest: &mut Session, script: &Script, carry: &Carry, loaded: &Loaded
 }
 
 /// Where the next group ends.
-struct End {
+struct GroupEnd {
     /// Change rows that it begins with.
     seen: i64,
     to: Lsn,
@@ -443,17 +456,17 @@ struct End {
 /// `rows_max`: of the group; everything up to the window's end without.
 async fn boundary(
     source: &mut Session,
-    replay: &Replay<'_>,
-    script: &Script,
+    replay: &ApplyRequest<'_>,
+    script: &ApplyStatements,
     from: Lsn,
     rows_max: Option<usize>,
-) -> Result<End> {
+) -> Result<GroupEnd> {
     let at_upper = match &replay.target {
-        Target::Dest { checkpoint, .. } => checkpoint.transaction.clone(),
-        Target::Staging { .. } => None,
+        ApplyTarget::Dest { checkpoint, .. } => checkpoint.transaction.clone(),
+        ApplyTarget::Staging { .. } => None,
     };
     let Some(rows_max) = rows_max else {
-        return Ok(End { seen: 1, to: replay.to, transaction: at_upper });
+        return Ok(GroupEnd { seen: 1, to: replay.to, transaction: at_upper });
     };
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
@@ -478,12 +491,12 @@ async fn boundary(
     // window's end.
     let found = cdc::transaction(&row, 1)?.filter(|found| found.lsn <= last);
     let transaction = if last == replay.to { at_upper.or(found) } else { found };
-    Ok(End { seen, to: last, transaction })
+    Ok(GroupEnd { seen, to: last, transaction })
 }
 
 /// What a group brought into `#changes`.
 #[derive(Debug, Default)]
-struct Loaded {
+struct LoadedGroup {
     /// Why a row, and all behind it, did not go there.
     refused: Option<Error>,
     rows: u64,
@@ -498,9 +511,14 @@ struct Loaded {
     deletes: bool,
 }
 
-impl Loaded {
+impl LoadedGroup {
     /// Looks at a change row on its way.
-    fn see(&mut self, row: &Row, replay: &Replay<'_>, script: &Script) -> Result<()> {
+    fn see(
+        &mut self,
+        row: &Row,
+        replay: &ApplyRequest<'_>,
+        script: &ApplyStatements,
+    ) -> Result<()> {
         let operation = row.i64(OPERATION)?;
         self.rows += 1;
         self.changes += u64::from(operation != 3);
@@ -521,7 +539,7 @@ impl Loaded {
 }
 
 /// A change row that does not say which row it is about.
-fn keyless(replay: &Replay<'_>, column: &str) -> Error {
+fn keyless(replay: &ApplyRequest<'_>, column: &str) -> Error {
     let instance = replay.capture.instance.name.as_str();
     Error::new(
         Kind::Schema,
@@ -534,11 +552,11 @@ fn keyless(replay: &Replay<'_>, column: &str) -> Error {
 async fn load(
     source: &mut Session,
     dest: &mut Session,
-    replay: &Replay<'_>,
-    script: &Script,
+    replay: &ApplyRequest<'_>,
+    script: &ApplyStatements,
     from: Lsn,
     to: Lsn,
-) -> Result<Loaded> {
+) -> Result<LoadedGroup> {
     let instance = &replay.capture.instance;
     let mut rows = source
         .stream(&script.read, &[Param::Lsn(from), Param::Lsn(to)])
@@ -547,10 +565,10 @@ async fn load(
         .context("read change rows")?;
     let columns = script.columns.target();
     let mut order = 0i64;
-    let mut loaded = Loaded::default();
+    let mut loaded = LoadedGroup::default();
     let mut next = rows.next().await.context("read change rows")?;
     if next.is_none() {
-        return Ok(Loaded::default());
+        return Ok(LoadedGroup::default());
     }
     let options = BulkOptions { keep_nulls: true, ..Default::default() };
     let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
@@ -588,7 +606,7 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
 
 /// Proves that nothing was cleaned away while it was read, that the session's server is still where
 /// it was, and that the rows were read by the shape the table has.
-async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) -> Result<()> {
+async fn prove(source: &mut Session, replay: &ApplyRequest<'_>, from: Lsn, to: Lsn) -> Result<()> {
     let (bounds, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
     let (min, seen) = (bounds.min, bounds.seen());
     if min > from.next() {
@@ -613,7 +631,7 @@ async fn prove(source: &mut Session, replay: &Replay<'_>, from: Lsn, to: Lsn) ->
 
 /// What completing did.
 #[derive(Clone, Copy, Debug, Default)]
-struct Completed {
+struct Completion {
     /// The source was asked for rows.
     asked: bool,
     /// Some of those that came have large values, which are not here yet.
@@ -622,8 +640,12 @@ struct Completed {
 
 /// Fetches from the source what change rows lack for rows that the target does not have. A row that
 /// is gone there too is left out: the change that removed it comes later.
-async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> Result<Completed> {
-    let mut completed = Completed::default();
+async fn complete(
+    source: &mut Session,
+    dest: &mut Session,
+    script: &ApplyStatements,
+) -> Result<Completion> {
+    let mut completed = Completion::default();
     let Some(incomplete) = &script.incomplete else { return Ok(completed) };
     let columns = script.columns.target();
     let mut after = 0i64;
@@ -685,16 +707,16 @@ async fn complete(source: &mut Session, dest: &mut Session, script: &Script) -> 
 /// The group's transaction.
 async fn write(
     dest: &mut Session,
-    replay: &Replay<'_>,
-    script: &Script,
+    replay: &ApplyRequest<'_>,
+    script: &ApplyStatements,
     fetched: bool,
     stored: Option<Lsn>,
-    end: &End,
+    end: &GroupEnd,
 ) -> Result<()> {
     let (to, transaction, last) = (end.to, end.transaction.as_ref(), end.to == replay.to);
     let result = match &replay.target {
-        Target::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
-        Target::Dest { checkpoint, .. } => {
+        ApplyTarget::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
+        ApplyTarget::Dest { checkpoint, .. } => {
             let instance = &replay.capture.instance;
             let (source, mark) = (instance.source_mark(), instance.mark());
             let mark = checkpoint.next_instance.as_ref().filter(|_| last).unwrap_or(&mark);
@@ -718,13 +740,13 @@ async fn write(
         Err(error) => checkpoint::fenced(error),
     };
     // What a smaller group cannot satisfy a bigger one may.
-    let final_word =
-        replay.pace == Pace::Whole || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
+    let final_word = replay.pace == BatchPolicy::Whole
+        || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
     let error = match &replay.target {
-        Target::Dest { .. } if final_word && !dest.is_cut_off() => {
+        ApplyTarget::Dest { .. } if final_word && !dest.is_cut_off() => {
             super::culprit::named(dest, replay.carry, &script.statements, fetched, error).await
         }
-        Target::Dest { .. } | Target::Staging { .. } => error,
+        ApplyTarget::Dest { .. } | ApplyTarget::Staging { .. } => error,
     };
     Err(error.context(format!("apply changes up to {to}")))
 }

@@ -22,29 +22,29 @@
 //! on.
 
 use super::{
-    Done, Env,
-    apply::{self, Applied, Checkpoint, Pace, Replay, Target},
+    Env, JobEnd,
+    apply::{self, Applied, ApplyRequest, ApplyTarget, BatchPolicy, CheckpointMove},
     shape,
 };
 use crate::{
-    control::{Outcome, checkpoint},
+    control::{RunOutcome, checkpoint},
     error::{Context, Error, Kind, Result},
     model::{
         capture::{Capture, Instance, Transaction},
-        carry::Carry,
+        carry::ColumnMap,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
     },
     mssql::{cdc, row::Param, session::Session},
     plan::{retry::WAITS_MAX, window::Gap},
-    tsql::apply::Order,
+    tsql::apply::StatementOrder,
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// What a poll decided for this mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pass {
+pub struct CdcPass {
     pub instance: Instance,
     /// The instance that takes over at `to`.
     pub switch_to: Option<Instance>,
@@ -65,10 +65,10 @@ pub struct Pass {
 pub async fn run(
     env: &Env,
     mapping: &Mapping,
-    pass: Pass,
+    pass: CdcPass,
     failed_before: u32,
     applied: &mut Applied,
-) -> Result<Done> {
+) -> Result<JobEnd> {
     let began = Instant::now();
     let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
     let result = window(env, mapping, &pass, applied).await;
@@ -79,20 +79,20 @@ pub async fn run(
                 "the server that changes were read from has captured {seen} at most, and {} was seen at another one: a secondary replica that is behind; the rest follows",
                 pass.to
             );
-            (Outcome { error: Some(words), ..Outcome::paused(changes) }, Ok(Done::Stopped))
+            (RunOutcome { error: Some(words), ..RunOutcome::paused(changes) }, Ok(JobEnd::Stopped))
         }
-        Ok(()) => (Outcome::completed(changes), Ok(Done::Completed)),
+        Ok(()) => (RunOutcome::completed(changes), Ok(JobEnd::Completed)),
         Err(error) if error.kind == Kind::Cancelled => {
-            (Outcome::paused(changes), Ok(Done::Stopped))
+            (RunOutcome::paused(changes), Ok(JobEnd::Stopped))
         }
         Err(error)
             if error.kind == Kind::ForeignKey
                 && (applied.reached.is_some() || failed_before + 1 < WAITS_MAX) =>
         {
             (
-                Outcome {
+                RunOutcome {
                     error: Some(format!("waits for a related table: {error}")),
-                    ..Outcome::paused(changes)
+                    ..RunOutcome::paused(changes)
                 },
                 Err(()),
             )
@@ -106,9 +106,9 @@ pub async fn run(
                 %error,
                 "what was to be read is not there any more"
             );
-            (Outcome::failed(changes, 1, error.to_string()), Ok(Done::Stopped))
+            (RunOutcome::failed(changes, 1, error.to_string()), Ok(JobEnd::Stopped))
         }
-        Err(error) => (Outcome::failed(changes, 1, error.to_string()), Err(())),
+        Err(error) => (RunOutcome::failed(changes, 1, error.to_string()), Err(())),
     };
     env.control.finish_run(run, outcome).await;
     if result.is_ok() && applied.behind.is_none() {
@@ -117,11 +117,11 @@ pub async fn run(
     match (done, result) {
         (Ok(done), _) => Ok(done),
         (Err(()), Err(error)) => Err(error),
-        (Err(()), Ok(())) => Ok(Done::Completed),
+        (Err(()), Ok(())) => Ok(JobEnd::Completed),
     }
 }
 
-fn say(mapping: &Mapping, changes: i64, took: Duration, pass: &Pass) {
+fn say(mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
     tracing::info!(
         mapping_id = mapping.id.0,
         server_id = mapping.server.0,
@@ -143,7 +143,7 @@ fn say(mapping: &Mapping, changes: i64, took: Duration, pass: &Pass) {
     }
 }
 
-async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied) -> Result<()> {
+async fn window(env: &Env, mapping: &Mapping, pass: &CdcPass, applied: &mut Applied) -> Result<()> {
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
@@ -171,7 +171,7 @@ async fn window(env: &Env, mapping: &Mapping, pass: &Pass, applied: &mut Applied
 async fn by_one_shape(
     env: &Env,
     mapping: &Mapping,
-    pass: &Pass,
+    pass: &CdcPass,
     applied: &mut Applied,
     (source, dest): (&mut Session, &mut Session),
 ) -> Result<()> {
@@ -190,27 +190,27 @@ async fn by_one_shape(
     let (references_itself, has_foreign_keys) =
         foreign_keys(dest, &shape.dest.name.local()).await?;
     let (order, other) = if references_itself {
-        (Order::ReferencesFirst, Order::UniqueFirst)
+        (StatementOrder::ReferencesFirst, StatementOrder::UniqueFirst)
     } else {
-        (Order::UniqueFirst, Order::UniqueFirst)
+        (StatementOrder::UniqueFirst, StatementOrder::UniqueFirst)
     };
     let before = *applied;
     let stored = before.reached.or(pass.stored);
-    let checkpoint = Checkpoint {
+    let checkpoint = CheckpointMove {
         mapping: mapping.id,
         stored,
         transaction: pass.transaction.clone(),
         resync,
         next_instance: pass.switch_to.as_ref().map(Instance::mark),
     };
-    let mut replay = Replay {
+    let mut replay = ApplyRequest {
         carry: &shape.carry,
         source: &shape.source,
         capture: &capture,
         from: before.reached.unwrap_or(pass.from),
         to: pass.to,
-        target: Target::Dest { table: &shape.dest.name, checkpoint, order },
-        pace: Pace::Batches(env.config.batch_rows),
+        target: ApplyTarget::Dest { table: &shape.dest.name, checkpoint, order },
+        pace: BatchPolicy::Batches(env.config.batch_rows),
         cancel: &env.cancel,
     };
     let mut result =
@@ -218,16 +218,16 @@ async fn by_one_shape(
             .await;
     // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for
     // each other), and after that everything there is at once.
-    for pace in [Pace::Growing(env.config.batch_rows), Pace::Whole] {
+    for pace in [BatchPolicy::Growing(env.config.batch_rows), BatchPolicy::Whole] {
         loop {
             let refused = |error: &Error| {
                 error.kind == Kind::ForeignKey
-                    || (pace == Pace::Whole && error.kind == Kind::Duplicate)
+                    || (pace == BatchPolicy::Whole && error.kind == Kind::Duplicate)
             };
             // Everything may be much, and who got on until other tables refused it is called up
             // when those have.
             let of_others = |error: &Error| error.kind == Kind::ForeignKey && !references_itself;
-            let enough = pace == Pace::Whole
+            let enough = pace == BatchPolicy::Whole
                 && applied.reached.is_some()
                 && result.as_ref().is_err_and(of_others);
             if enough
@@ -241,9 +241,9 @@ async fn by_one_shape(
             if let Some(reached) = before.reached {
                 replay.from = reached;
             }
-            if let Target::Dest { checkpoint, order: now, .. } = &mut replay.target {
+            if let ApplyTarget::Dest { checkpoint, order: now, .. } = &mut replay.target {
                 checkpoint.stored = before.reached.or(checkpoint.stored);
-                *now = if pace == Pace::Whole { other } else { order };
+                *now = if pace == BatchPolicy::Whole { other } else { order };
             }
             replay.pace = pace;
             result = apply::apply_changes(source, dest, &replay, &mut |so_far| {
@@ -251,7 +251,7 @@ async fn by_one_shape(
             })
             .await;
             // a group that had grown may go further when it is small again
-            if pace == Pace::Whole || applied.reached == before.reached {
+            if pace == BatchPolicy::Whole || applied.reached == before.reached {
                 break;
             }
         }
@@ -305,7 +305,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
 }
 
 /// Whether `new` captures a carried column that `old` does not.
-fn knows_more(carry: &Carry, old: &Capture, new: &Capture) -> bool {
+fn knows_more(carry: &ColumnMap, old: &Capture, new: &Capture) -> bool {
     carry.columns.iter().any(|carried| {
         let (name, id) = (&carried.source.name, carried.source.column_id);
         old.column(name, id).is_none() && new.column(name, id).is_some()

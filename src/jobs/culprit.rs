@@ -12,7 +12,7 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{carry::Carry, value::Value},
+    model::{carry::ColumnMap, value::Value},
     mssql::{row::Param, session::Session},
     plan::verify::key_text,
     tsql::apply as phrases,
@@ -25,7 +25,7 @@ const ROWS_MAX: i64 = 100_000;
 /// open and the temp tables as they were, or the session is spent.
 pub(super) async fn named(
     dest: &mut Session,
-    carry: &Carry,
+    carry: &ColumnMap,
     statements: &str,
     fetched: bool,
     error: Error,
@@ -50,7 +50,7 @@ pub(super) async fn named(
         | Kind::Config
         | Kind::Cancelled => return error,
     };
-    let trials = Trials { sql: phrases::trial(statements), fetched, number, alone };
+    let trials = StatementTrials { sql: phrases::trial(statements), fetched, number, alone };
     // What fails here is not what the operator wants to hear of.
     match trials.find(dest, carry).await {
         Ok(Some(key)) => {
@@ -62,7 +62,7 @@ pub(super) async fn named(
     }
 }
 
-struct Trials {
+struct StatementTrials {
     sql: String,
     fetched: bool,
     /// The error that is looked for.
@@ -70,8 +70,8 @@ struct Trials {
     alone: bool,
 }
 
-impl Trials {
-    async fn find(&self, dest: &mut Session, carry: &Carry) -> Result<Option<Vec<Value>>> {
+impl StatementTrials {
+    async fn find(&self, dest: &mut Session, carry: &ColumnMap) -> Result<Option<Vec<Value>>> {
         dest.recover().await?;
         let range = dest.row(phrases::NET_RANGE, &[]).await?;
         let count = range.i64(0)?;

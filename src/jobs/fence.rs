@@ -20,7 +20,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::lsn::Lsn,
     mssql::{cdc, row::Param, session::Session},
-    plan::fence::{Job, Scan, scanned},
+    plan::fence::{CaptureJobs, LogScan, scanned},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 /// The source's clock and its capture's newest scan. Taken *after* the last read that the fence is
 /// to cover.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct CaptureReading {
     /// the source's local time, style 121 with seven digits
     pub local: String,
     /// The newest captured LSN before the reading; `None` where nothing was captured yet.
     pub captured: Option<Lsn>,
     /// `None` where the login may not see scans, or there was none yet.
-    pub scan: Option<Scan>,
+    pub scan: Option<LogScan>,
     /// The database is in an availability group or in a mirror.
     pub replicated: bool,
 }
@@ -60,7 +60,7 @@ impl Fence {
 
 /// How long and how often to look.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct WaitPolicy {
     /// After this the capture job is taken to stand still.
     pub wait_max: Duration,
     /// A capture job that is far behind and moves has `wait_max` anew with every step: what waits
@@ -71,7 +71,7 @@ pub struct Patience {
 }
 
 /// Reads clock and scans.
-pub async fn reading(source: &mut Session) -> Result<Reading> {
+pub async fn reading(source: &mut Session) -> Result<CaptureReading> {
     let row = source
         .row(include_str!("../../sql/fence_clock.sql"), &[])
         .await
@@ -80,7 +80,7 @@ pub async fn reading(source: &mut Session) -> Result<Reading> {
     let captured = row.opt_lsn(1)?.filter(|lsn| !lsn.is_zero());
     let replicated = row.bool(2)? || is_mirrored(source).await?;
     let scan = newest_scan(source, &local).await?;
-    Ok(Reading { local, captured, scan, replicated })
+    Ok(CaptureReading { local, captured, scan, replicated })
 }
 
 /// `false`, too, where nobody may look: every login may by default.
@@ -99,7 +99,7 @@ async fn is_mirrored(source: &mut Session) -> Result<bool> {
 
 /// The capture job of the session's database; `None` where there is none, or this login may not
 /// look.
-pub async fn job(source: &mut Session) -> Result<Option<Job>> {
+pub async fn job(source: &mut Session) -> Result<Option<CaptureJobs>> {
     let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
         Ok(row) => row,
         // no right, or no msdb: each server has its own number for that
@@ -111,7 +111,7 @@ pub async fn job(source: &mut Session) -> Result<Option<Job>> {
     };
     let Some(row) = row else { return Ok(None) };
     let seconds = |value: i64| Duration::from_secs(u64::try_from(value).unwrap_or(0));
-    Ok(Some(Job {
+    Ok(Some(CaptureJobs {
         continuous: row.opt_i32(0)?.unwrap_or(1) != 0,
         polling: seconds(row.opt_i64(1)?.unwrap_or(0)),
         retention: row.opt_i64(2)?.map(|minutes| seconds(minutes.saturating_mul(60))),
@@ -122,8 +122,8 @@ pub async fn job(source: &mut Session) -> Result<Option<Job>> {
 /// changes must be applied.
 pub async fn wait(
     source: &mut Session,
-    after: &Reading,
-    patience: Patience,
+    after: &CaptureReading,
+    patience: WaitPolicy,
     cancel: &CancellationToken,
 ) -> Result<Fence> {
     let mut deadline = Instant::now() + patience.wait_max;
@@ -195,7 +195,7 @@ pub async fn wait(
 }
 
 /// The lowest captured LSN that is later than the reading.
-async fn later_commit(source: &mut Session, after: &Reading) -> Result<Option<Fence>> {
+async fn later_commit(source: &mut Session, after: &CaptureReading) -> Result<Option<Fence>> {
     let params = [Param::Text(&after.local), Param::OptLsn(after.captured)];
     let rows = source
         .rows(include_str!("../../sql/fence_commit.sql"), &params)
@@ -211,10 +211,10 @@ async fn later_commit(source: &mut Session, after: &Reading) -> Result<Option<Fe
 }
 
 /// The newest scan; `None` where there is none or this login may not look.
-async fn newest_scan(source: &mut Session, local: &str) -> Result<Option<Scan>> {
+async fn newest_scan(source: &mut Session, local: &str) -> Result<Option<LogScan>> {
     match source.opt_row(include_str!("../../sql/fence_scan.sql"), &[Param::Text(local)]).await {
         Ok(None) => Ok(None),
-        Ok(Some(row)) => Ok(Some(Scan {
+        Ok(Some(row)) => Ok(Some(LogScan {
             session_id: row.i64(0)?,
             started_after: row.bool(1)?,
             ended: row.bool(2)?,
@@ -236,13 +236,13 @@ mod tests {
         model::name::Ident,
         mssql::{
             connection_string,
-            pool::{Behaviour, Pools},
+            pool::{PoolOptions, Pools},
         },
     };
     use mssql_standin::{cdc::CaptureMode, engine::availability, server::Server};
 
-    fn behaviour() -> Behaviour {
-        Behaviour {
+    fn behaviour() -> PoolOptions {
+        PoolOptions {
             connections_max: 3,
             statement_timeout: Duration::from_secs(20),
             lock_timeout: Duration::from_secs(1),
@@ -311,8 +311,11 @@ mod tests {
                 capture_one(&server, shop);
             }
         };
-        let patience =
-            Patience { wait_max: 4 * STEP, while_it_moves: true, poll: Duration::from_millis(20) };
+        let patience = WaitPolicy {
+            wait_max: 4 * STEP,
+            while_it_moves: true,
+            poll: Duration::from_millis(20),
+        };
         let cancel = CancellationToken::new();
         let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
         assert_eq!(fence.unwrap(), Fence { lsn: upper(&mut source).await, proven: true });
@@ -336,7 +339,7 @@ mod tests {
         insert(&mut source, 2).await;
         let after = reading(&mut source).await.unwrap();
         capture_one(&server, shop);
-        let patience = Patience {
+        let patience = WaitPolicy {
             wait_max: Duration::from_millis(300),
             while_it_moves: false,
             poll: Duration::from_millis(20),
@@ -380,7 +383,7 @@ mod tests {
             let now = instance.now();
             mssql_standin::cdc::capture::dummy(&mut instance.lock(), shop, now);
             let cancel = CancellationToken::new();
-            let impatient = Patience {
+            let impatient = WaitPolicy {
                 wait_max: Duration::from_millis(300),
                 while_it_moves: true,
                 poll: Duration::from_millis(20),
@@ -406,7 +409,7 @@ mod tests {
         let (pools, _) = source(&server).await;
         let mut source = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let usual = Job {
+        let usual = CaptureJobs {
             continuous: true,
             polling: Duration::from_secs(5),
             retention: Some(minutes(4320)),
@@ -422,7 +425,7 @@ mod tests {
             .unwrap();
         assert_eq!(
             job(&mut source).await.unwrap(),
-            Some(Job { continuous: false, retention: Some(minutes(60)), ..usual })
+            Some(CaptureJobs { continuous: false, retention: Some(minutes(60)), ..usual })
         );
         source.batch("CREATE LOGIN reader WITH PASSWORD = 'Re4der!pw'; CREATE USER reader FOR LOGIN reader").await.unwrap();
         let addr = server.addr();

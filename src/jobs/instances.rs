@@ -6,11 +6,11 @@ use crate::{
     jobs::shape::Shape,
     model::{
         capture::{Capture, Instance},
-        carry::Carry,
+        carry::ColumnMap,
     },
     mssql::{cdc, session::Session},
     plan::{
-        instances::{Candidates, Coverage},
+        instances::{Candidates, InstanceCoverage},
         mask,
     },
 };
@@ -18,10 +18,10 @@ use crate::{
 /// What each of a table's instances captures of the carried columns.
 pub async fn coverage(
     source: &mut Session,
-    carry: &Carry,
+    carry: &ColumnMap,
     instances: &[Instance],
-) -> Result<Coverage> {
-    let mut coverage = Coverage {
+) -> Result<InstanceCoverage> {
+    let mut coverage = InstanceCoverage {
         columns: carry.columns.iter().map(|carried| carried.source.name.clone()).collect(),
         captured: Vec::new(),
     };

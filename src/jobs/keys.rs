@@ -8,7 +8,7 @@
 
 use crate::{
     error::{Context, Error, Kind, Result},
-    model::{carry::Carry, value::Value},
+    model::{carry::ColumnMap, value::Value},
     mssql::{row::Param, session::Session},
     plan::verify::key_text,
 };
@@ -19,7 +19,7 @@ pub(crate) const HINT: &str = "Give the destination's key column the source's ty
 /// other.
 pub(crate) async fn none_merged(
     dest: &mut Session,
-    carry: &Carry,
+    carry: &ColumnMap,
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::{
         row::{Param, Row},
         session::Session,
     },
-    tsql::large::{CHARACTERS, LENGTH_BYTES, LargeValues, Pieces},
+    tsql::large::{CHARACTERS, LENGTH_BYTES, LargeValues, PieceStatements},
 };
 
 /// Rows whose lengths are asked for at a time: at most 8 KiB of lengths each.
@@ -72,7 +72,7 @@ async fn bring_row(
 
 /// One value on its way.
 struct LargeValue<'a> {
-    pieces: &'a Pieces,
+    pieces: &'a PieceStatements,
     /// Of its row in `#changes`.
     order: i64,
     /// As its row told it.

@@ -24,12 +24,12 @@ use crate::{
     error::{Error, Kind, Result},
     model::{id::ServerId, mapping::Mapping, name::Ident},
     mssql::{
-        lane::Line,
+        lane::TdsConnection,
         pool::Checkout,
-        seats::{House, Seats},
+        seats::{Reservation, ServerConnections},
         sources::Sources,
     },
-    vitals::Vitals,
+    vitals::Metrics,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -42,24 +42,24 @@ const LANE_SEATS_MIN: usize = 8;
 #[derive(Clone)]
 pub struct Env {
     pub config: Arc<Config>,
-    pub dest: House,
+    pub dest: ServerConnections,
     pub sources: Sources,
     pub control: Control,
     /// What somebody who watches from outside sees.
-    pub vitals: Vitals,
+    pub vitals: Metrics,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
     /// What was told of columns that are not captured.
-    pub uncaptured: uncaptured::Told,
+    pub uncaptured: uncaptured::UncapturedWarnings,
     /// What verification last found.
-    pub findings: verify::Findings,
+    pub findings: verify::KnownFindings,
     /// Looked at between batches, never raced against a statement.
     pub cancel: CancellationToken,
 }
 
 /// How a job ended when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum JobEnd {
     Completed,
     /// Asked to stop, or disabled meanwhile: what was committed stays, the rest is for the next
     /// time.
@@ -67,26 +67,31 @@ pub enum Done {
 }
 
 /// A job's connections: all the seats it will need, taken before the first checkout, source first.
-pub struct Desk {
-    source: Seats,
-    dest: Seats,
+pub struct JobConnections {
+    source: Reservation,
+    dest: Reservation,
 }
 
 impl Env {
     /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections
     /// here may be opened, or until it is asked to stop. Who waits has no connection yet that a
     /// wait given up could spoil.
-    pub async fn desk(&self, mapping: &Mapping, source: usize, dest: usize) -> Result<Desk> {
+    pub async fn desk(
+        &self,
+        mapping: &Mapping,
+        source: usize,
+        dest: usize,
+    ) -> Result<JobConnections> {
         let who = format!("mapping {}", mapping.id);
         let source = self.source_seats(mapping.server, source, &who).await?;
         let dest = self.dest_seats(dest, &who).await?;
-        Ok(Desk { source, dest })
+        Ok(JobConnections { source, dest })
     }
 
     /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by
     /// password, and the destination's limit leaves room for a second connection.
     pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
-        let by_password = |house: &House| !house.pools().endpoint().integrated;
+        let by_password = |house: &ServerConnections| !house.pools().endpoint().integrated;
         Ok(self.full_sync_seats() == 2
             && by_password(&self.dest)
             && by_password(&self.sources.house(mapping.server)?))
@@ -107,17 +112,25 @@ impl Env {
     }
 
     /// Seats at a source alone (a poll): waits until they are free, or until it is asked to stop.
-    pub async fn source_seats(&self, server: ServerId, count: usize, who: &str) -> Result<Seats> {
+    pub async fn source_seats(
+        &self,
+        server: ServerId,
+        count: usize,
+        who: &str,
+    ) -> Result<Reservation> {
         self.unless_stopped(self.sources.house(server)?.take(count, who)).await
     }
 
     /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them:
     /// nobody waits the other way round.
-    pub async fn dest_seats(&self, count: usize, who: &str) -> Result<Seats> {
+    pub async fn dest_seats(&self, count: usize, who: &str) -> Result<Reservation> {
         self.unless_stopped(self.dest.take(count, who)).await
     }
 
-    async fn unless_stopped(&self, seats: impl Future<Output = Result<Seats>>) -> Result<Seats> {
+    async fn unless_stopped(
+        &self,
+        seats: impl Future<Output = Result<Reservation>>,
+    ) -> Result<Reservation> {
         tokio::select! {
             seats = seats => seats,
             () = self.cancel.cancelled() => Err(Error::new(Kind::Cancelled, "asked to stop while it waited for connections")),
@@ -130,7 +143,7 @@ impl Env {
     }
 }
 
-impl Desk {
+impl JobConnections {
     /// A session in `database` of the source.
     pub async fn source(&self, database: &Ident) -> Result<Checkout> {
         self.source.checkout(database).await
@@ -138,7 +151,7 @@ impl Desk {
 
     /// The copy lane's connections to the databases of `mapping`: to the source, and to the
     /// destination.
-    pub async fn lines(&self, mapping: &Mapping) -> Result<(Line, Line)> {
+    pub async fn lines(&self, mapping: &Mapping) -> Result<(TdsConnection, TdsConnection)> {
         Ok((
             self.source.line(&mapping.source.database).await?,
             self.dest.line(&mapping.dest.database).await?,

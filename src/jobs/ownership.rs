@@ -9,7 +9,7 @@
 
 use super::{Env, full_sync};
 use crate::{
-    control::{Lease, Loaded, Troubled},
+    control::{ControlSnapshot, Lease, OpenErrors},
     error::{Kind, Result},
     model::{id::MappingId, name::Ident},
     plan::division::{self, Holding, Members},
@@ -19,28 +19,33 @@ use tracing::{info, warn};
 
 /// What a look found and did.
 #[derive(Debug)]
-pub struct Owned {
+pub struct OwnedMappings {
     /// What may be worked on.
     pub mappings: HashSet<MappingId>,
     /// Of these: nothing new starts, because they are given up as soon as nothing runs for them.
     pub leaving: HashSet<MappingId>,
     pub members: Members,
     /// What mappings that came bring along.
-    pub tended: Option<Tended>,
+    pub tended: Option<Recovered>,
 }
 
 /// What was learned when mappings were taken over.
 #[derive(Debug)]
-pub struct Tended {
+pub struct Recovered {
     /// Who has unresolved errors.
-    pub troubled: Troubled,
+    pub troubled: OpenErrors,
     /// Destination databases in which the last owner may have left staging tables.
     pub to_sweep: BTreeSet<Ident>,
 }
 
 /// Has the share that is ours. An error means that the lease is not proven: nothing is ours any
 /// more.
-pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding) -> Result<Owned> {
+pub async fn look(
+    env: &Env,
+    lease: &mut Lease,
+    loaded: &ControlSnapshot,
+    here: &Holding,
+) -> Result<OwnedMappings> {
     let members = lease.members().await?;
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
@@ -59,12 +64,12 @@ pub async fn look(env: &Env, lease: &mut Lease, loaded: &Loaded, here: &Holding)
     }
     let tended = tend(env, lease, loaded).await;
     let mappings = lease.held().difference(&lease.untended).copied().collect();
-    Ok(Owned { mappings, leaving: moves.leaving, members, tended })
+    Ok(OwnedMappings { mappings, leaving: moves.leaving, members, tended })
 }
 
 /// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now
 /// is tried again at the next look, and the mappings wait for it.
-async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Tended> {
+async fn tend(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<Recovered> {
     if lease.untended.is_empty() {
         return None;
     }
@@ -90,7 +95,7 @@ async fn tend(env: &Env, lease: &mut Lease, loaded: &Loaded) -> Option<Tended> {
         .map(|mapping| mapping.dest.database.clone())
         .collect();
     lease.untended.clear();
-    Some(Tended { troubled, to_sweep })
+    Some(Recovered { troubled, to_sweep })
 }
 
 /// Drops the staging tables that nobody fills any more. It waits for a connection to the

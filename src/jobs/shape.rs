@@ -11,7 +11,7 @@ use super::same_table;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
-        carry::Carry,
+        carry::ColumnMap,
         mapping::Mapping,
         table::{Database, Table},
     },
@@ -26,7 +26,7 @@ pub struct Shape {
     pub dest: Table,
     pub source_database: Database,
     pub dest_database: Database,
-    pub carry: Carry,
+    pub carry: ColumnMap,
 }
 
 impl Shape {

@@ -4,7 +4,7 @@ use crate::{
     control::Control,
     model::{
         capture::Capture,
-        carry::Carry,
+        carry::ColumnMap,
         id::MappingId,
         mapping::{Mapping, SyncType},
     },
@@ -19,15 +19,15 @@ use tracing::warn;
 /// What was told last of each mapping; `None`: that every column is captured. Kept in memory; a
 /// restart tells it once more.
 #[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>);
+pub struct UncapturedWarnings(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>);
 
-impl Told {
+impl UncapturedWarnings {
     /// Tells what there is to tell of a mapping's capture instance, where it is news.
     pub async fn tell(
         &self,
         control: &Control,
         mapping: &Mapping,
-        carry: &Carry,
+        carry: &ColumnMap,
         capture: &Capture,
     ) {
         let found = mask::uncaptured(carry, capture);

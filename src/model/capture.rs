@@ -114,7 +114,7 @@ impl Capture {
 /// The newest row of `cdc.lsn_time_mapping`: how far capture has come, and which transaction that
 /// was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upper {
+pub struct MaxLsn {
     pub lsn: Lsn,
     pub identity: Option<TranIdentity>,
     /// The newest transaction up to `lsn`: `lsn` itself may be an entry that capture made because

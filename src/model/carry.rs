@@ -28,7 +28,7 @@ pub const KEY_COLLATION: &str = "Latin1_General_BIN2";
 
 /// One column that is carried.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedColumn {
     pub source: Column,
     pub dest: Column,
     /// Its column in staging and `#` tables ([`staged_name`]).
@@ -40,7 +40,7 @@ pub struct Carried {
     pub collation: Option<String>,
 }
 
-impl Carried {
+impl CarriedColumn {
     /// The column's name in the destination.
     pub fn name(&self) -> &Ident {
         &self.dest.name
@@ -74,8 +74,8 @@ impl Carried {
 
 /// All of them, in the destination's column order, and the key they are matched by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carry {
-    pub columns: Vec<Carried>,
+pub struct ColumnMap {
+    pub columns: Vec<CarriedColumn>,
     /// Indexes into `columns`, in key order.
     pub key: Vec<usize>,
     /// The destination may hold two of the source's keys for one: it compares text by other rules,
@@ -91,8 +91,8 @@ pub struct Carry {
     pub other_unique_keys: Vec<UniqueKey>,
 }
 
-impl Carry {
-    pub fn key_columns(&self) -> impl Iterator<Item = &Carried> {
+impl ColumnMap {
+    pub fn key_columns(&self) -> impl Iterator<Item = &CarriedColumn> {
         self.key.iter().filter_map(|&i| self.columns.get(i))
     }
 
@@ -100,7 +100,7 @@ impl Carry {
     /// are never among them: rows are matched by it.
     pub fn large_columns(&self) -> Vec<usize> {
         let is_large =
-            |column: &Carried| column.is_lob() && column.source.ty != ColumnType::HierarchyId;
+            |column: &CarriedColumn| column.is_lob() && column.source.ty != ColumnType::HierarchyId;
         (0..self.columns.len())
             .filter(|i| !self.key.contains(i) && is_large(&self.columns[*i]))
             .collect()

@@ -39,16 +39,16 @@ pub enum Value<T = String, B = Vec<u8>> {
 }
 
 /// A value that is still where it was read: text and bytes are not copied.
-pub type Seen<'a> = Value<&'a str, &'a [u8]>;
+pub type ValueRef<'a> = Value<&'a str, &'a [u8]>;
 
 impl Value {
     /// The value where it is.
-    pub fn seen(&self) -> Seen<'_> {
+    pub fn seen(&self) -> ValueRef<'_> {
         self.with(String::as_str, Vec::as_slice)
     }
 }
 
-impl Seen<'_> {
+impl ValueRef<'_> {
     /// A value of its own.
     pub fn to_value(&self) -> Value {
         self.with(|v| (*v).to_owned(), |v| v.to_vec())

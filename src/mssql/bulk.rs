@@ -45,7 +45,7 @@ pub struct Into<'a> {
 
 /// What a batch boundary brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Go {
+pub enum ControlFlow {
     On,
     /// Stop here: what was written stays written.
     Stop,
@@ -61,13 +61,13 @@ pub struct Copied {
 
 /// Told of every batch that is in: the rows so far, and the key of its last one. The destination's
 /// session is free meanwhile.
-pub trait Boundary: Send {
+pub trait BatchObserver: Send {
     fn batch_done(
         &mut self,
         dest: &mut Session,
         rows: u64,
         last_key: &[Value],
-    ) -> impl Future<Output = Result<Go>> + Send;
+    ) -> impl Future<Output = Result<ControlFlow>> + Send;
 
     /// Resolves when the copy is to stop: it does not wait for rows that a source may never send.
     fn stopped(&self) -> impl Future<Output = ()> + Send {
@@ -78,7 +78,7 @@ pub trait Boundary: Send {
 /// What a copy's first question comes to, or `None` where it is to stop before there is an answer;
 /// that connection is spent then.
 pub(super) async fn unless_stopped<T>(
-    boundary: &impl Boundary,
+    boundary: &impl BatchObserver,
     question: impl Future<Output = T>,
 ) -> Option<T> {
     tokio::select! {
@@ -108,7 +108,7 @@ pub(super) async fn read_while_written<R>(
     (ended, written)
 }
 
-struct Batch {
+struct RowBatch {
     rows: Vec<RowData>,
 }
 
@@ -122,7 +122,7 @@ pub async fn copy(
     dest: &mut Session,
     to: Into<'_>,
     limit: BatchLimit,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let target = to.columns.target();
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
@@ -148,7 +148,7 @@ pub async fn copy(
 
 async fn read(
     mut stream: RowStream<'_>,
-    sender: mpsc::Sender<Batch>,
+    sender: mpsc::Sender<RowBatch>,
     limit: BatchLimit,
 ) -> Result<()> {
     let mut rows = Vec::new();
@@ -164,7 +164,7 @@ async fn read(
         }
         let full = rows.len() >= limit.rows_max.max(1) || bytes >= limit.bytes_max.max(1);
         if (full || end) && !rows.is_empty() {
-            let batch = Batch { rows: std::mem::take(&mut rows) };
+            let batch = RowBatch { rows: std::mem::take(&mut rows) };
             bytes = 0;
             if sender.send(batch).await.is_err() {
                 return Err(Error::new(Kind::Cancelled, "the writer stopped"));
@@ -180,8 +180,8 @@ async fn write(
     dest: &mut Session,
     to: Into<'_>,
     target: &BulkTarget<'_>,
-    mut receiver: mpsc::Receiver<Batch>,
-    boundary: &mut impl Boundary,
+    mut receiver: mpsc::Receiver<RowBatch>,
+    boundary: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let mut rows = 0u64;
     loop {
@@ -210,7 +210,7 @@ async fn write(
             ));
         }
         rows += taken;
-        if boundary.batch_done(dest, rows, &last_key).await? == Go::Stop {
+        if boundary.batch_done(dest, rows, &last_key).await? == ControlFlow::Stop {
             return Ok(Copied { rows, whole: false });
         }
     }

@@ -7,19 +7,19 @@
 
 use super::{
     catalog::{column, column_type},
-    lane::Line,
+    lane::TdsConnection,
     row::{Param, Row},
     session::Session,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
-        capture::{Capture, CapturedColumn, Instance, TranIdentity, Transaction, Upper},
-        carry::{Carried, Carry},
+        capture::{Capture, CapturedColumn, Instance, MaxLsn, TranIdentity, Transaction},
+        carry::{CarriedColumn, ColumnMap},
         lsn::Lsn,
         name::{Ident, TableName},
         table::{Column, Table},
-        value::{Seen, Value},
+        value::{Value, ValueRef},
     },
     plan::window::History,
     tsql::copied::{copyable, enable_table, literal},
@@ -39,7 +39,7 @@ pub async fn enabled(source: &mut Session) -> Result<bool> {
 }
 
 /// U: the newest captured transaction; `None` while capture has recorded none.
-pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
+pub async fn upper(source: &mut Session) -> Result<Option<MaxLsn>> {
     let row = source
         .opt_row(include_str!("../../sql/cdc_upper.sql"), &[])
         .await
@@ -47,7 +47,7 @@ pub async fn upper(source: &mut Session) -> Result<Option<Upper>> {
     row.map_or(Ok(None), |row| read_upper(&row))
 }
 
-fn read_upper(row: &Row) -> Result<Option<Upper>> {
+fn read_upper(row: &Row) -> Result<Option<MaxLsn>> {
     // without any row in the mapping table there is none; an empty binary or zero mean the same
     let lsn = match row.opt_bytes(0)? {
         None | Some([]) => return Ok(None),
@@ -59,7 +59,7 @@ fn read_upper(row: &Row) -> Result<Option<Upper>> {
     let identity = identity(row, 1)?;
     let transaction = transaction(row, 5)?;
     let (age_s, utc_offset_minutes) = (row.opt_i64(3)?, row.opt_i32(4)?.unwrap_or(0));
-    Ok(Some(Upper {
+    Ok(Some(MaxLsn {
         lsn,
         identity,
         transaction,
@@ -112,7 +112,7 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
 
 /// U and then every capture instance, in one round trip: an instance that is there has been read
 /// after U.
-pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<Upper>, Vec<Instance>)> {
+pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<MaxLsn>, Vec<Instance>)> {
     const BOTH: &str = concat!(
         include_str!("../../sql/cdc_upper.sql"),
         include_str!("../../sql/cdc_instances.sql")
@@ -204,9 +204,9 @@ fn captured(rows: &[Row]) -> Result<Vec<CapturedColumn>> {
 pub async fn still(
     source: &mut Session,
     table: &Table,
-    carried: &Carry,
+    carried: &ColumnMap,
     capture: &Capture,
-) -> Result<(Bounds, bool)> {
+) -> Result<(LsnBounds, bool)> {
     const STILL: &str = concat!(
         "DECLARE @object_id INT = @P3, @change_table_id INT = @P4;\n",
         include_str!("../../sql/cdc_bounds.sql"),
@@ -233,28 +233,28 @@ pub async fn still(
     let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_>>()?;
     let same =
         named.first().is_some_and(|row| row.opt_i32(0).is_ok_and(|id| id == Some(table.object_id)))
-            && carried.columns.iter().all(|Carried { source, .. }| {
+            && carried.columns.iter().all(|CarriedColumn { source, .. }| {
                 columns.iter().find(|now| now.column_id == source.column_id) == Some(source)
             })
             && captured(&captured_now)? == capture.columns;
     Ok((bounds, same))
 }
 
-/// What [`Bounds`] are read with; `@P1` is the instance's name.
+/// What [`LsnBounds`] are read with; `@P1` is the instance's name.
 pub const BOUNDS_SQL: &str = include_str!("../../sql/cdc_bounds.sql");
 
 /// What one session sees of a capture instance. A session stays with one server, whose state never
 /// goes back while the session lives: what was captured up to `max` can be read by whatever is
 /// asked on this session from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct LsnBounds {
     /// The low watermark.
     pub min: Lsn,
     /// The newest captured LSN; zero where there is none.
     pub max: Lsn,
 }
 
-impl Bounds {
+impl LsnBounds {
     /// Up to where the session has everything: what it has seen captured, and what was committed
     /// before the capture instance was made, which can be above the newest entry of an idle source.
     pub fn seen(self) -> Lsn {
@@ -262,7 +262,7 @@ impl Bounds {
     }
 }
 
-impl Bounds {
+impl LsnBounds {
     /// From a row of [`BOUNDS_SQL`]. An instance that is gone is an error that says so; a low
     /// watermark of zero otherwise is one about rights.
     pub fn new(
@@ -270,29 +270,29 @@ impl Bounds {
         min: Option<Lsn>,
         instances: i64,
         max: Option<Lsn>,
-    ) -> Result<Bounds> {
+    ) -> Result<LsnBounds> {
         match min {
             _ if instances == 0 => Err(dropped(instance)),
-            Some(min) if !min.is_zero() => Ok(Bounds { min, max: max.unwrap_or(Lsn::ZERO) }),
+            Some(min) if !min.is_zero() => Ok(LsnBounds { min, max: max.unwrap_or(Lsn::ZERO) }),
             _ => Err(gated(instance)),
         }
     }
 }
 
 /// What the session sees of an instance now.
-pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<Bounds> {
+pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<LsnBounds> {
     let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
     let row =
         row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
     read_bounds(&row, instance)
 }
 
-fn read_bounds(row: &Row, instance: &Instance) -> Result<Bounds> {
-    Bounds::new(instance, row.opt_lsn(0)?, row.i64(1)?, row.opt_lsn(2)?)
+fn read_bounds(row: &Row, instance: &Instance) -> Result<LsnBounds> {
+    LsnBounds::new(instance, row.opt_lsn(0)?, row.i64(1)?, row.opt_lsn(2)?)
 }
 
 /// What the copy lane's connection sees of an instance now.
-pub async fn bounds_of_line(source: &mut Line, instance: &Instance) -> Result<Bounds> {
+pub async fn bounds_of_line(source: &mut TdsConnection, instance: &Instance) -> Result<LsnBounds> {
     let name = Value::Text(instance.name.as_str().to_owned());
     let rows = source
         .rows(BOUNDS_SQL, &[&name])
@@ -305,10 +305,10 @@ pub async fn bounds_of_line(source: &mut Line, instance: &Instance) -> Result<Bo
     let mut bounds = None;
     while rows.next().await.context("read the low watermark")? {
         let instances = match rows.seen(1)? {
-            Seen::Int(instances) => instances,
+            ValueRef::Int(instances) => instances,
             _ => 0,
         };
-        bounds = Some(Bounds::new(
+        bounds = Some(LsnBounds::new(
             instance,
             seen_lsn(&rows.seen(0)?)?,
             instances,
@@ -318,9 +318,9 @@ pub async fn bounds_of_line(source: &mut Line, instance: &Instance) -> Result<Bo
     bounds.ok_or_else(|| dropped(instance))
 }
 
-fn seen_lsn(cell: &Seen<'_>) -> Result<Option<Lsn>> {
+fn seen_lsn(cell: &ValueRef<'_>) -> Result<Option<Lsn>> {
     match cell {
-        Seen::Bytes(bytes) => {
+        ValueRef::Bytes(bytes) => {
             let wrong = || Error::new(Kind::Other, format!("an LSN has {} bytes", bytes.len()));
             Lsn::from_bytes(bytes).ok_or_else(wrong).map(Some)
         }

@@ -40,7 +40,7 @@ pub struct Parsed {
 }
 
 /// One `key=value`, and where it began.
-struct Pair {
+struct KeyValue {
     key: String,
     value: String,
     /// in characters, from 1
@@ -86,9 +86,9 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 /// Splits `key=value;…`. Positions count characters of the part that is split.
-fn split(text: &str) -> Result<Vec<Pair>> {
+fn split(text: &str) -> Result<Vec<KeyValue>> {
     let chars: Vec<char> = text.chars().collect();
-    let mut pairs: Vec<Pair> = Vec::new();
+    let mut pairs: Vec<KeyValue> = Vec::new();
     let mut i = 0;
     loop {
         while chars.get(i).is_some_and(|c| c.is_whitespace() || *c == ';') {
@@ -180,7 +180,7 @@ fn split(text: &str) -> Result<Vec<Pair>> {
                     .to_owned();
             }
         }
-        pairs.push(Pair { key, value, at });
+        pairs.push(KeyValue { key, value, at });
     }
 }
 
@@ -234,7 +234,7 @@ impl Settings {
         Ok(())
     }
 
-    fn pairs(&mut self, pairs: Vec<Pair>) -> Result<()> {
+    fn pairs(&mut self, pairs: Vec<KeyValue>) -> Result<()> {
         let mut behind_password = false;
         for pair in pairs {
             let key = normal(&pair.key);
@@ -251,7 +251,7 @@ impl Settings {
     fn pair(
         &mut self,
         key: &str,
-        Pair { key: spelled, value, at }: &Pair,
+        KeyValue { key: spelled, value, at }: &KeyValue,
         behind_password: bool,
     ) -> Result<bool> {
         let wrong = |wanted: &str| {
@@ -459,7 +459,7 @@ impl Settings {
             let at = 1 + text
                 .find(part)
                 .map_or(0, |byte| text.get(..byte).map_or(0, |before| before.chars().count()));
-            pairs.push(Pair {
+            pairs.push(KeyValue {
                 key: percent_decoded(&key.replace('+', " "))?,
                 value: percent_decoded(&value.replace('+', " "))?,
                 at,

@@ -18,8 +18,8 @@ use super::{
     certificate, classify,
     dial::{self, Route},
     endpoint::Endpoint,
-    lane::{self, Line},
-    seats::Seat,
+    lane::{self, TdsConnection},
+    seats::ReservedPermit,
     session::Session,
 };
 use crate::{
@@ -47,7 +47,7 @@ const PROOF_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How sessions of a server behave.
 #[derive(Clone, Debug)]
-pub struct Behaviour {
+pub struct PoolOptions {
     /// Most connections to this server, idle ones included.
     pub connections_max: usize,
     /// Longest wait for one answer, unless a job sets another.
@@ -66,14 +66,14 @@ pub struct Pools(Arc<Inner>);
 
 struct Inner {
     endpoint: Endpoint,
-    behaviour: Behaviour,
+    behaviour: PoolOptions,
     physical: Arc<Semaphore>,
     /// When connections were closed lately: for a moment the server still counts them.
     closes: Mutex<VecDeque<Instant>>,
     /// Logins that ever succeeded.
     logins: AtomicU64,
     /// by database name as asked for
-    pools: Mutex<HashMap<String, bb8::Pool<Manager>>>,
+    pools: Mutex<HashMap<String, bb8::Pool<ConnectionManager>>>,
     /// Others took the place of these: no connection comes back to stay.
     retired: AtomicBool,
 }
@@ -84,14 +84,14 @@ const POOLS_KEPT: usize = 32;
 
 /// A session out of its pool; it goes back when dropped, unless it is spent.
 pub struct Checkout {
-    session: bb8::PooledConnection<'static, Manager>,
+    session: bb8::PooledConnection<'static, ConnectionManager>,
     server: Arc<Inner>,
     /// What counts this checkout against its seats.
-    _seat: Option<Seat>,
+    _seat: Option<ReservedPermit>,
 }
 
 impl Checkout {
-    pub(super) fn seated(mut self, seat: Seat) -> Self {
+    pub(super) fn seated(mut self, seat: ReservedPermit) -> Self {
         self._seat = Some(seat);
         self
     }
@@ -119,7 +119,7 @@ impl DerefMut for Checkout {
 }
 
 impl Pools {
-    pub fn new(endpoint: Endpoint, behaviour: Behaviour) -> Self {
+    pub fn new(endpoint: Endpoint, behaviour: PoolOptions) -> Self {
         let physical = Arc::new(Semaphore::new(behaviour.connections_max));
         Pools::within(endpoint, behaviour, physical)
     }
@@ -153,7 +153,7 @@ impl Pools {
         }
     }
 
-    fn within(endpoint: Endpoint, behaviour: Behaviour, physical: Arc<Semaphore>) -> Self {
+    fn within(endpoint: Endpoint, behaviour: PoolOptions, physical: Arc<Semaphore>) -> Self {
         Pools(Arc::new(Inner {
             endpoint,
             behaviour,
@@ -169,7 +169,7 @@ impl Pools {
         &self.0.endpoint
     }
 
-    pub fn behaviour(&self) -> &Behaviour {
+    pub fn behaviour(&self) -> &PoolOptions {
         &self.0.behaviour
     }
 
@@ -218,7 +218,7 @@ impl Pools {
 
     /// A connection of the copy lane's own in `database`, after the same prologue. It is never
     /// pooled.
-    pub async fn line(&self, database: &Ident, who: &str) -> Result<Line> {
+    pub async fn line(&self, database: &Ident, who: &str) -> Result<TdsConnection> {
         let Inner { endpoint, behaviour, .. } = &*self.0;
         let connected = async {
             certificate::check(endpoint)?;
@@ -236,8 +236,8 @@ impl Pools {
     /// connects while somebody waits: it would keep the reason of a failure to itself.
     async fn idle_or_new(
         &self,
-        pool: &bb8::Pool<Manager>,
-    ) -> Result<(bb8::PooledConnection<'static, Manager>, bool)> {
+        pool: &bb8::Pool<ConnectionManager>,
+    ) -> Result<(bb8::PooledConnection<'static, ConnectionManager>, bool)> {
         let mut fresh = false;
         loop {
             if pool.state().idle_connections > 0
@@ -257,12 +257,13 @@ impl Pools {
         }
     }
 
-    fn pool(&self, database: &Ident) -> bb8::Pool<Manager> {
+    fn pool(&self, database: &Ident) -> bb8::Pool<ConnectionManager> {
         let mut pools = self.0.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = pools.get(database.as_str()) {
             return pool.clone();
         }
-        let manager = Manager { server: Arc::downgrade(&self.0), database: database.clone() };
+        let manager =
+            ConnectionManager { server: Arc::downgrade(&self.0), database: database.clone() };
         let behaviour = &self.0.behaviour;
         let pool = bb8::Pool::builder()
             .max_size(u32::try_from(behaviour.connections_max).unwrap_or(u32::MAX))
@@ -282,12 +283,12 @@ impl Pools {
 }
 
 /// The right to one connection, given back when it is closed.
-pub(super) struct Slot {
+pub(super) struct ConnectionPermit {
     server: Weak<Inner>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         if let Some(server) = self.server.upgrade() {
             server.closes.lock().unwrap_or_else(PoisonError::into_inner).push_back(Instant::now());
@@ -301,8 +302,9 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 impl Inner {
     /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more
     /// connection, and until the server can have forgotten those that were closed for it.
-    async fn slot(self: &Arc<Self>, pooled: Option<&Ident>) -> Result<Slot> {
-        let slot = Slot { server: Arc::downgrade(self), _permit: self.permit(pooled).await? };
+    async fn slot(self: &Arc<Self>, pooled: Option<&Ident>) -> Result<ConnectionPermit> {
+        let slot =
+            ConnectionPermit { server: Arc::downgrade(self), _permit: self.permit(pooled).await? };
         loop {
             let wait = {
                 let mut closes = self.closes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -367,7 +369,7 @@ impl Inner {
 /// What every checkout sends first. The ANSI settings are those that indexed views and filtered
 /// indexes need for writing.
 /// <https://learn.microsoft.com/sql/t-sql/statements/set-statements-transact-sql>
-fn prologue(behaviour: &Behaviour, who: &str) -> String {
+fn prologue(behaviour: &PoolOptions, who: &str) -> String {
     let context: String = format!("dbaops-dataflow {who}")
         .bytes()
         .take(128)
@@ -381,7 +383,7 @@ fn prologue(behaviour: &Behaviour, who: &str) -> String {
 }
 
 /// Makes logins for one database of one server.
-pub struct Manager {
+pub struct ConnectionManager {
     server: Weak<Inner>,
     database: Ident,
 }
@@ -390,7 +392,7 @@ pub struct Manager {
 #[derive(Debug)]
 pub struct PoolError(pub Error);
 
-impl bb8::ManageConnection for Manager {
+impl bb8::ManageConnection for ConnectionManager {
     type Connection = Session;
     type Error = PoolError;
 
@@ -427,7 +429,7 @@ async fn connect(
     endpoint: &Endpoint,
     database: &Ident,
     timeout: Duration,
-    slot: Slot,
+    slot: ConnectionPermit,
 ) -> Result<Session> {
     let place = format!("{}/{}", endpoint.place(), database.as_str());
     let route = Route::new(endpoint);
@@ -470,14 +472,14 @@ async fn login(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mssql::{connection_string, row::Param, seats::House};
+    use crate::mssql::{connection_string, row::Param, seats::ServerConnections};
     use mssql_standin::server::Server;
 
     async fn pools(server: &Server, connections_max: usize) -> Pools {
         let parsed = connection_string::parse(&server.connection_string("master")).unwrap();
         Pools::new(
             parsed.endpoint,
-            Behaviour {
+            PoolOptions {
                 connections_max,
                 statement_timeout: Duration::from_secs(20),
                 lock_timeout: Duration::from_secs(1),
@@ -592,7 +594,7 @@ mod tests {
         let string = string
             .replace(&format!(",{};", server.addr().port()), &format!(",{};", proxy.addr().port()));
         let behaviour = pools(&server, 4).await.behaviour().clone();
-        let behaviour = Behaviour { statement_timeout: Duration::from_secs(300), ..behaviour };
+        let behaviour = PoolOptions { statement_timeout: Duration::from_secs(300), ..behaviour };
         let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour);
         drop(pools.checkout(&db("master"), "test").await.unwrap());
         let silence = proxy.after(Way::ToServer, 0, Trouble::Silence);
@@ -627,7 +629,7 @@ mod tests {
     #[tokio::test]
     async fn pools_that_take_the_place_of_others_stay_within_the_same_limit() {
         let server = Server::builder().start().await.unwrap();
-        let old = House::new(pools(&server, 2).await, 0);
+        let old = ServerConnections::new(pools(&server, 2).await, 0);
         let seats = old.take(1, "old").await.unwrap();
         let used = seats.checkout(&db("master")).await.unwrap();
         drop(old.pools().checkout(&db("tempdb"), "idle").await.unwrap());
@@ -670,7 +672,7 @@ mod tests {
     #[tokio::test]
     async fn seats_bound_what_is_open_and_nobody_waits_for_ever() {
         let server = Server::builder().start().await.unwrap();
-        let house = House::new(pools(&server, 3).await, 1);
+        let house = ServerConnections::new(pools(&server, 3).await, 1);
         assert_eq!(
             house.take(3, "too many").await.err().map(|error| error.kind),
             Some(Kind::Config)

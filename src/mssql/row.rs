@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         lsn::Lsn,
-        value::{Seen, Value},
+        value::{Value, ValueRef},
     },
 };
 use std::borrow::Cow;
@@ -132,7 +132,7 @@ impl RowData {
     }
 
     /// The value of the cell at `index`, where it is.
-    pub fn seen(&self, index: usize) -> Result<Seen<'_>> {
+    pub fn seen(&self, index: usize) -> Result<ValueRef<'_>> {
         self.0.get(index).map(seen).unwrap_or_else(|| Err(no_cell(index)))
     }
 
@@ -168,9 +168,9 @@ impl RowData {
 
     /// The cells as parameters. Decimals go as text, which the server turns into the column's type:
     /// the driver would declare `0.5` of scale 38 as `numeric(39,38)`, which there is not.
-    pub(super) fn into_params(self) -> impl Iterator<Item = Cell> {
+    pub(super) fn into_params(self) -> impl Iterator<Item = DriverCell> {
         self.0.into_iter().map(|cell| {
-            Cell(match cell {
+            DriverCell(match cell {
                 ColumnData::Numeric(Some(v)) => {
                     ColumnData::String(Some(Cow::Owned(decimal_text(v.value(), v.scale()))))
                 }
@@ -207,9 +207,9 @@ impl RowData {
 }
 
 /// A driver's cell as a parameter.
-pub(super) struct Cell(ColumnData<'static>);
+pub(super) struct DriverCell(ColumnData<'static>);
 
-impl ToSql for Cell {
+impl ToSql for DriverCell {
     fn to_sql(&self) -> ColumnData<'_> {
         match &self.0 {
             // the long ones are not copied
@@ -285,7 +285,7 @@ pub(super) fn value(cell: &ColumnData<'_>) -> Result<Value> {
 }
 
 /// A driver cell as a value that is still there; nothing is rounded.
-fn seen<'a>(cell: &'a ColumnData<'_>) -> Result<Seen<'a>> {
+fn seen<'a>(cell: &'a ColumnData<'_>) -> Result<ValueRef<'a>> {
     Ok(match cell {
         ColumnData::U8(Some(v)) => Value::Int(i64::from(*v)),
         ColumnData::I16(Some(v)) => Value::Int(i64::from(*v)),

@@ -7,7 +7,7 @@
 
 use super::{
     endpoint::Endpoint,
-    lane::Line,
+    lane::TdsConnection,
     pool::{Checkout, Pools},
 };
 use crate::{
@@ -19,23 +19,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A server's pools and the seats they can give.
 #[derive(Clone)]
-pub struct House {
+pub struct ServerConnections {
     pools: Pools,
     seats: Arc<Semaphore>,
     seats_max: usize,
 }
 
-impl House {
+impl ServerConnections {
     /// `reserved` connections are never given as seats: they belong to whoever checks out without
     /// one.
     pub fn new(pools: Pools, reserved: usize) -> Self {
         let seats_max = pools.behaviour().connections_max.saturating_sub(reserved).max(1);
-        House { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
+        ServerConnections { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
     }
 
     /// The same server by another address, login or setting: seats that are taken stay taken.
     pub fn replaced(&self, endpoint: Endpoint) -> Self {
-        House { pools: self.pools.replaced(endpoint), ..self.clone() }
+        ServerConnections { pools: self.pools.replaced(endpoint), ..self.clone() }
     }
 
     pub fn pools(&self) -> &Pools {
@@ -48,7 +48,7 @@ impl House {
     }
 
     /// Waits until `count` seats are free, and takes them together.
-    pub async fn take(&self, count: usize, who: impl Into<String>) -> Result<Seats> {
+    pub async fn take(&self, count: usize, who: impl Into<String>) -> Result<Reservation> {
         if count > self.seats_max {
             let place = self.pools.endpoint().place();
             return Err(Error::new(
@@ -66,7 +66,7 @@ impl House {
             .acquire_many_owned(permits)
             .await
             .map_err(|_| Error::new(Kind::Cancelled, "the server's connections are closed"))?;
-        Ok(Seats {
+        Ok(Reservation {
             pools: self.pools.clone(),
             held: Arc::new(held),
             free: Arc::new(Semaphore::new(count)),
@@ -76,28 +76,28 @@ impl House {
 }
 
 /// One of them, taken for as long as this exists; it keeps all of them taken.
-pub(super) struct Seat {
+pub(super) struct ReservedPermit {
     _one: OwnedSemaphorePermit,
     _held: Arc<OwnedSemaphorePermit>,
 }
 
 /// A number of connections to one server that may be checked out at the same time. Checkouts keep
 /// their seat even when this is dropped.
-pub struct Seats {
+pub struct Reservation {
     pools: Pools,
     held: Arc<OwnedSemaphorePermit>,
     free: Arc<Semaphore>,
     who: String,
 }
 
-impl Seats {
+impl Reservation {
     /// A connection of the copy lane's own, which takes a seat like any other.
-    pub async fn line(&self, database: &Ident) -> Result<Line> {
+    pub async fn line(&self, database: &Ident) -> Result<TdsConnection> {
         let seat = self.seat()?;
         Ok(self.pools.line(database, &self.who).await?.seated(seat))
     }
 
-    fn seat(&self) -> Result<Seat> {
+    fn seat(&self) -> Result<ReservedPermit> {
         let one = self.free.clone().try_acquire_owned();
         let one = one.map_err(|_| {
             Error::new(
@@ -105,7 +105,7 @@ impl Seats {
                 format!("{} asks for more connections than it took seats for", self.who),
             )
         })?;
-        Ok(Seat { _one: one, _held: self.held.clone() })
+        Ok(ReservedPermit { _one: one, _held: self.held.clone() })
     }
 
     /// A session in `database`. Asking for more at a time than there are seats is refused, since

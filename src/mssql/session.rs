@@ -21,8 +21,8 @@
 
 use super::{
     classify,
-    pool::Slot,
-    row::{Cell, Param, Row, RowData},
+    pool::ConnectionPermit,
+    row::{DriverCell, Param, Row, RowData},
     socket::Socket,
 };
 use crate::{
@@ -46,14 +46,14 @@ pub(super) type Wire = Compat<Socket>;
 /// One login with a fixed current database; whoever has it checked out has it alone.
 pub struct Session {
     client: Client<Wire>,
-    state: State,
+    state: SessionState,
     loopback: bool,
     /// Held for as long as the connection exists (it is dropped after the client): what the
     /// physical limit counts.
-    _slot: Slot,
+    _slot: ConnectionPermit,
 }
 
-struct State {
+struct SessionState {
     /// A request is under way, or was cut off.
     busy: bool,
     /// Never to be used again.
@@ -69,7 +69,7 @@ struct State {
     place: String,
 }
 
-impl State {
+impl SessionState {
     fn begin(&mut self) -> Result<()> {
         if self.busy || self.dead {
             self.dead = true;
@@ -128,7 +128,7 @@ pub(super) async fn soon<F: Future>(
 }
 
 async fn within<T>(
-    state: &mut State,
+    state: &mut SessionState,
     request: impl Future<Output = std::result::Result<T, tiberius::error::Error>>,
 ) -> std::result::Result<std::result::Result<T, tiberius::error::Error>, Error> {
     match tokio::time::timeout(state.timeout, request).await {
@@ -215,12 +215,12 @@ impl Session {
         loopback: bool,
         place: String,
         timeout: Duration,
-        slot: Slot,
+        slot: ConnectionPermit,
     ) -> Self {
         Session {
             client,
             loopback,
-            state: State {
+            state: SessionState {
                 busy: false,
                 dead: false,
                 suspect: false,
@@ -416,7 +416,7 @@ impl Session {
         };
         match result {
             Ok(request) => {
-                Ok(Bulk { request, state, columns: target.columns, wide: Wide::default() })
+                Ok(Bulk { request, state, columns: target.columns, wide: WideRows::default() })
             }
             Err(error) => Err(match state.end::<()>(Err(error)) {
                 Err(error) => error,
@@ -454,7 +454,7 @@ impl Session {
         &mut self,
         table: &str,
         target: &BulkTarget<'_>,
-        wide: Wide,
+        wide: WideRows,
     ) -> Result<u64> {
         if wide.rows.is_empty() {
             return Ok(0);
@@ -464,7 +464,7 @@ impl Session {
         for row in wide.rows {
             self.state.begin()?;
             let Session { client, state, .. } = self;
-            let cells: Vec<Cell> = row.into_params().collect();
+            let cells: Vec<DriverCell> = row.into_params().collect();
             let params: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
             let result = within(state, client.execute(sql.as_str(), &params)).await?;
             state.end(result)?;
@@ -476,12 +476,12 @@ impl Session {
 /// Rows with a cell that is too long for the driver's bulk load.
 #[must_use = "these rows are not loaded yet"]
 #[derive(Debug, Default)]
-pub struct Wide {
+pub struct WideRows {
     rows: Vec<RowData>,
     bytes: usize,
 }
 
-impl Wide {
+impl WideRows {
     /// Roughly the bytes these rows hold in memory.
     pub fn size_bytes(&self) -> usize {
         self.bytes
@@ -533,7 +533,7 @@ async fn to_the_end(
 /// Rows as they arrive.
 pub struct RowStream<'a> {
     stream: Option<QueryStream<'a>>,
-    state: &'a mut State,
+    state: &'a mut SessionState,
 }
 
 impl RowStream<'_> {
@@ -568,9 +568,9 @@ impl RowStream<'_> {
 /// back.
 pub struct Bulk<'a> {
     request: BulkLoadRequest<'a, Wire>,
-    state: &'a mut State,
+    state: &'a mut SessionState,
     columns: &'a BulkColumns,
-    wide: Wide,
+    wide: WideRows,
 }
 
 impl Bulk<'_> {
@@ -606,7 +606,7 @@ impl Bulk<'_> {
 
     /// Sends what is left and waits for the server: the rows it took, and those for
     /// [`Session::insert_wide`].
-    pub async fn finish(self) -> Result<(u64, Wide)> {
+    pub async fn finish(self) -> Result<(u64, WideRows)> {
         let Bulk { request, state, wide, .. } = self;
         let result = within(state, request.finalize()).await?;
         Ok((state.end(result)?.total(), wide))

@@ -41,7 +41,7 @@ pub(super) struct Socket {
     tcp: TcpStream,
     peer: SocketAddr,
     /// `None` after the login.
-    limit: Option<Limit>,
+    limit: Option<LoginLimit>,
 }
 
 /// Ends a socket's limit, wherever the socket is by then.
@@ -56,7 +56,7 @@ impl LoginGuard {
 }
 
 #[derive(Debug)]
-struct Limit {
+struct LoginLimit {
     done: Arc<AtomicBool>,
     /// Nothing was sent yet.
     silent: bool,
@@ -67,9 +67,15 @@ struct Limit {
     bytes: usize,
 }
 
-impl Limit {
+impl LoginLimit {
     fn new(done: Arc<AtomicBool>) -> Self {
-        Limit { done, silent: true, answer_bytes_max: ANSWER_BYTES_MAX, answer_bytes: 0, bytes: 0 }
+        LoginLimit {
+            done,
+            silent: true,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            answer_bytes: 0,
+            bytes: 0,
+        }
     }
 
     /// Bytes were sent, which begin with `first`: another answer is to come, unless this is more of
@@ -102,7 +108,7 @@ impl Socket {
     pub fn new(tcp: TcpStream) -> io::Result<(Self, LoginGuard)> {
         let peer = tcp.peer_addr()?;
         let done = Arc::new(AtomicBool::new(false));
-        Ok((Socket { tcp, peer, limit: Some(Limit::new(done.clone())) }, LoginGuard(done)))
+        Ok((Socket { tcp, peer, limit: Some(LoginLimit::new(done.clone())) }, LoginGuard(done)))
     }
 
     /// Whether it ends on this machine, by the address that was dialled and not by its name: nobody
@@ -111,7 +117,7 @@ impl Socket {
         self.peer.ip().to_canonical().is_loopback()
     }
 
-    fn limit(&mut self) -> Option<&mut Limit> {
+    fn limit(&mut self) -> Option<&mut LoginLimit> {
         if self.limit.as_ref().is_some_and(|limit| limit.done.load(Ordering::Acquire)) {
             self.limit = None;
         }
@@ -179,8 +185,8 @@ impl AsyncWrite for Socket {
 mod tests {
     use super::*;
 
-    fn limit() -> Limit {
-        Limit::new(Arc::default())
+    fn limit() -> LoginLimit {
+        LoginLimit::new(Arc::default())
     }
 
     #[test]
@@ -202,7 +208,7 @@ mod tests {
         limit.sent(PRELOGIN);
         limit.came(ANSWER_BYTES_MAX).unwrap();
         assert!(limit.came(1).is_err());
-        let mut strict = Limit::new(Arc::default());
+        let mut strict = LoginLimit::new(Arc::default());
         strict.sent(TLS_HANDSHAKE);
         strict.came(ANSWER_BYTES_MAX).unwrap();
         assert!(strict.came(1).is_err());

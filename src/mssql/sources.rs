@@ -6,8 +6,8 @@
 
 use super::{
     connection_string,
-    pool::{Behaviour, Pools},
-    seats::House,
+    pool::{PoolOptions, Pools},
+    seats::ServerConnections,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -19,27 +19,27 @@ use std::{
 };
 
 /// A server as it was last read, and what its connection string came to.
-struct Known {
+struct KnownServer {
     server: Server,
-    house: std::result::Result<House, String>,
+    house: std::result::Result<ServerConnections, String>,
     /// The last pools, where the connection string says nothing now: those that come next share
     /// their limit.
-    before: Option<House>,
+    before: Option<ServerConnections>,
 }
 
 /// All enabled source servers.
 #[derive(Clone)]
 pub struct Sources {
-    behaviour: Behaviour,
-    known: Arc<Mutex<HashMap<ServerId, Known>>>,
+    behaviour: PoolOptions,
+    known: Arc<Mutex<HashMap<ServerId, KnownServer>>>,
     /// Pools of servers that were switched off or deleted, until their last connection is closed:
     /// one that is switched on again meanwhile shares their limit.
-    leaving: Arc<Mutex<HashMap<ServerId, House>>>,
+    leaving: Arc<Mutex<HashMap<ServerId, ServerConnections>>>,
 }
 
 /// What [`Sources::update`] has to say of one server.
 #[derive(Debug)]
-pub struct Notice {
+pub struct ServerNotice {
     pub server: ServerId,
     pub name: String,
     /// Keys that mean nothing to us, or settings worth a thought.
@@ -48,13 +48,13 @@ pub struct Notice {
 }
 
 impl Sources {
-    pub fn new(behaviour: Behaviour) -> Self {
+    pub fn new(behaviour: PoolOptions) -> Self {
         Sources { behaviour, known: Arc::default(), leaving: Arc::default() }
     }
 
     /// Follows the control table. Returns what is new to say: each warning and each bad string
     /// once, until the row changes.
-    pub fn update(&self, servers: &[Server]) -> Vec<Notice> {
+    pub fn update(&self, servers: &[Server]) -> Vec<ServerNotice> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
         let enabled: HashSet<ServerId> = servers.iter().map(|server| server.id).collect();
@@ -69,13 +69,13 @@ impl Sources {
         for server in servers {
             let old = match known.remove(&server.id) {
                 Some(old) if old.server.connection_string == server.connection_string => {
-                    known.insert(server.id, Known { server: server.clone(), ..old });
+                    known.insert(server.id, KnownServer { server: server.clone(), ..old });
                     continue;
                 }
                 Some(old) => old.house.ok().or(old.before),
                 None => leaving.remove(&server.id),
             };
-            let mut notice = Notice {
+            let mut notice = ServerNotice {
                 server: server.id,
                 name: server.name.clone(),
                 warnings: Vec::new(),
@@ -87,7 +87,10 @@ impl Sources {
                     notice.warnings = parsed.warnings;
                     Ok(match old {
                         Some(old) => old.replaced(parsed.endpoint),
-                        None => House::new(Pools::new(parsed.endpoint, self.behaviour.clone()), 0),
+                        None => ServerConnections::new(
+                            Pools::new(parsed.endpoint, self.behaviour.clone()),
+                            0,
+                        ),
                     })
                 }
                 Err(error) => {
@@ -103,13 +106,13 @@ impl Sources {
             if notice.error.is_some() || !notice.warnings.is_empty() {
                 notices.push(notice);
             }
-            known.insert(server.id, Known { server: server.clone(), house, before });
+            known.insert(server.id, KnownServer { server: server.clone(), house, before });
         }
         notices
     }
 
     /// Every server that can be used, with its pools.
-    pub fn houses(&self) -> Vec<(ServerId, House)> {
+    pub fn houses(&self) -> Vec<(ServerId, ServerConnections)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut houses: Vec<_> = known
             .iter()
@@ -120,11 +123,11 @@ impl Sources {
     }
 
     /// The pools and seats of a server.
-    pub fn house(&self, id: ServerId) -> Result<House> {
+    pub fn house(&self, id: ServerId) -> Result<ServerConnections> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&id) {
-            Some(Known { house: Ok(house), .. }) => Ok(house.clone()),
-            Some(Known { house: Err(words), server, .. }) => {
+            Some(KnownServer { house: Ok(house), .. }) => Ok(house.clone()),
+            Some(KnownServer { house: Err(words), server, .. }) => {
                 Err(Error::new(Kind::Config, words.clone()))
                     .with_context(|| format!("connection_string of server {}", server.name))
             }
@@ -141,7 +144,7 @@ mod tests {
     use std::time::Duration;
 
     fn sources() -> Sources {
-        Sources::new(Behaviour {
+        Sources::new(PoolOptions {
             connections_max: 2,
             statement_timeout: Duration::from_secs(20),
             lock_timeout: Duration::from_secs(1),

@@ -36,9 +36,9 @@ use std::fmt;
 use md5::{Digest, Md5};
 
 use crate::model::{
-    carry::{Carried, Carry},
+    carry::{CarriedColumn, ColumnMap},
     table::ColumnType,
-    value::{Seen, Value},
+    value::{Value, ValueRef},
 };
 
 /// An MD5.
@@ -63,7 +63,7 @@ const KEY_BYTES: usize = 24;
 
 /// What the two sides of a column have in common, beyond their cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum ColumnForm {
     Plain,
     /// A number on one side is a float on the other.
     Float,
@@ -73,16 +73,16 @@ enum Form {
     DateTime,
 }
 
-fn form(column: &Carried) -> Form {
+fn form(column: &CarriedColumn) -> ColumnForm {
     let either = |is: fn(&ColumnType) -> bool| is(&column.source.ty) || is(&column.dest.ty);
     if either(|ty| matches!(ty, ColumnType::Real | ColumnType::Float)) {
-        Form::Float
+        ColumnForm::Float
     } else if either(|ty| matches!(ty, ColumnType::Char(_) | ColumnType::NChar(_))) {
-        Form::Padded
+        ColumnForm::Padded
     } else if either(|ty| matches!(ty, ColumnType::DateTime | ColumnType::SmallDateTime)) {
-        Form::DateTime
+        ColumnForm::DateTime
     } else {
-        Form::Plain
+        ColumnForm::Plain
     }
 }
 
@@ -91,14 +91,14 @@ fn form(column: &Carried) -> Form {
 pub struct Encoding {
     /// places in the row, by column name, and of columns that can be large the places of their
     /// hashes
-    row: Vec<(usize, Form, Option<usize>)>,
-    key: Vec<(usize, Form)>,
+    row: Vec<(usize, ColumnForm, Option<usize>)>,
+    key: Vec<(usize, ColumnForm)>,
     /// places in a row that has the key's columns alone, in key order
-    key_alone: Vec<(usize, Form)>,
+    key_alone: Vec<(usize, ColumnForm)>,
 }
 
 impl Encoding {
-    pub fn new(carry: &Carry) -> Self {
+    pub fn new(carry: &ColumnMap) -> Self {
         let large = carry.large_columns();
         let hash =
             |i| large.iter().position(|&column| column == i).map(|n| carry.columns.len() + n);
@@ -118,11 +118,11 @@ impl Encoding {
         Encoding { row, key, key_alone }
     }
 
-    /// The hash of a row whose cells, in the order of the [`Carry`] and with the hashes of large
+    /// The hash of a row whose cells, in the order of the [`ColumnMap`] and with the hashes of large
     /// values behind them, `row` tells. `scratch` is overwritten: one buffer serves all rows.
     pub fn hash<'a, E>(
         &self,
-        row: impl Fn(usize) -> Result<Seen<'a>, E>,
+        row: impl Fn(usize) -> Result<ValueRef<'a>, E>,
         scratch: &mut Vec<u8>,
     ) -> Result<Hash, E> {
         scratch.clear();
@@ -139,7 +139,7 @@ impl Encoding {
     }
 
     /// The encoded key of such a row.
-    pub fn key<'a, E>(&self, row: impl Fn(usize) -> Result<Seen<'a>, E>) -> Result<Vec<u8>, E> {
+    pub fn key<'a, E>(&self, row: impl Fn(usize) -> Result<ValueRef<'a>, E>) -> Result<Vec<u8>, E> {
         let mut bytes = Vec::with_capacity(KEY_BYTES);
         encode(&self.key, row, &mut bytes)?;
         Ok(bytes)
@@ -165,14 +165,14 @@ pub fn hash_of_hashes<'a>(hashes: impl IntoIterator<Item = &'a Hash>) -> Hash {
 }
 
 fn encode<'a, E>(
-    columns: &[(usize, Form)],
-    row: impl Fn(usize) -> Result<Seen<'a>, E>,
+    columns: &[(usize, ColumnForm)],
+    row: impl Fn(usize) -> Result<ValueRef<'a>, E>,
     bytes: &mut Vec<u8>,
 ) -> Result<(), E> {
     columns.iter().try_for_each(|&(i, form)| row(i).map(|value| cell(&value, form, bytes)))
 }
 
-fn cell(value: &Seen<'_>, form: Form, bytes: &mut Vec<u8>) {
+fn cell(value: &ValueRef<'_>, form: ColumnForm, bytes: &mut Vec<u8>) {
     match value {
         Value::Null => bytes.push(0),
         Value::Bit(v) => number(i128::from(*v), 0, form, bytes),
@@ -181,7 +181,7 @@ fn cell(value: &Seen<'_>, form: Form, bytes: &mut Vec<u8>) {
         Value::Real(v) => float(f64::from(*v), bytes),
         Value::Float(v) => float(*v, bytes),
         Value::Text(text) => {
-            let text = if form == Form::Padded { text.trim_end_matches(' ') } else { text };
+            let text = if form == ColumnForm::Padded { text.trim_end_matches(' ') } else { text };
             sized(3, text.as_bytes(), bytes);
         }
         Value::Bytes(v) => sized(4, v, bytes),
@@ -190,9 +190,12 @@ fn cell(value: &Seen<'_>, form: Form, bytes: &mut Vec<u8>) {
             bytes.extend_from_slice(v);
         }
         Value::Date(days) => instant(6, *days, 0, bytes),
-        Value::DateTime2 { days, ticks } => {
-            instant(6, *days, if form == Form::DateTime { shown(*ticks) } else { *ticks }, bytes)
-        }
+        Value::DateTime2 { days, ticks } => instant(
+            6,
+            *days,
+            if form == ColumnForm::DateTime { shown(*ticks) } else { *ticks },
+            bytes,
+        ),
         Value::DateTime { days_since_1900, ticks300 } => {
             instant(6, days_since_1900 + DAYS_TO_1900, milliseconds(*ticks300), bytes)
         }
@@ -247,8 +250,8 @@ fn sized(kind: u8, payload: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(payload);
 }
 
-fn number(mantissa: i128, scale: u8, form: Form, bytes: &mut Vec<u8>) {
-    if form == Form::Float {
+fn number(mantissa: i128, scale: u8, form: ColumnForm, bytes: &mut Vec<u8>) {
+    if form == ColumnForm::Float {
         // only integers of at most ten digits go to floats
         return float(mantissa as f64, bytes);
     }
@@ -319,7 +322,7 @@ where
 mod tests {
     use super::*;
 
-    fn hex(value: &Value, form: Form) -> String {
+    fn hex(value: &Value, form: ColumnForm) -> String {
         let mut bytes = Vec::new();
         cell(&value.seen(), form, &mut bytes);
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -327,7 +330,7 @@ mod tests {
 
     #[test]
     fn cells_have_the_documented_bytes() {
-        let plain = |value| hex(&value, Form::Plain);
+        let plain = |value| hex(&value, ColumnForm::Plain);
         assert_eq!(plain(Value::Null), "00");
         assert_eq!(plain(Value::Bit(true)), "010000000131");
         assert_eq!(plain(Value::Int(-10)), "01000000032d3130");
@@ -349,15 +352,18 @@ mod tests {
 
     #[test]
     fn what_says_the_same_is_the_same() {
-        let plain = |value| hex(&value, Form::Plain);
+        let plain = |value| hex(&value, ColumnForm::Plain);
         assert_eq!(plain(Value::Int(1)), plain(Value::Decimal { mantissa: 100, scale: 2 }));
         assert_eq!(plain(Value::Int(0)), plain(Value::Decimal { mantissa: 0, scale: 38 }));
         assert_ne!(plain(Value::Null), plain(Value::Text(String::new())));
         assert_ne!(plain(Value::Float(0.0)), plain(Value::Float(-0.0)));
-        assert_eq!(hex(&Value::Int(7), Form::Float), hex(&Value::Real(7.0), Form::Float));
         assert_eq!(
-            hex(&Value::Text("a  ".into()), Form::Padded),
-            hex(&Value::Text("a".into()), Form::Padded)
+            hex(&Value::Int(7), ColumnForm::Float),
+            hex(&Value::Real(7.0), ColumnForm::Float)
+        );
+        assert_eq!(
+            hex(&Value::Text("a  ".into()), ColumnForm::Padded),
+            hex(&Value::Text("a".into()), ColumnForm::Padded)
         );
         assert_ne!(plain(Value::Text("a ".into())), plain(Value::Text("a".into())));
         assert_eq!(
@@ -408,7 +414,9 @@ mod tests {
     }
 
     /// Tells a row's cells.
-    fn told<'a>(row: &'a [Value]) -> impl Fn(usize) -> Result<Seen<'a>, std::convert::Infallible> {
+    fn told<'a>(
+        row: &'a [Value],
+    ) -> impl Fn(usize) -> Result<ValueRef<'a>, std::convert::Infallible> {
         |i| Ok(row[i].seen())
     }
 
@@ -458,9 +466,9 @@ mod tests {
     /// outside of this program.
     #[test]
     fn golden_hashes() {
-        let key = vec![(0, Form::Plain)];
+        let key = vec![(0, ColumnForm::Plain)];
         let encoding = Encoding {
-            row: vec![(1, Form::Plain, None), (0, Form::Plain, None)],
+            row: vec![(1, ColumnForm::Plain, None), (0, ColumnForm::Plain, None)],
             key: key.clone(),
             key_alone: key,
         };

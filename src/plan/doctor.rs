@@ -21,7 +21,7 @@ pub enum Verdict {
 
 /// Where a cure is to be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum FixTarget {
     /// Statements for the source server of that name.
     Source(String),
     /// Statements for the destination server.
@@ -29,16 +29,16 @@ pub enum Place {
     /// Variables of the service, or a command to run where it runs.
     Service,
     /// Nothing that a statement can do.
-    Hands,
+    Manual,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FixTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Source(name) => write!(f, "run at the source {name}"),
-            Place::Dest => f.write_str("run at the destination"),
-            Place::Service => f.write_str("set for the service"),
-            Place::Hands => f.write_str("by hand"),
+            FixTarget::Source(name) => write!(f, "run at the source {name}"),
+            FixTarget::Dest => f.write_str("run at the destination"),
+            FixTarget::Service => f.write_str("set for the service"),
+            FixTarget::Manual => f.write_str("by hand"),
         }
     }
 }
@@ -49,7 +49,7 @@ pub struct Finding {
     pub verdict: Verdict,
     pub check: &'static str,
     pub words: String,
-    pub cures: Vec<(Place, String)>,
+    pub cures: Vec<(FixTarget, String)>,
 }
 
 impl Finding {
@@ -71,7 +71,7 @@ impl Finding {
     }
 
     #[must_use]
-    pub fn cure(mut self, place: &Place, cure: impl Into<String>) -> Self {
+    pub fn cure(mut self, place: &FixTarget, cure: impl Into<String>) -> Self {
         self.cures.push((place.clone(), cure.into()));
         self
     }
@@ -93,10 +93,10 @@ pub fn version(product: &str, engine: i32, edition: &str) -> Finding {
             "version",
             format!("{words}: Azure SQL Database has no transactions over databases"),
         )
-        .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
+        .cure(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
         (_, Some(major)) if major >= MAJOR_MIN => Finding::good("version", words),
         _ => Finding::bad("version", format!("{words} is older than SQL Server 2016"))
-            .cure(&Place::Hands, "Use SQL Server 2016 or newer, or a Managed Instance"),
+            .cure(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
     }
 }
 
@@ -114,7 +114,7 @@ pub fn clock(ahead_ms: i64) -> Finding {
         Finding::good("clock", words)
     } else {
         Finding::bad("clock", words).cure(
-            &Place::Hands,
+            &FixTarget::Manual,
             "Synchronise both machines' clocks (w32tm /resync, chronyc makestep)",
         )
     }
@@ -128,7 +128,7 @@ pub fn encryption(
     seen: Result<bool, String>,
     loopback: bool,
     blind: bool,
-    place: &Place,
+    place: &FixTarget,
     [plain_cure, blind_cure]: [&str; 2],
 ) -> Finding {
     match (demanded, seen) {
@@ -156,7 +156,7 @@ pub fn encryption(
 /// Minutes that changes should be kept at least: a night and a day off for the service.
 pub const RETENTION_MIN_MINUTES: i64 = 1440;
 
-pub fn retention(minutes: i64, place: &Place, database: &Ident) -> Finding {
+pub fn retention(minutes: i64, place: &FixTarget, database: &Ident) -> Finding {
     let words = format!("changes are kept for {minutes} minutes");
     if minutes >= RETENTION_MIN_MINUTES {
         return Finding::good("retention", words);
@@ -167,7 +167,7 @@ pub fn retention(minutes: i64, place: &Place, database: &Ident) -> Finding {
 
 /// Large values that are longer than this are refused by tables under CDC: the writer's statement
 /// fails (Msg 7139).
-pub fn text_size(bytes: i64, place: &Place) -> Finding {
+pub fn text_size(bytes: i64, place: &FixTarget) -> Finding {
     if bytes == -1 {
         return Finding::good("max text repl size", "unlimited");
     }
@@ -180,7 +180,7 @@ pub fn text_size(bytes: i64, place: &Place) -> Finding {
 
 /// A database's availability group, as the catalog says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct AvailabilityGroup {
     pub id: String,
     pub name: Ident,
     /// `dtc_support`: 1 or 2 allow transactions over databases.
@@ -189,7 +189,11 @@ pub struct Group {
 
 /// One transaction spans `database` and the control database: they fail over together or not at
 /// all.
-pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) -> Finding {
+pub fn groups(
+    database: &Ident,
+    own: Option<&AvailabilityGroup>,
+    control: Option<&AvailabilityGroup>,
+) -> Finding {
     let check = "availability group";
     match (own, control) {
         (None, None) => Finding::good(check, "in none"),
@@ -201,7 +205,7 @@ pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) ->
             format!("{} does not keep transactions over databases whole (DTC_SUPPORT)", own.name),
         )
         .cure(
-            &Place::Dest,
+            &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} SET (DTC_SUPPORT = PER_DB);", own.name),
         ),
         (_, Some(control)) => Finding::bad(
@@ -209,7 +213,7 @@ pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) ->
             format!("the control database is in {}, and this one is not", control.name),
         )
         .cure(
-            &Place::Dest,
+            &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} ADD DATABASE {database};", control.name),
         ),
         (Some(own), None) => Finding::bad(
@@ -217,7 +221,7 @@ pub fn groups(database: &Ident, own: Option<&Group>, control: Option<&Group>) ->
             format!("this database is in {}, and the control database is not", own.name),
         )
         .cure(
-            &Place::Dest,
+            &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} ADD DATABASE [dbaops_dataflow];", own.name),
         ),
     }
@@ -236,7 +240,7 @@ pub fn rights(
     check: &'static str,
     user: &str,
     rights: Vec<Right>,
-    place: &Place,
+    place: &FixTarget,
     database: &Ident,
 ) -> Finding {
     let (held, lacking): (Vec<_>, Vec<_>) =
@@ -255,7 +259,7 @@ pub fn rights(
 
 /// What an operator can do about tables whose shapes do not fit. `type_name` says a type as DDL
 /// does.
-pub struct Mending<'a> {
+pub struct FixContext<'a> {
     pub source: &'a Table,
     pub dest: &'a Table,
     pub key: &'a [Ident],
@@ -264,13 +268,13 @@ pub struct Mending<'a> {
     pub type_name: fn(&ColumnType) -> String,
 }
 
-impl Mending<'_> {
+impl FixContext<'_> {
     /// Statements that mend what [`super::projection::project`] refuses, as far as statements can.
-    pub fn cures(&self, at_source: &Place) -> Vec<(Place, String)> {
+    pub fn cures(&self, at_source: &FixTarget) -> Vec<(FixTarget, String)> {
         let mut cures = Vec::new();
         for trigger in &self.dest.instead_of_triggers {
             cures.push((
-                Place::Dest,
+                FixTarget::Dest,
                 self.at_dest(&format!(
                     "DISABLE TRIGGER {}.{trigger} ON {}",
                     self.dest.name.schema,
@@ -286,7 +290,7 @@ impl Mending<'_> {
         self.keys(at_source, &mut cures);
         if self.dest.memory_optimized || self.dest.append_only || self.dest.history {
             cures.push((
-                Place::Hands,
+                FixTarget::Manual,
                 "Map the source to an ordinary table (table_mappings.dest_table)".to_owned(),
             ));
         }
@@ -297,7 +301,7 @@ impl Mending<'_> {
         format!("USE {}; {statement};", self.dest.name.database)
     }
 
-    fn column(&self, to: &Column, at_source: &Place, cures: &mut Vec<(Place, String)>) {
+    fn column(&self, to: &Column, at_source: &FixTarget, cures: &mut Vec<(FixTarget, String)>) {
         let from = find(&self.source.columns, &to.name);
         let supplied = to.nullable || to.has_default || to.identity;
         let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
@@ -305,7 +309,7 @@ impl Mending<'_> {
             let null = if nullable { "NULL" } else { "NOT NULL" };
             let table = self.dest.name.local();
             (
-                Place::Dest,
+                FixTarget::Dest,
                 self.at_dest(&format!(
                     "ALTER TABLE {table} ALTER COLUMN {} {}{collation} {null}",
                     to.name,
@@ -332,7 +336,7 @@ impl Mending<'_> {
             || from.ty == ColumnType::SqlVariant
         {
             let drop = format!("ALTER TABLE {} DROP COLUMN {}", self.dest.name.local(), to.name);
-            cures.push((Place::Dest, self.at_dest(&drop)));
+            cures.push((FixTarget::Dest, self.at_dest(&drop)));
         } else if from.computed {
             if !supplied {
                 cures.push(alter(&to.ty, to.collation.as_deref(), true));
@@ -347,8 +351,8 @@ impl Mending<'_> {
         }
     }
 
-    fn keys(&self, at_source: &Place, cures: &mut Vec<(Place, String)>) {
-        for (table, place) in [(self.source, at_source), (self.dest, &Place::Dest)] {
+    fn keys(&self, at_source: &FixTarget, cures: &mut Vec<(FixTarget, String)>) {
+        for (table, place) in [(self.source, at_source), (self.dest, &FixTarget::Dest)] {
             let columns: Vec<&Column> =
                 self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
             if columns.is_empty() || columns.len() != self.key.len() {
@@ -452,7 +456,7 @@ pub fn trigger_values(
     table: &Table,
     column: &Column,
     no_number: bool,
-    place: &Place,
+    place: &FixTarget,
     mend: &str,
 ) -> Option<Finding> {
     use ColumnType as T;
@@ -483,7 +487,7 @@ pub fn trigger_values(
             Some(
                 Finding::bad("trigger column", format!("{name} has a type that cannot be compared with 1: it is never taken for set"))
                     .cure(place, format!("USE {}; {add}", table.name.database))
-                    .cure(&Place::Hands, "and name that column in full_sync_trigger_column"),
+                    .cure(&FixTarget::Manual, "and name that column in full_sync_trigger_column"),
             )
         }
         T::Bit
@@ -533,7 +537,8 @@ mod tests {
     #[test]
     fn plain_conversations_are_a_fault_unless_they_stay_here() {
         let verdict = |demanded, seen, loopback| {
-            encryption(demanded, seen, loopback, false, &Place::Service, ["plain", "blind"]).verdict
+            encryption(demanded, seen, loopback, false, &FixTarget::Service, ["plain", "blind"])
+                .verdict
         };
         assert_eq!(verdict(true, Err("no".into()), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(true), false), Verdict::Good);
@@ -545,7 +550,7 @@ mod tests {
     #[test]
     fn encryption_for_whoever_answers_is_a_fault_unless_it_stays_here() {
         let found = |demanded, seen, loopback| {
-            encryption(demanded, seen, loopback, true, &Place::Service, ["plain", "blind"])
+            encryption(demanded, seen, loopback, true, &FixTarget::Service, ["plain", "blind"])
         };
         for finding in [
             found(true, Err("no".into()), false),
@@ -554,19 +559,24 @@ mod tests {
         ] {
             assert_eq!(
                 (finding.verdict, &finding.cures[..]),
-                (Verdict::Bad, &[(Place::Service, "blind".to_owned())][..])
+                (Verdict::Bad, &[(FixTarget::Service, "blind".to_owned())][..])
             );
         }
-        assert_eq!(found(false, Ok(false), false).cures, [(Place::Service, "plain".to_owned())]);
+        assert_eq!(
+            found(false, Ok(false), false).cures,
+            [(FixTarget::Service, "plain".to_owned())]
+        );
         assert_eq!(found(true, Ok(true), true).verdict, Verdict::Good);
     }
 
     #[test]
     fn databases_of_one_transaction_fail_over_together() {
-        let group = |id: &str, dtc| Group { id: id.into(), name: Ident::new(id), dtc };
+        let group = |id: &str, dtc| AvailabilityGroup { id: id.into(), name: Ident::new(id), dtc };
         let (a, b, plain) = (group("a", true), group("b", true), group("a", false));
         let database = Ident::new("Copy");
-        let found = |own: Option<&Group>, control: Option<&Group>| groups(&database, own, control);
+        let found = |own: Option<&AvailabilityGroup>, control: Option<&AvailabilityGroup>| {
+            groups(&database, own, control)
+        };
         assert_eq!(found(None, None).verdict, Verdict::Good);
         assert_eq!(found(Some(&a), Some(&a)).verdict, Verdict::Good);
         assert!(
@@ -597,7 +607,7 @@ mod tests {
             crate::tsql::staging::type_name,
         );
         assert!(create.ends_with("([a]]b] nvarchar(9) NULL, PRIMARY KEY ([a]]b]));"), "{create}");
-        let mending = Mending {
+        let mending = FixContext {
             source: &source,
             dest: &dest,
             key: &[],
@@ -605,7 +615,7 @@ mod tests {
             type_name: crate::tsql::staging::type_name,
         };
         let cures: Vec<String> =
-            mending.cures(&Place::Dest).into_iter().map(|(_, cure)| cure).collect();
+            mending.cures(&FixTarget::Dest).into_iter().map(|(_, cure)| cure).collect();
         assert_eq!(cures.len(), 2, "{cures:?}");
         assert!(
             cures
@@ -627,7 +637,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_what_is_cut() {
-        let place = Place::Source("S".into());
+        let place = FixTarget::Source("S".into());
         assert_eq!(retention(4320, &place, &Ident::new("Shop")).verdict, Verdict::Good);
         assert!(
             retention(60, &place, &Ident::new("Shop")).cures[0]

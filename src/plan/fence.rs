@@ -37,7 +37,7 @@ const UNKNOWN_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// A database's capture job and cleanup job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Job {
+pub struct CaptureJobs {
     /// It runs all the time; otherwise by a schedule.
     pub continuous: bool,
     /// Between two scans of a job that runs all the time.
@@ -48,10 +48,10 @@ pub struct Job {
 
 /// How long a capture job that runs as it should may take to pass a moment: two scans (one may be
 /// under way), and the idle entry.
-pub fn wait_max(job: Option<&Job>) -> Duration {
+pub fn wait_max(job: Option<&CaptureJobs>) -> Duration {
     let next_scan = match job {
-        Some(Job { continuous: true, polling, .. }) => *polling * 2,
-        Some(Job { continuous: false, .. }) => SCHEDULED_MAX,
+        Some(CaptureJobs { continuous: true, polling, .. }) => *polling * 2,
+        Some(CaptureJobs { continuous: false, .. }) => SCHEDULED_MAX,
         None => UNKNOWN_MAX,
     };
     next_scan + IDLE_ENTRY_MAX
@@ -59,7 +59,7 @@ pub fn wait_max(job: Option<&Job>) -> Duration {
 
 /// The newest row of `sys.dm_cdc_log_scan_sessions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scan {
+pub struct LogScan {
     pub session_id: i64,
     /// Started after the reading's clock (asked of the server, which compares its own times).
     pub started_after: bool,
@@ -70,7 +70,7 @@ pub struct Scan {
 }
 
 /// Whether `now` proves that a scan begun after `then` was taken found the log's end.
-pub fn scanned(then: &Scan, now: &Scan) -> bool {
+pub fn scanned(then: &LogScan, now: &LogScan) -> bool {
     if now.session_id == then.session_id {
         return now.empty_scans >= then.empty_scans.saturating_add(2);
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_capture_job_is_waited_for_as_it_runs() {
-        let job = |continuous, polling_s| Job {
+        let job = |continuous, polling_s| CaptureJobs {
             continuous,
             polling: Duration::from_secs(polling_s),
             retention: None,
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_a_scan_begun_later_counts() {
-        let scan = |session_id, started_after, ended, tran_count, empty_scans| Scan {
+        let scan = |session_id, started_after, ended, tran_count, empty_scans| LogScan {
             session_id,
             started_after,
             ended,

@@ -13,7 +13,7 @@ use crate::model::{capture::Instance, name::Ident};
 
 /// What each instance of a table captures of the columns that are carried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
+pub struct InstanceCoverage {
     /// The carried columns.
     pub columns: Vec<Ident>,
     /// By the change table's id: which of `columns` are captured; `None` where the key is not.
@@ -35,7 +35,7 @@ pub enum PassedOver {
 pub struct Candidates<'a> {
     pub instances: &'a [Instance],
     /// Wanted where there are several.
-    pub coverage: Option<&'a Coverage>,
+    pub coverage: Option<&'a InstanceCoverage>,
 }
 
 impl<'a> Candidates<'a> {

@@ -20,24 +20,24 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         capture::{Capture, CapturedColumn},
-        carry::{Carried, Carry},
+        carry::{CarriedColumn, ColumnMap},
     },
 };
 
 /// A captured column's place in the mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bit {
+pub struct MaskBit {
     /// 0 is the last byte.
     pub byte_from_end: u32,
     /// The bit as a value, 1 to 128.
     pub value: u8,
 }
 
-impl Bit {
+impl MaskBit {
     /// The bit of a 1-based captured ordinal.
-    pub fn of_ordinal(ordinal: i32) -> Option<Bit> {
+    pub fn of_ordinal(ordinal: i32) -> Option<MaskBit> {
         let n = u32::try_from(ordinal).ok()?.checked_sub(1)?;
-        Some(Bit { byte_from_end: n / 8, value: 1 << (n % 8) })
+        Some(MaskBit { byte_from_end: n / 8, value: 1 << (n % 8) })
     }
 
     /// Whether the bit is set in a mask.
@@ -49,22 +49,22 @@ impl Bit {
 
 /// A carried column whose value may be missing from a change row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partial {
-    /// index into `Carry::columns`
+pub struct PartialColumn {
+    /// index into `ColumnMap::columns`
     pub column: usize,
     /// `None`: not captured, or in another type; never there.
-    pub bit: Option<Bit>,
+    pub bit: Option<MaskBit>,
 }
 
 /// How an instance's change rows cover the carried columns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Coverage {
+pub struct ColumnCoverage {
     /// Per carried column: is it in the change table?
     pub captured: Vec<bool>,
     /// The columns that need a look at the mask, in carried order.
-    pub partial: Vec<Partial>,
+    pub partial: Vec<PartialColumn>,
     /// The key's bits: an update with one of them set moved the row.
-    pub key: Vec<Bit>,
+    pub key: Vec<MaskBit>,
     /// Key columns whose type in the change table is not the source's: read through a CAST.
     pub retyped: Vec<usize>,
     /// The captured columns outside of the key that are NOT NULL at the source and not in
@@ -72,7 +72,7 @@ pub struct Coverage {
     pub required: Vec<usize>,
 }
 
-impl Coverage {
+impl ColumnCoverage {
     /// The index into `partial` of a carried column, if it is one.
     pub fn partial_of(&self, column: usize) -> Option<usize> {
         self.partial.iter().position(|partial| partial.column == column)
@@ -99,10 +99,12 @@ const PARTIAL_MAX: usize = 980;
 
 /// Sets the carried columns against the captured ones. The key must be captured, or no change row
 /// can be matched.
-pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
+pub fn cover(carry: &ColumnMap, capture: &Capture) -> Result<ColumnCoverage> {
     let instance = capture.instance.name.as_str();
-    let mut coverage =
-        Coverage { captured: Vec::with_capacity(carry.columns.len()), ..Coverage::default() };
+    let mut coverage = ColumnCoverage {
+        captured: Vec::with_capacity(carry.columns.len()),
+        ..ColumnCoverage::default()
+    };
     let mut missing = Vec::new();
     for (i, carried) in carry.columns.iter().enumerate() {
         let in_key = carry.key.contains(&i);
@@ -110,13 +112,13 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
         let same_type = column.is_none_or(|column| column.has_type(&carried.source.ty));
         let bit = column
             .filter(|_| same_type || in_key)
-            .and_then(|column| Bit::of_ordinal(column.ordinal));
+            .and_then(|column| MaskBit::of_ordinal(column.ordinal));
         coverage.captured.push(bit.is_some());
         match (in_key, bit) {
             (true, Some(bit)) => coverage.key.push(bit),
             (true, None) => missing.push(carried.source.name.to_string()),
             (false, bit) if bit.is_none() || carried.is_lob() => {
-                coverage.partial.push(Partial { column: i, bit })
+                coverage.partial.push(PartialColumn { column: i, bit })
             }
             (false, _) if !carried.source.nullable => coverage.required.push(i),
             (false, _) => {}
@@ -155,7 +157,7 @@ pub fn cover(carry: &Carry, capture: &Capture) -> Result<Coverage> {
 }
 
 /// The captured column that is this source column, and has its values.
-fn captured<'a>(carried: &Carried, capture: &'a Capture) -> Option<&'a CapturedColumn> {
+fn captured<'a>(carried: &CarriedColumn, capture: &'a Capture) -> Option<&'a CapturedColumn> {
     capture.column(&carried.source.name, carried.source.column_id).filter(|column| !column.computed)
 }
 
@@ -171,7 +173,7 @@ pub struct Uncaptured {
 const INSTANCE_NAME_MAX: usize = 100;
 
 /// What is to be said of carried columns that are not captured, where there are any.
-pub fn uncaptured(carry: &Carry, capture: &Capture) -> Option<Uncaptured> {
+pub fn uncaptured(carry: &ColumnMap, capture: &Capture) -> Option<Uncaptured> {
     let names: Vec<_> = carry
         .columns
         .iter()
@@ -264,7 +266,7 @@ mod tests {
         let coverage = cover(&carry, &capture).unwrap();
         assert!(
             !coverage.captured[2]
-                && coverage.partial.contains(&Partial { column: 2, bit: None })
+                && coverage.partial.contains(&PartialColumn { column: 2, bit: None })
                 && coverage.required.is_empty()
         );
         assert_eq!(coverage.retyped, [0], "without the key nothing can be matched");
@@ -278,23 +280,23 @@ mod tests {
 
     #[test]
     fn bits_count_from_the_last_byte() {
-        assert_eq!(Bit::of_ordinal(1), Some(Bit { byte_from_end: 0, value: 1 }));
-        assert_eq!(Bit::of_ordinal(8), Some(Bit { byte_from_end: 0, value: 128 }));
-        assert_eq!(Bit::of_ordinal(9), Some(Bit { byte_from_end: 1, value: 1 }));
-        assert_eq!(Bit::of_ordinal(0), None);
-        assert_eq!(Bit::of_ordinal(-3), None);
+        assert_eq!(MaskBit::of_ordinal(1), Some(MaskBit { byte_from_end: 0, value: 1 }));
+        assert_eq!(MaskBit::of_ordinal(8), Some(MaskBit { byte_from_end: 0, value: 128 }));
+        assert_eq!(MaskBit::of_ordinal(9), Some(MaskBit { byte_from_end: 1, value: 1 }));
+        assert_eq!(MaskBit::of_ordinal(0), None);
+        assert_eq!(MaskBit::of_ordinal(-3), None);
         let mask = [0b0000_0001, 0b1000_0000];
         let set: Vec<i32> =
-            (1..=20).filter(|&n| Bit::of_ordinal(n).unwrap().is_set(&mask)).collect();
+            (1..=20).filter(|&n| MaskBit::of_ordinal(n).unwrap().is_set(&mask)).collect();
         assert_eq!(set, [8, 9]);
-        assert!(!Bit::of_ordinal(9).unwrap().is_set(&[0xff]));
+        assert!(!MaskBit::of_ordinal(9).unwrap().is_set(&[0xff]));
     }
 
     #[test]
     fn every_ordinal_has_one_bit_of_its_own() {
         let mut mask = vec![0u8; 128];
         for ordinal in 1..=1024 {
-            let bit = Bit::of_ordinal(ordinal).unwrap();
+            let bit = MaskBit::of_ordinal(ordinal).unwrap();
             assert!(!bit.is_set(&mask), "{ordinal}");
             let at = mask.len() - 1 - bit.byte_from_end as usize;
             mask[at] |= bit.value;
@@ -326,12 +328,12 @@ mod tests {
             for ordinal in 1..=1024i32 {
                 let expected = lowest_first.get(ordinal as usize - 1).copied().unwrap_or(false);
                 assert_eq!(
-                    Bit::of_ordinal(ordinal).unwrap().is_set(&mask),
+                    MaskBit::of_ordinal(ordinal).unwrap().is_set(&mask),
                     expected,
                     "ordinal {ordinal} of {mask:02x?}"
                 );
             }
-            assert_eq!(Bit::of_ordinal(random.random_range(i32::MIN..=0)), None);
+            assert_eq!(MaskBit::of_ordinal(random.random_range(i32::MIN..=0)), None);
         }
     }
 

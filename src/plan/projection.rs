@@ -16,7 +16,7 @@ use super::{convert, row_size};
 use crate::{
     error::{Error, Kind},
     model::{
-        carry::{self, Carried, Carry, KEY_COLLATION},
+        carry::{self, CarriedColumn, ColumnMap, KEY_COLLATION},
         name::{Ident, TableName},
         table::{Column, ColumnType, Database, Table, UniqueKey},
     },
@@ -114,7 +114,7 @@ pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
 
 /// The columns to carry from `source` to `dest` and the key that matches their rows, or everything
 /// that is in the way.
-pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec<Mismatch>> {
+pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<ColumnMap, Vec<Mismatch>> {
     let mut refused = Vec::new();
     let mut warnings = Vec::new();
     whole_tables(source, dest, &mut refused, &mut warnings);
@@ -153,7 +153,7 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
     let key_names: Vec<_> = key
         .iter()
         .filter_map(|&i| columns.get(i))
-        .map(|column: &Carried| column.dest.name.clone())
+        .map(|column: &CarriedColumn| column.dest.name.clone())
         .collect();
     let other_unique_keys = dest
         .unique_keys
@@ -168,12 +168,12 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<Carry, Vec
             column.collation = Some(KEY_COLLATION.into());
         }
     }
-    Ok(Carry { columns, key, merges_keys, identity, warnings, other_unique_keys })
+    Ok(ColumnMap { columns, key, merges_keys, identity, warnings, other_unique_keys })
 }
 
 /// Whether a staged row has room in a table.
 fn row(
-    columns: &mut [Carried],
+    columns: &mut [CarriedColumn],
     key: &[usize],
     dest_page: Option<i32>,
     refused: &mut Vec<Mismatch>,
@@ -256,7 +256,7 @@ fn column(
     to: &Column,
     place: usize,
     warnings: &mut Vec<String>,
-) -> Result<Option<Carried>, String> {
+) -> Result<Option<CarriedColumn>, String> {
     let filled_by_server = to.computed || to.generated || to.ty == ColumnType::RowVersion;
     if filled_by_server {
         return Ok(None);
@@ -304,7 +304,7 @@ fn column(
     let staged =
         convert::staged(from, to).map_err(|reason| format!("column {}: {reason}", from.name))?;
     let collation = to.collation.clone().or_else(|| from.collation.clone());
-    Ok(Some(Carried {
+    Ok(Some(CarriedColumn {
         source: from.clone(),
         dest: to.clone(),
         staged_name: carry::staged_name(place),
@@ -317,7 +317,7 @@ fn column(
 fn key_of(
     source: &Table,
     dest: &Table,
-    columns: &[Carried],
+    columns: &[CarriedColumn],
     key: &[Ident],
     refused: &mut Vec<Mismatch>,
     warnings: &mut Vec<String>,
@@ -364,7 +364,7 @@ fn key_of(
         }
     }
     if refused.len() == before {
-        let at = |pick: fn(&Carried) -> &Column| -> Vec<Ident> {
+        let at = |pick: fn(&CarriedColumn) -> &Column| -> Vec<Ident> {
             places
                 .iter()
                 .filter_map(|&i| columns.get(i))
@@ -390,7 +390,7 @@ fn key_of(
 /// byte? The SQL_ collations have two sets of rules, one for a code page and one for Unicode; the
 /// others compare both alike.
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#SQL-collations>
-fn merges_others(column: &Carried) -> bool {
+fn merges_others(column: &CarriedColumn) -> bool {
     let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else {
         return column.merges();
     };
@@ -403,7 +403,7 @@ fn merges_others(column: &Carried) -> bool {
 }
 
 /// What to know about a key of which that is so.
-fn coarser(column: &Carried) -> Option<String> {
+fn coarser(column: &CarriedColumn) -> Option<String> {
     let say = |column: &Column| {
         format!("{} {}", convert::say(&column.ty), column.collation.as_deref().unwrap_or_default())
     };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// What the configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct RetryPolicy {
     pub attempts_max: u32,
     pub delay: Duration,
     /// Time between two looks for work.
@@ -30,7 +30,7 @@ pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// One more attempt after this time; not an error yet.
     Retry(Duration),
     /// It failed. It is tried again after this time.
@@ -42,7 +42,7 @@ pub enum Next {
 }
 
 /// What happens after the `attempt`th failure (from 1) in a row.
-pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
+pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
     match kind {
         Kind::Deadlock
         | Kind::LockTimeout
@@ -51,9 +51,9 @@ pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
         | Kind::Connection
         | Kind::Altered => {
             if attempt < policy.attempts_max {
-                Next::Retry(policy.delay)
+                RetryDecision::Retry(policy.delay)
             } else {
-                Next::Later(back_off(
+                RetryDecision::Later(back_off(
                     attempt - policy.attempts_max,
                     policy.interval.max(policy.delay.min(BACK_OFF_MAX)),
                 ))
@@ -61,20 +61,20 @@ pub fn next(kind: Kind, attempt: u32, policy: &Policy) -> Next {
         }
         // Mostly a related table's rows are on their way: a few looks, and only then somebody has
         // to know.
-        Kind::ForeignKey if attempt < WAITS_MAX => Next::Retry(policy.interval),
-        Kind::ForeignKey => Next::Later(back_off(attempt - WAITS_MAX, policy.interval)),
+        Kind::ForeignKey if attempt < WAITS_MAX => RetryDecision::Retry(policy.interval),
+        Kind::ForeignKey => RetryDecision::Later(back_off(attempt - WAITS_MAX, policy.interval)),
         // A database that is offline or read-only, often for a planned while: told at once, and
         // noticed soon after it is back.
         Kind::Database | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
-            Next::Later(back_off(attempt.saturating_sub(1), policy.interval))
+            RetryDecision::Later(back_off(attempt.saturating_sub(1), policy.interval))
         }
         Kind::Login
         | Kind::Permission
         | Kind::Missing
         | Kind::Schema
         | Kind::Gap
-        | Kind::Config => Next::Park,
-        Kind::Cancelled => Next::Nothing,
+        | Kind::Config => RetryDecision::Park,
+        Kind::Cancelled => RetryDecision::Nothing,
     }
 }
 
@@ -88,7 +88,7 @@ pub fn back_off(times: u32, first: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const POLICY: Policy = Policy {
+    const POLICY: RetryPolicy = RetryPolicy {
         attempts_max: 3,
         delay: Duration::from_secs(30),
         interval: Duration::from_secs(10),
@@ -96,25 +96,31 @@ mod tests {
 
     #[test]
     fn what_passes_gets_its_attempts_and_then_a_back_off() {
-        assert_eq!(next(Kind::Deadlock, 1, &POLICY), Next::Retry(Duration::from_secs(30)));
-        assert_eq!(next(Kind::Deadlock, 2, &POLICY), Next::Retry(Duration::from_secs(30)));
-        assert_eq!(next(Kind::Deadlock, 3, &POLICY), Next::Later(Duration::from_secs(30)));
-        assert_eq!(next(Kind::Deadlock, 4, &POLICY), Next::Later(Duration::from_secs(60)));
-        assert_eq!(next(Kind::Deadlock, 40, &POLICY), Next::Later(BACK_OFF_MAX));
-        let once = Policy { attempts_max: 1, ..POLICY };
-        assert_eq!(next(Kind::Timeout, 1, &once), Next::Later(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 1, &POLICY), RetryDecision::Retry(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 2, &POLICY), RetryDecision::Retry(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 3, &POLICY), RetryDecision::Later(Duration::from_secs(30)));
+        assert_eq!(next(Kind::Deadlock, 4, &POLICY), RetryDecision::Later(Duration::from_secs(60)));
+        assert_eq!(next(Kind::Deadlock, 40, &POLICY), RetryDecision::Later(BACK_OFF_MAX));
+        let once = RetryPolicy { attempts_max: 1, ..POLICY };
+        assert_eq!(next(Kind::Timeout, 1, &once), RetryDecision::Later(Duration::from_secs(30)));
     }
 
     #[test]
     fn rows_are_tried_at_the_next_look_and_then_slower() {
-        assert_eq!(next(Kind::ForeignKey, 2, &POLICY), Next::Retry(Duration::from_secs(10)));
-        assert_eq!(next(Kind::ForeignKey, 3, &POLICY), Next::Later(Duration::from_secs(10)));
-        assert_eq!(next(Kind::Data, 1, &POLICY), Next::Later(Duration::from_secs(10)));
-        assert_eq!(next(Kind::Data, 3, &POLICY), Next::Later(Duration::from_secs(40)));
-        assert_eq!(next(Kind::Data, 9, &POLICY), Next::Later(BACK_OFF_MAX));
+        assert_eq!(
+            next(Kind::ForeignKey, 2, &POLICY),
+            RetryDecision::Retry(Duration::from_secs(10))
+        );
+        assert_eq!(
+            next(Kind::ForeignKey, 3, &POLICY),
+            RetryDecision::Later(Duration::from_secs(10))
+        );
+        assert_eq!(next(Kind::Data, 1, &POLICY), RetryDecision::Later(Duration::from_secs(10)));
+        assert_eq!(next(Kind::Data, 3, &POLICY), RetryDecision::Later(Duration::from_secs(40)));
+        assert_eq!(next(Kind::Data, 9, &POLICY), RetryDecision::Later(BACK_OFF_MAX));
         assert_eq!(
             next(Kind::Database, 1, &POLICY),
-            Next::Later(Duration::from_secs(10)),
+            RetryDecision::Later(Duration::from_secs(10)),
             "not parked, and no attempt before it is told"
         );
     }
@@ -124,9 +130,9 @@ mod tests {
         for kind in
             [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Gap, Kind::Config]
         {
-            assert_eq!(next(kind, 1, &POLICY), Next::Park, "{kind:?}");
+            assert_eq!(next(kind, 1, &POLICY), RetryDecision::Park, "{kind:?}");
         }
-        assert_eq!(next(Kind::Cancelled, 1, &POLICY), Next::Nothing);
+        assert_eq!(next(Kind::Cancelled, 1, &POLICY), RetryDecision::Nothing);
     }
 
     #[test]

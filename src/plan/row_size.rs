@@ -17,7 +17,7 @@
 //! a key's text never does, because it is compared on the way.
 
 use crate::model::{
-    carry::Carried,
+    carry::CarriedColumn,
     table::{ColumnType, Length},
 };
 
@@ -96,7 +96,7 @@ fn room(ty: &ColumnType) -> Room {
 }
 
 /// What every value of a staged variable column takes, because the source pads it.
-fn padded_bytes(column: &Carried) -> usize {
+fn padded_bytes(column: &CarriedColumn) -> usize {
     /// Code pages with characters of several bytes: how many units they come to is the value's
     /// business.
     const SEVERAL_BYTES: [i32; 5] = [932, 936, 949, 950, 65001];
@@ -123,7 +123,7 @@ pub struct RowBytes {
 }
 
 /// The staged row's bytes.
-pub fn row_bytes(columns: &[Carried]) -> RowBytes {
+pub fn row_bytes(columns: &[CarriedColumn]) -> RowBytes {
     let (mut fixed, mut bits, mut least) = (OWN_FIXED_BYTES, 0usize, 0);
     let (mut most, mut variable) = (OWN_VARIABLE * POINTER_BYTES, OWN_VARIABLE);
     for column in columns {
@@ -148,7 +148,7 @@ pub fn row_bytes(columns: &[Carried]) -> RowBytes {
 
 /// Stages columns narrower where the row might not fit otherwise. `dest_page`: the code page of the
 /// destination database's own collation.
-pub fn narrow(columns: &mut [Carried], key: &[usize], dest_page: Option<i32>) {
+pub fn narrow(columns: &mut [CarriedColumn], key: &[usize], dest_page: Option<i32>) {
     if row_bytes(columns).most <= ROW_BYTES_MAX {
         return;
     }
@@ -178,11 +178,11 @@ mod tests {
         tsql::testing::column,
     };
 
-    fn carried(count: usize, ty: &ColumnType, change: impl Fn(&mut Column)) -> Vec<Carried> {
+    fn carried(count: usize, ty: &ColumnType, change: impl Fn(&mut Column)) -> Vec<CarriedColumn> {
         let mut column = column("c", ty.clone());
         change(&mut column);
         let staged = convert::staged(&column, &column).unwrap();
-        let one = |place| Carried {
+        let one = |place| CarriedColumn {
             source: column.clone(),
             dest: column.clone(),
             staged_name: staged_name(place),

@@ -49,7 +49,7 @@ pub fn asks_trigger(in_stream: bool, cost: Option<TriggerCost>, last: Option<Dur
 
 /// What is known of one mapping.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct ScheduleFacts {
     /// `full_sync_requested`, or claimed and not fulfilled.
     pub wanted: bool,
     /// The trigger column is 1 in a source row.
@@ -92,7 +92,7 @@ pub enum Decision {
 }
 
 /// The decision for one mapping.
-pub fn decide(facts: Facts) -> Decision {
+pub fn decide(facts: ScheduleFacts) -> Decision {
     if facts.wanted || facts.triggered {
         return Decision::FullSync { trigger: facts.triggered };
     }
@@ -119,20 +119,26 @@ pub fn decide(facts: Facts) -> Decision {
 mod tests {
     use super::*;
 
-    fn facts(step: Option<Step>) -> Facts {
-        Facts { wanted: false, triggered: false, step, gap_syncs: true, last_gap_sync: None }
+    fn facts(step: Option<Step>) -> ScheduleFacts {
+        ScheduleFacts {
+            wanted: false,
+            triggered: false,
+            step,
+            gap_syncs: true,
+            last_gap_sync: None,
+        }
     }
 
     #[test]
     fn full_syncs_go_first() {
-        let gap = Gap::Foreign { control: Lsn::MAX };
+        let gap = Gap::UnknownCheckpoint { control: Lsn::MAX };
         let step = Some(Step::Gap(gap.clone()));
         assert_eq!(
-            decide(Facts { wanted: true, ..facts(step.clone()) }),
+            decide(ScheduleFacts { wanted: true, ..facts(step.clone()) }),
             Decision::FullSync { trigger: false }
         );
         assert_eq!(
-            decide(Facts { triggered: true, ..facts(None) }),
+            decide(ScheduleFacts { triggered: true, ..facts(None) }),
             Decision::FullSync { trigger: true }
         );
         assert_eq!(decide(facts(step)), Decision::GapSync(gap));
@@ -142,9 +148,9 @@ mod tests {
 
     #[test]
     fn a_gap_syncs_once_an_hour_and_only_if_it_may() {
-        let gap = Gap::Foreign { control: Lsn::MAX };
+        let gap = Gap::UnknownCheckpoint { control: Lsn::MAX };
         let at = |gap_syncs, ago: Option<u64>| {
-            decide(Facts {
+            decide(ScheduleFacts {
                 gap_syncs,
                 last_gap_sync: ago.map(Duration::from_secs),
                 ..facts(Some(Step::Gap(gap.clone())))

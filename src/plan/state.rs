@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// What the control tables say of a mapping.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct MappingState {
     pub mapping: i32,
     pub server: String,
     pub source: TableName,
@@ -23,18 +23,18 @@ pub struct Standing {
     pub lag_reason: Option<String>,
     /// What is to be said of columns that are not captured.
     pub uncaptured: Option<String>,
-    pub last_run: Option<Run>,
+    pub last_run: Option<NewestRun>,
     pub error: Option<OpenError>,
     /// The newest open error of its server.
     pub server_error: Option<String>,
-    pub verification: Option<Verification>,
+    pub verification: Option<NewestVerification>,
     /// At the destination.
     pub rows: Option<i64>,
 }
 
 /// The newest row of sync_status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct NewestRun {
     pub sync_type: String,
     pub status: String,
     pub records: i64,
@@ -55,14 +55,14 @@ pub struct OpenError {
 
 /// The newest verification of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Verification {
+pub struct NewestVerification {
     pub status: String,
     pub at: Option<String>,
 }
 
 /// What `status` says of a mapping; `--json` prints these names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct MappingReport {
     pub mapping: i32,
     pub server: String,
     pub source: String,
@@ -73,13 +73,13 @@ pub struct Report {
     pub lag_seconds: Option<i64>,
     pub last_cdc_lsn: Option<String>,
     pub last_full_sync_at: Option<String>,
-    pub last_run: Option<Run>,
+    pub last_run: Option<NewestRun>,
     pub last_error: Option<OpenError>,
-    pub last_verification: Option<Verification>,
+    pub last_verification: Option<NewestVerification>,
 }
 
 /// The first of these that is so.
-fn state(standing: &Standing) -> (&'static str, Option<String>) {
+fn state(standing: &MappingState) -> (&'static str, Option<String>) {
     let why = |words: &str| Some(words.to_owned());
     if !standing.enabled {
         return ("disabled", None);
@@ -121,9 +121,9 @@ fn state(standing: &Standing) -> (&'static str, Option<String>) {
 }
 
 /// A mapping's state, with what is known of it.
-pub fn report(standing: &Standing) -> Report {
+pub fn report(standing: &MappingState) -> MappingReport {
     let (state, reason) = state(standing);
-    Report {
+    MappingReport {
         mapping: standing.mapping,
         server: standing.server.clone(),
         source: standing.source.to_string(),
@@ -144,8 +144,8 @@ pub fn report(standing: &Standing) -> Report {
 mod tests {
     use super::*;
 
-    fn standing() -> Standing {
-        Standing {
+    fn standing() -> MappingState {
+        MappingState {
             mapping: 1,
             server: "S".into(),
             source: TableName::new("A", "dbo", "T"),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(report(&now).state, "idle");
         now.full_sync_requested = true;
         assert_eq!(report(&now).state, "full sync due");
-        let run = Run {
+        let run = NewestRun {
             sync_type: "FULL_SYNC".into(),
             status: "RUNNING".into(),
             records: 5,
@@ -205,7 +205,7 @@ mod tests {
             (report(&now).state, report(&now).reason.as_deref()),
             ("full sync", Some("before it began: no"))
         );
-        now.last_run = Some(Run { status: "ERROR".into(), ..run });
+        now.last_run = Some(NewestRun { status: "ERROR".into(), ..run });
         assert_eq!(report(&now).state, "parked");
         now.server_error = Some("away".into());
         assert_eq!(

@@ -36,10 +36,10 @@ use super::digest::{Hash, hash_of_hashes};
 use crate::model::{value::Value, visible::visible};
 
 /// One side's rows: encoded key → the key's values, and the row's hash.
-pub type Side = BTreeMap<Vec<u8>, Row>;
+pub type RowSet = BTreeMap<Vec<u8>, HashedRow>;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct HashedRow {
     pub key: Vec<Value>,
     pub hash: Hash,
 }
@@ -57,9 +57,9 @@ pub type Suspects = BTreeMap<Vec<u8>, (Difference, Vec<Value>)>;
 
 /// What both sides have of each key, in the order of the keys.
 pub fn pairs<'a>(
-    source: &'a Side,
-    dest: &'a Side,
-) -> impl Iterator<Item = (&'a Vec<u8>, Option<&'a Row>, Option<&'a Row>)> {
+    source: &'a RowSet,
+    dest: &'a RowSet,
+) -> impl Iterator<Item = (&'a Vec<u8>, Option<&'a HashedRow>, Option<&'a HashedRow>)> {
     let (mut source, mut dest) = (source.iter().peekable(), dest.iter().peekable());
     std::iter::from_fn(move || {
         let order = match (source.peek(), dest.peek()) {
@@ -74,7 +74,7 @@ pub fn pairs<'a>(
 }
 
 /// The keys whose rows are not known to be equal, with their values.
-pub fn differences(source: &Side, dest: &Side) -> Suspects {
+pub fn differences(source: &RowSet, dest: &RowSet) -> Suspects {
     pairs(source, dest)
         .filter_map(|(key, left, right)| {
             let (difference, row) = match (left, right) {
@@ -89,7 +89,7 @@ pub fn differences(source: &Side, dest: &Side) -> Suspects {
 }
 
 /// The hash over a side's row hashes in key order.
-pub fn side_hash(side: &Side) -> Hash {
+pub fn side_hash(side: &RowSet) -> Hash {
     hash_of_hashes(side.values().map(|row| &row.hash))
 }
 
@@ -276,12 +276,12 @@ fn time_text(ticks: u64) -> String {
 mod tests {
     use super::*;
 
-    fn side(rows: &[(i64, u8)]) -> Side {
+    fn side(rows: &[(i64, u8)]) -> RowSet {
         rows.iter()
             .map(|&(key, hash)| {
                 (
                     key.to_be_bytes().to_vec(),
-                    Row { key: vec![Value::Int(key)], hash: Hash([hash; 16]) },
+                    HashedRow { key: vec![Value::Int(key)], hash: Hash([hash; 16]) },
                 )
             })
             .collect()

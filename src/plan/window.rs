@@ -14,9 +14,9 @@
 //! an idle table (its checkpoint moves with the others), a missing maximum (capture has not run),
 //! and a readable secondary that is behind the checkpoint.
 
-use super::instances::{Candidates, Coverage};
+use super::instances::{Candidates, InstanceCoverage};
 use crate::model::{
-    capture::{Instance, TranIdentity, Transaction, Upper},
+    capture::{Instance, MaxLsn, TranIdentity, Transaction},
     lsn::Lsn,
 };
 use std::time::Duration;
@@ -24,7 +24,7 @@ use std::time::Duration;
 /// The twin of `last_cdc_lsn`: our row in the destination database, written in the transaction that
 /// wrote the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Twin {
+pub struct DestCheckpoint {
     pub lsn: Option<Lsn>,
     /// The newest source transaction up to `lsn`, where it was known.
     pub transaction: Option<Transaction>,
@@ -40,14 +40,14 @@ pub struct Twin {
 
 /// What both databases remember of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Stored {
+pub struct StoredCheckpoint {
     pub control: Option<Lsn>,
-    pub twin: Option<Twin>,
+    pub twin: Option<DestCheckpoint>,
     /// How long ago a gap started a full sync, if that was today.
     pub gap_synced: Option<Duration>,
 }
 
-impl Stored {
+impl StoredCheckpoint {
     fn twin_lsn(&self) -> Option<Lsn> {
         self.twin.as_ref().and_then(|twin| twin.lsn)
     }
@@ -68,7 +68,7 @@ impl Stored {
     }
 }
 
-/// What `cdc.lsn_time_mapping` says of the LSN of [`Stored::transaction`].
+/// What `cdc.lsn_time_mapping` says of the LSN of [`StoredCheckpoint::transaction`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum History {
     /// Not asked, or below what the mapping table still holds: says nothing.
@@ -80,14 +80,14 @@ pub enum History {
 
 /// Everything the decision rests on, for one mapping.
 #[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    pub stored: &'a Stored,
+pub struct WindowFacts<'a> {
+    pub stored: &'a StoredCheckpoint,
     /// U, read before everything else and shared by all mappings of the database.
-    pub upper: Option<&'a Upper>,
+    pub upper: Option<&'a MaxLsn>,
     /// This table's instances.
     pub instances: &'a [Instance],
     /// What they capture; wanted where there are several.
-    pub coverage: Option<&'a Coverage>,
+    pub coverage: Option<&'a InstanceCoverage>,
     pub history: &'a History,
     /// Whether the instance that [`choose`] picks has rows above the checkpoint, up to U.
     pub has_rows: bool,
@@ -100,16 +100,16 @@ pub enum Gap {
     /// enabled again).
     Retention { from: Lsn, min: Lsn },
     /// The two checkpoints differ: one of the two databases was restored or failed over alone.
-    Torn { control: Option<Lsn>, twin: Option<Lsn> },
+    CheckpointMismatch { control: Option<Lsn>, twin: Option<Lsn> },
     /// The mapping was pointed at other tables, or its destination table was made anew.
-    Elsewhere,
+    MappingChanged,
     /// The source's table is another one than the checkpoint was written for, under the same name.
     Replaced,
     /// The capture instance that was read is gone, or cannot be read any more, and another one of
     /// the table is there.
     InstanceGone { mark: String },
     /// The control table has an LSN that we did not write.
-    Foreign { control: Lsn },
+    UnknownCheckpoint { control: Lsn },
     /// The source went back in time.
     Behind { from: Lsn, upper: Lsn },
     /// The source has another transaction, or none, at the checkpoint.
@@ -125,12 +125,12 @@ impl Gap {
             Gap::Retention { from, min } => format!(
                 "the changes after {from} and before {min} are no longer in the change table (cleanup passed them, or CDC was disabled and enabled again)"
             ),
-            Gap::Torn { control, twin } => format!(
+            Gap::CheckpointMismatch { control, twin } => format!(
                 "last_cdc_lsn is {}, but the destination database's own record says {}: one of the two databases was restored or failed over alone",
                 shown(control),
                 shown(twin)
             ),
-            Gap::Elsewhere => {
+            Gap::MappingChanged => {
                 "last_cdc_lsn was written for other tables: the mapping was changed, or the destination table was dropped and made anew"
                     .to_owned()
             }
@@ -144,7 +144,7 @@ impl Gap {
                     "capture instance {name}, which was read, is gone or can no longer be read; another one of the table is there, but what it captured is not known to be the same"
                 )
             }
-            Gap::Foreign { control } => {
+            Gap::UnknownCheckpoint { control } => {
                 format!("last_cdc_lsn {control} was not written by this service: the destination database has no record of it")
             }
             Gap::Behind { from, upper } => {
@@ -216,7 +216,7 @@ pub struct Choice {
 
 /// The instance to read and the bounds, or why not. The probe for rows is made with this choice;
 /// [`decide`] repeats it with the answer.
-pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
+pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
     let stored = facts.stored;
     let candidates = Candidates { instances: facts.instances, coverage: facts.coverage };
     let instances = facts.instances;
@@ -225,11 +225,11 @@ pub fn choose(facts: &Facts<'_>) -> Result<Choice, Step> {
     }
     let Some(any) = instances.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
     match (stored.control, &stored.twin) {
-        (Some(control), None) => return Err(Step::Gap(Gap::Foreign { control })),
+        (Some(control), None) => return Err(Step::Gap(Gap::UnknownCheckpoint { control })),
         (control, _) if control != stored.twin_lsn() => {
-            return Err(Step::Gap(Gap::Torn { control, twin: stored.twin_lsn() }));
+            return Err(Step::Gap(Gap::CheckpointMismatch { control, twin: stored.twin_lsn() }));
         }
-        (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::Elsewhere)),
+        (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::MappingChanged)),
         _ => {}
     }
     if stored
@@ -293,7 +293,7 @@ fn awaits_first_capture(instances: &[Instance], from: Lsn, upper: Lsn) -> bool {
 /// Whether the session is on a readable secondary that has not redone what the checkpoint stands
 /// for: nothing else that it says of the table means anything yet. It gets there, and then the
 /// transaction at the checkpoint says whether it has the same history.
-fn is_behind(facts: &Facts<'_>) -> bool {
+fn is_behind(facts: &WindowFacts<'_>) -> bool {
     let stored = facts.stored;
     let (Some(from), Some(upper)) =
         (stored.control.filter(|_| stored.control == stored.twin_lsn()), facts.upper)
@@ -308,7 +308,7 @@ fn is_behind(facts: &Facts<'_>) -> bool {
 /// next change.
 fn present(
     candidates: &Candidates<'_>,
-    stored: &Stored,
+    stored: &StoredCheckpoint,
     usable: &[usize],
     from: Lsn,
 ) -> Result<usize, Step> {
@@ -348,7 +348,7 @@ pub fn copied_up_to(cut: Lsn, upper: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
 }
 
 /// The step for one mapping.
-pub fn decide(facts: &Facts<'_>) -> Step {
+pub fn decide(facts: &WindowFacts<'_>) -> Step {
     match choose(facts) {
         Err(step) => step,
         Ok(Choice { instance, from, to, switch_to }) => {
@@ -388,31 +388,37 @@ mod tests {
         }
     }
 
-    fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> Stored {
-        Stored {
+    fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> StoredCheckpoint {
+        StoredCheckpoint {
             control: control.map(lsn),
-            twin: twin.map(|at| Twin { lsn: at.map(lsn), ..unbound() }),
+            twin: twin.map(|at| DestCheckpoint { lsn: at.map(lsn), ..unbound() }),
             gap_synced: None,
         }
     }
 
-    fn unbound() -> Twin {
-        Twin { lsn: None, transaction: None, elsewhere: false, source: None, instance: None }
+    fn unbound() -> DestCheckpoint {
+        DestCheckpoint {
+            lsn: None,
+            transaction: None,
+            elsewhere: false,
+            source: None,
+            instance: None,
+        }
     }
 
     /// A checkpoint that names the instance that is read.
-    fn reading(at: u8, instance: &Instance) -> Stored {
-        let twin = Twin {
+    fn reading(at: u8, instance: &Instance) -> StoredCheckpoint {
+        let twin = DestCheckpoint {
             lsn: Some(lsn(at)),
             source: Some(instance.source_mark()),
             instance: Some(instance.mark()),
             ..unbound()
         };
-        Stored { twin: Some(twin), ..stored(Some(at), None) }
+        StoredCheckpoint { twin: Some(twin), ..stored(Some(at), None) }
     }
 
-    fn upper(n: u8) -> Upper {
-        Upper {
+    fn upper(n: u8) -> MaxLsn {
+        MaxLsn {
             lsn: lsn(n),
             identity: None,
             transaction: None,
@@ -423,28 +429,36 @@ mod tests {
     }
 
     /// Which of the columns a, b, c, … each instance captures.
-    fn coverage(instances: &[(&Instance, Option<&[bool]>)]) -> Coverage {
+    fn coverage(instances: &[(&Instance, Option<&[bool]>)]) -> InstanceCoverage {
         let captured = instances
             .iter()
             .map(|(instance, captured)| (instance.change_table_id, captured.map(<[bool]>::to_vec)));
-        Coverage { columns: ["a", "b"].map(Ident::new).to_vec(), captured: captured.collect() }
+        InstanceCoverage {
+            columns: ["a", "b"].map(Ident::new).to_vec(),
+            captured: captured.collect(),
+        }
     }
 
-    fn step(stored: &Stored, upper: Option<u8>, instances: &[Instance], has_rows: bool) -> Step {
+    fn step(
+        stored: &StoredCheckpoint,
+        upper: Option<u8>,
+        instances: &[Instance],
+        has_rows: bool,
+    ) -> Step {
         let all: Vec<_> =
             instances.iter().map(|instance| (instance, Some(&[true, true][..]))).collect();
         step_of(stored, upper, instances, &coverage(&all), has_rows)
     }
 
     fn step_of(
-        stored: &Stored,
+        stored: &StoredCheckpoint,
         upper_at: Option<u8>,
         instances: &[Instance],
-        coverage: &Coverage,
+        coverage: &InstanceCoverage,
         has_rows: bool,
     ) -> Step {
         let upper = upper_at.map(upper);
-        decide(&Facts {
+        decide(&WindowFacts {
             stored,
             upper: upper.as_ref(),
             instances,
@@ -532,13 +546,16 @@ mod tests {
         let foreign = stored(Some(12), None);
         assert_eq!(
             step(&foreign, Some(20), &one, false),
-            Step::Gap(Gap::Foreign { control: lsn(12) })
+            Step::Gap(Gap::UnknownCheckpoint { control: lsn(12) })
         );
         for (control, twin) in [(Some(12), Some(11)), (Some(12), None), (None, Some(12))] {
             let torn = stored(control, Some(twin));
             assert_eq!(
                 step(&torn, Some(20), &one, true),
-                Step::Gap(Gap::Torn { control: control.map(lsn), twin: twin.map(lsn) }),
+                Step::Gap(Gap::CheckpointMismatch {
+                    control: control.map(lsn),
+                    twin: twin.map(lsn)
+                }),
                 "{control:?} {twin:?}"
             );
         }
@@ -685,8 +702,8 @@ mod tests {
     fn instances_that_were_not_compared_change_nothing() {
         let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
         let upper = upper(20);
-        let step = |stored: &Stored| {
-            decide(&Facts {
+        let step = |stored: &StoredCheckpoint| {
+            decide(&WindowFacts {
                 stored,
                 upper: Some(&upper),
                 instances: &two,
@@ -724,10 +741,10 @@ mod tests {
     fn a_secondary_behind_the_checkpoint_is_waited_for() {
         let at = stored(Some(21), Some(Some(21)));
         let one = [instance(1, 10, lsn(10))];
-        let upper = Upper { read_only: true, ..upper(20) };
+        let upper = MaxLsn { read_only: true, ..upper(20) };
         // what the secondary says of a transaction that it has not redone means nothing, nor that
         // it has no instance or another one
-        let facts = Facts {
+        let facts = WindowFacts {
             stored: &at,
             upper: Some(&upper),
             instances: &one,
@@ -737,17 +754,20 @@ mod tests {
         };
         assert_eq!(decide(&facts), Step::Wait(Wait::ReplicaBehind));
         assert_eq!(
-            decide(&Facts { instances: &[], ..facts.clone() }),
+            decide(&WindowFacts { instances: &[], ..facts.clone() }),
             Step::Wait(Wait::ReplicaBehind)
         );
         let named = reading(21, &instance(2, 18, lsn(18)));
         assert_eq!(
-            decide(&Facts { stored: &named, ..facts.clone() }),
+            decide(&WindowFacts { stored: &named, ..facts.clone() }),
             Step::Wait(Wait::ReplicaBehind)
         );
         // but what the two databases of ours say of each other does
         let torn = stored(Some(21), Some(Some(19)));
-        assert!(matches!(decide(&Facts { stored: &torn, ..facts }), Step::Gap(Gap::Torn { .. })));
+        assert!(matches!(
+            decide(&WindowFacts { stored: &torn, ..facts }),
+            Step::Gap(Gap::CheckpointMismatch { .. })
+        ));
     }
 
     #[test]
@@ -768,9 +788,9 @@ mod tests {
         let upper = upper(20);
         let is_gap = |identity: &TranIdentity, history: &History| {
             let transaction = Some(Transaction { lsn: lsn(12), identity: identity.clone() });
-            let twin = Twin { lsn: Some(lsn(12)), transaction, ..unbound() };
-            let stored = Stored { twin: Some(twin), ..stored(Some(12), None) };
-            let facts = Facts {
+            let twin = DestCheckpoint { lsn: Some(lsn(12)), transaction, ..unbound() };
+            let stored = StoredCheckpoint { twin: Some(twin), ..stored(Some(12), None) };
+            let facts = WindowFacts {
                 stored: &stored,
                 upper: Some(&upper),
                 instances: &one,

@@ -6,10 +6,10 @@
 //! everything that the other one would have, so that there are at most a few for each mapping and
 //! server.
 
-use super::{Fields, Journal};
+use super::{EventFields, LogSender};
 use crate::{
     model::id::{MappingId, ServerId},
-    vitals::Vitals,
+    vitals::Metrics,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -33,7 +33,7 @@ const RESERVED_BYTES: usize = QUEUE_BYTES_MAX / 4;
 /// An event for `sync_logs`, and for `error_logs` where it is an error.
 #[derive(Debug)]
 pub(super) struct LogRow {
-    pub fields: Box<Fields>,
+    pub fields: Box<EventFields>,
     pub level: &'static str,
     pub at: Instant,
 }
@@ -66,7 +66,7 @@ pub(super) enum Record {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueuedRows {
     /// Given so far: what came later has the greater number.
     given: u64,
     rows: VecDeque<(u64, LogRow)>,
@@ -79,8 +79,8 @@ struct Waiting {
 
 /// Between the daemon, which never waits, and the writer.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+pub(super) struct LogQueue {
+    waiting: Mutex<QueuedRows>,
     more: Notify,
     /// Records that the writer has taken and not written yet.
     pub in_hand: AtomicUsize,
@@ -92,13 +92,13 @@ pub(super) struct Queue {
     errors_dropped: AtomicBool,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+impl LogQueue {
+    fn lock(&self) -> MutexGuard<'_, QueuedRows> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a row in, or drops and counts it.
-    pub fn put(&self, row: LogRow, vitals: &Vitals) {
+    pub fn put(&self, row: LogRow, vitals: &Metrics) {
         let (rows_max, bytes_max) = match row.is_error() {
             true => (QUEUE_ROWS_MAX, QUEUE_BYTES_MAX),
             false => (QUEUE_ROWS_MAX - RESERVED_ROWS, QUEUE_BYTES_MAX - RESERVED_BYTES),
@@ -169,7 +169,7 @@ impl Queue {
     }
 
     /// Counts rows that are not written.
-    pub fn lost(&self, rows: usize, vitals: &Vitals) {
+    pub fn lost(&self, rows: usize, vitals: &Metrics) {
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
         self.dropped.fetch_add(rows, Ordering::Relaxed);
         vitals.dropped(rows);
@@ -185,7 +185,7 @@ impl Queue {
     }
 }
 
-impl Waiting {
+impl QueuedRows {
     fn take_row(&mut self) -> Option<Record> {
         let (_, row) = self.rows.pop_front()?;
         self.bytes = self.bytes.saturating_sub(row.size_bytes());
@@ -199,7 +199,7 @@ impl Waiting {
     }
 }
 
-impl Journal {
+impl LogSender {
     /// Unresolved errors are resolved, after everything that was logged before.
     pub fn resolve(&self, resolution: Resolution) {
         self.queue.resolve(resolution);
@@ -224,7 +224,7 @@ mod tests {
 
     fn row(level: &'static str, message: &str) -> LogRow {
         LogRow {
-            fields: Box::new(Fields { message: message.to_owned(), ..Fields::default() }),
+            fields: Box::new(EventFields { message: message.to_owned(), ..EventFields::default() }),
             level,
             at: Instant::now(),
         }
@@ -243,7 +243,7 @@ mod tests {
     /// broken in error_logs.
     #[test]
     fn a_full_queue_drops_no_resolution() {
-        let (queue, vitals) = (Queue::default(), Vitals::default());
+        let (queue, vitals) = (LogQueue::default(), Metrics::default());
         for _ in 0..=QUEUE_ROWS_MAX {
             queue.put(row("ERROR", "trouble"), &vitals);
         }
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_resolution_keeps_its_place_behind_what_it_resolves_and_before_what_it_does_not() {
-        let (queue, vitals) = (Queue::default(), Vitals::default());
+        let (queue, vitals) = (LogQueue::default(), Metrics::default());
         queue.put(row("ERROR", "first"), &vitals);
         queue.resolve(Resolution::Mapping(MappingId(1)));
         queue.put(row("ERROR", "second"), &vitals);
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn rows_are_bounded_by_their_bytes_too() {
-        let (queue, vitals) = (Queue::default(), Vitals::default());
+        let (queue, vitals) = (LogQueue::default(), Metrics::default());
         let long = "x".repeat(1024 * 1024);
         for _ in 0..20 {
             queue.put(row("INFO", &long), &vitals);

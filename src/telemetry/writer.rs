@@ -1,15 +1,15 @@
 //! The writer: from the queue into the log tables.
 
 use super::{
-    Fields, STDOUT_ONLY,
-    queue::{LogRow, Queue, Record, Resolution},
+    EventFields, STDOUT_ONLY,
+    queue::{LogQueue, LogRow, Record, Resolution},
 };
 use crate::{
-    control::{Control, Entry, Failure},
+    control::{Control, ErrorEntry, LogEntry},
     error::{Error, Kind},
     model::id::MappingId,
     plan::retry,
-    vitals::Vitals,
+    vitals::Metrics,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -30,20 +30,20 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 const REFUSED_ATTEMPTS_MAX: u32 = 2;
 
 /// The writer's end of the queue.
-pub struct Writer {
-    queue: Arc<Queue>,
-    vitals: Vitals,
+pub struct LogTableWriter {
+    queue: Arc<LogQueue>,
+    vitals: Metrics,
 }
 
 /// A writer at work.
-pub struct Writing {
+pub struct RunningWriter {
     task: JoinHandle<()>,
-    queue: Arc<Queue>,
-    vitals: Vitals,
+    queue: Arc<LogQueue>,
+    vitals: Metrics,
     closing: CancellationToken,
 }
 
-impl Writing {
+impl RunningWriter {
     /// Has what waits written, for [`FLUSH_TIME_MAX`] at most: a statement that is not answered by
     /// then is given up, and its connection with it.
     pub async fn close(mut self) {
@@ -63,22 +63,22 @@ impl Writing {
     }
 }
 
-impl Writer {
-    pub(super) fn new(queue: Arc<Queue>, vitals: Vitals) -> Self {
-        Writer { queue, vitals }
+impl LogTableWriter {
+    pub(super) fn new(queue: Arc<LogQueue>, vitals: Metrics) -> Self {
+        LogTableWriter { queue, vitals }
     }
 
     #[cfg(test)]
-    pub(super) fn queue(&self) -> &Queue {
+    pub(super) fn queue(&self) -> &LogQueue {
         &self.queue
     }
 
     /// Writes what comes through the queue, until it is closed.
-    pub fn start(self, control: Control) -> Writing {
+    pub fn start(self, control: Control) -> RunningWriter {
         let closing = CancellationToken::new();
         let (queue, vitals) = (self.queue.clone(), self.vitals.clone());
         let task = tokio::spawn(self.run(control, closing.clone()).with_current_subscriber());
-        Writing { task, queue, vitals, closing }
+        RunningWriter { task, queue, vitals, closing }
     }
 
     async fn run(self, control: Control, closing: CancellationToken) {
@@ -173,7 +173,7 @@ impl Writer {
         if dropped == 0 {
             return;
         }
-        let entry = Entry {
+        let entry = LogEntry {
             mapping: None,
             level: "WARNING",
             message: format!(
@@ -192,7 +192,7 @@ impl Writer {
 
 /// What came of an attempt.
 #[derive(Debug, Default)]
-struct Written {
+struct WriteOutcome {
     /// Records from the front that are done with.
     done: usize,
     /// How many of them had no mapping any more.
@@ -201,29 +201,29 @@ struct Written {
     error: Option<Error>,
 }
 
-impl Written {
+impl WriteOutcome {
     fn all_or_none(records: usize, result: crate::error::Result<()>) -> Self {
         match result {
-            Ok(()) => Written { done: records, ..Written::default() },
-            Err(error) => Written { error: Some(error), ..Written::default() },
+            Ok(()) => WriteOutcome { done: records, ..WriteOutcome::default() },
+            Err(error) => WriteOutcome { error: Some(error), ..WriteOutcome::default() },
         }
     }
 }
 
 /// Writes a run of records of one sort from the front.
-async fn write_some(control: &Control, records: &[Record]) -> Written {
+async fn write_some(control: &Control, records: &[Record]) -> WriteOutcome {
     match records.first() {
-        None => Written::default(),
+        None => WriteOutcome::default(),
         Some(Record::Row(_)) => write_rows(control, records).await,
         Some(Record::Resolve(Resolution::Mapping(_))) => {
             let ids: Vec<MappingId> = records.iter().map_while(of_a_mapping).collect();
-            Written::all_or_none(ids.len(), control.resolve_errors(&ids).await)
+            WriteOutcome::all_or_none(ids.len(), control.resolve_errors(&ids).await)
         }
         Some(Record::Resolve(Resolution::Server(server))) => {
-            Written::all_or_none(1, control.resolve_server_errors(*server).await.map(drop))
+            WriteOutcome::all_or_none(1, control.resolve_server_errors(*server).await.map(drop))
         }
         Some(Record::Resolve(Resolution::Words(mapping, words))) => {
-            Written::all_or_none(1, control.resolve_words(*mapping, words).await)
+            WriteOutcome::all_or_none(1, control.resolve_words(*mapping, words).await)
         }
     }
 }
@@ -236,7 +236,7 @@ fn of_a_mapping(record: &Record) -> Option<MappingId> {
 }
 
 /// Rows up to the first error, and that.
-async fn write_rows(control: &Control, records: &[Record]) -> Written {
+async fn write_rows(control: &Control, records: &[Record]) -> WriteOutcome {
     let mut entries = Vec::new();
     let mut failure = None;
     for record in records {
@@ -244,7 +244,7 @@ async fn write_rows(control: &Control, records: &[Record]) -> Written {
         let LogRow { fields, level, at } = row;
         entries.push(entry(fields, level, *at));
         if *level == "ERROR" {
-            failure = Some(Failure {
+            failure = Some(ErrorEntry {
                 mapping: fields.mapping_id,
                 server: fields.server_id,
                 error_type: fields.error_type.clone().unwrap_or_else(|| "OTHER".to_owned()),
@@ -261,13 +261,13 @@ async fn write_rows(control: &Control, records: &[Record]) -> Written {
     if let Some(failure) = &failure
         && let Err(error) = fail(control, failure).await
     {
-        return Written { error: Some(error), ..Written::default() };
+        return WriteOutcome { error: Some(error), ..WriteOutcome::default() };
     }
     let logged = control.log(&entries).await;
-    Written { done: logged.done, orphans: logged.orphans, error: logged.error }
+    WriteOutcome { done: logged.done, orphans: logged.orphans, error: logged.error }
 }
 
-async fn fail(control: &Control, failure: &Failure) -> crate::error::Result<()> {
+async fn fail(control: &Control, failure: &ErrorEntry) -> crate::error::Result<()> {
     control.fail(failure).await?;
     if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
         control.parked(mapping, &failure.error_type, &failure.message).await?;
@@ -275,8 +275,8 @@ async fn fail(control: &Control, failure: &Failure) -> crate::error::Result<()> 
     Ok(())
 }
 
-fn entry(fields: &Fields, level: &'static str, at: Instant) -> Entry {
-    Entry {
+fn entry(fields: &EventFields, level: &'static str, at: Instant) -> LogEntry {
+    LogEntry {
         mapping: fields.mapping_id,
         level,
         message: fields.words(),

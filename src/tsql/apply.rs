@@ -6,19 +6,19 @@
 //! references itself wants the opposite order (a new parent first, an old one last). MERGE is not
 //! used.
 
-use super::changes::{FETCHED, Form, any_is_null};
+use super::changes::{FETCHED, TypeForm, any_is_null};
 use crate::{
     model::{
-        carry::{Carried, Carry},
+        carry::{CarriedColumn, ColumnMap},
         name::TableName,
     },
-    plan::mask::Coverage,
+    plan::mask::ColumnCoverage,
 };
 use std::fmt::Write;
 
 /// In which order the three statements go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum StatementOrder {
     /// DELETE, UPDATE, INSERT
     UniqueFirst,
     /// INSERT, UPDATE, DELETE
@@ -28,11 +28,11 @@ pub enum Order {
 /// The group's statements, without transaction or checkpoint. `@fetched` says whether the source
 /// was asked for rows to complete others.
 pub fn statements(
-    carry: &Carry,
-    coverage: &Coverage,
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
     target: &TableName,
-    form: Form,
-    order: Order,
+    form: TypeForm,
+    order: StatementOrder,
 ) -> String {
     let mut sql = completed(carry, coverage);
     sql.extend(other_identity(carry, target, form));
@@ -42,8 +42,8 @@ pub fn statements(
         insert(carry, coverage, target, form),
     ];
     match order {
-        Order::UniqueFirst => sql.extend(parts),
-        Order::ReferencesFirst => sql.extend(parts.into_iter().rev()),
+        StatementOrder::UniqueFirst => sql.extend(parts),
+        StatementOrder::ReferencesFirst => sql.extend(parts.into_iter().rev()),
     }
     sql
 }
@@ -51,7 +51,7 @@ pub fn statements(
 /// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value
 /// which it must have, and was not found at the source, is left as it is: the change that removed
 /// it there comes later.
-fn completed(carry: &Carry, coverage: &Coverage) -> String {
+fn completed(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
     // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no
     // index would be used.
     let fetched = format!(
@@ -83,7 +83,7 @@ fn completed(carry: &Carry, coverage: &Coverage) -> String {
     sql
 }
 
-fn joined(carry: &Carry, target: &TableName, form: Form) -> String {
+fn joined(carry: &ColumnMap, target: &TableName, form: TypeForm) -> String {
     format!(
         "FROM {} AS d\nINNER JOIN #changes AS c ON {}\nINNER JOIN #net AS n ON n.[__$order] = c.[__$order]\n",
         target.local(),
@@ -91,20 +91,20 @@ fn joined(carry: &Carry, target: &TableName, form: Form) -> String {
     )
 }
 
-fn delete(carry: &Carry, target: &TableName, form: Form) -> String {
+fn delete(carry: &ColumnMap, target: &TableName, form: TypeForm) -> String {
     format!("DELETE d\n{}WHERE n.[__$operation] = 1;\n", joined(carry, target, form))
 }
 
 /// An identity column cannot be updated: a row that came back under its key with another identity
 /// is deleted first.
-fn other_identity(carry: &Carry, target: &TableName, form: Form) -> Option<String> {
+fn other_identity(carry: &ColumnMap, target: &TableName, form: TypeForm) -> Option<String> {
     let column = carry
         .columns
         .iter()
         .enumerate()
         .find(|(i, column)| column.dest.identity && !carry.key.contains(i))?
         .1;
-    (form == Form::Dest).then(|| {
+    (form == TypeForm::Dest).then(|| {
         format!(
             "DELETE d\n{}WHERE n.[__$operation] = 2 AND d.{} <> {};\n",
             joined(carry, target, form),
@@ -115,7 +115,7 @@ fn other_identity(carry: &Carry, target: &TableName, form: Form) -> Option<Strin
 }
 
 /// The value of a column that change rows may lack, from the row that has it.
-fn found(column: &Carried, partial: usize, form: Form) -> String {
+fn found(column: &CarriedColumn, partial: usize, form: TypeForm) -> String {
     format!(
         "WHEN n.[__$p{partial}] = n.[__$order] THEN {} ELSE (SELECT {} FROM #changes AS x WHERE x.[__$order] = n.[__$p{partial}])",
         form.write(column, "c"),
@@ -123,7 +123,12 @@ fn found(column: &Carried, partial: usize, form: Form) -> String {
     )
 }
 
-fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+fn update(
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
+    target: &TableName,
+    form: TypeForm,
+) -> String {
     let sets: Vec<_> = carry
         .columns
         .iter()
@@ -149,9 +154,14 @@ fn update(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) ->
     )
 }
 
-fn insert(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+fn insert(
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
+    target: &TableName,
+    form: TypeForm,
+) -> String {
     let name = target.local();
-    let identity = carry.identity && form == Form::Dest;
+    let identity = carry.identity && form == TypeForm::Dest;
     let mut sql = String::new();
     if identity {
         let _ = writeln!(sql, "SET IDENTITY_INSERT {name} ON;");
@@ -213,7 +223,7 @@ pub const NET_RANGE: &str =
     "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$order]) FROM #net AS n";
 
 /// The key of the change row whose order is `@P1`.
-pub fn key_of(carry: &Carry) -> String {
+pub fn key_of(carry: &ColumnMap) -> String {
     let names: Vec<_> =
         carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     format!("SELECT {} FROM #changes AS c WHERE c.[__$order] = @P1", names.join(", "))
@@ -231,9 +241,16 @@ mod tests {
     fn a_group_of_the_destination() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
-        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        let rows =
+            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         golden("apply_dest.sql", &dest_transaction(&rows, "-- checkpoint and twin\n"));
-        let turned = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::ReferencesFirst);
+        let turned = statements(
+            &carry,
+            &coverage,
+            &TABLE(),
+            TypeForm::Dest,
+            StatementOrder::ReferencesFirst,
+        );
         let at = |text: &str, words: &str| text.find(words).unwrap();
         assert!(
             at(&rows, "DELETE d") < at(&rows, "UPDATE d")
@@ -258,7 +275,7 @@ mod tests {
         let coverage = mask::cover(&carry, &capture).unwrap();
         golden(
             "apply_required.sql",
-            &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst),
+            &statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
         );
     }
 
@@ -266,7 +283,13 @@ mod tests {
     fn a_group_of_a_staging_table() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
-        let rows = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
+        let rows = statements(
+            &carry,
+            &coverage,
+            &stage_name(),
+            TypeForm::Staged,
+            StatementOrder::UniqueFirst,
+        );
         golden("apply_staging.sql", &staging_transaction(&rows));
     }
 
@@ -278,7 +301,8 @@ mod tests {
         carry.identity = true;
         carry.columns[0].dest.identity = true;
         let coverage = mask::cover(&carry, &capture).unwrap();
-        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        let rows =
+            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         golden("apply_identity_key.sql", &rows);
         assert!(!rows.contains("UPDATE d"));
     }
@@ -289,7 +313,8 @@ mod tests {
     fn both_branches_of_a_case_are_of_one_type() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
-        let rows = statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst);
+        let rows =
+            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         assert!(rows.contains("WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN"), "{rows}");
         assert!(
             rows.contains("WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN"),
@@ -298,10 +323,16 @@ mod tests {
         // rows of a repair are complete
         let complete = crate::tsql::mend::coverage(&carry);
         assert!(
-            !statements(&carry, &complete, &TABLE(), Form::Dest, Order::UniqueFirst)
+            !statements(&carry, &complete, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst)
                 .contains("CASE")
         );
-        let staged = statements(&carry, &coverage, &stage_name(), Form::Staged, Order::UniqueFirst);
+        let staged = statements(
+            &carry,
+            &coverage,
+            &stage_name(),
+            TypeForm::Staged,
+            StatementOrder::UniqueFirst,
+        );
         assert!(!staged.contains("AS xml"), "staged xml is text");
     }
 
@@ -315,7 +346,7 @@ mod tests {
         let coverage = mask::cover(&carry, &capture).unwrap();
         golden(
             "apply_other_identity.sql",
-            &statements(&carry, &coverage, &TABLE(), Form::Dest, Order::UniqueFirst),
+            &statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
         );
     }
 }

@@ -18,11 +18,11 @@ use super::{
 use crate::{
     model::{
         capture::Capture,
-        carry::{Carried, Carry},
+        carry::{CarriedColumn, ColumnMap},
         name::{Ident, TableName},
         table::ColumnType,
     },
-    plan::mask::{Bit, Coverage},
+    plan::mask::{ColumnCoverage, MaskBit},
 };
 use std::fmt::Write;
 
@@ -43,7 +43,7 @@ pub fn boundary(capture: &Capture) -> String {
 }
 
 /// `mask` has the bit set.
-pub fn bit_is_set(alias: &str, bit: Bit) -> String {
+pub fn bit_is_set(alias: &str, bit: MaskBit) -> String {
     let mask = format!("{alias}.[__$update_mask]");
     let at = match bit.byte_from_end {
         0 => format!("DATALENGTH({mask})"),
@@ -54,7 +54,7 @@ pub fn bit_is_set(alias: &str, bit: Bit) -> String {
 
 /// An update that set a key column: the row moved (or was set to what it was, which is treated
 /// alike).
-pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
+pub fn key_is_set(alias: &str, coverage: &ColumnCoverage) -> String {
     let bits: Vec<_> = coverage.key.iter().map(|&bit| bit_is_set(alias, bit)).collect();
     match bits.as_slice() {
         [one] => one.clone(),
@@ -63,7 +63,7 @@ pub fn key_is_set(alias: &str, coverage: &Coverage) -> String {
 }
 
 /// `@P1` from (exclusive), `@P2` to (inclusive). Before-images are left out unless a key changed.
-pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
+pub fn read(carry: &ColumnMap, capture: &Capture, coverage: &ColumnCoverage) -> String {
     let command =
         if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
     let mut sql = format!(
@@ -105,7 +105,7 @@ pub fn read(carry: &Carry, capture: &Capture, coverage: &Coverage) -> String {
 
 /// `#changes` and `#net`, made anew. A plain batch: a temp table made inside sp_executesql dies
 /// with it.
-pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
+pub fn create_tables(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
     let mut sql = String::from(
         "IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;\nIF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;\nCREATE TABLE #changes (\n    [__$start_lsn] binary(10) NULL,\n    [__$seqval] binary(10) NULL,\n    [__$operation] int NULL,\n    [__$update_mask] varbinary(128) NULL,\n    [__$command_id] int NULL,\n",
     );
@@ -128,7 +128,7 @@ pub fn create_tables(carry: &Carry, coverage: &Coverage) -> String {
 /// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each
 /// with the name that messages have. [`large::LENGTHS`] is there where a column can have large
 /// values.
-pub fn columns(carry: &Carry) -> Vec<(Ident, Ident)> {
+pub fn columns(carry: &ColumnMap) -> Vec<(Ident, Ident)> {
     let own = |name: &'static str| (Ident::new(name), Ident::new(name));
     let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"]
         .into_iter()
@@ -141,7 +141,7 @@ pub fn columns(carry: &Carry) -> Vec<(Ident, Ident)> {
 
 /// The carried columns of `alias` in staged form, and the lengths of large values where there can
 /// be some: `,\n    cell AS [name]…`.
-pub(super) fn whole_row(carry: &Carry, alias: &str) -> String {
+pub(super) fn whole_row(carry: &ColumnMap, alias: &str) -> String {
     let large_columns = carry.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
     let mut sql = String::new();
@@ -169,7 +169,7 @@ pub(super) fn whole_row(carry: &Carry, alias: &str) -> String {
 /// and command (`@P1`, `@P2`, `@P3` for the first, and so on; a slot not needed has NULLs). The
 /// change table gives the key, so no key value ever leaves the source's types and collations. The
 /// slot comes back in `__$command_id`.
-pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
+pub fn fetch(carry: &ColumnMap, source: &TableName, capture: &Capture) -> String {
     let mut sql = String::from(
         "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
     );
@@ -203,7 +203,7 @@ pub fn fetch(carry: &Carry, source: &TableName, capture: &Capture) -> String {
 }
 
 /// The source's rows as `s`, by the key that a change row `c` has.
-fn join_source(carry: &Carry, source: &TableName) -> String {
+fn join_source(carry: &ColumnMap, source: &TableName) -> String {
     let keys: Vec<_> = carry
         .key_columns()
         .map(|column| {
@@ -217,8 +217,8 @@ fn join_source(carry: &Carry, source: &TableName) -> String {
 /// The statements for large values that change rows told of, or (`fetched`) the rows that completed
 /// them.
 pub fn large_values(
-    carry: &Carry,
-    coverage: &Coverage,
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
     source: &TableName,
     capture: &Capture,
     fetched: bool,
@@ -263,7 +263,7 @@ pub fn large_values(
 }
 
 /// One of these columns of a row is NULL.
-pub fn any_is_null<'a>(alias: &str, columns: impl Iterator<Item = &'a Carried>) -> String {
+pub fn any_is_null<'a>(alias: &str, columns: impl Iterator<Item = &'a CarriedColumn>) -> String {
     columns
         .map(|column| format!("{alias}.{} IS NULL", column.staged_name))
         .collect::<Vec<_>>()
@@ -282,61 +282,61 @@ pub fn equal(a: &str, b: &str, nullable: bool) -> String {
 /// Whose types and names the statements speak: the destination's own, or the staged ones of a full
 /// sync's staging table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TypeForm {
     Dest,
     Staged,
 }
 
-impl Form {
+impl TypeForm {
     /// The column's name in the target.
-    pub fn name(self, column: &Carried) -> &Ident {
+    pub fn name(self, column: &CarriedColumn) -> &Ident {
         match self {
-            Form::Dest => column.name(),
-            Form::Staged => &column.staged_name,
+            TypeForm::Dest => column.name(),
+            TypeForm::Staged => &column.staged_name,
         }
     }
 
     /// A staged value as the target takes it.
-    pub fn write(self, column: &Carried, alias: &str) -> String {
+    pub fn write(self, column: &CarriedColumn, alias: &str) -> String {
         match self {
-            Form::Dest => staging::write(column, alias),
-            Form::Staged => format!("{alias}.{}", column.staged_name),
+            TypeForm::Dest => staging::write(column, alias),
+            TypeForm::Staged => format!("{alias}.{}", column.staged_name),
         }
     }
 
     /// The target's own value, to be written back by a CASE whose other branches are
     /// [`fn@Self::write`]'s.
-    pub fn keep(self, column: &Carried, alias: &str) -> String {
+    pub fn keep(self, column: &CarriedColumn, alias: &str) -> String {
         let legacy =
             matches!(column.dest.ty, ColumnType::Text | ColumnType::NText | ColumnType::Image);
         match self {
             // a CASE over these types needs the modern ones
-            Form::Dest if legacy => staging::read_dest(column, alias),
+            TypeForm::Dest if legacy => staging::read_dest(column, alias),
             // The column may have a schema collection, and the staged value has none: xml of two
             // collections in one CASE is Msg 527.
-            Form::Dest if column.dest.ty == ColumnType::Xml => {
+            TypeForm::Dest if column.dest.ty == ColumnType::Xml => {
                 format!("CAST({alias}.{} AS xml)", column.name())
             }
-            Form::Dest | Form::Staged => format!("{alias}.{}", self.name(column)),
+            TypeForm::Dest | TypeForm::Staged => format!("{alias}.{}", self.name(column)),
         }
     }
 
-    fn ty(self, column: &Carried) -> &ColumnType {
+    fn ty(self, column: &CarriedColumn) -> &ColumnType {
         match self {
-            Form::Dest => &column.dest.ty,
-            Form::Staged => &column.staged,
+            TypeForm::Dest => &column.dest.ty,
+            TypeForm::Staged => &column.staged,
         }
     }
 
     /// Whether an UPDATE may set this column: never identity, and of the key only what may differ
     /// between equal keys.
-    pub fn updates(self, carry: &Carry, index: usize, column: &Carried) -> bool {
-        !(self == Form::Dest && column.dest.identity)
+    pub fn updates(self, carry: &ColumnMap, index: usize, column: &CarriedColumn) -> bool {
+        !(self == TypeForm::Dest && column.dest.identity)
             && (!carry.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
     }
 
     /// `target` and `staged` have the same key, as the target's collations see it.
-    pub fn same_key(self, carry: &Carry, target: &str, staged: &str) -> String {
+    pub fn same_key(self, carry: &ColumnMap, target: &str, staged: &str) -> String {
         let pairs: Vec<_> = carry
             .key_columns()
             .map(|column| {

@@ -2,10 +2,10 @@
 //! depends on the size of a value.
 //!
 //! A row is read with an empty value in place of each large one, and with a list of their lengths
-//! ([`lengths`]). The pieces are read one after the other ([`Pieces::read`]) and appended to the
-//! row's cell in `#changes` with `.WRITE` ([`Pieces::append`]), which does not rewrite what is
+//! ([`lengths`]). The pieces are read one after the other ([`PieceStatements::read`]) and appended to the
+//! row's cell in `#changes` with `.WRITE` ([`PieceStatements::append`]), which does not rewrite what is
 //! there. A row of the source table can change between two pieces, so the whole value's hash is
-//! asked for at the end ([`Pieces::hash`]); rows of a change table cannot. A verification compares
+//! asked for at the end ([`PieceStatements::hash`]); rows of a change table cannot. A verification compares
 //! hashes that the servers compute ([`compared`]).
 //!
 //! Pieces of text travel as the bytes of nvarchar, so that a surrogate pair that is cut in two
@@ -13,7 +13,7 @@
 //! (`.WRITE`)
 
 use super::staging;
-use crate::model::{carry::Carried, table::ColumnType};
+use crate::model::{carry::CarriedColumn, table::ColumnType};
 
 /// The column of `#changes` that has the lengths of a row's large values.
 pub const LENGTHS: &str = "[__$large]";
@@ -41,7 +41,7 @@ pub const CHARACTERS: i64 = PIECE_BYTES / 2;
 /// Bytes of one length in [`LENGTHS`].
 pub const LENGTH_BYTES: usize = 8;
 
-fn is_text(column: &Carried) -> bool {
+fn is_text(column: &CarriedColumn) -> bool {
     staging::is_text(&column.source.ty) || column.source.ty == ColumnType::Xml
 }
 
@@ -51,7 +51,7 @@ pub fn large_bytes(count: usize) -> usize {
 }
 
 /// The bytes of the source's value, as the server counts them. XML's own form is not what travels.
-fn length(column: &Carried, alias: &str) -> String {
+fn length(column: &CarriedColumn, alias: &str) -> String {
     match column.source.ty {
         ColumnType::Xml => format!("DATALENGTH({})", staging::read(column, alias)),
         _ => format!("DATALENGTH({alias}.{})", column.source.name),
@@ -59,7 +59,7 @@ fn length(column: &Carried, alias: &str) -> String {
 }
 
 /// The source's column in staged form, empty where the value is large.
-pub fn read(column: &Carried, alias: &str, large_bytes: usize) -> String {
+pub fn read(column: &CarriedColumn, alias: &str, large_bytes: usize) -> String {
     let empty = if is_text(column) { "N''" } else { "0x" };
     format!(
         "CASE WHEN {} > {large_bytes} THEN CAST({empty} AS {}) ELSE {} END",
@@ -72,7 +72,7 @@ pub fn read(column: &Carried, alias: &str, large_bytes: usize) -> String {
 /// A row's lengths of large values, [`LENGTH_BYTES`] big-endian bytes for each of `columns`, 0 for
 /// one that is not large; NULL where none is. `None` stands for a column that the rows do not have.
 pub fn lengths<'a>(
-    columns: impl IntoIterator<Item = Option<&'a Carried>>,
+    columns: impl IntoIterator<Item = Option<&'a CarriedColumn>>,
     alias: &str,
     large_bytes: usize,
 ) -> String {
@@ -101,14 +101,14 @@ pub struct LargeValues {
     /// finds the row at the source.
     pub wanted: String,
     /// Of each column that can have a large value, in the order of the lengths.
-    pub columns: Vec<Pieces>,
+    pub columns: Vec<PieceStatements>,
     /// The rows can change while they are read: a whole value's hash must be that of its pieces.
     pub can_change: bool,
 }
 
 /// The statements that move one column's large values.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pieces {
+pub struct PieceStatements {
     /// A piece of the value, as bytes, from character or byte `@P1` on (counted from 1); empty
     /// behind the end. The parameters behind `@P1` find the row.
     pub read: String,
@@ -124,7 +124,7 @@ pub struct Pieces {
 }
 
 /// `from`: the source's rows as `alias`, with the one that `@P2` and those behind it find.
-pub fn pieces(column: &Carried, alias: &str, from: &str) -> Pieces {
+pub fn pieces(column: &CarriedColumn, alias: &str, from: &str) -> PieceStatements {
     let own = format!("{alias}.{}", column.source.name);
     let whole = staging::read(column, alias);
     // under a binary collation a surrogate pair counts as the two units it is, and a place is found
@@ -154,7 +154,7 @@ pub fn pieces(column: &Carried, alias: &str, from: &str) -> Pieces {
     } else {
         "CAST(@P1 AS varbinary(max))"
     };
-    Pieces {
+    PieceStatements {
         read: format!("SELECT {read}\n{from}"),
         hash: format!("SELECT HASHBYTES('MD5', {bytes})\n{from}"),
         append: format!(

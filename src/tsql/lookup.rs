@@ -1,7 +1,7 @@
 //! Reading rows to compare: the newest by key, or those with given keys; at the source, at the
 //! destination, or in a change table.
 //!
-//! Rows come with the carried columns in the order of the [`Carry`], both sides in the same kinds
+//! Rows come with the carried columns in the order of the [`ColumnMap`], both sides in the same kinds
 //! of cells, and with hashes of large values behind them. The alias is always `t`.
 
 use super::{
@@ -10,34 +10,34 @@ use super::{
     staging::{read_compared, read_dest_staged, type_name},
 };
 use crate::model::{
-    carry::{Carried, Carry},
+    carry::{CarriedColumn, ColumnMap},
     name::{Ident, TableName},
     table::{Column, ColumnType, collation_word},
 };
 
 /// Which of a carried column's two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum TableSide {
     Source,
     Dest,
 }
 
-impl Side {
-    fn column(self, carried: &Carried) -> &Column {
+impl TableSide {
+    fn column(self, carried: &CarriedColumn) -> &Column {
         match self {
-            Side::Source => &carried.source,
-            Side::Dest => &carried.dest,
+            TableSide::Source => &carried.source,
+            TableSide::Dest => &carried.dest,
         }
     }
 
-    fn read(self, carried: &Carried) -> String {
+    fn read(self, carried: &CarriedColumn) -> String {
         match self {
-            Side::Source => read_compared(carried, "t"),
-            Side::Dest => read_dest_staged(carried, "t"),
+            TableSide::Source => read_compared(carried, "t"),
+            TableSide::Dest => read_dest_staged(carried, "t"),
         }
     }
 
-    fn list<'a>(self, columns: impl Iterator<Item = &'a Carried>) -> String {
+    fn list<'a>(self, columns: impl Iterator<Item = &'a CarriedColumn>) -> String {
         columns
             .map(|carried| format!("{} AS {}", self.read(carried), carried.name()))
             .collect::<Vec<_>>()
@@ -45,8 +45,8 @@ impl Side {
     }
 
     /// All carried columns, empty where a value is large, and behind them the hashes of large
-    /// values: one for each of [`Carry::large_columns`].
-    fn whole_rows(self, carry: &Carry) -> String {
+    /// values: one for each of [`ColumnMap::large_columns`].
+    fn whole_rows(self, carry: &ColumnMap) -> String {
         let large_columns = carry.large_columns();
         let large_bytes = large::large_bytes(large_columns.len());
         let mut cells: Vec<_> = carry
@@ -75,12 +75,12 @@ impl Side {
 
 /// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far
 /// below.
-pub fn keys_max(carry: &Carry) -> usize {
+pub fn keys_max(carry: &ColumnMap) -> usize {
     (1_000 / carry.key.len().max(1)).clamp(1, 100)
 }
 
 /// The newest rows by key.
-pub fn newest(side: Side, table: &TableName, carry: &Carry, rows_max: usize) -> String {
+pub fn newest(side: TableSide, table: &TableName, carry: &ColumnMap, rows_max: usize) -> String {
     let order: Vec<_> = carry
         .key_columns()
         .map(|carried| format!("t.{} DESC", side.column(carried).name))
@@ -98,9 +98,9 @@ pub fn newest(side: Side, table: &TableName, carry: &Carry, rows_max: usize) -> 
 /// in the *source's* order, so that ranges that follow each other at the source leave nothing out
 /// here.
 pub fn range(
-    side: Side,
+    side: TableSide,
     table: &TableName,
-    carry: &Carry,
+    carry: &ColumnMap,
     (after, upto): (bool, bool),
     rows_max: usize,
 ) -> String {
@@ -124,11 +124,11 @@ pub fn range(
 }
 
 /// A key column as it sorts at the source.
-fn ordered(side: Side, carried: &Carried) -> String {
+fn ordered(side: TableSide, carried: &CarriedColumn) -> String {
     let column = format!("t.{}", side.column(carried).name);
     let (source, dest) = (&carried.source, &carried.dest);
     match (side, collation(source)) {
-        (Side::Dest, Some(collation))
+        (TableSide::Dest, Some(collation))
             if source.ty != dest.ty || source.collation != dest.collation =>
         {
             // the code page of a CAST is that of what is cast
@@ -142,7 +142,7 @@ fn ordered(side: Side, carried: &Carried) -> String {
 /// NULL in a key comes before every value, as ORDER BY has it.
 fn beyond(
     keys: &[String],
-    carry: &Carry,
+    carry: &ColumnMap,
     params_before: usize,
     than: &str,
     or_equal: bool,
@@ -196,7 +196,7 @@ pub fn any_change(change_table: &Ident) -> String {
 
 /// The rows with `keys` given keys, whose values are the parameters in order: the first key's
 /// columns, the second's, …
-pub fn by_keys(side: Side, table: &TableName, carry: &Carry, keys: usize) -> String {
+pub fn by_keys(side: TableSide, table: &TableName, carry: &ColumnMap, keys: usize) -> String {
     format!(
         "SELECT {} FROM {} AS t WHERE {}",
         side.whole_rows(carry),
@@ -207,17 +207,22 @@ pub fn by_keys(side: Side, table: &TableName, carry: &Carry, keys: usize) -> Str
 
 /// The keys among `keys` given ones that have a change after LSN `@P1` and up to `@P2`; the key
 /// values follow as `@P3`….
-pub fn changed_keys(change_table: &Ident, carry: &Carry, keys: usize) -> String {
+pub fn changed_keys(change_table: &Ident, carry: &ColumnMap, keys: usize) -> String {
     format!(
         "SELECT DISTINCT {} FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2 AND ({})",
-        Side::Source.list(carry.key_columns()),
-        any_of(Side::Source, carry, keys, 2)
+        TableSide::Source.list(carry.key_columns()),
+        any_of(TableSide::Source, carry, keys, 2)
     )
 }
 
 /// Whether `t` has one of `keys` keys, whose values are the parameters behind the first
 /// `params_before`.
-pub(super) fn any_of(side: Side, carry: &Carry, keys: usize, params_before: usize) -> String {
+pub(super) fn any_of(
+    side: TableSide,
+    carry: &ColumnMap,
+    keys: usize,
+    params_before: usize,
+) -> String {
     let width = carry.key.len();
     let one = |key: usize| {
         let pairs: Vec<_> = carry
@@ -282,13 +287,13 @@ mod tests {
             )
         };
         assert_eq!(
-            large(newest(Side::Source, &TABLE(), &carry(), 10)),
+            large(newest(TableSide::Source, &TABLE(), &carry(), 10)),
             "SELECT TOP (10) t.[ID] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], CAST(t.[at] AS datetimeoffset(7)) AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[ID] DESC, t.[code] DESC"
         );
         assert_eq!(
-            large(newest(Side::Dest, &TABLE(), &carry(), 10)),
+            large(newest(TableSide::Dest, &TABLE(), &carry(), 10)),
             "SELECT TOP (10) t.[id] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], t.[at] AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[id] DESC, t.[code] DESC"
@@ -297,7 +302,7 @@ mod tests {
 
     #[test]
     fn ranges_follow_the_sources_order() {
-        let sql = range(Side::Source, &TABLE(), &keyed(), (true, false), 10);
+        let sql = range(TableSide::Source, &TABLE(), &keyed(), (true, false), 10);
         assert!(
             sql.ends_with(
                 "AS t WHERE (t.[ID] >= CAST(@P1 AS int) AND (t.[ID] > CAST(@P1 AS int) OR (t.[ID] = CAST(@P1 AS int) AND \
@@ -306,7 +311,7 @@ mod tests {
             ),
             "{sql}"
         );
-        let sql = range(Side::Dest, &TABLE(), &keyed(), (true, true), 10);
+        let sql = range(TableSide::Dest, &TABLE(), &keyed(), (true, true), 10);
         assert!(
             sql.contains(
                 "AND (t.[id] <= CAST(@P3 AS int) AND (t.[id] < CAST(@P3 AS int) OR (t.[id] = CAST(@P3 AS int) AND \
@@ -316,7 +321,7 @@ mod tests {
         );
         let mut carry = keyed();
         carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
-        let sql = range(Side::Dest, &TABLE(), &carry, (false, false), 10);
+        let sql = range(TableSide::Dest, &TABLE(), &carry, (false, false), 10);
         assert!(
             sql.contains(
                 "AS t ORDER BY t.[id], CAST(t.[code] COLLATE Latin1_General_CI_AS AS nvarchar(20))"
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn rows_by_key() {
-        let sql = by_keys(Side::Dest, &TABLE(), &keyed(), 2);
+        let sql = by_keys(TableSide::Dest, &TABLE(), &keyed(), 2);
         assert_eq!(
             sql.split(" WHERE ").nth(1).unwrap(),
             "(t.[id] = CAST(@P1 AS bigint) AND t.[code] = CAST(@P2 AS nvarchar(20))) OR \
@@ -344,7 +349,7 @@ mod tests {
         narrow.key = vec![0];
         narrow.columns[0].source.nullable = false;
         assert!(
-            by_keys(Side::Source, &TABLE(), &narrow, 1)
+            by_keys(TableSide::Source, &TABLE(), &narrow, 1)
                 .ends_with("(t.[code] = CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9)))")
         );
     }
@@ -356,17 +361,17 @@ mod tests {
         carry.key = vec![1];
         let code = "CAST(@P1 AS nvarchar(20))";
         assert!(
-            by_keys(Side::Source, &TABLE(), &carry, 1)
+            by_keys(TableSide::Source, &TABLE(), &carry, 1)
                 .ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))"))
         );
-        let after = range(Side::Source, &TABLE(), &carry, (true, false), 1);
+        let after = range(TableSide::Source, &TABLE(), &carry, (true, false), 1);
         assert!(
             after.contains(&format!(
                 "WHERE ((t.[code] > {code} OR ({code} IS NULL AND t.[code] IS NOT NULL)))"
             )),
             "{after}"
         );
-        let upto = range(Side::Source, &TABLE(), &carry, (false, true), 1);
+        let upto = range(TableSide::Source, &TABLE(), &carry, (false, true), 1);
         let same = format!("EXISTS (SELECT t.[code] INTERSECT SELECT {code})");
         assert!(
             upto.contains(&format!(

@@ -7,15 +7,15 @@
 //! value need not fit the source's type.
 
 use super::{
-    apply::{self, Order},
-    changes::{Form, whole_row},
+    apply::{self, StatementOrder},
+    changes::{TypeForm, whole_row},
     large::{self, LENGTHS, LargeValues},
-    lookup::{self, Side},
+    lookup::{self, TableSide},
     netting,
 };
 use crate::{
-    model::{carry::Carry, name::TableName},
-    plan::mask::Coverage,
+    model::{carry::ColumnMap, name::TableName},
+    plan::mask::ColumnCoverage,
 };
 use std::fmt::Write;
 
@@ -23,13 +23,13 @@ use std::fmt::Write;
 const ALL_THERE: &str = "TRUNCATE TABLE #net;\nINSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;\n";
 
 /// Rows read from the source are complete.
-pub fn coverage(carry: &Carry) -> Coverage {
-    Coverage { captured: vec![true; carry.columns.len()], ..Coverage::default() }
+pub fn coverage(carry: &ColumnMap) -> ColumnCoverage {
+    ColumnCoverage { captured: vec![true; carry.columns.len()], ..ColumnCoverage::default() }
 }
 
 /// The source's rows with `keys` given keys, whose values are the parameters, in the form of
 /// [`super::changes::read`].
-pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
+pub fn fetch(carry: &ColumnMap, source: &TableName, keys: usize) -> String {
     let mut sql = String::from(
         "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
     );
@@ -38,14 +38,14 @@ pub fn fetch(carry: &Carry, source: &TableName, keys: usize) -> String {
         sql,
         "\nFROM {} AS t\nWHERE {}",
         source.local(),
-        lookup::any_of(Side::Source, carry, keys, 0)
+        lookup::any_of(TableSide::Source, carry, keys, 0)
     );
     sql
 }
 
 /// The statements for the large values of rows in `#changes`, which are found by their keys; `None`
 /// where no column can have one.
-pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
+pub fn large_values(carry: &ColumnMap, source: &TableName) -> Option<LargeValues> {
     let columns = carry.large_columns();
     if columns.is_empty() {
         return None;
@@ -53,7 +53,7 @@ pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
     let from = format!(
         "FROM {} AS t\nWHERE {}",
         source.local(),
-        lookup::any_of(Side::Source, carry, 1, 1)
+        lookup::any_of(TableSide::Source, carry, 1, 1)
     );
     let keys: String =
         carry.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
@@ -71,8 +71,8 @@ pub fn large_values(carry: &Carry, source: &TableName) -> Option<LargeValues> {
 
 /// Two keys that are one to the destination and would both be there ([`netting::merged`]); the
 /// parameters are the values of `gone` keys.
-pub fn merged(carry: &Carry, dest: &TableName, gone: usize) -> String {
-    let gone = (gone > 0).then(|| lookup::any_of(Side::Dest, carry, gone, 0));
+pub fn merged(carry: &ColumnMap, dest: &TableName, gone: usize) -> String {
+    let gone = (gone > 0).then(|| lookup::any_of(TableSide::Dest, carry, gone, 0));
     format!("{ALL_THERE}{}", netting::merged(carry, dest, gone.as_deref()))
 }
 
@@ -81,9 +81,9 @@ pub fn merged(carry: &Carry, dest: &TableName, gone: usize) -> String {
 /// stands there. Rows come before the guard, as in a commit group: so the two wait for each other's
 /// locks in one order.
 pub fn transaction(
-    carry: &Carry,
+    carry: &ColumnMap,
     dest: &TableName,
-    order: Order,
+    order: StatementOrder,
     gone: usize,
     guard: &str,
 ) -> String {
@@ -93,14 +93,14 @@ pub fn transaction(
         _ => format!(
             "DELETE t FROM {} AS t\nWHERE ({})\n    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE {});\n",
             dest.local(),
-            lookup::any_of(Side::Dest, carry, gone, 2),
-            Form::Dest.same_key(carry, "t", "c")
+            lookup::any_of(TableSide::Dest, carry, gone, 2),
+            TypeForm::Dest.same_key(carry, "t", "c")
         ),
     };
-    let rows = apply::statements(carry, &coverage(carry), dest, Form::Dest, order);
+    let rows = apply::statements(carry, &coverage(carry), dest, TypeForm::Dest, order);
     let rows = match order {
-        Order::UniqueFirst => format!("{delete}{rows}"),
-        Order::ReferencesFirst => format!("{rows}{delete}"),
+        StatementOrder::UniqueFirst => format!("{delete}{rows}"),
+        StatementOrder::ReferencesFirst => format!("{rows}{delete}"),
     };
     format!(
         "DECLARE @mapping_id int = @P1, @from binary(10) = @P2;\nSET XACT_ABORT ON;\n{ALL_THERE}BEGIN TRANSACTION;\n{rows}{guard}COMMIT TRANSACTION;"
@@ -115,10 +115,16 @@ mod tests {
     #[test]
     fn rows_are_fetched_and_written() {
         golden("mend_fetch.sql", &fetch(&keyed(), &TABLE(), 2));
-        golden("mend.sql", &transaction(&keyed(), &TABLE(), Order::UniqueFirst, 2, "-- guard\n"));
+        golden(
+            "mend.sql",
+            &transaction(&keyed(), &TABLE(), StatementOrder::UniqueFirst, 2, "-- guard\n"),
+        );
         golden("mend_merged.sql", &merged(&keyed(), &TABLE(), 1));
-        let turned = transaction(&keyed(), &TABLE(), Order::ReferencesFirst, 1, "");
+        let turned = transaction(&keyed(), &TABLE(), StatementOrder::ReferencesFirst, 1, "");
         assert!(turned.find("INSERT INTO [sales]").unwrap() < turned.find("DELETE t").unwrap());
-        assert!(!transaction(&keyed(), &TABLE(), Order::UniqueFirst, 0, "").contains("DELETE t"));
+        assert!(
+            !transaction(&keyed(), &TABLE(), StatementOrder::UniqueFirst, 0, "")
+                .contains("DELETE t")
+        );
     }
 }

@@ -27,7 +27,7 @@
 //! the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a column that is
 //! NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
 //!
-//! **Keys that are one to the destination and two to the source** ([`Carry::merges_keys`]: 'œ' and
+//! **Keys that are one to the destination and two to the source** ([`ColumnMap::merges_keys`]: 'œ' and
 //! 'oe', 'A' and 'a'). One text may come and another one go within a group, in any order, and then
 //! the last event per key of the destination says nothing: the departure of one text is not the
 //! departure of the other. So such a table's changes are netted text by text first ([`per_text`]).
@@ -41,12 +41,12 @@
 //! patched.
 
 use super::{
-    changes::{Form, any_is_null, bit_is_set, equal, key_is_set},
+    changes::{TypeForm, any_is_null, bit_is_set, equal, key_is_set},
     staging::{other_text, read_dest_key, same_key, same_key_exactly},
 };
 use crate::{
-    model::{carry::Carry, name::TableName},
-    plan::mask::Coverage,
+    model::{carry::ColumnMap, name::TableName},
+    plan::mask::ColumnCoverage,
 };
 use std::fmt::Write;
 
@@ -54,7 +54,7 @@ use std::fmt::Write;
 const IN_PLACE: i32 = 5;
 
 /// Makes before- and after-image of a key that is the same to the target one patch, [`IN_PLACE`].
-pub fn in_place(carry: &Carry, form: Form) -> String {
+pub fn in_place(carry: &ColumnMap, form: TypeForm) -> String {
     let keys: Vec<_> = carry
         .key_columns()
         .map(|column| {
@@ -73,7 +73,7 @@ pub fn in_place(carry: &Carry, form: Form) -> String {
 
 /// Takes away the mask of inserts that may be one half of a moved row and have NULL for a large
 /// value: without it the NULL is not believed. `None` where there are no large values.
-pub fn halves(carry: &Carry, coverage: &Coverage) -> Option<String> {
+pub fn halves(carry: &ColumnMap, coverage: &ColumnCoverage) -> Option<String> {
     let nulls =
         any_is_null("c", believed_by_mask(carry, coverage).filter_map(|i| carry.columns.get(i)));
     (!nulls.is_empty()).then(|| {
@@ -84,10 +84,10 @@ pub fn halves(carry: &Carry, coverage: &Coverage) -> Option<String> {
 }
 
 /// The captured columns whose NULL in an insert is taken for one because of its mask alone.
-/// Indexes into [`Carry::columns`].
+/// Indexes into [`ColumnMap::columns`].
 pub fn believed_by_mask<'a>(
-    carry: &'a Carry,
-    coverage: &'a Coverage,
+    carry: &'a ColumnMap,
+    coverage: &'a ColumnCoverage,
 ) -> impl Iterator<Item = usize> + 'a {
     let captured = coverage
         .partial
@@ -98,7 +98,12 @@ pub fn believed_by_mask<'a>(
 }
 
 /// Fills `#net` from `#changes`.
-pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -> String {
+pub fn net(
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
+    target: &TableName,
+    form: TypeForm,
+) -> String {
     let key: Vec<_> = carry.key_columns().map(|column| form.write(column, "c")).collect();
     let over = format!("OVER (PARTITION BY {}", key.join(", "));
     let moved = key_is_set("c", coverage);
@@ -151,7 +156,7 @@ pub fn net(carry: &Carry, coverage: &Coverage, target: &TableName, form: Form) -
 
 /// Fills `#net` with one row per text of a key: there at the end of the group (2) or not (1). Wants
 /// a destination.
-pub fn per_text(carry: &Carry, coverage: &Coverage, dest: &TableName) -> String {
+pub fn per_text(carry: &ColumnMap, coverage: &ColumnCoverage, dest: &TableName) -> String {
     let key: Vec<_> =
         carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     let over = format!("OVER (PARTITION BY {}", key.join(", "));
@@ -166,7 +171,7 @@ pub fn per_text(carry: &Carry, coverage: &Coverage, dest: &TableName) -> String 
 /// Two keys that are one to the destination and would both be there: the cells of the one and of
 /// the other, or no row. Wants [`per_text`]'s `#net`, or one in which all rows of `#changes` are
 /// there; `gone`, a condition on the destination's row `t`, says which others go too.
-pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
+pub fn merged(carry: &ColumnMap, dest: &TableName, gone: Option<&str>) -> String {
     let staged = |alias: &str| {
         carry
             .key_columns()
@@ -178,7 +183,7 @@ pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
     let same: Vec<_> = carry
         .key_columns()
         .map(|column| {
-            format!("{} = {}", Form::Dest.write(column, "a"), Form::Dest.write(column, "b"))
+            format!("{} = {}", TypeForm::Dest.write(column, "a"), TypeForm::Dest.write(column, "b"))
         })
         .collect();
     format!(
@@ -199,13 +204,13 @@ pub fn merged(carry: &Carry, dest: &TableName, gone: Option<&str>) -> String {
 /// Leaves of `#changes` what [`merged`]'s answer, none, makes right to net by the destination's
 /// keys: of each, the changes of the text that is there, or of the one that the destination has and
 /// that goes.
-pub fn keep_present(carry: &Carry, dest: &TableName) -> String {
+pub fn keep_present(carry: &ColumnMap, dest: &TableName) -> String {
     let text: Vec<_> =
         carry.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
     let same: Vec<_> = carry
         .key_columns()
         .map(|column| {
-            format!("{} = {}", Form::Dest.write(column, "p"), Form::Dest.write(column, "g"))
+            format!("{} = {}", TypeForm::Dest.write(column, "p"), TypeForm::Dest.write(column, "g"))
         })
         .collect();
     format!(
@@ -221,10 +226,10 @@ pub fn keep_present(carry: &Carry, dest: &TableName) -> String {
 /// `@P2`. Every row where a column is never in change rows, because it may have changed with the
 /// others.
 pub fn incomplete(
-    carry: &Carry,
-    coverage: &Coverage,
+    carry: &ColumnMap,
+    coverage: &ColumnCoverage,
     target: &TableName,
-    form: Form,
+    form: TypeForm,
 ) -> Option<String> {
     let required = any_is_null("c", coverage.required.iter().filter_map(|&i| carry.columns.get(i)));
     let missing: Vec<_> =
@@ -261,13 +266,16 @@ mod tests {
     fn one_effect_per_key() {
         let (carry, capture) = (keyed(), capture());
         let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("net_in_place.sql", &in_place(&carry, Form::Dest));
-        golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
-        golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), Form::Staged));
+        golden("net_in_place.sql", &in_place(&carry, TypeForm::Dest));
+        golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), TypeForm::Dest));
+        golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), TypeForm::Staged));
         golden("net_per_text.sql", &per_text(&carry, &coverage, &TABLE()));
         golden("net_merged.sql", &merged(&carry, &TABLE(), None));
         golden("net_keep_present.sql", &keep_present(&carry, &TABLE()));
-        golden("net_incomplete.sql", &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap());
+        golden(
+            "net_incomplete.sql",
+            &incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
+        );
         golden("net_halves.sql", &halves(&carry, &coverage).unwrap());
     }
 
@@ -285,16 +293,16 @@ mod tests {
             carry.columns[i].source.nullable = false;
         }
         let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("net_required.sql", &net(&carry, &coverage, &TABLE(), Form::Dest));
+        golden("net_required.sql", &net(&carry, &coverage, &TABLE(), TypeForm::Dest));
         golden(
             "net_incomplete_required.sql",
-            &incomplete(&carry, &coverage, &TABLE(), Form::Dest).unwrap(),
+            &incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
         );
         assert!(!halves(&carry, &coverage).unwrap().contains("[c3]"));
         carry.columns.truncate(3);
         let coverage = mask::cover(&carry, &capture).unwrap();
         assert!(
-            incomplete(&carry, &coverage, &TABLE(), Form::Dest)
+            incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest)
                 .unwrap()
                 .contains("AND (c.[c2] IS NULL)\n")
         );
@@ -306,8 +314,8 @@ mod tests {
         let (mut carry, capture) = (keyed(), capture());
         carry.columns.truncate(3);
         let coverage = mask::cover(&carry, &capture).unwrap();
-        assert_eq!(incomplete(&carry, &coverage, &TABLE(), Form::Dest), None);
-        assert!(!net(&carry, &coverage, &TABLE(), Form::Dest).contains("p0"));
+        assert_eq!(incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest), None);
+        assert!(!net(&carry, &coverage, &TABLE(), TypeForm::Dest).contains("p0"));
     }
 
     #[test]
@@ -316,7 +324,7 @@ mod tests {
         carry.columns[1].source.nullable = true;
         carry.columns[1].dest.nullable = true;
         assert_eq!(
-            Form::Dest.same_key(&carry, "d", "c"),
+            TypeForm::Dest.same_key(&carry, "d", "c"),
             "d.[id] = CAST(c.[c0] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[c1] COLLATE Latin1_General_CI_AS)"
         );
     }

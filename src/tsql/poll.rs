@@ -15,22 +15,22 @@ pub const BRANCHES_MAX: usize = 400;
 
 /// One branch of [`probe`]: rows of `instance` above its own parameter.
 #[derive(Clone, Debug)]
-pub struct Watched<'a> {
+pub struct WatchedInstance<'a> {
     pub instance: &'a Instance,
     /// The trigger column, where the instance captures it.
-    pub trigger: Option<Flag<'a>>,
+    pub trigger: Option<TriggerColumn<'a>>,
 }
 
 /// A trigger column.
 #[derive(Clone, Copy, Debug)]
-pub struct Flag<'a> {
+pub struct TriggerColumn<'a> {
     pub column: &'a Ident,
     /// It holds text, which may be no number: compared as it is, one such row would be an error of
     /// the whole statement (245).
     pub text: bool,
 }
 
-impl Flag<'_> {
+impl TriggerColumn<'_> {
     /// That it is set, in the row `alias`. TRY_CAST is there at every compatibility level; a number
     /// is compared as it is, so that an index serves.
     pub fn is_set(self, alias: &str) -> String {
@@ -45,9 +45,9 @@ impl Flag<'_> {
 
 /// `@P1` is U, `@P2` the first instance's checkpoint, and so on. Rows: the instance's number, and 0
 /// for any change or 1 for a change that leaves the trigger column at 1.
-pub fn probe(watched: &[Watched<'_>]) -> String {
+pub fn probe(watched: &[WatchedInstance<'_>]) -> String {
     let mut branches = Vec::new();
-    for (i, Watched { instance, trigger }) in watched.iter().enumerate() {
+    for (i, WatchedInstance { instance, trigger }) in watched.iter().enumerate() {
         let window = format!(
             "FROM {} AS c WHERE c.[__$start_lsn] > @P{} AND c.[__$start_lsn] <= @P1",
             instance.change_table(),
@@ -82,7 +82,7 @@ pub fn oldest(instances: &[&Instance]) -> String {
 }
 
 /// Which of these tables have a row whose trigger column is 1, by number.
-pub fn triggers(tables: &[(&TableName, Flag<'_>)]) -> String {
+pub fn triggers(tables: &[(&TableName, TriggerColumn<'_>)]) -> String {
     let branches: Vec<_> = tables
         .iter()
         .enumerate()
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn one_statement_for_many_tables() {
         let (first, column) = (capture().instance, Ident::new("resync"));
-        let [trigger, text] = [false, true].map(|text| Flag { column: &column, text });
+        let [trigger, text] = [false, true].map(|text| TriggerColumn { column: &column, text });
         let second = Instance { change_table: Ident::new("other]_CT"), ..first.clone() };
         let watched = [
-            Watched { instance: &first, trigger: Some(trigger) },
-            Watched { instance: &second, trigger: None },
-            Watched { instance: &second, trigger: Some(text) },
+            WatchedInstance { instance: &first, trigger: Some(trigger) },
+            WatchedInstance { instance: &second, trigger: None },
+            WatchedInstance { instance: &second, trigger: Some(text) },
         ];
         golden("poll_probe.sql", &probe(&watched));
         golden("poll_triggers.sql", &triggers(&[(&TABLE(), trigger), (&TABLE(), text)]));

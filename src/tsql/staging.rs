@@ -12,7 +12,7 @@
 use std::fmt::Write;
 
 use crate::model::{
-    carry::{Carried, Carry, KEY_COLLATION},
+    carry::{CarriedColumn, ColumnMap, KEY_COLLATION},
     name::Ident,
     table::{ColumnType, Length, collation_word},
 };
@@ -87,7 +87,7 @@ fn collate(ty: &ColumnType, collation: Option<&str>) -> String {
 
 /// `[c0] type COLLATE … NULL`: a column of a staging or `#` table. All are nullable: a delete's
 /// image has NULLs where a column says NOT NULL, and a nullable column has one form on the wire.
-pub fn column_ddl(column: &Carried) -> String {
+pub fn column_ddl(column: &CarriedColumn) -> String {
     format!(
         "{} {}{} NULL",
         column.staged_name,
@@ -97,7 +97,7 @@ pub fn column_ddl(column: &Carried) -> String {
 }
 
 /// `[c0] type COLLATE …` as INSERT BULK declares it; a collation that is not known is not named.
-pub fn bulk_column(column: &Carried) -> String {
+pub fn bulk_column(column: &CarriedColumn) -> String {
     let collate = column
         .collation
         .as_deref()
@@ -107,13 +107,13 @@ pub fn bulk_column(column: &Carried) -> String {
 }
 
 /// The staged columns of a CREATE TABLE, in the order of `carry`.
-pub fn columns_ddl(carry: &Carry) -> String {
+pub fn columns_ddl(carry: &ColumnMap) -> String {
     carry.columns.iter().map(column_ddl).collect::<Vec<_>>().join(", ")
 }
 
 /// The source's column in staged form: `alias` names the source table or its change table, which
 /// have the same column names.
-pub fn read(column: &Carried, alias: &str) -> String {
+pub fn read(column: &CarriedColumn, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.source.name);
     if column.source.ty == column.staged {
         cell
@@ -124,7 +124,7 @@ pub fn read(column: &Carried, alias: &str) -> String {
 
 /// The source's column as it is compared with [`read_dest_staged`]'s: text as text, also where it
 /// is staged as bytes.
-pub fn read_compared(column: &Carried, alias: &str) -> String {
+pub fn read_compared(column: &CarriedColumn, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.source.name);
     match (&column.source.ty, &column.staged) {
         (ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)), ColumnType::VarBinary(_)) => {
@@ -135,17 +135,17 @@ pub fn read_compared(column: &Carried, alias: &str) -> String {
 }
 
 /// `read AS [c0], …`: a SELECT list that yields staged rows in the order of `carry`.
-pub fn read_list(carry: &Carry, alias: &str) -> String {
+pub fn read_list(carry: &ColumnMap, alias: &str) -> String {
     list(carry, |column| format!("{} AS {}", read(column, alias), column.staged_name))
 }
 
 /// The staged column as a value of the destination's type.
-pub fn write(column: &Carried, alias: &str) -> String {
+pub fn write(column: &CarriedColumn, alias: &str) -> String {
     write_cell(column, &format!("{alias}.{}", column.staged_name))
 }
 
 /// The staged `cell` as a value of the destination's type.
-pub fn write_cell(column: &Carried, cell: &str) -> String {
+pub fn write_cell(column: &CarriedColumn, cell: &str) -> String {
     let to = &column.dest.ty;
     let cell = format!("{cell}{}", recollate(column));
     match to {
@@ -163,7 +163,7 @@ pub fn write_cell(column: &Carried, cell: &str) -> String {
 
 /// ` COLLATE name` where the staged text has another collation than the destination's column: a
 /// CAST takes the code page from the collation, and two collations cannot be compared (Msg 468).
-fn recollate(column: &Carried) -> String {
+fn recollate(column: &CarriedColumn) -> String {
     let to = &column.dest;
     if column.collation == to.collation || !is_text(&column.staged) {
         String::new()
@@ -174,7 +174,7 @@ fn recollate(column: &Carried) -> String {
 
 /// The destination's column as it is compared and read: like [`fn@write`]'s result, also where the
 /// type itself has no comparison.
-pub fn read_dest(column: &Carried, alias: &str) -> String {
+pub fn read_dest(column: &CarriedColumn, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.name());
     match comparable(&column.dest.ty) {
         Some(ty) => format!("CAST({cell} AS {ty})"),
@@ -184,7 +184,7 @@ pub fn read_dest(column: &Carried, alias: &str) -> String {
 
 /// The destination's column in staged form, so that both sides of a verification arrive as the same
 /// kind of cell.
-pub fn read_dest_staged(column: &Carried, alias: &str) -> String {
+pub fn read_dest_staged(column: &CarriedColumn, alias: &str) -> String {
     let cell = format!("{alias}.{}", column.name());
     match column.dest.ty {
         // the driver's double would round these
@@ -229,7 +229,7 @@ fn comparable(ty: &ColumnType) -> Option<&'static str> {
 }
 
 /// The staged column as [`read_dest`] gives the destination's.
-fn write_comparable(column: &Carried, alias: &str) -> String {
+fn write_comparable(column: &CarriedColumn, alias: &str) -> String {
     let written = write(column, alias);
     match (&column.dest.ty, comparable(&column.dest.ty)) {
         // `write` already stops at the comparable type for these
@@ -240,7 +240,7 @@ fn write_comparable(column: &Carried, alias: &str) -> String {
 
 /// `dest.[key] = staged and …`, in the destination's type and under its collation: keys are equal
 /// when *it* says so.
-pub fn same_key(carry: &Carry, staged: &str, dest: &str) -> String {
+pub fn same_key(carry: &ColumnMap, staged: &str, dest: &str) -> String {
     let pairs: Vec<_> = carry
         .key_columns()
         .map(|column| format!("{dest}.{} = {}", column.name(), write(column, staged)))
@@ -249,38 +249,38 @@ pub fn same_key(carry: &Carry, staged: &str, dest: &str) -> String {
 }
 
 /// [`fn@same_key`], and the same text in both, not only what the destination takes for the same.
-pub fn same_key_exactly(carry: &Carry, staged: &str, dest: &str) -> String {
+pub fn same_key_exactly(carry: &ColumnMap, staged: &str, dest: &str) -> String {
     let text: String =
         texts(carry).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
     same_key(carry, staged, dest) + &text
 }
 
 /// Two keys that are the same to the destination have other texts.
-pub fn other_text(carry: &Carry, staged: &str, dest: &str) -> String {
+pub fn other_text(carry: &ColumnMap, staged: &str, dest: &str) -> String {
     let same: Vec<_> = texts(carry).map(|column| same_text(column, staged, dest)).collect();
     format!("NOT ({})", same.join(" AND "))
 }
 
-fn same_text(column: &Carried, staged: &str, dest: &str) -> String {
+fn same_text(column: &CarriedColumn, staged: &str, dest: &str) -> String {
     format!("{} = {staged}.{}", read_dest_key(column, dest), column.staged_name)
 }
 
 /// The destination's key column in staged form, under the staged key's collation.
-pub fn read_dest_key(column: &Carried, alias: &str) -> String {
+pub fn read_dest_key(column: &CarriedColumn, alias: &str) -> String {
     let collate =
         if is_text(&column.dest.ty) { format!(" COLLATE {KEY_COLLATION}") } else { String::new() };
     read_dest_staged(column, alias) + &collate
 }
 
 /// The key's columns that are text.
-fn texts(carry: &Carry) -> impl Iterator<Item = &Carried> {
+fn texts(carry: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
     carry.key_columns().filter(|column| is_text(&column.dest.ty))
 }
 
 /// True when the two differ in any byte, NULLs included: a case-insensitive collation, a trailing
 /// space, -0 or another offset of the same instant must not hide a change. (Comparing binary values
 /// of different length is left to DATALENGTH, not to padding rules.)
-pub fn differs(column: &Carried, staged: &str, dest: &str) -> String {
+pub fn differs(column: &CarriedColumn, staged: &str, dest: &str) -> String {
     let (old, new) = (read_dest(column, dest), write_comparable(column, staged));
     let bare = format!("{dest}.{}", column.name());
     let given = format!("{staged}.{}", column.staged_name);
@@ -334,23 +334,23 @@ pub fn insert_one(table: &str, columns: &[&str]) -> String {
 }
 
 /// `[a], [b], …`: the carried columns at the destination.
-pub fn names(carry: &Carry) -> String {
+pub fn names(carry: &ColumnMap) -> String {
     list(carry, |column| column.name().to_string())
 }
 
 /// `[c0], [c1], …`: the staged columns.
-pub fn staged_names(carry: &Carry) -> String {
+pub fn staged_names(carry: &ColumnMap) -> String {
     list(carry, |column| column.staged_name.to_string())
 }
 
 /// The carried columns as values of the destination's types.
-pub fn write_list(carry: &Carry, alias: &str) -> String {
+pub fn write_list(carry: &ColumnMap, alias: &str) -> String {
     list(carry, |column| write(column, alias))
 }
 
 /// The columns an UPDATE may set: not identity, and of the key only what may differ between equal
 /// keys.
-pub fn updatable(carry: &Carry) -> impl Iterator<Item = &Carried> {
+pub fn updatable(carry: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
     carry
         .columns
         .iter()
@@ -361,7 +361,7 @@ pub fn updatable(carry: &Carry) -> impl Iterator<Item = &Carried> {
         .map(|(_, column)| column)
 }
 
-fn list(carry: &Carry, each: impl Fn(&Carried) -> String) -> String {
+fn list(carry: &ColumnMap, each: impl Fn(&CarriedColumn) -> String) -> String {
     let mut text = String::new();
     for (i, column) in carry.columns.iter().enumerate() {
         let _ = write!(text, "{}{}", if i == 0 { "" } else { ", " }, each(column));

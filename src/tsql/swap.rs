@@ -6,14 +6,14 @@
 //! (`sqlserver-cdc-facts`, 2d).
 
 use super::{
-    poll::Flag,
+    poll::TriggerColumn,
     staging::{
         bulk_column, columns_ddl, differs, names, other_text, read_dest_staged, read_list,
         same_key, same_key_exactly, staged_names, updatable, write, write_cell, write_list,
     },
 };
 use crate::model::{
-    carry::{Carried, Carry},
+    carry::{CarriedColumn, ColumnMap},
     id::MappingId,
     name::{Ident, TableName},
     table::ForeignKey,
@@ -37,7 +37,7 @@ pub fn staged_mapping(stage: &TableName) -> Option<i64> {
 }
 
 /// A heap: bulk loads into it are minimally logged, and its index is made when the rows are in.
-pub fn create_stage(stage: &TableName, carry: &Carry) -> String {
+pub fn create_stage(stage: &TableName, carry: &ColumnMap) -> String {
     format!("CREATE TABLE {} ({})", stage.local(), columns_ddl(carry))
 }
 
@@ -61,7 +61,7 @@ pub fn delete_all(table: &TableName) -> String {
 
 /// Whose comparison says which staged keys are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rules {
+pub enum KeyRules {
     /// The staged columns' own: byte for byte, while rows come and go as they did at the source.
     Staged,
     /// The destination columns' types and collations: as its rows are found.
@@ -76,14 +76,14 @@ fn computed(place: usize) -> Ident {
 
 /// The columns by which the swap finds rows where they are not the staged ones: text, unless the
 /// destination compares it byte by byte, too.
-fn compared_otherwise(carry: &Carry) -> impl Iterator<Item = (usize, &Carried)> {
+fn compared_otherwise(carry: &ColumnMap) -> impl Iterator<Item = (usize, &CarriedColumn)> {
     carry.key_columns().enumerate().filter(|(_, column)| column.merges())
 }
 
 /// Adds the key's texts as the destination compares them; `None` where the staged key is compared
 /// alike. An expression of fixed type and collation is deterministic, so that an index may be on
 /// it. <https://learn.microsoft.com/sql/relational-databases/indexes/indexes-on-computed-columns>
-pub fn add_dest_key(stage: &TableName, carry: &Carry) -> Option<String> {
+pub fn add_dest_key(stage: &TableName, carry: &ColumnMap) -> Option<String> {
     let columns: Vec<_> = compared_otherwise(carry)
         .map(|(place, column)| {
             format!(
@@ -98,14 +98,14 @@ pub fn add_dest_key(stage: &TableName, carry: &Carry) -> Option<String> {
 }
 
 /// The server's error 1505 says that two staged keys are one by `rules`.
-pub fn index_stage(stage: &TableName, carry: &Carry, rules: Rules) -> String {
+pub fn index_stage(stage: &TableName, carry: &ColumnMap, rules: KeyRules) -> String {
     let (name, columns): (_, Vec<_>) = match rules {
-        Rules::Staged => (
+        KeyRules::Staged => (
             "dbaops_dataflow_key",
             carry.key_columns().map(|column| column.staged_name.to_string()).collect(),
         ),
-        Rules::Dest => {
-            let of = |(place, column): (usize, &Carried)| {
+        KeyRules::Dest => {
+            let of = |(place, column): (usize, &CarriedColumn)| {
                 if column.merges() {
                     computed(place).to_string()
                 } else {
@@ -119,12 +119,12 @@ pub fn index_stage(stage: &TableName, carry: &Carry, rules: Rules) -> String {
 }
 
 /// One cell: 1 when two staged keys are one by `rules`.
-pub fn has_repeated(stage: &TableName, carry: &Carry, rules: Rules) -> String {
+pub fn has_repeated(stage: &TableName, carry: &ColumnMap, rules: KeyRules) -> String {
     let key: Vec<_> = carry
         .key_columns()
         .map(|column| match rules {
-            Rules::Staged => format!("s.{}", column.staged_name),
-            Rules::Dest => write(column, "s"),
+            KeyRules::Staged => format!("s.{}", column.staged_name),
+            KeyRules::Dest => write(column, "s"),
         })
         .collect();
     format!(
@@ -136,7 +136,7 @@ pub fn has_repeated(stage: &TableName, carry: &Carry, rules: Rules) -> String {
 
 /// Two keys that are staged as two and that the destination takes for one: the cells of the one and
 /// of the other, or no row.
-pub fn merged_in_stage(stage: &TableName, carry: &Carry) -> String {
+pub fn merged_in_stage(stage: &TableName, carry: &ColumnMap) -> String {
     let stage = stage.local();
     let same: Vec<_> = carry
         .key_columns()
@@ -155,7 +155,7 @@ pub fn merged_in_stage(stage: &TableName, carry: &Carry) -> String {
 
 /// A destination's key and a staged one that the destination takes for the same and that have other
 /// texts, as [`merged_in_stage`].
-pub fn merged_at_dest(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+pub fn merged_at_dest(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> String {
     format!(
         "SELECT TOP (1) {}, {} FROM {} AS s JOIN {} AS d ON {} WHERE {}",
         dest_key(carry, "d"),
@@ -167,7 +167,7 @@ pub fn merged_at_dest(stage: &TableName, dest: &TableName, carry: &Carry) -> Str
     )
 }
 
-fn staged_key(carry: &Carry, alias: &str) -> String {
+fn staged_key(carry: &ColumnMap, alias: &str) -> String {
     carry
         .key_columns()
         .map(|column| format!("{alias}.{}", column.staged_name))
@@ -175,13 +175,13 @@ fn staged_key(carry: &Carry, alias: &str) -> String {
         .join(", ")
 }
 
-fn dest_key(carry: &Carry, alias: &str) -> String {
+fn dest_key(carry: &ColumnMap, alias: &str) -> String {
     carry.key_columns().map(|column| read_dest_staged(column, alias)).collect::<Vec<_>>().join(", ")
 }
 
 /// Leaves one of the rows that have one staged key: a scan that goes page by page meets a row twice
 /// when it moves ahead of it.
-pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
+pub fn drop_repeated(stage: &TableName, carry: &ColumnMap) -> String {
     format!(
         "WITH [repeated] AS (SELECT ROW_NUMBER() OVER (PARTITION BY {} ORDER BY (SELECT NULL)) AS [n] FROM {} AS s) \
          DELETE FROM [repeated] WHERE [n] > 1",
@@ -191,7 +191,7 @@ pub fn drop_repeated(stage: &TableName, carry: &Carry) -> String {
 }
 
 /// The source's rows in staged form.
-pub fn read_source(source: &TableName, carry: &Carry) -> String {
+pub fn read_source(source: &TableName, carry: &ColumnMap) -> String {
     format!("SELECT {} FROM {} AS s", read_list(carry, "s"), source.local())
 }
 
@@ -203,19 +203,19 @@ pub fn in_snapshot(select: &str) -> String {
 }
 
 /// No rows: what a load of the staging table's columns is described with.
-pub fn staged_columns(stage: &TableName, carry: &Carry) -> String {
+pub fn staged_columns(stage: &TableName, carry: &ColumnMap) -> String {
     format!("SELECT TOP (0) {} FROM {}", staged_names(carry), stage.local())
 }
 
 /// What goes before the rows of a bulk load. The collation says how the bytes of its text are read.
 /// <https://learn.microsoft.com/sql/t-sql/statements/bulk-insert-transact-sql>
-pub fn load_stage(stage: &TableName, carry: &Carry) -> String {
+pub fn load_stage(stage: &TableName, carry: &ColumnMap) -> String {
     let columns: Vec<_> = carry.columns.iter().map(bulk_column).collect();
     format!("INSERT BULK {} ({}) WITH (KEEP_NULLS, TABLOCK)", stage.local(), columns.join(", "))
 }
 
 /// Rows that ask for a full sync, `rows_max` at a time, only those.
-pub fn reset_trigger(source: &TableName, trigger: Flag<'_>, rows_max: usize) -> String {
+pub fn reset_trigger(source: &TableName, trigger: TriggerColumn<'_>, rows_max: usize) -> String {
     format!(
         "UPDATE TOP ({rows_max}) s SET s.{} = 0 FROM {} AS s WHERE {}",
         trigger.column,
@@ -241,7 +241,7 @@ pub fn counts(stage: &TableName, dest: &TableName) -> String {
 /// A batch of rows into a destination that had none of them: a row that is there with the same key
 /// was read twice. One whose key has another text is another row, which the destination's own key
 /// refuses.
-pub fn insert_more(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+pub fn insert_more(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> String {
     let there = if carry.merges_keys {
         same_key_exactly(carry, "s", "d")
     } else {
@@ -252,7 +252,7 @@ pub fn insert_more(stage: &TableName, dest: &TableName, carry: &Carry) -> String
 
 /// Into an empty destination: under a table lock, which nobody who reads rows can be waiting
 /// behind.
-pub fn insert_all(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+pub fn insert_all(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> String {
     format!(
         "INSERT INTO {} WITH (TABLOCK) ({}) SELECT {} FROM {} AS s",
         dest.local(),
@@ -264,7 +264,7 @@ pub fn insert_all(stage: &TableName, dest: &TableName, carry: &Carry) -> String 
 
 /// An identity cannot be updated: a row that has another one at the source is gone, too, and is
 /// inserted anew.
-pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> String {
     let same_identity: String = carry
         .columns
         .iter()
@@ -281,7 +281,7 @@ pub fn delete_gone(stage: &TableName, dest: &TableName, carry: &Carry) -> String
 }
 
 /// `None` when the key is all there is to a row.
-pub fn update_changed(stage: &TableName, dest: &TableName, carry: &Carry) -> Option<String> {
+pub fn update_changed(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> Option<String> {
     let columns: Vec<_> = updatable(carry).collect();
     if columns.is_empty() {
         return None;
@@ -302,11 +302,11 @@ pub fn update_changed(stage: &TableName, dest: &TableName, carry: &Carry) -> Opt
     ))
 }
 
-pub fn insert_new(stage: &TableName, dest: &TableName, carry: &Carry) -> String {
+pub fn insert_new(stage: &TableName, dest: &TableName, carry: &ColumnMap) -> String {
     insert_unless(stage, dest, carry, &same_key(carry, "s", "d"))
 }
 
-fn insert_unless(stage: &TableName, dest: &TableName, carry: &Carry, there: &str) -> String {
+fn insert_unless(stage: &TableName, dest: &TableName, carry: &ColumnMap, there: &str) -> String {
     format!(
         "INSERT INTO {} ({}) SELECT {} FROM {} AS s WHERE NOT EXISTS (SELECT 1 FROM {} AS d WHERE {})",
         dest.local(),
@@ -323,7 +323,7 @@ fn insert_unless(stage: &TableName, dest: &TableName, carry: &Carry, there: &str
 pub fn still_referred(
     stage: &TableName,
     dest: &TableName,
-    carry: &Carry,
+    carry: &ColumnMap,
     key: &ForeignKey,
     keys_max: usize,
 ) -> String {
@@ -343,11 +343,11 @@ pub fn still_referred(
 }
 
 /// Keys of at most `keys_max` destination rows that rows of `key`'s child table refer to.
-pub fn referred(dest: &TableName, carry: &Carry, key: &ForeignKey, keys_max: usize) -> String {
+pub fn referred(dest: &TableName, carry: &ColumnMap, key: &ForeignKey, keys_max: usize) -> String {
     format!("{} WHERE EXISTS ({})", keys_of(dest, carry, keys_max), referring(key))
 }
 
-fn keys_of(dest: &TableName, carry: &Carry, keys_max: usize) -> String {
+fn keys_of(dest: &TableName, carry: &ColumnMap, keys_max: usize) -> String {
     format!("SELECT TOP ({keys_max}) {} FROM {} AS d", dest_key(carry, "d"), dest.local())
 }
 
@@ -363,7 +363,7 @@ fn referring(key: &ForeignKey) -> String {
 /// (its rows may be staged).
 pub fn orphans(
     stage: &TableName,
-    carry: &Carry,
+    carry: &ColumnMap,
     key: &ForeignKey,
     keys_max: usize,
 ) -> Option<String> {
@@ -408,11 +408,11 @@ mod tests {
              [c5] nvarchar(max) COLLATE DATABASE_DEFAULT NULL)"
         );
         assert_eq!(
-            index_stage(&stage, &carry, Rules::Staged),
+            index_stage(&stage, &carry, KeyRules::Staged),
             "CREATE UNIQUE INDEX [dbaops_dataflow_key] ON [dbo].[dbaops_dataflow_stage_7] ([c0], [c1])"
         );
         assert_eq!(
-            has_repeated(&stage, &carry, Rules::Staged),
+            has_repeated(&stage, &carry, KeyRules::Staged),
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[dbaops_dataflow_stage_7] AS s GROUP BY s.[c0], s.[c1] HAVING COUNT_BIG(*) > 1) \
              THEN 1 ELSE 0 END"
         );
@@ -443,11 +443,11 @@ mod tests {
             format!("ALTER TABLE [dbo].[dbaops_dataflow_stage_7] ADD [k1] AS ({})", of(""))
         );
         assert_eq!(
-            index_stage(&stage, &carry, Rules::Dest),
+            index_stage(&stage, &carry, KeyRules::Dest),
             "CREATE UNIQUE INDEX [dbaops_dataflow_dest_key] ON [dbo].[dbaops_dataflow_stage_7] ([c0], [k1])"
         );
         assert!(
-            has_repeated(&stage, &carry, Rules::Dest)
+            has_repeated(&stage, &carry, KeyRules::Dest)
                 .contains(&format!("GROUP BY CAST(s.[c0] AS bigint), {} HAVING", of("s.")))
         );
         assert!(
@@ -495,7 +495,7 @@ mod tests {
         assert_eq!(
             [false, true].map(|text| reset_trigger(
                 &TABLE(),
-                Flag { column: &Ident::new("resync"), text },
+                TriggerColumn { column: &Ident::new("resync"), text },
                 1000
             )),
             [

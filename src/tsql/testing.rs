@@ -2,7 +2,7 @@
 
 use crate::model::{
     capture::{Capture, CapturedColumn, Instance},
-    carry::{Carried, Carry, KEY_COLLATION, staged_name},
+    carry::{CarriedColumn, ColumnMap, KEY_COLLATION, staged_name},
     id::MappingId,
     lsn::Lsn,
     name::{Ident, TableName},
@@ -41,9 +41,9 @@ pub fn carried(
     source: (&str, ColumnType),
     dest: (&str, ColumnType),
     staged: ColumnType,
-) -> Carried {
+) -> CarriedColumn {
     let dest = column(dest.0, dest.1);
-    Carried {
+    CarriedColumn {
         source: column(source.0, source.1),
         collation: dest.collation.clone(),
         dest,
@@ -53,16 +53,16 @@ pub fn carried(
 }
 
 /// As a column of the key is carried.
-fn of_key(mut column: Carried) -> Carried {
+fn of_key(mut column: CarriedColumn) -> CarriedColumn {
     column.collation = column.collation.map(|_| KEY_COLLATION.to_owned());
     column
 }
 
 /// Key: (id int → bigint, code); then money, ntext, datetimeoffset(3) and xml.
-pub fn carry() -> Carry {
+pub fn carry() -> ColumnMap {
     let code = ColumnType::NVarChar(Length::N(20));
     let max = ColumnType::NVarChar(Length::Max);
-    let mut carry = Carry {
+    let mut carry = ColumnMap {
         columns: vec![
             carried(("ID", ColumnType::Int), ("id", ColumnType::BigInt), ColumnType::Int),
             of_key(carried(("code", code.clone()), ("code", code.clone()), code)),
@@ -92,7 +92,7 @@ pub fn carry() -> Carry {
 }
 
 /// [`carry`] with a key that cannot be NULL, as most keys.
-pub fn keyed() -> Carry {
+pub fn keyed() -> ColumnMap {
     let mut carry = carry();
     for &i in &carry.key {
         carry.columns[i].source.nullable = false;

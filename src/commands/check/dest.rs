@@ -1,11 +1,11 @@
 //! The destination: the control database, and every database and table that rows go to.
 
 use super::{
-    Pair, Section, ask, by_database, closed, create_user, database, failed, server, table_rights,
-    usable,
+    CheckedMapping, Section, ask, by_database, closed, create_user, database, failed, server,
+    table_rights, usable,
 };
 use crate::{
-    control::{self, Loaded},
+    control::{self, ControlSnapshot},
     error::Kind,
     jobs::Env,
     model::{
@@ -14,7 +14,7 @@ use crate::{
         table::Table,
     },
     mssql::{catalog, session::Session},
-    plan::doctor::{self, Finding, Group, Place, Right},
+    plan::doctor::{self, AvailabilityGroup, Finding, FixTarget, Right},
     tsql::copied::copyable,
 };
 
@@ -27,7 +27,7 @@ const ENCRYPTION_CURES: [&str; 2] = [
 ];
 
 /// The destination server and the control database; the control tables, where they can be read.
-pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
+pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>) {
     let pools = env.dest.pools();
     let mut section = Section::new(format!("destination {}", pools.endpoint().place()));
     let name = Ident::new(control::DATABASE);
@@ -42,14 +42,15 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
                     error.message()
                 );
                 Finding::bad("control database", words)
-                    .cure(&Place::Service, "dbaops-dataflow init")
+                    .cure(&FixTarget::Service, "dbaops-dataflow init")
             } else {
-                failed("connects", &error, &Place::Service)
+                failed("connects", &error, &FixTarget::Service)
             });
             return (vec![section], None);
         }
     };
-    server(&mut session, pools.endpoint(), &Place::Service, ENCRYPTION_CURES, &mut section).await;
+    server(&mut session, pools.endpoint(), &FixTarget::Service, ENCRYPTION_CURES, &mut section)
+        .await;
     match database(&mut session).await {
         Ok(found) if found.writable => {
             let names = ["SELECT", "INSERT", "UPDATE", "DELETE"];
@@ -64,7 +65,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
                 "control rights",
                 &found.user.to_string(),
                 rights.collect(),
-                &Place::Dest,
+                &FixTarget::Dest,
                 &name,
             ));
         }
@@ -83,7 +84,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
             Some(loaded)
         }
         Err(error) => {
-            section.add(failed("control tables", &error, &Place::Service));
+            section.add(failed("control tables", &error, &FixTarget::Service));
             None
         }
     };
@@ -92,7 +93,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<Loaded>) {
 
 fn read_only(database: &Ident) -> Finding {
     Finding::bad("writable", format!("{} is read-only", database.as_str()))
-        .cure(&Place::Dest, format!("ALTER DATABASE {database} SET READ_WRITE;"))
+        .cure(&FixTarget::Dest, format!("ALTER DATABASE {database} SET READ_WRITE;"))
 }
 
 /// Every destination database, and every table of it.
@@ -100,11 +101,11 @@ pub(super) async fn databases(
     env: &Env,
     mappings: Vec<Mapping>,
     sections: &mut Vec<Section>,
-) -> Vec<Pair> {
+) -> Vec<CheckedMapping> {
     let pairs = mappings.into_iter().map(|mapping| {
         let section =
             Section::new(format!("mapping {}: {} -> {}", mapping.id, mapping.source, mapping.dest));
-        Pair { mapping, dest: None, section }
+        CheckedMapping { mapping, dest: None, section }
     });
     let mut done = Vec::new();
     for (name, mut pairs) in by_database(pairs.collect(), |mapping| mapping.dest.database.clone()) {
@@ -121,12 +122,12 @@ pub(super) async fn databases(
                 section.add(match closed(asking, &name).await {
                     Some((why, mend)) => {
                         Finding::bad("connects", format!("{}: {why}", error.message()))
-                            .cure(&Place::Dest, mend)
+                            .cure(&FixTarget::Dest, mend)
                     }
                     None => Finding::bad("connects", error.to_string())
-                        .cure(&Place::Dest, format!("CREATE DATABASE {name};"))
+                        .cure(&FixTarget::Dest, format!("CREATE DATABASE {name};"))
                         .cure(
-                            &Place::Hands,
+                            &FixTarget::Manual,
                             format!(
                                 "or, where it is there: {}",
                                 copyable(&create_user(&name, &env.config.dest.user))
@@ -134,7 +135,7 @@ pub(super) async fn databases(
                         ),
                 });
             }
-            Err(error) => section.add(failed("connects", &error, &Place::Service)),
+            Err(error) => section.add(failed("connects", &error, &FixTarget::Service)),
         }
         sections.push(section);
         done.extend(pairs);
@@ -169,13 +170,19 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
         held: *held,
         grant,
     });
-    section.add(doctor::rights("rights", &user.to_string(), rights.collect(), &Place::Dest, name));
+    section.add(doctor::rights(
+        "rights",
+        &user.to_string(),
+        rights.collect(),
+        &FixTarget::Dest,
+        name,
+    ));
     match ask(session, include_str!("../../../sql/check_groups.sql"), &[]).await {
         Ok(rows) => {
             let mut groups = (None, None);
             for row in rows {
                 let text = |at| row.opt_text(at).ok().flatten().map(str::to_owned);
-                let group = text(1).map(|id| Group {
+                let group = text(1).map(|id| AvailabilityGroup {
                     id,
                     name: Ident::new(text(2).unwrap_or_default()),
                     dtc: row.opt_i32(3).ok().flatten().unwrap_or(0) > 0,
@@ -193,7 +200,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
 
 /// A destination table: what this login may do with it, and what else happens there when rows
 /// change.
-async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
+async fn table(session: &mut Session, user: &Ident, pair: &mut CheckedMapping) {
     let (mapping, section) = (&pair.mapping, &mut pair.section);
     let found = match catalog::table(session, &mapping.dest).await {
         Ok(Some(found)) => found,
@@ -223,7 +230,7 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut Pair) {
                 "destination rights",
                 &user.to_string(),
                 rights.collect(),
-                &Place::Dest,
+                &FixTarget::Dest,
                 &mapping.dest.database,
             ));
         }
@@ -270,7 +277,7 @@ async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Sectio
     for key in keys.iter().filter(|key| key.acts_on_delete && key.parent_id == found.object_id) {
         section.add(
             Finding::bad("foreign keys", key.danger())
-                .cure(&Place::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
+                .cure(&FixTarget::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
         );
     }
 }

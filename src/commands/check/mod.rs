@@ -21,7 +21,7 @@ use crate::{
         session::Session,
     },
     plan::{
-        doctor::{self, Finding, Place, Verdict},
+        doctor::{self, Finding, FixTarget, Verdict},
         time,
     },
     tsql::copied::copyable,
@@ -50,7 +50,7 @@ impl Section {
 }
 
 /// A mapping with what its destination looks like, for the comparison with its source.
-struct Pair {
+struct CheckedMapping {
     mapping: Mapping,
     dest: Option<Table>,
     section: Section,
@@ -72,7 +72,7 @@ async fn everything(env: &Env, only: Option<i32>) -> Vec<Section> {
     loaded.rejected.retain(|row| only.is_none_or(|only| row.mapping.0 == only));
     let mut rejected = Section::new("table_mappings");
     for row in &loaded.rejected {
-        rejected.add(failed("row", &row.error, &Place::Hands));
+        rejected.add(failed("row", &row.error, &FixTarget::Manual));
     }
     if loaded.mappings.is_empty() && loaded.rejected.is_empty() {
         rejected.add(Finding::note("row", "there is no enabled mapping to check"));
@@ -126,7 +126,7 @@ fn print(sections: &[Section]) -> bool {
             };
             counts[count] += 1;
             say!("  {mark} {:<20} {}", finding.check, finding.words);
-            let mut said: Option<&Place> = None;
+            let mut said: Option<&FixTarget> = None;
             for (place, cure) in &finding.cures {
                 if said != Some(place) {
                     say!("      {place}:");
@@ -142,10 +142,10 @@ fn print(sections: &[Section]) -> bool {
 
 /// A cure as it can be copied: what is run at a server stays right although names in it cannot be
 /// printed as they are.
-fn copied<'a>(place: &Place, cure: &'a str) -> Cow<'a, str> {
+fn copied<'a>(place: &FixTarget, cure: &'a str) -> Cow<'a, str> {
     match place {
-        Place::Source(_) | Place::Dest => Cow::Owned(copyable(cure)),
-        Place::Service | Place::Hands => Cow::Borrowed(cure),
+        FixTarget::Source(_) | FixTarget::Dest => Cow::Owned(copyable(cure)),
+        FixTarget::Service | FixTarget::Manual => Cow::Borrowed(cure),
     }
 }
 
@@ -170,7 +170,7 @@ fn create_user(database: &Ident, login: &str) -> String {
 }
 
 /// A finding about something that could not be done at all. An error's hint is its cure.
-fn failed(check: &'static str, error: &Error, place: &Place) -> Finding {
+fn failed(check: &'static str, error: &Error, place: &FixTarget) -> Finding {
     let mut words = error.to_string();
     match &error.hint {
         Some(hint) => {
@@ -214,7 +214,7 @@ async fn usable(session: &mut Session) {
 async fn server(
     session: &mut Session,
     endpoint: &Endpoint,
-    place: &Place,
+    place: &FixTarget,
     cures: [&str; 2],
     section: &mut Section,
 ) {
@@ -267,7 +267,7 @@ async fn server(
 }
 
 /// What a session's database says of itself and of this login.
-struct Database {
+struct DatabaseSection {
     writable: bool,
     user: Ident,
     cdc: bool,
@@ -276,11 +276,11 @@ struct Database {
     rights: Vec<Option<bool>>,
 }
 
-async fn database(session: &mut Session) -> std::result::Result<Database, String> {
+async fn database(session: &mut Session) -> std::result::Result<DatabaseSection, String> {
     let rows = ask(session, include_str!("../../../sql/check_database.sql"), &[]).await?;
     let row = rows.first().ok_or("the server does not tell of its database")?;
     let text = |at| row.opt_text(at).ok().flatten().unwrap_or_default();
-    Ok(Database {
+    Ok(DatabaseSection {
         writable: text(0).eq_ignore_ascii_case("READ_WRITE"),
         user: Ident::new(text(1)),
         cdc: row.opt_bool(2).ok().flatten().unwrap_or(false),
@@ -306,8 +306,11 @@ async fn table_rights(
 }
 
 /// Mappings by the database that `database` takes of each, in a stable order.
-fn by_database(pairs: Vec<Pair>, database: impl Fn(&Mapping) -> Ident) -> Vec<(Ident, Vec<Pair>)> {
-    let mut grouped: HashMap<Ident, Vec<Pair>> = HashMap::new();
+fn by_database(
+    pairs: Vec<CheckedMapping>,
+    database: impl Fn(&Mapping) -> Ident,
+) -> Vec<(Ident, Vec<CheckedMapping>)> {
+    let mut grouped: HashMap<Ident, Vec<CheckedMapping>> = HashMap::new();
     for pair in pairs {
         grouped.entry(database(&pair.mapping)).or_default().push(pair);
     }

@@ -1,22 +1,22 @@
 //! A source server: itself, its databases with their CDC, and every table that rows come from.
 
 use super::{
-    Database, Pair, Section, ask, by_database, closed, create_user, database, failed,
-    server as ask_server, table_rights, usable,
+    CheckedMapping, DatabaseSection, Section, ask, by_database, closed, create_user, database,
+    failed, server as ask_server, table_rights, usable,
 };
 use crate::{
     error::Kind,
     jobs::{Env, instances},
     model::{
         capture::Instance,
-        carry::Carried,
+        carry::CarriedColumn,
         mapping::{Mapping, Server},
         name::Ident,
         table::{ColumnType, Table},
     },
     mssql::{catalog, cdc, row::Param, session::Session},
     plan::{
-        doctor::{self, Finding, Mending, Place, Right},
+        doctor::{self, Finding, FixContext, FixTarget, Right},
         instances::Candidates,
         mask::{self, Uncaptured},
         projection::{self, same_name},
@@ -34,7 +34,7 @@ const WHO: &str = "check";
 const STALL_AFTER_S: i64 = 15 * 60;
 
 /// Everything of one server.
-pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<Section> {
+pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping>) -> Vec<Section> {
     let mut section = Section::new(format!("source {}", server.name));
     let row = format!(
         "UPDATE dbaops_dataflow.dbo.source_servers SET connection_string = N'…' WHERE server_id = {};",
@@ -43,12 +43,13 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
     let house = match env.sources.house(server.id) {
         Ok(house) => house,
         Err(error) => {
-            section
-                .add(Finding::bad("connection_string", error.to_string()).cure(&Place::Dest, row));
+            section.add(
+                Finding::bad("connection_string", error.to_string()).cure(&FixTarget::Dest, row),
+            );
             return away(section, pairs);
         }
     };
-    let place = Place::Source(server.name.clone());
+    let place = FixTarget::Source(server.name.clone());
     let pools = house.pools();
     let mut sections = Vec::new();
     let mut told = false;
@@ -74,13 +75,19 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
                         ),
                     ];
                     // its row is in the control database
-                    ask_server(&mut session, pools.endpoint(), &Place::Dest, cures, &mut section)
-                        .await;
+                    ask_server(
+                        &mut session,
+                        pools.endpoint(),
+                        &FixTarget::Dest,
+                        cures,
+                        &mut section,
+                    )
+                    .await;
                 }
                 if pairs.is_empty() {
                     continue;
                 }
-                let tables = Tables {
+                let tables = SourceDatabaseCheck {
                     place: &place,
                     database: &name,
                     with_cdc: pairs.iter().any(|pair| pair.mapping.cdc_enabled),
@@ -110,17 +117,20 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
                     of_database.add(
                         Finding::bad("connects", error.to_string())
                             .cure(&place, create_user(&name, &pools.endpoint().user))
-                            .cure(&Place::Hands, "or correct source_database in table_mappings"),
+                            .cure(
+                                &FixTarget::Manual,
+                                "or correct source_database in table_mappings",
+                            ),
                     );
                 } else if !told {
                     told = true;
-                    let mut finding = failed("connects", &error, &Place::Hands);
+                    let mut finding = failed("connects", &error, &FixTarget::Manual);
                     if error.kind == Kind::Login || error.kind == Kind::Connection {
-                        finding = finding.cure(&Place::Dest, row.clone());
+                        finding = finding.cure(&FixTarget::Dest, row.clone());
                     }
                     section.add(finding);
                 } else {
-                    of_database.add(failed("connects", &error, &Place::Hands));
+                    of_database.add(failed("connects", &error, &FixTarget::Manual));
                 }
                 sections.push(of_database);
                 sections.extend(away(Section::new(""), pairs));
@@ -132,7 +142,7 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<Pair>) -> Vec<
 }
 
 /// What is said of a server's mappings when it cannot be asked: what the destination said.
-fn away(section: Section, pairs: Vec<Pair>) -> Vec<Section> {
+fn away(section: Section, pairs: Vec<CheckedMapping>) -> Vec<Section> {
     let mut sections = vec![section];
     for mut pair in pairs {
         pair.section.add(Finding::unasked("source table", "the source cannot be reached"));
@@ -142,15 +152,15 @@ fn away(section: Section, pairs: Vec<Pair>) -> Vec<Section> {
 }
 
 /// One source database.
-struct Tables<'a> {
-    place: &'a Place,
+struct SourceDatabaseCheck<'a> {
+    place: &'a FixTarget,
     database: &'a Ident,
     with_cdc: bool,
 }
 
 /// What is known of a database before its tables are looked at.
-struct Known {
-    database: Database,
+struct KnownDatabase {
+    database: DatabaseSection,
     /// `None`: CDC cannot be asked.
     instances: Option<Vec<Instance>>,
     /// Tables that rows can be moved into or out of by partition, by object id.
@@ -159,12 +169,16 @@ struct Known {
     text_bytes: Result<i64, String>,
 }
 
-impl Tables<'_> {
+impl SourceDatabaseCheck<'_> {
     fn here(&self, statement: impl std::fmt::Display) -> String {
         format!("USE {}; {statement};", self.database)
     }
 
-    async fn database(&self, session: &mut Session, section: &mut Section) -> Option<Known> {
+    async fn database(
+        &self,
+        session: &mut Session,
+        section: &mut Section,
+    ) -> Option<KnownDatabase> {
         let found = match database(session).await {
             Ok(found) => found,
             Err(why) => {
@@ -172,7 +186,7 @@ impl Tables<'_> {
                 return None;
             }
         };
-        let mut known = Known {
+        let mut known = KnownDatabase {
             database: found,
             instances: None,
             switchable: HashSet::new(),
@@ -263,7 +277,7 @@ impl Tables<'_> {
                     Finding::good("SQL Server Agent", "runs")
                 } else {
                     Finding::bad("SQL Server Agent", format!("is {state}")).cure(
-                        &Place::Hands,
+                        &FixTarget::Manual,
                         "Start it: net start SQLSERVERAGENT, or mssql-conf set sqlagent.enabled true and restart the server",
                     )
                 });
@@ -321,7 +335,7 @@ impl Tables<'_> {
         }
     }
 
-    async fn pair(&self, session: &mut Session, known: &Known, pair: &mut Pair) {
+    async fn pair(&self, session: &mut Session, known: &KnownDatabase, pair: &mut CheckedMapping) {
         let (mapping, section) = (&pair.mapping, &mut pair.section);
         let user = &known.database.user;
         let local = mapping.source.local();
@@ -341,7 +355,7 @@ impl Tables<'_> {
                     format!("{} does not exist, or user {user} has no right on it", mapping.source),
                 )
                 .cure(self.place, self.here(select.grant))
-                .cure(&Place::Hands, "or correct the names in table_mappings"),
+                .cure(&FixTarget::Manual, "or correct the names in table_mappings"),
             );
         }
         let readable = select.held == Some(true);
@@ -396,7 +410,7 @@ impl Tables<'_> {
                     "destination table",
                     format!("{} does not exist, or this login has no right on it", mapping.dest),
                 )
-                .cure(&Place::Dest, create),
+                .cure(&FixTarget::Dest, create),
             );
         };
         match projection::project(source, dest, &mapping.key) {
@@ -415,7 +429,7 @@ impl Tables<'_> {
             Err(mismatches) => {
                 let words: Vec<_> = mismatches.iter().map(|mismatch| mismatch.0.as_str()).collect();
                 let mut finding = Finding::bad("columns and key", words.join("; "));
-                let mending = Mending {
+                let mending = FixContext {
                     source,
                     dest,
                     key: &mapping.key,
@@ -440,7 +454,7 @@ impl Tables<'_> {
                         finding = finding.cure(self.place, self.here(policy));
                     }
                     finding = finding.cure(
-                        &Place::Hands,
+                        &FixTarget::Manual,
                         "or let the policy's predicate function pass this login",
                     );
                 }
@@ -456,7 +470,7 @@ impl Tables<'_> {
         mapping: &Mapping,
         source: &Table,
         may_reset: Option<bool>,
-        known: &Known,
+        known: &KnownDatabase,
         section: &mut Section,
     ) {
         let Some(column) = &mapping.trigger_column else { return };
@@ -554,7 +568,7 @@ impl Tables<'_> {
         mapping: &Mapping,
         source: &Table,
         dest: Option<&Table>,
-        known: &Known,
+        known: &KnownDatabase,
         section: &mut Section,
     ) {
         let Some(known_instances) = &known.instances else { return };
@@ -570,7 +584,7 @@ impl Tables<'_> {
                 Ok(coverage) => Some(coverage),
                 Err(error) => {
                     usable(session).await;
-                    section.add(failed("captured columns", &error, &Place::Hands));
+                    section.add(failed("captured columns", &error, &FixTarget::Manual));
                     None
                 }
             },
@@ -616,7 +630,7 @@ impl Tables<'_> {
         }
         if known.switchable.contains(&source.object_id) {
             section.add(Finding::note("partitions", "rows that ALTER TABLE … SWITCH moves in or out are in no change table").cure(
-                &Place::Hands,
+                &FixTarget::Manual,
                 "Ask for a full sync after each switch, or make the capture instance with @allow_partition_switch = 0",
             ));
         }
@@ -632,10 +646,10 @@ impl Tables<'_> {
             }
             Err(error) => {
                 usable(session).await;
-                section.add(failed("captured columns", &error, &Place::Hands));
+                section.add(failed("captured columns", &error, &FixTarget::Manual));
             }
         }
-        if carry.columns.iter().any(Carried::is_lob) {
+        if carry.columns.iter().any(CarriedColumn::is_lob) {
             section.add(match &known.text_bytes {
                 Ok(bytes) => doctor::text_size(*bytes, self.place),
                 Err(why) => Finding::unasked("max text repl size", why),

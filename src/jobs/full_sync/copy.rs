@@ -6,30 +6,30 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::{
-    Work,
-    direct::Direct,
-    progress::{Stage, Stop},
-    replay::Changes,
+    SyncRun,
+    direct::DirectWriter,
+    progress::{Stop, SyncStage},
+    replay::ChangeSource,
     stage_lock,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
     jobs::keys,
     model::{
-        carry::Carry,
+        carry::ColumnMap,
         mapping::SyncType,
         name::{Ident, TableName},
         value::Value,
     },
     mssql::{
-        bulk::{self, BatchLimit, Boundary, Copied, Go},
+        bulk::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
         catalog, cdc,
-        lane::{self, Way},
+        lane::{self, CopyStatements},
         pool::Checkout,
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::key_text,
-    tsql::{self, swap::Rules},
+    tsql::{self, swap::KeyRules},
 };
 
 /// How often the session that holds the staging table's lock is asked whether it lives, at most.
@@ -45,23 +45,23 @@ pub enum Copy {
 /// Copies every row into the staging table, and from there on batch by batch where it is `direct`.
 /// The cut may be lower afterwards: where the session that read the rows was.
 pub async fn copy(
-    work: &Work<'_>,
-    mut changes: Option<&mut Changes>,
-    direct: Option<&mut Direct<'_>>,
+    work: &SyncRun<'_>,
+    mut changes: Option<&mut ChangeSource>,
+    direct: Option<&mut DirectWriter<'_>>,
     mut source: Checkout,
     dest: &mut Session,
 ) -> Result<Copy> {
-    let Work { env, mapping, shape, progress, desk, .. } = work;
+    let SyncRun { env, mapping, shape, progress, desk, .. } = work;
     progress.expect(
         catalog::row_count(&mut source, &shape.source)
             .await?
             .and_then(|rows| u64::try_from(rows).ok()),
     );
-    progress.enter(Stage::Copy);
+    progress.enter(SyncStage::Copy);
     let snapshot = shape.source_snapshot();
     let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
-    let mut batches = Batches { work, direct, lock_proven: Instant::now() };
+    let mut batches = CopyObserver { work, direct, lock_proven: Instant::now() };
     let (by_lane, source) = if env.has_lane(mapping)? {
         drop(source);
         (
@@ -96,24 +96,24 @@ pub async fn copy(
     Ok(Copy::Whole(Box::new(source)))
 }
 
-fn stopped(work: &Work<'_>) -> Copy {
+fn stopped(work: &SyncRun<'_>) -> Copy {
     Copy::Stopped(work.progress.stop().unwrap_or(Stop::Cancelled))
 }
 
 /// Cells as they are, on connections of their own: the one to the source takes the seat of the
 /// job's session. `None` when that is not possible, and nothing was copied.
 async fn lane(
-    work: &Work<'_>,
-    changes: Option<&mut Changes>,
+    work: &SyncRun<'_>,
+    changes: Option<&mut ChangeSource>,
     query: &str,
     (snapshot, limit): (bool, BatchLimit),
     dest: &mut Session,
-    batches: &mut Batches<'_, '_>,
+    batches: &mut CopyObserver<'_, '_>,
 ) -> Result<Option<Copied>> {
-    let Work { env, shape, stage, mapping, desk, .. } = work;
+    let SyncRun { env, shape, stage, mapping, desk, .. } = work;
     let names: Vec<Ident> =
         shape.carry.columns.iter().map(|column| column.name().clone()).collect();
-    let way = Way {
+    let way = CopyStatements {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
         columns: &tsql::swap::staged_columns(stage, &shape.carry),
         load: &tsql::swap::load_stage(stage, &shape.carry),
@@ -149,14 +149,14 @@ async fn lane(
 
 /// Cells decoded and encoded by the driver, on the job's own sessions.
 async fn driver(
-    work: &Work<'_>,
+    work: &SyncRun<'_>,
     query: &str,
     snapshot: bool,
     limit: BatchLimit,
     (source, dest): (&mut Session, &mut Session),
-    batches: &mut Batches<'_, '_>,
+    batches: &mut CopyObserver<'_, '_>,
 ) -> Result<Copied> {
-    let Work { shape, stage, .. } = work;
+    let SyncRun { shape, stage, .. } = work;
     if snapshot {
         source
             .begin("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")
@@ -188,20 +188,20 @@ async fn driver(
 }
 
 /// Follows the batches.
-struct Batches<'a, 'b> {
-    work: &'a Work<'a>,
-    direct: Option<&'a mut Direct<'b>>,
+struct CopyObserver<'a, 'b> {
+    work: &'a SyncRun<'a>,
+    direct: Option<&'a mut DirectWriter<'b>>,
     /// When the session with the staging table's lock last answered.
     lock_proven: Instant,
 }
 
-impl Boundary for Batches<'_, '_> {
+impl BatchObserver for CopyObserver<'_, '_> {
     async fn batch_done(
         &mut self,
         dest: &mut Session,
         rows: u64,
         last_key: &[Value],
-    ) -> Result<Go> {
+    ) -> Result<ControlFlow> {
         if let Some(direct) = &mut self.direct {
             direct.batch(dest).await?;
         }
@@ -214,7 +214,7 @@ impl Boundary for Batches<'_, '_> {
             self.lock_proven = Instant::now();
         }
         self.work.progress.copied(rows, key_text(last_key));
-        Ok(if self.work.env.stopping() { Go::Stop } else { Go::On })
+        Ok(if self.work.env.stopping() { ControlFlow::Stop } else { ControlFlow::On })
     }
 
     async fn stopped(&self) {
@@ -224,15 +224,15 @@ impl Boundary for Batches<'_, '_> {
 
 /// The staging table's key index, after rows that were read twice are out. Where the key cannot be
 /// indexed, rows are found without.
-pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
-    if is_unique(dest, stage, carry, Rules::Staged).await? {
+pub async fn index(dest: &mut Session, stage: &TableName, carry: &ColumnMap) -> Result<()> {
+    if is_unique(dest, stage, carry, KeyRules::Staged).await? {
         return Ok(());
     }
     let dropped = dest
         .execute(&tsql::swap::drop_repeated(stage, carry), &[])
         .await
         .context("drop rows that were read twice")?;
-    if is_unique(dest, stage, carry, Rules::Staged).await? {
+    if is_unique(dest, stage, carry, KeyRules::Staged).await? {
         return Ok(());
     }
     let dropped = dropped.iter().sum::<u64>();
@@ -244,10 +244,10 @@ pub async fn index(dest: &mut Session, stage: &TableName, carry: &Carry) -> Resu
 
 /// Before the swap, when the staging table is what the source is at one moment: every staged key is
 /// a key of its own to the destination, too. The index is also what the swap finds rows by.
-pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Carry) -> Result<()> {
+pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &ColumnMap) -> Result<()> {
     let Some(add) = tsql::swap::add_dest_key(stage, carry) else { return Ok(()) };
     dest.batch(&add).await.context("compute the keys as the destination compares them")?;
-    if is_unique(dest, stage, carry, Rules::Dest).await? {
+    if is_unique(dest, stage, carry, KeyRules::Dest).await? {
         return Ok(());
     }
     keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
@@ -260,8 +260,8 @@ pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Carry)
 async fn is_unique(
     dest: &mut Session,
     stage: &TableName,
-    carry: &Carry,
-    rules: Rules,
+    carry: &ColumnMap,
+    rules: KeyRules,
 ) -> Result<bool> {
     const DUPLICATE_KEY: i32 = 1505;
     /// of a type that no index has; an entry longer than 1,700 bytes; a computed column that the

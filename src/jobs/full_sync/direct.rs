@@ -27,7 +27,7 @@ use crate::{
 const NOT_TRUNCATED: [i32; 6] = [1088, 3729, 4701, 4711, 4712, 13545];
 
 /// Batches on their way into the destination.
-pub struct Direct<'a> {
+pub struct DirectWriter<'a> {
     pub env: &'a Env,
     pub shape: &'a Shape,
     pub stage: &'a TableName,
@@ -36,9 +36,9 @@ pub struct Direct<'a> {
     pub inserted: u64,
 }
 
-impl<'a> Direct<'a> {
+impl<'a> DirectWriter<'a> {
     pub fn new(env: &'a Env, shape: &'a Shape, stage: &'a TableName) -> Self {
-        Direct { env, shape, stage, cleared: false, inserted: 0 }
+        DirectWriter { env, shape, stage, cleared: false, inserted: 0 }
     }
 
     /// Empties the destination, once.

@@ -62,16 +62,16 @@ use tracing::{info, warn};
 pub use self::trigger::Triggers;
 use self::{
     copy::Copy,
-    direct::Direct,
-    progress::{Progress, Stage, Stop},
-    replay::Changes,
+    direct::DirectWriter,
+    progress::{Stop, SyncProgress, SyncStage},
+    replay::ChangeSource,
 };
 use super::{
-    Desk, Done, Env,
+    Env, JobConnections, JobEnd,
     shape::{self, Shape},
 };
 use crate::{
-    control::Outcome,
+    control::RunOutcome,
     error::{Context, Error, Kind, Result},
     model::{
         lsn::Lsn,
@@ -84,28 +84,28 @@ use crate::{
 
 /// How the work ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum SyncEnd {
     /// The destination is equal to the source as of the checkpoint (without CDC: as of the copy).
     Completed,
     Stopped(Stop),
 }
 
 /// One run: whose, of what, and how far it is.
-struct Work<'a> {
+struct SyncRun<'a> {
     /// `cancel` is the run's own token: it also ends when the mapping is switched off.
     env: &'a Env,
     mapping: &'a Mapping,
     shape: &'a Shape,
     stage: &'a TableName,
-    progress: &'a Progress,
-    desk: &'a Desk,
+    progress: &'a SyncProgress,
+    desk: &'a JobConnections,
 }
 
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status,
 /// failed or not.
 ///
 /// `trigger`: the trigger column was seen set. An error is for whoever spawned this to log.
-pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
+pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
     // A full sync's future is by far the largest; whoever waits for one is not to hold it.
     Box::pin(recorded(env, mapping, trigger))
         .await
@@ -113,9 +113,9 @@ pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
 }
 
 /// The run with its row in sync_status.
-async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
+async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
     if !env.control.claim_full_sync(mapping.id, trigger).await? {
-        return Ok(Done::Completed);
+        return Ok(JobEnd::Completed);
     }
     let run = env.control.start_run(mapping.id, SyncType::FullSync).await?;
     let began = Instant::now();
@@ -128,7 +128,7 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
         mapping.dest
     );
     let env = Env { cancel: env.cancel.child_token(), ..env.clone() };
-    let (progress, over) = (Progress::new(began), CancellationToken::new());
+    let (progress, over) = (SyncProgress::new(began), CancellationToken::new());
     let work = async {
         let ended = Box::pin(perform(&env, mapping, trigger, &progress)).await;
         over.cancel();
@@ -137,24 +137,24 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
     let (ended, ()) = tokio::join!(work, progress::watch(&env, mapping, run, &progress, &over));
     let ended = match ended {
         Err(error) if error.kind == Kind::Cancelled => {
-            Ok(Ended::Stopped(progress.stop().unwrap_or(Stop::Cancelled)))
+            Ok(SyncEnd::Stopped(progress.stop().unwrap_or(Stop::Cancelled)))
         }
         ended => ended,
     };
     let rows = progress.rows();
     let records = i64::try_from(rows).unwrap_or(i64::MAX);
     let outcome = match &ended {
-        Ok(Ended::Completed) => Outcome::completed(records),
-        Ok(Ended::Stopped(stop)) => {
-            Outcome { error: Some(stop.as_str().to_owned()), ..Outcome::paused(records) }
+        Ok(SyncEnd::Completed) => RunOutcome::completed(records),
+        Ok(SyncEnd::Stopped(stop)) => {
+            RunOutcome { error: Some(stop.as_str().to_owned()), ..RunOutcome::paused(records) }
         }
-        Err(error) => Outcome::failed(records, 0, error.to_string()),
+        Err(error) => RunOutcome::failed(records, 0, error.to_string()),
     };
     env.control.finish_run(run, outcome).await;
     let ended = ended?;
     let words = match ended {
-        Ended::Stopped(stop) => format!("paused ({}), the request stays", stop.as_str()),
-        Ended::Completed => "completed".to_owned(),
+        SyncEnd::Stopped(stop) => format!("paused ({}), the request stays", stop.as_str()),
+        SyncEnd::Completed => "completed".to_owned(),
     };
     info!(
         mapping_id = mapping.id.0,
@@ -166,8 +166,8 @@ async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Done> {
         mapping.source
     );
     match ended {
-        Ended::Stopped(_) => Ok(Done::Stopped),
-        Ended::Completed => Ok(Done::Completed),
+        SyncEnd::Stopped(_) => Ok(JobEnd::Stopped),
+        SyncEnd::Completed => Ok(JobEnd::Completed),
     }
 }
 
@@ -175,8 +175,8 @@ async fn perform(
     env: &Env,
     mapping: &Mapping,
     trigger: bool,
-    progress: &Progress,
-) -> Result<Ended> {
+    progress: &SyncProgress,
+) -> Result<SyncEnd> {
     // the copy lane has a connection to the destination of its own, beside the session that holds
     // the staging table's lock
     let desk = env.desk(mapping, 1, if env.has_lane(mapping)? { 2 } else { 1 }).await?;
@@ -212,10 +212,10 @@ async fn perform(
 async fn by_one_shape(
     env: &Env,
     mapping: &Mapping,
-    progress: &Progress,
-    desk: &Desk,
+    progress: &SyncProgress,
+    desk: &JobConnections,
     dest: &mut Session,
-) -> Result<Ended> {
+) -> Result<SyncEnd> {
     let mut source = desk.source(&mapping.source.database).await?;
     let shape = shape::gather(&mut source, dest, mapping).await?;
     let others = env.control.same_destination(mapping.id).await?;
@@ -253,7 +253,7 @@ async fn by_one_shape(
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
     stage_lock::take(dest, mapping.id).await?;
-    let work = Work { env, mapping, shape: &shape, stage: &stage, progress, desk };
+    let work = SyncRun { env, mapping, shape: &shape, stage: &stage, progress, desk };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage))
             .await
@@ -271,7 +271,7 @@ async fn by_one_shape(
         }
     }
     .await;
-    if !dest.is_cut_off() && !matches!(done, Ok(Ended::Completed)) {
+    if !dest.is_cut_off() && !matches!(done, Ok(SyncEnd::Completed)) {
         // what cannot be dropped now is dropped by the next full sync of this mapping
         let dropped = async {
             dest.recover().await?;
@@ -287,19 +287,19 @@ async fn by_one_shape(
 
 /// Mode STAGED: copy, fence, replay, swap.
 async fn staged(
-    work: &Work<'_>,
-    mut changes: Option<&mut Changes>,
+    work: &SyncRun<'_>,
+    mut changes: Option<&mut ChangeSource>,
     stored: Option<Lsn>,
     source: Checkout,
     dest: &mut Session,
-) -> Result<Ended> {
-    let Work { env, mapping, shape, stage, progress, .. } = work;
+) -> Result<SyncEnd> {
+    let SyncRun { env, mapping, shape, stage, progress, .. } = work;
     let mut source = match copy::copy(work, changes.as_deref_mut(), None, source, dest).await? {
         Copy::Whole(source) => source,
-        Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
+        Copy::Stopped(stop) => return Ok(SyncEnd::Stopped(stop)),
     };
     let changes = changes.as_deref();
-    progress.enter(Stage::Index);
+    progress.enter(SyncStage::Index);
     copy::index(dest, stage, &shape.carry).await?;
     let checkpoint = match changes {
         Some(changes) => replay::replay(work, changes, &mut source, dest).await?,
@@ -315,11 +315,11 @@ async fn staged(
     };
     copy::index_as_dest(dest, stage, &shape.carry).await?;
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
-        return Ok(Ended::Stopped(Stop::Paused));
+        return Ok(SyncEnd::Stopped(Stop::Paused));
     }
     let instance =
         changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
-    let end = swap::End { mapping: mapping.id, stored, checkpoint, transaction, instance };
+    let end = swap::SwapRecord { mapping: mapping.id, stored, checkpoint, transaction, instance };
     let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
     progress.ends_with(swapped.rows);
     info!(
@@ -332,44 +332,45 @@ async fn staged(
         swapped.updated,
         swapped.deleted
     );
-    Ok(Ended::Completed)
+    Ok(SyncEnd::Completed)
 }
 
 /// Mode DIRECT: load; CDC goes on from the cut.
 async fn directly(
-    work: &Work<'_>,
-    mut changes: Option<&mut Changes>,
+    work: &SyncRun<'_>,
+    mut changes: Option<&mut ChangeSource>,
     stored: Option<Lsn>,
     source: Checkout,
     dest: &mut Session,
-) -> Result<Ended> {
-    let mut direct = Direct::new(work.env, work.shape, work.stage);
+) -> Result<SyncEnd> {
+    let mut direct = DirectWriter::new(work.env, work.shape, work.stage);
     let mut source =
         match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
             Copy::Whole(source) => source,
-            Copy::Stopped(stop) => return Ok(Ended::Stopped(stop)),
+            Copy::Stopped(stop) => return Ok(SyncEnd::Stopped(stop)),
         };
     let changes = changes.as_deref();
     shape::prove(&mut source, dest, work.mapping, work.shape).await?;
     // no rows have arrived where there are none
     direct.clear(dest).await?;
     work.progress.ends_with(direct.inserted);
-    work.progress.enter(Stage::Swap(progress::Step::Check));
+    work.progress.enter(SyncStage::Swap(progress::SwapStep::Check));
     let checkpoint = changes.map(|changes| changes.cut);
     let transaction = match checkpoint {
         Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
     };
     let instance = changes.map(|changes| &changes.capture.instance);
-    let end = swap::End { mapping: work.mapping.id, stored, checkpoint, transaction, instance };
+    let end =
+        swap::SwapRecord { mapping: work.mapping.id, stored, checkpoint, transaction, instance };
     swap::end_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
     tell_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
-    Ok(Ended::Completed)
+    Ok(SyncEnd::Completed)
 }
 
 /// What the copy can promise of rows that changed while it ran; `followed`: their changes come
 /// through CDC next.
-fn tell_guarantee(work: &Work<'_>, followed: bool) {
+fn tell_guarantee(work: &SyncRun<'_>, followed: bool) {
     let guarantee = if followed {
         "rows that changed during the copy are mended by the changes that CDC brings next"
     } else if work.shape.source_database.snapshot || work.shape.source.memory_optimized {

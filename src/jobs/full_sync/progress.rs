@@ -4,7 +4,7 @@
 //! against it, so no statement is cut off and nothing is left behind. It moves sync_status and
 //! writes a log line at least every five seconds, also while one statement takes minutes (an index,
 //! a wait for capture, a swap), and it looks whether the mapping is still enabled. Who works tells
-//! it what was done ([`Progress`]) and looks at the run's token between batches.
+//! it what was done ([`SyncProgress`]) and looks at the run's token between batches.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -48,7 +48,7 @@ impl Stop {
 
 /// What a run is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum SyncStage {
     /// Checks before the first row.
     Prepare,
     Copy,
@@ -57,13 +57,13 @@ pub enum Stage {
     /// Until capture has passed the copy.
     Fence,
     /// Changes made during the copy, into the staging table.
-    Replay,
-    Swap(Step),
+    ApplyRequest,
+    Swap(SwapStep),
 }
 
 /// A statement of the swap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SwapStep {
     Delete,
     Update,
     Insert,
@@ -72,11 +72,11 @@ pub enum Step {
 
 /// How far a run is. Shared by who works and who watches; held for an assignment only.
 #[derive(Debug)]
-pub struct Progress(Mutex<Seen>);
+pub struct SyncProgress(Mutex<ProgressSnapshot>);
 
 #[derive(Clone, Debug)]
-struct Seen {
-    stage: Stage,
+struct ProgressSnapshot {
+    stage: SyncStage,
     /// When the stage began.
     since: Instant,
     /// Rows copied.
@@ -91,22 +91,22 @@ struct Seen {
     stop: Option<Stop>,
 }
 
-impl Progress {
+impl SyncProgress {
     pub fn new(now: Instant) -> Self {
-        Progress(Mutex::new(Seen::new(now)))
+        SyncProgress(Mutex::new(ProgressSnapshot::new(now)))
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn seen(&self) -> MutexGuard<'_, ProgressSnapshot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything begins again.
     pub fn begin_again(&self) {
         let mut seen = self.seen();
-        *seen = Seen { stop: seen.stop, ..Seen::new(Instant::now()) };
+        *seen = ProgressSnapshot { stop: seen.stop, ..ProgressSnapshot::new(Instant::now()) };
     }
 
-    pub fn enter(&self, stage: Stage) {
+    pub fn enter(&self, stage: SyncStage) {
         let mut seen = self.seen();
         seen.stage = stage;
         seen.since = Instant::now();
@@ -148,10 +148,10 @@ impl Progress {
     }
 }
 
-impl Seen {
+impl ProgressSnapshot {
     fn new(now: Instant) -> Self {
-        Seen {
-            stage: Stage::Prepare,
+        ProgressSnapshot {
+            stage: SyncStage::Prepare,
             since: now,
             rows: 0,
             expected: None,
@@ -172,29 +172,29 @@ impl Seen {
         let elapsed = now.saturating_duration_since(self.since);
         let so_far = format!("{} s so far", elapsed.as_secs());
         match self.stage {
-            Stage::Prepare => format!("comparing source and destination, {so_far}"),
-            Stage::Copy => copied(self.rows, self.expected, elapsed),
-            Stage::Index => {
+            SyncStage::Prepare => format!("comparing source and destination, {so_far}"),
+            SyncStage::Copy => copied(self.rows, self.expected, elapsed),
+            SyncStage::Index => {
                 format!("{} rows copied, indexing the staging table, {so_far}", self.rows)
             }
-            Stage::Fence => format!(
+            SyncStage::Fence => format!(
                 "{} rows copied, waiting until capture has passed the copy, {so_far}, {} s at most while it stands still",
                 self.rows,
                 self.wait_max.as_secs()
             ),
-            Stage::Replay => {
+            SyncStage::ApplyRequest => {
                 format!(
                     "{} changes made during the copy replayed, {} changes/s",
                     self.changes,
                     per_second(self.changes, elapsed)
                 )
             }
-            Stage::Swap(step) => {
+            SyncStage::Swap(step) => {
                 let doing = match step {
-                    Step::Delete => "deleting rows that are gone",
-                    Step::Update => "updating rows that differ",
-                    Step::Insert => "inserting new rows",
-                    Step::Check => "counting rows",
+                    SwapStep::Delete => "deleting rows that are gone",
+                    SwapStep::Update => "updating rows that differ",
+                    SwapStep::Insert => "inserting new rows",
+                    SwapStep::Check => "counting rows",
                 };
                 format!("swapping {} rows in: {doing}, {so_far}", self.rows)
             }
@@ -227,7 +227,7 @@ pub async fn watch(
     env: &Env,
     mapping: &Mapping,
     run: StatusId,
-    progress: &Progress,
+    progress: &SyncProgress,
     over: &CancellationToken,
 ) {
     let mut told = Instant::now();
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn every_stage_has_words_and_time() {
         let began = Instant::now();
-        let progress = Progress::new(began);
+        let progress = SyncProgress::new(began);
         progress.copied(7, "7".into());
         progress.waits(Duration::from_secs(330));
         progress.replayed(4);
@@ -295,16 +295,16 @@ mod tests {
         let now = began + Duration::from_secs(2);
         for (stage, words) in [
             (
-                Stage::Fence,
+                SyncStage::Fence,
                 "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still",
             ),
-            (Stage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
+            (SyncStage::ApplyRequest, "4 changes made during the copy replayed, 2 changes/s"),
             (
-                Stage::Swap(Step::Update),
+                SyncStage::Swap(SwapStep::Update),
                 "swapping 7 rows in: updating rows that differ, 2 s so far",
             ),
         ] {
-            assert_eq!(Seen { stage, since: began, ..seen.clone() }.words(now), words);
+            assert_eq!(ProgressSnapshot { stage, since: began, ..seen.clone() }.words(now), words);
         }
     }
 }

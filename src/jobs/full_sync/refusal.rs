@@ -5,7 +5,7 @@
 //! and the rows themselves are asked: which rows that are gone at the source does another table
 //! still refer to, and which staged rows refer to something that is not there.
 
-use super::Work;
+use super::SyncRun;
 use crate::{
     error::{Error, Kind, Result},
     jobs::shape::Shape,
@@ -20,7 +20,7 @@ const KEYS_NAMED_MAX: usize = 5;
 
 /// `error`, a 547 of the swap, with what is in the way. The transaction is rolled back, and the
 /// staging table still there.
-pub async fn staged(work: &Work<'_>, error: Error, dest: &mut Session) -> Error {
+pub async fn staged(work: &SyncRun<'_>, error: Error, dest: &mut Session) -> Error {
     match staged_reasons(work, dest).await {
         Ok(reasons) if !reasons.is_empty() => Error::new(Kind::ForeignKey, format!("{}: {}", error.message(), reasons.join("; ")))
             .with_number(error.number.unwrap_or_default())
@@ -32,8 +32,8 @@ pub async fn staged(work: &Work<'_>, error: Error, dest: &mut Session) -> Error 
     }
 }
 
-async fn staged_reasons(work: &Work<'_>, dest: &mut Session) -> Result<Vec<String>> {
-    let Work { shape, stage, .. } = work;
+async fn staged_reasons(work: &SyncRun<'_>, dest: &mut Session) -> Result<Vec<String>> {
+    let SyncRun { shape, stage, .. } = work;
     let (table, carry) = (&shape.dest, &shape.carry);
     let mut reasons = Vec::new();
     for key in catalog::foreign_keys(dest, table).await? {

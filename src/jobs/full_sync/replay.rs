@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use super::{Work, progress::Stage};
+use super::{SyncRun, progress::SyncStage};
 use crate::{
     error::{Context, Error, Kind, Result},
     jobs::{
-        apply::{self, Pace, Replay, Target},
-        fence::{self, Fence, Patience},
+        apply::{self, ApplyRequest, ApplyTarget, BatchPolicy},
+        fence::{self, Fence, WaitPolicy},
         instances,
         shape::Shape,
     },
@@ -20,11 +20,11 @@ use crate::{
         mapping::{Mapping, SyncType},
     },
     mssql::{
-        cdc::{self, Bounds},
+        cdc::{self, LsnBounds},
         session::Session,
     },
     plan::{
-        fence::{Job, wait_max},
+        fence::{CaptureJobs, wait_max},
         window,
     },
 };
@@ -32,10 +32,10 @@ use crate::{
 const FENCE_POLL: Duration = Duration::from_millis(200);
 
 /// Where the changes made during the copy will be found.
-pub struct Changes {
+pub struct ChangeSource {
     pub capture: Capture,
     /// Every change up to here is in what is read from now on by a session that has seen it
-    /// captured ([`Changes::copied_by`]).
+    /// captured ([`ChangeSource::copied_by`]).
     pub cut: Lsn,
     /// What the session that found the cut had seen captured.
     upper: Lsn,
@@ -43,16 +43,16 @@ pub struct Changes {
     found: Instant,
 }
 
-impl Changes {
+impl ChangeSource {
     /// The same for a session that is about to copy: the server that it is on may be behind the one
     /// where the cut was found.
-    pub fn copied_by(&mut self, seen: Bounds) {
+    pub fn copied_by(&mut self, seen: LsnBounds) {
         self.cut = window::copied_up_to(self.cut, self.upper, (seen.min, seen.max));
     }
 
     /// Whether changes since the cut are still there; an error that says what to do where they are
     /// not: whatever is copied again takes as long.
-    fn kept(&self, min: Lsn, job: Option<&Job>) -> Result<()> {
+    fn kept(&self, min: Lsn, job: Option<&CaptureJobs>) -> Result<()> {
         if min <= self.cut.next() {
             return Ok(());
         }
@@ -82,7 +82,7 @@ pub async fn changes(
     source: &mut Session,
     mapping: &Mapping,
     shape: &Shape,
-) -> Result<Option<Changes>> {
+) -> Result<Option<ChangeSource>> {
     let found = async {
         if !cdc::enabled(source).await? {
             return Ok::<_, Error>(None);
@@ -94,7 +94,7 @@ pub async fn changes(
         }
         let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
         let cut = upper.max(capture.instance.start.prev());
-        Ok(Some(Changes { capture, cut, upper, found: Instant::now() }))
+        Ok(Some(ChangeSource { capture, cut, upper, found: Instant::now() }))
     };
     match found.await {
         // who did not ask for CDC does not need the rights for it
@@ -114,22 +114,22 @@ pub async fn changes(
 /// Where nothing can prove the fence ([`fence::Fence::proven`]), CDC goes on from the cut: the
 /// staging table may have less than what the copy has seen, and what is missing comes again then.
 pub async fn replay(
-    work: &Work<'_>,
-    changes: &Changes,
+    work: &SyncRun<'_>,
+    changes: &ChangeSource,
     source: &mut Session,
     dest: &mut Session,
 ) -> Result<Option<Lsn>> {
-    let Work { env, mapping, shape, stage, progress, .. } = work;
-    let Changes { capture, cut, .. } = changes;
+    let SyncRun { env, mapping, shape, stage, progress, .. } = work;
+    let ChangeSource { capture, cut, .. } = changes;
     let cut = *cut;
-    progress.enter(Stage::Fence);
+    progress.enter(SyncStage::Fence);
     let job = fence::job(source).await?;
     // nobody is to wait for what is lost already
     changes.kept(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
     let wait_max = wait_max(job.as_ref());
     progress.waits(wait_max);
     let reading = fence::reading(source).await.context("read the source's clock")?;
-    let patience = Patience { wait_max, while_it_moves: true, poll: FENCE_POLL };
+    let patience = WaitPolicy { wait_max, while_it_moves: true, poll: FENCE_POLL };
     let fence = match fence::wait(source, &reading, patience, &env.cancel).await {
         Ok(fence) => Fence { lsn: fence.lsn.max(cut), ..fence },
         Err(error)
@@ -149,18 +149,18 @@ pub async fn replay(
         }
         Err(error) => return Err(error).context("wait until capture has passed the copy"),
     };
-    progress.enter(Stage::Replay);
+    progress.enter(SyncStage::ApplyRequest);
     let began = Instant::now();
     let mut replayed = 0u64;
     if fence.lsn > cut {
-        let replay = Replay {
+        let replay = ApplyRequest {
             carry: &shape.carry,
             source: &shape.source,
             capture,
             from: cut,
             to: fence.lsn,
-            target: Target::Staging { table: stage },
-            pace: Pace::Batches(env.config.batch_rows),
+            target: ApplyTarget::Staging { table: stage },
+            pace: BatchPolicy::Batches(env.config.batch_rows),
             cancel: &env.cancel,
         };
         let mut follow = |applied: &apply::Applied| progress.replayed(applied.changes);

@@ -6,8 +6,8 @@
 //! the whole transaction is tried once the other way round.
 
 use super::{
-    Work,
-    progress::{Stage, Step},
+    SyncRun,
+    progress::{SwapStep, SyncStage},
     refusal,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 
 /// What the transaction records beside the rows.
 #[derive(Clone, Debug)]
-pub struct End<'a> {
+pub struct SwapRecord<'a> {
     pub mapping: MappingId,
     /// `last_cdc_lsn` when the run began: the fence.
     pub stored: Option<Lsn>,
@@ -48,15 +48,15 @@ pub struct Swapped {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum SwapOrder {
     DeleteFirst,
     InsertFirst,
 }
 
 /// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
-pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<Swapped> {
+pub async fn swap(work: &SyncRun<'_>, end: &SwapRecord<'_>, dest: &mut Session) -> Result<Swapped> {
     ensure_table(dest).await?;
-    let mut order = Order::DeleteFirst;
+    let mut order = SwapOrder::DeleteFirst;
     let mut attempts_left = work.env.config.retry_attempts;
     loop {
         let error = match transaction(work, end, order, dest).await {
@@ -68,7 +68,7 @@ pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<
         }
         dest.recover().await?;
         match error.kind {
-            Kind::ForeignKey if order == Order::DeleteFirst => order = Order::InsertFirst,
+            Kind::ForeignKey if order == SwapOrder::DeleteFirst => order = SwapOrder::InsertFirst,
             Kind::ForeignKey => return Err(refusal::staged(work, error, dest).await),
             Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !work.env.stopping() => {
                 attempts_left -= 1
@@ -79,15 +79,15 @@ pub async fn swap(work: &Work<'_>, end: &End<'_>, dest: &mut Session) -> Result<
 }
 
 async fn transaction(
-    work: &Work<'_>,
-    end: &End<'_>,
-    order: Order,
+    work: &SyncRun<'_>,
+    end: &SwapRecord<'_>,
+    order: SwapOrder,
     dest: &mut Session,
 ) -> Result<Swapped> {
-    let Work { shape, stage, progress, .. } = work;
+    let SyncRun { shape, stage, progress, .. } = work;
     dest.begin("BEGIN TRANSACTION").await?;
     let mut swapped = rows(work, order, dest).await?;
-    progress.enter(Stage::Swap(Step::Check));
+    progress.enter(SyncStage::Swap(SwapStep::Check));
     let counts =
         dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let (staged, there) = (counts.i64(0)?, counts.i64(1)?);
@@ -106,12 +106,12 @@ async fn transaction(
 /// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says
 /// so.
 pub async fn end_direct(
-    work: &Work<'_>,
+    work: &SyncRun<'_>,
     inserted: u64,
-    end: &End<'_>,
+    end: &SwapRecord<'_>,
     dest: &mut Session,
 ) -> Result<()> {
-    let Work { shape, stage, .. } = work;
+    let SyncRun { shape, stage, .. } = work;
     ensure_table(dest).await?;
     dest.begin("BEGIN TRANSACTION").await?;
     let counts =
@@ -126,7 +126,7 @@ pub async fn end_direct(
     dest.commit("COMMIT TRANSACTION").await.context("commit")
 }
 
-async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {
+async fn record(end: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {
     let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
     let (source, instance) =
         (end.instance.map(Instance::source_mark), end.instance.map(Instance::mark));
@@ -144,8 +144,8 @@ async fn record(end: &End<'_>, dest: &mut Session) -> Result<()> {
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }
 
-async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapped> {
-    let Work { shape, stage, progress, .. } = work;
+async fn rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Result<Swapped> {
+    let SyncRun { shape, stage, progress, .. } = work;
     let (carry, table) = (&shape.carry, &shape.dest.name);
     let empty = dest
         .row(&tsql::swap::is_empty(table), &[])
@@ -155,34 +155,34 @@ async fn rows(work: &Work<'_>, order: Order, dest: &mut Session) -> Result<Swapp
         == 1;
     let mut swapped = Swapped::default();
     if empty {
-        progress.enter(Stage::Swap(Step::Insert));
+        progress.enter(SyncStage::Swap(SwapStep::Insert));
         swapped.inserted =
             insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
         return Ok(swapped);
     }
     let steps = match order {
-        Order::DeleteFirst => [Step::Delete, Step::Update, Step::Insert],
-        Order::InsertFirst => [Step::Insert, Step::Update, Step::Delete],
+        SwapOrder::DeleteFirst => [SwapStep::Delete, SwapStep::Update, SwapStep::Insert],
+        SwapOrder::InsertFirst => [SwapStep::Insert, SwapStep::Update, SwapStep::Delete],
     };
     for step in steps {
-        progress.enter(Stage::Swap(step));
+        progress.enter(SyncStage::Swap(step));
         match step {
-            Step::Delete => {
+            SwapStep::Delete => {
                 let delete = tsql::swap::delete_gone(stage, table, carry);
                 swapped.deleted =
                     count(dest, &delete).await.context("delete rows that are gone")?;
             }
-            Step::Update => {
+            SwapStep::Update => {
                 if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
                     swapped.updated =
                         count(dest, &update).await.context("update rows that differ")?;
                 }
             }
-            Step::Insert => {
+            SwapStep::Insert => {
                 swapped.inserted =
                     insert(&tsql::swap::insert_new(stage, table, carry), shape, dest).await?
             }
-            Step::Check => {}
+            SwapStep::Check => {}
         }
     }
     Ok(swapped)

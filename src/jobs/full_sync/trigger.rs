@@ -14,7 +14,7 @@ use crate::{
         mapping::{Mapping, SyncType},
     },
     mssql::{row::Param, session::Session},
-    tsql::{self, poll::Flag},
+    tsql::{self, poll::TriggerColumn},
 };
 
 /// Sets the trigger column back to 0, in batches, only where it is 1. `false` when the source
@@ -26,7 +26,7 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
         .row(&tsql::poll::is_text(), &params)
         .await
         .with_context(|| format!("read the type of trigger column {column}"))?;
-    let trigger = Flag { column, text: text.i64(0)? > 0 };
+    let trigger = TriggerColumn { column, text: text.i64(0)? > 0 };
     let sql = tsql::swap::reset_trigger(&mapping.source, trigger, env.config.batch_rows);
     loop {
         // only what this statement changed: a trigger of the table's fires, and tells of its own

@@ -2,22 +2,22 @@
 //! trigger.
 
 use super::{
-    Look, Memory, Polled, groups, of_one,
-    triggers::{self, Trigger},
+    MappingFacts, PollState, Polled, groups, of_one,
+    triggers::{self, TriggerState},
 };
 use crate::{
     error::{Context, Result},
-    model::{capture::Upper, lsn::Lsn},
+    model::{capture::MaxLsn, lsn::Lsn},
     mssql::{cdc, row::Param, session::Session},
-    tsql::poll::{self as phrases, BRANCHES_MAX, Watched},
+    tsql::poll::{self as phrases, BRANCHES_MAX, WatchedInstance},
 };
 
 /// Which instances have rows between checkpoint and U, and which of these rows set a trigger.
 pub(super) async fn changed(
     session: &mut Session,
-    looks: &mut [Look<'_>],
-    upper: Option<&Upper>,
-    memory: &mut Memory,
+    looks: &mut [MappingFacts<'_>],
+    upper: Option<&MaxLsn>,
+    memory: &mut PollState,
     polled: &mut Polled,
 ) -> Result<()> {
     let Some(upper) = upper else { return Ok(()) };
@@ -75,7 +75,7 @@ pub(super) async fn changed(
 }
 
 /// Whether the changes that CDC goes by show the trigger column.
-fn watches_trigger(look: &Look<'_>, memory: &Memory) -> bool {
+fn watches_trigger(look: &MappingFacts<'_>, memory: &PollState) -> bool {
     let instance = look.choice.and_then(|choice| look.instances.get(choice.instance));
     let captured_in = memory.triggers.get(&look.mapping.id).and_then(|trigger| trigger.captured_in);
     instance.is_some_and(|instance| captured_in == Some(instance.change_table_id))
@@ -84,10 +84,10 @@ fn watches_trigger(look: &Look<'_>, memory: &Memory) -> bool {
 /// What is found in these places, `with_triggers` or without.
 async fn probe(
     session: &mut Session,
-    looks: &[Look<'_>],
+    looks: &[MappingFacts<'_>],
     (asked, with_triggers): (&[usize], bool),
     upper: Lsn,
-    memory: &Memory,
+    memory: &PollState,
 ) -> Result<Vec<(usize, i32)>> {
     let mut watched = Vec::with_capacity(asked.len());
     let mut params = vec![Param::Lsn(upper)];
@@ -100,7 +100,7 @@ async fn probe(
             .triggers
             .get(&look.mapping.id)
             .filter(|_| with_triggers && watches_trigger(look, memory));
-        watched.push(Watched { instance, trigger: trigger.map(Trigger::flag) });
+        watched.push(WatchedInstance { instance, trigger: trigger.map(TriggerState::flag) });
         params.push(Param::Lsn(choice.from));
         places.push(place);
     }

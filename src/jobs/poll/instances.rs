@@ -6,14 +6,14 @@
 //! That costs a few round trips per table, so only so many tables are asked at a poll: until then a
 //! mapping stays with the instance that its checkpoint names.
 
-use super::{Look, Memory, Polled};
+use super::{MappingFacts, PollState, Polled};
 use crate::{
     control::checkpoint::{self, Binding},
     error::{Kind, Result},
     jobs::{Env, instances, shape},
     model::{capture::Instance, id::MappingId, mapping::SyncType, name::Ident},
     mssql::{cdc, session::Session},
-    plan::instances::{Candidates, Coverage},
+    plan::instances::{Candidates, InstanceCoverage},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -29,8 +29,8 @@ const COMPARISONS_MAX: usize = 50;
 
 /// What is remembered of the tables with several instances.
 #[derive(Debug, Default)]
-pub(super) struct Compared {
-    coverage: HashMap<MappingId, (Vec<i32>, Instant, Coverage)>,
+pub(super) struct CoverageCache {
+    coverage: HashMap<MappingId, (Vec<i32>, Instant, InstanceCoverage)>,
     /// Instances that are passed over, by their change tables, of which a warning was given.
     told: HashSet<(MappingId, i32)>,
     /// The database's change tables when it was asked where partitions can be switched.
@@ -41,8 +41,8 @@ pub(super) struct Compared {
 pub(super) async fn compare(
     session: &mut Session,
     (env, who): (&Env, &str),
-    looks: &mut [Look<'_>],
-    memory: &mut Memory,
+    looks: &mut [MappingFacts<'_>],
+    memory: &mut PollState,
     polled: &mut Polled,
 ) -> Result<()> {
     let now = Instant::now();
@@ -90,7 +90,7 @@ pub(super) async fn compare(
 }
 
 /// A warning for each instance that is newer than the one that is read and not gone over to.
-pub(super) fn tell(looks: &[Look<'_>], memory: &mut Memory) {
+pub(super) fn tell(looks: &[MappingFacts<'_>], memory: &mut PollState) {
     for look in looks.iter().filter(|look| look.instances.len() > 1) {
         let Some(present) = look.choice.map(|choice| choice.instance) else { continue };
         let Some(read) = look.instances.get(present) else { continue };
@@ -119,8 +119,8 @@ pub(super) fn tell(looks: &[Look<'_>], memory: &mut Memory) {
 pub(super) async fn tell_switchable(
     session: &mut Session,
     all: &[Instance],
-    looks: &[Look<'_>],
-    memory: &mut Memory,
+    looks: &[MappingFacts<'_>],
+    memory: &mut PollState,
 ) -> Result<()> {
     let mut ids: Vec<i32> = all.iter().map(|instance| instance.change_table_id).collect();
     ids.sort_unstable();
@@ -160,7 +160,7 @@ pub(super) async fn tell_switchable(
 pub(super) async fn bind(
     env: &Env,
     who: &str,
-    looks: &[Look<'_>],
+    looks: &[MappingFacts<'_>],
     polled: &mut Polled,
 ) -> Result<()> {
     let mut bindings: HashMap<&Ident, Vec<Binding>> = HashMap::new();

@@ -4,11 +4,11 @@
 //! behind since the oldest commit that it has not applied. When capture stands still nobody can
 //! tell, and the reason is all there is to say.
 
-use super::{Look, Memory, Polled, Source, follows, standing_still};
+use super::{MappingFacts, PollState, Polled, SourceFacts, follows, standing_still};
 use crate::{
-    control::Lag,
+    control::LagRow,
     error::{Context, Result},
-    model::{capture::Upper, id::MappingId},
+    model::{capture::MaxLsn, id::MappingId},
     mssql::{row::Param, session::Session},
     plan::time,
     tsql::poll::{self as phrases, BRANCHES_MAX},
@@ -19,12 +19,12 @@ use std::{collections::HashMap, time::Duration};
 /// for some.
 pub(super) async fn lags(
     session: &mut Session,
-    looks: &[Look<'_>],
-    upper: Option<&Upper>,
+    looks: &[MappingFacts<'_>],
+    upper: Option<&MaxLsn>,
     reason: Option<&str>,
     waiting: &HashMap<MappingId, &'static str>,
     polled: &Polled,
-) -> Result<Vec<Lag>> {
+) -> Result<Vec<LagRow>> {
     let offset_minutes = upper.map_or(0, |upper| upper.utc_offset_minutes);
     let utc = |local: &str| time::utc_milliseconds(local, offset_minutes);
     let at_upper = upper
@@ -49,7 +49,7 @@ pub(super) async fn lags(
         if look.has_rows && reason.is_none() {
             behind.push((lags.len(), look));
         }
-        lags.push(Lag {
+        lags.push(LagRow {
             mapping: look.mapping.id,
             committed: if look.has_rows || reason.is_some() { known } else { at_upper },
             oldest: None,
@@ -85,7 +85,7 @@ pub(super) async fn lags(
 }
 
 /// Why nobody can tell.
-pub(super) fn reason(source: &Source, memory: &Memory) -> Option<String> {
+pub(super) fn reason(source: &SourceFacts, memory: &PollState) -> Option<String> {
     if let Some(refused) = &source.refused {
         return Some(refused.clone());
     }

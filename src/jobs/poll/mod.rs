@@ -20,23 +20,23 @@ mod instances;
 mod lag;
 mod triggers;
 
-use super::{Env, cdc::Pass};
+use super::{Env, cdc::CdcPass};
 use crate::{
     config::OnCdcGap,
     control::checkpoint::{self, IdleMove},
     error::{Error, Kind, Result},
     model::{
-        capture::{Instance, Upper},
+        capture::{Instance, MaxLsn},
         id::{MappingId, ServerId},
         lsn::Lsn,
         mapping::{Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::{cdc, seats::Seats, session::Session},
+    mssql::{cdc, seats::Reservation, session::Session},
     plan::{
-        instances::Coverage,
-        schedule::{self, Decision, Facts},
-        window::{self, Choice, History, Step, Stored, Wait},
+        instances::InstanceCoverage,
+        schedule::{self, Decision, ScheduleFacts},
+        window::{self, Choice, History, Step, StoredCheckpoint, Wait},
     },
     tsql::copied::{copyable, enable_table},
 };
@@ -58,35 +58,35 @@ const TWINS_READY_MAX: usize = 1_000;
 /// What is remembered of a database between polls; the daemon keeps it, and forgets it with the
 /// server's row.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct PollState {
     /// U at the last poll, and since when it has been that.
     upper: Option<(Option<Lsn>, Instant)>,
     /// It was said that nothing is captured, or that capture stands still.
     said_stalled: bool,
     /// Destination databases whose checkpoint table is there.
     twins_ready: HashSet<Ident>,
-    triggers: HashMap<MappingId, triggers::Trigger>,
-    compared: instances::Compared,
+    triggers: HashMap<MappingId, triggers::TriggerState>,
+    compared: instances::CoverageCache,
     /// CDC mappings whose newest run is known not to be an ERROR.
     settled: HashSet<MappingId>,
 }
 
 /// What a mapping has to do.
 #[derive(Debug)]
-pub enum Work {
+pub enum MappingWork {
     /// Somebody asks for a full sync, or one is pending.
     FullSync {
         /// The trigger column was seen set.
         trigger: bool,
     },
-    Cdc(Box<Pass>),
+    Cdc(Box<CdcPass>),
 }
 
 /// What a poll found.
 #[derive(Debug, Default)]
 pub struct Polled {
     /// Mappings with work; idle ones have had their checkpoint moved.
-    pub work: Vec<(MappingId, Work)>,
+    pub work: Vec<(MappingId, MappingWork)>,
     /// Mappings that cannot be polled, each with its own reason.
     pub failed: Vec<(MappingId, Error)>,
     /// Mappings whose trigger column cannot be asked, which stops nothing else.
@@ -97,29 +97,29 @@ pub struct Polled {
 
 /// What the source says, gathered before anything is decided.
 #[derive(Default)]
-struct Source {
-    upper: Option<Upper>,
+struct SourceFacts {
+    upper: Option<MaxLsn>,
     instances: Vec<Instance>,
     /// Why CDC cannot be asked, for all mappings that want it.
     refused: Option<String>,
 }
 
 /// One mapping on its way to a decision.
-struct Look<'a> {
+struct MappingFacts<'a> {
     mapping: &'a Mapping,
     instances: Vec<Instance>,
     /// What they capture, where there are several and it is known.
-    coverage: Option<Coverage>,
-    stored: Stored,
+    coverage: Option<InstanceCoverage>,
+    stored: StoredCheckpoint,
     history: History,
     choice: Option<Choice>,
     has_rows: bool,
     triggered: bool,
 }
 
-impl Look<'_> {
-    fn facts<'b>(&'b self, upper: Option<&'b Upper>) -> window::Facts<'b> {
-        window::Facts {
+impl MappingFacts<'_> {
+    fn facts<'b>(&'b self, upper: Option<&'b MaxLsn>) -> window::WindowFacts<'b> {
+        window::WindowFacts {
             stored: &self.stored,
             upper,
             instances: &self.instances,
@@ -137,7 +137,7 @@ pub async fn poll(
     server: ServerId,
     database: &Ident,
     mappings: &[Mapping],
-    memory: &mut Memory,
+    memory: &mut PollState,
 ) -> Result<Polled> {
     let mut polled = Polled::default();
     let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
@@ -151,7 +151,7 @@ pub async fn poll(
     // the statements there, so that a source that is silent keeps none of them.
     let source_seats = env.source_seats(server, 1, &who).await?;
     let mut session = source_seats.checkout(database).await?;
-    let source = if with_cdc { gather(&mut session).await? } else { Source::default() };
+    let source = if with_cdc { gather(&mut session).await? } else { SourceFacts::default() };
     let mut stored = HashMap::new();
     if with_cdc && source.refused.is_none() {
         let seats = env.dest_seats(1, &who).await?;
@@ -178,7 +178,7 @@ pub async fn poll(
     }
     stalled(server, database, &source, with_cdc, memory);
 
-    let tables = Tables::new(&source.instances);
+    let tables = InstancesByTable::new(&source.instances);
     let mut looks = Vec::with_capacity(mappings.len());
     for mapping in mappings {
         if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
@@ -188,7 +188,7 @@ pub async fn poll(
             if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
         // a mapping whose row was removed a moment ago has no checkpoint to go by
         let at = stored.remove(&mapping.id).unwrap_or_default();
-        looks.push(Look {
+        looks.push(MappingFacts {
             mapping,
             instances,
             coverage: None,
@@ -236,7 +236,7 @@ pub async fn poll(
         {
             settled.push(mapping.id);
         }
-        let decision = schedule::decide(Facts {
+        let decision = schedule::decide(ScheduleFacts {
             wanted: mapping.wants_full_sync(),
             triggered: look.triggered,
             step,
@@ -245,12 +245,12 @@ pub async fn poll(
         });
         match decision {
             Decision::FullSync { trigger } => {
-                polled.work.push((mapping.id, Work::FullSync { trigger }))
+                polled.work.push((mapping.id, MappingWork::FullSync { trigger }))
             }
             Decision::Cdc { instance, from, to, switch_to } => {
                 let Some(chosen) = look.instances.get(instance) else { continue };
                 memory.settled.remove(&mapping.id);
-                let pass = Pass {
+                let pass = CdcPass {
                     instance: chosen.clone(),
                     switch_to: switch_to.and_then(|i| look.instances.get(i)).cloned(),
                     stored: look.stored.control,
@@ -262,7 +262,7 @@ pub async fn poll(
                         .and_then(|upper| upper.transaction.clone())
                         .filter(|known| known.lsn <= to),
                 };
-                polled.work.push((mapping.id, Work::Cdc(Box::new(pass))));
+                polled.work.push((mapping.id, MappingWork::Cdc(Box::new(pass))));
             }
             Decision::Idle { to, .. } => idle.push((look, to)),
             Decision::GapSync(gap) => {
@@ -286,7 +286,7 @@ pub async fn poll(
                     "changes are lost: {}",
                     error.message()
                 );
-                polled.work.push((mapping.id, Work::FullSync { trigger: false }));
+                polled.work.push((mapping.id, MappingWork::FullSync { trigger: false }));
             }
             Decision::GapParked { gap, too_soon } => {
                 let next = if too_soon {
@@ -362,23 +362,23 @@ fn follows(mapping: &Mapping) -> bool {
 }
 
 /// U, then everything that depends on it.
-async fn gather(session: &mut Session) -> Result<Source> {
+async fn gather(session: &mut Session) -> Result<SourceFacts> {
     if !cdc::enabled(session).await? {
-        return Ok(Source {
+        return Ok(SourceFacts {
             refused: Some("CDC is not enabled in the source database. Enable it there: EXEC sys.sp_cdc_enable_db".to_owned()),
             ..Default::default()
         });
     }
     let answered = async {
         let (upper, instances) = cdc::upper_and_instances(session).await?;
-        Ok::<_, Error>(Source { upper, instances, refused: None })
+        Ok::<_, Error>(SourceFacts { upper, instances, refused: None })
     };
     match answered.await {
         Err(error)
             if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() =>
         {
             session.recover().await?;
-            Ok(Source {
+            Ok(SourceFacts {
                 refused: Some(format!(
                     "{error}. The login needs the change tables: GRANT SELECT ON SCHEMA::cdc TO <user>"
                 )),
@@ -403,11 +403,11 @@ fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
 /// Both checkpoints of the mappings from a source database to a destination database. Two that
 /// differ are read a second time before anyone believes it.
 async fn checkpoints(
-    seats: &Seats,
+    seats: &Reservation,
     dest: &Ident,
     source: (ServerId, &Ident),
-    memory: &mut Memory,
-) -> Result<HashMap<MappingId, Stored>> {
+    memory: &mut PollState,
+) -> Result<HashMap<MappingId, StoredCheckpoint>> {
     let mut session = seats.checkout(dest).await?;
     if !memory.twins_ready.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
@@ -428,20 +428,20 @@ async fn checkpoints(
     checkpoint::stored(&mut session, source).await
 }
 
-fn agrees(stored: &Stored) -> bool {
+fn agrees(stored: &StoredCheckpoint) -> bool {
     stored.control == stored.twin.as_ref().and_then(|twin| twin.lsn)
 }
 
 /// A database's instances by the tables they are of: a thousand mappings ask, each for its own
 /// among a thousand.
-struct Tables<'a> {
+struct InstancesByTable<'a> {
     all: &'a [Instance],
     exact: HashMap<(&'a Ident, &'a Ident), Vec<&'a Instance>>,
     /// Without case; made for the first name that is written in another.
     alike: OnceCell<HashMap<(String, String), Vec<&'a Instance>>>,
 }
 
-impl<'a> Tables<'a> {
+impl<'a> InstancesByTable<'a> {
     fn new(all: &'a [Instance]) -> Self {
         let mut exact: HashMap<_, Vec<_>> = HashMap::with_capacity(all.len());
         for instance in all {
@@ -450,7 +450,7 @@ impl<'a> Tables<'a> {
                 .or_default()
                 .push(instance);
         }
-        Tables { all, exact, alike: OnceCell::new() }
+        InstancesByTable { all, exact, alike: OnceCell::new() }
     }
 
     fn alike(&self) -> &HashMap<(String, String), Vec<&'a Instance>> {
@@ -492,9 +492,9 @@ fn not_captured(mapping: &Mapping) -> Error {
 fn stalled(
     server: ServerId,
     database: &Ident,
-    source: &Source,
+    source: &SourceFacts,
     with_cdc: bool,
-    memory: &mut Memory,
+    memory: &mut PollState,
 ) {
     if !with_cdc || source.refused.is_some() {
         return;
@@ -537,7 +537,7 @@ fn stalled(
 /// For how many minutes U has not moved, when that is too long: by the source's own clock, or by
 /// ours while we looked. (When the source's local time is set forward, its clock says so for the
 /// five minutes that the next commit may take.)
-fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
+fn standing_still(source: &SourceFacts, watched: Duration) -> Option<u64> {
     let age = source
         .upper
         .as_ref()
@@ -550,8 +550,9 @@ fn standing_still(source: &Source, watched: Duration) -> Option<u64> {
 
 /// What the source's history says at the checkpoints whose transaction we know: idle mappings share
 /// one.
-async fn histories(session: &mut Session, looks: &mut [Look<'_>]) -> Result<()> {
-    let known = |look: &Look<'_>| look.stored.transaction().map(|transaction| transaction.lsn);
+async fn histories(session: &mut Session, looks: &mut [MappingFacts<'_>]) -> Result<()> {
+    let known =
+        |look: &MappingFacts<'_>| look.stored.transaction().map(|transaction| transaction.lsn);
     let mut lsns: Vec<Lsn> =
         looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
     lsns.sort();
@@ -575,7 +576,12 @@ fn of_one(error: &Error) -> bool {
 
 /// Places in groups of at most `size`, one statement each. Where a trigger column cannot be asked,
 /// its place is alone: it would fail the others, at every poll.
-fn groups(places: Vec<usize>, looks: &[Look<'_>], memory: &Memory, size: usize) -> Vec<Vec<usize>> {
+fn groups(
+    places: Vec<usize>,
+    looks: &[MappingFacts<'_>],
+    memory: &PollState,
+    size: usize,
+) -> Vec<Vec<usize>> {
     let faulty = |place: &usize| {
         memory.triggers.get(&looks[*place].mapping.id).is_some_and(|trigger| trigger.faulty)
     };
@@ -592,8 +598,8 @@ async fn advance(
     env: &Env,
     who: &str,
     session: &mut Session,
-    idle: &[(&Look<'_>, Lsn)],
-    upper: &Upper,
+    idle: &[(&MappingFacts<'_>, Lsn)],
+    upper: &MaxLsn,
     polled: &mut Polled,
 ) -> Result<()> {
     let min: HashMap<i32, Lsn> = cdc::instances(session)

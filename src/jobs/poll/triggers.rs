@@ -1,6 +1,6 @@
 //! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
 
-use super::{Look, Memory, Polled, groups, of_one};
+use super::{MappingFacts, PollState, Polled, groups, of_one};
 use crate::{
     error::{Context, Error, Result},
     jobs::full_sync::Triggers,
@@ -12,7 +12,7 @@ use crate::{
     },
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
-    tsql::poll::{self as phrases, BRANCHES_MAX, Flag},
+    tsql::poll::{self as phrases, BRANCHES_MAX, TriggerColumn},
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ const COSTS_MAX: usize = 200;
 
 /// What is remembered of a mapping's trigger column.
 #[derive(Clone, Debug)]
-pub(super) struct Trigger {
+pub(super) struct TriggerState {
     column: Ident,
     asked: Option<Instant>,
     cost: Option<TriggerCost>,
@@ -40,9 +40,9 @@ pub(super) struct Trigger {
     stale: bool,
 }
 
-impl Trigger {
-    pub(super) fn flag(&self) -> Flag<'_> {
-        Flag { column: &self.column, text: self.text }
+impl TriggerState {
+    pub(super) fn flag(&self) -> TriggerColumn<'_> {
+        TriggerColumn { column: &self.column, text: self.text }
     }
 }
 
@@ -50,8 +50,8 @@ impl Trigger {
 /// then.
 pub(super) async fn costs(
     session: &mut Session,
-    looks: &[Look<'_>],
-    memory: &mut Memory,
+    looks: &[MappingFacts<'_>],
+    memory: &mut PollState,
 ) -> Result<()> {
     let now = Instant::now();
     let with_trigger: HashSet<MappingId> = looks
@@ -60,7 +60,7 @@ pub(super) async fn costs(
         .map(|look| look.mapping.id)
         .collect();
     memory.triggers.retain(|id, _| with_trigger.contains(id));
-    let due: Vec<&Look<'_>> = looks
+    let due: Vec<&MappingFacts<'_>> = looks
         .iter()
         .filter(|look| look.mapping.trigger_column.is_some())
         .filter(|look| {
@@ -103,7 +103,7 @@ pub(super) async fn costs(
             let old = memory.triggers.remove(&look.mapping.id).filter(|old| old.column == column);
             memory.triggers.insert(
                 look.mapping.id,
-                Trigger {
+                TriggerState {
                     column,
                     asked: old.as_ref().and_then(|old| old.asked),
                     cost: Some(TriggerCost { rows: row.i64(1)?, indexed: row.i64(2)? > 0 }),
@@ -124,15 +124,15 @@ pub(super) async fn costs(
 }
 
 /// The instance that CDC goes by.
-fn followed<'a>(look: &'a Look<'_>) -> Option<&'a Instance> {
+fn followed<'a>(look: &'a MappingFacts<'_>) -> Option<&'a Instance> {
     look.choice.and_then(|choice| look.instances.get(choice.instance))
 }
 
 /// Asks the tables themselves for their triggers, those that are due.
 pub(super) async fn triggered(
     session: &mut Session,
-    looks: &mut [Look<'_>],
-    memory: &mut Memory,
+    looks: &mut [MappingFacts<'_>],
+    memory: &mut PollState,
     refused: &Triggers,
     polled: &mut Polled,
 ) -> Result<()> {
@@ -198,8 +198,8 @@ pub(super) async fn triggered(
 /// Trigger columns that could be asked, but for those that this poll found at fault.
 pub(super) fn asked_well(
     places: &[usize],
-    looks: &[Look<'_>],
-    memory: &mut Memory,
+    looks: &[MappingFacts<'_>],
+    memory: &mut PollState,
     polled: &mut Polled,
 ) {
     for id in places.iter().map(|&place| looks[place].mapping.id) {
@@ -214,7 +214,7 @@ pub(super) fn asked_well(
 
 /// A trigger column that cannot be asked. CDC and a full sync that is wanted go on without it;
 /// where nothing else is to be done, the mapping fails.
-pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut Memory, polled: &mut Polled) {
+pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut PollState, polled: &mut Polled) {
     let error = error.context(format!("ask {} for its trigger column", mapping.source));
     let error = match error.number {
         Some(206 | 529 | 402) => {
@@ -235,9 +235,9 @@ pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut Memory, polled
 
 async fn ask(
     session: &mut Session,
-    looks: &[Look<'_>],
+    looks: &[MappingFacts<'_>],
     asked: &[usize],
-    memory: &Memory,
+    memory: &PollState,
 ) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());

@@ -1,13 +1,13 @@
 //! Suspicion → certainty: looking again once replication has passed what was seen.
 //! [`crate::plan::verify`] says why it is certain.
 
-use super::{POLL, ROUNDS_MAX, look::Look};
+use super::{POLL, ROUNDS_MAX, look::RowReader};
 use crate::{
-    control::Standing,
+    control::CurrentMapping,
     error::{Context, Result},
     jobs::{
         Env,
-        fence::{self, Patience},
+        fence::{self, WaitPolicy},
         instances,
         shape::Shape,
     },
@@ -15,27 +15,31 @@ use crate::{
     mssql::{cdc, session::Session},
     plan::{
         mask,
-        verify::{Side, Suspects, differences},
+        verify::{RowSet, Suspects, differences},
     },
-    tsql::lookup::Side as End,
+    tsql::lookup::TableSide,
 };
 use std::time::Instant;
 
 /// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or
 /// running.
-pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<Standing>> {
+pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<CurrentMapping>> {
     Ok(env.control.standing(mapping.id).await?.filter(|standing| !standing.pending))
 }
 
 /// Whether no full sync began since `then`, or came and went: it moves the rows under us.
-pub(super) async fn undisturbed(env: &Env, mapping: &Mapping, then: &Standing) -> Result<bool> {
+pub(super) async fn undisturbed(
+    env: &Env,
+    mapping: &Mapping,
+    then: &CurrentMapping,
+) -> Result<bool> {
     Ok(standing(env, mapping)
         .await?
         .is_some_and(|now| now.last_full_sync_at == then.last_full_sync_at))
 }
 
 /// Suspects after the rounds.
-pub(super) struct Judged {
+pub(super) struct ConfirmedDifferences {
     /// Certain.
     pub findings: Suspects,
     /// Neither equal nor certain.
@@ -50,14 +54,14 @@ pub(super) struct Judged {
 pub(super) async fn judge(
     env: &Env,
     mapping: &Mapping,
-    look: &Look<'_>,
+    look: &RowReader<'_>,
     suspects: Suspects,
     source: &mut Session,
     dest: &mut Session,
-    seen: (&mut Side, &mut Side),
-) -> Result<Judged> {
+    seen: (&mut RowSet, &mut RowSet),
+) -> Result<ConfirmedDifferences> {
     let deadline = Instant::now() + env.config.verify_wait;
-    let mut judged = Judged {
+    let mut judged = ConfirmedDifferences {
         findings: Suspects::new(),
         open: suspects,
         why: "no still moment".into(),
@@ -68,20 +72,25 @@ pub(super) async fn judge(
             break;
         }
         let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
-        let Some(Before { capture, low, oldest, completes }) = before(source, look.shape).await?
+        let Some(CaptureBefore { capture, low, oldest, completes }) =
+            before(source, look.shape).await?
         else {
             (judged.why, judged.stalled) =
                 ("the source table has no capture instance".into(), true);
             break;
         };
-        let left =
-            look.by_keys(End::Source, source, &keys).await.context("read suspect source rows")?;
+        let left = look
+            .by_keys(TableSide::Source, source, &keys)
+            .await
+            .context("read suspect source rows")?;
         if let Err(why) = caught_up(env, mapping, source, oldest, deadline).await? {
             (judged.why, judged.stalled) = (why, true);
             break;
         }
-        let right =
-            look.by_keys(End::Dest, dest, &keys).await.context("read suspect destination rows")?;
+        let right = look
+            .by_keys(TableSide::Dest, dest, &keys)
+            .await
+            .context("read suspect destination rows")?;
         let Some(mut high) = checkpoint(env, mapping).await? else {
             (judged.why, judged.stalled) = ("the mapping has no checkpoint".into(), true);
             break;
@@ -98,7 +107,7 @@ pub(super) async fn judge(
             }
             // what is not captured changes without a change row
             let again = look
-                .by_keys(End::Source, source, &keys)
+                .by_keys(TableSide::Source, source, &keys)
                 .await
                 .context("read suspect source rows again")?;
             let since = differences(&left, &again);
@@ -122,7 +131,7 @@ pub(super) async fn judge(
 }
 
 /// What is known before a look at the source.
-pub(super) struct Before {
+pub(super) struct CaptureBefore {
     /// The capture instance that will tell of changes after the look.
     pub capture: Capture,
     /// Every change up to here was committed already.
@@ -136,7 +145,7 @@ pub(super) struct Before {
 
 /// Asked before a look at the source. What was committed before the instance began was committed
 /// before the look, too.
-pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<Before>> {
+pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<CaptureBefore>> {
     let instances = instances::of_table(source, shape).await?;
     let one = instances.len() == 1;
     let oldest = instances.iter().map(|instance| instance.start.prev()).min().unwrap_or(Lsn::ZERO);
@@ -147,7 +156,7 @@ pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option
     let completes = !one
         || mask::cover(&shape.carry, &capture)
             .map_or(true, |coverage| !coverage.partial.is_empty());
-    Ok(Some(Before { capture, low: upper.max(began), oldest, completes }))
+    Ok(Some(CaptureBefore { capture, low: upper.max(began), oldest, completes }))
 }
 
 /// Waits until everything the source has committed by now is captured; up to which LSN it is, or
@@ -159,7 +168,7 @@ pub(super) async fn captured(
 ) -> Result<std::result::Result<Lsn, String>> {
     let reading = fence::reading(source).await?;
     let wait_max = deadline.saturating_duration_since(Instant::now());
-    match fence::wait(source, &reading, Patience { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
+    match fence::wait(source, &reading, WaitPolicy { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
         Ok(fence) if fence.proven => Ok(Ok(fence.lsn)),
         Ok(_) => Ok(Err(
             "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
@@ -173,7 +182,7 @@ pub(super) async fn captured(
 }
 
 /// Waits until everything the source has committed by now is in the destination; why it is not, if
-/// it does not get there. `oldest`: of [`Before`].
+/// it does not get there. `oldest`: of [`CaptureBefore`].
 pub(super) async fn caught_up(
     env: &Env,
     mapping: &Mapping,

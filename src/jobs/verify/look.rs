@@ -3,57 +3,57 @@
 use super::SUSPECTS_MAX;
 use crate::{
     error::{Context, Result},
-    jobs::{Desk, shape::Shape},
+    jobs::{JobConnections, shape::Shape},
     model::{
         capture::Capture,
-        carry::Carry,
+        carry::ColumnMap,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
         name::TableName,
-        value::{Seen, Value},
+        value::{Value, ValueRef},
     },
-    mssql::{cdc, lane::Line, row::Param, session::Session},
+    mssql::{cdc, lane::TdsConnection, row::Param, session::Session},
     plan::{
         digest::Encoding,
         fit,
-        verify::{Row, Side, Suspects, pairs},
+        verify::{HashedRow, RowSet, Suspects, pairs},
     },
-    tsql::lookup::{self, Side as End},
+    tsql::lookup::{self, TableSide},
 };
 use std::collections::HashSet;
 use tracing::warn;
 
 /// A part of the table that was read.
-pub(super) struct Range {
+pub(super) struct ReadRange {
     pub rows: usize,
     /// The key after which the next range begins; `None`: this was the last one.
     pub next: Option<Vec<Value>>,
 }
 
 /// How rows are read and hashed.
-pub(super) struct Look<'a> {
+pub(super) struct RowReader<'a> {
     pub shape: &'a Shape,
     pub encoding: Encoding,
     mapping: &'a Mapping,
     /// The copy lane's connections, where many rows are read through them.
-    lines: Option<Lines>,
+    lines: Option<ConnectionPair>,
 }
 
-struct Lines {
-    source: Line,
-    dest: Line,
+struct ConnectionPair {
+    source: TdsConnection,
+    dest: TdsConnection,
 }
 
-impl<'a> Look<'a> {
+impl<'a> RowReader<'a> {
     pub fn new(mapping: &'a Mapping, shape: &'a Shape) -> Self {
-        Look { shape, encoding: Encoding::new(&shape.carry), mapping, lines: None }
+        RowReader { shape, encoding: Encoding::new(&shape.carry), mapping, lines: None }
     }
 
     /// From here on many rows are read through the copy lane, on two more of the desk's seats, if
     /// they get there.
-    pub async fn through_the_lane(&mut self, desk: &Desk) {
+    pub async fn through_the_lane(&mut self, desk: &JobConnections) {
         match desk.lines(self.mapping).await {
-            Ok((source, dest)) => self.lines = Some(Lines { source, dest }),
+            Ok((source, dest)) => self.lines = Some(ConnectionPair { source, dest }),
             // whom it keeps out will say so to the driver, too
             Err(error) => self.without_lane(&error.to_string()),
         }
@@ -72,16 +72,16 @@ impl<'a> Look<'a> {
 
     /// Says goodbye on connections of its own.
     pub async fn close(self) {
-        if let Some(Lines { source, dest }) = self.lines {
+        if let Some(ConnectionPair { source, dest }) = self.lines {
             source.close().await;
             dest.close().await;
         }
     }
 
-    fn table(&self, end: End) -> &TableName {
+    fn table(&self, end: TableSide) -> &TableName {
         match end {
-            End::Source => &self.shape.source.name,
-            End::Dest => &self.shape.dest.name,
+            TableSide::Source => &self.shape.source.name,
+            TableSide::Dest => &self.shape.dest.name,
         }
     }
 
@@ -108,12 +108,12 @@ impl<'a> Look<'a> {
     /// The newest rows by key.
     pub async fn newest(
         &mut self,
-        end: End,
+        end: TableSide,
         session: &mut Session,
         rows_max: usize,
-    ) -> Result<Side> {
+    ) -> Result<RowSet> {
         let sql = lookup::newest(end, self.table(end), &self.shape.carry, rows_max);
-        let mut side = Side::new();
+        let mut side = RowSet::new();
         self.read_many(end, session, &sql, &[], &mut side).await?;
         Ok(side)
     }
@@ -126,19 +126,19 @@ impl<'a> Look<'a> {
         dest: &mut Session,
         after: Option<&[Value]>,
         rows_max: usize,
-        seen: (&mut Side, &mut Side),
-    ) -> Result<Range> {
+        seen: (&mut RowSet, &mut RowSet),
+    ) -> Result<ReadRange> {
         let carry = &self.shape.carry;
         let mut params: Vec<&Value> = after.unwrap_or_default().iter().collect();
         let sql = lookup::range(
-            End::Source,
-            self.table(End::Source),
+            TableSide::Source,
+            self.table(TableSide::Source),
             carry,
             (after.is_some(), false),
             rows_max,
         );
         let (rows, last) = self
-            .read_many(End::Source, source, &sql, &params, seen.0)
+            .read_many(TableSide::Source, source, &sql, &params, seen.0)
             .await
             .context("read a range of source rows")?;
         let next = if rows < rows_max { None } else { last };
@@ -146,27 +146,27 @@ impl<'a> Look<'a> {
         // more rows than this are more differences than are looked at, and the next pass will see
         // those behind them
         let sql = lookup::range(
-            End::Dest,
-            self.table(End::Dest),
+            TableSide::Dest,
+            self.table(TableSide::Dest),
             carry,
             (after.is_some(), next.is_some()),
             rows_max + SUSPECTS_MAX + 1,
         );
-        self.read_many(End::Dest, dest, &sql, &params, seen.1)
+        self.read_many(TableSide::Dest, dest, &sql, &params, seen.1)
             .await
             .context("read a range of destination rows")?;
-        Ok(Range { rows, next })
+        Ok(ReadRange { rows, next })
     }
 
     /// The rows with these keys, and no others: what a comparison takes for equal (another
     /// spelling) is not what was asked for.
     pub async fn by_keys(
         &self,
-        end: End,
+        end: TableSide,
         session: &mut Session,
         keys: &[Vec<Value>],
-    ) -> Result<Side> {
-        let mut side = Side::new();
+    ) -> Result<RowSet> {
+        let mut side = RowSet::new();
         let keys: Vec<_> = keys.iter().filter(|key| self.may_have(end, key)).collect();
         for keys in keys.chunks(lookup::keys_max(&self.shape.carry)) {
             let asked: HashSet<Vec<u8>> =
@@ -179,10 +179,13 @@ impl<'a> Look<'a> {
     }
 
     /// Whether a side's types can hold such a key.
-    pub fn may_have(&self, end: End, key: &[Value]) -> bool {
+    pub fn may_have(&self, end: TableSide, key: &[Value]) -> bool {
         let columns = self.shape.carry.key_columns();
         columns.zip(key).all(|(column, value)| {
-            fit::may_be(value, if end == End::Source { &column.source.ty } else { &column.dest.ty })
+            fit::may_be(
+                value,
+                if end == TableSide::Source { &column.source.ty } else { &column.dest.ty },
+            )
         })
     }
 
@@ -190,17 +193,17 @@ impl<'a> Look<'a> {
     /// the last one's key.
     async fn read_many(
         &mut self,
-        end: End,
+        end: TableSide,
         session: &mut Session,
         sql: &str,
         params: &[&Value],
-        side: &mut Side,
+        side: &mut RowSet,
     ) -> Result<(usize, Option<Vec<Value>>)> {
         if let Some(lines) = &mut self.lines {
-            let line = if end == End::Source { &mut lines.source } else { &mut lines.dest };
+            let line = if end == TableSide::Source { &mut lines.source } else { &mut lines.dest };
             match line.rows(sql, params).await? {
                 Ok(mut rows) => {
-                    let mut taking = Taking::new(&self.shape.carry, &self.encoding, side);
+                    let mut taking = RowCollector::new(&self.shape.carry, &self.encoding, side);
                     while rows.next().await? {
                         taking.take(|i| rows.seen(i), |_| true)?;
                     }
@@ -220,10 +223,10 @@ impl<'a> Look<'a> {
         session: &mut Session,
         sql: &str,
         params: &[Param<'_>],
-        side: &mut Side,
+        side: &mut RowSet,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        let mut taking = Taking::new(&self.shape.carry, &self.encoding, side);
+        let mut taking = RowCollector::new(&self.shape.carry, &self.encoding, side);
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
             let row = row.into_cells();
@@ -237,8 +240,8 @@ impl<'a> Look<'a> {
         &self,
         source: &mut Session,
         dest: &mut Session,
-        left: &mut Side,
-        right: &mut Side,
+        left: &mut RowSet,
+        right: &mut RowSet,
     ) -> Result<()> {
         let (mut only_left, mut only_right) = (Vec::new(), Vec::new());
         for (_, one, other) in pairs(left, right) {
@@ -252,11 +255,11 @@ impl<'a> Look<'a> {
             return Ok(());
         }
         let more_right = self
-            .by_keys(End::Dest, dest, &only_left)
+            .by_keys(TableSide::Dest, dest, &only_left)
             .await
             .context("look up keys at the destination")?;
         let more_left = self
-            .by_keys(End::Source, source, &only_right)
+            .by_keys(TableSide::Source, source, &only_right)
             .await
             .context("look up keys at the source")?;
         right.extend(more_right);
@@ -274,7 +277,7 @@ impl<'a> Look<'a> {
         suspects: Suspects,
         source: &mut Session,
     ) -> Result<(Suspects, Suspects)> {
-        let captured = |column: &crate::model::carry::Carried| {
+        let captured = |column: &crate::model::carry::CarriedColumn| {
             capture.column(&column.source.name, column.source.column_id).is_some()
         };
         if !self.shape.carry.key_columns().all(captured) {
@@ -287,7 +290,7 @@ impl<'a> Look<'a> {
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
         // what the source's types cannot hold never changed there
         let (there, nowhere): (Vec<_>, Vec<_>) =
-            suspects.into_iter().partition(|(_, (_, key))| self.may_have(End::Source, key));
+            suspects.into_iter().partition(|(_, (_, key))| self.may_have(TableSide::Source, key));
         certain.extend(nowhere);
         let keys_max = lookup::keys_max(&self.shape.carry);
         for chunk in there.chunks(keys_max) {
@@ -325,24 +328,24 @@ impl<'a> Look<'a> {
 }
 
 /// Rows on their way into a side.
-struct Taking<'a> {
-    carry: &'a Carry,
+struct RowCollector<'a> {
+    carry: &'a ColumnMap,
     encoding: &'a Encoding,
-    side: &'a mut Side,
+    side: &'a mut RowSet,
     rows: usize,
     last: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-impl<'a> Taking<'a> {
-    fn new(carry: &'a Carry, encoding: &'a Encoding, side: &'a mut Side) -> Self {
-        Taking { carry, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
+impl<'a> RowCollector<'a> {
+    fn new(carry: &'a ColumnMap, encoding: &'a Encoding, side: &'a mut RowSet) -> Self {
+        RowCollector { carry, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
     }
 
     /// Takes a row, whose cells `seen` tells, if it is `wanted` by its encoded key.
     fn take<'c>(
         &mut self,
-        seen: impl Fn(usize) -> Result<Seen<'c>>,
+        seen: impl Fn(usize) -> Result<ValueRef<'c>>,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<()> {
         self.rows += 1;
@@ -354,7 +357,7 @@ impl<'a> Taking<'a> {
         let named =
             self.carry.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
         self.last.clone_from(&key);
-        self.side.insert(key, Row { key: named, hash });
+        self.side.insert(key, HashedRow { key: named, hash });
         Ok(())
     }
 

@@ -37,7 +37,7 @@ mod record;
 mod repair;
 mod structure;
 
-pub use record::{Findings, Report};
+pub use record::{KnownFindings, VerificationReport};
 pub use structure::{row_count, schema};
 
 use std::time::{Duration, Instant};
@@ -46,19 +46,19 @@ use tracing::info;
 
 use super::{Env, shape};
 use crate::{
-    control::{Progress, Standing},
+    control::{CurrentMapping, SweepProgress},
     error::{Context, Kind, Result},
     model::mapping::{Mapping, SyncType},
     mssql::{row::Param, session::Session},
     plan::{
         digest::Hash,
-        verify::{Side, Status, Tally, details, differences, pairs, side_hash},
+        verify::{RowSet, Status, Tally, details, differences, pairs, side_hash},
     },
-    tsql::lookup::Side as End,
+    tsql::lookup::TableSide,
 };
 use judge::{judge, standing, undisturbed};
-use look::Look;
-use record::{Finding, Sides, long};
+use look::RowReader;
+use record::{ReportedFinding, Sides, long};
 
 const ROUNDS_MAX: u32 = 3;
 const POLL: Duration = Duration::from_millis(200);
@@ -96,26 +96,26 @@ pub async fn run(
     mapping: &Mapping,
     scope: Scope,
     watch: Watch<'_>,
-) -> Result<Option<Report>> {
+) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
     let mut found = match compare(env, mapping, scope, watch).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         // no still moment: locks, a busy server, or tables that are altered, are no finding
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
-            Found { words: vec![format!("not compared: {cause}")], ..Found::default() }
+            Comparison { words: vec![format!("not compared: {cause}")], ..Comparison::default() }
         }
         Err(cause) => return Err(cause).with_context(|| format!("verify {}", mapping.source)),
     };
     let took = began.elapsed();
-    let mut mended = repair::Mended::default();
+    let mut mended = repair::RepairedGroup::default();
     if env.config.repair && found.status == Some(Status::Failed) {
         if let Err(error) = repair::mend(env, mapping, found.findings.kept(), &mut mended).await {
             mended.refused = Some(error.to_string());
         }
         found.words.push(repair::words(&mended, found.findings.counts().total()));
     }
-    let report = Report {
+    let report = VerificationReport {
         kind: ROWS,
         status: found.status.unwrap_or(Status::Partial),
         compared: found.compared,
@@ -127,13 +127,14 @@ pub async fn run(
         md5: (found.source.and_then(|(hash, _)| hash), found.dest.and_then(|(hash, _)| hash)),
         rows: (found.source.map(|(_, rows)| long(rows)), found.dest.map(|(_, rows)| long(rows))),
     };
-    record::write(env, mapping, &report, Finding::of_rows(&found.findings), &sides, took).await?;
+    record::write(env, mapping, &report, ReportedFinding::of_rows(&found.findings), &sides, took)
+        .await?;
     Ok(Some(report))
 }
 
 /// What a comparison came to.
 #[derive(Debug, Default)]
-struct Found {
+struct Comparison {
     status: Option<Status>,
     /// The hash over the rows, where they were read in one piece, and their number.
     source: Option<(Option<Hash>, usize)>,
@@ -146,7 +147,7 @@ struct Found {
     words: Vec<String>,
 }
 
-impl Found {
+impl Comparison {
     fn details(&self) -> String {
         let named = details(&self.findings);
         self.words
@@ -159,7 +160,7 @@ impl Found {
     }
 
     /// Counts what a part of the table had.
-    fn saw(&mut self, left: &Side, right: &Side) {
+    fn saw(&mut self, left: &RowSet, right: &RowSet) {
         self.compared += pairs(left, right).count();
         for (sum, side) in [(&mut self.source, left), (&mut self.dest, right)] {
             *sum = Some(sum.map_or_else(
@@ -175,7 +176,7 @@ async fn compare(
     mapping: &Mapping,
     scope: Scope,
     watch: Watch<'_>,
-) -> Result<Option<Found>> {
+) -> Result<Option<Comparison>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let mut progress = env.control.verification_progress(mapping.id).await?;
     let whole = scope == Scope::Whole;
@@ -187,14 +188,14 @@ async fn compare(
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let mut look = Look::new(mapping, &shape);
+    let mut look = RowReader::new(mapping, &shape);
     if lane {
         look.through_the_lane(&desk).await;
     }
     look.settle(&mut source, &mut dest).await?;
     let drift = drift(mapping, &then, scope);
 
-    let mut found = Found::default();
+    let mut found = Comparison::default();
     let mut open = Tally::default();
     let mut reach;
     let total = if whole {
@@ -206,7 +207,7 @@ async fn compare(
         (progress.sweep_after, progress.sweep_rows) = (None, 0);
     }
     loop {
-        let (mut left, mut right) = (Side::new(), Side::new());
+        let (mut left, mut right) = (RowSet::new(), RowSet::new());
         reach = part(
             env,
             &mut look,
@@ -260,16 +261,16 @@ async fn compare(
         }
         found.saw(&left, &right);
         watch(found.compared, total);
-        if !whole || reach != Reach::Part || env.stopping() {
+        if !whole || reach != SweepReach::Part || env.stopping() {
             break;
         }
     }
     look.close().await;
     shape::prove(&mut source, &mut dest, mapping, &shape).await?;
-    let completed = reach != Reach::Part;
+    let completed = reach != SweepReach::Part;
     // every run says how many rows it compared; of those that compare all of them only the first
     // has more to tell
-    if reach == Reach::End || (reach == Reach::AtOnce && !progress.completed_before) {
+    if reach == SweepReach::End || (reach == SweepReach::AtOnce && !progress.completed_before) {
         info!(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
@@ -304,7 +305,7 @@ async fn compare(
 }
 
 /// Why the two sides may differ by right, if the mapping does not follow its source.
-fn drift(mapping: &Mapping, standing: &Standing, scope: Scope) -> Option<&'static str> {
+fn drift(mapping: &Mapping, standing: &CurrentMapping, scope: Scope) -> Option<&'static str> {
     match scope {
         _ if !standing.enabled => Some("the mapping is switched off"),
         _ if !mapping.cdc_enabled => Some("CDC is off for this mapping"),
@@ -315,7 +316,7 @@ fn drift(mapping: &Mapping, standing: &Standing, scope: Scope) -> Option<&'stati
 
 /// When the destination was last known to be what the source was: its checkpoint's last move, or
 /// its last full sync.
-async fn since(mapping: &Mapping, standing: &Standing, dest: &mut Session) -> Result<String> {
+async fn since(mapping: &Mapping, standing: &CurrentMapping, dest: &mut Session) -> Result<String> {
     let moved = match dest
         .opt_row(include_str!("../../../sql/checkpoint_moved.sql"), &[Param::Int(mapping.id.0)])
         .await
@@ -340,7 +341,7 @@ async fn since(mapping: &Mapping, standing: &Standing, dest: &mut Session) -> Re
 
 /// How far a look at a part of the table came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum SweepReach {
     /// There are rows whose turn comes later.
     Part,
     /// The sweep came to the table's end.
@@ -353,22 +354,22 @@ enum Reach {
 /// open.
 async fn part(
     env: &Env,
-    look: &mut Look<'_>,
+    look: &mut RowReader<'_>,
     whole: bool,
-    progress: &mut Progress,
+    progress: &mut SweepProgress,
     source: &mut Session,
     dest: &mut Session,
-    (left, right): (&mut Side, &mut Side),
-) -> Result<Reach> {
+    (left, right): (&mut RowSet, &mut RowSet),
+) -> Result<SweepReach> {
     let rows_max = env.config.verify_rows;
-    let mut reach = Reach::Part;
+    let mut reach = SweepReach::Part;
     if !whole {
         *left = look
-            .newest(End::Source, source, rows_max)
+            .newest(TableSide::Source, source, rows_max)
             .await
             .context("read the newest source rows")?;
         *right = look
-            .newest(End::Dest, dest, rows_max)
+            .newest(TableSide::Dest, dest, rows_max)
             .await
             .context("read the newest destination rows")?;
     }
@@ -376,7 +377,7 @@ async fn part(
     let sweeps = whole || left.len() >= rows_max || right.len() >= rows_max;
     if !sweeps {
         (progress.sweep_after, progress.sweep_rows) = (None, long(left.len()));
-        reach = Reach::AtOnce;
+        reach = SweepReach::AtOnce;
     } else if whole || env.config.verify_sweep_rows > 0 {
         let rows_max = if whole { rows_max } else { env.config.verify_sweep_rows };
         let range = look
@@ -391,15 +392,19 @@ async fn part(
         progress.sweep_rows += long(range.rows);
         progress.sweep_after = range.next;
         if progress.sweep_after.is_none() {
-            reach = Reach::End;
+            reach = SweepReach::End;
         }
     }
     let carried = std::mem::take(&mut progress.carried);
     left.extend(
-        look.by_keys(End::Source, source, &carried).await.context("read carried source rows")?,
+        look.by_keys(TableSide::Source, source, &carried)
+            .await
+            .context("read carried source rows")?,
     );
     right.extend(
-        look.by_keys(End::Dest, dest, &carried).await.context("read carried destination rows")?,
+        look.by_keys(TableSide::Dest, dest, &carried)
+            .await
+            .context("read carried destination rows")?,
     );
     look.complete(source, dest, left, right).await?;
     Ok(reach)

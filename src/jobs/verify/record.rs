@@ -2,7 +2,7 @@
 //! earlier errors of its kind.
 
 use crate::{
-    control::Verification,
+    control::VerificationRow,
     error::Result,
     jobs::Env,
     model::{
@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 /// What came of a verification, for whoever asked for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct VerificationReport {
     pub kind: &'static str,
     pub status: Status,
     pub compared: usize,
@@ -37,16 +37,16 @@ pub struct Report {
 /// What an error says of a failure: words that are the same as long as the finding is, and what
 /// makes it up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Finding {
+pub(super) struct ReportedFinding {
     pub words: String,
     /// A number for each thing that is wrong.
     pub parts: HashSet<u64>,
 }
 
-impl Finding {
+impl ReportedFinding {
     pub fn of_words(words: String) -> Self {
         let parts = HashSet::from([fingerprint(&words)]);
-        Finding { words, parts }
+        ReportedFinding { words, parts }
     }
 
     pub fn of_rows(found: &Tally) -> Self {
@@ -55,7 +55,7 @@ impl Finding {
             .iter()
             .map(|(key, (difference, _))| fingerprint(&(difference, key)))
             .collect();
-        Finding { words: details(found).replace('\n', "; "), parts }
+        ReportedFinding { words: details(found).replace('\n', "; "), parts }
     }
 }
 
@@ -80,14 +80,14 @@ pub(super) fn long(rows: usize) -> i64 {
 pub(super) async fn write(
     env: &Env,
     mapping: &Mapping,
-    report: &Report,
-    finding: Finding,
+    report: &VerificationReport,
+    finding: ReportedFinding,
     sides: &Sides,
     took: Duration,
 ) -> Result<()> {
-    let Report { kind, status, compared, mismatches, details, .. } = report;
+    let VerificationReport { kind, status, compared, mismatches, details, .. } = report;
     env.control
-        .verification(&Verification {
+        .verification(&VerificationRow {
             mapping: mapping.id,
             kind,
             source_md5: sides.md5.0.map(|hash| hash.to_string()),
@@ -115,7 +115,7 @@ pub(super) async fn write(
     );
     // what an error says begins like this, whatever was found
     let prefix = format!("{kind} of {}: FAILED", mapping.source);
-    let Finding { words, parts } = finding;
+    let ReportedFinding { words, parts } = finding;
     let news = *status == Status::Failed && env.findings.is_news((mapping.id, kind), parts);
     match status {
         Status::Passed => {
@@ -159,12 +159,12 @@ pub(super) async fn write(
 /// What was reported of each mapping since it last passed, so that the same finding is not an error
 /// every five minutes.
 #[derive(Clone, Debug, Default)]
-pub struct Findings(Arc<Mutex<Reported>>);
+pub struct KnownFindings(Arc<Mutex<Reported>>);
 
 /// By mapping and kind of verification.
 type Reported = HashMap<(MappingId, &'static str), HashSet<u64>>;
 
-impl Findings {
+impl KnownFindings {
     /// Whether anything among `parts` was not reported yet. From now on it was.
     fn is_news(&self, mapping: (MappingId, &'static str), parts: HashSet<u64>) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_same_finding_is_news_once() {
-        let findings = Findings::default();
+        let findings = KnownFindings::default();
         let mapping = (MappingId(1), super::super::ROWS);
         let rows = |keys: &[u64]| keys.iter().copied().collect::<HashSet<_>>();
         assert!(findings.is_news(mapping, rows(&[7, 8])));

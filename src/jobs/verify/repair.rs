@@ -32,15 +32,15 @@
 //! Only findings are mended: a mapping without CDC, or one that stands still, has none.
 
 use super::{
-    judge::{Before, before, caught_up, checkpoint},
-    look::{Look, slots},
+    judge::{CaptureBefore, before, caught_up, checkpoint},
+    look::{RowReader, slots},
 };
 use crate::{
     control::checkpoint::FENCE_ERROR,
     error::{Context, Error, Kind, Result},
     jobs::{Env, keys, large, shape},
     model::{
-        carry::Carry,
+        carry::ColumnMap,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
         value::Value,
@@ -50,7 +50,7 @@ use crate::{
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::{KEYS_NAMED_MAX, Suspects, details},
-    tsql::{apply::Order, changes, large::LargeValues, lookup, mend},
+    tsql::{apply::StatementOrder, changes, large::LargeValues, lookup, mend},
 };
 use std::{
     collections::{HashSet, VecDeque},
@@ -77,21 +77,21 @@ const WIDE_BYTES_MAX: usize = 4 << 20;
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(super) struct Mended {
+pub(super) struct RepairedGroup {
     pub rows: u64,
     /// Why other rows were not mended, where that can be said.
     pub refused: Option<String>,
 }
 
 /// Keys that are mended together.
-struct Group {
+struct RepairGroup {
     keys: Suspects,
     tries: u32,
 }
 
 /// How a try of a group ended.
-enum Tried {
-    Mended,
+enum GroupOutcome {
+    RepairedGroup,
     /// These keys changed meanwhile.
     Changed(Suspects),
     /// A constraint of the destination.
@@ -108,7 +108,7 @@ pub(super) async fn mend(
     env: &Env,
     mapping: &Mapping,
     findings: &Suspects,
-    mended: &mut Mended,
+    mended: &mut RepairedGroup,
 ) -> Result<()> {
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
@@ -118,7 +118,7 @@ pub(super) async fn mend(
     let repair = Repair {
         env,
         mapping,
-        look: Look::new(mapping, &shape),
+        look: RowReader::new(mapping, &shape),
         columns: BulkColumns::new(changes::columns(&shape.carry)),
         large,
     };
@@ -137,14 +137,14 @@ pub(super) async fn mend(
 struct Repair<'a> {
     env: &'a Env,
     mapping: &'a Mapping,
-    look: Look<'a>,
+    look: RowReader<'a>,
     columns: BulkColumns,
     /// How large values come, where a column can have them.
     large: Option<LargeValues>,
 }
 
 impl Repair<'_> {
-    fn carry(&self) -> &Carry {
+    fn carry(&self) -> &ColumnMap {
         &self.look.shape.carry
     }
 
@@ -153,13 +153,13 @@ impl Repair<'_> {
         findings: &Suspects,
         source: &mut Session,
         dest: &mut Session,
-        mended: &mut Mended,
+        mended: &mut RepairedGroup,
     ) -> Result<()> {
         let all: Vec<_> =
             findings.iter().map(|(key, difference)| (key.clone(), difference.clone())).collect();
-        let mut groups: VecDeque<Group> = all
+        let mut groups: VecDeque<RepairGroup> = all
             .chunks(GROUP_KEYS_MAX)
-            .map(|keys| Group { keys: keys.iter().cloned().collect(), tries: 0 })
+            .map(|keys| RepairGroup { keys: keys.iter().cloned().collect(), tries: 0 })
             .collect();
         let mut refused = Vec::new();
         let mut progress = false;
@@ -184,23 +184,23 @@ impl Repair<'_> {
             }
             group.tries += 1;
             match self.group(&group.keys, source, dest).await? {
-                Tried::Mended => {
+                GroupOutcome::RepairedGroup => {
                     self.say(&group.keys);
                     mended.rows += group.keys.len() as u64;
                     progress = true;
                 }
-                Tried::Changed(changed) => {
+                GroupOutcome::Changed(changed) => {
                     group.keys.retain(|key, _| !changed.contains_key(key));
                     if group.tries >= TRIES_MAX {
                         mended.refused = Some("rows kept changing".into());
                     } else {
-                        groups.push_back(Group { keys: changed, tries: group.tries });
+                        groups.push_back(RepairGroup { keys: changed, tries: group.tries });
                     }
                     if !group.keys.is_empty() {
                         groups.push_front(group);
                     }
                 }
-                Tried::Refused(error) if group.keys.len() == 1 => {
+                GroupOutcome::Refused(error) if group.keys.len() == 1 => {
                     mended.refused = Some(match error.kind {
                         // the server's words have the value; ours have keys
                         Kind::Duplicate if error.number.is_some() => {
@@ -208,16 +208,16 @@ impl Repair<'_> {
                         }
                         _ => error.to_string(),
                     });
-                    refused.push(Group { tries: 0, ..group });
+                    refused.push(RepairGroup { tries: 0, ..group });
                 }
-                Tried::Refused(_) | Tried::TooMany => {
+                GroupOutcome::Refused(_) | GroupOutcome::TooMany => {
                     let half =
                         group.keys.keys().nth(group.keys.len() / 2).cloned().unwrap_or_default();
                     let second = group.keys.split_off(&half);
-                    groups.push_front(Group { keys: second, tries: 0 });
-                    groups.push_front(Group { tries: 0, ..group });
+                    groups.push_front(RepairGroup { keys: second, tries: 0 });
+                    groups.push_front(RepairGroup { tries: 0, ..group });
                 }
-                Tried::Stalled(why) => {
+                GroupOutcome::Stalled(why) => {
                     mended.refused = Some(why);
                     return Ok(());
                 }
@@ -251,40 +251,41 @@ impl Repair<'_> {
         group: &Suspects,
         source: &mut Session,
         dest: &mut Session,
-    ) -> Result<Tried> {
+    ) -> Result<GroupOutcome> {
         let deadline = Instant::now() + self.env.config.verify_wait;
-        let Some(Before { capture, low, oldest, .. }) = before(source, self.look.shape).await?
+        let Some(CaptureBefore { capture, low, oldest, .. }) =
+            before(source, self.look.shape).await?
         else {
-            return Ok(Tried::Stalled("the source table has no capture instance".into()));
+            return Ok(GroupOutcome::Stalled("the source table has no capture instance".into()));
         };
         let gone = match self.stage(group, source, dest).await {
             Ok(gone) => gone,
             Err(error) if error.kind == Kind::Busy && error.number.is_none() => {
-                return Ok(Tried::Changed(group.clone()));
+                return Ok(GroupOutcome::Changed(group.clone()));
             }
             Err(error) => return Err(error),
         };
         if gone.len() > lookup::keys_max(self.carry()) {
-            return Ok(Tried::TooMany);
+            return Ok(GroupOutcome::TooMany);
         }
         if let Err(why) = caught_up(self.env, self.mapping, source, oldest, deadline).await? {
-            return Ok(Tried::Stalled(why));
+            return Ok(GroupOutcome::Stalled(why));
         }
         for _ in 0..TRIES_MAX {
             let Some(at) = checkpoint(self.env, self.mapping).await? else {
-                return Ok(Tried::Stalled(
+                return Ok(GroupOutcome::Stalled(
                     "the mapping is switched off, or a full sync is due".into(),
                 ));
             };
             let (changed, _) = self.look.changed(&capture, low, at, group.clone(), source).await?;
             if !changed.is_empty() {
-                return Ok(Tried::Changed(changed));
+                return Ok(GroupOutcome::Changed(changed));
             }
             shape::prove(source, dest, self.mapping, self.look.shape).await?;
             let mut refused = None;
-            for order in [Order::UniqueFirst, Order::ReferencesFirst] {
+            for order in [StatementOrder::UniqueFirst, StatementOrder::ReferencesFirst] {
                 let error = match self.write(order, at, &gone, dest).await {
-                    Ok(()) => return Ok(Tried::Mended),
+                    Ok(()) => return Ok(GroupOutcome::RepairedGroup),
                     Err(error) => error,
                 };
                 if dest.is_cut_off() {
@@ -304,10 +305,10 @@ impl Repair<'_> {
                 }
             }
             if let Some(error) = refused {
-                return Ok(Tried::Refused(error));
+                return Ok(GroupOutcome::Refused(error));
             }
         }
-        Ok(Tried::Changed(group.clone()))
+        Ok(GroupOutcome::Changed(group.clone()))
     }
 
     /// Streams the group's rows from the source into `#changes`; the keys that it does not have.
@@ -321,7 +322,7 @@ impl Repair<'_> {
         let keys: Vec<_> = group
             .values()
             .map(|(_, key)| key)
-            .filter(|key| self.look.may_have(lookup::Side::Source, key))
+            .filter(|key| self.look.may_have(lookup::TableSide::Source, key))
             .collect();
         let mut there = HashSet::new();
         for keys in keys.chunks(lookup::keys_max(self.carry())) {
@@ -381,7 +382,7 @@ impl Repair<'_> {
 
     async fn write(
         &self,
-        order: Order,
+        order: StatementOrder,
         at: Lsn,
         gone: &[&Vec<Value>],
         dest: &mut Session,
@@ -405,7 +406,7 @@ impl Repair<'_> {
 }
 
 /// What verification_logs says of it.
-pub(super) fn words(mended: &Mended, findings: u64) -> String {
+pub(super) fn words(mended: &RepairedGroup, findings: u64) -> String {
     let left = findings.saturating_sub(mended.rows);
     let done = format!("repaired {} of {findings}", mended.rows);
     match &mended.refused {

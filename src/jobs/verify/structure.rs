@@ -8,9 +8,9 @@
 //! and after three rounds the result is PARTIAL.
 
 use super::{
-    ROUNDS_MAX, ROW_COUNT, Report, SCHEMA, Scope, drift,
-    judge::{Before, before, captured, caught_up, checkpoint, standing, undisturbed},
-    record::{Finding, Sides, write},
+    ROUNDS_MAX, ROW_COUNT, SCHEMA, Scope, VerificationReport, drift,
+    judge::{CaptureBefore, before, captured, caught_up, checkpoint, standing, undisturbed},
+    record::{ReportedFinding, Sides, write},
     since,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 use std::time::Instant;
 
 /// Do source and destination still fit?
-pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
+pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
     if standing(env, mapping).await?.is_none() {
         return Ok(None);
@@ -52,7 +52,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
             } else {
                 visible(&format!("not carried: {}", left.join(", "))).into_owned()
             };
-            Report {
+            VerificationReport {
                 kind: SCHEMA,
                 status: Status::Passed,
                 compared: shape.carry.columns.len(),
@@ -61,7 +61,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
                 repaired: 0,
             }
         }
-        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => Report {
+        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => VerificationReport {
             kind: SCHEMA,
             status: Status::Failed,
             compared: 0,
@@ -74,28 +74,28 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
                 .with_context(|| format!("compare the columns of {}", mapping.source));
         }
     };
-    let finding = Finding::of_words(report.details.clone());
+    let finding = ReportedFinding::of_words(report.details.clone());
     write(env, mapping, &report, finding, &Sides::default(), began.elapsed()).await?;
     Ok(Some(report))
 }
 
 /// Do both sides have as many rows?
-pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
+pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
     let counted = match count(env, mapping).await {
         Ok(Some(counted)) => counted,
         Ok(None) => return Ok(None),
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
-            Counted {
+            RowCounts {
                 why: Some(format!("not counted: {}", visible(&cause.to_string()))),
-                ..Counted::default()
+                ..RowCounts::default()
             }
         }
         Err(cause) => {
             return Err(cause).with_context(|| format!("count the rows of {}", mapping.source));
         }
     };
-    let Counted { source, dest, why } = counted;
+    let RowCounts { source, dest, why } = counted;
     let apart = source.unwrap_or_default() - dest.unwrap_or_default();
     let (status, details) = match why {
         None if apart == 0 => (Status::Passed, String::new()),
@@ -109,7 +109,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         ),
         Some(why) => (Status::Partial, why),
     };
-    let report = Report {
+    let report = VerificationReport {
         kind: ROW_COUNT,
         status,
         compared: usize::try_from(source.max(dest).unwrap_or_default()).unwrap_or_default(),
@@ -118,7 +118,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
         repaired: 0,
     };
     // the numbers themselves change with every insert
-    let finding = Finding::of_words(match apart {
+    let finding = ReportedFinding::of_words(match apart {
         ..0 => format!("the destination has {} rows more", apart.unsigned_abs()),
         0.. => format!("the destination has {apart} rows fewer"),
     });
@@ -136,20 +136,20 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Report>> {
 
 /// Both counts, where they were taken, and why they cannot be compared if they cannot.
 #[derive(Default)]
-struct Counted {
+struct RowCounts {
     source: Option<i64>,
     dest: Option<i64>,
     why: Option<String>,
 }
 
-async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
+async fn count(env: &Env, mapping: &Mapping) -> Result<Option<RowCounts>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let desk = env.desk(mapping, 1, 1).await?;
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
     let deadline = Instant::now() + env.config.verify_wait;
-    let mut counted = Counted::default();
+    let mut counted = RowCounts::default();
     if let Some(why) = drift(mapping, &then, Scope::Next { stands_still: false }) {
         counted.source =
             Some(rows(&mut source, &shape.source.name).await.context("count source rows")?);
@@ -164,8 +164,8 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
             let apart =
                 at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted)
                     .await?;
-            let moves = matches!(apart, Some(Apart::Moves(_)));
-            counted.why = apart.map(Apart::words);
+            let moves = matches!(apart, Some(StructureDifference::Moves(_)));
+            counted.why = apart.map(StructureDifference::words);
             if !moves || env.stopping() || Instant::now() >= deadline {
                 break;
             }
@@ -176,18 +176,18 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<Counted>> {
 }
 
 /// Why two counts are not of one moment.
-enum Apart {
+enum StructureDifference {
     /// Rows changed between them: another time they may not.
     Moves(String),
     /// Replication does not follow.
     Drifts(String),
 }
 
-impl Apart {
+impl StructureDifference {
     fn words(self) -> String {
         match self {
-            Apart::Moves(why) => why,
-            Apart::Drifts(why) => format!("drift: {why}"),
+            StructureDifference::Moves(why) => why,
+            StructureDifference::Drifts(why) => format!("drift: {why}"),
         }
     }
 }
@@ -201,8 +201,8 @@ async fn at_one_moment(
     deadline: Instant,
     source: &mut Session,
     dest: &mut Session,
-    counted: &mut Counted,
-) -> Result<Option<Apart>> {
+    counted: &mut RowCounts,
+) -> Result<Option<StructureDifference>> {
     let before = before(source, shape).await?;
     counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
     let follows = match &before {
@@ -210,18 +210,18 @@ async fn at_one_moment(
         None => Err("the source table has no capture instance".to_owned()),
     };
     counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
-    let Before { capture, low, completes, .. } = match (follows, before) {
+    let CaptureBefore { capture, low, completes, .. } = match (follows, before) {
         (Ok(()), Some(before)) => before,
         (Ok(()), None) => return Ok(None),
-        (Err(why), _) => return Ok(Some(Apart::Drifts(why))),
+        (Err(why), _) => return Ok(Some(StructureDifference::Drifts(why))),
     };
     let Some(mut high) = checkpoint(env, mapping).await? else {
-        return Ok(Some(Apart::Moves("the mapping has no checkpoint".into())));
+        return Ok(Some(StructureDifference::Moves("the mapping has no checkpoint".into())));
     };
     if completes && counted.source != counted.dest {
         match captured(env, source, deadline).await? {
             Ok(fence) => high = high.max(fence),
-            Err(why) => return Ok(Some(Apart::Drifts(why))),
+            Err(why) => return Ok(Some(StructureDifference::Drifts(why))),
         }
     }
     // what this session has not seen captured it does not tell of
@@ -237,7 +237,8 @@ async fn at_one_moment(
     let known = changes.is_empty()
         && seen >= high
         && cdc::bounds(source, &capture.instance).await?.min <= low.next();
-    Ok((!known).then(|| Apart::Moves("no still moment: rows kept changing".to_owned())))
+    Ok((!known)
+        .then(|| StructureDifference::Moves("no still moment: rows kept changing".to_owned())))
 }
 
 async fn rows(session: &mut Session, table: &TableName) -> Result<i64> {

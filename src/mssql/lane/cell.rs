@@ -10,7 +10,7 @@
 
 use super::{
     token,
-    value::{Meaning, Texts},
+    value::{CellType, TextBuffer},
 };
 use crate::{
     error::Result,
@@ -20,7 +20,7 @@ use crate::{
 
 /// How a type says where its cells end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum CellForm {
     /// Always so many bytes, never NULL.
     Fixed(u8),
     /// A length of one byte; 0 is NULL.
@@ -34,15 +34,17 @@ pub(super) enum Form {
     Pointer,
 }
 
-impl Form {
+impl CellForm {
     /// The bytes before a cell that say its length, and its own; `None`: these are not here, or the
     /// cell is one of chunks.
     pub fn extent(self, cell: &[u8]) -> Option<(usize, usize)> {
         Some(match (self, cell) {
-            (Form::Fixed(bytes), _) => (0, usize::from(bytes)),
-            (Form::Byte, [bytes, ..]) => (1, usize::from(*bytes)),
-            (Form::Short, [0xFF, 0xFF, ..]) => (2, 0),
-            (Form::Short, [low, high, ..]) => (2, usize::from(u16::from_le_bytes([*low, *high]))),
+            (CellForm::Fixed(bytes), _) => (0, usize::from(bytes)),
+            (CellForm::Byte, [bytes, ..]) => (1, usize::from(*bytes)),
+            (CellForm::Short, [0xFF, 0xFF, ..]) => (2, 0),
+            (CellForm::Short, [low, high, ..]) => {
+                (2, usize::from(u16::from_le_bytes([*low, *high])))
+            }
             _ => return None,
         })
     }
@@ -50,16 +52,16 @@ impl Form {
     /// Whether a cell that is here is NULL.
     pub fn is_null(self, cell: &[u8]) -> bool {
         match self {
-            Form::Fixed(_) => false,
+            CellForm::Fixed(_) => false,
             _ => cell.starts_with(self.null()),
         }
     }
 
     fn null(self) -> &'static [u8] {
         match self {
-            Form::Fixed(_) | Form::Byte => &[0],
-            Form::Short => &[0xFF; 2],
-            Form::Chunks | Form::Pointer => &NULL_TOTAL,
+            CellForm::Fixed(_) | CellForm::Byte => &[0],
+            CellForm::Short => &[0xFF; 2],
+            CellForm::Chunks | CellForm::Pointer => &NULL_TOTAL,
         }
     }
 }
@@ -72,7 +74,7 @@ const UNKNOWN_TOTAL: [u8; 8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
 /// A column's type as the wire has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Type {
-    pub form: Form,
+    pub form: CellForm,
     /// TYPE_INFO: the type's number, then length, precision, scale or collation.
     pub info: Vec<u8>,
 }
@@ -105,7 +107,7 @@ impl Type {
 
     /// The type that also has NULL, and its number of bytes.
     pub fn nullable(&self) -> (u8, u8) {
-        let Form::Fixed(bytes) = self.form else { return (self.at(0), self.at(1)) };
+        let CellForm::Fixed(bytes) = self.form else { return (self.at(0), self.at(1)) };
         let number = match self.at(0) {
             0x30 | 0x34 | 0x38 | 0x7F => INT,
             0x32 => BIT,
@@ -124,11 +126,11 @@ impl Type {
 
 /// What happens to a column's cells on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cell {
-    from: Form,
+struct CellCopy {
+    from: CellForm,
     /// The length that goes before a cell which comes without one.
     prefix: Option<u8>,
-    to: Form,
+    to: CellForm,
     /// The key column that it is.
     key: Option<usize>,
 }
@@ -137,20 +139,20 @@ struct Cell {
 /// cannot go as it is.
 fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
     match (from.form, to.form) {
-        (Form::Fixed(bytes), Form::Byte) => {
+        (CellForm::Fixed(bytes), CellForm::Byte) => {
             (from.nullable() == to.nullable()).then_some(Some(bytes))
         }
-        (Form::Fixed(_), Form::Fixed(_)) => (from.at(0) == to.at(0)).then_some(None),
-        (Form::Chunks, Form::Chunks) => {
+        (CellForm::Fixed(_), CellForm::Fixed(_)) => (from.at(0) == to.at(0)).then_some(None),
+        (CellForm::Chunks, CellForm::Chunks) => {
             (from.at(0) == to.at(0) && same_bytes(from, to)).then_some(None)
         }
-        (Form::Byte, Form::Byte) => {
+        (CellForm::Byte, CellForm::Byte) => {
             let decimals =
                 [from.at(0), to.at(0)].iter().all(|number| matches!(*number, DECIMAL | NUMERIC));
             (from.info == to.info || decimals && from.info.get(1..) == to.info.get(1..))
                 .then_some(None)
         }
-        (Form::Short, Form::Short) => {
+        (CellForm::Short, CellForm::Short) => {
             let padded = matches!(from.at(0), BINARY | CHAR | NCHAR);
             let room =
                 if padded { from.length() == to.length() } else { from.length() <= to.length() };
@@ -168,19 +170,19 @@ fn same_bytes(from: &Type, to: &Type) -> bool {
 
 /// Why rows cannot go as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Unfit {
+pub(super) enum CellMisfit {
     Count { read: usize, there: usize },
     Column { place: usize, why: String },
 }
 
-impl Unfit {
+impl CellMisfit {
     /// In words, with the columns' names for people.
     pub fn words(&self, names: &[Ident]) -> String {
         match self {
-            Unfit::Count { read, there } => {
+            CellMisfit::Count { read, there } => {
                 format!("{read} columns are read, and {there} are there")
             }
-            Unfit::Column { place, why } => format!(
+            CellMisfit::Column { place, why } => format!(
                 "column {} {why}",
                 names.get(*place).map(Ident::to_string).unwrap_or_default()
             ),
@@ -191,20 +193,20 @@ impl Unfit {
 /// Rows on their way. It goes on wherever it had to wait, also in the middle of a cell of any size.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    cells: Vec<Cell>,
+    cells: Vec<CellCopy>,
     /// The last row's key cells.
     keys: Vec<KeyCell>,
     inside: bool,
     column: usize,
     /// A bit for each column, of a row that has them.
     nulls: Vec<u8>,
-    chunk: Chunk,
+    chunk: ChunkPosition,
 }
 
 /// A cell of a key, as it came last.
 #[derive(Debug)]
 struct KeyCell {
-    meaning: Meaning,
+    meaning: CellType,
     null: bool,
     /// Without their length.
     bytes: Vec<u8>,
@@ -212,7 +214,7 @@ struct KeyCell {
 
 /// Where in a cell of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub(super) enum ChunkPosition {
     Total,
     Length,
     Bytes(usize),
@@ -221,53 +223,53 @@ pub(super) enum Chunk {
 impl Transfer {
     /// `Err` names the first column that cannot go as it is.
     pub fn new(
-        from: &[token::Column],
-        to: &[token::Column],
+        from: &[token::WireColumn],
+        to: &[token::WireColumn],
         key: &[usize],
-    ) -> std::result::Result<Self, Unfit> {
+    ) -> std::result::Result<Self, CellMisfit> {
         if from.len() != to.len() {
-            return Err(Unfit::Count { read: from.len(), there: to.len() });
+            return Err(CellMisfit::Count { read: from.len(), there: to.len() });
         }
         let cells = from
             .iter()
             .zip(to)
             .enumerate()
             .map(|(i, (from, to))| {
-                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| Unfit::Column {
+                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| CellMisfit::Column {
                     place: i,
                     why: format!(
                         "comes as type {:02X?} and is staged as {:02X?}",
                         from.ty.info, to.ty.info
                     ),
                 })?;
-                Ok(Cell {
+                Ok(CellCopy {
                     from: from.ty.form,
                     prefix,
                     to: to.ty.form,
                     key: key.iter().position(|place| *place == i),
                 })
             })
-            .collect::<std::result::Result<Vec<_>, Unfit>>()?;
+            .collect::<std::result::Result<Vec<_>, CellMisfit>>()?;
         let keys = key
             .iter()
             .filter_map(|place| from.get(*place).map(|column| (*place, column)))
             .map(|(place, column)| {
                 let unfit =
-                    || Unfit::Column { place, why: "is of a type that no key has".to_owned() };
+                    || CellMisfit::Column { place, why: "is of a type that no key has".to_owned() };
                 Ok(KeyCell {
-                    meaning: Meaning::of(&column.ty).ok_or_else(unfit)?,
+                    meaning: CellType::of(&column.ty).ok_or_else(unfit)?,
                     null: true,
                     bytes: Vec::new(),
                 })
             })
-            .collect::<std::result::Result<Vec<_>, Unfit>>()?;
+            .collect::<std::result::Result<Vec<_>, CellMisfit>>()?;
         Ok(Transfer {
             cells,
             keys,
             inside: false,
             column: 0,
             nulls: Vec::new(),
-            chunk: Chunk::Total,
+            chunk: ChunkPosition::Total,
         })
     }
 
@@ -319,8 +321,8 @@ impl Transfer {
                 continue;
             }
             let rest = &input[at..];
-            if cell.from == Form::Chunks {
-                if self.chunk == Chunk::Total
+            if cell.from == CellForm::Chunks {
+                if self.chunk == ChunkPosition::Total
                     && let Some(total) = rest.first_chunk::<8>()
                     && *total != NULL_TOTAL
                 {
@@ -328,7 +330,7 @@ impl Transfer {
                     out.extend_from_slice(&UNKNOWN_TOTAL);
                     at += total.len();
                     moved = at;
-                    self.chunk = Chunk::Length;
+                    self.chunk = ChunkPosition::Length;
                 }
                 let (taken, whole) = self.chunk.skip(&input[at..]);
                 at += taken;
@@ -338,7 +340,7 @@ impl Transfer {
                 self.column += 1;
                 continue;
             }
-            if cell.from == Form::Pointer {
+            if cell.from == CellForm::Pointer {
                 return Err(lost("a cell of a type that is not staged"));
             }
             let Some((head, bytes)) = cell.from.extent(rest) else { break };
@@ -372,8 +374,8 @@ impl KeyCell {
         if self.null {
             return Ok(Value::Null);
         }
-        if self.meaning == Meaning::Text {
-            let mut texts = Texts::default();
+        if self.meaning == CellType::Text {
+            let mut texts = TextBuffer::default();
             let (from, to) = texts.add(&self.bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
@@ -381,42 +383,43 @@ impl KeyCell {
     }
 }
 
-impl Chunk {
+impl ChunkPosition {
     /// The bytes of the cell that are here, and whether it ends with them.
     pub fn skip(&mut self, input: &[u8]) -> (usize, bool) {
         let mut at = 0;
         loop {
             let rest = &input[at..];
             match *self {
-                Chunk::Total => {
+                ChunkPosition::Total => {
                     let Some(total) = rest.first_chunk::<8>() else { return (at, false) };
                     at += total.len();
                     if *total == NULL_TOTAL {
                         return (at, true);
                     }
-                    *self = Chunk::Length;
+                    *self = ChunkPosition::Length;
                 }
-                Chunk::Length => {
+                ChunkPosition::Length => {
                     let Some(length) = rest.first_chunk::<4>() else { return (at, false) };
                     at += length.len();
                     match u32::from_le_bytes(*length) {
                         0 => {
-                            *self = Chunk::Total;
+                            *self = ChunkPosition::Total;
                             return (at, true);
                         }
                         length => {
-                            *self = Chunk::Bytes(usize::try_from(length).unwrap_or(usize::MAX))
+                            *self =
+                                ChunkPosition::Bytes(usize::try_from(length).unwrap_or(usize::MAX))
                         }
                     }
                 }
-                Chunk::Bytes(left) => {
+                ChunkPosition::Bytes(left) => {
                     let taken = left.min(rest.len());
                     at += taken;
                     if taken < left {
-                        *self = Chunk::Bytes(left - taken);
+                        *self = ChunkPosition::Bytes(left - taken);
                         return (at, false);
                     }
-                    *self = Chunk::Length;
+                    *self = ChunkPosition::Length;
                 }
             }
         }
@@ -427,20 +430,20 @@ impl Chunk {
 mod tests {
     use super::*;
 
-    fn column(form: Form, info: &[u8]) -> token::Column {
-        token::Column { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
+    fn column(form: CellForm, info: &[u8]) -> token::WireColumn {
+        token::WireColumn { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
     }
 
-    fn int() -> token::Column {
-        column(Form::Byte, &[INT, 4])
+    fn int() -> token::WireColumn {
+        column(CellForm::Byte, &[INT, 4])
     }
 
-    fn text() -> token::Column {
-        column(Form::Short, &[0xE7, 100, 0, 1, 2, 3, 4, 5])
+    fn text() -> token::WireColumn {
+        column(CellForm::Short, &[0xE7, 100, 0, 1, 2, 3, 4, 5])
     }
 
-    fn max() -> token::Column {
-        column(Form::Chunks, &[0xA5, 0xFF, 0xFF])
+    fn max() -> token::WireColumn {
+        column(CellForm::Chunks, &[0xA5, 0xFF, 0xFF])
     }
 
     /// `out` after the rows came in pieces of `piece` bytes, and the rows that were whole.
@@ -490,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_bitmap_of_nulls_becomes_nulls_and_a_bare_cell_gets_its_length() {
-        let from = [column(Form::Fixed(4), &[0x38]), text(), max(), int()];
+        let from = [column(CellForm::Fixed(4), &[0x38]), text(), max(), int()];
         let to = [int(), text(), max(), int()];
         let input = [token::NBC_ROW, 0b1110, 7, 0, 0, 0, token::ROW, 8, 0, 0, 0, 0, 0];
         let mut whole = input.to_vec();
@@ -513,22 +516,22 @@ mod tests {
 
     #[test]
     fn what_is_not_the_same_on_both_sides_does_not_go_as_it_is() {
-        let goes = |from: &token::Column, to: &token::Column| {
+        let goes = |from: &token::WireColumn, to: &token::WireColumn| {
             Transfer::new(std::slice::from_ref(from), std::slice::from_ref(to), &[]).is_ok()
         };
-        let decimal = |number: u8, scale: u8| column(Form::Byte, &[number, 9, 18, scale]);
+        let decimal = |number: u8, scale: u8| column(CellForm::Byte, &[number, 9, 18, scale]);
         assert!(goes(&decimal(NUMERIC, 2), &decimal(DECIMAL, 2)));
         assert!(!goes(&decimal(DECIMAL, 2), &decimal(DECIMAL, 3)));
-        assert!(!goes(&int(), &column(Form::Byte, &[INT, 8])));
-        assert!(!goes(&int(), &column(Form::Fixed(4), &[0x38])), "NULL has no form there");
-        assert!(!goes(&column(Form::Fixed(4), &[0x38]), &column(Form::Byte, &[FLOAT, 4])));
-        let wide = column(Form::Short, &[0xE7, 200, 0, 1, 2, 3, 4, 5]);
+        assert!(!goes(&int(), &column(CellForm::Byte, &[INT, 8])));
+        assert!(!goes(&int(), &column(CellForm::Fixed(4), &[0x38])), "NULL has no form there");
+        assert!(!goes(&column(CellForm::Fixed(4), &[0x38]), &column(CellForm::Byte, &[FLOAT, 4])));
+        let wide = column(CellForm::Short, &[0xE7, 200, 0, 1, 2, 3, 4, 5]);
         assert!(goes(&text(), &wide) && !goes(&wide, &text()));
-        assert!(!goes(&text(), &column(Form::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
-        assert!(!goes(&max(), &column(Form::Pointer, &[0x22])));
+        assert!(!goes(&text(), &column(CellForm::Chunks, &[0xE7, 0xFF, 0xFF, 1, 2, 3, 4, 5])));
+        assert!(!goes(&max(), &column(CellForm::Pointer, &[0x22])));
         let collated = |number: u8, length: u8, sort: u8| {
             column(
-                if length == 0xFF { Form::Chunks } else { Form::Short },
+                if length == 0xFF { CellForm::Chunks } else { CellForm::Short },
                 &[number, length, length, 9, 4, 0xD0, 0, sort],
             )
         };
@@ -541,7 +544,10 @@ mod tests {
         }
         assert!(goes(&collated(NVARCHAR, 1, 52), &collated(NVARCHAR, 1, 30)));
         for scale in 0..7 {
-            assert!(!goes(&column(Form::Byte, &[TIME, scale]), &column(Form::Byte, &[TIME, 7])));
+            assert!(!goes(
+                &column(CellForm::Byte, &[TIME, scale]),
+                &column(CellForm::Byte, &[TIME, 7])
+            ));
         }
         assert_eq!(
             Transfer::new(&[int()], &[], &[]).unwrap_err().words(&[]),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     packet::{Message, Packets},
-    stream::{Span, Stream},
+    stream::{TdsStream, TlsScope},
     token::{self, Token},
     utf16,
 };
@@ -26,7 +26,7 @@ const PACKET_BYTES: u32 = 16_000;
 pub(super) enum Login {
     In(Box<Packets>),
     /// Read-intent routing, or Azure's gateway.
-    Elsewhere {
+    MappingChanged {
         host: String,
         port: u16,
     },
@@ -40,9 +40,9 @@ pub(super) async fn login(
     timeout: Duration,
 ) -> Result<Login> {
     let strict = endpoint.encrypt == Encrypt::Strict;
-    let mut stream = Stream::Bare(socket);
+    let mut stream = TdsStream::Bare(socket);
     if strict {
-        stream = tls_begins(endpoint, stream, Span::All).await?;
+        stream = tls_begins(endpoint, stream, TlsScope::All).await?;
     }
     let mut packets = Packets::new(stream, endpoint.connect_timeout);
     let ours = match endpoint.encrypt {
@@ -62,7 +62,7 @@ pub(super) async fn login(
     };
     let login_only = ours == OFF && theirs == OFF;
     if encrypted {
-        let span = if login_only { Span::Login } else { Span::Session };
+        let span = if login_only { TlsScope::Login } else { TlsScope::Session };
         let stream = tls_begins(endpoint, packets.into_stream(), span).await?;
         packets = Packets::new(stream, endpoint.connect_timeout);
     }
@@ -90,7 +90,7 @@ pub(super) async fn login(
             Token::Error(error) => return Err(error),
             Token::LoginAck => is_in = true,
             Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes, packet_bytes_max),
-            Token::Routed { host, port } => elsewhere = Some(Login::Elsewhere { host, port }),
+            Token::Routed { host, port } => elsewhere = Some(Login::MappingChanged { host, port }),
             _ => {}
         }
     }
@@ -106,7 +106,7 @@ pub(super) async fn login(
 }
 
 #[cfg(feature = "rustls")]
-async fn tls_begins(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<Stream> {
+async fn tls_begins(endpoint: &Endpoint, stream: TdsStream, span: TlsScope) -> Result<TdsStream> {
     super::tls::begin(endpoint, stream, span).await
 }
 
@@ -119,7 +119,7 @@ async fn tls_begins(_: &Endpoint, _: Stream, _: Span) -> Result<Stream> {
 }
 
 #[cfg(feature = "rustls")]
-fn tls_ends(stream: Stream) -> Stream {
+fn tls_ends(stream: TdsStream) -> TdsStream {
     super::tls::end(stream)
 }
 

@@ -1,5 +1,5 @@
 //! The copy lane: many rows for little CPU, from one server's answer into another's bulk load
-//! ([`copy`]), or to be read ([`Line::rows`]).
+//! ([`copy`]), or to be read ([`TdsConnection::rows`]).
 //!
 //! A driver decodes every cell of a row into a value of its own, and encodes it again. Between two
 //! tables of the same shape nothing of that is needed: a cell has the same bytes in a result set
@@ -14,7 +14,7 @@
 //! another type than they are staged in.
 //!
 //! Both sides of a copy run in one task with a bounded number of bytes between them. A connection
-//! whose request was not read to its end is closed with the [`Line`] that has it; none goes back
+//! whose request was not read to its end is closed with the [`TdsConnection`] that has it; none goes back
 //! into a pool.
 
 mod call;
@@ -39,15 +39,15 @@ use self::{
     cell::Transfer,
     login::Login,
     packet::{Message, Packets},
-    token::{Column, Token},
+    token::{Token, WireColumn},
 };
 use super::{
-    bulk::{BatchLimit, Boundary, Copied, Go, read_while_written, unless_stopped},
+    bulk::{BatchLimit, BatchObserver, ControlFlow, Copied, read_while_written, unless_stopped},
     classify,
     dial::{self, Route},
     endpoint::Endpoint,
-    pool::Slot,
-    seats::Seat,
+    pool::ConnectionPermit,
+    seats::ReservedPermit,
     session::Session,
 };
 use crate::{
@@ -61,16 +61,16 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const CHUNKS_WAITING_MAX: usize = 4;
 
 /// One login of the lane's own.
-pub struct Line {
+pub struct TdsConnection {
     packets: Packets,
     /// Given back after the connection is closed.
-    _slot: Slot,
-    _seat: Option<Seat>,
+    _slot: ConnectionPermit,
+    _seat: Option<ReservedPermit>,
 }
 
 /// What a copy reads and where it goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Way<'a> {
+pub struct CopyStatements<'a> {
     /// One SELECT; more statements may stand around it.
     pub read: &'a str,
     /// An empty SELECT of the columns that are loaded, for their types.
@@ -88,12 +88,12 @@ pub(super) async fn line(
     endpoint: &Endpoint,
     database: &Ident,
     timeout: Duration,
-    slot: Slot,
-) -> Result<Line> {
+    slot: ConnectionPermit,
+) -> Result<TdsConnection> {
     let route = Route::new(endpoint);
     let limit = route.time_max();
     match tokio::time::timeout(limit, enter(route, database, timeout)).await {
-        Ok(packets) => Ok(Line { packets: packets?, _slot: slot, _seat: None }),
+        Ok(packets) => Ok(TdsConnection { packets: packets?, _slot: slot, _seat: None }),
         Err(_) => Err(classify::no_login(limit)),
     }
 }
@@ -109,15 +109,15 @@ async fn enter(mut route: Route, database: &Ident, timeout: Duration) -> Result<
         .await
         {
             Ok(Ok(Login::In(packets))) => return Ok(*packets),
-            Ok(Ok(Login::Elsewhere { host, port })) => route.redirected(host, port)?,
+            Ok(Ok(Login::MappingChanged { host, port })) => route.redirected(host, port)?,
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(classify::no_login(endpoint.connect_timeout)),
         }
     }
 }
 
-impl Line {
-    pub(super) fn seated(mut self, seat: Seat) -> Self {
+impl TdsConnection {
+    pub(super) fn seated(mut self, seat: ReservedPermit) -> Self {
         self._seat = Some(seat);
         self
     }
@@ -144,7 +144,7 @@ impl Line {
         self.packets.put(&NO_TRANSACTION).await?;
         self.packets.put(&call::executesql(sql, params)).await?;
         self.packets.end().await?;
-        let row = self.columns().await?.and_then(|columns| rows::Row::new(&columns));
+        let row = self.columns().await?.and_then(|columns| rows::RowParser::new(&columns));
         Ok(row.map(|row| Rows::new(&mut self.packets, row)))
     }
 
@@ -162,7 +162,7 @@ impl Line {
 
     /// The columns of the result set that comes next; `Err` says which one is of a type that is not
     /// known here.
-    async fn columns(&mut self) -> Result<std::result::Result<Vec<Column>, String>> {
+    async fn columns(&mut self) -> Result<std::result::Result<Vec<WireColumn>, String>> {
         while let Some(token) = token::next(&mut self.packets).await? {
             match token {
                 Token::Columns(columns) => return Ok(Ok(columns)),
@@ -176,7 +176,7 @@ impl Line {
 }
 
 /// What comes next in an answer.
-enum Next {
+enum NextToken {
     /// A row begins; it is not consumed.
     Row,
     /// The answer is over; so many rows the last statement counted.
@@ -186,7 +186,7 @@ enum Next {
 /// Goes on to a row or to the answer's end, past what says nothing here: ORDER stands between the
 /// columns and the rows of whatever has an ORDER BY, messages anywhere. An answer that stops before
 /// it says that it is done was cut short.
-async fn next(packets: &mut Packets) -> Result<Next> {
+async fn next(packets: &mut Packets) -> Result<NextToken> {
     let (mut counted, mut done, mut other_columns) = (0, false, false);
     while let Some(token) = token::next(packets).await? {
         match token {
@@ -208,25 +208,29 @@ async fn next(packets: &mut Packets) -> Result<Next> {
             Token::Row if other_columns => {
                 return Err(Error::new(Kind::Other, "the server answers with a second result set"));
             }
-            Token::Row => return Ok(Next::Row),
+            Token::Row => return Ok(NextToken::Row),
             _ => {}
         }
     }
-    if done { Ok(Next::End(counted)) } else { Err(classify::lost("an answer ends without DONE")) }
+    if done {
+        Ok(NextToken::End(counted))
+    } else {
+        Err(classify::lost("an answer ends without DONE"))
+    }
 }
 
 /// Whether a row comes next, or the answer's end.
 async fn row_comes(packets: &mut Packets) -> Result<bool> {
     // mostly it is here
     Ok(matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
-        || matches!(next(packets).await?, Next::Row))
+        || matches!(next(packets).await?, NextToken::Row))
 }
 
 /// The answer's rest, to its end: the rows that the last statement counted.
 async fn ending(packets: &mut Packets) -> Result<u64> {
     match next(packets).await? {
-        Next::End(counted) => Ok(counted),
-        Next::Row => {
+        NextToken::End(counted) => Ok(counted),
+        NextToken::Row => {
             Err(Error::new(Kind::Other, "the server answers with rows where none are expected"))
         }
     }
@@ -242,7 +246,7 @@ const NO_TRANSACTION: [u8; 22] =
     [22, 0, 0, 0, 18, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
 
 /// A part of the rows.
-struct Chunk {
+struct RowsChunk {
     /// ROW tokens; the last one may go on in the next chunk.
     bytes: Vec<u8>,
     /// Rows that end in this chunk.
@@ -257,12 +261,12 @@ struct Chunk {
 ///
 /// Both lines are spent afterwards, whatever the end.
 pub async fn copy(
-    mut source: Line,
-    mut dest: Line,
-    way: Way<'_>,
+    mut source: TdsConnection,
+    mut dest: TdsConnection,
+    way: CopyStatements<'_>,
     limit: BatchLimit,
     session: &mut Session,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl BatchObserver,
 ) -> Result<std::result::Result<Copied, String>> {
     dest.ask(way.columns).await?;
     let to = match dest.columns().await.context("read the staging table's columns")? {
@@ -306,10 +310,10 @@ pub async fn copy(
 }
 
 async fn read(
-    line: &mut Line,
+    line: &mut TdsConnection,
     mut transfer: Transfer,
     limit: BatchLimit,
-    sender: mpsc::Sender<Chunk>,
+    sender: mpsc::Sender<RowsChunk>,
 ) -> Result<()> {
     let packets = &mut line.packets;
     let mut bytes = Vec::with_capacity(CHUNK_BYTES);
@@ -340,7 +344,7 @@ async fn read(
             }
         }
         if key.is_some() || bytes.len() >= CHUNK_BYTES {
-            let chunk = Chunk {
+            let chunk = RowsChunk {
                 bytes: std::mem::replace(&mut bytes, Vec::with_capacity(CHUNK_BYTES)),
                 rows: std::mem::take(&mut rows),
                 key,
@@ -354,18 +358,18 @@ async fn read(
         }
     }
     if batch_rows > 0 {
-        sender.send(Chunk { bytes, rows, key: Some(transfer.key()?) }).await.map_err(gone)?;
+        sender.send(RowsChunk { bytes, rows, key: Some(transfer.key()?) }).await.map_err(gone)?;
     }
     Ok(())
 }
 
 async fn write(
-    line: &mut Line,
-    columns: &[Column],
+    line: &mut TdsConnection,
+    columns: &[WireColumn],
     load: &str,
-    mut receiver: mpsc::Receiver<Chunk>,
+    mut receiver: mpsc::Receiver<RowsChunk>,
     session: &mut Session,
-    boundary: &mut impl Boundary,
+    boundary: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let head = bulk_head(columns);
     let mut copied = 0;
@@ -400,7 +404,7 @@ async fn write(
         }
         batch = None;
         copied += rows;
-        if boundary.batch_done(session, copied, &key).await? == Go::Stop {
+        if boundary.batch_done(session, copied, &key).await? == ControlFlow::Stop {
             return Ok(Copied { rows: copied, whole: false });
         }
     }
@@ -415,7 +419,7 @@ const BULK_END: [u8; 13] = [token::DONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// COLMETADATA of a bulk load, as the server itself describes the columns.
 /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/88176081-df75-4b24-bcfb-4c16ff03cbfa>
-fn bulk_head(columns: &[Column]) -> Vec<u8> {
+fn bulk_head(columns: &[WireColumn]) -> Vec<u8> {
     /// nullable, and what says that the column may be written
     const FLAGS_KEPT: u16 = 0x0001 | 0x000C;
     let mut head = vec![token::COLUMNS];

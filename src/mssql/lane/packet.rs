@@ -3,7 +3,7 @@
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e5ea8520-1ea3-4a75-a2a9-c17e63e9ee19>
 
 use super::{
-    stream::Stream,
+    stream::TdsStream,
     token::{self, Token},
 };
 use crate::{
@@ -48,7 +48,7 @@ const ANSWER_KEPT_BYTES: usize = 1 << 20;
 /// A connection's packets, one message at a time: it is sent to its end, then its answer is read to
 /// its end.
 pub(super) struct Packets {
-    stream: Stream,
+    stream: TdsStream,
     packet_bytes: usize,
     timeout: Duration,
     /// When the wait for the part of the answer began that is being read; `None`: with the next
@@ -72,7 +72,7 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    pub fn new(stream: Stream, timeout: Duration) -> Self {
+    pub fn new(stream: TdsStream, timeout: Duration) -> Self {
         Packets {
             stream,
             packet_bytes: PACKET_BYTES_FIRST,
@@ -106,12 +106,12 @@ impl Packets {
     }
 
     /// The same connection over another stream (TLS has begun, or ended).
-    pub fn over(self, stream: impl FnOnce(Stream) -> Stream) -> Self {
+    pub fn over(self, stream: impl FnOnce(TdsStream) -> TdsStream) -> Self {
         Packets { stream: stream(self.stream), ..self }
     }
 
     /// The bare stream, to begin TLS in it.
-    pub fn into_stream(self) -> Stream {
+    pub fn into_stream(self) -> TdsStream {
         self.stream
     }
 

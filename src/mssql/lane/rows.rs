@@ -6,44 +6,44 @@
 
 use super::{
     CHUNK_BYTES,
-    cell::{Chunk, Form},
+    cell::{CellForm, ChunkPosition},
     packet::Packets,
     row_comes,
-    token::{self, Column},
-    value::{Meaning, Texts},
+    token::{self, WireColumn},
+    value::{CellType, TextBuffer},
 };
 use crate::{
     error::{Error, Kind, Result},
-    model::value::{Seen, Value},
+    model::value::{Value, ValueRef},
     mssql::classify::lost,
 };
 
 /// The rows of one answer. Dropped before the end, it leaves its line spent.
 pub struct Rows<'a> {
     packets: &'a mut Packets,
-    row: Row,
+    row: RowParser,
     /// The length of the row that is here.
     row_bytes: usize,
 }
 
 /// What is known of the row that is here. Pure: its bytes are somewhere else.
 #[derive(Debug)]
-pub(super) struct Row {
-    columns: Vec<(Form, Meaning)>,
+pub(super) struct RowParser {
+    columns: Vec<(CellForm, CellType)>,
     /// Those that were found, and where the next one begins.
-    cells: Vec<Cell>,
+    cells: Vec<CellPlace>,
     at: usize,
     /// Where in a cell of chunks the search goes on.
-    chunk: (Chunk, usize),
+    chunk: (ChunkPosition, usize),
     /// A bit for each column, of a row that has them.
     nulls: Vec<u8>,
-    texts: Texts,
+    texts: TextBuffer,
     chunked: Vec<u8>,
 }
 
 /// Where a cell is.
 #[derive(Clone, Copy, Debug)]
-enum Cell {
+enum CellPlace {
     Null,
     /// In the answer, without its length.
     Here {
@@ -70,7 +70,7 @@ enum Cell {
 const CHUNKED_KEPT_BYTES: usize = 1 << 20;
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(packets: &'a mut Packets, row: Row) -> Self {
+    pub(super) fn new(packets: &'a mut Packets, row: RowParser) -> Self {
         Rows { packets, row, row_bytes: 0 }
     }
 
@@ -97,30 +97,30 @@ impl<'a> Rows<'a> {
     }
 
     /// The cell at `index` of the row, where it is.
-    pub fn seen(&self, index: usize) -> Result<Seen<'_>> {
+    pub fn seen(&self, index: usize) -> Result<ValueRef<'_>> {
         self.row.seen(self.packets.seen(), index)
     }
 }
 
-impl Row {
+impl RowParser {
     /// `Err` names the first column that cannot be read here.
-    pub fn new(columns: &[Column]) -> std::result::Result<Self, String> {
+    pub fn new(columns: &[WireColumn]) -> std::result::Result<Self, String> {
         let columns = columns
             .iter()
-            .map(|column| match Meaning::of(&column.ty) {
+            .map(|column| match CellType::of(&column.ty) {
                 Some(meaning) => Ok((column.ty.form, meaning)),
                 None => {
                     Err(format!("column {} comes as type {:02X?}", column.name, column.ty.info))
                 }
             })
             .collect::<std::result::Result<Vec<_>, String>>()?;
-        Ok(Row {
+        Ok(RowParser {
             columns,
             cells: Vec::new(),
             at: 0,
-            chunk: (Chunk::Total, 0),
+            chunk: (ChunkPosition::Total, 0),
             nulls: Vec::new(),
-            texts: Texts::default(),
+            texts: TextBuffer::default(),
             chunked: Vec::new(),
         })
     }
@@ -152,13 +152,13 @@ impl Row {
         while let Some((form, _)) = self.columns.get(self.cells.len()) {
             let i = self.cells.len();
             if self.nulls.get(i / 8).is_some_and(|bits| bits >> (i % 8) & 1 == 1) {
-                self.cells.push(Cell::Null);
+                self.cells.push(CellPlace::Null);
                 continue;
             }
             let Some(rest) = here.get(self.at..) else { return Ok(false) };
             let (cell, bytes) = match form {
-                Form::Pointer => return Err(lost("a cell of a type that is not staged")),
-                Form::Chunks => {
+                CellForm::Pointer => return Err(lost("a cell of a type that is not staged")),
+                CellForm::Chunks => {
                     let (chunk, behind) = &mut self.chunk;
                     let (taken, whole) = chunk.skip(rest.get(*behind..).unwrap_or_default());
                     *behind += taken;
@@ -166,18 +166,18 @@ impl Row {
                         return Ok(false);
                     }
                     let bytes = std::mem::take(behind);
-                    (Cell::Chunks { from: self.at, to: self.at + bytes }, bytes)
+                    (CellPlace::Chunks { from: self.at, to: self.at + bytes }, bytes)
                 }
                 _ => match form.extent(rest) {
                     Some((head, bytes)) => (
-                        Cell::Here { from: self.at + head, to: self.at + head + bytes },
+                        CellPlace::Here { from: self.at + head, to: self.at + head + bytes },
                         head + bytes,
                     ),
                     None => return Ok(false),
                 },
             };
             let Some(whole) = rest.get(..bytes) else { return Ok(false) };
-            self.cells.push(if form.is_null(whole) { Cell::Null } else { cell });
+            self.cells.push(if form.is_null(whole) { CellPlace::Null } else { cell });
             self.at += bytes;
         }
         Ok(true)
@@ -185,31 +185,31 @@ impl Row {
 
     /// Decodes texts, and puts together what came in chunks.
     fn gather(&mut self, here: &[u8]) -> Result<()> {
-        let Row { columns, cells, texts, chunked, .. } = self;
+        let RowParser { columns, cells, texts, chunked, .. } = self;
         texts.clear();
         chunked.clear();
         chunked.shrink_to(CHUNKED_KEPT_BYTES);
         for (cell, (_, meaning)) in cells.iter_mut().zip(columns) {
-            if let Cell::Chunks { from, to } = *cell {
+            if let CellPlace::Chunks { from, to } = *cell {
                 let begin = chunked.len();
                 gather_chunks(&here[from..to], chunked);
-                *cell = Cell::Whole { from: begin, to: chunked.len() };
+                *cell = CellPlace::Whole { from: begin, to: chunked.len() };
             }
-            if *meaning == Meaning::Text {
+            if *meaning == CellType::Text {
                 let bytes = match *cell {
-                    Cell::Here { from, to } => &here[from..to],
-                    Cell::Whole { from, to } => &chunked[from..to],
+                    CellPlace::Here { from, to } => &here[from..to],
+                    CellPlace::Whole { from, to } => &chunked[from..to],
                     _ => continue,
                 };
                 let (from, to) = texts.add(bytes)?;
-                *cell = Cell::Text { from, to };
+                *cell = CellPlace::Text { from, to };
             }
         }
         Ok(())
     }
 
     /// The cell at `index` of the row that was read, and that `here` begins with.
-    pub fn seen<'a>(&'a self, here: &'a [u8], index: usize) -> Result<Seen<'a>> {
+    pub fn seen<'a>(&'a self, here: &'a [u8], index: usize) -> Result<ValueRef<'a>> {
         let (Some(cell), Some((_, meaning))) = (self.cells.get(index), self.columns.get(index))
         else {
             return Err(Error::new(
@@ -218,10 +218,12 @@ impl Row {
             ));
         };
         match *cell {
-            Cell::Null => Ok(Value::Null),
-            Cell::Text { from, to } => Ok(Value::Text(self.texts.get(from, to))),
-            Cell::Whole { from, to } => meaning.plain(&self.chunked[from..to]),
-            Cell::Here { from, to } | Cell::Chunks { from, to } => meaning.plain(&here[from..to]),
+            CellPlace::Null => Ok(Value::Null),
+            CellPlace::Text { from, to } => Ok(Value::Text(self.texts.get(from, to))),
+            CellPlace::Whole { from, to } => meaning.plain(&self.chunked[from..to]),
+            CellPlace::Here { from, to } | CellPlace::Chunks { from, to } => {
+                meaning.plain(&here[from..to])
+            }
         }
     }
 }
@@ -243,18 +245,18 @@ mod tests {
     use super::*;
     use crate::mssql::lane::cell::{self, Type};
 
-    fn column(form: Form, info: &[u8]) -> Column {
-        Column { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
+    fn column(form: CellForm, info: &[u8]) -> WireColumn {
+        WireColumn { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
     }
 
     #[test]
     fn a_row_is_read_when_all_of_it_is_here() {
         let columns = [
-            column(Form::Fixed(4), &[0x38]),
-            column(Form::Byte, &[cell::INT, 4]),
-            column(Form::Short, &[cell::NVARCHAR, 8, 0]),
-            column(Form::Chunks, &[cell::VARBINARY, 0xFF, 0xFF]),
-            column(Form::Chunks, &[cell::NVARCHAR, 0xFF, 0xFF]),
+            column(CellForm::Fixed(4), &[0x38]),
+            column(CellForm::Byte, &[cell::INT, 4]),
+            column(CellForm::Short, &[cell::NVARCHAR, 8, 0]),
+            column(CellForm::Chunks, &[cell::VARBINARY, 0xFF, 0xFF]),
+            column(CellForm::Chunks, &[cell::NVARCHAR, 0xFF, 0xFF]),
         ];
         let mut whole = vec![token::ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
         whole.extend_from_slice(&3u64.to_le_bytes());
@@ -274,7 +276,7 @@ mod tests {
             Value::Text("€"),
         ];
         let none = [Value::Int(9), Value::Null, Value::Null, Value::Null, Value::Null];
-        let mut row = Row::new(&columns).unwrap();
+        let mut row = RowParser::new(&columns).unwrap();
         for (bytes, values) in [(&whole, &all), (&nulls, &none), (&bitmap, &none), (&whole, &all)] {
             for short in 0..bytes.len() {
                 assert_eq!(row.read(&bytes[..short]).unwrap(), None, "{short} of {}", bytes.len());
@@ -290,10 +292,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_by_name() {
-        let refused =
-            Row::new(&[column(Form::Byte, &[cell::INT, 4]), column(Form::Byte, &[cell::MONEY, 8])])
-                .unwrap_err();
+        let refused = RowParser::new(&[
+            column(CellForm::Byte, &[cell::INT, 4]),
+            column(CellForm::Byte, &[cell::MONEY, 8]),
+        ])
+        .unwrap_err();
         assert_eq!(refused, "column c comes as type [6E, 08]");
-        assert!(Row::new(&[column(Form::Short, &[cell::VARCHAR, 8, 0])]).is_err());
+        assert!(RowParser::new(&[column(CellForm::Short, &[cell::VARCHAR, 8, 0])]).is_err());
     }
 }

@@ -14,7 +14,7 @@ use crate::mssql::socket::Socket;
 
 /// When TLS begins, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Span {
+pub(super) enum TlsScope {
     /// From the first byte on: TDS 8.0.
     All,
     /// From PRELOGIN on.
@@ -23,29 +23,29 @@ pub(super) enum Span {
     Login,
 }
 
-pub(super) enum Stream {
+pub(super) enum TdsStream {
     Bare(Socket),
     #[cfg(feature = "rustls")]
     Tls(Box<tokio_rustls::client::TlsStream<Handshake>>),
 }
 
-impl Stream {
+impl TdsStream {
     pub fn is_encrypted(&self) -> bool {
-        !matches!(self, Stream::Bare(_))
+        !matches!(self, TdsStream::Bare(_))
     }
 }
 
 macro_rules! either {
     ($stream:expr, $inner:ident => $do:expr) => {
         match $stream.get_mut() {
-            Stream::Bare($inner) => $do,
+            TdsStream::Bare($inner) => $do,
             #[cfg(feature = "rustls")]
-            Stream::Tls($inner) => $do,
+            TdsStream::Tls($inner) => $do,
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for TdsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -55,7 +55,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for TdsStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

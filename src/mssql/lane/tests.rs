@@ -20,7 +20,7 @@ use crate::{
     mssql::{
         connection_string,
         endpoint::{Encrypt, Trust},
-        pool::{Behaviour, Pools},
+        pool::{PoolOptions, Pools},
         row::Param,
         socket::Socket,
     },
@@ -32,7 +32,7 @@ fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
     change(&mut endpoint);
     Pools::new(
         endpoint,
-        Behaviour {
+        PoolOptions {
             connections_max: 4,
             statement_timeout: Duration::from_secs(20),
             lock_timeout: Duration::from_secs(1),
@@ -42,7 +42,7 @@ fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
     )
 }
 
-async fn line_of(pools: &Pools) -> Result<Line> {
+async fn line_of(pools: &Pools) -> Result<TdsConnection> {
     pools.line(&Ident::new("master"), "test").await
 }
 
@@ -156,10 +156,15 @@ async fn a_refused_login_keeps_its_number() {
 
 struct Counter(Vec<(u64, Vec<Value>)>, usize);
 
-impl Boundary for Counter {
-    async fn batch_done(&mut self, _: &mut Session, rows: u64, last_key: &[Value]) -> Result<Go> {
+impl BatchObserver for Counter {
+    async fn batch_done(
+        &mut self,
+        _: &mut Session,
+        rows: u64,
+        last_key: &[Value],
+    ) -> Result<ControlFlow> {
         self.0.push((rows, last_key.to_vec()));
-        Ok(if self.0.len() == self.1 { Go::Stop } else { Go::On })
+        Ok(if self.0.len() == self.1 { ControlFlow::Stop } else { ControlFlow::On })
     }
 }
 
@@ -169,7 +174,7 @@ const TABLE: &str = "CREATE TABLE dbo.s (id int NOT NULL, t nvarchar(50) NULL, b
     all_ids AS (SELECT a.n * 100 + b.n * 10 + c.n + 1 AS id, b.n * 10 + c.n AS n FROM d AS a CROSS JOIN d AS b CROSS JOIN d AS c) \
     INSERT INTO dbo.s SELECT id, CASE WHEN n % 3 = 0 THEN NULL ELSE CONCAT(N'x', n) END, \
     CASE n % 2 WHEN 0 THEN NULL ELSE CAST(REPLICATE(CAST('0123456789' AS varchar(max)), n * 100) AS varbinary(max)) END FROM all_ids";
-const WAY: Way<'static> = Way {
+const WAY: CopyStatements<'static> = CopyStatements {
     read: "SELECT id, t, b FROM dbo.s",
     columns: "SELECT TOP (0) id, t, b FROM dbo.d",
     load: "INSERT BULK dbo.d (id int, t nvarchar(50), b varbinary(max)) WITH (KEEP_NULLS, TABLOCK)",
@@ -179,7 +184,7 @@ const WAY: Way<'static> = Way {
 
 async fn copied(
     pools: &Pools,
-    way: Way<'_>,
+    way: CopyStatements<'_>,
     rows_max: usize,
     bytes_max: usize,
     stop: usize,
@@ -241,10 +246,11 @@ async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
     // the 501st row cannot be read
     let failing = "SELECT id, CAST(t AS nvarchar(50)), b FROM dbo.s WHERE 1 / (id - 500) <> 2";
     let (end, told) =
-        copied(&pools, Way { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX).await;
+        copied(&pools, CopyStatements { read: failing, ..WAY }, 2_000, usize::MAX, usize::MAX)
+            .await;
     assert_eq!((end.unwrap_err().number, told.0.len()), (Some(8134), 0));
     // another type than the table's
-    let way = Way {
+    let way = CopyStatements {
         read: "SELECT CAST(id AS bigint), t, b FROM dbo.s",
         names: &[Ident::new("key")],
         ..WAY
@@ -254,7 +260,7 @@ async fn nothing_is_written_that_was_read_in_part_or_comes_otherwise() {
     assert_eq!(session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(), 0);
     let (end, _) = copied(
         &pools,
-        Way { load: "INSERT BULK dbo.nowhere (id int)", ..WAY },
+        CopyStatements { load: "INSERT BULK dbo.nowhere (id int)", ..WAY },
         100,
         usize::MAX,
         usize::MAX,
@@ -349,7 +355,7 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     line.ask("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
     assert_eq!(line.columns().await.unwrap().unwrap().len(), 1);
     assert_eq!(line.packets.seen().first(), Some(&0xA9));
-    assert!(matches!(next(&mut line.packets).await.unwrap(), Next::Row));
+    assert!(matches!(next(&mut line.packets).await.unwrap(), NextToken::Row));
     let mut line = line_of(&pools).await.unwrap();
     let mut rows = line
         .rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[])
@@ -374,7 +380,7 @@ async fn asked(timeout: Duration) -> (Packets, TcpStream) {
     let (server, _) = listener.accept().await.unwrap();
     let (socket, guard) = Socket::new(tcp).unwrap();
     guard.done();
-    let mut packets = Packets::new(stream::Stream::Bare(socket), timeout);
+    let mut packets = Packets::new(stream::TdsStream::Bare(socket), timeout);
     packets.begin(Message::Batch);
     packets.end().await.unwrap();
     (packets, server)
@@ -732,7 +738,7 @@ async fn a_type_that_is_not_known_is_the_drivers() {
     assert_eq!(why, "column 2 is of type 0x62");
     let (end, _) = copied(
         &pools,
-        Way { read: "SELECT CAST(id AS sql_variant), t, b FROM dbo.s", ..WAY },
+        CopyStatements { read: "SELECT CAST(id AS sql_variant), t, b FROM dbo.s", ..WAY },
         100,
         usize::MAX,
         usize::MAX,
@@ -740,7 +746,8 @@ async fn a_type_that_is_not_known_is_the_drivers() {
     .await;
     assert!(end.unwrap().unwrap_err().contains("0x62"));
     let columns = "SELECT TOP (0) CAST(id AS sql_variant), t, b FROM dbo.d";
-    let (end, _) = copied(&pools, Way { columns, ..WAY }, 100, usize::MAX, usize::MAX).await;
+    let (end, _) =
+        copied(&pools, CopyStatements { columns, ..WAY }, 100, usize::MAX, usize::MAX).await;
     assert!(end.unwrap().unwrap_err().contains("0x62"));
 }
 
@@ -832,7 +839,7 @@ fn nonsense_is_no_token_and_no_row() {
                 let _ = transfer.key();
             }
         }
-        let Ok(mut row) = rows::Row::new(&columns) else { continue };
+        let Ok(mut row) = rows::RowParser::new(&columns) else { continue };
         if let Ok(Some(length)) = row.read(&bytes) {
             assert!(length <= bytes.len());
             for i in 0..3 {

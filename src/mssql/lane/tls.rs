@@ -16,7 +16,7 @@ use tokio_rustls::{
 
 use super::{
     handshake::Handshake,
-    stream::{Span, Stream},
+    stream::{TdsStream, TlsScope},
 };
 use crate::{
     error::Result,
@@ -31,8 +31,12 @@ use crate::{
 const TDS_8: &[u8] = b"tds/8.0";
 
 /// Begins TLS in a bare stream.
-pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, span: Span) -> Result<Stream> {
-    let Stream::Bare(socket) = stream else { return Ok(stream) };
+pub(super) async fn begin(
+    endpoint: &Endpoint,
+    stream: TdsStream,
+    span: TlsScope,
+) -> Result<TdsStream> {
+    let TdsStream::Bare(socket) = stream else { return Ok(stream) };
     let blind = endpoint.trust.is_blind(socket.is_loopback());
     let authority = match &endpoint.trust {
         Trust::Authority(file) => Some(file.as_path()),
@@ -46,40 +50,43 @@ pub(super) async fn begin(endpoint: &Endpoint, stream: Stream, span: Span) -> Re
         Err(_) if blind => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
         Err(_) => return Err(no_tls(&format!("{host} is no name that a certificate could have"))),
     };
-    let handshake = Handshake::new(socket, span != Span::All);
+    let handshake = Handshake::new(socket, span != TlsScope::All);
     let mut tls = TlsConnector::from(Arc::new(config))
         .connect(name, handshake)
         .await
         .map_err(|error| no_tls(&error.to_string()))?;
     tls.get_mut().0.over();
-    Ok(Stream::Tls(Box::new(tls)))
+    Ok(TdsStream::Tls(Box::new(tls)))
 }
 
 /// Ends TLS: only the login was encrypted.
-pub(super) fn end(stream: Stream) -> Stream {
+pub(super) fn end(stream: TdsStream) -> TdsStream {
     match stream {
-        Stream::Tls(tls) => Stream::Bare(tls.into_inner().0.into_tcp()),
+        TdsStream::Tls(tls) => TdsStream::Bare(tls.into_inner().0.into_tcp()),
         bare => bare,
     }
 }
 
 /// `blind`: every certificate is believed.
-fn config(blind: bool, authority: Option<&Path>, span: Span) -> Result<ClientConfig> {
+fn config(blind: bool, authority: Option<&Path>, span: TlsScope) -> Result<ClientConfig> {
     let versions = match span {
         // What a server sends after a handshake of TLS 1.3 would come between the login and an
         // answer in the clear.
-        Span::Login => &[&TLS12][..],
-        Span::All | Span::Session => &[&TLS13, &TLS12],
+        TlsScope::Login => &[&TLS12][..],
+        TlsScope::All | TlsScope::Session => &[&TLS13, &TLS12],
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .map_err(|error| no_tls(&error.to_string()))?;
     let mut config = if blind {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone)).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustAnyCertificate))
+            .with_no_client_auth()
     } else {
         builder.with_root_certificates(authorities(authority)?).with_no_client_auth()
     };
-    if span == Span::All {
+    if span == TlsScope::All {
         config.alpn_protocols.push(TDS_8.to_vec());
     }
     Ok(config)
@@ -109,9 +116,9 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 /// Believes every certificate, and does not look into it, as the driver does not: those that SQL
 /// Server makes for itself are often of an old version or have short keys, and cannot be read.
 #[derive(Debug)]
-struct Anyone;
+struct TrustAnyCertificate;
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for TrustAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -152,7 +159,7 @@ mod tests {
     use tokio_rustls::rustls::ClientConnection;
 
     /// The TLS versions that a client's first message offers.
-    fn offered(span: Span) -> Vec<u8> {
+    fn offered(span: TlsScope) -> Vec<u8> {
         const SUPPORTED_VERSIONS: [u8; 2] = [0x00, 0x2B];
         let config = Arc::new(config(true, None, span).unwrap());
         let mut hello = Vec::new();
@@ -172,8 +179,8 @@ mod tests {
 
     #[test]
     fn tls_1_3_is_not_offered_where_tls_ends_with_the_login() {
-        assert_eq!(offered(Span::Login), [3, 3]);
-        assert_eq!(offered(Span::Session), [3, 4, 3, 3]);
-        assert_eq!(offered(Span::All), [3, 4, 3, 3]);
+        assert_eq!(offered(TlsScope::Login), [3, 3]);
+        assert_eq!(offered(TlsScope::Session), [3, 4, 3, 3]);
+        assert_eq!(offered(TlsScope::All), [3, 4, 3, 3]);
     }
 }

@@ -6,7 +6,7 @@
 //! more: however few bytes come at a time, each is looked at once.
 
 use super::{
-    cell::{self, Form, Type},
+    cell::{self, CellForm, Type},
     packet::Packets,
 };
 use crate::{
@@ -45,7 +45,7 @@ const FEATURES_MAX: usize = 256;
 
 /// One column of a result set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Column {
+pub(super) struct WireColumn {
     pub flags: u16,
     pub ty: Type,
     pub name: String,
@@ -53,7 +53,7 @@ pub(super) struct Column {
 
 #[derive(Clone, Debug)]
 pub(super) enum Token {
-    Columns(Vec<Column>),
+    Columns(Vec<WireColumn>),
     /// Columns of which one is of a type that is not known here: what comes behind it cannot be
     /// read. The driver may know it.
     Unreadable(String),
@@ -100,7 +100,7 @@ pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
 /// A list of columns, as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct ColumnList {
-    columns: Vec<Column>,
+    columns: Vec<WireColumn>,
     /// Where in the token the next column begins; 0: none was read.
     at: usize,
 }
@@ -115,59 +115,59 @@ impl ColumnList {
 /// The token that `bytes` begin with, and its length; `None` when it goes on behind them. `list`
 /// keeps what was read of this token, for when there is more of it.
 pub(super) fn parse(bytes: &[u8], list: &mut ColumnList) -> Result<Option<(Token, usize)>> {
-    let mut reader = Reader { bytes, at: 0 };
+    let mut reader = TokenReader { bytes, at: 0 };
     match reader.token(list) {
         Ok(token) => Ok(Some((token, reader.at))),
-        Err(Short::More) => Ok(None),
-        Err(Short::Unreadable(why)) => Ok(Some((Token::Unreadable(why), bytes.len()))),
-        Err(Short::Lost(error)) => Err(*error),
+        Err(Incomplete::More) => Ok(None),
+        Err(Incomplete::Unreadable(why)) => Ok(Some((Token::Unreadable(why), bytes.len()))),
+        Err(Incomplete::Lost(error)) => Err(*error),
     }
 }
 
 /// Why there is no token yet.
-enum Short {
+enum Incomplete {
     More,
     Unreadable(String),
     Lost(Box<Error>),
 }
 
-impl From<Error> for Short {
+impl From<Error> for Incomplete {
     fn from(error: Error) -> Self {
-        Short::Lost(Box::new(error))
+        Incomplete::Lost(Box::new(error))
     }
 }
 
-struct Reader<'a> {
+struct TokenReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Short> {
-        let end = self.at.checked_add(count).ok_or(Short::More)?;
-        let taken = self.bytes.get(self.at..end).ok_or(Short::More)?;
+impl<'a> TokenReader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Incomplete> {
+        let end = self.at.checked_add(count).ok_or(Incomplete::More)?;
+        let taken = self.bytes.get(self.at..end).ok_or(Incomplete::More)?;
         self.at = end;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Incomplete> {
         Ok(self.take(N)?.try_into().unwrap_or([0; N]))
     }
 
-    fn u8(&mut self) -> Result<u8, Short> {
+    fn u8(&mut self) -> Result<u8, Incomplete> {
         Ok(u8::from_le_bytes(self.array()?))
     }
 
-    fn u16(&mut self) -> Result<u16, Short> {
+    fn u16(&mut self) -> Result<u16, Incomplete> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
-    fn u32(&mut self) -> Result<u32, Short> {
+    fn u32(&mut self) -> Result<u32, Incomplete> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// UTF-16 with its length in units before it.
-    fn text(&mut self, units: usize) -> Result<String, Short> {
+    fn text(&mut self, units: usize) -> Result<String, Incomplete> {
         let units: Vec<u16> = self
             .take(units * 2)?
             .chunks_exact(2)
@@ -176,7 +176,7 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf16_lossy(&units))
     }
 
-    fn token(&mut self, list: &mut ColumnList) -> Result<Token, Short> {
+    fn token(&mut self, list: &mut ColumnList) -> Result<Token, Incomplete> {
         Ok(match self.u8()? {
             ROW | NBC_ROW => {
                 self.at = 0;
@@ -218,10 +218,10 @@ impl<'a> Reader<'a> {
             }
             kind @ (ORDER | TABLE_NAME | COLUMN_INFO | ERROR | INFO | LOGIN_ACK | ENVIRONMENT) => {
                 let length = usize::from(self.u16()?);
-                let mut inside = Reader { bytes: self.take(length)?, at: 0 };
+                let mut inside = TokenReader { bytes: self.take(length)?, at: 0 };
                 // it is all here: whoever wants more of it is wrong
                 inside.inner(kind).map_err(|short| match short {
-                    Short::More => lost("a token is shorter than what is in it").into(),
+                    Incomplete::More => lost("a token is shorter than what is in it").into(),
                     other => other,
                 })?
             }
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn inner(&mut self, kind: u8) -> Result<Token, Short> {
+    fn inner(&mut self, kind: u8) -> Result<Token, Incomplete> {
         const PACKET_SIZE: u8 = 4;
         const ROUTING: u8 = 20;
         Ok(match kind {
@@ -268,7 +268,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn columns(&mut self, list: &mut ColumnList) -> Result<Vec<Column>, Short> {
+    fn columns(&mut self, list: &mut ColumnList) -> Result<Vec<WireColumn>, Incomplete> {
         const NONE: u16 = 0xFFFF;
         let count = match self.u16()? {
             NONE => 0,
@@ -286,13 +286,13 @@ impl<'a> Reader<'a> {
         Ok(std::mem::take(&mut list.columns))
     }
 
-    fn column(&mut self, index: usize) -> Result<Column, Short> {
+    fn column(&mut self, index: usize) -> Result<WireColumn, Incomplete> {
         self.u32()?;
         let flags = self.u16()?;
         let ty = self.ty()?.map_err(|number| {
-            Short::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1))
+            Incomplete::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1))
         })?;
-        if ty.form == Form::Pointer {
+        if ty.form == CellForm::Pointer {
             let parts = self.u8()?;
             if parts > NAME_PARTS_MAX {
                 return Err(lost("a table's name has too many parts").into());
@@ -303,34 +303,34 @@ impl<'a> Reader<'a> {
             }
         }
         let length = usize::from(self.u8()?);
-        Ok(Column { flags, ty, name: self.text(length)? })
+        Ok(WireColumn { flags, ty, name: self.text(length)? })
     }
 
     /// TYPE_INFO; `Err` is the number of a type that is not known.
     /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
-    fn ty(&mut self) -> Result<std::result::Result<Type, u8>, Short> {
+    fn ty(&mut self) -> Result<std::result::Result<Type, u8>, Incomplete> {
         const COLLATION_BYTES: usize = 5;
         let from = self.at;
         let token = self.u8()?;
         let form = match token {
-            0x30 | 0x32 => Form::Fixed(1),
-            0x34 => Form::Fixed(2),
-            0x38 | 0x3A | 0x3B | 0x7A => Form::Fixed(4),
-            0x3C | 0x3D | 0x3E | 0x7F => Form::Fixed(8),
-            cell::DATE => Form::Byte,
+            0x30 | 0x32 => CellForm::Fixed(1),
+            0x34 => CellForm::Fixed(2),
+            0x38 | 0x3A | 0x3B | 0x7A => CellForm::Fixed(4),
+            0x3C | 0x3D | 0x3E | 0x7F => CellForm::Fixed(8),
+            cell::DATE => CellForm::Byte,
             // the length, or the scale
             cell::GUID | cell::INT | cell::BIT | cell::FLOAT | cell::MONEY | cell::DATETIME => {
                 self.u8()?;
-                Form::Byte
+                CellForm::Byte
             }
             cell::TIME | cell::DATETIME2 | cell::DATETIMEOFFSET => {
                 self.u8()?;
-                Form::Byte
+                CellForm::Byte
             }
             // length, precision, scale
             cell::DECIMAL | cell::NUMERIC => {
                 self.take(3)?;
-                Form::Byte
+                CellForm::Byte
             }
             cell::VARBINARY | cell::BINARY => self.long()?,
             cell::VARCHAR | cell::CHAR | cell::NVARCHAR | cell::NCHAR => {
@@ -344,7 +344,7 @@ impl<'a> Reader<'a> {
                 if token != 0x22 {
                     self.take(COLLATION_BYTES)?;
                 }
-                Form::Pointer
+                CellForm::Pointer
             }
             other => return Ok(Err(other)),
         };
@@ -352,7 +352,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The length of what is in bytes or characters.
-    fn long(&mut self) -> Result<Form, Short> {
-        Ok(if self.u16()? == cell::LENGTH_MAX { Form::Chunks } else { Form::Short })
+    fn long(&mut self) -> Result<CellForm, Incomplete> {
+        Ok(if self.u16()? == cell::LENGTH_MAX { CellForm::Chunks } else { CellForm::Short })
     }
 }

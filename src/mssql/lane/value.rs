@@ -6,13 +6,13 @@ use encoding_rs::mem::{convert_utf16_to_str, utf16_valid_up_to};
 use super::cell::{self, Type};
 use crate::{
     error::{Error, Kind, Result},
-    model::value::{Seen, Value},
+    model::value::{Value, ValueRef},
     mssql::classify,
 };
 
 /// How the cells of a column are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum CellType {
     Int,
     Bit,
     Float,
@@ -27,30 +27,30 @@ pub(super) enum Meaning {
     Text,
 }
 
-impl Meaning {
+impl CellType {
     /// `None`: a type whose cells are not read here. Text in a code page is one: it comes as
     /// Unicode (`plan::convert`).
-    pub fn of(ty: &Type) -> Option<Meaning> {
+    pub fn of(ty: &Type) -> Option<CellType> {
         let (number, _) = ty.nullable();
         Some(match number {
-            cell::INT => Meaning::Int,
-            cell::BIT => Meaning::Bit,
-            cell::FLOAT => Meaning::Float,
-            cell::DECIMAL | cell::NUMERIC => Meaning::Decimal { scale: ty.at(3) },
-            cell::DATETIME => Meaning::DateTime,
-            cell::DATE => Meaning::Date,
-            cell::TIME => Meaning::Time { scale: ty.at(1) },
-            cell::DATETIME2 => Meaning::DateTime2 { scale: ty.at(1) },
-            cell::DATETIMEOFFSET => Meaning::DateTimeOffset { scale: ty.at(1) },
-            cell::GUID => Meaning::Guid,
-            cell::VARBINARY | cell::BINARY => Meaning::Bytes,
-            cell::NVARCHAR | cell::NCHAR => Meaning::Text,
+            cell::INT => CellType::Int,
+            cell::BIT => CellType::Bit,
+            cell::FLOAT => CellType::Float,
+            cell::DECIMAL | cell::NUMERIC => CellType::Decimal { scale: ty.at(3) },
+            cell::DATETIME => CellType::DateTime,
+            cell::DATE => CellType::Date,
+            cell::TIME => CellType::Time { scale: ty.at(1) },
+            cell::DATETIME2 => CellType::DateTime2 { scale: ty.at(1) },
+            cell::DATETIMEOFFSET => CellType::DateTimeOffset { scale: ty.at(1) },
+            cell::GUID => CellType::Guid,
+            cell::VARBINARY | cell::BINARY => CellType::Bytes,
+            cell::NVARCHAR | cell::NCHAR => CellType::Text,
             _ => return None,
         })
     }
 
     /// A cell that is not NULL and no text. `bytes` are without their length.
-    pub fn plain(self, bytes: &[u8]) -> Result<Seen<'_>> {
+    pub fn plain(self, bytes: &[u8]) -> Result<ValueRef<'_>> {
         let wrong = || {
             Error::new(
                 Kind::Connection,
@@ -58,50 +58,50 @@ impl Meaning {
             )
         };
         Ok(match (self, bytes) {
-            (Meaning::Int, [byte]) => Value::Int(i64::from(*byte)),
-            (Meaning::Int, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
-            (Meaning::Int, [a, b, c, d]) => {
+            (CellType::Int, [byte]) => Value::Int(i64::from(*byte)),
+            (CellType::Int, [a, b]) => Value::Int(i64::from(i16::from_le_bytes([*a, *b]))),
+            (CellType::Int, [a, b, c, d]) => {
                 Value::Int(i64::from(i32::from_le_bytes([*a, *b, *c, *d])))
             }
-            (Meaning::Int, _) => {
+            (CellType::Int, _) => {
                 Value::Int(i64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?))
             }
-            (Meaning::Bit, [bit]) => Value::Bit(*bit != 0),
-            (Meaning::Float, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
-            (Meaning::Float, _) => {
+            (CellType::Bit, [bit]) => Value::Bit(*bit != 0),
+            (CellType::Float, [a, b, c, d]) => Value::Real(f32::from_le_bytes([*a, *b, *c, *d])),
+            (CellType::Float, _) => {
                 Value::Float(f64::from_le_bytes(bytes.try_into().map_err(|_| wrong())?))
             }
-            (Meaning::Decimal { scale }, [sign, digits @ ..]) => {
+            (CellType::Decimal { scale }, [sign, digits @ ..]) => {
                 let mantissa =
                     i128::try_from(unsigned(digits).ok_or_else(wrong)?).map_err(|_| wrong())?;
                 Value::Decimal { mantissa: if *sign == 0 { -mantissa } else { mantissa }, scale }
             }
-            (Meaning::DateTime, [a, b, c, d]) => Value::DateTime {
+            (CellType::DateTime, [a, b, c, d]) => Value::DateTime {
                 days_since_1900: i32::from(u16::from_le_bytes([*a, *b])),
                 // smalldatetime counts minutes
                 ticks300: u32::from(u16::from_le_bytes([*c, *d])) * 60 * 300,
             },
-            (Meaning::DateTime, [a, b, c, d, e, f, g, h]) => Value::DateTime {
+            (CellType::DateTime, [a, b, c, d, e, f, g, h]) => Value::DateTime {
                 days_since_1900: i32::from_le_bytes([*a, *b, *c, *d]),
                 ticks300: u32::from_le_bytes([*e, *f, *g, *h]),
             },
-            (Meaning::Date, [a, b, c]) => Value::Date(days(*a, *b, *c)),
-            (Meaning::Time { scale }, _) => Value::Time(ticks(bytes, scale).ok_or_else(wrong)?),
-            (Meaning::DateTime2 { scale }, [time @ .., a, b, c]) => Value::DateTime2 {
+            (CellType::Date, [a, b, c]) => Value::Date(days(*a, *b, *c)),
+            (CellType::Time { scale }, _) => Value::Time(ticks(bytes, scale).ok_or_else(wrong)?),
+            (CellType::DateTime2 { scale }, [time @ .., a, b, c]) => Value::DateTime2 {
                 days: days(*a, *b, *c),
                 ticks: ticks(time, scale).ok_or_else(wrong)?,
             },
-            (Meaning::DateTimeOffset { scale }, [time @ .., a, b, c, low, high]) => {
+            (CellType::DateTimeOffset { scale }, [time @ .., a, b, c, low, high]) => {
                 Value::DateTimeOffset {
                     days: days(*a, *b, *c),
                     ticks: ticks(time, scale).ok_or_else(wrong)?,
                     offset_minutes: i16::from_le_bytes([*low, *high]),
                 }
             }
-            (Meaning::Guid, _) => Value::Guid(
+            (CellType::Guid, _) => Value::Guid(
                 uuid::Uuid::from_bytes_le(bytes.try_into().map_err(|_| wrong())?).into_bytes(),
             ),
-            (Meaning::Bytes, _) => Value::Bytes(bytes),
+            (CellType::Bytes, _) => Value::Bytes(bytes),
             _ => return Err(wrong()),
         })
     }
@@ -132,7 +132,7 @@ fn ticks(bytes: &[u8], scale: u8) -> Option<u64> {
 
 /// Texts as UTF-8, one behind the other: a row's, without an allocation for each.
 #[derive(Debug, Default)]
-pub(super) struct Texts {
+pub(super) struct TextBuffer {
     /// Up to `end` it is text, behind that it is room.
     utf8: String,
     end: usize,
@@ -144,7 +144,7 @@ const UNITS: usize = 8 * 1024;
 /// Room that is kept for the next row.
 const ROOM_KEPT_BYTES: usize = 1 << 20;
 
-impl Texts {
+impl TextBuffer {
     pub fn clear(&mut self) {
         self.end = 0;
         if self.utf8.len() > ROOM_KEPT_BYTES {
@@ -188,13 +188,14 @@ impl Texts {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::cell::Form, *};
+    use super::{super::cell::CellForm, *};
 
     fn read(info: &[u8], bytes: &[u8]) -> Result<Value> {
-        let form = if matches!(info, [0x38 | 0x3E]) { Form::Fixed(info[0]) } else { Form::Byte };
-        let meaning = Meaning::of(&Type { form, info: info.to_vec() }).unwrap();
-        if meaning == Meaning::Text {
-            let mut texts = Texts::default();
+        let form =
+            if matches!(info, [0x38 | 0x3E]) { CellForm::Fixed(info[0]) } else { CellForm::Byte };
+        let meaning = CellType::of(&Type { form, info: info.to_vec() }).unwrap();
+        if meaning == CellType::Text {
+            let mut texts = TextBuffer::default();
             let (from, to) = texts.add(bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
@@ -269,7 +270,7 @@ mod tests {
         }
         for info in [&[cell::VARCHAR, 9, 0][..], &[cell::CHAR, 9, 0], &[0x62], &[cell::MONEY, 8]] {
             assert!(
-                Meaning::of(&Type { form: Form::Short, info: info.to_vec() }).is_none(),
+                CellType::of(&Type { form: CellForm::Short, info: info.to_vec() }).is_none(),
                 "{info:?} is never staged"
             );
         }
@@ -282,7 +283,7 @@ mod tests {
         for lead in [0, 1, 2] {
             let text = format!("{}{}東é", "a".repeat(lead), "🚚".repeat(UNITS));
             let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-            let mut texts = Texts::default();
+            let mut texts = TextBuffer::default();
             let first = texts.add(&[b'x', 0]).unwrap();
             let second = texts.add(&bytes).unwrap();
             let third = texts.add(&[b'y', 0]).unwrap();
