@@ -17,21 +17,21 @@
 //!
 //! **Stopping** ([`stopping`]): the token is cancelled, jobs see it at their next batch boundary,
 //! nothing new starts. What has not ended within `DATAFLOW_SHUTDOWN_TIMEOUT` is dropped, which
-//! costs its connections, and the servers roll back. Then the journal is flushed.
+//! costs its connections, and the servers roll back. Then the log_sender is flushed.
 
-mod failing;
+mod failures;
 mod following;
-mod owning;
 mod queue;
+mod refresh;
 mod starting;
 mod startup;
 mod stopping;
 mod verifying;
 
 use self::{
-    failing::{FailedAttempt, FailureState},
-    owning::ControlRefresh,
+    failures::{FailedAttempt, FailureState},
     queue::WorkQueue,
+    refresh::ControlRefresh,
     starting::RunningJobs,
     startup::start,
 };
@@ -44,6 +44,7 @@ use crate::{
         Env, JobEnd,
         poll::{PollState, Polled},
     },
+    metrics::Metrics,
     model::{
         id::{MappingId, ServerId},
         mapping::{Mapping, Server, SyncType},
@@ -51,12 +52,11 @@ use crate::{
     },
     mssql::{
         pool::{PoolOptions, Pools},
-        seats::ServerConnections,
+        reservation::ServerConnections,
         sources::Sources,
     },
     supervisor,
     telemetry::{self, LogSender},
-    vitals::Metrics,
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -117,12 +117,12 @@ enum Mode {
 }
 
 async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode) -> Result<bool> {
-    let vitals = Metrics::default();
-    let (journal, writer) = telemetry::journal(vitals.clone());
-    let dispatch = telemetry::subscriber(config.log_format, Some(journal.clone()));
+    let metrics = Metrics::default();
+    let (log_sender, writer) = telemetry::log_queue(metrics.clone());
+    let dispatch = telemetry::subscriber(config.log_format, Some(log_sender.clone()));
     let work = async move {
         let watched = if mode == Mode::Forever { config.http } else { None };
-        let env = env(config, vitals);
+        let env = env(config, metrics);
         let closing = CancellationToken::new();
         let watching = match watched {
             Some(address) => Some(watch(address, &env, &closing).await?),
@@ -131,7 +131,7 @@ async fn conduct(config: Config, shutdown: impl Future<Output = ()>, mode: Mode)
         let writing = writer.start(env.control.clone());
         let mut shutdown = std::pin::pin!(shutdown);
         let result = match start(&env, shutdown.as_mut()).await {
-            Ok(true) => Ok(Daemon::new(env, journal, mode).go(shutdown).await),
+            Ok(true) => Ok(Daemon::new(env, log_sender, mode).go(shutdown).await),
             Ok(false) => Ok(true),
             Err(error) => Err(error),
         };
@@ -162,11 +162,11 @@ async fn watch(
 /// commands that print what they do.
 pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result<T>) -> Result<T> {
     config.log_format = crate::config::LogFormat::Off;
-    let vitals = Metrics::default();
-    let (journal, writer) = telemetry::journal(vitals.clone());
-    let dispatch = telemetry::subscriber(config.log_format, Some(journal));
+    let metrics = Metrics::default();
+    let (log_sender, writer) = telemetry::log_queue(metrics.clone());
+    let dispatch = telemetry::subscriber(config.log_format, Some(log_sender));
     let work = async move {
-        let env = env(config, vitals);
+        let env = env(config, metrics);
         let writing = writer.start(env.control.clone());
         let result = work(&env).await;
         let _ = tokio::time::timeout(RECORD_TIME_MAX, env.control.finish_late()).await;
@@ -177,7 +177,7 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
 }
 
 /// What jobs get, from what was configured.
-fn env(config: Config, vitals: Metrics) -> Env {
+fn env(config: Config, metrics: Metrics) -> Env {
     let behaviour = |connections_max: usize, deadlock_priority_low: bool| PoolOptions {
         connections_max,
         statement_timeout: config.statement_timeout,
@@ -188,8 +188,8 @@ fn env(config: Config, vitals: Metrics) -> Env {
     let pools = Pools::new(config.dest.clone(), behaviour(config.dest_connections_max, false));
     let sources = Sources::new(behaviour(config.source_connections_max, true));
     Env {
-        control: Control::new(pools.clone(), vitals.clone()),
-        vitals,
+        control: Control::new(pools.clone(), metrics.clone()),
+        metrics,
         dest: ServerConnections::new(pools, RESERVED),
         sources,
         triggers: crate::jobs::full_sync::Triggers::default(),
@@ -242,7 +242,7 @@ enum TaskResult {
 
 struct Daemon {
     env: Env,
-    journal: LogSender,
+    log_sender: LogSender,
     mode: Mode,
     /// The service manager, where there is one.
     manager: supervisor::ServiceManager,
@@ -311,11 +311,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(env: Env, journal: LogSender, mode: Mode) -> Self {
+    fn new(env: Env, log_sender: LogSender, mode: Mode) -> Self {
         Daemon {
             manager: env.config.supervisor.line(),
             env,
-            journal,
+            log_sender,
             mode,
             tasks: JoinSet::new(),
             what: HashMap::new(),
@@ -430,7 +430,7 @@ impl Daemon {
             ("parked", parked),
             ("rejected", self.rejected.len()),
         ];
-        self.env.vitals.beat(std::time::Instant::now(), tasks.into(), mappings.into());
+        self.env.metrics.beat(std::time::Instant::now(), tasks.into(), mappings.into());
         if self.env.config.supervisor.watchdog.is_some() {
             self.manager.alive();
         }
@@ -599,9 +599,9 @@ mod tests {
     #[tokio::test]
     async fn what_has_its_time_comes_before_ends_of_tasks_however_many_there_are() {
         let config = Config::from_vars([("DEST_PASS", "x")]).expect("a password is all it takes");
-        let vitals = Metrics::default();
-        let (journal, _writer) = telemetry::journal(vitals.clone());
-        let mut daemon = Daemon::new(env(config, vitals), journal, Mode::Forever);
+        let metrics = Metrics::default();
+        let (log_sender, _writer) = telemetry::log_queue(metrics.clone());
+        let mut daemon = Daemon::new(env(config, metrics), log_sender, Mode::Forever);
         for _ in 0..32 {
             daemon.spawn(Task::Note, async { TaskResult::Noted(Ok(())) });
         }

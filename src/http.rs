@@ -18,7 +18,7 @@ mod metrics;
 use crate::{
     error::{Error, Kind, Result},
     jobs::Env,
-    vitals::{LOOK_MAX, MetricsSnapshot, PULSE_MAX},
+    metrics::{LOOK_MAX, MetricsSnapshot, PULSE_MAX},
 };
 use http_body_util::Full;
 use hyper::{
@@ -115,16 +115,16 @@ fn respond(request: &Request<Incoming>, env: &Env) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n".to_owned());
     }
-    let vitals = &env.vitals;
+    let metrics = &env.metrics;
     let said = |result: std::result::Result<&'static str, String>| match result {
         Ok(words) => reply(StatusCode::OK, TEXT, format!("{words}\n")),
         Err(words) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{words}\n")),
     };
     match request.uri().path() {
         "/healthz" => {
-            said(health(&vitals.state(), std::time::Instant::now(), env.config.statement_timeout))
+            said(health(&metrics.state(), std::time::Instant::now(), env.config.statement_timeout))
         }
-        "/readyz" => said(readiness(&vitals.state())),
+        "/readyz" => said(readiness(&metrics.state())),
         "/metrics" => match metrics::text(env) {
             Ok(text) => reply(StatusCode::OK, OPEN_METRICS, text),
             Err(_) => reply(
@@ -222,39 +222,39 @@ pub async fn ask_health(address: SocketAddr) -> Result<(bool, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vitals::Metrics;
+    use crate::metrics::Metrics;
 
     #[test]
     fn a_daemon_that_owns_nothing_because_it_cannot_is_not_ready() {
-        let vitals = Metrics::default();
+        let metrics = Metrics::default();
         let says = || {
-            readiness(&vitals.state())
+            readiness(&metrics.state())
                 .map_err(|words| words.split(':').next().unwrap_or_default().to_owned())
         };
-        vitals.control(Ok(()));
-        vitals.leased(false);
+        metrics.control(Ok(()));
+        metrics.leased(false);
         assert_eq!(says(), Err("no mapping can be owned".to_owned()));
-        vitals.leased(true);
+        metrics.leased(true);
         assert_eq!(says(), Err("the first tick is not done".to_owned()));
-        vitals.ticked();
+        metrics.ticked();
         assert_eq!(says(), Ok("ready"));
-        vitals.leased(false);
+        metrics.leased(false);
         assert_eq!(says(), Err("no mapping can be owned".to_owned()), "also later");
     }
 
     #[test]
     fn a_loop_that_stands_still_and_a_look_without_end_are_no_health() {
-        let (vitals, began) = (Metrics::default(), std::time::Instant::now());
+        let (metrics, began) = (Metrics::default(), std::time::Instant::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         let says = |seconds, statement_timeout_s| {
-            health(&vitals.state(), at(seconds), Duration::from_secs(statement_timeout_s))
+            health(&metrics.state(), at(seconds), Duration::from_secs(statement_timeout_s))
         };
         assert_eq!(says(9_999, 300), Ok("starting"), "no restart mends a destination that is away");
-        vitals.beat(at(0), Default::default(), Default::default());
+        metrics.beat(at(0), Default::default(), Default::default());
         assert_eq!(says(30, 300), Ok("alive"));
         assert_eq!(says(31, 300), Err("the loop has not turned for 31 s".to_owned()));
 
-        vitals.looking(Some(at(0)));
+        metrics.looking(Some(at(0)));
         for (seconds, statement_timeout_s, well) in [
             (900, 300, true),
             (901, 300, false),
@@ -262,12 +262,12 @@ mod tests {
             (901, 301, true),
             (904, 301, false),
         ] {
-            vitals.beat(at(seconds), Default::default(), Default::default());
+            metrics.beat(at(seconds), Default::default(), Default::default());
             let said = says(seconds, statement_timeout_s);
             assert_eq!(said.is_ok(), well, "{seconds} s, {statement_timeout_s} s: {said:?}");
             assert!(well || said.is_err_and(|words| words.contains("has not ended")));
         }
-        vitals.looking(None);
+        metrics.looking(None);
         assert_eq!(says(904, 300), Ok("alive"));
     }
 }

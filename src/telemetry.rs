@@ -20,7 +20,7 @@ pub use self::{
     queue::{QUEUE_ROWS_MAX, Resolution},
     writer::{LogTableWriter, RunningWriter},
 };
-use crate::{config::LogFormat, model::visible::Visible, stdout, vitals::Metrics};
+use crate::{config::LogFormat, metrics::Metrics, model::visible::Visible, stdout};
 use std::{
     fmt::{self, Write as _},
     io::IsTerminal,
@@ -52,13 +52,16 @@ const STDOUT_ONLY: &str = "dbaops_dataflow::stdout";
 #[derive(Clone)]
 pub struct LogSender {
     queue: Arc<LogQueue>,
-    vitals: Metrics,
+    metrics: Metrics,
 }
 
-/// An empty queue. Errors and dropped rows are counted in `vitals` too.
-pub fn journal(vitals: Metrics) -> (LogSender, LogTableWriter) {
+/// An empty queue. Errors and dropped rows are counted in `metrics` too.
+pub fn log_queue(metrics: Metrics) -> (LogSender, LogTableWriter) {
     let queue = Arc::new(LogQueue::default());
-    (LogSender { queue: queue.clone(), vitals: vitals.clone() }, LogTableWriter::new(queue, vitals))
+    (
+        LogSender { queue: queue.clone(), metrics: metrics.clone() },
+        LogTableWriter::new(queue, metrics),
+    )
 }
 
 /// The fields of an event that the log tables have columns for, and the words for the others.
@@ -177,16 +180,16 @@ impl<S: Subscriber> Layer<S> for LogSender {
         let mut fields = EventFields::default();
         event.record(&mut fields);
         if level == "ERROR" {
-            self.vitals.error(fields.error_type.as_deref().unwrap_or("OTHER"));
+            self.metrics.error(fields.error_type.as_deref().unwrap_or("OTHER"));
         }
         self.queue
-            .put(LogRow { fields: Box::new(fields), level, at: Instant::now() }, &self.vitals);
+            .put(LogRow { fields: Box::new(fields), level, at: Instant::now() }, &self.metrics);
     }
 }
 
 /// The subscriber of one daemon. `RUST_LOG` says what stdout shows; the log tables always get INFO
 /// and above.
-pub fn subscriber(format: LogFormat, journal: Option<LogSender>) -> Dispatch {
+pub fn subscriber(format: LogFormat, log_sender: Option<LogSender>) -> Dispatch {
     // Never the driver: it logs every error that it also returns, and at its lower levels what rows
     // hold, connection strings among them.
     let filter = || {
@@ -195,7 +198,7 @@ pub fn subscriber(format: LogFormat, journal: Option<LogSender>) -> Dispatch {
     };
     let colours = std::io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let registry = tracing_subscriber::registry().with(journal);
+    let registry = tracing_subscriber::registry().with(log_sender);
     match format {
         LogFormat::Text => registry
             .with(
@@ -248,8 +251,8 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     fn recorded(work: impl FnOnce()) -> Vec<(EventFields, &'static str)> {
-        let (journal, writer) = journal(Metrics::default());
-        tracing::dispatcher::with_default(&subscriber(LogFormat::Off, Some(journal)), work);
+        let (log_sender, writer) = log_queue(Metrics::default());
+        tracing::dispatcher::with_default(&subscriber(LogFormat::Off, Some(log_sender)), work);
         let mut records = Vec::new();
         for record in writer.queue().try_take(usize::MAX) {
             if let Record::Row(LogRow { fields, level, .. }) = record {
@@ -360,23 +363,23 @@ mod tests {
     /// What is said often leaves room for what is said once.
     #[test]
     fn a_full_queue_drops_and_counts() {
-        let (journal, writer) = journal(Metrics::default());
-        let subscriber = subscriber(LogFormat::Off, Some(journal.clone()));
+        let (log_sender, writer) = log_queue(Metrics::default());
+        let subscriber = subscriber(LogFormat::Off, Some(log_sender.clone()));
         let dropped = || writer.queue().dropped.load(Ordering::Relaxed);
         tracing::dispatcher::with_default(&subscriber, || {
             for i in 0..QUEUE_ROWS_MAX {
                 tracing::info!(i, "event");
             }
-            assert_eq!((dropped(), journal.take_errors_dropped()), (1024, false));
+            assert_eq!((dropped(), log_sender.take_errors_dropped()), (1024, false));
             for i in 0..RESERVED_ROWS {
                 tracing::error!(i, "trouble");
             }
-            journal.resolve(Resolution::Mapping(MappingId(1)));
-            assert_eq!((dropped(), journal.take_errors_dropped()), (1024, false));
+            log_sender.resolve(Resolution::Mapping(MappingId(1)));
+            assert_eq!((dropped(), log_sender.take_errors_dropped()), (1024, false));
             tracing::error!("one too many");
         });
         assert_eq!(
-            (dropped(), journal.take_errors_dropped(), journal.take_errors_dropped()),
+            (dropped(), log_sender.take_errors_dropped(), log_sender.take_errors_dropped()),
             (1025, true, false)
         );
         assert_eq!(writer.queue().len(), QUEUE_ROWS_MAX + 1);

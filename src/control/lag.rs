@@ -3,9 +3,9 @@
 use super::Control;
 use crate::{
     error::{Context, Kind, Result},
+    metrics,
     model::id::MappingId,
     mssql::row::Param,
-    vitals,
 };
 use std::time::Instant;
 
@@ -48,11 +48,11 @@ impl Control {
     /// none.
     pub async fn lag(&self, lags: &mut [LagRow]) -> Result<()> {
         let polled = Instant::now();
-        self.vitals.lags(lags.iter().map(|lag| {
+        self.metrics.lags(lags.iter().map(|lag| {
             let seen = match (&lag.reason, lag.oldest) {
                 (Some(_), _) => None,
-                (None, Some(oldest_ms)) => Some(vitals::Lag::Since { oldest_ms }),
-                (None, None) => Some(vitals::Lag::None { polled }),
+                (None, Some(oldest_ms)) => Some(metrics::Lag::Since { oldest_ms }),
+                (None, None) => Some(metrics::Lag::None { polled }),
             };
             (lag.mapping, seen)
         }));

@@ -21,7 +21,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{id::MappingId, name::Ident},
     mssql::{pool::Checkout, row::Param},
-    plan::division::Members,
+    plan::assignment::Members,
 };
 use std::{
     collections::HashSet,

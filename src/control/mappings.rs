@@ -258,7 +258,7 @@ impl Control {
     /// Enabled servers and mappings, in one round trip.
     pub async fn load(&self) -> Result<ControlSnapshot> {
         let loaded = self.load_also(None).await;
-        self.vitals.control(loaded.as_ref().map(drop).map_err(Error::to_string));
+        self.metrics.control(loaded.as_ref().map(drop).map_err(Error::to_string));
         loaded
     }
 

@@ -5,9 +5,9 @@
 
 pub mod checkpoint;
 mod init;
-mod journal;
 mod lag;
 mod lease;
+mod logs;
 mod mappings;
 mod runs;
 mod standing;
@@ -16,9 +16,9 @@ mod start_from;
 mod verifications;
 
 pub use init::{SCHEMA, ScriptBatch, init, split_go};
-pub use journal::{ErrorEntry, InsertOutcome, LogEntry};
 pub use lag::LagRow;
 pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, Lease};
+pub use logs::{ErrorEntry, InsertOutcome, LogEntry};
 pub use mappings::{ControlSnapshot, OpenErrors, Rejected, key};
 pub use runs::{RunOutcome, RunStatus, VerificationRow};
 pub use standing::CurrentMapping;
@@ -28,9 +28,9 @@ pub use verifications::SweepProgress;
 
 use crate::{
     error::Result,
+    metrics::Metrics,
     model::name::Ident,
     mssql::pool::{Checkout, Pools},
-    vitals::Metrics,
 };
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -45,7 +45,7 @@ pub const CONNECTIONS_MAX: usize = 2;
 pub struct Control {
     pools: Pools,
     turns: Arc<Semaphore>,
-    vitals: Metrics,
+    metrics: Metrics,
     late: runs::PendingCompletions,
 }
 
@@ -69,12 +69,12 @@ impl std::ops::DerefMut for ControlSession {
 }
 
 impl Control {
-    /// Control over the destination's pools. What it records is counted in `vitals` as well.
-    pub fn new(pools: Pools, vitals: Metrics) -> Self {
+    /// Control over the destination's pools. What it records is counted in `metrics` as well.
+    pub fn new(pools: Pools, metrics: Metrics) -> Self {
         Control {
             pools,
             turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            vitals,
+            metrics,
             late: runs::PendingCompletions::default(),
         }
     }

@@ -127,7 +127,7 @@ impl Control {
             .await
             .context("write sync_status")?;
         let run = StatusId(row.i64(0)?);
-        self.vitals.run_started(mapping, run, sync_type);
+        self.metrics.run_started(mapping, run, sync_type);
         Ok(run)
     }
 
@@ -151,7 +151,7 @@ impl Control {
 
     /// Ends a RUNNING row, now or, where that fails, at a later [`Control::finish_late`].
     pub async fn finish_run(&self, run: StatusId, outcome: RunOutcome) {
-        self.vitals.run_finished(run, outcome.status.as_str(), outcome.records_processed);
+        self.metrics.run_finished(run, outcome.status.as_str(), outcome.records_processed);
         if let Err(error) = self.write_end(run, &outcome).await {
             tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
             self.late.push(run, outcome);
@@ -194,7 +194,7 @@ impl Control {
         took: Duration,
         outcome: &RunOutcome,
     ) -> Result<()> {
-        self.vitals.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
+        self.metrics.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
         self.session()
             .await?
             .execute(
@@ -232,7 +232,7 @@ impl Control {
 
     /// One row of verification_logs.
     pub async fn verification(&self, result: &VerificationRow) -> Result<()> {
-        self.vitals.verified(result.mapping, result.kind, result.status);
+        self.metrics.verified(result.mapping, result.kind, result.status);
         self.session()
             .await?
             .execute(

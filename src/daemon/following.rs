@@ -3,7 +3,7 @@
 
 use super::{
     Daemon, Mode, SourceDatabase, Task, TaskResult,
-    failing::{FailedAttempt, FailureState, SERVER_UNUSABLE, is_away, looks},
+    failures::{FailedAttempt, FailureState, SERVER_UNUSABLE, is_away, looks},
 };
 use crate::{
     control::ControlSnapshot,
@@ -103,7 +103,7 @@ impl Daemon {
         self.settled.retain(|id| id.is_none_or(|id| mappings.contains_key(&id)));
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
-        self.env.vitals.retain(|id| mappings.contains_key(id));
+        self.env.metrics.retain(|id| mappings.contains_key(id));
         self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<SourceDatabase> = mappings.values().map(place_of).collect();
         let used: HashSet<ServerId> = places.iter().map(|place| place.0).collect();

@@ -5,7 +5,7 @@
 //! at every tick, so that nobody waits for ever behind busier tables. What it waits with is checked
 //! when it starts: the mapping must look as it did when it was polled.
 
-use super::{Daemon, Task, TaskResult, failing::looks, following::place_of, queue::QueueClass};
+use super::{Daemon, Task, TaskResult, failures::looks, following::place_of, queue::QueueClass};
 use crate::{
     jobs::{apply::Applied, cdc, full_sync, poll::MappingWork},
     model::{

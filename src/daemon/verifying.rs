@@ -1,6 +1,6 @@
 //! Verifications: whose turn it is, and how they ended.
 
-use super::{Daemon, SourceDatabase, Task, TaskResult, failing::is_away, following::place_of};
+use super::{Daemon, SourceDatabase, Task, TaskResult, failures::is_away, following::place_of};
 use crate::{
     error::{Error, Kind, Result},
     jobs::{Env, verify},
@@ -73,7 +73,7 @@ impl Daemon {
         }
         match result {
             Ok(()) if self.settled.insert(Some(id)) => {
-                self.journal.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED))
+                self.log_sender.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED))
             }
             Ok(()) => {}
             Err(error) if error.kind == Kind::Cancelled => {}

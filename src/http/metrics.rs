@@ -3,8 +3,8 @@
 
 use crate::{
     jobs::Env,
+    metrics::{Lag, MetricsSnapshot},
     stdout,
-    vitals::{Lag, MetricsSnapshot},
 };
 use prometheus_client::{
     collector::Collector,
@@ -48,7 +48,7 @@ pub(super) fn text(env: &Env) -> Result<String, fmt::Error> {
         max: house.pools().behaviour().connections_max,
     }));
     let scrape = Scrape {
-        state: env.vitals.state(),
+        state: env.metrics.state(),
         connections,
         now: Instant::now(),
         wall: SystemTime::now(),

@@ -744,7 +744,7 @@ async fn write(
         || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
     let error = match &replay.target {
         ApplyTarget::Dest { .. } if final_word && !dest.is_cut_off() => {
-            super::culprit::named(dest, replay.carry, &script.statements, fetched, error).await
+            super::rejected_row::named(dest, replay.carry, &script.statements, fetched, error).await
         }
         ApplyTarget::Dest { .. } | ApplyTarget::Staging { .. } => error,
     };

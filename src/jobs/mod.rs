@@ -5,7 +5,6 @@
 
 pub mod apply;
 pub mod cdc;
-mod culprit;
 pub mod fence;
 pub mod full_sync;
 pub mod instances;
@@ -13,6 +12,7 @@ mod keys;
 mod large;
 pub mod ownership;
 pub mod poll;
+mod rejected_row;
 mod same_table;
 pub mod shape;
 pub mod uncaptured;
@@ -22,14 +22,14 @@ use crate::{
     config::{Config, CopyLane},
     control::Control,
     error::{Error, Kind, Result},
+    metrics::Metrics,
     model::{id::ServerId, mapping::Mapping, name::Ident},
     mssql::{
-        lane::TdsConnection,
         pool::Checkout,
-        seats::{Reservation, ServerConnections},
+        reservation::{Reservation, ServerConnections},
         sources::Sources,
+        tds::TdsConnection,
     },
-    vitals::Metrics,
 };
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub struct Env {
     pub sources: Sources,
     pub control: Control,
     /// What somebody who watches from outside sees.
-    pub vitals: Metrics,
+    pub metrics: Metrics,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
     /// What was told of columns that are not captured.

@@ -12,7 +12,7 @@ use crate::{
     control::{ControlSnapshot, Lease, OpenErrors},
     error::{Kind, Result},
     model::{id::MappingId, name::Ident},
-    plan::division::{self, Holding, Members},
+    plan::assignment::{self, Holding, Members},
 };
 use std::collections::{BTreeSet, HashSet};
 use tracing::{info, warn};
@@ -50,7 +50,7 @@ pub async fn look(
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
     wanted.sort_unstable();
-    let moves = division::divide(&wanted, lease.held(), here, members);
+    let moves = assignment::divide(&wanted, lease.held(), here, members);
     lease.release(&moves.release).await?;
     let taken = lease.take(&moves.candidates, moves.take_max).await?;
     if !moves.release.is_empty() || !taken.is_empty() {

@@ -7,9 +7,9 @@
 
 use super::{
     catalog::{column, column_type},
-    lane::TdsConnection,
     row::{Param, Row},
     session::Session,
+    tds::TdsConnection,
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -385,7 +385,7 @@ pub fn dropped(instance: &Instance) -> Error {
 /// The instance is there, but this login may not read it.
 pub fn gated(instance: &Instance) -> Error {
     let select = copyable(&format!("GRANT SELECT ON {} TO <user>", instance.source.local()));
-    let mend = match &instance.role {
+    let fix = match &instance.role {
         Some(role) => format!(
             "Let the login in: {} (or {}); GRANT SELECT ON SCHEMA::cdc TO <user>; {select}",
             copyable(&format!("ALTER ROLE {role} ADD MEMBER <user>")),
@@ -405,7 +405,7 @@ pub fn gated(instance: &Instance) -> Error {
             ))
         ),
     )
-    .with_hint(mend)
+    .with_hint(fix)
 }
 
 /// An error while reading an instance's change table, in plain words where we know them.

@@ -18,9 +18,9 @@ use super::{
     certificate, classify,
     dial::{self, Route},
     endpoint::Endpoint,
-    lane::{self, TdsConnection},
-    seats::ReservedPermit,
+    reservation::ReservedPermit,
     session::Session,
+    tds::{self, TdsConnection},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
@@ -223,8 +223,7 @@ impl Pools {
         let connected = async {
             certificate::check(endpoint)?;
             let slot = self.0.slot(None).await?;
-            let mut line =
-                lane::line(endpoint, database, behaviour.statement_timeout, slot).await?;
+            let mut line = tds::line(endpoint, database, behaviour.statement_timeout, slot).await?;
             line.batch(&prologue(behaviour, who)).await.map(|()| line)
         };
         Box::pin(connected).await.with_context(|| {
@@ -472,7 +471,7 @@ async fn login(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mssql::{connection_string, row::Param, seats::ServerConnections};
+    use crate::mssql::{connection_string, reservation::ServerConnections, row::Param};
     use mssql_standin::server::Server;
 
     async fn pools(server: &Server, connections_max: usize) -> Pools {

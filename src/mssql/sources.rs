@@ -7,7 +7,7 @@
 use super::{
     connection_string,
     pool::{PoolOptions, Pools},
-    seats::ServerConnections,
+    reservation::ServerConnections,
 };
 use crate::{
     error::{Context, Error, Kind, Result},

@@ -1,10 +1,10 @@
 //! What to do. Pure: facts in, plan out; no clock, no I/O, no logging.
 
 pub mod admission;
+pub mod assignment;
 pub mod convert;
+pub mod diagnostics;
 pub mod digest;
-pub mod division;
-pub mod doctor;
 pub mod fence;
 pub mod fit;
 pub mod instances;

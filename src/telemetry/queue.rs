@@ -8,8 +8,8 @@
 
 use super::{EventFields, LogSender};
 use crate::{
+    metrics::Metrics,
     model::id::{MappingId, ServerId},
-    vitals::Metrics,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -98,7 +98,7 @@ impl LogQueue {
     }
 
     /// Takes a row in, or drops and counts it.
-    pub fn put(&self, row: LogRow, vitals: &Metrics) {
+    pub fn put(&self, row: LogRow, metrics: &Metrics) {
         let (rows_max, bytes_max) = match row.is_error() {
             true => (QUEUE_ROWS_MAX, QUEUE_BYTES_MAX),
             false => (QUEUE_ROWS_MAX - RESERVED_ROWS, QUEUE_BYTES_MAX - RESERVED_BYTES),
@@ -108,7 +108,7 @@ impl LogQueue {
         if waiting.rows.len() >= rows_max || waiting.bytes.saturating_add(size) > bytes_max {
             drop(waiting);
             self.errors_dropped.fetch_or(row.is_error(), Ordering::Relaxed);
-            return self.lost(1, vitals);
+            return self.lost(1, metrics);
         }
         waiting.given += 1;
         waiting.bytes += size;
@@ -169,10 +169,10 @@ impl LogQueue {
     }
 
     /// Counts rows that are not written.
-    pub fn lost(&self, rows: usize, vitals: &Metrics) {
+    pub fn lost(&self, rows: usize, metrics: &Metrics) {
         let rows = u64::try_from(rows).unwrap_or(u64::MAX);
         self.dropped.fetch_add(rows, Ordering::Relaxed);
-        vitals.dropped(rows);
+        metrics.dropped(rows);
     }
 
     /// The server refuses a resolution: whoever gave it has to know that the error still stands
@@ -243,9 +243,9 @@ mod tests {
     /// broken in error_logs.
     #[test]
     fn a_full_queue_drops_no_resolution() {
-        let (queue, vitals) = (LogQueue::default(), Metrics::default());
+        let (queue, metrics) = (LogQueue::default(), Metrics::default());
         for _ in 0..=QUEUE_ROWS_MAX {
-            queue.put(row("ERROR", "trouble"), &vitals);
+            queue.put(row("ERROR", "trouble"), &metrics);
         }
         assert_eq!(queue.dropped.load(Ordering::Relaxed), 1);
         for id in (0..10_000).chain(0..10_000) {
@@ -259,13 +259,13 @@ mod tests {
 
     #[test]
     fn a_resolution_keeps_its_place_behind_what_it_resolves_and_before_what_it_does_not() {
-        let (queue, vitals) = (LogQueue::default(), Metrics::default());
-        queue.put(row("ERROR", "first"), &vitals);
+        let (queue, metrics) = (LogQueue::default(), Metrics::default());
+        queue.put(row("ERROR", "first"), &metrics);
         queue.resolve(Resolution::Mapping(MappingId(1)));
-        queue.put(row("ERROR", "second"), &vitals);
+        queue.put(row("ERROR", "second"), &metrics);
         queue.resolve(Resolution::Mapping(MappingId(2)));
         queue.resolve(Resolution::Mapping(MappingId(1)));
-        queue.put(row("ERROR", "third"), &vitals);
+        queue.put(row("ERROR", "third"), &metrics);
         assert_eq!(words(&queue.try_take(2)), ["first", "second"]);
         assert_eq!(words(&queue.try_take(usize::MAX)), ["resolve 2", "resolve 1", "third"]);
         assert_eq!(queue.lock().bytes, 0);
@@ -273,14 +273,14 @@ mod tests {
 
     #[test]
     fn rows_are_bounded_by_their_bytes_too() {
-        let (queue, vitals) = (LogQueue::default(), Metrics::default());
+        let (queue, metrics) = (LogQueue::default(), Metrics::default());
         let long = "x".repeat(1024 * 1024);
         for _ in 0..20 {
-            queue.put(row("INFO", &long), &vitals);
+            queue.put(row("INFO", &long), &metrics);
         }
         let rows = queue.lock().rows.len();
         assert!((8..16).contains(&rows), "{rows}");
-        queue.put(row("ERROR", "fits"), &vitals);
+        queue.put(row("ERROR", "fits"), &metrics);
         assert_eq!(queue.lock().rows.len(), rows + 1);
     }
 }

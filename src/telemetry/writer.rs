@@ -7,9 +7,9 @@ use super::{
 use crate::{
     control::{Control, ErrorEntry, LogEntry},
     error::{Error, Kind},
+    metrics::Metrics,
     model::id::MappingId,
     plan::retry,
-    vitals::Metrics,
 };
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -32,14 +32,14 @@ const REFUSED_ATTEMPTS_MAX: u32 = 2;
 /// The writer's end of the queue.
 pub struct LogTableWriter {
     queue: Arc<LogQueue>,
-    vitals: Metrics,
+    metrics: Metrics,
 }
 
 /// A writer at work.
 pub struct RunningWriter {
     task: JoinHandle<()>,
     queue: Arc<LogQueue>,
-    vitals: Metrics,
+    metrics: Metrics,
     closing: CancellationToken,
 }
 
@@ -51,7 +51,7 @@ impl RunningWriter {
         if timeout(FLUSH_TIME_MAX, &mut self.task).await.is_err() {
             self.task.abort();
             tracing::warn!(target: STDOUT_ONLY, "the last log rows could not be written in time");
-            self.queue.lost(self.queue.len(), &self.vitals);
+            self.queue.lost(self.queue.len(), &self.metrics);
         }
         let (dropped, orphans) = (
             self.queue.dropped.load(Ordering::Relaxed),
@@ -64,8 +64,8 @@ impl RunningWriter {
 }
 
 impl LogTableWriter {
-    pub(super) fn new(queue: Arc<LogQueue>, vitals: Metrics) -> Self {
-        LogTableWriter { queue, vitals }
+    pub(super) fn new(queue: Arc<LogQueue>, metrics: Metrics) -> Self {
+        LogTableWriter { queue, metrics }
     }
 
     #[cfg(test)]
@@ -76,9 +76,9 @@ impl LogTableWriter {
     /// Writes what comes through the queue, until it is closed.
     pub fn start(self, control: Control) -> RunningWriter {
         let closing = CancellationToken::new();
-        let (queue, vitals) = (self.queue.clone(), self.vitals.clone());
+        let (queue, metrics) = (self.queue.clone(), self.metrics.clone());
         let task = tokio::spawn(self.run(control, closing.clone()).with_current_subscriber());
-        RunningWriter { task, queue, vitals, closing }
+        RunningWriter { task, queue, metrics, closing }
     }
 
     async fn run(self, control: Control, closing: CancellationToken) {
@@ -162,7 +162,7 @@ impl LogTableWriter {
     fn give_up(&self, records: impl Iterator<Item = Record>) {
         for record in records {
             match record {
-                Record::Row(_) => self.queue.lost(1, &self.vitals),
+                Record::Row(_) => self.queue.lost(1, &self.metrics),
                 Record::Resolve(resolution) => self.queue.refuse(resolution),
             }
         }

@@ -321,7 +321,7 @@ mod tests {
             "{rows}"
         );
         // rows of a repair are complete
-        let complete = crate::tsql::mend::coverage(&carry);
+        let complete = crate::tsql::repair::coverage(&carry);
         assert!(
             !statements(&carry, &complete, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst)
                 .contains("CASE")

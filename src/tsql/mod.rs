@@ -7,9 +7,9 @@ pub mod checkpoint;
 pub mod copied;
 pub mod large;
 pub mod lookup;
-pub mod mend;
 pub mod netting;
 pub mod poll;
+pub mod repair;
 pub mod staging;
 pub mod swap;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
         table::Table,
     },
     mssql::{catalog, session::Session},
-    plan::doctor::{self, AvailabilityGroup, Finding, FixTarget, Right},
+    plan::diagnostics::{self, AvailabilityGroup, Finding, FixTarget, Right},
     tsql::copied::copyable,
 };
 
@@ -61,7 +61,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>
                     grant: format!("GRANT {right} ON SCHEMA::dbo TO {}", found.user),
                 },
             );
-            section.add(doctor::rights(
+            section.add(diagnostics::rights(
                 "control rights",
                 &found.user.to_string(),
                 rights.collect(),
@@ -120,9 +120,9 @@ pub(super) async fn databases(
             Err(error) if matches!(error.kind, Kind::Database | Kind::Missing) => {
                 let asking = env.dest.pools().checkout(&Ident::new(control::DATABASE), WHO).await;
                 section.add(match closed(asking, &name).await {
-                    Some((why, mend)) => {
+                    Some((why, fix)) => {
                         Finding::bad("connects", format!("{}: {why}", error.message()))
-                            .cure(&FixTarget::Dest, mend)
+                            .cure(&FixTarget::Dest, fix)
                     }
                     None => Finding::bad("connects", error.to_string())
                         .cure(&FixTarget::Dest, format!("CREATE DATABASE {name};"))
@@ -170,7 +170,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
         held: *held,
         grant,
     });
-    section.add(doctor::rights(
+    section.add(diagnostics::rights(
         "rights",
         &user.to_string(),
         rights.collect(),
@@ -191,7 +191,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
                     text(0).is_some_and(|name| name.eq_ignore_ascii_case(control::DATABASE));
                 *(if is_control { &mut groups.1 } else { &mut groups.0 }) = group;
             }
-            section.add(doctor::groups(name, groups.0.as_ref(), groups.1.as_ref()));
+            section.add(diagnostics::groups(name, groups.0.as_ref(), groups.1.as_ref()));
         }
         Err(why) => section.add(Finding::unasked("availability group", &why)),
     }
@@ -226,7 +226,7 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut CheckedMapping) {
                 held,
                 grant: format!("GRANT {right} ON {local} TO {user}"),
             });
-            section.add(doctor::rights(
+            section.add(diagnostics::rights(
                 "destination rights",
                 &user.to_string(),
                 rights.collect(),

@@ -3,7 +3,7 @@
 //!
 //! Nothing is written anywhere. Each server is asked on its own, so that one that is away costs
 //! nobody else's answers; what this login may not ask is said to be so (`–`), with the reason, and
-//! is no fault. A fault (`✗`) comes with the statements or variables that mend it.
+//! is no fault. A fault (`✗`) comes with the statements or variables that fix it.
 
 mod dest;
 mod source;
@@ -21,7 +21,7 @@ use crate::{
         session::Session,
     },
     plan::{
-        doctor::{self, Finding, FixTarget, Verdict},
+        diagnostics::{self, Finding, FixTarget, Verdict},
         time,
     },
     tsql::copied::copyable,
@@ -160,7 +160,7 @@ async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, Strin
     .await
     .ok()?;
     let row = rows.first()?;
-    doctor::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
+    diagnostics::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
 }
 
 /// Makes a login a user of a database.
@@ -227,7 +227,7 @@ async fn server(
             let after = SystemTime::now();
             let text = |at| row.opt_text(at).ok().flatten().unwrap_or_default().to_owned();
             section.add(Finding::good("connects", format!("{}, as {}", endpoint.place(), text(4))));
-            section.add(doctor::version(
+            section.add(diagnostics::version(
                 &text(0),
                 row.opt_i32(1).ok().flatten().unwrap_or(0),
                 &text(2),
@@ -238,7 +238,7 @@ async fn server(
             let here_ms = i64::try_from(here.as_millis()).unwrap_or(i64::MAX)
                 - i64::try_from(EPOCH_S * 1000).unwrap_or(0);
             match time::milliseconds(&text(3)) {
-                Some(there_ms) => section.add(doctor::clock(there_ms - here_ms)),
+                Some(there_ms) => section.add(diagnostics::clock(there_ms - here_ms)),
                 None => section.add(Finding::unasked("clock", "its answer is no time")),
             }
         }
@@ -256,7 +256,7 @@ async fn server(
         },
     );
     let loopback = session.is_loopback();
-    section.add(doctor::encryption(
+    section.add(diagnostics::encryption(
         demanded,
         seen,
         loopback,

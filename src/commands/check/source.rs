@@ -16,7 +16,7 @@ use crate::{
     },
     mssql::{catalog, cdc, row::Param, session::Session},
     plan::{
-        doctor::{self, Finding, FixContext, FixTarget, Right},
+        diagnostics::{self, Finding, FixContext, FixTarget, Right},
         instances::Candidates,
         mask::{self, Uncaptured},
         projection::{self, same_name},
@@ -108,10 +108,10 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
                 } else {
                     None
                 };
-                if let Some((why, mend)) = state {
+                if let Some((why, fix)) = state {
                     of_database.add(
                         Finding::bad("connects", format!("{}: {why}", error.message()))
-                            .cure(&place, mend),
+                            .cure(&place, fix),
                     );
                 } else if opened {
                     of_database.add(
@@ -216,7 +216,7 @@ impl SourceDatabaseCheck<'_> {
             held: known.database.rights.get(7).copied().flatten(),
             grant: format!("GRANT SELECT ON SCHEMA::cdc TO {user}"),
         };
-        section.add(doctor::rights(
+        section.add(diagnostics::rights(
             "CDC rights",
             &user.to_string(),
             vec![cdc_right],
@@ -300,7 +300,7 @@ impl SourceDatabaseCheck<'_> {
                 });
                 section.add(
                     match job("cleanup").map(|row| row.opt_i64(1).ok().flatten().unwrap_or(0)) {
-                        Some(minutes) => doctor::retention(minutes, self.place, self.database),
+                        Some(minutes) => diagnostics::retention(minutes, self.place, self.database),
                         None => Finding::note(
                             "retention",
                             "there is no cleanup job: change tables grow without end",
@@ -359,7 +359,7 @@ impl SourceDatabaseCheck<'_> {
             );
         }
         let readable = select.held == Some(true);
-        section.add(doctor::rights(
+        section.add(diagnostics::rights(
             "source rights",
             &user.to_string(),
             vec![select],
@@ -404,7 +404,7 @@ impl SourceDatabaseCheck<'_> {
     ) {
         let Some(dest) = dest else {
             let create =
-                doctor::create_table(source, &mapping.dest, &mapping.key, staging::type_name);
+                diagnostics::create_table(source, &mapping.dest, &mapping.key, staging::type_name);
             return section.add(
                 Finding::bad(
                     "destination table",
@@ -503,8 +503,10 @@ impl SourceDatabaseCheck<'_> {
                     false
                 }
             };
-        let mend = self.here(phrases::mend_trigger(&source.name, column));
-        if let Some(finding) = doctor::trigger_values(source, found, no_number, self.place, &mend) {
+        let fix = self.here(phrases::mend_trigger(&source.name, column));
+        if let Some(finding) =
+            diagnostics::trigger_values(source, found, no_number, self.place, &fix)
+        {
             section.add(finding);
         }
         let user = &known.database.user;
@@ -513,7 +515,7 @@ impl SourceDatabaseCheck<'_> {
             held: may_reset,
             grant: format!("GRANT UPDATE ON {local} ({column}) TO {user}"),
         };
-        section.add(doctor::rights(
+        section.add(diagnostics::rights(
             "trigger column",
             &user.to_string(),
             vec![right],
@@ -651,7 +653,7 @@ impl SourceDatabaseCheck<'_> {
         }
         if carry.columns.iter().any(CarriedColumn::is_lob) {
             section.add(match &known.text_bytes {
-                Ok(bytes) => doctor::text_size(*bytes, self.place),
+                Ok(bytes) => diagnostics::text_size(*bytes, self.place),
                 Err(why) => Finding::unasked("max text repl size", why),
             });
         }

@@ -24,9 +24,9 @@ use crate::{
     mssql::{
         bulk::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
         catalog, cdc,
-        lane::{self, CopyStatements},
         pool::Checkout,
         session::{BulkColumns, BulkOptions, Session},
+        tds::{self, CopyStatements},
     },
     plan::verify::key_text,
     tsql::{self, swap::KeyRules},
@@ -130,7 +130,7 @@ async fn lane(
             to.batch(&stage_lock::load_lock(mapping.id))
                 .await
                 .context("lock the staging table for loading")?;
-            lane::copy(from, to, way, limit, dest, batches).await?
+            tds::copy(from, to, way, limit, dest, batches).await?
         }
         // whom it keeps out will say so to the driver, too
         Err(error) => Err(error.to_string()),

@@ -40,15 +40,15 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
                     "GRANT UPDATE ON {} ({column}) TO <user>",
                     mapping.source.local()
                 ));
-                let mend = format!("{grant}, or use full_sync_requested");
-                let error = error.with_hint(mend.as_str());
+                let fix = format!("{grant}, or use full_sync_requested");
+                let error = error.with_hint(fix.as_str());
                 tracing::error!(
                     mapping_id = mapping.id.0,
                     server_id = mapping.server.0,
                     sync_type = SyncType::FullSync.as_str(),
                     error_type = error.kind.error_type(),
                     error_details = %format!("{}; the source says: {}", error.details(1, "ignored until it was 0"), error.message()),
-                    "trigger column {column} of {} cannot be reset; it is ignored until it was 0. {mend}",
+                    "trigger column {column} of {} cannot be reset; it is ignored until it was 0. {fix}",
                     mapping.source
                 );
                 return Ok(false);

@@ -32,7 +32,7 @@ use crate::{
         mapping::{Mapping, SyncType},
         name::{Ident, TableName},
     },
-    mssql::{cdc, seats::Reservation, session::Session},
+    mssql::{cdc, reservation::Reservation, session::Session},
     plan::{
         instances::InstanceCoverage,
         schedule::{self, Decision, ScheduleFacts},
@@ -515,19 +515,19 @@ fn stalled(
     if memory.said_stalled {
         return;
     }
-    let mend = "check that SQL Server Agent and the cdc capture job run: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors";
+    let fix = "check that SQL Server Agent and the cdc capture job run: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors";
     if lsn.is_none() {
         memory.said_stalled = true;
         tracing::warn!(
             server_id = server.0,
-            "nothing has been captured in {} yet (its maximum LSN is NULL): CDC was enabled just now, or capture does not run; {mend}",
+            "nothing has been captured in {} yet (its maximum LSN is NULL): CDC was enabled just now, or capture does not run; {fix}",
             database.as_str()
         );
     } else if let Some(minutes) = standing_still(source, now - since) {
         memory.said_stalled = true;
         tracing::warn!(
             server_id = server.0,
-            "capture of {} has not moved for {} minutes; {mend}",
+            "capture of {} has not moved for {} minutes; {fix}",
             database.as_str(),
             minutes
         );

@@ -31,10 +31,10 @@
 //! With `DATAFLOW_REPAIR=on` findings are mended; [`repair`] says how, and why that cannot harm
 //! replication.
 
-mod judge;
-mod look;
+mod confirm;
 mod record;
 mod repair;
+mod rows;
 mod structure;
 
 pub use record::{KnownFindings, VerificationReport};
@@ -56,9 +56,9 @@ use crate::{
     },
     tsql::lookup::TableSide,
 };
-use judge::{judge, standing, undisturbed};
-use look::RowReader;
+use confirm::{confirm, standing, undisturbed};
 use record::{ReportedFinding, Sides, long};
+use rows::RowReader;
 
 const ROUNDS_MAX: u32 = 3;
 const POLL: Duration = Duration::from_millis(200);
@@ -110,7 +110,7 @@ pub async fn run(
     let took = began.elapsed();
     let mut mended = repair::RepairedGroup::default();
     if env.config.repair && found.status == Some(Status::Failed) {
-        if let Err(error) = repair::mend(env, mapping, found.findings.kept(), &mut mended).await {
+        if let Err(error) = repair::repair(env, mapping, found.findings.kept(), &mut mended).await {
             mended.refused = Some(error.to_string());
         }
         found.words.push(repair::words(&mended, found.findings.counts().total()));
@@ -229,7 +229,7 @@ async fn compare(
                 ));
                 suspects = suspects.into_iter().take(SAMPLE).collect();
             }
-            let judged = judge(
+            let judged = confirm(
                 env,
                 mapping,
                 &look,

@@ -32,8 +32,8 @@
 //! Only findings are mended: a mapping without CDC, or one that stands still, has none.
 
 use super::{
-    judge::{CaptureBefore, before, caught_up, checkpoint},
-    look::{RowReader, slots},
+    confirm::{CaptureBefore, before, caught_up, checkpoint},
+    rows::{RowReader, slots},
 };
 use crate::{
     control::checkpoint::FENCE_ERROR,
@@ -50,7 +50,7 @@ use crate::{
         session::{BulkColumns, BulkOptions, Session},
     },
     plan::verify::{KEYS_NAMED_MAX, Suspects, details},
-    tsql::{apply::StatementOrder, changes, large::LargeValues, lookup, mend},
+    tsql::{apply::StatementOrder, changes, large::LargeValues, lookup, repair},
 };
 use std::{
     collections::{HashSet, VecDeque},
@@ -104,7 +104,7 @@ enum GroupOutcome {
 
 /// Mends findings in groups until all are done or the time for it is up. What was mended is in
 /// `mended` also after an error.
-pub(super) async fn mend(
+pub(super) async fn repair(
     env: &Env,
     mapping: &Mapping,
     findings: &Suspects,
@@ -114,7 +114,7 @@ pub(super) async fn mend(
     let mut source = desk.source(&mapping.source.database).await?;
     let mut dest = desk.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let large = mend::large_values(&shape.carry, &shape.source.name);
+    let large = repair::large_values(&shape.carry, &shape.source.name);
     let repair = Repair {
         env,
         mapping,
@@ -122,7 +122,7 @@ pub(super) async fn mend(
         columns: BulkColumns::new(changes::columns(&shape.carry)),
         large,
     };
-    dest.batch(&changes::create_tables(&shape.carry, &mend::coverage(&shape.carry)))
+    dest.batch(&changes::create_tables(&shape.carry, &repair::coverage(&shape.carry)))
         .await
         .context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, mended).await;
@@ -327,7 +327,7 @@ impl Repair<'_> {
         let mut there = HashSet::new();
         for keys in keys.chunks(lookup::keys_max(self.carry())) {
             let (params, slots) = slots(keys, lookup::keys_max(self.carry()));
-            let sql = mend::fetch(self.carry(), &self.look.shape.source.name, slots);
+            let sql = repair::fetch(self.carry(), &self.look.shape.source.name, slots);
             self.load(&sql, &params, group, &mut there, source, dest).await?;
         }
         if let Some(large) = &self.large {
@@ -392,13 +392,13 @@ impl Repair<'_> {
             keys::none_merged(
                 dest,
                 self.carry(),
-                &mend::merged(self.carry(), &self.look.shape.dest.name, slots),
+                &repair::merged(self.carry(), &self.look.shape.dest.name, slots),
                 &gone,
             )
             .await?;
         }
         let sql =
-            mend::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
+            repair::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
         let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
         params.extend(gone);
         dest.execute(&sql, &params).await.map(drop).context("repair rows")

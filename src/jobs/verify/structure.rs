@@ -8,8 +8,9 @@
 //! and after three rounds the result is PARTIAL.
 
 use super::{
-    ROUNDS_MAX, ROW_COUNT, SCHEMA, Scope, VerificationReport, drift,
-    judge::{CaptureBefore, before, captured, caught_up, checkpoint, standing, undisturbed},
+    ROUNDS_MAX, ROW_COUNT, SCHEMA, Scope, VerificationReport,
+    confirm::{CaptureBefore, before, captured, caught_up, checkpoint, standing, undisturbed},
+    drift,
     record::{ReportedFinding, Sides, write},
     since,
 };

@@ -239,15 +239,15 @@ mod tests {
 
     #[test]
     fn rows_of_a_run_that_was_started_count_when_it_ends_and_go_with_their_mapping() {
-        let vitals = Metrics::default();
-        vitals.run_started(MappingId(1), StatusId(9), SyncType::FullSync);
-        vitals.run_finished(StatusId(9), "COMPLETED", 5);
-        vitals.run_finished(StatusId(9), "COMPLETED", 5);
-        vitals.ran(MappingId(2), SyncType::Cdc, "ERROR", 0);
-        let state = vitals.state();
+        let metrics = Metrics::default();
+        metrics.run_started(MappingId(1), StatusId(9), SyncType::FullSync);
+        metrics.run_finished(StatusId(9), "COMPLETED", 5);
+        metrics.run_finished(StatusId(9), "COMPLETED", 5);
+        metrics.ran(MappingId(2), SyncType::Cdc, "ERROR", 0);
+        let state = metrics.state();
         assert_eq!(state.rows.get(&(MappingId(1), "FULL_SYNC")), Some(&5));
         assert_eq!(state.runs.len(), 2);
-        vitals.retain(|id| *id == MappingId(2));
-        assert!(!vitals.state().rows.contains_key(&(MappingId(1), "FULL_SYNC")));
+        metrics.retain(|id| *id == MappingId(2));
+        assert!(!metrics.state().rows.contains_key(&(MappingId(1), "FULL_SYNC")));
     }
 }

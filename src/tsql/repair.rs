@@ -116,7 +116,7 @@ mod tests {
     fn rows_are_fetched_and_written() {
         golden("mend_fetch.sql", &fetch(&keyed(), &TABLE(), 2));
         golden(
-            "mend.sql",
+            "repair.sql",
             &transaction(&keyed(), &TABLE(), StatementOrder::UniqueFirst, 2, "-- guard\n"),
         );
         golden("mend_merged.sql", &merged(&keyed(), &TABLE(), 1));

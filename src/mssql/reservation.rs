@@ -7,8 +7,8 @@
 
 use super::{
     endpoint::Endpoint,
-    lane::TdsConnection,
     pool::{Checkout, Pools},
+    tds::TdsConnection,
 };
 use crate::{
     error::{Error, Kind, Result},

@@ -47,7 +47,7 @@ use super::{
     dial::{self, Route},
     endpoint::Endpoint,
     pool::ConnectionPermit,
-    seats::ReservedPermit,
+    reservation::ReservedPermit,
     session::Session,
 };
 use crate::{

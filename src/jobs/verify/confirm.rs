@@ -1,7 +1,7 @@
 //! Suspicion → certainty: looking again once replication has passed what was seen.
 //! [`crate::plan::verify`] says why it is certain.
 
-use super::{POLL, ROUNDS_MAX, look::RowReader};
+use super::{POLL, ROUNDS_MAX, rows::RowReader};
 use crate::{
     control::CurrentMapping,
     error::{Context, Result},
@@ -51,7 +51,7 @@ pub(super) struct ConfirmedDifferences {
 
 /// Looks at suspects again until they are equal, certain, or time is up. What the last look saw
 /// takes the place of the first's in `seen`.
-pub(super) async fn judge(
+pub(super) async fn confirm(
     env: &Env,
     mapping: &Mapping,
     look: &RowReader<'_>,

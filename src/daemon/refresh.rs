@@ -8,7 +8,7 @@
 
 use super::{
     AWAY_REMINDER, Daemon, Mode, PROOF_INTERVAL, Task, TaskResult,
-    failing::{OF_A_SERVER, is_away},
+    failures::{OF_A_SERVER, is_away},
 };
 use crate::{
     control::{ControlSnapshot, Lease},
@@ -21,7 +21,7 @@ use crate::{
         id::{MappingId, ServerId},
         mapping::SyncType,
     },
-    plan::{division::Holding, retry},
+    plan::{assignment::Holding, retry},
     telemetry::Resolution,
 };
 use std::collections::HashSet;
@@ -101,7 +101,7 @@ impl Daemon {
             return;
         }
         self.looking = true;
-        self.env.vitals.looking(Some(std::time::Instant::now()));
+        self.env.metrics.looking(Some(std::time::Instant::now()));
         let env = self.env.clone();
         let lease = self.lease.take();
         let (member, leads) = (self.mode == Mode::Forever, self.leads);
@@ -134,7 +134,7 @@ impl Daemon {
             Ok(lease) => self.lease = Some(*lease),
             Err(_) if self.stopping() => {}
             Err(error) => {
-                self.env.vitals.leased(false);
+                self.env.metrics.leased(false);
                 self.lease_lost(&error);
                 // by a new connection, as soon as one can be had
                 self.tick_missed |= self.mode == Mode::Forever;
@@ -153,10 +153,10 @@ impl Daemon {
     /// What the look says is so from now on.
     pub(super) fn looked(&mut self, look: ControlRefresh) {
         self.looking = false;
-        self.env.vitals.looking(None);
+        self.env.metrics.looking(None);
         self.lease = look.lease;
         self.proven = Instant::now();
-        self.env.vitals.leased(!matches!(look.result, Err(RefreshError::Lease(_))));
+        self.env.metrics.leased(!matches!(look.result, Err(RefreshError::Lease(_))));
         if self.stopping() {
             return;
         }
@@ -175,7 +175,7 @@ impl Daemon {
         // Also what a process before this one left behind.
         if self.settled.insert(None) {
             for words in [TABLES_AWAY, LEASE_AWAY] {
-                self.journal.resolve(Resolution::Words(None, words));
+                self.log_sender.resolve(Resolution::Words(None, words));
             }
         }
         self.follow_owned(&mut loaded, owned);
@@ -188,7 +188,7 @@ impl Daemon {
         self.forget_waiting();
         self.start_waiting();
         self.poll_due(|_| true);
-        self.env.vitals.ticked();
+        self.env.metrics.ticked();
         self.verify_more();
     }
 
@@ -196,14 +196,14 @@ impl Daemon {
     /// in time: a resolution that they refused when the thing works next, an error that found no
     /// place when it next fails.
     fn unforget(&mut self) {
-        for refused in self.journal.take_refused() {
+        for refused in self.log_sender.take_refused() {
             match refused {
                 Resolution::Mapping(id) => drop(self.troubled.mappings.insert(id)),
                 Resolution::Server(id) => drop(self.troubled.servers.insert(id)),
                 Resolution::Words(of, _) => drop(self.settled.remove(&of)),
             }
         }
-        if self.journal.take_errors_dropped() {
+        if self.log_sender.take_errors_dropped() {
             self.rejected.clear();
             self.failing_servers
                 .values_mut()
@@ -301,7 +301,7 @@ impl Daemon {
 async fn load(env: &Env, leads: bool) -> Result<ControlSnapshot> {
     if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
         if is_away(&error) {
-            env.vitals.control(Err(error.to_string()));
+            env.metrics.control(Err(error.to_string()));
             return Err(error);
         }
         tracing::warn!(%error, "errors of what is gone or switched off are resolved at a later look");

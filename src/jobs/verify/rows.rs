@@ -12,7 +12,7 @@ use crate::{
         name::TableName,
         value::{Value, ValueRef},
     },
-    mssql::{cdc, lane::TdsConnection, row::Param, session::Session},
+    mssql::{cdc, row::Param, session::Session, tds::TdsConnection},
     plan::{
         digest::Encoding,
         fit,

@@ -178,7 +178,7 @@ impl Daemon {
         }
         let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
         if server_works && self.troubled.servers.remove(&place.0) {
-            self.journal.resolve(Resolution::Server(place.0));
+            self.log_sender.resolve(Resolution::Server(place.0));
         }
         let Ok(house) = self.env.sources.house(place.0) else { return };
         let logins = house.pools().logins();
@@ -263,7 +263,7 @@ impl Daemon {
             && !self.trigger_faults.contains_key(&id)
             && self.troubled.mappings.remove(&id)
         {
-            self.journal.resolve(Resolution::Mapping(id));
+            self.log_sender.resolve(Resolution::Mapping(id));
         }
     }
 

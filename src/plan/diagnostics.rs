@@ -269,7 +269,7 @@ pub struct FixContext<'a> {
 }
 
 impl FixContext<'_> {
-    /// Statements that mend what [`super::projection::project`] refuses, as far as statements can.
+    /// Statements that fix what [`super::projection::project`] refuses, as far as statements can.
     pub fn cures(&self, at_source: &FixTarget) -> Vec<(FixTarget, String)> {
         let mut cures = Vec::new();
         for trigger in &self.dest.instead_of_triggers {
@@ -457,7 +457,7 @@ pub fn trigger_values(
     column: &Column,
     no_number: bool,
     place: &FixTarget,
-    mend: &str,
+    fix: &str,
 ) -> Option<Finding> {
     use ColumnType as T;
     let name = &column.name;
@@ -467,7 +467,7 @@ pub fn trigger_values(
                 "trigger column",
                 format!("{name} holds text that is no number in some row: such a row never asks for a full sync"),
             )
-            .cure(place, mend)
+            .cure(place, fix)
         }),
         T::Date
         | T::Time(_)

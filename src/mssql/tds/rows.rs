@@ -243,7 +243,7 @@ fn gather_chunks(cell: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mssql::lane::cell::{self, Type};
+    use crate::mssql::tds::cell::{self, Type};
 
     fn column(form: CellForm, info: &[u8]) -> WireColumn {
         WireColumn { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
