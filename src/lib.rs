@@ -5,6 +5,18 @@
 
 // Documentation is built with private items: whoever reads it works on them.
 #![allow(rustdoc::private_intra_doc_links)]
+// A daemon does not panic: what cannot be is an error with words, or does not compile.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::dbg_macro
+    )
+)]
 
 pub mod cli;
 pub mod commands;

@@ -1,6 +1,19 @@
 //! The binary: reads arguments and environment, and turns results into exit codes. The only place
 //! that prints errors.
 
+// A daemon does not panic: what cannot be is an error with words, or does not compile.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::dbg_macro
+    )
+)]
+
 use clap::Parser;
 use dbaops_dataflow::{
     cli::{self, Cli, Command},
