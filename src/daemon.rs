@@ -1,6 +1,6 @@
 //! Conducting: looks for work every so often, and has it done.
 //!
-//! **A tick** loads the control tables and has this daemon's share of the mappings ([`owning`]);
+//! **A tick** loads the control tables and has this daemon's share of the mappings ([`refresh`]);
 //! each source database with mappings that are due gets one poll; each mapping with work gets one
 //! task. Nothing here waits for anything: loads, polls, jobs and verifications are tasks in one
 //! `JoinSet`, and the loop only starts them and hears how they ended. So a slow mapping delays

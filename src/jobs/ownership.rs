@@ -1,7 +1,7 @@
 //! Ownership: a daemon's look at what is its share.
 //!
 //! Gather: the daemons that live, which also proves that this one's locks are still held. Decide:
-//! [`division`]. Perform: give up, then take. Record: what the last owner of a mapping left half
+//! [`assignment`]. Perform: give up, then take. Record: what the last owner of a mapping left half
 //! done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody
 //! runs any more, and its staging table is nobody's ([`sweep`], which waits for a connection and is
 //! therefore no part of the look). Both only ever concern mappings whose lock is ours, so nobody

@@ -5,7 +5,7 @@
 //! and nothing to reset. Three limits hold at once:
 //!
 //! - **Seats**: a job takes all the seats it will need, first at its source, then at the
-//!   destination ([`super::seats`]), before its first checkout. Nobody waits for a connection while
+//!   destination ([`super::reservation`]), before its first checkout. Nobody waits for a connection while
 //!   holding one, so the limit cannot deadlock.
 //! - **Physical connections**: every login holds a permit of its server for as long as it exists,
 //!   idle ones too. When they are all taken and a seat holder needs a new login, an idle one of

@@ -14,7 +14,7 @@ use crate::model::mapping::SyncType;
 pub struct Limits {
     /// Full syncs and CDC passes at the same time.
     pub tasks_max: usize,
-    /// Seats at one source ([`crate::mssql::seats`]).
+    /// Seats at one source ([`crate::mssql::reservation`]).
     pub source_seats: usize,
     /// Seats at the destination.
     pub dest_seats: usize,

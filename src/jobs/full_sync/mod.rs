@@ -16,7 +16,7 @@
 //!    have changes beyond it: these come again in step 6, where applying a change twice is applying
 //!    it once.)
 //! 4. **Copy** into a staging table in the destination database: a heap without constraints.
-//!    Readers of the destination see the old rows. (The copy lane, [`crate::mssql::lane`], has
+//!    Readers of the destination see the old rows. (The copy lane, [`crate::mssql::tds`], has
 //!    connections of its own; all this is the same without it.) Where the source allows SNAPSHOT
 //!    the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key
 //!    moves meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped
