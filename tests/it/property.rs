@@ -687,7 +687,8 @@ async fn group(seed: u64, count: usize) -> Report {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .chain(settings())
         .collect();
-    let living = tokio::spawn(lives(variables, phases, StdRng::seed_from_u64(seed ^ 1)));
+    let living =
+        tokio::spawn(run_with_restarts(variables, phases, StdRng::seed_from_u64(seed ^ 1)));
     let mut left: Vec<(usize, usize)> = cases
         .iter()
         .enumerate()
@@ -858,7 +859,7 @@ enum Phase {
 
 /// Runs the daemon, and ends it and starts it again, now gently, now not, until the writers are
 /// done; then lets it catch up.
-async fn lives(
+async fn run_with_restarts(
     variables: Vec<(String, String)>,
     mut phases: watch::Receiver<Phase>,
     mut rng: StdRng,

@@ -7,8 +7,9 @@ use mssql_standin::{
 
 use super::{capture, capture_one, following, start};
 use crate::harness::{
-    World, eventually,
-    held::{arrives, held},
+    World,
+    blocked_request::{arrives, blocked_request},
+    eventually,
 };
 
 /// Identity keys that are not the key, computed columns and rowversions: written by the destination
@@ -195,7 +196,7 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     world.request_full_sync(mapping).await;
     let daemon = start(&world);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let (fault, arrived, go) = held(Phase::Before);
+    let (fault, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE TABLE #changes"), fault);
     shop.run("UPDATE dbo.A SET D = 1.5, X = '2026-01-01 23:59:58' WHERE ID = 1").await;
     arrives(arrived).await;
@@ -229,7 +230,7 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
     shop.run("UPDATE dbo.O SET V = 10, W = 5000000000 WHERE ID = 1").await;
     shop.run("UPDATE dbo.O SET W = 5 WHERE ID = 1").await;
-    let (fault, arrived, go) = held(Phase::Before);
+    let (fault, arrived, go) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("cdc.captured_columns"), fault);
     capture_one(&world);
     arrives(arrived).await;

@@ -8,7 +8,7 @@ use mssql_standin::{
 use super::{error_of, following, start};
 use crate::harness::{
     World,
-    held::{arrives, held},
+    blocked_request::{arrives, blocked_request},
     numbers,
 };
 
@@ -136,7 +136,7 @@ async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
     crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) =
         following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("the checkpoint is no longer"), hold);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
     arrives(arrived).await;

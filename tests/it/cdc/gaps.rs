@@ -9,9 +9,9 @@ use mssql_standin::{
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
 use crate::harness::{
     World,
+    blocked_request::{arrives, blocked_request},
     daemon::command,
     eventually,
-    held::{arrives, held},
 };
 
 const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
@@ -345,7 +345,7 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     // A destination that lacks the row, so that the change row has to be completed.
     world.copy().await.run("DELETE dbo.L").await;
     world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("AS v (slot, start_lsn"), wait);
     let _daemon = start(&world);
     arrives(asked).await;
@@ -381,7 +381,7 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     // the upper bound is another table's: cleanup up to there leaves a low watermark that says
     // nothing against it
     super::mark(&mut shop, "Other").await;
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
     let _daemon = start(&world);
     arrives(asked).await;
@@ -430,7 +430,7 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     world.enable_cdc(&["G_new"]).await;
     shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)")
         .await;
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     // a pass begins with the table's shape
     world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), wait);
     let _daemon = start(&world);

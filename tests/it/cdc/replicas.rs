@@ -8,8 +8,9 @@ use mssql_standin::{
 
 use super::{capture, error_of, following, start_with};
 use crate::harness::{
-    Daemon, World, eventually,
-    held::{arrives, held},
+    Daemon, World,
+    blocked_request::{arrives, blocked_request},
+    eventually,
 };
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
@@ -45,7 +46,7 @@ fn state(world: &World) -> availability::State {
 
 /// The same between two polls: no session ever sees its server go back.
 async fn redone_between_polls(world: &World, state: availability::State) {
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("AS is_read_only"), wait);
     arrives(asked).await;
     redone(world, Some(state));
@@ -68,7 +69,7 @@ async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over(
     crate::only_on_standins!("secondaries");
     let (world, mapping, _daemon) = read_on_a_secondary(&[]).await;
     let old = state(&world);
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("FROM cdc.captured_columns"), wait);
     world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
     arrives(asked).await;
@@ -160,17 +161,17 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         shop.run("INSERT INTO dbo.R VALUES (3, 3); UPDATE dbo.R SET V = 20 WHERE ID = 2").await;
         // nothing mends afterwards what the full sync itself did not bring
         let mapping = world.map("R", "ID", None, false).await;
-        let (before_copy, at_copy, copy) = held(Phase::Before);
+        let (before_copy, at_copy, copy) = blocked_request(Phase::Before);
         world
             .dest
             .faults()
             .once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), before_copy);
-        let (after_copy, at_index, index) = held(Phase::Before);
+        let (after_copy, at_index, index) = blocked_request(Phase::Before);
         world
             .dest
             .faults()
             .once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), after_copy);
-        let (at_clock, clock_read, go_on) = held(Phase::After);
+        let (at_clock, clock_read, go_on) = blocked_request(Phase::After);
         world.source.faults().once(Point::request("AS in_group"), at_clock);
         world.request_full_sync(mapping).await;
         let _daemon = start_with(&world, &[("DATAFLOW_COPY_LANE", lane)]);
@@ -200,9 +201,9 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     let _ = daemon.terminate().await;
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
     copy.run("UPDATE dbo.R SET V = 7 WHERE ID = 1").await;
-    let (at_clock, clock_read, capture_goes_on) = held(Phase::After);
+    let (at_clock, clock_read, capture_goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS in_group"), at_clock);
-    let (at_dest, dest_asked, look_goes_on) = held(Phase::Before);
+    let (at_dest, dest_asked, look_goes_on) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("FROM [dbo].[R] AS t WHERE (t.[ID] ="), at_dest);
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "20s")]);
     arrives(clock_read).await;

@@ -10,7 +10,7 @@ use dbaops_dataflow::{config::Config, model::lsn::Lsn, mssql::connection_string}
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
-use super::rig::{Rig, Side};
+use super::fixture::{Fixture, Side};
 use crate::harness::{World, eventually};
 
 const CASES: usize = 20_000;
@@ -300,17 +300,17 @@ fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
 
 async fn survives(side: Side) {
     let seed = seed();
-    let mut rig = Rig::new().await;
-    let daemon = rig.daemon(&[
+    let mut fixture = Fixture::new().await;
+    let daemon = fixture.daemon(&[
         ("DATAFLOW_VERIFY_INTERVAL", "300ms"),
         ("DATAFLOW_STATEMENT_TIMEOUT", "1s"),
         ("DATAFLOW_LONG_STATEMENT_TIMEOUT", "1s"),
     ]);
-    rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
+    fixture.world.run_ends(fixture.mapping, "FULL_SYNC", "COMPLETED").await;
     let memory_kib = daemon.memory_kib().unwrap_or_default();
     let state = std::sync::Arc::new(Mutex::new((StdRng::seed_from_u64(seed), 0usize)));
     let spoiling = state.clone();
-    rig.link(side).tamper(move |mut bytes, asked| {
+    fixture.link(side).tamper(move |mut bytes, asked| {
         let mut state = spoiling.lock().unwrap_or_else(PoisonError::into_inner);
         if asked && state.0.random_range(0..4) == 0 {
             state.1 += 1;
@@ -322,12 +322,12 @@ async fn survives(side: Side) {
     let spoilt = || state.lock().unwrap_or_else(PoisonError::into_inner).1;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(25);
     while spoilt() < ANSWERS && tokio::time::Instant::now() < deadline {
-        rig.write().await;
-        rig.world.request_full_sync(rig.mapping).await;
+        fixture.write().await;
+        fixture.world.request_full_sync(fixture.mapping).await;
         peak_kib = peak_kib.max(daemon.memory_kib().unwrap_or_default());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    rig.link(side).calm();
+    fixture.link(side).calm();
     println!(
         "{} answers of the {side:?} were spoilt; memory {memory_kib} KiB, at most {peak_kib} KiB",
         spoilt()
@@ -340,12 +340,12 @@ async fn survives(side: Side) {
 
     // What it was told may have been believed; a full sync puts it right. It is asked for until one
     // ends after the nonsense.
-    let mut control = rig.world.control().await;
+    let mut control = fixture.world.control().await;
     let last = control.scalar("SELECT COALESCE(MAX(status_id), 0) FROM sync_status").await;
     control
         .run(&format!(
             "UPDATE table_mappings SET full_sync_requested = 1, updated_at = GETUTCDATE(), is_enabled = 1 WHERE mapping_id = {}",
-            rig.mapping
+            fixture.mapping
         ))
         .await;
     eventually("a full sync to succeed once the server is sane", async || {
@@ -357,9 +357,9 @@ async fn survives(side: Side) {
         if runs.first() == "COMPLETED" { Ok(()) } else { Err(runs.to_string()) }
     })
     .await;
-    rig.in_sync().await;
-    rig.nothing_leaks(&daemon).await;
-    rig.ends_well(daemon).await;
+    fixture.in_sync().await;
+    fixture.nothing_leaks(&daemon).await;
+    fixture.ends_well(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use std::{
 use mssql_standin::fault::{Fault, Hook, Phase, Point, Then};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::rig::APPLICATION;
+use super::fixture::APPLICATION;
 use crate::harness::{Daemon, World, eventually, numbers};
 
 /// Kills at random moments, unless `DATAFLOW_TEST_KILLS` says how many.

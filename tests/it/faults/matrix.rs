@@ -14,7 +14,7 @@ use mssql_standin::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::rig::{APPLICATION, Rig, Side, a_moment};
+use super::fixture::{APPLICATION, Fixture, Side, a_moment};
 use crate::harness::{Daemon, Grid, PATIENCE, Sql, eventually};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -198,29 +198,30 @@ fn seeded() -> StdRng {
 async fn lane(job: Job, side: Side) {
     crate::only_on_standins!("faults, and a network that fails");
     let mut random = seeded();
-    let mut rig = Rig::new().await;
+    let mut fixture = Fixture::new().await;
     let copy_lane = if job == Job::FullSyncByDriver { "driver" } else { "wire" };
     let verify = if job == Job::Verification { "200ms" } else { "0" };
-    let daemon = rig.daemon(&[
+    let daemon = fixture.daemon(&[
         ("DATAFLOW_VERIFY_INTERVAL", verify),
         ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "0"),
         ("DATAFLOW_VERIFY_ROWS", "100"),
         ("DATAFLOW_VERIFY_SWEEP_ROWS", "100"),
         ("DATAFLOW_COPY_LANE", copy_lane),
     ]);
-    rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
+    fixture.world.run_ends(fixture.mapping, "FULL_SYNC", "COMPLETED").await;
     for (number, (blow, told)) in cases(job, &mut random).into_iter().enumerate() {
         println!("{job:?} at the {side:?}, case {number}: {blow:?}");
         let requests = job.requests(side);
-        case(&mut rig, &daemon, job, side, requests[number % requests.len()], &blow, told).await;
+        case(&mut fixture, &daemon, job, side, requests[number % requests.len()], &blow, told)
+            .await;
     }
-    rig.link(side).calm();
-    rig.nothing_leaks(&daemon).await;
-    rig.ends_well(daemon).await;
+    fixture.link(side).calm();
+    fixture.nothing_leaks(&daemon).await;
+    fixture.ends_well(daemon).await;
 }
 
 async fn case(
-    rig: &mut Rig,
+    fixture: &mut Fixture,
     daemon: &Daemon,
     job: Job,
     side: Side,
@@ -228,76 +229,76 @@ async fn case(
     blow: &Blow,
     told: Told,
 ) {
-    let before = mark(&mut rig.world.control().await).await;
-    let faults = rig.server(side).faults().clone();
+    let before = mark(&mut fixture.world.control().await).await;
+    let faults = fixture.server(side).faults().clone();
     let arm = |point, fault| faults.arm(point, Some(APPLICATION), 1, Some(1), fault);
     match blow {
         Blow::Request(fault) => {
             let fault = arm(Point::request(request), fault.clone());
-            provoke(rig, job).await;
+            provoke(fixture, job).await;
             assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::RestartDuring => {
             let waits = arm(Point::request(request), Fault::Delay(Duration::from_secs(1)));
-            provoke(rig, job).await;
+            provoke(fixture, job).await;
             assert!(in_time(waits.fired()).await, "the fault was taken away");
-            rig.server(side).restart().await;
+            fixture.server(side).restart().await;
         }
         Blow::Login(fault) => {
             let fault = arm(Point::Login, fault.clone());
-            for connection in rig
+            for connection in fixture
                 .server(side)
                 .connections()
                 .into_iter()
                 .filter(|connection| connection.application == APPLICATION)
             {
-                rig.server(side).kill(connection.spid);
+                fixture.server(side).kill(connection.spid);
             }
-            provoke(rig, job).await;
+            provoke(fixture, job).await;
             assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::Accept(fault) => {
             // the scenario's own connections are made before; this one waits for the daemon's
-            provoke(rig, job).await;
+            provoke(fixture, job).await;
             let fault = faults.once(Point::Accept, fault.clone());
-            for connection in rig
+            for connection in fixture
                 .server(side)
                 .connections()
                 .into_iter()
                 .filter(|connection| connection.application == APPLICATION)
             {
-                rig.server(side).kill(connection.spid);
+                fixture.server(side).kill(connection.spid);
             }
             assert!(in_time(fault.fired()).await, "the fault was taken away");
         }
         Blow::Down => {
-            rig.link(side).down().await;
-            provoke(rig, job).await;
+            fixture.link(side).down().await;
+            provoke(fixture, job).await;
             a_moment().await;
-            rig.link(side).up().await;
+            fixture.link(side).up().await;
         }
         Blow::Restart => {
-            provoke(rig, job).await;
-            rig.server(side).restart().await;
+            provoke(fixture, job).await;
+            fixture.server(side).restart().await;
         }
         Blow::Network(way, bytes, trouble) => {
-            let trouble = rig.link(side).after(*way, *bytes, *trouble);
-            provoke(rig, job).await;
+            let trouble = fixture.link(side).after(*way, *bytes, *trouble);
+            provoke(fixture, job).await;
             assert!(in_time(trouble.comes()).await, "the trouble was called off");
         }
         Blow::Clock => {
             for shift_ms in [HOUR_MS, -HOUR_MS] {
-                rig.server(side).instance().expect("the engine").clock.shift_ms(shift_ms);
-                provoke(rig, job).await;
-                rig.in_sync().await;
+                fixture.server(side).instance().expect("the engine").clock.shift_ms(shift_ms);
+                provoke(fixture, job).await;
+                fixture.in_sync().await;
             }
         }
     }
     // A restart took the scenario's own connections, too.
-    let mut control = rig.world.control().await;
+    let mut control = fixture.world.control().await;
     works(&mut control, job, &before).await;
     errors_fit(&mut control, &before, told).await;
-    settled(rig, &mut control).await;
+    settled(fixture, &mut control).await;
     assert!(!daemon.output().contains("panicked"));
 }
 
@@ -306,10 +307,10 @@ async fn in_time<T>(comes: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, comes).await.expect("the fault meets what it waits for")
 }
 
-async fn provoke(rig: &mut Rig, job: Job) {
-    rig.write().await;
+async fn provoke(fixture: &mut Fixture, job: Job) {
+    fixture.write().await;
     if job.is_full_sync() {
-        rig.world.request_full_sync(rig.mapping).await;
+        fixture.world.request_full_sync(fixture.mapping).await;
     }
 }
 
@@ -342,8 +343,8 @@ async fn works(control: &mut Sql, job: Job, before: &Mark) {
 
 /// Every cell is equal, nothing is said to run that does not, no error is left standing, and nobody
 /// cried wolf.
-async fn settled(rig: &Rig, control: &mut Sql) {
-    rig.in_sync().await;
+async fn settled(fixture: &Fixture, control: &mut Sql) {
+    fixture.in_sync().await;
     eventually("every error to be resolved and every run to have ended", async || {
         let open = control
             .query(
@@ -398,30 +399,30 @@ async fn changed_bytes_are_noticed_through_tls() {
     crate::only_on_standins!("a network that fails");
     const CASES: usize = 24;
     let mut random = seeded();
-    let mut rig = Rig::new().await;
-    let mut control = rig.world.control().await;
+    let mut fixture = Fixture::new().await;
+    let mut control = fixture.world.control().await;
     control
         .run("UPDATE source_servers SET connection_string = REPLACE(connection_string, N'encrypt=disable', N'encrypt=true;trustservercertificate=true')")
         .await;
-    let daemon = rig.daemon(&[("DEST_ENCRYPT", "true"), ("DATAFLOW_VERIFY_INTERVAL", "0")]);
-    rig.world.run_ends(rig.mapping, "FULL_SYNC", "COMPLETED").await;
+    let daemon = fixture.daemon(&[("DEST_ENCRYPT", "true"), ("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    fixture.world.run_ends(fixture.mapping, "FULL_SYNC", "COMPLETED").await;
     for case in 0..CASES {
         let side = [Side::Source, Side::Dest][case % 2];
         let way = [Way::ToServer, Way::ToClient][case / 2 % 2];
         let (after, bytes) = (random.random_range(0..12_000), random.random_range(1..40));
         println!("case {case}: {bytes} bytes {way:?} at the {side:?} after {after}");
         let trouble =
-            rig.link(side).after(way, after, Trouble::Garble { seed: random.random(), bytes });
-        rig.write().await;
+            fixture.link(side).after(way, after, Trouble::Garble { seed: random.random(), bytes });
+        fixture.write().await;
         // every other time through the copy lane, too
         if case % 8 < 4 {
-            rig.world.request_full_sync(rig.mapping).await;
+            fixture.world.request_full_sync(fixture.mapping).await;
         }
         assert!(in_time(trouble.comes()).await, "the trouble was called off");
-        settled(&rig, &mut control).await;
+        settled(&fixture, &mut control).await;
     }
     assert!(!daemon.output().contains("panicked"));
-    rig.ends_well(daemon).await;
+    fixture.ends_well(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

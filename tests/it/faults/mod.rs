@@ -1,9 +1,9 @@
 //! Faults: whatever breaks, the destination equals the source in the end.
 
+mod fixture;
 mod hostile;
 mod kill;
 mod matrix;
-mod rig;
 
 use mssql_standin::fault::{Fault, Point};
 
@@ -83,14 +83,14 @@ async fn a_run_whose_row_was_not_answered_is_not_running_for_ever() {
     let faults = world.dest.faults().clone();
     let started = faults.arm(
         Point::request("VALUES (@P1, @P2, N'RUNNING', GETUTCDATE())"),
-        Some(rig::APPLICATION),
+        Some(fixture::APPLICATION),
         1,
         Some(1),
         Fault::CloseAfter,
     );
     let finished = faults.arm(
         Point::request("SET status = @P2, records_processed = @P3"),
-        Some(rig::APPLICATION),
+        Some(fixture::APPLICATION),
         1,
         Some(1),
         Fault::CloseBefore,

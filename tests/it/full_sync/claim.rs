@@ -7,8 +7,9 @@ use mssql_standin::{
 
 use super::{ITEMS, fill};
 use crate::harness::{
-    World, eventually,
-    held::{arrives, held},
+    World,
+    blocked_request::{arrives, blocked_request},
+    eventually,
 };
 
 async fn request(world: &World) -> Vec<String> {
@@ -27,7 +28,7 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.both(ITEMS).await;
     fill(&world, 3000).await;
     let mapping = world.map("Items", "ID", Some("Resync"), false).await;
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().nth(Point::request("BULK LOAD"), 2, hold);
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;

@@ -7,7 +7,7 @@ use crate::{
     cdc::{error_of, start, start_with},
     harness::{
         World,
-        held::{arrives, held},
+        blocked_request::{arrives, blocked_request},
     },
 };
 
@@ -23,7 +23,7 @@ async fn tables(world: &World, source: &str, dest: &str) {
 async fn changed_during_the_copy(world: &World, changes: &str) {
     world.enable_cdc(&["K"]).await;
     let mapping = world.map("K", "Code", None, true).await;
-    let (hold, at, go) = held(Phase::Before);
+    let (hold, at, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
     let _daemon = start(world);

@@ -7,8 +7,9 @@ use super::{ITEMS, fill};
 use crate::{
     cdc::capture,
     harness::{
-        World, eventually,
-        held::{arrives, held},
+        World,
+        blocked_request::{arrives, blocked_request},
+        eventually,
     },
 };
 
@@ -37,7 +38,7 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     world.enable_cdc(&["Items"]).await;
     world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old')").await;
     let mapping = world.map("Items", "ID", None, false).await;
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     let swapping = world
         .dest
@@ -88,7 +89,7 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
         .source
         .faults()
         .once(Point::request("tran_end_time >"), Fault::Delay(Duration::from_millis(100)));
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();

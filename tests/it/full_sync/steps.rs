@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::{ITEMS, fill};
 use crate::harness::{
-    PATIENCE, World, eventually,
-    held::{arrives, held},
+    PATIENCE, World,
+    blocked_request::{arrives, blocked_request},
+    eventually,
 };
 
 /// Long enough for a few changes; nothing depends on it but that they fall into the step.
@@ -176,7 +177,7 @@ async fn a_row_that_was_read_twice_is_there_once() {
     world.request_full_sync(mapping).await;
     let dropped =
         world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().nth(Point::request("BULK LOAD"), 1, hold);
     let _daemon = world.daemon();
     arrives(arrived).await;
@@ -225,7 +226,7 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
     world.enable_cdc(&["Items"]).await;
     let mapping = world.map("Items", "ID", None, true).await;
     world.request_full_sync(mapping).await;
-    let (wait, asked, go_on) = held(Phase::Before);
+    let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), wait);
     let _daemon = world.daemon();
     arrives(asked).await;
@@ -275,7 +276,7 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
             "UPDATE table_mappings SET full_sync_mode = '{mode}' WHERE mapping_id = {mapping}"
         ))
         .await;
-    let (fault, arrived, go) = held(Phase::Before);
+    let (fault, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(
         Point::request(if mode == "STAGED" {
             "CREATE UNIQUE INDEX [dbaops_dataflow_key]"

@@ -5,9 +5,9 @@
 //! for what it wants to see, never for a time to pass: [`eventually`] looks until it is so, and
 //! gives up with a picture of what it saw instead.
 
+pub mod blocked_request;
 pub mod client;
 pub mod daemon;
-pub mod held;
 pub mod servers;
 pub mod side;
 pub mod world;

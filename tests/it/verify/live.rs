@@ -11,8 +11,9 @@ use std::{
 
 use super::{not_too_far_ahead, rows, synced};
 use crate::harness::{
-    Sql, World, eventually,
-    held::{arrives, held},
+    Sql, World,
+    blocked_request::{arrives, blocked_request},
+    eventually,
 };
 use mssql_standin::{
     cdc::{CaptureConfig, CaptureMode, KeyUpdates, capture::capture_now},
@@ -187,21 +188,21 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
 
     // Replication has read that the row moved, and is about to fetch the document.
     capture(&world, CaptureMode::Manual);
-    let (fetch, fetching, fetches) = held(Phase::Before);
+    let (fetch, fetching, fetches) = blocked_request(Phase::Before);
     let fetched = world.source.faults().once(Point::request("AS v (slot, start_lsn"), fetch);
     shop.run("UPDATE dbo.D SET ID = 5007 WHERE ID = 7").await;
     capture(&world, CaptureMode::Manual);
     arrives(fetching).await;
     // The next verification has seen the row at the source, and takes its fence: a commit of
     // another row. Then the document changes.
-    let (clock, looked, goes_on) = held(Phase::After);
+    let (clock, looked, goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
     arrives(looked).await;
     later_than_the_clock().await;
     shop.run("UPDATE dbo.D SET N = 1 WHERE ID = 1").await;
     capture(&world, CaptureMode::Manual);
     shop.run("UPDATE dbo.D SET Doc = N'second' WHERE ID = 5007").await;
-    let (clock, looked, goes_on_again) = held(Phase::After);
+    let (clock, looked, goes_on_again) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
     fetches.send(()).expect("replication goes on");
     goes_on.send(()).expect("the verification goes on");

@@ -15,9 +15,9 @@ use mssql_standin::{
 
 use super::{command::verify, not_too_far_ahead, rows, synced};
 use crate::harness::{
-    Sql, World, eventually,
-    held::{arrives, held},
-    numbers,
+    Sql, World,
+    blocked_request::{arrives, blocked_request},
+    eventually, numbers,
 };
 
 const LARGE: &str = "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
@@ -171,7 +171,7 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     let mut copy = world.copy().await;
     copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
     // the transaction that mends waits for the change to come first
-    let (hold, arrived, go) = held(Phase::Before);
+    let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, hold);
     let mending = verify(&world, &["--repair"]);
     let overtaking = async {

@@ -9,7 +9,7 @@ use mssql_standin::fault::{Fault, Hook, Phase, Then};
 
 /// A request that waits, before or after its effect, until the scenario lets it go; who hears of
 /// it, and who lets it go.
-pub fn held(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
+pub fn blocked_request(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
     let (here, arrived) = channel();
     let (go, let_go) = channel();
     let let_go = Mutex::new(let_go);

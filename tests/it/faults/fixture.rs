@@ -19,7 +19,7 @@ pub enum Side {
 }
 
 /// One table that is followed.
-pub struct Rig {
+pub struct Fixture {
     pub world: World,
     source_link: Proxy,
     dest_link: Proxy,
@@ -27,8 +27,8 @@ pub struct Rig {
     rounds: usize,
 }
 
-impl Rig {
-    pub async fn new() -> Rig {
+impl Fixture {
+    pub async fn new() -> Fixture {
         let world = World::garbled().await;
         let source_link = Proxy::start(world.source.addr()).await.expect("a proxy");
         let dest_link = Proxy::start(world.dest.addr()).await.expect("a proxy");
@@ -56,7 +56,7 @@ impl Rig {
             .run(&format!("UPDATE source_servers SET connection_string = N'{string}'"))
             .await;
         world.request_full_sync(mapping).await;
-        Rig { world, source_link, dest_link, mapping, rounds: 0 }
+        Fixture { world, source_link, dest_link, mapping, rounds: 0 }
     }
 
     /// The daemon at the far end of the network; every failure counts at once.
