@@ -129,3 +129,22 @@ fn operations_names_every_metric() {
         assert!(page.contains(&name), "docs/operations.md does not name {name}");
     }
 }
+
+#[test]
+fn control_database_names_every_column() {
+    let script = read(&root().join("sql/schema-dataflow.sql"));
+    let page = read(&root().join("docs/control-database.md"));
+    let types = ["NVARCHAR", "VARBINARY", "BINARY", "DATETIME2", "BIGINT", "INT", "BIT"];
+    let columns: Vec<&str> = script
+        .lines()
+        .map(|line| line.trim().rsplit_once(" ADD ").map_or(line.trim(), |(_, added)| added))
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, rest)| types.iter().any(|name| rest.starts_with(name)))
+        .map(|(column, _)| column)
+        .collect();
+    assert!(columns.len() > 60, "{columns:?}");
+    for column in columns {
+        let named = page.contains(&format!("`{column}`"));
+        assert!(named, "docs/control-database.md does not name {column}");
+    }
+}
