@@ -7,7 +7,7 @@ use mssql_standin::{
     server::Server,
 };
 
-use crate::harness::{PASSWORD, Sql, World, daemon::command, eventually, world::USER};
+use crate::harness::{PASSWORD, Sql, World, daemon::command, eventually, test_server::USER};
 
 /// What `check` printed and its exit code.
 struct Checked {
@@ -510,7 +510,7 @@ async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
         }
     })
     .await;
-    daemon.says(&["\\u{1b}[2J\\u{7}\\r\\n  ✓ forged\\u{202e}\\u{200b} (Msg 50000"]).await;
+    daemon.wait_for_line(&["\\u{1b}[2J\\u{7}\\r\\n  ✓ forged\\u{202e}\\u{200b} (Msg 50000"]).await;
     assert_plain(&daemon.output());
     refused.disarm();
 }

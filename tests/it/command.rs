@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use crate::harness::{PATIENCE, World, daemon::command, eventually, numbers};
+use crate::harness::{WAIT_MAX, World, daemon::command, eventually, numbers};
 
 async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let output: Output =
@@ -182,7 +182,7 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
             .expect("kill")
             .success()
     );
-    let status = tokio::time::timeout(PATIENCE, child.wait())
+    let status = tokio::time::timeout(WAIT_MAX, child.wait())
         .await
         .expect("it ends after SIGTERM")
         .expect("wait");
@@ -231,7 +231,7 @@ async fn sync_beside_a_daemon_asks_it_and_follows() {
         .await;
     let mapping = world.map("T", "ID", None, false).await;
     let daemon = world.daemon();
-    daemon.says(&["owned=1"]).await;
+    daemon.wait_for_line(&["owned=1"]).await;
     let (code, text) = ask(&world, &["sync", "--mapping", &mapping.to_string()]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("a daemon owns the mapping and was asked"), "{text}");
@@ -251,7 +251,7 @@ async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     let mapping = world.map("T", "ID", None, false).await;
     // it owns the mapping from its first look on, and looks again much later
     let daemon = world.daemon_with(&[("DATAFLOW_CHECK_INTERVAL", "1h")]);
-    daemon.says(&["owned=1"]).await;
+    daemon.wait_for_line(&["owned=1"]).await;
     let id = mapping.to_string();
     let asked = tokio::spawn(command(&world.variables(), &["sync", "--mapping", &id]).output());
     let mut control = world.control().await;
@@ -262,7 +262,7 @@ async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     })
     .await;
     daemon.kill().await;
-    let output = tokio::time::timeout(PATIENCE, asked)
+    let output = tokio::time::timeout(WAIT_MAX, asked)
         .await
         .expect("sync ends")
         .expect("joined")

@@ -1,4 +1,4 @@
-//! Scenarios over a real socket: two SQL Server stand-ins and the built binary.
+//! Scenarios over a real socket: two SQL Server stand-ins and the built binary of the daemon.
 
 mod cdc;
 mod check;

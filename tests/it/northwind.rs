@@ -98,7 +98,7 @@ async fn northwind_syncs_exactly_and_follows() {
     let _daemon = world.daemon();
     for (&mapping, (table, _, order)) in mappings.iter().zip(TABLES) {
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-        let (source, dest) = world.sides(&format!("[{table}]"), order).await;
+        let (source, dest) = world.both_tables(&format!("[{table}]"), order).await;
         assert_eq!(source, dest, "{table}");
     }
 

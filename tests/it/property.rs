@@ -44,7 +44,7 @@ const GROUP: usize = 25;
 const ABREAST: usize = 3;
 
 /// How long a group may take to catch up once its writers are done.
-const PATIENCE: Duration = Duration::from_secs(180);
+const WAIT_MAX: Duration = Duration::from_secs(180);
 
 /// Cases of a plain test run.
 const CASES: u64 = 50;
@@ -914,7 +914,7 @@ async fn catch_up(source: &Instance, dest: &Instance, oracle: &Oracle) -> Vec<(u
                 }
             }
         }
-        if behind.is_empty() || start.elapsed() > PATIENCE {
+        if behind.is_empty() || start.elapsed() > WAIT_MAX {
             return behind;
         }
         source.notify();

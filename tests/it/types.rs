@@ -146,7 +146,7 @@ async fn every_type_is_carried_exactly_by_the_driver() {
         world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_COPY_LANE", "driver")]);
     for (i, mapping) in mappings.into_iter().enumerate() {
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-        let (source, dest) = world.sides(&format!("dbo.T{i}"), "ID").await;
+        let (source, dest) = world.both_tables(&format!("dbo.T{i}"), "ID").await;
         assert_eq!(source, dest, "{} by the driver", types[i].0);
     }
 }
@@ -175,7 +175,7 @@ async fn carried_exactly(types: &[(&str, &[&str])]) {
     for (i, mapping) in mappings.iter().enumerate() {
         let ended = world.run_ends(*mapping, "FULL_SYNC", "COMPLETED").await;
         assert_eq!(ended.column("records_failed"), ["0"]);
-        let (source, dest) = world.sides(&format!("dbo.T{i}"), "ID").await;
+        let (source, dest) = world.both_tables(&format!("dbo.T{i}"), "ID").await;
         assert_eq!(source, dest, "{} after the full sync", types[i].0);
     }
     // no type needs the driver's help
@@ -193,7 +193,7 @@ async fn carried_exactly(types: &[(&str, &[&str])]) {
     }
     for (i, (ty, _)) in types.iter().enumerate() {
         eventually(&format!("{ty} to follow by CDC"), async || {
-            let (source, dest) = world.sides(&format!("dbo.T{i}"), "ID").await;
+            let (source, dest) = world.both_tables(&format!("dbo.T{i}"), "ID").await;
             if source == dest {
                 Ok(())
             } else {
@@ -441,7 +441,7 @@ async fn long_values_are_carried() {
     .await;
     assert_eq!(shop.query(DIGEST).await, copy.query(DIGEST).await, "after CDC");
     #[cfg(target_os = "linux")]
-    daemon.assert_high_water(LONG_VALUES_KIB_MAX);
+    daemon.assert_peak_memory_below(LONG_VALUES_KIB_MAX);
     verify_all(&world).await;
     drop(daemon);
 }

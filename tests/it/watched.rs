@@ -9,7 +9,7 @@ use tokio::{
 
 use mssql_standin::fault::{Fault, Point};
 
-use crate::harness::{Daemon, PATIENCE, World, daemon::command, eventually};
+use crate::harness::{Daemon, WAIT_MAX, World, daemon::command, eventually};
 
 /// Status line, headers and body of a plain request.
 async fn get(address: &str, request: &str) -> (String, String) {
@@ -34,7 +34,7 @@ async fn page(address: &str, path: &str) -> (u16, String) {
 
 /// Where the daemon listens: port 0 was asked for.
 async fn address(daemon: &Daemon) -> String {
-    let line = daemon.says(&["health and metrics are at http://"]).await;
+    let line = daemon.wait_for_line(&["health and metrics are at http://"]).await;
     line.split("http://")
         .nth(1)
         .and_then(|rest| rest.split('/').next())
@@ -249,7 +249,7 @@ async fn a_request_with_endless_headers_is_refused() {
         }
     };
     let refused: std::io::Result<()> =
-        tokio::time::timeout(PATIENCE, refused).await.expect("it is refused");
+        tokio::time::timeout(WAIT_MAX, refused).await.expect("it is refused");
     assert!(refused.is_err() && sent < 64 * 1024 * 1024, "{sent} bytes were taken");
     assert_eq!(page(&address, "/healthz").await.0, 200);
 }
@@ -259,17 +259,18 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
     let world = World::new().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address: &'static str = taken.local_addr().expect("its address").to_string().leak();
-    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", address)]).ends().await;
+    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", address)]).wait_for_exit().await;
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(
         output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")),
         "{output}"
     );
     // TEST-NET-3: nobody's
-    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "203.0.113.1:9464")]).ends().await;
+    let (status, output) =
+        world.daemon_with(&[("DATAFLOW_HTTP", "203.0.113.1:9464")]).wait_for_exit().await;
     assert_eq!(status.code(), Some(2), "{output}");
     assert!(output.contains("DATAFLOW_HTTP (203.0.113.1:9464) cannot be listened on"), "{output}");
-    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "nowhere")]).ends().await;
+    let (status, output) = world.daemon_with(&[("DATAFLOW_HTTP", "nowhere")]).wait_for_exit().await;
     assert_eq!(status.code(), Some(2), "{output}");
     assert!(output.contains("DATAFLOW_HTTP (nowhere) must be an IP address"), "{output}");
 }
@@ -458,8 +459,8 @@ async fn a_second_signal_ends_the_process_at_once() {
     crate::only_on_standins!("fault points");
     // far longer than the scenario waits
     let (_world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "1h")]).await;
-    daemon.asked_to_stop().await;
-    daemon.says(&["stopping"]).await;
+    daemon.send_sigterm().await;
+    daemon.wait_for_line(&["stopping"]).await;
     let (status, output) = daemon.terminate().await;
     assert_eq!(status.code(), Some(1), "{output}");
 }

@@ -8,7 +8,7 @@ use mssql_standin::{
 use super::{capture, capture_one, following, start};
 use crate::harness::{
     World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually,
 };
 
@@ -85,8 +85,8 @@ async fn a_subset_of_captured_columns() {
     shop.run("UPDATE dbo.S SET A = 7, B = 8, ID = ID + 1").await;
     world.in_sync("dbo.S", "ID").await;
     const FIX: &str = "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'S', @capture_instance = N'dbo_S_all', @role_name = NULL";
-    daemon.says(&["does not have column [B]", FIX]).await;
-    daemon.says(&["does not have columns [A], [B]", FIX]).await;
+    daemon.wait_for_line(&["does not have column [B]", FIX]).await;
+    daemon.wait_for_line(&["does not have columns [A], [B]", FIX]).await;
     let mut control = world.control().await;
     eventually("the words for status", async || {
         let told = control.scalar("SELECT uncaptured FROM cdc_lag").await;
@@ -199,14 +199,14 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     let (fault, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE TABLE #changes"), fault);
     shop.run("UPDATE dbo.A SET D = 1.5, X = '2026-01-01 23:59:58' WHERE ID = 1").await;
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN V VARCHAR(50)").await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN D DECIMAL(12,4)").await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN X DATETIME2(7)").await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN N INT NULL").await;
     shop.run("UPDATE dbo.A SET V = '0123456789ABCDEFGHIJ', D = 1.1234, X = '2026-01-01 12:00:00.1234567', N = NULL WHERE ID = 1").await;
     go.send(()).expect("the pass waits");
-    daemon.says(&["was altered while its changes were read"]).await;
+    daemon.wait_for_line(&["was altered while its changes were read"]).await;
     world.in_sync("dbo.A", "ID").await;
     let errors =
         world.control().await.query("SELECT error_type, error_message FROM error_logs").await;
@@ -233,7 +233,7 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     let (fault, arrived, go) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("cdc.captured_columns"), fault);
     capture_one(&world);
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     // narrower than what the first change says, and wider than what the change table can say
     shop.run("ALTER TABLE dbo.O ALTER COLUMN W INT").await;
     shop.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;

@@ -8,7 +8,7 @@ use mssql_standin::{
 use super::{error_of, following, start};
 use crate::harness::{
     World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     numbers,
 };
 
@@ -139,7 +139,7 @@ async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
     let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("the checkpoint is no longer"), hold);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     world
         .control()
         .await

@@ -9,7 +9,7 @@ use mssql_standin::{
 use super::{IMPATIENT, capture, error_of, following, start, start_with};
 use crate::harness::{
     World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     daemon::command,
     eventually,
 };
@@ -317,7 +317,7 @@ async fn cdc_enabled_just_now_is_no_gap() {
     let mapping = world.map("G", "ID", None, true).await;
     world.shop().await.run("INSERT INTO dbo.G VALUES (1, 1)").await;
     let daemon = start(&world);
-    daemon.says(&["started"]).await;
+    daemon.wait_for_line(&["started"]).await;
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
     world.in_sync("dbo.G", "ID").await;
     let errors = world
@@ -348,7 +348,7 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("AS v (slot, start_lsn"), wait);
     let _daemon = start(&world);
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.L VALUES (2, 2, N'later')").await;
     eventually("the later row to be captured", async || {
@@ -384,7 +384,7 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
     let _daemon = start(&world);
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     shop.run(
         "DECLARE @mark binary(10) = (SELECT MAX(__$start_lsn) FROM cdc.dbo_Other_CT); \
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_G', @low_water_mark = @mark",
@@ -434,7 +434,7 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     // a pass begins with the table's shape
     world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), wait);
     let _daemon = start(&world);
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     shop.run("EXEC sp_rename N'dbo.G', N'G_old'; EXEC sp_rename N'dbo.G_new', N'G'").await;
     go_on.send(()).expect("the source waits");
     world.in_sync("dbo.G", "ID").await;

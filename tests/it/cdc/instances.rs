@@ -182,7 +182,7 @@ async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'I_two', @role_name = NULL")
         .await;
     shop.run("UPDATE dbo.I SET V = 10 WHERE ID = 1").await;
-    daemon.says(&["INFO", "capture instance I_two takes over from dbo_I"]).await;
+    daemon.wait_for_line(&["INFO", "capture instance I_two takes over from dbo_I"]).await;
     Box::pin(copied(&world, mapping, 2)).await;
     Box::pin(clean(&world, "dbo_I")).await;
     // Changes that the old instance knows nothing of.
@@ -277,7 +277,7 @@ async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
         ))
         .await;
         let told = format!("capture instance audit{i} of");
-        daemon.says(&["WARN", &told, why]).await;
+        daemon.wait_for_line(&["WARN", &told, why]).await;
         for value in 1..4 {
             shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + value)).await;
             world.in_sync("dbo.I", "ID").await;
@@ -314,7 +314,7 @@ async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
          @captured_column_list = N'ID, V', @role_name = NULL",
     )
     .await;
-    daemon.says(&["WARN", "capture instance audit of"]).await;
+    daemon.wait_for_line(&["WARN", "capture instance audit of"]).await;
     let _ = daemon.terminate().await;
     shop.run("UPDATE dbo.I SET W = 2").await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'dbo_I'").await;
@@ -348,7 +348,7 @@ async fn partitions_that_can_be_switched_are_told_of() {
         world.map(table, "ID", None, true).await;
     }
     let daemon = start(&world);
-    daemon.says(&["WARN", "Shop.dbo.Free has partitions", "SWITCH"]).await;
+    daemon.wait_for_line(&["WARN", "Shop.dbo.Free has partitions", "SWITCH"]).await;
     for table in ["Free", "Fixed"] {
         shop.run(&format!("INSERT INTO dbo.{table} VALUES (1)")).await;
         world.in_sync(&format!("dbo.{table}"), "ID").await;

@@ -9,7 +9,7 @@ use mssql_standin::{
 use super::{capture, error_of, following, start_with};
 use crate::harness::{
     Daemon, World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually,
 };
 
@@ -48,7 +48,7 @@ fn state(world: &World) -> availability::State {
 async fn redone_between_polls(world: &World, state: availability::State) {
     let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("AS is_read_only"), wait);
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     redone(world, Some(state));
     go_on.send(()).expect("the source waits");
 }
@@ -72,7 +72,7 @@ async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over(
     let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("FROM cdc.captured_columns"), wait);
     world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     redone(&world, Some(old));
     go_on.send(()).expect("the source waits");
     let run = world.run_ends(mapping, "CDC", "PAUSED").await;
@@ -175,19 +175,19 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         world.source.faults().once(Point::request("AS in_group"), at_clock);
         world.request_full_sync(mapping).await;
         let _daemon = start_with(&world, &[("DATAFLOW_COPY_LANE", lane)]);
-        arrives(at_copy).await;
+        wait_for_arrival(at_copy).await;
         redone(&world, Some(old));
         copy.send(()).expect("the destination waits");
-        arrives(at_index).await;
+        wait_for_arrival(at_index).await;
         redone(&world, None);
         index.send(()).expect("the destination waits");
-        arrives(clock_read).await;
+        wait_for_arrival(clock_read).await;
         // a transaction that is later than the two servers' clocks may differ
         world.source.instance().expect("the source's engine").clock.shift_ms(150_000);
         shop.run("INSERT INTO dbo.R VALUES (4, 4)").await;
         go_on.send(()).expect("the source waits");
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-        let (source, dest) = world.sides("dbo.R", "ID").await;
+        let (source, dest) = world.both_tables("dbo.R", "ID").await;
         assert!(source == dest, "{lane}: {}", crate::harness::world::difference(&source, &dest));
     }
 }
@@ -206,13 +206,13 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     let (at_dest, dest_asked, look_goes_on) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("FROM [dbo].[R] AS t WHERE (t.[ID] ="), at_dest);
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "20s")]);
-    arrives(clock_read).await;
+    wait_for_arrival(clock_read).await;
     // a transaction that is later than the two servers' clocks may differ
     world.source.instance().expect("the source's engine").clock.shift_ms(150_000);
     shop.run("INSERT INTO dbo.R VALUES (3, 3)").await;
     capture_goes_on.send(()).expect("the source waits");
     // the source's row was read, and the destination is known to have what that look saw
-    arrives(dest_asked).await;
+    wait_for_arrival(dest_asked).await;
     let old = state(&world);
     shop.run("UPDATE dbo.R SET V = 9 WHERE ID = 1").await;
     world.in_sync("dbo.R", "ID").await;

@@ -20,7 +20,7 @@ async fn nothing_captured_yet_is_one_warning() {
     world.shop().await.run("DELETE cdc.lsn_time_mapping").await;
     let mapping = world.map("W", "ID", None, true).await;
     let daemon = start(&world);
-    daemon.says(&["WARN", "maximum LSN is NULL"]).await;
+    daemon.wait_for_line(&["WARN", "maximum LSN is NULL"]).await;
     unknown_lag(&world, mapping, "nothing has been captured").await;
     world.shop().await.run("INSERT INTO dbo.W VALUES (1)").await;
     capture(&world, |cdc| cdc.mode = CaptureMode::Immediate);
@@ -94,11 +94,11 @@ async fn a_capture_job_that_stands_still_is_noticed_once() {
     shop.run("EXEC sys.sp_cdc_stop_job @job_type = N'capture'").await;
     world.source.instance().expect("the source's engine").clock.shift_ms(40 * 60 * 1000);
     shop.run("INSERT INTO dbo.S VALUES (2)").await;
-    daemon.says(&["WARN", "has not moved for"]).await;
+    daemon.wait_for_line(&["WARN", "has not moved for"]).await;
     unknown_lag(&world, mapping, "capture has not moved").await;
     shop.run("EXEC sys.sp_cdc_start_job @job_type = N'capture'").await;
     world.in_sync("dbo.S", "ID").await;
-    daemon.says(&["INFO", "goes on"]).await;
+    daemon.wait_for_line(&["INFO", "goes on"]).await;
     assert_eq!(daemon.output().matches("has not moved for").count(), 1);
 }
 

@@ -29,7 +29,7 @@ pub struct Fixture {
 
 impl Fixture {
     pub async fn new() -> Fixture {
-        let world = World::garbled().await;
+        let world = World::without_statement_files().await;
         let source_link = Proxy::start(world.source.addr()).await.expect("a proxy");
         let dest_link = Proxy::start(world.dest.addr()).await.expect("a proxy");
         let mut shop = world.shop().await;

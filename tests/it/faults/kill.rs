@@ -339,7 +339,7 @@ async fn kill_9_at_random_moments() {
             if range.killer.is_alive() { Err(daemon.output()) } else { Ok(()) }
         })
         .await;
-        daemon.ends().await;
+        daemon.wait_for_exit().await;
     }
     range.ends_well().await;
 }
@@ -383,7 +383,7 @@ async fn kill_9_around_every_kind_of_request() {
             .await;
         range.killer.spare();
         if killed {
-            daemon.ends().await;
+            daemon.wait_for_exit().await;
             survived = 0;
         } else {
             let (status, output) = daemon.terminate().await;

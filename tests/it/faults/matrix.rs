@@ -15,7 +15,7 @@ use mssql_standin::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::fixture::{APPLICATION, Fixture, Side, a_moment};
-use crate::harness::{Daemon, Grid, PATIENCE, Sql, eventually};
+use crate::harness::{Daemon, Grid, Sql, WAIT_MAX, eventually};
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -304,7 +304,7 @@ async fn case(
 
 /// What a fault waits for must come, too.
 async fn in_time<T>(comes: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, comes).await.expect("the fault meets what it waits for")
+    tokio::time::timeout(WAIT_MAX, comes).await.expect("the fault meets what it waits for")
 }
 
 async fn provoke(fixture: &mut Fixture, job: Job) {

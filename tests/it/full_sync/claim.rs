@@ -8,7 +8,7 @@ use mssql_standin::{
 use super::{ITEMS, fill};
 use crate::harness::{
     World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually,
 };
 
@@ -33,7 +33,7 @@ async fn a_request_made_during_the_copy_is_another_one() {
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;
     let _daemon = world.daemon();
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     // Claimed, and reset at the source, before the copy: what is copied reads 0 already.
     assert_eq!(request(&world).await, ["0", "pending"]);
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");

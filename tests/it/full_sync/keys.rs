@@ -7,7 +7,7 @@ use crate::{
     cdc::{error_of, start, start_with},
     harness::{
         World,
-        blocked_request::{arrives, blocked_request},
+        blocked_request::{blocked_request, wait_for_arrival},
     },
 };
 
@@ -27,7 +27,7 @@ async fn changed_during_the_copy(world: &World, changes: &str) {
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
     let _daemon = start(world);
-    arrives(at).await;
+    wait_for_arrival(at).await;
     world.shop().await.run(changes).await;
     go.send(()).expect("the daemon waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;

@@ -40,7 +40,7 @@ async fn rows_that_differ_are_mended_and_rows_that_are_gone_are_deleted() {
     let _daemon = world.daemon();
     let run = world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     assert_eq!(run.column("records_processed"), ["3210"]);
-    let (source, dest) = world.sides("dbo.Items", "ID").await;
+    let (source, dest) = world.both_tables("dbo.Items", "ID").await;
     assert_eq!(source, dest);
     let staged =
         copy.query("SELECT name FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'").await;
@@ -187,6 +187,6 @@ async fn a_row_with_another_identity_is_written_anew() {
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let (source, dest) = world.sides("dbo.N", "Code").await;
+    let (source, dest) = world.both_tables("dbo.N", "Code").await;
     assert_eq!(source, dest);
 }

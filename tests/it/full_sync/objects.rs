@@ -58,7 +58,7 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let (source, dest) = world.sides("dbo.Users", "ID").await;
+    let (source, dest) = world.both_tables("dbo.Users", "ID").await;
     assert_eq!(source, dest);
     assert_eq!(copy.query(STATES).await, before);
     copy.run("INSERT INTO dbo.Users (Code) VALUES (N'next')").await;
@@ -132,7 +132,7 @@ GO",
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.says(&["TR_Seen", "fires"]).await;
+    daemon.wait_for_line(&["TR_Seen", "fires"]).await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "5");
     world.shop().await.run("UPDATE dbo.Users SET Age = 31 WHERE ID = 1").await;
     copy.run("DELETE dbo.Seen").await;

@@ -37,7 +37,9 @@ GO";
     .await;
     assert!(asked("Indexed") >= 9, "an index makes it cheap: {}", asked("Indexed"));
     assert_eq!((asked("Large"), asked("Captured")), (1, 1), "asked at start only");
-    let line = daemon.says(&["CREATE INDEX", "[dbo].[Large] ([Resync]) WHERE [Resync] = 1"]).await;
+    let line = daemon
+        .wait_for_line(&["CREATE INDEX", "[dbo].[Large] ([Resync]) WHERE [Resync] = 1"])
+        .await;
     assert!(line.contains("WARN"), "{line}");
     assert_eq!(daemon.output().matches("CREATE INDEX").count(), 1, "said once, of one table");
     // with CDC the trigger is seen in the change stream
@@ -68,9 +70,9 @@ async fn a_trigger_is_seen_in_the_stream_although_capture_began_after_the_daemon
     world.enable_cdc(&["Late"]).await;
     let late = world.map("Late", "ID", Some("Resync"), true).await;
     let daemon = world.daemon();
-    daemon.says(&["WARN", "nothing has been captured in Shop yet"]).await;
+    daemon.wait_for_line(&["WARN", "nothing has been captured in Shop yet"]).await;
     capture(&world, |cdc| cdc.running = true);
-    daemon.says(&["capture of Shop goes on"]).await;
+    daemon.wait_for_line(&["capture of Shop goes on"]).await;
     shop.run("UPDATE dbo.Late SET Resync = 1 WHERE ID = 7").await;
     world.run_ends(late, "FULL_SYNC", "COMPLETED").await;
     assert!(!daemon.output().contains("CREATE INDEX"), "{}", daemon.output());

@@ -211,7 +211,11 @@ async fn a_login_that_cannot_see_security_policies_is_told_so() {
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     daemon
-        .says(&["WARN", "cannot see whether row-level security filters", "GRANT VIEW DEFINITION"])
+        .wait_for_line(&[
+            "WARN",
+            "cannot see whether row-level security filters",
+            "GRANT VIEW DEFINITION",
+        ])
         .await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.shop().await.run("GRANT VIEW DEFINITION TO reader").await;

@@ -107,8 +107,8 @@ GO",
     let daemon = world.daemon();
     world.request_full_sync(mapping).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.says(&["the destination's trigger [TR_Loud] fires"]).await;
-    daemon.says(&["swapped in: 1 rows inserted, 1 updated, 1 deleted"]).await;
+    daemon.wait_for_line(&["the destination's trigger [TR_Loud] fires"]).await;
+    daemon.wait_for_line(&["swapped in: 1 rows inserted, 1 updated, 1 deleted"]).await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "6");
     // in mode DIRECT the loaded rows are counted against what is there
     world

@@ -8,7 +8,7 @@ use crate::{
     cdc::capture,
     harness::{
         World,
-        blocked_request::{arrives, blocked_request},
+        blocked_request::{blocked_request, wait_for_arrival},
         eventually,
     },
 };
@@ -17,7 +17,7 @@ use crate::{
 const LONG: Duration = Duration::from_secs(8);
 
 async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, words: &[&str]) {
-    daemon.says(words).await;
+    daemon.wait_for_line(words).await;
     let like = words.join("%");
     eventually(&format!("{like} in sync_logs"), async || {
         let sql = format!("SELECT COUNT(*) FROM sync_logs WHERE sync_type = 'FULL_SYNC' AND log_message LIKE N'%{like}%'");
@@ -46,7 +46,7 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
         .once(Point::request("FROM [dbo].[Items] AS d JOIN"), Fault::Delay(LONG));
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
     go.send(()).expect("the sync waits");
@@ -93,7 +93,7 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     capture(&world, |cdc| cdc.running = false);
     go.send(()).expect("the sync waits");
     assert!(waiting.fired().await);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{ITEMS, fill};
 use crate::harness::{
-    PATIENCE, World,
-    blocked_request::{arrives, blocked_request},
+    WAIT_MAX, World,
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually,
 };
 
@@ -65,7 +65,7 @@ async fn change(world: &World, round: usize) {
 }
 
 async fn at(world: &World, step: &FaultHandle, round: usize) {
-    let fired = tokio::time::timeout(PATIENCE, step.fired()).await;
+    let fired = tokio::time::timeout(WAIT_MAX, step.fired()).await;
     assert!(fired.expect("the step comes"), "the step was disarmed");
     change(world, round).await;
 }
@@ -97,7 +97,7 @@ async fn what_commits_until_the_copy_ends_is_in_the_swap() {
         at(&world, step, round + 1).await;
     }
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let (source, dest) = world.sides("dbo.Items", "ID").await;
+    let (source, dest) = world.both_tables("dbo.Items", "ID").await;
     assert!(source == dest, "{}", crate::harness::world::difference(&source, &dest));
 }
 
@@ -155,7 +155,7 @@ async fn a_snapshot_source_is_copied_as_of_one_moment() {
     let copied =
         world.copy().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
     assert!(copied == before, "{}", crate::harness::world::difference(&before, &copied));
-    daemon.says(&["one moment", "SNAPSHOT"]).await;
+    daemon.wait_for_line(&["one moment", "SNAPSHOT"]).await;
 }
 
 /// A heap is read page by page: a row that is deleted and comes back further on is read twice.
@@ -180,7 +180,7 @@ async fn a_row_that_was_read_twice_is_there_once() {
     let (hold, arrived, go) = blocked_request(Phase::Before);
     world.dest.faults().nth(Point::request("BULK LOAD"), 1, hold);
     let _daemon = world.daemon();
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;
     go.send(()).expect("the copy waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -208,7 +208,7 @@ async fn a_capture_job_by_schedule_is_waited_for() {
     let mapping = world.map("Items", "ID", None, true).await;
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    daemon.says(&["waiting until capture has passed the copy", "86730 s at most"]).await;
+    daemon.wait_for_line(&["waiting until capture has passed the copy", "86730 s at most"]).await;
     shop.run("INSERT INTO dbo.Items (ID, Name) VALUES (-1, N'later')").await;
     capture_now(instance, "Shop").expect("a capture");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -229,7 +229,7 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
     let (wait, asked, go_on) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), wait);
     let _daemon = world.daemon();
-    arrives(asked).await;
+    wait_for_arrival(asked).await;
     let mut shop = world.shop().await;
     for id in 1..=2 {
         shop.run(&format!("INSERT INTO dbo.Items (ID, Name) VALUES (-{id}, N'meanwhile')")).await;
@@ -287,12 +287,12 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
     );
     world.request_full_sync(mapping).await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
-    arrives(arrived).await;
+    wait_for_arrival(arrived).await;
     shop.run(&format!("ALTER TABLE dbo.T ALTER COLUMN C {now}")).await;
     shop.run(&format!("UPDATE dbo.T SET C = {value} WHERE ID = 1")).await;
     go.send(()).expect("the full sync waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.says(&["was altered meanwhile", "begins again"]).await;
+    daemon.wait_for_line(&["was altered meanwhile", "begins again"]).await;
     world.in_sync("dbo.T", "ID").await;
     let errors =
         world.control().await.query("SELECT error_type, error_message FROM error_logs").await;

@@ -4,7 +4,7 @@ use mssql_standin::fault::{Fault, Point};
 use std::time::Duration;
 
 use super::{ITEMS, fill};
-use crate::harness::{PATIENCE, World, eventually};
+use crate::harness::{WAIT_MAX, World, eventually};
 
 /// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the
 /// destination.
@@ -41,7 +41,7 @@ async fn progress_can_be_watched() {
         if moved { Ok(()) } else { Err(run.to_string()) }
     })
     .await;
-    let line = daemon.says(&["rows copied", "%", "rows/s", "left"]).await;
+    let line = daemon.wait_for_line(&["rows copied", "%", "rows/s", "left"]).await;
     assert!(line.contains("mapping_id=1"), "{line}");
     eventually("the same line in sync_logs", async || {
         let logged = control.scalar("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'%rows copied%rows/s%left%'").await;
@@ -130,7 +130,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
         let step = dest.once(Point::request(text), fault);
         let daemon = world.daemon();
         assert!(
-            tokio::time::timeout(PATIENCE, step.fired()).await.is_ok_and(|fired| fired),
+            tokio::time::timeout(WAIT_MAX, step.fired()).await.is_ok_and(|fired| fired),
             "{text} never came"
         );
         daemon.kill().await;
@@ -142,7 +142,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
     }
     let committed = dest.once(Point::request("COMMIT TRANSACTION"), Fault::HangAfter);
     let daemon = world.daemon();
-    assert!(tokio::time::timeout(PATIENCE, committed.fired()).await.is_ok_and(|fired| fired));
+    assert!(tokio::time::timeout(WAIT_MAX, committed.fired()).await.is_ok_and(|fired| fired));
     daemon.kill().await;
     // Done, although nobody was told: nothing is pending, and nothing is left over.
     let mut control = world.control().await;
@@ -153,7 +153,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
         if pending == "0" { Ok(()) } else { Err(pending) }
     })
     .await;
-    let (source, copied) = world.sides("dbo.Items", "ID").await;
+    let (source, copied) = world.both_tables("dbo.Items", "ID").await;
     assert!(source == copied, "{}", crate::harness::world::difference(&source, &copied));
     assert_eq!(
         world
@@ -217,7 +217,7 @@ async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.assert_high_water(HIGH_WATER_KIB_MAX);
+    daemon.assert_peak_memory_below(HIGH_WATER_KIB_MAX);
     let digests = "SELECT ID, DATALENGTH(Doc), HASHBYTES('MD5', Doc) FROM dbo.Wide ORDER BY ID";
     assert_eq!(world.shop().await.query(digests).await, world.copy().await.query(digests).await);
 }

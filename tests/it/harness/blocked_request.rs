@@ -1,4 +1,4 @@
-//! Requests that a scenario holds, to do something in between.
+//! Requests of the daemon that a stand-in stops until the scenario releases them.
 
 use std::sync::{
     Mutex,
@@ -7,22 +7,25 @@ use std::sync::{
 
 use mssql_standin::fault::{Fault, Hook, Phase, Then};
 
-/// A request that waits, before or after its effect, until the scenario lets it go; who hears of
-/// it, and who lets it go.
+use super::wait::WAIT_MAX;
+
+/// A fault that blocks a request before or after its effect. The receiver gets a message when the
+/// request arrives ([`wait_for_arrival`]); a message to the sender releases it.
 pub fn blocked_request(at: Phase) -> (Fault, Receiver<()>, Sender<()>) {
-    let (here, arrived) = channel();
-    let (go, let_go) = channel();
-    let let_go = Mutex::new(let_go);
+    let (arrives, arrived) = channel();
+    let (release, released) = channel();
+    let released = Mutex::new(released);
     let hook = Hook::new(move |_, phase| {
-        if phase == at && here.send(()).is_ok() {
-            let _ = let_go.lock().map(|let_go| let_go.recv());
+        if phase == at && arrives.send(()).is_ok() {
+            let _ = released.lock().map(|released| released.recv());
         }
         Then::GoOn
     });
-    (Fault::Call(hook), arrived, go)
+    (Fault::Call(hook), arrived, release)
 }
 
-pub async fn arrives(at: Receiver<()>) {
-    let waited = tokio::task::spawn_blocking(move || at.recv_timeout(super::PATIENCE));
-    waited.await.expect("a thread").expect("the request comes");
+/// Waits until the blocked request has arrived at the server.
+pub async fn wait_for_arrival(arrived: Receiver<()>) {
+    let waited = tokio::task::spawn_blocking(move || arrived.recv_timeout(WAIT_MAX));
+    waited.await.expect("a thread").expect("the request arrives");
 }

@@ -1,5 +1,5 @@
-//! A plain SQL client, such as a user has one: it sends what it is given and shows what comes back.
-//! The scenarios and the demo share it, and neither needs all of it.
+//! A plain SQL client: it sends SQL text and returns result sets as text. The scenarios and the
+//! examples share this file, and each uses only a part of it.
 
 #![allow(dead_code)]
 
@@ -9,7 +9,8 @@ use tiberius::{AuthMethod, Client, ColumnData, Config, EncryptionLevel};
 use tokio::net::TcpStream;
 use tokio_util::compat::{Compat, TokioAsyncWriteCompatExt};
 
-/// A result set as text. Cells are exact: two cells read the same only if they are the same value.
+/// A result set as text. Cells are exact: two cells of one type have the same text only if they
+/// have the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grid {
     pub columns: Vec<String>,
@@ -33,14 +34,14 @@ impl Grid {
     }
 }
 
-/// Aligned columns with a header, as sqlcmd shows them; long cells are cut.
+/// Aligned columns with a header, as sqlcmd shows them; long cells are truncated.
 impl std::fmt::Display for Grid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         const CELL_CHARS_MAX: usize = 40;
-        let cut = |cell: &str| cell.chars().take(CELL_CHARS_MAX).collect::<String>();
+        let truncated = |cell: &str| cell.chars().take(CELL_CHARS_MAX).collect::<String>();
         let lines: Vec<Vec<String>> = std::iter::once(&self.columns)
             .chain(&self.rows)
-            .map(|line| line.iter().map(|cell| cut(cell)).collect())
+            .map(|line| line.iter().map(|cell| truncated(cell)).collect())
             .collect();
         let width = |i: usize| {
             lines
@@ -61,59 +62,61 @@ impl std::fmt::Display for Grid {
     }
 }
 
-/// What scenarios call their databases and logins, and what a server that is not theirs alone has
-/// instead.
+/// Maps the database and login names of the scenarios to the names on the server. They differ on a
+/// server that is shared with others, where each test run has names of its own.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// as said, as the server has it
+    /// name in the scenario, name on the server
     databases: Vec<(String, String)>,
     logins: Vec<(String, String)>,
 }
 
 impl Names {
     pub fn new(prefix: &str, databases: &[&str], logins: &[&str]) -> Names {
-        let own = |names: &[&str]| {
+        let prefixed = |names: &[&str]| {
             names.iter().map(|name| ((*name).to_owned(), format!("{prefix}{name}"))).collect()
         };
-        Names { databases: own(databases), logins: own(logins) }
+        Names { databases: prefixed(databases), logins: prefixed(logins) }
     }
 
     pub fn server_name(&self, database: &str) -> String {
         self.databases
             .iter()
-            .find(|(said, _)| said == database)
-            .map_or(database, |(_, has)| has)
+            .find(|(scenario, _)| scenario == database)
+            .map_or(database, |(_, server)| server)
             .to_owned()
     }
 
-    /// A statement as the server is to have it: a name is one where a statement can only mean that,
-    /// not in every place the word stands.
-    fn meant(&self, sql: &str) -> String {
+    /// A statement with the server's names. Replaces a name only where it can mean nothing but the
+    /// database or login (in quotes, after DATABASE or LOGIN), not everywhere the text occurs.
+    fn to_server(&self, sql: &str) -> String {
         let mut sql = sql.to_owned();
-        for (said, has) in &self.databases {
-            for case in [said.clone(), said.to_uppercase()] {
+        for (scenario, server) in &self.databases {
+            for case in [scenario.clone(), scenario.to_uppercase()] {
                 sql = sql
-                    .replace(&format!("'{case}'"), &format!("'{has}'"))
-                    .replace(&format!("DATABASE {case}"), &format!("DATABASE [{has}]"));
-                sql = sql.replace(&format!("DATABASE [{case}]"), &format!("DATABASE [{has}]"));
+                    .replace(&format!("'{case}'"), &format!("'{server}'"))
+                    .replace(&format!("DATABASE {case}"), &format!("DATABASE [{server}]"));
+                sql = sql.replace(&format!("DATABASE [{case}]"), &format!("DATABASE [{server}]"));
             }
         }
-        for (said, has) in &self.logins {
+        for (scenario, server) in &self.logins {
             sql = sql
-                .replace(&format!("LOGIN {said}"), &format!("LOGIN [{has}]"))
-                .replace(&format!("user id={said};"), &format!("user id={has};"));
+                .replace(&format!("LOGIN {scenario}"), &format!("LOGIN [{server}]"))
+                .replace(&format!("user id={scenario};"), &format!("user id={server};"));
         }
         sql
     }
 
-    /// What a server says, in the scenarios' words. It may give a name back in another case.
-    pub fn said(&self, text: &str) -> String {
-        self.databases.iter().chain(&self.logins).fold(text.to_owned(), |text, (said, has)| {
+    /// Text from the server with the scenarios' names. The server may return a name in another
+    /// case.
+    pub fn to_scenario(&self, text: &str) -> String {
+        let names = self.databases.iter().chain(&self.logins);
+        names.fold(text.to_owned(), |text, (scenario, server)| {
             let (mut out, mut rest) = (String::new(), text.as_str());
-            while let Some(at) = rest.to_ascii_lowercase().find(&has.to_ascii_lowercase()) {
+            while let Some(at) = rest.to_ascii_lowercase().find(&server.to_ascii_lowercase()) {
                 out.push_str(&rest[..at]);
-                out.push_str(said);
-                rest = &rest[at + has.len()..];
+                out.push_str(scenario);
+                rest = &rest[at + server.len()..];
             }
             out + rest
         })
@@ -143,16 +146,16 @@ impl Sql {
         Sql::open(config, Names::default()).await
     }
 
-    /// A server by all that can be said of it, with names to translate.
+    /// Connects with a complete configuration, and translates names both ways.
     pub async fn open(mut config: Config, names: Names) -> Result<Sql, tiberius::error::Error> {
-        // how long anything may take is for `eventually` to say
+        // no timeout here: `eventually` limits how long a scenario waits
         config.command_timeout(None);
         let tcp = TcpStream::connect(config.get_addr()).await?;
         tcp.set_nodelay(true)?;
         Ok(Sql { client: Client::connect(config, tcp.compat_write()).await?, names })
     }
 
-    /// Runs a script: batches between lines that say GO.
+    /// Runs a script of batches that are separated by lines `GO`.
     pub async fn script(&mut self, text: &str) {
         let mut batch = String::new();
         for line in text.lines().chain(["GO"]) {
@@ -177,12 +180,12 @@ impl Sql {
 
     /// Runs a batch to its end.
     pub async fn try_run(&mut self, sql: &str) -> Result<(), tiberius::error::Error> {
-        let sql = self.names.meant(sql);
+        let sql = self.names.to_server(sql);
         self.client.simple_query(sql).await?.into_results().await.map(drop)
     }
 
-    /// Runs a statement with parameters that must succeed: values that have no literal, bit for
-    /// bit.
+    /// Runs a statement with parameters that must succeed. Parameters carry values that have no
+    /// exact literal.
     pub async fn execute(&mut self, sql: &str, params: &[&dyn tiberius::ToSql]) {
         if let Err(error) = self.client.execute(sql, params).await {
             panic!("{error}\nin: {sql}");
@@ -198,13 +201,13 @@ impl Sql {
     }
 
     pub async fn try_query(&mut self, sql: &str) -> Result<Grid, tiberius::error::Error> {
-        let sql = self.names.meant(sql);
+        let sql = self.names.to_server(sql);
         let mut grid = self.try_query_raw(&sql).await?;
-        grid.rows.iter_mut().flatten().for_each(|cell| *cell = self.names.said(cell));
+        grid.rows.iter_mut().flatten().for_each(|cell| *cell = self.names.to_scenario(cell));
         Ok(grid)
     }
 
-    /// With the names that the server has.
+    /// The first result set with the server's names, not translated.
     pub async fn query_raw(&mut self, sql: &str) -> Grid {
         self.try_query_raw(sql).await.unwrap_or_else(|error| panic!("{error}\nin: {sql}"))
     }
@@ -229,16 +232,16 @@ impl Sql {
         self.query(sql).await.first().to_owned()
     }
 
-    /// Every row of a table in key order, in exact text: what the driver would round is read
-    /// through a CAST.
+    /// Every row of a table in key order. A column whose value the driver would round is given as
+    /// a CAST.
     pub async fn rows_of(&mut self, table: &str, columns: &[&str], key: &str) -> Grid {
         let list = columns.join(", ");
         self.query(&format!("SELECT {list} FROM {table} ORDER BY {key}")).await
     }
 
-    /// A table's columns as a select list that reads every type exactly (money through decimal, xml
-    /// and CLR types through their text or bytes), without computed and rowversion columns, whose
-    /// values belong to the server that makes them.
+    /// A table's columns as a select list that reads every type exactly (money as decimal, xml and
+    /// CLR types as text or bytes). Computed and rowversion columns are left out: each server
+    /// computes its own values for them.
     pub async fn exact_columns(&mut self, table: &str) -> Vec<String> {
         let columns = self
             .query(&format!(
@@ -255,7 +258,7 @@ impl Sql {
             .map(|row| {
                 let name = format!("[{}]", row[0].replace(']', "]]"));
                 match row[1].as_str() {
-                    // the driver does not know the DOS code pages
+                    // tiberius cannot decode the DOS code pages
                     "char" | "varchar" if ["437", "850"].contains(&row[2].as_str()) => {
                         format!("CAST({name} AS varbinary(max)) AS {name}")
                     }
@@ -272,7 +275,8 @@ impl Sql {
     }
 }
 
-/// `numbers(n)` for a FROM clause: 1 to `count`, without leaning on how many objects a server has.
+/// A derived table `numbers(n)` for a FROM clause, with n from 1 to `count`. It reads no system
+/// table, whose row count would depend on the server.
 pub fn numbers(count: usize) -> String {
     let tens = "(VALUES (0),(0),(0),(0),(0),(0),(0),(0),(0),(0))";
     let digits = count.max(1).ilog10() + 1;
@@ -334,7 +338,7 @@ fn text(cell: &ColumnData<'_>) -> String {
 /// Days from 0001-01-01 to 1900-01-01.
 const DAYS_TO_1900: i64 = 693_595;
 
-/// The proleptic Gregorian date that lies this many days after 0001-01-01.
+/// The proleptic Gregorian date this many days after 0001-01-01.
 fn date(days: i64) -> String {
     let z = days + 306;
     let era = z.div_euclid(146_097);

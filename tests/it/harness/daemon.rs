@@ -1,4 +1,4 @@
-//! The built binary as a child process.
+//! The built binary of the daemon as a child process.
 
 use std::{
     path::PathBuf,
@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    PATIENCE, eventually,
-    servers::{self, as_said},
+    servers::{self, with_scenario_names},
+    wait::{WAIT_MAX, eventually},
 };
 
 /// A running daemon; killed when dropped.
@@ -24,8 +24,8 @@ pub struct Daemon {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// The binary with an environment of its own: nothing of the caller's `DEST_*` or `DATAFLOW_*`
-/// reaches it.
+/// The binary with only these `DEST_*` and `DATAFLOW_*` variables: those of the test run, and what
+/// a service manager sets, are removed.
 pub fn command(variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dbaops-dataflow"));
     command
@@ -66,19 +66,22 @@ impl Daemon {
         self.child.id().expect("the daemon runs")
     }
 
-    /// That the process never held more memory than this (`VmHWM`).
+    /// Asserts that the peak resident memory of the process (`VmHWM`) is below `kib_max`.
     #[cfg(target_os = "linux")]
-    pub fn assert_high_water(&self, kib_max: u64) {
+    pub fn assert_peak_memory_below(&self, kib_max: u64) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .expect("the daemon's status");
-        let high_water: u64 = status
+        let peak_kib: u64 = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:"))
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|kib| kib.parse().ok())
             .expect("VmHWM");
-        assert!(high_water < kib_max, "the daemon held {high_water} KiB, more than {kib_max}");
-        println!("the daemon held {high_water} KiB at most");
+        assert!(
+            peak_kib < kib_max,
+            "peak memory of the daemon: {peak_kib} KiB, limit {kib_max} KiB"
+        );
+        println!("peak memory of the daemon: {peak_kib} KiB");
     }
 
     /// Everything printed so far.
@@ -86,18 +89,18 @@ impl Daemon {
         self.output.lock().expect("output").join("\n")
     }
 
-    /// Waits until a line contains all of `words`.
-    pub async fn says(&self, words: &[&str]) -> String {
-        eventually(&format!("a line with {words:?}"), async || {
+    /// Waits until an output line contains all of `expected`, and returns the line.
+    pub async fn wait_for_line(&self, expected: &[&str]) -> String {
+        eventually(&format!("a line with {expected:?}"), async || {
             let lines = self.output.lock().expect("output");
-            let found = lines.iter().find(|line| words.iter().all(|word| line.contains(word)));
+            let found = lines.iter().find(|line| expected.iter().all(|part| line.contains(part)));
             found.cloned().ok_or_else(|| lines.join("\n"))
         })
         .await
     }
 
-    /// SIGTERM, and no more.
-    pub async fn asked_to_stop(&self) {
+    /// Sends SIGTERM and does not wait for the exit.
+    pub async fn send_sigterm(&self) {
         let sent = Command::new("kill")
             .args(["-TERM", &self.pid().to_string()])
             .status()
@@ -106,11 +109,12 @@ impl Daemon {
         assert!(sent.success(), "SIGTERM was not sent");
     }
 
-    /// What Linux knows of the process, below /proc; elsewhere a word about what is not looked at.
-    pub fn proc(&self, what: &str) -> Option<PathBuf> {
+    /// The process's directory in /proc. On systems without /proc, prints that `what` is not
+    /// checked.
+    pub fn proc_dir(&self, what: &str) -> Option<PathBuf> {
         if !cfg!(target_os = "linux") {
-            servers::say(&format!(
-                "not looked at, as there is no /proc here: {what} of the daemon"
+            servers::print_uncaptured(&format!(
+                "no /proc here: {what} of the daemon is not checked"
             ));
             return None;
         }
@@ -119,18 +123,19 @@ impl Daemon {
 
     /// Resident memory, in KiB.
     pub fn memory_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(self.proc("the memory")?.join("status"))
+        let status = std::fs::read_to_string(self.proc_dir("the memory")?.join("status"))
             .expect("the daemon's /proc entry");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         Some(line.trim().trim_end_matches(" kB").parse().expect("a number of KiB"))
     }
 
-    /// Network sockets that are open (the runtime has a pair of its own for signals, which is not
-    /// one).
+    /// The number of open TCP sockets (Tokio's own socket pair for signals is not TCP and does not
+    /// count).
     pub fn sockets(&self) -> Option<usize> {
-        let own = self.proc("the sockets")?;
-        let table =
-            |name: &str| std::fs::read_to_string(own.join("net").join(name)).unwrap_or_default();
+        let proc_dir = self.proc_dir("the sockets")?;
+        let table = |name: &str| {
+            std::fs::read_to_string(proc_dir.join("net").join(name)).unwrap_or_default()
+        };
         let inodes: std::collections::HashSet<String> = [table("tcp"), table("tcp6")]
             .iter()
             .flat_map(|table| {
@@ -139,40 +144,41 @@ impl Daemon {
                 })
             })
             .collect();
-        let Ok(open) = std::fs::read_dir(own.join("fd")) else { return Some(0) };
+        let Ok(open) = std::fs::read_dir(proc_dir.join("fd")) else { return Some(0) };
         let links = open.flatten().filter_map(|file| std::fs::read_link(file.path()).ok());
         Some(links.filter(|link| inodes.contains(&link.to_string_lossy().into_owned())).count())
     }
 
-    /// SIGTERM, and the exit status.
+    /// Sends SIGTERM and waits for the exit; returns the exit status and all output.
     pub async fn terminate(mut self) -> (ExitStatus, String) {
-        self.asked_to_stop().await;
-        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+        self.send_sigterm().await;
+        let status = tokio::time::timeout(WAIT_MAX, self.child.wait())
             .await
             .expect("the daemon ends after SIGTERM")
             .expect("wait");
-        self.drain().await;
+        self.read_to_end().await;
         (status, self.output())
     }
 
-    /// kill -9.
+    /// Sends SIGKILL and waits for the exit; returns all output.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.expect("kill -9");
-        self.drain().await;
+        self.read_to_end().await;
         self.output()
     }
 
-    /// Waits for it to end by itself.
-    pub async fn ends(mut self) -> (ExitStatus, String) {
-        let status = tokio::time::timeout(PATIENCE, self.child.wait())
+    /// Waits for the process to exit without a signal from here; returns the exit status and all
+    /// output.
+    pub async fn wait_for_exit(mut self) -> (ExitStatus, String) {
+        let status = tokio::time::timeout(WAIT_MAX, self.child.wait())
             .await
             .expect("the daemon ends by itself")
             .expect("wait");
-        self.drain().await;
+        self.read_to_end().await;
         (status, self.output())
     }
 
-    async fn drain(&mut self) {
+    async fn read_to_end(&mut self) {
         for reader in self.readers.drain(..) {
             let _ = reader.await;
         }
@@ -180,7 +186,7 @@ impl Daemon {
 }
 
 impl Drop for Daemon {
-    /// A scenario that fails shows what the daemon said.
+    /// A scenario that fails prints the daemon's output.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- the daemon's output ---\n{}", self.output());
@@ -195,7 +201,7 @@ fn collect(
     tokio::spawn(async move {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            output.lock().expect("output").push(as_said(&line));
+            output.lock().expect("output").push(with_scenario_names(&line));
         }
     })
 }

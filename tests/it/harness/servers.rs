@@ -1,14 +1,14 @@
-//! Servers that are there already: with `DATAFLOW_TEST_SOURCE` and `DATAFLOW_TEST_DEST` set to
-//! connection strings, the scenarios run there instead of on stand-ins of their own.
+//! External servers: with `DATAFLOW_TEST_SOURCE` and `DATAFLOW_TEST_DEST` set to connection
+//! strings, the scenarios run on those servers instead of on stand-ins.
 //!
-//! Nothing on those servers is touched but what a scenario made. Its databases and logins have
-//! names of this run's own; scenarios go on saying `Shop`, `Copy` and `reader`, and the client and
-//! the daemon's output translate ([`Names`]). The control database has one fixed name, so scenarios
-//! take turns, and where somebody else's control database is, none runs. All of it is dropped when
-//! the scenario ends.
+//! A scenario changes only objects that it created itself. Its databases and logins have names with
+//! a prefix of this test run; scenarios use the names `Shop`, `Copy` and `reader`, and the client
+//! and the daemon's output are translated ([`Names`]). The control database has one fixed name, so
+//! only one scenario runs at a time, and a scenario fails when the server has a control database
+//! that the scenarios did not create. Everything is dropped when the scenario ends.
 //!
-//! What only a stand-in can do (fault points, its engine, its log of statements) is skipped, and
-//! each skipped scenario says so: [`only_on_standins!`](crate::only_on_standins).
+//! A scenario that needs what only a stand-in has (fault points, its engine, its log of statements)
+//! is skipped and prints that it is: [`only_on_standins!`](crate::only_on_standins).
 
 use std::{
     sync::{Arc, LazyLock},
@@ -22,13 +22,16 @@ use dbaops_dataflow::mssql::{
 use tiberius::{AuthMethod, Config, EncryptionLevel};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Sql, client::Names, eventually};
+use super::{
+    client::{Names, Sql},
+    wait::eventually,
+};
 
 const SOURCE: &str = "DATAFLOW_TEST_SOURCE";
 const DEST: &str = "DATAFLOW_TEST_DEST";
 const CONTROL: &str = "dbaops_dataflow";
-/// Stands in a control database that scenarios made, so that one left by a killed run is not taken
-/// for somebody's.
+/// A table in every control database that the scenarios created. It tells one that a killed test
+/// run left behind from one that belongs to somebody else.
 const MARK: &str = "dataflow_test_mark";
 
 /// The two servers of this run.
@@ -36,9 +39,9 @@ pub struct Servers {
     pub source: Endpoint,
     pub dest: Endpoint,
     pub names: Names,
-    /// what every name of this run begins with
+    /// the beginning of all database and login names of this run
     prefix: String,
-    turn: Arc<Mutex<()>>,
+    in_use: Arc<Mutex<()>>,
 }
 
 static SERVERS: LazyLock<Option<Servers>> = LazyLock::new(|| {
@@ -46,40 +49,40 @@ static SERVERS: LazyLock<Option<Servers>> = LazyLock::new(|| {
     match (read(SOURCE), read(DEST)) {
         (None, None) => None,
         (Some(source), Some(dest)) => Some(Servers::new(&source, &dest)),
-        _ => panic!("{SOURCE} and {DEST} go together: set both, or none for stand-ins"),
+        _ => panic!("set both {SOURCE} and {DEST}, or neither of them to run on stand-ins"),
     }
 });
 
-/// The servers the environment names, or `None`: stand-ins.
+/// The external servers that the environment names, or `None`: scenarios run on stand-ins.
 pub fn servers() -> Option<&'static Servers> {
     SERVERS.as_ref()
 }
 
-/// Text that came from a server or the daemon, with the names that scenarios use.
-pub fn as_said(text: &str) -> String {
-    servers().map_or_else(|| text.to_owned(), |servers| servers.names.said(text))
+/// Text of a server or the daemon, with the database and login names that the scenarios use.
+pub fn with_scenario_names(text: &str) -> String {
+    servers().map_or_else(|| text.to_owned(), |servers| servers.names.to_scenario(text))
 }
 
-/// Ends a scenario that needs what only a stand-in can do, and says so past the test runner's
-/// capture.
+/// On external servers, skips a scenario that needs what only a stand-in has, and prints so.
 #[macro_export]
 macro_rules! only_on_standins {
     ($why:literal) => {
         if $crate::harness::servers::servers().is_some() {
-            $crate::harness::servers::skipped(module_path!(), $why);
+            $crate::harness::servers::print_skipped(module_path!(), $why);
             return;
         }
     };
 }
 
-pub fn skipped(scenario: &str, why: &str) {
-    say(&format!("skipped a scenario of {scenario}, which needs a stand-in: {why}"));
+pub fn print_skipped(module: &str, why: &str) {
+    print_uncaptured(&format!("skipped a scenario of {module}, which needs a stand-in: {why}"));
 }
 
-/// A word past the test runner's capture, which shows what is printed for failures only.
-pub fn say(words: &str) {
+/// Prints a line to stderr directly. The test runner captures `println!` and `eprintln!`, and shows
+/// their output for failed tests only.
+pub fn print_uncaptured(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "{words}");
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Servers {
@@ -98,11 +101,11 @@ impl Servers {
             dest: endpoint(DEST, dest),
             names,
             prefix,
-            turn: Arc::default(),
+            in_use: Arc::default(),
         }
     }
 
-    /// A connection, which translates names both ways.
+    /// Opens a connection that translates names both ways.
     pub async fn connect(&self, endpoint: &Endpoint, database: &str) -> Sql {
         let mut config = Config::new();
         config.host(&endpoint.host);
@@ -131,22 +134,22 @@ impl Servers {
             .unwrap_or_else(|error| panic!("connect to {}: {error}", endpoint.place()))
     }
 
-    /// Waits for this scenario's turn, and makes its databases.
-    pub async fn begin(&'static self) -> Turn {
-        let turn = self.turn.clone().lock_owned().await;
-        // What an earlier scenario could not drop.
-        self.end().await;
+    /// Waits until no other scenario uses the servers, and creates this scenario's databases.
+    pub async fn acquire(&'static self) -> ServersLease {
+        let in_use = self.in_use.clone().lock_owned().await;
+        // an earlier scenario may have failed to drop its databases
+        self.drop_all().await;
         for (endpoint, database) in [(&self.source, "Shop"), (&self.dest, "Copy")] {
             self.connect(endpoint, "master")
                 .await
                 .run(&format!("CREATE DATABASE [{database}]"))
                 .await;
         }
-        Turn { servers: self, _turn: turn }
+        ServersLease { servers: self, _in_use: in_use }
     }
 
-    /// Marks the control database as the scenarios' own.
-    pub async fn mark(&self) {
+    /// Marks the control database as created by the scenarios.
+    pub async fn mark_control(&self) {
         self.connect(&self.dest, CONTROL)
             .await
             .run(&format!("CREATE TABLE dbo.{MARK} (id int NOT NULL)"))
@@ -170,16 +173,16 @@ impl Servers {
         assert_ne!(
             marks,
             "0",
-            "{} has a control database {CONTROL} that these scenarios did not make: they leave it alone",
+            "{} has a control database {CONTROL} that the scenarios did not create: they do not run there",
             self.dest.place()
         );
         drop_database(&mut dest, CONTROL).await;
     }
 
-    /// Drops what this run made.
-    async fn end(&self) {
+    /// Drops every database and login of this test run.
+    async fn drop_all(&self) {
         self.drop_control().await;
-        let ours = |column: &str, view: &str| {
+        let own = |column: &str, view: &str| {
             format!(
                 "SELECT {column} FROM {view} WHERE LEFT({column}, {}) = N'{}'",
                 self.prefix.len(),
@@ -188,43 +191,44 @@ impl Servers {
         };
         for endpoint in [&self.source, &self.dest] {
             let mut master = self.connect(endpoint, "master").await;
-            for row in master.query_raw(&ours("name", "sys.databases")).await.rows {
+            for row in master.query_raw(&own("name", "sys.databases")).await.rows {
                 drop_database(&mut master, &row[0]).await;
             }
-            for row in master.query_raw(&ours("name", "sys.server_principals")).await.rows {
+            for row in master.query_raw(&own("name", "sys.server_principals")).await.rows {
                 master.run(&format!("DROP LOGIN [{}]", row[0])).await;
             }
         }
     }
 }
 
-/// Connections of a daemon that was just killed may still be in it.
+/// Drops a database. Sessions of a daemon that was just killed may still use it: SINGLE_USER ends
+/// them, and the drop is retried.
 async fn drop_database(master: &mut Sql, name: &str) {
     eventually(&format!("{name} to be dropped"), async || {
-        let alone = master
+        let single_user = master
             .try_run(&format!("ALTER DATABASE [{name}] SET SINGLE_USER WITH ROLLBACK IMMEDIATE"))
             .await;
         let dropped = master.try_run(&format!("DROP DATABASE [{name}]")).await;
-        alone.and(dropped).map_err(|error| error.to_string())
+        single_user.and(dropped).map_err(|error| error.to_string())
     })
     .await;
 }
 
-/// One scenario's time on the servers; its databases go when it ends.
-pub struct Turn {
+/// Exclusive use of the servers by one scenario. Dropping it drops the scenario's databases.
+pub struct ServersLease {
     servers: &'static Servers,
-    _turn: OwnedMutexGuard<()>,
+    _in_use: OwnedMutexGuard<()>,
 }
 
-impl Drop for Turn {
+impl Drop for ServersLease {
     fn drop(&mut self) {
         let servers = self.servers;
-        // A runtime of its own: the scenario's may be ending, or cannot block.
+        // A runtime of its own: the scenario's runtime may be shutting down, and must not block.
         let dropped = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
-                .map(|runtime| runtime.block_on(servers.end()))
+                .map(|runtime| runtime.block_on(servers.drop_all()))
         });
         if !matches!(dropped.join(), Ok(Ok(()))) && !std::thread::panicking() {
             panic!("the scenario's databases ({}…) were not dropped", servers.prefix);

@@ -1,30 +1,28 @@
-//! A source and a destination server with a control database.
+//! The environment of one scenario: a source server, and a destination server with a control
+//! database.
 
 use mssql_standin::server::{Builder, Server};
 
 use super::{
-    Daemon, Grid, Sql,
-    daemon::command,
-    eventually,
-    servers::{self, Turn},
-    side::Side,
+    client::{Grid, Sql},
+    daemon::{Daemon, command},
+    servers::{self, ServersLease},
+    test_server::{PASSWORD, TestServer, USER},
+    wait::eventually,
 };
 
-pub const USER: &str = "sa";
-/// Where the daemon's statements go, for a parser that is not ours.
+/// The directory for the daemon's statements. A third-party T-SQL parser checks them later.
 const DAEMON_SQL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/daemon-sql");
-/// Where every server leaves what of its T-SQL surface is used.
+/// The directory where each stand-in records which parts of its T-SQL surface were used.
 const SURFACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/surface");
-/// Has the characters that connection strings trip over.
-pub const PASSWORD: &str = "S3cret{;}'pw";
 
-/// Two servers; the destination has the control database, the source one database `Shop`, the
-/// destination one database `Copy`.
+/// Two servers. The source has the database `Shop`; the destination has the database `Copy` and the
+/// control database.
 pub struct World {
-    pub source: Side,
-    pub dest: Side,
-    /// Last, because it drops the databases: where the servers are not the scenario's own.
-    _turn: Option<Turn>,
+    pub source: TestServer,
+    pub dest: TestServer,
+    /// on external servers; the last field, because dropping it drops the databases
+    _lease: Option<ServersLease>,
 }
 
 impl World {
@@ -32,46 +30,48 @@ impl World {
         World::with(|builder| builder).await
     }
 
-    /// For scenarios that garble statements on their way: no parser is to read what arrives.
-    pub async fn garbled() -> World {
+    /// Does not record the daemon's statements for the parser: for scenarios that corrupt them on
+    /// the network.
+    pub async fn without_statement_files() -> World {
         World::build(|builder| builder, |builder| builder).await
     }
 
-    /// Shapes the source server before it starts, where it is a stand-in.
-    pub async fn with(shape: impl FnOnce(Builder) -> Builder) -> World {
-        World::build(shape, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow")).await
+    /// Configures the source stand-in before it starts; no effect on an external server.
+    pub async fn with(configure: impl FnOnce(Builder) -> Builder) -> World {
+        World::build(configure, |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow"))
+            .await
     }
 
-    /// Shapes the destination server before it starts, where it is a stand-in.
-    pub async fn with_dest(shape: impl FnOnce(Builder) -> Builder) -> World {
+    /// Configures the destination stand-in before it starts; no effect on an external server.
+    pub async fn with_dest(configure: impl FnOnce(Builder) -> Builder) -> World {
         World::build_both(
             |builder| builder,
-            shape,
+            configure,
             |builder| builder.statement_files(DAEMON_SQL, "dbaops-dataflow"),
         )
         .await
     }
 
     async fn build(
-        shape: impl FnOnce(Builder) -> Builder,
+        configure: impl FnOnce(Builder) -> Builder,
         record: impl Fn(Builder) -> Builder,
     ) -> World {
-        World::build_both(shape, |builder| builder, record).await
+        World::build_both(configure, |builder| builder, record).await
     }
 
     async fn build_both(
-        source_shape: impl FnOnce(Builder) -> Builder,
-        dest_shape: impl FnOnce(Builder) -> Builder,
+        configure_source: impl FnOnce(Builder) -> Builder,
+        configure_dest: impl FnOnce(Builder) -> Builder,
         record: impl Fn(Builder) -> Builder,
     ) -> World {
         let world = match servers::servers() {
             Some(servers) => {
-                let turn = servers.begin().await;
-                let side = |endpoint| Side::Server { servers, endpoint };
+                let lease = servers.acquire().await;
+                let external = |endpoint| TestServer::External { servers, endpoint };
                 World {
-                    source: side(&servers.source),
-                    dest: side(&servers.dest),
-                    _turn: Some(turn),
+                    source: external(&servers.source),
+                    dest: external(&servers.dest),
+                    _lease: Some(lease),
                 }
             }
             None => {
@@ -79,11 +79,11 @@ impl World {
                     record(Server::builder().port(0).login(USER, PASSWORD).surface_files(SURFACE))
                 };
                 let source =
-                    source_shape(builder()).start().await.expect("start the source server");
+                    configure_source(builder()).start().await.expect("start the source server");
                 let dest =
-                    dest_shape(builder()).start().await.expect("start the destination server");
-                let side = |server| Side::Standin(Box::new(server));
-                let world = World { source: side(source), dest: side(dest), _turn: None };
+                    configure_dest(builder()).start().await.expect("start the destination server");
+                let standin = |server| TestServer::Standin(Box::new(server));
+                let world = World { source: standin(source), dest: standin(dest), _lease: None };
                 world.source("master").await.run("CREATE DATABASE Shop").await;
                 world.dest("master").await.run("CREATE DATABASE [Copy]").await;
                 world
@@ -97,7 +97,7 @@ impl World {
             String::from_utf8_lossy(&init.stderr)
         );
         if let Some(servers) = servers::servers() {
-            servers.mark().await;
+            servers.mark_control().await;
         }
         let connection_string = world.source_connection_string("Shop").replace('\'', "''");
         world
@@ -108,12 +108,12 @@ impl World {
         world
     }
 
-    /// In the form that docs/setup.md shows.
+    /// A connection string to the source in the form that docs/setup.md shows.
     pub fn source_connection_string(&self, database: &str) -> String {
         self.source.connection_string(database)
     }
 
-    /// The daemon logs in at the source as this login of the scenario's.
+    /// Makes the daemon log in at the source as a login that the scenario created.
     pub async fn connect_as(&self, user: &str, password: &str) {
         let string = self.source.connection_string_of(user, password, "Shop").replace('\'', "''");
         self.control()
@@ -122,7 +122,7 @@ impl World {
             .await;
     }
 
-    /// The environment the daemon gets: everything a user sets, with intervals fit for a test.
+    /// The daemon's environment: what a user has to set, and intervals short enough for a test.
     pub fn variables(&self) -> Vec<(&'static str, &'static str)> {
         let mut variables: Vec<(&'static str, &'static str)> =
             self.dest.variables().into_iter().map(|(name, value)| (name, &*value.leak())).collect();
@@ -164,13 +164,13 @@ impl World {
         self.dest("dbaops_dataflow").await
     }
 
-    /// Runs the same script on both sides.
+    /// Runs the same script at the source and at the destination.
     pub async fn both(&self, script: &str) {
         self.shop().await.script(script).await;
         self.copy().await.script(script).await;
     }
 
-    /// CDC on for the database and for these tables of it.
+    /// Enables CDC for the source database, unless it is enabled, and for these tables of it.
     pub async fn enable_cdc(&self, tables: &[&str]) {
         let mut shop = self.shop().await;
         if shop
@@ -224,8 +224,8 @@ impl World {
             .await;
     }
 
-    /// Both sides of a table, in exact text and key order.
-    pub async fn sides(&self, table: &str, key: &str) -> (Grid, Grid) {
+    /// The rows of a table at the source and at the destination, as exact text in key order.
+    pub async fn both_tables(&self, table: &str, key: &str) -> (Grid, Grid) {
         let mut shop = self.shop().await;
         let mut copy = self.copy().await;
         let columns = copy.exact_columns(table).await;
@@ -233,16 +233,17 @@ impl World {
         (shop.rows_of(table, &columns, key).await, copy.rows_of(table, &columns, key).await)
     }
 
-    /// Waits until the destination table equals the source table.
+    /// Waits until the destination table has the same rows as the source table.
     pub async fn in_sync(&self, table: &str, key: &str) {
         eventually(&format!("{table} to be in sync"), async || {
-            let (source, dest) = self.sides(table, key).await;
+            let (source, dest) = self.both_tables(table, key).await;
             if source == dest { Ok(()) } else { Err(difference(&source, &dest)) }
         })
         .await;
     }
 
-    /// Waits until the newest run of this kind has this status, and returns its row.
+    /// Waits until the newest run of this kind has this status, and returns its row of
+    /// `sync_status`.
     pub async fn run_ends(&self, mapping: i32, sync_type: &str, status: &str) -> Grid {
         let mut control = self.control().await;
         eventually(&format!("mapping {mapping}'s {sync_type} to be {status}"), async || {
@@ -257,7 +258,8 @@ impl World {
         .await
     }
 
-    /// The newest verification of a kind that has this status.
+    /// Waits until the newest comparison of rows has this status, and returns its row of
+    /// `verification_logs`.
     pub async fn verified(&self, mapping: i32, status: &str) -> Grid {
         let mut control = self.control().await;
         eventually(&format!("mapping {mapping} to be verified as {status}"), async || {
@@ -274,7 +276,7 @@ impl World {
     }
 }
 
-/// The first rows that differ, for people.
+/// The first rows that only one of the two tables has, for an assertion message.
 pub fn difference(source: &Grid, dest: &Grid) -> String {
     const ROWS_SHOWN: usize = 5;
     let only = |a: &Grid, b: &Grid| -> Vec<String> {

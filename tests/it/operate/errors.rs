@@ -279,7 +279,7 @@ async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
 async fn stdout_is_as_it_was_asked_for() {
     let world = World::new().await;
     let json = world.daemon_with(&[("DATAFLOW_LOG_FORMAT", "json")]);
-    let line = json.says(&["started"]).await;
+    let line = json.wait_for_line(&["started"]).await;
     assert!(
         line.starts_with('{') && line.ends_with('}') && line.contains("\"message\":\"started\""),
         "{line}"

@@ -124,7 +124,7 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
     world.map("Live", "ID", None, true).await;
     let silent = mssql_standin::server::Server::builder()
         .port(0)
-        .login(crate::harness::world::USER, crate::harness::PASSWORD)
+        .login(crate::harness::test_server::USER, crate::harness::PASSWORD)
         .start()
         .await
         .expect("start a silent server");
@@ -132,7 +132,7 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
     let mut control = world.control().await;
     let mut master = crate::harness::Sql::connect(
         silent.addr(),
-        crate::harness::world::USER,
+        crate::harness::test_server::USER,
         crate::harness::PASSWORD,
         "master",
     )
@@ -177,7 +177,7 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
 
 fn threads(daemon: &Daemon) -> usize {
     daemon
-        .proc("the threads")
+        .proc_dir("the threads")
         .map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
 }
 

@@ -87,7 +87,7 @@ async fn a_user_follows_the_readme() {
     for message in logged.column("log_message") {
         assert!(output.contains(message), "sync_logs has {message:?}, stdout does not:\n{output}");
     }
-    assert!(!output.contains(crate::harness::world::PASSWORD), "the password is printed");
+    assert!(!output.contains(crate::harness::PASSWORD), "the password is printed");
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn without_a_password_it_says_so_and_exits_with_2() {
 async fn without_a_control_database_it_says_to_run_init() {
     let world = World::new().await;
     world.dest("master").await.run("DROP DATABASE dbaops_dataflow").await;
-    let (status, output) = world.daemon().ends().await;
+    let (status, output) = world.daemon().wait_for_exit().await;
     assert_eq!(status.code(), Some(1), "{output}");
     assert!(output.contains("dbaops-dataflow init"), "{output}");
 }

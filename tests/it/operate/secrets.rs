@@ -137,7 +137,7 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
 }
 
 fn of_process(daemon: &Daemon) -> String {
-    let Some(own) = daemon.proc("the arguments") else { return String::new() };
+    let Some(own) = daemon.proc_dir("the arguments") else { return String::new() };
     String::from_utf8_lossy(&std::fs::read(own.join("cmdline")).expect("the arguments"))
         .into_owned()
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use mssql_standin::server::Server;
 
-use crate::harness::{PASSWORD, daemon::command, world::USER};
+use crate::harness::{PASSWORD, daemon::command, test_server::USER};
 
 async fn init_at(server: &str) -> (bool, String) {
     let variables = [("DEST_SERVER", server), ("DEST_USER", USER), ("DEST_PASS", PASSWORD)];

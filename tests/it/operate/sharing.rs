@@ -186,7 +186,7 @@ async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     let mut control = world.control().await;
     let lease = lease_of(&mut control, big).await;
     assert!(world.dest.kill(lease));
-    daemon.says(&["no mapping is owned"]).await;
+    daemon.wait_for_line(&["no mapping is owned"]).await;
     shop.run("ROLLBACK TRANSACTION").await;
     world.run_ends(big, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Big", "ID").await;
@@ -264,7 +264,7 @@ async fn a_staging_table_that_somebody_fills_is_left_alone() {
         ))
         .await;
     let daemon = world.daemon_with(QUIET);
-    daemon.says(&["another process still fills the staging table"]).await;
+    daemon.wait_for_line(&["another process still fills the staging table"]).await;
     let stages = "SELECT COUNT(*) FROM sys.columns WHERE name IN (N'Mine', N'Dead') AND object_id IN (SELECT object_id FROM sys.tables)";
     assert_eq!(
         other.scalar(stages).await,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use mssql_standin::server::{Encryption, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 
-use crate::harness::{PASSWORD, World, daemon::command, eventually, world::USER};
+use crate::harness::{PASSWORD, World, daemon::command, eventually, test_server::USER};
 
 /// An authority that signs servers' certificates, and a file with its own.
 struct Authority {

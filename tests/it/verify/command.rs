@@ -1,7 +1,7 @@
 //! `dbaops-dataflow verify`: what it prints, and its exit code.
 
 use super::synced;
-use crate::harness::{World, daemon::command, servers::as_said};
+use crate::harness::{World, daemon::command, servers::with_scenario_names};
 
 /// Exit code and stdout.
 pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
@@ -12,7 +12,7 @@ pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) 
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    (output.status.code(), as_said(&text))
+    (output.status.code(), with_scenario_names(&text))
 }
 
 #[tokio::test(flavor = "multi_thread")]

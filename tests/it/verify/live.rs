@@ -12,7 +12,7 @@ use std::{
 use super::{not_too_far_ahead, rows, synced};
 use crate::harness::{
     Sql, World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually,
 };
 use mssql_standin::{
@@ -192,12 +192,12 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     let fetched = world.source.faults().once(Point::request("AS v (slot, start_lsn"), fetch);
     shop.run("UPDATE dbo.D SET ID = 5007 WHERE ID = 7").await;
     capture(&world, CaptureMode::Manual);
-    arrives(fetching).await;
+    wait_for_arrival(fetching).await;
     // The next verification has seen the row at the source, and takes its fence: a commit of
     // another row. Then the document changes.
     let (clock, looked, goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
-    arrives(looked).await;
+    wait_for_arrival(looked).await;
     later_than_the_clock().await;
     shop.run("UPDATE dbo.D SET N = 1 WHERE ID = 1").await;
     capture(&world, CaptureMode::Manual);
@@ -207,7 +207,7 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     fetches.send(()).expect("replication goes on");
     goes_on.send(()).expect("the verification goes on");
     // It has read the destination's row, which has the new document before any change told of it.
-    arrives(looked).await;
+    wait_for_arrival(looked).await;
     let doc = "SELECT Doc FROM dbo.D WHERE ID = 5007";
     assert_eq!(world.copy().await.scalar(doc).await, "second");
     later_than_the_clock().await;

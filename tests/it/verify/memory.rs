@@ -33,7 +33,7 @@ async fn ten_thousand_rows_fit_into_little_memory() {
     let mapping = world.map("Ten", "ID", None, false).await;
 
     let quiet = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
-    quiet.says(&["started"]).await;
+    quiet.wait_for_line(&["started"]).await;
     let mut control = world.control().await;
     let connected = "SELECT COUNT(*) FROM source_servers WHERE last_connected_at IS NOT NULL";
     eventually("a tick", async || {

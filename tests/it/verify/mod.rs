@@ -12,7 +12,7 @@ mod table;
 
 use std::time::Duration;
 
-use crate::harness::{Grid, PATIENCE, Sql, World, eventually, numbers};
+use crate::harness::{Grid, Sql, WAIT_MAX, World, eventually, numbers};
 
 async fn synced(world: &World, cdc: bool) -> i32 {
     world.both("CREATE TABLE dbo.V (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price MONEY NULL, At DATETIME2(7) NULL)").await;
@@ -126,6 +126,6 @@ async fn not_too_far_ahead(round: usize, copy: &mut Sql, marker: &str) {
         }
     };
     if round.is_multiple_of(BURST) {
-        tokio::time::timeout(PATIENCE, arrived).await.expect("the burst before arrives");
+        tokio::time::timeout(WAIT_MAX, arrived).await.expect("the burst before arrives");
     }
 }

@@ -16,7 +16,7 @@ use mssql_standin::{
 use super::{command::verify, not_too_far_ahead, rows, synced};
 use crate::harness::{
     Sql, World,
-    blocked_request::{arrives, blocked_request},
+    blocked_request::{blocked_request, wait_for_arrival},
     eventually, numbers,
 };
 
@@ -175,7 +175,7 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, hold);
     let mending = verify(&world, &["--repair"]);
     let overtaking = async {
-        arrives(arrived).await;
+        wait_for_arrival(arrived).await;
         world.shop().await.run("UPDATE dbo.V SET Name = N'newer' WHERE ID = 7").await;
         eventually("the change to arrive before the mend", async || {
             let name = copy.scalar("SELECT Name FROM dbo.V WHERE ID = 7").await;

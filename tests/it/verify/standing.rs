@@ -71,7 +71,7 @@ async fn a_mapping_that_fails_is_partial() {
         .run("ALTER TABLE dbo.V ADD CONSTRAINT CK_Cheap CHECK (Price < 100000)")
         .await;
     world.shop().await.run("UPDATE dbo.V SET Price = 1000000 WHERE ID = 17").await;
-    daemon.says(&["CK_Cheap", "failed"]).await;
+    daemon.wait_for_line(&["CK_Cheap", "failed"]).await;
     rows(&world, mapping, "PARTIAL", &["drift since 20", "stands still", "different (1): 17"])
         .await;
     never_failed(&world).await;
@@ -93,7 +93,7 @@ async fn a_parked_mapping_is_partial() {
     world.enable_cdc(&["V"]).await;
     let daemon =
         world.daemon_with(&[("DATAFLOW_ON_CDC_GAP", "error"), ("DATAFLOW_VERIFY_WAIT", "2s")]);
-    daemon.says(&["parked"]).await;
+    daemon.wait_for_line(&["parked"]).await;
     rows(&world, mapping, "PARTIAL", &["drift since 20", "different (1): 17"]).await;
     never_failed(&world).await;
     // Nor does it for somebody who does not know that it is parked: that its changes are lost is

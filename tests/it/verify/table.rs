@@ -15,7 +15,10 @@ async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
     let daemon = world.daemon_with(&SMALL);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     daemon
-        .says(&["every row of Shop.dbo.V has been compared once more", "records_count=3000"])
+        .wait_for_line(&[
+            "every row of Shop.dbo.V has been compared once more",
+            "records_count=3000",
+        ])
         .await;
 
     copy.run("UPDATE dbo.V SET Name = N'x' WHERE ID = 7; DELETE dbo.V WHERE ID = 1500; INSERT INTO dbo.V (ID) VALUES (-3)").await;
@@ -81,7 +84,10 @@ async fn the_sweep_follows_the_sources_order_of_keys() {
         world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "10"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "90")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     daemon
-        .says(&["every row of Shop.dbo.W has been compared once more", "records_count=600"])
+        .wait_for_line(&[
+            "every row of Shop.dbo.W has been compared once more",
+            "records_count=600",
+        ])
         .await;
     let mut copy = world.copy().await;
     copy.run("DELETE dbo.W WHERE N = 301; INSERT INTO dbo.W VALUES ('zz', 1), ('AA', 2)").await;

@@ -1,67 +1,67 @@
-//! One of a scenario's two servers.
+//! One of a scenario's two servers: the source or the destination.
 
 use std::ops::Deref;
 
 use dbaops_dataflow::mssql::endpoint::{Encrypt, Endpoint, Trust};
 use mssql_standin::server::Server;
 
-use super::{Sql, servers::Servers, world};
+use super::{client::Sql, servers::Servers};
 
-/// A stand-in in this process, or a server that was there before. It derefs to the stand-in, with
-/// all that only a stand-in can do.
-pub enum Side {
+pub const USER: &str = "sa";
+/// Contains the characters that connection strings have to quote.
+pub const PASSWORD: &str = "S3cret{;}'pw";
+
+/// A stand-in in this process, or an external server. It derefs to the stand-in, for what only a
+/// stand-in has.
+pub enum TestServer {
     Standin(Box<Server>),
-    Server { servers: &'static Servers, endpoint: &'static Endpoint },
+    External { servers: &'static Servers, endpoint: &'static Endpoint },
 }
 
-impl Deref for Side {
+impl Deref for TestServer {
     type Target = Server;
 
     fn deref(&self) -> &Server {
         match self {
-            Side::Standin(server) => server,
-            Side::Server { .. } => {
-                panic!(
-                    "this scenario asks for what only a stand-in can do: let it begin with only_on_standins!(\"why\")"
-                )
+            TestServer::Standin(server) => server,
+            TestServer::External { .. } => {
+                panic!("this scenario needs a stand-in: begin it with only_on_standins!(\"why\")")
             }
         }
     }
 }
 
-impl Side {
+impl TestServer {
     pub async fn connect(&self, database: &str) -> Sql {
         match self {
-            Side::Standin(server) => {
-                Sql::connect(server.addr(), world::USER, world::PASSWORD, database)
-                    .await
-                    .expect("connect to a stand-in")
-            }
-            Side::Server { servers, endpoint } => servers.connect(endpoint, database).await,
+            TestServer::Standin(server) => Sql::connect(server.addr(), USER, PASSWORD, database)
+                .await
+                .expect("connect to a stand-in"),
+            TestServer::External { servers, endpoint } => servers.connect(endpoint, database).await,
         }
     }
 
     pub fn password(&self) -> &str {
         match self {
-            Side::Standin(_) => world::PASSWORD,
-            Side::Server { endpoint, .. } => endpoint.password.reveal(),
+            TestServer::Standin(_) => PASSWORD,
+            TestServer::External { endpoint, .. } => endpoint.password.reveal(),
         }
     }
 
-    /// In the form that docs/setup.md shows; the names in it are the server's.
+    /// A connection string in the form that docs/setup.md shows, with the server's names.
     pub fn connection_string(&self, database: &str) -> String {
         let user = match self {
-            Side::Standin(_) => world::USER,
-            Side::Server { endpoint, .. } => &endpoint.user,
+            TestServer::Standin(_) => USER,
+            TestServer::External { endpoint, .. } => &endpoint.user,
         };
         self.connection_string_of(user, self.password(), database)
     }
 
-    /// The same for a login that the scenario made.
+    /// The same for a login that the scenario created.
     pub fn connection_string_of(&self, user: &str, password: &str, database: &str) -> String {
         let password = password.replace('"', "\"\"");
         match self {
-            Side::Standin(server) => {
+            TestServer::Standin(server) => {
                 let addr = server.addr();
                 format!(
                     "server={};port={};user id={user};password=\"{password}\";database={database};encrypt=disable",
@@ -69,8 +69,8 @@ impl Side {
                     addr.port()
                 )
             }
-            Side::Server { servers, endpoint } => {
-                let (encrypt, trust) = said(endpoint);
+            TestServer::External { servers, endpoint } => {
+                let (encrypt, trust) = encryption_of(endpoint);
                 format!(
                     "server={};port={};user id={};password=\"{password}\";database={};encrypt={encrypt}{trust}",
                     endpoint.host,
@@ -82,23 +82,26 @@ impl Side {
         }
     }
 
-    /// The daemon's variables for a destination here.
+    /// The daemon's variables when this server is its destination.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
-            Side::Standin(server) => vec![
+            TestServer::Standin(server) => vec![
                 ("DEST_SERVER", format!("{},{}", server.addr().ip(), server.addr().port())),
-                ("DEST_USER", world::USER.to_owned()),
-                ("DEST_PASS", world::PASSWORD.to_owned()),
+                ("DEST_USER", USER.to_owned()),
+                ("DEST_PASS", PASSWORD.to_owned()),
                 ("DEST_ENCRYPT", "false".to_owned()),
             ],
-            Side::Server { endpoint, .. } => vec![
+            TestServer::External { endpoint, .. } => vec![
                 ("DEST_SERVER", format!("{},{}", endpoint.host, endpoint.port)),
                 ("DEST_USER", endpoint.user.clone()),
                 ("DEST_PASS", endpoint.password.reveal().to_owned()),
                 (
                     "DEST_ENCRYPT",
-                    if said(endpoint).0 == "disable" { "false" } else { said(endpoint).0 }
-                        .to_owned(),
+                    match encryption_of(endpoint).0 {
+                        "disable" => "false",
+                        encrypt => encrypt,
+                    }
+                    .to_owned(),
                 ),
                 ("DEST_TRUST_SERVER_CERTIFICATE", (endpoint.trust == Trust::Anything).to_string()),
             ],
@@ -106,8 +109,8 @@ impl Side {
     }
 }
 
-/// Encryption and trust as a connection string says them.
-fn said(endpoint: &Endpoint) -> (&'static str, String) {
+/// The value of `encrypt`, and further parameters about the certificate, of a connection string.
+fn encryption_of(endpoint: &Endpoint) -> (&'static str, String) {
     let encrypt = match endpoint.encrypt {
         Encrypt::Off => "disable",
         Encrypt::LoginOnly => "false",
