@@ -52,9 +52,10 @@ impl Checked {
     }
 
     /// There is this fault.
-    fn assert_fault(&self, words: &[&str]) {
-        let found = self.faults().iter().any(|line| words.iter().all(|word| line.contains(word)));
-        assert!(found && self.code == Some(1), "{words:?}, exit {:?}\n{}", self.code, self.text);
+    fn assert_fault(&self, expected: &[&str]) {
+        let found =
+            self.faults().iter().any(|line| expected.iter().all(|part| line.contains(part)));
+        assert!(found && self.code == Some(1), "{expected:?}, exit {:?}\n{}", self.code, self.text);
     }
 
     /// The statements it prints for a fault, each with whether it is for the source.
@@ -123,7 +124,7 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
     let before = world.control().await.scalar(logs).await;
     let checked = check(&world).await;
     checked.assert_healthy();
-    for words in [
+    for expected in [
         "✓ version",
         "✓ clock",
         "✓ encryption",
@@ -143,7 +144,7 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
         "✓ capture instance",
         "✓ captured columns",
     ] {
-        assert!(checked.text.contains(words), "{words} in\n{}", checked.text);
+        assert!(checked.text.contains(expected), "{expected} in\n{}", checked.text);
     }
     assert_eq!(world.control().await.scalar(logs).await, before, "check is read-only");
     assert!(!checked.text.contains(crate::harness::PASSWORD), "{}", checked.text);
@@ -228,10 +229,10 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
         mend(&world, &checked).await;
     };
     last.assert_healthy();
-    for words in
+    for expected in
         ["lacks SELECT", "CREATE TABLE", "UPDATE on [Resync]", "GRANT SELECT ON SCHEMA::cdc"]
     {
-        assert!(seen.contains(words), "{words} in\n{seen}");
+        assert!(seen.contains(expected), "{expected} in\n{seen}");
     }
     assert!(
         last.text.contains("– SQL Server Agent"),
@@ -473,13 +474,13 @@ async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
     let checked = check(&world).await;
     assert_plain(&checked.text);
     checked.assert_healthy();
-    for words in [
+    for expected in [
         "CREATE TABLE [dbo].[T' + NCHAR(8238) + NCHAR(8203) + N']]",
         "[V' + NCHAR(27) + N'[2J",
         "sp_cdc_enable_table",
         "run at the source Source\\u{1b}[2J",
     ] {
-        assert!(seen.contains(words), "{words} in\n{seen}");
+        assert!(seen.contains(expected), "{expected} in\n{seen}");
     }
     let id = mapping.to_string();
     for arguments in [&["status"][..], &["verify"], &["sync", "--mapping", &id], &["status"]] {
@@ -502,7 +503,7 @@ async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
     );
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    eventually("the server's words in error_logs", async || {
+    eventually("the server's expected in error_logs", async || {
         let kept = "SELECT COUNT(*) FROM error_logs WHERE error_message LIKE N'%Msg 50000%' AND CHARINDEX(NCHAR(27), error_message) > 0";
         match world.control().await.scalar(kept).await.as_str() {
             "0" => Err(daemon.output()),

@@ -87,7 +87,7 @@ async fn status_tells_how_every_mapping_stands() {
 
     let (code, table) = ask(&world, &["status"]).await;
     assert_eq!(code, Some(0), "{table}");
-    for words in [
+    for expected in [
         "MAPPING",
         "Shop.dbo.T",
         "following",
@@ -96,7 +96,7 @@ async fn status_tells_how_every_mapping_stands() {
         "disabled",
         "does not exist",
     ] {
-        assert!(table.contains(words), "{words} in\n{table}");
+        assert!(table.contains(expected), "{expected} in\n{table}");
     }
     // mended, it is parked no more
     world.both("CREATE TABLE dbo.Nowhere (ID INT NOT NULL PRIMARY KEY)").await;

@@ -152,11 +152,11 @@ async fn names_that_are_one_at_the_destination_are_refused() {
     eventually("a refusal that names the columns", async || {
         let errors =
             control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
-        let words = [
+        let expected = [
             "source column [A] and others differ in case only",
             "source column [ID] and others differ in case only",
         ];
-        if words.iter().all(|words| errors.first().contains(words)) {
+        if expected.iter().all(|expected| errors.first().contains(expected)) {
             Ok(())
         } else {
             Err(errors.to_string())

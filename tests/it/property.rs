@@ -711,11 +711,11 @@ async fn group(seed: u64, count: usize) -> Report {
         let mut failures: Vec<String> = known
             .failures
             .iter()
-            .map(|(case, words)| format!("{words}\n{}", cases[*case].story()))
+            .map(|(case, expected)| format!("{expected}\n{}", cases[*case].story()))
             .collect();
         if failures.is_empty() {
-            failures.extend(caught_up.iter().map(|(case, words)| {
-                format!("never caught up: {words}\n{}", cases[*case].story())
+            failures.extend(caught_up.iter().map(|(case, expected)| {
+                format!("never caught up: {expected}\n{}", cases[*case].story())
             }));
         }
         Report { failures, checkpoints: known.checkpoints, commits: known.commits }

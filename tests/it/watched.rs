@@ -440,10 +440,10 @@ async fn a_daemon_that_can_own_nothing_is_not_ready() {
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
     let address = address(&daemon).await;
     assert!(refused.fired().await);
-    let answers = async |wanted: u16, words: &str| {
-        eventually(&format!("/readyz to say {words}"), async || {
+    let answers = async |wanted: u16, expected: &str| {
+        eventually(&format!("/readyz to say {expected}"), async || {
             match page(&address, "/readyz").await {
-                (status, body) if status == wanted && body.contains(words) => Ok(()),
+                (status, body) if status == wanted && body.contains(expected) => Ok(()),
                 other => Err(format!("{other:?}")),
             }
         })

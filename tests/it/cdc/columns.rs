@@ -88,7 +88,7 @@ async fn a_subset_of_captured_columns() {
     daemon.wait_for_line(&["does not have column [B]", FIX]).await;
     daemon.wait_for_line(&["does not have columns [A], [B]", FIX]).await;
     let mut control = world.control().await;
-    eventually("the words for status", async || {
+    eventually("the expected for status", async || {
         let told = control.scalar("SELECT uncaptured FROM cdc_lag").await;
         if told.contains("[A], [B]") && told.contains(FIX) { Ok(()) } else { Err(told) }
     })
@@ -196,8 +196,8 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     world.request_full_sync(mapping).await;
     let daemon = start(&world);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let (fault, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("CREATE TABLE #changes"), fault);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE TABLE #changes"), block);
     shop.run("UPDATE dbo.A SET D = 1.5, X = '2026-01-01 23:59:58' WHERE ID = 1").await;
     wait_for_arrival(arrived).await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN V VARCHAR(50)").await;
@@ -205,7 +205,7 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     shop.run("ALTER TABLE dbo.A ALTER COLUMN X DATETIME2(7)").await;
     shop.run("ALTER TABLE dbo.A ALTER COLUMN N INT NULL").await;
     shop.run("UPDATE dbo.A SET V = '0123456789ABCDEFGHIJ', D = 1.1234, X = '2026-01-01 12:00:00.1234567', N = NULL WHERE ID = 1").await;
-    go.send(()).expect("the pass waits");
+    release.send(()).expect("the pass waits");
     daemon.wait_for_line(&["was altered while its changes were read"]).await;
     world.in_sync("dbo.A", "ID").await;
     let errors =
@@ -230,15 +230,15 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     capture(&world, |cdc| cdc.mode = CaptureMode::Manual);
     shop.run("UPDATE dbo.O SET V = 10, W = 5000000000 WHERE ID = 1").await;
     shop.run("UPDATE dbo.O SET W = 5 WHERE ID = 1").await;
-    let (fault, arrived, go) = blocked_request(Phase::Before);
-    world.source.faults().once(Point::request("cdc.captured_columns"), fault);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.source.faults().once(Point::request("cdc.captured_columns"), block);
     capture_one(&world);
     wait_for_arrival(arrived).await;
     // narrower than what the first change says, and wider than what the change table can say
     shop.run("ALTER TABLE dbo.O ALTER COLUMN W INT").await;
     shop.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
     copy.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
-    go.send(()).expect("the pass waits");
+    release.send(()).expect("the pass waits");
     eventually("the first change", async || {
         let rows = copy.query("SELECT ID, V, W FROM dbo.O ORDER BY ID").await;
         if rows.rows == [["1", "10.00", "5"], ["2", "2.00", "2"]] {

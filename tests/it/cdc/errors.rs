@@ -136,8 +136,8 @@ async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
     crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) =
         following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("the checkpoint is no longer"), hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("the checkpoint is no longer"), block);
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
     wait_for_arrival(arrived).await;
     world
@@ -145,7 +145,7 @@ async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
         .await
         .run("UPDATE table_mappings SET last_cdc_lsn = 0x00000000000000000001")
         .await;
-    go.send(()).expect("the transaction waits");
+    release.send(()).expect("the transaction waits");
     error_of(&world, mapping, &["the checkpoint is no longer what it was"]).await;
     // The two checkpoints differ now, which is a gap, which a full sync mends.
     world.in_sync("dbo.R", "ID").await;

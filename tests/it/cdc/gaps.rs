@@ -56,8 +56,8 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     let details =
         "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
     let details = world.control().await.scalar(details).await;
-    for words in ["kind Gap", "a full sync has been requested", "what to do: "] {
-        assert!(details.contains(words), "{words} is not in {details}");
+    for expected in ["kind Gap", "a full sync has been requested", "what to do: "] {
+        assert!(details.contains(expected), "{expected} is not in {details}");
     }
 }
 
@@ -345,10 +345,10 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     // A destination that lacks the row, so that the change row has to be completed.
     world.copy().await.run("DELETE dbo.L").await;
     world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
-    world.source.faults().once(Point::request("AS v (slot, start_lsn"), wait);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.source.faults().once(Point::request("AS v (slot, start_lsn"), block);
     let _daemon = start(&world);
-    wait_for_arrival(asked).await;
+    wait_for_arrival(arrived).await;
     let mut shop = world.shop().await;
     shop.run("INSERT INTO dbo.L VALUES (2, 2, N'later')").await;
     eventually("the later row to be captured", async || {
@@ -361,7 +361,7 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_L', @low_water_mark = @mark",
     )
     .await;
-    go_on.send(()).expect("the source waits");
+    release.send(()).expect("the source waits");
     world.in_sync("dbo.L", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
@@ -381,16 +381,16 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     // the upper bound is another table's: cleanup up to there leaves a low watermark that says
     // nothing against it
     super::mark(&mut shop, "Other").await;
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
-    world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), wait);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), block);
     let _daemon = start(&world);
-    wait_for_arrival(asked).await;
+    wait_for_arrival(arrived).await;
     shop.run(
         "DECLARE @mark binary(10) = (SELECT MAX(__$start_lsn) FROM cdc.dbo_Other_CT); \
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_G', @low_water_mark = @mark",
     )
     .await;
-    go_on.send(()).expect("the source waits");
+    release.send(()).expect("the source waits");
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
@@ -430,13 +430,13 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     world.enable_cdc(&["G_new"]).await;
     shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)")
         .await;
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
+    let (block, arrived, release) = blocked_request(Phase::Before);
     // a pass begins with the table's shape
-    world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), wait);
+    world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), block);
     let _daemon = start(&world);
-    wait_for_arrival(asked).await;
+    wait_for_arrival(arrived).await;
     shop.run("EXEC sp_rename N'dbo.G', N'G_old'; EXEC sp_rename N'dbo.G_new', N'G'").await;
-    go_on.send(()).expect("the source waits");
+    release.send(()).expect("the source waits");
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }

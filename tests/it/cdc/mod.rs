@@ -85,13 +85,14 @@ pub fn capture_one(world: &World) {
 }
 
 /// Waits for an error of the mapping whose text contains all of `words`, and returns it.
-pub async fn error_of(world: &World, mapping: i32, words: &[&str]) -> String {
+pub async fn error_of(world: &World, mapping: i32, expected: &[&str]) -> String {
     let mut control = world.control().await;
-    eventually(&format!("an error with {words:?}"), async || {
+    eventually(&format!("an error with {expected:?}"), async || {
         let errors = control
             .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
             .await;
-        let found = errors.rows.iter().find(|row| words.iter().all(|word| row[0].contains(word)));
+        let found =
+            errors.rows.iter().find(|row| expected.iter().all(|part| row[0].contains(part)));
         found.map(|row| row[0].clone()).ok_or_else(|| errors.to_string())
     })
     .await

@@ -46,11 +46,11 @@ fn state(world: &World) -> availability::State {
 
 /// The same between two polls: no session ever sees its server go back.
 async fn redone_between_polls(world: &World, state: availability::State) {
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
-    world.source.faults().once(Point::request("AS is_read_only"), wait);
-    wait_for_arrival(asked).await;
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.source.faults().once(Point::request("AS is_read_only"), block);
+    wait_for_arrival(arrived).await;
     redone(world, Some(state));
-    go_on.send(()).expect("the source waits");
+    release.send(()).expect("the source waits");
 }
 
 async fn no_error(world: &World, mapping: i32) {
@@ -69,12 +69,12 @@ async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over(
     crate::only_on_standins!("secondaries");
     let (world, mapping, _daemon) = read_on_a_secondary(&[]).await;
     let old = state(&world);
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
-    world.source.faults().once(Point::request("FROM cdc.captured_columns"), wait);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.source.faults().once(Point::request("FROM cdc.captured_columns"), block);
     world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
-    wait_for_arrival(asked).await;
+    wait_for_arrival(arrived).await;
     redone(&world, Some(old));
-    go_on.send(()).expect("the source waits");
+    release.send(()).expect("the source waits");
     let run = world.run_ends(mapping, "CDC", "PAUSED").await;
     assert!(run.rows[0][3].contains("secondary replica that is behind"), "{run}");
     redone(&world, None);
@@ -171,7 +171,7 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
             .dest
             .faults()
             .once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), after_copy);
-        let (at_clock, clock_read, go_on) = blocked_request(Phase::After);
+        let (at_clock, clock_read, release) = blocked_request(Phase::After);
         world.source.faults().once(Point::request("AS in_group"), at_clock);
         world.request_full_sync(mapping).await;
         let _daemon = start_with(&world, &[("DATAFLOW_COPY_LANE", lane)]);
@@ -185,7 +185,7 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         // a transaction that is later than the two servers' clocks may differ
         world.source.instance().expect("the source's engine").clock.shift_ms(150_000);
         shop.run("INSERT INTO dbo.R VALUES (4, 4)").await;
-        go_on.send(()).expect("the source waits");
+        release.send(()).expect("the source waits");
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
         let (source, dest) = world.both_tables("dbo.R", "ID").await;
         assert!(source == dest, "{lane}: {}", crate::harness::world::difference(&source, &dest));

@@ -28,8 +28,8 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.both(ITEMS).await;
     fill(&world, 3000).await;
     let mapping = world.map("Items", "ID", Some("Resync"), false).await;
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().nth(Point::request("BULK LOAD"), 2, hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().nth(Point::request("BULK LOAD"), 2, block);
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;
     let _daemon = world.daemon();
@@ -38,7 +38,7 @@ async fn a_request_made_during_the_copy_is_another_one() {
     assert_eq!(request(&world).await, ["0", "pending"]);
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
     world.request_full_sync(mapping).await;
-    go.send(()).expect("the copy waits");
+    release.send(()).expect("the copy waits");
     eventually("the second full sync", async || {
         let mut control = world.control().await;
         let done = control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC' AND status = 'COMPLETED'").await;
@@ -116,13 +116,13 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     let errors = control.query("SELECT error_message, error_details FROM error_logs").await;
     assert_eq!(errors.rows.len(), 1, "{errors}");
     assert!(errors.first().contains("GRANT UPDATE"), "{errors}");
-    for words in [
+    for expected in [
         "kind Permission",
         "ignored until it was 0",
         "what to do: GRANT UPDATE",
         "permission was denied",
     ] {
-        assert!(errors.rows[0][1].contains(words), "{words} is not in {errors}");
+        assert!(errors.rows[0][1].contains(expected), "{expected} is not in {errors}");
     }
     assert_eq!(
         control.scalar("SELECT COUNT(*) FROM v_recent_errors").await,

@@ -23,13 +23,13 @@ async fn tables(world: &World, source: &str, dest: &str) {
 async fn changed_during_the_copy(world: &World, changes: &str) {
     world.enable_cdc(&["K"]).await;
     let mapping = world.map("K", "Code", None, true).await;
-    let (hold, at, go) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), block);
     world.request_full_sync(mapping).await;
     let _daemon = start(world);
-    wait_for_arrival(at).await;
+    wait_for_arrival(arrived).await;
     world.shop().await.run(changes).await;
-    go.send(()).expect("the daemon waits");
+    release.send(()).expect("the daemon waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.K", "N").await;
 }

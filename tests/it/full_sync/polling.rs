@@ -28,8 +28,13 @@ GO";
     world.source.log_statements(true);
     let daemon = world.daemon();
     let asked = |name: &str| {
-        let words = format!("[dbo].[{name}] AS t WHERE t.[Resync] = 1");
-        world.source.statements().iter().filter(|statement| statement.text.contains(&words)).count()
+        let expected = format!("[dbo].[{name}] AS t WHERE t.[Resync] = 1");
+        world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains(&expected))
+            .count()
     };
     eventually("some ticks", async || {
         if asked("Small") >= 10 { Ok(()) } else { Err(asked("Small").to_string()) }

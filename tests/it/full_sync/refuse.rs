@@ -2,13 +2,13 @@
 
 use crate::harness::{PASSWORD, World, eventually};
 
-async fn refused(world: &World, mapping: i32, words: &[&str]) {
+async fn refused(world: &World, mapping: i32, expected: &[&str]) {
     let mut control = world.control().await;
-    eventually(&format!("mapping {mapping} to be refused with {words:?}"), async || {
+    eventually(&format!("mapping {mapping} to be refused with {expected:?}"), async || {
         let errors = control
             .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
             .await;
-        let said = errors.rows.iter().any(|row| words.iter().all(|word| row[0].contains(word)));
+        let said = errors.rows.iter().any(|row| expected.iter().all(|part| row[0].contains(part)));
         if said { Ok(()) } else { Err(format!("{errors:?}")) }
     })
     .await;
@@ -38,7 +38,7 @@ INSERT INTO dbo.R (ID, Num, Opt, Must) SELECT 1, 1, 1, 1 WHERE 1 = 0",
     let mapping = world.map("R", "ID", None, false).await;
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
-    let words = [
+    let expected = [
         "[Wide]: nvarchar(50) does not fit into nvarchar(20)",
         "sql_variant",
         "[Num]: bigint does not fit into int",
@@ -48,7 +48,7 @@ INSERT INTO dbo.R (ID, Num, Opt, Must) SELECT 1, 1, 1, 1 WHERE 1 = 0",
         "INSTEAD OF trigger [TR_R]",
         "destination has no primary key",
     ];
-    refused(&world, mapping, &words).await;
+    refused(&world, mapping, &expected).await;
     let errors = world.control().await.query("SELECT error_type FROM error_logs").await;
     assert_eq!(errors.rows, [["SCHEMA"]]);
     let staged = world

@@ -24,11 +24,11 @@ async fn mapped(rows: &str) -> (World, i32) {
     (world, mapping)
 }
 
-async fn refused(world: &World, mapping: i32, words: &[&str]) {
+async fn refused(world: &World, mapping: i32, expected: &[&str]) {
     world.request_full_sync(mapping).await;
     let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
     let said = run.column("error_message")[0].to_owned();
-    for word in words {
+    for word in expected {
         assert!(said.contains(word), "{word} in: {said}");
     }
 }

@@ -16,9 +16,9 @@ use crate::{
 /// Longer than the daemon stays silent.
 const LONG: Duration = Duration::from_secs(8);
 
-async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, words: &[&str]) {
-    daemon.wait_for_line(words).await;
-    let like = words.join("%");
+async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, expected: &[&str]) {
+    daemon.wait_for_line(expected).await;
+    let like = expected.join("%");
     eventually(&format!("{like} in sync_logs"), async || {
         let sql = format!("SELECT COUNT(*) FROM sync_logs WHERE sync_type = 'FULL_SYNC' AND log_message LIKE N'%{like}%'");
         let logged = world.control().await.scalar(&sql).await;
@@ -38,8 +38,8 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     world.enable_cdc(&["Items"]).await;
     world.copy().await.run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old')").await;
     let mapping = world.map("Items", "ID", None, false).await;
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), block);
     let swapping = world
         .dest
         .faults()
@@ -49,7 +49,7 @@ async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
     wait_for_arrival(arrived).await;
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
-    go.send(()).expect("the sync waits");
+    release.send(()).expect("the sync waits");
     stage_is_told(
         &world,
         &daemon,
@@ -89,13 +89,13 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
         .source
         .faults()
         .once(Point::request("tran_end_time >"), Fault::Delay(Duration::from_millis(100)));
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), block);
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
     wait_for_arrival(arrived).await;
     capture(&world, |cdc| cdc.running = false);
-    go.send(()).expect("the sync waits");
+    release.send(()).expect("the sync waits");
     assert!(waiting.fired().await);
     let mut control = world.control().await;
     control.run("UPDATE table_mappings SET is_enabled = 0").await;

@@ -177,12 +177,12 @@ async fn a_row_that_was_read_twice_is_there_once() {
     world.request_full_sync(mapping).await;
     let dropped =
         world.dest.faults().nth(Point::request("[repeated]"), 1, Fault::Delay(Duration::ZERO));
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().nth(Point::request("BULK LOAD"), 1, hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().nth(Point::request("BULK LOAD"), 1, block);
     let _daemon = world.daemon();
     wait_for_arrival(arrived).await;
     shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;
-    go.send(()).expect("the copy waits");
+    release.send(()).expect("the copy waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     assert!(dropped.count() > 0, "it was read once, so this proves nothing");
     world.in_sync("dbo.Heap", "ID").await;
@@ -226,10 +226,10 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
     world.enable_cdc(&["Items"]).await;
     let mapping = world.map("Items", "ID", None, true).await;
     world.request_full_sync(mapping).await;
-    let (wait, asked, go_on) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), wait);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), block);
     let _daemon = world.daemon();
-    wait_for_arrival(asked).await;
+    wait_for_arrival(arrived).await;
     let mut shop = world.shop().await;
     for id in 1..=2 {
         shop.run(&format!("INSERT INTO dbo.Items (ID, Name) VALUES (-{id}, N'meanwhile')")).await;
@@ -244,14 +244,14 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
          EXEC sys.sp_cdc_cleanup_change_table @capture_instance = N'dbo_Items', @low_water_mark = @mark",
     )
     .await;
-    go_on.send(()).expect("the destination waits");
+    release.send(()).expect("the destination waits");
     let error = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
-    for words in [
+    for expected in [
         "made since the copy began",
         "the source keeps changes for 4320 minutes",
         "@retention = 4320",
     ] {
-        assert!(error.rows[0][3].contains(words), "{words}: {error}");
+        assert!(error.rows[0][3].contains(expected), "{expected}: {error}");
     }
 }
 
@@ -276,21 +276,21 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
             "UPDATE table_mappings SET full_sync_mode = '{mode}' WHERE mapping_id = {mapping}"
         ))
         .await;
-    let (fault, arrived, go) = blocked_request(Phase::Before);
+    let (block, arrived, release) = blocked_request(Phase::Before);
     world.dest.faults().once(
         Point::request(if mode == "STAGED" {
             "CREATE UNIQUE INDEX [dbaops_dataflow_key]"
         } else {
             "TRUNCATE TABLE [dbo].[T]"
         }),
-        fault,
+        block,
     );
     world.request_full_sync(mapping).await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     wait_for_arrival(arrived).await;
     shop.run(&format!("ALTER TABLE dbo.T ALTER COLUMN C {now}")).await;
     shop.run(&format!("UPDATE dbo.T SET C = {value} WHERE ID = 1")).await;
-    go.send(()).expect("the full sync waits");
+    release.send(()).expect("the full sync waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     daemon.wait_for_line(&["was altered meanwhile", "begins again"]).await;
     world.in_sync("dbo.T", "ID").await;

@@ -57,8 +57,8 @@ async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes()
     let filter = format!("mapping_id = {mapping}");
     let error = unresolved(&mut control, &filter).await;
     assert_eq!(error[0], "SYNC");
-    for words in ["kind Missing", "parked", "what to do: "] {
-        assert!(error[1].contains(words), "{error:?}");
+    for expected in ["kind Missing", "parked", "what to do: "] {
+        assert!(error[1].contains(expected), "{error:?}");
     }
     // The row.
     table_there(&world, "Late").await;

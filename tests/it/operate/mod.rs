@@ -137,8 +137,8 @@ async fn init_refuses_the_database_of_another_version() {
         let refused = command(&world.variables(), &["init"]).output().await.expect("run init");
         let text = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert_eq!(refused.status.code(), Some(1), "{text}");
-        for words in ["dbaops_dataflow", "flows, config and logs", "Rename or drop"] {
-            assert!(text.contains(words), "{words} is not in {text}");
+        for expected in ["dbaops_dataflow", "flows, config and logs", "Rename or drop"] {
+            assert!(text.contains(expected), "{expected} is not in {text}");
         }
         assert_eq!(
             control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await,

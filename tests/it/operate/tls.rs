@@ -91,7 +91,7 @@ async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_the_way_
             for variable in ["DEST_CA_CERT", "DEST_TRUST_SERVER_CERTIFICATE=true"] {
                 assert!(text.contains(variable), "{what} {mode}: {text}");
             }
-            assert!(!text.contains("Config::"), "words for programmers: {text}");
+            assert!(!text.contains("Config::"), "expected for programmers: {text}");
             let (well, text) =
                 init(&server, &[("DEST_ENCRYPT", mode), ("DEST_TRUST_SERVER_CERTIFICATE", "true")])
                     .await;

@@ -25,13 +25,13 @@ async fn verify_says_what_differs_and_exits_with_1() {
 
     let (code, said) = verify(&world, &[]).await;
     assert_eq!(code, Some(0), "{said}");
-    for words in [
+    for expected in [
         "mapping 1: Shop.dbo.V -> Copy.dbo.V",
         "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches",
         "PASSED  SCHEMA",
         "PASSED  ROW_COUNT",
     ] {
-        assert!(said.contains(words), "{words}: {said}");
+        assert!(said.contains(expected), "{expected}: {said}");
     }
 
     world.copy().await.run("UPDATE dbo.V SET Price = 0 WHERE ID IN (5, 2000)").await;

@@ -93,9 +93,9 @@ async fn a_mapping_that_does_not_follow_never_fails() {
 }
 
 /// Waits for a verification of a kind with this status whose details have all of `words`.
-async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, words: &[&str]) -> Grid {
+async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, expected: &[&str]) -> Grid {
     let mut control = world.control().await;
-    eventually(&format!("{kind} {status} with {words:?}"), async || {
+    eventually(&format!("{kind} {status} with {expected:?}"), async || {
         let runs = control
             .query(&format!(
                 "SELECT TOP (1) verification_status, source_row_count, dest_row_count, mismatches_found, verification_details \
@@ -103,14 +103,14 @@ async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, words: &
             ))
             .await;
         let details = runs.rows.first().map_or("", |row| row[4].as_str());
-        if runs.first() == status && words.iter().all(|word| details.contains(word)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
+        if runs.first() == status && expected.iter().all(|part| details.contains(part)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
     })
     .await
 }
 
 /// The newest comparison of rows.
-async fn rows(world: &World, mapping: i32, status: &str, words: &[&str]) -> Grid {
-    of_kind(world, mapping, "MD5_COMPARISON", status, words).await
+async fn rows(world: &World, mapping: i32, status: &str, expected: &[&str]) -> Grid {
+    of_kind(world, mapping, "MD5_COMPARISON", status, expected).await
 }
 
 /// Rounds that a writer makes at full speed before the burst before them has to have arrived: a

@@ -171,8 +171,8 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
     let mut copy = world.copy().await;
     copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
     // the transaction that mends waits for the change to come first
-    let (hold, arrived, go) = blocked_request(Phase::Before);
-    world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, hold);
+    let (block, arrived, release) = blocked_request(Phase::Before);
+    world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, block);
     let mending = verify(&world, &["--repair"]);
     let overtaking = async {
         wait_for_arrival(arrived).await;
@@ -182,7 +182,7 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
             if name == "newer" { Ok(()) } else { Err(name) }
         })
         .await;
-        go.send(()).expect("the mend waits");
+        release.send(()).expect("the mend waits");
     };
     let ((code, said), ()) = tokio::join!(mending, overtaking);
     assert_eq!(code, Some(0), "{said}");

@@ -99,10 +99,10 @@ async fn a_parked_mapping_is_partial() {
     // Nor does it for somebody who does not know that it is parked: that its changes are lost is
     // seen at the source.
     let (_, said) = verify(&world, &["--mapping", &mapping.to_string()]).await;
-    for words in
+    for expected in
         ["PARTIAL MD5_COMPARISON", "drift since 20", "are lost at the source", "different (1): 17"]
     {
-        assert!(said.contains(words), "{words}: {said}");
+        assert!(said.contains(expected), "{expected}: {said}");
     }
     never_failed(&world).await;
 }
@@ -118,13 +118,13 @@ async fn a_mapping_that_is_switched_off_is_partial() {
     world.shop().await.run("UPDATE dbo.V SET Name = N'later' WHERE ID = 17").await;
     let (code, said) = verify(&world, &["--repair", "--mapping", &mapping.to_string()]).await;
     assert_eq!(code, Some(0), "{said}");
-    for words in [
+    for expected in [
         "PARTIAL MD5_COMPARISON 3000 compared, 1 mismatches",
         "drift since 20",
         "switched off",
         "different (1): 17",
     ] {
-        assert!(said.contains(words), "{words}: {said}");
+        assert!(said.contains(expected), "{expected}: {said}");
     }
     assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 17").await, "row 17");
 }
