@@ -153,7 +153,7 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
 /// CDC off, a column too narrow, another NOT NULL, no key, an INSTEAD OF trigger, a missing table,
 /// changes that are kept for an hour.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_do_not_fit_are_mended_by_what_is_printed() {
+async fn tables_that_do_not_fit_are_fixed_by_the_printed_statements() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mut shop = world.shop().await;
@@ -258,7 +258,7 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
 
 /// A capture instance that only a role may read, and a trigger column that is not there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gating_role_and_a_missing_trigger_column_are_mended_by_what_is_printed() {
+async fn a_gating_role_and_a_missing_trigger_column_are_fixed_by_the_printed_statements() {
     crate::only_on_standins!("fault points");
     let world = healthy().await;
     let mut shop = world.shop().await;
@@ -338,7 +338,7 @@ fn other_address() -> Option<std::net::IpAddr> {
 /// Encrypted, but for whoever answers: on this machine that is nobody else, over a network it is a
 /// fault.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_nobody_looks_at_is_a_fault_off_this_machine() {
+async fn a_certificate_that_is_not_checked_is_a_fault_off_this_machine() {
     crate::only_on_standins!("an address of its own");
     let Some(address) = other_address() else {
         return println!("skipped: this machine has no other address");
@@ -385,7 +385,7 @@ async fn a_certificate_that_nobody_looks_at_is_a_fault_off_this_machine() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_control_database_is_mended_by_init() {
+async fn a_missing_control_database_is_fixed_by_init() {
     let world = World::new().await;
     world.dest("master").await.run("DROP DATABASE dbaops_dataflow").await;
     let checked = check(&world).await;
@@ -445,7 +445,7 @@ fn assert_plain(text: &str) {
 /// turn text around and forge lines: they do not, for any command and in the log; what is printed
 /// for copying is right as it is printed; and the tables have the words as they are.
 #[tokio::test(flavor = "multi_thread")]
-async fn words_of_others_act_on_no_terminal_and_forge_no_line() {
+async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
     crate::only_on_standins!("fault points");
     const WORDS: &str = "\u{1b}[2J\u{7}\r\n  ✓ forged\u{202e}\u{200b}";
     // a mapping's table with a control character is refused, with other hidden ones it is not

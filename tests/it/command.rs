@@ -31,7 +31,7 @@ async fn json(world: &World, mapping: i32) -> serde_json::Value {
 /// One mapping follows, one is parked because its table is not there, one was never synced, one is
 /// disabled: each is told with its reason, by a command that needs no daemon.
 #[tokio::test(flavor = "multi_thread")]
-async fn status_tells_how_every_mapping_stands() {
+async fn status_shows_the_state_of_every_mapping() {
     let world = World::new().await;
     world
         .both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)\nGO\nCREATE TABLE dbo.U (ID INT NOT NULL PRIMARY KEY)")

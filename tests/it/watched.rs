@@ -107,7 +107,7 @@ async fn a_destination_that_is_away_is_seen_from_outside() {
 /// A daemon with two mappings, one of which cannot work: its numbers are what the control tables
 /// say.
 #[tokio::test(flavor = "multi_thread")]
-async fn health_and_metrics_tell_what_the_daemon_does() {
+async fn health_and_metrics_show_what_the_daemon_does() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
     world.shop().await.run("INSERT INTO dbo.T VALUES (1, N'a'), (2, N'b'), (3, N'c')").await;
@@ -278,7 +278,7 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
 /// systemd's side: READY once the work begins, WATCHDOG as long as the loop turns, STOPPING at the
 /// end.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_manager_hears_ready_watchdog_and_stopping() {
+async fn a_service_manager_gets_ready_watchdog_and_stopping() {
     let world = World::new().await;
     let path = std::env::temp_dir().join(format!("dataflow-notify-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
@@ -389,7 +389,7 @@ async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
 /// SIGTERM is heard also before the destination has answered the first time, and however long it is
 /// silent.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_is_heard_while_the_first_look_waits() {
+async fn a_stop_is_obeyed_while_the_first_tick_waits() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let silent =

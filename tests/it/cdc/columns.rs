@@ -154,7 +154,7 @@ async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
 /// A row that moves is told as a delete and an insert, and the insert says NULL for a large value
 /// that was not touched.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_moved_row_keeps_a_large_value_that_its_insert_does_not_tell() {
+async fn a_moved_row_keeps_a_large_value_that_its_insert_lacks() {
     crate::only_on_standins!("its engine");
     let (world, _, _daemon) = following(
         "L",

@@ -39,7 +39,7 @@ async fn a_deadlock_is_tried_again() {
 /// Telling how far behind a mapping is may fail (an operator's report holds a lock): the work it
 /// found is done all the same, and nobody says that the source cannot be reached.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lag_that_cannot_be_told_costs_no_work_and_is_not_the_sources_trouble() {
+async fn a_lag_that_cannot_be_recorded_stops_no_work_and_is_no_error_of_the_source() {
     crate::only_on_standins!("fault points");
     let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let locked = SqlError::new(1222, 16, "Lock request time out period exceeded.");
@@ -132,7 +132,7 @@ async fn a_reply_lost_after_the_commit_does_no_harm() {
 /// Another process moves the checkpoint while a transaction is on its way: nothing of it stays, and
 /// it is said.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_that_somebody_else_moved_fences_the_transaction() {
+async fn a_checkpoint_that_another_process_moved_rolls_the_transaction_back() {
     crate::only_on_standins!("fault points");
     let (world, mapping, _daemon) =
         following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;

@@ -50,7 +50,7 @@ async fn children_wait_for_their_parents() {
 /// so neither ever gets through in one pass. A pass that got on calls up the other at once. (Every
 /// step used to wait for the next look, and was told as a failure.)
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_wait_for_each_other_do_not_take_a_look_for_each_step() {
+async fn tables_that_wait_for_each_other_do_not_take_a_tick_for_each_step() {
     const GENERATIONS: u32 = 12;
     let world = World::new().await;
     world.both(FAMILY).await;

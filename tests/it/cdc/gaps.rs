@@ -94,7 +94,7 @@ async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
 
 /// With `DATAFLOW_ON_CDC_GAP=error` nothing happens until somebody asks for a full sync.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gap_can_wait_for_people() {
+async fn a_gap_can_wait_for_an_operator() {
     let (world, mapping, daemon) =
         following("G", TABLE, "INSERT INTO dbo.G VALUES (1, 1)", "ID").await;
     let _ = daemon.terminate().await;

@@ -98,7 +98,7 @@ async fn an_instance_has_any_name() {
 /// Gated by a role that the login is not in: named, with the statement that mends it. A parked
 /// mapping is looked at every five minutes, and at once when its row or its server's row changes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gated_instance_is_named_with_what_mends_it() {
+async fn a_gated_instance_is_named_with_its_fix() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&[]).await;
@@ -241,7 +241,7 @@ async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
 /// Somebody makes an instance for themselves: with fewer columns, without the key, behind a role.
 /// Ours is read as before, and each is told of once.
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_elses_instance_is_passed_over_and_told_of_once() {
+async fn a_less_suitable_instance_is_passed_over_and_reported_once() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY, V INT NULL, W INT NULL)").await;
     let mut shop = world.shop().await;
@@ -333,7 +333,7 @@ async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
 /// What ALTER TABLE … SWITCH moves is in no change table: `check` and the first poll say so of the
 /// tables where it is allowed.
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_that_can_be_switched_are_told_of() {
+async fn partitions_that_can_be_switched_are_reported() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
     world.enable_cdc(&[]).await;

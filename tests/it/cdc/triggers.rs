@@ -36,7 +36,7 @@ async fn full_syncs(world: &World, mapping: i32, count: &str) {
 /// One value that is no number was Msg 245 at every poll: CDC of the table stood still, and check
 /// was all ✓.
 #[tokio::test(flavor = "multi_thread")]
-async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_tells_of_it() {
+async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_reports_it() {
     let (world, mapping, daemon) = followed("VARCHAR(10)").await;
     let mut shop = world.shop().await;
     shop.run("UPDATE dbo.T SET V = 3, Resync = 'later' WHERE ID = 1").await;

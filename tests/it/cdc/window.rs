@@ -53,7 +53,7 @@ async fn unknown_lag(world: &World, mapping: i32, reason: &str) {
 /// CDC that is off, or was switched off meanwhile, is an error that says what to do, and
 /// `v_cdc_lag` says why nobody knows.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_cdc_the_lag_is_unknown_and_the_reason_said() {
+async fn without_cdc_the_lag_is_unknown_and_the_reason_given() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.N (ID INT NOT NULL PRIMARY KEY)").await;
     let mapping = world.map("N", "ID", None, true).await;

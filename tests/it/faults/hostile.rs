@@ -133,7 +133,7 @@ fn an_lsn_is_read_or_refused_whatever_it_is() {
 
 /// Rows that no operator would write, and one that an operator did: that one works.
 #[tokio::test(flavor = "multi_thread")]
-async fn nonsense_in_the_control_tables_disturbs_nobody() {
+async fn nonsense_in_the_control_tables_stops_no_other_mapping() {
     let mut random = StdRng::seed_from_u64(seed());
     let world = World::new().await;
     world.both("CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NOT NULL)").await;

@@ -446,7 +446,7 @@ async fn a_full_sync_by_the_driver_survives_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_down_of_a_full_sync_survives_its_server() {
+async fn the_records_of_a_full_sync_survive_their_server() {
     lane(Job::Books, Side::Dest).await;
 }
 
@@ -471,11 +471,11 @@ async fn a_verification_survives_its_destination() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_look_for_work_survives_the_source() {
+async fn a_poll_survives_its_source() {
     lane(Job::Look, Side::Source).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_look_for_work_survives_the_destination() {
+async fn a_poll_survives_its_destination() {
     lane(Job::Look, Side::Dest).await;
 }

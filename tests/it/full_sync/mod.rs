@@ -27,7 +27,7 @@ async fn fill(world: &World, rows: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_differ_are_mended_and_rows_that_are_gone_are_deleted() {
+async fn rows_that_differ_are_updated_and_rows_that_are_gone_are_deleted() {
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 3210).await;

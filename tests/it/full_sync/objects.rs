@@ -190,7 +190,7 @@ GO",
 /// A key whose type no index of the staging table has (its text travels as nvarchar(max)): rows are
 /// told apart without one, and CDC goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_cannot_be_indexed_is_told_apart_all_the_same() {
+async fn rows_with_a_key_that_cannot_be_indexed_are_told_apart() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.Long (K VARCHAR(3000) NOT NULL UNIQUE, V INT NULL)").await;
     let mut shop = world.shop().await;

@@ -193,7 +193,7 @@ GO",
 /// A login without VIEW DEFINITION is not shown security policies: it cannot know whether it sees
 /// every row.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_cannot_see_security_policies_is_told_so() {
+async fn a_login_that_cannot_see_security_policies_is_a_warning() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.S (ID INT NOT NULL PRIMARY KEY)").await;
     world

@@ -62,7 +62,7 @@ async fn what_a_foreign_key_refuses_is_named_with_keys_and_a_way_out() {
 
 /// It used to delete rows batch by batch until it met one that was referred to.
 #[tokio::test(flavor = "multi_thread")]
-async fn mode_direct_looks_before_it_deletes_the_first_row() {
+async fn mode_direct_checks_references_before_it_deletes_the_first_row() {
     let (world, mapping) = mapped("(1, 1, NULL), (5, 2, 1)").await;
     let mut copy = world.copy().await;
     copy.run("INSERT INTO dbo.Users VALUES (1, 1, NULL), (2, 1, NULL), (3, 1, 2); INSERT INTO dbo.Orders VALUES (1, 3)").await;
@@ -159,7 +159,7 @@ async fn a_session_with_identity_insert_on_is_not_used_again() {
 
 /// Rows that the destination drops (IGNORE_DUP_KEY) are noticed before the commit.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_the_destination_swallows_fail_the_sync() {
+async fn rows_that_the_destination_drops_fail_the_sync() {
     let (world, mapping) = mapped("(1, 1, NULL), (2, 1, NULL)").await;
     world
         .copy()

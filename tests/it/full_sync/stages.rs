@@ -30,7 +30,7 @@ async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, expected:
 /// A capture job that stands still for minutes, a swap of an hour: nobody has to guess whether the
 /// daemon hangs.
 #[tokio::test(flavor = "multi_thread")]
-async fn waiting_for_capture_and_swapping_are_told_while_they_last() {
+async fn waiting_for_capture_and_swapping_are_logged_while_they_last() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;

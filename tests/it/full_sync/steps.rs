@@ -218,7 +218,7 @@ async fn a_capture_job_by_schedule_is_waited_for() {
 /// A copy that takes longer than changes are kept can never be brought up to date: the error says
 /// how long both are before it is tried again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_that_takes_longer_than_changes_are_kept_is_told() {
+async fn a_copy_that_takes_longer_than_changes_are_kept_is_an_error() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;

@@ -98,7 +98,7 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
 /// kill -9 before and after what changes something: the rows are the old ones or the new ones, and
 /// the next start finishes the job.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_killed_at_any_step_leaves_a_whole_table_and_a_request() {
+async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;

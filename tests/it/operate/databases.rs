@@ -49,7 +49,7 @@ async fn a_destination_database_that_was_offline_at_the_start_is_used_soon_after
 /// A mapping with nothing to do was told as following until the next change, and then for three
 /// attempts.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_destination_database_is_told_by_the_next_poll_although_nothing_changes() {
+async fn a_read_only_destination_database_is_reported_by_the_next_poll_although_nothing_changes() {
     let (world, mapping, daemon) = following(
         "T",
         "CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL)",

@@ -82,7 +82,7 @@ async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_parked_is_tried_again_after_a_while_because_the_cure_may_come_elsewhere() {
+async fn what_is_parked_is_tried_again_after_the_parked_interval() {
     let world = World::new().await;
     let mapping = world.map("Late", "ID", None, false).await;
     world.request_full_sync(mapping).await;
@@ -276,7 +276,7 @@ async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
 /// stdout for a machine, and for a person who wants to hear of trouble alone; the tables get
 /// everything.
 #[tokio::test(flavor = "multi_thread")]
-async fn stdout_is_as_it_was_asked_for() {
+async fn stdout_follows_its_settings() {
     let world = World::new().await;
     let json = world.daemon_with(&[("DATAFLOW_LOG_FORMAT", "json")]);
     let line = json.wait_for_line(&["started"]).await;

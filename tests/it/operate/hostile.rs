@@ -76,7 +76,7 @@ async fn goes_on(world: &World, value: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_text_of_a_control_table_is_ever_run() {
+async fn no_text_of_a_control_table_is_executed() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
     markers(&world).await;
@@ -186,7 +186,7 @@ async fn names_with_brackets_and_quotes_are_names() {
 
 /// Rows that make no sense are told of once each, and told of as solved once they do.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_that_makes_no_sense_is_told_of_once_until_it_does() {
+async fn a_row_that_makes_no_sense_is_reported_once_until_it_does() {
     let world = World::new().await;
     let good = good_mapping(&world).await;
     world.both("CREATE TABLE dbo.Late (ID INT NOT NULL PRIMARY KEY)").await;

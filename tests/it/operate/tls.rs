@@ -59,7 +59,7 @@ async fn init(server: &Server, more: &[(&str, &str)]) -> (bool, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_right_certificate_is_believed_in_every_mode() {
+async fn the_right_certificate_is_trusted_in_every_mode() {
     let authority = Authority::new("right");
     let file = authority.file.to_str().expect("a path");
     for (encryption, mode) in [
@@ -103,7 +103,7 @@ async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_the_way_
 /// A fresh SQL Server signs its certificate itself. On this machine that is fine; where it is not
 /// to be, it can be said.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_self_signed_certificate_is_believed_on_this_machine_unless_told_not_to() {
+async fn a_self_signed_certificate_is_trusted_on_this_machine_unless_configured_otherwise() {
     let server =
         Server::builder().port(0).login(USER, PASSWORD).start().await.expect("start a server");
     let (well, text) = init(&server, &[]).await;

@@ -6,7 +6,7 @@ use crate::harness::{World, eventually};
 /// Two spellings of a key are one row where the source compares without case, and two where the
 /// destination compares bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn another_spelling_of_a_key_is_told_apart_and_mended() {
+async fn another_spelling_of_a_key_is_found_and_repaired() {
     let world = World::new().await;
     let table = |collation| {
         format!(
@@ -50,7 +50,7 @@ async fn another_spelling_of_a_key_is_told_apart_and_mended() {
 /// And the other way round: what differs in case is one row at the destination, whose spelling is
 /// put right in place.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_spelling_is_mended_in_place_where_the_destination_knows_no_case() {
+async fn a_spelling_is_repaired_in_place_where_the_destination_ignores_case() {
     let world = World::new().await;
     let table = |collation| {
         format!(

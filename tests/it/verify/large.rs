@@ -5,7 +5,7 @@ use crate::harness::World;
 
 /// One byte of 5 MB and one character of a text differ: both are found, named by key, and mended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_difference_in_a_large_value_is_found_and_mended() {
+async fn a_difference_in_a_large_value_is_found_and_repaired() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, Doc NVARCHAR(MAX) NULL, Img VARBINARY(MAX) NULL)").await;
     world

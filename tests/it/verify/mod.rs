@@ -33,7 +33,7 @@ async fn synced(world: &World, cdc: bool) -> i32 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_corrupt_row_is_found_named_and_cleared_when_mended() {
+async fn one_corrupt_row_is_found_named_and_resolved_when_repaired() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let _daemon = world.daemon();

@@ -41,7 +41,7 @@ async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn findings_are_mended_beside_a_writer() {
+async fn findings_are_repaired_beside_a_writer() {
     let lag = CaptureConfig {
         mode: CaptureMode::Delayed { min_ms: 0, max_ms: 200 },
         poll: Duration::from_millis(20),
@@ -117,7 +117,7 @@ async fn findings_are_mended_beside_a_writer() {
 /// The destination's foreign key wants parents first, and gone children before their parents; the
 /// child's mapping comes first.
 #[tokio::test(flavor = "multi_thread")]
-async fn children_are_mended_after_their_parents() {
+async fn children_are_repaired_after_their_parents() {
     let world = World::new().await;
     world
         .both(
@@ -161,7 +161,7 @@ async fn children_are_mended_after_their_parents() {
 /// Between reading a row and writing it a change of that row comes through CDC: the old row must
 /// not overwrite it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
+async fn a_repair_that_was_overtaken_by_a_change_is_undone() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
@@ -198,7 +198,7 @@ async fn a_mend_that_was_overtaken_by_a_change_is_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_follow_its_source_is_not_mended() {
+async fn what_does_not_follow_its_source_is_not_repaired() {
     let world = World::new().await;
     let mapping = synced(&world, false).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_REPAIR", "on")]);
@@ -209,7 +209,7 @@ async fn what_does_not_follow_its_source_is_not_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_rows_are_mended_and_each_is_named() {
+async fn many_rows_are_repaired_and_each_is_named() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);

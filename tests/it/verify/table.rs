@@ -8,7 +8,7 @@ const SMALL: [(&str, &str); 2] =
     [("DATAFLOW_VERIFY_ROWS", "100"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "400")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_has_its_turn_and_findings_stay_until_they_are_mended() {
+async fn every_row_is_compared_and_findings_stay_until_they_are_repaired() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let mut copy = world.copy().await;
