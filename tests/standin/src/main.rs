@@ -41,7 +41,7 @@ struct Arguments {
     /// A folder that gets an empty file for each statement, function, view and so on that is used
     #[arg(long, value_name = "FOLDER")]
     surface_files: Option<PathBuf>,
-    /// Print what has no file in a folder of --surface-files
+    /// Print what has no file in a folder of --surface-files, and fail when that is to go
     #[arg(long, value_name = "FOLDER", exclusive = true)]
     unused: Option<PathBuf>,
     /// Key of the certificate in PEM
@@ -114,14 +114,17 @@ async fn run(arguments: Arguments) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What of the T-SQL surface nobody used, one kind a line.
+/// What of the T-SQL surface nobody used, one name a line; fails when one of them is to go.
 fn print_unused(folder: &std::path::Path) -> ExitCode {
-    let (unused, used) = mssql_standin::surface::unused(folder);
-    println!("{used} names of the T-SQL surface are used, {} are not", unused.len());
-    for name in &unused {
-        println!("  {name}");
+    let report = mssql_standin::surface::report(folder);
+    println!("{} names of the T-SQL surface are used", report.used);
+    for name in &report.unused {
+        println!("  {name} is used by nothing: remove it, or say in KEPT why it stays");
     }
-    ExitCode::SUCCESS
+    for name in &report.listed_in_vain {
+        println!("  {name} is used, or not known: take it off the list that excuses it");
+    }
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// SIGINT or SIGTERM.

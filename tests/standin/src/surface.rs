@@ -2,8 +2,9 @@
 //!
 //! What nobody uses is not kept: it would be claimed and proven by nothing. Servers that are told
 //! to ([`crate::server::Builder::surface_files`]) leave an empty file for each name that a
-//! statement used, so that several processes and runs add up; `mssql-standin --surface FOLDER`
-//! prints the names that have none. This crate's own tests start servers that record nothing.
+//! statement used, so that several processes and runs add up; `mssql-standin --unused FOLDER`
+//! prints the names that have none, and fails when one of them is neither [`KEPT`] nor
+//! [`NOT_IN_EVERY_RUN`]. This crate's own tests start servers that record nothing.
 
 use crate::{engine, tsql::ast::*};
 use std::{
@@ -55,11 +56,139 @@ static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Every name of the surface that has no file in `folder`, and how many have one.
-pub fn unused(folder: &std::path::Path) -> (Vec<String>, usize) {
-    let (used, unused): (Vec<&String>, Vec<&String>) =
-        KNOWN.iter().partition(|entry| folder.join(entry).exists());
-    (unused.into_iter().cloned().collect(), used.len())
+/// Names that nothing uses yet and that stay, by the reason. A name that is used after all is to be
+/// taken off.
+const KEPT: &[(&str, &[&str])] = &[
+    (
+        "a command that creates destination tables reads how a source table is defined",
+        &[
+            "statement CREATE SCHEMA",
+            "statement DROP SCHEMA",
+            "view SYS.COMPUTED_COLUMNS",
+            "view SYS.DATA_SPACES",
+            "view SYS.DEFAULT_CONSTRAINTS",
+            "view SYS.DM_DB_PARTITION_STATS",
+            "view SYS.FILEGROUPS",
+            "view SYS.IDENTITY_COLUMNS",
+            "view SYS.KEY_CONSTRAINTS",
+            "view SYS.SQL_MODULES",
+            "view SYS.STATS",
+            "view SYS.SYNONYMS",
+        ],
+    ),
+    (
+        "a load of a large table switches it in and rebuilds its indexes afterwards",
+        &[
+            "alter table SWITCH",
+            "statement ALTER INDEX DISABLE",
+            "statement ALTER INDEX REBUILD",
+            "statement CHECKPOINT",
+            "statement DBCC",
+        ],
+    ),
+    (
+        "a diagnosis names sessions, what they run and which transactions they hold open",
+        &[
+            "statement KILL",
+            "view SYS.DM_EXEC_REQUESTS",
+            "view SYS.DM_EXEC_SESSIONS",
+            "view SYS.DM_TRAN_ACTIVE_SNAPSHOT_DATABASE_TRANSACTIONS",
+            "view SYS.DM_TRAN_ACTIVE_TRANSACTIONS",
+        ],
+    ),
+    (
+        "a command that prints the grants the service needs compares them with those there are",
+        &[
+            "statement DENY",
+            "statement REVOKE",
+            "view SYS.DATABASE_PERMISSIONS",
+            "view SYS.DATABASE_PRINCIPALS",
+            "view SYS.DATABASE_ROLE_MEMBERS",
+        ],
+    ),
+    (
+        "a start at a point in time maps times to LSNs",
+        &["function FN_CDC_MAP_LSN_TO_TIME", "function FN_CDC_MAP_TIME_TO_LSN"],
+    ),
+    (
+        "checks of an availability group ask for its replicas",
+        &[
+            "view SYS.AVAILABILITY_REPLICAS",
+            "view SYS.DM_HADR_AVAILABILITY_REPLICA_STATES",
+            "view SYS.DM_HADR_DATABASE_REPLICA_STATES",
+        ],
+    ),
+    (
+        "control of flow that any operator's script uses",
+        &[
+            "function ERROR_LINE",
+            "function ERROR_MESSAGE",
+            "function ERROR_NUMBER",
+            "function ERROR_PROCEDURE",
+            "function ERROR_SEVERITY",
+            "function ERROR_STATE",
+            "function XACT_STATE",
+            "statement BREAK",
+            "statement CONTINUE",
+        ],
+    ),
+];
+
+/// Names that are needed, but not used in every run of what leaves files, by where.
+const NOT_IN_EVERY_RUN: &[(&str, &[&str])] = &[
+    (
+        "Northwind's script: in an IF that a new database does not enter, in a procedure not called",
+        &["set ROWCOUNT", "statement DROP PROCEDURE", "statement DROP VIEW"],
+    ),
+    ("the demo, which leaves no files", &["function AVG"]),
+    (
+        "a scenario that enables capture again when it began to run before it could be stopped",
+        &["procedure SP_CDC_DISABLE_DB"],
+    ),
+    ("the cleanup of scenarios against servers, where one left a login", &["statement DROP LOGIN"]),
+];
+
+/// What the files in a folder say of the surface.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Report {
+    pub used: usize,
+    /// Nothing uses them and nothing says why they stay: they are to go.
+    pub unused: Vec<String>,
+    /// Kept or excused names that are used after all, or not known: the lists are to be shortened.
+    pub listed_in_vain: Vec<String>,
+}
+
+impl Report {
+    pub fn is_good(&self) -> bool {
+        self.unused.is_empty() && self.listed_in_vain.is_empty()
+    }
+}
+
+/// What the files in `folder` say of the surface.
+pub fn report(folder: &std::path::Path) -> Report {
+    let names = |list: &[(&str, &[&'static str])]| -> BTreeSet<&'static str> {
+        list.iter().flat_map(|(_, names)| names.iter().copied()).collect()
+    };
+    decide(&KNOWN, |name| folder.join(name).exists(), &names(KEPT), &names(NOT_IN_EVERY_RUN))
+}
+
+/// `kept` names must be unused; `excused` ones may be either.
+fn decide(
+    known: &BTreeSet<String>,
+    is_used: impl Fn(&str) -> bool,
+    kept: &BTreeSet<&str>,
+    excused: &BTreeSet<&str>,
+) -> Report {
+    let (used, unused): (Vec<&String>, Vec<&String>) = known.iter().partition(|n| is_used(n));
+    let listed = |name: &str| kept.contains(name) || excused.contains(name);
+    let in_vain = kept
+        .union(excused)
+        .filter(|name| !known.contains(**name) || (kept.contains(**name) && is_used(name)));
+    Report {
+        used: used.len(),
+        unused: unused.into_iter().filter(|name| !listed(name)).cloned().collect(),
+        listed_in_vain: in_vain.map(|name| (*name).to_owned()).collect(),
+    }
 }
 
 macro_rules! kinds {
@@ -94,33 +223,25 @@ kinds! {
     Statement::DropIndex { .. } => "DROP INDEX",
     Statement::AlterIndex { action: AlterIndex::Disable, .. } => "ALTER INDEX DISABLE",
     Statement::AlterIndex { action: AlterIndex::Rebuild, .. } => "ALTER INDEX REBUILD",
-    Statement::AlterIndex { action: AlterIndex::Reorganize, .. } => "ALTER INDEX REORGANIZE",
     Statement::CreateView { create: true, .. } => "CREATE VIEW",
     Statement::CreateView { create: false, .. } => "ALTER VIEW",
     Statement::DropView { .. } => "DROP VIEW",
-    Statement::CreateProcedure { create: true, .. } => "CREATE PROCEDURE",
-    Statement::CreateProcedure { create: false, .. } => "ALTER PROCEDURE",
+    Statement::CreateProcedure { .. } => "CREATE PROCEDURE",
     Statement::CreateFunction { .. } => "CREATE FUNCTION",
     Statement::CreateSecurityPolicy { .. } => "CREATE SECURITY POLICY",
     Statement::DropProcedure { .. } => "DROP PROCEDURE",
     Statement::CreateTrigger(_) => "CREATE TRIGGER",
     Statement::DropTrigger { .. } => "DROP TRIGGER",
-    Statement::EnableTrigger { enable: true, .. } => "ENABLE TRIGGER",
-    Statement::EnableTrigger { enable: false, .. } => "DISABLE TRIGGER",
+    Statement::DisableTrigger { .. } => "DISABLE TRIGGER",
     Statement::CreateType { .. } => "CREATE TYPE",
-    Statement::DropType { .. } => "DROP TYPE",
     Statement::CreateLogin { .. } => "CREATE LOGIN",
     Statement::CreateUser { .. } => "CREATE USER",
     Statement::CreateRole { .. } => "CREATE ROLE",
-    Statement::DropPrincipal { kind: PrincipalKind::Login, .. } => "DROP LOGIN",
-    Statement::DropPrincipal { kind: PrincipalKind::User, .. } => "DROP USER",
-    Statement::DropPrincipal { kind: PrincipalKind::Role, .. } => "DROP ROLE",
-    Statement::AlterLogin { .. } => "ALTER LOGIN",
+    Statement::DropLogin { .. } => "DROP LOGIN",
     Statement::Permission { verb: PermissionVerb::Grant, .. } => "GRANT",
     Statement::Permission { verb: PermissionVerb::Deny, .. } => "DENY",
     Statement::Permission { verb: PermissionVerb::Revoke, .. } => "REVOKE",
-    Statement::AlterRole { add: true, .. } => "ALTER ROLE ADD MEMBER",
-    Statement::AlterRole { add: false, .. } => "ALTER ROLE DROP MEMBER",
+    Statement::AddRoleMember { .. } => "ALTER ROLE ADD MEMBER",
     Statement::Block(_) => "BEGIN END",
     Statement::If { .. } => "IF",
     Statement::While { .. } => "WHILE",
@@ -141,7 +262,6 @@ kinds! {
     Statement::BeginTransaction { .. } => "BEGIN TRANSACTION",
     Statement::Commit => "COMMIT",
     Statement::Rollback { .. } => "ROLLBACK",
-    Statement::SaveTransaction { .. } => "SAVE TRANSACTION",
     Statement::Execute(_) => "EXECUTE",
     Statement::ExecuteText(_) => "EXECUTE TEXT",
     Statement::Dbcc { .. } => "DBCC",
@@ -158,186 +278,74 @@ kinds! {
     AlterTable::DropConstraints { .. } => "DROP CONSTRAINT",
     AlterTable::CheckConstraint { enable: true, .. } => "CHECK CONSTRAINT",
     AlterTable::CheckConstraint { enable: false, .. } => "NOCHECK CONSTRAINT",
-    AlterTable::EnableTrigger { enable: true, .. } => "ENABLE TRIGGER",
-    AlterTable::EnableTrigger { enable: false, .. } => "DISABLE TRIGGER",
-    AlterTable::Set { .. } => "SET",
-    AlterTable::AddPeriod { .. } => "ADD PERIOD",
-    AlterTable::DropPeriod => "DROP PERIOD",
-    AlterTable::MaskColumn { .. } => "ALTER COLUMN MASKED",
     AlterTable::SwitchTo { .. } => "SWITCH",
-    AlterTable::Rebuild => "REBUILD",
-    AlterTable::EnableChangeTracking(_) => "CHANGE_TRACKING",
 }
 
 /// Functions by name. A test finds those that are missing here.
 const FUNCTIONS: &[&str] = &[
     "ABS",
-    "ACOS",
-    "APPLOCK_MODE",
     "APPLOCK_TEST",
-    "APP_NAME",
-    "ASCII",
-    "ASIN",
-    "ATAN",
-    "ATN2",
     "AVG",
-    "BINARY_CHECKSUM",
-    "CEILING",
     "CHAR",
     "CHARINDEX",
-    "CHECKSUM",
-    "CHECKSUM_AGG",
-    "CHOOSE",
     "COALESCE",
     "COLLATIONPROPERTY",
-    "COLUMNPROPERTY",
     "COL_LENGTH",
-    "COL_NAME",
     "CONCAT",
-    "CONCAT_WS",
-    "CONTEXT_INFO",
-    "COS",
-    "COT",
     "COUNT",
     "COUNT_BIG",
-    "CUME_DIST",
-    "CURRENT_TIMESTAMP",
-    "CURRENT_TRANSACTION_ID",
-    "CURRENT_USER",
     "DATABASEPROPERTYEX",
-    "DATABASE_PRINCIPAL_ID",
     "DATALENGTH",
     "DATEADD",
     "DATEDIFF",
-    "DATEDIFF_BIG",
-    "DATEFROMPARTS",
-    "DATENAME",
     "DATEPART",
-    "DATETIME2FROMPARTS",
-    "DATETIMEFROMPARTS",
-    "DATETRUNC",
-    "DATE_BUCKET",
-    "DAY",
     "DB_ID",
     "DB_NAME",
-    "DEGREES",
-    "DENSE_RANK",
-    "EOMONTH",
     "ERROR_LINE",
     "ERROR_MESSAGE",
     "ERROR_NUMBER",
     "ERROR_PROCEDURE",
     "ERROR_SEVERITY",
     "ERROR_STATE",
-    "EXP",
-    "FIRST_VALUE",
-    "FLOOR",
-    "FN_CDC_DECREMENT_LSN",
-    "FN_CDC_GET_COLUMN_ORDINAL",
     "FN_CDC_GET_MAX_LSN",
     "FN_CDC_GET_MIN_LSN",
-    "FN_CDC_HAS_COLUMN_CHANGED",
-    "FN_CDC_HEXSTRTOBIN",
-    "FN_CDC_INCREMENT_LSN",
-    "FN_CDC_IS_BIT_SET",
     "FN_CDC_MAP_LSN_TO_TIME",
     "FN_CDC_MAP_TIME_TO_LSN",
     "GETDATE",
     "GETUTCDATE",
     "HASHBYTES",
-    "HAS_DBACCESS",
     "HAS_PERMS_BY_NAME",
-    "HOST_ID",
-    "HOST_NAME",
-    "IDENT_CURRENT",
-    "IDENT_INCR",
-    "IDENT_SEED",
-    "IIF",
-    "ISDATE",
     "ISNULL",
-    "ISNUMERIC",
-    "IS_MEMBER",
-    "IS_ROLEMEMBER",
-    "IS_SRVROLEMEMBER",
-    "LAG",
-    "LAST_VALUE",
-    "LEAD",
     "LEFT",
     "LEN",
-    "LOG",
-    "LOG10",
     "LOWER",
-    "LTRIM",
     "MAX",
     "MIN",
-    "MIN_ACTIVE_ROWVERSION",
-    "MONTH",
     "NCHAR",
     "NEWID",
-    "NEWSEQUENTIALID",
-    "NTILE",
-    "NULLIF",
-    "OBJECTPROPERTY",
-    "OBJECTPROPERTYEX",
     "OBJECT_ID",
     "OBJECT_NAME",
     "OBJECT_SCHEMA_NAME",
     "ORIGINAL_LOGIN",
-    "PARSENAME",
-    "PATINDEX",
-    "PERCENT_RANK",
-    "PI",
-    "POWER",
     "QUOTENAME",
-    "RADIANS",
-    "RAND",
-    "RANK",
     "REPLACE",
     "REPLICATE",
-    "REVERSE",
     "RIGHT",
-    "ROUND",
     "ROWCOUNT_BIG",
     "ROW_NUMBER",
-    "RTRIM",
     "SCHEMA_ID",
-    "SCHEMA_NAME",
     "SCOPE_IDENTITY",
     "SERVERPROPERTY",
-    "SESSION_USER",
-    "SIGN",
-    "SIN",
-    "SPACE",
-    "SQL_VARIANT_PROPERTY",
-    "SQRT",
-    "SQUARE",
-    "STR",
-    "STRING_AGG",
     "STUFF",
     "SUBSTRING",
     "SUM",
-    "SUSER_NAME",
-    "SUSER_SNAME",
-    "SWITCHOFFSET",
     "SYSDATETIME",
     "SYSDATETIMEOFFSET",
-    "SYSTEM_USER",
     "SYSUTCDATETIME",
-    "TAN",
-    "TIMEFROMPARTS",
-    "TODATETIMEOFFSET",
-    "TRANSLATE",
-    "TRIGGER_NESTLEVEL",
-    "TRIM",
     "TYPE_NAME",
-    "UNICODE",
-    "UPDATE",
     "UPPER",
-    "USER",
-    "USER_ID",
     "USER_NAME",
     "XACT_STATE",
-    "YEAR",
 ];
 
 #[cfg(test)]
@@ -345,9 +353,7 @@ mod tests {
     use super::*;
 
     /// What stands between quotes and in capitals in the code that knows functions is the name of
-    /// one, or this.
-    const NO_FUNCTIONS: &[&str] = &["STRING_ESCAPE"];
-
+    /// one.
     #[test]
     fn every_function_is_listed() {
         let sources = [
@@ -363,23 +369,53 @@ mod tests {
                     && word
                         .chars()
                         .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-                let known =
-                    FUNCTIONS.contains(&word) || NO_FUNCTIONS.contains(&word) || word == "FN_CDC_";
+                let known = FUNCTIONS.contains(&word) || word == "FN_CDC_";
                 assert!(!named || known, "{word}");
             }
         }
     }
 
     #[test]
-    fn what_was_used_is_not_told_as_unused() {
+    fn every_listed_name_is_known() {
+        let listed = KEPT.iter().chain(NOT_IN_EVERY_RUN).flat_map(|(_, names)| names.iter());
+        for name in listed {
+            assert!(KNOWN.contains(*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_used_or_kept_for_a_reason() {
+        let known = BTreeSet::from(["a", "b", "c", "d"].map(str::to_owned));
+        let all = |used: &'static [&str], kept: &[&'static str], excused: &[&'static str]| {
+            let set = |list: &[&'static str]| list.iter().copied().collect();
+            let report = decide(&known, |name| used.contains(&name), &set(kept), &set(excused));
+            (report.is_good(), report.used, report.unused, report.listed_in_vain)
+        };
+        let none = Vec::<String>::new;
+        // all are used, or kept and unused, or excused and either
+        assert_eq!(all(&["a", "b", "c", "d"], &[], &[]), (true, 4, none(), none()));
+        assert_eq!(all(&["a", "b"], &["c"], &["d"]), (true, 2, none(), none()));
+        assert_eq!(all(&["a", "b", "d"], &["c"], &["d"]), (true, 3, none(), none()));
+        // nothing uses c
+        assert_eq!(all(&["a", "b"], &["d"], &[]), (false, 2, vec!["c".into()], none()));
+        // d is kept although it is used
+        assert_eq!(all(&["a", "b", "c", "d"], &["d"], &[]), (false, 4, none(), vec!["d".into()]));
+        // x is kept and gone, y is excused and gone
+        let gone = vec!["x".to_owned(), "y".to_owned()];
+        assert_eq!(all(&["a", "b", "c", "d"], &["x"], &["y"]), (false, 4, none(), gone));
+    }
+
+    #[test]
+    fn files_say_what_is_used() {
         let folder = std::env::temp_dir().join(format!("standin-surface-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        let (all, none) = unused(&folder);
-        assert_eq!((all.len(), none), (KNOWN.len(), 0));
+        let before = report(&folder);
         fs::write(folder.join("view SYS.TABLES"), "").expect("a file");
-        let (rest, one) = unused(&folder);
+        let after = report(&folder);
         fs::remove_dir_all(&folder).expect("the folder goes");
-        assert_eq!((rest.len(), one), (all.len() - 1, 1));
-        assert!(!rest.iter().any(|name| name == "view SYS.TABLES"), "{rest:?}");
+        assert_eq!((before.used, after.used), (0, 1));
+        assert!(before.unused.contains(&"view SYS.TABLES".to_owned()), "{before:?}");
+        assert!(!after.unused.contains(&"view SYS.TABLES".to_owned()), "{after:?}");
+        assert_eq!(after.listed_in_vain, Vec::<String>::new());
     }
 }

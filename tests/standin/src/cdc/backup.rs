@@ -62,7 +62,7 @@ pub fn restore_database(
     let now = instance.now();
     let mut state = instance.lock();
     let current = state.database_named(name).ok_or_else(|| no_database(name))?;
-    let (id, mut restores) = (current.id, current.restores.clone());
+    let id = current.id;
     let modes = (current.cdc.mode, current.cdc.running);
     if !state.transactions.is_empty() {
         return Err(SqlError::new(
@@ -71,7 +71,6 @@ pub fn restore_database(
             "Exclusive access could not be obtained because the database is in use.",
         ));
     }
-    restores.push((i32::try_from(restores.len()).unwrap_or(0) + 1, now));
     let fork = state.random_bytes();
     let gone: Vec<TableId> = state.tables.keys().filter(|t| t.0 == id).copied().collect();
     for table in gone {
@@ -79,9 +78,7 @@ pub fn restore_database(
     }
     let mut database = snapshot.database.clone();
     database.recovery_fork = fork;
-    database.restores = restores;
     (database.cdc.mode, database.cdc.running) = modes;
-    database.open_rowversions.clear();
     state.databases.insert(id, database);
     for (table, data) in &snapshot.tables {
         state.tables.insert(*table, data.clone());

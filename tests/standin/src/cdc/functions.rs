@@ -24,15 +24,8 @@ const LSN: SqlType = SqlType::Binary(10);
 /// None when there is none of that name.
 pub fn scalar_type(name: &str) -> Option<SqlType> {
     Some(match name {
-        "FN_CDC_GET_MIN_LSN"
-        | "FN_CDC_GET_MAX_LSN"
-        | "FN_CDC_INCREMENT_LSN"
-        | "FN_CDC_DECREMENT_LSN"
-        | "FN_CDC_MAP_TIME_TO_LSN" => LSN,
+        "FN_CDC_GET_MIN_LSN" | "FN_CDC_GET_MAX_LSN" | "FN_CDC_MAP_TIME_TO_LSN" => LSN,
         "FN_CDC_MAP_LSN_TO_TIME" => SqlType::DateTime,
-        "FN_CDC_IS_BIT_SET" | "FN_CDC_HAS_COLUMN_CHANGED" => SqlType::Bit,
-        "FN_CDC_GET_COLUMN_ORDINAL" => SqlType::Int,
-        "FN_CDC_HEXSTRTOBIN" => SqlType::VarBinary(Length::N(128)),
         _ => return None,
     })
 }
@@ -47,13 +40,8 @@ pub fn scalar(
 ) -> SqlResult<Option<Value>> {
     let count = match name {
         "FN_CDC_GET_MAX_LSN" => 0,
-        "FN_CDC_GET_MIN_LSN"
-        | "FN_CDC_INCREMENT_LSN"
-        | "FN_CDC_DECREMENT_LSN"
-        | "FN_CDC_MAP_LSN_TO_TIME"
-        | "FN_CDC_HEXSTRTOBIN" => 1,
-        "FN_CDC_MAP_TIME_TO_LSN" | "FN_CDC_IS_BIT_SET" | "FN_CDC_GET_COLUMN_ORDINAL" => 2,
-        "FN_CDC_HAS_COLUMN_CHANGED" => 3,
+        "FN_CDC_GET_MIN_LSN" | "FN_CDC_MAP_LSN_TO_TIME" => 1,
+        "FN_CDC_MAP_TIME_TO_LSN" => 2,
         _ => return Ok(None),
     };
     if args.len() != count {
@@ -76,8 +64,6 @@ pub fn scalar(
             )
         }
         "FN_CDC_GET_MAX_LSN" => max_lsn(work, database)?.map_or(Value::Null, |l| lsn_value(&l)),
-        "FN_CDC_INCREMENT_LSN" => lsn(0).map_or(Value::Null, |l| lsn_value(&step(l, true))),
-        "FN_CDC_DECREMENT_LSN" => lsn(0).map_or(Value::Null, |l| lsn_value(&step(l, false))),
         "FN_CDC_MAP_LSN_TO_TIME" => {
             let wanted = lsn(0);
             let entries = store::rows_of(work, database, "lsn_time_mapping")?;
@@ -85,7 +71,7 @@ pub fn scalar(
                 entries.iter().find(|r| wanted.is_some() && r.first().and_then(lsn_of) == wanted);
             entry.and_then(|r| r.get(2).cloned()).unwrap_or(Value::Null)
         }
-        "FN_CDC_MAP_TIME_TO_LSN" => {
+        _ => {
             // the parameter is a datetime: text and the newer types become one
             let from = match &args[1] {
                 Value::Str(_) => SqlType::nvarchar(100),
@@ -101,25 +87,6 @@ pub fn scalar(
             )?;
             map_time(work, database, &text(0), &time)?
         }
-        "FN_CDC_IS_BIT_SET" => match (&args[0], &args[1]) {
-            (Value::Int(position), Value::Bytes(mask)) => Value::Bit(is_bit_set(*position, mask)),
-            _ => Value::Null,
-        },
-        "FN_CDC_GET_COLUMN_ORDINAL" => ordinal(work, login, database, &text(0), &text(1))?
-            .map_or(Value::Null, |o| Value::Int(o.into())),
-        "FN_CDC_HAS_COLUMN_CHANGED" => {
-            match (ordinal(work, login, database, &text(0), &text(1))?, &args[2]) {
-                (Some(ordinal), Value::Bytes(mask)) => Value::Bit(is_bit_set(ordinal.into(), mask)),
-                _ => Value::Null,
-            }
-        }
-        _ => crate::value::convert::cast(
-            &args[0],
-            SqlType::nvarchar(258),
-            SqlType::VarBinary(Length::N(128)),
-            Some(if text(0).starts_with("0x") { 1 } else { 2 }),
-            &Default::default(),
-        )?,
     }))
 }
 
@@ -141,44 +108,6 @@ fn insufficient(function: &str, too_many: bool) -> SqlError {
     );
     error.state = 3;
     error
-}
-
-/// Plain arithmetic: the result need not exist.
-fn step(lsn: Lsn, up: bool) -> Lsn {
-    let mut out = lsn;
-    for byte in out.iter_mut().rev() {
-        let (new, carry) = if up { byte.overflowing_add(1) } else { byte.overflowing_sub(1) };
-        *byte = new;
-        if !carry {
-            return out;
-        }
-    }
-    out
-}
-
-/// Position 1 is the lowest bit of the last byte.
-fn is_bit_set(position: i64, mask: &[u8]) -> bool {
-    let Some(bit) = usize::try_from(position).ok().and_then(|p| p.checked_sub(1)) else {
-        return false;
-    };
-    mask.len().checked_sub(1 + bit / 8).is_some_and(|at| mask[at] >> (bit % 8) & 1 == 1)
-}
-
-fn ordinal(
-    work: &Work,
-    login: &str,
-    database: i32,
-    instance: &str,
-    column: &str,
-) -> SqlResult<Option<i32>> {
-    let found = instances::load_for(work, database)?
-        .into_iter()
-        .find(|i| i.name.eq_ignore_ascii_case(instance));
-    let state = work.lock();
-    let found = found.filter(|i| instances::may_read(&state, login, database, i));
-    Ok(found.and_then(|i| {
-        i.columns.iter().find(|c| c.name.eq_ignore_ascii_case(column)).map(|c| c.ordinal)
-    }))
 }
 
 fn max_lsn(work: &Work, database: i32) -> SqlResult<Option<Lsn>> {
@@ -402,25 +331,5 @@ fn operation(row: &Row) -> i64 {
     match row.get(3) {
         Some(Value::Int(i)) => *i,
         _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lsn_arithmetic_carries() {
-        assert_eq!(step([0, 0, 0, 0, 0, 0, 0, 0, 0, 255], true), [0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-        assert_eq!(step([0, 0, 0, 0, 0, 0, 0, 0, 1, 0], false), [0, 0, 0, 0, 0, 0, 0, 0, 0, 255]);
-    }
-
-    #[test]
-    fn masks_are_read_from_the_last_byte() {
-        assert!(is_bit_set(1, &[0, 1]));
-        assert!(is_bit_set(9, &[1, 0]));
-        assert!(!is_bit_set(9, &[0, 1]));
-        assert!(!is_bit_set(17, &[255, 255]));
-        assert!(!is_bit_set(0, &[255]));
     }
 }

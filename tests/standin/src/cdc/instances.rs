@@ -20,7 +20,6 @@ pub struct CapturedColumn {
     pub name: String,
     /// in the source table; stays when the table's other columns change
     pub column_id: i32,
-    pub type_name: String,
     /// from 1: its bit in `__$update_mask`
     pub ordinal: i32,
     pub computed: bool,
@@ -36,9 +35,6 @@ pub struct CaptureInstance {
     pub start_lsn: Lsn,
     pub net_changes: bool,
     pub role: Option<String>,
-    pub index_name: Option<String>,
-    /// the row of cdc.change_tables
-    pub row: Arc<Row>,
     pub columns: Vec<CapturedColumn>,
     /// source columns of the key, in its order
     pub key: Vec<i32>,
@@ -118,7 +114,6 @@ fn assemble(
                 .map(|c| CapturedColumn {
                     name: string(c.get(1)).unwrap_or_default(),
                     column_id: number(c.get(2)),
-                    type_name: string(c.get(3)).unwrap_or_default(),
                     ordinal: number(c.get(4)),
                     computed: matches!(c.get(5), Some(Value::Bit(true))),
                 })
@@ -138,10 +133,8 @@ fn assemble(
                 start_lsn: row.get(4).and_then(store::lsn_of).unwrap_or_default(),
                 net_changes: matches!(row.get(6), Some(Value::Bit(true))),
                 role: string(row.get(8)),
-                index_name: string(row.get(9)),
                 columns: captured,
                 key: key.into_iter().map(|(_, id)| id).collect(),
-                row,
             }
         })
         .collect()

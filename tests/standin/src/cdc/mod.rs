@@ -4,7 +4,7 @@
 //! ([`capture`]), as SQL Server's capture job does: until it has run, nobody sees a change. Change
 //! tables and `cdc.*` metadata are ordinary tables of the database's `cdc` schema, so that queries,
 //! indexes, snapshots and transactions treat them like any other; what no table holds (jobs, scan
-//! sessions, errors, the switches of a test) is [`CdcRuntime`].
+//! sessions, the switches of a test) is [`CdcRuntime`].
 
 pub mod agent;
 pub mod backup;
@@ -115,16 +115,6 @@ pub struct ScanSession {
     pub empty_scans: i64,
 }
 
-/// A row of sys.dm_cdc_errors.
-#[derive(Clone, Debug)]
-pub struct ScanError {
-    pub session: i32,
-    pub time: Moment,
-    pub number: i32,
-    pub severity: i32,
-    pub message: String,
-}
-
 #[derive(Clone, Debug)]
 pub struct CdcRuntime {
     pub mode: CaptureMode,
@@ -146,7 +136,6 @@ pub struct CdcRuntime {
     /// document says what it has there.
     pub moved_lob_null: bool,
     pub sessions: VecDeque<ScanSession>,
-    pub errors: VecDeque<ScanError>,
     pub last_session: i32,
     /// when a delayed capture is to run
     pub due: Option<Instant>,
@@ -173,30 +162,11 @@ impl Default for CdcRuntime {
             key_updates: KeyUpdates::DeleteInsert,
             moved_lob_null: false,
             sessions: VecDeque::new(),
-            errors: VecDeque::new(),
             last_session: 0,
             due: None,
             poll: Duration::from_millis(30),
             scanned: None,
             last_entry: None,
-        }
-    }
-}
-
-impl CdcRuntime {
-    /// Notes an error as the capture job would: for tests that want sys.dm_cdc_errors filled, and
-    /// for capture itself.
-    pub fn note_error(&mut self, time: Moment, number: i32, severity: i32, message: &str) {
-        let session = self.last_session;
-        self.errors.push_back(ScanError {
-            session,
-            time,
-            number,
-            severity,
-            message: message.into(),
-        });
-        while self.errors.len() > 32 {
-            self.errors.pop_front();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Application locks: sp_getapplock, sp_releaseapplock, APPLOCK_TEST and APPLOCK_MODE.
+//! Application locks: sp_getapplock, sp_releaseapplock and APPLOCK_TEST.
 //!
 //! A resource belongs to a database; its name is compared byte by byte and cut after 255
 //! characters. A lock of the session is held until it is released as often as it was taken, or the
@@ -124,14 +124,14 @@ pub fn release(
     Ok(GRANTED)
 }
 
-/// APPLOCK_TEST and APPLOCK_MODE; None: another function, or arguments that these do not have.
-pub fn function(session: &Session, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
+/// APPLOCK_TEST; None: arguments that it does not have.
+pub fn test(session: &Session, args: &[Value]) -> SqlResult<Option<Value>> {
     let texts: Vec<&str> = args
         .iter()
         .filter_map(|arg| if let Value::Str(text) = arg { Some(text.as_ref()) } else { None })
         .collect();
-    Ok(match (name, texts.as_slice()) {
-        ("APPLOCK_TEST", [who, named, mode, held_by]) => {
+    Ok(match texts.as_slice() {
+        [who, named, mode, held_by] => {
             principal(Some(who))?;
             let (Some(mode), Some(owner)) = (AppMode::parse(mode), owner(session, held_by)?) else {
                 return Ok(Some(Value::Null));
@@ -144,13 +144,7 @@ pub fn function(session: &Session, name: &str, args: &[Value]) -> SqlResult<Opti
                 .is_empty();
             Some(Value::Int(i64::from(free)))
         }
-        ("APPLOCK_MODE", [who, named, held_by]) => {
-            principal(Some(who))?;
-            let Some(owner) = owner(session, held_by)? else { return Ok(Some(Value::Null)) };
-            let mode = session.instance.lock().locks.app_mode(&resource(session, named), owner);
-            Some(Value::Str(mode.map_or("NoLock", AppMode::name).into()))
-        }
-        ("APPLOCK_TEST" | "APPLOCK_MODE", _) if texts.len() < args.len() => Some(Value::Null),
+        _ if texts.len() < args.len() => Some(Value::Null),
         _ => None,
     })
 }

@@ -94,7 +94,6 @@ pub struct LoginInfo {
     pub host_name: String,
     pub library: String,
     pub language: String,
-    pub client_pid: u32,
     /// `127.0.0.1`, or `<local machine>` without a socket.
     pub client_address: String,
     pub encrypted: bool,
@@ -119,7 +118,6 @@ impl LoginInfo {
             host_name: String::new(),
             library: String::new(),
             language: String::new(),
-            client_pid: std::process::id(),
             client_address: "<local machine>".into(),
             encrypted: false,
             read_only_intent: false,
@@ -155,13 +153,9 @@ pub enum TransactionRequest {
         name: String,
         begin: Option<BeginNext>,
     },
-    /// To a savepoint when `name` is one.
     Rollback {
         name: String,
         begin: Option<BeginNext>,
-    },
-    Save {
-        name: String,
     },
 }
 

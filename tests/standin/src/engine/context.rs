@@ -32,21 +32,16 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Options {
     pub ansi_nulls: bool,
-    pub ansi_padding: bool,
-    pub arithabort: bool,
     pub concat_null_yields_null: bool,
     pub quoted_identifier: bool,
-    pub numeric_roundabort: bool,
     pub xact_abort: bool,
     pub nocount: bool,
-    pub noexec: bool,
     pub fmtonly: bool,
     pub isolation: Isolation,
     pub lock_timeout_ms: i64,
     pub deadlock_priority: i32,
     pub date_format: crate::value::datetime::DateFormat,
     pub date_first: u8,
-    pub language: String,
     pub text_size: i64,
 }
 
@@ -55,21 +50,16 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             ansi_nulls: true,
-            ansi_padding: true,
-            arithabort: false,
             concat_null_yields_null: true,
             quoted_identifier: true,
-            numeric_roundabort: false,
             xact_abort: false,
             nocount: false,
-            noexec: false,
             fmtonly: false,
             isolation: Isolation::ReadCommitted,
             lock_timeout_ms: -1,
             deadlock_priority: 0,
             date_format: crate::value::datetime::DateFormat::Mdy,
             date_first: 7,
-            language: "us_english".into(),
             text_size: -1,
         }
     }
@@ -86,8 +76,6 @@ pub struct Variable {
 pub struct TriggerRows {
     pub inserted: Arc<RowsSource>,
     pub deleted: Arc<RowsSource>,
-    /// The columns UPDATE() is true for.
-    pub updated: Vec<String>,
 }
 
 /// The batch, or something it runs.
@@ -95,7 +83,7 @@ pub struct TriggerRows {
 pub struct Frame {
     /// The procedure's or trigger's name, or empty.
     pub procedure: String,
-    /// The procedure's or trigger's object, for @@PROCID.
+    /// The procedure's or trigger's object.
     pub object: Option<ObjectId>,
     variables: HashMap<String, Variable>,
     table_variables: HashMap<String, ObjectId>,
@@ -156,10 +144,6 @@ pub struct Session {
     pub work: Option<Work>,
     /// @@ROWCOUNT
     pub row_count: i64,
-    /// @@ERROR
-    pub error: i32,
-    /// @@IDENTITY
-    pub identity: Option<i128>,
     pub identity_insert: Option<TableId>,
     pub context_info: Vec<u8>,
     /// What ERROR_NUMBER() and its kin tell, innermost CATCH last.
@@ -191,8 +175,6 @@ impl Session {
             autocommit: false,
             work: None,
             row_count: 0,
-            error: 0,
-            identity: None,
             identity_insert: None,
             context_info: Vec::new(),
             caught: Vec::new(),
@@ -219,7 +201,7 @@ impl Session {
         &mut self.frames[last]
     }
 
-    /// @@NESTLEVEL
+    /// How many procedures, dynamic statements and triggers the session is in.
     pub fn nest_level(&self) -> usize {
         self.frames.len() - 1
     }
@@ -288,11 +270,6 @@ impl Session {
 
     pub fn declare(&mut self, name: &str, ty: SqlType, value: Value) {
         self.frame_mut().variables.insert(fold(name), Variable { ty, value });
-    }
-
-    pub fn is_declared(&self, name: &str) -> bool {
-        let frame = self.frame();
-        frame.variables.contains_key(&fold(name)) || frame.table_variables.contains_key(&fold(name))
     }
 
     pub fn variable(&self, name: &str) -> Option<&Variable> {
@@ -510,18 +487,7 @@ impl Session {
             ));
         };
         if let Some(name) = name.filter(|n| !n.is_empty()) {
-            let mut state = self.instance.lock();
-            if let Some(mark) = state.savepoint_mark(txn, name) {
-                if self.doomed {
-                    let text = "The current transaction cannot be committed and cannot be rolled back to a savepoint. \
-                                Roll back the entire transaction.";
-                    return Err(SqlError::new(3931, 16, text));
-                }
-                state.undo_to(txn, mark);
-                drop(state);
-                self.instance.notify();
-                return Ok(());
-            }
+            let state = self.instance.lock();
             if state.transactions.get(&txn).is_none_or(|t| t.name != name) {
                 let text = format!(
                     "Cannot roll back {name}. No transaction or savepoint of that name was found."
@@ -530,22 +496,6 @@ impl Session {
             }
         }
         self.rollback_all(sink).map_err(|_| SqlError::cancelled())
-    }
-
-    /// SAVE TRANSACTION: 628, 3930.
-    pub fn save_transaction(&mut self, name: &str) -> SqlResult<()> {
-        match self.txn {
-            Some(_) if self.doomed => Err(doomed_write()),
-            Some(txn) if self.tran_count > 0 => {
-                self.instance.lock().savepoint(txn, name);
-                Ok(())
-            }
-            _ => Err(SqlError::new(
-                628,
-                16,
-                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
-            )),
-        }
     }
 
     /// Runs one statement in the open transaction or in one of its own, and undoes it when it
@@ -619,6 +569,7 @@ impl Session {
             info.isolation = self.options.isolation;
             info.deadlock_priority = self.options.deadlock_priority;
             info.lock_timeout_ms = self.options.lock_timeout_ms;
+            info.context_info.clone_from(&self.context_info);
             info.txn = self.txn;
         }
     }

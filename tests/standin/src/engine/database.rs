@@ -30,7 +30,6 @@ pub struct DatabaseOptions {
     pub single_user: bool,
     pub compatibility_level: u8,
     pub is_cdc_enabled: bool,
-    pub is_change_tracking: bool,
     pub is_broker_enabled: bool,
     pub is_encrypted: bool,
 }
@@ -46,7 +45,6 @@ impl Default for DatabaseOptions {
             single_user: false,
             compatibility_level: 160,
             is_cdc_enabled: false,
-            is_change_tracking: false,
             is_broker_enabled: false,
             is_encrypted: false,
         }
@@ -86,16 +84,12 @@ pub struct Database {
     pub log: CommitLog,
     pub ddl_events: Vec<DdlEvent>,
     pub identities: HashMap<ObjectId, IdentityState>,
-    /// @@DBTS
+    /// the last rowversion that was given
     pub rowversion: u64,
-    /// rowversions given to open transactions, for MIN_ACTIVE_ROWVERSION()
-    pub open_rowversions: HashMap<u64, u64>,
     /// change data capture's jobs, sessions and switches
     pub cdc: crate::cdc::CdcRuntime,
     /// the availability group or the mirror that it is part of
     pub availability: super::availability::Availability,
-    /// msdb.dbo.restorehistory: ids and times
-    pub restores: Vec<(i32, Moment)>,
     next_object: i32,
     next_principal: i32,
     next_type: i32,
@@ -175,10 +169,8 @@ impl Database {
             ddl_events: Vec::new(),
             identities: HashMap::new(),
             rowversion: 2000,
-            open_rowversions: HashMap::new(),
             cdc: crate::cdc::CdcRuntime::default(),
             availability: super::availability::Availability::default(),
-            restores: Vec::new(),
             next_object: 229_575_856,
             next_principal: 5,
             next_type: 257,
@@ -214,13 +206,8 @@ impl Database {
         self.next_type - 1
     }
 
-    pub fn next_rowversion(&mut self, txn: u64) -> u64 {
+    pub fn next_rowversion(&mut self) -> u64 {
         self.rowversion += 1;
-        self.open_rowversions.entry(txn).or_insert(self.rowversion);
         self.rowversion
-    }
-
-    pub fn min_active_rowversion(&self) -> u64 {
-        self.open_rowversions.values().min().copied().unwrap_or(self.rowversion + 1)
     }
 }

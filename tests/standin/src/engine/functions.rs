@@ -39,22 +39,10 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
         ("XACT_STATE", []) => Value::Int(i64::from(session.xact_state())),
         ("SCOPE_IDENTITY", []) => identity(session.frame().identity),
         ("ROWCOUNT_BIG", []) => Value::Int(session.row_count),
-        ("CURRENT_TRANSACTION_ID", []) => Value::Int(session.txn.map_or(0, |t| t as i64)),
-        ("APP_NAME", []) => text(&session.info.app_name),
-        ("HOST_NAME", []) => text(&session.info.host_name),
-        ("HOST_ID", []) => text(session.info.client_pid.to_string()),
-        ("ORIGINAL_LOGIN" | "SUSER_SNAME" | "SUSER_NAME" | "SYSTEM_USER", []) => {
-            text(&session.login)
-        }
-        ("CURRENT_USER" | "SESSION_USER" | "USER" | "USER_NAME", []) => {
+        ("ORIGINAL_LOGIN", []) => text(&session.login),
+        ("USER_NAME", []) => {
             let state = session.instance.lock();
             state.user_of(&session.login, session.database).map_or(Value::Null, |u| text(&u.name))
-        }
-        ("CONTEXT_INFO", []) if session.context_info.is_empty() => Value::Null,
-        ("CONTEXT_INFO", []) => {
-            let mut bytes = session.context_info.clone();
-            bytes.resize(128, 0);
-            Value::Bytes(bytes.into())
         }
         ("DB_NAME", []) => text(session.database_name()),
         ("DB_NAME", [Value::Int(id)]) => {
@@ -70,20 +58,7 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
             .lock()
             .database_named(name)
             .map_or(Value::Null, |d| Value::Int(i64::from(d.id))),
-        ("TRIGGER_NESTLEVEL", []) => {
-            Value::Int(session.frames.iter().filter(|f| f.trigger.is_some()).count() as i64)
-        }
-        ("UPDATE", [Value::Str(column)]) => {
-            let updated = session
-                .frame()
-                .trigger
-                .as_ref()
-                .is_some_and(|t| t.updated.iter().any(|c| c.eq_ignore_ascii_case(column)));
-            Value::Bit(updated)
-        }
-        ("APPLOCK_TEST" | "APPLOCK_MODE", _) => {
-            return super::applocks::function(session, name, args);
-        }
+        ("APPLOCK_TEST", _) => return super::applocks::test(session, args),
         _ => return super::metadata::metadata_function(session, name, args),
     }))
 }

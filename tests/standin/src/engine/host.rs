@@ -16,33 +16,8 @@ use crate::{
 use std::sync::Arc;
 
 /// Every `@@` function.
-pub const GLOBALS: &[&str] = &[
-    "@@ROWCOUNT",
-    "@@ERROR",
-    "@@TRANCOUNT",
-    "@@NESTLEVEL",
-    "@@PROCID",
-    "@@SPID",
-    "@@IDENTITY",
-    "@@SERVERNAME",
-    "@@SERVICENAME",
-    "@@VERSION",
-    "@@MICROSOFTVERSION",
-    "@@LANGUAGE",
-    "@@LANGID",
-    "@@LOCK_TIMEOUT",
-    "@@DATEFIRST",
-    "@@TEXTSIZE",
-    "@@MAX_PRECISION",
-    "@@MAX_CONNECTIONS",
-    "@@FETCH_STATUS",
-    "@@OPTIONS",
-    "@@DBTS",
-];
-
-/// What `@@VERSION` says first is what clients look at.
-pub const VERSION: &str =
-    "Microsoft SQL Server 2019 (RTM-CU18) (KB5017593) - 15.0.4261.1 (X64) \n\tmssql-standin";
+pub const GLOBALS: &[&str] =
+    &["@@ROWCOUNT", "@@TRANCOUNT", "@@SPID", "@@SERVERNAME", "@@LOCK_TIMEOUT"];
 
 impl Session {
     fn rows_of(
@@ -67,7 +42,6 @@ impl Host for Session {
             ansi_nulls: self.options.ansi_nulls,
             text_bytes_max: usize::try_from(self.options.text_size).ok(),
             concat_null_yields_null: self.options.concat_null_yields_null,
-            quoted_identifier: self.options.quoted_identifier,
             date_format: self.options.date_format,
             date_first: self.options.date_first,
             now: match self.now.datetime2() {
@@ -88,33 +62,10 @@ impl Host for Session {
             |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
         Some(match name {
             "@@ROWCOUNT" => int(self.row_count),
-            "@@ERROR" => int(i64::from(self.error)),
             "@@TRANCOUNT" => int(i64::from(self.reported_tran_count())),
-            "@@NESTLEVEL" => int(self.nest_level() as i64),
-            "@@PROCID" => int(i64::from(self.frame().object.unwrap_or(0))),
             "@@SPID" => (SqlType::SmallInt, Value::Int(i64::from(self.spid))),
-            "@@IDENTITY" => (SqlType::Decimal { precision: 38, scale: 0 }, identity(self.identity)),
             "@@SERVERNAME" => text(&self.instance.config.server_name),
-            "@@SERVICENAME" => text("MSSQLSERVER"),
-            "@@VERSION" => text(VERSION),
-            "@@MICROSOFTVERSION" => int(0x0F00_10A5),
-            "@@LANGUAGE" => text(&self.options.language),
-            "@@LANGID" => (SqlType::SmallInt, Value::Int(0)),
             "@@LOCK_TIMEOUT" => int(self.options.lock_timeout_ms),
-            "@@DATEFIRST" => (SqlType::TinyInt, Value::Int(i64::from(self.options.date_first))),
-            "@@TEXTSIZE" => int(self.options.text_size),
-            "@@MAX_PRECISION" => (SqlType::TinyInt, Value::Int(38)),
-            "@@MAX_CONNECTIONS" => int(32_767),
-            "@@FETCH_STATUS" => int(0),
-            "@@OPTIONS" => int(self.option_bits()),
-            "@@DBTS" => {
-                let state = self.instance.lock();
-                let version = state.databases.get(&self.database).map_or(0, |d| d.rowversion);
-                (
-                    SqlType::VarBinary(Length::N(8)),
-                    Value::Bytes(Arc::from(&version.to_be_bytes()[..])),
-                )
-            }
             _ => return None,
         })
     }
@@ -218,27 +169,9 @@ impl Session {
         let target = crate::engine::instance::Target::object(database, object);
         self.instance.lock().check_permission(&self.login, target, "SELECT")
     }
-
-    /// @@OPTIONS (Microsoft: "Configure the user options").
-    fn option_bits(&self) -> i64 {
-        let o = &self.options;
-        let bits = [
-            (8, true),
-            (16, o.ansi_padding),
-            (32, o.ansi_nulls),
-            (64, o.arithabort),
-            (256, o.quoted_identifier),
-            (512, o.nocount),
-            (1024, true),
-            (4096, o.concat_null_yields_null),
-            (8192, o.numeric_roundabort),
-            (16384, o.xact_abort),
-        ];
-        bits.iter().filter(|(_, on)| *on).map(|(bit, _)| bit).sum()
-    }
 }
 
-/// An identity value as the functions give it, numeric(38, 0).
+/// An identity value as SCOPE_IDENTITY gives it, numeric(38, 0).
 pub fn identity(value: Option<i128>) -> Value {
     value.map_or(Value::Null, |mantissa| Value::Decimal(Decimal { mantissa, scale: 0 }))
 }

@@ -85,6 +85,8 @@ pub struct SessionInfo {
     pub isolation: Isolation,
     pub deadlock_priority: i32,
     pub lock_timeout_ms: i64,
+    /// SET CONTEXT_INFO
+    pub context_info: Vec<u8>,
     /// the text it runs now
     pub running: Option<String>,
     pub txn: Option<TxnId>,

@@ -262,16 +262,6 @@ impl LockTable {
         true
     }
 
-    /// The strongest mode an owner holds.
-    pub fn app_mode(&self, resource: &(i32, String), owner: AppOwner) -> Option<AppMode> {
-        self.apps
-            .get(resource)?
-            .iter()
-            .filter(|grant| grant.owner == owner)
-            .map(|grant| grant.mode)
-            .max()
-    }
-
     /// Writes down a wait. Some(victim) when it closes a circle: the victim may be the caller
     /// itself.
     pub fn start_wait(

@@ -6,10 +6,9 @@
 
 use crate::{
     engine::{
-        catalog::{Catalog, ColumnMeta, Object, ObjectId, Securable, TableMeta},
+        catalog::{Catalog, ColumnMeta, Object, ObjectId, Securable},
         context::Session,
         database::TEMPDB,
-        host::identity,
         instance::{State, Target},
         scope::find_object,
         views,
@@ -187,68 +186,6 @@ fn object_name(session: &Session, id: i32, database: Option<i32>, schema: bool) 
     })
 }
 
-fn column_property(column: &ColumnMeta, property: &str) -> SqlResult<Value> {
-    let flag = |b: bool| int(i64::from(b));
-    Ok(match property.to_uppercase().as_str() {
-        "ALLOWSNULL" => flag(column.nullable),
-        "COLUMNID" => int(column.column_id),
-        "ISIDENTITY" => flag(column.identity.is_some()),
-        "ISCOMPUTED" => flag(column.computed.is_some()),
-        "ISROWGUIDCOL" => flag(column.rowguidcol),
-        "ISHIDDEN" => flag(column.hidden),
-        "ISSPARSE" => flag(column.sparse),
-        "ISCOLUMNSET" => flag(column.column_set),
-        "GENERATEDALWAYSTYPE" => flag(column.generated.is_some()),
-        "PRECISION" => int(i64::from(column.ty.precision())),
-        "SCALE" => int(i64::from(column.ty.scale())),
-        "CHARMAXLEN" => column.ty.length().map_or(Value::Null, |n| int(i64::from(n))),
-        other => return Err(SqlError::unsupported(format!("COLUMNPROPERTY of {other}"))),
-    })
-}
-
-fn table_property(
-    state: &State,
-    database: i32,
-    table: &TableMeta,
-    property: &str,
-) -> SqlResult<Value> {
-    let flag = |b: bool| int(i64::from(b));
-    Ok(match property.to_uppercase().as_str() {
-        "ISTABLE" | "ISUSERTABLE" => flag(true),
-        "ISVIEW" | "ISPROCEDURE" | "ISTRIGGER" | "ISMSSHIPPED" => flag(false),
-        "TABLEHASIDENTITY" => flag(table.identity_ordinal().is_some()),
-        "TABLEHASPRIMARYKEY" => flag(table.primary_key().is_some()),
-        "TABLEHASCLUSTINDEX" => flag(table.clustered().is_some()),
-        "TABLEHASFOREIGNKEY" => flag(!table.foreign_keys.is_empty()),
-        "TABLETEMPORALTYPE" => {
-            int(if table.temporal.as_ref().is_some_and(|t| t.history.is_some()) {
-                2
-            } else {
-                i64::from(table.history_of.is_some())
-            })
-        }
-        "CARDINALITY" => {
-            int(state.tables.get(&(database, table.object_id)).map_or(0, |t| t.rows.len() as i64))
-        }
-        other => return Err(SqlError::unsupported(format!("OBJECTPROPERTY of {other}"))),
-    })
-}
-
-fn object_property(session: &Session, object: i32, property: &str) -> SqlResult<Value> {
-    let database = session.database;
-    with_object(session, object, None, |state, _, object| {
-        Some(match object {
-            Object::Table(table) => table_property(state, database, table, property),
-            Object::View(_) => Ok(int(i64::from(property.eq_ignore_ascii_case("IsView")))),
-            Object::Procedure(_) => {
-                Ok(int(i64::from(property.eq_ignore_ascii_case("IsProcedure"))))
-            }
-            Object::Trigger(_) => Ok(int(i64::from(property.eq_ignore_ascii_case("IsTrigger")))),
-        })
-    })
-    .unwrap_or(Ok(Value::Null))
-}
-
 fn server_property(session: &Session, property: &str) -> SqlResult<Value> {
     let config = &session.instance.config;
     Ok(match property.to_uppercase().as_str() {
@@ -385,23 +322,6 @@ fn column_perms(
     Ok(int(i64::from(allowed)))
 }
 
-fn identity_of(
-    session: &Session,
-    table: &str,
-    f: impl FnOnce(&State, i32, &TableMeta) -> Option<i128>,
-) -> Value {
-    let Some(name) = parse_name(table) else { return Value::Null };
-    let state = session.instance.lock();
-    match find_object(session, &state, &name) {
-        Ok(Some((database, Object::Table(table)))) => identity(f(&state, database, &table)),
-        _ => Value::Null,
-    }
-}
-
-fn seed(table: &TableMeta) -> Option<(i128, i128)> {
-    table.columns.iter().find_map(|c| c.identity.as_ref()).map(|i| (i.seed, i.increment))
-}
-
 /// sys.types' own rows, by user_type_id.
 fn type_name(id: i32) -> Option<&'static str> {
     let name = match id {
@@ -486,14 +406,6 @@ pub fn metadata_function(
                     .map(|s| int(s.id)),
             )
         }
-        ("SCHEMA_NAME", []) => {
-            text(session.instance.lock().default_schema(&session.login, database_id))
-        }
-        ("SCHEMA_NAME", [schema]) => {
-            let state = session.instance.lock();
-            let db = state.databases.get(&database_id);
-            or_null(id(schema).and_then(|s| db?.catalog.schemas.get(&s)).map(|s| text(&s.name)))
-        }
         ("COL_LENGTH", [table, column]) => {
             let found = string(table).and_then(|t| object_id(session, t, None)).zip(string(column));
             let database = string(table).and_then(parse_name).and_then(|n| n.database);
@@ -508,37 +420,6 @@ pub fn metadata_function(
                 })
             }))
         }
-        ("COL_NAME", [object, column]) => {
-            or_null(id(object).zip(id(column)).and_then(|(object, column)| {
-                with_object(session, object, None, |_, _, o| {
-                    columns(o).iter().find(|c| c.column_id == column).map(|c| text(&c.name))
-                })
-            }))
-        }
-        ("COLUMNPROPERTY", [object, column, property]) => {
-            match (id(object), string(column), string(property)) {
-                (Some(object), Some(column), Some(property)) => {
-                    with_object(session, object, None, |_, _, o| {
-                        columns(o)
-                            .iter()
-                            .find(|c| c.name.eq_ignore_ascii_case(column))
-                            .map(|c| column_property(c, property))
-                    })
-                    .unwrap_or(Ok(Value::Null))?
-                }
-                _ => Value::Null,
-            }
-        }
-        ("OBJECTPROPERTY", [object, property]) => match (id(object), string(property)) {
-            (Some(object), Some(property)) => object_property(session, object, property)?,
-            _ => Value::Null,
-        },
-        ("OBJECTPROPERTYEX", [object, property]) => match (id(object), string(property)) {
-            (Some(object), Some(property)) => {
-                variant(SqlType::Int, object_property(session, object, property)?)
-            }
-            _ => Value::Null,
-        },
         ("SERVERPROPERTY", [property]) => match string(property) {
             Some(property) => server_property(session, property)?,
             None => Value::Null,
@@ -567,35 +448,6 @@ pub fn metadata_function(
             Some(permission) => has_perms(session, securable, class, permission)?,
             None => Value::Null,
         },
-        ("HAS_DBACCESS", [db]) => or_null(string(db).and_then(|db| {
-            let state = session.instance.lock();
-            state.database_named(db)?;
-            Some(int(i64::from(state.open_database(&session.login, db).is_ok())))
-        })),
-        ("IS_MEMBER" | "IS_ROLEMEMBER", [role]) => or_null(
-            string(role)
-                .and_then(|r| session.instance.lock().is_member(&session.login, database_id, r))
-                .map(|b| int(i64::from(b))),
-        ),
-        ("IS_SRVROLEMEMBER", [role]) => match string(role).map(str::to_lowercase).as_deref() {
-            Some("sysadmin") => int(i64::from(session.instance.lock().is_sysadmin(&session.login))),
-            Some("public") => int(1),
-            Some(
-                "serveradmin" | "securityadmin" | "processadmin" | "setupadmin" | "bulkadmin"
-                | "diskadmin" | "dbcreator",
-            ) => int(i64::from(session.instance.lock().is_sysadmin(&session.login))),
-            _ => Value::Null,
-        },
-        ("USER_ID" | "DATABASE_PRINCIPAL_ID", [] | [_]) => {
-            let state = session.instance.lock();
-            let found = match args {
-                [name] => string(name).and_then(|n| {
-                    state.databases.get(&database_id)?.catalog.principal_named(n).map(|p| p.id)
-                }),
-                _ => state.user_of(&session.login, database_id).map(|p| p.id),
-            };
-            or_null(found.map(int))
-        }
         ("USER_NAME", [user]) => {
             let state = session.instance.lock();
             let db = state.databases.get(&database_id);
@@ -608,36 +460,11 @@ pub fn metadata_function(
                 .map(|t| text(&t.name));
             or_null(alias.or_else(|| id(ty).and_then(type_name).map(text)))
         }
-        ("IDENT_CURRENT", [table]) => or_null(string(table).map(|t| {
-            identity_of(session, t, |state, database, table| {
-                let (seed, _) = seed(table)?;
-                let last = state
-                    .databases
-                    .get(&database)?
-                    .identities
-                    .get(&table.object_id)
-                    .and_then(|i| i.last);
-                Some(last.unwrap_or(seed))
-            })
-        })),
-        ("IDENT_SEED", [table]) => or_null(
-            string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.0))),
-        ),
-        ("IDENT_INCR", [table]) => or_null(
-            string(table).map(|t| identity_of(session, t, |_, _, table| seed(table).map(|s| s.1))),
-        ),
-        ("NEWID" | "NEWSEQUENTIALID", []) => {
+        ("NEWID", []) => {
             let mut bytes = session.instance.lock().random_bytes();
             bytes[6] = (bytes[6] & 0x0f) | 0x40;
             bytes[8] = (bytes[8] & 0x3f) | 0x80;
             Value::Guid(bytes)
-        }
-        ("RAND", [] | [_]) => Value::Float(session.instance.lock().random()),
-        ("MIN_ACTIVE_ROWVERSION", []) => {
-            let state = session.instance.lock();
-            let db = state.database(database_id)?;
-            let lowest = db.open_rowversions.values().min().copied().unwrap_or(db.rowversion + 1);
-            Value::Bytes(Arc::from(lowest.to_be_bytes()))
         }
         _ => return Ok(None),
     }))

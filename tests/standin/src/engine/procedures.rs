@@ -94,10 +94,6 @@ impl<'a> Arguments<'a> {
         self.at(name).map_or(Value::Null, |a| a.value.clone())
     }
 
-    pub fn is_given(&self, name: &str) -> bool {
-        self.at(name).is_some()
-    }
-
     /// 201 when it was not given.
     pub fn required(&self, name: &str) -> SqlResult<&Argument> {
         self.at(name).ok_or_else(|| not_supplied(self.procedure, name))
@@ -118,14 +114,6 @@ impl<'a> Arguments<'a> {
             Value::Decimal(d) => i64::try_from(d.trunc()).ok(),
             Value::Str(s) => s.trim().parse().ok(),
             _ => None,
-        }
-    }
-
-    /// Sets an output parameter, where the caller asked for it.
-    pub fn set(&mut self, name: &str, value: Value) {
-        let Some(at) = self.names.iter().position(|n| n.eq_ignore_ascii_case(name)) else { return };
-        if let Some(argument) = self.given[at].as_deref_mut().filter(|a| a.output) {
-            argument.value = value;
         }
     }
 }

@@ -24,8 +24,6 @@ pub struct Firing {
     pub table: Arc<TableMeta>,
     pub inserted: Arc<Vec<Arc<Row>>>,
     pub deleted: Arc<Vec<Arc<Row>>>,
-    /// ordinals set by the UPDATE (all, for INSERT): UPDATE(column), COLUMNS_UPDATED()
-    pub updated: Vec<usize>,
     /// what the statement counted: the trigger body's first @@ROWCOUNT
     pub rows: u64,
 }
@@ -53,7 +51,6 @@ impl Session {
     }
 
     pub fn set_last_identity(&mut self, value: i128) {
-        self.identity = Some(value);
         self.frame_mut().identity = Some(value);
     }
 
@@ -77,12 +74,6 @@ impl Session {
         let rows = TriggerRows {
             inserted: source("inserted", &firing.inserted),
             deleted: source("deleted", &firing.deleted),
-            updated: firing
-                .updated
-                .iter()
-                .filter_map(|at| firing.table.columns.get(*at))
-                .map(|c| c.name.clone())
-                .collect(),
         };
         let (trigger, database) = (&firing.trigger, firing.database);
         let outer = std::mem::replace(&mut self.database, database);

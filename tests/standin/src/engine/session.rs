@@ -76,6 +76,7 @@ impl EngineSession {
             isolation: Isolation::ReadCommitted,
             deadlock_priority: 0,
             lock_timeout_ms: -1,
+            context_info: Vec::new(),
             running: None,
             txn: None,
             cancel: session.info.cancel.clone(),
@@ -123,7 +124,6 @@ impl EngineSession {
 
     /// A bulk load's error is sent by the caller; what it does to the transaction is seen to here.
     fn failed<T>(&mut self, error: SqlError) -> SqlResult<T> {
-        self.session.error = error.number;
         if self.session.options.xact_abort || interpreter::always_rolls_back(&error) {
             // Nowhere never cancels.
             let _ = self.session.rollback_all(&mut Nowhere);
@@ -132,7 +132,6 @@ impl EngineSession {
     }
 
     fn report(&mut self, error: SqlError, sink: &mut dyn Sink) -> Result<(), Cancelled> {
-        self.session.error = error.number;
         sink.message(&error)
     }
 
@@ -257,7 +256,6 @@ impl EngineConnection for EngineSession {
                     Err(error) => Err(error),
                 }
             }
-            TransactionRequest::Save { name } => self.session.save_transaction(name),
         };
         match result {
             Ok(()) => Ok(()),
@@ -345,7 +343,6 @@ impl EngineConnection for EngineSession {
         session.context_info.clear();
         session.bulk = None;
         session.row_count = 0;
-        session.error = 0;
         session.instance.lock().locks.release_session(session.spid);
         session.instance.notify();
     }

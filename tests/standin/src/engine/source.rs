@@ -148,10 +148,6 @@ impl TableSource {
         })
     }
 
-    pub fn meta(&self) -> &Arc<TableMeta> {
-        &self.meta
-    }
-
     /// A private copy to read without coming back to the instance, when the statement or
     /// transaction reads a snapshot.
     fn snapshot(&self, state: &mut State) -> SqlResult<Option<TableData>> {

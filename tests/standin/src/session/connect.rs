@@ -172,7 +172,6 @@ async fn run(
         host_name: login.host_name.clone(),
         library: login.library.clone(),
         language: login.language.clone(),
-        client_pid: login.client_pid,
         client_address: peer.ip().to_string(),
         encrypted,
         read_only_intent: login.read_only_intent,

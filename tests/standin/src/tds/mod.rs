@@ -42,9 +42,4 @@ impl TdsVersion {
     pub fn has_nbcrow(self) -> bool {
         self == Self::V8_0 || self >= Self::V7_3B
     }
-
-    /// date, time, datetime2 and datetimeoffset exist; to older clients they are strings.
-    pub fn has_dates(self) -> bool {
-        self == Self::V8_0 || self >= Self::V7_3A
-    }
 }

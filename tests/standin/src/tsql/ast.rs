@@ -104,7 +104,6 @@ pub enum Statement {
         params: Vec<ProcParam>,
         body: Batch,
         alter: bool,
-        create: bool,
         text: String,
     },
     /// An inline table-valued function: known by name, so that a security policy can use it.
@@ -125,20 +124,15 @@ pub enum Statement {
         names: Vec<ObjectName>,
         if_exists: bool,
     },
-    EnableTrigger {
+    DisableTrigger {
         names: Vec<String>,
         all: bool,
         table: ObjectName,
-        enable: bool,
     },
     CreateType {
         name: ObjectName,
         base: DataType,
         nullable: bool,
-    },
-    DropType {
-        name: ObjectName,
-        if_exists: bool,
     },
     CreateLogin {
         name: String,
@@ -151,14 +145,9 @@ pub enum Statement {
     CreateRole {
         name: String,
     },
-    DropPrincipal {
-        kind: PrincipalKind,
+    DropLogin {
         name: String,
         if_exists: bool,
-    },
-    AlterLogin {
-        name: String,
-        change: AlterLogin,
     },
     /// GRANT / DENY / REVOKE
     Permission {
@@ -168,10 +157,9 @@ pub enum Statement {
         principals: Vec<String>,
         columns: Vec<String>,
     },
-    /// ALTER ROLE r ADD|DROP MEMBER m
-    AlterRole {
+    /// ALTER ROLE r ADD MEMBER m
+    AddRoleMember {
         role: String,
-        add: bool,
         member: String,
     },
 
@@ -237,9 +225,6 @@ pub enum Statement {
     Rollback {
         name: Option<String>,
     },
-    SaveTransaction {
-        name: String,
-    },
 
     // procedures
     Execute(Box<Execute>),
@@ -251,20 +236,6 @@ pub enum Statement {
     },
     Kill(i64),
     Checkpoint,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PrincipalKind {
-    Login,
-    User,
-    Role,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AlterLogin {
-    Enable,
-    Disable,
-    Password(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -553,7 +524,6 @@ pub struct CreateIndex {
 pub enum AlterIndex {
     Disable,
     Rebuild,
-    Reorganize,
 }
 
 #[derive(Clone, Debug)]
@@ -568,7 +538,6 @@ pub enum AlterTable {
         name: String,
         ty: DataType,
         nullable: Option<bool>,
-        masked: Option<Option<String>>,
     },
     DropColumns {
         names: Vec<String>,
@@ -584,29 +553,9 @@ pub enum AlterTable {
         enable: bool,
         with_check: bool,
     },
-    EnableTrigger {
-        names: Vec<String>,
-        all: bool,
-        enable: bool,
-    },
-    Set {
-        options: Vec<(String, String)>,
-    },
-    AddPeriod {
-        start: String,
-        end: String,
-    },
-    DropPeriod,
-    /// ALTER COLUMN c ADD MASKED WITH (FUNCTION = '…') | DROP MASKED
-    MaskColumn {
-        name: String,
-        function: Option<String>,
-    },
     SwitchTo {
         target: ObjectName,
     },
-    Rebuild,
-    EnableChangeTracking(bool),
 }
 
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 
 use super::datatype;
 use sqlparser::{
-    ast::{CastKind, Expr, Function, FunctionArguments, ObjectName},
+    ast::{CastKind, Expr},
     dialect::{Dialect, MsSqlDialect, Precedence},
     keywords::Keyword,
     parser::{Parser, ParserError},
@@ -113,11 +113,6 @@ impl Dialect for TSql {
             Keyword::TRY_CAST if called => Some(cast(parser, CastKind::TryCast)),
             Keyword::CONVERT if called => Some(convert(parser, false)),
             Keyword::TRY_CONVERT if called => Some(convert(parser, true)),
-            Keyword::NoKeyword
-                if !called && NILADIC.iter().any(|n| word.value.eq_ignore_ascii_case(n)) =>
-            {
-                Some(niladic(parser))
-            }
             Keyword::NoKeyword if word.value.eq_ignore_ascii_case("NEXT") => None,
             _ if called && CALLABLE.iter().any(|n| word.value.eq_ignore_ascii_case(n)) => None,
             _ if is_reserved(&parser.peek_token_ref().token)
@@ -130,9 +125,6 @@ impl Dialect for TSql {
         }
     }
 }
-
-/// Functions without parentheses. CURRENT_TIMESTAMP is `sqlparser`'s own.
-const NILADIC: [&str; 4] = ["CURRENT_USER", "SESSION_USER", "SYSTEM_USER", "USER"];
 
 /// Reserved words that are also functions' names, and the table hint INDEX (…), which reads like
 /// one.
@@ -167,20 +159,6 @@ const STARTS_EXPRESSION: [&str; 11] = [
     "HOLDLOCK",
     "INDEX",
 ];
-
-fn niladic(parser: &mut Parser) -> Result<Expr, ParserError> {
-    let name = parser.parse_identifier()?;
-    Ok(Expr::Function(Function {
-        name: ObjectName::from(vec![name]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::None,
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: vec![],
-    }))
-}
 
 fn cast(parser: &mut Parser, kind: CastKind) -> Result<Expr, ParserError> {
     parser.advance_token();

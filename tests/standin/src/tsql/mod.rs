@@ -6,6 +6,4 @@ pub mod dialect;
 pub mod lexer;
 mod parser;
 
-pub use parser::{
-    parse, parse_expression, parse_name, parse_parameters, parse_type, setting::set_options,
-};
+pub use parser::{parse, parse_expression, parse_name, parse_parameters, setting::set_options};

@@ -39,17 +39,6 @@ impl DateFormat {
             _ => return None,
         })
     }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Mdy => "mdy",
-            Self::Dmy => "dmy",
-            Self::Ymd => "ymd",
-            Self::Ydm => "ydm",
-            Self::Myd => "myd",
-            Self::Dym => "dym",
-        }
-    }
 }
 
 /// A point in time as shown (local), with the offset if it has one.
@@ -469,8 +458,6 @@ pub const MONTHS: [&str; 12] = [
     "November",
     "December",
 ];
-pub const WEEKDAYS: [&str; 7] =
-    ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 fn month(word: &str) -> Option<u32> {
     MONTHS

@@ -24,7 +24,6 @@ GO
 RAISERROR('%s has %d', 16, 3, 'cat', 4) WITH NOWAIT
 PRINT 'still here'
 RAISERROR('told', 10, 1)
-SELECT @@ERROR AS e
 GO
 THROW 50001, 'thrown', 7
 PRINT 'never'

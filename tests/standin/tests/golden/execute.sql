@@ -8,7 +8,7 @@ EXEC sp_executesql N'SELECT @a', N'@a int'
 GO
 EXEC sp_executesql 'SELECT 1'
 GO
-DECLARE @t nvarchar(50) = N'SELECT @@NESTLEVEL AS n'
+DECLARE @t nvarchar(50) = N'SELECT @@TRANCOUNT AS n'
 EXEC (@t + ', 2 AS two')
 EXEC ('SET NOCOUNT ON; SELECT 1 AS one')
 SELECT 2 AS two
@@ -29,7 +29,8 @@ SELECT DB_NAME() AS d
 USE nowhere
 GO
 SET LOCK_TIMEOUT 1000 SET DATEFIRST 1 SET CONTEXT_INFO 0x0102
-SELECT @@LOCK_TIMEOUT AS l, @@DATEFIRST AS f, @@SPID AS s, CAST(CONTEXT_INFO() AS varbinary(2)) AS c
+SELECT @@LOCK_TIMEOUT AS l, DATEPART(weekday, '2024-01-01') AS monday, @@SPID AS s
+SELECT context_info AS c FROM sys.dm_exec_sessions WHERE session_id = @@SPID
 EXEC ('SET DATEFIRST 3')
-SELECT @@DATEFIRST AS f
+SELECT DATEPART(weekday, '2024-01-01') AS monday
 GO

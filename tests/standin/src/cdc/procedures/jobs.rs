@@ -86,45 +86,6 @@ fn cleanup_settings(args: &Arguments<'_>, job: CleanupJob) -> CleanupJob {
     }
 }
 
-pub(super) fn add_job(
-    session: &mut Session,
-    arguments: &mut [Argument],
-    _: &mut dyn Sink,
-) -> SqlResult<i32> {
-    require_owner(session)?;
-    let database = require_enabled(session)?;
-    let names = [
-        "@job_type",
-        "@start_job",
-        "@maxtrans",
-        "@maxscans",
-        "@continuous",
-        "@pollinginterval",
-        "@retention",
-        "@threshold",
-        "@check_for_logreader",
-    ];
-    let args = Arguments::new("sp_cdc_add_job", &names, arguments)?;
-    args.required("@job_type")?;
-    let capture = kind(&args, "")?;
-    check(&args)?;
-    let mut state = session.instance.lock();
-    let db = state.database_mut(database)?;
-    let exists = if capture { db.cdc.capture_job.is_some() } else { db.cdc.cleanup_job.is_some() };
-    if exists {
-        let what = if capture { "capture" } else { "cleanup" };
-        let text = format!("The specified @job_name ('cdc.{}_{what}') already exists.", db.name);
-        return Err(SqlError::new(14261, 16, text));
-    }
-    if capture {
-        db.cdc.capture_job = Some(capture_settings(&args, CaptureJob::default()));
-        db.cdc.running = args.integer("@start_job") != Some(0);
-    } else {
-        db.cdc.cleanup_job = Some(cleanup_settings(&args, CleanupJob::default()));
-    }
-    Ok(0)
-}
-
 pub(super) fn change_job(
     session: &mut Session,
     arguments: &mut [Argument],
@@ -152,36 +113,19 @@ pub(super) fn change_job(
     Ok(0)
 }
 
-pub(super) fn drop_job(
+pub(super) fn start_job(
     session: &mut Session,
     arguments: &mut [Argument],
     _: &mut dyn Sink,
 ) -> SqlResult<i32> {
     require_owner(session)?;
     let database = require_enabled(session)?;
-    let args = Arguments::new("sp_cdc_drop_job", &["@job_type"], arguments)?;
-    let capture = kind(&args, "")?;
-    let mut state = session.instance.lock();
-    let cdc = &mut state.database_mut(database)?.cdc;
-    if capture {
-        cdc.capture_job = None;
-        cdc.running = false;
-    } else {
-        cdc.cleanup_job = None;
-    }
-    Ok(0)
-}
-
-pub(super) fn start_job(
-    session: &mut Session,
-    arguments: &mut [Argument],
-    sink: &mut dyn Sink,
-) -> SqlResult<i32> {
-    require_owner(session)?;
-    let database = require_enabled(session)?;
     let args = Arguments::new("sp_cdc_start_job", &["@job_type"], arguments)?;
     if !kind(&args, "capture")? {
-        return cleanup_job(session, &mut [], sink);
+        // what the cleanup job does at two in the morning
+        let now = session.instance.now();
+        cleanup::retention(&mut session.instance.lock(), database, now)?;
+        return Ok(0);
     }
     let now = session.instance.now();
     let mut state = session.instance.lock();
@@ -203,25 +147,6 @@ pub(super) fn stop_job(
     if kind(&args, "capture")? {
         session.instance.lock().database_mut(database)?.cdc.running = false;
     }
-    Ok(0)
-}
-
-/// One round of the capture job, whether it runs or not.
-pub(super) fn scan(
-    session: &mut Session,
-    arguments: &mut [Argument],
-    _: &mut dyn Sink,
-) -> SqlResult<i32> {
-    require_owner(session)?;
-    require_enabled(session)?;
-    let args = Arguments::new(
-        "sp_cdc_scan",
-        &["@maxtrans", "@maxscans", "@continuous", "@pollinginterval"],
-        arguments,
-    )?;
-    check(&args)?;
-    let name = session.database_name();
-    capture::capture_now(&session.instance, &name)?;
     Ok(0)
 }
 
@@ -258,18 +183,5 @@ pub(super) fn cleanup_change_table(
         })?,
     };
     cleanup::change_table(&mut state, database, &instance, &mark, now)?;
-    Ok(0)
-}
-
-/// What the cleanup job does at two in the morning.
-pub(super) fn cleanup_job(
-    session: &mut Session,
-    _: &mut [Argument],
-    _: &mut dyn Sink,
-) -> SqlResult<i32> {
-    require_owner(session)?;
-    let database = require_enabled(session)?;
-    let now = session.instance.now();
-    cleanup::retention(&mut session.instance.lock(), database, now)?;
     Ok(0)
 }

@@ -2,7 +2,6 @@
 //! 22900 to 22999.
 
 mod enable;
-mod help;
 mod jobs;
 
 use super::{instances::CaptureInstance, store};
@@ -25,19 +24,10 @@ pub const PROCEDURES: &[(&str, SystemProcedure)] = &[
     ("sp_cdc_disable_db", enable::disable_db),
     ("sp_cdc_enable_table", enable::enable_table),
     ("sp_cdc_disable_table", enable::disable_table),
-    ("sp_cdc_help_change_data_capture", help::change_data_capture),
-    ("sp_cdc_help_jobs", help::jobs),
-    ("sp_cdc_get_captured_columns", help::captured_columns),
-    ("sp_cdc_get_ddl_history", help::ddl_history),
-    ("sp_cdc_add_job", jobs::add_job),
     ("sp_cdc_change_job", jobs::change_job),
-    ("sp_cdc_drop_job", jobs::drop_job),
     ("sp_cdc_start_job", jobs::start_job),
     ("sp_cdc_stop_job", jobs::stop_job),
-    ("sp_cdc_scan", jobs::scan),
     ("sp_cdc_cleanup_change_table", jobs::cleanup_change_table),
-    ("sp_mscdc_cleanup_job", jobs::cleanup_job),
-    ("sp_mscdc_capture_job", jobs::scan),
 ];
 
 /// The type a captured column has in its change table.

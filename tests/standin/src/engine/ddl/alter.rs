@@ -3,7 +3,7 @@
 use super::{column, constraint, open, put_meta, rebuild};
 use crate::{
     engine::{
-        catalog::{ColumnId, Object, TableMeta, TemporalMeta},
+        catalog::{ColumnId, Object, TableMeta},
         context::Session,
         database::DdlEvent,
         dml::{end_of_time, period_value},
@@ -34,20 +34,13 @@ pub fn alter_table(
             add_constraints(session, &work, name, columns, constraints, *check)?;
             !columns.is_empty()
         }
-        AlterTable::AlterColumn { name, ty, nullable, masked } => {
+        AlterTable::AlterColumn { name, ty, nullable } => {
             let collation = work
                 .lock()
                 .database(if found.table.is_temp() { session.database } else { found.database })?
                 .collation;
             let (ty, _) = column::resolve(session, ty, collation)?;
-            alter_column(session, &work, &found, name, ty, *nullable, masked.as_ref())?;
-            true
-        }
-        AlterTable::MaskColumn { name, function } => {
-            let mut meta = (*found.table).clone();
-            let at = ordinal(&meta, name)?;
-            meta.columns[at].masked.clone_from(function);
-            put_meta(&mut work.lock(), &work, found.database, meta);
+            alter_column(session, &work, &found, name, ty, *nullable)?;
             true
         }
         AlterTable::DropColumns { names, if_exists } => {
@@ -62,41 +55,9 @@ pub fn alter_table(
             check_constraints(session, &work, &found, names, *enable, *with_check)?;
             false
         }
-        AlterTable::EnableTrigger { names, all, enable } => {
-            super::object::set_triggers(&work, &found, names, *all, *enable)?;
-            false
-        }
-        AlterTable::Set { options } => {
-            set_options(&work, &found, options)?;
-            false
-        }
-        AlterTable::AddPeriod { start, end } => {
-            let mut meta = (*found.table).clone();
-            let (s, e) = (ordinal(&meta, start)?, ordinal(&meta, end)?);
-            meta.columns[s].generated = Some(Generated::RowStart);
-            meta.columns[e].generated = Some(Generated::RowEnd);
-            meta.temporal = Some(TemporalMeta {
-                start: meta.columns[s].column_id,
-                end: meta.columns[e].column_id,
-                history: None,
-            });
-            put_meta(&mut work.lock(), &work, found.database, meta);
-            true
-        }
-        AlterTable::DropPeriod => {
-            let mut meta = (*found.table).clone();
-            meta.temporal = None;
-            meta.columns.iter_mut().for_each(|c| c.generated = None);
-            put_meta(&mut work.lock(), &work, found.database, meta);
-            true
-        }
-        AlterTable::Rebuild => false,
         AlterTable::SwitchTo { target } => {
             switch(session, &work, &found, target)?;
             false
-        }
-        AlterTable::EnableChangeTracking(_) => {
-            return Err(SqlError::unsupported("ALTER TABLE … CHANGE_TRACKING"));
         }
     };
     if structural && found.table.is_tracked_by_cdc {
@@ -201,8 +162,7 @@ fn add_columns(session: &Session, work: &Work, found: &Found, defs: &[ColumnDef]
             new[at] = crate::engine::dml::identity_value(&described.columns[at], next);
         }
         if let Some(at) = rowversion {
-            new[at] =
-                crate::engine::dml::new_rowversion(&mut work.lock(), found.database, work.txn)?;
+            new[at] = crate::engine::dml::new_rowversion(&mut work.lock(), found.database)?;
         }
         for (at, expr) in &computed {
             let value = expr.evaluate(session.as_host(), &[&new])?;
@@ -280,7 +240,6 @@ fn alter_column(
     name: &str,
     ty: crate::value::SqlType,
     nullable: Option<bool>,
-    masked: Option<&Option<String>>,
 ) -> SqlResult<()> {
     let mut meta = (*found.table).clone();
     let at = ordinal(&meta, name)?;
@@ -308,9 +267,6 @@ fn alter_column(
     let column = &mut meta.columns[at];
     column.ty = ty;
     column.nullable = nullable.unwrap_or(true);
-    if let Some(masked) = masked {
-        column.masked.clone_from(masked);
-    }
     let refuses_null = !column.nullable;
     crate::engine::row_size::check_table(&meta)?;
     let table = full_name(&work.lock(), found.database, &meta);
@@ -511,28 +467,6 @@ fn check_constraints(
         constraint::validate(session, work, &as_new, &checks, &keys)?;
     }
     put_meta(&mut work.lock(), work, found.database, meta);
-    Ok(())
-}
-
-fn set_options(work: &Work, found: &Found, options: &[(String, String)]) -> SqlResult<()> {
-    for (name, value) in options {
-        if name == "LOCK_ESCALATION" {
-            continue;
-        }
-        if name != "SYSTEM_VERSIONING" || !value.trim().eq_ignore_ascii_case("OFF") {
-            return Err(SqlError::unsupported(format!("ALTER TABLE … SET ({name} = {value})")));
-        }
-        let mut meta = (*found.table).clone();
-        let history = meta.temporal.as_mut().and_then(|t| t.history.take());
-        let mut state = work.lock();
-        if let Some(mut table) =
-            history.and_then(|id| state.table((found.database, id))).map(|t| (**t).clone())
-        {
-            table.history_of = None;
-            put_meta(&mut state, work, found.database, table);
-        }
-        put_meta(&mut state, work, found.database, meta);
-    }
     Ok(())
 }
 

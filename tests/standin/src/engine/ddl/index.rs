@@ -251,7 +251,7 @@ pub fn drop_index(
     Ok(())
 }
 
-/// ALTER INDEX n|ALL ON t DISABLE|REBUILD|REORGANIZE
+/// ALTER INDEX n|ALL ON t DISABLE|REBUILD
 pub fn alter_index(
     session: &mut Session,
     name: Option<&str>,
@@ -267,11 +267,7 @@ pub fn alter_index(
         let text = format!("Cannot find index '{name}'.");
         return Err(SqlError::new(2727, 11, text));
     }
-    let disabled = match action {
-        AlterIndex::Reorganize => return Ok(()),
-        AlterIndex::Disable => true,
-        AlterIndex::Rebuild => false,
-    };
+    let disabled = action == AlterIndex::Disable;
     for index in
         meta.indexes.iter_mut().filter(|i| name.is_none_or(|n| i.name.eq_ignore_ascii_case(n)))
     {

@@ -19,12 +19,12 @@ pub use alter::alter_table;
 pub use database::{alter_database, create_database, drop_database};
 pub use index::{alter_index, create_index, drop_index};
 pub use object::{
-    create_procedure, create_schema, create_trigger, create_type, create_view, drop_objects,
-    drop_schema, drop_type, enable_trigger,
+    create_procedure, create_schema, create_trigger, create_type, create_view, disable_trigger,
+    drop_objects, drop_schema,
 };
 pub use policy::{create_function, create_policy};
 pub use principal::{
-    alter_login, alter_role, create_login, create_role, create_user, drop_principal, permission,
+    add_role_member, create_login, create_role, create_user, drop_login, permission,
 };
 pub use rename::rename;
 pub use table::{create_table, declare_table, drop_table};

@@ -10,7 +10,7 @@ use crate::{
         context::Session,
         instance::{Target, Work},
         query,
-        scope::{Found, display, find_object, find_table},
+        scope::{display, find_object, find_table},
     },
     error::{SqlError, SqlResult},
     tsql::ast::{Batch, CreateTrigger, DataType, ObjectName, ProcParam},
@@ -119,11 +119,10 @@ pub fn create_procedure(
     params: &[ProcParam],
     body: &Batch,
     alter: bool,
-    create: bool,
     text: &str,
 ) -> SqlResult<()> {
     let work = session.work();
-    let (database, schema_id, old) = slot(session, &work, name, create, alter, "CREATE PROCEDURE")?;
+    let (database, schema_id, old) = slot(session, &work, name, true, alter, "CREATE PROCEDURE")?;
     let now = work.instance.now();
     let mut state = work.lock();
     let object_id = match old {
@@ -191,25 +190,14 @@ pub fn create_trigger(session: &mut Session, create: &CreateTrigger) -> SqlResul
     Ok(())
 }
 
-pub fn enable_trigger(
+pub fn disable_trigger(
     session: &mut Session,
     names: &[String],
     all: bool,
     table: &ObjectName,
-    enable: bool,
 ) -> SqlResult<()> {
     let work = session.work();
     let found = super::open(session, &work, table)?;
-    set_triggers(&work, &found, names, all, enable)
-}
-
-pub fn set_triggers(
-    work: &Work,
-    found: &Found,
-    names: &[String],
-    all: bool,
-    enable: bool,
-) -> SqlResult<()> {
     let mut state = work.lock();
     let triggers = state.database(found.database)?.catalog.triggers_of(found.table.object_id);
     for name in names {
@@ -228,7 +216,7 @@ pub fn set_triggers(
         .into_iter()
         .filter(|t| all || names.iter().any(|n| n.eq_ignore_ascii_case(&t.name)))
     {
-        let new = TriggerMeta { disabled: !enable, ..(*trigger).clone() };
+        let new = TriggerMeta { disabled: true, ..(*trigger).clone() };
         state.put_object(
             work.txn,
             found.database,
@@ -362,30 +350,5 @@ pub fn create_type(
         user_type_id,
         Arc::new(AliasType { user_type_id, schema_id, name: name.name.clone(), ty, nullable }),
     );
-    Ok(())
-}
-
-/// 3701.
-pub fn drop_type(session: &mut Session, name: &ObjectName, if_exists: bool) -> SqlResult<()> {
-    let work = session.work();
-    let mut state = work.lock();
-    let (database, schema_id) = place(session, &state, name, "CREATE TYPE")?;
-    let Some(id) =
-        state.database(database)?.catalog.type_named(schema_id, &name.name).map(|t| t.user_type_id)
-    else {
-        if if_exists {
-            return Ok(());
-        }
-        return Err(SqlError::new(
-            3701,
-            11,
-            format!(
-                "Cannot drop the type '{}', because it does not exist or you do not have permission.",
-                display(name)
-            ),
-        ));
-    };
-    state.keep_parts(work.txn, database);
-    state.database_mut(database)?.catalog.types.remove(&id);
     Ok(())
 }

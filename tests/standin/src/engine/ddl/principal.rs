@@ -7,7 +7,7 @@ use crate::{
         scope::find_object,
     },
     error::{SqlError, SqlResult},
-    tsql::ast::{AlterLogin, PermissionTarget, PermissionVerb, PrincipalKind},
+    tsql::ast::{PermissionTarget, PermissionVerb},
 };
 use std::sync::Arc;
 
@@ -32,22 +32,6 @@ pub fn create_login(session: &mut Session, name: &str, password: &str) -> SqlRes
         return Err(denied());
     }
     state.create_login(name, password, false, now)
-}
-
-pub fn alter_login(session: &mut Session, name: &str, change: &AlterLogin) -> SqlResult<()> {
-    let mut state = session.instance.lock();
-    if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
-        return Err(denied());
-    }
-    let Some(login) = state.logins.iter_mut().find(|l| l.name.eq_ignore_ascii_case(name)) else {
-        return Err(missing("login", name));
-    };
-    match change {
-        AlterLogin::Enable => login.disabled = false,
-        AlterLogin::Disable => login.disabled = true,
-        AlterLogin::Password(password) => login.password.clone_from(password),
-    }
-    Ok(())
 }
 
 /// Those who may change a database's principals and permissions.
@@ -117,46 +101,17 @@ pub fn create_role(session: &mut Session, name: &str) -> SqlResult<()> {
     })
 }
 
-pub fn drop_principal(
-    session: &mut Session,
-    kind: PrincipalKind,
-    name: &str,
-    if_exists: bool,
-) -> SqlResult<()> {
-    if kind == PrincipalKind::Login {
-        let mut state = session.instance.lock();
-        if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
-            return Err(denied());
-        }
-        let before = state.logins.len();
-        state.logins.retain(|l| !l.name.eq_ignore_ascii_case(name));
-        return if state.logins.len() == before && !if_exists {
-            Err(missing("login", name))
-        } else {
-            Ok(())
-        };
+pub fn drop_login(session: &mut Session, name: &str, if_exists: bool) -> SqlResult<()> {
+    let mut state = session.instance.lock();
+    if !state.has_server_permission(&session.login, "ALTER ANY LOGIN") {
+        return Err(denied());
     }
-    may_manage(session)?;
-    let work = session.work();
-    let mut state = work.lock();
-    state.keep_parts(work.txn, session.database);
-    let db = state.database_mut(session.database)?;
-    match db.catalog.principal_named(name).map(|p| (p.id, p.fixed)) {
-        Some((_, true)) => {
-            Err(SqlError::new(15150, 16, format!("Cannot drop the principal '{name}'.")))
-        }
-        Some((id, false)) => {
-            db.catalog.principals.remove(&id);
-            db.catalog.permissions.retain(|p| p.grantee != id);
-            Ok(())
-        }
-        None if if_exists => Ok(()),
-        None => Err(missing(if kind == PrincipalKind::Role { "role" } else { "user" }, name)),
-    }
+    let before = state.logins.len();
+    state.logins.retain(|l| !l.name.eq_ignore_ascii_case(name));
+    if state.logins.len() == before && !if_exists { Err(missing("login", name)) } else { Ok(()) }
 }
 
-/// ALTER ROLE r ADD|DROP MEMBER m
-pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) -> SqlResult<()> {
+pub fn add_role_member(session: &mut Session, role: &str, member: &str) -> SqlResult<()> {
     may_manage(session)?;
     let work = session.work();
     let mut state = work.lock();
@@ -174,9 +129,7 @@ pub fn alter_role(session: &mut Session, role: &str, add: bool, member: &str) ->
         .map(|p| (**p).clone())
         .ok_or_else(|| missing("user", member))?;
     new.member_of.retain(|id| *id != role_id);
-    if add {
-        new.member_of.push(role_id);
-    }
+    new.member_of.push(role_id);
     db.catalog.principals.insert(new.id, Arc::new(new));
     Ok(())
 }

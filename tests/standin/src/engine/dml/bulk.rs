@@ -188,14 +188,12 @@ impl BulkLoad {
     pub fn end(self, session: &mut Session, sink: &mut dyn Sink) -> SqlResult<u64> {
         if self.fire {
             let after = after_triggers(&self.work, &self.found, |t| t.insert);
-            let width = self.prepared.meta.columns.len();
             fire_triggers(
                 session,
                 &self.found,
                 &after,
                 Arc::new(self.fired),
                 Arc::default(),
-                (0..width).collect(),
                 self.rows,
                 sink,
             )?;

@@ -283,7 +283,6 @@ fn change_once(
     set_target(session, None);
     searched?;
     let mut changed = Changed { rows: targets.len() as u64, ..Changed::default() };
-    let mut updated = Vec::new();
     let mut images = Vec::with_capacity(targets.len());
     for (count, target) in targets.into_iter().enumerate() {
         if count % 256 == 255 {
@@ -304,7 +303,6 @@ fn change_once(
                                 )?,
                                 None => prepared.default_value(session.as_host(), *ordinal)?,
                             };
-                            note(&mut updated, *ordinal);
                         }
                         Assignment::Write { ordinal, value, offset } => {
                             if target.values[*offset] != Value::Null {
@@ -318,7 +316,6 @@ fn change_once(
                                 target.types[*value],
                             )?;
                             row[*ordinal] = super::append::append(&row[*ordinal], &given)?;
-                            note(&mut updated, *ordinal);
                         }
                         Assignment::Variable { name, value, ty, column } => {
                             let given = target.values[*value].clone();
@@ -334,7 +331,6 @@ fn change_once(
                             changed.assigned.push((name.clone(), own));
                             if let Some(at) = column {
                                 row[*at] = prepared.convert(*at, given, target.types[*value])?;
-                                note(&mut updated, *at);
                             }
                         }
                     }
@@ -357,7 +353,6 @@ fn change_once(
             &instead,
             Arc::new(inserted),
             Arc::new(deleted),
-            updated,
             changed.rows,
             sink,
         )?;
@@ -381,7 +376,7 @@ fn change_once(
         changed.output = bound.deliver(session, rows, sink)?;
     }
     // cascaded tables first, as their triggers see the parent's change already
-    effects.push(Effect { found: found.clone(), written, updated, deletes });
+    effects.push(Effect { found: found.clone(), written, deletes });
     for effect in effects {
         fire_after(session, effect, sink)?;
     }
@@ -394,17 +389,10 @@ fn set_target(session: &mut Session, table: Option<crate::engine::lock::TableId>
     }
 }
 
-fn note(updated: &mut Vec<usize>, ordinal: usize) {
-    if !updated.contains(&ordinal) {
-        updated.push(ordinal);
-    }
-}
-
 /// Rows a statement changed in one table: its own, or one its foreign keys reached.
 pub struct Effect {
     pub found: Found,
     pub written: Vec<Written>,
-    pub updated: Vec<usize>,
     pub deletes: bool,
 }
 
@@ -464,7 +452,7 @@ fn settle(
             ));
         };
         settle(session, &child, &child_prepared, &written, verb, effects, depth + 1)?;
-        effects.push(Effect { found: child, written, updated: cascade.columns, deletes });
+        effects.push(Effect { found: child, written, deletes });
     }
     Ok(())
 }
@@ -498,30 +486,16 @@ fn fire_after(session: &mut Session, effect: Effect, sink: &mut dyn Sink) -> Sql
     let rows = effect.written.len() as u64;
     let inserted = effect.written.iter().filter_map(|w| w.after.clone()).collect();
     let deleted = effect.written.iter().filter_map(|w| w.before.clone()).collect();
-    fire_triggers(
-        session,
-        &effect.found,
-        &which,
-        Arc::new(inserted),
-        Arc::new(deleted),
-        effect.updated,
-        rows,
-        sink,
-    )
+    fire_triggers(session, &effect.found, &which, Arc::new(inserted), Arc::new(deleted), rows, sink)
 }
 
 /// Runs triggers one after the other; one that is running already does not fire itself again.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a firing has that many parts, and every caller has them apart"
-)]
 pub fn fire_triggers(
     session: &mut Session,
     found: &Found,
     triggers: &[Arc<TriggerMeta>],
     inserted: Arc<Vec<Arc<Row>>>,
     deleted: Arc<Vec<Arc<Row>>>,
-    updated: Vec<usize>,
     rows: u64,
     sink: &mut dyn Sink,
 ) -> SqlResult<()> {
@@ -535,7 +509,6 @@ pub fn fire_triggers(
             table: found.table.clone(),
             inserted: inserted.clone(),
             deleted: deleted.clone(),
-            updated: updated.clone(),
             rows,
         };
         session.fire(&firing, sink)?;

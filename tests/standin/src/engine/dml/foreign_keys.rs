@@ -256,7 +256,6 @@ pub enum ChildChange {
 pub struct Cascade {
     pub found: Found,
     pub rows: Vec<(RowKey, Arc<Row>, ChildChange)>,
-    pub columns: Vec<usize>,
 }
 
 /// Looks after the rows that reference what was deleted or has another key now.
@@ -341,7 +340,7 @@ pub fn referenced(
             };
             rows.push((key, row, change));
         }
-        cascades.push(Cascade { found: child, rows, columns });
+        cascades.push(Cascade { found: child, rows });
     }
     Ok(cascades)
 }

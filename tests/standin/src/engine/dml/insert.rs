@@ -385,16 +385,7 @@ fn write_inner(
     if let Some(instead) = instead_of(&work, found) {
         let rows: Vec<Arc<Row>> = rows.into_iter().map(Arc::new).collect();
         let count = rows.len() as u64;
-        fire_triggers(
-            session,
-            found,
-            &instead,
-            Arc::new(rows),
-            Arc::default(),
-            (0..width).collect(),
-            count,
-            sink,
-        )?;
+        fire_triggers(session, found, &instead, Arc::new(rows), Arc::default(), count, sink)?;
         return Ok(Changed { rows: count, ..Changed::default() });
     }
     let (written, ignored) = Writer::open(&work, &prepared)?.insert(rows)?;
@@ -416,16 +407,7 @@ fn write_inner(
     }
     let after = after_triggers(&work, found, |t| t.insert);
     if !after.is_empty() {
-        fire_triggers(
-            session,
-            found,
-            &after,
-            Arc::new(written),
-            Arc::default(),
-            (0..width).collect(),
-            count,
-            sink,
-        )?;
+        fire_triggers(session, found, &after, Arc::new(written), Arc::default(), count, sink)?;
     }
     Ok(changed)
 }

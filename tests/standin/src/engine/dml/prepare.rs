@@ -151,7 +151,7 @@ impl Prepared {
         }
         if let Some(at) = self.meta.rowversion_ordinal() {
             let guard = state.get_or_insert_with(|| work.lock());
-            row[at] = new_rowversion(guard, self.id.0, work.txn)?;
+            row[at] = new_rowversion(guard, self.id.0)?;
         }
         drop(state);
         self.fill_periods(row);
@@ -162,7 +162,7 @@ impl Prepared {
     /// As [`Self::complete_new`], for an image that replaces another.
     pub fn complete_changed(&self, host: &dyn Host, work: &Work, row: &mut Row) -> SqlResult<()> {
         if let Some(at) = self.meta.rowversion_ordinal() {
-            row[at] = new_rowversion(&mut work.lock(), self.id.0, work.txn)?;
+            row[at] = new_rowversion(&mut work.lock(), self.id.0)?;
         }
         self.fill_periods(row);
         self.finish(host, row).map_err(|mut e| {
@@ -299,10 +299,8 @@ fn raise_identity(state: &mut State, table: TableId, column: &ColumnMeta, given:
     }
 }
 
-pub fn new_rowversion(state: &mut State, database: i32, txn: u64) -> SqlResult<Value> {
-    Ok(Value::Bytes(Arc::from(
-        &state.database_mut(database)?.next_rowversion(txn).to_be_bytes()[..],
-    )))
+pub fn new_rowversion(state: &mut State, database: i32) -> SqlResult<Value> {
+    Ok(Value::Bytes(Arc::from(&state.database_mut(database)?.next_rowversion().to_be_bytes()[..])))
 }
 
 fn power(ty: SqlType) -> u64 {

@@ -5,7 +5,7 @@ use crate::{
     error::{SqlError, SqlResult},
     value::{
         Decimal, Length, SqlType, Value,
-        decimal::{self, Operation, divide_by_zero},
+        decimal::{Operation, divide_by_zero},
     },
 };
 use std::sync::Arc;
@@ -225,12 +225,4 @@ pub fn truncate(text: String, ty: SqlType) -> String {
         }
     }
     text
-}
-
-/// The sum of decimals as SUM has it: decimal(38, s).
-pub fn sum_overflow(ty: SqlType) -> SqlError {
-    match ty {
-        SqlType::Decimal { .. } => decimal::overflow("expression", "numeric"),
-        other => overflow(other),
-    }
 }

@@ -450,22 +450,6 @@ impl<'h> Binder<'h> {
                 let args = vec![self.expr(expr)?, self.expr(from)?, self.expr(length)?];
                 self.named("SUBSTRING", args)
             }
-            Expr::Trim { trim_where: None, trim_what: None, expr, trim_characters: None } => {
-                let args = vec![self.expr(expr)?];
-                self.named("TRIM", args)
-            }
-            Expr::Trim { trim_where: None, trim_what: Some(what), expr, trim_characters: None } => {
-                let args = vec![self.expr(expr)?, self.expr(what)?];
-                self.named("TRIM", args)
-            }
-            Expr::Ceil { expr, .. } => {
-                let args = vec![self.expr(expr)?];
-                self.named("CEILING", args)
-            }
-            Expr::Floor { expr, .. } => {
-                let args = vec![self.expr(expr)?];
-                self.named("FLOOR", args)
-            }
             Expr::IsNull(_)
             | Expr::IsNotNull(_)
             | Expr::InList { .. }
@@ -936,7 +920,7 @@ impl<'h> Binder<'h> {
         self.seen.extend(inside.into_iter().filter(|(l, _)| *l < level));
         let cacheable = !correlated && !self.volatile;
         self.volatile |= volatile;
-        Ok(Arc::new(Subquery { id: self.next_number(), plan: plan?, correlated, cacheable }))
+        Ok(Arc::new(Subquery { id: self.next_number(), plan: plan?, cacheable }))
     }
 }
 

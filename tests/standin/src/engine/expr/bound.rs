@@ -135,7 +135,6 @@ pub enum Node {
     },
     /// ISNULL and COALESCE: the first that is not NULL
     FirstOf(Vec<Bound>),
-    NullIf(Box<Predicate>, Box<Bound>),
     Call {
         function: Builtin,
         args: Vec<Bound>,
@@ -169,8 +168,6 @@ pub struct Subquery {
     /// Its number, for the cache.
     pub id: usize,
     pub plan: Plan,
-    /// Whether it refers to a row of a query around it.
-    pub correlated: bool,
     /// Whether its result may be kept for the statement.
     pub cacheable: bool,
 }

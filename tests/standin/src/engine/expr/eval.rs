@@ -84,13 +84,6 @@ impl Bound {
                 }
                 Ok(Value::Null)
             }
-            Node::NullIf(same, expr) => {
-                if same.eval(cx, frame)? == Some(true) {
-                    Ok(Value::Null)
-                } else {
-                    expr.eval(cx, frame)
-                }
-            }
             Node::Call { function, args } => {
                 let call = Call { context: cx, args, ty: self.ty };
                 match args.as_slice() {

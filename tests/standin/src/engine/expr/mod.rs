@@ -40,11 +40,6 @@ pub fn evaluate_as(host: &dyn Host, expr: &Expr, ty: SqlType) -> SqlResult<Value
     bound.eval(&cx, &Frame::new(SOURCES, None))
 }
 
-/// The static type of an expression outside any query.
-pub fn type_of(host: &dyn Host, expr: &Expr) -> SqlResult<(SqlType, bool)> {
-    Binder::new(host).expr(expr).map(|b| (b.ty, b.nullable))
-}
-
 /// Evaluates a condition (IF, WHILE): true only when it is true, not unknown.
 pub fn condition(host: &dyn Host, expr: &Expr) -> SqlResult<bool> {
     let mut binder = Binder::new(host);

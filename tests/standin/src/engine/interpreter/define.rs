@@ -39,8 +39,8 @@ pub fn define(session: &mut Session, spanned: &Spanned) -> SqlResult<bool> {
         Statement::DropView { names, if_exists } => {
             ddl::drop_objects(session, names, *if_exists, "view")?
         }
-        Statement::CreateProcedure { name, params, body, alter, create, text } => {
-            ddl::create_procedure(session, name, params, body, *alter, *create, text)?;
+        Statement::CreateProcedure { name, params, body, alter, text } => {
+            ddl::create_procedure(session, name, params, body, *alter, text)?;
         }
         Statement::CreateFunction { name } => ddl::create_function(session, name)?,
         Statement::CreateSecurityPolicy { name, predicates, enabled } => {
@@ -53,21 +53,17 @@ pub fn define(session: &mut Session, spanned: &Spanned) -> SqlResult<bool> {
         Statement::DropTrigger { names, if_exists } => {
             ddl::drop_objects(session, names, *if_exists, "trigger")?
         }
-        Statement::EnableTrigger { names, all, table, enable } => {
-            ddl::enable_trigger(session, names, *all, table, *enable)?
+        Statement::DisableTrigger { names, all, table } => {
+            ddl::disable_trigger(session, names, *all, table)?
         }
         Statement::CreateType { name, base, nullable } => {
             ddl::create_type(session, name, base, *nullable)?
         }
-        Statement::DropType { name, if_exists } => ddl::drop_type(session, name, *if_exists)?,
         Statement::CreateLogin { name, password } => ddl::create_login(session, name, password)?,
-        Statement::AlterLogin { name, change } => ddl::alter_login(session, name, change)?,
         Statement::CreateUser { name, login } => ddl::create_user(session, name, login.as_deref())?,
         Statement::CreateRole { name } => ddl::create_role(session, name)?,
-        Statement::DropPrincipal { kind, name, if_exists } => {
-            ddl::drop_principal(session, *kind, name, *if_exists)?
-        }
-        Statement::AlterRole { role, add, member } => ddl::alter_role(session, role, *add, member)?,
+        Statement::DropLogin { name, if_exists } => ddl::drop_login(session, name, *if_exists)?,
+        Statement::AddRoleMember { role, member } => ddl::add_role_member(session, role, member)?,
         Statement::Permission { verb, permissions, on, principals, columns } => {
             ddl::permission(session, *verb, permissions, on.as_ref(), principals, columns)?;
         }

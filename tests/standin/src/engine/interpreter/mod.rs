@@ -145,9 +145,6 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
             Err(error) => fail(session, error, spanned.line, sink).map(|()| Flow::Return(None)),
         },
         _ => {
-            if session.options.noexec && !matches!(spanned.statement, Statement::SetOption { .. }) {
-                return Ok(Flow::Next);
-            }
             if session.options.fmtonly
                 && let Some(flow) = format_only(session, spanned, sink)?
             {
@@ -201,7 +198,6 @@ fn effective(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> R
     if let Some(fault) = sink.after_statement(&spanned.text)? {
         return Err(fault.into());
     }
-    session.error = 0;
     if let Some(rows) = done.row_count {
         session.row_count = rows;
     }
@@ -229,7 +225,6 @@ fn test(
 ) -> Result<Option<bool>, Stop> {
     match session.statement(|s| expr::condition(&*s, condition)) {
         Ok(holds) => {
-            session.error = 0;
             session.row_count = 0;
             Ok(Some(holds))
         }
@@ -253,7 +248,6 @@ fn try_catch(
                 // Only a TRY further out may catch it; there is one, or it would have been sent.
                 return Err(Stop::Error { error, level: raised });
             }
-            session.error = error.number;
             session.caught.push(error);
             let result = run(session, handler, sink);
             session.caught.pop();
@@ -316,7 +310,6 @@ fn raise(
     if error.procedure.is_empty() {
         error.procedure.clone_from(&session.frame().procedure);
     }
-    session.error = error.number;
     session.row_count = 0;
     let honours_xact_abort = session.options.xact_abort && origin != Origin::Raiserror;
     let rolls_back = honours_xact_abort || always_rolls_back(&error);

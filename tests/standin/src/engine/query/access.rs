@@ -36,7 +36,7 @@ pub fn simple_mask(expr: &Bound) -> Option<u128> {
             list.iter().try_fold(0, |mask, e| Some(mask | simple_mask(e)?))?
         }
         // conditions inside are not looked into
-        Node::Case { .. } | Node::NullIf(..) | Node::Subquery(_) => return None,
+        Node::Case { .. } | Node::Subquery(_) => return None,
     })
 }
 
@@ -55,7 +55,7 @@ fn looks_outside(expr: &Bound) -> bool {
         Node::FirstOf(list) | Node::Call { args: list, .. } | Node::Host { args: list, .. } => {
             list.iter().any(looks_outside)
         }
-        Node::Case { .. } | Node::NullIf(..) | Node::Subquery(_) => true,
+        Node::Case { .. } | Node::Subquery(_) => true,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         bound::{Context, Frame, Slot},
         eval,
     },
-    error::{SqlError, SqlResult},
+    error::SqlResult,
     value::{
         Collation, Decimal, SqlType, Value,
         decimal::{Operation, overflow},
@@ -27,8 +27,6 @@ pub struct Accumulator<'p> {
     decimal: i128,
     float: f64,
     best: Value,
-    texts: Vec<(Vec<u8>, String)>,
-    separator: String,
     seen: Option<HashSet<Vec<u8>>>,
 }
 
@@ -41,8 +39,6 @@ impl<'p> Accumulator<'p> {
             decimal: 0,
             float: 0.0,
             best: Value::Null,
-            texts: Vec::new(),
-            separator: String::new(),
             seen: aggregate.distinct.then(HashSet::new),
         }
     }
@@ -53,25 +49,6 @@ impl<'p> Accumulator<'p> {
             return Ok(());
         };
         let value = arg.eval(cx, frame)?;
-        if self.aggregate.kind == AggregateKind::StringAgg && value != Value::Null {
-            let mut key = Vec::new();
-            for (expr, descending) in &self.aggregate.order {
-                super::keys::encode_ordered(&expr.eval(cx, frame)?, expr.ty, *descending, &mut key);
-            }
-            if let Some(separator) = &self.aggregate.separator
-                && let Value::Str(text) = separator.eval(cx, frame)?
-            {
-                self.separator = text.to_string();
-            }
-            if let Value::Str(text) = value {
-                self.texts.push((key, text.to_string()));
-            }
-            return Ok(());
-        }
-        self.add_value(value)
-    }
-
-    pub fn add_value(&mut self, value: Value) -> SqlResult<()> {
         if value == Value::Null {
             return Ok(());
         }
@@ -89,7 +66,7 @@ impl<'p> Accumulator<'p> {
             ty => arithmetic::overflow(ty),
         };
         match self.aggregate.kind {
-            AggregateKind::Count | AggregateKind::CountRows | AggregateKind::StringAgg => {}
+            AggregateKind::Count | AggregateKind::CountRows => {}
             AggregateKind::Sum | AggregateKind::Avg => match value {
                 Value::Int(i) => self.int = self.int.checked_add(i).ok_or_else(too_large)?,
                 Value::Decimal(d) => {
@@ -112,11 +89,6 @@ impl<'p> Accumulator<'p> {
                     self.best = value;
                 }
             }
-            AggregateKind::ChecksumAgg => {
-                if let Value::Int(i) = value {
-                    self.int ^= i;
-                }
-            }
         }
         Ok(())
     }
@@ -131,39 +103,6 @@ impl<'p> Accumulator<'p> {
                 Value::Int(self.count)
             }
             AggregateKind::Min | AggregateKind::Max => self.best.clone(),
-            AggregateKind::ChecksumAgg => Value::Int(self.int),
-            AggregateKind::StringAgg => {
-                if self.texts.is_empty() {
-                    return Ok(Value::Null);
-                }
-                if !self.aggregate.order.is_empty() {
-                    self.texts.sort_by(|a, b| a.0.cmp(&b.0));
-                }
-                let mut out = String::new();
-                for (at, (_, text)) in self.texts.iter().enumerate() {
-                    if at > 0 {
-                        out.push_str(&self.separator);
-                    }
-                    out.push_str(text);
-                }
-                let limit = match crate::engine::expr::types::length(ty) {
-                    Some(chars) if crate::engine::expr::types::is_unicode(ty) => {
-                        Some(chars as usize)
-                    }
-                    Some(bytes) => Some(bytes as usize),
-                    None => None,
-                };
-                if limit
-                    .is_some_and(|limit| out.len() > limit && out.encode_utf16().count() > limit)
-                {
-                    return Err(SqlError::new(
-                        9829,
-                        16,
-                        "STRING_AGG aggregation result exceeded the limit of 8000 bytes. Use LOB types to avoid result truncation.",
-                    ));
-                }
-                Value::Str(out.into())
-            }
             AggregateKind::Sum | AggregateKind::Avg if self.count == 0 => Value::Null,
             AggregateKind::Sum => match ty {
                 SqlType::Float => arithmetic::float(self.float, ty)?,

@@ -6,7 +6,6 @@ use super::{
     plan::{
         Aggregate, AggregateKind, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES,
         SelectPlan, SetOp, SetPlan, SortBy, SortKey, Tail, TopPlan, WINDOWS, WindowCall,
-        WindowFrame, WindowKind,
     },
 };
 use crate::{
@@ -840,56 +839,6 @@ pub fn cast_outputs(plan: &mut Plan, wanted: &[SqlType]) -> SqlResult<()> {
         column.is_null = false;
     }
     Ok(())
-}
-
-/// The frame of a window function, from its ROWS or RANGE clause.
-pub fn window_frame(spec: &ast::WindowSpec, kind: WindowKind) -> SqlResult<WindowFrame> {
-    let whole = WindowFrame { start: None, end: None, range: false };
-    let Some(frame) = &spec.window_frame else {
-        return Ok(if spec.order_by.is_empty() {
-            whole
-        } else {
-            WindowFrame { start: None, end: Some(0), range: true }
-        });
-    };
-    if !matches!(kind, WindowKind::Aggregate(_) | WindowKind::FirstValue | WindowKind::LastValue) {
-        return Err(SqlError::new(10752, 15, "The function may not have a window frame."));
-    }
-    let bound = |b: &ast::WindowFrameBound| -> SqlResult<Option<i64>> {
-        let number = |e: &Expr| match e {
-            Expr::Value(v) => match &v.value {
-                ast::Value::Number(n, _) => {
-                    n.parse::<i64>().map_err(|_| SqlError::unsupported("this window frame"))
-                }
-                _ => Err(SqlError::unsupported("this window frame")),
-            },
-            _ => Err(SqlError::unsupported("this window frame")),
-        };
-        Ok(match b {
-            ast::WindowFrameBound::CurrentRow => Some(0),
-            ast::WindowFrameBound::Preceding(None) | ast::WindowFrameBound::Following(None) => None,
-            ast::WindowFrameBound::Preceding(Some(n)) => Some(-number(n)?),
-            ast::WindowFrameBound::Following(Some(n)) => Some(number(n)?),
-        })
-    };
-    let range = match frame.units {
-        ast::WindowFrameUnits::Rows => false,
-        ast::WindowFrameUnits::Range => true,
-        ast::WindowFrameUnits::Groups => return Err(SqlError::unsupported("GROUPS frames")),
-    };
-    let start = bound(&frame.start_bound)?;
-    let end = match &frame.end_bound {
-        Some(end) => bound(end)?,
-        None => Some(0),
-    };
-    if range && (start.is_some_and(|n| n != 0) || end.is_some_and(|n| n != 0)) {
-        return Err(SqlError::new(
-            4194,
-            16,
-            "RANGE is only supported with UNBOUNDED and CURRENT ROW window frame delimiters.",
-        ));
-    }
-    Ok(WindowFrame { start, end, range })
 }
 
 /// What SUM and AVG of a type give.

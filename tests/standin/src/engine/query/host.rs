@@ -29,7 +29,6 @@ pub struct Settings {
     pub collation: Collation,
     pub ansi_nulls: bool,
     pub concat_null_yields_null: bool,
-    pub quoted_identifier: bool,
     pub date_format: DateFormat,
     /// SET TEXTSIZE: the most bytes of a large value that are sent. `None`: all.
     pub text_bytes_max: Option<usize>,

@@ -116,16 +116,12 @@ pub enum AggregateKind {
     Avg,
     Min,
     Max,
-    StringAgg,
-    ChecksumAgg,
 }
 
 pub struct Aggregate {
     pub kind: AggregateKind,
     /// Absent for COUNT(*).
     pub arg: Option<Bound>,
-    pub separator: Option<Bound>,
-    pub order: Vec<(Bound, bool)>,
     pub distinct: bool,
     pub ty: SqlType,
 }
@@ -133,34 +129,17 @@ pub struct Aggregate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowKind {
     RowNumber,
-    Rank,
-    DenseRank,
-    Ntile,
-    Lag,
-    Lead,
-    FirstValue,
-    LastValue,
-    PercentRank,
-    CumeDist,
     Aggregate(AggregateKind),
 }
 
+/// A window function: over its whole partition, or with ORDER BY over the rows up to the current
+/// one's last peer.
 pub struct WindowCall {
     pub kind: WindowKind,
     pub args: Vec<Bound>,
     pub partition: Vec<Bound>,
     pub order: Vec<(Bound, bool)>,
-    pub frame: WindowFrame,
     pub ty: SqlType,
-}
-
-/// ROWS BETWEEN start AND end as offsets from the current row; None is unbounded. `range` is the
-/// default frame: peers go together.
-#[derive(Clone, Copy, Debug)]
-pub struct WindowFrame {
-    pub start: Option<i64>,
-    pub end: Option<i64>,
-    pub range: bool,
 }
 
 /// A conjunct of WHERE or ON, with the sources it concerns (bit per slot).

@@ -2,7 +2,7 @@
 
 use super::{Context, Rows, Spec, bit, int, objects::visible, objects::visible_tables, opt, text};
 use crate::{
-    engine::catalog::{ColumnMeta, Object, TableMeta},
+    engine::catalog::{ColumnMeta, Object},
     error::SqlResult,
     tsql::ast::{Encryption, Generated},
     value::{Collation, Decimal, Length, SqlType, Value},
@@ -90,49 +90,6 @@ pub(super) const VIEWS: &[Spec] = &[
             }
             Ok(())
         },
-    ),
-    (
-        "sys.masked_columns",
-        with_column!(
-            "is_computed bit,default_object_id int,is_hidden bit,is_masked bit,masking_function n4000?"
-        ),
-        |cx, rows| {
-            for t in visible_tables(cx) {
-                for c in t.columns.iter().filter(|c| c.masked.is_some()) {
-                    let mut row = base(t.object_id, c);
-                    row.extend([
-                        ("is_masked", bit(true)),
-                        ("masking_function", opt(c.masked.as_ref(), text)),
-                    ]);
-                    rows.push(row);
-                }
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.periods",
-        "name sysname?,period_type tinyint?,period_type_desc n60?,object_id int,start_column_id int,end_column_id int",
-        |cx, rows| {
-            for t in visible_tables(cx) {
-                if let Some(period) = &t.temporal {
-                    rows.push([
-                        ("name", text("SYSTEM_TIME")),
-                        ("period_type", int(1)),
-                        ("period_type_desc", text("SYSTEM_TIME_PERIOD")),
-                        ("object_id", int(t.object_id)),
-                        ("start_column_id", int(period.start)),
-                        ("end_column_id", int(period.end)),
-                    ]);
-                }
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.extended_properties",
-        "class tinyint,class_desc n60?,major_id int,minor_id int,name sysname,value variant?",
-        |_, _| Ok(()),
     ),
 ];
 
@@ -227,9 +184,4 @@ fn with_system_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
         rows.push(column_row(id, &column));
     }
     Ok(())
-}
-
-/// The ordinal (from 1) of a column in its table, as INFORMATION_SCHEMA counts: by column id.
-pub(super) fn position(t: &TableMeta, column_id: i32) -> i32 {
-    t.columns.iter().zip(1..).find(|(c, _)| c.column_id == column_id).map_or(column_id, |(_, i)| i)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Context, Spec, bit, int, objects::object_row, objects::visible_tables, objects::with_object,
-    opt, text,
+    text,
 };
 use crate::{
     engine::{
@@ -223,30 +223,4 @@ pub(super) const VIEWS: &[Spec] = &[
         },
     ),
     ("sys.synonyms", with_object!("base_object_name n1035?"), |_, _| Ok(())),
-    (
-        "sys.sequences",
-        with_object!(
-            "start_value variant,increment variant,current_value variant,is_exhausted bit"
-        ),
-        |_, _| Ok(()),
-    ),
-    (
-        "sys.change_tracking_databases",
-        "database_id int,is_auto_cleanup_on tinyint?,retention_period int?,retention_period_units tinyint?,retention_period_units_desc n60?,\
-         max_cleanup_version bigint?",
-        |cx, rows| {
-            for db in cx.state.databases.values().filter(|d| d.options.is_change_tracking) {
-                rows.push([
-                    ("database_id", int(db.id)),
-                    ("is_auto_cleanup_on", opt(Some(1i64), int)),
-                ]);
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.change_tracking_tables",
-        "object_id int,is_track_columns_updated_on bit?,min_valid_version bigint?,begin_version bigint?,cleanup_version bigint?",
-        |_, _| Ok(()),
-    ),
 ];

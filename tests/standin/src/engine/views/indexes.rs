@@ -96,27 +96,6 @@ pub(super) const VIEWS: &[Spec] = &[
         },
     ),
     (
-        "sys.allocation_units",
-        "allocation_unit_id bigint,type tinyint,type_desc n60?,container_id bigint,data_space_id int?,total_pages bigint,used_pages bigint,\
-         data_pages bigint",
-        |cx, rows| {
-            each_part(cx, |t, index_id, count| {
-                let pages = count / 50 + i64::from(count > 0);
-                rows.push([
-                    ("allocation_unit_id", int(part_id(t.object_id, index_id))),
-                    ("type", int(1)),
-                    ("type_desc", text("IN_ROW_DATA")),
-                    ("container_id", int(part_id(t.object_id, index_id))),
-                    ("data_space_id", int(1)),
-                    ("total_pages", int(pages)),
-                    ("used_pages", int(pages)),
-                    ("data_pages", int(pages)),
-                ]);
-            });
-            Ok(())
-        },
-    ),
-    (
         "sys.stats",
         "object_id int,name sysname?,stats_id int,auto_created bit?,user_created bit?,no_recompute bit?,has_filter bit?,\
          filter_definition nmax?,is_temporary bit?,is_incremental bit?",

@@ -1,4 +1,4 @@
-//! The system views: `sys.*`, `INFORMATION_SCHEMA.*` and msdb's job tables, computed from the
+//! The system views: `sys.*` and msdb's job tables, computed from the
 //! catalog whenever they are opened.
 //!
 //! A view is a line of column names and types (as the SQL Server 2022 documentation lists them) and
@@ -9,7 +9,6 @@
 mod columns;
 mod constraints;
 mod indexes;
-mod information_schema;
 mod msdb;
 mod objects;
 mod security;
@@ -186,8 +185,6 @@ struct View {
     fill: Fill,
 }
 
-pub use msdb::job_id;
-
 static VIEWS: LazyLock<HashMap<(String, String), View>> = LazyLock::new(|| {
     let all = [
         objects::VIEWS,
@@ -196,7 +193,6 @@ static VIEWS: LazyLock<HashMap<(String, String), View>> = LazyLock::new(|| {
         constraints::VIEWS,
         security::VIEWS,
         server::VIEWS,
-        information_schema::VIEWS,
         msdb::VIEWS,
     ];
     all.into_iter()

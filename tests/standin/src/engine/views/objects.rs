@@ -66,7 +66,6 @@ pub(super) const VIEWS: &[Spec] = &[
          version int?,deltrig int?,instrig int?,updtrig int?,seltrig int?,category int?,cache smallint?",
         old_objects,
     ),
-    ("sys.all_objects", OBJECT, |cx, rows| all_objects(cx, rows)),
     (
         "sys.tables",
         with_object!(
@@ -79,37 +78,6 @@ pub(super) const VIEWS: &[Spec] = &[
              ledger_type tinyint?,ledger_type_desc n60?,ledger_view_id int?,is_dropped_ledger_table bit?"
         ),
         tables,
-    ),
-    (
-        "sys.views",
-        with_object!(
-            "is_replicated bit?,has_replication_filter bit?,has_opaque_metadata bit,has_unchecked_assembly_data bit,with_check_option bit,\
-             is_date_correlation_view bit,is_tracked_by_cdc bit?"
-        ),
-        |cx, rows| {
-            for object in visible(cx) {
-                if let Object::View(_) = object {
-                    let mut row = describe(object);
-                    row.extend([("is_replicated", bit(false)), ("is_tracked_by_cdc", bit(false))]);
-                    rows.push(row);
-                }
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.procedures",
-        with_object!(
-            "is_auto_executed bit,is_execution_replicated bit?,is_repl_serializable_only bit?,skips_repl_constraints bit?"
-        ),
-        |cx, rows| {
-            for object in visible(cx) {
-                if let Object::Procedure(_) = object {
-                    rows.push(describe(object));
-                }
-            }
-            Ok(())
-        },
     ),
     (
         "sys.triggers",
@@ -131,30 +99,6 @@ pub(super) const VIEWS: &[Spec] = &[
                         ("is_disabled", bit(t.disabled)),
                         ("is_instead_of_trigger", bit(t.instead_of)),
                     ]);
-                }
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.trigger_events",
-        "object_id int,type int,type_desc n60,is_first bit?,is_last bit?,event_group_type int?,event_group_type_desc n60?,is_trigger_event bit",
-        |cx, rows| {
-            for object in visible(cx) {
-                let Object::Trigger(t) = object else { continue };
-                for (on, number, name) in
-                    [(t.insert, 1, "INSERT"), (t.update, 2, "UPDATE"), (t.delete, 3, "DELETE")]
-                {
-                    if on {
-                        rows.push([
-                            ("object_id", int(t.object_id)),
-                            ("type", int(number)),
-                            ("type_desc", text(name)),
-                            ("is_first", bit(false)),
-                            ("is_last", bit(false)),
-                            ("is_trigger_event", bit(true)),
-                        ]);
-                    }
                 }
             }
             Ok(())

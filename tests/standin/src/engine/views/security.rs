@@ -109,34 +109,6 @@ pub(super) const VIEWS: &[Spec] = &[
             Ok(())
         },
     ),
-    ("sys.server_role_members", "role_principal_id int,member_principal_id int", |cx, rows| {
-        for login in cx.state.logins.iter().filter(|l| l.sysadmin) {
-            rows.push([("role_principal_id", int(103)), ("member_principal_id", int(login.id))]);
-        }
-        Ok(())
-    }),
-    (
-        "sys.server_permissions",
-        "class tinyint,class_desc n60?,major_id int,minor_id int,grantee_principal_id int,grantor_principal_id int,type c4,\
-         permission_name n128?,state c1,state_desc n60?",
-        |cx, rows| {
-            for login in &cx.state.logins {
-                for (permission, granted) in &login.permissions {
-                    rows.push([
-                        ("class", int(100)),
-                        ("class_desc", text("SERVER")),
-                        ("grantee_principal_id", int(login.id)),
-                        ("grantor_principal_id", int(1)),
-                        ("type", text(abbreviation(permission))),
-                        ("permission_name", text(permission)),
-                        ("state", text(if *granted { "G" } else { "D" })),
-                        ("state_desc", text(if *granted { "GRANT" } else { "DENY" })),
-                    ]);
-                }
-            }
-            Ok(())
-        },
-    ),
 ];
 
 fn sid(id: i32) -> Value {

@@ -2,7 +2,6 @@
 
 use super::{Context, Rows, Spec, bit, int, opt, text};
 use crate::{
-    cdc::lsn_text,
     engine::{clock::Moment, connection::Isolation, instance::SessionInfo},
     error::SqlResult,
     value::{SqlType, Value},
@@ -30,6 +29,7 @@ pub(super) const VIEWS: &[Spec] = &[
                     ("login_name", text(&s.login)),
                     ("original_login_name", text(&s.login)),
                     ("status", text(if s.running.is_some() { "running" } else { "sleeping" })),
+                    ("context_info", Value::Bytes(s.context_info.as_slice().into())),
                     ("last_request_start_time", s.last_request_start.datetime()),
                     ("last_request_end_time", s.last_request_start.datetime()),
                     ("is_user_process", bit(true)),
@@ -103,27 +103,6 @@ pub(super) const VIEWS: &[Spec] = &[
                     ("transaction_isolation_level", int(isolation(s.isolation))),
                     ("lock_timeout", int(s.lock_timeout_ms)),
                     ("deadlock_priority", int(s.deadlock_priority)),
-                ]);
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.sysprocesses",
-        "spid smallint,kpid smallint,blocked smallint,dbid smallint,login_time dt,open_tran smallint,status c30,hostname c128,program_name c128,\
-         cmd c26,loginame c128",
-        |cx, rows| {
-            for s in sessions(cx) {
-                rows.push([
-                    ("spid", int(s.spid)),
-                    ("blocked", int(cx.state.locks.blocked_by(s.spid).unwrap_or(0))),
-                    ("dbid", int(s.database)),
-                    ("login_time", s.login_time.datetime()),
-                    ("open_tran", int(i64::from(s.txn.is_some()))),
-                    ("status", text(if s.running.is_some() { "running" } else { "sleeping" })),
-                    ("hostname", text(&s.host_name)),
-                    ("program_name", text(&s.program_name)),
-                    ("loginame", text(&s.login)),
                 ]);
             }
             Ok(())
@@ -310,101 +289,11 @@ pub(super) const VIEWS: &[Spec] = &[
         },
     ),
     (
-        "sys.dm_os_sys_info",
-        "cpu_count int,ms_ticks bigint,sqlserver_start_time dt,sqlserver_start_time_ms_ticks bigint,physical_memory_kb bigint",
-        |cx, rows| {
-            cx.require_server_state()?;
-            rows.push([
-                ("cpu_count", int(2)),
-                ("ms_ticks", int(cx.instance.now().0 / 10_000)),
-                ("sqlserver_start_time", cx.instance.start_time.datetime()),
-                ("physical_memory_kb", int(8_388_608i64)),
-            ]);
-            Ok(())
-        },
-    ),
-    (
-        "sys.servers",
-        "server_id int,name sysname,product sysname,provider sysname,data_source n4000?,is_linked bit,modify_date dt",
-        |cx, rows| {
-            rows.push([
-                ("name", text(&cx.instance.config.server_name)),
-                ("product", text("SQL Server")),
-                ("provider", text("SQLNCLI")),
-                ("data_source", text(&cx.instance.config.server_name)),
-                ("modify_date", cx.instance.start_time.datetime()),
-            ]);
-            Ok(())
-        },
-    ),
-    (
-        "sys.database_recovery_status",
-        "database_id int,database_guid guid?,family_guid guid?,last_log_backup_lsn d25.0?,recovery_fork_guid guid?,first_recovery_fork_guid guid?,\
-         fork_point_lsn d25.0?",
-        |cx, rows| {
-            for db in cx.state.databases.values() {
-                let fork = Value::Guid(db.recovery_fork);
-                rows.push([
-                    ("database_id", int(db.id)),
-                    ("database_guid", fork.clone()),
-                    ("family_guid", fork.clone()),
-                    ("recovery_fork_guid", fork),
-                ]);
-            }
-            Ok(())
-        },
-    ),
-    (
-        "sys.database_files",
-        "file_id int,file_guid guid?,type tinyint,type_desc n60?,data_space_id int,name sysname,physical_name n260?,state tinyint?,\
-         state_desc n60?,size int,max_size int,growth int,is_read_only bit",
-        |cx, rows| {
-            for (id, kind, desc, suffix) in [(1, 0, "ROWS", ""), (2, 1, "LOG", "_log")] {
-                rows.push([
-                    ("file_id", int(id)),
-                    ("type", int(kind)),
-                    ("type_desc", text(desc)),
-                    ("data_space_id", int(1 - kind)),
-                    ("name", text(format!("{}{suffix}", cx.db.name))),
-                    ("state", int(0)),
-                    ("state_desc", text("ONLINE")),
-                    ("size", int(1024)),
-                    ("max_size", int(-1)),
-                    ("growth", int(8192)),
-                ]);
-            }
-            Ok(())
-        },
-    ),
-    (
         "sys.dm_cdc_log_scan_sessions",
         "session_id int,start_time dt,end_time dt,duration int,scan_phase n200,error_count int,start_lsn n23,current_lsn n23,end_lsn n23,\
          tran_count bigint,last_commit_lsn n23,last_commit_time dt,log_record_count bigint,schema_change_count bigint,command_count bigint,\
          first_begin_cdc_lsn n23,last_commit_cdc_lsn n23,last_commit_cdc_time dt,latency int,empty_scan_count bigint,failed_sessions_count int",
         scan_sessions,
-    ),
-    (
-        "sys.dm_cdc_errors",
-        "session_id int,phase_number int,entry_time dt,error_number int,error_severity int,error_state int,error_message n1024,start_lsn n23,\
-         begin_lsn n23,sequence_value n23",
-        |cx, rows| {
-            cx.require_database_state()?;
-            for e in &cx.db.cdc.errors {
-                rows.push([
-                    ("session_id", int(e.session)),
-                    ("phase_number", int(7)),
-                    ("entry_time", e.time.datetime()),
-                    ("error_number", int(e.number)),
-                    ("error_severity", int(e.severity)),
-                    ("error_state", int(1)),
-                    ("error_message", text(&e.message)),
-                    ("start_lsn", text(lsn_text(&[0; 10]))),
-                    ("begin_lsn", text(lsn_text(&[0; 10]))),
-                    ("sequence_value", text(lsn_text(&[0; 10]))),
-                ]);
-            }
-            Ok(())
-        },
     ),
     (
         "sys.dm_hadr_database_replica_states",

@@ -111,13 +111,6 @@ impl Cursor<'_> {
                 let name = self.transaction_name()?;
                 Ok(Statement::Rollback { name })
             }
-            "SAVE" => {
-                self.advance();
-                match self.transaction_name()? {
-                    Some(name) => Ok(Statement::SaveTransaction { name }),
-                    None => Err(self.error()),
-                }
-            }
             "EXEC" | "EXECUTE" => self.exec(),
             "DBCC" => self.dbcc(),
             "KILL" => {
@@ -126,7 +119,9 @@ impl Cursor<'_> {
                 i64::try_from(id).map(Statement::Kill).map_err(|_| self.error())
             }
             "CHECKPOINT" => self.plain(Statement::Checkpoint),
-            "ENABLE" | "DISABLE" if self.at_nth(1, "TRIGGER") => self.enable_trigger(),
+            "DISABLE" if self.at_nth(1, "TRIGGER") => self.disable_trigger(),
+            "ENABLE" if self.at_nth(1, "TRIGGER") => self.refuse("ENABLE TRIGGER"),
+            "SAVE" => self.refuse("SAVE TRANSACTION"),
             "GOTO" => self.refuse("GOTO"),
             "OPEN" | "CLOSE" | "DEALLOCATE" | "FETCH" => self.refuse(&format!("cursors ({upper})")),
             "REVERT" => self.refuse("REVERT"),

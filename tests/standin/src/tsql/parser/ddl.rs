@@ -15,7 +15,7 @@ impl Cursor<'_> {
         }
         if self.accept_any(&["PROCEDURE", "PROC"]) {
             only_first(first, "PROCEDURE")?;
-            return self.procedure(start, true, or_alter);
+            return self.procedure(start, or_alter);
         }
         if self.accept("TRIGGER") {
             only_first(first, "TRIGGER")?;
@@ -245,52 +245,24 @@ impl Cursor<'_> {
                 only_first(first, "VIEW")?;
                 self.view(start, false, true)
             }
-            "PROCEDURE" | "PROC" => {
-                only_first(first, "PROCEDURE")?;
-                self.procedure(start, false, true)
-            }
             "TRIGGER" => {
                 only_first(first, "TRIGGER")?;
                 self.trigger(start, false, true)
             }
             "DATABASE" => self.alter_database(),
             "INDEX" => self.alter_index(),
-            "ROLE" => {
-                let role = self.name()?;
-                let add = self.accept("ADD");
-                if !add && !self.accept("DROP") {
-                    return self.refuse("ALTER ROLE … WITH NAME");
-                }
-                self.expect("MEMBER")?;
-                Ok(Statement::AlterRole { role, add, member: self.name()? })
-            }
-            "SERVER" if self.accept("ROLE") => {
-                let role = self.name()?;
-                let add = self.accept("ADD");
-                if !add {
-                    self.expect("DROP")?;
-                }
-                self.expect("MEMBER")?;
-                Ok(Statement::AlterRole { role, add, member: self.name()? })
-            }
-            "LOGIN" => self.alter_login(),
+            "ROLE" => self.add_role_member("ALTER ROLE"),
+            "SERVER" if self.accept("ROLE") => self.add_role_member("ALTER SERVER ROLE"),
             other => self.refuse(&format!("ALTER {other}")),
         }
     }
 
-    fn alter_login(&mut self) -> SqlResult<Statement> {
-        let name = self.name()?;
-        let change = if self.accept("ENABLE") {
-            AlterLogin::Enable
-        } else if self.accept("DISABLE") {
-            AlterLogin::Disable
-        } else if self.accept_seq(&["WITH", "PASSWORD"]) {
-            self.expect_mark(&Token::Eq)?;
-            AlterLogin::Password(self.string()?)
-        } else {
-            return self.refuse("ALTER LOGIN other than ENABLE, DISABLE and PASSWORD");
-        };
-        Ok(Statement::AlterLogin { name, change })
+    fn add_role_member(&mut self, statement: &str) -> SqlResult<Statement> {
+        let role = self.name()?;
+        if !self.accept_seq(&["ADD", "MEMBER"]) {
+            return self.refuse(&format!("{statement} other than ADD MEMBER"));
+        }
+        Ok(Statement::AddRoleMember { role, member: self.name()? })
     }
 
     fn alter_database(&mut self) -> SqlResult<Statement> {
@@ -384,7 +356,6 @@ impl Cursor<'_> {
         let action = match self.any_word()?.as_str() {
             "DISABLE" => AlterIndex::Disable,
             "REBUILD" => AlterIndex::Rebuild,
-            "REORGANIZE" => AlterIndex::Reorganize,
             other => return self.refuse(&format!("ALTER INDEX … {other}")),
         };
         if self.accept("PARTITION") {
@@ -410,10 +381,7 @@ impl Cursor<'_> {
             "DATABASE",
             "SCHEMA",
             "INDEX",
-            "TYPE",
             "LOGIN",
-            "USER",
-            "ROLE",
         ]
         .contains(&what)
         {
@@ -435,7 +403,6 @@ impl Cursor<'_> {
                 }
             }
             "SCHEMA" => Ok(Statement::DropSchema { name: self.name()?, if_exists }),
-            "TYPE" => Ok(Statement::DropType { name: self.object_name()?, if_exists }),
             "DATABASE" => {
                 let name = self.name()?;
                 if self.is(&Token::Comma) {
@@ -444,14 +411,7 @@ impl Cursor<'_> {
                 Ok(Statement::DropDatabase { name, if_exists })
             }
             "INDEX" => self.drop_index(if_exists),
-            _ => {
-                let kind = match what {
-                    "LOGIN" => PrincipalKind::Login,
-                    "USER" => PrincipalKind::User,
-                    _ => PrincipalKind::Role,
-                };
-                Ok(Statement::DropPrincipal { kind, name: self.name()?, if_exists })
-            }
+            _ => Ok(Statement::DropLogin { name: self.name()?, if_exists }),
         }
     }
 

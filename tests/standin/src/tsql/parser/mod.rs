@@ -42,13 +42,6 @@ pub fn parse_parameters(text: &str) -> SqlResult<Vec<super::ast::ProcParam>> {
     if cursor.at_end() { Ok(params) } else { Err(cursor.error()) }
 }
 
-/// Parses a type's name as a client writes it, e.g. `decimal(10, 2)`.
-pub fn parse_type(text: &str) -> SqlResult<super::ast::DataType> {
-    let mut cursor = Cursor::new(text, lex(text, true)?);
-    let ty = cursor.data_type()?;
-    if cursor.at_end() { Ok(ty) } else { Err(cursor.error()) }
-}
-
 /// Parses a name of one to three parts, as OBJECT_ID and the system procedures take them.
 pub fn parse_name(text: &str) -> SqlResult<super::ast::ObjectName> {
     let mut cursor = Cursor::new(text, lex(text, true)?);

@@ -88,7 +88,7 @@ impl Cursor<'_> {
         Ok(Statement::CreateSecurityPolicy { name, predicates, enabled })
     }
 
-    pub fn procedure(&mut self, start: usize, create: bool, alter: bool) -> SqlResult<Statement> {
+    pub fn procedure(&mut self, start: usize, alter: bool) -> SqlResult<Statement> {
         let name = self.object_name()?;
         if self.is(&Token::SemiColon) {
             return self.refuse("numbered procedures");
@@ -113,14 +113,7 @@ impl Cursor<'_> {
             return self.refuse("CLR procedures");
         }
         let body = self.batch()?;
-        Ok(Statement::CreateProcedure {
-            name,
-            params,
-            body,
-            alter,
-            create,
-            text: self.text_to_end(start),
-        })
+        Ok(Statement::CreateProcedure { name, params, body, alter, text: self.text_to_end(start) })
     }
 
     /// `@a int = 1, @b nvarchar(10) OUTPUT`
@@ -185,10 +178,9 @@ impl Cursor<'_> {
         })))
     }
 
-    /// ENABLE | DISABLE TRIGGER names | ALL ON table
-    pub fn enable_trigger(&mut self) -> SqlResult<Statement> {
-        let enable = self.any_word()? == "ENABLE";
-        self.expect("TRIGGER")?;
+    /// DISABLE TRIGGER names | ALL ON table
+    pub fn disable_trigger(&mut self) -> SqlResult<Statement> {
+        self.expect_seq(&["DISABLE", "TRIGGER"])?;
         let all = self.accept("ALL");
         let names =
             if all { vec![] } else { self.object_names()?.into_iter().map(|n| n.name).collect() };
@@ -196,6 +188,6 @@ impl Cursor<'_> {
         if self.at_seq(&["ALL", "SERVER"]) || self.at("DATABASE") {
             return self.refuse("DDL triggers");
         }
-        Ok(Statement::EnableTrigger { names, all, table: self.object_name()?, enable })
+        Ok(Statement::DisableTrigger { names, all, table: self.object_name()? })
     }
 }

@@ -7,58 +7,36 @@ use crate::{
 };
 use sqlparser::tokenizer::Token;
 
-const ON_OFF: [&str; 26] = [
-    "ANSI_DEFAULTS",
+const ON_OFF: [&str; 13] = [
     "ANSI_NULLS",
-    "ANSI_NULL_DFLT_OFF",
     "ANSI_NULL_DFLT_ON",
     "ANSI_PADDING",
     "ANSI_WARNINGS",
     "ARITHABORT",
-    "ARITHIGNORE",
     "CONCAT_NULL_YIELDS_NULL",
     "CURSOR_CLOSE_ON_COMMIT",
     "FMTONLY",
-    "FORCEPLAN",
     "IMPLICIT_TRANSACTIONS",
     "NOCOUNT",
-    "NOEXEC",
     "NUMERIC_ROUNDABORT",
-    "PARSEONLY",
     "QUOTED_IDENTIFIER",
-    "REMOTE_PROC_TRANSACTIONS",
-    "SHOWPLAN_ALL",
-    "SHOWPLAN_TEXT",
-    "SHOWPLAN_XML",
     "XACT_ABORT",
-    "NO_BROWSETABLE",
-    "OFFSETS",
-    "DISABLE_DEF_CNST_CHK",
 ];
 
 /// Every option there is a SET for.
 pub fn set_options() -> Vec<&'static str> {
-    let own = [
-        "TRANSACTION ISOLATION LEVEL",
-        "STATISTICS IO",
-        "STATISTICS TIME",
-        "STATISTICS XML",
-        "STATISTICS PROFILE",
-    ];
-    ON_OFF.iter().chain(&VALUED).copied().chain(own).collect()
+    ON_OFF.iter().chain(&VALUED).copied().chain(["TRANSACTION ISOLATION LEVEL"]).collect()
 }
 
-const VALUED: [&str; 10] = [
+const VALUED: [&str; 8] = [
     "CONTEXT_INFO",
     "DATEFIRST",
     "DATEFORMAT",
     "DEADLOCK_PRIORITY",
     "LANGUAGE",
     "LOCK_TIMEOUT",
-    "QUERY_GOVERNOR_COST_LIMIT",
     "ROWCOUNT",
     "TEXTSIZE",
-    "FIPS_FLAGGER",
 ];
 
 impl Cursor<'_> {
@@ -99,12 +77,6 @@ impl Cursor<'_> {
             };
             return Ok(option("TRANSACTION ISOLATION LEVEL", OptionValue::Word(level.to_owned())));
         }
-        if self.accept("STATISTICS") {
-            let names =
-                self.list(Self::any_word)?.into_iter().map(|n| format!("STATISTICS {n}")).collect();
-            let value = if self.on_off()? { OptionValue::On } else { OptionValue::Off };
-            return Ok(Statement::SetOption { names, value });
-        }
         let line = self.line();
         let first = self.any_word()?;
         if VALUED.contains(&first.as_str()) {
@@ -115,21 +87,7 @@ impl Cursor<'_> {
             names.push(self.any_word()?);
         }
         if let Some(unknown) = names.iter().find(|n| !ON_OFF.contains(&n.as_str())) {
-            let known_later = ["ERRLVL", "STATS", "PROCID"].contains(&unknown.as_str());
-            let error = SqlError::new(
-                195,
-                15,
-                format!("'{}' is not a recognized SET option.", unknown.to_ascii_lowercase()),
-            );
-            return Err(if known_later {
-                SqlError::unsupported(format!("SET {unknown}"))
-            } else {
-                error
-            }
-            .at(line));
-        }
-        if names == ["OFFSETS"] {
-            return self.refuse("SET OFFSETS");
+            return Err(SqlError::unsupported(format!("SET {unknown}")).at(line));
         }
         let value = if self.on_off()? { OptionValue::On } else { OptionValue::Off };
         Ok(Statement::SetOption { names, value })

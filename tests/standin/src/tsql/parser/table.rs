@@ -405,24 +405,6 @@ impl Cursor<'_> {
             }
             "ALTER" => self.alter_column(),
             "DROP" => self.alter_table_drop(),
-            word @ ("ENABLE" | "DISABLE") => {
-                let enable = word == "ENABLE";
-                if self.accept("CHANGE_TRACKING") {
-                    if self.at("WITH") {
-                        self.with_options()?;
-                    }
-                    return Ok(AlterTable::EnableChangeTracking(enable));
-                }
-                if !self.accept("TRIGGER") {
-                    return self.refuse(&format!(
-                        "ALTER TABLE … {word} of something other than triggers and change tracking"
-                    ));
-                }
-                let all = self.accept("ALL");
-                let names = if all { vec![] } else { self.list(Self::name)? };
-                Ok(AlterTable::EnableTrigger { names, all, enable })
-            }
-            "SET" => Ok(AlterTable::Set { options: self.in_parentheses(Self::option)? }),
             "SWITCH" => {
                 if self.at("PARTITION") {
                     return self.refuse("ALTER TABLE … SWITCH PARTITION");
@@ -435,14 +417,6 @@ impl Cursor<'_> {
                 self.with_options()?;
                 Ok(AlterTable::SwitchTo { target })
             }
-            "REBUILD" => {
-                if self.accept_seq(&["PARTITION"]) {
-                    self.expect_mark(&Token::Eq)?;
-                    self.expect("ALL")?;
-                }
-                self.with_options()?;
-                Ok(AlterTable::Rebuild)
-            }
             other => self.refuse(&format!("ALTER TABLE … {other}")),
         }
     }
@@ -452,18 +426,11 @@ impl Cursor<'_> {
         table: &ObjectName,
         check: Option<bool>,
     ) -> SqlResult<AlterTable> {
-        if self.at_seq(&["PERIOD", "FOR", "SYSTEM_TIME"]) && self.peek_nth(3) == &Token::LParen {
-            let (start, end) = self.period()?;
-            if self.is(&Token::Comma) {
-                return self.refuse("ALTER TABLE … ADD PERIOD together with columns");
-            }
-            return Ok(AlterTable::AddPeriod { start, end });
-        }
         let (mut columns, mut constraints, mut indexes) = (vec![], vec![], vec![]);
         loop {
             self.accept("COLUMN");
             if self.at_seq(&["PERIOD", "FOR", "SYSTEM_TIME"]) {
-                return self.refuse("ALTER TABLE … ADD PERIOD together with columns");
+                return self.refuse("ALTER TABLE … ADD PERIOD");
             } else if self.at_constraint() || self.at("DEFAULT") {
                 constraints.push(self.table_constraint()?);
             } else {
@@ -482,35 +449,29 @@ impl Cursor<'_> {
     fn alter_column(&mut self) -> SqlResult<AlterTable> {
         self.expect("COLUMN")?;
         let name = self.name()?;
-        if self.accept_seq(&["DROP", "MASKED"]) {
-            return Ok(AlterTable::MaskColumn { name, function: None });
-        }
-        if self.accept_seq(&["ADD", "MASKED"]) {
-            return Ok(AlterTable::MaskColumn { name, function: Some(self.mask_function()?) });
-        }
         if self.at("ADD") || self.at("DROP") {
-            return self.refuse("ALTER COLUMN … ADD and DROP of anything but MASKED");
+            return self.refuse("ALTER COLUMN … ADD and DROP");
         }
         let ty = self.data_type()?;
-        let (mut nullable, mut masked) = (None, None);
+        let mut nullable = None;
         loop {
             if self.accept_seq(&["NOT", "NULL"]) {
                 nullable = Some(false);
             } else if self.accept("NULL") {
                 nullable = Some(true);
-            } else if self.accept("MASKED") {
-                masked = Some(Some(self.mask_function()?));
+            } else if self.at("MASKED") {
+                return self.refuse("ALTER COLUMN … MASKED");
             } else {
                 break;
             }
         }
         self.with_options()?;
-        Ok(AlterTable::AlterColumn { name, ty, nullable, masked })
+        Ok(AlterTable::AlterColumn { name, ty, nullable })
     }
 
     fn alter_table_drop(&mut self) -> SqlResult<AlterTable> {
-        if self.accept_seq(&["PERIOD", "FOR", "SYSTEM_TIME"]) {
-            return Ok(AlterTable::DropPeriod);
+        if self.at_seq(&["PERIOD", "FOR", "SYSTEM_TIME"]) {
+            return self.refuse("ALTER TABLE … DROP PERIOD");
         }
         let columns = self.accept("COLUMN");
         if !columns {

@@ -5,13 +5,13 @@ mod math;
 mod text;
 
 use super::{
-    binder::{self, Binder, Phase, implicit, unify},
-    bound::{Bound, Builtin, Comparison, Node},
+    binder::{Binder, Phase, implicit, unify},
+    bound::{Bound, Builtin, Node},
     types::{self, Coercibility, Family},
 };
 use crate::{
     engine::query::{
-        bind::{is_descending, sortable, sum_type, window_frame},
+        bind::{is_descending, sortable, sum_type},
         plan::{Aggregate, AggregateKind, WindowCall, WindowKind},
     },
     error::{SqlError, SqlResult},
@@ -22,11 +22,8 @@ use sqlparser::ast::{
     ObjectNamePart, WindowType,
 };
 
-/// ORDER BY's items, and whether they descend.
-type Ordering = Vec<(Bound, bool)>;
-
 /// Functions the host answers, and what they give.
-fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
+fn host_function(name: &str) -> Option<(SqlType, bool)> {
     let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
     let long = SqlType::NVarChar(Length::N(4000), crate::value::Collation::DEFAULT);
     if let Some(ty) =
@@ -35,53 +32,19 @@ fn host_function(name: &str, args: &[Bound]) -> Option<(SqlType, bool)> {
         return Some((ty, true));
     }
     let ty = match name {
-        "OBJECT_ID"
-        | "DB_ID"
-        | "SCHEMA_ID"
-        | "COLUMNPROPERTY"
-        | "OBJECTPROPERTY"
-        | "HAS_PERMS_BY_NAME"
-        | "HAS_DBACCESS"
-        | "IS_MEMBER"
-        | "IS_ROLEMEMBER"
-        | "IS_SRVROLEMEMBER"
-        | "USER_ID"
-        | "DATABASE_PRINCIPAL_ID"
-        | "ERROR_NUMBER"
-        | "ERROR_SEVERITY"
-        | "ERROR_STATE"
-        | "ERROR_LINE"
-        | "TRIGGER_NESTLEVEL"
-        | "APPLOCK_TEST" => SqlType::Int,
+        "OBJECT_ID" | "DB_ID" | "SCHEMA_ID" | "HAS_PERMS_BY_NAME" | "ERROR_NUMBER"
+        | "ERROR_SEVERITY" | "ERROR_STATE" | "ERROR_LINE" | "APPLOCK_TEST" => SqlType::Int,
         "COL_LENGTH" | "XACT_STATE" => SqlType::SmallInt,
-        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "SCHEMA_NAME" | "DB_NAME" | "COL_NAME"
-        | "TYPE_NAME" | "SUSER_SNAME" | "SUSER_NAME" | "USER_NAME" | "USER" | "CURRENT_USER"
-        | "SESSION_USER" | "SYSTEM_USER" | "ORIGINAL_LOGIN" | "APP_NAME" | "HOST_NAME"
-        | "ERROR_PROCEDURE" => sysname,
+        "OBJECT_NAME" | "OBJECT_SCHEMA_NAME" | "DB_NAME" | "TYPE_NAME" | "USER_NAME"
+        | "ORIGINAL_LOGIN" | "ERROR_PROCEDURE" => sysname,
         "ERROR_MESSAGE" => long,
-        "HOST_ID" => SqlType::Char(10, crate::value::Collation::DEFAULT),
-        "APPLOCK_MODE" => SqlType::NVarChar(Length::N(32), crate::value::Collation::DEFAULT),
-        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" | "OBJECTPROPERTYEX" => {
-            SqlType::SqlVariant
-        }
-        "SCOPE_IDENTITY" | "IDENT_CURRENT" | "IDENT_SEED" | "IDENT_INCR" => {
-            SqlType::Decimal { precision: 38, scale: 0 }
-        }
-        "NEWID" | "NEWSEQUENTIALID" => SqlType::UniqueIdentifier,
-        "RAND" => SqlType::Float,
-        "MIN_ACTIVE_ROWVERSION" => SqlType::Binary(8),
-        "CONTEXT_INFO" => SqlType::VarBinary(Length::N(128)),
-        "CURRENT_TRANSACTION_ID" | "ROWCOUNT_BIG" => SqlType::BigInt,
+        "SERVERPROPERTY" | "DATABASEPROPERTYEX" | "COLLATIONPROPERTY" => SqlType::SqlVariant,
+        "SCOPE_IDENTITY" => SqlType::Decimal { precision: 38, scale: 0 },
+        "NEWID" => SqlType::UniqueIdentifier,
+        "ROWCOUNT_BIG" => SqlType::BigInt,
         _ => return None,
     };
-    let _ = args;
-    Some((
-        ty,
-        !matches!(
-            name,
-            "NEWID" | "NEWSEQUENTIALID" | "XACT_STATE" | "MIN_ACTIVE_ROWVERSION" | "RAND"
-        ),
-    ))
+    Some((ty, !matches!(name, "NEWID" | "XACT_STATE")))
 }
 
 /// Error 174.
@@ -176,60 +139,23 @@ impl Binder<'_> {
         if let Some(kind) = aggregate_kind(&name) {
             return self.aggregate_call(&name, kind, list, distinct, function);
         }
-        if let Some(kind) = window_kind(&name) {
+        if name == "ROW_NUMBER" {
             let Some(WindowType::WindowSpec(spec)) = &function.over else {
                 return Err(SqlError::new(
                     10753,
                     15,
-                    format!("The function '{name}' must have an OVER clause."),
+                    "The function 'ROW_NUMBER' must have an OVER clause.",
                 ));
             };
-            if function.null_treatment == Some(ast::NullTreatment::IgnoreNulls) {
-                return Err(SqlError::unsupported("IGNORE NULLS"));
-            }
-            return self.window_call(&name, kind, list, spec);
+            return self.row_number(list, spec);
         }
         if function.over.is_some() {
-            return Err(SqlError::new(156, 15, "Incorrect syntax near the keyword 'OVER'."));
+            return Err(SqlError::unsupported(format!("the function {name} with OVER")));
         }
         let exprs = expressions(list)
             .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
-        if matches!(
-            name.as_str(),
-            "DATEADD"
-                | "DATEDIFF"
-                | "DATEDIFF_BIG"
-                | "DATEPART"
-                | "DATENAME"
-                | "DATETRUNC"
-                | "DATE_BUCKET"
-        ) {
+        if matches!(name.as_str(), "DATEADD" | "DATEDIFF" | "DATEPART") {
             return self.date_function(&name, &exprs);
-        }
-        if name == "IIF" {
-            let [condition, yes, no] = exprs.as_slice() else {
-                return Err(SqlError::new(174, 15, "The iif function requires 3 argument(s)."));
-            };
-            let condition = self.predicate(condition)?;
-            let results = vec![self.expr(yes)?, self.expr(no)?];
-            if results.iter().all(|r| r.is_null) {
-                return Err(SqlError::new(
-                    8133,
-                    16,
-                    "At least one of the result expressions in a CASE specification must be an expression other than the NULL constant.",
-                ));
-            }
-            let nullable = any_nullable(&results);
-            let (mut results, ty, coercibility) = unify(results, "CASE")?;
-            let otherwise = results.pop().unwrap_or_else(Bound::null);
-            let yes = results.pop().unwrap_or_else(Bound::null);
-            let mut bound = Bound::new(
-                Node::Case { whens: vec![(condition, yes)], otherwise: Box::new(otherwise) },
-                ty,
-                nullable,
-            );
-            bound.coercibility = coercibility;
-            return Ok(bound);
         }
         let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         self.named(&name, args)
@@ -274,58 +200,6 @@ impl Binder<'_> {
                 bound.is_null = is_null;
                 Ok(bound)
             }
-            "NULLIF" => {
-                arity(name, &args, 2..=2)?;
-                let second = args.pop().unwrap_or_else(Bound::null);
-                let first = args.pop().unwrap_or_else(Bound::null);
-                if first.is_null {
-                    return Err(SqlError::new(
-                        4151,
-                        16,
-                        "The type of the first argument to NULLIF cannot be the NULL constant because the type of the first argument has to be known.",
-                    ));
-                }
-                let (ty, coercibility) = (first.ty, first.coercibility);
-                let same = binder::compare(Comparison::Eq, first.clone(), second)?;
-                let mut bound = Bound::new(Node::NullIf(Box::new(same), Box::new(first)), ty, true);
-                bound.coercibility = coercibility;
-                Ok(bound)
-            }
-            "CHOOSE" => {
-                if args.len() < 2 {
-                    return Err(SqlError::new(
-                        189,
-                        15,
-                        "The choose function requires 2 to 255 arguments.",
-                    ));
-                }
-                let index = implicit(args.remove(0), SqlType::Int)?;
-                let (list, ty, coercibility) = unify(args, "CHOOSE")?;
-                let mut whens = Vec::with_capacity(list.len());
-                for (at, value) in (1i64..).zip(list) {
-                    whens.push((
-                        binder::compare(
-                            Comparison::Eq,
-                            index.clone(),
-                            Bound::constant(Value::Int(at), SqlType::Int),
-                        )?,
-                        value,
-                    ));
-                }
-                let otherwise = implicit(Bound::null(), ty)?;
-                let mut bound =
-                    Bound::new(Node::Case { whens, otherwise: Box::new(otherwise) }, ty, true);
-                bound.coercibility = coercibility;
-                Ok(bound)
-            }
-            "FORMAT" | "SOUNDEX" | "DIFFERENCE" | "PARSE" | "TRY_PARSE" | "COMPRESS"
-            | "DECOMPRESS" | "JSON_VALUE" | "JSON_QUERY" | "ISJSON" | "OPENJSON"
-            | "COLUMNS_UPDATED" | "FILE_ID" | "STATS_DATE" | "ORIGINAL_DB_NAME" | "INDEX_COL"
-            | "INDEXPROPERTY" | "TYPE_ID" | "SUSER_ID" | "FORMATMESSAGE" | "OBJECT_DEFINITION"
-            | "SESSION_CONTEXT" | "CONNECTIONPROPERTY" | "STDEV" | "STDEVP" | "VAR" | "VARP"
-            | "GROUPING" | "GROUPING_ID" => {
-                Err(SqlError::unsupported(format!("the function {name}")))
-            }
             _ => {
                 if let Some(bound) = text::bind(name, &mut args, collation)? {
                     return Ok(bound);
@@ -336,8 +210,8 @@ impl Binder<'_> {
                 if let Some(bound) = dates::bind(name, &mut args)? {
                     return Ok(bound);
                 }
-                if let Some((ty, nullable)) = host_function(name, &args) {
-                    if matches!(name, "NEWID" | "NEWSEQUENTIALID" | "RAND") {
+                if let Some((ty, nullable)) = host_function(name) {
+                    if name == "NEWID" {
                         self.volatile = true;
                     }
                     return Ok(Bound::new(
@@ -346,11 +220,7 @@ impl Binder<'_> {
                         nullable,
                     ));
                 }
-                Err(SqlError::new(
-                    195,
-                    15,
-                    format!("'{name}' is not a recognized built-in function name."),
-                ))
+                Err(SqlError::unsupported(format!("the function {name}")))
             }
         }
     }
@@ -375,7 +245,7 @@ impl Binder<'_> {
             ));
         };
         let args = rest.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
-        dates::bind_part(name, part, args, self.settings.collation)
+        dates::bind_part(name, part, args)
     }
 
     fn order_list(&mut self, list: &[ast::OrderByExpr]) -> SqlResult<Vec<(Bound, bool)>> {
@@ -409,11 +279,7 @@ impl Binder<'_> {
             expressions(list)
                 .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?
         };
-        let wanted = match kind {
-            AggregateKind::CountRows => 0,
-            AggregateKind::StringAgg => 2,
-            _ => 1,
-        };
+        let wanted = usize::from(!star);
         if exprs.len() != wanted {
             return Err(SqlError::new(
                 174,
@@ -442,11 +308,11 @@ impl Binder<'_> {
             }
             self.set_phase(Phase::Aggregate);
         }
-        let bound = self.aggregate_args(&exprs, function, kind);
+        let bound = self.aggregate_args(&exprs, function);
         if !windowed {
             self.set_phase(Phase::Groups);
         }
-        let (mut args, order) = bound?;
+        let args = bound?;
         let big = name == "COUNT_BIG";
         let arg_type = args.first().map_or(SqlType::Int, |a| a.ty);
         let (ty, nullable) = match kind {
@@ -490,29 +356,9 @@ impl Binder<'_> {
                 sortable(&args[0])?;
                 (arg_type, true)
             }
-            AggregateKind::ChecksumAgg => {
-                args = vec![implicit(args.remove(0), SqlType::Int)?];
-                (SqlType::Int, true)
-            }
-            AggregateKind::StringAgg => {
-                let collation = args[0].collation().unwrap_or(self.settings.collation);
-                let max = types::is_text(arg_type) && types::length(arg_type).is_none();
-                let unicode = !matches!(
-                    arg_type,
-                    SqlType::VarChar(..) | SqlType::Char(..) | SqlType::Text(_)
-                );
-                let limit = if unicode { 4000 } else { 8000 };
-                let ty =
-                    types::text(unicode, if max { None } else { Some(limit) }, false, collation);
-                let value = implicit(args.remove(0), ty)?;
-                let separator =
-                    implicit(args.remove(0), types::text(unicode, Some(limit), false, collation))?;
-                args = vec![value, separator];
-                (ty, true)
-            }
         };
         if let Some(WindowType::WindowSpec(spec)) = &function.over {
-            if distinct || matches!(kind, AggregateKind::StringAgg | AggregateKind::ChecksumAgg) {
+            if distinct {
                 return Err(SqlError::new(
                     10759,
                     15,
@@ -526,9 +372,7 @@ impl Binder<'_> {
         }
         let collation =
             args.first().filter(|_| types::is_text(ty)).map(|a| (a.collation(), a.coercibility));
-        let mut args = args.into_iter();
-        let aggregate =
-            Aggregate { kind, arg: args.next(), separator: args.next(), order, distinct, ty };
+        let aggregate = Aggregate { kind, arg: args.into_iter().next(), distinct, ty };
         let mut bound = self.aggregate(aggregate, nullable)?;
         if let Some((_, coercibility)) = collation {
             bound.coercibility = coercibility;
@@ -540,17 +384,15 @@ impl Binder<'_> {
         &mut self,
         exprs: &[&Expr],
         function: &ast::Function,
-        kind: AggregateKind,
-    ) -> SqlResult<(Vec<Bound>, Ordering)> {
-        let args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
-        if !function.within_group.is_empty() && kind != AggregateKind::StringAgg {
+    ) -> SqlResult<Vec<Bound>> {
+        if !function.within_group.is_empty() {
             return Err(SqlError::new(
                 10757,
                 15,
                 "The function may not have a WITHIN GROUP clause.",
             ));
         }
-        Ok((args, self.order_list(&function.within_group)?))
+        exprs.iter().map(|e| self.expr(e)).collect()
     }
 
     fn set_phase(&mut self, phase: Phase) {
@@ -559,50 +401,18 @@ impl Binder<'_> {
         }
     }
 
-    fn window_call(
-        &mut self,
-        name: &str,
-        kind: WindowKind,
-        list: &[FunctionArg],
-        spec: &ast::WindowSpec,
-    ) -> SqlResult<Bound> {
-        let exprs = expressions(list)
-            .ok_or_else(|| SqlError::unsupported(format!("the arguments of {name}")))?;
-        let mut args = exprs.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
-        let range = match kind {
-            WindowKind::Lag | WindowKind::Lead => 1..=3,
-            WindowKind::FirstValue | WindowKind::LastValue | WindowKind::Ntile => 1..=1,
-            _ => 0..=0,
-        };
-        arity(name, &args, range)?;
+    fn row_number(&mut self, list: &[FunctionArg], spec: &ast::WindowSpec) -> SqlResult<Bound> {
+        if !list.is_empty() {
+            return Err(SqlError::new(174, 15, "The row_number function requires 0 argument(s)."));
+        }
         if spec.order_by.is_empty() {
             return Err(SqlError::new(
                 4112,
                 15,
-                format!("The function '{name}' must have an OVER clause with ORDER BY."),
+                "The function 'ROW_NUMBER' must have an OVER clause with ORDER BY.",
             ));
         }
-        let (ty, nullable) = match kind {
-            WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank => {
-                (SqlType::BigInt, false)
-            }
-            WindowKind::Ntile => {
-                args = vec![implicit(args.remove(0), SqlType::BigInt)?];
-                (SqlType::BigInt, false)
-            }
-            WindowKind::PercentRank | WindowKind::CumeDist => (SqlType::Float, false),
-            _ => {
-                let ty = args[0].ty;
-                if args.len() > 1 {
-                    args[1] = implicit(args[1].clone(), SqlType::BigInt)?;
-                }
-                if args.len() > 2 {
-                    args[2] = implicit(args[2].clone(), ty)?;
-                }
-                (ty, true)
-            }
-        };
-        self.windowed(kind, args, spec, ty, nullable)
+        self.windowed(WindowKind::RowNumber, Vec::new(), spec, SqlType::BigInt, false)
     }
 
     fn windowed(
@@ -616,7 +426,9 @@ impl Binder<'_> {
         if spec.window_name.is_some() {
             return Err(SqlError::unsupported("a named window"));
         }
-        let frame = window_frame(spec, kind)?;
+        if spec.window_frame.is_some() {
+            return Err(SqlError::unsupported("ROWS and RANGE of a window"));
+        }
         let partition =
             spec.partition_by.iter().map(|e| self.expr(e)).collect::<SqlResult<Vec<_>>>()?;
         for bound in &partition {
@@ -627,8 +439,7 @@ impl Binder<'_> {
             .first()
             .filter(|_| types::is_text(ty))
             .map_or(Coercibility::Default, |a| a.coercibility);
-        let mut bound =
-            self.window(WindowCall { kind, args, partition, order, frame, ty }, nullable)?;
+        let mut bound = self.window(WindowCall { kind, args, partition, order, ty }, nullable)?;
         bound.coercibility = coercibility;
         Ok(bound)
     }
@@ -645,24 +456,6 @@ fn aggregate_kind(name: &str) -> Option<AggregateKind> {
         "AVG" => AggregateKind::Avg,
         "MIN" => AggregateKind::Min,
         "MAX" => AggregateKind::Max,
-        "STRING_AGG" => AggregateKind::StringAgg,
-        "CHECKSUM_AGG" => AggregateKind::ChecksumAgg,
-        _ => return None,
-    })
-}
-
-fn window_kind(name: &str) -> Option<WindowKind> {
-    Some(match name {
-        "ROW_NUMBER" => WindowKind::RowNumber,
-        "RANK" => WindowKind::Rank,
-        "DENSE_RANK" => WindowKind::DenseRank,
-        "NTILE" => WindowKind::Ntile,
-        "LAG" => WindowKind::Lag,
-        "LEAD" => WindowKind::Lead,
-        "FIRST_VALUE" => WindowKind::FirstValue,
-        "LAST_VALUE" => WindowKind::LastValue,
-        "PERCENT_RANK" => WindowKind::PercentRank,
-        "CUME_DIST" => WindowKind::CumeDist,
         _ => return None,
     })
 }

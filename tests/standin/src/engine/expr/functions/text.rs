@@ -9,7 +9,7 @@ use crate::{
         types::{self, Coercibility, Family},
     },
     error::{SqlError, SqlResult},
-    value::{Collation, Length, SqlType, Value, binary, order, text as value_text},
+    value::{Collation, Length, SqlType, Value, binary},
 };
 
 /// A text argument as it is; anything else as text.
@@ -66,36 +66,12 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let ty = if types::length(arg.ty).is_none() { SqlType::BigInt } else { SqlType::Int };
             call(datalength, vec![arg], ty, nullable)
         }
-        "UPPER" | "LOWER" | "REVERSE" => {
+        "UPPER" | "LOWER" => {
             arity(name, args, 1..=1)?;
             let arg = text_arg(args.remove(0), collation)?;
             let (ty, how) = (varying(arg.ty), arg.coercibility);
-            let function = match name {
-                "UPPER" => upper,
-                "LOWER" => lower,
-                _ => reverse,
-            };
+            let function = if name == "UPPER" { upper } else { lower };
             keep_collation(call(function, vec![arg], ty, nullable), how)
-        }
-        "LTRIM" | "RTRIM" | "TRIM" => {
-            arity(name, args, 1..=2)?;
-            let mut list = take(args)
-                .into_iter()
-                .map(|a| text_arg(a, collation))
-                .collect::<SqlResult<Vec<_>>>()?;
-            if list.len() == 1 {
-                list.push(Bound::constant(
-                    Value::Str(" ".into()),
-                    types::text(false, Some(1), false, collation),
-                ));
-            }
-            let (ty, how) = (varying(list[0].ty), list[0].coercibility);
-            let function = match name {
-                "LTRIM" => ltrim,
-                "RTRIM" => rtrim,
-                _ => trim,
-            };
-            keep_collation(call(function, list, ty, nullable), how)
         }
         "LEFT" | "RIGHT" => {
             arity(name, args, 2..=2)?;
@@ -175,15 +151,7 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             list.extend(start);
             call(charindex, list, ty, nullable)
         }
-        "PATINDEX" => {
-            arity(name, args, 2..=2)?;
-            let list = take(args)
-                .into_iter()
-                .map(|a| text_arg(a, collation))
-                .collect::<SqlResult<Vec<_>>>()?;
-            call(patindex, list, SqlType::Int, nullable)
-        }
-        "REPLACE" | "TRANSLATE" => {
+        "REPLACE" => {
             arity(name, args, 3..=3)?;
             let list = take(args)
                 .into_iter()
@@ -195,10 +163,7 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let own = list[0].collation().unwrap_or(collation);
             let how = list[0].coercibility;
             let ty = types::text(unicode, if max { None } else { Some(limit) }, false, own);
-            keep_collation(
-                call(if name == "REPLACE" { replace } else { translate }, list, ty, nullable),
-                how,
-            )
+            keep_collation(call(replace, list, ty, nullable), how)
         }
         "STUFF" => {
             arity(name, args, 4..=4)?;
@@ -234,17 +199,12 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             );
             keep_collation(call(replicate, vec![arg, count], ty, true), how)
         }
-        "SPACE" => {
-            arity(name, args, 1..=1)?;
-            let count = int_arg(args.remove(0))?;
-            call(space, vec![count], types::text(false, Some(8000), false, collation), true)
-        }
-        "CONCAT" | "CONCAT_WS" => {
+        "CONCAT" => {
             if args.len() < 2 {
                 return Err(SqlError::new(
                     189,
                     15,
-                    format!("The {} function requires 2 to 254 arguments.", name.to_lowercase()),
+                    "The concat function requires 2 to 254 arguments.",
                 ));
             }
             let list = take(args)
@@ -255,15 +215,9 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             let mut sum = list[0].clone();
             for next in &list[1..] {
                 sum = concatenate(sum, next.clone())?;
-                if name == "CONCAT_WS" {
-                    sum = concatenate(sum, list[0].clone())?;
-                }
             }
             let (ty, how) = (varying(sum.ty), sum.coercibility);
-            keep_collation(
-                call(if name == "CONCAT" { concat } else { concat_ws }, list, ty, false),
-                how,
-            )
+            keep_collation(call(concat, list, ty, false), how)
         }
         "QUOTENAME" => {
             arity(name, args, 1..=2)?;
@@ -277,11 +231,6 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
             }
             call(quotename, list, types::text(true, Some(258), false, collation), true)
         }
-        "ASCII" | "UNICODE" => {
-            arity(name, args, 1..=1)?;
-            let arg = text_arg(args.remove(0), collation)?;
-            call(if name == "ASCII" { ascii } else { unicode }, vec![arg], SqlType::Int, true)
-        }
         "CHAR" | "NCHAR" => {
             arity(name, args, 1..=1)?;
             let arg = implicit(args.remove(0), SqlType::Int)?;
@@ -291,13 +240,6 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
                 call(nchar_of, vec![arg], SqlType::NChar(1, collation), true)
             }
         }
-        "STR" => {
-            arity(name, args, 1..=3)?;
-            let mut list = take(args);
-            list[0] = implicit(list[0].clone(), SqlType::Float)?;
-            call(str_of, list, types::text(false, Some(30), false, collation), true)
-        }
-        "STRING_ESCAPE" => return Err(SqlError::unsupported("STRING_ESCAPE")),
         "HASHBYTES" => {
             arity(name, args, 2..=2)?;
             let algorithm = text_arg(args.remove(0), collation)?;
@@ -307,41 +249,6 @@ pub fn bind(name: &str, args: &mut Vec<Bound>, collation: Collation) -> SqlResul
                 SqlType::VarBinary(Length::N(8000)),
                 true,
             )
-        }
-        "CHECKSUM" | "BINARY_CHECKSUM" => {
-            let list = take(args);
-            if list.is_empty() {
-                return Err(SqlError::new(
-                    174,
-                    15,
-                    "The checksum function requires at least 1 argument.",
-                ));
-            }
-            call(
-                if name == "CHECKSUM" { checksum } else { binary_checksum },
-                list,
-                SqlType::Int,
-                false,
-            )
-        }
-        "ISNUMERIC" | "ISDATE" => {
-            arity(name, args, 1..=1)?;
-            call(
-                if name == "ISDATE" { is_date } else { is_numeric },
-                take(args),
-                SqlType::Int,
-                false,
-            )
-        }
-        "PARSENAME" => {
-            arity(name, args, 2..=2)?;
-            let part = int_arg(args.remove(1))?;
-            let arg = text_arg(args.remove(0), collation)?;
-            call(parsename, vec![arg, part], types::text(true, Some(128), false, collation), true)
-        }
-        "SQL_VARIANT_PROPERTY" => {
-            arity(name, args, 2..=2)?;
-            call(variant_property, take(args), SqlType::SqlVariant, true)
         }
         _ => return Ok(None),
     }))
@@ -454,35 +361,6 @@ fn one_to_one(c: char, mut mapped: impl Iterator<Item = char>) -> char {
     }
 }
 
-fn reverse(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    text(&args[0]).map_or(Ok(Value::Null), |s| str_value(s.chars().rev().collect::<String>()))
-}
-
-fn trimmed(args: &[Value], start: bool, end: bool) -> SqlResult<Value> {
-    let (Some(s), Some(set)) = (text(&args[0]), text(&args[1])) else { return Ok(Value::Null) };
-    let set: Vec<char> = set.chars().collect();
-    let mut s = s;
-    if start {
-        s = s.trim_start_matches(set.as_slice());
-    }
-    if end {
-        s = s.trim_end_matches(set.as_slice());
-    }
-    str_value(s)
-}
-
-fn ltrim(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    trimmed(args, true, false)
-}
-
-fn rtrim(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    trimmed(args, false, true)
-}
-
-fn trim(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    trimmed(args, true, true)
-}
-
 fn invalid_length(function: &str) -> SqlError {
     SqlError::new(537, 16, format!("Invalid length parameter passed to the {function} function."))
 }
@@ -556,22 +434,6 @@ fn charindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     }
 }
 
-fn patindex(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(pattern), Some(s)) = (text(&args[0]), text(&args[1])) else { return Ok(Value::Null) };
-    let collation = call.args[1].ty.compared_by().unwrap_or(Collation::DEFAULT);
-    let Some(rest) = pattern.strip_prefix('%') else {
-        return Ok(Value::Int(i64::from(collation.like(s, pattern, None))));
-    };
-    let mut at = 1;
-    for (byte, c) in s.char_indices() {
-        if collation.like(&s[byte..], rest, None) {
-            return integer(at);
-        }
-        at += unit(c, Some(collation));
-    }
-    Ok(Value::Int(0))
-}
-
 fn replace(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let (Some(s), Some(old), Some(new)) = (text(&args[0]), text(&args[1]), text(&args[2])) else {
         return Ok(Value::Null);
@@ -590,25 +452,6 @@ fn replace(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     }
     out.extend(&chars[at.min(chars.len())..]);
     str_value(truncate(out, call.ty))
-}
-
-fn translate(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(from), Some(to)) = (text(&args[0]), text(&args[1]), text(&args[2])) else {
-        return Ok(Value::Null);
-    };
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    if from.len() != to.len() {
-        return Err(SqlError::new(
-            9828,
-            16,
-            "The second and third arguments of the TRANSLATE built-in function must contain an equal number of characters.",
-        ));
-    }
-    str_value(
-        s.chars()
-            .map(|c| from.iter().position(|f| *f == c).map_or(c, |at| to[at]))
-            .collect::<String>(),
-    )
 }
 
 fn stuff(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
@@ -635,22 +478,9 @@ fn replicate(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     str_value(truncate(s.repeat(n), call.ty))
 }
 
-fn space(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    match int(&args[0]).map(usize::try_from) {
-        Some(Ok(n)) => str_value(" ".repeat(n.min(8000))),
-        _ => Ok(Value::Null),
-    }
-}
-
 fn concat(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let out: String = args.iter().filter_map(text).collect();
     str_value(truncate(out, call.ty))
-}
-
-fn concat_ws(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let separator = text(&args[0]).unwrap_or("");
-    let parts: Vec<&str> = args[1..].iter().filter_map(text).collect();
-    str_value(truncate(parts.join(separator), call.ty))
 }
 
 fn quotename(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
@@ -678,27 +508,6 @@ fn quotename(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     str_value(out)
 }
 
-fn ascii(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let collation = call.args[0].ty.compared_by().unwrap_or(Collation::DEFAULT);
-    Ok(match text(&args[0]).and_then(|s| s.chars().next()) {
-        Some(c) => collation
-            .encode(c.encode_utf8(&mut [0; 4]))
-            .first()
-            .map_or(Value::Null, |b| Value::Int(i64::from(*b))),
-        None => Value::Null,
-    })
-}
-
-fn unicode(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    Ok(match text(&args[0]).and_then(|s| s.chars().next()) {
-        Some(c) if call.args[0].collation().is_some_and(Collation::counts_code_points) => {
-            Value::Int(i64::from(u32::from(c)))
-        }
-        Some(c) => Value::Int(i64::from(c.encode_utf16(&mut [0; 2])[0])),
-        None => Value::Null,
-    })
-}
-
 fn char_of(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     match int(&args[0]).map(u8::try_from) {
         Some(Ok(byte)) => {
@@ -715,15 +524,6 @@ fn nchar_of(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     }
 }
 
-fn str_of(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let Value::Float(f) = args[0] else { return Ok(Value::Null) };
-    let length = args.get(1).and_then(int).unwrap_or(10);
-    let decimals = usize::try_from(args.get(2).and_then(int).unwrap_or(0)).unwrap_or(0).min(16);
-    let Ok(length) = usize::try_from(length) else { return Ok(Value::Null) };
-    let out = format!("{f:>length$.decimals$}");
-    str_value(if out.len() > length { "*".repeat(length) } else { out })
-}
-
 fn hashbytes(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
     let Some(algorithm) = text(&args[0]) else { return Ok(Value::Null) };
     if args[1] == Value::Null {
@@ -734,128 +534,4 @@ fn hashbytes(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
         value => binary::to_bytes(value, call.args[1].ty, None)?,
     };
     crate::engine::expr::hash::digest(algorithm, &bytes).map(|digest| Value::Bytes(digest.into()))
-}
-
-/// A checksum with the properties documented of CHECKSUM: equal lists give equal sums. The numbers
-/// themselves are not the server's.
-fn fold(keys: impl Iterator<Item = Vec<u8>>) -> i64 {
-    let mut sum: u32 = 0x811C_9DC5;
-    for key in keys {
-        for byte in key {
-            sum = (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        }
-        sum = sum.rotate_left(4);
-    }
-    i64::from(sum.cast_signed())
-}
-
-fn checksum(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    Ok(Value::Int(fold(args.iter().zip(call.args).map(|(value, arg)| {
-        let mut key = Vec::new();
-        order::write_key(value, arg.ty, &mut key);
-        key
-    }))))
-}
-
-fn binary_checksum(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    Ok(Value::Int(fold(args.iter().zip(call.args).map(|(value, arg)| match value {
-        Value::Str(s) => s.as_bytes().to_vec(),
-        value => {
-            let mut key = Vec::new();
-            order::write_key(value, arg.ty, &mut key);
-            key
-        }
-    }))))
-}
-
-fn is_numeric(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let yes = match &args[0] {
-        Value::Null => false,
-        Value::Str(s) => {
-            let ty = call.args[0].ty;
-            [SqlType::Float, SqlType::Money].iter().any(|to| {
-                !s.trim().is_empty()
-                    && crate::engine::expr::cast::convert(
-                        &call.context.settings,
-                        args[0].clone(),
-                        ty,
-                        *to,
-                        None,
-                        true,
-                    )
-                    .is_ok()
-            })
-        }
-        Value::Int(_) | Value::Decimal(_) | Value::Float(_) | Value::Bit(_) => {
-            types::is_number(call.args[0].ty)
-        }
-        _ => false,
-    };
-    Ok(Value::Int(i64::from(yes)))
-}
-
-fn is_date(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let yes = match &args[0] {
-        Value::Str(_) => crate::engine::expr::cast::convert(
-            &call.context.settings,
-            args[0].clone(),
-            call.args[0].ty,
-            SqlType::DateTime,
-            None,
-            true,
-        )
-        .is_ok(),
-        Value::DateTime { .. } | Value::SmallDateTime { .. } => true,
-        _ => false,
-    };
-    Ok(Value::Int(i64::from(yes)))
-}
-
-fn parsename(_: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (Some(s), Some(part)) = (text(&args[0]), int(&args[1])) else { return Ok(Value::Null) };
-    let mut parts = Vec::new();
-    let mut current = String::new();
-    let mut quoted = false;
-    for c in s.chars() {
-        match c {
-            '[' if !quoted && current.is_empty() => quoted = true,
-            ']' if quoted => quoted = false,
-            '.' if !quoted => parts.push(std::mem::take(&mut current)),
-            c => current.push(c),
-        }
-    }
-    parts.push(current);
-    let Ok(part) = usize::try_from(part) else { return Ok(Value::Null) };
-    if parts.len() > 4 || part == 0 || part > parts.len() {
-        return Ok(Value::Null);
-    }
-    let found = parts.swap_remove(parts.len() - part);
-    if found.is_empty() { Ok(Value::Null) } else { str_value(found) }
-}
-
-fn variant_property(call: &Call<'_>, args: &[Value]) -> SqlResult<Value> {
-    let (ty, value) = match &args[0] {
-        Value::Null => return Ok(Value::Null),
-        Value::Variant(v) => (v.0, v.1.clone()),
-        value => (call.args[0].ty, value.clone()),
-    };
-    let Some(property) = text(&args[1]) else { return Ok(Value::Null) };
-    let int = |n: i64| Value::Variant(Box::new((SqlType::Int, Value::Int(n))));
-    let name = |s: &str| {
-        Value::Variant(Box::new((
-            types::text(true, Some(128), false, Collation::DEFAULT),
-            Value::Str(s.into()),
-        )))
-    };
-    Ok(match property.to_ascii_lowercase().as_str() {
-        "basetype" => name(ty.name()),
-        "precision" => int(i64::from(ty.precision())),
-        "scale" => int(i64::from(ty.scale())),
-        "maxlength" => int(i64::from(ty.max_length())),
-        "collation" => ty.collation().map_or(Value::Null, |c| name(c.name())),
-        "totalbytes" => {
-            int(i64::try_from(value_text::to_text(&value, ty, None)?.len()).unwrap_or(0) + 2)
-        }
-        _ => Value::Null,
-    })
 }
