@@ -2,7 +2,8 @@
 //!
 //! Layers, each knowing only those above it in this list: [`value`] and [`error`] (what things
 //! are), `tsql` (text → AST), `engine` (AST → results; synchronous, knows no bytes), `cdc`
-//! (capture, functions, procedures), `tds` (bytes, knows no SQL), `fault` (faults at named points)
+//! (capture; registers its functions, procedures, views and hooks with the engine as an
+//! [`engine::extension::Extension`]), `tds` (bytes, knows no SQL), `fault` (faults at named points)
 //! and `session` (one connection, where they meet). Beside them, [`proxy`]: a network that fails at
 //! any byte.
 
@@ -19,4 +20,5 @@ mod session;
 pub mod surface;
 pub mod tds;
 pub mod tsql;
+mod usage;
 pub mod value;

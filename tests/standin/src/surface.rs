@@ -1,4 +1,4 @@
-//! The T-SQL surface by name, and a record of what of it is used.
+//! The T-SQL surface by name, held against the record of what of it is used ([`crate::usage`]).
 //!
 //! What nobody uses is not kept: it would be claimed and proven by nothing. Servers that are told
 //! to ([`crate::server::Builder::surface_files`]) leave an empty file for each name that a
@@ -6,38 +6,15 @@
 //! prints the names that have none, and fails when one of them is neither [`KEPT`] nor
 //! [`NOT_IN_EVERY_RUN`]. This crate's own tests start servers that record nothing.
 
-use crate::{engine, tsql::ast::*};
-use std::{
-    collections::{BTreeSet, HashSet},
-    fs, io,
-    path::PathBuf,
-    sync::{LazyLock, Mutex, OnceLock, PoisonError},
+use crate::{
+    cdc, engine,
+    usage::{ALTER_TABLE, STATEMENTS},
 };
-
-static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-static SEEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
-
-/// Uses are recorded from here on, in all of this process's servers. The first folder is the one.
-pub(crate) fn record_in(folder: PathBuf) -> io::Result<()> {
-    fs::create_dir_all(&folder)?;
-    let _ = FOLDER.set(folder);
-    Ok(())
-}
-
-/// Records a use, once. A disk that fails makes no statement fail: the name counts as unused.
-pub(crate) fn used(kind: &str, name: &str) {
-    let Some(folder) = FOLDER.get() else { return };
-    let entry = format!("{kind} {}", name.to_ascii_uppercase());
-    if SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.clone())
-        && KNOWN.contains(&entry)
-    {
-        let _ = fs::write(folder.join(entry), "");
-    }
-}
+use std::{collections::BTreeSet, sync::LazyLock};
 
 static KNOWN: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let views = engine::views::names();
-    let procedures = engine::procedures::names();
+    let views = engine::views::names(&[&cdc::EXTENSION]);
+    let procedures = engine::procedures::names(&[&cdc::EXTENSION]);
     let options = crate::tsql::set_options();
     let groups: [(&str, Vec<&str>); 7] = [
         ("statement", STATEMENTS.to_vec()),
@@ -191,96 +168,6 @@ fn decide(
     }
 }
 
-macro_rules! kinds {
-    ($(#[$about:meta])* $list:ident, $function:ident($ty:ty), $($pattern:pat => $name:literal,)*) => {
-        $(#[$about])*
-        pub(crate) fn $function(of: &$ty) -> &'static str {
-            match of { $($pattern => $name,)* }
-        }
-        const $list: &[&str] = &[$($name),*];
-    };
-}
-
-kinds! {
-    /// What a statement is called here.
-    STATEMENTS, statement(Statement),
-    Statement::Query(_) => "SELECT",
-    Statement::SelectAssign { .. } => "SELECT @V =",
-    Statement::Insert(_) => "INSERT",
-    Statement::Update(_) => "UPDATE",
-    Statement::Delete(_) => "DELETE",
-    Statement::Truncate { .. } => "TRUNCATE TABLE",
-    Statement::InsertBulk(_) => "INSERT BULK",
-    Statement::CreateDatabase { .. } => "CREATE DATABASE",
-    Statement::DropDatabase { .. } => "DROP DATABASE",
-    Statement::AlterDatabase { .. } => "ALTER DATABASE",
-    Statement::CreateSchema { .. } => "CREATE SCHEMA",
-    Statement::DropSchema { .. } => "DROP SCHEMA",
-    Statement::CreateTable(_) => "CREATE TABLE",
-    Statement::AlterTable { .. } => "ALTER TABLE",
-    Statement::DropTable { .. } => "DROP TABLE",
-    Statement::CreateIndex(_) => "CREATE INDEX",
-    Statement::DropIndex { .. } => "DROP INDEX",
-    Statement::AlterIndex { action: AlterIndex::Disable, .. } => "ALTER INDEX DISABLE",
-    Statement::AlterIndex { action: AlterIndex::Rebuild, .. } => "ALTER INDEX REBUILD",
-    Statement::CreateView { create: true, .. } => "CREATE VIEW",
-    Statement::CreateView { create: false, .. } => "ALTER VIEW",
-    Statement::DropView { .. } => "DROP VIEW",
-    Statement::CreateProcedure { .. } => "CREATE PROCEDURE",
-    Statement::CreateFunction { .. } => "CREATE FUNCTION",
-    Statement::CreateSecurityPolicy { .. } => "CREATE SECURITY POLICY",
-    Statement::DropProcedure { .. } => "DROP PROCEDURE",
-    Statement::CreateTrigger(_) => "CREATE TRIGGER",
-    Statement::DropTrigger { .. } => "DROP TRIGGER",
-    Statement::DisableTrigger { .. } => "DISABLE TRIGGER",
-    Statement::CreateType { .. } => "CREATE TYPE",
-    Statement::CreateLogin { .. } => "CREATE LOGIN",
-    Statement::CreateUser { .. } => "CREATE USER",
-    Statement::CreateRole { .. } => "CREATE ROLE",
-    Statement::DropLogin { .. } => "DROP LOGIN",
-    Statement::Permission { verb: PermissionVerb::Grant, .. } => "GRANT",
-    Statement::Permission { verb: PermissionVerb::Deny, .. } => "DENY",
-    Statement::Permission { verb: PermissionVerb::Revoke, .. } => "REVOKE",
-    Statement::AddRoleMember { .. } => "ALTER ROLE ADD MEMBER",
-    Statement::Block(_) => "BEGIN END",
-    Statement::If { .. } => "IF",
-    Statement::While { .. } => "WHILE",
-    Statement::Break => "BREAK",
-    Statement::Continue => "CONTINUE",
-    Statement::TryCatch { .. } => "TRY CATCH",
-    Statement::Return(_) => "RETURN",
-    Statement::Throw(_) => "THROW",
-    Statement::RaiseError { .. } => "RAISERROR",
-    Statement::Print(_) => "PRINT",
-    Statement::WaitForDelay(_) => "WAITFOR DELAY",
-    Statement::Use(_) => "USE",
-    Statement::Declare(_) => "DECLARE",
-    Statement::DeclareTable { .. } => "DECLARE TABLE",
-    Statement::SetVariable { .. } => "SET @V =",
-    Statement::SetOption { .. } => "SET",
-    Statement::SetIdentityInsert { .. } => "SET IDENTITY_INSERT",
-    Statement::BeginTransaction { .. } => "BEGIN TRANSACTION",
-    Statement::Commit => "COMMIT",
-    Statement::Rollback { .. } => "ROLLBACK",
-    Statement::Execute(_) => "EXECUTE",
-    Statement::ExecuteText(_) => "EXECUTE TEXT",
-    Statement::Dbcc { .. } => "DBCC",
-    Statement::Kill(_) => "KILL",
-    Statement::Checkpoint => "CHECKPOINT",
-}
-
-kinds! {
-    /// What is altered of a table.
-    ALTER_TABLE, alter_table(AlterTable),
-    AlterTable::Add { .. } => "ADD",
-    AlterTable::AlterColumn { .. } => "ALTER COLUMN",
-    AlterTable::DropColumns { .. } => "DROP COLUMN",
-    AlterTable::DropConstraints { .. } => "DROP CONSTRAINT",
-    AlterTable::CheckConstraint { enable: true, .. } => "CHECK CONSTRAINT",
-    AlterTable::CheckConstraint { enable: false, .. } => "NOCHECK CONSTRAINT",
-    AlterTable::SwitchTo { .. } => "SWITCH",
-}
-
 /// Functions by name. A test finds those that are missing here.
 const FUNCTIONS: &[&str] = &[
     "ABS",
@@ -351,6 +238,7 @@ const FUNCTIONS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// What stands between quotes and in capitals in the code that knows functions is the name of
     /// one.
@@ -361,6 +249,7 @@ mod tests {
             include_str!("engine/expr/functions/math.rs"),
             include_str!("engine/expr/functions/dates.rs"),
             include_str!("engine/functions.rs"),
+            include_str!("cdc/functions.rs"),
         ];
         for source in sources {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
@@ -369,8 +258,7 @@ mod tests {
                     && word
                         .chars()
                         .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-                let known = FUNCTIONS.contains(&word) || word == "FN_CDC_";
-                assert!(!named || known, "{word}");
+                assert!(!named || FUNCTIONS.contains(&word), "{word}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Several sessions at once, without a socket: who sees what, who waits for whom, who loses.
 
 use mssql_standin::{
+    cdc::EXTENSION,
     engine::{
         connection::{EngineConnection, LoginInfo},
         instance::{Instance, InstanceConfig},
@@ -101,7 +102,7 @@ impl Client {
 }
 
 fn table(rows: &str) -> (Arc<Instance>, Client, Client) {
-    let instance = Instance::new(InstanceConfig::default());
+    let instance = Instance::new(InstanceConfig::default(), &[&EXTENSION]);
     let mut one = Client::new(&instance, 51);
     one.ok("CREATE DATABASE d");
     one.ok("USE d");

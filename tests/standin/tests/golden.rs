@@ -6,6 +6,7 @@
 //! run at the same time.
 
 use mssql_standin::{
+    cdc::EXTENSION,
     engine::{
         connection::{EngineConnection, LoginInfo},
         instance::{Instance, InstanceConfig},
@@ -108,7 +109,7 @@ impl Sink for Transcript {
 }
 
 fn transcript(script: &str) -> Result<String> {
-    let instance = Instance::new(InstanceConfig::default());
+    let instance = Instance::new(InstanceConfig::default(), &[&EXTENSION]);
     let mut sessions: BTreeMap<String, EngineSession> = BTreeMap::new();
     let mut out = String::new();
     let mut batch = String::new();
@@ -173,7 +174,7 @@ fn scripts_answer_as_written() -> Result<()> {
 #[test]
 fn remote_calls_give_their_output_parameters_back() -> Result<()> {
     use mssql_standin::engine::connection::Param;
-    let instance = Instance::new(InstanceConfig::default());
+    let instance = Instance::new(InstanceConfig::default(), &[&EXTENSION]);
     let mut session = EngineSession::open(instance, LoginInfo::trusted("master", 51))?;
     let text = SqlType::NVarChar(Length::Max, Collation::DEFAULT);
     let param = |name: &str, ty, value, output| Param {

@@ -54,7 +54,7 @@ struct World {
 impl World {
     /// A database with CDC and the heap dbo.t (a int, b nvarchar(20), c nvarchar(max)).
     fn new() -> SqlResult<Self> {
-        let instance = Instance::new(InstanceConfig::default());
+        let instance = Instance::new(InstanceConfig::default(), &[&super::EXTENSION]);
         let now = instance.now();
         let (database, table) = {
             let mut state = instance.lock();
@@ -105,7 +105,8 @@ impl World {
 
     fn call(&mut self, name: &str, arguments: &[(&str, Value)]) -> SqlResult<i32> {
         let name = ObjectName { database: None, schema: Some("sys".into()), name: name.into() };
-        let procedure = procedures::find(&name).ok_or_else(|| SqlError::unsupported(&name.name))?;
+        let procedure = procedures::find(self.instance.extensions, &name)
+            .ok_or_else(|| SqlError::unsupported(&name.name))?;
         let mut arguments: Vec<Argument> = arguments
             .iter()
             .map(|(name, value)| Argument {

@@ -2,7 +2,7 @@
 //!
 //! There is one instance. What makes its database one of a group is that `sys.databases.replica_id`
 //! says so, that capture stops where the secondaries have not hardened the log
-//! ([`crate::cdc::CdcRuntime::unhardened`]), and that sessions which log in with
+//! ([`crate::engine::capture::CdcRuntime::unhardened`]), and that sessions which log in with
 //! ApplicationIntent=ReadOnly are on a readable secondary: `DATABASEPROPERTYEX(…, 'Updateability')`
 //! is READ_ONLY there, writing is error 3906, and rows are those of an older state while redo is
 //! held. Catalog views and metadata are always the primary's.

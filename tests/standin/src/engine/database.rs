@@ -87,7 +87,7 @@ pub struct Database {
     /// the last rowversion that was given
     pub rowversion: u64,
     /// change data capture's jobs, sessions and switches
-    pub cdc: crate::cdc::CdcRuntime,
+    pub cdc: super::capture::CdcRuntime,
     /// the availability group or the mirror that it is part of
     pub availability: super::availability::Availability,
     next_object: i32,
@@ -169,7 +169,7 @@ impl Database {
             ddl_events: Vec::new(),
             identities: HashMap::new(),
             rowversion: 2000,
-            cdc: crate::cdc::CdcRuntime::default(),
+            cdc: super::capture::CdcRuntime::default(),
             availability: super::availability::Availability::default(),
             next_object: 229_575_856,
             next_principal: 5,

@@ -13,17 +13,21 @@ fn text(s: impl AsRef<str>) -> Value {
 
 /// None: not one of these. `name` is in upper case.
 pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {
-    // sys.fn_cdc_…, with the database in front when one was written
+    // a function of sys has the database in front when one was written
     let (database, own) =
         name.rsplit_once('.').map_or((None, name), |(database, own)| (Some(database), own));
-    if own.starts_with("FN_CDC_")
-        && let Some(work) = &session.work
-    {
-        let id = match database {
-            Some(database) => session.instance.lock().open_database(&session.login, database)?,
-            None => session.database,
-        };
-        return crate::cdc::functions::scalar(work, &session.login, id, own, args);
+    for extension in session.instance.extensions {
+        if let Some(work) = &session.work
+            && (extension.scalar_type)(own).is_some()
+        {
+            let id = match database {
+                Some(database) => {
+                    session.instance.lock().open_database(&session.login, database)?
+                }
+                None => session.database,
+            };
+            return (extension.scalar)(work, &session.login, id, own, args);
+        }
     }
     let caught = session.caught.last();
     let of_error = |value: fn(&crate::error::SqlError) -> Value| caught.map_or(Value::Null, value);

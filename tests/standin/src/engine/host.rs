@@ -56,7 +56,7 @@ impl Host for Session {
     }
 
     fn global(&self, name: &str) -> Option<(SqlType, Value)> {
-        crate::surface::used("global", name);
+        crate::usage::used("global", name);
         let int = |n: i64| (SqlType::Int, Value::Int(n));
         let text =
             |s: &str| (SqlType::NVarChar(Length::N(300), self.collation()), Value::Str(s.into()));
@@ -131,12 +131,15 @@ impl Host for Session {
     }
 
     fn table_function(&self, name: &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>> {
-        match (&self.work, self.database_of(name)) {
-            (Some(work), Some(database)) => {
-                crate::cdc::functions::table_function(work, &self.login, database, name)
+        if let (Some(work), Some(database)) = (&self.work, self.database_of(name)) {
+            for extension in self.instance.extensions {
+                let found = (extension.table_function)(work, &self.login, database, name)?;
+                if found.is_some() {
+                    return Ok(found);
+                }
             }
-            _ => Ok(None),
         }
+        Ok(None)
     }
 
     fn named_type(&self, name: &ObjectName) -> SqlResult<Option<SqlType>> {
@@ -149,6 +152,10 @@ impl Host for Session {
         } else {
             Collation::by_name(name)
         })
+    }
+
+    fn function_type(&self, name: &str) -> Option<SqlType> {
+        self.instance.extensions.iter().find_map(|extension| (extension.scalar_type)(name))
     }
 
     fn function(&self, name: &str, args: &[Value]) -> SqlResult<Option<Value>> {

@@ -7,10 +7,12 @@
 
 use crate::{
     engine::{
+        capture::CaptureConfig,
         catalog::{Object, ObjectId, Securable, TableMeta},
         clock::{Clock, Moment},
         connection::{CancelFlag, Isolation},
         database::{Database, MASTER, MODEL, MSDB, TEMPDB},
+        extension::Extensions,
         lock::{LockTable, Spid, TableId},
         log::Lsn,
         storage::TableData,
@@ -40,7 +42,7 @@ pub struct InstanceConfig {
     /// seed of everything random
     pub seed: u64,
     /// of new databases
-    pub capture: crate::cdc::CaptureConfig,
+    pub capture: CaptureConfig,
 }
 
 impl Default for InstanceConfig {
@@ -51,7 +53,7 @@ impl Default for InstanceConfig {
             tempdb_collation: Collation::LATIN1_100_CI_AS_SC,
             sa_password: "Passw0rd!".into(),
             seed: 1,
-            capture: crate::cdc::CaptureConfig::default(),
+            capture: CaptureConfig::default(),
         }
     }
 }
@@ -105,7 +107,8 @@ pub struct State {
     pub sessions: BTreeMap<Spid, SessionInfo>,
     pub next_txn: TxnId,
     next_login: i32,
-    capture: crate::cdc::CaptureConfig,
+    capture: CaptureConfig,
+    pub extensions: Extensions,
     rng: StdRng,
     /// Told of every commit while the instance is locked, so that nobody has seen its effects
     /// before the observer has.
@@ -242,11 +245,12 @@ pub struct Instance {
     changed: Condvar,
     pub clock: Clock,
     pub config: InstanceConfig,
+    pub extensions: Extensions,
     pub start_time: Moment,
 }
 
 impl Instance {
-    pub fn new(config: InstanceConfig) -> Arc<Self> {
+    pub fn new(config: InstanceConfig, extensions: Extensions) -> Arc<Self> {
         let clock = Clock::default();
         let now = clock.now();
         let mut rng = StdRng::seed_from_u64(config.seed);
@@ -269,6 +273,7 @@ impl Instance {
             next_txn: 1000,
             next_login: 0,
             capture: config.capture,
+            extensions,
             rng,
             observer: None,
         };
@@ -279,6 +284,7 @@ impl Instance {
             changed: Condvar::new(),
             clock,
             config,
+            extensions,
             start_time: now,
         })
     }

@@ -136,7 +136,7 @@ fn object_id(session: &Session, written: &str, wanted: Option<&str>) -> Option<i
     {
         return matches(kind(&Object::Table(owner.clone()), catalog, id)).then_some(id);
     }
-    (views::exists(&schema, &name.name) && matches("V")).then_some(-1)
+    (views::exists(session.instance.extensions, &schema, &name.name) && matches("V")).then_some(-1)
 }
 
 /// A table or view and what it is in, by id; temp tables are in tempdb.

@@ -2,6 +2,7 @@
 
 pub mod applocks;
 pub mod availability;
+pub mod capture;
 pub mod catalog;
 pub mod clock;
 pub mod connection;
@@ -10,6 +11,7 @@ pub mod database;
 pub mod ddl;
 pub mod dml;
 pub mod expr;
+pub mod extension;
 pub mod functions;
 pub mod host;
 pub mod instance;

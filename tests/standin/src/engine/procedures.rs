@@ -4,7 +4,10 @@
 //! answers its RETURN value; an output parameter is an argument whose `value` it replaces.
 
 use crate::{
-    engine::{applocks, context::Session, ddl, sink::Sink, table_collations::table_collations},
+    engine::{
+        applocks, context::Session, ddl, extension::Extensions, sink::Sink,
+        table_collations::table_collations,
+    },
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
     value::{SqlType, Value},
@@ -34,23 +37,25 @@ const PROCEDURES: &[(&str, SystemProcedure)] = &[
 ];
 
 /// The procedure of that name, with or without `sys` or `dbo`, in any database.
-pub fn find(name: &ObjectName) -> Option<SystemProcedure> {
+pub fn find(extensions: Extensions, name: &ObjectName) -> Option<SystemProcedure> {
     if !name.schema.as_deref().is_none_or(|s| {
         s.is_empty() || s.eq_ignore_ascii_case("sys") || s.eq_ignore_ascii_case("dbo")
     }) {
         return None;
     }
-    let (own, procedure) = PROCEDURES
-        .iter()
-        .chain(crate::cdc::procedures::PROCEDURES)
-        .find(|(own, _)| name.name.eq_ignore_ascii_case(own))?;
-    crate::surface::used("procedure", own);
-    Some(*procedure)
+    let (own, procedure) = all(extensions).find(|(own, _)| name.name.eq_ignore_ascii_case(own))?;
+    crate::usage::used("procedure", own);
+    Some(procedure)
+}
+
+/// The engine's own procedures, and those of extensions.
+fn all(extensions: Extensions) -> impl Iterator<Item = (&'static str, SystemProcedure)> {
+    PROCEDURES.iter().chain(extensions.iter().flat_map(|e| e.procedures)).copied()
 }
 
 /// The names of all.
-pub fn names() -> Vec<&'static str> {
-    PROCEDURES.iter().chain(crate::cdc::procedures::PROCEDURES).map(|(name, _)| *name).collect()
+pub fn names(extensions: Extensions) -> Vec<&'static str> {
+    all(extensions).map(|(name, _)| name).collect()
 }
 
 /// The arguments by the procedure's own parameter names; each may be given by name or by place.

@@ -321,14 +321,20 @@ impl State {
             if let Some(db) = self.databases.get_mut(&database) {
                 lsns.insert(database, db.log.append(txn, begin_time, now, ops));
             }
-            crate::cdc::capture::committed(self, database, now);
+            self.tell_committed(database, now);
         }
         for database in altered {
-            crate::cdc::capture::committed(self, database, now);
+            self.tell_committed(database, now);
         }
         self.forget(txn);
         if let Some(observer) = self.observer.clone() {
             observer(&Committed { state: self, written: &written, lsns: &lsns });
+        }
+    }
+
+    fn tell_committed(&mut self, database: i32, now: Moment) {
+        for extension in self.extensions {
+            (extension.committed)(self, database, now);
         }
     }
 

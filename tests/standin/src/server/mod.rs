@@ -11,7 +11,7 @@ pub use direct::{Answer, ResultSet};
 pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
 
 use crate::{
-    cdc::{CaptureConfig, CaptureMode, agent},
+    cdc::{self, CaptureConfig, CaptureMode, agent},
     engine::{
         connection::{CancelFlag, Engine, LoginInfo},
         instance::{Instance, InstanceConfig},
@@ -178,7 +178,7 @@ impl Builder {
     /// surface that is used.
     pub fn surface_files(self, folder: impl Into<PathBuf>) -> Self {
         // A folder that cannot be made leaves no files, and everything is told as unused.
-        let _ = crate::surface::record_in(folder.into());
+        let _ = crate::usage::record_in(folder.into());
         self
     }
 
@@ -241,7 +241,7 @@ impl Builder {
         let (engine, instance, set_up) = match self.engine {
             Some(engine) => (engine, None, Vec::new()),
             None => {
-                let instance = Instance::new(config);
+                let instance = Instance::new(config, &[&cdc::EXTENSION]);
                 agent::start(&instance)?;
                 (Arc::new(instance.clone()) as Arc<dyn Engine>, Some(instance), set_up)
             }

@@ -2,7 +2,6 @@
 
 use super::{open, put_meta};
 use crate::{
-    cdc::ddl::check_rename_column,
     engine::{
         context::Session,
         procedures::{Argument, Arguments},
@@ -86,13 +85,15 @@ pub fn rename(
                 if meta.ordinal_named(&new).is_some_and(|other| other != at) {
                     return Err(taken("COLUMN"));
                 }
-                check_rename_column(
-                    &state,
-                    found.database,
-                    meta.object_id,
-                    meta.columns[at].column_id,
-                    column,
-                )?;
+                for extension in state.extensions {
+                    (extension.check_rename_column)(
+                        &state,
+                        found.database,
+                        meta.object_id,
+                        meta.columns[at].column_id,
+                        column,
+                    )?;
+                }
                 meta.columns[at].name.clone_from(&new);
                 meta.version += 1;
             }

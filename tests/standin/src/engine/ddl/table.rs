@@ -272,7 +272,9 @@ pub fn drop_table(session: &mut Session, tables: &[ObjectName], if_exists: bool)
             state.put_object(work.txn, database, trigger.object_id, None);
         }
         if table.is_tracked_by_cdc {
-            crate::cdc::ddl::table_dropped(&mut state, work.txn, database, id.1);
+            for extension in state.extensions {
+                (extension.table_dropped)(&mut state, work.txn, database, id.1);
+            }
         }
         state.put_object(work.txn, database, id.1, None);
         state.put_data(work.txn, id, None);

@@ -800,7 +800,7 @@ impl<'h> Binder<'h> {
             Expr::Function(function)
                 if function.name.to_string().eq_ignore_ascii_case("UPDATE") =>
             {
-                crate::surface::used("function", "UPDATE");
+                crate::usage::used("function", "UPDATE");
                 let (_, args) = self.arguments_of_update(function)?;
                 Predicate::Host { name: "UPDATE".into(), args }
             }

@@ -110,7 +110,7 @@ pub fn call(
         "sp_unprepare" => return unprepare(session, arguments).map_err(Failure::from),
         _ => {}
     }
-    if let Some(procedure) = procedures::find(name) {
+    if let Some(procedure) = procedures::find(session.instance.extensions, name) {
         // `db.sys.sp_…` is that database's: it works there, and the session stays where it is.
         let here = session.database;
         if let Some(database) = name.database.as_deref().filter(|d| !d.is_empty()) {

@@ -109,9 +109,9 @@ fn step(session: &mut Session, spanned: &Spanned, sink: &mut dyn Sink) -> Result
     if session.cancel().is_cancelled() {
         return Err(cancelled(session, sink));
     }
-    crate::surface::used("statement", crate::surface::statement(&spanned.statement));
+    crate::usage::used("statement", crate::usage::statement(&spanned.statement));
     if let Statement::AlterTable { action, .. } = &spanned.statement {
-        crate::surface::used("alter table", crate::surface::alter_table(action));
+        crate::usage::used("alter table", crate::usage::alter_table(action));
     }
     match &spanned.statement {
         Statement::Block(batch) => run(session, batch, sink),

@@ -13,7 +13,7 @@ const TEXT_SIZE_DEFAULT: i64 = 4096;
 
 pub fn set_options(session: &mut Session, names: &[String], value: &OptionValue) -> SqlResult<()> {
     for name in names {
-        crate::surface::used("set", name);
+        crate::usage::used("set", name);
         set_option(session, name, value)?;
     }
     session.publish();

@@ -165,6 +165,8 @@ pub trait Host {
     /// An alias type or sysname.
     fn named_type(&self, name: &ObjectName) -> SqlResult<Option<SqlType>>;
     fn collation(&self, name: &str) -> SqlResult<Option<Collation>>;
+    /// The result type of a function of `sys` that is an extension's, by its upper-case name.
+    fn function_type(&self, name: &str) -> Option<SqlType>;
     /// Functions that ask the catalog or the session (`OBJECT_ID`, `SCOPE_IDENTITY`, `NEWID`,
     /// `ERROR_NUMBER`, …), in upper case. None: not known.
     fn function(&self, name: &str, args: &[Value]) -> SqlResult<Option<Value>>;

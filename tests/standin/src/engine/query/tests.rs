@@ -216,6 +216,10 @@ impl Host for Toy {
         Ok(Collation::by_name(name))
     }
 
+    fn function_type(&self, _: &str) -> Option<SqlType> {
+        None
+    }
+
     fn function(&self, _: &str, _: &[Value]) -> SqlResult<Option<Value>> {
         Ok(None)
     }

@@ -180,7 +180,7 @@ fn all_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
 /// The columns of the system views besides.
 fn with_system_columns(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
     all_columns(cx, rows)?;
-    for (id, column) in super::system_columns(cx.db.collation) {
+    for (id, column) in super::system_columns(cx.instance.extensions, cx.db.collation) {
         rows.push(column_row(id, &column));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The system views: `sys.*` and msdb's job tables, computed from the
+//! The system views: `sys.*` and those of extensions, computed from the
 //! catalog whenever they are opened.
 //!
 //! A view is a line of column names and types (as the SQL Server 2022 documentation lists them) and
@@ -9,7 +9,6 @@
 mod columns;
 mod constraints;
 mod indexes;
-mod msdb;
 mod objects;
 mod security;
 mod server;
@@ -18,6 +17,7 @@ use crate::{
     engine::{
         catalog::{ColumnMeta, ObjectId},
         database::Database,
+        extension::Extensions,
         instance::{Instance, State, Target},
         lock::Spid,
         query::host::{
@@ -41,10 +41,10 @@ pub struct Viewer {
 }
 
 /// What a view's function sees. `db` is the database the name was resolved in.
-struct Context<'a> {
-    instance: &'a Instance,
-    state: &'a State,
-    db: &'a Database,
+pub struct Context<'a> {
+    pub instance: &'a Instance,
+    pub state: &'a State,
+    pub db: &'a Database,
     viewer: &'a Viewer,
     /// dbo, or a member of db_owner: sees everything
     owner: bool,
@@ -82,7 +82,7 @@ impl Context<'_> {
     }
 
     /// 229 for a table of msdb: public has no right on it.
-    fn require_msdb(&self, table: &str) -> SqlResult<()> {
+    pub fn require_msdb(&self, table: &str) -> SqlResult<()> {
         let target = Target {
             database: crate::engine::database::MSDB,
             securable: crate::engine::catalog::Securable::Database,
@@ -99,7 +99,7 @@ impl Context<'_> {
     }
 
     /// 262 without VIEW DATABASE STATE.
-    fn require_database_state(&self) -> SqlResult<()> {
+    pub fn require_database_state(&self) -> SqlResult<()> {
         if self.owner || self.state.has_server_permission(&self.viewer.login, "VIEW SERVER STATE") {
             return Ok(());
         }
@@ -117,14 +117,14 @@ impl Context<'_> {
 }
 
 /// Rows being collected, by column name.
-struct Rows<'a> {
+pub struct Rows<'a> {
     columns: &'a [SourceColumn],
     places: &'a HashMap<Arc<str>, usize>,
     rows: Vec<Arc<Row>>,
 }
 
 impl Rows<'_> {
-    fn push(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) {
+    pub fn push(&mut self, values: impl IntoIterator<Item = (&'static str, Value)>) {
         let mut row: Row = self
             .columns
             .iter()
@@ -155,15 +155,15 @@ fn zero(ty: SqlType) -> Value {
     }
 }
 
-fn text(s: impl AsRef<str>) -> Value {
+pub fn text(s: impl AsRef<str>) -> Value {
     Value::Str(s.as_ref().into())
 }
 
-fn int(i: impl Into<i64>) -> Value {
+pub fn int(i: impl Into<i64>) -> Value {
     Value::Int(i.into())
 }
 
-fn bit(b: bool) -> Value {
+pub fn bit(b: bool) -> Value {
     Value::Bit(b)
 }
 
@@ -171,18 +171,26 @@ fn opt<T>(value: Option<T>, to: impl FnOnce(T) -> Value) -> Value {
     value.map_or(Value::Null, to)
 }
 
-type Fill = fn(&Context<'_>, &mut Rows<'_>) -> SqlResult<()>;
+pub type Fill = fn(&Context<'_>, &mut Rows<'_>) -> SqlResult<()>;
 
 /// `schema.name`, the columns, the function. Column types: `sysname`, `int`, …, `n60` (nvarchar in
 /// the fixed catalog collation), `v10` (varchar), `c2` (char), `nmax`, `vb85`, `b10`, `dt`
 /// (datetime), `d18.0`; a question mark makes the column nullable.
-type Spec = (&'static str, &'static str, Fill);
+pub type Spec = (&'static str, &'static str, Fill);
 
+#[derive(Clone, Copy)]
 struct View {
     schema: &'static str,
     name: &'static str,
     columns: &'static str,
     fill: Fill,
+}
+
+impl View {
+    fn of((name, columns, fill): &Spec) -> Option<Self> {
+        let (schema, name) = name.split_once('.')?;
+        Some(Self { schema, name, columns, fill: *fill })
+    }
 }
 
 static VIEWS: LazyLock<HashMap<(String, String), View>> = LazyLock::new(|| {
@@ -193,19 +201,28 @@ static VIEWS: LazyLock<HashMap<(String, String), View>> = LazyLock::new(|| {
         constraints::VIEWS,
         security::VIEWS,
         server::VIEWS,
-        msdb::VIEWS,
     ];
     all.into_iter()
         .flatten()
-        .filter_map(|(name, columns, fill)| {
-            let (schema, name) = name.split_once('.')?;
-            Some((
-                (schema.to_lowercase(), name.to_lowercase()),
-                View { schema, name, columns, fill: *fill },
-            ))
-        })
+        .filter_map(View::of)
+        .map(|view| ((view.schema.to_lowercase(), view.name.to_lowercase()), view))
         .collect()
 });
+
+/// The engine's own views, and those of extensions.
+fn all(extensions: Extensions) -> impl Iterator<Item = View> {
+    let others = extensions.iter().flat_map(|e| e.views).filter_map(View::of);
+    VIEWS.values().copied().chain(others)
+}
+
+fn named(extensions: Extensions, schema: &str, name: &str) -> Option<View> {
+    let own = VIEWS.get(&(schema.to_lowercase(), name.to_lowercase())).copied();
+    own.or_else(|| {
+        all(extensions).find(|view| {
+            view.schema.eq_ignore_ascii_case(schema) && view.name.eq_ignore_ascii_case(name)
+        })
+    })
+}
 
 fn parse_type(spec: &str, database: Collation) -> SqlType {
     // the collation of the catalog's own constants, whatever the database's
@@ -257,8 +274,8 @@ pub fn find(
     } else {
         schema
     };
-    let view = VIEWS.get(&(schema, lower))?;
-    crate::surface::used("view", &format!("{}.{}", view.schema, view.name));
+    let view = named(instance.extensions, &schema, &lower)?;
+    crate::usage::used("view", &format!("{}.{}", view.schema, view.name));
     let (database_name, collation) = {
         let state = instance.lock();
         let db = state.databases.get(&database)?;
@@ -293,13 +310,13 @@ pub fn find(
 }
 
 /// Every view, `schema.name`.
-pub fn names() -> Vec<String> {
-    VIEWS.values().map(|view| format!("{}.{}", view.schema, view.name)).collect()
+pub fn names(extensions: Extensions) -> Vec<String> {
+    all(extensions).map(|view| format!("{}.{}", view.schema, view.name)).collect()
 }
 
 /// The columns of the system views, which have negative ids here as they do in SQL Server.
-fn system_columns(collation: Collation) -> Vec<(i32, ColumnMeta)> {
-    let mut views: Vec<&View> = VIEWS.values().filter(|view| view.schema == "sys").collect();
+fn system_columns(extensions: Extensions, collation: Collation) -> Vec<(i32, ColumnMeta)> {
+    let mut views: Vec<View> = all(extensions).filter(|view| view.schema == "sys").collect();
     views.sort_by_key(|view| view.name);
     let mut columns = Vec::new();
     for (view, object) in views.into_iter().zip(100..) {
@@ -321,8 +338,8 @@ fn system_columns(collation: Collation) -> Vec<(i32, ColumnMeta)> {
 }
 
 /// Whether a system view of that name exists (`OBJECT_ID(N'sys.tables')`).
-pub fn exists(schema: &str, name: &str) -> bool {
-    VIEWS.contains_key(&(schema.to_lowercase(), name.to_lowercase()))
+pub fn exists(extensions: Extensions, schema: &str, name: &str) -> bool {
+    named(extensions, schema, name).is_some()
 }
 
 struct ViewSource {
@@ -330,7 +347,7 @@ struct ViewSource {
     viewer: Viewer,
     database: i32,
     database_name: String,
-    view: &'static View,
+    view: View,
     columns: Vec<SourceColumn>,
     places: HashMap<Arc<str>, usize>,
 }
@@ -391,19 +408,22 @@ impl RowCursor for ViewCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::instance::InstanceConfig;
+    use crate::{cdc, engine::instance::InstanceConfig};
+
+    const EXTENSIONS: Extensions = &[&cdc::EXTENSION];
 
     /// Every view opens in every database, and every cell can stand in its column.
     #[test]
     fn all_views_fill() {
-        let instance = Instance::new(InstanceConfig::default());
+        let instance = Instance::new(InstanceConfig::default(), EXTENSIONS);
         let now = instance.now();
         instance.lock().create_database("shop", Collation::DEFAULT, now).expect("a new name");
         let viewer = Viewer { login: "sa".into(), spid: 51 };
-        for (schema, name) in VIEWS.keys() {
+        for view in all(EXTENSIONS) {
+            let (schema, name) = (view.schema, view.name);
             for database in 1..=5 {
                 let full =
-                    ObjectName { database: None, schema: Some(schema.clone()), name: name.clone() };
+                    ObjectName { database: None, schema: Some(schema.into()), name: name.into() };
                 let Some(source) = find(&instance, &viewer, database, &full) else {
                     assert_eq!(schema, "dbo");
                     continue;

@@ -1,9 +1,8 @@
-//! Sessions, requests, transactions, locks, configuration, availability groups, capture sessions.
+//! Sessions, requests, transactions, locks, configuration, availability groups.
 
-use super::{Context, Rows, Spec, bit, int, opt, text};
+use super::{Context, Spec, bit, int, opt, text};
 use crate::{
-    engine::{clock::Moment, connection::Isolation, instance::SessionInfo},
-    error::SqlResult,
+    engine::{connection::Isolation, instance::SessionInfo},
     value::{SqlType, Value},
 };
 
@@ -289,13 +288,6 @@ pub(super) const VIEWS: &[Spec] = &[
         },
     ),
     (
-        "sys.dm_cdc_log_scan_sessions",
-        "session_id int,start_time dt,end_time dt,duration int,scan_phase n200,error_count int,start_lsn n23,current_lsn n23,end_lsn n23,\
-         tran_count bigint,last_commit_lsn n23,last_commit_time dt,log_record_count bigint,schema_change_count bigint,command_count bigint,\
-         first_begin_cdc_lsn n23,last_commit_cdc_lsn n23,last_commit_cdc_time dt,latency int,empty_scan_count bigint,failed_sessions_count int",
-        scan_sessions,
-    ),
-    (
         "sys.dm_hadr_database_replica_states",
         "database_id int,group_id guid,replica_id guid,group_database_id guid,is_local bit?,is_primary_replica bit?,synchronization_state tinyint?,\
          synchronization_state_desc n60?,is_commit_participant bit?,synchronization_health tinyint?,synchronization_health_desc n60?,\
@@ -365,44 +357,4 @@ fn isolation(level: Isolation) -> i64 {
         Isolation::Serializable => 4,
         Isolation::Snapshot => 5,
     }
-}
-
-/// Session 0 sums up the others, as the documentation of the view says.
-fn scan_sessions(cx: &Context<'_>, rows: &mut Rows<'_>) -> SqlResult<()> {
-    cx.require_database_state()?;
-    let all = &cx.db.cdc.sessions;
-    let Some(last) = all.back() else { return Ok(()) };
-    let sum = crate::cdc::ScanSession {
-        id: 0,
-        start: all.front().map_or(last.start, |s| s.start),
-        transactions: all.iter().map(|s| s.transactions).sum(),
-        commands: all.iter().map(|s| s.commands).sum(),
-        errors: all.iter().map(|s| s.errors).sum(),
-        ..last.clone()
-    };
-    for s in std::iter::once(&sum).chain(all.iter().rev()) {
-        let commit: Moment = s.last_commit.unwrap_or(s.end);
-        rows.push([
-            ("session_id", int(s.id)),
-            ("start_time", s.start.datetime()),
-            ("end_time", s.end.datetime()),
-            ("duration", int((s.end.0 - s.start.0) / 10_000_000)),
-            ("scan_phase", text("Done")),
-            ("error_count", int(s.errors)),
-            ("start_lsn", text(&s.start_lsn)),
-            ("current_lsn", text(&s.end_lsn)),
-            ("end_lsn", text(&s.end_lsn)),
-            ("tran_count", int(s.transactions)),
-            ("last_commit_lsn", text(&s.end_lsn)),
-            ("last_commit_time", commit.datetime()),
-            ("log_record_count", int(s.commands)),
-            ("command_count", int(s.commands)),
-            ("first_begin_cdc_lsn", text(&s.start_lsn)),
-            ("last_commit_cdc_lsn", text(&s.end_lsn)),
-            ("last_commit_cdc_time", commit.datetime()),
-            ("latency", int(((s.end.0 - commit.0) / 10_000_000).max(0))),
-            ("empty_scan_count", int(s.empty_scans)),
-        ]);
-    }
-    Ok(())
 }

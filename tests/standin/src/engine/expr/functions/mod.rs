@@ -26,11 +26,6 @@ use sqlparser::ast::{
 fn host_function(name: &str) -> Option<(SqlType, bool)> {
     let sysname = SqlType::NVarChar(Length::N(128), crate::value::Collation::DEFAULT);
     let long = SqlType::NVarChar(Length::N(4000), crate::value::Collation::DEFAULT);
-    if let Some(ty) =
-        crate::cdc::functions::scalar_type(name.rsplit_once('.').map_or(name, |(_, own)| own))
-    {
-        return Some((ty, true));
-    }
     let ty = match name {
         "OBJECT_ID" | "DB_ID" | "SCHEMA_ID" | "HAS_PERMS_BY_NAME" | "ERROR_NUMBER"
         | "ERROR_SEVERITY" | "ERROR_STATE" | "ERROR_LINE" | "APPLOCK_TEST" => SqlType::Int,
@@ -124,7 +119,7 @@ impl Binder<'_> {
                 )));
             }
         };
-        crate::surface::used("function", name.rsplit('.').next().unwrap_or_default());
+        crate::usage::used("function", name.rsplit('.').next().unwrap_or_default());
         if function.filter.is_some() || !matches!(function.parameters, FunctionArguments::None) {
             return Err(SqlError::unsupported(format!("a clause of another dialect on {name}")));
         }
@@ -163,7 +158,7 @@ impl Binder<'_> {
 
     /// A function by its upper-case name.
     pub fn named(&mut self, name: &str, mut args: Vec<Bound>) -> SqlResult<Bound> {
-        crate::surface::used("function", name);
+        crate::usage::used("function", name);
         let collation = self.settings.collation;
         match name {
             "COALESCE" => {
@@ -210,7 +205,9 @@ impl Binder<'_> {
                 if let Some(bound) = dates::bind(name, &mut args)? {
                     return Ok(bound);
                 }
-                if let Some((ty, nullable)) = host_function(name) {
+                let own = name.rsplit_once('.').map_or(name, |(_, own)| own);
+                let extension = self.host.function_type(own).map(|ty| (ty, true));
+                if let Some((ty, nullable)) = extension.or_else(|| host_function(name)) {
                     if name == "NEWID" {
                         self.volatile = true;
                     }
