@@ -27,8 +27,7 @@ pub struct Extension {
     /// Its value for a login in a database. None: no such function.
     pub scalar: Scalar,
     /// A table-valued function. None: no such function.
-    pub table_function:
-        fn(&Work, &str, i32, &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>>,
+    pub table_function: TableValued,
     /// Called by every commit that changed or altered a tracked table, under the instance's lock.
     pub committed: fn(&mut State, i32, crate::engine::clock::Moment),
     /// Called before a tracked table goes.
@@ -39,6 +38,10 @@ pub struct Extension {
 
 /// A scalar function: login, database, upper-case name, arguments.
 pub type Scalar = fn(&Work, &str, i32, &str, &[Value]) -> SqlResult<Option<Value>>;
+
+/// A table-valued function: login, database, name.
+pub type TableValued =
+    fn(&Work, &str, i32, &ObjectName) -> SqlResult<Option<Arc<dyn TableFunction>>>;
 
 /// The extensions of an instance.
 pub type Extensions = &'static [&'static Extension];

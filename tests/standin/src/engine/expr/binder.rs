@@ -797,28 +797,11 @@ impl<'h> Binder<'h> {
                 let escape = escape_char.as_ref().map(|e| self.expr(e)).transpose()?;
                 negate(like(text, pattern, escape, self.settings.collation)?, *negated)
             }
-            Expr::Function(function)
-                if function.name.to_string().eq_ignore_ascii_case("UPDATE") =>
-            {
-                crate::usage::used("function", "UPDATE");
-                let (_, args) = self.arguments_of_update(function)?;
-                Predicate::Host { name: "UPDATE".into(), args }
+            Expr::Function(function) => {
+                return Err(SqlError::unsupported(format!("the condition {function}")));
             }
             other => return Err(not_a_condition(other)),
         })
-    }
-
-    fn arguments_of_update(&mut self, function: &ast::Function) -> SqlResult<((), Vec<Bound>)> {
-        let ast::FunctionArguments::List(list) = &function.args else {
-            return Err(SqlError::unsupported("UPDATE() without a column"));
-        };
-        let [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(Expr::Identifier(column)))] =
-            list.args.as_slice()
-        else {
-            return Err(SqlError::unsupported("UPDATE() of anything but a column"));
-        };
-        let ty = types::text(true, Some(128), false, self.settings.collation);
-        Ok(((), vec![Bound::constant(Value::Str(column.value.as_str().into()), ty)]))
     }
 
     fn any_all(

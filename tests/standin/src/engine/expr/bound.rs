@@ -251,11 +251,6 @@ pub enum Predicate {
         collation: Collation,
     },
     Constant(Option<bool>),
-    /// UPDATE(column) in a trigger
-    Host {
-        name: Arc<str>,
-        args: Vec<Bound>,
-    },
 }
 
 impl Bound {

@@ -235,16 +235,6 @@ impl Predicate {
                 let value = left.eval(cx, frame)?;
                 subquery::quantified(query, *op, *all, &value, *ty, *collation, cx, frame)
             }
-            Self::Host { name, args } => {
-                let values =
-                    args.iter().map(|arg| arg.eval(cx, frame)).collect::<SqlResult<Vec<_>>>()?;
-                match cx.host.function(name, &values)? {
-                    Some(Value::Bit(b)) => Ok(Some(b)),
-                    Some(Value::Int(i)) => Ok(Some(i != 0)),
-                    Some(_) => Ok(None),
-                    None => Err(SqlError::unsupported(format!("the function {name}"))),
-                }
-            }
         }
     }
 }
