@@ -46,7 +46,7 @@ pub enum Kind {
     /// Changes between the checkpoint and what the source still has are lost.
     Gap,
     /// Somebody else moved what a fence protects: another process owns this mapping now.
-    Fence,
+    CheckpointConflict,
     /// Configuration: a variable, connection string or control row that cannot be used.
     Config,
     /// Asked to stop.
@@ -71,7 +71,7 @@ impl Kind {
             | Kind::ForeignKey
             | Kind::Duplicate
             | Kind::Gap
-            | Kind::Fence => "SYNC",
+            | Kind::CheckpointConflict => "SYNC",
             Kind::Config | Kind::Cancelled | Kind::Other => "OTHER",
         }
     }
@@ -118,7 +118,7 @@ impl Kind {
                 "look for rows that others write at the destination, and for a collation that makes two keys one"
             }
             Kind::Gap => "request a full sync: UPDATE table_mappings SET full_sync_requested = 1",
-            Kind::Fence => "nothing: another process did the work",
+            Kind::CheckpointConflict => "nothing: another process did the work",
             Kind::Config => "correct the row or the variable that is named",
             Kind::Cancelled => "nothing",
             Kind::Other => "look the number up in SQL Server's list of errors",

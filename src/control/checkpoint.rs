@@ -67,7 +67,7 @@ pub async fn stored(
         let text = |column: usize| -> Result<Option<String>> {
             Ok(row.opt_text(column)?.map(str::to_owned))
         };
-        let twin = match row.opt_i32(2)? {
+        let dest_checkpoint = match row.opt_i32(2)? {
             Some(_) => Some(DestCheckpoint {
                 lsn: row.opt_lsn(3)?,
                 transaction,
@@ -82,7 +82,7 @@ pub async fn stored(
         read_only |= row.opt_text(8)?.is_some_and(|word| word.eq_ignore_ascii_case("READ_ONLY"));
         all.insert(
             MappingId(row.i32(0)?),
-            StoredCheckpoint { control: row.opt_lsn(1)?, twin, gap_synced },
+            StoredCheckpoint { control: row.opt_lsn(1)?, dest_checkpoint, gap_synced },
         );
         Ok(())
     };
@@ -174,7 +174,7 @@ pub async fn bind(dest: &mut Session, bindings: &[Binding]) -> Result<()> {
 /// Gives the fence's error its kind.
 pub fn fenced(mut error: Error) -> Error {
     if error.number == Some(FENCE_ERROR) {
-        error.kind = Kind::Fence;
+        error.kind = Kind::CheckpointConflict;
         return error.with_hint(
             "Another process moved this mapping's checkpoint: nothing of this transaction was kept",
         );

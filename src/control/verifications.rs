@@ -40,8 +40,8 @@ impl Control {
         };
         // what cannot be read back (it was written by another version) is begun anew
         let sweep_after =
-            row.opt_bytes(0)?.and_then(key::unpack_all).and_then(|mut keys| keys.pop());
-        let carried = row.opt_bytes(2)?.and_then(key::unpack_all).unwrap_or_default();
+            row.opt_bytes(0)?.and_then(key::decode_keys).and_then(|mut keys| keys.pop());
+        let carried = row.opt_bytes(2)?.and_then(key::decode_keys).unwrap_or_default();
         let sweep_rows = if sweep_after.is_some() { row.i64(1)? } else { 0 };
         Ok(SweepProgress { sweep_rows, sweep_after, completed_before: row.bool(3)?, carried })
     }
@@ -54,11 +54,11 @@ impl Control {
         completed: bool,
     ) -> Result<()> {
         let sweep_after =
-            progress.sweep_after.as_ref().map(|after| key::pack_all(std::iter::once(after)));
+            progress.sweep_after.as_ref().map(|after| key::encode_keys(std::iter::once(after)));
         let carried = if progress.carried.is_empty() {
             None
         } else {
-            Some(key::pack_all(progress.carried.iter()))
+            Some(key::encode_keys(progress.carried.iter()))
         };
         let mut session = self.session().await?;
         let params = [

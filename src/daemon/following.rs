@@ -205,7 +205,7 @@ impl Daemon {
             .iter()
             .filter(|mapping| mapping.trigger_column.is_none())
             .map(|mapping| mapping.id);
-        for id in polled.triggers_well.into_iter().chain(without) {
+        for id in polled.triggers_answered.into_iter().chain(without) {
             if self.trigger_faults.remove(&id).is_some() {
                 self.troubled.mappings.insert(id);
             }

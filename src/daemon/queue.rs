@@ -97,9 +97,9 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         tasks_max: 32,
-        source_seats: 10,
-        dest_seats: 47,
-        full_sync_seats: 1,
+        source_connections: 10,
+        dest_connections: 47,
+        full_sync_connections: 1,
         verifications_max: 2,
     };
 

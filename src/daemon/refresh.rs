@@ -82,7 +82,7 @@ impl ControlRefresh {
             }
         };
         env.control.finish_late().await;
-        match ownership::look(env, &mut lease, &loaded, here).await {
+        match ownership::refresh(env, &mut lease, &loaded, here).await {
             Ok(owned) => ControlRefresh { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => ControlRefresh::lost(error),
         }
@@ -248,17 +248,17 @@ impl Daemon {
             .collect();
         // one of them tells of servers that no mapping uses
         loaded.servers.retain(|server| self.leads || used.contains(&server.id));
-        if let Some(Recovered { troubled, to_sweep }) = owned.tended {
+        if let Some(Recovered { open_errors, to_sweep }) = owned.recovered {
             let env = self.env.clone();
             self.spawn(Task::Sweep, async move {
                 ownership::sweep(&env, to_sweep).await;
                 TaskResult::Swept
             });
-            self.troubled.mappings.extend(troubled.mappings);
-            self.troubled.servers.extend(troubled.servers);
+            self.troubled.mappings.extend(open_errors.mappings);
+            self.troubled.servers.extend(open_errors.servers);
             // what was verified here is in that order, too
             self.verified =
-                troubled.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
+                open_errors.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
         self.leaving = owned.leaving;
         let stay: HashSet<MappingId> = loaded

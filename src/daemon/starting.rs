@@ -110,9 +110,9 @@ impl Daemon {
         let config = &self.env.config;
         Limits {
             tasks_max: config.tasks_max,
-            source_seats: config.source_connections_max,
-            dest_seats: self.env.dest.seats_max(),
-            full_sync_seats: self.env.full_sync_seats(),
+            source_connections: config.source_connections_max,
+            dest_connections: self.env.dest.seats_max(),
+            full_sync_connections: self.env.full_sync_connections(),
             verifications_max: config.verify_concurrency,
         }
     }

@@ -50,7 +50,7 @@ use crate::{
         window::Gap,
     },
     tsql::{
-        apply::{self as phrases, StatementOrder},
+        apply::{self as apply_sql, StatementOrder},
         changes::{self, FETCH_MAX, FETCHED, TypeForm},
         large::{LENGTHS_NAME, LargeValues},
         netting,
@@ -108,7 +108,7 @@ pub enum BatchPolicy {
 
 impl BatchPolicy {
     /// Of the first group.
-    fn first(self) -> Option<usize> {
+    fn first_rows_max(self) -> Option<usize> {
         match self {
             BatchPolicy::Batches(rows) => Some(rows.max(1)),
             BatchPolicy::Growing(_) => Some(1),
@@ -117,7 +117,7 @@ impl BatchPolicy {
     }
 
     /// Of the group after one of `rows`.
-    fn next(self, rows: Option<usize>) -> Option<usize> {
+    fn next_rows_max(self, rows: Option<usize>) -> Option<usize> {
         match self {
             BatchPolicy::Batches(_) | BatchPolicy::Whole => rows,
             BatchPolicy::Growing(most) => {
@@ -130,7 +130,7 @@ impl BatchPolicy {
 /// A window of changes on its way to a table.
 #[derive(Clone, Debug)]
 pub struct ApplyRequest<'a> {
-    pub carry: &'a ColumnMap,
+    pub map: &'a ColumnMap,
     /// The source table, as the catalog describes it.
     pub source: &'a Table,
     pub capture: &'a Capture,
@@ -140,14 +140,14 @@ pub struct ApplyRequest<'a> {
     pub to: Lsn,
     pub target: ApplyTarget<'a>,
     /// How much goes into a commit group.
-    pub pace: BatchPolicy,
+    pub batch_policy: BatchPolicy,
     pub cancel: &'a CancellationToken,
 }
 
 impl ApplyRequest<'_> {
     /// The part of the window that a session has seen which sees `seen`: without what is known of,
     /// and done at, the window's own end.
-    fn up_to(&self, seen: Lsn) -> Result<Self> {
+    fn limited_to(&self, seen: Lsn) -> Result<Self> {
         let mut part = ApplyRequest { to: seen, ..self.clone() };
         match &mut part.target {
             ApplyTarget::Dest { checkpoint, .. } => {
@@ -202,9 +202,9 @@ struct ApplyStatements {
     /// Wanted where keys moved.
     in_place: String,
     /// Wanted where an insert may be one half of a moved row.
-    halves: Option<String>,
+    clear_moved_masks: Option<String>,
     /// Places in a change row whose NULL makes an insert such a half.
-    half_places: Vec<usize>,
+    nullable_partial_places: Vec<usize>,
     /// Places in a change row where NULL says nothing.
     required_places: Vec<usize>,
     net: String,
@@ -212,7 +212,7 @@ struct ApplyStatements {
     fetch: String,
     large: Option<LargeValueStatements>,
     /// The rows alone, for trials.
-    statements: String,
+    row_statements: String,
     write: String,
 }
 
@@ -232,27 +232,26 @@ struct TextKeyStatements {
 }
 
 impl ApplyStatements {
-    fn new(replay: &ApplyRequest<'_>) -> Result<ApplyStatements> {
-        let ApplyRequest { carry, capture, .. } = replay;
-        let coverage = mask::cover(carry, capture)?;
-        let (table, form, order) = match &replay.target {
+    fn new(request: &ApplyRequest<'_>) -> Result<ApplyStatements> {
+        let ApplyRequest { map, capture, .. } = request;
+        let coverage = mask::cover(map, capture)?;
+        let (table, form, order) = match &request.target {
             ApplyTarget::Dest { table, order, .. } => (*table, TypeForm::Dest, *order),
             ApplyTarget::Staging { table } => {
                 (*table, TypeForm::Staged, StatementOrder::UniqueFirst)
             }
         };
-        let statements = phrases::statements(carry, &coverage, table, form, order);
+        let row_statements = apply_sql::statements(map, &coverage, table, form, order);
         let write = match form {
-            TypeForm::Dest => phrases::dest_transaction(
-                &statements,
+            TypeForm::Dest => apply_sql::dest_transaction(
+                &row_statements,
                 &format!("{}{}", checkpoint::CONTROL_SQL, checkpoint::TWIN_SQL),
             ),
-            TypeForm::Staged => phrases::staging_transaction(&statements),
+            TypeForm::Staged => apply_sql::staging_transaction(&row_statements),
         };
-        let columns = changes::columns(carry);
-        let values = |fetched| {
-            changes::large_values(carry, &coverage, &replay.source.name, capture, fetched)
-        };
+        let columns = changes::columns(map);
+        let values =
+            |fetched| changes::large_values(map, &coverage, &request.source.name, capture, fetched);
         let large =
             columns.iter().position(|(name, _)| name.as_str() == LENGTHS_NAME).map(|lengths| {
                 LargeValueStatements {
@@ -261,25 +260,25 @@ impl ApplyStatements {
                     of_fetched: values(true),
                 }
             });
-        let believed = netting::believed_by_mask(carry, &coverage);
+        let believed = netting::nullable_partial_columns(map, &coverage);
         Ok(ApplyStatements {
             large,
             columns: BulkColumns::new(columns),
             boundary: changes::boundary(capture),
-            read: changes::read(carry, capture, &coverage),
-            texts: (form == TypeForm::Dest && carry.merges_keys).then(|| TextKeyStatements {
-                net: netting::per_text(carry, &coverage, table),
-                merged: netting::merged(carry, table, None),
-                keep_present: netting::keep_present(carry, table),
+            read: changes::read(map, capture, &coverage),
+            texts: (form == TypeForm::Dest && map.merges_keys).then(|| TextKeyStatements {
+                net: netting::per_text(map, &coverage, table),
+                merged: netting::merged(map, table, None),
+                keep_present: netting::keep_present(map, table),
             }),
-            in_place: netting::in_place(carry, form),
-            halves: netting::halves(carry, &coverage),
-            half_places: believed.map(|i| CDC_COLUMNS + i).collect(),
+            in_place: netting::in_place(map, form),
+            clear_moved_masks: netting::clear_moved_masks(map, &coverage),
+            nullable_partial_places: believed.map(|i| CDC_COLUMNS + i).collect(),
             required_places: coverage.required.iter().map(|i| CDC_COLUMNS + i).collect(),
-            net: netting::net(carry, &coverage, table, form),
-            incomplete: netting::incomplete(carry, &coverage, table, form),
-            fetch: changes::fetch(carry, &replay.source.name, capture),
-            statements,
+            net: netting::net(map, &coverage, table, form),
+            incomplete: netting::incomplete(map, &coverage, table, form),
+            fetch: changes::fetch(map, &request.source.name, capture),
+            row_statements,
             write,
             coverage,
         })
@@ -303,11 +302,11 @@ impl ApplyStatements {
 pub async fn apply_changes(
     source: &mut Session,
     dest: &mut Session,
-    replay: &ApplyRequest<'_>,
+    request: &ApplyRequest<'_>,
     progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
-    let script = ApplyStatements::new(replay)?;
-    let result = groups(source, dest, replay, &script, progress).await;
+    let statements = ApplyStatements::new(request)?;
+    let result = apply_groups(source, dest, request, &statements, progress).await;
     // Also after success: a pooled session must not keep the rows in tempdb.
     let tidied = if result.is_err() && !dest.is_cut_off() { dest.recover().await } else { Ok(()) };
     if tidied.is_ok() && !dest.is_cut_off() {
@@ -318,94 +317,100 @@ pub async fn apply_changes(
     result
 }
 
-async fn groups(
+async fn apply_groups(
     source: &mut Session,
     dest: &mut Session,
-    replay: &ApplyRequest<'_>,
-    script: &ApplyStatements,
+    request: &ApplyRequest<'_>,
+    statements: &ApplyStatements,
     progress: &mut (dyn FnMut(&Applied) + Send),
 ) -> Result<Applied> {
     let mut applied = Applied::default();
     // before the first row is read: what a session sees later it may not have seen then
-    let seen = cdc::bounds(source, &replay.capture.instance).await?.seen();
+    let seen = cdc::bounds(source, &request.capture.instance).await?.seen();
     let part;
-    let replay = if seen < replay.to {
-        part = replay.up_to(seen)?;
+    let request = if seen < request.to {
+        part = request.limited_to(seen)?;
         applied.behind = Some(seen);
         &part
     } else {
-        replay
+        request
     };
-    dest.batch(&changes::create_tables(replay.carry, &script.coverage))
+    dest.batch(&changes::create_tables(request.map, &statements.coverage))
         .await
         .context("create #changes")?;
-    let mut from = replay.from;
-    let mut stored = match &replay.target {
+    let mut from = request.from;
+    let mut stored = match &request.target {
         ApplyTarget::Dest { checkpoint, .. } => checkpoint.stored,
         ApplyTarget::Staging { .. } => None,
     };
     let mut end = None;
-    let mut rows_max = replay.pace.first();
-    while from < replay.to {
-        if replay.cancel.is_cancelled() {
+    let mut rows_max = request.batch_policy.first_rows_max();
+    while from < request.to {
+        if request.cancel.is_cancelled() {
             return Err(Error::new(Kind::Cancelled, "asked to stop between batches"));
         }
         let group = match end.take() {
             Some(end) => end,
-            None => boundary(source, replay, script, from, rows_max).await?,
+            None => find_group_end(source, request, statements, from, rows_max).await?,
         };
         let to = group.to;
         let mut loaded = if group.seen == 0 {
             LoadedGroup::default()
         } else {
-            load(source, dest, replay, script, from, to).await?
+            load_changes(source, dest, request, statements, from, to).await?
         };
         if let Some(error) = loaded.refused.take() {
             // of an altered column that is no news: its rows are read anew
-            prove(source, replay, from, to).await?;
+            check_source(source, request, from, to).await?;
             return Err(error);
         }
-        match &script.large {
+        match &statements.large {
             Some(large) if loaded.large => {
-                net(dest, script, replay.carry, &loaded).await?;
-                large::bring(source, dest, &large.of_changes, replay.cancel).await?;
-                prove(source, replay, from, to).await?;
+                net_group(dest, statements, request.map, &loaded).await?;
+                large::copy_values(source, dest, &large.of_changes, request.cancel).await?;
+                check_source(source, request, from, to).await?;
             }
             _ => {
                 // netting is nobody's but ours to see, so it need not wait for the watermark
                 let (proven, netted) = tokio::join!(
-                    prove(source, replay, from, to),
-                    net(dest, script, replay.carry, &loaded)
+                    check_source(source, request, from, to),
+                    net_group(dest, statements, request.map, &loaded)
                 );
                 proven.and(netted)?;
             }
         }
-        let last = to == replay.to;
-        rows_max = replay.pace.next(rows_max);
+        let last = to == request.to;
+        rows_max = request.batch_policy.next_rows_max(rows_max);
         let mut next = Ok(None);
         // A staging table has nothing to remember an empty end by.
-        if loaded.rows > 0 || (last && matches!(replay.target, ApplyTarget::Dest { .. })) {
-            let lacks = loaded.rows > 0 && (!script.coverage.partial.is_empty() || loaded.untold);
-            let completed =
-                if lacks { complete(source, dest, script).await? } else { Completion::default() };
-            if let Some(large) = script.large.as_ref().filter(|_| completed.large) {
-                large::bring(source, dest, &large.of_fetched, replay.cancel).await?;
+        if loaded.rows > 0 || (last && matches!(request.target, ApplyTarget::Dest { .. })) {
+            let lacks = loaded.rows > 0
+                && (!statements.coverage.partial.is_empty() || loaded.null_in_required);
+            let completed = if lacks {
+                complete(source, dest, statements).await?
+            } else {
+                Completion::default()
+            };
+            if let Some(large) = statements.large.as_ref().filter(|_| completed.large) {
+                large::copy_values(source, dest, &large.of_fetched, request.cancel).await?;
             }
             // Completing reads the change table once more, and takes what it does not find there
             // for gone at the source.
             if completed.asked {
-                prove(source, replay, from, to).await?;
+                check_source(source, request, from, to).await?;
             }
             // the source looks for the next end while the destination writes
             let ahead = async {
                 if last {
                     Ok(None)
                 } else {
-                    boundary(source, replay, script, to, rows_max).await.map(Some)
+                    find_group_end(source, request, statements, to, rows_max).await.map(Some)
                 }
             };
-            let (written, found) =
-                tokio::join!(write(dest, replay, script, completed.asked, stored, &group), ahead);
+            let (written, found) = tokio::join!(
+                write_group(dest, request, statements, completed.asked, stored, &group),
+                ahead
+            );
             written?;
             (stored, next) = (Some(to), found);
         }
@@ -420,26 +425,28 @@ async fn groups(
 }
 
 /// What the group comes to, key by key.
-async fn net(
+async fn net_group(
     dest: &mut Session,
-    script: &ApplyStatements,
-    carry: &ColumnMap,
+    statements: &ApplyStatements,
+    map: &ColumnMap,
     loaded: &LoadedGroup,
 ) -> Result<()> {
     if loaded.rows == 0 {
         return Ok(());
     }
-    if let Some(halves) = script.halves.as_ref().filter(|_| loaded.half && loaded.deletes) {
-        dest.execute(halves, &[]).await.context("look for rows that moved")?;
+    if let Some(clear_moved_masks) =
+        statements.clear_moved_masks.as_ref().filter(|_| loaded.null_in_insert && loaded.deletes)
+    {
+        dest.execute(clear_moved_masks, &[]).await.context("look for rows that moved")?;
     }
-    if let Some(texts) = &script.texts {
+    if let Some(texts) = &statements.texts {
         dest.execute(&texts.net, &[]).await.context("net changes")?;
-        keys::none_merged(dest, carry, &texts.merged, &[]).await?;
+        keys::check_no_merged_keys(dest, map, &texts.merged, &[]).await?;
         dest.execute(&texts.keep_present, &[]).await.context("net changes")?;
     } else if loaded.rows > loaded.changes {
-        dest.execute(&script.in_place, &[]).await.context("net changes")?;
+        dest.execute(&statements.in_place, &[]).await.context("net changes")?;
     }
-    dest.execute(&script.net, &[]).await.context("net changes")?;
+    dest.execute(&statements.net, &[]).await.context("net changes")?;
     Ok(())
 }
 
@@ -454,43 +461,43 @@ struct GroupEnd {
 }
 
 /// `rows_max`: of the group; everything up to the window's end without.
-async fn boundary(
+async fn find_group_end(
     source: &mut Session,
-    replay: &ApplyRequest<'_>,
-    script: &ApplyStatements,
+    request: &ApplyRequest<'_>,
+    statements: &ApplyStatements,
     from: Lsn,
     rows_max: Option<usize>,
 ) -> Result<GroupEnd> {
-    let at_upper = match &replay.target {
+    let at_end = match &request.target {
         ApplyTarget::Dest { checkpoint, .. } => checkpoint.transaction.clone(),
         ApplyTarget::Staging { .. } => None,
     };
     let Some(rows_max) = rows_max else {
-        return Ok(GroupEnd { seen: 1, to: replay.to, transaction: at_upper });
+        return Ok(GroupEnd { seen: 1, to: request.to, transaction: at_end });
     };
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
-    let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(replay.to)];
-    let row = source.row(&script.boundary, &params).await;
+    let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(request.to)];
+    let row = source.row(&statements.boundary, &params).await;
     let row = row
-        .map_err(|error| cdc::of_instance(error, &replay.capture.instance))
+        .map_err(|error| cdc::of_instance(error, &request.capture.instance))
         .context("find the end of a batch of changes")?;
     let seen = row.i64(0)?;
-    let last = if seen < rows_max { replay.to } else { row.opt_lsn(1)?.unwrap_or(replay.to) };
+    let last = if seen < rows_max { request.to } else { row.opt_lsn(1)?.unwrap_or(request.to) };
     // A checkpoint beyond what was asked for would step over changes, and one that does not move
     // would go round for ever.
-    if last <= from || last > replay.to {
+    if last <= from || last > request.to {
         return Err(Error::new(
             Kind::Other,
             format!(
                 "the source says that a batch of changes in ({from}, {}] ends at {last}",
-                replay.to
+                request.to
             ),
         ));
     }
     // The last change row's transaction. Beyond it there are those of other tables, up to the
     // window's end.
     let found = cdc::transaction(&row, 1)?.filter(|found| found.lsn <= last);
-    let transaction = if last == replay.to { at_upper.or(found) } else { found };
+    let transaction = if last == request.to { at_end.or(found) } else { found };
     Ok(GroupEnd { seen, to: last, transaction })
 }
 
@@ -505,19 +512,19 @@ struct LoadedGroup {
     /// Some have large values, which are not here yet.
     large: bool,
     /// A row is NULL where NULL says nothing.
-    untold: bool,
+    null_in_required: bool,
     /// An insert has NULL for a large value.
-    half: bool,
+    null_in_insert: bool,
     deletes: bool,
 }
 
 impl LoadedGroup {
     /// Looks at a change row on its way.
-    fn see(
+    fn inspect(
         &mut self,
         row: &Row,
-        replay: &ApplyRequest<'_>,
-        script: &ApplyStatements,
+        request: &ApplyRequest<'_>,
+        statements: &ApplyStatements,
     ) -> Result<()> {
         let operation = row.i64(OPERATION)?;
         self.rows += 1;
@@ -526,12 +533,13 @@ impl LoadedGroup {
         let any_null = |places: &[usize]| {
             places.iter().try_fold(false, |found, &at| Ok::<_, Error>(found || row.is_null(at)?))
         };
-        self.untold |= matches!(operation, 2 | 4) && any_null(&script.required_places)?;
-        self.large |= script.has_large_values(row)?;
-        self.half |= operation == 2 && any_null(&script.half_places)?;
-        for (&at, column) in replay.carry.key.iter().zip(replay.carry.key_columns()) {
+        self.null_in_required |=
+            matches!(operation, 2 | 4) && any_null(&statements.required_places)?;
+        self.large |= statements.has_large_values(row)?;
+        self.null_in_insert |= operation == 2 && any_null(&statements.nullable_partial_places)?;
+        for (&at, column) in request.map.key.iter().zip(request.map.key_columns()) {
             if !column.source.nullable && row.is_null(CDC_COLUMNS + at)? {
-                return Err(keyless(replay, column.source.name.as_str()));
+                return Err(null_key_error(request, column.source.name.as_str()));
             }
         }
         Ok(())
@@ -539,8 +547,8 @@ impl LoadedGroup {
 }
 
 /// A change row that does not say which row it is about.
-fn keyless(replay: &ApplyRequest<'_>, column: &str) -> Error {
-    let instance = replay.capture.instance.name.as_str();
+fn null_key_error(request: &ApplyRequest<'_>, column: &str) -> Error {
+    let instance = request.capture.instance.name.as_str();
     Error::new(
         Kind::Schema,
         format!("a change row of capture instance {instance} has NULL for key column {column}, which is NOT NULL: nobody can tell which row changed"),
@@ -549,21 +557,21 @@ fn keyless(replay: &ApplyRequest<'_>, column: &str) -> Error {
 }
 
 /// Streams `from < LSN <= to` into `#changes`.
-async fn load(
+async fn load_changes(
     source: &mut Session,
     dest: &mut Session,
-    replay: &ApplyRequest<'_>,
-    script: &ApplyStatements,
+    request: &ApplyRequest<'_>,
+    statements: &ApplyStatements,
     from: Lsn,
     to: Lsn,
 ) -> Result<LoadedGroup> {
-    let instance = &replay.capture.instance;
+    let instance = &request.capture.instance;
     let mut rows = source
-        .stream(&script.read, &[Param::Lsn(from), Param::Lsn(to)])
+        .stream(&statements.read, &[Param::Lsn(from), Param::Lsn(to)])
         .await
         .map_err(|error| cdc::of_instance(error, instance))
         .context("read change rows")?;
-    let columns = script.columns.target();
+    let columns = statements.columns.target();
     let mut order = 0i64;
     let mut loaded = LoadedGroup::default();
     let mut next = rows.next().await.context("read change rows")?;
@@ -577,8 +585,8 @@ async fn load(
         // after a row that is refused the answer is read to its end all the same: both sessions are
         // asked something else then
         if loaded.refused.is_none() {
-            let sent = match loaded.see(&row, replay, script) {
-                Ok(()) => bulk.send(numbered(row, order)).await.context("load #changes"),
+            let sent = match loaded.inspect(&row, request, statements) {
+                Ok(()) => bulk.send(with_order(row, order)).await.context("load #changes"),
                 Err(error) => Err(error),
             };
             match sent {
@@ -598,7 +606,7 @@ async fn load(
     Ok(loaded)
 }
 
-fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
+fn with_order(row: Row, order: i64) -> crate::mssql::row::RowData {
     let mut cells = row.into_cells();
     cells.push(Param::BigInt(order));
     cells
@@ -606,11 +614,16 @@ fn numbered(row: Row, order: i64) -> crate::mssql::row::RowData {
 
 /// Proves that nothing was cleaned away while it was read, that the session's server is still where
 /// it was, and that the rows were read by the shape the table has.
-async fn prove(source: &mut Session, replay: &ApplyRequest<'_>, from: Lsn, to: Lsn) -> Result<()> {
-    let (bounds, same) = cdc::still(source, replay.source, replay.carry, replay.capture).await?;
+async fn check_source(
+    source: &mut Session,
+    request: &ApplyRequest<'_>,
+    from: Lsn,
+    to: Lsn,
+) -> Result<()> {
+    let (bounds, same) = cdc::still(source, request.source, request.map, request.capture).await?;
     let (min, seen) = (bounds.min, bounds.seen());
     if min > from.next() {
-        return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.words()));
+        return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.message()));
     }
     if seen < to {
         return Err(Error::new(
@@ -623,7 +636,7 @@ async fn prove(source: &mut Session, replay: &ApplyRequest<'_>, from: Lsn, to: L
     if !same {
         return Err(Error::new(
             Kind::Altered,
-            format!("{} was altered while its changes were read", replay.source.name),
+            format!("{} was altered while its changes were read", request.source.name),
         ));
     }
     Ok(())
@@ -643,11 +656,11 @@ struct Completion {
 async fn complete(
     source: &mut Session,
     dest: &mut Session,
-    script: &ApplyStatements,
+    statements: &ApplyStatements,
 ) -> Result<Completion> {
     let mut completed = Completion::default();
-    let Some(incomplete) = &script.incomplete else { return Ok(completed) };
-    let columns = script.columns.target();
+    let Some(incomplete) = &statements.incomplete else { return Ok(completed) };
+    let columns = statements.columns.target();
     let mut after = 0i64;
     loop {
         let params = [Param::BigInt(FETCH_MAX as i64), Param::BigInt(after)];
@@ -676,8 +689,10 @@ async fn complete(
             params.extend([Param::OptLsn(None), Param::OptLsn(None), Param::OptInt(None)]);
         }
         let full = wanted.len() == FETCH_MAX;
-        let mut rows =
-            source.stream(&script.fetch, &params).await.context("fetch rows from the source")?;
+        let mut rows = source
+            .stream(&statements.fetch, &params)
+            .await
+            .context("fetch rows from the source")?;
         let mut next = rows.next().await.context("fetch rows from the source")?;
         if next.is_some() {
             let mut bulk = dest
@@ -686,11 +701,11 @@ async fn complete(
                 .context("load #changes")?;
             while let Some(row) = next {
                 let slot = usize::try_from(row.i64(4)?).unwrap_or(usize::MAX);
-                completed.large |= script.has_large_values(&row)?;
+                completed.large |= statements.has_large_values(&row)?;
                 // One row per slot: sequence values are unique, but a second row would break the
                 // load.
                 if let Some(order) = orders.get_mut(slot).filter(|order| **order > 0) {
-                    bulk.send(numbered(row, *order + FETCHED)).await.context("load #changes")?;
+                    bulk.send(with_order(row, *order + FETCHED)).await.context("load #changes")?;
                     *order = 0;
                 }
                 next = rows.next().await.context("fetch rows from the source")?;
@@ -705,19 +720,21 @@ async fn complete(
 }
 
 /// The group's transaction.
-async fn write(
+async fn write_group(
     dest: &mut Session,
-    replay: &ApplyRequest<'_>,
-    script: &ApplyStatements,
+    request: &ApplyRequest<'_>,
+    statements: &ApplyStatements,
     fetched: bool,
     stored: Option<Lsn>,
     end: &GroupEnd,
 ) -> Result<()> {
-    let (to, transaction, last) = (end.to, end.transaction.as_ref(), end.to == replay.to);
-    let result = match &replay.target {
-        ApplyTarget::Staging { .. } => dest.execute(&script.write, &[Param::Bit(fetched)]).await,
+    let (to, transaction, last) = (end.to, end.transaction.as_ref(), end.to == request.to);
+    let result = match &request.target {
+        ApplyTarget::Staging { .. } => {
+            dest.execute(&statements.write, &[Param::Bit(fetched)]).await
+        }
         ApplyTarget::Dest { checkpoint, .. } => {
-            let instance = &replay.capture.instance;
+            let instance = &request.capture.instance;
             let (source, mark) = (instance.source_mark(), instance.mark());
             let mark = checkpoint.next_instance.as_ref().filter(|_| last).unwrap_or(&mark);
             let params = [
@@ -732,7 +749,7 @@ async fn write(
                 Param::Text(&source),
                 Param::Text(mark),
             ];
-            dest.execute(&script.write, &params).await
+            dest.execute(&statements.write, &params).await
         }
     };
     let error = match result {
@@ -740,11 +757,18 @@ async fn write(
         Err(error) => checkpoint::fenced(error),
     };
     // What a smaller group cannot satisfy a bigger one may.
-    let final_word = replay.pace == BatchPolicy::Whole
+    let final_word = request.batch_policy == BatchPolicy::Whole
         || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
-    let error = match &replay.target {
+    let error = match &request.target {
         ApplyTarget::Dest { .. } if final_word && !dest.is_cut_off() => {
-            super::rejected_row::named(dest, replay.carry, &script.statements, fetched, error).await
+            super::rejected_row::with_rejected_key(
+                dest,
+                request.map,
+                &statements.row_statements,
+                fetched,
+                error,
+            )
+            .await
         }
         ApplyTarget::Dest { .. } | ApplyTarget::Staging { .. } => error,
     };

@@ -71,7 +71,7 @@ pub async fn run(
 ) -> Result<JobEnd> {
     let began = Instant::now();
     let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
-    let result = window(env, mapping, &pass, applied).await;
+    let result = apply_window(env, mapping, &pass, applied).await;
     let changes = i64::try_from(applied.changes).unwrap_or(i64::MAX);
     let (outcome, done) = match &result {
         Ok(()) if let Some(seen) = applied.behind => {
@@ -112,7 +112,7 @@ pub async fn run(
     };
     env.control.finish_run(run, outcome).await;
     if result.is_ok() && applied.behind.is_none() {
-        say(mapping, changes, began.elapsed(), &pass);
+        log_completed(mapping, changes, began.elapsed(), &pass);
     }
     match (done, result) {
         (Ok(done), _) => Ok(done),
@@ -121,7 +121,7 @@ pub async fn run(
     }
 }
 
-fn say(mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
+fn log_completed(mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
     tracing::info!(
         mapping_id = mapping.id.0,
         server_id = mapping.server.0,
@@ -143,15 +143,21 @@ fn say(mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
     }
 }
 
-async fn window(env: &Env, mapping: &Mapping, pass: &CdcPass, applied: &mut Applied) -> Result<()> {
-    let desk = env.desk(mapping, 1, 1).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+async fn apply_window(
+    env: &Env,
+    mapping: &Mapping,
+    pass: &CdcPass,
+    applied: &mut Applied,
+) -> Result<()> {
+    let connections = env.connections(mapping, 1, 1).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     // netting and writing a big transaction are long statements
     dest.set_timeout(env.config.long_statement_timeout);
     let mut tries = 1;
     loop {
-        let result = by_one_shape(env, mapping, pass, applied, (&mut source, &mut dest)).await;
+        let result =
+            with_current_columns(env, mapping, pass, applied, (&mut source, &mut dest)).await;
         let again = result.as_ref().is_err_and(|error| error.kind == Kind::Altered);
         if !again || tries == shape::TRIES_MAX || source.is_cut_off() || dest.is_cut_off() {
             return result;
@@ -168,7 +174,7 @@ async fn window(env: &Env, mapping: &Mapping, pass: &CdcPass, applied: &mut Appl
 }
 
 /// The rest of the window, by the columns as they are now.
-async fn by_one_shape(
+async fn with_current_columns(
     env: &Env,
     mapping: &Mapping,
     pass: &CdcPass,
@@ -177,13 +183,13 @@ async fn by_one_shape(
 ) -> Result<()> {
     let shape = shape::gather(source, dest, mapping).await?;
     if shape.source.object_id != pass.instance.source_id {
-        return Err(Error::new(Kind::Gap, Gap::Replaced.words()));
+        return Err(Error::new(Kind::Gap, Gap::Replaced.message()));
     }
     let capture = cdc::capture(source, pass.instance.clone()).await?;
-    env.uncaptured.tell(&env.control, mapping, &shape.carry, &capture).await;
+    env.uncaptured.report(&env.control, mapping, &shape.map, &capture).await;
     let resync = match &pass.switch_to {
         Some(next) => {
-            knows_more(&shape.carry, &capture, &cdc::capture(source, next.clone()).await?)
+            captures_more(&shape.map, &capture, &cdc::capture(source, next.clone()).await?)
         }
         None => false,
     };
@@ -203,31 +209,31 @@ async fn by_one_shape(
         resync,
         next_instance: pass.switch_to.as_ref().map(Instance::mark),
     };
-    let mut replay = ApplyRequest {
-        carry: &shape.carry,
+    let mut request = ApplyRequest {
+        map: &shape.map,
         source: &shape.source,
         capture: &capture,
         from: before.reached.unwrap_or(pass.from),
         to: pass.to,
         target: ApplyTarget::Dest { table: &shape.dest.name, checkpoint, order },
-        pace: BatchPolicy::Batches(env.config.batch_rows),
+        batch_policy: BatchPolicy::Batches(env.config.batch_rows),
         cancel: &env.cancel,
     };
     let mut result =
-        apply::apply_changes(source, dest, &replay, &mut |so_far| *applied = before.and(so_far))
+        apply::apply_changes(source, dest, &request, &mut |so_far| *applied = before.and(so_far))
             .await;
     // What a batch cannot satisfy, its transactions may, as far as they go (tables that wait for
     // each other), and after that everything there is at once.
-    for pace in [BatchPolicy::Growing(env.config.batch_rows), BatchPolicy::Whole] {
+    for batch_policy in [BatchPolicy::Growing(env.config.batch_rows), BatchPolicy::Whole] {
         loop {
             let refused = |error: &Error| {
                 error.kind == Kind::ForeignKey
-                    || (pace == BatchPolicy::Whole && error.kind == Kind::Duplicate)
+                    || (batch_policy == BatchPolicy::Whole && error.kind == Kind::Duplicate)
             };
             // Everything may be much, and who got on until other tables refused it is called up
             // when those have.
             let of_others = |error: &Error| error.kind == Kind::ForeignKey && !references_itself;
-            let enough = pace == BatchPolicy::Whole
+            let enough = batch_policy == BatchPolicy::Whole
                 && applied.reached.is_some()
                 && result.as_ref().is_err_and(of_others);
             if enough
@@ -239,25 +245,25 @@ async fn by_one_shape(
             }
             let before = *applied;
             if let Some(reached) = before.reached {
-                replay.from = reached;
+                request.from = reached;
             }
-            if let ApplyTarget::Dest { checkpoint, order: now, .. } = &mut replay.target {
+            if let ApplyTarget::Dest { checkpoint, order: now, .. } = &mut request.target {
                 checkpoint.stored = before.reached.or(checkpoint.stored);
-                *now = if pace == BatchPolicy::Whole { other } else { order };
+                *now = if batch_policy == BatchPolicy::Whole { other } else { order };
             }
-            replay.pace = pace;
-            result = apply::apply_changes(source, dest, &replay, &mut |so_far| {
+            request.batch_policy = batch_policy;
+            result = apply::apply_changes(source, dest, &request, &mut |so_far| {
                 *applied = before.and(so_far)
             })
             .await;
             // a group that had grown may go further when it is small again
-            if pace == BatchPolicy::Whole || applied.reached == before.reached {
+            if batch_policy == BatchPolicy::Whole || applied.reached == before.reached {
                 break;
             }
         }
     }
     applied.behind = result.as_ref().ok().and_then(|done| done.behind);
-    let result = result.map_err(|error| explained(error, has_foreign_keys));
+    let result = result.map_err(|error| with_constraint_hint(error, has_foreign_keys));
     if resync && result.is_ok() && applied.behind.is_none() {
         tracing::warn!(
             mapping_id = mapping.id.0,
@@ -270,7 +276,7 @@ async fn by_one_shape(
 }
 
 /// What to do about rows that the destination's own rules refuse.
-fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
+fn with_constraint_hint(mut error: Error, has_foreign_keys: bool) -> Error {
     match error.kind {
         // 547 is a check constraint's number, too, and that one waits for nobody
         Kind::ForeignKey if !has_foreign_keys => {
@@ -297,7 +303,7 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
         | Kind::Data
         | Kind::Duplicate
         | Kind::Gap
-        | Kind::Fence
+        | Kind::CheckpointConflict
         | Kind::Config
         | Kind::Cancelled
         | Kind::Other => error,
@@ -305,8 +311,8 @@ fn explained(mut error: Error, has_foreign_keys: bool) -> Error {
 }
 
 /// Whether `new` captures a carried column that `old` does not.
-fn knows_more(carry: &ColumnMap, old: &Capture, new: &Capture) -> bool {
-    carry.columns.iter().any(|carried| {
+fn captures_more(map: &ColumnMap, old: &Capture, new: &Capture) -> bool {
+    map.columns.iter().any(|carried| {
         let (name, id) = (&carried.source.name, carried.source.column_id);
         old.column(name, id).is_none() && new.column(name, id).is_some()
     })

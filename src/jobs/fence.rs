@@ -2,8 +2,8 @@
 //!
 //! A full sync reads rows that are newer than the newest captured LSN, because capture lags the
 //! log; a verification does too. To know that the changes up to some LSN include everything such a
-//! read has seen, somebody has to wait until capture has passed the read. [`reading`] takes the
-//! source's clock after the read; [`wait`] waits for evidence ([`crate::plan::fence`]) and returns
+//! read has seen, somebody has to wait until capture has passed the read. [`read_clock`] takes the
+//! source's clock after the read; [`wait_for_capture`] waits for evidence ([`crate::plan::fence`]) and returns
 //! the fence.
 //!
 //! Both clocks are the source server's, so no clock of ours matters. When that server's clock is
@@ -20,7 +20,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::lsn::Lsn,
     mssql::{cdc, row::Param, session::Session},
-    plan::fence::{CaptureJobs, LogScan, scanned},
+    plan::fence::{CaptureJobs, LogScan, scan_passed},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -53,7 +53,7 @@ impl Fence {
     /// Where changes go on after rows were copied in which everything up to `cut` is, and
     /// everything up to the fence if it is proven. What comes again is applied once more, which
     /// changes nothing in the end.
-    pub fn goes_on_from(self, cut: Lsn) -> Lsn {
+    pub fn resume_lsn(self, cut: Lsn) -> Lsn {
         if self.proven { self.lsn } else { cut }
     }
 }
@@ -71,7 +71,7 @@ pub struct WaitPolicy {
 }
 
 /// Reads clock and scans.
-pub async fn reading(source: &mut Session) -> Result<CaptureReading> {
+pub async fn read_clock(source: &mut Session) -> Result<CaptureReading> {
     let row = source
         .row(include_str!("../../sql/fence_clock.sql"), &[])
         .await
@@ -99,7 +99,7 @@ async fn is_mirrored(source: &mut Session) -> Result<bool> {
 
 /// The capture job of the session's database; `None` where there is none, or this login may not
 /// look.
-pub async fn job(source: &mut Session) -> Result<Option<CaptureJobs>> {
+pub async fn capture_jobs(source: &mut Session) -> Result<Option<CaptureJobs>> {
     let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
         Ok(row) => row,
         // no right, or no msdb: each server has its own number for that
@@ -120,15 +120,15 @@ pub async fn job(source: &mut Session) -> Result<Option<CaptureJobs>> {
 
 /// Waits until capture has provably passed everything committed before `after`; the LSN up to which
 /// changes must be applied.
-pub async fn wait(
+pub async fn wait_for_capture(
     source: &mut Session,
     after: &CaptureReading,
-    patience: WaitPolicy,
+    wait_policy: WaitPolicy,
     cancel: &CancellationToken,
 ) -> Result<Fence> {
-    let mut deadline = Instant::now() + patience.wait_max;
+    let mut deadline = Instant::now() + wait_policy.wait_max;
     let mut captured = after.captured;
-    let mut pause = (patience.poll / 8).max(Duration::from_millis(5));
+    let mut pause = (wait_policy.poll / 8).max(Duration::from_millis(5));
     let mut scans_seen = after.scan.is_some();
     let mut then = after.scan.clone();
     let mut unproven = None;
@@ -141,14 +141,14 @@ pub async fn wait(
         if scans_seen || then.is_none() {
             match (newest_scan(source, &after.local).await?, &then) {
                 (Some(now), Some(before)) => {
-                    if scanned(before, &now) {
+                    if scan_passed(before, &now) {
                         // Everything committed before the reading is captured, and the newest
                         // captured LSN is not before it.
                         match cdc::upper(source).await? {
-                            Some(upper) if !after.replicated => {
-                                return Ok(Fence { lsn: upper.lsn, proven: true });
+                            Some(max_lsn) if !after.replicated => {
+                                return Ok(Fence { lsn: max_lsn.lsn, proven: true });
                             }
-                            Some(upper) => unproven = unproven.max(Some(upper.lsn)),
+                            Some(max_lsn) => unproven = unproven.max(Some(max_lsn.lsn)),
                             None => {}
                         }
                     } else if now.session_id < before.session_id {
@@ -169,17 +169,17 @@ pub async fn wait(
         if let (true, Some(lsn)) = (now >= deadline, unproven) {
             return Ok(Fence { lsn, proven: false });
         }
-        if now >= deadline && patience.while_it_moves {
-            let upper = cdc::upper(source).await?.map(|upper| upper.lsn);
-            if upper > captured {
-                captured = upper;
-                deadline = now + patience.wait_max;
+        if now >= deadline && wait_policy.while_it_moves {
+            let max_lsn = cdc::upper(source).await?.map(|max_lsn| max_lsn.lsn);
+            if max_lsn > captured {
+                captured = max_lsn;
+                deadline = now + wait_policy.wait_max;
             }
         }
         if now >= deadline {
             return Err(Error::new(
                 Kind::Busy,
-                format!("the capture job has not passed {} within {} s: it stands still or is far behind", after.local, patience.wait_max.as_secs()),
+                format!("the capture job has not passed {} within {} s: it stands still or is far behind", after.local, wait_policy.wait_max.as_secs()),
             )
             .with_hint(
                 "Check that SQL Server Agent and the cdc capture job run (EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors); GRANT VIEW DATABASE STATE lets this service see an idle capture job's scans",
@@ -190,7 +190,7 @@ pub async fn wait(
             () = tokio::time::sleep(nap) => {}
             () = cancel.cancelled() => {}
         }
-        pause = (pause * 2).min(patience.poll);
+        pause = (pause * 2).min(wait_policy.poll);
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
         source.batch(&format!("INSERT INTO dbo.T VALUES ({id})")).await.unwrap();
     }
 
-    async fn upper(source: &mut Session) -> Lsn {
+    async fn max_lsn(source: &mut Session) -> Lsn {
         cdc::upper(source).await.unwrap().unwrap().lsn
     }
 
@@ -302,7 +302,7 @@ mod tests {
         for id in 0..STEPS {
             insert(&mut source, id).await;
         }
-        let after = reading(&mut source).await.unwrap();
+        let after = read_clock(&mut source).await.unwrap();
         tokio::time::sleep(Duration::from_millis(30)).await;
         insert(&mut source, 1000).await;
         let capture = async {
@@ -311,18 +311,19 @@ mod tests {
                 capture_one(&server, shop);
             }
         };
-        let patience = WaitPolicy {
+        let wait_policy = WaitPolicy {
             wait_max: 4 * STEP,
             while_it_moves: true,
             poll: Duration::from_millis(20),
         };
         let cancel = CancellationToken::new();
-        let (fence, ()) = tokio::join!(wait(&mut source, &after, patience, &cancel), capture);
-        assert_eq!(fence.unwrap(), Fence { lsn: upper(&mut source).await, proven: true });
+        let (fence, ()) =
+            tokio::join!(wait_for_capture(&mut source, &after, wait_policy, &cancel), capture);
+        assert_eq!(fence.unwrap(), Fence { lsn: max_lsn(&mut source).await, proven: true });
         // One that stands still is not waited for.
-        let after = reading(&mut source).await.unwrap();
+        let after = read_clock(&mut source).await.unwrap();
         assert_eq!(
-            wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind,
+            wait_for_capture(&mut source, &after, wait_policy, &cancel).await.unwrap_err().kind,
             Kind::Busy
         );
     }
@@ -337,16 +338,16 @@ mod tests {
         insert(&mut source, 1).await;
         server.instance().unwrap().clock.shift_ms(-3_600_000);
         insert(&mut source, 2).await;
-        let after = reading(&mut source).await.unwrap();
+        let after = read_clock(&mut source).await.unwrap();
         capture_one(&server, shop);
-        let patience = WaitPolicy {
+        let wait_policy = WaitPolicy {
             wait_max: Duration::from_millis(300),
             while_it_moves: false,
             poll: Duration::from_millis(20),
         };
         let cancel = CancellationToken::new();
         assert_eq!(
-            wait(&mut source, &after, patience, &cancel).await.unwrap_err().kind,
+            wait_for_capture(&mut source, &after, wait_policy, &cancel).await.unwrap_err().kind,
             Kind::Busy
         );
         capture_one(&server, shop);
@@ -354,8 +355,8 @@ mod tests {
         insert(&mut source, 3).await;
         capture_one(&server, shop);
         assert_eq!(
-            wait(&mut source, &after, patience, &cancel).await.unwrap().lsn,
-            upper(&mut source).await
+            wait_for_capture(&mut source, &after, wait_policy, &cancel).await.unwrap().lsn,
+            max_lsn(&mut source).await
         );
     }
 
@@ -374,7 +375,7 @@ mod tests {
             capture_one(&server, shop);
             instance.lock().database_mut(shop).unwrap().cdc.unhardened = true;
             insert(&mut source, 2).await;
-            let after = reading(&mut source).await.unwrap();
+            let after = read_clock(&mut source).await.unwrap();
             assert!(after.replicated);
             instance.clock.shift_ms(60_000);
             for _ in 0..3 {
@@ -388,16 +389,16 @@ mod tests {
                 while_it_moves: true,
                 poll: Duration::from_millis(20),
             };
-            let fence = wait(&mut source, &after, impatient, &cancel).await.unwrap();
+            let fence = wait_for_capture(&mut source, &after, impatient, &cancel).await.unwrap();
             assert!(!fence.proven);
-            assert_eq!(fence.goes_on_from(Lsn::ZERO), Lsn::ZERO);
+            assert_eq!(fence.resume_lsn(Lsn::ZERO), Lsn::ZERO);
             instance.lock().database_mut(shop).unwrap().cdc.unhardened = false;
             insert(&mut source, 3).await;
             capture_one(&server, shop);
             capture_one(&server, shop);
-            let fence = wait(&mut source, &after, impatient, &cancel).await.unwrap();
-            assert_eq!(fence, Fence { lsn: upper(&mut source).await, proven: true });
-            assert_eq!(fence.goes_on_from(Lsn::ZERO), fence.lsn);
+            let fence = wait_for_capture(&mut source, &after, impatient, &cancel).await.unwrap();
+            assert_eq!(fence, Fence { lsn: max_lsn(&mut source).await, proven: true });
+            assert_eq!(fence.resume_lsn(Lsn::ZERO), fence.lsn);
         }
     }
 
@@ -414,7 +415,7 @@ mod tests {
             polling: Duration::from_secs(5),
             retention: Some(minutes(4320)),
         };
-        assert_eq!(job(&mut source).await.unwrap(), Some(usual));
+        assert_eq!(capture_jobs(&mut source).await.unwrap(), Some(usual));
         source
             .batch("EXEC sys.sp_cdc_change_job @job_type = N'capture', @continuous = 0")
             .await
@@ -424,7 +425,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(
-            job(&mut source).await.unwrap(),
+            capture_jobs(&mut source).await.unwrap(),
             Some(CaptureJobs { continuous: false, retention: Some(minutes(60)), ..usual })
         );
         source.batch("CREATE LOGIN reader WITH PASSWORD = 'Re4der!pw'; CREATE USER reader FOR LOGIN reader").await.unwrap();
@@ -436,6 +437,6 @@ mod tests {
         );
         let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour());
         let mut reader = pools.checkout(&Ident::new("Shop"), "test").await.unwrap();
-        assert_eq!(job(&mut reader).await.unwrap(), None);
+        assert_eq!(capture_jobs(&mut reader).await.unwrap(), None);
     }
 }

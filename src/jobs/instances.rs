@@ -18,18 +18,18 @@ use crate::{
 /// What each of a table's instances captures of the carried columns.
 pub async fn coverage(
     source: &mut Session,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     instances: &[Instance],
 ) -> Result<InstanceCoverage> {
     let mut coverage = InstanceCoverage {
-        columns: carry.columns.iter().map(|carried| carried.source.name.clone()).collect(),
+        columns: map.columns.iter().map(|carried| carried.source.name.clone()).collect(),
         captured: Vec::new(),
     };
     for instance in instances {
         let capture = cdc::capture(source, instance.clone()).await?;
         coverage.captured.push((
             instance.change_table_id,
-            mask::cover(carry, &capture).ok().map(|coverage| coverage.captured),
+            mask::cover(map, &capture).ok().map(|coverage| coverage.captured),
         ));
     }
     Ok(coverage)
@@ -51,7 +51,7 @@ pub async fn best(
 ) -> Result<Option<Capture>> {
     instances.sort_by(|a, b| a.age().cmp(&b.age()));
     let coverage = if instances.len() > 1 {
-        Some(coverage(source, &shape.carry, &instances).await?)
+        Some(coverage(source, &shape.map, &instances).await?)
     } else {
         None
     };

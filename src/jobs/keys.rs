@@ -17,22 +17,22 @@ pub(crate) const HINT: &str = "Give the destination's key column the source's ty
 
 /// An error with both keys where `sql` finds two: the key columns of the one, then those of the
 /// other.
-pub(crate) async fn none_merged(
+pub(crate) async fn check_no_merged_keys(
     dest: &mut Session,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<()> {
     let found =
         dest.rows(sql, params).await.context("look for keys that the destination takes for one")?;
     let Some(row) = found.first() else { return Ok(()) };
-    let width = carry.key.len();
+    let width = map.key.len();
     let key = |from: usize| {
         Ok::<_, Error>(key_text(
             &(from..from + width).map(|i| row.value(i)).collect::<Result<Vec<Value>>>()?,
         ))
     };
-    let names: Vec<_> = carry.key_columns().map(|column| column.name().to_string()).collect();
+    let names: Vec<_> = map.key_columns().map(|column| column.name().to_string()).collect();
     Err(Error::new(
         Kind::Duplicate,
         format!(

@@ -23,16 +23,16 @@ const ROWS_MAX: i64 = 500;
 
 /// Brings every value that is wanted. An error leaves a part of one: the group must not be written
 /// then.
-pub async fn bring(
+pub async fn copy_values(
     source: &mut Session,
     dest: &mut Session,
-    script: &LargeValues,
+    statements: &LargeValues,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let mut after = 0i64;
     loop {
         let rows = dest
-            .rows(&script.wanted, &[Param::BigInt(ROWS_MAX), Param::BigInt(after)])
+            .rows(&statements.wanted, &[Param::BigInt(ROWS_MAX), Param::BigInt(after)])
             .await
             .context("look for large values")?;
         let Some(last) = rows.last() else { return Ok(()) };
@@ -44,27 +44,33 @@ pub async fn bring(
             ));
         }
         for row in &rows {
-            bring_row(source, dest, script, row, cancel).await?;
+            copy_row_values(source, dest, statements, row, cancel).await?;
         }
         after = last;
     }
 }
 
-async fn bring_row(
+async fn copy_row_values(
     source: &mut Session,
     dest: &mut Session,
-    script: &LargeValues,
+    statements: &LargeValues,
     row: &Row,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let order = row.i64(0)?;
     let place = (2..row.len()).map(|i| row.value(i)).collect::<Result<Vec<_>>>()?;
-    for (pieces, length) in script.columns.iter().zip(row.bytes(1)?.chunks_exact(LENGTH_BYTES)) {
+    for (pieces, length) in statements.columns.iter().zip(row.bytes(1)?.chunks_exact(LENGTH_BYTES))
+    {
         let length = length.iter().fold(0u64, |length, byte| length << 8 | u64::from(*byte));
         if length > 0 {
-            let value =
-                LargeValue { pieces, order, length, place: &place, can_change: script.can_change };
-            value.bring(source, dest, cancel).await.context("bring a large value")?;
+            let value = LargeValue {
+                pieces,
+                order,
+                length,
+                place: &place,
+                can_change: statements.can_change,
+            };
+            value.copy_values(source, dest, cancel).await.context("bring a large value")?;
         }
     }
     Ok(())
@@ -83,7 +89,7 @@ struct LargeValue<'a> {
 }
 
 impl LargeValue<'_> {
-    async fn bring(
+    async fn copy_values(
         &self,
         source: &mut Session,
         dest: &mut Session,

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Seats at a server below which jobs do without the copy lane's second connection: with fewer, one
 /// of them would leave too little for everybody else.
-const LANE_SEATS_MIN: usize = 8;
+const COPY_LANE_CONNECTIONS_MIN: usize = 8;
 
 /// What every job gets. Cheap to clone.
 #[derive(Clone)]
@@ -76,58 +76,58 @@ impl Env {
     /// Seats for a job of `mapping`: waits until `source` connections there and `dest` connections
     /// here may be opened, or until it is asked to stop. Who waits has no connection yet that a
     /// wait given up could spoil.
-    pub async fn desk(
+    pub async fn connections(
         &self,
         mapping: &Mapping,
         source: usize,
         dest: usize,
     ) -> Result<JobConnections> {
         let who = format!("mapping {}", mapping.id);
-        let source = self.source_seats(mapping.server, source, &who).await?;
-        let dest = self.dest_seats(dest, &who).await?;
+        let source = self.source_connections(mapping.server, source, &who).await?;
+        let dest = self.dest_connections(dest, &who).await?;
         Ok(JobConnections { source, dest })
     }
 
     /// Whether a full sync's rows go through the copy lane: it is switched on, both logins are by
     /// password, and the destination's limit leaves room for a second connection.
-    pub fn has_lane(&self, mapping: &Mapping) -> Result<bool> {
+    pub fn uses_copy_lane(&self, mapping: &Mapping) -> Result<bool> {
         let by_password = |house: &ServerConnections| !house.pools().endpoint().integrated;
-        Ok(self.full_sync_seats() == 2
+        Ok(self.full_sync_connections() == 2
             && by_password(&self.dest)
             && by_password(&self.sources.house(mapping.server)?))
     }
 
     /// Whether a verification's rows come through the copy lane, when they are many: the source's
     /// limit, too, leaves room for a second connection.
-    pub fn reads_by_lane(&self, mapping: &Mapping) -> Result<bool> {
-        Ok(self.has_lane(mapping)?
-            && self.sources.house(mapping.server)?.seats_max() >= LANE_SEATS_MIN)
+    pub fn verifies_by_copy_lane(&self, mapping: &Mapping) -> Result<bool> {
+        Ok(self.uses_copy_lane(mapping)?
+            && self.sources.house(mapping.server)?.seats_max() >= COPY_LANE_CONNECTIONS_MIN)
     }
 
     /// The connections to the destination that a full sync may have.
-    pub fn full_sync_seats(&self) -> usize {
-        let room =
-            self.config.copy_lane == CopyLane::Wire && self.dest.seats_max() >= LANE_SEATS_MIN;
+    pub fn full_sync_connections(&self) -> usize {
+        let room = self.config.copy_lane == CopyLane::Wire
+            && self.dest.seats_max() >= COPY_LANE_CONNECTIONS_MIN;
         if room { 2 } else { 1 }
     }
 
     /// Seats at a source alone (a poll): waits until they are free, or until it is asked to stop.
-    pub async fn source_seats(
+    pub async fn source_connections(
         &self,
         server: ServerId,
         count: usize,
         who: &str,
     ) -> Result<Reservation> {
-        self.unless_stopped(self.sources.house(server)?.take(count, who)).await
+        self.or_cancelled(self.sources.house(server)?.take(count, who)).await
     }
 
     /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them:
     /// nobody waits the other way round.
-    pub async fn dest_seats(&self, count: usize, who: &str) -> Result<Reservation> {
-        self.unless_stopped(self.dest.take(count, who)).await
+    pub async fn dest_connections(&self, count: usize, who: &str) -> Result<Reservation> {
+        self.or_cancelled(self.dest.take(count, who)).await
     }
 
-    async fn unless_stopped(
+    async fn or_cancelled(
         &self,
         seats: impl Future<Output = Result<Reservation>>,
     ) -> Result<Reservation> {
@@ -151,7 +151,7 @@ impl JobConnections {
 
     /// The copy lane's connections to the databases of `mapping`: to the source, and to the
     /// destination.
-    pub async fn lines(&self, mapping: &Mapping) -> Result<(TdsConnection, TdsConnection)> {
+    pub async fn copy_lane(&self, mapping: &Mapping) -> Result<(TdsConnection, TdsConnection)> {
         Ok((
             self.source.line(&mapping.source.database).await?,
             self.dest.line(&mapping.dest.database).await?,

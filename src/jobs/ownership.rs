@@ -26,31 +26,31 @@ pub struct OwnedMappings {
     pub leaving: HashSet<MappingId>,
     pub members: Members,
     /// What mappings that came bring along.
-    pub tended: Option<Recovered>,
+    pub recovered: Option<Recovered>,
 }
 
 /// What was learned when mappings were taken over.
 #[derive(Debug)]
 pub struct Recovered {
     /// Who has unresolved errors.
-    pub troubled: OpenErrors,
+    pub open_errors: OpenErrors,
     /// Destination databases in which the last owner may have left staging tables.
     pub to_sweep: BTreeSet<Ident>,
 }
 
 /// Has the share that is ours. An error means that the lease is not proven: nothing is ours any
 /// more.
-pub async fn look(
+pub async fn refresh(
     env: &Env,
     lease: &mut Lease,
     loaded: &ControlSnapshot,
-    here: &Holding,
+    holding: &Holding,
 ) -> Result<OwnedMappings> {
     let members = lease.members().await?;
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
     wanted.sort_unstable();
-    let moves = assignment::divide(&wanted, lease.held(), here, members);
+    let moves = assignment::divide(&wanted, lease.held(), holding, members);
     lease.release(&moves.release).await?;
     let taken = lease.take(&moves.candidates, moves.take_max).await?;
     if !moves.release.is_empty() || !taken.is_empty() {
@@ -62,24 +62,24 @@ pub async fn look(
             "mappings changed hands"
         );
     }
-    let tended = tend(env, lease, loaded).await;
+    let recovered = recover(env, lease, loaded).await;
     let mappings = lease.held().difference(&lease.untended).copied().collect();
-    Ok(OwnedMappings { mappings, leaving: moves.leaving, members, tended })
+    Ok(OwnedMappings { mappings, leaving: moves.leaving, members, recovered })
 }
 
 /// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now
 /// is tried again at the next look, and the mappings wait for it.
-async fn tend(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<Recovered> {
+async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<Recovered> {
     if lease.untended.is_empty() {
         return None;
     }
     let taken: Vec<MappingId> = lease.untended.iter().copied().collect();
-    let tended = async {
+    let recovered = async {
         let interrupted = env.control.interrupt_running(&taken).await?;
         Ok::<_, crate::error::Error>((interrupted, env.control.troubled().await?))
     };
-    let (interrupted, troubled) = match tended.await {
-        Ok(tended) => tended,
+    let (interrupted, open_errors) = match recovered.await {
+        Ok(recovered) => recovered,
         Err(error) => {
             warn!(%error, "mappings that were taken over wait until the control tables can be written");
             return None;
@@ -95,7 +95,7 @@ async fn tend(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<
         .map(|mapping| mapping.dest.database.clone())
         .collect();
     lease.untended.clear();
-    Some(Recovered { troubled, to_sweep })
+    Some(Recovered { open_errors, to_sweep })
 }
 
 /// Drops the staging tables that nobody fills any more. It waits for a connection to the
@@ -103,7 +103,7 @@ async fn tend(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<
 /// locked, and drops what it finds under its own name.
 pub async fn sweep(env: &Env, databases: BTreeSet<Ident>) {
     for database in databases {
-        match full_sync::sweep(env, &database).await {
+        match full_sync::drop_leftover_stages(env, &database).await {
             Ok(0) => {}
             Ok(leftover) => info!(
                 leftover,

@@ -15,7 +15,7 @@ use crate::{
     model::{carry::ColumnMap, value::Value},
     mssql::{row::Param, session::Session},
     plan::verify::key_text,
-    tsql::apply as phrases,
+    tsql::apply as apply_sql,
 };
 
 /// With more effects than this in a group nobody looks: every trial writes up to so many rows.
@@ -23,15 +23,15 @@ const ROWS_MAX: i64 = 100_000;
 
 /// `error`, with the key of the row that is refused where one can be found. Leaves no transaction
 /// open and the temp tables as they were, or the session is spent.
-pub(super) async fn named(
+pub(super) async fn with_rejected_key(
     dest: &mut Session,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     statements: &str,
     fetched: bool,
     error: Error,
 ) -> Error {
     let Some(number) = error.number else { return error };
-    let alone = match error.kind {
+    let independent = match error.kind {
         Kind::Data | Kind::Other => true,
         Kind::ForeignKey | Kind::Duplicate => false,
         Kind::Connection
@@ -46,16 +46,16 @@ pub(super) async fn named(
         | Kind::Schema
         | Kind::Altered
         | Kind::Gap
-        | Kind::Fence
+        | Kind::CheckpointConflict
         | Kind::Config
         | Kind::Cancelled => return error,
     };
-    let trials = StatementTrials { sql: phrases::trial(statements), fetched, number, alone };
+    let trials =
+        StatementTrials { sql: apply_sql::trial(statements), fetched, number, independent };
     // What fails here is not what the operator wants to hear of.
-    match trials.find(dest, carry).await {
+    match trials.find(dest, map).await {
         Ok(Some(key)) => {
-            let names: Vec<_> =
-                carry.key_columns().map(|column| column.name().to_string()).collect();
+            let names: Vec<_> = map.key_columns().map(|column| column.name().to_string()).collect();
             error.context(format!("the row with key {} = {}", names.join(", "), key_text(&key)))
         }
         Ok(None) | Err(_) => error,
@@ -67,13 +67,13 @@ struct StatementTrials {
     fetched: bool,
     /// The error that is looked for.
     number: i32,
-    alone: bool,
+    independent: bool,
 }
 
 impl StatementTrials {
-    async fn find(&self, dest: &mut Session, carry: &ColumnMap) -> Result<Option<Vec<Value>>> {
+    async fn find(&self, dest: &mut Session, map: &ColumnMap) -> Result<Option<Vec<Value>>> {
         dest.recover().await?;
-        let range = dest.row(phrases::NET_RANGE, &[]).await?;
+        let range = dest.row(apply_sql::NET_RANGE, &[]).await?;
         let count = range.i64(0)?;
         if count == 0 || count > ROWS_MAX {
             return Ok(None);
@@ -82,17 +82,17 @@ impl StatementTrials {
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.refused(dest, if self.alone { low } else { first }, middle).await? {
+            if self.refused(dest, if self.independent { low } else { first }, middle).await? {
                 high = middle;
             } else {
                 low = middle + 1;
             }
         }
-        if !self.refused(dest, if self.alone { low } else { first }, low).await? {
+        if !self.refused(dest, if self.independent { low } else { first }, low).await? {
             return Ok(None);
         }
-        let row = dest.row(&phrases::key_of(carry), &[Param::BigInt(low)]).await?;
-        (0..carry.key.len()).map(|i| row.value(i)).collect::<Result<Vec<_>>>().map(Some)
+        let row = dest.row(&apply_sql::key_of(map), &[Param::BigInt(low)]).await?;
+        (0..map.key.len()).map(|i| row.value(i)).collect::<Result<Vec<_>>>().map(Some)
     }
 
     /// Whether these effects are refused with the same number.

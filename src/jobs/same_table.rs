@@ -20,7 +20,7 @@ pub async fn is_same_table(
     source: (&mut Session, &Table, &Database),
     dest: (&mut Session, &Table, &Database),
 ) -> Result<bool> {
-    match projection::identity((source.1, source.2), (dest.1, dest.2)) {
+    match projection::table_identity((source.1, source.2), (dest.1, dest.2)) {
         Identity::Same => Ok(true),
         Identity::Different => Ok(false),
         Identity::Unknown => is_same_database(source.0, dest.0)

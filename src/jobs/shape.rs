@@ -26,7 +26,7 @@ pub struct Shape {
     pub dest: Table,
     pub source_database: Database,
     pub dest_database: Database,
-    pub carry: ColumnMap,
+    pub map: ColumnMap,
 }
 
 impl Shape {
@@ -51,17 +51,19 @@ pub async fn prove(
     mapping: &Mapping,
     shape: &Shape,
 ) -> Result<()> {
-    let look = "look whether the tables were altered";
-    let from = catalog::existing_table(source, &mapping.source, "source").await.context(look)?;
-    let to = catalog::existing_table(dest, &mapping.dest, "destination").await.context(look)?;
-    let carry = projection::project(&from, &to, &mapping.key);
-    let carry = carry
-        .map_err(|mismatches| projection::refusal(&mapping.source, &mapping.dest, &mismatches))
-        .context(look)?;
+    let doing = "look whether the tables were altered";
+    let from = catalog::existing_table(source, &mapping.source, "source").await.context(doing)?;
+    let to = catalog::existing_table(dest, &mapping.dest, "destination").await.context(doing)?;
+    let map = projection::project(&from, &to, &mapping.key);
+    let map = map
+        .map_err(|mismatches| {
+            projection::mismatch_error(&mapping.source, &mapping.dest, &mismatches)
+        })
+        .context(doing)?;
     let same = from.object_id == shape.source.object_id
         && to.object_id == shape.dest.object_id
-        && carry.columns == shape.carry.columns
-        && carry.key == shape.carry.key;
+        && map.columns == shape.map.columns
+        && map.key == shape.map.key;
     if same {
         return Ok(());
     }
@@ -80,15 +82,15 @@ pub async fn gather(source: &mut Session, dest: &mut Session, mapping: &Mapping)
     let same =
         same_table::is_same_table((source, &from, &source_database), (dest, &to, &dest_database))
             .await?;
-    let mut refused = projection::place(&to, same);
+    let mut refused = projection::check_destination(&to, same);
     match projection::project(&from, &to, &mapping.key) {
-        Ok(carry) if refused.is_empty() => {
-            Ok(Shape { source: from, dest: to, source_database, dest_database, carry })
+        Ok(map) if refused.is_empty() => {
+            Ok(Shape { source: from, dest: to, source_database, dest_database, map })
         }
-        Ok(_) => Err(projection::refusal(&mapping.source, &mapping.dest, &refused)),
+        Ok(_) => Err(projection::mismatch_error(&mapping.source, &mapping.dest, &refused)),
         Err(mismatches) => {
             refused.extend(mismatches);
-            Err(projection::refusal(&mapping.source, &mapping.dest, &refused))
+            Err(projection::mismatch_error(&mapping.source, &mapping.dest, &refused))
         }
     }
 }

@@ -23,30 +23,30 @@ pub struct UncapturedWarnings(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>
 
 impl UncapturedWarnings {
     /// Tells what there is to tell of a mapping's capture instance, where it is news.
-    pub async fn tell(
+    pub async fn report(
         &self,
         control: &Control,
         mapping: &Mapping,
-        carry: &ColumnMap,
+        map: &ColumnMap,
         capture: &Capture,
     ) {
-        let found = mask::uncaptured(carry, capture);
+        let found = mask::uncaptured(map, capture);
         {
-            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.get(&mapping.id) == Some(&found) {
+            let reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if reported.get(&mapping.id) == Some(&found) {
                 return;
             }
         }
         let (id, server) = (mapping.id.0, mapping.server.0);
-        if let Some(Uncaptured { words, fix }) = &found {
+        if let Some(Uncaptured { message, fix }) = &found {
             warn!(
                 mapping_id = id,
                 server_id = server,
                 sync_type = SyncType::SchemaCheck.as_str(),
-                "{words}; {fix}, which a full sync follows by itself"
+                "{message}; {fix}, which a full sync follows by itself"
             );
         }
-        let note = found.as_ref().map(|Uncaptured { words, fix }| format!("{words}; {fix}"));
+        let note = found.as_ref().map(|Uncaptured { message, fix }| format!("{message}; {fix}"));
         match control.note_uncaptured(mapping.id, note.as_deref()).await {
             Ok(()) => drop(
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping.id, found),

@@ -15,11 +15,11 @@ pub struct Limits {
     /// Full syncs and CDC passes at the same time.
     pub tasks_max: usize,
     /// Seats at one source ([`crate::mssql::reservation`]).
-    pub source_seats: usize,
+    pub source_connections: usize,
     /// Seats at the destination.
-    pub dest_seats: usize,
+    pub dest_connections: usize,
     /// How many of these a full sync takes.
-    pub full_sync_seats: usize,
+    pub full_sync_connections: usize,
     /// Verifications at the same time; they take seats, too.
     pub verifications_max: usize,
 }
@@ -37,21 +37,21 @@ pub struct Running {
 }
 
 /// One seat is for polls. Of a quarter, verifications may take what they need.
-fn jobs_max(seats: usize, verifications_max: usize) -> usize {
-    seats.saturating_sub(1 + verifications_max.min(seats / 4)).max(1)
+fn jobs_max(connections: usize, verifications_max: usize) -> usize {
+    connections.saturating_sub(1 + verifications_max.min(connections / 4)).max(1)
 }
 
 /// Whether one more of this kind may start.
 pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
-    let dest_max = jobs_max(limits.dest_seats, limits.verifications_max);
-    let at_source_max = jobs_max(limits.source_seats, limits.verifications_max);
-    let taken = running.all + running.full_syncs * limits.full_sync_seats.saturating_sub(1);
-    let takes = if sync_type == SyncType::FullSync { limits.full_sync_seats } else { 1 };
-    let room = running.all == 0 || taken + takes <= dest_max;
+    let dest_max = jobs_max(limits.dest_connections, limits.verifications_max);
+    let at_source_max = jobs_max(limits.source_connections, limits.verifications_max);
+    let taken = running.all + running.full_syncs * limits.full_sync_connections.saturating_sub(1);
+    let takes = if sync_type == SyncType::FullSync { limits.full_sync_connections } else { 1 };
+    let fits_dest = running.all == 0 || taken + takes <= dest_max;
     // One seat is kept for a poll; where more of them run, no job waits behind them for a
     // connection, counted as running.
-    let here = running.at_source + running.polls_at_source.saturating_sub(1);
-    if running.all >= limits.tasks_max || here >= at_source_max || !room {
+    let busy_at_source = running.at_source + running.polls_at_source.saturating_sub(1);
+    if running.all >= limits.tasks_max || busy_at_source >= at_source_max || !fits_dest {
         return false;
     }
     match sync_type {
@@ -68,10 +68,10 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
 /// around their statements only, so that their number has no limit over all sources: those of a
 /// source that is silent keep no other waiting.
 pub fn admits_poll(running: Running, limits: Limits) -> bool {
-    let polls_max = (limits.source_seats / 2).max(1);
+    let polls_max = (limits.source_connections / 2).max(1);
     running.polls_at_source == 0
         || (running.polls_at_source < polls_max
-            && running.at_source + running.polls_at_source < limits.source_seats)
+            && running.at_source + running.polls_at_source < limits.source_connections)
 }
 
 #[cfg(test)]
@@ -80,9 +80,9 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         tasks_max: 32,
-        source_seats: 10,
-        dest_seats: 47,
-        full_sync_seats: 2,
+        source_connections: 10,
+        dest_connections: 47,
+        full_sync_connections: 2,
         verifications_max: 2,
     };
 
@@ -105,7 +105,7 @@ mod tests {
         let mut running = Running::default();
         assert_eq!(start(SyncType::FullSync, &mut running, LIMITS), 6);
         assert_eq!(start(SyncType::Cdc, &mut running, LIMITS), 1);
-        assert!(running.at_source + 1 + LIMITS.verifications_max <= LIMITS.source_seats);
+        assert!(running.at_source + 1 + LIMITS.verifications_max <= LIMITS.source_connections);
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
             (all.all, all.full_syncs) = (at_one.all, at_one.full_syncs);
         }
         assert_eq!(all.full_syncs, 11);
-        assert!(2 * all.full_syncs <= LIMITS.dest_seats / 2);
+        assert!(2 * all.full_syncs <= LIMITS.dest_connections / 2);
         assert!(admits(
             SyncType::Cdc,
             Running { at_source: 0, full_syncs_at_source: 0, ..all },
@@ -134,7 +134,7 @@ mod tests {
         }
         assert_eq!(running.polls_at_source, 5);
         assert_eq!(start(SyncType::Cdc, &mut running, LIMITS), 3);
-        assert!(running.at_source + running.polls_at_source <= LIMITS.source_seats);
+        assert!(running.at_source + running.polls_at_source <= LIMITS.source_connections);
         let busy = Running { at_source: 10, ..Running::default() };
         assert!(admits_poll(busy, LIMITS), "one poll may always wait");
         assert!(!admits_poll(Running { polls_at_source: 1, ..busy }, LIMITS));
@@ -144,9 +144,9 @@ mod tests {
     fn the_smallest_limits_still_let_one_start() {
         let smallest = Limits {
             tasks_max: 1,
-            source_seats: 2,
-            dest_seats: 3,
-            full_sync_seats: 1,
+            source_connections: 2,
+            dest_connections: 3,
+            full_sync_connections: 1,
             verifications_max: 64,
         };
         for sync_type in [SyncType::FullSync, SyncType::Cdc] {
@@ -155,9 +155,9 @@ mod tests {
         let mut running = Running::default();
         let few = Limits {
             tasks_max: 100,
-            source_seats: 3,
-            dest_seats: 3,
-            full_sync_seats: 1,
+            source_connections: 3,
+            dest_connections: 3,
+            full_sync_connections: 1,
             verifications_max: 2,
         };
         assert_eq!(

@@ -56,24 +56,24 @@ pub struct Moves {
 pub fn divide(
     wanted: &[MappingId],
     held: &HashSet<MappingId>,
-    here: &Holding,
+    holding: &Holding,
     members: Members,
 ) -> Moves {
     let count = members.count.max(1);
     let share = wanted.len() / count + usize::from(members.rank < wanted.len() % count);
     let wanted_set: HashSet<MappingId> = wanted.iter().copied().collect();
     let mut moves = Moves::default();
-    let (mut useful, mut go): (Vec<MappingId>, Vec<MappingId>) =
+    let (mut kept, mut surplus): (Vec<MappingId>, Vec<MappingId>) =
         held.iter().copied().partition(|id| wanted_set.contains(id));
-    if useful.len() >= share {
+    if kept.len() >= share {
         // what leaves already, what is idle, the newest first
-        useful.sort_unstable_by_key(|id| {
-            (!here.leaving.contains(id), here.busy.contains(id), std::cmp::Reverse(*id))
+        kept.sort_unstable_by_key(|id| {
+            (!holding.leaving.contains(id), holding.busy.contains(id), std::cmp::Reverse(*id))
         });
-        useful.truncate(useful.len() - share);
-        go.extend(useful);
+        kept.truncate(kept.len() - share);
+        surplus.extend(kept);
     } else {
-        moves.take_max = share - useful.len();
+        moves.take_max = share - kept.len();
         // Each begins elsewhere, so that they do not all try the same ones first.
         let first = members.rank * wanted.len() / count;
         moves.candidates = wanted
@@ -82,11 +82,12 @@ pub fn divide(
             .skip(first)
             .take(wanted.len())
             .copied()
-            .filter(|id| !held.contains(id) && !here.busy.contains(id))
+            .filter(|id| !held.contains(id) && !holding.busy.contains(id))
             .collect();
     }
-    let (release, leaving) =
-        go.into_iter().partition(|id| here.leaving.contains(id) && !here.busy.contains(id));
+    let (release, leaving) = surplus
+        .into_iter()
+        .partition(|id| holding.leaving.contains(id) && !holding.busy.contains(id));
     (moves.release, moves.leaving) = (release, HashSet::from_iter::<Vec<MappingId>>(leaving));
     moves.release.sort_unstable();
     moves
@@ -104,11 +105,11 @@ mod tests {
     /// shares differ by one at most.
     fn settle(wanted: &[MappingId], daemons: &mut [HashSet<MappingId>]) {
         let count = daemons.len();
-        let mut here = vec![Holding::default(); count];
+        let mut holding = vec![Holding::default(); count];
         for _ in 0..6 {
             for rank in 0..count {
-                let moves = divide(wanted, &daemons[rank], &here[rank], Members { count, rank });
-                here[rank].leaving = moves.leaving;
+                let moves = divide(wanted, &daemons[rank], &holding[rank], Members { count, rank });
+                holding[rank].leaving = moves.leaving;
                 for id in &moves.release {
                     daemons[rank].remove(id);
                 }
@@ -188,8 +189,8 @@ mod tests {
 
     #[test]
     fn what_still_runs_from_before_is_not_taken_again() {
-        let here = Holding { busy: HashSet::from([MappingId(1)]), leaving: HashSet::new() };
-        let moves = divide(&ids(0..3), &HashSet::new(), &here, Members::ALONE);
+        let holding = Holding { busy: HashSet::from([MappingId(1)]), leaving: HashSet::new() };
+        let moves = divide(&ids(0..3), &HashSet::new(), &holding, Members::ALONE);
         assert_eq!((moves.candidates, moves.take_max), (vec![MappingId(0), MappingId(2)], 3));
     }
 }

@@ -27,7 +27,9 @@ const UNITS_MAX: u16 = 2000;
 /// The type in which cells of `from` travel to `to`, or why they cannot.
 pub fn staged(from: &Column, to: &Column) -> Result<ColumnType, String> {
     use ColumnType::*;
-    let no = || Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty)));
+    let no = || {
+        Err(format!("{} does not fit into {} without loss", type_text(&from.ty), type_text(&to.ty)))
+    };
     let fits = |yes: bool, staged: ColumnType| if yes { Ok(staged) } else { no() };
     let own = from.ty.clone();
     match &from.ty {
@@ -146,16 +148,20 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
         _ => {
             return Err(format!(
                 "{} does not fit into {} without loss",
-                say(&from.ty),
-                say(&to.ty)
+                type_text(&from.ty),
+                type_text(&to.ty)
             ));
         }
     };
     if room < length || unicode && !wide {
-        return Err(format!("{} does not fit into {} without loss", say(&from.ty), say(&to.ty)));
+        return Err(format!(
+            "{} does not fit into {} without loss",
+            type_text(&from.ty),
+            type_text(&to.ty)
+        ));
     }
     if pads && !padded {
-        return Err(format!("{} would be padded in {}", say(&from.ty), say(&to.ty)));
+        return Err(format!("{} would be padded in {}", type_text(&from.ty), type_text(&to.ty)));
     }
     let same_page = from.code_page.is_some() && from.code_page == to.code_page;
     if !wide && !same_page {
@@ -164,7 +170,12 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
                 .code_page
                 .map_or_else(|| "an unknown code page".into(), |page| format!("code page {page}"))
         };
-        return Err(format!("{} in {} does not fit into {}", say(&from.ty), page(from), page(to)));
+        return Err(format!(
+            "{} in {} does not fit into {}",
+            type_text(&from.ty),
+            page(from),
+            page(to)
+        ));
     }
     Ok(match &from.ty {
         // Never nchar. From char it would always be twice as wide as the source's column: too wide
@@ -178,7 +189,7 @@ fn text(from: &Column, to: &Column) -> Result<ColumnType, String> {
 }
 
 /// A type in words, for messages.
-pub fn say(ty: &ColumnType) -> String {
+pub fn type_text(ty: &ColumnType) -> String {
     let of = |name: &str, length: &Length| match length {
         Length::N(n) => format!("{name}({n})"),
         Length::Max => format!("{name}(max)"),

@@ -48,31 +48,31 @@ impl fmt::Display for FixTarget {
 pub struct Finding {
     pub verdict: Verdict,
     pub check: &'static str,
-    pub words: String,
-    pub cures: Vec<(FixTarget, String)>,
+    pub message: String,
+    pub fixes: Vec<(FixTarget, String)>,
 }
 
 impl Finding {
-    pub fn good(check: &'static str, words: impl Into<String>) -> Self {
-        Finding { verdict: Verdict::Good, check, words: words.into(), cures: Vec::new() }
+    pub fn good(check: &'static str, message: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Good, check, message: message.into(), fixes: Vec::new() }
     }
 
-    pub fn bad(check: &'static str, words: impl Into<String>) -> Self {
-        Finding { verdict: Verdict::Bad, ..Finding::good(check, words) }
+    pub fn bad(check: &'static str, message: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Bad, ..Finding::good(check, message) }
     }
 
-    pub fn note(check: &'static str, words: impl Into<String>) -> Self {
-        Finding { verdict: Verdict::Note, ..Finding::good(check, words) }
+    pub fn note(check: &'static str, message: impl Into<String>) -> Self {
+        Finding { verdict: Verdict::Note, ..Finding::good(check, message) }
     }
 
     /// What could not be asked.
-    pub fn unasked(check: &'static str, why: &str) -> Self {
+    pub fn unknown(check: &'static str, why: &str) -> Self {
         Finding::note(check, format!("cannot be asked: {why}"))
     }
 
     #[must_use]
-    pub fn cure(mut self, place: &FixTarget, cure: impl Into<String>) -> Self {
-        self.cures.push((place.clone(), cure.into()));
+    pub fn fix(mut self, place: &FixTarget, fix: impl Into<String>) -> Self {
+        self.fixes.push((place.clone(), fix.into()));
         self
     }
 }
@@ -85,18 +85,18 @@ const MAJOR_MIN: u32 = 13;
 
 /// Is the server one that the service is made for?
 pub fn version(product: &str, engine: i32, edition: &str) -> Finding {
-    let words = format!("{product}, {edition}");
+    let message = format!("{product}, {edition}");
     let major: Option<u32> = product.split('.').next().and_then(|major| major.parse().ok());
     match (engine, major) {
-        (MANAGED_INSTANCE, _) => Finding::good("version", words),
+        (MANAGED_INSTANCE, _) => Finding::good("version", message),
         (AZURE_SQL_DATABASE, _) => Finding::bad(
             "version",
-            format!("{words}: Azure SQL Database has no transactions over databases"),
+            format!("{message}: Azure SQL Database has no transactions over databases"),
         )
-        .cure(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
-        (_, Some(major)) if major >= MAJOR_MIN => Finding::good("version", words),
-        _ => Finding::bad("version", format!("{words} is older than SQL Server 2016"))
-            .cure(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
+        .fix(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
+        (_, Some(major)) if major >= MAJOR_MIN => Finding::good("version", message),
+        _ => Finding::bad("version", format!("{message} is older than SQL Server 2016"))
+            .fix(&FixTarget::Manual, "Use SQL Server 2016 or newer, or a Managed Instance"),
     }
 }
 
@@ -106,35 +106,35 @@ pub const SKEW_MAX_MS: i64 = 30_000;
 /// `ahead_ms`: the server's clock less this machine's.
 pub fn clock(ahead_ms: i64) -> Finding {
     let seconds = |ms: i64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    let words = match ahead_ms {
+    let message = match ahead_ms {
         0.. => format!("{} ahead of this machine's", seconds(ahead_ms)),
         _ => format!("{} behind this machine's", seconds(ahead_ms.saturating_neg())),
     };
     if ahead_ms.saturating_abs() <= SKEW_MAX_MS {
-        Finding::good("clock", words)
+        Finding::good("clock", message)
     } else {
-        Finding::bad("clock", words).cure(
+        Finding::bad("clock", message).fix(
             &FixTarget::Manual,
             "Synchronise both machines' clocks (w32tm /resync, chronyc makestep)",
         )
     }
 }
 
-/// Whether others on the network can read along, or be taken for the server. `demanded`: we would
-/// not have connected otherwise; `seen`: what the server says; `blind`: any certificate is
-/// believed. The first of `cures` is for a conversation in the clear, the other for that.
+/// Whether others on the network can read along, or be taken for the server. `required`: we would
+/// not have connected otherwise; `encrypted`: what the server says; `trusts_any`: any certificate is
+/// believed. The first of `fixes` is for a conversation in the clear, the other for that.
 pub fn encryption(
-    demanded: bool,
-    seen: Result<bool, String>,
+    required: bool,
+    encrypted: Result<bool, String>,
     loopback: bool,
-    blind: bool,
+    trusts_any: bool,
     place: &FixTarget,
-    [plain_cure, blind_cure]: [&str; 2],
+    [plain_fix, trust_fix]: [&str; 2],
 ) -> Finding {
-    match (demanded, seen) {
-        (true, _) | (false, Ok(true)) if blind && !loopback => {
-            let words = "everything is encrypted, for whoever answers: any certificate is believed, and somebody on the network can be the server";
-            Finding::bad("encryption", words).cure(place, blind_cure)
+    match (required, encrypted) {
+        (true, _) | (false, Ok(true)) if trusts_any && !loopback => {
+            let message = "everything is encrypted, for whoever answers: any certificate is believed, and somebody on the network can be the server";
+            Finding::bad("encryption", message).fix(place, trust_fix)
         }
         (true, _) => Finding::good("encryption", "everything is encrypted"),
         (false, Ok(true)) => {
@@ -148,8 +148,8 @@ pub fn encryption(
             "encryption",
             "the conversation is not encrypted: rows can be read on the network",
         )
-        .cure(place, plain_cure),
-        (false, Err(why)) => Finding::unasked("encryption", &why),
+        .fix(place, plain_fix),
+        (false, Err(why)) => Finding::unknown("encryption", &why),
     }
 }
 
@@ -157,12 +157,12 @@ pub fn encryption(
 pub const RETENTION_MIN_MINUTES: i64 = 1440;
 
 pub fn retention(minutes: i64, place: &FixTarget, database: &Ident) -> Finding {
-    let words = format!("changes are kept for {minutes} minutes");
+    let message = format!("changes are kept for {minutes} minutes");
     if minutes >= RETENTION_MIN_MINUTES {
-        return Finding::good("retention", words);
+        return Finding::good("retention", message);
     }
-    Finding::bad("retention", format!("{words}: a service that is down for longer loses some, and the tables are synced in full again"))
-        .cure(place, format!("USE {database}; EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 4320;"))
+    Finding::bad("retention", format!("{message}: a service that is down for longer loses some, and the tables are synced in full again"))
+        .fix(place, format!("USE {database}; EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 4320;"))
 }
 
 /// Large values that are longer than this are refused by tables under CDC: the writer's statement
@@ -175,7 +175,7 @@ pub fn text_size(bytes: i64, place: &FixTarget) -> Finding {
         "max text repl size",
         format!("{bytes} bytes: writing a longer value into a captured column fails with Msg 7139"),
     )
-    .cure(place, "EXEC sys.sp_configure N'max text repl size', -1; RECONFIGURE;")
+    .fix(place, "EXEC sys.sp_configure N'max text repl size', -1; RECONFIGURE;")
 }
 
 /// A database's availability group, as the catalog says it.
@@ -204,7 +204,7 @@ pub fn groups(
             check,
             format!("{} does not keep transactions over databases whole (DTC_SUPPORT)", own.name),
         )
-        .cure(
+        .fix(
             &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} SET (DTC_SUPPORT = PER_DB);", own.name),
         ),
@@ -212,7 +212,7 @@ pub fn groups(
             check,
             format!("the control database is in {}, and this one is not", control.name),
         )
-        .cure(
+        .fix(
             &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} ADD DATABASE {database};", control.name),
         ),
@@ -220,7 +220,7 @@ pub fn groups(
             check,
             format!("this database is in {}, and the control database is not", own.name),
         )
-        .cure(
+        .fix(
             &FixTarget::Dest,
             format!("ALTER AVAILABILITY GROUP {} ADD DATABASE [dbaops_dataflow];", own.name),
         ),
@@ -252,7 +252,7 @@ pub fn rights(
     let names: Vec<_> = lacking.iter().map(|right| right.name.as_str()).collect();
     let mut finding = Finding::bad(check, format!("user {user} lacks {}", names.join(", ")));
     for right in &lacking {
-        finding = finding.cure(place, format!("USE {database}; {};", right.grant));
+        finding = finding.fix(place, format!("USE {database}; {};", right.grant));
     }
     finding
 }
@@ -270,10 +270,10 @@ pub struct FixContext<'a> {
 
 impl FixContext<'_> {
     /// Statements that fix what [`super::projection::project`] refuses, as far as statements can.
-    pub fn cures(&self, at_source: &FixTarget) -> Vec<(FixTarget, String)> {
-        let mut cures = Vec::new();
+    pub fn fixes(&self, at_source: &FixTarget) -> Vec<(FixTarget, String)> {
+        let mut fixes = Vec::new();
         for trigger in &self.dest.instead_of_triggers {
-            cures.push((
+            fixes.push((
                 FixTarget::Dest,
                 self.at_dest(&format!(
                     "DISABLE TRIGGER {}.{trigger} ON {}",
@@ -284,24 +284,24 @@ impl FixContext<'_> {
         }
         for to in &self.dest.columns {
             if !(to.computed || to.generated || to.ty == ColumnType::RowVersion) {
-                self.column(to, at_source, &mut cures);
+                self.column(to, at_source, &mut fixes);
             }
         }
-        self.keys(at_source, &mut cures);
+        self.keys(at_source, &mut fixes);
         if self.dest.memory_optimized || self.dest.append_only || self.dest.history {
-            cures.push((
+            fixes.push((
                 FixTarget::Manual,
                 "Map the source to an ordinary table (table_mappings.dest_table)".to_owned(),
             ));
         }
-        cures
+        fixes
     }
 
     fn at_dest(&self, statement: &str) -> String {
         format!("USE {}; {statement};", self.dest.name.database)
     }
 
-    fn column(&self, to: &Column, at_source: &FixTarget, cures: &mut Vec<(FixTarget, String)>) {
+    fn column(&self, to: &Column, at_source: &FixTarget, fixes: &mut Vec<(FixTarget, String)>) {
         let from = find(&self.source.columns, &to.name);
         let supplied = to.nullable || to.has_default || to.identity;
         let alter = |ty: &ColumnType, collation: Option<&str>, nullable: bool| {
@@ -319,15 +319,15 @@ impl FixContext<'_> {
         };
         let Some(from) = from else {
             if !supplied {
-                cures.push(alter(&to.ty, to.collation.as_deref(), true));
+                fixes.push(alter(&to.ty, to.collation.as_deref(), true));
             }
             return;
         };
         if from.masked {
             let grant =
                 format!("USE {}; GRANT UNMASK TO {};", self.source.name.database, self.source_user);
-            if !cures.iter().any(|(_, cure)| *cure == grant) {
-                cures.push((at_source.clone(), grant));
+            if !fixes.iter().any(|(_, fix)| *fix == grant) {
+                fixes.push((at_source.clone(), grant));
             }
         } else if from.encrypted
             || to.encrypted
@@ -336,22 +336,22 @@ impl FixContext<'_> {
             || from.ty == ColumnType::SqlVariant
         {
             let drop = format!("ALTER TABLE {} DROP COLUMN {}", self.dest.name.local(), to.name);
-            cures.push((FixTarget::Dest, self.at_dest(&drop)));
+            fixes.push((FixTarget::Dest, self.at_dest(&drop)));
         } else if from.computed {
             if !supplied {
-                cures.push(alter(&to.ty, to.collation.as_deref(), true));
+                fixes.push(alter(&to.ty, to.collation.as_deref(), true));
             }
         } else if convert::staged(from, to).is_err() {
             // what holds text keeps its own collation, where the characters are the same
             let collation =
                 if to.code_page == from.code_page { to.collation.as_deref() } else { None };
-            cures.push(alter(&from.ty, collation.or(from.collation.as_deref()), from.nullable));
+            fixes.push(alter(&from.ty, collation.or(from.collation.as_deref()), from.nullable));
         } else if from.nullable && !to.nullable {
-            cures.push(alter(&to.ty, to.collation.as_deref(), true));
+            fixes.push(alter(&to.ty, to.collation.as_deref(), true));
         }
     }
 
-    fn keys(&self, at_source: &FixTarget, cures: &mut Vec<(FixTarget, String)>) {
+    fn keys(&self, at_source: &FixTarget, fixes: &mut Vec<(FixTarget, String)>) {
         for (table, place) in [(self.source, at_source), (self.dest, &FixTarget::Dest)] {
             let columns: Vec<&Column> =
                 self.key.iter().filter_map(|name| find(&table.columns, name)).collect();
@@ -378,7 +378,7 @@ impl FixContext<'_> {
                     table.name.local(),
                     names.join(", ")
                 );
-                cures.push((place.clone(), format!("USE {}; {create};", table.name.database)));
+                fixes.push((place.clone(), format!("USE {}; {create};", table.name.database)));
             }
         }
     }
@@ -426,7 +426,7 @@ pub fn create_table(
 
 /// What opens a database that is there and cannot be opened, by its state and access in
 /// `sys.databases`; `None` where these are not the reason.
-pub fn closed(database: &Ident, state: &str, access: &str) -> Option<(String, String)> {
+pub fn why_closed(database: &Ident, state: &str, access: &str) -> Option<(String, String)> {
     let word = |expected: &str| state.eq_ignore_ascii_case(expected);
     Some(if word("OFFLINE") {
         ("it is offline".to_owned(), format!("ALTER DATABASE {database} SET ONLINE;"))
@@ -451,23 +451,23 @@ pub fn closed(database: &Ident, state: &str, access: &str) -> Option<(String, St
     })
 }
 
-/// Whether the trigger column can be asked. `no_number`: a row holds text that is none.
+/// Whether the trigger column can be asked. `has_non_numeric`: a row holds text that is none.
 pub fn trigger_values(
     table: &Table,
     column: &Column,
-    no_number: bool,
+    has_non_numeric: bool,
     place: &FixTarget,
     fix: &str,
 ) -> Option<Finding> {
     use ColumnType as T;
     let name = &column.name;
     match &column.ty {
-        T::Char(_) | T::VarChar(_) | T::NChar(_) | T::NVarChar(_) => no_number.then(|| {
+        T::Char(_) | T::VarChar(_) | T::NChar(_) | T::NVarChar(_) => has_non_numeric.then(|| {
             Finding::bad(
                 "trigger column",
                 format!("{name} holds text that is no number in some row: such a row never asks for a full sync"),
             )
-            .cure(place, fix)
+            .fix(place, fix)
         }),
         T::Date
         | T::Time(_)
@@ -486,8 +486,8 @@ pub fn trigger_values(
             let add = format!("ALTER TABLE {} ADD dataflow_full_sync bit NOT NULL DEFAULT 0;", table.name.local());
             Some(
                 Finding::bad("trigger column", format!("{name} has a type that cannot be compared with 1: it is never taken for set"))
-                    .cure(place, format!("USE {}; {add}", table.name.database))
-                    .cure(&FixTarget::Manual, "and name that column in full_sync_trigger_column"),
+                    .fix(place, format!("USE {}; {add}", table.name.database))
+                    .fix(&FixTarget::Manual, "and name that column in full_sync_trigger_column"),
             )
         }
         T::Bit
@@ -526,9 +526,9 @@ mod tests {
 
     #[test]
     fn clocks_that_differ_are_told_with_their_sign() {
-        assert_eq!(clock(1_250).words, "1.2 s ahead of this machine's");
+        assert_eq!(clock(1_250).message, "1.2 s ahead of this machine's");
         assert_eq!(
-            (clock(-90_000).words.as_str(), clock(-90_000).verdict),
+            (clock(-90_000).message.as_str(), clock(-90_000).verdict),
             ("90.0 s behind this machine's", Verdict::Bad)
         );
         assert_eq!(clock(i64::MIN).verdict, Verdict::Bad);
@@ -536,9 +536,16 @@ mod tests {
 
     #[test]
     fn plain_conversations_are_a_fault_unless_they_stay_here() {
-        let verdict = |demanded, seen, loopback| {
-            encryption(demanded, seen, loopback, false, &FixTarget::Service, ["plain", "blind"])
-                .verdict
+        let verdict = |required, encrypted, loopback| {
+            encryption(
+                required,
+                encrypted,
+                loopback,
+                false,
+                &FixTarget::Service,
+                ["plain", "blind"],
+            )
+            .verdict
         };
         assert_eq!(verdict(true, Err("no".into()), false), Verdict::Good);
         assert_eq!(verdict(false, Ok(true), false), Verdict::Good);
@@ -549,8 +556,8 @@ mod tests {
 
     #[test]
     fn encryption_for_whoever_answers_is_a_fault_unless_it_stays_here() {
-        let found = |demanded, seen, loopback| {
-            encryption(demanded, seen, loopback, true, &FixTarget::Service, ["plain", "blind"])
+        let found = |required, encrypted, loopback| {
+            encryption(required, encrypted, loopback, true, &FixTarget::Service, ["plain", "blind"])
         };
         for finding in [
             found(true, Err("no".into()), false),
@@ -558,12 +565,12 @@ mod tests {
             found(false, Ok(true), false),
         ] {
             assert_eq!(
-                (finding.verdict, &finding.cures[..]),
+                (finding.verdict, &finding.fixes[..]),
                 (Verdict::Bad, &[(FixTarget::Service, "blind".to_owned())][..])
             );
         }
         assert_eq!(
-            found(false, Ok(false), false).cures,
+            found(false, Ok(false), false).fixes,
             [(FixTarget::Service, "plain".to_owned())]
         );
         assert_eq!(found(true, Ok(true), true).verdict, Verdict::Good);
@@ -580,11 +587,11 @@ mod tests {
         assert_eq!(found(None, None).verdict, Verdict::Good);
         assert_eq!(found(Some(&a), Some(&a)).verdict, Verdict::Good);
         assert!(
-            found(Some(&plain), Some(&plain)).cures[0].1.contains("SET (DTC_SUPPORT = PER_DB)")
+            found(Some(&plain), Some(&plain)).fixes[0].1.contains("SET (DTC_SUPPORT = PER_DB)")
         );
-        assert!(found(Some(&b), Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
-        assert!(found(None, Some(&a)).cures[0].1.contains("[a] ADD DATABASE [Copy]"));
-        assert!(found(Some(&a), None).cures[0].1.contains("[a] ADD DATABASE [dbaops_dataflow]"));
+        assert!(found(Some(&b), Some(&a)).fixes[0].1.contains("[a] ADD DATABASE [Copy]"));
+        assert!(found(None, Some(&a)).fixes[0].1.contains("[a] ADD DATABASE [Copy]"));
+        assert!(found(Some(&a), None).fixes[0].1.contains("[a] ADD DATABASE [dbaops_dataflow]"));
     }
 
     /// A server that lies about its collations puts no statement of its own into one that is copied
@@ -607,21 +614,19 @@ mod tests {
             crate::tsql::staging::type_name,
         );
         assert!(create.ends_with("([a]]b] nvarchar(9) NULL, PRIMARY KEY ([a]]b]));"), "{create}");
-        let mending = FixContext {
+        let context = FixContext {
             source: &source,
             dest: &dest,
             key: &[],
             source_user: Ident::new("u"),
             type_name: crate::tsql::staging::type_name,
         };
-        let cures: Vec<String> =
-            mending.cures(&FixTarget::Dest).into_iter().map(|(_, cure)| cure).collect();
-        assert_eq!(cures.len(), 2, "{cures:?}");
+        let fixes: Vec<String> =
+            context.fixes(&FixTarget::Dest).into_iter().map(|(_, fix)| fix).collect();
+        assert_eq!(fixes.len(), 2, "{fixes:?}");
         assert!(
-            cures
-                .iter()
-                .all(|cure| cure.contains("ALTER COLUMN") && !cure.contains("DROP DATABASE")),
-            "{cures:?}"
+            fixes.iter().all(|fix| fix.contains("ALTER COLUMN") && !fix.contains("DROP DATABASE")),
+            "{fixes:?}"
         );
         let known = Column {
             collation: Some("Latin1_General_100_CI_AS_SC_UTF8".into()),
@@ -640,13 +645,13 @@ mod tests {
         let place = FixTarget::Source("S".into());
         assert_eq!(retention(4320, &place, &Ident::new("Shop")).verdict, Verdict::Good);
         assert!(
-            retention(60, &place, &Ident::new("Shop")).cures[0]
+            retention(60, &place, &Ident::new("Shop")).fixes[0]
                 .1
                 .starts_with("USE [Shop]; EXEC sys.sp_cdc_change_job")
         );
         assert_eq!(text_size(-1, &place).verdict, Verdict::Good);
         assert!(
-            text_size(65_536, &place).cures[0].1.contains("'max text repl size', -1; RECONFIGURE")
+            text_size(65_536, &place).fixes[0].1.contains("'max text repl size', -1; RECONFIGURE")
         );
     }
 }

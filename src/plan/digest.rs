@@ -98,21 +98,16 @@ pub struct Encoding {
 }
 
 impl Encoding {
-    pub fn new(carry: &ColumnMap) -> Self {
-        let large = carry.large_columns();
-        let hash =
-            |i| large.iter().position(|&column| column == i).map(|n| carry.columns.len() + n);
-        let mut row: Vec<_> = carry
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, column)| (i, form(column), hash(i)))
-            .collect();
-        row.sort_by(|(a, ..), (b, ..)| carry.columns[*a].name().cmp(carry.columns[*b].name()));
-        let key: Vec<_> = carry
+    pub fn new(map: &ColumnMap) -> Self {
+        let large = map.large_columns();
+        let hash = |i| large.iter().position(|&column| column == i).map(|n| map.columns.len() + n);
+        let mut row: Vec<_> =
+            map.columns.iter().enumerate().map(|(i, column)| (i, form(column), hash(i))).collect();
+        row.sort_by(|(a, ..), (b, ..)| map.columns[*a].name().cmp(map.columns[*b].name()));
+        let key: Vec<_> = map
             .key
             .iter()
-            .filter_map(|&i| carry.columns.get(i).map(|column| (i, form(column))))
+            .filter_map(|&i| map.columns.get(i).map(|column| (i, form(column))))
             .collect();
         let key_alone = key.iter().enumerate().map(|(place, &(_, form))| (place, form)).collect();
         Encoding { row, key, key_alone }
@@ -193,7 +188,7 @@ fn cell(value: &ValueRef<'_>, form: ColumnForm, bytes: &mut Vec<u8>) {
         Value::DateTime2 { days, ticks } => instant(
             6,
             *days,
-            if form == ColumnForm::DateTime { shown(*ticks) } else { *ticks },
+            if form == ColumnForm::DateTime { as_datetime(*ticks) } else { *ticks },
             bytes,
         ),
         Value::DateTime { days_since_1900, ticks300 } => {
@@ -221,7 +216,7 @@ fn milliseconds(ticks300: u32) -> u64 {
 
 /// A `datetime2`'s ticks: whole milliseconds if it is the image of a `datetime` at any scale from 3
 /// to 7, else as they are.
-fn shown(ticks: u64) -> u64 {
+fn as_datetime(ticks: u64) -> u64 {
     // the nearest 1/300 s; a day has 25,920,000 of them
     let nearest = (ticks * 3 + 50_000) / 100_000;
     let Ok(ticks300) = u32::try_from(nearest) else { return ticks };
@@ -383,15 +378,15 @@ mod tests {
             assert_eq!(own / TICKS_PER_MS % 10, [0, 3, 7][ticks300 as usize % 3]);
             for grain in [1, 10, 100, 1_000, 10_000] {
                 assert_eq!(
-                    shown((exact + grain / 2) / grain * grain),
+                    as_datetime((exact + grain / 2) / grain * grain),
                     own,
                     "{ticks300} at {grain}"
                 );
             }
-            assert_eq!(shown(own), own);
+            assert_eq!(as_datetime(own), own);
         }
-        assert_eq!(shown(33_334), 33_334, "not an image of any datetime");
-        assert_ne!(shown(31_000), milliseconds(1));
+        assert_eq!(as_datetime(33_334), 33_334, "not an image of any datetime");
+        assert_ne!(as_datetime(31_000), milliseconds(1));
     }
 
     #[test]
@@ -414,7 +409,7 @@ mod tests {
     }
 
     /// Tells a row's cells.
-    fn told<'a>(
+    fn cells<'a>(
         row: &'a [Value],
     ) -> impl Fn(usize) -> Result<ValueRef<'a>, std::convert::Infallible> {
         |i| Ok(row[i].seen())
@@ -423,12 +418,12 @@ mod tests {
     /// Two large values differ by their hashes, and a large one is never an empty one.
     #[test]
     fn large_values_are_told_by_their_hashes() {
-        let encoding = Encoding::new(&crate::tsql::testing::carry());
+        let encoding = Encoding::new(&crate::tsql::testing::map());
         let hash = |large: Value| {
             let mut row = vec![Value::Null; 7];
             row[5] = Value::Text(String::new());
             row.push(large);
-            let Ok(hash) = encoding.hash(told(&row), &mut Vec::new());
+            let Ok(hash) = encoding.hash(cells(&row), &mut Vec::new());
             hash
         };
         let hashes = [Value::Null, Value::Bytes(vec![1; 16]), Value::Bytes(vec![2; 16])].map(hash);
@@ -450,16 +445,16 @@ mod tests {
             Value::Null,
             Value::Null,
         ];
-        let encoding = Encoding::new(&crate::tsql::testing::carry());
+        let encoding = Encoding::new(&crate::tsql::testing::map());
         let mut bytes = vec![0xff; 3];
-        let Ok(hash) = encoding.hash(told(&row), &mut bytes);
+        let Ok(hash) = encoding.hash(cells(&row), &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
             "08000b4680000000000012d68700780300000003c3a92003000000043c612f3e0100000002313700010000000431322e35"
         );
         assert_eq!(hash.to_string(), "444c16c366b31c99038be6907009f656");
-        assert_eq!(Ok(encoding.key_of(&row[..2])), encoding.key(told(&row)));
+        assert_eq!(Ok(encoding.key_of(&row[..2])), encoding.key(cells(&row)));
     }
 
     /// `printf '\x03\x00\x00\x00\x01a\x01\x00\x00\x00\x011' | md5sum`, and so on: recomputed
@@ -473,14 +468,14 @@ mod tests {
             key_alone: key,
         };
         let mut scratch = Vec::new();
-        let Ok(one) = encoding.hash(told(&[Value::Int(1), Value::Text("a".into())]), &mut scratch);
-        let Ok(two) = encoding.hash(told(&[Value::Int(2), Value::Null]), &mut scratch);
+        let Ok(one) = encoding.hash(cells(&[Value::Int(1), Value::Text("a".into())]), &mut scratch);
+        let Ok(two) = encoding.hash(cells(&[Value::Int(2), Value::Null]), &mut scratch);
         assert_eq!(one.to_string(), "f41e859ef9d39ba99ffe0fb981efcb3a");
         assert_eq!(two.to_string(), "a3a7ba6233d81859d15cfef02b5d72b1");
         assert_eq!(hash_of_hashes([&one, &two]).to_string(), "36ed7c8cbd655c0f4c61e2e3ad24f6a2");
         assert_eq!(
             Ok(encoding.key_of(&[Value::Int(2)])),
-            encoding.key(told(&[Value::Int(2), Value::Null]))
+            encoding.key(cells(&[Value::Int(2), Value::Null]))
         );
     }
 }

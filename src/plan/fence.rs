@@ -70,7 +70,7 @@ pub struct LogScan {
 }
 
 /// Whether `now` proves that a scan begun after `then` was taken found the log's end.
-pub fn scanned(then: &LogScan, now: &LogScan) -> bool {
+pub fn scan_passed(then: &LogScan, now: &LogScan) -> bool {
     if now.session_id == then.session_id {
         return now.empty_scans >= then.empty_scans.saturating_add(2);
     }
@@ -128,7 +128,7 @@ mod tests {
             // restarted
             (scan(1, true, true, 0, 9), false),
         ] {
-            assert_eq!(scanned(&then, &now), proven, "{now:?}");
+            assert_eq!(scan_passed(&then, &now), proven, "{now:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ const DAYS_TO_1900: i32 = 693_595;
 
 /// `false` only if no value of the type is equal to this one, or the server could not turn it into
 /// one.
-pub fn may_be(value: &Value, ty: &ColumnType) -> bool {
+pub fn can_hold(value: &Value, ty: &ColumnType) -> bool {
     match value {
         Value::Int(v) => number(i128::from(*v), 0, ty),
         Value::Decimal { mantissa, scale } => number(*mantissa, *scale, ty),
@@ -209,7 +209,7 @@ mod tests {
             (Value::Int(1), ColumnType::Bit, true),
             (Value::Null, ColumnType::Int, true),
         ] {
-            assert_eq!(may_be(&value, &ty), fits, "{value:?} as {ty:?}");
+            assert_eq!(can_hold(&value, &ty), fits, "{value:?} as {ty:?}");
         }
     }
 }

@@ -93,22 +93,22 @@ impl<'a> Candidates<'a> {
             .filter(move |&i| self.instances[i].age() > self.instances[than].age())
     }
 
-    /// The newest instance that takes over from `present`.
-    pub fn successor(&self, present: usize) -> Option<usize> {
-        self.newer(present)
-            .filter(|&i| self.replaces(i, present))
+    /// The newest instance that takes over from `current`.
+    pub fn successor(&self, current: usize) -> Option<usize> {
+        self.newer(current)
+            .filter(|&i| self.replaces(i, current))
             .max_by_key(|&i| self.instances[i].age())
     }
 
-    /// The instances newer than `present` that do not take over from it, and why; nothing of those
+    /// The instances newer than `current` that do not take over from it, and why; nothing of those
     /// that nobody knows.
-    pub fn passed_over(&self, present: usize) -> Vec<(usize, PassedOver)> {
+    pub fn passed_over(&self, current: usize) -> Vec<(usize, PassedOver)> {
         let Some(coverage) = self.coverage else { return Vec::new() };
         let why = |i: usize| {
             if !self.instances[i].is_readable() {
                 return Some(PassedOver::Unreadable);
             }
-            let own = self.captured(present)?;
+            let own = self.captured(current)?;
             let Some(other) = self.captured(i) else { return Some(PassedOver::LacksKey) };
             let lacks: Vec<Ident> = coverage
                 .columns
@@ -119,13 +119,13 @@ impl<'a> Candidates<'a> {
                 .collect();
             (!lacks.is_empty()).then_some(PassedOver::Lacks(lacks))
         };
-        self.newer(present).filter_map(|i| Some((i, why(i)?))).collect()
+        self.newer(current).filter_map(|i| Some((i, why(i)?))).collect()
     }
 }
 
 impl PassedOver {
     /// For a sentence that begins with the instance's name.
-    pub fn words(&self) -> String {
+    pub fn reason(&self) -> String {
         match self {
             PassedOver::Unreadable => "may not be read by this login".to_owned(),
             PassedOver::LacksKey => "does not capture the key".to_owned(),

@@ -8,20 +8,20 @@
 use crate::model::value::Value;
 
 /// The bytes of a list of keys.
-pub fn pack_all<'a>(keys: impl Iterator<Item = &'a Vec<Value>>) -> Vec<u8> {
+pub fn encode_keys<'a>(keys: impl Iterator<Item = &'a Vec<Value>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for key in keys {
         // SQL Server's keys have at most 32 columns
         bytes.push(u8::try_from(key.len()).unwrap_or(u8::MAX));
         for value in key {
-            pack(value, &mut bytes);
+            encode(value, &mut bytes);
         }
     }
     bytes
 }
 
 /// The keys in such bytes.
-pub fn unpack_all(bytes: &[u8]) -> Option<Vec<Vec<Value>>> {
+pub fn decode_keys(bytes: &[u8]) -> Option<Vec<Vec<Value>>> {
     let mut reader = Reader(bytes);
     let mut keys = Vec::new();
     while !reader.0.is_empty() {
@@ -31,7 +31,7 @@ pub fn unpack_all(bytes: &[u8]) -> Option<Vec<Vec<Value>>> {
     Some(keys)
 }
 
-fn pack(value: &Value, bytes: &mut Vec<u8>) {
+fn encode(value: &Value, bytes: &mut Vec<u8>) {
     let mut put = |kind: u8, payload: &[u8]| {
         bytes.push(kind);
         bytes.extend_from_slice(payload);
@@ -158,17 +158,17 @@ mod tests {
             ],
             vec![],
         ];
-        let bytes = pack_all(keys.iter());
-        assert_eq!(unpack_all(&bytes), Some(keys));
-        assert_eq!(unpack_all(&[]), Some(vec![]));
+        let bytes = encode_keys(keys.iter());
+        assert_eq!(decode_keys(&bytes), Some(keys));
+        assert_eq!(decode_keys(&[]), Some(vec![]));
     }
 
     #[test]
     fn what_was_cut_off_or_is_strange_is_no_list() {
-        let bytes = pack_all([vec![Value::Int(1), Value::Text("abc".into())]].iter());
+        let bytes = encode_keys([vec![Value::Int(1), Value::Text("abc".into())]].iter());
         for end in 1..bytes.len() {
-            assert_eq!(unpack_all(&bytes[..end]), None, "{end}");
+            assert_eq!(decode_keys(&bytes[..end]), None, "{end}");
         }
-        assert_eq!(unpack_all(&[1, 99]), None);
+        assert_eq!(decode_keys(&[1, 99]), None);
     }
 }

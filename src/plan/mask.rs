@@ -99,15 +99,15 @@ const PARTIAL_MAX: usize = 980;
 
 /// Sets the carried columns against the captured ones. The key must be captured, or no change row
 /// can be matched.
-pub fn cover(carry: &ColumnMap, capture: &Capture) -> Result<ColumnCoverage> {
+pub fn cover(map: &ColumnMap, capture: &Capture) -> Result<ColumnCoverage> {
     let instance = capture.instance.name.as_str();
     let mut coverage = ColumnCoverage {
-        captured: Vec::with_capacity(carry.columns.len()),
+        captured: Vec::with_capacity(map.columns.len()),
         ..ColumnCoverage::default()
     };
     let mut missing = Vec::new();
-    for (i, carried) in carry.columns.iter().enumerate() {
-        let in_key = carry.key.contains(&i);
+    for (i, carried) in map.columns.iter().enumerate() {
+        let in_key = map.key.contains(&i);
         let column = captured(carried, capture);
         let same_type = column.is_none_or(|column| column.has_type(&carried.source.ty));
         let bit = column
@@ -127,9 +127,9 @@ pub fn cover(carry: &ColumnMap, capture: &Capture) -> Result<ColumnCoverage> {
             coverage.retyped.push(i);
         }
     }
-    let carried_max = CARRIED_MAX - usize::from(!carry.large_columns().is_empty());
-    if carry.columns.len() > carried_max {
-        let count = carry.columns.len();
+    let carried_max = CARRIED_MAX - usize::from(!map.large_columns().is_empty());
+    if map.columns.len() > carried_max {
+        let count = map.columns.len();
         return Err(Error::new(
             Kind::Schema,
             format!("{count} columns are carried, and CDC can bring at most {carried_max}"),
@@ -164,7 +164,7 @@ fn captured<'a>(carried: &CarriedColumn, capture: &'a Capture) -> Option<&'a Cap
 /// Carried columns that the instance does not capture, and what an operator is told about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uncaptured {
-    pub words: String,
+    pub message: String,
     /// The statement that makes an instance with every column.
     pub fix: String,
 }
@@ -173,8 +173,8 @@ pub struct Uncaptured {
 const INSTANCE_NAME_MAX: usize = 100;
 
 /// What is to be said of carried columns that are not captured, where there are any.
-pub fn uncaptured(carry: &ColumnMap, capture: &Capture) -> Option<Uncaptured> {
-    let names: Vec<_> = carry
+pub fn uncaptured(map: &ColumnMap, capture: &Capture) -> Option<Uncaptured> {
+    let names: Vec<_> = map
         .columns
         .iter()
         .filter(|carried| captured(carried, capture).is_none())
@@ -189,7 +189,7 @@ pub fn uncaptured(carry: &ColumnMap, capture: &Capture) -> Option<Uncaptured> {
         instance.role.as_ref().map_or_else(|| "NULL".to_owned(), |role| quoted(role.as_str()));
     let (column, it) = if names.len() == 1 { ("column", "it") } else { ("columns", "them") };
     Some(Uncaptured {
-        words: format!(
+        message: format!(
             "capture instance {} does not have {column} {}: changed rows are read from the table for {it}, and a change of {it} alone is not \
              seen until the next full sync",
             instance.name.as_str(),
@@ -225,21 +225,25 @@ mod tests {
     #[test]
     fn columns_that_are_not_captured_are_named_with_the_statement_that_captures_them() {
         use crate::tsql::testing::{capture, keyed};
-        let (carry, mut capture) = (keyed(), capture());
+        let (map, mut capture) = (keyed(), capture());
         capture.instance.role = Some(crate::model::name::Ident::new("read'ers"));
-        let told = uncaptured(&carry, &capture).unwrap();
-        assert!(told.words.contains("sales_details does not have column [at]:"), "{}", told.words);
+        let told = uncaptured(&map, &capture).unwrap();
+        assert!(
+            told.message.contains("sales_details does not have column [at]:"),
+            "{}",
+            told.message
+        );
         assert_eq!(
             told.fix,
             "EXEC sys.sp_cdc_enable_table @source_schema = N'sales', @source_name = N'Order] Details', @capture_instance = N'sales_details_all', @role_name = N'read''ers'"
         );
         // dropped and added again under its name: another column
         capture.columns[2].column_id = 9;
-        assert!(uncaptured(&carry, &capture).unwrap().words.contains("columns [price], [at]:"));
+        assert!(uncaptured(&map, &capture).unwrap().message.contains("columns [price], [at]:"));
         capture.columns[2].column_id = 1;
         // a type that capture has not come to yet comes by itself
         capture.columns[2].ty = Some(crate::model::table::ColumnType::SmallMoney);
-        assert!(uncaptured(&carry, &capture).unwrap().words.contains("column [at]:"));
+        assert!(uncaptured(&map, &capture).unwrap().message.contains("column [at]:"));
         let long = format!("{}_all", "x".repeat(96));
         for name in ["x".repeat(100), long, "dbo_t".to_owned()] {
             let other = another_name(&name);
@@ -254,16 +258,16 @@ mod tests {
             model::table::ColumnType,
             tsql::testing::{capture, keyed},
         };
-        let (mut carry, mut capture) = (keyed(), capture());
-        carry.columns[2].source.nullable = false;
-        let coverage = cover(&carry, &capture).unwrap();
+        let (mut map, mut capture) = (keyed(), capture());
+        map.columns[2].source.nullable = false;
+        let coverage = cover(&map, &capture).unwrap();
         assert_eq!(
             (coverage.captured[2], coverage.required.as_slice(), coverage.retyped.len()),
             (true, [2].as_slice(), 0)
         );
         capture.columns[2].ty = Some(ColumnType::SmallMoney);
         capture.columns[0].ty = Some(ColumnType::SmallInt);
-        let coverage = cover(&carry, &capture).unwrap();
+        let coverage = cover(&map, &capture).unwrap();
         assert!(
             !coverage.captured[2]
                 && coverage.partial.contains(&PartialColumn { column: 2, bit: None })
@@ -272,10 +276,10 @@ mod tests {
         assert_eq!(coverage.retyped, [0], "without the key nothing can be matched");
         // not known, and a rowversion's place
         capture.columns[2].ty = None;
-        carry.columns[2].source.ty = ColumnType::RowVersion;
-        assert!(cover(&carry, &capture).unwrap().captured[2]);
+        map.columns[2].source.ty = ColumnType::RowVersion;
+        assert!(cover(&map, &capture).unwrap().captured[2]);
         capture.columns[2].ty = Some(ColumnType::Binary(8));
-        assert!(cover(&carry, &capture).unwrap().captured[2]);
+        assert!(cover(&map, &capture).unwrap().captured[2]);
     }
 
     #[test]
@@ -340,12 +344,12 @@ mod tests {
     #[test]
     fn what_no_temp_table_can_hold_is_refused_by_name() {
         use crate::tsql::testing::{capture, keyed};
-        let (mut carry, capture) = (keyed(), capture());
-        let (plain, long) = (carry.columns[2].clone(), carry.columns[3].clone());
-        carry.columns.extend(std::iter::repeat_n(plain, 1013));
-        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 1017"));
-        carry.columns.truncate(6);
-        carry.columns.extend(std::iter::repeat_n(long, 980));
-        assert!(cover(&carry, &capture).unwrap_err().to_string().contains("at most 980"));
+        let (mut map, capture) = (keyed(), capture());
+        let (plain, long) = (map.columns[2].clone(), map.columns[3].clone());
+        map.columns.extend(std::iter::repeat_n(plain, 1013));
+        assert!(cover(&map, &capture).unwrap_err().to_string().contains("at most 1017"));
+        map.columns.truncate(6);
+        map.columns.extend(std::iter::repeat_n(long, 980));
+        assert!(cover(&map, &capture).unwrap_err().to_string().contains("at most 980"));
     }
 }

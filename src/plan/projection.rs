@@ -33,7 +33,7 @@ impl fmt::Display for Mismatch {
 }
 
 /// All of them as one error.
-pub fn refusal(source: &TableName, dest: &TableName, mismatches: &[Mismatch]) -> Error {
+pub fn mismatch_error(source: &TableName, dest: &TableName, mismatches: &[Mismatch]) -> Error {
     let reasons: Vec<_> = mismatches.iter().map(|mismatch| mismatch.0.as_str()).collect();
     Error::new(
         Kind::Schema,
@@ -81,7 +81,7 @@ pub enum Identity {
 
 /// A table of one side and a table of the other, with the databases that they are in: are they one
 /// table?
-pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
+pub fn table_identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
     let same_name = same_name(source.1.name.as_str(), dest.1.name.as_str());
     if source.0.object_id != dest.0.object_id || !same_name {
         return Identity::Different;
@@ -98,7 +98,7 @@ pub fn identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Ident
 }
 
 /// May rows be brought to this place at all? `same_table`: source and destination are one.
-pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
+pub fn check_destination(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     let mut refused = Vec::new();
     let database = dest.name.database.as_str();
     if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
@@ -117,12 +117,12 @@ pub fn place(dest: &Table, same_table: bool) -> Vec<Mismatch> {
 pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<ColumnMap, Vec<Mismatch>> {
     let mut refused = Vec::new();
     let mut warnings = Vec::new();
-    whole_tables(source, dest, &mut refused, &mut warnings);
+    check_tables(source, dest, &mut refused, &mut warnings);
 
     let mut columns = Vec::new();
     for to in &dest.columns {
         let from = source_of(to, source, dest);
-        match column(from, to, columns.len(), &mut warnings) {
+        match map_column(from, to, columns.len(), &mut warnings) {
             Ok(Some(carried)) => columns.push(carried),
             Ok(None) => {}
             Err(reason) => refused.push(Mismatch(reason)),
@@ -145,8 +145,8 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<ColumnMap,
             ))),
         }
     }
-    let key = key_of(source, dest, &columns, key, &mut refused, &mut warnings);
-    row(&mut columns, &key, dest.database_code_page, &mut refused, &mut warnings);
+    let key = map_key(source, dest, &columns, key, &mut refused, &mut warnings);
+    check_row_size(&mut columns, &key, dest.database_code_page, &mut refused, &mut warnings);
     if !refused.is_empty() {
         return Err(refused);
     }
@@ -162,7 +162,7 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<ColumnMap,
         .cloned()
         .collect();
     let identity = columns.iter().any(|column| column.dest.identity);
-    let merges_keys = key.iter().filter_map(|&i| columns.get(i)).any(merges_others);
+    let merges_keys = key.iter().filter_map(|&i| columns.get(i)).any(merges_source_keys);
     for &i in &key {
         if let Some(column) = columns.get_mut(i).filter(|column| column.collation.is_some()) {
             column.collation = Some(KEY_COLLATION.into());
@@ -172,7 +172,7 @@ pub fn project(source: &Table, dest: &Table, key: &[Ident]) -> Result<ColumnMap,
 }
 
 /// Whether a staged row has room in a table.
-fn row(
+fn check_row_size(
     columns: &mut [CarriedColumn],
     key: &[usize],
     dest_page: Option<i32>,
@@ -203,7 +203,7 @@ fn row(
     }
 }
 
-fn whole_tables(
+fn check_tables(
     source: &Table,
     dest: &Table,
     refused: &mut Vec<Mismatch>,
@@ -251,7 +251,7 @@ fn whole_tables(
 }
 
 /// What becomes of destination column `to`: carried at `place`, left alone, or a reason to refuse.
-fn column(
+fn map_column(
     from: Option<&Column>,
     to: &Column,
     place: usize,
@@ -314,7 +314,7 @@ fn column(
 }
 
 /// The key's places among the carried columns.
-fn key_of(
+fn map_key(
     source: &Table,
     dest: &Table,
     columns: &[CarriedColumn],
@@ -350,7 +350,7 @@ fn key_of(
             refused.push(Mismatch(format!("key column {name} may be NULL at the source")));
         } else {
             places.push(place);
-            if let Some(words) = columns.get(place).and_then(coarser) {
+            if let Some(words) = columns.get(place).and_then(merged_key_warning) {
                 warnings.push(words);
             }
         }
@@ -390,7 +390,7 @@ fn key_of(
 /// byte? The SQL_ collations have two sets of rules, one for a code page and one for Unicode; the
 /// others compare both alike.
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#SQL-collations>
-fn merges_others(column: &CarriedColumn) -> bool {
+fn merges_source_keys(column: &CarriedColumn) -> bool {
     let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else {
         return column.merges();
     };
@@ -403,17 +403,21 @@ fn merges_others(column: &CarriedColumn) -> bool {
 }
 
 /// What to know about a key of which that is so.
-fn coarser(column: &CarriedColumn) -> Option<String> {
-    let say = |column: &Column| {
-        format!("{} {}", convert::say(&column.ty), column.collation.as_deref().unwrap_or_default())
+fn merged_key_warning(column: &CarriedColumn) -> Option<String> {
+    let type_and_collation = |column: &Column| {
+        format!(
+            "{} {}",
+            convert::type_text(&column.ty),
+            column.collation.as_deref().unwrap_or_default()
+        )
     };
-    merges_others(column).then(|| {
+    merges_source_keys(column).then(|| {
         format!(
             "key column {} is compared as {} at the source and as {} at the destination: two keys that only the source tells apart cannot both \
              be there (give the destination's column the source's type and collation)",
             column.source.name,
-            say(&column.source),
-            say(&column.dest)
+            type_and_collation(&column.source),
+            type_and_collation(&column.dest)
         )
     })
 }
@@ -485,13 +489,10 @@ pub(super) mod tests {
 
     #[test]
     fn equal_tables_are_carried_whole() {
-        let carry = project(&simple(), &simple(), &id()).unwrap();
-        assert_eq!(carry.columns.len(), 2);
-        assert_eq!(carry.key, [0]);
-        assert_eq!(
-            (carry.warnings.len(), carry.other_unique_keys.len(), carry.identity),
-            (0, 0, false)
-        );
+        let map = project(&simple(), &simple(), &id()).unwrap();
+        assert_eq!(map.columns.len(), 2);
+        assert_eq!(map.key, [0]);
+        assert_eq!((map.warnings.len(), map.other_unique_keys.len(), map.identity), (0, 0, false));
     }
 
     #[test]
@@ -506,9 +507,9 @@ pub(super) mod tests {
     fn names_that_differ_in_case_only_are_each_a_column_of_their_own() {
         let mut both = simple();
         both.columns.push(nullable("NAME", ColumnType::Bit));
-        let carry = project(&both, &both, &id()).unwrap();
-        assert!(carry.columns.iter().all(|column| column.source.name == column.dest.name));
-        assert_eq!((carry.columns.len(), carry.warnings.len()), (3, 0));
+        let map = project(&both, &both, &id()).unwrap();
+        assert!(map.columns.iter().all(|column| column.source.name == column.dest.name));
+        assert_eq!((map.columns.len(), map.warnings.len()), (3, 0));
         // one of the two has nowhere to go, and the other none of its own
         for name in ["name", "Name"] {
             let mut dest = simple();
@@ -521,9 +522,9 @@ pub(super) mod tests {
         }
         // the other way about, one of the two is the destination's own, and never a copy of the
         // other's values
-        let carry = project(&simple(), &both, &id()).unwrap();
+        let map = project(&simple(), &both, &id()).unwrap();
         assert_eq!(
-            carry.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
+            map.columns.iter().map(|column| column.name().as_str()).collect::<Vec<_>>(),
             ["id", "name"]
         );
         both.columns[2].nullable = false;
@@ -544,9 +545,9 @@ pub(super) mod tests {
             table
         };
         let padded = with(&ColumnType::Char(10), false);
-        let carry = project(&padded, &padded, &id()).unwrap();
+        let map = project(&padded, &padded, &id()).unwrap();
         assert_eq!(
-            (&carry.columns[2].staged, carry.warnings.len()),
+            (&map.columns[2].staged, map.warnings.len()),
             (&ColumnType::VarBinary(Length::N(10)), 0)
         );
         let elsewhere = Table { database_code_page: Some(1251), ..padded.clone() };
@@ -579,9 +580,9 @@ pub(super) mod tests {
         for name in ["c0", "__$operation", "__$order", "a\tb", "x]y", "'; --", &"ä".repeat(128)] {
             table.columns.push(nullable(name, ColumnType::Int));
         }
-        let carry = project(&table, &table, &id()).unwrap();
+        let map = project(&table, &table, &id()).unwrap();
         let staged: Vec<_> =
-            carry.columns.iter().map(|column| column.staged_name.as_str().to_owned()).collect();
+            map.columns.iter().map(|column| column.staged_name.as_str().to_owned()).collect();
         assert_eq!(staged, (0..table.columns.len()).map(|i| format!("c{i}")).collect::<Vec<_>>());
     }
 
@@ -618,15 +619,10 @@ pub(super) mod tests {
             table(vec![key], &["code"])
         };
         let told = |from: &Table, to: &Table| {
-            let carry = project(from, to, &[Ident::new("code")]).unwrap();
-            assert_eq!(carry.columns[0].collation.as_deref(), Some(KEY_COLLATION));
-            assert_eq!(
-                carry.warnings.len(),
-                usize::from(carry.merges_keys),
-                "{:?}",
-                carry.warnings
-            );
-            carry.merges_keys
+            let map = project(from, to, &[Ident::new("code")]).unwrap();
+            assert_eq!(map.columns[0].collation.as_deref(), Some(KEY_COLLATION));
+            assert_eq!(map.warnings.len(), usize::from(map.merges_keys), "{:?}", map.warnings);
+            map.merges_keys
         };
         let warned = |from, to| told(&with(from), &with(to));
         assert!(warned("Latin1_General_CS_AS", "Latin1_General_CI_AS"));
@@ -737,11 +733,11 @@ pub(super) mod tests {
     #[test]
     fn places_that_are_refused() {
         let mut dest = simple();
-        assert_eq!(place(&dest, true).len(), 1);
-        assert_eq!(place(&dest, false).len(), 0);
+        assert_eq!(check_destination(&dest, true).len(), 1);
+        assert_eq!(check_destination(&dest, false).len(), 0);
         for database in ["master", "MSDB", "dbaops_dataflow"] {
             dest.name.database = Ident::new(database);
-            assert_eq!(place(&dest, false).len(), 1, "{database}");
+            assert_eq!(check_destination(&dest, false).len(), 1, "{database}");
         }
     }
 
@@ -757,20 +753,20 @@ pub(super) mod tests {
             snapshot: false,
             read_only: false,
         };
-        let twin = Database { name: Ident::new("SHOP"), ..here.clone() };
+        let dest_checkpoint = Database { name: Ident::new("SHOP"), ..here.clone() };
         assert_eq!(
-            identity((&table, &here), (&table, &twin)),
+            table_identity((&table, &here), (&table, &dest_checkpoint)),
             Identity::Unknown,
             "a clone looks so, too"
         );
-        assert_eq!(identity((&table, &here), (&other, &here)), Identity::Different);
+        assert_eq!(table_identity((&table, &here), (&other, &here)), Identity::Different);
         for different in [
             Database { server: "DB2".into(), ..here.clone() },
             Database { name: Ident::new("Shop2"), ..here.clone() },
             Database { created: "2026-01-02 03:04:05.681".into(), ..here.clone() },
         ] {
             assert_eq!(
-                identity((&table, &here), (&table, &different)),
+                table_identity((&table, &here), (&table, &different)),
                 Identity::Different,
                 "{different:?}"
             );
@@ -781,12 +777,12 @@ pub(super) mod tests {
             ..here.clone()
         };
         assert_eq!(
-            identity((&table, &replica("DB1")), (&table, &replica("DB2"))),
+            table_identity((&table, &replica("DB1")), (&table, &replica("DB2"))),
             Identity::Same,
             "another replica has the same rows"
         );
         assert_eq!(
-            identity((&table, &replica("DB1")), (&other, &replica("DB2"))),
+            table_identity((&table, &replica("DB1")), (&other, &replica("DB2"))),
             Identity::Different
         );
     }

@@ -65,7 +65,7 @@ pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
         Kind::ForeignKey => RetryDecision::Later(back_off(attempt - WAITS_MAX, policy.interval)),
         // A database that is offline or read-only, often for a planned while: told at once, and
         // noticed soon after it is back.
-        Kind::Database | Kind::Duplicate | Kind::Data | Kind::Fence | Kind::Other => {
+        Kind::Database | Kind::Duplicate | Kind::Data | Kind::CheckpointConflict | Kind::Other => {
             RetryDecision::Later(back_off(attempt.saturating_sub(1), policy.interval))
         }
         Kind::Login

@@ -32,18 +32,18 @@ pub struct TriggerCost {
 
 impl TriggerCost {
     /// Too much for every tick.
-    pub fn is_dear(self) -> bool {
+    pub fn is_expensive(self) -> bool {
         !self.indexed && self.rows >= TRIGGER_SCAN_ROWS_MAX
     }
 }
 
 /// Whether to ask the table for its trigger now. `last` is how long ago it was asked; `in_stream`
 /// says that the change stream shows it.
-pub fn asks_trigger(in_stream: bool, cost: Option<TriggerCost>, last: Option<Duration>) -> bool {
+pub fn is_trigger_due(in_stream: bool, cost: Option<TriggerCost>, last: Option<Duration>) -> bool {
     match last {
         None => true,
         Some(ago) if ago >= TRIGGER_EVERY => true,
-        Some(_) => !in_stream && !cost.is_none_or(TriggerCost::is_dear),
+        Some(_) => !in_stream && !cost.is_none_or(TriggerCost::is_expensive),
     }
 }
 
@@ -51,7 +51,7 @@ pub fn asks_trigger(in_stream: bool, cost: Option<TriggerCost>, last: Option<Dur
 #[derive(Clone, Debug)]
 pub struct ScheduleFacts {
     /// `full_sync_requested`, or claimed and not fulfilled.
-    pub wanted: bool,
+    pub requested: bool,
     /// The trigger column is 1 in a source row.
     pub triggered: bool,
     /// `None` without CDC.
@@ -93,7 +93,7 @@ pub enum Decision {
 
 /// The decision for one mapping.
 pub fn decide(facts: ScheduleFacts) -> Decision {
-    if facts.wanted || facts.triggered {
+    if facts.requested || facts.triggered {
         return Decision::FullSync { trigger: facts.triggered };
     }
     match facts.step {
@@ -121,7 +121,7 @@ mod tests {
 
     fn facts(step: Option<Step>) -> ScheduleFacts {
         ScheduleFacts {
-            wanted: false,
+            requested: false,
             triggered: false,
             step,
             gap_syncs: true,
@@ -134,7 +134,7 @@ mod tests {
         let gap = Gap::UnknownCheckpoint { control: Lsn::MAX };
         let step = Some(Step::Gap(gap.clone()));
         assert_eq!(
-            decide(ScheduleFacts { wanted: true, ..facts(step.clone()) }),
+            decide(ScheduleFacts { requested: true, ..facts(step.clone()) }),
             Decision::FullSync { trigger: false }
         );
         assert_eq!(
@@ -165,22 +165,22 @@ mod tests {
     fn triggers_are_asked_as_often_as_they_are_cheap() {
         let cheap = Some(TriggerCost { rows: 99_999, indexed: false });
         let indexed = Some(TriggerCost { rows: i64::MAX, indexed: true });
-        let dear = Some(TriggerCost { rows: 100_000, indexed: false });
+        let expensive = Some(TriggerCost { rows: 100_000, indexed: false });
         let (tick, long) = (Some(Duration::from_secs(10)), Some(TRIGGER_EVERY));
         for (in_stream, cost, last, expected) in [
             (false, cheap, None, true),
             (false, cheap, tick, true),
             (false, indexed, tick, true),
-            (false, dear, tick, false),
+            (false, expensive, tick, false),
             (false, None, tick, false),
-            (false, dear, long, true),
-            (false, dear, None, true),
+            (false, expensive, long, true),
+            (false, expensive, None, true),
             (true, cheap, tick, false),
             (true, cheap, long, true),
-            (true, dear, None, true),
+            (true, expensive, None, true),
         ] {
             assert_eq!(
-                asks_trigger(in_stream, cost, last),
+                is_trigger_due(in_stream, cost, last),
                 expected,
                 "{in_stream} {cost:?} {last:?}"
             );

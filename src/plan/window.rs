@@ -42,20 +42,20 @@ pub struct DestCheckpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct StoredCheckpoint {
     pub control: Option<Lsn>,
-    pub twin: Option<DestCheckpoint>,
+    pub dest_checkpoint: Option<DestCheckpoint>,
     /// How long ago a gap started a full sync, if that was today.
     pub gap_synced: Option<Duration>,
 }
 
 impl StoredCheckpoint {
-    fn twin_lsn(&self) -> Option<Lsn> {
-        self.twin.as_ref().and_then(|twin| twin.lsn)
+    fn dest_lsn(&self) -> Option<Lsn> {
+        self.dest_checkpoint.as_ref().and_then(|dest_checkpoint| dest_checkpoint.lsn)
     }
 
     /// The source transaction that the source must still have where it was. What capture records of
     /// an idle database is none: every server does it for itself.
     pub fn transaction(&self) -> Option<&Transaction> {
-        self.twin
+        self.dest_checkpoint
             .as_ref()?
             .transaction
             .as_ref()
@@ -64,7 +64,9 @@ impl StoredCheckpoint {
 
     /// The twin is not yet bound to a source table and an instance.
     pub fn is_unbound(&self) -> bool {
-        self.twin.as_ref().is_some_and(|twin| twin.source.is_none() || twin.instance.is_none())
+        self.dest_checkpoint.as_ref().is_some_and(|dest_checkpoint| {
+            dest_checkpoint.source.is_none() || dest_checkpoint.instance.is_none()
+        })
     }
 }
 
@@ -83,7 +85,7 @@ pub enum History {
 pub struct WindowFacts<'a> {
     pub stored: &'a StoredCheckpoint,
     /// U, read before everything else and shared by all mappings of the database.
-    pub upper: Option<&'a MaxLsn>,
+    pub max_lsn: Option<&'a MaxLsn>,
     /// This table's instances.
     pub instances: &'a [Instance],
     /// What they capture; wanted where there are several.
@@ -100,7 +102,7 @@ pub enum Gap {
     /// enabled again).
     Retention { from: Lsn, min: Lsn },
     /// The two checkpoints differ: one of the two databases was restored or failed over alone.
-    CheckpointMismatch { control: Option<Lsn>, twin: Option<Lsn> },
+    CheckpointMismatch { control: Option<Lsn>, dest_checkpoint: Option<Lsn> },
     /// The mapping was pointed at other tables, or its destination table was made anew.
     MappingChanged,
     /// The source's table is another one than the checkpoint was written for, under the same name.
@@ -111,24 +113,24 @@ pub enum Gap {
     /// The control table has an LSN that we did not write.
     UnknownCheckpoint { control: Lsn },
     /// The source went back in time.
-    Behind { from: Lsn, upper: Lsn },
+    Behind { from: Lsn, max_lsn: Lsn },
     /// The source has another transaction, or none, at the checkpoint.
     History { from: Lsn },
 }
 
 impl Gap {
     /// What was lost, for error_logs.
-    pub fn words(&self) -> String {
+    pub fn message(&self) -> String {
         let shown =
             |lsn: &Option<Lsn>| lsn.map_or_else(|| "NULL".to_owned(), |lsn| lsn.to_string());
         match self {
             Gap::Retention { from, min } => format!(
                 "the changes after {from} and before {min} are no longer in the change table (cleanup passed them, or CDC was disabled and enabled again)"
             ),
-            Gap::CheckpointMismatch { control, twin } => format!(
+            Gap::CheckpointMismatch { control, dest_checkpoint } => format!(
                 "last_cdc_lsn is {}, but the destination database's own record says {}: one of the two databases was restored or failed over alone",
                 shown(control),
-                shown(twin)
+                shown(dest_checkpoint)
             ),
             Gap::MappingChanged => {
                 "last_cdc_lsn was written for other tables: the mapping was changed, or the destination table was dropped and made anew"
@@ -147,8 +149,8 @@ impl Gap {
             Gap::UnknownCheckpoint { control } => {
                 format!("last_cdc_lsn {control} was not written by this service: the destination database has no record of it")
             }
-            Gap::Behind { from, upper } => {
-                format!("the source's newest LSN {upper} is below the checkpoint {from}: the source was restored to an earlier state")
+            Gap::Behind { from, max_lsn } => {
+                format!("the source's newest LSN {max_lsn} is below the checkpoint {from}: the source was restored to an earlier state")
             }
             Gap::History { from } => {
                 format!("the source has another transaction at the checkpoint {from}, or none: it was restored to another history")
@@ -224,23 +226,28 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
         return Err(Step::Wait(Wait::ReplicaBehind));
     }
     let Some(any) = instances.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
-    match (stored.control, &stored.twin) {
+    match (stored.control, &stored.dest_checkpoint) {
         (Some(control), None) => return Err(Step::Gap(Gap::UnknownCheckpoint { control })),
-        (control, _) if control != stored.twin_lsn() => {
-            return Err(Step::Gap(Gap::CheckpointMismatch { control, twin: stored.twin_lsn() }));
+        (control, _) if control != stored.dest_lsn() => {
+            return Err(Step::Gap(Gap::CheckpointMismatch {
+                control,
+                dest_checkpoint: stored.dest_lsn(),
+            }));
         }
-        (Some(_), Some(twin)) if twin.elsewhere => return Err(Step::Gap(Gap::MappingChanged)),
+        (Some(_), Some(dest_checkpoint)) if dest_checkpoint.elsewhere => {
+            return Err(Step::Gap(Gap::MappingChanged));
+        }
         _ => {}
     }
     if stored
-        .twin
+        .dest_checkpoint
         .as_ref()
-        .and_then(|twin| twin.source.as_ref())
+        .and_then(|dest_checkpoint| dest_checkpoint.source.as_ref())
         .is_some_and(|source| *source != any.source_mark())
     {
         return Err(Step::Gap(Gap::Replaced));
     }
-    let Some(upper) = facts.upper else { return Err(Step::Wait(Wait::NothingCaptured)) };
+    let Some(max_lsn) = facts.max_lsn else { return Err(Step::Wait(Wait::NothingCaptured)) };
     let usable = candidates.usable();
     let Some(&oldest) = usable.first() else {
         let newest = (0..instances.len()).max_by_key(|&i| instances[i].age()).unwrap_or(0);
@@ -248,15 +255,15 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
     };
     // With no checkpoint, the oldest instance knows most.
     let from = stored.control.unwrap_or_else(|| instances[oldest].min.prev());
-    let instance = present(&candidates, stored, &usable, from)?;
+    let instance = current_instance(&candidates, stored, &usable, from)?;
     if instances[instance].min > from.next() {
         return Err(Step::Gap(Gap::Retention { from, min: instances[instance].min }));
     }
-    if upper.lsn < from {
-        return Err(if awaits_first_capture(instances, from, upper.lsn) {
+    if max_lsn.lsn < from {
+        return Err(if awaits_first_capture(instances, from, max_lsn.lsn) {
             Step::Wait(Wait::JustEnabled)
         } else {
-            Step::Gap(Gap::Behind { from, upper: upper.lsn })
+            Step::Gap(Gap::Behind { from, max_lsn: max_lsn.lsn })
         });
     }
     if let (Some(known), Some(_)) = (stored.transaction(), stored.control) {
@@ -273,21 +280,21 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
     // including it, or up to U where it is past that already.
     let successor = candidates
         .successor(instance)
-        .filter(|&newer| instances[newer].start <= upper.lsn && from < upper.lsn);
+        .filter(|&newer| instances[newer].start <= max_lsn.lsn && from < max_lsn.lsn);
     let (to, switch_to) = match successor {
         Some(newer) => (
-            if from < instances[newer].start { instances[newer].start } else { upper.lsn },
+            if from < instances[newer].start { instances[newer].start } else { max_lsn.lsn },
             Some(newer),
         ),
-        None => (upper.lsn, None),
+        None => (max_lsn.lsn, None),
     };
     Ok(Choice { instance, from, to, switch_to })
 }
 
 /// A full sync's cut is an instance's start less one, when the instance is newer than everything
 /// captured. A checkpoint above that has been captured once.
-fn awaits_first_capture(instances: &[Instance], from: Lsn, upper: Lsn) -> bool {
-    instances.iter().any(|instance| instance.start > upper && instance.start == from.next())
+fn awaits_first_capture(instances: &[Instance], from: Lsn, max_lsn: Lsn) -> bool {
+    instances.iter().any(|instance| instance.start > max_lsn && instance.start == from.next())
 }
 
 /// Whether the session is on a readable secondary that has not redone what the checkpoint stands
@@ -295,25 +302,30 @@ fn awaits_first_capture(instances: &[Instance], from: Lsn, upper: Lsn) -> bool {
 /// transaction at the checkpoint says whether it has the same history.
 fn is_behind(facts: &WindowFacts<'_>) -> bool {
     let stored = facts.stored;
-    let (Some(from), Some(upper)) =
-        (stored.control.filter(|_| stored.control == stored.twin_lsn()), facts.upper)
+    let (Some(from), Some(max_lsn)) =
+        (stored.control.filter(|_| stored.control == stored.dest_lsn()), facts.max_lsn)
     else {
         return false;
     };
-    upper.read_only && upper.lsn < from && !awaits_first_capture(facts.instances, from, upper.lsn)
+    max_lsn.read_only
+        && max_lsn.lsn < from
+        && !awaits_first_capture(facts.instances, from, max_lsn.lsn)
 }
 
 /// The instance that is read now: the one that the checkpoint names. Where it names none (no
 /// checkpoint yet, or one by an earlier version) the choice is free among those that still have the
 /// next change.
-fn present(
+fn current_instance(
     candidates: &Candidates<'_>,
     stored: &StoredCheckpoint,
     usable: &[usize],
     from: Lsn,
 ) -> Result<usize, Step> {
     let instances = candidates.instances;
-    let named = stored.control.and(stored.twin.as_ref()).and_then(|twin| twin.instance.as_ref());
+    let named = stored
+        .control
+        .and(stored.dest_checkpoint.as_ref())
+        .and_then(|dest_checkpoint| dest_checkpoint.instance.as_ref());
     if let Some(mark) = named {
         return match instances.iter().position(|instance| instance.mark() == *mark) {
             Some(at) if instances[at].is_readable() => Ok(at),
@@ -338,13 +350,13 @@ fn present(
 
 /// Up to where everything is in rows that were copied by a session which had seen `max` captured
 /// before it read them, and `min` as the capture instance's low watermark. `cut` is what another
-/// session found before, with `upper` the newest captured LSN there; a cut above that is the LSN
+/// session found before, with `max_lsn` the newest captured LSN there; a cut above that is the LSN
 /// before a capture instance that is newer than everything captured, and then the copying session
 /// has seen enough when it sees the instance. So it has of what is below the low watermark: whoever
 /// sees the instance has all that was committed before it was made.
-pub fn copied_up_to(cut: Lsn, upper: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
+pub fn copy_start_lsn(cut: Lsn, max_lsn: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
     let seen = if min.is_zero() { max } else { max.max(min.prev()) };
-    if upper < cut { cut } else { cut.min(seen) }
+    if max_lsn < cut { cut } else { cut.min(seen) }
 }
 
 /// The step for one mapping.
@@ -388,10 +400,11 @@ mod tests {
         }
     }
 
-    fn stored(control: Option<u8>, twin: Option<Option<u8>>) -> StoredCheckpoint {
+    fn stored(control: Option<u8>, dest_checkpoint: Option<Option<u8>>) -> StoredCheckpoint {
         StoredCheckpoint {
             control: control.map(lsn),
-            twin: twin.map(|at| DestCheckpoint { lsn: at.map(lsn), ..unbound() }),
+            dest_checkpoint: dest_checkpoint
+                .map(|at| DestCheckpoint { lsn: at.map(lsn), ..unbound() }),
             gap_synced: None,
         }
     }
@@ -408,16 +421,16 @@ mod tests {
 
     /// A checkpoint that names the instance that is read.
     fn reading(at: u8, instance: &Instance) -> StoredCheckpoint {
-        let twin = DestCheckpoint {
+        let dest_checkpoint = DestCheckpoint {
             lsn: Some(lsn(at)),
             source: Some(instance.source_mark()),
             instance: Some(instance.mark()),
             ..unbound()
         };
-        StoredCheckpoint { twin: Some(twin), ..stored(Some(at), None) }
+        StoredCheckpoint { dest_checkpoint: Some(dest_checkpoint), ..stored(Some(at), None) }
     }
 
-    fn upper(n: u8) -> MaxLsn {
+    fn max_lsn(n: u8) -> MaxLsn {
         MaxLsn {
             lsn: lsn(n),
             identity: None,
@@ -441,26 +454,26 @@ mod tests {
 
     fn step(
         stored: &StoredCheckpoint,
-        upper: Option<u8>,
+        max_lsn: Option<u8>,
         instances: &[Instance],
         has_rows: bool,
     ) -> Step {
         let all: Vec<_> =
             instances.iter().map(|instance| (instance, Some(&[true, true][..]))).collect();
-        step_of(stored, upper, instances, &coverage(&all), has_rows)
+        step_of(stored, max_lsn, instances, &coverage(&all), has_rows)
     }
 
     fn step_of(
         stored: &StoredCheckpoint,
-        upper_at: Option<u8>,
+        max_lsn_at: Option<u8>,
         instances: &[Instance],
         coverage: &InstanceCoverage,
         has_rows: bool,
     ) -> Step {
-        let upper = upper_at.map(upper);
+        let max_lsn = max_lsn_at.map(max_lsn);
         decide(&WindowFacts {
             stored,
-            upper: upper.as_ref(),
+            max_lsn: max_lsn.as_ref(),
             instances,
             coverage: Some(coverage),
             history: &History::Unknown,
@@ -532,11 +545,11 @@ mod tests {
                 Some(20),
                 &one,
                 false,
-                Step::Gap(Gap::Behind { from: lsn(21), upper: lsn(20) }),
+                Step::Gap(Gap::Behind { from: lsn(21), max_lsn: lsn(20) }),
             ),
         ];
-        for (name, stored, upper, instances, has_rows, expected) in cases {
-            assert_eq!(step(stored, upper, instances, has_rows), expected, "{name}");
+        for (name, stored, max_lsn, instances, has_rows, expected) in cases {
+            assert_eq!(step(stored, max_lsn, instances, has_rows), expected, "{name}");
         }
     }
 
@@ -548,15 +561,16 @@ mod tests {
             step(&foreign, Some(20), &one, false),
             Step::Gap(Gap::UnknownCheckpoint { control: lsn(12) })
         );
-        for (control, twin) in [(Some(12), Some(11)), (Some(12), None), (None, Some(12))] {
-            let torn = stored(control, Some(twin));
+        for (control, dest_checkpoint) in [(Some(12), Some(11)), (Some(12), None), (None, Some(12))]
+        {
+            let torn = stored(control, Some(dest_checkpoint));
             assert_eq!(
                 step(&torn, Some(20), &one, true),
                 Step::Gap(Gap::CheckpointMismatch {
                     control: control.map(lsn),
-                    twin: twin.map(lsn)
+                    dest_checkpoint: dest_checkpoint.map(lsn)
                 }),
-                "{control:?} {twin:?}"
+                "{control:?} {dest_checkpoint:?}"
             );
         }
         assert!(matches!(step(&stored(None, Some(None)), Some(20), &one, true), Step::Read { .. }));
@@ -582,7 +596,7 @@ mod tests {
             to: lsn(to),
             switch_to,
         };
-        for (from, upper, expected) in [
+        for (from, max_lsn, expected) in [
             (12, 20, read(12, 15, Some(1))),
             (12, 14, read(12, 14, None)),
             // just before the new one's start, and past it: the way there is a step all the same,
@@ -591,7 +605,7 @@ mod tests {
             (15, 20, read(15, 20, Some(1))),
             (17, 20, read(17, 20, Some(1))),
         ] {
-            assert_eq!(step(&at(from), Some(upper), &two, true), expected, "{from} {upper}");
+            assert_eq!(step(&at(from), Some(max_lsn), &two, true), expected, "{from} {max_lsn}");
         }
         // the switch is a step of its own even when the old instance has nothing left
         assert!(matches!(
@@ -701,11 +715,11 @@ mod tests {
     #[test]
     fn instances_that_were_not_compared_change_nothing() {
         let two = [instance(1, 10, lsn(10)), instance(2, 15, lsn(15))];
-        let upper = upper(20);
+        let max_lsn = max_lsn(20);
         let step = |stored: &StoredCheckpoint| {
             decide(&WindowFacts {
                 stored,
-                upper: Some(&upper),
+                max_lsn: Some(&max_lsn),
                 instances: &two,
                 coverage: None,
                 history: &History::Unknown,
@@ -741,12 +755,12 @@ mod tests {
     fn a_secondary_behind_the_checkpoint_is_waited_for() {
         let at = stored(Some(21), Some(Some(21)));
         let one = [instance(1, 10, lsn(10))];
-        let upper = MaxLsn { read_only: true, ..upper(20) };
+        let max_lsn = MaxLsn { read_only: true, ..max_lsn(20) };
         // what the secondary says of a transaction that it has not redone means nothing, nor that
         // it has no instance or another one
         let facts = WindowFacts {
             stored: &at,
-            upper: Some(&upper),
+            max_lsn: Some(&max_lsn),
             instances: &one,
             coverage: None,
             history: &History::Absent,
@@ -772,11 +786,11 @@ mod tests {
 
     #[test]
     fn a_copy_begins_where_its_own_session_is() {
-        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(10), lsn(25))), lsn(20));
-        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(10), lsn(17))), lsn(17));
+        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(10), lsn(25))), lsn(20));
+        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(10), lsn(17))), lsn(17));
         // the instance begins above everything captured, there and here, or here alone
-        assert_eq!(copied_up_to(lsn(24), lsn(20), (lsn(25), lsn(20))), lsn(24));
-        assert_eq!(copied_up_to(lsn(20), lsn(20), (lsn(19), lsn(17))), lsn(18));
+        assert_eq!(copy_start_lsn(lsn(24), lsn(20), (lsn(25), lsn(20))), lsn(24));
+        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(19), lsn(17))), lsn(18));
     }
 
     #[test]
@@ -785,14 +799,17 @@ mod tests {
         let other = TranIdentity { tran_id: vec![2], ..known.clone() };
         let idle = TranIdentity { tran_id: vec![0], ..known.clone() };
         let one = [instance(1, 10, lsn(10))];
-        let upper = upper(20);
+        let max_lsn = max_lsn(20);
         let is_gap = |identity: &TranIdentity, history: &History| {
             let transaction = Some(Transaction { lsn: lsn(12), identity: identity.clone() });
-            let twin = DestCheckpoint { lsn: Some(lsn(12)), transaction, ..unbound() };
-            let stored = StoredCheckpoint { twin: Some(twin), ..stored(Some(12), None) };
+            let dest_checkpoint = DestCheckpoint { lsn: Some(lsn(12)), transaction, ..unbound() };
+            let stored = StoredCheckpoint {
+                dest_checkpoint: Some(dest_checkpoint),
+                ..stored(Some(12), None)
+            };
             let facts = WindowFacts {
                 stored: &stored,
-                upper: Some(&upper),
+                max_lsn: Some(&max_lsn),
                 instances: &one,
                 coverage: None,
                 history,

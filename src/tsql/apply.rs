@@ -28,18 +28,18 @@ pub enum StatementOrder {
 /// The group's statements, without transaction or checkpoint. `@fetched` says whether the source
 /// was asked for rows to complete others.
 pub fn statements(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     target: &TableName,
     form: TypeForm,
     order: StatementOrder,
 ) -> String {
-    let mut sql = completed(carry, coverage);
-    sql.extend(other_identity(carry, target, form));
+    let mut sql = completed(map, coverage);
+    sql.extend(other_identity(map, target, form));
     let parts = [
-        delete(carry, target, form),
-        update(carry, coverage, target, form),
-        insert(carry, coverage, target, form),
+        delete(map, target, form),
+        update(map, coverage, target, form),
+        insert(map, coverage, target, form),
     ];
     match order {
         StatementOrder::UniqueFirst => sql.extend(parts),
@@ -51,7 +51,7 @@ pub fn statements(
 /// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value
 /// which it must have, and was not found at the source, is left as it is: the change that removed
 /// it there comes later.
-fn completed(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
+fn completed(map: &ColumnMap, coverage: &ColumnCoverage) -> String {
     // A literal of that size is a numeric, and a bigint compared with a numeric is converted: no
     // index would be used.
     let fetched = format!(
@@ -69,7 +69,7 @@ fn completed(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
         );
     }
     if !coverage.required.is_empty() {
-        let required = || coverage.required.iter().filter_map(|&i| carry.columns.get(i));
+        let required = || coverage.required.iter().filter_map(|&i| map.columns.get(i));
         let nulls = any_is_null("c", required());
         let sets: Vec<_> = required()
             .map(|column| format!("{0} = ISNULL(c.{0}, f.{0})", column.staged_name))
@@ -83,31 +83,31 @@ fn completed(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
     sql
 }
 
-fn joined(carry: &ColumnMap, target: &TableName, form: TypeForm) -> String {
+fn joined(map: &ColumnMap, target: &TableName, form: TypeForm) -> String {
     format!(
         "FROM {} AS d\nINNER JOIN #changes AS c ON {}\nINNER JOIN #net AS n ON n.[__$order] = c.[__$order]\n",
         target.local(),
-        form.same_key(carry, "d", "c")
+        form.same_key(map, "d", "c")
     )
 }
 
-fn delete(carry: &ColumnMap, target: &TableName, form: TypeForm) -> String {
-    format!("DELETE d\n{}WHERE n.[__$operation] = 1;\n", joined(carry, target, form))
+fn delete(map: &ColumnMap, target: &TableName, form: TypeForm) -> String {
+    format!("DELETE d\n{}WHERE n.[__$operation] = 1;\n", joined(map, target, form))
 }
 
 /// An identity column cannot be updated: a row that came back under its key with another identity
 /// is deleted first.
-fn other_identity(carry: &ColumnMap, target: &TableName, form: TypeForm) -> Option<String> {
-    let column = carry
+fn other_identity(map: &ColumnMap, target: &TableName, form: TypeForm) -> Option<String> {
+    let column = map
         .columns
         .iter()
         .enumerate()
-        .find(|(i, column)| column.dest.identity && !carry.key.contains(i))?
+        .find(|(i, column)| column.dest.identity && !map.key.contains(i))?
         .1;
     (form == TypeForm::Dest).then(|| {
         format!(
             "DELETE d\n{}WHERE n.[__$operation] = 2 AND d.{} <> {};\n",
-            joined(carry, target, form),
+            joined(map, target, form),
             column.name(),
             form.write(column, "c")
         )
@@ -124,16 +124,16 @@ fn found(column: &CarriedColumn, partial: usize, form: TypeForm) -> String {
 }
 
 fn update(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     target: &TableName,
     form: TypeForm,
 ) -> String {
-    let sets: Vec<_> = carry
+    let sets: Vec<_> = map
         .columns
         .iter()
         .enumerate()
-        .filter(|(i, column)| form.updates(carry, *i, column))
+        .filter(|(i, column)| form.updates(map, *i, column))
         .map(|(i, column)| match coverage.partial_of(i) {
             None => format!("{} = {}", form.name(column), form.write(column, "c")),
             Some(partial) => format!(
@@ -150,24 +150,24 @@ fn update(
     format!(
         "UPDATE d SET\n    {}\n{}WHERE n.[__$operation] IN (2, 4);\n",
         sets.join(",\n    "),
-        joined(carry, target, form)
+        joined(map, target, form)
     )
 }
 
 fn insert(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     target: &TableName,
     form: TypeForm,
 ) -> String {
     let name = target.local();
-    let identity = carry.identity && form == TypeForm::Dest;
+    let identity = map.identity && form == TypeForm::Dest;
     let mut sql = String::new();
     if identity {
         let _ = writeln!(sql, "SET IDENTITY_INSERT {name} ON;");
     }
-    let names: Vec<_> = carry.columns.iter().map(|column| form.name(column).to_string()).collect();
-    let values: Vec<_> = carry
+    let names: Vec<_> = map.columns.iter().map(|column| form.name(column).to_string()).collect();
+    let values: Vec<_> = map
         .columns
         .iter()
         .enumerate()
@@ -183,7 +183,7 @@ fn insert(
         "INSERT INTO {name} ({})\nSELECT {}\nFROM #net AS n\nINNER JOIN #changes AS c ON c.[__$order] = n.[__$order]\nWHERE n.[__$operation] IN (2, 4){complete}\n    AND NOT EXISTS (SELECT 1 FROM {name} AS d WHERE {});",
         names.join(", "),
         values.join(",\n    "),
-        form.same_key(carry, "d", "c")
+        form.same_key(map, "d", "c")
     );
     if identity {
         let _ = writeln!(sql, "SET IDENTITY_INSERT {name} OFF;");
@@ -223,9 +223,9 @@ pub const NET_RANGE: &str =
     "SELECT COUNT_BIG(*), MIN(n.[__$order]), MAX(n.[__$order]) FROM #net AS n";
 
 /// The key of the change row whose order is `@P1`.
-pub fn key_of(carry: &ColumnMap) -> String {
+pub fn key_of(map: &ColumnMap) -> String {
     let names: Vec<_> =
-        carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
+        map.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     format!("SELECT {} FROM #changes AS c WHERE c.[__$order] = @P1", names.join(", "))
 }
 
@@ -239,18 +239,13 @@ mod tests {
 
     #[test]
     fn a_group_of_the_destination() {
-        let (carry, capture) = (keyed(), capture());
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (map, capture) = (keyed(), capture());
+        let coverage = mask::cover(&map, &capture).unwrap();
         let rows =
-            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
+            statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         golden("apply_dest.sql", &dest_transaction(&rows, "-- checkpoint and twin\n"));
-        let turned = statements(
-            &carry,
-            &coverage,
-            &TABLE(),
-            TypeForm::Dest,
-            StatementOrder::ReferencesFirst,
-        );
+        let turned =
+            statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::ReferencesFirst);
         let at = |text: &str, words: &str| text.find(words).unwrap();
         assert!(
             at(&rows, "DELETE d") < at(&rows, "UPDATE d")
@@ -258,7 +253,7 @@ mod tests {
         );
         golden("apply_trial.sql", &trial("-- statements\n"));
         assert_eq!(
-            key_of(&carry),
+            key_of(&map),
             "SELECT c.[c0], c.[c1] FROM #changes AS c WHERE c.[__$order] = @P1"
         );
         assert!(
@@ -269,22 +264,22 @@ mod tests {
 
     #[test]
     fn what_must_have_a_value_and_has_none_is_fetched() {
-        let (mut carry, capture) = (keyed(), capture());
-        carry.columns.truncate(3);
-        carry.columns[2].source.nullable = false;
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (mut map, capture) = (keyed(), capture());
+        map.columns.truncate(3);
+        map.columns[2].source.nullable = false;
+        let coverage = mask::cover(&map, &capture).unwrap();
         golden(
             "apply_required.sql",
-            &statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
+            &statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
         );
     }
 
     #[test]
     fn a_group_of_a_staging_table() {
-        let (carry, capture) = (keyed(), capture());
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (map, capture) = (keyed(), capture());
+        let coverage = mask::cover(&map, &capture).unwrap();
         let rows = statements(
-            &carry,
+            &map,
             &coverage,
             &stage_name(),
             TypeForm::Staged,
@@ -295,14 +290,14 @@ mod tests {
 
     #[test]
     fn an_identity_key_is_inserted_and_never_updated() {
-        let (mut carry, capture) = (keyed(), capture());
-        carry.columns.truncate(1);
-        carry.key = vec![0];
-        carry.identity = true;
-        carry.columns[0].dest.identity = true;
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (mut map, capture) = (keyed(), capture());
+        map.columns.truncate(1);
+        map.key = vec![0];
+        map.identity = true;
+        map.columns[0].dest.identity = true;
+        let coverage = mask::cover(&map, &capture).unwrap();
         let rows =
-            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
+            statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         golden("apply_identity_key.sql", &rows);
         assert!(!rows.contains("UPDATE d"));
     }
@@ -311,23 +306,23 @@ mod tests {
     /// and image have no place in one.
     #[test]
     fn both_branches_of_a_case_are_of_one_type() {
-        let (carry, capture) = (keyed(), capture());
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (map, capture) = (keyed(), capture());
+        let coverage = mask::cover(&map, &capture).unwrap();
         let rows =
-            statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
+            statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst);
         assert!(rows.contains("WHEN n.[__$p2] IS NULL THEN CAST(d.[doc] AS xml) WHEN"), "{rows}");
         assert!(
             rows.contains("WHEN n.[__$p0] IS NULL THEN CAST(d.[note] AS nvarchar(max)) WHEN"),
             "{rows}"
         );
         // rows of a repair are complete
-        let complete = crate::tsql::repair::coverage(&carry);
+        let complete = crate::tsql::repair::coverage(&map);
         assert!(
-            !statements(&carry, &complete, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst)
+            !statements(&map, &complete, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst)
                 .contains("CASE")
         );
         let staged = statements(
-            &carry,
+            &map,
             &coverage,
             &stage_name(),
             TypeForm::Staged,
@@ -338,15 +333,15 @@ mod tests {
 
     #[test]
     fn another_identity_makes_another_row() {
-        let (mut carry, capture) = (keyed(), capture());
-        carry.columns.truncate(2);
-        carry.key = vec![1];
-        carry.identity = true;
-        carry.columns[0].dest.identity = true;
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (mut map, capture) = (keyed(), capture());
+        map.columns.truncate(2);
+        map.key = vec![1];
+        map.identity = true;
+        map.columns[0].dest.identity = true;
+        let coverage = mask::cover(&map, &capture).unwrap();
         golden(
             "apply_other_identity.sql",
-            &statements(&carry, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
+            &statements(&map, &coverage, &TABLE(), TypeForm::Dest, StatementOrder::UniqueFirst),
         );
     }
 }

@@ -63,15 +63,15 @@ pub fn key_is_set(alias: &str, coverage: &ColumnCoverage) -> String {
 }
 
 /// `@P1` from (exclusive), `@P2` to (inclusive). Before-images are left out unless a key changed.
-pub fn read(carry: &ColumnMap, capture: &Capture, coverage: &ColumnCoverage) -> String {
+pub fn read(map: &ColumnMap, capture: &Capture, coverage: &ColumnCoverage) -> String {
     let command =
         if capture.instance.has_command_id { "c.[__$command_id]" } else { "CAST(NULL AS int)" };
     let mut sql = format!(
         "SELECT c.[__$start_lsn], c.[__$seqval], c.[__$operation], c.[__$update_mask], {command} AS [__$command_id]"
     );
-    let large_columns = carry.large_columns();
+    let large_columns = map.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
-    for (i, (column, &captured)) in carry.columns.iter().zip(&coverage.captured).enumerate() {
+    for (i, (column, &captured)) in map.columns.iter().zip(&coverage.captured).enumerate() {
         let staged = staging::type_name(&column.staged);
         let cell = match captured {
             true if coverage.retyped.contains(&i) && column.staged == column.source.ty => {
@@ -85,7 +85,7 @@ pub fn read(carry: &ColumnMap, capture: &Capture, coverage: &ColumnCoverage) -> 
     }
     if !large_columns.is_empty() {
         let columns =
-            large_columns.iter().map(|&i| coverage.captured[i].then_some(&carry.columns[i]));
+            large_columns.iter().map(|&i| coverage.captured[i].then_some(&map.columns[i]));
         let _ = write!(
             sql,
             ",\n    {} AS {}",
@@ -105,14 +105,14 @@ pub fn read(carry: &ColumnMap, capture: &Capture, coverage: &ColumnCoverage) -> 
 
 /// `#changes` and `#net`, made anew. A plain batch: a temp table made inside sp_executesql dies
 /// with it.
-pub fn create_tables(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
+pub fn create_tables(map: &ColumnMap, coverage: &ColumnCoverage) -> String {
     let mut sql = String::from(
         "IF OBJECT_ID(N'tempdb..#changes') IS NOT NULL DROP TABLE #changes;\nIF OBJECT_ID(N'tempdb..#net') IS NOT NULL DROP TABLE #net;\nCREATE TABLE #changes (\n    [__$start_lsn] binary(10) NULL,\n    [__$seqval] binary(10) NULL,\n    [__$operation] int NULL,\n    [__$update_mask] varbinary(128) NULL,\n    [__$command_id] int NULL,\n",
     );
-    for column in &carry.columns {
+    for column in &map.columns {
         let _ = writeln!(sql, "    {},", staging::column_ddl(column));
     }
-    if !carry.large_columns().is_empty() {
+    if !map.large_columns().is_empty() {
         let _ = writeln!(sql, "    {} {} NULL,", large::LENGTHS, large::LENGTHS_TYPE);
     }
     sql.push_str(
@@ -128,24 +128,24 @@ pub fn create_tables(carry: &ColumnMap, coverage: &ColumnCoverage) -> String {
 /// The columns of `#changes`, in the order of [`read`]'s rows with `__$order` behind them; each
 /// with the name that messages have. [`large::LENGTHS`] is there where a column can have large
 /// values.
-pub fn columns(carry: &ColumnMap) -> Vec<(Ident, Ident)> {
+pub fn columns(map: &ColumnMap) -> Vec<(Ident, Ident)> {
     let own = |name: &'static str| (Ident::new(name), Ident::new(name));
     let cdc = ["__$start_lsn", "__$seqval", "__$operation", "__$update_mask", "__$command_id"]
         .into_iter()
         .map(own);
     let carried =
-        carry.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone()));
-    let lengths = (!carry.large_columns().is_empty()).then(|| own(large::LENGTHS_NAME));
+        map.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone()));
+    let lengths = (!map.large_columns().is_empty()).then(|| own(large::LENGTHS_NAME));
     cdc.chain(carried).chain(lengths).chain([own("__$order")]).collect()
 }
 
 /// The carried columns of `alias` in staged form, and the lengths of large values where there can
 /// be some: `,\n    cell AS [name]…`.
-pub(super) fn whole_row(carry: &ColumnMap, alias: &str) -> String {
-    let large_columns = carry.large_columns();
+pub(super) fn whole_row(map: &ColumnMap, alias: &str) -> String {
+    let large_columns = map.large_columns();
     let large_bytes = large::large_bytes(large_columns.len());
     let mut sql = String::new();
-    for (i, column) in carry.columns.iter().enumerate() {
+    for (i, column) in map.columns.iter().enumerate() {
         let cell = if large_columns.contains(&i) {
             large::read(column, alias, large_bytes)
         } else {
@@ -154,7 +154,7 @@ pub(super) fn whole_row(carry: &ColumnMap, alias: &str) -> String {
         let _ = write!(sql, ",\n    {cell} AS {}", column.staged_name);
     }
     if !large_columns.is_empty() {
-        let columns = large_columns.iter().map(|&i| carry.columns.get(i));
+        let columns = large_columns.iter().map(|&i| map.columns.get(i));
         let _ = write!(
             sql,
             ",\n    {} AS {}",
@@ -169,11 +169,11 @@ pub(super) fn whole_row(carry: &ColumnMap, alias: &str) -> String {
 /// and command (`@P1`, `@P2`, `@P3` for the first, and so on; a slot not needed has NULLs). The
 /// change table gives the key, so no key value ever leaves the source's types and collations. The
 /// slot comes back in `__$command_id`.
-pub fn fetch(carry: &ColumnMap, source: &TableName, capture: &Capture) -> String {
+pub fn fetch(map: &ColumnMap, source: &TableName, capture: &Capture) -> String {
     let mut sql = String::from(
         "SELECT c.[__$start_lsn], c.[__$seqval], CAST(9 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], v.slot AS [__$command_id]",
     );
-    sql.push_str(&whole_row(carry, "s"));
+    sql.push_str(&whole_row(map, "s"));
     sql.push_str("\nFROM (VALUES ");
     for slot in 0..FETCH_MAX {
         let p = 3 * slot;
@@ -197,14 +197,14 @@ pub fn fetch(carry: &ColumnMap, source: &TableName, capture: &Capture) -> String
         sql,
         ") AS v (slot, start_lsn, seqval, command_id)\nINNER JOIN {} AS c ON c.[__$start_lsn] = v.start_lsn AND c.[__$seqval] = v.seqval AND c.[__$operation] IN (2, 4){command}\n{}",
         capture.instance.change_table(),
-        join_source(carry, source)
+        join_source(map, source)
     );
     sql
 }
 
 /// The source's rows as `s`, by the key that a change row `c` has.
-fn join_source(carry: &ColumnMap, source: &TableName) -> String {
-    let keys: Vec<_> = carry
+fn join_source(map: &ColumnMap, source: &TableName) -> String {
+    let keys: Vec<_> = map
         .key_columns()
         .map(|column| {
             let (s, c) = (format!("s.{}", column.source.name), format!("c.{}", column.source.name));
@@ -217,7 +217,7 @@ fn join_source(carry: &ColumnMap, source: &TableName) -> String {
 /// The statements for large values that change rows told of, or (`fetched`) the rows that completed
 /// them.
 pub fn large_values(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     source: &TableName,
     capture: &Capture,
@@ -237,7 +237,7 @@ pub fn large_values(
             "FROM #changes AS c\nINNER JOIN #changes AS o ON o.[__$order] = c.[__$order] - CAST({FETCHED} AS bigint)\nWHERE c.{} IS NOT NULL AND c.[__$order] > @P2 AND c.[__$operation] = 9",
             large::LENGTHS
         );
-        ("s", format!("FROM {change_table} AS c\n{}\n{one}", join_source(carry, source)), wanted)
+        ("s", format!("FROM {change_table} AS c\n{}\n{one}", join_source(map, source)), wanted)
     } else {
         let values: String = (0..coverage.partial.len())
             .map(|i| format!(" UNION ALL SELECT n.[__$p{i}] FROM #net AS n"))
@@ -253,10 +253,10 @@ pub fn large_values(
             "SELECT TOP (@P1) c.[__$order], c.{}, o.[__$start_lsn], o.[__$seqval], o.[__$command_id]\n{wanted}\nORDER BY c.[__$order]",
             large::LENGTHS
         ),
-        columns: carry
+        columns: map
             .large_columns()
             .into_iter()
-            .map(|i| large::pieces(&carry.columns[i], alias, &from))
+            .map(|i| large::pieces(&map.columns[i], alias, &from))
             .collect(),
         can_change: fetched,
     }
@@ -330,14 +330,14 @@ impl TypeForm {
 
     /// Whether an UPDATE may set this column: never identity, and of the key only what may differ
     /// between equal keys.
-    pub fn updates(self, carry: &ColumnMap, index: usize, column: &CarriedColumn) -> bool {
+    pub fn updates(self, map: &ColumnMap, index: usize, column: &CarriedColumn) -> bool {
         !(self == TypeForm::Dest && column.dest.identity)
-            && (!carry.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
+            && (!map.key.contains(&index) || staging::equal_may_differ(self.ty(column)))
     }
 
     /// `target` and `staged` have the same key, as the target's collations see it.
-    pub fn same_key(self, carry: &ColumnMap, target: &str, staged: &str) -> String {
-        let pairs: Vec<_> = carry
+    pub fn same_key(self, map: &ColumnMap, target: &str, staged: &str) -> String {
+        let pairs: Vec<_> = map
             .key_columns()
             .map(|column| {
                 let nullable = column.source.nullable && column.dest.nullable;
@@ -370,19 +370,19 @@ mod tests {
 
     #[test]
     fn change_rows_and_their_tables() {
-        let (carry, capture) = (keyed(), capture());
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        let (map, capture) = (keyed(), capture());
+        let coverage = mask::cover(&map, &capture).unwrap();
         golden("changes_boundary.sql", &boundary(&capture));
-        golden("changes_read.sql", &read(&carry, &capture, &coverage));
-        golden("changes_tables.sql", &create_tables(&carry, &coverage));
-        assert_eq!(columns(&carry).len(), 5 + carry.columns.len() + 2);
-        let values = large_values(&carry, &coverage, &TABLE(), &capture, false);
+        golden("changes_read.sql", &read(&map, &capture, &coverage));
+        golden("changes_tables.sql", &create_tables(&map, &coverage));
+        assert_eq!(columns(&map).len(), 5 + map.columns.len() + 2);
+        let values = large_values(&map, &coverage, &TABLE(), &capture, false);
         golden("changes_large.sql", &shown(&values));
         golden(
             "changes_large_fetched.sql",
-            &shown(&large_values(&carry, &coverage, &TABLE(), &capture, true)),
+            &shown(&large_values(&map, &coverage, &TABLE(), &capture, true)),
         );
-        let fetched = fetch(&carry, &TABLE(), &capture);
+        let fetched = fetch(&map, &TABLE(), &capture);
         let slots = fetched.find("(1, CAST(@P4").unwrap()..fetched.find(") AS v").unwrap();
         golden("changes_fetch.sql", &fetched.replacen(&fetched[slots], "...", 1));
         assert!(
@@ -394,24 +394,24 @@ mod tests {
 
     #[test]
     fn a_server_without_command_ids() {
-        let (carry, mut capture) = (keyed(), capture());
+        let (map, mut capture) = (keyed(), capture());
         capture.instance.has_command_id = false;
-        let coverage = mask::cover(&carry, &capture).unwrap();
-        let read = read(&carry, &capture, &coverage);
+        let coverage = mask::cover(&map, &capture).unwrap();
+        let read = read(&map, &capture, &coverage);
         assert!(read.contains("CAST(NULL AS int) AS [__$command_id]"));
         assert!(read.ends_with("ORDER BY c.[__$start_lsn], c.[__$seqval], c.[__$operation]"));
-        assert!(!fetch(&carry, &TABLE(), &capture).contains("c.[__$command_id]"));
+        assert!(!fetch(&map, &TABLE(), &capture).contains("c.[__$command_id]"));
     }
 
     #[test]
     fn a_key_that_is_not_captured_is_refused_by_name() {
-        let (carry, mut capture) = (keyed(), capture());
+        let (map, mut capture) = (keyed(), capture());
         capture.columns.retain(|column| column.name.as_str() != "code");
-        let error = mask::cover(&carry, &capture).unwrap_err();
+        let error = mask::cover(&map, &capture).unwrap_err();
         assert!(error.to_string().contains("does not capture key column [code]"), "{error}");
         // a column dropped and added again under its name is not the captured one
         let mut capture = crate::tsql::testing::capture();
         capture.columns[1].column_id = 9;
-        assert!(mask::cover(&carry, &capture).is_err());
+        assert!(mask::cover(&map, &capture).is_err());
     }
 }

@@ -46,10 +46,10 @@ impl TableSide {
 
     /// All carried columns, empty where a value is large, and behind them the hashes of large
     /// values: one for each of [`ColumnMap::large_columns`].
-    fn whole_rows(self, carry: &ColumnMap) -> String {
-        let large_columns = carry.large_columns();
+    fn whole_rows(self, map: &ColumnMap) -> String {
+        let large_columns = map.large_columns();
         let large_bytes = large::large_bytes(large_columns.len());
-        let mut cells: Vec<_> = carry
+        let mut cells: Vec<_> = map
             .columns
             .iter()
             .enumerate()
@@ -66,7 +66,7 @@ impl TableSide {
         cells.extend(hashes.map(|(n, &i)| {
             format!(
                 "{} AS [__$hash{n}]",
-                large::compared_hash(&self.read(&carry.columns[i]), large_bytes)
+                large::compared_hash(&self.read(&map.columns[i]), large_bytes)
             )
         }));
         cells.join(", ")
@@ -75,19 +75,17 @@ impl TableSide {
 
 /// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far
 /// below.
-pub fn keys_max(carry: &ColumnMap) -> usize {
-    (1_000 / carry.key.len().max(1)).clamp(1, 100)
+pub fn keys_max(map: &ColumnMap) -> usize {
+    (1_000 / map.key.len().max(1)).clamp(1, 100)
 }
 
 /// The newest rows by key.
-pub fn newest(side: TableSide, table: &TableName, carry: &ColumnMap, rows_max: usize) -> String {
-    let order: Vec<_> = carry
-        .key_columns()
-        .map(|carried| format!("t.{} DESC", side.column(carried).name))
-        .collect();
+pub fn newest(side: TableSide, table: &TableName, map: &ColumnMap, rows_max: usize) -> String {
+    let order: Vec<_> =
+        map.key_columns().map(|carried| format!("t.{} DESC", side.column(carried).name)).collect();
     format!(
         "SELECT TOP ({rows_max}) {} FROM {} AS t ORDER BY {}",
-        side.whole_rows(carry),
+        side.whole_rows(map),
         table.local(),
         order.join(", ")
     )
@@ -100,24 +98,24 @@ pub fn newest(side: TableSide, table: &TableName, carry: &ColumnMap, rows_max: u
 pub fn range(
     side: TableSide,
     table: &TableName,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     (after, upto): (bool, bool),
     rows_max: usize,
 ) -> String {
-    let keys: Vec<_> = carry.key_columns().map(|carried| ordered(side, carried)).collect();
+    let keys: Vec<_> = map.key_columns().map(|carried| ordered(side, carried)).collect();
     let width = keys.len();
     let mut bounds = Vec::new();
     if after {
-        bounds.push(beyond(&keys, carry, 0, ">", false));
+        bounds.push(beyond(&keys, map, 0, ">", false));
     }
     if upto {
-        bounds.push(beyond(&keys, carry, if after { width } else { 0 }, "<", true));
+        bounds.push(beyond(&keys, map, if after { width } else { 0 }, "<", true));
     }
     let filter =
         if bounds.is_empty() { String::new() } else { format!(" WHERE {}", bounds.join(" AND ")) };
     format!(
         "SELECT TOP ({rows_max}) {} FROM {} AS t{filter} ORDER BY {}",
-        side.whole_rows(carry),
+        side.whole_rows(map),
         table.local(),
         keys.join(", ")
     )
@@ -142,13 +140,13 @@ fn ordered(side: TableSide, carried: &CarriedColumn) -> String {
 /// NULL in a key comes before every value, as ORDER BY has it.
 fn beyond(
     keys: &[String],
-    carry: &ColumnMap,
+    map: &ColumnMap,
     params_before: usize,
     than: &str,
     or_equal: bool,
 ) -> String {
     let mut condition = String::new();
-    let columns: Vec<_> = keys.iter().zip(carry.key_columns()).enumerate().collect();
+    let columns: Vec<_> = keys.iter().zip(map.key_columns()).enumerate().collect();
     for (i, (key, carried)) in columns.into_iter().rev() {
         let parameter = parameter(&carried.source, params_before + i + 1);
         let nullable = carried.source.nullable || carried.dest.nullable;
@@ -171,7 +169,7 @@ fn beyond(
     }
     // says nothing new, but is what an index is sought by: of the OR alone the server makes a scan
     // from the table's beginning
-    match (keys, carry.key_columns().next()) {
+    match (keys, map.key_columns().next()) {
         ([first, _, ..], Some(carried)) if !carried.source.nullable && !carried.dest.nullable => {
             format!(
                 "({first} {than}= {} AND {condition})",
@@ -196,22 +194,22 @@ pub fn any_change(change_table: &Ident) -> String {
 
 /// The rows with `keys` given keys, whose values are the parameters in order: the first key's
 /// columns, the second's, …
-pub fn by_keys(side: TableSide, table: &TableName, carry: &ColumnMap, keys: usize) -> String {
+pub fn by_keys(side: TableSide, table: &TableName, map: &ColumnMap, keys: usize) -> String {
     format!(
         "SELECT {} FROM {} AS t WHERE {}",
-        side.whole_rows(carry),
+        side.whole_rows(map),
         table.local(),
-        any_of(side, carry, keys, 0)
+        any_of(side, map, keys, 0)
     )
 }
 
 /// The keys among `keys` given ones that have a change after LSN `@P1` and up to `@P2`; the key
 /// values follow as `@P3`….
-pub fn changed_keys(change_table: &Ident, carry: &ColumnMap, keys: usize) -> String {
+pub fn changed_keys(change_table: &Ident, map: &ColumnMap, keys: usize) -> String {
     format!(
         "SELECT DISTINCT {} FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2 AND ({})",
-        TableSide::Source.list(carry.key_columns()),
-        any_of(TableSide::Source, carry, keys, 2)
+        TableSide::Source.list(map.key_columns()),
+        any_of(TableSide::Source, map, keys, 2)
     )
 }
 
@@ -219,13 +217,13 @@ pub fn changed_keys(change_table: &Ident, carry: &ColumnMap, keys: usize) -> Str
 /// `params_before`.
 pub(super) fn any_of(
     side: TableSide,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     keys: usize,
     params_before: usize,
 ) -> String {
-    let width = carry.key.len();
+    let width = map.key.len();
     let one = |key: usize| {
-        let pairs: Vec<_> = carry
+        let pairs: Vec<_> = map
             .key_columns()
             .enumerate()
             .map(|(i, carried)| {
@@ -264,7 +262,7 @@ fn collation(column: &Column) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::model::table::Length;
-    use crate::tsql::testing::{TABLE, carried, carry, keyed};
+    use crate::tsql::testing::{TABLE, carried, keyed, map};
 
     #[test]
     fn newest_rows_of_either_side() {
@@ -287,13 +285,13 @@ mod tests {
             )
         };
         assert_eq!(
-            large(newest(TableSide::Source, &TABLE(), &carry(), 10)),
+            large(newest(TableSide::Source, &TABLE(), &map(), 10)),
             "SELECT TOP (10) t.[ID] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], CAST(t.[at] AS datetimeoffset(7)) AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[ID] DESC, t.[code] DESC"
         );
         assert_eq!(
-            large(newest(TableSide::Dest, &TABLE(), &carry(), 10)),
+            large(newest(TableSide::Dest, &TABLE(), &map(), 10)),
             "SELECT TOP (10) t.[id] AS [id], t.[code] AS [code], CAST(t.[price] AS decimal(19,4)) AS [price], \
              CAST(t.[note] AS nvarchar(max)) AS [note], t.[at] AS [at], CAST(t.[doc] AS nvarchar(max)) AS [doc] \
              FROM [sales].[Order]] Details] AS t ORDER BY t.[id] DESC, t.[code] DESC"
@@ -319,9 +317,9 @@ mod tests {
             ),
             "{sql}"
         );
-        let mut carry = keyed();
-        carry.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
-        let sql = range(TableSide::Dest, &TABLE(), &carry, (false, false), 10);
+        let mut map = keyed();
+        map.columns[1].dest.collation = Some("Latin1_General_BIN2".into());
+        let sql = range(TableSide::Dest, &TABLE(), &map, (false, false), 10);
         assert!(
             sql.contains(
                 "AS t ORDER BY t.[id], CAST(t.[code] COLLATE Latin1_General_CI_AS AS nvarchar(20))"
@@ -357,21 +355,21 @@ mod tests {
     /// `=` never finds a NULL, and nothing is beyond one.
     #[test]
     fn keys_that_may_be_null_are_found_and_passed() {
-        let mut carry = carry();
-        carry.key = vec![1];
+        let mut map = map();
+        map.key = vec![1];
         let code = "CAST(@P1 AS nvarchar(20))";
         assert!(
-            by_keys(TableSide::Source, &TABLE(), &carry, 1)
+            by_keys(TableSide::Source, &TABLE(), &map, 1)
                 .ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))"))
         );
-        let after = range(TableSide::Source, &TABLE(), &carry, (true, false), 1);
+        let after = range(TableSide::Source, &TABLE(), &map, (true, false), 1);
         assert!(
             after.contains(&format!(
                 "WHERE ((t.[code] > {code} OR ({code} IS NULL AND t.[code] IS NOT NULL)))"
             )),
             "{after}"
         );
-        let upto = range(TableSide::Source, &TABLE(), &carry, (false, true), 1);
+        let upto = range(TableSide::Source, &TABLE(), &map, (false, true), 1);
         let same = format!("EXISTS (SELECT t.[code] INTERSECT SELECT {code})");
         assert!(
             upto.contains(&format!(

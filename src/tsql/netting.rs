@@ -24,7 +24,7 @@
 //!
 //! **NULL that says nothing.** A moved row may be told as a delete and an insert, and what it says
 //! of a large value that was not touched no document tells. So a NULL there is not believed where
-//! the insert's transaction deleted something, too ([`halves`]); nor is a NULL in a column that is
+//! the insert's transaction deleted something, too ([`clear_moved_masks`]); nor is a NULL in a column that is
 //! NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
 //!
 //! **Keys that are one to the destination and two to the source** ([`ColumnMap::merges_keys`]: 'œ' and
@@ -54,8 +54,8 @@ use std::fmt::Write;
 const IN_PLACE: i32 = 5;
 
 /// Makes before- and after-image of a key that is the same to the target one patch, [`IN_PLACE`].
-pub fn in_place(carry: &ColumnMap, form: TypeForm) -> String {
-    let keys: Vec<_> = carry
+pub fn in_place(map: &ColumnMap, form: TypeForm) -> String {
+    let keys: Vec<_> = map
         .key_columns()
         .map(|column| {
             equal(
@@ -73,9 +73,11 @@ pub fn in_place(carry: &ColumnMap, form: TypeForm) -> String {
 
 /// Takes away the mask of inserts that may be one half of a moved row and have NULL for a large
 /// value: without it the NULL is not believed. `None` where there are no large values.
-pub fn halves(carry: &ColumnMap, coverage: &ColumnCoverage) -> Option<String> {
-    let nulls =
-        any_is_null("c", believed_by_mask(carry, coverage).filter_map(|i| carry.columns.get(i)));
+pub fn clear_moved_masks(map: &ColumnMap, coverage: &ColumnCoverage) -> Option<String> {
+    let nulls = any_is_null(
+        "c",
+        nullable_partial_columns(map, coverage).filter_map(|i| map.columns.get(i)),
+    );
     (!nulls.is_empty()).then(|| {
         format!(
             "UPDATE c SET [__$update_mask] = NULL\nFROM #changes AS c\nWHERE c.[__$operation] = 2 AND ({nulls})\n    AND EXISTS (SELECT 1 FROM #changes AS x WHERE x.[__$start_lsn] = c.[__$start_lsn] AND x.[__$operation] = 1);"
@@ -85,8 +87,8 @@ pub fn halves(carry: &ColumnMap, coverage: &ColumnCoverage) -> Option<String> {
 
 /// The captured columns whose NULL in an insert is taken for one because of its mask alone.
 /// Indexes into [`ColumnMap::columns`].
-pub fn believed_by_mask<'a>(
-    carry: &'a ColumnMap,
+pub fn nullable_partial_columns<'a>(
+    map: &'a ColumnMap,
     coverage: &'a ColumnCoverage,
 ) -> impl Iterator<Item = usize> + 'a {
     let captured = coverage
@@ -94,17 +96,17 @@ pub fn believed_by_mask<'a>(
         .iter()
         .filter(|partial| partial.bit.is_some())
         .map(|partial| partial.column);
-    captured.filter(|&i| carry.columns.get(i).is_some_and(|column| column.source.nullable))
+    captured.filter(|&i| map.columns.get(i).is_some_and(|column| column.source.nullable))
 }
 
 /// Fills `#net` from `#changes`.
 pub fn net(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     target: &TableName,
     form: TypeForm,
 ) -> String {
-    let key: Vec<_> = carry.key_columns().map(|column| form.write(column, "c")).collect();
+    let key: Vec<_> = map.key_columns().map(|column| form.write(column, "c")).collect();
     let over = format!("OVER (PARTITION BY {}", key.join(", "));
     let moved = key_is_set("c", coverage);
     let mut sql = String::from("INSERT INTO #net ([__$order], [__$operation]");
@@ -121,12 +123,12 @@ pub fn net(
         sql,
         "\nFROM (\n    SELECT e.*, CASE WHEN e.[__$operation] IN (2, 4, {IN_PLACE}) THEN 4\n        WHEN e.balance >= 0\n            AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n            AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n        THEN 2 ELSE 1 END AS effect\n    FROM (\n        SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n            ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n            MAX(CASE WHEN c.[__$operation] IN (2, 4, {IN_PLACE}) THEN c.[__$order] END) {over}) AS last_put,\n            MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n            MAX(CASE WHEN c.[__$operation] < 4 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] ELSE 0 END) {over}) AS last_reset,\n            SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN 1 ELSE 0 END) {over}) AS balance",
         target.local(),
-        form.same_key(carry, "d", "c"),
+        form.same_key(map, "d", "c"),
     );
     for (i, partial) in coverage.partial.iter().enumerate() {
         match partial.bit {
             Some(bit) => {
-                let column = carry.columns.get(partial.column);
+                let column = map.columns.get(partial.column);
                 let name =
                     column.map(|column| format!("c.{}", column.staged_name)).unwrap_or_default();
                 let (set, put) = (bit_is_set("c", bit), "c.[__$operation] = 2");
@@ -156,31 +158,29 @@ pub fn net(
 
 /// Fills `#net` with one row per text of a key: there at the end of the group (2) or not (1). Wants
 /// a destination.
-pub fn per_text(carry: &ColumnMap, coverage: &ColumnCoverage, dest: &TableName) -> String {
-    let key: Vec<_> =
-        carry.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
+pub fn per_text(map: &ColumnMap, coverage: &ColumnCoverage, dest: &TableName) -> String {
+    let key: Vec<_> = map.key_columns().map(|column| format!("c.{}", column.staged_name)).collect();
     let over = format!("OVER (PARTITION BY {}", key.join(", "));
     let moved = key_is_set("c", coverage);
     format!(
         "INSERT INTO #net ([__$order], [__$operation])\nSELECT e.[__$order], CASE WHEN e.[__$operation] IN (2, 4) THEN 2\n    WHEN e.balance >= 0\n        AND e.[__$start_lsn] = (SELECT a.[__$start_lsn] FROM #changes AS a WHERE a.[__$order] = e.last_arrival)\n        AND (e.balance > 0 OR EXISTS (SELECT 1 FROM {} AS d INNER JOIN #changes AS c ON {} WHERE c.[__$order] = e.[__$order]))\n    THEN 2 ELSE 1 END\nFROM (\n    SELECT c.[__$order], c.[__$operation], c.[__$start_lsn],\n        ROW_NUMBER() {over} ORDER BY c.[__$order] DESC) AS place,\n        MAX(CASE WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN c.[__$order] END) {over}) AS last_arrival,\n        SUM(CASE WHEN c.[__$operation] IN (1, 3) THEN -1 WHEN c.[__$operation] = 2 OR (c.[__$operation] = 4 AND {moved}) THEN 1 ELSE 0 END) {over}) AS balance\n    FROM #changes AS c\n) AS e\nWHERE e.place = 1;",
         dest.local(),
-        same_key_exactly(carry, "c", "d")
+        same_key_exactly(map, "c", "d")
     )
 }
 
 /// Two keys that are one to the destination and would both be there: the cells of the one and of
 /// the other, or no row. Wants [`per_text`]'s `#net`, or one in which all rows of `#changes` are
 /// there; `gone`, a condition on the destination's row `t`, says which others go too.
-pub fn merged(carry: &ColumnMap, dest: &TableName, gone: Option<&str>) -> String {
+pub fn merged(map: &ColumnMap, dest: &TableName, gone: Option<&str>) -> String {
     let staged = |alias: &str| {
-        carry
-            .key_columns()
+        map.key_columns()
             .map(|column| format!("{alias}.{}", column.staged_name))
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let there: Vec<_> = carry.key_columns().map(|column| read_dest_key(column, "t")).collect();
-    let same: Vec<_> = carry
+    let there: Vec<_> = map.key_columns().map(|column| read_dest_key(column, "t")).collect();
+    let same: Vec<_> = map
         .key_columns()
         .map(|column| {
             format!("{} = {}", TypeForm::Dest.write(column, "a"), TypeForm::Dest.write(column, "b"))
@@ -194,9 +194,9 @@ pub fn merged(carry: &ColumnMap, dest: &TableName, gone: Option<&str>) -> String
         there.join(", "),
         staged("a"),
         dest.local(),
-        same_key(carry, "a", "t"),
-        other_text(carry, "a", "t"),
-        same_key_exactly(carry, "b", "t"),
+        same_key(map, "a", "t"),
+        other_text(map, "a", "t"),
+        same_key_exactly(map, "b", "t"),
         gone.map_or(String::new(), |gone| format!("\n    AND NOT ({gone})"))
     )
 }
@@ -204,10 +204,10 @@ pub fn merged(carry: &ColumnMap, dest: &TableName, gone: Option<&str>) -> String
 /// Leaves of `#changes` what [`merged`]'s answer, none, makes right to net by the destination's
 /// keys: of each, the changes of the text that is there, or of the one that the destination has and
 /// that goes.
-pub fn keep_present(carry: &ColumnMap, dest: &TableName) -> String {
+pub fn keep_present(map: &ColumnMap, dest: &TableName) -> String {
     let text: Vec<_> =
-        carry.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
-    let same: Vec<_> = carry
+        map.key_columns().map(|column| format!("c.{0} = g.{0}", column.staged_name)).collect();
+    let same: Vec<_> = map
         .key_columns()
         .map(|column| {
             format!("{} = {}", TypeForm::Dest.write(column, "p"), TypeForm::Dest.write(column, "g"))
@@ -218,7 +218,7 @@ pub fn keep_present(carry: &ColumnMap, dest: &TableName) -> String {
         text.join(" AND "),
         same.join(" AND "),
         dest.local(),
-        same_key_exactly(carry, "g", "d")
+        same_key_exactly(map, "g", "d")
     )
 }
 
@@ -226,12 +226,12 @@ pub fn keep_present(carry: &ColumnMap, dest: &TableName) -> String {
 /// `@P2`. Every row where a column is never in change rows, because it may have changed with the
 /// others.
 pub fn incomplete(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     coverage: &ColumnCoverage,
     target: &TableName,
     form: TypeForm,
 ) -> Option<String> {
-    let required = any_is_null("c", coverage.required.iter().filter_map(|&i| carry.columns.get(i)));
+    let required = any_is_null("c", coverage.required.iter().filter_map(|&i| map.columns.get(i)));
     let missing: Vec<_> =
         (0..coverage.partial.len()).map(|i| format!("n.[__$p{i}] IS NULL")).collect();
     let lacks = (!missing.is_empty()).then(|| {
@@ -239,7 +239,7 @@ pub fn incomplete(
             "(({})\n        AND (n.[__$operation] = 2 OR NOT EXISTS (SELECT 1 FROM {} AS d WHERE {})))",
             missing.join(" OR "),
             target.local(),
-            form.same_key(carry, "d", "c")
+            form.same_key(map, "d", "c")
         )
     });
     let which = match (lacks, required.is_empty()) {
@@ -264,24 +264,24 @@ mod tests {
 
     #[test]
     fn one_effect_per_key() {
-        let (carry, capture) = (keyed(), capture());
-        let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("net_in_place.sql", &in_place(&carry, TypeForm::Dest));
-        golden("net_dest.sql", &net(&carry, &coverage, &TABLE(), TypeForm::Dest));
-        golden("net_staging.sql", &net(&carry, &coverage, &stage_name(), TypeForm::Staged));
-        golden("net_per_text.sql", &per_text(&carry, &coverage, &TABLE()));
-        golden("net_merged.sql", &merged(&carry, &TABLE(), None));
-        golden("net_keep_present.sql", &keep_present(&carry, &TABLE()));
+        let (map, capture) = (keyed(), capture());
+        let coverage = mask::cover(&map, &capture).unwrap();
+        golden("net_in_place.sql", &in_place(&map, TypeForm::Dest));
+        golden("net_dest.sql", &net(&map, &coverage, &TABLE(), TypeForm::Dest));
+        golden("net_staging.sql", &net(&map, &coverage, &stage_name(), TypeForm::Staged));
+        golden("net_per_text.sql", &per_text(&map, &coverage, &TABLE()));
+        golden("net_merged.sql", &merged(&map, &TABLE(), None));
+        golden("net_keep_present.sql", &keep_present(&map, &TABLE()));
         golden(
             "net_incomplete.sql",
-            &incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
+            &incomplete(&map, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
         );
-        golden("net_halves.sql", &halves(&carry, &coverage).unwrap());
+        golden("net_halves.sql", &clear_moved_masks(&map, &coverage).unwrap());
     }
 
     #[test]
     fn rows_that_change_rows_do_not_tell_whole_are_looked_for() {
-        let (mut carry, mut capture) = (keyed(), capture());
+        let (mut map, mut capture) = (keyed(), capture());
         capture.columns.push(crate::model::capture::CapturedColumn {
             name: crate::model::name::Ident::new("at"),
             ordinal: 4,
@@ -290,41 +290,41 @@ mod tests {
         });
         // one that must have a value: a large one and a small one
         for i in [2, 3] {
-            carry.columns[i].source.nullable = false;
+            map.columns[i].source.nullable = false;
         }
-        let coverage = mask::cover(&carry, &capture).unwrap();
-        golden("net_required.sql", &net(&carry, &coverage, &TABLE(), TypeForm::Dest));
+        let coverage = mask::cover(&map, &capture).unwrap();
+        golden("net_required.sql", &net(&map, &coverage, &TABLE(), TypeForm::Dest));
         golden(
             "net_incomplete_required.sql",
-            &incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
+            &incomplete(&map, &coverage, &TABLE(), TypeForm::Dest).unwrap(),
         );
-        assert!(!halves(&carry, &coverage).unwrap().contains("[c3]"));
-        carry.columns.truncate(3);
-        let coverage = mask::cover(&carry, &capture).unwrap();
+        assert!(!clear_moved_masks(&map, &coverage).unwrap().contains("[c3]"));
+        map.columns.truncate(3);
+        let coverage = mask::cover(&map, &capture).unwrap();
         assert!(
-            incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest)
+            incomplete(&map, &coverage, &TABLE(), TypeForm::Dest)
                 .unwrap()
                 .contains("AND (c.[c2] IS NULL)\n")
         );
-        assert_eq!(halves(&carry, &coverage), None);
+        assert_eq!(clear_moved_masks(&map, &coverage), None);
     }
 
     #[test]
     fn a_table_without_partial_columns_needs_no_completing() {
-        let (mut carry, capture) = (keyed(), capture());
-        carry.columns.truncate(3);
-        let coverage = mask::cover(&carry, &capture).unwrap();
-        assert_eq!(incomplete(&carry, &coverage, &TABLE(), TypeForm::Dest), None);
-        assert!(!net(&carry, &coverage, &TABLE(), TypeForm::Dest).contains("p0"));
+        let (mut map, capture) = (keyed(), capture());
+        map.columns.truncate(3);
+        let coverage = mask::cover(&map, &capture).unwrap();
+        assert_eq!(incomplete(&map, &coverage, &TABLE(), TypeForm::Dest), None);
+        assert!(!net(&map, &coverage, &TABLE(), TypeForm::Dest).contains("p0"));
     }
 
     #[test]
     fn keys_that_may_be_null_are_compared_as_distinct_or_not() {
-        let mut carry = keyed();
-        carry.columns[1].source.nullable = true;
-        carry.columns[1].dest.nullable = true;
+        let mut map = keyed();
+        map.columns[1].source.nullable = true;
+        map.columns[1].dest.nullable = true;
         assert_eq!(
-            TypeForm::Dest.same_key(&carry, "d", "c"),
+            TypeForm::Dest.same_key(&map, "d", "c"),
             "d.[id] = CAST(c.[c0] AS bigint) AND EXISTS (SELECT d.[code] INTERSECT SELECT c.[c1] COLLATE Latin1_General_CI_AS)"
         );
     }

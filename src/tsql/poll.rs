@@ -123,7 +123,7 @@ pub fn is_text() -> String {
 }
 
 /// One cell: 1 where some row's trigger column, which holds text, is no number.
-pub fn has_no_number(table: &TableName, trigger: &Ident) -> String {
+pub fn has_non_numeric(table: &TableName, trigger: &Ident) -> String {
     format!(
         "SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t WHERE {}) THEN 1 ELSE 0 END",
         table.local(),
@@ -136,7 +136,7 @@ fn no_number(trigger: &Ident) -> String {
 }
 
 /// Sets the trigger column to 0 where it is no number.
-pub fn mend_trigger(table: &TableName, trigger: &Ident) -> String {
+pub fn clear_non_numeric(table: &TableName, trigger: &Ident) -> String {
     format!(
         "UPDATE t SET t.{trigger} = '0' FROM {} AS t WHERE {}",
         table.local(),
@@ -169,7 +169,7 @@ mod tests {
         golden("poll_trigger_costs.sql", &trigger_costs(2));
         golden(
             "poll_trigger_text.sql",
-            &[is_text(), has_no_number(&TABLE(), &column), mend_trigger(&TABLE(), &column)]
+            &[is_text(), has_non_numeric(&TABLE(), &column), clear_non_numeric(&TABLE(), &column)]
                 .join(";\n"),
         );
         assert_eq!(

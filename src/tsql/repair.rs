@@ -23,57 +23,54 @@ use std::fmt::Write;
 const ALL_THERE: &str = "TRUNCATE TABLE #net;\nINSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;\n";
 
 /// Rows read from the source are complete.
-pub fn coverage(carry: &ColumnMap) -> ColumnCoverage {
-    ColumnCoverage { captured: vec![true; carry.columns.len()], ..ColumnCoverage::default() }
+pub fn coverage(map: &ColumnMap) -> ColumnCoverage {
+    ColumnCoverage { captured: vec![true; map.columns.len()], ..ColumnCoverage::default() }
 }
 
 /// The source's rows with `keys` given keys, whose values are the parameters, in the form of
 /// [`super::changes::read`].
-pub fn fetch(carry: &ColumnMap, source: &TableName, keys: usize) -> String {
+pub fn fetch(map: &ColumnMap, source: &TableName, keys: usize) -> String {
     let mut sql = String::from(
         "SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [__$seqval], CAST(2 AS int) AS [__$operation], CAST(NULL AS varbinary(128)) AS [__$update_mask], CAST(NULL AS int) AS [__$command_id]",
     );
-    sql.push_str(&whole_row(carry, "t"));
+    sql.push_str(&whole_row(map, "t"));
     let _ = write!(
         sql,
         "\nFROM {} AS t\nWHERE {}",
         source.local(),
-        lookup::any_of(TableSide::Source, carry, keys, 0)
+        lookup::any_of(TableSide::Source, map, keys, 0)
     );
     sql
 }
 
 /// The statements for the large values of rows in `#changes`, which are found by their keys; `None`
 /// where no column can have one.
-pub fn large_values(carry: &ColumnMap, source: &TableName) -> Option<LargeValues> {
-    let columns = carry.large_columns();
+pub fn large_values(map: &ColumnMap, source: &TableName) -> Option<LargeValues> {
+    let columns = map.large_columns();
     if columns.is_empty() {
         return None;
     }
     let from = format!(
         "FROM {} AS t\nWHERE {}",
         source.local(),
-        lookup::any_of(TableSide::Source, carry, 1, 1)
+        lookup::any_of(TableSide::Source, map, 1, 1)
     );
     let keys: String =
-        carry.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
+        map.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
     Some(LargeValues {
         wanted: format!(
             "SELECT TOP (@P1) c.[__$order], c.{LENGTHS}{keys}\nFROM #changes AS c\nWHERE c.{LENGTHS} IS NOT NULL AND c.[__$order] > @P2\nORDER BY c.[__$order]"
         ),
-        columns: columns
-            .into_iter()
-            .map(|i| large::pieces(&carry.columns[i], "t", &from))
-            .collect(),
+        columns: columns.into_iter().map(|i| large::pieces(&map.columns[i], "t", &from)).collect(),
         can_change: true,
     })
 }
 
 /// Two keys that are one to the destination and would both be there ([`netting::merged`]); the
 /// parameters are the values of `gone` keys.
-pub fn merged(carry: &ColumnMap, dest: &TableName, gone: usize) -> String {
-    let gone = (gone > 0).then(|| lookup::any_of(TableSide::Dest, carry, gone, 0));
-    format!("{ALL_THERE}{}", netting::merged(carry, dest, gone.as_deref()))
+pub fn merged(map: &ColumnMap, dest: &TableName, gone: usize) -> String {
+    let gone = (gone > 0).then(|| lookup::any_of(TableSide::Dest, map, gone, 0));
+    format!("{ALL_THERE}{}", netting::merged(map, dest, gone.as_deref()))
 }
 
 /// The transaction: `@P1` mapping, `@P2` its checkpoint, then the values of `gone` keys to be
@@ -81,7 +78,7 @@ pub fn merged(carry: &ColumnMap, dest: &TableName, gone: usize) -> String {
 /// stands there. Rows come before the guard, as in a commit group: so the two wait for each other's
 /// locks in one order.
 pub fn transaction(
-    carry: &ColumnMap,
+    map: &ColumnMap,
     dest: &TableName,
     order: StatementOrder,
     gone: usize,
@@ -93,11 +90,11 @@ pub fn transaction(
         _ => format!(
             "DELETE t FROM {} AS t\nWHERE ({})\n    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE {});\n",
             dest.local(),
-            lookup::any_of(TableSide::Dest, carry, gone, 2),
-            TypeForm::Dest.same_key(carry, "t", "c")
+            lookup::any_of(TableSide::Dest, map, gone, 2),
+            TypeForm::Dest.same_key(map, "t", "c")
         ),
     };
-    let rows = apply::statements(carry, &coverage(carry), dest, TypeForm::Dest, order);
+    let rows = apply::statements(map, &coverage(map), dest, TypeForm::Dest, order);
     let rows = match order {
         StatementOrder::UniqueFirst => format!("{delete}{rows}"),
         StatementOrder::ReferencesFirst => format!("{rows}{delete}"),

@@ -106,9 +106,9 @@ pub fn bulk_column(column: &CarriedColumn) -> String {
     format!("{} {}{collate}", column.staged_name, type_name(&column.staged))
 }
 
-/// The staged columns of a CREATE TABLE, in the order of `carry`.
-pub fn columns_ddl(carry: &ColumnMap) -> String {
-    carry.columns.iter().map(column_ddl).collect::<Vec<_>>().join(", ")
+/// The staged columns of a CREATE TABLE, in the order of `map`.
+pub fn columns_ddl(map: &ColumnMap) -> String {
+    map.columns.iter().map(column_ddl).collect::<Vec<_>>().join(", ")
 }
 
 /// The source's column in staged form: `alias` names the source table or its change table, which
@@ -134,9 +134,9 @@ pub fn read_compared(column: &CarriedColumn, alias: &str) -> String {
     }
 }
 
-/// `read AS [c0], …`: a SELECT list that yields staged rows in the order of `carry`.
-pub fn read_list(carry: &ColumnMap, alias: &str) -> String {
-    list(carry, |column| format!("{} AS {}", read(column, alias), column.staged_name))
+/// `read AS [c0], …`: a SELECT list that yields staged rows in the order of `map`.
+pub fn read_list(map: &ColumnMap, alias: &str) -> String {
+    list(map, |column| format!("{} AS {}", read(column, alias), column.staged_name))
 }
 
 /// The staged column as a value of the destination's type.
@@ -240,8 +240,8 @@ fn write_comparable(column: &CarriedColumn, alias: &str) -> String {
 
 /// `dest.[key] = staged and …`, in the destination's type and under its collation: keys are equal
 /// when *it* says so.
-pub fn same_key(carry: &ColumnMap, staged: &str, dest: &str) -> String {
-    let pairs: Vec<_> = carry
+pub fn same_key(map: &ColumnMap, staged: &str, dest: &str) -> String {
+    let pairs: Vec<_> = map
         .key_columns()
         .map(|column| format!("{dest}.{} = {}", column.name(), write(column, staged)))
         .collect();
@@ -249,15 +249,15 @@ pub fn same_key(carry: &ColumnMap, staged: &str, dest: &str) -> String {
 }
 
 /// [`fn@same_key`], and the same text in both, not only what the destination takes for the same.
-pub fn same_key_exactly(carry: &ColumnMap, staged: &str, dest: &str) -> String {
+pub fn same_key_exactly(map: &ColumnMap, staged: &str, dest: &str) -> String {
     let text: String =
-        texts(carry).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
-    same_key(carry, staged, dest) + &text
+        texts(map).map(|column| format!(" AND {}", same_text(column, staged, dest))).collect();
+    same_key(map, staged, dest) + &text
 }
 
 /// Two keys that are the same to the destination have other texts.
-pub fn other_text(carry: &ColumnMap, staged: &str, dest: &str) -> String {
-    let same: Vec<_> = texts(carry).map(|column| same_text(column, staged, dest)).collect();
+pub fn other_text(map: &ColumnMap, staged: &str, dest: &str) -> String {
+    let same: Vec<_> = texts(map).map(|column| same_text(column, staged, dest)).collect();
     format!("NOT ({})", same.join(" AND "))
 }
 
@@ -273,8 +273,8 @@ pub fn read_dest_key(column: &CarriedColumn, alias: &str) -> String {
 }
 
 /// The key's columns that are text.
-fn texts(carry: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
-    carry.key_columns().filter(|column| is_text(&column.dest.ty))
+fn texts(map: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
+    map.key_columns().filter(|column| is_text(&column.dest.ty))
 }
 
 /// True when the two differ in any byte, NULLs included: a case-insensitive collation, a trailing
@@ -334,36 +334,35 @@ pub fn insert_one(table: &str, columns: &[&str]) -> String {
 }
 
 /// `[a], [b], …`: the carried columns at the destination.
-pub fn names(carry: &ColumnMap) -> String {
-    list(carry, |column| column.name().to_string())
+pub fn names(map: &ColumnMap) -> String {
+    list(map, |column| column.name().to_string())
 }
 
 /// `[c0], [c1], …`: the staged columns.
-pub fn staged_names(carry: &ColumnMap) -> String {
-    list(carry, |column| column.staged_name.to_string())
+pub fn staged_names(map: &ColumnMap) -> String {
+    list(map, |column| column.staged_name.to_string())
 }
 
 /// The carried columns as values of the destination's types.
-pub fn write_list(carry: &ColumnMap, alias: &str) -> String {
-    list(carry, |column| write(column, alias))
+pub fn write_list(map: &ColumnMap, alias: &str) -> String {
+    list(map, |column| write(column, alias))
 }
 
 /// The columns an UPDATE may set: not identity, and of the key only what may differ between equal
 /// keys.
-pub fn updatable(carry: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
-    carry
-        .columns
+pub fn updatable(map: &ColumnMap) -> impl Iterator<Item = &CarriedColumn> {
+    map.columns
         .iter()
         .enumerate()
         .filter(|(i, column)| {
-            !column.dest.identity && (!carry.key.contains(i) || equal_may_differ(&column.dest.ty))
+            !column.dest.identity && (!map.key.contains(i) || equal_may_differ(&column.dest.ty))
         })
         .map(|(_, column)| column)
 }
 
-fn list(carry: &ColumnMap, each: impl Fn(&CarriedColumn) -> String) -> String {
+fn list(map: &ColumnMap, each: impl Fn(&CarriedColumn) -> String) -> String {
     let mut text = String::new();
-    for (i, column) in carry.columns.iter().enumerate() {
+    for (i, column) in map.columns.iter().enumerate() {
         let _ = write!(text, "{}{}", if i == 0 { "" } else { ", " }, each(column));
     }
     text

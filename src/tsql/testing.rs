@@ -59,10 +59,10 @@ fn of_key(mut column: CarriedColumn) -> CarriedColumn {
 }
 
 /// Key: (id int → bigint, code); then money, ntext, datetimeoffset(3) and xml.
-pub fn carry() -> ColumnMap {
+pub fn map() -> ColumnMap {
     let code = ColumnType::NVarChar(Length::N(20));
     let max = ColumnType::NVarChar(Length::Max);
-    let mut carry = ColumnMap {
+    let mut map = ColumnMap {
         columns: vec![
             carried(("ID", ColumnType::Int), ("id", ColumnType::BigInt), ColumnType::Int),
             of_key(carried(("code", code.clone()), ("code", code.clone()), code)),
@@ -85,27 +85,27 @@ pub fn carry() -> ColumnMap {
         warnings: vec![],
         other_unique_keys: vec![],
     };
-    for (place, column) in carry.columns.iter_mut().enumerate() {
+    for (place, column) in map.columns.iter_mut().enumerate() {
         column.staged_name = staged_name(place);
     }
-    carry
+    map
 }
 
-/// [`carry`] with a key that cannot be NULL, as most keys.
+/// [`map`] with a key that cannot be NULL, as most keys.
 pub fn keyed() -> ColumnMap {
-    let mut carry = carry();
-    for &i in &carry.key {
-        carry.columns[i].source.nullable = false;
-        carry.columns[i].dest.nullable = false;
+    let mut map = map();
+    for &i in &map.key {
+        map.columns[i].source.nullable = false;
+        map.columns[i].dest.nullable = false;
     }
-    carry
+    map
 }
 
-/// An instance that captures all columns of [`carry`] but `at`; `note` has its bit in the second
+/// An instance that captures all columns of [`map`] but `at`; `note` has its bit in the second
 /// byte from the end.
 pub fn capture() -> Capture {
     let ty = |name: &str| {
-        carry()
+        map()
             .columns
             .into_iter()
             .find(|column| column.source.name.as_str() == name)

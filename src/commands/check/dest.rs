@@ -42,7 +42,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>
                     error.message()
                 );
                 Finding::bad("control database", words)
-                    .cure(&FixTarget::Service, "dbaops-dataflow init")
+                    .fix(&FixTarget::Service, "dbaops-dataflow init")
             } else {
                 failed("connects", &error, &FixTarget::Service)
             });
@@ -70,7 +70,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>
             ));
         }
         Ok(_) => section.add(read_only(&name)),
-        Err(why) => section.add(Finding::unasked("control rights", &why)),
+        Err(why) => section.add(Finding::unknown("control rights", &why)),
     }
     drop(session);
     let loaded = match env.control.load().await {
@@ -93,7 +93,7 @@ pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>
 
 fn read_only(database: &Ident) -> Finding {
     Finding::bad("writable", format!("{} is read-only", database.as_str()))
-        .cure(&FixTarget::Dest, format!("ALTER DATABASE {database} SET READ_WRITE;"))
+        .fix(&FixTarget::Dest, format!("ALTER DATABASE {database} SET READ_WRITE;"))
 }
 
 /// Every destination database, and every table of it.
@@ -122,11 +122,11 @@ pub(super) async fn databases(
                 section.add(match closed(asking, &name).await {
                     Some((why, fix)) => {
                         Finding::bad("connects", format!("{}: {why}", error.message()))
-                            .cure(&FixTarget::Dest, fix)
+                            .fix(&FixTarget::Dest, fix)
                     }
                     None => Finding::bad("connects", error.to_string())
-                        .cure(&FixTarget::Dest, format!("CREATE DATABASE {name};"))
-                        .cure(
+                        .fix(&FixTarget::Dest, format!("CREATE DATABASE {name};"))
+                        .fix(
                             &FixTarget::Manual,
                             format!(
                                 "or, where it is there: {}",
@@ -148,7 +148,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
     let found = match database(session).await {
         Ok(found) => found,
         Err(why) => {
-            section.add(Finding::unasked("rights", &why));
+            section.add(Finding::unknown("rights", &why));
             return Ident::new("dbo");
         }
     };
@@ -193,7 +193,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
             }
             section.add(diagnostics::groups(name, groups.0.as_ref(), groups.1.as_ref()));
         }
-        Err(why) => section.add(Finding::unasked("availability group", &why)),
+        Err(why) => section.add(Finding::unknown("availability group", &why)),
     }
     user
 }
@@ -208,7 +208,7 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut CheckedMapping) {
         Ok(None) => return,
         Err(error) => {
             usable(session).await;
-            section.add(Finding::unasked("destination table", &error.to_string()));
+            section.add(Finding::unknown("destination table", &error.to_string()));
             return;
         }
     };
@@ -234,7 +234,7 @@ async fn table(session: &mut Session, user: &Ident, pair: &mut CheckedMapping) {
                 &mapping.dest.database,
             ));
         }
-        Err(why) => section.add(Finding::unasked("destination rights", &why)),
+        Err(why) => section.add(Finding::unknown("destination rights", &why)),
     }
     triggers(&found, section);
     foreign_keys(session, &found, section).await;
@@ -254,7 +254,7 @@ fn triggers(found: &Table, section: &mut Section) {
 async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Section) {
     let keys = match catalog::foreign_keys(session, found).await {
         Ok(keys) => keys,
-        Err(error) => return section.add(Finding::unasked("foreign keys", &error.to_string())),
+        Err(error) => return section.add(Finding::unknown("foreign keys", &error.to_string())),
     };
     if keys.is_empty() {
         return section.add(Finding::good("foreign keys", "none at the destination"));
@@ -277,7 +277,7 @@ async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Sectio
     for key in keys.iter().filter(|key| key.acts_on_delete && key.parent_id == found.object_id) {
         section.add(
             Finding::bad("foreign keys", key.danger())
-                .cure(&FixTarget::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
+                .fix(&FixTarget::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
         );
     }
 }

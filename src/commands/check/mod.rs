@@ -125,9 +125,9 @@ fn print(sections: &[Section]) -> bool {
                 Verdict::Note => ("–", 2),
             };
             counts[count] += 1;
-            say!("  {mark} {:<20} {}", finding.check, finding.words);
+            say!("  {mark} {:<20} {}", finding.check, finding.message);
             let mut said: Option<&FixTarget> = None;
-            for (place, cure) in &finding.cures {
+            for (place, cure) in &finding.fixes {
                 if said != Some(place) {
                     say!("      {place}:");
                     said = Some(place);
@@ -160,7 +160,7 @@ async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, Strin
     .await
     .ok()?;
     let row = rows.first()?;
-    diagnostics::closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
+    diagnostics::why_closed(name, row.opt_text(0).ok()??, row.opt_text(1).ok()??)
 }
 
 /// Makes a login a user of a database.
@@ -177,7 +177,7 @@ fn failed(check: &'static str, error: &Error, place: &FixTarget) -> Finding {
             if let Some(short) = words.strip_suffix(&format!(". {hint}")) {
                 words = short.to_owned();
             }
-            Finding::bad(check, words).cure(place, hint.clone())
+            Finding::bad(check, words).fix(place, hint.clone())
         }
         None => Finding::bad(check, words),
     }
@@ -239,11 +239,11 @@ async fn server(
                 - i64::try_from(EPOCH_S * 1000).unwrap_or(0);
             match time::milliseconds(&text(3)) {
                 Some(there_ms) => section.add(diagnostics::clock(there_ms - here_ms)),
-                None => section.add(Finding::unasked("clock", "its answer is no time")),
+                None => section.add(Finding::unknown("clock", "its answer is no time")),
             }
         }
-        Ok(None) => section.add(Finding::unasked("version", "the server's answer is empty")),
-        Err(why) => section.add(Finding::unasked("version", &why)),
+        Ok(None) => section.add(Finding::unknown("version", "the server's answer is empty")),
+        Err(why) => section.add(Finding::unknown("version", &why)),
     }
     let demanded = matches!(endpoint.encrypt, Encrypt::Full | Encrypt::Strict);
     let seen = ask(session, include_str!("../../../sql/check_encryption.sql"), &[]).await.and_then(

@@ -44,7 +44,7 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
         Ok(house) => house,
         Err(error) => {
             section.add(
-                Finding::bad("connection_string", error.to_string()).cure(&FixTarget::Dest, row),
+                Finding::bad("connection_string", error.to_string()).fix(&FixTarget::Dest, row),
             );
             return away(section, pairs);
         }
@@ -111,13 +111,13 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
                 if let Some((why, fix)) = state {
                     of_database.add(
                         Finding::bad("connects", format!("{}: {why}", error.message()))
-                            .cure(&place, fix),
+                            .fix(&place, fix),
                     );
                 } else if opened {
                     of_database.add(
                         Finding::bad("connects", error.to_string())
-                            .cure(&place, create_user(&name, &pools.endpoint().user))
-                            .cure(
+                            .fix(&place, create_user(&name, &pools.endpoint().user))
+                            .fix(
                                 &FixTarget::Manual,
                                 "or correct source_database in table_mappings",
                             ),
@@ -126,7 +126,7 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
                     told = true;
                     let mut finding = failed("connects", &error, &FixTarget::Manual);
                     if error.kind == Kind::Login || error.kind == Kind::Connection {
-                        finding = finding.cure(&FixTarget::Dest, row.clone());
+                        finding = finding.fix(&FixTarget::Dest, row.clone());
                     }
                     section.add(finding);
                 } else {
@@ -145,7 +145,7 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
 fn away(section: Section, pairs: Vec<CheckedMapping>) -> Vec<Section> {
     let mut sections = vec![section];
     for mut pair in pairs {
-        pair.section.add(Finding::unasked("source table", "the source cannot be reached"));
+        pair.section.add(Finding::unknown("source table", "the source cannot be reached"));
         sections.push(pair.section);
     }
     sections
@@ -182,7 +182,7 @@ impl SourceDatabaseCheck<'_> {
         let found = match database(session).await {
             Ok(found) => found,
             Err(why) => {
-                section.add(Finding::unasked("database", &why));
+                section.add(Finding::unknown("database", &why));
                 return None;
             }
         };
@@ -206,7 +206,7 @@ impl SourceDatabaseCheck<'_> {
         if !known.database.cdc {
             section.add(
                 Finding::bad("CDC", "is not enabled for the database")
-                    .cure(self.place, self.here("EXEC sys.sp_cdc_enable_db")),
+                    .fix(self.place, self.here("EXEC sys.sp_cdc_enable_db")),
             );
             return Some(known);
         }
@@ -229,7 +229,7 @@ impl SourceDatabaseCheck<'_> {
                 "capture's state",
                 "without VIEW DATABASE STATE full syncs of quiet databases take longer to finish",
             )
-            .cure(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
+            .fix(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
         });
         known.text_bytes = ask(session, include_str!("../../../sql/check_text_size.sql"), &[])
             .await
@@ -242,7 +242,7 @@ impl SourceDatabaseCheck<'_> {
             Ok(instances) => Some(instances),
             Err(error) => {
                 usable(session).await;
-                section.add(Finding::unasked("capture instances", &error.to_string()));
+                section.add(Finding::unknown("capture instances", &error.to_string()));
                 None
             }
         };
@@ -251,7 +251,7 @@ impl SourceDatabaseCheck<'_> {
                 Ok(switchable) => known.switchable = switchable,
                 Err(error) => {
                     usable(session).await;
-                    section.add(Finding::unasked("partitions", &error.to_string()));
+                    section.add(Finding::unknown("partitions", &error.to_string()));
                 }
             }
         }
@@ -266,7 +266,7 @@ impl SourceDatabaseCheck<'_> {
     async fn capture(&self, session: &mut Session, section: &mut Section) {
         match ask(session, include_str!("../../../sql/check_agent.sql"), &[]).await {
             Ok(rows) if rows.is_empty() => section
-                .add(Finding::unasked("SQL Server Agent", "the server lists no such service")),
+                .add(Finding::unknown("SQL Server Agent", "the server lists no such service")),
             Ok(rows) => {
                 let state = rows
                     .first()
@@ -276,13 +276,13 @@ impl SourceDatabaseCheck<'_> {
                 section.add(if state.eq_ignore_ascii_case("Running") {
                     Finding::good("SQL Server Agent", "runs")
                 } else {
-                    Finding::bad("SQL Server Agent", format!("is {state}")).cure(
+                    Finding::bad("SQL Server Agent", format!("is {state}")).fix(
                         &FixTarget::Manual,
                         "Start it: net start SQLSERVERAGENT, or mssql-conf set sqlagent.enabled true and restart the server",
                     )
                 });
             }
-            Err(why) => section.add(Finding::unasked("SQL Server Agent", &why)),
+            Err(why) => section.add(Finding::unknown("SQL Server Agent", &why)),
         }
         match ask(session, include_str!("../../../sql/check_jobs.sql"), &[]).await {
             Ok(rows) => {
@@ -293,7 +293,7 @@ impl SourceDatabaseCheck<'_> {
                 };
                 section.add(match job("capture") {
                     Some(_) => Finding::good("capture job", "is there"),
-                    None => Finding::bad("capture job", "is missing: nothing is captured").cure(
+                    None => Finding::bad("capture job", "is missing: nothing is captured").fix(
                         self.place,
                         self.here("EXEC sys.sp_cdc_add_job @job_type = N'capture'"),
                     ),
@@ -305,14 +305,14 @@ impl SourceDatabaseCheck<'_> {
                             "retention",
                             "there is no cleanup job: change tables grow without end",
                         )
-                        .cure(
+                        .fix(
                             self.place,
                             self.here("EXEC sys.sp_cdc_add_job @job_type = N'cleanup'"),
                         ),
                     },
                 );
             }
-            Err(why) => section.add(Finding::unasked("capture job", &why)),
+            Err(why) => section.add(Finding::unknown("capture job", &why)),
         }
         let start = self.here("EXEC sys.sp_cdc_start_job @job_type = N'capture'");
         match cdc::upper(session).await {
@@ -321,16 +321,16 @@ impl SourceDatabaseCheck<'_> {
                 section.add(if age < STALL_AFTER_S {
                     Finding::good("capture", format!("recorded a transaction {age} s ago"))
                 } else {
-                    Finding::bad("capture", format!("has recorded nothing for {} minutes", age / 60)).cure(self.place, start)
+                    Finding::bad("capture", format!("has recorded nothing for {} minutes", age / 60)).fix(self.place, start)
                 });
             }
             Ok(None) => section.add(
                 Finding::note("capture", "has recorded nothing yet: CDC was enabled just now, or the capture job does not run")
-                    .cure(self.place, start),
+                    .fix(self.place, start),
             ),
             Err(error) => {
                 usable(session).await;
-                section.add(Finding::unasked("capture", &error.to_string()));
+                section.add(Finding::unknown("capture", &error.to_string()));
             }
         }
     }
@@ -341,7 +341,7 @@ impl SourceDatabaseCheck<'_> {
         let local = mapping.source.local();
         let held = match table_rights(session, &local, mapping.trigger_column.as_ref()).await {
             Ok(held) => held,
-            Err(why) => return section.add(Finding::unasked("source rights", &why)),
+            Err(why) => return section.add(Finding::unknown("source rights", &why)),
         };
         let select = Right {
             name: "SELECT".to_owned(),
@@ -354,8 +354,8 @@ impl SourceDatabaseCheck<'_> {
                     "source table",
                     format!("{} does not exist, or user {user} has no right on it", mapping.source),
                 )
-                .cure(self.place, self.here(select.grant))
-                .cure(&FixTarget::Manual, "or correct the names in table_mappings"),
+                .fix(self.place, self.here(select.grant))
+                .fix(&FixTarget::Manual, "or correct the names in table_mappings"),
             );
         }
         let readable = select.held == Some(true);
@@ -379,7 +379,7 @@ impl SourceDatabaseCheck<'_> {
             }
             Err(error) => {
                 usable(session).await;
-                return section.add(Finding::unasked("source table", &error.to_string()));
+                return section.add(Finding::unknown("source table", &error.to_string()));
             }
         };
         self.shape(session, mapping, &source, pair.dest.as_ref(), user, section).await;
@@ -410,7 +410,7 @@ impl SourceDatabaseCheck<'_> {
                     "destination table",
                     format!("{} does not exist, or this login has no right on it", mapping.dest),
                 )
-                .cure(&FixTarget::Dest, create),
+                .fix(&FixTarget::Dest, create),
             );
         };
         match projection::project(source, dest, &mapping.key) {
@@ -436,7 +436,7 @@ impl SourceDatabaseCheck<'_> {
                     source_user: user.clone(),
                     type_name: staging::type_name,
                 };
-                finding.cures = mending.cures(self.place);
+                finding.fixes = mending.fixes(self.place);
                 if source.row_filter {
                     let params = [Param::Int(source.object_id)];
                     for row in
@@ -451,9 +451,9 @@ impl SourceDatabaseCheck<'_> {
                             name(0),
                             name(1)
                         );
-                        finding = finding.cure(self.place, self.here(policy));
+                        finding = finding.fix(self.place, self.here(policy));
                     }
-                    finding = finding.cure(
+                    finding = finding.fix(
                         &FixTarget::Manual,
                         "or let the policy's predicate function pass this login",
                     );
@@ -480,7 +480,7 @@ impl SourceDatabaseCheck<'_> {
         else {
             return section.add(
                 Finding::bad("trigger column", format!("{column} is not in {}", mapping.source))
-                    .cure(
+                    .fix(
                         self.place,
                         self.here(format!(
                             "ALTER TABLE {local} ADD {column} bit NOT NULL DEFAULT 0"
@@ -496,14 +496,14 @@ impl SourceDatabaseCheck<'_> {
                 | ColumnType::NVarChar(_)
         );
         let no_number = text
-            && match ask(session, &phrases::has_no_number(&source.name, column), &[]).await {
+            && match ask(session, &phrases::has_non_numeric(&source.name, column), &[]).await {
                 Ok(rows) => rows.first().is_some_and(|row| row.i64(0).is_ok_and(|found| found > 0)),
                 Err(why) => {
-                    section.add(Finding::unasked("trigger column", &why));
+                    section.add(Finding::unknown("trigger column", &why));
                     false
                 }
             };
-        let fix = self.here(phrases::mend_trigger(&source.name, column));
+        let fix = self.here(phrases::clear_non_numeric(&source.name, column));
         if let Some(finding) =
             diagnostics::trigger_values(source, found, no_number, self.place, &fix)
         {
@@ -541,7 +541,7 @@ impl SourceDatabaseCheck<'_> {
                         "trigger index",
                         "not needed: the change stream shows the trigger",
                     )
-                } else if cost.is_dear() {
+                } else if cost.is_expensive() {
                     Finding::bad(
                         "trigger index",
                         format!(
@@ -549,7 +549,7 @@ impl SourceDatabaseCheck<'_> {
                             cost.rows
                         ),
                     )
-                    .cure(self.place, self.here(phrases::trigger_index(&source.name, column)))
+                    .fix(self.place, self.here(phrases::trigger_index(&source.name, column)))
                 } else {
                     Finding::good(
                         "trigger index",
@@ -558,7 +558,7 @@ impl SourceDatabaseCheck<'_> {
                 });
             }
             Ok(None) => {}
-            Err(why) => section.add(Finding::unasked("trigger index", &why)),
+            Err(why) => section.add(Finding::unknown("trigger index", &why)),
         }
     }
 
@@ -598,7 +598,7 @@ impl SourceDatabaseCheck<'_> {
             let enable = self.here(copied::enable_table(&source.name));
             return section.add(
                 Finding::bad("capture instance", "there is none for this table")
-                    .cure(self.place, enable),
+                    .fix(self.place, enable),
             );
         };
         let name = instance.name.as_str();
@@ -608,11 +608,11 @@ impl SourceDatabaseCheck<'_> {
                 format!("{name} cannot be read by user {}", known.database.user),
             );
             return section.add(match &instance.role {
-                Some(role) => finding.cure(
+                Some(role) => finding.fix(
                     self.place,
                     self.here(format!("ALTER ROLE {role} ADD MEMBER {}", known.database.user)),
                 ),
-                None => finding.cure(
+                None => finding.fix(
                     self.place,
                     self.here(format!(
                         "GRANT SELECT ON {} TO {}",
@@ -627,11 +627,11 @@ impl SourceDatabaseCheck<'_> {
             let other = own.get(other).map_or("", |instance| instance.name.as_str());
             section.add(Finding::note(
                 "capture instance",
-                format!("{other} is newer, but it {}: it is not read", why.words()),
+                format!("{other} is newer, but it {}: it is not read", why.reason()),
             ));
         }
         if known.switchable.contains(&source.object_id) {
-            section.add(Finding::note("partitions", "rows that ALTER TABLE … SWITCH moves in or out are in no change table").cure(
+            section.add(Finding::note("partitions", "rows that ALTER TABLE … SWITCH moves in or out are in no change table").fix(
                 &FixTarget::Manual,
                 "Ask for a full sync after each switch, or make the capture instance with @allow_partition_switch = 0",
             ));
@@ -642,9 +642,9 @@ impl SourceDatabaseCheck<'_> {
             mask::cover(&carry, &capture).map(|_| mask::uncaptured(&carry, &capture))
         }) {
             Ok(None) => section.add(Finding::good("captured columns", "all that are carried")),
-            Ok(Some(Uncaptured { words, fix })) => {
+            Ok(Some(Uncaptured { message, fix })) => {
                 section
-                    .add(Finding::bad("captured columns", words).cure(self.place, self.here(fix)));
+                    .add(Finding::bad("captured columns", message).fix(self.place, self.here(fix)));
             }
             Err(error) => {
                 usable(session).await;
@@ -654,7 +654,7 @@ impl SourceDatabaseCheck<'_> {
         if carry.columns.iter().any(CarriedColumn::is_lob) {
             section.add(match &known.text_bytes {
                 Ok(bytes) => diagnostics::text_size(*bytes, self.place),
-                Err(why) => Finding::unasked("max text repl size", why),
+                Err(why) => Finding::unknown("max text repl size", why),
             });
         }
     }

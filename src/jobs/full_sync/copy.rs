@@ -51,18 +51,18 @@ pub async fn copy(
     mut source: Checkout,
     dest: &mut Session,
 ) -> Result<Copy> {
-    let SyncRun { env, mapping, shape, progress, desk, .. } = work;
-    progress.expect(
+    let SyncRun { env, mapping, shape, progress, connections, .. } = work;
+    progress.expect_rows(
         catalog::row_count(&mut source, &shape.source)
             .await?
             .and_then(|rows| u64::try_from(rows).ok()),
     );
     progress.enter(SyncStage::Copy);
     let snapshot = shape.source_snapshot();
-    let query = tsql::swap::read_source(&shape.source.name, &shape.carry);
+    let query = tsql::swap::read_source(&shape.source.name, &shape.map);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
     let mut batches = CopyObserver { work, direct, lock_proven: Instant::now() };
-    let (by_lane, source) = if env.has_lane(mapping)? {
+    let (copied_by_lane, source) = if env.uses_copy_lane(mapping)? {
         drop(source);
         (
             lane(work, changes.as_deref_mut(), &query, (snapshot, limit), dest, &mut batches)
@@ -73,17 +73,17 @@ pub async fn copy(
     } else {
         (None, Some(source))
     };
-    if by_lane.is_some_and(|copied| !copied.whole) {
+    if copied_by_lane.is_some_and(|copied| !copied.whole) {
         return Ok(stopped(work));
     }
     let mut source = match source {
         Some(source) => source,
-        None => desk.source(&mapping.source.database).await?,
+        None => connections.source(&mapping.source.database).await?,
     };
-    if by_lane.is_none() {
+    if copied_by_lane.is_none() {
         if let Some(changes) = changes {
             let seen = cdc::bounds(&mut source, &changes.capture.instance).await?;
-            changes.copied_by(seen);
+            changes.limit_to_session(seen);
         }
         if !driver(work, &query, snapshot, limit, (&mut source, dest), &mut batches)
             .await
@@ -110,21 +110,20 @@ async fn lane(
     dest: &mut Session,
     batches: &mut CopyObserver<'_, '_>,
 ) -> Result<Option<Copied>> {
-    let SyncRun { env, shape, stage, mapping, desk, .. } = work;
-    let names: Vec<Ident> =
-        shape.carry.columns.iter().map(|column| column.name().clone()).collect();
+    let SyncRun { env, shape, stage, mapping, connections, .. } = work;
+    let names: Vec<Ident> = shape.map.columns.iter().map(|column| column.name().clone()).collect();
     let way = CopyStatements {
         read: if snapshot { &tsql::swap::in_snapshot(query) } else { query },
-        columns: &tsql::swap::staged_columns(stage, &shape.carry),
-        load: &tsql::swap::load_stage(stage, &shape.carry),
-        key: &shape.carry.key,
+        columns: &tsql::swap::staged_columns(stage, &shape.map),
+        load: &tsql::swap::load_stage(stage, &shape.map),
+        key: &shape.map.key,
         names: &names,
     };
-    let copied = match desk.lines(mapping).await {
+    let copied = match connections.copy_lane(mapping).await {
         Ok((mut from, mut to)) => {
             if let Some(changes) = changes {
                 let seen = cdc::bounds_of_line(&mut from, &changes.capture.instance).await?;
-                changes.copied_by(seen);
+                changes.limit_to_session(seen);
             }
             to.set_timeout(env.config.long_statement_timeout);
             to.batch(&stage_lock::load_lock(mapping.id))
@@ -164,17 +163,13 @@ async fn driver(
             .context("begin a snapshot")?;
     }
     let columns = BulkColumns::new(
-        shape
-            .carry
-            .columns
-            .iter()
-            .map(|column| (column.staged_name.clone(), column.name().clone())),
+        shape.map.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())),
     );
     let table = stage.local();
     let into = bulk::Into {
         table: &table,
         columns: &columns,
-        key: &shape.carry.key,
+        key: &shape.map.key,
         options: BulkOptions { table_lock: true, keep_nulls: true, ..BulkOptions::default() },
     };
     let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
@@ -224,15 +219,15 @@ impl BatchObserver for CopyObserver<'_, '_> {
 
 /// The staging table's key index, after rows that were read twice are out. Where the key cannot be
 /// indexed, rows are found without.
-pub async fn index(dest: &mut Session, stage: &TableName, carry: &ColumnMap) -> Result<()> {
-    if is_unique(dest, stage, carry, KeyRules::Staged).await? {
+pub async fn index(dest: &mut Session, stage: &TableName, map: &ColumnMap) -> Result<()> {
+    if is_unique(dest, stage, map, KeyRules::Staged).await? {
         return Ok(());
     }
     let dropped = dest
-        .execute(&tsql::swap::drop_repeated(stage, carry), &[])
+        .execute(&tsql::swap::delete_repeated(stage, map), &[])
         .await
         .context("drop rows that were read twice")?;
-    if is_unique(dest, stage, carry, KeyRules::Staged).await? {
+    if is_unique(dest, stage, map, KeyRules::Staged).await? {
         return Ok(());
     }
     let dropped = dropped.iter().sum::<u64>();
@@ -244,13 +239,13 @@ pub async fn index(dest: &mut Session, stage: &TableName, carry: &ColumnMap) -> 
 
 /// Before the swap, when the staging table is what the source is at one moment: every staged key is
 /// a key of its own to the destination, too. The index is also what the swap finds rows by.
-pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &ColumnMap) -> Result<()> {
-    let Some(add) = tsql::swap::add_dest_key(stage, carry) else { return Ok(()) };
+pub async fn index_as_dest(dest: &mut Session, stage: &TableName, map: &ColumnMap) -> Result<()> {
+    let Some(add) = tsql::swap::add_dest_key(stage, map) else { return Ok(()) };
     dest.batch(&add).await.context("compute the keys as the destination compares them")?;
-    if is_unique(dest, stage, carry, KeyRules::Dest).await? {
+    if is_unique(dest, stage, map, KeyRules::Dest).await? {
         return Ok(());
     }
-    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[]).await?;
+    keys::check_no_merged_keys(dest, map, &tsql::swap::merged_in_stage(stage, map), &[]).await?;
     Err(Error::new(Kind::Duplicate, "the source has keys that are one to the destination")
         .with_hint(keys::HINT))
 }
@@ -260,14 +255,14 @@ pub async fn index_as_dest(dest: &mut Session, stage: &TableName, carry: &Column
 async fn is_unique(
     dest: &mut Session,
     stage: &TableName,
-    carry: &ColumnMap,
+    map: &ColumnMap,
     rules: KeyRules,
 ) -> Result<bool> {
     const DUPLICATE_KEY: i32 = 1505;
     /// of a type that no index has; an entry longer than 1,700 bytes; a computed column that the
     /// server takes for non-deterministic
     const NOT_INDEXED: [i32; 3] = [1919, 1946, 2729];
-    let error = match dest.batch(&tsql::swap::index_stage(stage, carry, rules)).await {
+    let error = match dest.batch(&tsql::swap::index_stage(stage, map, rules)).await {
         Ok(()) => return Ok(true),
         Err(error) => error,
     };
@@ -279,7 +274,7 @@ async fn is_unique(
         Some(number) if NOT_INDEXED.contains(&number) => {
             dest.recover().await?;
             let repeated = dest
-                .row(&tsql::swap::has_repeated(stage, carry, rules), &[])
+                .row(&tsql::swap::has_repeated(stage, map, rules), &[])
                 .await
                 .context("look for repeated keys")?;
             Ok(repeated.i64(0)? == 0)

@@ -100,8 +100,8 @@ impl<'a> DirectWriter<'a> {
     /// What is staged goes into the destination, and the staging table is empty again.
     pub async fn batch(&mut self, dest: &mut Session) -> Result<()> {
         self.clear(dest).await?;
-        let (stage, table, carry) = (self.stage, &self.shape.dest.name, &self.shape.carry);
-        let insert = tsql::swap::insert_more(stage, table, carry);
+        let (stage, table, map) = (self.stage, &self.shape.dest.name, &self.shape.map);
+        let insert = tsql::swap::insert_more(stage, table, map);
         let mut attempts_left = self.env.config.retry_attempts;
         let mut repeated = false;
         self.inserted += loop {
@@ -117,17 +117,22 @@ impl<'a> DirectWriter<'a> {
                 // a scan that goes page by page may meet a row twice
                 Kind::Duplicate if !repeated => {
                     repeated = true;
-                    dest.execute(&tsql::swap::drop_repeated(stage, carry), &[])
+                    dest.execute(&tsql::swap::delete_repeated(stage, map), &[])
                         .await
                         .context("drop rows that were read twice")?;
                 }
-                Kind::Duplicate if carry.merges_keys => {
-                    keys::none_merged(dest, carry, &tsql::swap::merged_in_stage(stage, carry), &[])
-                        .await?;
-                    keys::none_merged(
+                Kind::Duplicate if map.merges_keys => {
+                    keys::check_no_merged_keys(
                         dest,
-                        carry,
-                        &tsql::swap::merged_at_dest(stage, table, carry),
+                        map,
+                        &tsql::swap::merged_in_stage(stage, map),
+                        &[],
+                    )
+                    .await?;
+                    keys::check_no_merged_keys(
+                        dest,
+                        map,
+                        &tsql::swap::merged_at_dest(stage, table, map),
                         &[],
                     )
                     .await?;

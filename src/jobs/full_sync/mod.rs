@@ -98,7 +98,7 @@ struct SyncRun<'a> {
     shape: &'a Shape,
     stage: &'a TableName,
     progress: &'a SyncProgress,
-    desk: &'a JobConnections,
+    connections: &'a JobConnections,
 }
 
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status,
@@ -107,13 +107,13 @@ struct SyncRun<'a> {
 /// `trigger`: the trigger column was seen set. An error is for whoever spawned this to log.
 pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
     // A full sync's future is by far the largest; whoever waits for one is not to hold it.
-    Box::pin(recorded(env, mapping, trigger))
+    Box::pin(run_recorded(env, mapping, trigger))
         .await
         .with_context(|| format!("full sync of {}", mapping.source))
 }
 
 /// The run with its row in sync_status.
-async fn recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
+async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
     if !env.control.claim_full_sync(mapping.id, trigger).await? {
         return Ok(JobEnd::Completed);
     }
@@ -179,9 +179,10 @@ async fn perform(
 ) -> Result<SyncEnd> {
     // the copy lane has a connection to the destination of its own, beside the session that holds
     // the staging table's lock
-    let desk = env.desk(mapping, 1, if env.has_lane(mapping)? { 2 } else { 1 }).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let connections =
+        env.connections(mapping, 1, if env.uses_copy_lane(mapping)? { 2 } else { 1 }).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     dest.set_timeout(env.config.long_statement_timeout);
 
     if trigger && !trigger::reset(&mut source, env, mapping).await? {
@@ -190,7 +191,8 @@ async fn perform(
     drop(source);
     let mut tries = 1;
     loop {
-        let done = Box::pin(by_one_shape(env, mapping, progress, &desk, &mut dest)).await;
+        let done =
+            Box::pin(with_current_columns(env, mapping, progress, &connections, &mut dest)).await;
         let again = done.as_ref().is_err_and(|error| error.kind == Kind::Altered);
         if !again || tries == shape::TRIES_MAX || dest.is_cut_off() || env.stopping() {
             return done;
@@ -209,14 +211,14 @@ async fn perform(
 }
 
 /// From the first look at the tables to the swap.
-async fn by_one_shape(
+async fn with_current_columns(
     env: &Env,
     mapping: &Mapping,
     progress: &SyncProgress,
-    desk: &JobConnections,
+    connections: &JobConnections,
     dest: &mut Session,
 ) -> Result<SyncEnd> {
-    let mut source = desk.source(&mapping.source.database).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
     let shape = shape::gather(&mut source, dest, mapping).await?;
     let others = env.control.same_destination(mapping.id).await?;
     if let Some(other) = others.first() {
@@ -229,7 +231,7 @@ async fn by_one_shape(
     let acting = catalog::foreign_keys(dest, &shape.dest).await?;
     let acting =
         acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
-    let warnings = shape.carry.warnings.iter().cloned().chain(
+    let warnings = shape.map.warnings.iter().cloned().chain(
         acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))),
     );
     for warning in warnings {
@@ -245,28 +247,28 @@ async fn by_one_shape(
         .standing(mapping.id)
         .await?
         .ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
-    let mut changes = replay::changes(&mut source, mapping, &shape).await?;
+    let mut changes = replay::find_change_source(&mut source, mapping, &shape).await?;
     if let Some(changes) = changes.as_ref().filter(|_| mapping.cdc_enabled) {
-        env.uncaptured.tell(&env.control, mapping, &shape.carry, &changes.capture).await;
+        env.uncaptured.report(&env.control, mapping, &shape.map, &changes.capture).await;
     }
     let stored = standing.last_cdc_lsn;
 
     let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
     stage_lock::take(dest, mapping.id).await?;
-    let work = SyncRun { env, mapping, shape: &shape, stage: &stage, progress, desk };
+    let work = SyncRun { env, mapping, shape: &shape, stage: &stage, progress, connections };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage))
             .await
             .context("drop a leftover staging table")?;
-        dest.batch(&tsql::swap::create_stage(&stage, &shape.carry))
+        dest.batch(&tsql::swap::create_stage(&stage, &shape.map))
             .await
             .context("create the staging table")?;
         match mapping.mode {
             FullSyncMode::Staged => {
-                Box::pin(staged(&work, changes.as_mut(), stored, source, dest)).await
+                Box::pin(run_staged(&work, changes.as_mut(), stored, source, dest)).await
             }
             FullSyncMode::Direct => {
-                Box::pin(directly(&work, changes.as_mut(), stored, source, dest)).await
+                Box::pin(run_direct(&work, changes.as_mut(), stored, source, dest)).await
             }
         }
     }
@@ -286,7 +288,7 @@ async fn by_one_shape(
 }
 
 /// Mode STAGED: copy, fence, replay, swap.
-async fn staged(
+async fn run_staged(
     work: &SyncRun<'_>,
     mut changes: Option<&mut ChangeSource>,
     stored: Option<Lsn>,
@@ -300,20 +302,20 @@ async fn staged(
     };
     let changes = changes.as_deref();
     progress.enter(SyncStage::Index);
-    copy::index(dest, stage, &shape.carry).await?;
+    copy::index(dest, stage, &shape.map).await?;
     let checkpoint = match changes {
         Some(changes) => replay::replay(work, changes, &mut source, dest).await?,
         None => None,
     };
     shape::prove(&mut source, dest, mapping, shape).await?;
     if checkpoint.is_none() {
-        tell_guarantee(work, false);
+        log_guarantee(work, false);
     }
     let transaction = match checkpoint {
         Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
     };
-    copy::index_as_dest(dest, stage, &shape.carry).await?;
+    copy::index_as_dest(dest, stage, &shape.map).await?;
     if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
         return Ok(SyncEnd::Stopped(Stop::Paused));
     }
@@ -321,7 +323,7 @@ async fn staged(
         changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
     let end = swap::SwapRecord { mapping: mapping.id, stored, checkpoint, transaction, instance };
     let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
-    progress.ends_with(swapped.rows);
+    progress.finish_with(swapped.rows);
     info!(
         mapping_id = mapping.id.0,
         server_id = mapping.server.0,
@@ -336,7 +338,7 @@ async fn staged(
 }
 
 /// Mode DIRECT: load; CDC goes on from the cut.
-async fn directly(
+async fn run_direct(
     work: &SyncRun<'_>,
     mut changes: Option<&mut ChangeSource>,
     stored: Option<Lsn>,
@@ -353,9 +355,9 @@ async fn directly(
     shape::prove(&mut source, dest, work.mapping, work.shape).await?;
     // no rows have arrived where there are none
     direct.clear(dest).await?;
-    work.progress.ends_with(direct.inserted);
+    work.progress.finish_with(direct.inserted);
     work.progress.enter(SyncStage::Swap(progress::SwapStep::Check));
-    let checkpoint = changes.map(|changes| changes.cut);
+    let checkpoint = changes.map(|changes| changes.copy_start_lsn);
     let transaction = match checkpoint {
         Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
         None => None,
@@ -363,14 +365,14 @@ async fn directly(
     let instance = changes.map(|changes| &changes.capture.instance);
     let end =
         swap::SwapRecord { mapping: work.mapping.id, stored, checkpoint, transaction, instance };
-    swap::end_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
-    tell_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
+    swap::finish_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
+    log_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
     Ok(SyncEnd::Completed)
 }
 
 /// What the copy can promise of rows that changed while it ran; `followed`: their changes come
 /// through CDC next.
-fn tell_guarantee(work: &SyncRun<'_>, followed: bool) {
+fn log_guarantee(work: &SyncRun<'_>, followed: bool) {
     let guarantee = if followed {
         "rows that changed during the copy are mended by the changes that CDC brings next"
     } else if work.shape.source_database.snapshot || work.shape.source.memory_optimized {
@@ -391,9 +393,9 @@ fn tell_guarantee(work: &SyncRun<'_>, followed: bool) {
 ///
 /// The control database has a fixed name, so every staging table of this instance is one of ours,
 /// also one whose mapping was deleted since. One that a living session fills is locked, and stays.
-pub async fn sweep(env: &Env, database: &Ident) -> Result<usize> {
-    let seats = env.dest_seats(1, "leftover staging tables").await?;
-    let mut dest = seats.checkout(database).await?;
+pub async fn drop_leftover_stages(env: &Env, database: &Ident) -> Result<usize> {
+    let connections = env.dest_connections(1, "leftover staging tables").await?;
+    let mut dest = connections.checkout(database).await?;
     let found = dest
         .rows(include_str!("../../../sql/leftover_stages.sql"), &[])
         .await

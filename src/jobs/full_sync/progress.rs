@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// sync_status moves, and a line is logged, this often.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Whether the mapping is still enabled is asked this often.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_ENABLED_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a run stopped at a batch boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum SyncStage {
     /// Until capture has passed the copy.
     Fence,
     /// Changes made during the copy, into the staging table.
-    ApplyRequest,
+    Replay,
     Swap(SwapStep),
 }
 
@@ -96,55 +96,56 @@ impl SyncProgress {
         SyncProgress(Mutex::new(ProgressSnapshot::new(now)))
     }
 
-    fn seen(&self) -> MutexGuard<'_, ProgressSnapshot> {
+    fn lock(&self) -> MutexGuard<'_, ProgressSnapshot> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything begins again.
     pub fn begin_again(&self) {
-        let mut seen = self.seen();
-        *seen = ProgressSnapshot { stop: seen.stop, ..ProgressSnapshot::new(Instant::now()) };
+        let mut snapshot = self.lock();
+        *snapshot =
+            ProgressSnapshot { stop: snapshot.stop, ..ProgressSnapshot::new(Instant::now()) };
     }
 
     pub fn enter(&self, stage: SyncStage) {
-        let mut seen = self.seen();
-        seen.stage = stage;
-        seen.since = Instant::now();
+        let mut snapshot = self.lock();
+        snapshot.stage = stage;
+        snapshot.since = Instant::now();
     }
 
     /// About how many rows will come.
-    pub fn expect(&self, rows: Option<u64>) {
-        self.seen().expected = rows;
+    pub fn expect_rows(&self, rows: Option<u64>) {
+        self.lock().expected = rows;
     }
 
     /// So many rows are in, the last one with this key.
     pub fn copied(&self, rows: u64, last_key: String) {
-        let mut seen = self.seen();
-        seen.rows = rows;
-        seen.last_key = Some(last_key);
+        let mut snapshot = self.lock();
+        snapshot.rows = rows;
+        snapshot.last_key = Some(last_key);
     }
 
     /// Capture is waited for, so long at most while it stands still.
-    pub fn waits(&self, wait_max: Duration) {
-        self.seen().wait_max = wait_max;
+    pub fn set_capture_wait(&self, wait_max: Duration) {
+        self.lock().wait_max = wait_max;
     }
 
     pub fn replayed(&self, changes: u64) {
-        self.seen().changes = changes;
+        self.lock().changes = changes;
     }
 
     /// The rows that the run ends with.
-    pub fn ends_with(&self, rows: u64) {
-        self.seen().rows = rows;
+    pub fn finish_with(&self, rows: u64) {
+        self.lock().rows = rows;
     }
 
     pub fn rows(&self) -> u64 {
-        self.seen().rows
+        self.lock().rows
     }
 
     /// Why the run is to stop, if it is.
     pub fn stop(&self) -> Option<Stop> {
-        self.seen().stop
+        self.lock().stop
     }
 }
 
@@ -168,7 +169,7 @@ impl ProgressSnapshot {
     }
 
     /// `120000 rows copied, 40 %, 24000 rows/s, 8 s left`
-    fn words(&self, now: Instant) -> String {
+    fn message(&self, now: Instant) -> String {
         let elapsed = now.saturating_duration_since(self.since);
         let so_far = format!("{} s so far", elapsed.as_secs());
         match self.stage {
@@ -182,7 +183,7 @@ impl ProgressSnapshot {
                 self.rows,
                 self.wait_max.as_secs()
             ),
-            SyncStage::ApplyRequest => {
+            SyncStage::Replay => {
                 format!(
                     "{} changes made during the copy replayed, {} changes/s",
                     self.changes,
@@ -230,35 +231,35 @@ pub async fn watch(
     progress: &SyncProgress,
     over: &CancellationToken,
 ) {
-    let mut told = Instant::now();
+    let mut reported = Instant::now();
     loop {
         tokio::select! {
             () = over.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(CHECK_ENABLED_EVERY) => {}
         }
         if env.stopping() {
-            progress.seen().stop.get_or_insert(Stop::Cancelled);
+            progress.lock().stop.get_or_insert(Stop::Cancelled);
         } else if let Ok(standing) = env.control.standing(mapping.id).await
             // a control database that does not answer for a moment must not cost an hour's copy:
             // the swap will need it, this does not
             && !standing.is_some_and(|standing| standing.enabled)
         {
-            progress.seen().stop.get_or_insert(Stop::Paused);
+            progress.lock().stop.get_or_insert(Stop::Paused);
             env.cancel.cancel();
         }
-        if told.elapsed() >= TELL_EVERY {
-            told = Instant::now();
-            let seen = progress.seen().clone();
-            let records = i64::try_from(seen.records()).unwrap_or(i64::MAX);
+        if reported.elapsed() >= REPORT_EVERY {
+            reported = Instant::now();
+            let snapshot = progress.lock().clone();
+            let records = i64::try_from(snapshot.records()).unwrap_or(i64::MAX);
             // as above: not worth the run
-            let _ = env.control.progress(run, records, seen.last_key.as_deref()).await;
+            let _ = env.control.progress(run, records, snapshot.last_key.as_deref()).await;
             info!(
                 mapping_id = mapping.id.0,
                 server_id = mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
                 records_count = records,
                 "{}",
-                seen.words(told)
+                snapshot.message(reported)
             );
         }
     }
@@ -288,23 +289,26 @@ mod tests {
         let began = Instant::now();
         let progress = SyncProgress::new(began);
         progress.copied(7, "7".into());
-        progress.waits(Duration::from_secs(330));
+        progress.set_capture_wait(Duration::from_secs(330));
         progress.replayed(4);
-        let seen = progress.seen().clone();
-        assert_eq!(seen.records(), 11);
+        let snapshot = progress.lock().clone();
+        assert_eq!(snapshot.records(), 11);
         let now = began + Duration::from_secs(2);
         for (stage, words) in [
             (
                 SyncStage::Fence,
                 "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still",
             ),
-            (SyncStage::ApplyRequest, "4 changes made during the copy replayed, 2 changes/s"),
+            (SyncStage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
             (
                 SyncStage::Swap(SwapStep::Update),
                 "swapping 7 rows in: updating rows that differ, 2 s so far",
             ),
         ] {
-            assert_eq!(ProgressSnapshot { stage, since: began, ..seen.clone() }.words(now), words);
+            assert_eq!(
+                ProgressSnapshot { stage, since: began, ..snapshot.clone() }.message(now),
+                words
+            );
         }
     }
 }

@@ -34,21 +34,21 @@ pub async fn staged(work: &SyncRun<'_>, error: Error, dest: &mut Session) -> Err
 
 async fn staged_reasons(work: &SyncRun<'_>, dest: &mut Session) -> Result<Vec<String>> {
     let SyncRun { shape, stage, .. } = work;
-    let (table, carry) = (&shape.dest, &shape.carry);
+    let (table, map) = (&shape.dest, &shape.map);
     let mut reasons = Vec::new();
     for key in catalog::foreign_keys(dest, table).await? {
         if key.parent_id == table.object_id {
             let sql =
-                tsql::swap::still_referred(stage, &table.name, carry, &key, KEYS_NAMED_MAX + 1);
+                tsql::swap::referred_and_gone(stage, &table.name, map, &key, KEYS_NAMED_MAX + 1);
             if let Some(keys) = keys(dest, &sql).await? {
                 reasons.push(format!(
                     "rows that are gone at the source are still referred to by {}: {keys}",
-                    said(&key)
+                    child_text(&key)
                 ));
             }
         }
         if key.child_id == table.object_id
-            && let Some(sql) = tsql::swap::orphans(stage, carry, &key, KEYS_NAMED_MAX + 1)
+            && let Some(sql) = tsql::swap::orphans(stage, map, &key, KEYS_NAMED_MAX + 1)
             && let Some(keys) = keys(dest, &sql).await?
         {
             reasons.push(format!(
@@ -66,10 +66,9 @@ pub async fn direct(shape: &Shape, dest: &mut Session) -> Result<()> {
     let mut reasons = Vec::new();
     for key in catalog::foreign_keys(dest, &shape.dest).await? {
         if key.parent_id == shape.dest.object_id && key.child_id != key.parent_id {
-            let sql =
-                tsql::swap::referred(&shape.dest.name, &shape.carry, &key, KEYS_NAMED_MAX + 1);
+            let sql = tsql::swap::referred(&shape.dest.name, &shape.map, &key, KEYS_NAMED_MAX + 1);
             if let Some(keys) = keys(dest, &sql).await? {
-                reasons.push(format!("{}: {keys}", said(&key)));
+                reasons.push(format!("{}: {keys}", child_text(&key)));
             }
         }
     }
@@ -84,7 +83,7 @@ pub async fn direct(shape: &Shape, dest: &mut Session) -> Result<()> {
 }
 
 /// `[dbo].[Orders] (foreign key [FK_User])`
-fn said(key: &ForeignKey) -> String {
+fn child_text(key: &ForeignKey) -> String {
     format!("{} (foreign key {})", key.child.local(), key.name)
 }
 

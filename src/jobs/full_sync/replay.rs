@@ -35,10 +35,10 @@ const FENCE_POLL: Duration = Duration::from_millis(200);
 pub struct ChangeSource {
     pub capture: Capture,
     /// Every change up to here is in what is read from now on by a session that has seen it
-    /// captured ([`ChangeSource::copied_by`]).
-    pub cut: Lsn,
+    /// captured ([`ChangeSource::limit_to_session`]).
+    pub copy_start_lsn: Lsn,
     /// What the session that found the cut had seen captured.
-    upper: Lsn,
+    max_lsn: Lsn,
     /// When that was.
     found: Instant,
 }
@@ -46,14 +46,15 @@ pub struct ChangeSource {
 impl ChangeSource {
     /// The same for a session that is about to copy: the server that it is on may be behind the one
     /// where the cut was found.
-    pub fn copied_by(&mut self, seen: LsnBounds) {
-        self.cut = window::copied_up_to(self.cut, self.upper, (seen.min, seen.max));
+    pub fn limit_to_session(&mut self, seen: LsnBounds) {
+        self.copy_start_lsn =
+            window::copy_start_lsn(self.copy_start_lsn, self.max_lsn, (seen.min, seen.max));
     }
 
     /// Whether changes since the cut are still there; an error that says what to do where they are
     /// not: whatever is copied again takes as long.
-    fn kept(&self, min: Lsn, job: Option<&CaptureJobs>) -> Result<()> {
-        if min <= self.cut.next() {
+    fn check_retained(&self, min: Lsn, job: Option<&CaptureJobs>) -> Result<()> {
+        if min <= self.copy_start_lsn.next() {
             return Ok(());
         }
         let minutes = |time: Duration| time.as_secs().div_ceil(60);
@@ -65,7 +66,7 @@ impl ChangeSource {
             Kind::Gap,
             format!(
                 "the changes after {} and before {min}, made since the copy began, are no longer in the change table: copying and waiting for capture took {took} minutes{kept}",
-                self.cut
+                self.copy_start_lsn
             ),
         )
         .with_hint(format!(
@@ -78,7 +79,7 @@ impl ChangeSource {
 
 /// The capture instance of the source table that has most of what is carried, and the cut; used
 /// whether or not CDC is on for the mapping.
-pub async fn changes(
+pub async fn find_change_source(
     source: &mut Session,
     mapping: &Mapping,
     shape: &Shape,
@@ -92,9 +93,9 @@ pub async fn changes(
         if !capture.instance.is_readable() {
             return Err(cdc::gated(&capture.instance));
         }
-        let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
-        let cut = upper.max(capture.instance.start.prev());
-        Ok(Some(ChangeSource { capture, cut, upper, found: Instant::now() }))
+        let max_lsn = cdc::upper(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
+        let copy_start_lsn = max_lsn.max(capture.instance.start.prev());
+        Ok(Some(ChangeSource { capture, copy_start_lsn, max_lsn, found: Instant::now() }))
     };
     match found.await {
         // who did not ask for CDC does not need the rights for it
@@ -120,18 +121,18 @@ pub async fn replay(
     dest: &mut Session,
 ) -> Result<Option<Lsn>> {
     let SyncRun { env, mapping, shape, stage, progress, .. } = work;
-    let ChangeSource { capture, cut, .. } = changes;
-    let cut = *cut;
+    let ChangeSource { capture, copy_start_lsn, .. } = changes;
+    let copy_start_lsn = *copy_start_lsn;
     progress.enter(SyncStage::Fence);
-    let job = fence::job(source).await?;
+    let job = fence::capture_jobs(source).await?;
     // nobody is to wait for what is lost already
-    changes.kept(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
+    changes.check_retained(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
     let wait_max = wait_max(job.as_ref());
-    progress.waits(wait_max);
-    let reading = fence::reading(source).await.context("read the source's clock")?;
-    let patience = WaitPolicy { wait_max, while_it_moves: true, poll: FENCE_POLL };
-    let fence = match fence::wait(source, &reading, patience, &env.cancel).await {
-        Ok(fence) => Fence { lsn: fence.lsn.max(cut), ..fence },
+    progress.set_capture_wait(wait_max);
+    let reading = fence::read_clock(source).await.context("read the source's clock")?;
+    let wait_policy = WaitPolicy { wait_max, while_it_moves: true, poll: FENCE_POLL };
+    let fence = match fence::wait_for_capture(source, &reading, wait_policy, &env.cancel).await {
+        Ok(fence) => Fence { lsn: fence.lsn.max(copy_start_lsn), ..fence },
         Err(error)
             if !mapping.cdc_enabled
                 && !matches!(error.kind, Kind::Cancelled)
@@ -149,24 +150,27 @@ pub async fn replay(
         }
         Err(error) => return Err(error).context("wait until capture has passed the copy"),
     };
-    progress.enter(SyncStage::ApplyRequest);
+    progress.enter(SyncStage::Replay);
     let began = Instant::now();
     let mut replayed = 0u64;
-    if fence.lsn > cut {
-        let replay = ApplyRequest {
-            carry: &shape.carry,
+    if fence.lsn > copy_start_lsn {
+        let request = ApplyRequest {
+            map: &shape.map,
             source: &shape.source,
             capture,
-            from: cut,
+            from: copy_start_lsn,
             to: fence.lsn,
             target: ApplyTarget::Staging { table: stage },
-            pace: BatchPolicy::Batches(env.config.batch_rows),
+            batch_policy: BatchPolicy::Batches(env.config.batch_rows),
             cancel: &env.cancel,
         };
         let mut follow = |applied: &apply::Applied| progress.replayed(applied.changes);
-        let applied = match apply::apply_changes(source, dest, &replay, &mut follow).await {
+        let applied = match apply::apply_changes(source, dest, &request, &mut follow).await {
             Err(error) if error.kind == Kind::Gap && !source.is_cut_off() => {
-                changes.kept(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
+                changes.check_retained(
+                    cdc::bounds(source, &capture.instance).await?.min,
+                    job.as_ref(),
+                )?;
                 Err(error)
             }
             applied => applied,
@@ -191,8 +195,8 @@ pub async fn replay(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
             sync_type = SyncType::FullSync.as_str(),
-            "no transaction was captured since that would prove how far capture is in this availability group or mirror: changes go on from {cut}, before the copy"
+            "no transaction was captured since that would prove how far capture is in this availability group or mirror: changes go on from {copy_start_lsn}, before the copy"
         );
     }
-    Ok(Some(fence.goes_on_from(cut)))
+    Ok(Some(fence.resume_lsn(copy_start_lsn)))
 }

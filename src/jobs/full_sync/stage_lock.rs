@@ -34,7 +34,7 @@ pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(
-        Kind::Fence,
+        Kind::CheckpointConflict,
         format!("another process still fills the staging table of mapping {mapping}"),
     )
     .with_hint("It stops at its next batch; this is tried again by itself"))

@@ -54,12 +54,16 @@ enum SwapOrder {
 }
 
 /// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
-pub async fn swap(work: &SyncRun<'_>, end: &SwapRecord<'_>, dest: &mut Session) -> Result<Swapped> {
+pub async fn swap(
+    work: &SyncRun<'_>,
+    record: &SwapRecord<'_>,
+    dest: &mut Session,
+) -> Result<Swapped> {
     ensure_table(dest).await?;
     let mut order = SwapOrder::DeleteFirst;
     let mut attempts_left = work.env.config.retry_attempts;
     loop {
-        let error = match transaction(work, end, order, dest).await {
+        let error = match transaction(work, record, order, dest).await {
             Ok(swapped) => return Ok(swapped),
             Err(error) => error,
         };
@@ -80,23 +84,23 @@ pub async fn swap(work: &SyncRun<'_>, end: &SwapRecord<'_>, dest: &mut Session) 
 
 async fn transaction(
     work: &SyncRun<'_>,
-    end: &SwapRecord<'_>,
+    record: &SwapRecord<'_>,
     order: SwapOrder,
     dest: &mut Session,
 ) -> Result<Swapped> {
     let SyncRun { shape, stage, progress, .. } = work;
     dest.begin("BEGIN TRANSACTION").await?;
-    let mut swapped = rows(work, order, dest).await?;
+    let mut swapped = move_rows(work, order, dest).await?;
     progress.enter(SyncStage::Swap(SwapStep::Check));
     let counts =
         dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
-    let (staged, there) = (counts.i64(0)?, counts.i64(1)?);
-    if staged != there {
-        return Err(Error::new(Kind::Other, format!("{staged} rows are staged, but {there} would be at the destination"))
+    let (staged, at_dest) = (counts.i64(0)?, counts.i64(1)?);
+    if staged != at_dest {
+        return Err(Error::new(Kind::Other, format!("{staged} rows are staged, but {at_dest} would be at the destination"))
             .with_hint("A trigger, an index with IGNORE_DUP_KEY or another writer changes rows at the destination"));
     }
-    swapped.rows = u64::try_from(there).unwrap_or(0);
-    record(end, dest).await?;
+    swapped.rows = u64::try_from(at_dest).unwrap_or(0);
+    write_checkpoint(record, dest).await?;
     // gone with the commit: a process that is killed now leaves nothing behind
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
     dest.commit("COMMIT TRANSACTION").await.context("commit")?;
@@ -105,10 +109,10 @@ async fn transaction(
 
 /// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says
 /// so.
-pub async fn end_direct(
+pub async fn finish_direct(
     work: &SyncRun<'_>,
     inserted: u64,
-    end: &SwapRecord<'_>,
+    record: &SwapRecord<'_>,
     dest: &mut Session,
 ) -> Result<()> {
     let SyncRun { shape, stage, .. } = work;
@@ -116,25 +120,25 @@ pub async fn end_direct(
     dest.begin("BEGIN TRANSACTION").await?;
     let counts =
         dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
-    let there = counts.i64(1)?;
-    if u64::try_from(there).ok() != Some(inserted) {
-        return Err(Error::new(Kind::Other, format!("{inserted} rows were brought in, but {there} are at the destination"))
+    let at_dest = counts.i64(1)?;
+    if u64::try_from(at_dest).ok() != Some(inserted) {
+        return Err(Error::new(Kind::Other, format!("{inserted} rows were brought in, but {at_dest} are at the destination"))
             .with_hint("A trigger, an index with IGNORE_DUP_KEY or another writer changes rows at the destination"));
     }
-    record(end, dest).await?;
+    write_checkpoint(record, dest).await?;
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
     dest.commit("COMMIT TRANSACTION").await.context("commit")
 }
 
-async fn record(end: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {
+async fn write_checkpoint(record: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {
     let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
     let (source, instance) =
-        (end.instance.map(Instance::source_mark), end.instance.map(Instance::mark));
-    let transaction = end.transaction.as_ref();
+        (record.instance.map(Instance::source_mark), record.instance.map(Instance::mark));
+    let transaction = record.transaction.as_ref();
     let params = [
-        Param::Int(end.mapping.0),
-        Param::OptLsn(end.checkpoint),
-        Param::OptLsn(end.stored),
+        Param::Int(record.mapping.0),
+        Param::OptLsn(record.checkpoint),
+        Param::OptLsn(record.stored),
         Param::OptBinary(transaction.map(|known| known.identity.tran_id.as_slice())),
         Param::OptText(transaction.map(|known| known.identity.end_time.as_str())),
         Param::OptLsn(transaction.map(|known| known.lsn)),
@@ -144,9 +148,9 @@ async fn record(end: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }
 
-async fn rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Result<Swapped> {
+async fn move_rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Result<Swapped> {
     let SyncRun { shape, stage, progress, .. } = work;
-    let (carry, table) = (&shape.carry, &shape.dest.name);
+    let (map, table) = (&shape.map, &shape.dest.name);
     let empty = dest
         .row(&tsql::swap::is_empty(table), &[])
         .await
@@ -156,8 +160,7 @@ async fn rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Resul
     let mut swapped = Swapped::default();
     if empty {
         progress.enter(SyncStage::Swap(SwapStep::Insert));
-        swapped.inserted =
-            insert(&tsql::swap::insert_all(stage, table, carry), shape, dest).await?;
+        swapped.inserted = insert(&tsql::swap::insert_all(stage, table, map), shape, dest).await?;
         return Ok(swapped);
     }
     let steps = match order {
@@ -168,19 +171,19 @@ async fn rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Resul
         progress.enter(SyncStage::Swap(step));
         match step {
             SwapStep::Delete => {
-                let delete = tsql::swap::delete_gone(stage, table, carry);
+                let delete = tsql::swap::delete_gone(stage, table, map);
                 swapped.deleted =
                     count(dest, &delete).await.context("delete rows that are gone")?;
             }
             SwapStep::Update => {
-                if let Some(update) = tsql::swap::update_changed(stage, table, carry) {
+                if let Some(update) = tsql::swap::update_changed(stage, table, map) {
                     swapped.updated =
                         count(dest, &update).await.context("update rows that differ")?;
                 }
             }
             SwapStep::Insert => {
                 swapped.inserted =
-                    insert(&tsql::swap::insert_new(stage, table, carry), shape, dest).await?
+                    insert(&tsql::swap::insert_new(stage, table, map), shape, dest).await?
             }
             SwapStep::Check => {}
         }
@@ -190,7 +193,7 @@ async fn rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> Resul
 
 /// An INSERT into the destination, with its identity values where it has such a column.
 pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
-    if shape.carry.identity {
+    if shape.map.identity {
         dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true))
             .await
             .context("allow identity values")?;
@@ -204,7 +207,7 @@ pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64>
         }
         Ok(inserted) => inserted,
     };
-    if shape.carry.identity {
+    if shape.map.identity {
         dest.batch(&tsql::swap::identity_insert(&shape.dest.name, false))
             .await
             .context("end identity values")?;

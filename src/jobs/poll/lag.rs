@@ -4,54 +4,54 @@
 //! behind since the oldest commit that it has not applied. When capture stands still nobody can
 //! tell, and the reason is all there is to say.
 
-use super::{MappingFacts, PollState, Polled, SourceFacts, follows, standing_still};
+use super::{MappingFacts, PollState, Polled, SourceFacts, reads_cdc, stalled_minutes};
 use crate::{
     control::LagRow,
     error::{Context, Result},
     model::{capture::MaxLsn, id::MappingId},
     mssql::{row::Param, session::Session},
     plan::time,
-    tsql::poll::{self as phrases, BRANCHES_MAX},
+    tsql::poll::{self as poll_sql, BRANCHES_MAX},
 };
 use std::{collections::HashMap, time::Duration};
 
 /// What this poll knows of its mappings. `reason`: why nobody can tell, for all of them; `waiting`:
 /// for some.
-pub(super) async fn lags(
+pub(super) async fn measure(
     session: &mut Session,
-    looks: &[MappingFacts<'_>],
-    upper: Option<&MaxLsn>,
+    mappings_facts: &[MappingFacts<'_>],
+    max_lsn: Option<&MaxLsn>,
     reason: Option<&str>,
     waiting: &HashMap<MappingId, &'static str>,
     polled: &Polled,
 ) -> Result<Vec<LagRow>> {
-    let offset_minutes = upper.map_or(0, |upper| upper.utc_offset_minutes);
+    let offset_minutes = max_lsn.map_or(0, |max_lsn| max_lsn.utc_offset_minutes);
     let utc = |local: &str| time::utc_milliseconds(local, offset_minutes);
-    let at_upper = upper
-        .and_then(|upper| upper.identity.as_ref())
+    let at_max_lsn = max_lsn
+        .and_then(|max_lsn| max_lsn.identity.as_ref())
         .and_then(|identity| utc(&identity.end_time));
-    let mut lags = Vec::new();
+    let mut lag_rows = Vec::new();
     let mut behind = Vec::new();
-    for look in looks.iter().filter(|look| follows(look.mapping)) {
+    for facts in mappings_facts.iter().filter(|facts| reads_cdc(facts.mapping)) {
         let failed = polled
             .failed
             .iter()
-            .find(|(id, _)| *id == look.mapping.id)
+            .find(|(id, _)| *id == facts.mapping.id)
             .map(|(_, error)| error.to_string());
-        let own = waiting.get(&look.mapping.id).map(|words| (*words).to_owned());
+        let own = waiting.get(&facts.mapping.id).map(|words| (*words).to_owned());
         let reason = reason.map(str::to_owned).or(failed).or(own);
-        let known = look
+        let known = facts
             .stored
-            .twin
+            .dest_checkpoint
             .as_ref()
-            .and_then(|twin| twin.transaction.as_ref())
+            .and_then(|dest_checkpoint| dest_checkpoint.transaction.as_ref())
             .and_then(|known| utc(&known.identity.end_time));
-        if look.has_rows && reason.is_none() {
-            behind.push((lags.len(), look));
+        if facts.has_rows && reason.is_none() {
+            behind.push((lag_rows.len(), facts));
         }
-        lags.push(LagRow {
-            mapping: look.mapping.id,
-            committed: if look.has_rows || reason.is_some() { known } else { at_upper },
+        lag_rows.push(LagRow {
+            mapping: facts.mapping.id,
+            committed: if facts.has_rows || reason.is_some() { known } else { at_max_lsn },
             oldest: None,
             reason,
         });
@@ -59,8 +59,8 @@ pub(super) async fn lags(
     for chunk in behind.chunks(BRANCHES_MAX) {
         let chosen: Vec<_> = chunk
             .iter()
-            .filter_map(|(at, look)| {
-                Some((*at, look.choice?, look.instances.get(look.choice?.instance)?))
+            .filter_map(|(at, facts)| {
+                Some((*at, facts.choice?, facts.instances.get(facts.choice?.instance)?))
             })
             .collect();
         let params: Vec<_> = chosen.iter().map(|(_, choice, _)| Param::Lsn(choice.from)).collect();
@@ -69,30 +69,30 @@ pub(super) async fn lags(
             continue;
         }
         for row in session
-            .rows(&phrases::oldest(&instances), &params)
+            .rows(&poll_sql::oldest(&instances), &params)
             .await
             .context("look for the oldest change")?
         {
             let place = usize::try_from(row.i32(0)?).ok().and_then(|item| chosen.get(item));
             if let Some((at, _, _)) = place
-                && let Some(lag) = lags.get_mut(*at)
+                && let Some(lag) = lag_rows.get_mut(*at)
             {
                 lag.oldest = row.opt_text(1)?.and_then(utc);
             }
         }
     }
-    Ok(lags)
+    Ok(lag_rows)
 }
 
 /// Why nobody can tell.
-pub(super) fn reason(source: &SourceFacts, memory: &PollState) -> Option<String> {
+pub(super) fn unknown_reason(source: &SourceFacts, state: &PollState) -> Option<String> {
     if let Some(refused) = &source.refused {
         return Some(refused.clone());
     }
-    if source.upper.is_none() {
+    if source.max_lsn.is_none() {
         return Some("nothing has been captured yet: CDC was enabled just now, or the capture job does not run".to_owned());
     }
-    let watched = memory.upper.map_or(Duration::ZERO, |(_, since)| since.elapsed());
-    standing_still(source, watched)
+    let watched = state.max_lsn.map_or(Duration::ZERO, |(_, since)| since.elapsed());
+    stalled_minutes(source, watched)
         .map(|minutes| format!("capture has not moved for {minutes} minutes"))
 }

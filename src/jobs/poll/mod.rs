@@ -53,22 +53,22 @@ const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Destination databases of one source database that are remembered; beyond, they are asked for
 /// their checkpoint table once more.
-const TWINS_READY_MAX: usize = 1_000;
+const CHECKPOINT_TABLES_MAX: usize = 1_000;
 
 /// What is remembered of a database between polls; the daemon keeps it, and forgets it with the
 /// server's row.
 #[derive(Debug, Default)]
 pub struct PollState {
     /// U at the last poll, and since when it has been that.
-    upper: Option<(Option<Lsn>, Instant)>,
+    max_lsn: Option<(Option<Lsn>, Instant)>,
     /// It was said that nothing is captured, or that capture stands still.
-    said_stalled: bool,
+    stall_logged: bool,
     /// Destination databases whose checkpoint table is there.
-    twins_ready: HashSet<Ident>,
+    checkpoint_tables: HashSet<Ident>,
     triggers: HashMap<MappingId, triggers::TriggerState>,
-    compared: instances::CoverageCache,
+    coverage_cache: instances::CoverageCache,
     /// CDC mappings whose newest run is known not to be an ERROR.
-    settled: HashSet<MappingId>,
+    healthy: HashSet<MappingId>,
 }
 
 /// What a mapping has to do.
@@ -92,13 +92,13 @@ pub struct Polled {
     /// Mappings whose trigger column cannot be asked, which stops nothing else.
     pub trigger_faults: Vec<(MappingId, Error)>,
     /// Mappings whose trigger column was asked and could be.
-    pub triggers_well: Vec<MappingId>,
+    pub triggers_answered: Vec<MappingId>,
 }
 
 /// What the source says, gathered before anything is decided.
 #[derive(Default)]
 struct SourceFacts {
-    upper: Option<MaxLsn>,
+    max_lsn: Option<MaxLsn>,
     instances: Vec<Instance>,
     /// Why CDC cannot be asked, for all mappings that want it.
     refused: Option<String>,
@@ -118,10 +118,10 @@ struct MappingFacts<'a> {
 }
 
 impl MappingFacts<'_> {
-    fn facts<'b>(&'b self, upper: Option<&'b MaxLsn>) -> window::WindowFacts<'b> {
+    fn window_facts<'b>(&'b self, max_lsn: Option<&'b MaxLsn>) -> window::WindowFacts<'b> {
         window::WindowFacts {
             stored: &self.stored,
-            upper,
+            max_lsn,
             instances: &self.instances,
             coverage: self.coverage.as_ref(),
             history: &self.history,
@@ -137,26 +137,26 @@ pub async fn poll(
     server: ServerId,
     database: &Ident,
     mappings: &[Mapping],
-    memory: &mut PollState,
+    state: &mut PollState,
 ) -> Result<Polled> {
     let mut polled = Polled::default();
     let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
-    memory.settled.retain(|id| known.contains(id));
-    if memory.twins_ready.len() > TWINS_READY_MAX {
-        memory.twins_ready.clear();
+    state.healthy.retain(|id| known.contains(id));
+    if state.checkpoint_tables.len() > CHECKPOINT_TABLES_MAX {
+        state.checkpoint_tables.clear();
     }
-    let with_cdc = mappings.iter().any(follows);
+    let with_cdc = mappings.iter().any(reads_cdc);
     let who = format!("poll of server {server}");
-    // Source first, then destination, as every job takes its seats; the destination's only around
+    // Source first, then destination, as every job takes its connections; the destination's only around
     // the statements there, so that a source that is silent keeps none of them.
-    let source_seats = env.source_seats(server, 1, &who).await?;
-    let mut session = source_seats.checkout(database).await?;
+    let source_connections = env.source_connections(server, 1, &who).await?;
+    let mut session = source_connections.checkout(database).await?;
     let source = if with_cdc { gather(&mut session).await? } else { SourceFacts::default() };
     let mut stored = HashMap::new();
     if with_cdc && source.refused.is_none() {
-        let seats = env.dest_seats(1, &who).await?;
+        let connections = env.dest_connections(1, &who).await?;
         for dest in dest_databases(mappings) {
-            match checkpoints(&seats, &dest, (server, database), memory).await {
+            match checkpoints(&connections, &dest, (server, database), state).await {
                 Ok(found) => {
                     let here: HashSet<MappingId> = mappings
                         .iter()
@@ -168,7 +168,7 @@ pub async fn poll(
                 Err(error) => {
                     for mapping in mappings
                         .iter()
-                        .filter(|mapping| follows(mapping) && mapping.dest.database == dest)
+                        .filter(|mapping| reads_cdc(mapping) && mapping.dest.database == dest)
                     {
                         polled.failed.push((mapping.id, error.clone()));
                     }
@@ -176,19 +176,19 @@ pub async fn poll(
             }
         }
     }
-    stalled(server, database, &source, with_cdc, memory);
+    log_stall(server, database, &source, with_cdc, state);
 
     let tables = InstancesByTable::new(&source.instances);
-    let mut looks = Vec::with_capacity(mappings.len());
+    let mut mappings_facts = Vec::with_capacity(mappings.len());
     for mapping in mappings {
         if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
             continue;
         }
         let instances =
-            if follows(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
+            if reads_cdc(mapping) { tables.instances(&mapping.source) } else { Vec::new() };
         // a mapping whose row was removed a moment ago has no checkpoint to go by
         let at = stored.remove(&mapping.id).unwrap_or_default();
-        looks.push(MappingFacts {
+        mappings_facts.push(MappingFacts {
             mapping,
             instances,
             coverage: None,
@@ -199,72 +199,85 @@ pub async fn poll(
             triggered: false,
         });
     }
-    histories(&mut session, &mut looks).await?;
+    read_histories(&mut session, &mut mappings_facts).await?;
     if with_cdc && source.refused.is_none() {
-        instances::compare(&mut session, (env, &who), &mut looks, memory, &mut polled).await?;
+        instances::compare(&mut session, (env, &who), &mut mappings_facts, state, &mut polled)
+            .await?;
     }
-    for look in looks.iter_mut().filter(|look| follows(look.mapping) && source.refused.is_none()) {
-        look.choice = window::choose(&look.facts(source.upper.as_ref())).ok();
+    for facts in mappings_facts
+        .iter_mut()
+        .filter(|facts| reads_cdc(facts.mapping) && source.refused.is_none())
+    {
+        facts.choice = window::choose(&facts.window_facts(source.max_lsn.as_ref())).ok();
     }
-    instances::tell(&looks, memory);
-    instances::tell_switchable(&mut session, &source.instances, &looks, memory).await?;
-    triggers::costs(&mut session, &looks, memory).await?;
-    changes::changed(&mut session, &mut looks, source.upper.as_ref(), memory, &mut polled).await?;
-    triggers::triggered(&mut session, &mut looks, memory, &env.triggers, &mut polled).await?;
-    for look in looks.iter_mut().filter(|look| env.triggers.is_refused(look.mapping.id)) {
-        look.triggered = false;
+    instances::warn_passed_over(&mappings_facts, state);
+    instances::warn_switchable(&mut session, &source.instances, &mappings_facts, state).await?;
+    triggers::read_costs(&mut session, &mappings_facts, state).await?;
+    changes::find_changes(
+        &mut session,
+        &mut mappings_facts,
+        source.max_lsn.as_ref(),
+        state,
+        &mut polled,
+    )
+    .await?;
+    triggers::ask_due(&mut session, &mut mappings_facts, state, &env.triggers, &mut polled).await?;
+    for facts in mappings_facts.iter_mut().filter(|facts| env.triggers.is_refused(facts.mapping.id))
+    {
+        facts.triggered = false;
     }
 
     let mut idle = Vec::new();
     let mut waiting = HashMap::new();
-    let mut settled = Vec::new();
-    for look in &looks {
-        let mapping = look.mapping;
+    let mut healthy = Vec::new();
+    for facts in &mappings_facts {
+        let mapping = facts.mapping;
         if polled.failed.iter().any(|(id, _)| *id == mapping.id) {
             continue;
         }
         let step = match &source.refused {
-            Some(words) if follows(mapping) && !look.triggered => {
+            Some(words) if reads_cdc(mapping) && !facts.triggered => {
                 polled.failed.push((mapping.id, Error::new(Kind::Missing, words.clone())));
                 continue;
             }
             Some(_) => None,
-            None => follows(mapping).then(|| window::decide(&look.facts(source.upper.as_ref()))),
+            None => reads_cdc(mapping)
+                .then(|| window::decide(&facts.window_facts(source.max_lsn.as_ref()))),
         };
         if matches!(step, Some(Step::Still | Step::Idle { .. }))
-            && !memory.settled.contains(&mapping.id)
+            && !state.healthy.contains(&mapping.id)
         {
-            settled.push(mapping.id);
+            healthy.push(mapping.id);
         }
         let decision = schedule::decide(ScheduleFacts {
-            wanted: mapping.wants_full_sync(),
-            triggered: look.triggered,
+            requested: mapping.wants_full_sync(),
+            triggered: facts.triggered,
             step,
             gap_syncs: env.config.on_cdc_gap == OnCdcGap::FullSync,
-            last_gap_sync: look.stored.gap_synced,
+            last_gap_sync: facts.stored.gap_synced,
         });
         match decision {
             Decision::FullSync { trigger } => {
                 polled.work.push((mapping.id, MappingWork::FullSync { trigger }))
             }
             Decision::Cdc { instance, from, to, switch_to } => {
-                let Some(chosen) = look.instances.get(instance) else { continue };
-                memory.settled.remove(&mapping.id);
+                let Some(chosen) = facts.instances.get(instance) else { continue };
+                state.healthy.remove(&mapping.id);
                 let pass = CdcPass {
                     instance: chosen.clone(),
-                    switch_to: switch_to.and_then(|i| look.instances.get(i)).cloned(),
-                    stored: look.stored.control,
+                    switch_to: switch_to.and_then(|i| facts.instances.get(i)).cloned(),
+                    stored: facts.stored.control,
                     from,
                     to,
                     transaction: source
-                        .upper
+                        .max_lsn
                         .as_ref()
-                        .and_then(|upper| upper.transaction.clone())
+                        .and_then(|max_lsn| max_lsn.transaction.clone())
                         .filter(|known| known.lsn <= to),
                 };
                 polled.work.push((mapping.id, MappingWork::Cdc(Box::new(pass))));
             }
-            Decision::Idle { to, .. } => idle.push((look, to)),
+            Decision::Idle { to, .. } => idle.push((facts, to)),
             Decision::GapSync(gap) => {
                 if let Err(error) = env.control.request_gap_sync(mapping.id).await {
                     polled.failed.push((mapping.id, error));
@@ -272,11 +285,11 @@ pub async fn poll(
                 }
                 let error = Error::new(
                     Kind::Gap,
-                    format!("{}; a full sync of this table follows", gap.words()),
+                    format!("{}; a full sync of this table follows", gap.message()),
                 );
                 let error = error
                     .with_hint("nothing now; keep changes longer at the source (sys.sp_cdc_change_job, @retention) if this comes again");
-                memory.settled.remove(&mapping.id);
+                state.healthy.remove(&mapping.id);
                 tracing::error!(
                     mapping_id = mapping.id.0,
                     server_id = mapping.server.0,
@@ -294,10 +307,10 @@ pub async fn poll(
                 } else {
                     "DATAFLOW_ON_CDC_GAP is error, so nothing happens until a full sync is asked for"
                 };
-                memory.settled.remove(&mapping.id);
+                state.healthy.remove(&mapping.id);
                 polled.failed.push((
                     mapping.id,
-                    Error::new(Kind::Gap, format!("changes are lost: {}; {next}", gap.words()))
+                    Error::new(Kind::Gap, format!("changes are lost: {}; {next}", gap.message()))
                         .with_hint(format!("UPDATE table_mappings SET full_sync_requested = 1 WHERE mapping_id = {}", mapping.id)),
                 ));
             }
@@ -305,7 +318,7 @@ pub async fn poll(
                 polled.failed.push((mapping.id, not_captured(mapping)))
             }
             Decision::Refused(window::Refusal::Gated { instance }) => {
-                if let Some(instance) = look.instances.get(instance) {
+                if let Some(instance) = facts.instances.get(instance) {
                     polled.failed.push((mapping.id, cdc::gated(instance)));
                 }
             }
@@ -324,31 +337,31 @@ pub async fn poll(
             Decision::Wait(Wait::NothingCaptured | Wait::Uncompared) | Decision::Nothing => {}
         }
     }
-    if !settled.is_empty() {
-        match env.control.settle_cdc(&settled).await {
-            Ok(()) => memory.settled.extend(settled),
+    if !healthy.is_empty() {
+        match env.control.settle_cdc(&healthy).await {
+            Ok(()) => state.healthy.extend(healthy),
             Err(error) => {
                 tracing::warn!(server_id = server.0, %error, "that CDC is well again is said at the next poll")
             }
         }
     }
-    instances::bind(env, &who, &looks, &mut polled).await?;
-    if let (Some(upper), false) = (&source.upper, idle.is_empty()) {
-        advance(env, &who, &mut session, &idle, upper, &mut polled).await?;
+    instances::bind(env, &who, &mappings_facts, &mut polled).await?;
+    if let (Some(max_lsn), false) = (&source.max_lsn, idle.is_empty()) {
+        advance_idle(env, &who, &mut session, &idle, max_lsn, &mut polled).await?;
     }
     if with_cdc {
-        let reason = lag::reason(&source, memory);
-        let lags = lag::lags(
+        let reason = lag::unknown_reason(&source, state);
+        let lag_rows = lag::measure(
             &mut session,
-            &looks,
-            source.upper.as_ref(),
+            &mappings_facts,
+            source.max_lsn.as_ref(),
             reason.as_deref(),
             &waiting,
             &polled,
         );
         // What was decided stands, whether or not anybody can be told how far behind it is.
-        let told = async { env.control.lag(&mut lags.await?).await };
-        if let Err(error) = told.await {
+        let written = async { env.control.lag(&mut lag_rows.await?).await };
+        if let Err(error) = written.await {
             tracing::warn!(server_id = server.0, %error, "the lag of {} is not in cdc_lag this time", database.as_str());
         }
     }
@@ -357,7 +370,7 @@ pub async fn poll(
 
 /// CDC is looked at; not where a full sync goes first, which brings its own changes and also mends
 /// what CDC would stumble over.
-fn follows(mapping: &Mapping) -> bool {
+fn reads_cdc(mapping: &Mapping) -> bool {
     mapping.cdc_enabled && !mapping.wants_full_sync()
 }
 
@@ -370,8 +383,8 @@ async fn gather(session: &mut Session) -> Result<SourceFacts> {
         });
     }
     let answered = async {
-        let (upper, instances) = cdc::upper_and_instances(session).await?;
-        Ok::<_, Error>(SourceFacts { upper, instances, refused: None })
+        let (max_lsn, instances) = cdc::upper_and_instances(session).await?;
+        Ok::<_, Error>(SourceFacts { max_lsn, instances, refused: None })
     };
     match answered.await {
         Err(error)
@@ -392,7 +405,7 @@ async fn gather(session: &mut Session) -> Result<SourceFacts> {
 fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
     let mut names: Vec<Ident> = mappings
         .iter()
-        .filter(|mapping| follows(mapping))
+        .filter(|mapping| reads_cdc(mapping))
         .map(|mapping| mapping.dest.database.clone())
         .collect();
     names.sort();
@@ -403,33 +416,34 @@ fn dest_databases(mappings: &[Mapping]) -> Vec<Ident> {
 /// Both checkpoints of the mappings from a source database to a destination database. Two that
 /// differ are read a second time before anyone believes it.
 async fn checkpoints(
-    seats: &Reservation,
+    connections: &Reservation,
     dest: &Ident,
     source: (ServerId, &Ident),
-    memory: &mut PollState,
+    state: &mut PollState,
 ) -> Result<HashMap<MappingId, StoredCheckpoint>> {
-    let mut session = seats.checkout(dest).await?;
-    if !memory.twins_ready.contains(dest) {
+    let mut session = connections.checkout(dest).await?;
+    if !state.checkpoint_tables.contains(dest) {
         checkpoint::ensure_table(&mut session).await?;
-        memory.twins_ready.insert(dest.clone());
+        state.checkpoint_tables.insert(dest.clone());
     }
     let stored = checkpoint::stored(&mut session, source).await;
     let stored = match stored {
         Err(error) if error.kind == Kind::Missing => {
             // dropped, or the database was restored from before it existed
-            memory.twins_ready.remove(dest);
+            state.checkpoint_tables.remove(dest);
             return Err(error);
         }
         other => other?,
     };
-    if stored.values().all(agrees) {
+    if stored.values().all(checkpoints_agree) {
         return Ok(stored);
     }
     checkpoint::stored(&mut session, source).await
 }
 
-fn agrees(stored: &StoredCheckpoint) -> bool {
-    stored.control == stored.twin.as_ref().and_then(|twin| twin.lsn)
+fn checkpoints_agree(stored: &StoredCheckpoint) -> bool {
+    stored.control
+        == stored.dest_checkpoint.as_ref().and_then(|dest_checkpoint| dest_checkpoint.lsn)
 }
 
 /// A database's instances by the tables they are of: a thousand mappings ask, each for its own
@@ -438,7 +452,7 @@ struct InstancesByTable<'a> {
     all: &'a [Instance],
     exact: HashMap<(&'a Ident, &'a Ident), Vec<&'a Instance>>,
     /// Without case; made for the first name that is written in another.
-    alike: OnceCell<HashMap<(String, String), Vec<&'a Instance>>>,
+    by_folded_name: OnceCell<HashMap<(String, String), Vec<&'a Instance>>>,
 }
 
 impl<'a> InstancesByTable<'a> {
@@ -450,27 +464,27 @@ impl<'a> InstancesByTable<'a> {
                 .or_default()
                 .push(instance);
         }
-        InstancesByTable { all, exact, alike: OnceCell::new() }
+        InstancesByTable { all, exact, by_folded_name: OnceCell::new() }
     }
 
-    fn alike(&self) -> &HashMap<(String, String), Vec<&'a Instance>> {
-        self.alike.get_or_init(|| {
-            let mut alike: HashMap<_, Vec<_>> = HashMap::with_capacity(self.all.len());
+    fn by_folded_name(&self) -> &HashMap<(String, String), Vec<&'a Instance>> {
+        self.by_folded_name.get_or_init(|| {
+            let mut by_folded_name: HashMap<_, Vec<_>> = HashMap::with_capacity(self.all.len());
             for instance in self.all {
-                alike
+                by_folded_name
                     .entry((folded(&instance.source.schema), folded(&instance.source.table)))
                     .or_default()
                     .push(instance);
             }
-            alike
+            by_folded_name
         })
     }
 
     /// The instances of a table: by name, with the case as written where that decides.
     fn instances(&self, table: &TableName) -> Vec<Instance> {
         let exact = self.exact.get(&(&table.schema, &table.table));
-        let found =
-            exact.or_else(|| self.alike().get(&(folded(&table.schema), folded(&table.table))));
+        let found = exact
+            .or_else(|| self.by_folded_name().get(&(folded(&table.schema), folded(&table.table))));
         found.into_iter().flatten().copied().cloned().collect()
     }
 }
@@ -489,42 +503,42 @@ fn not_captured(mapping: &Mapping) -> Error {
 
 /// One clear warning when nothing is captured or capture stands still, and one line when it goes
 /// on.
-fn stalled(
+fn log_stall(
     server: ServerId,
     database: &Ident,
     source: &SourceFacts,
     with_cdc: bool,
-    memory: &mut PollState,
+    state: &mut PollState,
 ) {
     if !with_cdc || source.refused.is_some() {
         return;
     }
     let now = Instant::now();
-    let lsn = source.upper.as_ref().map(|upper| upper.lsn);
-    let since = match memory.upper {
+    let lsn = source.max_lsn.as_ref().map(|max_lsn| max_lsn.lsn);
+    let since = match state.max_lsn {
         Some((known, since)) if known == lsn => since,
         _ => {
-            if memory.said_stalled && lsn.is_some() {
+            if state.stall_logged && lsn.is_some() {
                 tracing::info!(server_id = server.0, "capture of {} goes on", database.as_str());
             }
-            memory.said_stalled = false;
-            memory.upper = Some((lsn, now));
+            state.stall_logged = false;
+            state.max_lsn = Some((lsn, now));
             now
         }
     };
-    if memory.said_stalled {
+    if state.stall_logged {
         return;
     }
     let fix = "check that SQL Server Agent and the cdc capture job run: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors";
     if lsn.is_none() {
-        memory.said_stalled = true;
+        state.stall_logged = true;
         tracing::warn!(
             server_id = server.0,
             "nothing has been captured in {} yet (its maximum LSN is NULL): CDC was enabled just now, or capture does not run; {fix}",
             database.as_str()
         );
-    } else if let Some(minutes) = standing_still(source, now - since) {
-        memory.said_stalled = true;
+    } else if let Some(minutes) = stalled_minutes(source, now - since) {
+        state.stall_logged = true;
         tracing::warn!(
             server_id = server.0,
             "capture of {} has not moved for {} minutes; {fix}",
@@ -537,11 +551,11 @@ fn stalled(
 /// For how many minutes U has not moved, when that is too long: by the source's own clock, or by
 /// ours while we looked. (When the source's local time is set forward, its clock says so for the
 /// five minutes that the next commit may take.)
-fn standing_still(source: &SourceFacts, watched: Duration) -> Option<u64> {
+fn stalled_minutes(source: &SourceFacts, watched: Duration) -> Option<u64> {
     let age = source
-        .upper
+        .max_lsn
         .as_ref()
-        .and_then(|upper| upper.age_s)
+        .and_then(|max_lsn| max_lsn.age_s)
         .and_then(|age| u64::try_from(age).ok())
         .map_or(watched, Duration::from_secs);
     let age = age.max(watched);
@@ -550,40 +564,46 @@ fn standing_still(source: &SourceFacts, watched: Duration) -> Option<u64> {
 
 /// What the source's history says at the checkpoints whose transaction we know: idle mappings share
 /// one.
-async fn histories(session: &mut Session, looks: &mut [MappingFacts<'_>]) -> Result<()> {
+async fn read_histories(
+    session: &mut Session,
+    mappings_facts: &mut [MappingFacts<'_>],
+) -> Result<()> {
     let known =
-        |look: &MappingFacts<'_>| look.stored.transaction().map(|transaction| transaction.lsn);
-    let mut lsns: Vec<Lsn> =
-        looks.iter().filter(|look| !look.instances.is_empty()).filter_map(known).collect();
+        |facts: &MappingFacts<'_>| facts.stored.transaction().map(|transaction| transaction.lsn);
+    let mut lsns: Vec<Lsn> = mappings_facts
+        .iter()
+        .filter(|facts| !facts.instances.is_empty())
+        .filter_map(known)
+        .collect();
     lsns.sort();
     lsns.dedup();
     if lsns.is_empty() {
         return Ok(());
     }
     let history = cdc::history(session, &lsns).await?;
-    for look in looks {
-        if let Some(found) = known(look).and_then(|lsn| history.get(&lsn)) {
-            look.history = found.clone();
+    for facts in mappings_facts {
+        if let Some(found) = known(facts).and_then(|lsn| history.get(&lsn)) {
+            facts.history = found.clone();
         }
     }
     Ok(())
 }
 
 /// Whether a statement about many failed because of one of them.
-fn of_one(error: &Error) -> bool {
+fn is_of_one_table(error: &Error) -> bool {
     matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
 }
 
 /// Places in groups of at most `size`, one statement each. Where a trigger column cannot be asked,
 /// its place is alone: it would fail the others, at every poll.
-fn groups(
+fn chunks(
     places: Vec<usize>,
-    looks: &[MappingFacts<'_>],
-    memory: &PollState,
+    mappings_facts: &[MappingFacts<'_>],
+    state: &PollState,
     size: usize,
 ) -> Vec<Vec<usize>> {
     let faulty = |place: &usize| {
-        memory.triggers.get(&looks[*place].mapping.id).is_some_and(|trigger| trigger.faulty)
+        state.triggers.get(&mappings_facts[*place].mapping.id).is_some_and(|trigger| trigger.faulty)
     };
     let (alone, together): (Vec<usize>, Vec<usize>) = places.into_iter().partition(faulty);
     together
@@ -594,12 +614,12 @@ fn groups(
 }
 
 /// Moves idle mappings to U, after the watermarks were read again.
-async fn advance(
+async fn advance_idle(
     env: &Env,
     who: &str,
     session: &mut Session,
     idle: &[(&MappingFacts<'_>, Lsn)],
-    upper: &MaxLsn,
+    max_lsn: &MaxLsn,
     polled: &mut Polled,
 ) -> Result<()> {
     let min: HashMap<i32, Lsn> = cdc::instances(session)
@@ -608,27 +628,27 @@ async fn advance(
         .map(|instance| (instance.change_table_id, instance.min))
         .collect();
     let mut moves: HashMap<&Ident, Vec<IdleMove>> = HashMap::new();
-    for (look, to) in idle {
-        let Some(choice) = look.choice else { continue };
-        let Some(instance) = look.instances.get(choice.instance) else { continue };
+    for (facts, to) in idle {
+        let Some(choice) = facts.choice else { continue };
+        let Some(instance) = facts.instances.get(choice.instance) else { continue };
         // What moved meanwhile is looked at by the next tick, which finds the gap or the missing
         // instance.
         let safe = min
             .get(&instance.change_table_id)
             .is_some_and(|min| !min.is_zero() && *min <= choice.from.next());
         if safe {
-            moves.entry(&look.mapping.dest.database).or_default().push(IdleMove {
-                mapping: look.mapping.id,
-                stored: look.stored.control,
+            moves.entry(&facts.mapping.dest.database).or_default().push(IdleMove {
+                mapping: facts.mapping.id,
+                stored: facts.stored.control,
                 to: *to,
             });
         }
     }
-    let seats = env.dest_seats(1, who).await?;
+    let connections = env.dest_connections(1, who).await?;
     for (dest, moves) in moves {
         let moved = async {
-            let mut session = seats.checkout(dest).await?;
-            let transaction = upper
+            let mut session = connections.checkout(dest).await?;
+            let transaction = max_lsn
                 .transaction
                 .as_ref()
                 .filter(|known| moves.iter().all(|idle| known.lsn <= idle.to));

@@ -1,6 +1,6 @@
 //! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
 
-use super::{MappingFacts, PollState, Polled, groups, of_one};
+use super::{MappingFacts, PollState, Polled, chunks, is_of_one_table};
 use crate::{
     error::{Context, Error, Result},
     jobs::full_sync::Triggers,
@@ -12,7 +12,7 @@ use crate::{
     },
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
-    tsql::poll::{self as phrases, BRANCHES_MAX, TriggerColumn},
+    tsql::poll::{self as poll_sql, BRANCHES_MAX, TriggerColumn},
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ pub(super) struct TriggerState {
     followed: Option<i32>,
     /// That change table, if it has the column.
     pub(super) captured_in: Option<i32>,
-    said_dear: bool,
+    cost_logged: bool,
     /// It holds text.
     text: bool,
     /// It could not be asked at the last poll.
@@ -41,33 +41,33 @@ pub(super) struct TriggerState {
 }
 
 impl TriggerState {
-    pub(super) fn flag(&self) -> TriggerColumn<'_> {
+    pub(super) fn trigger_column(&self) -> TriggerColumn<'_> {
         TriggerColumn { column: &self.column, text: self.text }
     }
 }
 
 /// What asking each trigger costs, and where the change stream shows it: read at start and now and
 /// then.
-pub(super) async fn costs(
+pub(super) async fn read_costs(
     session: &mut Session,
-    looks: &[MappingFacts<'_>],
-    memory: &mut PollState,
+    mappings_facts: &[MappingFacts<'_>],
+    state: &mut PollState,
 ) -> Result<()> {
     let now = Instant::now();
-    let with_trigger: HashSet<MappingId> = looks
+    let with_trigger: HashSet<MappingId> = mappings_facts
         .iter()
-        .filter(|look| look.mapping.trigger_column.is_some())
-        .map(|look| look.mapping.id)
+        .filter(|facts| facts.mapping.trigger_column.is_some())
+        .map(|facts| facts.mapping.id)
         .collect();
-    memory.triggers.retain(|id, _| with_trigger.contains(id));
-    let due: Vec<&MappingFacts<'_>> = looks
+    state.triggers.retain(|id, _| with_trigger.contains(id));
+    let due: Vec<&MappingFacts<'_>> = mappings_facts
         .iter()
-        .filter(|look| look.mapping.trigger_column.is_some())
-        .filter(|look| {
-            memory.triggers.get(&look.mapping.id).is_none_or(|trigger| {
-                let moved = followed(look)
+        .filter(|facts| facts.mapping.trigger_column.is_some())
+        .filter(|facts| {
+            state.triggers.get(&facts.mapping.id).is_none_or(|trigger| {
+                let moved = followed(facts)
                     .is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
-                let renamed = look.mapping.trigger_column.as_ref() != Some(&trigger.column);
+                let renamed = facts.mapping.trigger_column.as_ref() != Some(&trigger.column);
                 moved
                     || renamed
                     || trigger.stale
@@ -77,11 +77,12 @@ pub(super) async fn costs(
         .collect();
     for chunk in due.chunks(COSTS_MAX) {
         let mut names = Vec::with_capacity(3 * chunk.len());
-        for look in chunk {
-            let instance = followed(look);
-            names.push(look.mapping.source.local());
+        for facts in chunk {
+            let instance = followed(facts);
+            names.push(facts.mapping.source.local());
             names.push(
-                look.mapping
+                facts
+                    .mapping
                     .trigger_column
                     .as_ref()
                     .map_or(String::new(), |trigger| trigger.as_str().to_owned()),
@@ -90,19 +91,19 @@ pub(super) async fn costs(
         }
         let params: Vec<_> = names.iter().map(|name| Param::Text(name)).collect();
         let rows = session
-            .rows(&phrases::trigger_costs(chunk.len()), &params)
+            .rows(&poll_sql::trigger_costs(chunk.len()), &params)
             .await
             .context("ask what triggers cost")?;
         for row in rows {
-            let Some(look) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item))
+            let Some(facts) = usize::try_from(row.i32(0)?).ok().and_then(|item| chunk.get(item))
             else {
                 continue;
             };
-            let Some(column) = look.mapping.trigger_column.clone() else { continue };
-            let instance = followed(look);
-            let old = memory.triggers.remove(&look.mapping.id).filter(|old| old.column == column);
-            memory.triggers.insert(
-                look.mapping.id,
+            let Some(column) = facts.mapping.trigger_column.clone() else { continue };
+            let instance = followed(facts);
+            let old = state.triggers.remove(&facts.mapping.id).filter(|old| old.column == column);
+            state.triggers.insert(
+                facts.mapping.id,
                 TriggerState {
                     column,
                     asked: old.as_ref().and_then(|old| old.asked),
@@ -112,7 +113,7 @@ pub(super) async fn costs(
                     captured_in: instance
                         .filter(|_| row.bool(3).unwrap_or(false))
                         .map(|instance| instance.change_table_id),
-                    said_dear: old.as_ref().is_some_and(|old| old.said_dear),
+                    cost_logged: old.as_ref().is_some_and(|old| old.cost_logged),
                     text: row.i64(4)? > 0,
                     faulty: old.is_some_and(|old| old.faulty),
                     stale: false,
@@ -124,58 +125,59 @@ pub(super) async fn costs(
 }
 
 /// The instance that CDC goes by.
-fn followed<'a>(look: &'a MappingFacts<'_>) -> Option<&'a Instance> {
-    look.choice.and_then(|choice| look.instances.get(choice.instance))
+fn followed<'a>(facts: &'a MappingFacts<'_>) -> Option<&'a Instance> {
+    facts.choice.and_then(|choice| facts.instances.get(choice.instance))
 }
 
 /// Asks the tables themselves for their triggers, those that are due.
-pub(super) async fn triggered(
+pub(super) async fn ask_due(
     session: &mut Session,
-    looks: &mut [MappingFacts<'_>],
-    memory: &mut PollState,
+    mappings_facts: &mut [MappingFacts<'_>],
+    state: &mut PollState,
     refused: &Triggers,
     polled: &mut Polled,
 ) -> Result<()> {
     let now = Instant::now();
     let mut due = Vec::new();
-    for (place, look) in looks.iter().enumerate() {
-        let Some(column) = &look.mapping.trigger_column else { continue };
-        let Some(trigger) = memory.triggers.get_mut(&look.mapping.id) else { continue };
+    for (place, facts) in mappings_facts.iter().enumerate() {
+        let Some(column) = &facts.mapping.trigger_column else { continue };
+        let Some(trigger) = state.triggers.get_mut(&facts.mapping.id) else { continue };
         let in_stream = trigger.captured_in.is_some();
         // a mapping whose capture begins in a moment is about to see its trigger in the stream
-        let awaits_capture = look.mapping.cdc_enabled && trigger.followed.is_none();
+        let awaits_capture = facts.mapping.cdc_enabled && trigger.followed.is_none();
         if !in_stream
             && !awaits_capture
-            && trigger.cost.is_some_and(TriggerCost::is_dear)
-            && !trigger.said_dear
+            && trigger.cost.is_some_and(TriggerCost::is_expensive)
+            && !trigger.cost_logged
         {
-            trigger.said_dear = true;
+            trigger.cost_logged = true;
             tracing::warn!(
-                mapping_id = look.mapping.id.0,
-                server_id = look.mapping.server.0,
+                mapping_id = facts.mapping.id.0,
+                server_id = facts.mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
                 "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {}",
-                look.mapping.source,
+                facts.mapping.source,
                 schedule::TRIGGER_EVERY.as_secs(),
-                phrases::trigger_index(&look.mapping.source, column)
+                poll_sql::trigger_index(&facts.mapping.source, column)
             );
         }
-        if schedule::asks_trigger(in_stream, trigger.cost, trigger.asked.map(|asked| now - asked)) {
+        if schedule::is_trigger_due(in_stream, trigger.cost, trigger.asked.map(|asked| now - asked))
+        {
             trigger.asked = Some(now);
             due.push(place);
         }
     }
-    for chunk in groups(due, looks, memory, BRANCHES_MAX) {
-        let found = match ask(session, looks, &chunk, memory).await {
-            Err(error) if of_one(&error) && !session.is_cut_off() => {
+    for chunk in chunks(due, mappings_facts, state, BRANCHES_MAX) {
+        let found = match ask(session, mappings_facts, &chunk, state).await {
+            Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
                 session.recover().await?;
                 let mut found = Vec::new();
                 for &one in &chunk {
-                    match ask(session, looks, &[one], memory).await {
+                    match ask(session, mappings_facts, &[one], state).await {
                         Ok(rows) => found.extend(rows),
-                        Err(error) if of_one(&error) && !session.is_cut_off() => {
+                        Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
                             session.recover().await?;
-                            fault(looks[one].mapping, error, memory, polled);
+                            record_fault(mappings_facts[one].mapping, error, state, polled);
                         }
                         Err(error) => return Err(error),
                     }
@@ -185,36 +187,41 @@ pub(super) async fn triggered(
             other => other?,
         };
         for &place in chunk.iter().filter(|place| !found.contains(place)) {
-            refused.seen_zero(looks[place].mapping.id);
+            refused.seen_zero(mappings_facts[place].mapping.id);
         }
-        asked_well(&chunk, looks, memory, polled);
+        record_answered(&chunk, mappings_facts, state, polled);
         for place in found {
-            looks[place].triggered = true;
+            mappings_facts[place].triggered = true;
         }
     }
     Ok(())
 }
 
 /// Trigger columns that could be asked, but for those that this poll found at fault.
-pub(super) fn asked_well(
+pub(super) fn record_answered(
     places: &[usize],
-    looks: &[MappingFacts<'_>],
-    memory: &mut PollState,
+    mappings_facts: &[MappingFacts<'_>],
+    state: &mut PollState,
     polled: &mut Polled,
 ) {
-    for id in places.iter().map(|&place| looks[place].mapping.id) {
+    for id in places.iter().map(|&place| mappings_facts[place].mapping.id) {
         let at_fault =
             polled.failed.iter().chain(&polled.trigger_faults).any(|(other, _)| *other == id);
-        if let Some(trigger) = memory.triggers.get_mut(&id).filter(|_| !at_fault) {
+        if let Some(trigger) = state.triggers.get_mut(&id).filter(|_| !at_fault) {
             trigger.faulty = false;
-            polled.triggers_well.push(id);
+            polled.triggers_answered.push(id);
         }
     }
 }
 
 /// A trigger column that cannot be asked. CDC and a full sync that is wanted go on without it;
 /// where nothing else is to be done, the mapping fails.
-pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut PollState, polled: &mut Polled) {
+pub(super) fn record_fault(
+    mapping: &Mapping,
+    error: Error,
+    state: &mut PollState,
+    polled: &mut Polled,
+) {
     let error = error.context(format!("ask {} for its trigger column", mapping.source));
     let error = match error.number {
         Some(206 | 529 | 402) => {
@@ -222,7 +229,7 @@ pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut PollState, pol
         }
         _ => error,
     };
-    if let Some(trigger) = memory.triggers.get_mut(&mapping.id) {
+    if let Some(trigger) = state.triggers.get_mut(&mapping.id) {
         // its type may be another one now, and is read again
         (trigger.faulty, trigger.stale, trigger.asked) = (true, true, None);
     }
@@ -235,23 +242,23 @@ pub(super) fn fault(mapping: &Mapping, error: Error, memory: &mut PollState, pol
 
 async fn ask(
     session: &mut Session,
-    looks: &[MappingFacts<'_>],
+    mappings_facts: &[MappingFacts<'_>],
     asked: &[usize],
-    memory: &PollState,
+    state: &PollState,
 ) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {
-        let mapping = looks[place].mapping;
-        if let Some(trigger) = memory.triggers.get(&mapping.id) {
-            tables.push((&mapping.source, trigger.flag()));
+        let mapping = mappings_facts[place].mapping;
+        if let Some(trigger) = state.triggers.get(&mapping.id) {
+            tables.push((&mapping.source, trigger.trigger_column()));
             places.push(place);
         }
     }
     if tables.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = session.rows(&phrases::triggers(&tables), &[]).await?;
+    let rows = session.rows(&poll_sql::triggers(&tables), &[]).await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in rows {
         found.extend(usize::try_from(row.i32(0)?).ok().and_then(|item| places.get(item)));

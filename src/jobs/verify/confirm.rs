@@ -28,7 +28,7 @@ pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<Curr
 }
 
 /// Whether no full sync began since `then`, or came and went: it moves the rows under us.
-pub(super) async fn undisturbed(
+pub(super) async fn no_full_sync_since(
     env: &Env,
     mapping: &Mapping,
     then: &CurrentMapping,
@@ -54,59 +54,59 @@ pub(super) struct ConfirmedDifferences {
 pub(super) async fn confirm(
     env: &Env,
     mapping: &Mapping,
-    look: &RowReader<'_>,
+    reader: &RowReader<'_>,
     suspects: Suspects,
     source: &mut Session,
     dest: &mut Session,
     seen: (&mut RowSet, &mut RowSet),
 ) -> Result<ConfirmedDifferences> {
     let deadline = Instant::now() + env.config.verify_wait;
-    let mut judged = ConfirmedDifferences {
+    let mut confirmed = ConfirmedDifferences {
         findings: Suspects::new(),
         open: suspects,
         why: "no still moment".into(),
         stalled: false,
     };
     for _ in 0..ROUNDS_MAX {
-        if judged.open.is_empty() || env.stopping() {
+        if confirmed.open.is_empty() || env.stopping() {
             break;
         }
-        let keys: Vec<_> = judged.open.values().map(|(_, key)| key.clone()).collect();
+        let keys: Vec<_> = confirmed.open.values().map(|(_, key)| key.clone()).collect();
         let Some(CaptureBefore { capture, low, oldest, completes }) =
-            before(source, look.shape).await?
+            capture_before(source, reader.shape).await?
         else {
-            (judged.why, judged.stalled) =
+            (confirmed.why, confirmed.stalled) =
                 ("the source table has no capture instance".into(), true);
             break;
         };
-        let left = look
+        let left = reader
             .by_keys(TableSide::Source, source, &keys)
             .await
             .context("read suspect source rows")?;
-        if let Err(why) = caught_up(env, mapping, source, oldest, deadline).await? {
-            (judged.why, judged.stalled) = (why, true);
+        if let Err(why) = wait_caught_up(env, mapping, source, oldest, deadline).await? {
+            (confirmed.why, confirmed.stalled) = (why, true);
             break;
         }
-        let right = look
+        let right = reader
             .by_keys(TableSide::Dest, dest, &keys)
             .await
             .context("read suspect destination rows")?;
-        let Some(mut high) = checkpoint(env, mapping).await? else {
-            (judged.why, judged.stalled) = ("the mapping has no checkpoint".into(), true);
+        let Some(mut high) = current_checkpoint(env, mapping).await? else {
+            (confirmed.why, confirmed.stalled) = ("the mapping has no checkpoint".into(), true);
             break;
         };
         let mut differ = differences(&left, &right);
         let mut moved = Suspects::new();
         if completes && !differ.is_empty() {
-            match captured(env, source, deadline).await? {
+            match wait_captured(env, source, deadline).await? {
                 Ok(fence) => high = high.max(fence),
                 Err(why) => {
-                    (judged.why, judged.stalled) = (why, true);
+                    (confirmed.why, confirmed.stalled) = (why, true);
                     break;
                 }
             }
             // what is not captured changes without a change row
-            let again = look
+            let again = reader
                 .by_keys(TableSide::Source, source, &keys)
                 .await
                 .context("read suspect source rows again")?;
@@ -114,20 +114,21 @@ pub(super) async fn confirm(
             (moved, differ) = differ.into_iter().partition(|(key, _)| since.contains_key(key));
         }
         for (seen, again) in [(&mut *seen.0, &left), (&mut *seen.1, &right)] {
-            for key in judged.open.keys() {
+            for key in confirmed.open.keys() {
                 match again.get(key) {
                     Some(row) => drop(seen.insert(key.clone(), row.clone())),
                     None => drop(seen.remove(key)),
                 }
             }
         }
-        let (changed, certain) = look.changed(&capture, low, high, differ, source).await?;
-        judged.findings.extend(certain);
-        judged.open = changed;
-        judged.open.append(&mut moved);
-        judged.why = "rows kept changing".into();
+        let (changed, certain) =
+            reader.partition_changed(&capture, low, high, differ, source).await?;
+        confirmed.findings.extend(certain);
+        confirmed.open = changed;
+        confirmed.open.append(&mut moved);
+        confirmed.why = "rows kept changing".into();
     }
-    Ok(judged)
+    Ok(confirmed)
 }
 
 /// What is known before a look at the source.
@@ -145,30 +146,32 @@ pub(super) struct CaptureBefore {
 
 /// Asked before a look at the source. What was committed before the instance began was committed
 /// before the look, too.
-pub(super) async fn before(source: &mut Session, shape: &Shape) -> Result<Option<CaptureBefore>> {
+pub(super) async fn capture_before(
+    source: &mut Session,
+    shape: &Shape,
+) -> Result<Option<CaptureBefore>> {
     let instances = instances::of_table(source, shape).await?;
     let one = instances.len() == 1;
     let oldest = instances.iter().map(|instance| instance.start.prev()).min().unwrap_or(Lsn::ZERO);
     let Some(capture) = instances::best(source, shape, instances).await? else { return Ok(None) };
     let began = capture.instance.start.prev();
-    let upper = cdc::upper(source).await?.map_or(Lsn::ZERO, |upper| upper.lsn);
+    let max_lsn = cdc::upper(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
     // of two, the other one may be what replication reads
     let completes = !one
-        || mask::cover(&shape.carry, &capture)
-            .map_or(true, |coverage| !coverage.partial.is_empty());
-    Ok(Some(CaptureBefore { capture, low: upper.max(began), oldest, completes }))
+        || mask::cover(&shape.map, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
+    Ok(Some(CaptureBefore { capture, low: max_lsn.max(began), oldest, completes }))
 }
 
 /// Waits until everything the source has committed by now is captured; up to which LSN it is, or
 /// why nobody can tell.
-pub(super) async fn captured(
+pub(super) async fn wait_captured(
     env: &Env,
     source: &mut Session,
     deadline: Instant,
 ) -> Result<std::result::Result<Lsn, String>> {
-    let reading = fence::reading(source).await?;
+    let reading = fence::read_clock(source).await?;
     let wait_max = deadline.saturating_duration_since(Instant::now());
-    match fence::wait(source, &reading, WaitPolicy { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
+    match fence::wait_for_capture(source, &reading, WaitPolicy { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
         Ok(fence) if fence.proven => Ok(Ok(fence.lsn)),
         Ok(_) => Ok(Err(
             "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
@@ -183,19 +186,19 @@ pub(super) async fn captured(
 
 /// Waits until everything the source has committed by now is in the destination; why it is not, if
 /// it does not get there. `oldest`: of [`CaptureBefore`].
-pub(super) async fn caught_up(
+pub(super) async fn wait_caught_up(
     env: &Env,
     mapping: &Mapping,
     source: &mut Session,
     oldest: Lsn,
     deadline: Instant,
 ) -> Result<std::result::Result<(), String>> {
-    let fence = match captured(env, source, deadline).await? {
+    let fence = match wait_captured(env, source, deadline).await? {
         Ok(fence) => fence,
         Err(why) => return Ok(Err(why)),
     };
     loop {
-        match checkpoint(env, mapping).await? {
+        match current_checkpoint(env, mapping).await? {
             // What was lost no checkpoint passes by itself; the next poll knows what to do about
             // it.
             Some(checkpoint) if checkpoint < oldest => {
@@ -213,7 +216,7 @@ pub(super) async fn caught_up(
 
 /// Where replication of the mapping stands; `None` also while it is switched off or a full sync is
 /// due.
-pub(super) async fn checkpoint(env: &Env, mapping: &Mapping) -> Result<Option<Lsn>> {
+pub(super) async fn current_checkpoint(env: &Env, mapping: &Mapping) -> Result<Option<Lsn>> {
     Ok(standing(env, mapping)
         .await?
         .filter(|standing| standing.enabled)

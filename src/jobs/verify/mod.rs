@@ -56,7 +56,7 @@ use crate::{
     },
     tsql::lookup::TableSide,
 };
-use confirm::{confirm, standing, undisturbed};
+use confirm::{confirm, no_full_sync_since, standing};
 use record::{ReportedFinding, Sides, long};
 use rows::RowReader;
 
@@ -95,25 +95,26 @@ pub async fn run(
     env: &Env,
     mapping: &Mapping,
     scope: Scope,
-    watch: Watch<'_>,
+    progress_fn: Watch<'_>,
 ) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
-    let mut found = match compare(env, mapping, scope, watch).await {
+    let mut found = match compare(env, mapping, scope, progress_fn).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         // no still moment: locks, a busy server, or tables that are altered, are no finding
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
-            Comparison { words: vec![format!("not compared: {cause}")], ..Comparison::default() }
+            Comparison { notes: vec![format!("not compared: {cause}")], ..Comparison::default() }
         }
         Err(cause) => return Err(cause).with_context(|| format!("verify {}", mapping.source)),
     };
     let took = began.elapsed();
-    let mut mended = repair::RepairedGroup::default();
+    let mut repaired = repair::RepairedGroup::default();
     if env.config.repair && found.status == Some(Status::Failed) {
-        if let Err(error) = repair::repair(env, mapping, found.findings.kept(), &mut mended).await {
-            mended.refused = Some(error.to_string());
+        if let Err(error) = repair::repair(env, mapping, found.findings.kept(), &mut repaired).await
+        {
+            repaired.refused = Some(error.to_string());
         }
-        found.words.push(repair::words(&mended, found.findings.counts().total()));
+        found.notes.push(repair::summary(&repaired, found.findings.counts().total()));
     }
     let report = VerificationReport {
         kind: ROWS,
@@ -121,7 +122,7 @@ pub async fn run(
         compared: found.compared,
         mismatches: found.findings.counts().total() + found.drifting,
         details: found.details(),
-        repaired: mended.rows,
+        repaired: repaired.rows,
     };
     let sides = Sides {
         md5: (found.source.and_then(|(hash, _)| hash), found.dest.and_then(|(hash, _)| hash)),
@@ -144,13 +145,13 @@ struct Comparison {
     /// Rows that differ by right.
     drifting: u64,
     /// What `findings` does not say.
-    words: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Comparison {
     fn details(&self) -> String {
         let named = details(&self.findings);
-        self.words
+        self.notes
             .iter()
             .map(String::as_str)
             .chain([named.as_str()])
@@ -160,7 +161,7 @@ impl Comparison {
     }
 
     /// Counts what a part of the table had.
-    fn saw(&mut self, left: &RowSet, right: &RowSet) {
+    fn add_part(&mut self, left: &RowSet, right: &RowSet) {
         self.compared += pairs(left, right).count();
         for (sum, side) in [(&mut self.source, left), (&mut self.dest, right)] {
             *sum = Some(sum.map_or_else(
@@ -175,24 +176,24 @@ async fn compare(
     env: &Env,
     mapping: &Mapping,
     scope: Scope,
-    watch: Watch<'_>,
+    progress_fn: Watch<'_>,
 ) -> Result<Option<Comparison>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let mut progress = env.control.verification_progress(mapping.id).await?;
     let whole = scope == Scope::Whole;
     // a table that has no sweep under way is one whose rows the driver reads at once: not worth two
     // logins
-    let lane = (whole || progress.sweep_after.is_some()) && env.reads_by_lane(mapping)?;
+    let lane = (whole || progress.sweep_after.is_some()) && env.verifies_by_copy_lane(mapping)?;
     let seats = if lane { 2 } else { 1 };
-    let desk = env.desk(mapping, seats, seats).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let connections = env.connections(mapping, seats, seats).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let mut look = RowReader::new(mapping, &shape);
+    let mut reader = RowReader::new(mapping, &shape);
     if lane {
-        look.through_the_lane(&desk).await;
+        reader.open_copy_lane(&connections).await;
     }
-    look.settle(&mut source, &mut dest).await?;
+    reader.set_isolation(&mut source, &mut dest).await?;
     let drift = drift(mapping, &then, scope);
 
     let mut found = Comparison::default();
@@ -208,9 +209,9 @@ async fn compare(
     }
     loop {
         let (mut left, mut right) = (RowSet::new(), RowSet::new());
-        reach = part(
+        reach = read_part(
             env,
-            &mut look,
+            &mut reader,
             whole,
             &mut progress,
             &mut source,
@@ -223,49 +224,49 @@ async fn compare(
             open.add(suspects);
         } else if !suspects.is_empty() {
             if suspects.len() > SUSPECTS_MAX {
-                found.words.push(format!(
+                found.notes.push(format!(
                     "{} rows differ at first sight; {SAMPLE} of them were looked at one by one",
                     suspects.len()
                 ));
                 suspects = suspects.into_iter().take(SAMPLE).collect();
             }
-            let judged = confirm(
+            let confirmed = confirm(
                 env,
                 mapping,
-                &look,
+                &reader,
                 suspects,
                 &mut source,
                 &mut dest,
                 (&mut left, &mut right),
             )
             .await?;
-            if !undisturbed(env, mapping, &then).await? {
+            if !no_full_sync_since(env, mapping, &then).await? {
                 return Ok(None);
             }
-            if !judged.open.is_empty() {
-                let drift = if judged.stalled {
+            if !confirmed.open.is_empty() {
+                let drift = if confirmed.stalled {
                     format!("drift since {}: ", since(mapping, &then, &mut dest).await?)
                 } else {
                     String::new()
                 };
-                let keys = Tally::from(judged.open.clone());
-                found.words.push(format!(
+                let keys = Tally::from(confirmed.open.clone());
+                found.notes.push(format!(
                     "{} keys not decided ({drift}{}):\n{}",
-                    judged.open.len(),
-                    judged.why,
+                    confirmed.open.len(),
+                    confirmed.why,
                     details(&keys)
                 ));
             }
-            found.findings.add(judged.findings);
-            open.add(judged.open);
+            found.findings.add(confirmed.findings);
+            open.add(confirmed.open);
         }
-        found.saw(&left, &right);
-        watch(found.compared, total);
+        found.add_part(&left, &right);
+        progress_fn(found.compared, total);
         if !whole || reach != SweepReach::Part || env.stopping() {
             break;
         }
     }
-    look.close().await;
+    reader.close().await;
     shape::prove(&mut source, &mut dest, mapping, &shape).await?;
     let completed = reach != SweepReach::Part;
     // every run says how many rows it compared; of those that compare all of them only the first
@@ -283,7 +284,7 @@ async fn compare(
     if completed {
         progress.sweep_rows = 0;
     } else if whole {
-        found.words.push("stopped before the end".into());
+        found.notes.push("stopped before the end".into());
     }
     found.status = Some(match (found.findings.is_empty(), open.is_empty()) {
         (false, _) => Status::Failed,
@@ -293,7 +294,7 @@ async fn compare(
     let known = found.findings.kept().values().chain(open.kept().values());
     progress.carried = known.take(CARRIED_MAX).map(|(_, key)| key.clone()).collect();
     if let Some(why) = drift.filter(|_| !open.is_empty()) {
-        found.words.push(format!(
+        found.notes.push(format!(
             "drift since {}: {why}\n{}",
             since(mapping, &then, &mut dest).await?,
             details(&open)
@@ -352,9 +353,9 @@ enum SweepReach {
 
 /// Reads what is compared at a time: the newest rows, the next range, and what earlier runs left
 /// open.
-async fn part(
+async fn read_part(
     env: &Env,
-    look: &mut RowReader<'_>,
+    reader: &mut RowReader<'_>,
     whole: bool,
     progress: &mut SweepProgress,
     source: &mut Session,
@@ -364,11 +365,11 @@ async fn part(
     let rows_max = env.config.verify_rows;
     let mut reach = SweepReach::Part;
     if !whole {
-        *left = look
+        *left = reader
             .newest(TableSide::Source, source, rows_max)
             .await
             .context("read the newest source rows")?;
-        *right = look
+        *right = reader
             .newest(TableSide::Dest, dest, rows_max)
             .await
             .context("read the newest destination rows")?;
@@ -380,7 +381,7 @@ async fn part(
         reach = SweepReach::AtOnce;
     } else if whole || env.config.verify_sweep_rows > 0 {
         let rows_max = if whole { rows_max } else { env.config.verify_sweep_rows };
-        let range = look
+        let range = reader
             .range(
                 source,
                 dest,
@@ -397,15 +398,17 @@ async fn part(
     }
     let carried = std::mem::take(&mut progress.carried);
     left.extend(
-        look.by_keys(TableSide::Source, source, &carried)
+        reader
+            .by_keys(TableSide::Source, source, &carried)
             .await
             .context("read carried source rows")?,
     );
     right.extend(
-        look.by_keys(TableSide::Dest, dest, &carried)
+        reader
+            .by_keys(TableSide::Dest, dest, &carried)
             .await
             .context("read carried destination rows")?,
     );
-    look.complete(source, dest, left, right).await?;
+    reader.complete(source, dest, left, right).await?;
     Ok(reach)
 }

@@ -38,15 +38,15 @@ pub struct VerificationReport {
 /// makes it up.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReportedFinding {
-    pub words: String,
+    pub message: String,
     /// A number for each thing that is wrong.
     pub parts: HashSet<u64>,
 }
 
 impl ReportedFinding {
-    pub fn of_words(words: String) -> Self {
-        let parts = HashSet::from([fingerprint(&words)]);
-        ReportedFinding { words, parts }
+    pub fn of_message(message: String) -> Self {
+        let parts = HashSet::from([fingerprint(&message)]);
+        ReportedFinding { message, parts }
     }
 
     pub fn of_rows(found: &Tally) -> Self {
@@ -55,7 +55,7 @@ impl ReportedFinding {
             .iter()
             .map(|(key, (difference, _))| fingerprint(&(difference, key)))
             .collect();
-        ReportedFinding { words: details(found).replace('\n', "; "), parts }
+        ReportedFinding { message: details(found).replace('\n', "; "), parts }
     }
 }
 
@@ -115,8 +115,8 @@ pub(super) async fn write(
     );
     // what an error says begins like this, whatever was found
     let prefix = format!("{kind} of {}: FAILED", mapping.source);
-    let ReportedFinding { words, parts } = finding;
-    let news = *status == Status::Failed && env.findings.is_news((mapping.id, kind), parts);
+    let ReportedFinding { message, parts } = finding;
+    let is_new = *status == Status::Failed && env.findings.is_new((mapping.id, kind), parts);
     match status {
         Status::Passed => {
             info!(
@@ -132,7 +132,7 @@ pub(super) async fn write(
         }
         // the same finding is the same message, so that after a restart too it is one row of
         // error_logs
-        Status::Failed if news => error!(
+        Status::Failed if is_new => error!(
             mapping_id = id,
             server_id = server,
             sync_type,
@@ -140,7 +140,7 @@ pub(super) async fn write(
             execution_time_ms = took,
             error_type = "VERIFICATION",
             error_details = %details,
-            "{prefix}: {words}"
+            "{prefix}: {message}"
         ),
         Status::Failed | Status::Partial => {
             warn!(
@@ -166,13 +166,13 @@ type Reported = HashMap<(MappingId, &'static str), HashSet<u64>>;
 
 impl KnownFindings {
     /// Whether anything among `parts` was not reported yet. From now on it was.
-    fn is_news(&self, mapping: (MappingId, &'static str), parts: HashSet<u64>) -> bool {
+    fn is_new(&self, mapping: (MappingId, &'static str), parts: HashSet<u64>) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(mapping).or_default();
-        let news = !parts.is_subset(known);
+        let is_new = !parts.is_subset(known);
         // what went away would be news if it came back
         *known = parts;
-        news
+        is_new
     }
 
     /// What of these mappings alone was reported; of others it would be news.
@@ -197,11 +197,11 @@ mod tests {
         let findings = KnownFindings::default();
         let mapping = (MappingId(1), super::super::ROWS);
         let rows = |keys: &[u64]| keys.iter().copied().collect::<HashSet<_>>();
-        assert!(findings.is_news(mapping, rows(&[7, 8])));
-        assert!(!findings.is_news(mapping, rows(&[7, 8])));
-        assert!(!findings.is_news(mapping, rows(&[8])), "one of them was mended");
-        assert!(findings.is_news(mapping, rows(&[8, 9])));
+        assert!(findings.is_new(mapping, rows(&[7, 8])));
+        assert!(!findings.is_new(mapping, rows(&[7, 8])));
+        assert!(!findings.is_new(mapping, rows(&[8])), "one of them was mended");
+        assert!(findings.is_new(mapping, rows(&[8, 9])));
         findings.forget(mapping);
-        assert!(findings.is_news(mapping, rows(&[8])));
+        assert!(findings.is_new(mapping, rows(&[8])));
     }
 }

@@ -32,7 +32,7 @@
 //! Only findings are mended: a mapping without CDC, or one that stands still, has none.
 
 use super::{
-    confirm::{CaptureBefore, before, caught_up, checkpoint},
+    confirm::{CaptureBefore, capture_before, current_checkpoint, wait_caught_up},
     rows::{RowReader, slots},
 };
 use crate::{
@@ -91,7 +91,7 @@ struct RepairGroup {
 
 /// How a try of a group ended.
 enum GroupOutcome {
-    RepairedGroup,
+    Repaired,
     /// These keys changed meanwhile.
     Changed(Suspects),
     /// A constraint of the destination.
@@ -103,29 +103,29 @@ enum GroupOutcome {
 }
 
 /// Mends findings in groups until all are done or the time for it is up. What was mended is in
-/// `mended` also after an error.
+/// `repaired` also after an error.
 pub(super) async fn repair(
     env: &Env,
     mapping: &Mapping,
     findings: &Suspects,
-    mended: &mut RepairedGroup,
+    repaired: &mut RepairedGroup,
 ) -> Result<()> {
-    let desk = env.desk(mapping, 1, 1).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let connections = env.connections(mapping, 1, 1).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let large = repair::large_values(&shape.carry, &shape.source.name);
+    let large = repair::large_values(&shape.map, &shape.source.name);
     let repair = Repair {
         env,
         mapping,
-        look: RowReader::new(mapping, &shape),
-        columns: BulkColumns::new(changes::columns(&shape.carry)),
+        reader: RowReader::new(mapping, &shape),
+        columns: BulkColumns::new(changes::columns(&shape.map)),
         large,
     };
-    dest.batch(&changes::create_tables(&shape.carry, &repair::coverage(&shape.carry)))
+    dest.batch(&changes::create_tables(&shape.map, &repair::coverage(&shape.map)))
         .await
         .context("create #changes")?;
-    let result = repair.groups(findings, &mut source, &mut dest, mended).await;
+    let result = repair.groups(findings, &mut source, &mut dest, repaired).await;
     if !dest.is_cut_off() {
         // a pooled session must not keep the rows in tempdb
         dest.recover().await?;
@@ -137,15 +137,15 @@ pub(super) async fn repair(
 struct Repair<'a> {
     env: &'a Env,
     mapping: &'a Mapping,
-    look: RowReader<'a>,
+    reader: RowReader<'a>,
     columns: BulkColumns,
     /// How large values come, where a column can have them.
     large: Option<LargeValues>,
 }
 
 impl Repair<'_> {
-    fn carry(&self) -> &ColumnMap {
-        &self.look.shape.carry
+    fn map(&self) -> &ColumnMap {
+        &self.reader.shape.map
     }
 
     async fn groups(
@@ -153,7 +153,7 @@ impl Repair<'_> {
         findings: &Suspects,
         source: &mut Session,
         dest: &mut Session,
-        mended: &mut RepairedGroup,
+        repaired: &mut RepairedGroup,
     ) -> Result<()> {
         let all: Vec<_> =
             findings.iter().map(|(key, difference)| (key.clone(), difference.clone())).collect();
@@ -170,12 +170,12 @@ impl Repair<'_> {
                 if refused.is_empty() || !std::mem::take(&mut progress) {
                     return Ok(());
                 }
-                mended.refused = None;
+                repaired.refused = None;
                 groups.extend(refused.drain(..));
                 continue;
             };
             if self.env.stopping() || Instant::now() >= deadline {
-                mended.refused = Some(if self.env.stopping() {
+                repaired.refused = Some(if self.env.stopping() {
                     "asked to stop".into()
                 } else {
                     "the time for repairs was up".into()
@@ -183,16 +183,16 @@ impl Repair<'_> {
                 return Ok(());
             }
             group.tries += 1;
-            match self.group(&group.keys, source, dest).await? {
-                GroupOutcome::RepairedGroup => {
-                    self.say(&group.keys);
-                    mended.rows += group.keys.len() as u64;
+            match self.repair_group(&group.keys, source, dest).await? {
+                GroupOutcome::Repaired => {
+                    self.log_repaired(&group.keys);
+                    repaired.rows += group.keys.len() as u64;
                     progress = true;
                 }
                 GroupOutcome::Changed(changed) => {
                     group.keys.retain(|key, _| !changed.contains_key(key));
                     if group.tries >= TRIES_MAX {
-                        mended.refused = Some("rows kept changing".into());
+                        repaired.refused = Some("rows kept changing".into());
                     } else {
                         groups.push_back(RepairGroup { keys: changed, tries: group.tries });
                     }
@@ -201,7 +201,7 @@ impl Repair<'_> {
                     }
                 }
                 GroupOutcome::Refused(error) if group.keys.len() == 1 => {
-                    mended.refused = Some(match error.kind {
+                    repaired.refused = Some(match error.kind {
                         // the server's words have the value; ours have keys
                         Kind::Duplicate if error.number.is_some() => {
                             "another row of the destination has its value of a unique key".into()
@@ -218,7 +218,7 @@ impl Repair<'_> {
                     groups.push_front(RepairGroup { tries: 0, ..group });
                 }
                 GroupOutcome::Stalled(why) => {
-                    mended.refused = Some(why);
+                    repaired.refused = Some(why);
                     return Ok(());
                 }
             }
@@ -226,7 +226,7 @@ impl Repair<'_> {
     }
 
     /// Each repair by its key, and never a value.
-    fn say(&self, keys: &Suspects) {
+    fn log_repaired(&self, keys: &Suspects) {
         let all: Vec<_> = keys.iter().collect();
         for named in all.chunks(KEYS_NAMED_MAX) {
             let records_count = named.len() as u64;
@@ -246,7 +246,7 @@ impl Repair<'_> {
         }
     }
 
-    async fn group(
+    async fn repair_group(
         &self,
         group: &Suspects,
         source: &mut Session,
@@ -254,7 +254,7 @@ impl Repair<'_> {
     ) -> Result<GroupOutcome> {
         let deadline = Instant::now() + self.env.config.verify_wait;
         let Some(CaptureBefore { capture, low, oldest, .. }) =
-            before(source, self.look.shape).await?
+            capture_before(source, self.reader.shape).await?
         else {
             return Ok(GroupOutcome::Stalled("the source table has no capture instance".into()));
         };
@@ -265,27 +265,28 @@ impl Repair<'_> {
             }
             Err(error) => return Err(error),
         };
-        if gone.len() > lookup::keys_max(self.carry()) {
+        if gone.len() > lookup::keys_max(self.map()) {
             return Ok(GroupOutcome::TooMany);
         }
-        if let Err(why) = caught_up(self.env, self.mapping, source, oldest, deadline).await? {
+        if let Err(why) = wait_caught_up(self.env, self.mapping, source, oldest, deadline).await? {
             return Ok(GroupOutcome::Stalled(why));
         }
         for _ in 0..TRIES_MAX {
-            let Some(at) = checkpoint(self.env, self.mapping).await? else {
+            let Some(at) = current_checkpoint(self.env, self.mapping).await? else {
                 return Ok(GroupOutcome::Stalled(
                     "the mapping is switched off, or a full sync is due".into(),
                 ));
             };
-            let (changed, _) = self.look.changed(&capture, low, at, group.clone(), source).await?;
+            let (changed, _) =
+                self.reader.partition_changed(&capture, low, at, group.clone(), source).await?;
             if !changed.is_empty() {
                 return Ok(GroupOutcome::Changed(changed));
             }
-            shape::prove(source, dest, self.mapping, self.look.shape).await?;
+            shape::prove(source, dest, self.mapping, self.reader.shape).await?;
             let mut refused = None;
             for order in [StatementOrder::UniqueFirst, StatementOrder::ReferencesFirst] {
                 let error = match self.write(order, at, &gone, dest).await {
-                    Ok(()) => return Ok(GroupOutcome::RepairedGroup),
+                    Ok(()) => return Ok(GroupOutcome::Repaired),
                     Err(error) => error,
                 };
                 if dest.is_cut_off() {
@@ -322,16 +323,16 @@ impl Repair<'_> {
         let keys: Vec<_> = group
             .values()
             .map(|(_, key)| key)
-            .filter(|key| self.look.may_have(lookup::TableSide::Source, key))
+            .filter(|key| self.reader.can_hold_key(lookup::TableSide::Source, key))
             .collect();
         let mut there = HashSet::new();
-        for keys in keys.chunks(lookup::keys_max(self.carry())) {
-            let (params, slots) = slots(keys, lookup::keys_max(self.carry()));
-            let sql = repair::fetch(self.carry(), &self.look.shape.source.name, slots);
+        for keys in keys.chunks(lookup::keys_max(self.map())) {
+            let (params, slots) = slots(keys, lookup::keys_max(self.map()));
+            let sql = repair::fetch(self.map(), &self.reader.shape.source.name, slots);
             self.load(&sql, &params, group, &mut there, source, dest).await?;
         }
         if let Some(large) = &self.large {
-            large::bring(source, dest, large, &self.env.cancel).await?;
+            large::copy_values(source, dest, large, &self.env.cancel).await?;
         }
         Ok(group
             .iter()
@@ -360,8 +361,8 @@ impl Repair<'_> {
         while let Some(row) = next {
             // CDC's own columns come first
             let key =
-                self.carry().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
-            let key = self.look.encoding.key_of(&key);
+                self.map().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
+            let key = self.reader.encoding.key_of(&key);
             // another spelling of a key is another row
             if group.contains_key(&key) && there.insert(key) {
                 let mut cells = row.into_cells();
@@ -387,18 +388,18 @@ impl Repair<'_> {
         gone: &[&Vec<Value>],
         dest: &mut Session,
     ) -> Result<()> {
-        let (gone, slots) = slots(gone, lookup::keys_max(self.carry()));
-        if self.carry().merges_keys {
-            keys::none_merged(
+        let (gone, slots) = slots(gone, lookup::keys_max(self.map()));
+        if self.map().merges_keys {
+            keys::check_no_merged_keys(
                 dest,
-                self.carry(),
-                &repair::merged(self.carry(), &self.look.shape.dest.name, slots),
+                self.map(),
+                &repair::merged(self.map(), &self.reader.shape.dest.name, slots),
                 &gone,
             )
             .await?;
         }
         let sql =
-            repair::transaction(self.carry(), &self.look.shape.dest.name, order, slots, GUARD_SQL);
+            repair::transaction(self.map(), &self.reader.shape.dest.name, order, slots, GUARD_SQL);
         let mut params = vec![Param::Int(self.mapping.id.0), Param::Lsn(at)];
         params.extend(gone);
         dest.execute(&sql, &params).await.map(drop).context("repair rows")
@@ -406,10 +407,10 @@ impl Repair<'_> {
 }
 
 /// What verification_logs says of it.
-pub(super) fn words(mended: &RepairedGroup, findings: u64) -> String {
-    let left = findings.saturating_sub(mended.rows);
-    let done = format!("repaired {} of {findings}", mended.rows);
-    match &mended.refused {
+pub(super) fn summary(repaired: &RepairedGroup, findings: u64) -> String {
+    let left = findings.saturating_sub(repaired.rows);
+    let done = format!("repaired {} of {findings}", repaired.rows);
+    match &repaired.refused {
         _ if left == 0 => done,
         Some(why) => format!("{done}; {left} left for the next run: {why}"),
         None => format!("{done}; {left} left for the next run"),

@@ -36,7 +36,7 @@ pub(super) struct RowReader<'a> {
     pub encoding: Encoding,
     mapping: &'a Mapping,
     /// The copy lane's connections, where many rows are read through them.
-    lines: Option<ConnectionPair>,
+    copy_lane: Option<ConnectionPair>,
 }
 
 struct ConnectionPair {
@@ -46,21 +46,21 @@ struct ConnectionPair {
 
 impl<'a> RowReader<'a> {
     pub fn new(mapping: &'a Mapping, shape: &'a Shape) -> Self {
-        RowReader { shape, encoding: Encoding::new(&shape.carry), mapping, lines: None }
+        RowReader { shape, encoding: Encoding::new(&shape.map), mapping, copy_lane: None }
     }
 
     /// From here on many rows are read through the copy lane, on two more of the desk's seats, if
     /// they get there.
-    pub async fn through_the_lane(&mut self, desk: &JobConnections) {
-        match desk.lines(self.mapping).await {
-            Ok((source, dest)) => self.lines = Some(ConnectionPair { source, dest }),
+    pub async fn open_copy_lane(&mut self, connections: &JobConnections) {
+        match connections.copy_lane(self.mapping).await {
+            Ok((source, dest)) => self.copy_lane = Some(ConnectionPair { source, dest }),
             // whom it keeps out will say so to the driver, too
-            Err(error) => self.without_lane(&error.to_string()),
+            Err(error) => self.read_by_driver(&error.to_string()),
         }
     }
 
-    fn without_lane(&mut self, why: &str) {
-        self.lines = None;
+    fn read_by_driver(&mut self, why: &str) {
+        self.copy_lane = None;
         warn!(
             mapping_id = self.mapping.id.0,
             server_id = self.mapping.server.0,
@@ -72,7 +72,7 @@ impl<'a> RowReader<'a> {
 
     /// Says goodbye on connections of its own.
     pub async fn close(self) {
-        if let Some(ConnectionPair { source, dest }) = self.lines {
+        if let Some(ConnectionPair { source, dest }) = self.copy_lane {
             source.close().await;
             dest.close().await;
         }
@@ -87,10 +87,13 @@ impl<'a> RowReader<'a> {
 
     /// Makes both ends be read without waiting for writers, where the databases allow it. The
     /// sessions go back to their pools so: whoever takes them next sets them right.
-    pub async fn settle(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
+    pub async fn set_isolation(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
         const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
-        let (source_line, dest_line) =
-            self.lines.as_mut().map(|lines| (&mut lines.source, &mut lines.dest)).unzip();
+        let (source_line, dest_line) = self
+            .copy_lane
+            .as_mut()
+            .map(|copy_lane| (&mut copy_lane.source, &mut copy_lane.dest))
+            .unzip();
         for (snapshot, session, line) in [
             (self.shape.source_snapshot(), source, source_line),
             (self.shape.dest_database.snapshot, dest, dest_line),
@@ -112,7 +115,7 @@ impl<'a> RowReader<'a> {
         session: &mut Session,
         rows_max: usize,
     ) -> Result<RowSet> {
-        let sql = lookup::newest(end, self.table(end), &self.shape.carry, rows_max);
+        let sql = lookup::newest(end, self.table(end), &self.shape.map, rows_max);
         let mut side = RowSet::new();
         self.read_many(end, session, &sql, &[], &mut side).await?;
         Ok(side)
@@ -128,12 +131,12 @@ impl<'a> RowReader<'a> {
         rows_max: usize,
         seen: (&mut RowSet, &mut RowSet),
     ) -> Result<ReadRange> {
-        let carry = &self.shape.carry;
+        let map = &self.shape.map;
         let mut params: Vec<&Value> = after.unwrap_or_default().iter().collect();
         let sql = lookup::range(
             TableSide::Source,
             self.table(TableSide::Source),
-            carry,
+            map,
             (after.is_some(), false),
             rows_max,
         );
@@ -148,7 +151,7 @@ impl<'a> RowReader<'a> {
         let sql = lookup::range(
             TableSide::Dest,
             self.table(TableSide::Dest),
-            carry,
+            map,
             (after.is_some(), next.is_some()),
             rows_max + SUSPECTS_MAX + 1,
         );
@@ -167,22 +170,22 @@ impl<'a> RowReader<'a> {
         keys: &[Vec<Value>],
     ) -> Result<RowSet> {
         let mut side = RowSet::new();
-        let keys: Vec<_> = keys.iter().filter(|key| self.may_have(end, key)).collect();
-        for keys in keys.chunks(lookup::keys_max(&self.shape.carry)) {
+        let keys: Vec<_> = keys.iter().filter(|key| self.can_hold_key(end, key)).collect();
+        for keys in keys.chunks(lookup::keys_max(&self.shape.map)) {
             let asked: HashSet<Vec<u8>> =
                 keys.iter().map(|key| self.encoding.key_of(key)).collect();
-            let (params, slots) = slots(keys, lookup::keys_max(&self.shape.carry));
-            let sql = lookup::by_keys(end, self.table(end), &self.shape.carry, slots);
+            let (params, slots) = slots(keys, lookup::keys_max(&self.shape.map));
+            let sql = lookup::by_keys(end, self.table(end), &self.shape.map, slots);
             self.read(session, &sql, &params, &mut side, |key| asked.contains(key)).await?;
         }
         Ok(side)
     }
 
     /// Whether a side's types can hold such a key.
-    pub fn may_have(&self, end: TableSide, key: &[Value]) -> bool {
-        let columns = self.shape.carry.key_columns();
+    pub fn can_hold_key(&self, end: TableSide, key: &[Value]) -> bool {
+        let columns = self.shape.map.key_columns();
         columns.zip(key).all(|(column, value)| {
-            fit::may_be(
+            fit::can_hold(
                 value,
                 if end == TableSide::Source { &column.source.ty } else { &column.dest.ty },
             )
@@ -199,17 +202,18 @@ impl<'a> RowReader<'a> {
         params: &[&Value],
         side: &mut RowSet,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        if let Some(lines) = &mut self.lines {
-            let line = if end == TableSide::Source { &mut lines.source } else { &mut lines.dest };
+        if let Some(copy_lane) = &mut self.copy_lane {
+            let line =
+                if end == TableSide::Source { &mut copy_lane.source } else { &mut copy_lane.dest };
             match line.rows(sql, params).await? {
                 Ok(mut rows) => {
-                    let mut taking = RowCollector::new(&self.shape.carry, &self.encoding, side);
+                    let mut collector = RowCollector::new(&self.shape.map, &self.encoding, side);
                     while rows.next().await? {
-                        taking.take(|i| rows.seen(i), |_| true)?;
+                        collector.take(|i| rows.seen(i), |_| true)?;
                     }
-                    return Ok(taking.done());
+                    return Ok(collector.done());
                 }
-                Err(why) => self.without_lane(&why),
+                Err(why) => self.read_by_driver(&why),
             }
         }
         let params: Vec<_> = params.iter().map(|value| Param::Value(value)).collect();
@@ -226,13 +230,13 @@ impl<'a> RowReader<'a> {
         side: &mut RowSet,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<(usize, Option<Vec<Value>>)> {
-        let mut taking = RowCollector::new(&self.shape.carry, &self.encoding, side);
+        let mut collector = RowCollector::new(&self.shape.map, &self.encoding, side);
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
             let row = row.into_cells();
-            taking.take(|i| row.seen(i), &wanted)?;
+            collector.take(|i| row.seen(i), &wanted)?;
         }
-        Ok(taking.done())
+        Ok(collector.done())
     }
 
     /// Looks up every key that only one side's range has at the other side.
@@ -269,7 +273,7 @@ impl<'a> RowReader<'a> {
 
     /// Parts suspects into those whose key may have a change in (`low`, `high`] and those whose key
     /// has none.
-    pub async fn changed(
+    pub async fn partition_changed(
         &self,
         capture: &Capture,
         low: Lsn,
@@ -280,7 +284,7 @@ impl<'a> RowReader<'a> {
         let captured = |column: &crate::model::carry::CarriedColumn| {
             capture.column(&column.source.name, column.source.column_id).is_some()
         };
-        if !self.shape.carry.key_columns().all(captured) {
+        if !self.shape.map.key_columns().all(captured) {
             return Ok((suspects, Suspects::new()));
         }
         // what this session has not seen captured it does not tell of
@@ -289,15 +293,15 @@ impl<'a> RowReader<'a> {
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
         // what the source's types cannot hold never changed there
-        let (there, nowhere): (Vec<_>, Vec<_>) =
-            suspects.into_iter().partition(|(_, (_, key))| self.may_have(TableSide::Source, key));
+        let (there, nowhere): (Vec<_>, Vec<_>) = suspects
+            .into_iter()
+            .partition(|(_, (_, key))| self.can_hold_key(TableSide::Source, key));
         certain.extend(nowhere);
-        let keys_max = lookup::keys_max(&self.shape.carry);
+        let keys_max = lookup::keys_max(&self.shape.map);
         for chunk in there.chunks(keys_max) {
             let keys: Vec<_> = chunk.iter().map(|(_, (_, key))| key).collect();
             let (keys, slots) = slots(&keys, keys_max);
-            let sql =
-                lookup::changed_keys(&capture.instance.change_table, &self.shape.carry, slots);
+            let sql = lookup::changed_keys(&capture.instance.change_table, &self.shape.map, slots);
             let mut params = vec![Param::Lsn(low), Param::Lsn(high)];
             params.extend(keys);
             let rows = source.rows(&sql, &params).await.context("look for changes of suspects")?;
@@ -329,7 +333,7 @@ impl<'a> RowReader<'a> {
 
 /// Rows on their way into a side.
 struct RowCollector<'a> {
-    carry: &'a ColumnMap,
+    map: &'a ColumnMap,
     encoding: &'a Encoding,
     side: &'a mut RowSet,
     rows: usize,
@@ -338,8 +342,8 @@ struct RowCollector<'a> {
 }
 
 impl<'a> RowCollector<'a> {
-    fn new(carry: &'a ColumnMap, encoding: &'a Encoding, side: &'a mut RowSet) -> Self {
-        RowCollector { carry, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
+    fn new(map: &'a ColumnMap, encoding: &'a Encoding, side: &'a mut RowSet) -> Self {
+        RowCollector { map, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
     }
 
     /// Takes a row, whose cells `seen` tells, if it is `wanted` by its encoded key.
@@ -354,8 +358,7 @@ impl<'a> RowCollector<'a> {
             return Ok(());
         }
         let hash = self.encoding.hash(&seen, &mut self.scratch)?;
-        let named =
-            self.carry.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
+        let named = self.map.key.iter().map(|&i| Ok(seen(i)?.to_value())).collect::<Result<_>>()?;
         self.last.clone_from(&key);
         self.side.insert(key, HashedRow { key: named, hash });
         Ok(())

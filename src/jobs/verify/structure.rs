@@ -9,7 +9,10 @@
 
 use super::{
     ROUNDS_MAX, ROW_COUNT, SCHEMA, Scope, VerificationReport,
-    confirm::{CaptureBefore, before, captured, caught_up, checkpoint, standing, undisturbed},
+    confirm::{
+        CaptureBefore, capture_before, current_checkpoint, no_full_sync_since, standing,
+        wait_captured, wait_caught_up,
+    },
     drift,
     record::{ReportedFinding, Sides, write},
     since,
@@ -33,13 +36,13 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
     if standing(env, mapping).await?.is_none() {
         return Ok(None);
     }
-    let desk = env.desk(mapping, 1, 1).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let connections = env.connections(mapping, 1, 1).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     let report = match shape::gather(&mut source, &mut dest, mapping).await {
         Ok(shape) => {
             let carried = |column: &crate::model::table::Column| {
-                shape.carry.columns.iter().any(|c| c.source.name == column.name)
+                shape.map.columns.iter().any(|c| c.source.name == column.name)
             };
             let left: Vec<_> = shape
                 .source
@@ -56,7 +59,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
             VerificationReport {
                 kind: SCHEMA,
                 status: Status::Passed,
-                compared: shape.carry.columns.len(),
+                compared: shape.map.columns.len(),
                 mismatches: 0,
                 details,
                 repaired: 0,
@@ -75,7 +78,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
                 .with_context(|| format!("compare the columns of {}", mapping.source));
         }
     };
-    let finding = ReportedFinding::of_words(report.details.clone());
+    let finding = ReportedFinding::of_message(report.details.clone());
     write(env, mapping, &report, finding, &Sides::default(), began.elapsed()).await?;
     Ok(Some(report))
 }
@@ -119,7 +122,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Verificati
         repaired: 0,
     };
     // the numbers themselves change with every insert
-    let finding = ReportedFinding::of_words(match apart {
+    let finding = ReportedFinding::of_message(match apart {
         ..0 => format!("the destination has {} rows more", apart.unsigned_abs()),
         0.. => format!("the destination has {apart} rows fewer"),
     });
@@ -145,9 +148,9 @@ struct RowCounts {
 
 async fn count(env: &Env, mapping: &Mapping) -> Result<Option<RowCounts>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
-    let desk = env.desk(mapping, 1, 1).await?;
-    let mut source = desk.source(&mapping.source.database).await?;
-    let mut dest = desk.dest(&mapping.dest.database).await?;
+    let connections = env.connections(mapping, 1, 1).await?;
+    let mut source = connections.source(&mapping.source.database).await?;
+    let mut dest = connections.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
     let deadline = Instant::now() + env.config.verify_wait;
     let mut counted = RowCounts::default();
@@ -166,14 +169,14 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<RowCounts>> {
                 at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted)
                     .await?;
             let moves = matches!(apart, Some(StructureDifference::Moves(_)));
-            counted.why = apart.map(StructureDifference::words);
+            counted.why = apart.map(StructureDifference::message);
             if !moves || env.stopping() || Instant::now() >= deadline {
                 break;
             }
         }
     }
     shape::prove(&mut source, &mut dest, mapping, &shape).await?;
-    Ok(undisturbed(env, mapping, &then).await?.then_some(counted))
+    Ok(no_full_sync_since(env, mapping, &then).await?.then_some(counted))
 }
 
 /// Why two counts are not of one moment.
@@ -185,7 +188,7 @@ enum StructureDifference {
 }
 
 impl StructureDifference {
-    fn words(self) -> String {
+    fn message(self) -> String {
         match self {
             StructureDifference::Moves(why) => why,
             StructureDifference::Drifts(why) => format!("drift: {why}"),
@@ -204,23 +207,23 @@ async fn at_one_moment(
     dest: &mut Session,
     counted: &mut RowCounts,
 ) -> Result<Option<StructureDifference>> {
-    let before = before(source, shape).await?;
+    let before = capture_before(source, shape).await?;
     counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
-    let follows = match &before {
-        Some(before) => caught_up(env, mapping, source, before.oldest, deadline).await?,
+    let reads_cdc = match &before {
+        Some(before) => wait_caught_up(env, mapping, source, before.oldest, deadline).await?,
         None => Err("the source table has no capture instance".to_owned()),
     };
     counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
-    let CaptureBefore { capture, low, completes, .. } = match (follows, before) {
+    let CaptureBefore { capture, low, completes, .. } = match (reads_cdc, before) {
         (Ok(()), Some(before)) => before,
         (Ok(()), None) => return Ok(None),
         (Err(why), _) => return Ok(Some(StructureDifference::Drifts(why))),
     };
-    let Some(mut high) = checkpoint(env, mapping).await? else {
+    let Some(mut high) = current_checkpoint(env, mapping).await? else {
         return Ok(Some(StructureDifference::Moves("the mapping has no checkpoint".into())));
     };
     if completes && counted.source != counted.dest {
-        match captured(env, source, deadline).await? {
+        match wait_captured(env, source, deadline).await? {
             Ok(fence) => high = high.max(fence),
             Err(why) => return Ok(Some(StructureDifference::Drifts(why))),
         }
