@@ -1,78 +1,14 @@
 //! Bound expressions: names are slots, types are known, conversions are written out.
 
-use super::types::Coercibility;
+use super::{
+    context::{Context, Frame},
+    types::Coercibility,
+};
 use crate::{
-    engine::query::{
-        host::{Host, Row, RowKey, Settings},
-        plan::Plan,
-    },
     error::SqlResult,
     value::{Collation, SqlType, Value, decimal::Operation},
 };
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    sync::Arc,
-};
-
-/// What one execution of a statement shares.
-pub struct Context<'h> {
-    pub host: &'h dyn Host,
-    pub settings: Settings,
-    /// Values of the variables the statement mentions, by the numbers the binder gave them.
-    pub variables: RefCell<Vec<Value>>,
-    /// Results of subqueries that depend on nothing, by the subquery's number.
-    pub cache: RefCell<HashMap<usize, crate::engine::query::subquery::Cached>>,
-    /// What a recursive CTE refers to by its own name.
-    pub work: RefCell<HashMap<usize, Arc<Vec<Arc<Row>>>>>,
-    ticks: Cell<u32>,
-}
-
-impl<'h> Context<'h> {
-    pub fn new(host: &'h dyn Host, variables: Vec<Value>) -> Self {
-        Self {
-            host,
-            settings: host.settings(),
-            variables: RefCell::new(variables),
-            cache: RefCell::default(),
-            work: RefCell::default(),
-            ticks: Cell::new(0),
-        }
-    }
-
-    /// Called per row; asks the host now and then whether the client has had enough.
-    pub fn tick(&self) -> SqlResult<()> {
-        let ticks = self.ticks.get().wrapping_add(1);
-        self.ticks.set(ticks);
-        if ticks.is_multiple_of(256) { self.host.check_cancelled() } else { Ok(()) }
-    }
-}
-
-/// The row of one source in a frame. No row: the NULLs of an outer join.
-#[derive(Clone, Debug, Default)]
-pub struct Slot {
-    pub row: Option<Arc<Row>>,
-    pub key: Option<RowKey>,
-}
-
-impl Slot {
-    pub fn row(row: Row) -> Self {
-        Self { row: Some(Arc::new(row)), key: None }
-    }
-}
-
-/// The current row of a SELECT: one slot per source, then one for aggregates and one for window
-/// functions; and the frame of the query this one is part of.
-pub struct Frame<'o> {
-    pub slots: Vec<Slot>,
-    pub outer: Option<&'o Frame<'o>>,
-}
-
-impl<'o> Frame<'o> {
-    pub fn new(width: usize, outer: Option<&'o Frame<'o>>) -> Self {
-        Self { slots: vec![Slot::default(); width], outer }
-    }
-}
+use std::sync::Arc;
 
 /// A scalar expression.
 #[derive(Clone)]
@@ -143,7 +79,7 @@ pub enum Node {
         name: Arc<str>,
         args: Vec<Bound>,
     },
-    Subquery(Arc<Subquery>),
+    Subquery(Arc<dyn Subquery>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,13 +99,26 @@ pub struct Call<'a> {
 
 pub type Builtin = fn(&Call<'_>, &[Value]) -> SqlResult<Value>;
 
-/// A query inside an expression.
-pub struct Subquery {
-    /// Its number, for the cache.
-    pub id: usize,
-    pub plan: Plan,
-    /// Whether its result may be kept for the statement.
-    pub cacheable: bool,
+/// A query inside an expression, run for a row of the query around it.
+pub trait Subquery: Send + Sync {
+    /// Its one value; NULL of no rows, error 512 of several.
+    fn scalar(&self, cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<Value>;
+    fn exists(&self, cx: &Context<'_>, frame: &Frame<'_>) -> SqlResult<bool>;
+    fn quantified(
+        &self,
+        test: &Quantified<'_>,
+        cx: &Context<'_>,
+        frame: &Frame<'_>,
+    ) -> SqlResult<Option<bool>>;
+}
+
+/// `value op ANY|ALL (query)`; the query's values are converted to `ty`.
+pub struct Quantified<'v> {
+    pub op: Comparison,
+    pub all: bool,
+    pub value: &'v Value,
+    pub ty: SqlType,
+    pub collation: Collation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,14 +188,14 @@ pub enum Predicate {
         list: Vec<Bound>,
         collation: Collation,
     },
-    Exists(Arc<Subquery>),
+    Exists(Arc<dyn Subquery>),
     /// `expr op ANY|ALL (subquery)`; IN is `= ANY`. The right side is converted to `ty`, the left
     /// one already is.
     Quantified {
         op: Comparison,
         all: bool,
         left: Bound,
-        subquery: Arc<Subquery>,
+        subquery: Arc<dyn Subquery>,
         ty: SqlType,
         collation: Collation,
     },

@@ -2,11 +2,11 @@
 
 use super::{
     arithmetic,
-    bound::{BitOp, Bound, Call, Comparison, Context, Frame, Node, Predicate},
+    bound::{BitOp, Bound, Call, Comparison, Node, Predicate, Quantified},
     cast,
+    context::{Context, Frame},
 };
 use crate::{
-    engine::query::subquery,
     error::{SqlError, SqlResult},
     value::{Collation, SqlType, Value, order},
 };
@@ -106,7 +106,7 @@ impl Bound {
                     None => Err(SqlError::unsupported(format!("the function {name}"))),
                 }
             }
-            Node::Subquery(query) => subquery::scalar(query, cx, frame),
+            Node::Subquery(query) => query.scalar(cx, frame),
         }
     }
 }
@@ -230,10 +230,17 @@ impl Predicate {
                 }
                 Ok(if unknown { None } else { Some(false) })
             }
-            Self::Exists(query) => subquery::exists(query, cx, frame).map(Some),
+            Self::Exists(query) => query.exists(cx, frame).map(Some),
             Self::Quantified { op, all, left, subquery: query, ty, collation } => {
                 let value = left.eval(cx, frame)?;
-                subquery::quantified(query, *op, *all, &value, *ty, *collation, cx, frame)
+                let test = Quantified {
+                    op: *op,
+                    all: *all,
+                    value: &value,
+                    ty: *ty,
+                    collation: *collation,
+                };
+                query.quantified(&test, cx, frame)
             }
         }
     }

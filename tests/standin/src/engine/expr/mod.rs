@@ -5,22 +5,29 @@ pub mod arithmetic;
 pub mod binder;
 pub mod bound;
 pub mod cast;
+pub mod conditions;
+pub mod context;
+pub mod conversions;
 pub mod eval;
 pub mod functions;
 pub mod hash;
+pub mod operators;
+pub mod sorting;
 pub mod types;
+pub mod values;
 
 use crate::{
     engine::query::{
-        from::scope_column,
         host::{Host, SourceColumn},
         plan::SOURCES,
     },
     error::SqlResult,
     value::{SqlType, Value},
 };
-use binder::{Binder, Scope, ScopeSource, implicit};
-use bound::{Bound, Context, Frame, Predicate, Slot};
+use binder::{Binder, Scope, ScopeSource, scope_column};
+use bound::{Bound, Predicate};
+use context::{Context, Frame, Slot};
+use conversions::implicit;
 use sqlparser::ast::Expr;
 
 /// Evaluates an expression outside any query (`SET @v = …`, an argument, PRINT). Subqueries are

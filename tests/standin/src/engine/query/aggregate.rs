@@ -7,7 +7,7 @@ use super::{
 use crate::{
     engine::expr::{
         arithmetic,
-        bound::{Context, Frame, Slot},
+        context::{Context, Frame, Slot},
         eval,
     },
     error::SqlResult,

@@ -4,17 +4,17 @@ use super::{
     access,
     from::FromBinder,
     plan::{
-        Aggregate, AggregateKind, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES,
-        SelectPlan, SetOp, SetPlan, SortBy, SortKey, Tail, TopPlan, WINDOWS, WindowCall,
+        Aggregate, Body, Conjunct, From, GroupPlan, Plan, PlanColumn, SOURCES, SelectPlan, SetOp,
+        SetPlan, SortBy, SortKey, Tail, TopPlan, WINDOWS, WindowCall,
     },
 };
 use crate::{
     engine::expr::{
-        binder::{
-            Binder, CteDefinition, Phase, Scope, ScopeColumn, conjuncts, implicit, same_name,
-            source_matches, unify,
-        },
+        binder::{Binder, CteDefinition, Phase, Scope, ScopeColumn, same_name, source_matches},
         bound::{Bound, Node, Predicate},
+        conditions::conjuncts,
+        conversions::{implicit, unify},
+        sorting::{is_descending, sortable},
         types::{self, Coercibility},
     },
     error::{SqlError, SqlResult},
@@ -95,7 +95,7 @@ impl Binder<'_> {
                 for item in order {
                     tail.order.push(SortKey {
                         by: SortBy::Output(self.output_of(&item.expr, &plan.columns)?),
-                        descending: descending(item),
+                        descending: is_descending(item),
                     });
                 }
                 match &mut plan.body {
@@ -375,7 +375,7 @@ impl Binder<'_> {
         let mut tail_order = Vec::new();
         for item in order {
             let by = self.sort_item(&item.expr, &columns, &projection, &texts, distinct)?;
-            tail_order.push(SortKey { by, descending: descending(item) });
+            tail_order.push(SortKey { by, descending: is_descending(item) });
         }
         {
             let scope = self.scope();
@@ -686,34 +686,6 @@ impl Binder<'_> {
     }
 }
 
-/// Error 306 and friends: types that have no order.
-pub fn sortable(bound: &Bound) -> SqlResult<()> {
-    match bound.ty {
-        SqlType::Text(_) | SqlType::NText(_) | SqlType::Image => Err(SqlError::new(
-            306,
-            16,
-            "The text, ntext, and image data types cannot be compared or sorted, except when using IS NULL or LIKE operator.",
-        )),
-        SqlType::Xml => Err(SqlError::new(
-            305,
-            16,
-            "The xml data type cannot be compared or sorted, except when using the IS NULL operator.",
-        )),
-        _ => match bound.coercibility {
-            Coercibility::NoCollation(a, b) => Err(SqlError::new(
-                451,
-                16,
-                format!(
-                    "Cannot resolve collation conflict between \"{}\" and \"{}\" in SELECT statement column.",
-                    a.name(),
-                    b.name()
-                ),
-            )),
-            _ => Ok(()),
-        },
-    }
-}
-
 fn mask_of(seen: &std::collections::BTreeSet<(usize, usize)>, level: usize) -> u128 {
     seen.iter()
         .filter(|(l, slot)| *l == level && *slot < 128)
@@ -723,15 +695,6 @@ fn mask_of(seen: &std::collections::BTreeSet<(usize, usize)>, level: usize) -> u
 pub fn top_plan(count: Bound, percent: bool, ties: bool) -> SqlResult<TopPlan> {
     let count = implicit(count, if percent { SqlType::Float } else { SqlType::BigInt })?;
     Ok(TopPlan { count, percent, ties })
-}
-
-fn descending(item: &ast::OrderByExpr) -> bool {
-    matches!(item.options.sort, Some(ast::OrderBySort::Desc))
-}
-
-/// The direction of an ORDER BY item.
-pub fn is_descending(item: &ast::OrderByExpr) -> bool {
-    descending(item)
 }
 
 fn ordinal(expr: &Expr, count: usize) -> SqlResult<Option<usize>> {
@@ -839,28 +802,6 @@ pub fn cast_outputs(plan: &mut Plan, wanted: &[SqlType]) -> SqlResult<()> {
         column.is_null = false;
     }
     Ok(())
-}
-
-/// What SUM and AVG of a type give.
-pub fn sum_type(kind: AggregateKind, ty: SqlType) -> SqlResult<SqlType> {
-    Ok(match ty {
-        SqlType::TinyInt | SqlType::SmallInt | SqlType::Int => SqlType::Int,
-        SqlType::BigInt => SqlType::BigInt,
-        SqlType::Money | SqlType::SmallMoney => SqlType::Money,
-        SqlType::Real | SqlType::Float => SqlType::Float,
-        SqlType::Decimal { scale, .. } => {
-            let scale = if kind == AggregateKind::Avg { scale.max(6) } else { scale };
-            SqlType::Decimal { precision: 38, scale }
-        }
-        other => {
-            let name = if kind == AggregateKind::Avg { "avg" } else { "sum" };
-            return Err(SqlError::new(
-                8117,
-                16,
-                format!("Operand data type {} is invalid for {name} operator.", types::name(other)),
-            ));
-        }
-    })
 }
 
 /// One, as a decimal: for averages.

@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     engine::expr::{
-        binder::{Binder, Scope, implicit, same_name},
+        binder::{Binder, Scope, same_name},
         bound::Bound,
+        conversions::implicit,
     },
     error::{SqlError, SqlResult},
     tsql::ast::{ObjectName, TargetName},
@@ -188,7 +189,7 @@ impl Bindings<'_> {
 
     pub fn run(mut self, on_row: &mut dyn FnMut(TargetRow) -> SqlResult<()>) -> SqlResult<()> {
         let cx = self.binder.context();
-        let mut frame = crate::engine::expr::bound::Frame::new(self.plan.width, None);
+        let mut frame = crate::engine::expr::context::Frame::new(self.plan.width, None);
         let mut limit = u64::MAX;
         if let Some(top) = &self.plan.tail.top {
             if top.percent {

@@ -6,7 +6,8 @@ use super::{
     window,
 };
 use crate::{
-    engine::expr::bound::{Context, Frame, Predicate, Slot},
+    engine::expr::bound::Predicate,
+    engine::expr::context::{Context, Frame, Slot},
     error::{SqlError, SqlResult},
     value::{SqlType, Value},
 };

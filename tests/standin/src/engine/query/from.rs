@@ -1,13 +1,16 @@
 //! Binding of FROM: tables, views, derived tables, functions, joins and APPLY.
 
 use super::{
-    host::{Relation, SourceColumn, TableHints},
+    host::{Relation, TableHints},
     plan::{Body, Conjunct, From, Join, JoinKind, Leaf, LeafKind, Method, Plan},
 };
 use crate::{
     engine::expr::{
-        binder::{Binder, CteDefinition, ScopeColumn, ScopeSource, object_name, same_name},
-        types::{self, Coercibility},
+        binder::{
+            Binder, CteDefinition, ScopeColumn, ScopeSource, object_name, same_name, scope_column,
+        },
+        functions::arguments::argument,
+        types,
     },
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
@@ -26,24 +29,6 @@ pub trait FromBinder {
         table: &TableWithJoins,
         loose: &mut Vec<Conjunct>,
     ) -> SqlResult<From>;
-}
-
-pub fn scope_column(column: &SourceColumn) -> ScopeColumn {
-    ScopeColumn {
-        name: column.name.clone(),
-        ty: column.ty,
-        nullable: column.nullable,
-        coercibility: if types::is_text(column.ty) {
-            Coercibility::Implicit
-        } else {
-            Coercibility::Default
-        },
-        identity: column.identity,
-        computed: column.computed,
-        rowguid: column.rowguid,
-        hidden: column.hidden,
-        exact_name: column.exact_name,
-    }
 }
 
 impl FromBinder for Binder<'_> {
@@ -582,13 +567,6 @@ fn alias_parts(alias: Option<&TableAlias>) -> (Option<String>, Vec<String>) {
             Some(alias.name.value.clone()),
             alias.columns.iter().map(|c| c.name.value.clone()).collect(),
         ),
-    }
-}
-
-pub fn argument(arg: &ast::FunctionArg) -> Option<&Expr> {
-    match arg {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
     }
 }
 

@@ -4,17 +4,18 @@ use super::{
     exec,
     host::{Access, SourceRow},
     plan::{Conjunct, From, Indexed, Join, JoinKind, Leaf, LeafKind, Method, Seek},
-    subquery::Cached,
 };
 use crate::{
     engine::expr::{
-        bound::{Bound, Context, Frame, Slot},
-        cast, eval, types,
+        bound::Bound,
+        cast,
+        context::{Cached, Context, Frame, Kept, NONE, Slot},
+        eval, types,
     },
     error::SqlResult,
     value::{Collation, Value, order},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 pub type Each<'e, 'o> = &'e mut dyn FnMut(&mut Frame<'o>) -> SqlResult<bool>;
 
@@ -209,39 +210,6 @@ fn key_of(
         order::write_key(&value, expr.ty, out);
     }
     Ok(true)
-}
-
-/// Rows by hash key; rows of one key are chained.
-#[derive(Default)]
-pub struct Kept {
-    rows: Vec<(Box<[Slot]>, u32)>,
-    first: HashMap<Box<[u8]>, u32>,
-    /// Rows whose key is NULL match nothing, but a FULL JOIN shows them.
-    matchless: Vec<Box<[Slot]>>,
-}
-
-const NONE: u32 = u32::MAX;
-
-impl Kept {
-    fn add(&mut self, key: Option<&[u8]>, row: Box<[Slot]>) {
-        let Some(key) = key else {
-            self.matchless.push(row);
-            return;
-        };
-        let number = u32::try_from(self.rows.len()).unwrap_or(NONE);
-        let next = match self.first.get_mut(key) {
-            Some(first) => std::mem::replace(first, number),
-            None => {
-                self.first.insert(key.into(), number);
-                NONE
-            }
-        };
-        self.rows.push((row, next));
-    }
-
-    fn chain(&self, key: &[u8]) -> u32 {
-        self.first.get(key).copied().unwrap_or(NONE)
-    }
 }
 
 fn keep(

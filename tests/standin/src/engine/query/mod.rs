@@ -20,8 +20,10 @@ pub mod window;
 use crate::{
     engine::{
         expr::{
-            binder::{self, Binder},
-            bound::{BitOp, Context, Frame, Node},
+            binder::Binder,
+            bound::{BitOp, Node},
+            context::{Context, Frame},
+            conversions, operators,
         },
         sink::{Column, Sink},
     },
@@ -325,17 +327,21 @@ fn assigned(
 ) -> SqlResult<crate::engine::expr::bound::Bound> {
     let own = crate::engine::expr::bound::Bound::new(Node::Variable(number), ty, true);
     let operation = match op {
-        AssignOp::Set => return binder::implicit(value, ty),
+        AssignOp::Set => return conversions::implicit(value, ty),
         AssignOp::Add => Operation::Add,
         AssignOp::Sub => Operation::Subtract,
         AssignOp::Mul => Operation::Multiply,
         AssignOp::Div => Operation::Divide,
         AssignOp::Mod => Operation::Modulo,
-        AssignOp::And => return binder::implicit(binder::bits(BitOp::And, own, value)?, ty),
-        AssignOp::Or => return binder::implicit(binder::bits(BitOp::Or, own, value)?, ty),
-        AssignOp::Xor => return binder::implicit(binder::bits(BitOp::Xor, own, value)?, ty),
+        AssignOp::And => {
+            return conversions::implicit(operators::bits(BitOp::And, own, value)?, ty);
+        }
+        AssignOp::Or => return conversions::implicit(operators::bits(BitOp::Or, own, value)?, ty),
+        AssignOp::Xor => {
+            return conversions::implicit(operators::bits(BitOp::Xor, own, value)?, ty);
+        }
     };
-    binder::implicit(binder::arithmetic(operation, own, value)?, ty)
+    conversions::implicit(operators::arithmetic(operation, own, value)?, ty)
 }
 
 /// A column of a result, with what SELECT … INTO carries over.

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     engine::expr::{
         binder::{Binder, Scope, same_name},
-        bound::{Frame, Predicate, Slot},
+        bound::Predicate,
+        context::{Frame, Slot},
     },
     error::{SqlError, SqlResult},
     tsql::ast::{ObjectName, TargetName},

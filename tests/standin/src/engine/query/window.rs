@@ -6,7 +6,7 @@ use super::{
     plan::{Aggregate, WINDOWS, WindowCall, WindowKind},
 };
 use crate::{
-    engine::expr::bound::{Context, Frame, Slot},
+    engine::expr::context::{Context, Frame, Slot},
     error::SqlResult,
     value::{Value, order},
 };

@@ -1,10 +1,10 @@
 //! Functions of dates and times.
 
-use super::{any_nullable, arity, call};
+use super::arguments::{any_nullable, arity, call};
 use crate::{
     engine::expr::{
-        binder::implicit,
         bound::{Bound, Call},
+        conversions::implicit,
         types::{self, Family},
     },
     error::{SqlError, SqlResult},

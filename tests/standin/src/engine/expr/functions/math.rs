@@ -1,11 +1,11 @@
 //! Functions of numbers.
 
-use super::{any_nullable, arity, call};
+use super::arguments::{any_nullable, arity, call};
 use crate::{
     engine::expr::{
         arithmetic,
-        binder::implicit,
         bound::{Bound, Call},
+        conversions::implicit,
         types,
     },
     error::{SqlError, SqlResult},

@@ -1,11 +1,12 @@
 //! Functions of text and binaries.
 
-use super::{any_nullable, arity, call};
+use super::arguments::{any_nullable, arity, call};
 use crate::{
     engine::expr::{
         arithmetic::truncate,
-        binder::{concatenate, implicit},
         bound::{Bound, Call, Node},
+        conversions::implicit,
+        operators::concatenate,
         types::{self, Coercibility, Family},
     },
     error::{SqlError, SqlResult},
