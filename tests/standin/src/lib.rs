@@ -1,7 +1,7 @@
 //! An embedded SQL Server stand-in.
 //!
 //! Layers, each knowing only those above it in this list: [`value`] and [`error`] (what things
-//! are), `tsql` (text → AST), `engine` (AST → results; synchronous, knows no bytes), `cdc`
+//! are), [`exchange`] (what a front end asks and an engine answers), `tsql` (text → AST), `engine` (AST → results; synchronous, knows no bytes), `cdc`
 //! (capture; registers its functions, procedures, views and hooks with the engine as an
 //! [`engine::extension::Extension`]), `tds` (bytes, knows no SQL), `fault` (faults at named points)
 //! and `session` (one connection, where they meet). Beside them, [`proxy`]: a network that fails at
@@ -13,6 +13,7 @@
 pub mod cdc;
 pub mod engine;
 pub mod error;
+pub mod exchange;
 pub mod fault;
 pub mod proxy;
 pub mod server;

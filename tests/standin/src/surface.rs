@@ -246,6 +246,8 @@ mod tests {
     fn every_function_is_listed() {
         let sources = [
             include_str!("engine/expr/functions/text.rs"),
+            include_str!("engine/expr/functions/parts.rs"),
+            include_str!("engine/expr/functions/bytes.rs"),
             include_str!("engine/expr/functions/math.rs"),
             include_str!("engine/expr/functions/dates.rs"),
             include_str!("engine/functions.rs"),

@@ -3,12 +3,14 @@
 use mssql_standin::{
     cdc::EXTENSION,
     engine::{
-        connection::{EngineConnection, LoginInfo},
         instance::{Instance, InstanceConfig},
         session::EngineSession,
-        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
     error::SqlError,
+    exchange::{
+        connection::{EngineConnection, LoginInfo},
+        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
+    },
     value::{SqlType, Value},
 };
 use std::{sync::Arc, thread};

@@ -8,12 +8,14 @@
 use mssql_standin::{
     cdc::EXTENSION,
     engine::{
-        connection::{EngineConnection, LoginInfo},
         instance::{Instance, InstanceConfig},
         session::EngineSession,
-        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
     error::SqlError,
+    exchange::{
+        connection::{EngineConnection, LoginInfo},
+        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
+    },
     value::{Collation, Length, SqlType, Value, text},
 };
 use std::{collections::BTreeMap, env, error::Error, fmt::Write, fs, path::Path};
@@ -173,7 +175,7 @@ fn scripts_answer_as_written() -> Result<()> {
 /// Output parameters and RETURN of a remote call.
 #[test]
 fn remote_calls_give_their_output_parameters_back() -> Result<()> {
-    use mssql_standin::engine::connection::Param;
+    use mssql_standin::exchange::connection::Param;
     let instance = Instance::new(InstanceConfig::default(), &[&EXTENSION]);
     let mut session = EngineSession::open(instance, LoginInfo::trusted("master", 51))?;
     let text = SqlType::NVarChar(Length::Max, Collation::DEFAULT);

@@ -96,7 +96,7 @@ fn drop_cdc(state: &mut State, id: i32, now: crate::engine::clock::Moment) -> Sq
         return Ok(());
     }
     let txn = state.begin(0, false, "restore", now);
-    let dropped = super::procedures::disable_database(state, txn, id);
+    let dropped = super::removal::disable_database(state, txn, id);
     state.commit(txn, now);
     dropped
 }

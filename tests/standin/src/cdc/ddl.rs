@@ -4,7 +4,7 @@
 
 use super::{
     instances::{self, CaptureInstance},
-    procedures, store,
+    removal, store,
 };
 use crate::{
     engine::{
@@ -75,7 +75,7 @@ fn follow_types(
         else {
             continue;
         };
-        let ty = procedures::captured_type(new.ty);
+        let ty = removal::captured_type(new.ty);
         if ty == old.ty {
             continue;
         }
@@ -97,7 +97,7 @@ fn follow_types(
 /// Before DROP TABLE of a tracked table (in its transaction).
 pub fn table_dropped(state: &mut State, txn: TxnId, database: i32, table: ObjectId) {
     for instance in instances::load(state, database, txn).iter().filter(|i| i.source == table) {
-        procedures::drop_instance(state, txn, database, instance);
+        removal::drop_instance(state, txn, database, instance);
     }
 }
 

@@ -14,6 +14,7 @@ pub mod ddl;
 pub mod functions;
 pub mod instances;
 pub mod procedures;
+mod removal;
 mod store;
 #[cfg(test)]
 mod tests;

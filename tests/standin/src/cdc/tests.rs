@@ -4,15 +4,17 @@ use super::{CaptureMode, agent, capture, functions, instances, store};
 use crate::{
     engine::{
         catalog::{ColumnMeta, Object, TableKind, TableMeta},
-        connection::LoginInfo,
         context::Session,
         instance::{Instance, InstanceConfig},
         log::LoggedKind,
         procedures::{self, Argument},
-        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
         storage::{Row, TableData},
     },
     error::{SqlError, SqlResult},
+    exchange::{
+        connection::LoginInfo,
+        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
+    },
     tsql::ast::ObjectName,
     value::{Collation, Length, SqlType, Value},
 };

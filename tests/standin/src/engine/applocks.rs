@@ -11,9 +11,9 @@ use crate::{
         context::Session,
         lock::{AppMode, AppOwner},
         procedures::{Argument, Arguments},
-        sink::Sink,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     value::Value,
 };
 

@@ -11,15 +11,17 @@ use crate::{
     engine::{
         catalog::{ObjectId, fold},
         clock::Moment,
-        connection::{CancelFlag, Isolation, LoginInfo},
         database::TEMPDB,
         instance::{Instance, State, Work},
         lock::{Spid, TableId},
-        sink::{Cancelled, EnvChange, Sink},
         source::RowsSource,
         txn::TxnId,
     },
     error::{SqlError, SqlResult},
+    exchange::{
+        connection::{CancelFlag, Isolation, LoginInfo},
+        sink::{Cancelled, EnvChange, Sink},
+    },
     tsql::ast::{DataType, InsertBulk, ObjectName},
     value::{Collation, Length, SqlType, Value, convert::ConvertContext},
 };

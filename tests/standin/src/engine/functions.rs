@@ -1,9 +1,9 @@
 //! Functions that ask the session: who, where, in what transaction, with what error.
 
 use crate::{
-    engine::{context::Session, host::identity},
+    engine::context::Session,
     error::SqlResult,
-    value::Value,
+    value::{Decimal, Value},
 };
 use std::sync::Arc;
 
@@ -65,4 +65,9 @@ pub fn session_function(session: &Session, name: &str, args: &[Value]) -> SqlRes
         ("APPLOCK_TEST", _) => return super::applocks::test(session, args),
         _ => return super::metadata::metadata_function(session, name, args),
     }))
+}
+
+/// An identity value as SCOPE_IDENTITY gives it, numeric(38, 0).
+fn identity(value: Option<i128>) -> Value {
+    value.map_or(Value::Null, |mantissa| Value::Decimal(Decimal { mantissa, scale: 0 }))
 }

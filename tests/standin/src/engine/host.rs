@@ -11,7 +11,7 @@ use crate::{
     },
     error::{SqlError, SqlResult},
     tsql::ast::ObjectName,
-    value::{Collation, Decimal, Length, SqlType, Value},
+    value::{Collation, Length, SqlType, Value},
 };
 use std::sync::Arc;
 
@@ -176,9 +176,4 @@ impl Session {
         let target = crate::engine::instance::Target::object(database, object);
         self.instance.lock().check_permission(&self.login, target, "SELECT")
     }
-}
-
-/// An identity value as SCOPE_IDENTITY gives it, numeric(38, 0).
-pub fn identity(value: Option<i128>) -> Value {
-    value.map_or(Value::Null, |mantissa| Value::Decimal(Decimal { mantissa, scale: 0 }))
 }

@@ -10,7 +10,6 @@ use crate::{
         capture::CaptureConfig,
         catalog::{Object, ObjectId, Securable, TableMeta},
         clock::{Clock, Moment},
-        connection::{CancelFlag, Isolation},
         database::{Database, MASTER, MODEL, MSDB, TEMPDB},
         extension::Extensions,
         lock::{LockTable, Spid, TableId},
@@ -19,6 +18,7 @@ use crate::{
         txn::{Snapshot, Transaction, TxnId},
     },
     error::{SqlError, SqlResult},
+    exchange::connection::{CancelFlag, Isolation},
     tsql::ast::ObjectName,
     value::Collation,
 };

@@ -5,10 +5,10 @@
 
 use crate::{
     engine::{
-        applocks, context::Session, ddl, extension::Extensions, sink::Sink,
-        table_collations::table_collations,
+        applocks, context::Session, ddl, extension::Extensions, table_collations::table_collations,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::ObjectName,
     value::{SqlType, Value},
 };

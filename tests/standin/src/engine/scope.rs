@@ -9,10 +9,10 @@ use crate::{
         interpreter::trigger,
         lock::TableId,
         query::host::{Host, Row, SourceColumn},
-        sink::Sink,
         source::{RowsSource, source_columns},
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::ObjectName,
 };
 use std::sync::Arc;

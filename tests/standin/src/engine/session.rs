@@ -2,18 +2,20 @@
 
 use crate::{
     engine::{
-        connection::{
-            BeginNext, Engine, EngineConnection, Isolation, LoginInfo, Param, TransactionRequest,
-            cannot_open_database, login_failed,
-        },
         context::{OpenStatement, Options, Session, doomed_write},
         dml::bulk::BulkLoad,
         instance::{Instance, SessionInfo},
         interpreter::{self, Failure, Stop},
         procedures::Argument,
-        sink::{Cancelled, Column, DoneKind, Sink},
     },
     error::{SqlError, SqlResult},
+    exchange::{
+        connection::{
+            BeginNext, Engine, EngineConnection, Isolation, LoginInfo, Param, TransactionRequest,
+            cannot_open_database, login_failed,
+        },
+        sink::{Cancelled, Column, DoneKind, Sink},
+    },
     tsql::{parse, parse_name},
     value::{Collation, SqlType, Value},
 };
@@ -183,7 +185,7 @@ impl Sink for Nowhere {
     fn message(&mut self, _: &SqlError) -> Result<(), Cancelled> {
         Ok(())
     }
-    fn env(&mut self, _: &crate::engine::sink::EnvChange) -> Result<(), Cancelled> {
+    fn env(&mut self, _: &crate::exchange::sink::EnvChange) -> Result<(), Cancelled> {
         Ok(())
     }
     fn return_value(&mut self, _: &str, _: SqlType, _: &Value) -> Result<(), Cancelled> {

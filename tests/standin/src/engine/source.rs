@@ -9,7 +9,6 @@
 use crate::{
     engine::{
         catalog::TableMeta,
-        connection::Isolation,
         instance::{State, Work},
         lock::{Spid, TableId, TableMode},
         query::host::{
@@ -19,6 +18,7 @@ use crate::{
         storage::{ByteRange, KeyPlan, Slot, TableData},
     },
     error::{SqlError, SqlResult},
+    exchange::connection::Isolation,
     tsql::ast::ObjectName,
 };
 use std::{ops::Bound, sync::Arc};

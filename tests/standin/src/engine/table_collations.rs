@@ -8,9 +8,9 @@ use crate::{
         context::Session,
         procedures::{Argument, Arguments},
         scope::find_table,
-        sink::{Column, DoneKind, Sink},
     },
     error::{SqlError, SqlResult},
+    exchange::sink::{Column, DoneKind, Sink},
     tsql::parse_name,
     value::{Length, SqlType, Value},
 };

@@ -2,11 +2,11 @@
 //! there.
 
 use crate::{
-    engine::{
+    error::{SqlError, SqlResult},
+    exchange::{
         connection::EngineConnection,
         sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
-    error::{SqlError, SqlResult},
     value::{SqlType, Value},
 };
 

@@ -5,6 +5,7 @@
 
 mod direct;
 mod registry;
+pub(crate) mod shared;
 mod statement_files;
 
 pub use direct::{Answer, ResultSet};
@@ -12,17 +13,18 @@ pub use registry::{ConnectionCount, ConnectionInfo, StatementRecord};
 
 use crate::{
     cdc::{self, CaptureConfig, CaptureMode, agent},
-    engine::{
-        connection::{CancelFlag, Engine, LoginInfo},
-        instance::{Instance, InstanceConfig},
-    },
+    engine::instance::{Instance, InstanceConfig},
     error::{SqlError, SqlResult},
+    exchange::connection::{CancelFlag, Engine, LoginInfo},
     fault::Faults,
     session::connect,
     tds::tls::TlsIdentity,
     value::Value,
 };
+pub use shared::Encryption;
+
 use registry::Registry;
+use shared::Shared;
 use statement_files::StatementFiles;
 use std::{
     io,
@@ -36,51 +38,6 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
-
-/// SQL Server 2022, 16.0.4135.
-pub(crate) const PROGRAM_VERSION: [u8; 4] = [16, 0, 0x10, 0x27];
-
-/// What a server has to say about encryption.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encryption {
-    NotSupported,
-    /// As a fresh SQL Server: the login is encrypted, and the rest when the client wants it.
-    #[default]
-    LoginOnly,
-    Required,
-    /// TDS 8.0 only. The other modes take it, too.
-    Strict,
-}
-
-/// What all connections of a server share.
-pub(crate) struct Shared {
-    pub(crate) engine: Arc<dyn Engine>,
-    pub(crate) faults: Faults,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) tls: TlsIdentity,
-    pub(crate) encryption: Encryption,
-    pub(crate) server_name: String,
-    pub(crate) compress_rows: bool,
-    pub(crate) time_scale: Option<u8>,
-    pub(crate) statement_files: Option<StatementFiles>,
-    /// where logins are sent
-    redirect: Mutex<Option<(String, u16)>>,
-    /// changes when all connections are to end
-    generation: watch::Sender<u64>,
-    accepting: watch::Sender<bool>,
-}
-
-impl Shared {
-    /// Where a login is sent, when this server lets nobody stay.
-    pub(crate) fn redirect(&self) -> Option<(String, u16)> {
-        self.redirect.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Changes when all connections are to end.
-    pub(crate) fn generation(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
-    }
-}
 
 /// A capture job as SQL Server's, which lags behind commits, but in a test's time.
 const CAPTURE: CaptureConfig = CaptureConfig {

@@ -2,7 +2,7 @@
 //! data.
 
 use crate::{
-    engine::connection::CancelFlag,
+    exchange::connection::CancelFlag,
     tds::{login::Login7, prelogin::Encrypt},
 };
 use std::{

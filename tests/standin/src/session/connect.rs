@@ -2,9 +2,9 @@
 
 use super::{Out, transport::Transport, work};
 use crate::{
-    engine::connection::{CancelFlag, LoginInfo},
+    exchange::connection::{CancelFlag, LoginInfo},
     fault::Fault,
-    server::{Encryption, PROGRAM_VERSION, Shared},
+    server::shared::{Encryption, PROGRAM_VERSION, Shared},
     tds::{
         login::Login7,
         packet::{MessageWriter, PACKET_BYTES_DEFAULT, Packet, kind, read_message, read_packet},

@@ -6,17 +6,17 @@
 
 use super::Out;
 use crate::{
-    engine::{
+    error::SqlError,
+    exchange::{
         connection::CancelFlag,
         sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
-    error::SqlError,
     fault::{Fault, Faults, Phase, Then},
     tds::{
         TdsVersion,
         packet::{MessageWriter, PACKET_BYTES_DEFAULT, kind},
         token::{self, Done, DoneToken, done_status},
-        types::encode::Misfit,
+        types::fixed::Misfit,
     },
     value::{SqlType, Value},
 };

@@ -2,13 +2,13 @@
 
 use super::{Out, reply::Reply};
 use crate::{
-    engine::{
+    error::SqlError,
+    exchange::{
         connection::{CancelFlag, EngineConnection, LoginInfo, TransactionRequest},
         sink::{Cancelled, DoneKind, EnvChange, Sink},
     },
-    error::SqlError,
     fault::Fault,
-    server::{PROGRAM_VERSION, Shared},
+    server::shared::{PROGRAM_VERSION, Shared},
     tds::{
         TdsVersion,
         login::{Login7, feature},
@@ -105,7 +105,7 @@ fn log_in(
     }) {
         Ok(engine) => engine,
         Err(error) => {
-            let failed = crate::engine::connection::login_failed(&user);
+            let failed = crate::exchange::connection::login_failed(&user);
             let cannot_open = error.number == 4060;
             reply.message(&error)?;
             return if cannot_open {

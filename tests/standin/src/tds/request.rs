@@ -9,7 +9,7 @@ use super::{
     },
 };
 use crate::{
-    engine::{
+    exchange::{
         connection::{BeginNext, Isolation, Param, TransactionRequest},
         sink::Column,
     },

@@ -4,14 +4,13 @@ use super::{
     TdsVersion,
     types::{
         Place,
-        encode::{
-            EncodeResult, Misfit, b_varchar, us_varchar, user_type, write_type_info, write_value,
-        },
+        encode::{b_varchar, us_varchar, user_type, write_type_info, write_value},
+        fixed::{EncodeResult, Misfit},
     },
 };
 use crate::{
-    engine::sink::{Column, DoneKind, EnvChange},
     error::SqlError,
+    exchange::sink::{Column, DoneKind, EnvChange},
     value::{Collation, SqlType, Value},
 };
 

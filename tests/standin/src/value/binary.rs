@@ -6,8 +6,8 @@
 
 use super::{
     Collation, Decimal, SqlType, Value,
-    convert::fit_integer,
     datetime::{DAYS_TO_1900, Moment},
+    integers::fit_integer,
 };
 use crate::error::{SqlError, SqlResult};
 

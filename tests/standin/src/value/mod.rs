@@ -10,6 +10,7 @@ mod collation;
 pub mod convert;
 pub mod datetime;
 pub mod decimal;
+mod integers;
 pub mod order;
 pub mod text;
 mod text_order;

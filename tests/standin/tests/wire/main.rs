@@ -548,7 +548,7 @@ async fn a_foreign_client_reads_every_type_and_its_null() {
         cells
             .iter()
             .enumerate()
-            .map(|(i, (ty, ..))| mssql_standin::engine::sink::Column {
+            .map(|(i, (ty, ..))| mssql_standin::exchange::sink::Column {
                 nullable,
                 ..column(&format!("c{i}"), *ty)
             })

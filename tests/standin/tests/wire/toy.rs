@@ -1,14 +1,14 @@
 //! An engine of a few words: enough for the wire to carry everything it can carry.
 
 use mssql_standin::{
-    engine::{
+    error::{SqlError, SqlResult},
+    exchange::{
         connection::{
             CancelFlag, Engine, EngineConnection, LoginInfo, Param, TransactionRequest,
             cannot_open_database, login_failed,
         },
         sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
-    error::{SqlError, SqlResult},
     value::{Collation, SqlType, Value},
 };
 use std::{

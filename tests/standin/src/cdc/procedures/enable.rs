@@ -1,13 +1,11 @@
 //! Enabling and disabling databases and tables.
 
-use super::{
-    captured_type, disable_database, drop_instance, must_have, require_enabled, require_owner,
-    set_tracked,
-};
+use super::{must_have, require_enabled, require_owner};
 use crate::{
     cdc::{
         CaptureMode, CleanupJob, capture,
         instances::{self, CaptureInstance},
+        removal::{captured_type, disable_database, drop_instance, set_tracked},
         store::{self, NewTable, lsn_value},
     },
     engine::{
@@ -18,10 +16,10 @@ use crate::{
         database::MSDB,
         lock::TableMode,
         procedures::{Argument, Arguments},
-        sink::Sink,
         txn::TxnId,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::ObjectName,
     value::{Length, SqlType, Value},
 };

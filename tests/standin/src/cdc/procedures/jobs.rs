@@ -6,9 +6,9 @@ use crate::{
     engine::{
         context::Session,
         procedures::{Argument, Arguments},
-        sink::Sink,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     value::Value,
 };
 

@@ -1,6 +1,6 @@
 //! Column definitions become columns.
 
-use super::constraint::auto_name;
+use super::names::auto_name;
 use crate::{
     engine::{
         catalog::{ColumnMeta, ComputedMeta, DefaultMeta, IdentityMeta, TableMeta},

@@ -1,5 +1,6 @@
 //! Constraints: keys, foreign keys and checks, with the rules that forbid some of them.
 
+use super::names::auto_name;
 use crate::{
     engine::{
         catalog::{CheckMeta, ForeignKeyMeta, IndexMeta, KeyColumn, KeyKind, ObjectId, TableMeta},
@@ -15,23 +16,6 @@ use crate::{
     tsql::ast::{IndexColumn, ReferentialAction, TableConstraint},
 };
 use std::{collections::HashMap, sync::Arc};
-
-/// A name SQL Server makes up: `PK__orders__3213E83F0A1B2C3D`, `DF__orders__note__0A1B2C3D`.
-pub fn auto_name(kind: &str, table: &str, column: Option<&str>, id: ObjectId) -> String {
-    let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
-    match column {
-        Some(column) => format!(
-            "{kind}__{}__{}__{id:08X}",
-            cut(table.trim_start_matches('#'), 9),
-            cut(column, 5)
-        ),
-        None => format!(
-            "{kind}__{}__{:016X}",
-            cut(table.trim_start_matches('#'), 8),
-            (i64::from(id) * 2_654_435_761) as u64
-        ),
-    }
-}
 
 /// The columns of a key; 1911, and 1919 for those of which no index is (columnstores have no key).
 pub fn key_columns(

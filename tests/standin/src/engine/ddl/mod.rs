@@ -9,6 +9,7 @@ mod column;
 mod constraint;
 mod database;
 mod index;
+mod names;
 mod object;
 mod policy;
 mod principal;

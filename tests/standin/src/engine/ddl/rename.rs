@@ -5,9 +5,9 @@ use crate::{
     engine::{
         context::Session,
         procedures::{Argument, Arguments},
-        sink::Sink,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::{ast::ObjectName, parse_name},
 };
 

@@ -6,18 +6,18 @@ use crate::{
         context::Session,
         dml::{
             Changed, foreign_keys,
-            insert::{after_triggers, refuse_write, triggers},
             output::BoundOutput,
-            prepare::{Prepared, period_value},
+            prepare::{Prepared, period_value, refuse_write},
+            triggers::{after_triggers, fire_triggers, triggers},
             write::{Outcome, Target as Image, Writer, Written},
         },
         instance::{Target, Work},
         log::LoggedKind,
         query::{self, TargetRows, host::Row},
-        scope::{Firing, Found},
-        sink::Sink,
+        scope::Found,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::{AssignOp, Delete, Output, SetItem, Update},
     value::{SqlType, Value},
 };
@@ -487,33 +487,6 @@ fn fire_after(session: &mut Session, effect: Effect, sink: &mut dyn Sink) -> Sql
     let inserted = effect.written.iter().filter_map(|w| w.after.clone()).collect();
     let deleted = effect.written.iter().filter_map(|w| w.before.clone()).collect();
     fire_triggers(session, &effect.found, &which, Arc::new(inserted), Arc::new(deleted), rows, sink)
-}
-
-/// Runs triggers one after the other; one that is running already does not fire itself again.
-pub fn fire_triggers(
-    session: &mut Session,
-    found: &Found,
-    triggers: &[Arc<TriggerMeta>],
-    inserted: Arc<Vec<Arc<Row>>>,
-    deleted: Arc<Vec<Arc<Row>>>,
-    rows: u64,
-    sink: &mut dyn Sink,
-) -> SqlResult<()> {
-    for trigger in triggers {
-        if session.is_firing(trigger.object_id) {
-            continue;
-        }
-        let firing = Firing {
-            trigger: trigger.clone(),
-            database: found.database,
-            table: found.table.clone(),
-            inserted: inserted.clone(),
-            deleted: deleted.clone(),
-            rows,
-        };
-        session.fire(&firing, sink)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

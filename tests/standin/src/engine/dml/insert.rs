@@ -2,15 +2,12 @@
 
 use crate::{
     engine::{
-        catalog::TableMeta,
-        connection::Isolation,
         context::Session,
         dml::{
-            Changed,
-            change::fire_triggers,
-            foreign_keys,
+            Changed, foreign_keys,
             output::{BoundOutput, target_table},
-            prepare::Prepared,
+            prepare::{Prepared, refuse_write},
+            triggers::{after_triggers, fire_triggers, triggers},
             write::{Writer, Written},
         },
         expr,
@@ -18,9 +15,12 @@ use crate::{
         lock::TableMode,
         query::{self, host::Row},
         scope::{Found, full_name},
-        sink::{Column, Sink},
     },
     error::{SqlError, SqlResult},
+    exchange::{
+        connection::Isolation,
+        sink::{Column, Sink},
+    },
     tsql::ast::{Insert, InsertSource},
     value::{SqlType, Value},
 };
@@ -281,48 +281,6 @@ fn places(
     Ok(places)
 }
 
-/// Columns nobody writes: computed (271), rowversion (273, 272), generated (13536, 13537).
-pub fn refuse_write(meta: &TableMeta, at: usize, insert: bool) -> SqlResult<()> {
-    let column = &meta.columns[at];
-    if column.computed.is_some() {
-        let message = format!(
-            "The column \"{}\" cannot be modified because it is either a computed column or is the result of a UNION operator.",
-            column.name
-        );
-        return Err(SqlError::new(271, 16, message));
-    }
-    if column.is_rowversion() {
-        return Err(if insert {
-            SqlError::new(
-                273,
-                16,
-                "Cannot insert an explicit value into a timestamp column. Use INSERT with a column list to exclude the timestamp column, or insert a DEFAULT into the timestamp column.",
-            )
-        } else {
-            SqlError::new(272, 16, "Cannot update a timestamp column.")
-        });
-    }
-    if column.generated.is_some() {
-        return Err(if insert {
-            SqlError::new(
-                13536,
-                16,
-                format!(
-                    "Cannot insert an explicit value into a GENERATED ALWAYS column in table '{}'. Use INSERT with a column list to exclude the GENERATED ALWAYS column, or insert a DEFAULT into GENERATED ALWAYS column.",
-                    meta.name
-                ),
-            )
-        } else {
-            SqlError::new(
-                13537,
-                16,
-                format!("Cannot update GENERATED ALWAYS columns in table '{}'.", meta.name),
-            )
-        });
-    }
-    Ok(())
-}
-
 fn write(
     session: &mut Session,
     found: &Found,
@@ -418,26 +376,4 @@ fn instead_of(
 ) -> Option<Vec<Arc<crate::engine::catalog::TriggerMeta>>> {
     let triggers = triggers(work, found, |t| t.instead_of && t.insert);
     (!triggers.is_empty()).then_some(triggers)
-}
-
-pub fn triggers(
-    work: &crate::engine::instance::Work,
-    found: &Found,
-    which: impl Fn(&crate::engine::catalog::TriggerMeta) -> bool,
-) -> Vec<Arc<crate::engine::catalog::TriggerMeta>> {
-    let state = work.lock();
-    let Some(db) = state.databases.get(&found.database) else { return Vec::new() };
-    db.catalog
-        .triggers_of(found.table.object_id)
-        .into_iter()
-        .filter(|t| !t.disabled && which(t))
-        .collect()
-}
-
-pub fn after_triggers(
-    work: &crate::engine::instance::Work,
-    found: &Found,
-    which: impl Fn(&crate::engine::catalog::TriggerMeta) -> bool,
-) -> Vec<Arc<crate::engine::catalog::TriggerMeta>> {
-    triggers(work, found, |t| !t.instead_of && which(t))
 }

@@ -16,6 +16,7 @@ pub mod identity;
 mod insert;
 mod output;
 mod prepare;
+mod triggers;
 mod truncate;
 mod write;
 
@@ -26,10 +27,7 @@ pub use prepare::{end_of_time, identity_value, new_rowversion, period_value};
 pub use truncate::truncate;
 pub use write::key_text;
 
-use crate::{
-    engine::{query::host::Row, sink::Column},
-    value::Value,
-};
+use crate::{engine::query::host::Row, exchange::sink::Column, value::Value};
 
 /// What a statement did.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use crate::{
         expr::RowExpr,
         query::host::{Row, SourceColumn},
         scope::{Found, find_table},
-        sink::{Column, Sink},
     },
     error::{SqlError, SqlResult},
+    exchange::sink::{Column, Sink},
     tsql::ast::{Output, TargetName},
     value::{SqlType, Value},
 };

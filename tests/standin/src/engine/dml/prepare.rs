@@ -325,3 +325,45 @@ pub fn end_of_time(ty: SqlType) -> Value {
     let ticks = 864_000_000_000 - 1;
     Value::DateTime2 { days: 3_652_058, ticks: ticks / power(ty) * power(ty) }
 }
+
+/// Columns nobody writes: computed (271), rowversion (273, 272), generated (13536, 13537).
+pub fn refuse_write(meta: &TableMeta, at: usize, insert: bool) -> SqlResult<()> {
+    let column = &meta.columns[at];
+    if column.computed.is_some() {
+        let message = format!(
+            "The column \"{}\" cannot be modified because it is either a computed column or is the result of a UNION operator.",
+            column.name
+        );
+        return Err(SqlError::new(271, 16, message));
+    }
+    if column.is_rowversion() {
+        return Err(if insert {
+            SqlError::new(
+                273,
+                16,
+                "Cannot insert an explicit value into a timestamp column. Use INSERT with a column list to exclude the timestamp column, or insert a DEFAULT into the timestamp column.",
+            )
+        } else {
+            SqlError::new(272, 16, "Cannot update a timestamp column.")
+        });
+    }
+    if column.generated.is_some() {
+        return Err(if insert {
+            SqlError::new(
+                13536,
+                16,
+                format!(
+                    "Cannot insert an explicit value into a GENERATED ALWAYS column in table '{}'. Use INSERT with a column list to exclude the GENERATED ALWAYS column, or insert a DEFAULT into GENERATED ALWAYS column.",
+                    meta.name
+                ),
+            )
+        } else {
+            SqlError::new(
+                13537,
+                16,
+                format!("Cannot update GENERATED ALWAYS columns in table '{}'.", meta.name),
+            )
+        });
+    }
+    Ok(())
+}

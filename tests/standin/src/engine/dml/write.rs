@@ -4,7 +4,6 @@
 use crate::{
     engine::{
         catalog::{IndexMeta, KeyKind, TableMeta},
-        connection::Isolation,
         dml::prepare::Prepared,
         instance::{State, Work},
         lock::{Spid, TableId, TableMode},
@@ -13,6 +12,7 @@ use crate::{
         storage::{Conflict, TableData},
     },
     error::{SqlError, SqlResult},
+    exchange::connection::Isolation,
     value::{Collation, Length, SqlType, Value, convert},
 };
 use std::sync::{Arc, MutexGuard};

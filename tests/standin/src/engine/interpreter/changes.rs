@@ -1,15 +1,15 @@
 //! Statements that change rows, as far as the interpreter has a part in them: INSERT … EXEC, OUTPUT
 //! to the client, DBCC CHECKIDENT.
 
-use super::{Failure, Stop, dispatch::Done, execute};
+use super::{Failure, Stop, done::Done, execute};
 use crate::{
     engine::{
         context::{Session, doomed_write},
         dml::{self, Changed, identity::CheckIdent},
         query::host::Row,
-        sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     },
     error::{SqlError, SqlResult},
+    exchange::sink::{Cancelled, Column, DoneKind, EnvChange, Sink},
     tsql::{
         ast::{Insert, InsertSource},
         parse_name,

@@ -1,44 +1,15 @@
 //! One statement, done by whoever knows how.
 
-use super::{Failure, changes, define, execute, raise, select_into, setting};
+use super::{Failure, changes, define, done::Done, execute, raise, select_into, setting};
 use crate::{
-    engine::{
-        context::Session,
-        dml, expr, query,
-        sink::{DoneKind, EnvChange, Sink},
-    },
+    engine::{context::Session, dml, expr, query},
     error::{SqlError, SqlResult},
+    exchange::sink::{DoneKind, EnvChange, Sink},
     tsql::ast::{AssignOp, Declare, Spanned, Statement},
     value::{SqlType, Value},
 };
 use sqlparser::ast::{BinaryOperator, Expr, Ident};
 use std::time::{Duration, Instant};
-
-/// What a statement that went well leaves behind.
-pub struct Done {
-    /// What the client is told, if anything.
-    pub report: Option<(DoneKind, Option<u64>)>,
-    /// @@ROWCOUNT from here on; None: as it was.
-    pub row_count: Option<i64>,
-}
-
-impl Done {
-    /// Tells nothing, counts nothing.
-    pub fn quiet(row_count: Option<i64>) -> Self {
-        Self { report: None, row_count }
-    }
-
-    pub fn rows(kind: DoneKind, rows: u64) -> Self {
-        Self {
-            report: Some((kind, Some(rows))),
-            row_count: Some(i64::try_from(rows).unwrap_or(i64::MAX)),
-        }
-    }
-
-    pub fn other() -> Self {
-        Self { report: Some((DoneKind::Other, None)), row_count: Some(0) }
-    }
-}
 
 pub fn execute(
     session: &mut Session,

@@ -8,9 +8,9 @@ use crate::{
         context::{Frame, Prepared, Session},
         expr,
         procedures::{self, Argument, not_a_parameter, not_supplied, too_many},
-        sink::Sink,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::{
         ast::{Execute, ExecuteArg, ObjectName, ProcParam},
         parse, parse_parameters,

@@ -19,6 +19,7 @@
 mod changes;
 mod define;
 mod dispatch;
+mod done;
 mod execute;
 mod raise;
 mod select_into;
@@ -29,12 +30,9 @@ pub use execute::{call, report_call};
 pub use trigger::fire;
 
 use crate::{
-    engine::{
-        context::Session,
-        expr, query,
-        sink::{Cancelled, DoneKind, Sink},
-    },
+    engine::{context::Session, expr, query},
     error::{SqlError, SqlResult},
+    exchange::sink::{Cancelled, DoneKind, Sink},
     tsql::ast::{Batch, Spanned, Statement},
     value::{Value, convert},
 };

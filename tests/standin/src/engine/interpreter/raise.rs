@@ -2,8 +2,9 @@
 
 use super::{Failure, Origin, raise};
 use crate::{
-    engine::{context::Session, expr, sink::Sink},
+    engine::{context::Session, expr},
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     value::{Length, SqlType, Value},
 };
 use sqlparser::ast::Expr;

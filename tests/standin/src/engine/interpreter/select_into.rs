@@ -4,10 +4,9 @@
 //! Clause"); constraints, indexes and defaults are not.
 
 use crate::{
-    engine::{
-        context::Session, ddl, dml, query, query::OutputColumn, scope::find_table, sink::Sink,
-    },
+    engine::{context::Session, ddl, dml, query, query::OutputColumn, scope::find_table},
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::{ColumnDef, CreateTable, DataType, ObjectName},
     value::SqlType,
 };

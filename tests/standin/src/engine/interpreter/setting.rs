@@ -2,8 +2,9 @@
 //! here are refused by name.
 
 use crate::{
-    engine::{connection::Isolation, context::Session, expr},
+    engine::{context::Session, expr},
     error::{SqlError, SqlResult},
+    exchange::connection::Isolation,
     tsql::ast::OptionValue,
     value::{SqlType, Value, datetime::DateFormat},
 };

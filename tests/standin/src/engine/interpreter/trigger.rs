@@ -5,9 +5,9 @@ use crate::{
     engine::{
         catalog::ObjectId,
         context::{Frame, Session, TriggerRows},
-        sink::Sink,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::Sink,
     tsql::ast::Batch,
 };
 

@@ -1,9 +1,6 @@
 //! GROUP BY: one accumulator per group and aggregate.
 
-use super::{
-    bind::decimal_of,
-    plan::{Aggregate, AggregateKind, GroupPlan},
-};
+use super::plan::{Aggregate, AggregateKind, GroupPlan};
 use crate::{
     engine::expr::{
         arithmetic,
@@ -128,7 +125,7 @@ impl<'p> Accumulator<'p> {
                         _ => scale,
                     };
                     let sum = Decimal { mantissa: self.decimal, scale: own };
-                    let count = decimal_of(self.count);
+                    let count = Decimal { mantissa: i128::from(self.count), scale: 0 };
                     let quotient =
                         Decimal::operate(Operation::Divide, sum, (38, own), count, (10, 0))?;
                     let fine = sum

@@ -2,12 +2,11 @@
 //! join that picks the rows.
 
 use super::{
-    TargetRow, TargetRows, access,
-    bind::top_plan,
-    exec,
-    from::{FromBinder, source_of},
+    TargetRow, TargetRows, access, exec,
+    from::source_of,
     host::{Host, Relation, RowSource, TableHints},
     plan::{From, Leaf, LeafKind, SOURCES, SelectPlan, Tail},
+    select::top_plan,
 };
 use crate::{
     engine::expr::{

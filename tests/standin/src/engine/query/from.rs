@@ -20,19 +20,10 @@ use sqlparser::ast::{
 };
 use std::sync::Arc;
 
-/// FROM's part of the binder.
-pub trait FromBinder {
+impl Binder<'_> {
     /// `loose` gets conditions that concern no one join (none at present stays in a join it does
     /// not belong to).
-    fn table_with_joins(
-        &mut self,
-        table: &TableWithJoins,
-        loose: &mut Vec<Conjunct>,
-    ) -> SqlResult<From>;
-}
-
-impl FromBinder for Binder<'_> {
-    fn table_with_joins(
+    pub fn table_with_joins(
         &mut self,
         table: &TableWithJoins,
         loose: &mut Vec<Conjunct>,
@@ -453,7 +444,7 @@ impl Binder<'_> {
             }
         }
         let wanted: Vec<_> = anchor.columns.iter().map(|c| c.ty).collect();
-        super::bind::cast_outputs(&mut step, &wanted)?;
+        super::outputs::cast_outputs(&mut step, &wanted)?;
         let mut columns = anchor.columns.clone();
         for column in &mut columns {
             column.nullable = true;

@@ -10,7 +10,9 @@ pub mod from;
 pub mod host;
 pub mod join;
 pub mod keys;
+pub mod outputs;
 pub mod plan;
+pub mod select;
 pub mod subquery;
 #[cfg(test)]
 mod tests;
@@ -18,16 +20,14 @@ pub mod through;
 pub mod window;
 
 use crate::{
-    engine::{
-        expr::{
-            binder::Binder,
-            bound::{BitOp, Node},
-            context::{Context, Frame},
-            conversions, operators,
-        },
-        sink::{Column, Sink},
+    engine::expr::{
+        binder::Binder,
+        bound::{BitOp, Node},
+        context::{Context, Frame},
+        conversions, operators,
     },
     error::{SqlError, SqlResult},
+    exchange::sink::{Column, Sink},
     tsql::ast::{AssignOp, TargetName},
     value::{Length, SqlType, Value, decimal::Operation},
 };

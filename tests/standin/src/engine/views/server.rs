@@ -2,7 +2,8 @@
 
 use super::{Context, Spec, bit, int, opt, text};
 use crate::{
-    engine::{connection::Isolation, instance::SessionInfo},
+    engine::instance::SessionInfo,
+    exchange::connection::Isolation,
     value::{SqlType, Value},
 };
 

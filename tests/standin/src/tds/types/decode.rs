@@ -1,12 +1,13 @@
 //! TYPE_INFO and values from the client's side: parameters and bulk rows.
 
 use super::{
-    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, guid_order, ticks_per_unit, time_bytes,
-    token, variant,
+    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place,
+    fixed::{collation, date_of, decimal_of, fixed_bytes, fixed_of, ticks_of},
+    guid_order, time_bytes, token, variant,
 };
 use crate::{
     tds::reader::{MessageReader, WireError, WireResult, malformed, utf16},
-    value::{Collation, Decimal, Length, SqlType, Value},
+    value::{Collation, Length, SqlType, Value},
 };
 use std::borrow::Cow;
 
@@ -35,16 +36,6 @@ enum Layout {
     /// text, ntext, image
     Long,
     Variant,
-}
-
-/// The collation of the wire, if this server has it.
-pub(super) fn collation(wire: [u8; 5]) -> WireResult<Collation> {
-    if wire == [0; 5] {
-        // A client that leaves the choice to the server.
-        return Ok(Collation::DEFAULT);
-    }
-    Collation::from_wire(wire)
-        .ok_or_else(|| WireError::Unsupported(format!("text in the collation {wire:02x?}")))
 }
 
 pub fn read_type_info(from: &mut MessageReader<'_>, place: Place) -> WireResult<TypeInfo> {
@@ -243,7 +234,7 @@ pub fn read_value(
     match info.layout {
         Layout::Nothing => Ok(Value::Null),
         Layout::Fixed => {
-            let Some(length) = super::encode::fixed_bytes(info.ty) else {
+            let Some(length) = fixed_bytes(info.ty) else {
                 return malformed("a fixed type of no length");
             };
             let mut bytes = [0u8; 8];
@@ -395,71 +386,4 @@ fn of_bytes(ty: SqlType, bytes: &[u8]) -> WireResult<Value> {
         _ => fixed_of(ty, bytes),
     };
     value.ok_or_else(|| WireError::Malformed(format!("{} bytes for {ty:?}", bytes.len())))
-}
-
-/// A type of a fixed number of bytes; `None` when the number is wrong.
-pub(super) fn fixed_of(ty: SqlType, bytes: &[u8]) -> Option<Value> {
-    Some(match ty {
-        SqlType::Bit => Value::Bit(<[u8; 1]>::try_from(bytes).ok()?[0] != 0),
-        SqlType::TinyInt => Value::Int(<[u8; 1]>::try_from(bytes).ok()?[0].into()),
-        SqlType::SmallInt => Value::Int(i16::from_le_bytes(bytes.try_into().ok()?).into()),
-        SqlType::Int => Value::Int(i32::from_le_bytes(bytes.try_into().ok()?).into()),
-        SqlType::BigInt => Value::Int(i64::from_le_bytes(bytes.try_into().ok()?)),
-        SqlType::Real => Value::Float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
-        SqlType::Float => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
-        SqlType::Money => {
-            let [a, b, c, d, e, f, g, h] = <[u8; 8]>::try_from(bytes).ok()?;
-            let mantissa = i64::from(i32::from_le_bytes([a, b, c, d])) << 32
-                | i64::from(u32::from_le_bytes([e, f, g, h]));
-            Value::Decimal(Decimal { mantissa: mantissa.into(), scale: 4 })
-        }
-        SqlType::SmallMoney => Value::Decimal(Decimal {
-            mantissa: i32::from_le_bytes(bytes.try_into().ok()?).into(),
-            scale: 4,
-        }),
-        SqlType::DateTime => {
-            let [a, b, c, d, e, f, g, h] = <[u8; 8]>::try_from(bytes).ok()?;
-            Value::DateTime {
-                days: i32::from_le_bytes([a, b, c, d]),
-                ticks300: u32::from_le_bytes([e, f, g, h]),
-            }
-        }
-        SqlType::SmallDateTime => {
-            let [a, b, c, d] = <[u8; 4]>::try_from(bytes).ok()?;
-            Value::SmallDateTime {
-                days: u16::from_le_bytes([a, b]),
-                minutes: u16::from_le_bytes([c, d]),
-            }
-        }
-        _ => return None,
-    })
-}
-
-/// Sign and magnitude. The magnitude has 4, 8, 12 or 16 bytes (2.2.5.5.1.6), and as few as the
-/// precision needs in FreeTDS's bulk loads.
-pub(super) fn decimal_of(bytes: &[u8], scale: u8) -> Option<Value> {
-    let (&sign, magnitude) = bytes.split_first()?;
-    if magnitude.is_empty() || magnitude.len() > 16 {
-        return None;
-    }
-    let mut all = [0u8; 16];
-    all[..magnitude.len()].copy_from_slice(magnitude);
-    let mantissa = i128::try_from(u128::from_le_bytes(all)).ok()?;
-    (mantissa < 10i128.pow(38)).then_some(Value::Decimal(Decimal {
-        mantissa: if sign == 0 { -mantissa } else { mantissa },
-        scale,
-    }))
-}
-
-/// Days since 0001-01-01, up to 9999-12-31.
-pub(super) fn date_of(bytes: &[u8]) -> Option<i32> {
-    let &[a, b, c] = bytes else { return None };
-    let days = i32::from_le_bytes([a, b, c, 0]);
-    (days <= 3_652_058).then_some(days)
-}
-
-pub(super) fn ticks_of(bytes: &[u8], scale: u8) -> u64 {
-    let mut all = [0u8; 8];
-    all[..bytes.len().min(8)].copy_from_slice(&bytes[..bytes.len().min(8)]);
-    u64::from_le_bytes(all).saturating_mul(ticks_per_unit(scale))
 }

@@ -1,17 +1,14 @@
 //! TYPE_INFO and values from the server's side.
 
 use super::{
-    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, decimal_bytes, guid_order, ticks_per_unit,
-    time_bytes, token, variant,
+    MAX_MARK, NULL_MARK, PLP_NULL, PLP_UNKNOWN, Place, decimal_bytes,
+    fixed::{
+        EncodeResult, Misfit, fixed_bytes, misfit, rescaled, utf16, write_date, write_decimal,
+        write_fixed,
+    },
+    guid_order, token, variant,
 };
-use crate::value::{Decimal, Length, SqlType, Value};
-
-/// A value that its column's type cannot hold: the engine's mistake, told rather than sent as
-/// something else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit(pub String);
-
-pub type EncodeResult = Result<(), Misfit>;
+use crate::value::{Length, SqlType, Value};
 
 /// Length of the chunks a (max) value is sent in: a client must put them together again.
 const CHUNK_BYTES: usize = 8040;
@@ -35,17 +32,6 @@ fn fixed_token(ty: SqlType) -> Option<u8> {
         SqlType::SmallMoney => token::MONEY4,
         SqlType::DateTime => token::DATETIME,
         SqlType::SmallDateTime => token::DATETIME4,
-        _ => return None,
-    })
-}
-
-/// Bytes of a type that has a fixed number of them.
-pub(super) fn fixed_bytes(ty: SqlType) -> Option<usize> {
-    Some(match ty {
-        SqlType::Bit | SqlType::TinyInt => 1,
-        SqlType::SmallInt => 2,
-        SqlType::Int | SqlType::Real | SqlType::SmallMoney | SqlType::SmallDateTime => 4,
-        SqlType::BigInt | SqlType::Float | SqlType::Money | SqlType::DateTime => 8,
         _ => return None,
     })
 }
@@ -299,101 +285,6 @@ fn write_null(out: &mut Vec<u8>, ty: SqlType, nullable: bool) -> EncodeResult {
     Ok(())
 }
 
-/// The bytes of a type that has a fixed number of them, without a length.
-pub(super) fn write_fixed(out: &mut Vec<u8>, ty: SqlType, value: &Value) -> EncodeResult {
-    let range = |v: i64, low: i64, high: i64| {
-        if (low..=high).contains(&v) { Ok(v) } else { Err(Misfit(format!("{v} for {ty:?}"))) }
-    };
-    match (ty, value) {
-        (SqlType::Bit, Value::Bit(bit)) => out.push(u8::from(*bit)),
-        (SqlType::TinyInt, Value::Int(v)) => out.push(range(*v, 0, 255)? as u8),
-        (SqlType::SmallInt, Value::Int(v)) => {
-            out.extend_from_slice(
-                &(range(*v, i16::MIN.into(), i16::MAX.into())? as i16).to_le_bytes(),
-            );
-        }
-        (SqlType::Int, Value::Int(v)) => out.extend_from_slice(
-            &(range(*v, i32::MIN.into(), i32::MAX.into())? as i32).to_le_bytes(),
-        ),
-        (SqlType::BigInt, Value::Int(v)) => out.extend_from_slice(&v.to_le_bytes()),
-        (SqlType::Real, Value::Float(v)) => out.extend_from_slice(&(*v as f32).to_le_bytes()),
-        (SqlType::Float, Value::Float(v)) => out.extend_from_slice(&v.to_le_bytes()),
-        (SqlType::Money, _) => {
-            let v = i64::try_from(rescaled(ty, value, 4)?.mantissa)
-                .map_err(|_| Misfit(format!("{value:?} for money")))?;
-            // The high half comes first (2.2.5.5.1.2).
-            out.extend_from_slice(&((v >> 32) as i32).to_le_bytes());
-            out.extend_from_slice(&(v as u32).to_le_bytes());
-        }
-        (SqlType::SmallMoney, _) => {
-            let v = i32::try_from(rescaled(ty, value, 4)?.mantissa)
-                .map_err(|_| Misfit(format!("{value:?} for smallmoney")))?;
-            out.extend_from_slice(&v.to_le_bytes());
-        }
-        (SqlType::DateTime, Value::DateTime { days, ticks300 }) => {
-            out.extend_from_slice(&days.to_le_bytes());
-            out.extend_from_slice(&ticks300.to_le_bytes());
-        }
-        (SqlType::SmallDateTime, Value::SmallDateTime { days, minutes }) => {
-            out.extend_from_slice(&days.to_le_bytes());
-            out.extend_from_slice(&minutes.to_le_bytes());
-        }
-        _ => return misfit(ty, value),
-    }
-    Ok(())
-}
-
-pub(super) fn rescaled(ty: SqlType, value: &Value, scale: u8) -> Result<Decimal, Misfit> {
-    let number = match value {
-        Value::Decimal(number) => *number,
-        Value::Int(v) => Decimal { mantissa: i128::from(*v), scale: 0 },
-        _ => return Err(Misfit(format!("{value:?} for {ty:?}"))),
-    };
-    let mantissa = if number.scale <= scale {
-        number.mantissa.checked_mul(10i128.pow(u32::from(scale - number.scale)))
-    } else {
-        let unit = 10i128.pow(u32::from(number.scale - scale));
-        (number.mantissa % unit == 0).then_some(number.mantissa / unit)
-    };
-    let mantissa = mantissa.ok_or_else(|| Misfit(format!("{value:?} for {ty:?}")))?;
-    Ok(Decimal { mantissa, scale })
-}
-
-/// Sign and magnitude (2.2.5.5.1.6), without a length.
-pub(super) fn write_decimal(out: &mut Vec<u8>, number: Decimal, precision: u8) -> EncodeResult {
-    let bytes = decimal_bytes(precision);
-    let magnitude = number.mantissa.unsigned_abs().to_le_bytes();
-    if magnitude[bytes..].iter().any(|&b| b != 0) {
-        return Err(Misfit(format!("{number:?} for a decimal of {precision} digits")));
-    }
-    out.push(u8::from(number.mantissa >= 0));
-    out.extend_from_slice(&magnitude[..bytes]);
-    Ok(())
-}
-
-/// date, time, datetime2, datetimeoffset without a length (2.2.5.5.1.8).
-pub(super) fn write_date(out: &mut Vec<u8>, ty: SqlType, value: &Value) -> EncodeResult {
-    let time = |out: &mut Vec<u8>, ticks: u64, scale: u8| {
-        out.extend_from_slice(&(ticks / ticks_per_unit(scale)).to_le_bytes()[..time_bytes(scale)]);
-    };
-    let date = |out: &mut Vec<u8>, days: i32| out.extend_from_slice(&days.to_le_bytes()[..3]);
-    match (ty, value) {
-        (SqlType::Date, Value::Date(days)) => date(out, *days),
-        (SqlType::Time(scale), Value::Time(ticks)) => time(out, *ticks, scale),
-        (SqlType::DateTime2(scale), Value::DateTime2 { days, ticks }) => {
-            time(out, *ticks, scale);
-            date(out, *days);
-        }
-        (SqlType::DateTimeOffset(scale), Value::DateTimeOffset { days, ticks, offset_minutes }) => {
-            time(out, *ticks, scale);
-            date(out, *days);
-            out.extend_from_slice(&offset_minutes.to_le_bytes());
-        }
-        _ => return misfit(ty, value),
-    }
-    Ok(())
-}
-
 fn short(out: &mut Vec<u8>, bytes: &[u8]) -> EncodeResult {
     let length = u16::try_from(bytes.len()).ok().filter(|&n| n != NULL_MARK);
     let length =
@@ -424,19 +315,6 @@ fn long(out: &mut Vec<u8>, bytes: &[u8], place: Place) {
     out.extend_from_slice(bytes);
 }
 
-pub fn utf16(out: &mut Vec<u8>, text: &str) {
-    out.reserve(text.len() * 2);
-    if text.is_ascii() {
-        for byte in text.bytes() {
-            out.extend_from_slice(&[byte, 0]);
-        }
-    } else {
-        for unit in text.encode_utf16() {
-            out.extend_from_slice(&unit.to_le_bytes());
-        }
-    }
-}
-
 /// B_VARCHAR; cut at 255 units.
 pub fn b_varchar(out: &mut Vec<u8>, text: &str) {
     let units: Vec<u16> = text.encode_utf16().take(255).collect();
@@ -450,8 +328,4 @@ pub fn us_varchar(out: &mut Vec<u8>, text: &str) {
     let units: Vec<u16> = text.encode_utf16().take(32_000).collect();
     out.extend_from_slice(&(units.len() as u16).to_le_bytes());
     units.iter().for_each(|unit| out.extend_from_slice(&unit.to_le_bytes()));
-}
-
-pub(super) fn misfit(ty: SqlType, value: &Value) -> EncodeResult {
-    Err(Misfit(format!("{value:?} for {ty:?}")))
 }

@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod encode;
+pub mod fixed;
 mod variant;
 
 /// Type tokens (2.2.5.4).

@@ -2,10 +2,9 @@
 
 use super::{
     decimal_bytes,
-    decode::{date_of, decimal_of, fixed_of, ticks_of},
-    encode::{
-        EncodeResult, Misfit, fixed_bytes, misfit, rescaled, utf16, write_date, write_decimal,
-        write_fixed,
+    fixed::{
+        EncodeResult, Misfit, collation as wire_collation, date_of, decimal_of, fixed_bytes,
+        fixed_of, misfit, rescaled, ticks_of, utf16, write_date, write_decimal, write_fixed,
     },
     guid_order, time_bytes, token,
 };
@@ -192,7 +191,7 @@ fn of_base(base: u8, properties: &[u8], data: &[u8]) -> WireResult<(SqlType, Val
         token::BIG_CHAR | token::BIG_VARCHAR | token::NCHAR | token::NVARCHAR => {
             let properties: [u8; 7] = properties.try_into().map_err(|_| wrong())?;
             let [a, b, c, d, e, low, high] = properties;
-            let collation = super::decode::collation([a, b, c, d, e])?;
+            let collation = wire_collation([a, b, c, d, e])?;
             let n = u16::from_le_bytes([low, high]);
             let (ty, text) = match base {
                 token::BIG_CHAR => (SqlType::Char(n, collation), collation.decode(data)),

@@ -2,8 +2,11 @@
 
 mod aggregates;
 pub mod arguments;
+mod bytes;
+mod characters;
 mod dates;
 mod math;
+mod parts;
 mod text;
 
 use super::{
@@ -167,8 +170,10 @@ impl Binder<'_> {
                 Ok(bound)
             }
             _ => {
-                if let Some(bound) = text::bind(name, &mut args, collation)? {
-                    return Ok(bound);
+                for bind in [text::bind, parts::bind, bytes::bind] {
+                    if let Some(bound) = bind(name, &mut args, collation)? {
+                        return Ok(bound);
+                    }
                 }
                 if let Some(bound) = math::bind(name, &mut args)? {
                     return Ok(bound);

@@ -5,8 +5,8 @@
 //! questions through them without a socket.
 
 use crate::{
-    engine::sink::{Cancelled, Column, Sink},
     error::{SqlError, SqlResult},
+    exchange::sink::{Cancelled, Column, Sink},
     value::{Collation, SqlType, Value},
 };
 use std::{
