@@ -1,4 +1,4 @@
-//! Columns: what each kind of column comes to.
+//! How each kind of column is replicated.
 
 use mssql_standin::{
     cdc::{CaptureMode, UntouchedLob},
@@ -12,8 +12,8 @@ use crate::harness::{
     eventually,
 };
 
-/// Identity keys that are not the key, computed columns and rowversions: written by the destination
-/// or taken over, each as documented.
+/// Identity columns outside the key, computed columns and rowversions: computed by the destination
+/// or copied from the source, each as documented.
 #[tokio::test(flavor = "multi_thread")]
 async fn identity_computed_and_rowversion_columns() {
     let (world, _, _daemon) = following(
@@ -27,7 +27,7 @@ async fn identity_computed_and_rowversion_columns() {
     shop.run("INSERT INTO dbo.C (K, A) VALUES (N'c', 3)").await;
     shop.run("UPDATE dbo.C SET A = 20 WHERE K = N'b'; UPDATE dbo.C SET K = N'z' WHERE K = N'a'")
         .await;
-    // Comes back under its key with another identity.
+    // The row is inserted again with the same key and another identity value.
     shop.run("DELETE dbo.C WHERE K = N'c'; INSERT INTO dbo.C (K, A) VALUES (N'c', 33)").await;
     world.in_sync("dbo.C", "K").await;
     assert_eq!(
@@ -59,8 +59,9 @@ async fn a_destination_with_other_columns() {
     .await;
 }
 
-/// Only some columns are captured: the others are fetched for every changed row, as they may have
-/// changed with it. That a change of them alone is not seen, the log and `status` say.
+/// Only some columns are captured: the others are read from the source for every changed row, as
+/// they may have changed too. The log and `status` report that a change of these columns alone is
+/// not seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subset_of_captured_columns() {
     let world = World::new().await;
@@ -80,7 +81,7 @@ async fn a_subset_of_captured_columns() {
     world.in_sync("dbo.S", "ID").await;
     shop.run("UPDATE dbo.S SET A = 200, B = 222 WHERE ID = 2").await;
     world.in_sync("dbo.S", "ID").await;
-    // dropped and added again under its name: the captured column is the old one
+    // the column is dropped and added again: the capture instance has the old one
     shop.run("ALTER TABLE dbo.S DROP COLUMN A; ALTER TABLE dbo.S ADD A INT NULL").await;
     shop.run("UPDATE dbo.S SET A = 7, B = 8, ID = ID + 1").await;
     world.in_sync("dbo.S", "ID").await;
@@ -88,24 +89,28 @@ async fn a_subset_of_captured_columns() {
     daemon.wait_for_line(&["does not have column [B]", FIX]).await;
     daemon.wait_for_line(&["does not have columns [A], [B]", FIX]).await;
     let mut control = world.control().await;
-    eventually("the expected for status", async || {
-        let told = control.scalar("SELECT uncaptured FROM cdc_lag").await;
-        if told.contains("[A], [B]") && told.contains(FIX) { Ok(()) } else { Err(told) }
+    eventually("the uncaptured columns for status", async || {
+        let uncaptured = control.scalar("SELECT uncaptured FROM cdc_lag").await;
+        if uncaptured.contains("[A], [B]") && uncaptured.contains(FIX) {
+            Ok(())
+        } else {
+            Err(uncaptured)
+        }
     })
     .await;
-    // what the statement makes is taken over, and there is nothing to tell any more
+    // the daemon switches to the instance that the statement creates, which lacks no column
     shop.run(FIX).await;
     shop.run("UPDATE dbo.S SET B = 9 WHERE ID = 2").await;
     world.in_sync("dbo.S", "ID").await;
-    eventually("nothing for status", async || {
-        let told = control.scalar("SELECT ISNULL(uncaptured, 'none') FROM cdc_lag").await;
-        if told == "none" { Ok(()) } else { Err(told) }
+    eventually("no uncaptured columns for status", async || {
+        let uncaptured = control.scalar("SELECT ISNULL(uncaptured, 'none') FROM cdc_lag").await;
+        if uncaptured == "none" { Ok(()) } else { Err(uncaptured) }
     })
     .await;
 }
 
-/// A column is NOT NULL since the changes were made, which say NULL. The value is the source row's:
-/// not NULL, and not that of the row which had the key before.
+/// Change rows have NULL for a column that was made NOT NULL afterwards. The applied value is read
+/// from the source row; it is not NULL, and not the value of the row that had the key before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
     crate::only_on_standins!("its engine");
@@ -127,7 +132,7 @@ async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
         )
         .await;
     }
-    // of the two transactions only the first is captured
+    // only the first of the two transactions is captured
     capture_one(&world);
     eventually("the first transaction", async || {
         let rows = copy.query("SELECT ID, V, N FROM dbo.N ORDER BY ID").await;
@@ -151,8 +156,8 @@ async fn a_null_that_cannot_be_is_fetched_and_not_another_rows() {
     world.in_sync("dbo.N", "ID").await;
 }
 
-/// A row that moves is told as a delete and an insert, and the insert says NULL for a large value
-/// that was not touched.
+/// A change of the key is captured as a delete and an insert, and the insert has NULL for a large
+/// value that the statement did not change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_moved_row_keeps_a_large_value_that_its_insert_lacks() {
     crate::only_on_standins!("its engine");
@@ -172,8 +177,8 @@ async fn a_moved_row_keeps_a_large_value_that_its_insert_lacks() {
     world.in_sync("dbo.L", "ID").await;
 }
 
-/// A pass that has gathered the columns finds them altered, and the change table too, when it has
-/// read: it gathers them anew. Read by the old types the values would be cut.
+/// Columns are altered after a pass has read their types and before it reads the change table: the
+/// pass notices and reads the types again. With the old types the values would be truncated.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     crate::only_on_standins!("its engine");
@@ -213,8 +218,8 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// The source has new types, and capture has not come to the ALTERs yet: the change table's old
-/// types cannot hold the values.
+/// The source has new column types, and capture has not processed the ALTERs yet: the old types of
+/// the change table cannot hold the values.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     crate::only_on_standins!("its engine");
@@ -234,7 +239,7 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     world.source.faults().once(Point::request("cdc.captured_columns"), block);
     capture_one(&world);
     wait_for_arrival(arrived).await;
-    // narrower than what the first change says, and wider than what the change table can say
+    // W gets narrower than the first change's value, V wider than the change table's column
     shop.run("ALTER TABLE dbo.O ALTER COLUMN W INT").await;
     shop.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
     copy.run("ALTER TABLE dbo.O ALTER COLUMN V DECIMAL(10,2)").await;
@@ -256,8 +261,8 @@ async fn a_column_that_capture_has_in_its_old_type_is_fetched() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// A thousand columns, about as many as a change table can have: the mask is read from its last
-/// byte, whatever untouched values look like.
+/// A thousand columns, about as many as a change table can have. The update mask, whose first
+/// column is in its last byte, tells untouched columns apart from columns set to NULL.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wide_table_keeps_what_an_update_did_not_touch() {
     crate::only_on_standins!("its engine");
@@ -282,14 +287,14 @@ async fn a_wide_table_keeps_what_an_update_did_not_touch() {
     shop.run("UPDATE dbo.Wide SET L950 = N'changed' WHERE ID = 1").await;
     shop.run("UPDATE dbo.Wide SET L1 = NULL, L949 = N'new' WHERE ID = 2").await;
     world.in_sync("dbo.Wide", "ID").await;
-    // A row that the destination lost is fetched whole.
+    // A row that is missing at the destination is read whole from the source.
     world.copy().await.run("DELETE dbo.Wide WHERE ID = 1").await;
     shop.run("UPDATE dbo.Wide SET N1 = 1").await;
     world.in_sync("dbo.Wide", "ID").await;
 }
 
-/// 'A', 'a' and 'a ' are one key where the destination's collation says so, and the newest text
-/// stays.
+/// 'A', 'a' and 'a ' are one key under the destination's collation, and the row has the newest of
+/// these texts.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_equal_when_the_destination_says_so() {
     let (world, _, _daemon) = following(
@@ -307,8 +312,8 @@ async fn keys_are_equal_when_the_destination_says_so() {
     assert_eq!(copy.rows, [["A ", "2", "1"], ["B", "1", "3"]]);
 }
 
-/// A moved row as an update pair (3, 4), swaps in one statement, and a page boundary between the
-/// halves.
+/// Key changes that are captured as update pairs (operations 3 and 4): shifted keys, keys swapped in
+/// one statement, and a batch boundary between the two rows of a pair.
 #[tokio::test(flavor = "multi_thread")]
 async fn moved_keys_as_update_pairs() {
     crate::only_on_standins!("its engine");
@@ -326,7 +331,7 @@ async fn moved_keys_as_update_pairs() {
     world.in_sync("dbo.M", "ID").await;
 }
 
-/// System-versioned on both sides: each server keeps its own periods and its own history.
+/// The table is system-versioned at both servers: each keeps its own periods and history.
 #[tokio::test(flavor = "multi_thread")]
 async fn period_columns_are_the_destinations_own() {
     let world = World::new().await;
@@ -356,7 +361,7 @@ async fn period_columns_are_the_destinations_own() {
     .await;
 }
 
-/// The destination keeps as plain values what the source's periods were.
+/// Period columns of the source are copied into plain datetime2 columns of the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn period_columns_of_the_source_go_into_plain_columns() {
     let world = World::new().await;
@@ -382,9 +387,9 @@ async fn period_columns_of_the_source_go_into_plain_columns() {
     world.in_sync("dbo.P", "ID").await;
 }
 
-/// 'a' becomes 'A', and later another column changes to what the destination refuses. What the
-/// first change did not tell of is the row's own at the destination, not the source's of today:
-/// found by random cases.
+/// The key 'a' becomes 'A', and a later change sets another column to a value that the destination
+/// refuses. The first change does not have that column: the destination row keeps its value, and the
+/// newer value of the source is not used. Found by the property test.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_set_to_an_equal_one_keeps_what_the_change_did_not_touch() {
     crate::only_on_standins!("its engine");

@@ -1,4 +1,4 @@
-//! Errors: nothing is lost, nothing is half done, and what passes is tried again.
+//! Errors: no change is lost, no transaction is applied in part, and transient errors are retried.
 
 use mssql_standin::{
     error::SqlError,
@@ -14,7 +14,7 @@ use crate::harness::{
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
-/// A deadlock takes the whole transaction back; it is tried again whole.
+/// A deadlock rolls the whole transaction back, and the whole transaction is retried.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_is_tried_again() {
     crate::only_on_standins!("fault points");
@@ -36,23 +36,23 @@ async fn a_deadlock_is_tried_again() {
     world.run_ends(mapping, "CDC", "COMPLETED").await;
 }
 
-/// Telling how far behind a mapping is may fail (an operator's report holds a lock): the work it
-/// found is done all the same, and nobody says that the source cannot be reached.
+/// Writing the lag of a mapping may fail (an operator's report locks the table): the changes are
+/// applied all the same, and no error says that the source cannot be reached.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lag_that_cannot_be_recorded_stops_no_work_and_is_no_error_of_the_source() {
     crate::only_on_standins!("fault points");
     let (world, _, _daemon) = following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
     let locked = SqlError::new(1222, 16, "Lock request time out period exceeded.");
-    let untold = world
+    let locked_out = world
         .dest
         .faults()
         .always(Point::request("UPDATE l\nSET committed_at"), Fault::ErrorBefore(locked));
     world.shop().await.run("INSERT INTO dbo.R VALUES (2, 2)").await;
     world.in_sync("dbo.R", "ID").await;
-    let cut =
+    let closed =
         world.dest.faults().once(Point::request("UPDATE l\nSET committed_at"), Fault::CloseBefore);
-    untold.disarm();
-    assert!(cut.fired().await);
+    locked_out.disarm();
+    assert!(closed.fired().await);
     world.shop().await.run("INSERT INTO dbo.R VALUES (3, 3)").await;
     world.in_sync("dbo.R", "ID").await;
     let errors =
@@ -60,7 +60,7 @@ async fn a_lag_that_cannot_be_recorded_stops_no_work_and_is_no_error_of_the_sour
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// The row that the destination refuses is named by its key, never by its other values.
+/// The error names the key of the row that the destination refuses, and none of its other values.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_row_is_named_by_its_key() {
     let (world, mapping, _daemon) = following(
@@ -92,7 +92,7 @@ async fn a_bad_row_is_named_by_its_key() {
     assert!(!error.contains("Taken"), "{error}");
     copy.run("ALTER TABLE dbo.B DROP CONSTRAINT UQ_B").await;
     world.in_sync("dbo.B", "Shop, N").await;
-    // A trigger of the destination's says no.
+    // A trigger of the destination refuses a row.
     copy.run(
         "CREATE TRIGGER dbo.No ON dbo.B AFTER UPDATE AS IF EXISTS (SELECT 1 FROM inserted WHERE N = 50) THROW 51000, N'not this one', 1",
     )
@@ -103,8 +103,8 @@ async fn a_bad_row_is_named_by_its_key() {
     world.in_sync("dbo.B", "Shop, N").await;
 }
 
-/// A memory-optimized table cannot take part in a transaction that spans databases: refused by
-/// name, before anything is read.
+/// A memory-optimized table cannot take part in a cross-database transaction: the mapping is refused
+/// with an error that says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_optimized_destination_is_refused_by_name() {
     let world = World::new().await;
@@ -117,7 +117,8 @@ async fn a_memory_optimized_destination_is_refused_by_name() {
     error_of(&world, mapping, &["memory-optimized"]).await;
 }
 
-/// The connection is lost right after the commit: the pass does not know, and does nothing twice.
+/// The connection is lost right after the commit. The pass cannot know that it committed, and does
+/// not apply the changes twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_lost_after_the_commit_does_no_harm() {
     crate::only_on_standins!("fault points");
@@ -129,8 +130,8 @@ async fn a_reply_lost_after_the_commit_does_no_harm() {
     assert!(fault.count() > 0);
 }
 
-/// Another process moves the checkpoint while a transaction is on its way: nothing of it stays, and
-/// it is said.
+/// Another process moves the checkpoint before a transaction commits: the transaction is rolled
+/// back, and an error says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_another_process_moved_rolls_the_transaction_back() {
     crate::only_on_standins!("fault points");
@@ -147,6 +148,6 @@ async fn a_checkpoint_that_another_process_moved_rolls_the_transaction_back() {
         .await;
     release.send(()).expect("the transaction waits");
     error_of(&world, mapping, &["the checkpoint is no longer what it was"]).await;
-    // The two checkpoints differ now, which is a gap, which a full sync mends.
+    // The two checkpoints differ now. That is a gap, and a full sync closes it.
     world.in_sync("dbo.R", "ID").await;
 }

@@ -1,4 +1,4 @@
-//! Changes follow: rows, keys, large values, large transactions, idle tables.
+//! Changes are applied: rows, keys, large values, large transactions, idle tables.
 
 use super::{following, start};
 use crate::harness::{World, eventually, numbers};
@@ -22,7 +22,7 @@ async fn inserts_updates_and_deletes_follow() {
     assert_eq!(run.column("records_failed"), ["0"]);
 }
 
-/// A mapping that starts without a full sync starts at the instance's first change.
+/// A mapping that starts without a full sync starts at the minimum LSN of its capture instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_full_sync_it_starts_at_the_minimum() {
     let world = World::new().await;
@@ -48,8 +48,8 @@ async fn a_composite_key_moves_and_swaps() {
     )
     .await;
     let mut shop = world.shop().await;
-    // One statement swaps two keys; another moves a chain; the third only changes the case of the
-    // key's text.
+    // One statement swaps two keys, another changes a key twice in a transaction, and the third only
+    // changes the case of the key's text.
     shop.run("UPDATE dbo.K SET A = CASE A WHEN 1 THEN 2 ELSE 1 END WHERE B = N'x'").await;
     shop.run("BEGIN TRAN; UPDATE dbo.K SET A = 30 WHERE A = 3; UPDATE dbo.K SET A = 300 WHERE A = 30; UPDATE dbo.K SET V = V + 1; COMMIT")
         .await;
@@ -66,7 +66,8 @@ async fn a_composite_key_moves_and_swaps() {
     );
 }
 
-/// A change row says NULL for a (max) value it did not touch: the destination's value stays.
+/// A change row has NULL for a (max) value that the update did not change: the destination keeps its
+/// value.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_untouched_lob_survives_an_update_of_another_column() {
     let (world, _, _daemon) = following(
@@ -114,7 +115,7 @@ async fn a_large_transaction_is_applied_whole() {
         "ID",
     )
     .await;
-    // A reader that sees a statement's moment, and not one page after the other.
+    // Each SELECT of the reader then sees one state, not pages of different states.
     world.dest("master").await.run("ALTER DATABASE [Copy] SET READ_COMMITTED_SNAPSHOT ON").await;
     world.shop().await.run("UPDATE dbo.Big SET V = 1").await;
     let mut copy = world.copy().await;
@@ -131,8 +132,8 @@ async fn a_large_transaction_is_applied_whole() {
     assert_eq!(counted, "10000");
 }
 
-/// An idle table's checkpoint climbs with the database's, so that it never falls behind retention;
-/// nothing is logged for it.
+/// The checkpoint of an idle table advances with the database's maximum LSN, so that cleanup never
+/// passes it. No run is recorded for that.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_mapping_moves_its_checkpoint_and_writes_no_rows() {
     let (world, mapping, _daemon) = following(
@@ -148,19 +149,19 @@ async fn an_idle_mapping_moves_its_checkpoint_and_writes_no_rows() {
     let lsn = format!("SELECT last_cdc_lsn FROM table_mappings WHERE mapping_id = {mapping}");
     let before = control.scalar(&lsn).await;
     world.shop().await.run("INSERT INTO dbo.Busy VALUES (1)").await;
-    eventually("the idle checkpoint to climb", async || {
+    eventually("the idle checkpoint to advance", async || {
         let now = control.scalar(&lsn).await;
         if now > before { Ok(()) } else { Err(now) }
     })
     .await;
-    let twin = world
+    let dest_checkpoint = world
         .copy()
         .await
         .scalar(&format!(
             "SELECT lsn FROM dbo.dbaops_dataflow_checkpoints WHERE mapping_id = {mapping}"
         ))
         .await;
-    assert!(twin >= before, "{twin}");
+    assert!(dest_checkpoint >= before, "{dest_checkpoint}");
     let runs = control
         .scalar(&format!(
             "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'CDC'"
@@ -169,8 +170,8 @@ async fn an_idle_mapping_moves_its_checkpoint_and_writes_no_rows() {
     assert_eq!(runs, "0", "a run with nothing to do writes no row");
 }
 
-/// Retention removed changes that were never read: the table is synced again, and an error row says
-/// what was lost.
+/// Cleanup removed changes that were never read: a full sync of the table runs, and an error reports
+/// the lost changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_gap_is_never_stepped_over() {
     let (world, mapping, daemon) = following(
@@ -200,8 +201,8 @@ async fn a_retention_gap_is_never_stepped_over() {
     drop(daemon);
 }
 
-/// A row the destination refuses: nothing is skipped, the run says so, and once it fits, it goes
-/// in.
+/// The destination refuses a row: no change is skipped, the run is an ERROR, and the row is applied
+/// once the destination accepts it.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_row_stops_the_mapping_and_nothing_is_skipped() {
     let (world, mapping, _daemon) = following(
@@ -216,14 +217,18 @@ async fn one_bad_row_stops_the_mapping_and_nothing_is_skipped() {
     world.shop().await.run("INSERT INTO dbo.B VALUES (2, 2), (3, 300)").await;
     let run = world.run_ends(mapping, "CDC", "ERROR").await;
     assert!(run.column("error_message")[0].contains("CK_B"), "{run}");
-    assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.B").await, "1", "half a transaction went in");
+    assert_eq!(
+        copy.scalar("SELECT COUNT(*) FROM dbo.B").await,
+        "1",
+        "a transaction was applied in part"
+    );
     copy.run("ALTER TABLE dbo.B DROP CONSTRAINT CK_B").await;
     world.control().await.run("UPDATE table_mappings SET updated_at = GETUTCDATE()").await;
     world.in_sync("dbo.B", "ID").await;
     world.run_ends(mapping, "CDC", "COMPLETED").await;
 }
 
-/// Names with everything in them.
+/// Names with blanks, brackets, quotes and reserved words.
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_names_are_just_names() {
     let (world, _, _daemon) = following(

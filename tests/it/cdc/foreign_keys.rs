@@ -1,5 +1,5 @@
-//! Foreign keys at the destination: every table has a task of its own, and children may come before
-//! their parents.
+//! Foreign keys at the destination: every table is applied by a task of its own, so a child row may
+//! come before its parent.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn children_wait_for_their_parents() {
     let world = World::new().await;
     world.both(FAMILY).await;
     world.enable_cdc(&["Parent", "Child"]).await;
-    // the child's mapping first, so that its task is too
+    // the child's mapping first, so that its task starts first
     let child = world.map("Child", "ID", None, true).await;
     world.map("Parent", "ID", None, true).await;
     let _daemon = start(&world);
@@ -30,7 +30,7 @@ async fn children_wait_for_their_parents() {
             "INSERT INTO dbo.Parent VALUES ({parent}, N'p'); INSERT INTO dbo.Child VALUES ({parent}, {parent}), ({parent} + 1, {parent})"
         ))
         .await;
-        // the generation before goes away: children first, as keys want it
+        // the rows of the round before are deleted: children first, as the foreign key requires
         shop.run(&format!(
             "DELETE dbo.Child WHERE ParentID = {before}; DELETE dbo.Parent WHERE ID = {before}"
         ))
@@ -46,9 +46,10 @@ async fn children_wait_for_their_parents() {
     assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
 }
 
-/// Generations that come and go while nobody follows: each table's next step waits for the other's,
-/// so neither ever gets through in one pass. A pass that got on calls up the other at once. (Every
-/// step used to wait for the next look, and was told as a failure.)
+/// Parents and children are inserted and deleted many times while no daemon runs. Each table then
+/// waits for the other at every step, so neither is applied in one pass. A pass that made progress
+/// wakes the other mapping at once. (Every step used to wait for the next tick, and was reported as
+/// a failure.)
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_wait_for_each_other_do_not_take_a_tick_for_each_step() {
     const GENERATIONS: u32 = 12;
@@ -79,7 +80,7 @@ async fn tables_that_wait_for_each_other_do_not_take_a_tick_for_each_step() {
         })
         .await;
     }
-    // A step per look would be 24 minutes, which the scenario does not wait for.
+    // One step per tick would take 24 minutes, longer than the scenario waits.
     let _daemon = start_with(&world, &[("DATAFLOW_CHECK_INTERVAL", "1m")]);
     for table in ["dbo.Parent", "dbo.Child"] {
         world.in_sync(table, "ID").await;
@@ -102,12 +103,12 @@ async fn tables_that_wait_for_each_other_do_not_take_a_tick_for_each_step() {
     assert!(errors.rows.is_empty(), "waiting is no error: {errors}");
 }
 
-/// While its next attempt is under way nothing is called up, and its source is asked no more often
-/// than ever.
+/// While the next attempt of a waiting mapping runs, nothing wakes it, and its source is polled no
+/// more often than at every tick.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
     crate::only_on_standins!("fault points");
-    const HELD: Duration = Duration::from_secs(3);
+    const DELAY: Duration = Duration::from_secs(3);
     let world = World::new().await;
     world.both(FAMILY).await;
     world.both("CREATE TABLE dbo.Idle (ID INT NOT NULL PRIMARY KEY)").await;
@@ -121,8 +122,8 @@ async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
         .run("INSERT INTO dbo.Parent VALUES (1, N'p'); INSERT INTO dbo.Child VALUES (1, 1)")
         .await;
     world.run_ends(child, "CDC", "PAUSED").await;
-    let held = world.dest.faults().once(Point::request("BULK LOAD"), Fault::Delay(HELD));
-    assert!(held.fired().await, "the next attempt runs");
+    let delayed = world.dest.faults().once(Point::request("BULK LOAD"), Fault::Delay(DELAY));
+    assert!(delayed.fired().await, "the next attempt runs");
     for server in [&world.source, &world.dest] {
         server.log_statements(true);
     }
@@ -134,7 +135,7 @@ async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
             .filter(|statement| statement.text.contains("FROM dbo.source_servers\nWHERE"))
             .count()
     };
-    let looks = || {
+    let polls = || {
         world
             .source
             .statements()
@@ -144,12 +145,12 @@ async fn a_mapping_that_waited_and_runs_long_leaves_its_source_alone() {
     };
     world.copy().await.run("INSERT INTO dbo.Parent VALUES (1, N'p')").await;
     world.in_sync("dbo.Child", "ID").await;
-    // once at each look, and when the rows had come
-    let (asked, ticks) = (looks(), ticks());
-    assert!((1..=ticks + 10).contains(&asked), "{asked} times in {ticks} looks");
+    // once at each tick, and after the rows were applied
+    let (polls, ticks) = (polls(), ticks());
+    assert!((1..=ticks + 10).contains(&polls), "{polls} polls in {ticks} ticks");
 }
 
-/// A tree in one table: new parents and gone ones in one transaction.
+/// A tree in one table: parents are inserted and deleted in one transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_references_itself() {
     let world = World::new().await;
@@ -169,8 +170,8 @@ async fn a_table_that_references_itself() {
     world.in_sync("dbo.Tree", "ID").await;
 }
 
-/// However often other tables of that database commit meanwhile: each commit calls up those who
-/// wait, and that must neither put the error off for ever nor fill the log.
+/// Other tables of that database commit all the time. Each commit wakes the mappings that wait;
+/// that must neither postpone the error for ever nor fill sync_status.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_never_comes_is_one_error_beside_busy_neighbours() {
     let world = World::new().await;
@@ -211,7 +212,7 @@ async fn a_parent_that_never_comes_is_one_error_beside_busy_neighbours() {
     world.in_sync("dbo.Child", "ID").await;
 }
 
-/// A parent that never comes is one error after three looks, which names the constraint and what to
+/// A parent that never comes is one error after three attempts. It names the constraint and what to
 /// do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parent_that_never_comes_is_one_error() {

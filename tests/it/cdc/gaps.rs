@@ -1,4 +1,4 @@
-//! Gaps are never stepped over, and what is no gap is not taken for one.
+//! Gaps: a checkpoint never advances past lost changes, and what is no gap is not reported as one.
 
 use mssql_standin::{
     cdc::{CaptureMode, backup},
@@ -6,7 +6,7 @@ use mssql_standin::{
     fault::{Fault, Phase, Point},
 };
 
-use super::{IMPATIENT, capture, error_of, following, start, start_with};
+use super::{SHORT_PARKED_INTERVAL, capture, error_of, following, start, start_with};
 use crate::harness::{
     World,
     blocked_request::{blocked_request, wait_for_arrival},
@@ -16,7 +16,7 @@ use crate::harness::{
 
 const TABLE: &str = "CREATE TABLE dbo.G (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
-/// CDC switched off and on again: whatever happened between is in no change table.
+/// CDC is disabled and enabled again: changes between the two are in no change table.
 #[tokio::test(flavor = "multi_thread")]
 async fn cdc_disabled_and_enabled_again_is_a_gap() {
     let (world, mapping, daemon) =
@@ -32,7 +32,7 @@ async fn cdc_disabled_and_enabled_again_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
 
-/// The source comes back from a backup: the same LSNs, other transactions.
+/// The source is restored from a backup: the same LSNs then belong to other transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_another_history_is_a_gap() {
     crate::only_on_standins!("its engine");
@@ -61,8 +61,8 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     }
 }
 
-/// The same while a backlog is worked off: the checkpoint stands at a commit in the middle of the
-/// window, and is known all the same.
+/// The same while a backlog is being applied: the checkpoint is at a commit in the middle of the
+/// backlog, and the other history is noticed all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
     crate::only_on_standins!("its engine");
@@ -75,7 +75,7 @@ async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
     for id in 2..8 {
         shop.run(&format!("INSERT INTO dbo.G VALUES ({id}, {id})")).await;
     }
-    // The third of the small commit groups does not come to its end.
+    // The third of the destination transactions hangs.
     let slow = &[("DATAFLOW_BATCH_SIZE", "1"), ("DATAFLOW_ON_CDC_GAP", "error")];
     let stuck = world.dest.faults().nth(Point::request("DECLARE @fetched"), 3, Fault::HangBefore);
     let daemon = start_with(&world, slow);
@@ -92,7 +92,7 @@ async fn a_source_restored_while_a_backlog_was_worked_off_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
 }
 
-/// With `DATAFLOW_ON_CDC_GAP=error` nothing happens until somebody asks for a full sync.
+/// With `DATAFLOW_ON_CDC_GAP=error` nothing happens until an operator requests a full sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_can_wait_for_an_operator() {
     let (world, mapping, daemon) =
@@ -110,8 +110,8 @@ async fn a_gap_can_wait_for_an_operator() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// A mapping that is pointed at another table, and a destination table that is dropped and made
-/// anew: the checkpoint speaks of rows that are not there.
+/// A mapping gets another destination table, and later that table is dropped and created again: the
+/// checkpoint then belongs to another table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_other_tables_is_a_gap() {
     let (world, mapping, daemon) =
@@ -121,7 +121,7 @@ async fn a_checkpoint_of_other_tables_is_a_gap() {
     copy.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     world.control().await.run("UPDATE table_mappings SET dest_table = N'Other'").await;
     world.shop().await.run("INSERT INTO dbo.G VALUES (3, 3)").await;
-    // no full sync because of a gap was made in this hour
+    // no full sync was made because of a gap in the last hour, so this gap may start one
     let daemon = start(&world);
     eventually("the other table to have every row", async || {
         let rows = copy.scalar("SELECT COUNT(*) FROM dbo.Other").await;
@@ -142,7 +142,8 @@ async fn a_checkpoint_of_other_tables_is_a_gap() {
     .await;
 }
 
-/// An LSN that somebody wrote into the control table has no twin: a gap. `start-from` writes both.
+/// An LSN that an operator writes into the control table has no checkpoint row in the destination
+/// database: that is a gap. `start-from` writes both.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     let world = World::new().await;
@@ -157,18 +158,18 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     })
     .await;
     let lsn = shop.scalar("SELECT MAX(__$start_lsn) FROM cdc.dbo_G_CT").await;
-    // The destination comes from a backup that had the row.
+    // As if the destination was restored from a backup that had the row.
     world.copy().await.run("INSERT INTO dbo.G VALUES (1, 100)").await;
     shop.run("INSERT INTO dbo.G VALUES (2, 2)").await;
     let id = mapping.to_string();
-    let told = command(&world.variables(), &["start-from", "--mapping", &id, "--lsn", &lsn])
+    let started = command(&world.variables(), &["start-from", "--mapping", &id, "--lsn", &lsn])
         .output()
         .await
         .expect("run start-from");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     let daemon = start(&world);
     let mut copy = world.copy().await;
-    eventually("the second row alone", async || {
+    eventually("only the second row to be applied", async || {
         let rows = copy.query("SELECT ID, V FROM dbo.G ORDER BY ID").await;
         if rows.rows == [["1", "100"], ["2", "2"]] { Ok(()) } else { Err(rows.to_string()) }
     })
@@ -176,7 +177,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     let _ = daemon.terminate().await;
     let mut control = world.control().await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
-    // The same without the command.
+    // The same LSN without the checkpoint row that the command wrote.
     copy.run("DELETE dbo.dbaops_dataflow_checkpoints").await;
     let _daemon = start(&world);
     world.in_sync("dbo.G", "ID").await;
@@ -188,7 +189,7 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     assert_eq!(refused.status.code(), Some(2), "a wrong argument");
 }
 
-/// One of the two databases was restored alone: their checkpoints differ.
+/// The control database or the destination database was restored alone: their checkpoints differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_that_differ_are_a_gap() {
     let (world, mapping, daemon) =
@@ -206,8 +207,8 @@ async fn checkpoints_that_differ_are_a_gap() {
     error_of(&world, mapping, &["restored or failed over alone"]).await;
 }
 
-/// The source comes back from a backup and nothing has happened there since: its newest LSN is
-/// below the checkpoint.
+/// The source is restored from a backup and nothing is committed there: its maximum LSN is below the
+/// checkpoint.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_restored_to_an_earlier_state_is_a_gap() {
     crate::only_on_standins!("its engine");
@@ -226,8 +227,8 @@ async fn a_source_restored_to_an_earlier_state_is_a_gap() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// An availability group fails over: another server, the same log. Changes go on, and nobody is
-/// alarmed.
+/// An availability group fails over: another server with the same log. Changes are applied as
+/// before, and no error is reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
     crate::only_on_standins!("its engine");
@@ -250,7 +251,7 @@ async fn a_failover_to_a_replica_with_the_same_log_is_no_gap() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// A gap copies a table once an hour at most, and a restart forgets nothing of it.
+/// Gaps start at most one full sync of a table per hour, also across restarts of the daemon.
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
     let (world, mapping, daemon) =
@@ -263,7 +264,7 @@ async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
     world.in_sync("dbo.G", "ID").await;
     let _ = daemon.terminate().await;
     lose(&world, "INSERT INTO dbo.G VALUES (3, 3)").await;
-    let _daemon = start_with(&world, IMPATIENT);
+    let _daemon = start_with(&world, SHORT_PARKED_INTERVAL);
     error_of(&world, mapping, &["changes are lost", "less than an hour ago"]).await;
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.G").await, "2");
     control
@@ -274,8 +275,8 @@ async fn gaps_that_come_back_copy_a_table_once_an_hour_also_after_a_restart() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// Cleanup passes the checkpoint after the poll and before the read: what is read is not believed,
-/// and the next poll does what a gap asks for.
+/// Cleanup passes the checkpoint after the poll and before the pass reads: what the pass reads is
+/// discarded, and the next poll handles the gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_between_the_poll_and_the_read_is_a_gap_too() {
     crate::only_on_standins!("fault points");
@@ -297,7 +298,7 @@ async fn cleanup_between_the_poll_and_the_read_is_a_gap_too() {
     assert_eq!(world.control().await.scalar(&run).await, "1");
 }
 
-/// Makes a change that is in no change table any more: CDC off and on again.
+/// Makes a change that no change table has, by disabling CDC before it and enabling it after it.
 async fn lose(world: &World, change: &str) {
     let mut shop = world.shop().await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'G', @capture_instance = N'all'").await;
@@ -305,7 +306,7 @@ async fn lose(world: &World, change: &str) {
     world.enable_cdc(&["G"]).await;
 }
 
-/// CDC enabled a moment ago, nothing captured since: no gap, and no error.
+/// CDC was enabled a moment ago and nothing has been captured since: no gap, and no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn cdc_enabled_just_now_is_no_gap() {
     crate::only_on_standins!("its engine");
@@ -328,9 +329,9 @@ async fn cdc_enabled_just_now_is_no_gap() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// Cleanup passes the change rows after they were read and before one of them, whose untouched long
-/// value it does not have, is completed from the source: what the change table does not show any
-/// more is not taken for a row that is gone.
+/// A change row lacks an untouched large value, which the pass reads from the source. Cleanup removes
+/// the change rows between the two reads: the row that is missing in the change table then is not
+/// taken for a row that was deleted.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     crate::only_on_standins!("fault points");
@@ -342,7 +343,7 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     )
     .await;
     let _ = daemon.terminate().await;
-    // A destination that lacks the row, so that the change row has to be completed.
+    // The destination lacks the row, so the pass has to read the large value from the source.
     world.copy().await.run("DELETE dbo.L").await;
     world.shop().await.run("UPDATE dbo.L SET V = 2 WHERE ID = 1").await;
     let (block, arrived, release) = blocked_request(Phase::Before);
@@ -366,8 +367,8 @@ async fn cleanup_between_the_read_and_the_completing_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
 
-/// Cleanup takes a change between the moment when the upper bound is read and the question for
-/// changes: a table that seems idle is not moved past what nobody has seen.
+/// Cleanup removes a change after the maximum LSN is read and before the poll asks whether there are
+/// changes. The table seems idle, but its checkpoint is not moved past the removed change.
 #[tokio::test(flavor = "multi_thread")]
 async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     crate::only_on_standins!("fault points");
@@ -378,8 +379,8 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     shop.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["Other"]).await;
     shop.run("UPDATE dbo.G SET V = 2").await;
-    // the upper bound is another table's: cleanup up to there leaves a low watermark that says
-    // nothing against it
+    // the maximum LSN is of another table: cleanup up to it sets a minimum LSN that is not above it,
+    // and so shows no gap
     super::mark(&mut shop, "Other").await;
     let (block, arrived, release) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("0 AS what WHERE EXISTS"), block);
@@ -395,7 +396,7 @@ async fn cleanup_before_the_question_for_changes_is_a_gap_and_no_idle_table() {
     error_of(&world, mapping, &["changes are lost", "full sync"]).await;
 }
 
-/// Two tables change names, both captured: what is followed under the name now is another table.
+/// Two captured tables swap their names: the mapping's table name then means another table.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_swapped_by_rename_are_a_gap() {
     let (world, mapping, _daemon) =
@@ -417,8 +418,8 @@ async fn tables_swapped_by_rename_are_a_gap() {
     world.in_sync("dbo.G", "ID").await;
 }
 
-/// The same between a poll and the pass that it starts: the other table's rows are not taken for
-/// changes of this one.
+/// The same between a poll and the pass that it starts: the changes of the other table are not
+/// applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     crate::only_on_standins!("fault points");
@@ -431,7 +432,7 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     shop.run("INSERT INTO dbo.G_new VALUES (2, 20), (3, 30); INSERT INTO dbo.G VALUES (4, 4)")
         .await;
     let (block, arrived, release) = blocked_request(Phase::Before);
-    // a pass begins with the table's shape
+    // a pass begins by reading the table's columns
     world.source.faults().once(Point::request("t.is_memory_optimized, t.temporal_type"), block);
     let _daemon = start(&world);
     wait_for_arrival(arrived).await;
@@ -441,7 +442,7 @@ async fn tables_swapped_between_the_poll_and_the_read_are_a_gap() {
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }
 
-/// Dropped and made anew under its name, captured again, all between two looks.
+/// A table is dropped, created again under its name and captured again, all between two polls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_made_anew_under_its_name_is_a_gap() {
     let (world, mapping, daemon) =
@@ -457,8 +458,8 @@ async fn a_table_made_anew_under_its_name_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }
 
-/// A database dropped and made anew by the same script: its objects have the same ids, and were
-/// made at another time.
+/// A database is dropped and created again by the same script: its objects have the same ids, but
+/// other creation dates.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_made_anew_under_its_name_is_a_gap() {
     let (world, mapping, daemon) =
@@ -479,8 +480,8 @@ async fn a_database_made_anew_under_its_name_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "the source table is another one"]).await;
 }
 
-/// What capture records where nothing happens, each server for itself, is no history: another
-/// server may have it elsewhere.
+/// On an idle database the capture job writes entries into cdc.lsn_time_mapping that belong to no
+/// transaction. Each server writes its own, so a missing entry does not mean another history.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_of_an_idle_source_that_is_not_there_any_more_is_no_gap() {
     crate::only_on_standins!("its engine");
@@ -503,8 +504,8 @@ async fn an_entry_of_an_idle_source_that_is_not_there_any_more_is_no_gap() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// A source restored while the checkpoint stood at such an entry: the transaction before it is what
-/// is compared.
+/// The source is restored while the checkpoint is at an idle entry: the daemon compares the
+/// transaction before that entry.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_source_restored_to_another_history_is_a_gap() {
     crate::only_on_standins!("its engine");
@@ -528,7 +529,7 @@ async fn an_idle_source_restored_to_another_history_is_a_gap() {
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
 }
 
-/// Capture records that nothing happened, and the checkpoint moves there.
+/// Makes capture write an idle entry, and waits until the checkpoint is at its LSN.
 async fn idle_entry(world: &World) {
     {
         let engine = world.source.instance().expect("the source's engine");
@@ -539,7 +540,7 @@ async fn idle_entry(world: &World) {
     }
     let newest = world.shop().await.scalar("SELECT MAX(start_lsn) FROM cdc.lsn_time_mapping").await;
     let mut control = world.control().await;
-    eventually("the checkpoint to move to the entry", async || {
+    eventually("the checkpoint to be at the idle entry", async || {
         let at = control.scalar("SELECT last_cdc_lsn FROM table_mappings").await;
         if at == newest { Ok(()) } else { Err(format!("{at} is not {newest}")) }
     })

@@ -1,11 +1,11 @@
-//! Capture instances: two at a time, columns that come and go, one that is dropped, one that is not
-//! for everybody.
+//! Capture instances: two of one table, added and dropped columns, a dropped instance, an instance
+//! behind a gating role.
 
-use super::{IMPATIENT, error_of, followed_with, following, mark, partition, start};
+use super::{SHORT_PARKED_INTERVAL, error_of, followed_with, following, mark, partition, start};
 use crate::harness::{PASSWORD, World, daemon::command, eventually};
 
-/// A column is added with a default, a second instance made, and rows are written in between: all
-/// of them get the value.
+/// A column is added with a default, rows are written, and then a second instance is created: all
+/// rows get their value of the new column.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_added_between_two_instances_arrives_everywhere() {
     let (world, _, _daemon) = following(
@@ -34,7 +34,7 @@ async fn a_column_added_between_two_instances_arrives_everywhere() {
     );
 }
 
-/// A column dropped at the source keeps its values at the destination.
+/// A column that is dropped at the source keeps its values at the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_column_never_writes_nulls() {
     let (world, _, _daemon) = following(
@@ -59,12 +59,12 @@ async fn a_dropped_column_never_writes_nulls() {
     .await;
 }
 
-/// An instance that is gone is an error that says so; made again, a full sync mends what was
-/// missed.
+/// A dropped capture instance is an error that says so. When it is created again, a full sync brings
+/// the changes that were missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_dropped_under_us_is_an_error_that_says_so() {
     let (world, mapping, _daemon) = followed_with(
-        IMPATIENT,
+        SHORT_PARKED_INTERVAL,
         "I",
         "CREATE TABLE dbo.I (ID INT NOT NULL PRIMARY KEY)",
         "INSERT INTO dbo.I VALUES (1)",
@@ -79,7 +79,7 @@ async fn an_instance_dropped_under_us_is_an_error_that_says_so() {
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// A name of somebody's own choosing: it is read, never guessed.
+/// The daemon reads the instance's name from the catalog and does not assume the default name.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_has_any_name() {
     let world = World::new().await;
@@ -95,8 +95,9 @@ async fn an_instance_has_any_name() {
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// Gated by a role that the login is not in: named, with the statement that mends it. A parked
-/// mapping is looked at every five minutes, and at once when its row or its server's row changes.
+/// The instance has a gating role that the login is not a member of: the error names the role and
+/// the statement that fixes it. The parked mapping is retried every five minutes, and at once when
+/// its row or its server's row changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gated_instance_is_named_with_its_fix() {
     let world = World::new().await;
@@ -129,8 +130,8 @@ async fn a_gated_instance_is_named_with_its_fix() {
     world.in_sync("dbo.I", "ID").await;
 }
 
-/// Everything that was captured until now is cleaned away from one instance of the table that is
-/// followed, once the checkpoint is past it.
+/// Waits until the checkpoint has passed everything captured so far, and cleans it up from one
+/// instance of the mapped table.
 async fn clean(world: &World, instance: &str) {
     let mut shop = world.shop().await;
     mark(&mut shop, "Mark").await;
@@ -145,7 +146,7 @@ async fn clean(world: &World, instance: &str) {
     assert_eq!(shop.scalar(&format!("SELECT sys.fn_cdc_get_min_lsn(N'{instance}')")).await, newest);
 }
 
-/// How often a mapping was copied.
+/// The number of full syncs of a mapping, as text.
 async fn full_syncs(world: &World, mapping: i32) -> String {
     let runs = format!(
         "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {mapping} AND sync_type = 'FULL_SYNC'"
@@ -153,7 +154,7 @@ async fn full_syncs(world: &World, mapping: i32) -> String {
     world.control().await.scalar(&runs).await
 }
 
-/// Waits until it has been copied so often.
+/// Waits until the mapping has had this number of full syncs.
 async fn copied(world: &World, mapping: i32, times: usize) {
     eventually("another full sync", async || {
         let full = full_syncs(world, mapping).await;
@@ -163,8 +164,8 @@ async fn copied(world: &World, mapping: i32, times: usize) {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
 }
 
-/// Cleanup of the old instance alone gives it a later start than the new one's, which is the one
-/// that knows the new column.
+/// Cleanup of the old instance alone gives it a later start LSN than the new instance, which is the
+/// one that has the new column.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     let (world, mapping, daemon) = following(
@@ -185,20 +186,20 @@ async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     daemon.wait_for_line(&["INFO", "capture instance I_two takes over from dbo_I"]).await;
     Box::pin(copied(&world, mapping, 2)).await;
     Box::pin(clean(&world, "dbo_I")).await;
-    // Changes that the old instance knows nothing of.
+    // Changes of the column that the old instance lacks.
     shop.run("UPDATE dbo.I SET W = 70 WHERE ID = 2").await;
     world.in_sync("dbo.I", "ID").await;
     let _ = daemon.terminate().await;
     shop.run("UPDATE dbo.I SET W = 71 WHERE ID = 2").await;
     let daemon = start(&world);
     world.in_sync("dbo.I", "ID").await;
-    // A full sync chooses anew, and not the one with the later start.
+    // A full sync chooses an instance again, and does not choose the one with the later start.
     world.request_full_sync(mapping).await;
     Box::pin(copied(&world, mapping, 3)).await;
     shop.run("UPDATE dbo.I SET W = 72 WHERE ID = 2").await;
     world.in_sync("dbo.I", "ID").await;
     assert!(!daemon.output().contains("takes over"), "{}", daemon.output());
-    // Both were cleaned, the old one last.
+    // Both are cleaned up, the old one last.
     Box::pin(clean(&world, "I_two")).await;
     Box::pin(clean(&world, "dbo_I")).await;
     shop.run("UPDATE dbo.I SET W = 73 WHERE ID = 2").await;
@@ -206,8 +207,8 @@ async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     assert_eq!(full_syncs(&world, mapping).await, "3");
 }
 
-/// A checkpoint table as the version before had it: the service goes on where it was, and remembers
-/// from now on.
+/// The checkpoint table has the columns of an earlier version: the daemon continues at the stored
+/// LSN, and stores source table and capture instance from then on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
     let (world, mapping, daemon) = following(
@@ -226,10 +227,10 @@ async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
     let bound = "SELECT COUNT(*) FROM dbo.dbaops_dataflow_checkpoints WHERE capture_instance LIKE N'% dbo_I' AND source_object IS NOT NULL";
     assert_eq!(copy.scalar(bound).await, "1");
     let _ = daemon.terminate().await;
-    // Also where there is nothing to apply.
+    // They are stored also when there is nothing to apply.
     copy.run("UPDATE dbo.dbaops_dataflow_checkpoints SET tran_lsn = NULL, source_object = NULL, capture_instance = NULL").await;
     let _daemon = start(&world);
-    eventually("the checkpoint to be bound", async || {
+    eventually("the checkpoint to name its table and instance", async || {
         let rows = copy.scalar(bound).await;
         if rows == "1" { Ok(()) } else { Err(rows) }
     })
@@ -238,8 +239,8 @@ async fn a_checkpoint_of_an_earlier_version_goes_on_and_is_bound() {
     assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
 }
 
-/// Somebody makes an instance for themselves: with fewer columns, without the key, behind a role.
-/// Ours is read as before, and each is told of once.
+/// Further instances are created for other purposes: with fewer columns, without the key, with a
+/// gating role. The daemon reads the same instance as before, and logs each of the others once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_less_suitable_instance_is_passed_over_and_reported_once() {
     let world = World::new().await;
@@ -276,27 +277,27 @@ async fn a_less_suitable_instance_is_passed_over_and_reported_once() {
             "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit{i}', {options}"
         ))
         .await;
-        let told = format!("capture instance audit{i} of");
-        daemon.wait_for_line(&["WARN", &told, why]).await;
+        let warning = format!("capture instance audit{i} of");
+        daemon.wait_for_line(&["WARN", &warning, why]).await;
         for value in 1..4 {
             shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + value)).await;
             world.in_sync("dbo.I", "ID").await;
         }
-        // A full sync does not choose it, either.
+        // A full sync does not choose the new instance, either.
         world.request_full_sync(mapping).await;
         times += 1;
         Box::pin(copied(&world, mapping, times)).await;
         shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + 9)).await;
         world.in_sync("dbo.I", "ID").await;
-        assert_eq!(daemon.output().matches(&told).count(), 1, "{}", daemon.output());
+        assert_eq!(daemon.output().matches(&warning).count(), 1, "{}", daemon.output());
         shop.run(&format!("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit{i}'"))
             .await;
     }
     assert_eq!(world.control().await.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
 }
 
-/// The instance that was read is dropped, and the one that is left has fewer columns: a full sync
-/// first, then it has to do.
+/// The instance that was read is dropped, and the remaining one has fewer columns: a full sync runs
+/// first, then changes are read from the remaining instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
     let (world, mapping, daemon) = following(
@@ -330,8 +331,8 @@ async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
     .await;
 }
 
-/// What ALTER TABLE … SWITCH moves is in no change table: `check` and the first poll say so of the
-/// tables where it is allowed.
+/// Rows that ALTER TABLE … SWITCH moves are in no change table: `check` and the first poll warn
+/// about tables where SWITCH is allowed.
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_that_can_be_switched_are_reported() {
     crate::only_on_standins!("its engine");
@@ -354,7 +355,7 @@ async fn partitions_that_can_be_switched_are_reported() {
         world.in_sync(&format!("dbo.{table}"), "ID").await;
     }
     assert_eq!(daemon.output().matches("has partitions").count(), 1, "{}", daemon.output());
-    let told = command(&world.variables(), &["check"]).output().await.expect("run check");
-    let told = String::from_utf8_lossy(&told.stdout);
-    assert_eq!(told.matches("SWITCH").count(), 1, "{told}");
+    let checked = command(&world.variables(), &["check"]).output().await.expect("run check");
+    let checked = String::from_utf8_lossy(&checked.stdout);
+    assert_eq!(checked.matches("SWITCH").count(), 1, "{checked}");
 }

@@ -1,11 +1,10 @@
-//! Text keys: two that the destination's type and collation tell apart are two rows, and two that
-//! they take for one are an error.
+//! Text keys: two keys that differ under the destination's type and collation are two rows; two keys
+//! that are equal there are an error.
 
-use super::{IMPATIENT, capture, error_of, following, start, start_with};
+use super::{SHORT_PARKED_INTERVAL, capture, error_of, following, start, start_with};
 use crate::harness::{World, eventually};
 
-/// Under the SQL_ collations text in a code page is compared by other rules than Unicode: varchar
-/// 'ß' and 'ss' differ.
+/// SQL_ collations compare varchar by other rules than nvarchar: 'ß' and 'ss' differ as varchar.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_a_code_page_tells_apart_stay_two_rows() {
     let (world, _, _daemon) = following(
@@ -27,8 +26,8 @@ async fn keys_that_a_code_page_tells_apart_stay_two_rows() {
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await, "5");
 }
 
-/// The key's column at the source and at the destination, and two texts that only the source tells
-/// apart.
+/// The key column's type at the source and at the destination, and two texts that differ at the
+/// source and are equal at the destination.
 const MERGED: &[(&str, &str, &str, &str)] = &[
     (
         "NVARCHAR(20) COLLATE Latin1_General_BIN2",
@@ -48,14 +47,14 @@ const MERGED: &[(&str, &str, &str, &str)] = &[
         "resume",
         "résumé",
     ),
-    // the rules of the code page at the source, Unicode's at the destination
+    // varchar rules at the source, nvarchar rules at the destination
     (
         "VARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS",
         "NVARCHAR(20) COLLATE SQL_Latin1_General_CP1_CI_AS",
         "Straße",
         "Strasse",
     ),
-    // emoji have no weight before version 100, where they are characters of their own
+    // emoji have no weight in collations before version 100
     (
         "NVARCHAR(20) COLLATE Latin1_General_100_CI_AS_SC",
         "NVARCHAR(20) COLLATE Latin1_General_CI_AS",
@@ -68,7 +67,7 @@ const MERGED: &[(&str, &str, &str, &str)] = &[
         "b😀",
         "b",
     ),
-    // width, kana
+    // width sensitivity, kana sensitivity
     ("NVARCHAR(20) COLLATE Japanese_CI_AS_WS", "NVARCHAR(20) COLLATE Japanese_CI_AS", "Ａ１", "A1"),
     (
         "NVARCHAR(20) COLLATE Japanese_CI_AS_KS",
@@ -78,7 +77,8 @@ const MERGED: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-/// A table of each of these pairs, the first text at both sides; their mappings.
+/// Creates a mapped table for each entry of [`MERGED`], with a row of the first text at the source;
+/// returns the mapping ids.
 async fn merged(world: &World) -> Vec<i32> {
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
     let mut mappings = Vec::new();
@@ -103,18 +103,18 @@ async fn merged(world: &World) -> Vec<i32> {
 async fn keys_that_the_destination_takes_for_one_stop_their_table_and_are_named() {
     let world = World::new().await;
     let mappings = merged(&world).await;
-    let _daemon = start_with(&world, IMPATIENT);
+    let _daemon = start_with(&world, SHORT_PARKED_INTERVAL);
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
     for (i, (mapping, (_, _, first, second))) in mappings.iter().zip(MERGED).enumerate() {
         world.run_ends(*mapping, "FULL_SYNC", "COMPLETED").await;
-        // an insert that meets the row of another key
+        // an insert whose key equals the existing row's key at the destination
         shop.run(&format!("INSERT INTO dbo.M{i} VALUES (1, N'{second}', 2)")).await;
         let both = format!("(1, {first}) and [Part], [Code] = (1, {second}) for one key");
         let error = error_of(&world, *mapping, &[&both, "the source's type and collation"]).await;
         assert!(!error.contains("row with key"), "{error}");
         let rows = copy.query(&format!("SELECT Code, N FROM dbo.M{i}")).await;
-        assert_eq!(rows.rows, [[*first, "1"]], "nothing was written over it");
-        // and two inserts at once
+        assert_eq!(rows.rows, [[*first, "1"]], "the existing row is unchanged");
+        // two inserts in one transaction whose keys are equal at the destination
         shop.run(&format!("UPDATE dbo.M{i} SET Part = 3")).await;
         error_of(
             &world,
@@ -122,9 +122,9 @@ async fn keys_that_the_destination_takes_for_one_stop_their_table_and_are_named(
             &[&format!("= (3, {first})"), &format!("= (3, {second})"), "for one key"],
         )
         .await;
-        // the source's state can be there again
+        // the source's rows have different keys at the destination again
         shop.run(&format!("DELETE dbo.M{i} WHERE N = 1")).await;
-        eventually("the second key alone", async || {
+        eventually("only the row with the second text", async || {
             let rows = copy.query(&format!("SELECT Part, Code, N FROM dbo.M{i} ORDER BY N")).await;
             if rows.rows == [["3", second, "2"]] { Ok(()) } else { Err(rows.to_string()) }
         })
@@ -134,8 +134,8 @@ async fn keys_that_the_destination_takes_for_one_stop_their_table_and_are_named(
 
 const CASES: &[(&str, bool)] = &[("1000", false), ("1000", true), ("1", false), ("1", true)];
 
-/// One text goes and another one comes under what the destination takes for one key, in any order:
-/// the row at the source is the row there.
+/// A row is deleted and another one is inserted whose key is equal at the destination, in any order:
+/// the destination has the source's row in the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
     crate::only_on_standins!("its engine");
@@ -169,12 +169,12 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
         copy.run("CREATE TABLE dbo.Uses (Code NVARCHAR(20) COLLATE Latin1_General_CI_AS NOT NULL REFERENCES dbo.H (Code))").await;
         copy.run("INSERT INTO dbo.Uses VALUES (N'anna')").await;
-        // the same row under another text, which the destination's other tables refer to
+        // the key of one row gets another text; a foreign key of the destination refers to the row
         shop.run("UPDATE dbo.H SET Code = N'Anna' WHERE N = 1").await;
         world.in_sync("dbo.H", "N").await;
         shop.run("BEGIN TRAN; DELETE dbo.H WHERE Code = N'œ'; INSERT INTO dbo.H VALUES (N'oe', 4, N'new'); COMMIT").await;
         world.in_sync("dbo.H", "N").await;
-        // two at once, but not in the end
+        // both rows exist for a time, but not in the end
         capture(&world, |cdc| cdc.running = false);
         shop.run("INSERT INTO dbo.H VALUES (N'Oe', 5, N'newer')").await;
         shop.run("DELETE dbo.H WHERE Code = N'oe'").await;
@@ -187,7 +187,7 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
         shop.run("BEGIN TRAN; INSERT INTO dbo.H VALUES (N'ANNA', 7, NULL); UPDATE dbo.H SET N = 77 WHERE N = 7; DELETE dbo.H WHERE N = 77; COMMIT").await;
         capture(&world, |cdc| cdc.running = true);
         world.in_sync("dbo.H", "N").await;
-        // a row that came and went, and the one that stays
+        // one row is inserted and deleted, the other one stays
         capture(&world, |cdc| cdc.running = false);
         shop.run(
             "INSERT INTO dbo.H VALUES (N'œ', 8, N'short'); DELETE dbo.H WHERE Code = N'œ'; UPDATE dbo.H SET N = 55 WHERE Code = N'Oe'",
@@ -205,7 +205,7 @@ async fn texts_that_follow_each_other_under_one_key_of_the_destination() {
     }
 }
 
-/// Blanks at a text's end count under no collation, but are carried.
+/// No collation compares trailing blanks, but they are copied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_gets_a_blank_at_its_end_is_the_same_key() {
     let world = World::new().await;

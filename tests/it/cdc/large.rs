@@ -1,15 +1,15 @@
-//! Values too large for a row in memory travel in pieces, and only when they are needed.
+//! Values that are too large to be held in memory are copied in pieces, and only when needed.
 
 use super::followed_with;
 use crate::harness::{Daemon, World, eventually};
 
-/// A piece of text has 2,097,152 units: this many, then a surrogate pair that the end of the first
-/// piece cuts in two.
+/// A piece of text has 2,097,152 UTF-16 code units. A surrogate pair after this number of units is
+/// split by the end of the first piece.
 const BEFORE_PAIR: usize = 2_097_151;
 
 const TABLE: &str = "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Note VARCHAR(MAX) NULL, Img VARBINARY(MAX) NULL, X XML NULL)";
 
-/// What tells two values of any size apart.
+/// Compares values of any size by their hashes.
 const HASHES: &str = "SELECT ID, N, HASHBYTES('MD5', CAST(Doc AS varbinary(max))), HASHBYTES('MD5', CAST(Note AS varbinary(max))), HASHBYTES('MD5', Img), \
      CAST(X AS nvarchar(max)) FROM dbo.L ORDER BY ID";
 
@@ -39,22 +39,23 @@ async fn large_values_arrive_in_pieces() {
     ))
     .await;
     equal(&world).await;
-    // a value that did not change stays, one that did is replaced, one becomes small
+    // an update of another column keeps the large values; then one is replaced, one becomes small
     shop.run("UPDATE dbo.L SET N = 22 WHERE ID = 2").await;
     shop.run(
         "UPDATE dbo.L SET Img = CAST(REPLICATE(CAST('abcde' AS varchar(max)), 1000000) AS varbinary(max)), Note = 'short' WHERE ID = 2",
     )
     .await;
     equal(&world).await;
-    // the row is made anew at the destination: what the change does not tell is fetched from the
-    // source, in pieces, too
+    // the row is missing at the destination: columns that the change does not have are read from
+    // the source, in pieces too
     world.copy().await.run("DELETE dbo.L WHERE ID = 2").await;
     shop.run("UPDATE dbo.L SET N = 23 WHERE ID = 2").await;
     equal(&world).await;
     drop(daemon);
 }
 
-/// 32 MB through CDC, and the same row fetched whole: the daemon's memory does not grow with it.
+/// A value of 32 MB is applied by CDC, and read again when the row is missing at the destination: the
+/// daemon's memory does not depend on its size.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_depend_on_the_size_of_a_value() {
@@ -71,7 +72,7 @@ async fn memory_does_not_depend_on_the_size_of_a_value() {
     daemon.assert_peak_memory_below(MEMORY_KIB_MAX);
 }
 
-/// Of many updates of a row within one pass only the last one's value travels.
+/// Of several updates of one row within a pass only the last value is copied.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_was_replaced_in_the_same_pass_does_not_travel() {
     let (world, _, daemon) = large().await;
@@ -92,5 +93,5 @@ async fn a_value_that_was_replaced_in_the_same_pass_does_not_travel() {
     };
     let _daemon = super::start(&world);
     equal(&world).await;
-    assert_eq!(pieces(), 2, "5,000,000 bytes are two pieces of 4 MiB");
+    assert_eq!(pieces(), 2, "5,000,000 bytes are two pieces of at most 4 MiB");
 }

@@ -1,4 +1,4 @@
-//! CDC: every change once, in order, whatever the source does.
+//! CDC: every change of the source is applied once and in order.
 
 mod columns;
 mod errors;
@@ -17,16 +17,16 @@ use mssql_standin::{cdc::CdcRuntime, engine::catalog::Object};
 
 use crate::harness::{Daemon, Sql, World, eventually};
 
-/// Both sides have the table and its rows, CDC is on, the first full sync is done and the daemon
-/// runs.
+/// A world in which a table is followed: it exists at both servers, CDC is enabled, the first full
+/// sync has completed, and the daemon runs.
 pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
     followed_with(&[], table, create, rows, key).await
 }
 
-/// What is parked is looked at again at once, not after five minutes.
-pub const IMPATIENT: &[(&str, &str)] = &[("DATAFLOW_PARKED_INTERVAL", "200ms")];
+/// A parked mapping is retried after 200 ms, not after the default of five minutes.
+pub const SHORT_PARKED_INTERVAL: &[(&str, &str)] = &[("DATAFLOW_PARKED_INTERVAL", "200ms")];
 
-/// The same with more settings of the daemon's.
+/// The same as [`following`], with more settings of the daemon.
 pub async fn followed_with(
     settings: &[(&'static str, &'static str)],
     table: &str,
@@ -47,25 +47,25 @@ pub async fn followed_with(
     (world, mapping, daemon)
 }
 
-/// The daemon without verification, which has scenarios of its own and keeps a full sync waiting
-/// while it looks.
+/// Starts the daemon without verification: a full sync waits while a verification of its table
+/// runs, and verification has scenarios of its own.
 pub fn start(world: &World) -> Daemon {
     start_with(world, &[])
 }
 
-/// The same with more settings.
+/// The same as [`start`], with more settings.
 pub fn start_with(world: &World, settings: &[(&'static str, &'static str)]) -> Daemon {
     world.daemon_with(&[&[("DATAFLOW_VERIFY_INTERVAL", "0")], settings].concat())
 }
 
-/// Turns what no statement can turn: how the source's capture behaves.
+/// Changes how the capture job of the source stand-in behaves; no T-SQL statement can.
 pub fn capture(world: &World, change: impl FnOnce(&mut CdcRuntime)) {
     let mut state = world.source.instance().expect("the source's engine").lock();
     let id = state.database_named("Shop").expect("the source database").id;
     change(&mut state.database_mut(id).expect("the source database").cdc);
 }
 
-/// Gives a table of the source partitions, which no statement of the stand-in's does.
+/// Partitions a table of the source stand-in, which supports no statement for it.
 pub fn partition(world: &World, table: &str, partitions: i32) {
     let mut state = world.source.instance().expect("the source's engine").lock();
     let id = state.database_named("Shop").expect("the source database").id;
@@ -75,7 +75,7 @@ pub fn partition(world: &World, table: &str, partitions: i32) {
     catalog.put(found.object_id, Some(Object::Table(found)));
 }
 
-/// Captures the oldest transaction that is not captured yet.
+/// Runs capture for one transaction: the oldest that has not been captured.
 pub fn capture_one(world: &World) {
     let instance = world.source.instance().expect("the source's engine");
     let now = instance.now();
@@ -84,7 +84,7 @@ pub fn capture_one(world: &World) {
     mssql_standin::cdc::capture::scan(&mut state, id, now, 1);
 }
 
-/// Waits for an error of the mapping whose text contains all of `words`, and returns it.
+/// Waits for an error of the mapping whose message contains all of `expected`, and returns it.
 pub async fn error_of(world: &World, mapping: i32, expected: &[&str]) -> String {
     let mut control = world.control().await;
     eventually(&format!("an error with {expected:?}"), async || {
@@ -98,19 +98,19 @@ pub async fn error_of(world: &World, mapping: i32, expected: &[&str]) -> String 
     .await
 }
 
-/// Writes rows to a captured table with the one column ID until the newest is captured and has a
-/// commit time of its own, so that cleanup up to it takes everything before: of several commits at
-/// one time it goes up to the first.
+/// Inserts rows into a captured table, whose only column is ID, until the newest row is captured
+/// and no other transaction has its commit time. Cleanup up to that row then removes everything
+/// before it; of several transactions with one commit time it would stop at the first.
 pub async fn mark(shop: &mut Sql, table: &str) {
-    eventually("a commit with a time of its own", async || {
+    eventually("a commit time that no other transaction has", async || {
         shop.run(&format!("INSERT INTO dbo.{table} SELECT COALESCE(MAX(ID), 0) + 1 FROM dbo.{table}")).await;
-        let alone = shop
+        let with_that_time = shop
             .scalar(&format!(
                 "SELECT COUNT(*) FROM cdc.lsn_time_mapping AS t INNER JOIN cdc.lsn_time_mapping AS m ON m.tran_end_time = t.tran_end_time \
                  WHERE m.start_lsn = (SELECT MAX(__$start_lsn) FROM cdc.dbo_{table}_CT WHERE ID = (SELECT MAX(ID) FROM dbo.{table}))"
             ))
             .await;
-        if alone == "1" { Ok(()) } else { Err(alone) }
+        if with_that_time == "1" { Ok(()) } else { Err(with_that_time) }
     })
     .await;
 }

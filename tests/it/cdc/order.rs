@@ -3,7 +3,8 @@
 use super::{capture, following, start};
 use crate::harness::World;
 
-const STORY: &str = "BEGIN TRAN;
+/// One transaction that changes the same rows and keys many times.
+const TRANSACTION: &str = "BEGIN TRAN;
 UPDATE dbo.O SET V = V + 1;
 DELETE dbo.O WHERE ID = 2;
 INSERT INTO dbo.O VALUES (2, 20);
@@ -25,7 +26,7 @@ async fn rapid_changes_of_one_transaction_end_as_they_ended() {
         "ID",
     )
     .await;
-    world.shop().await.run(STORY).await;
+    world.shop().await.run(TRANSACTION).await;
     world.in_sync("dbo.O", "ID").await;
 }
 
@@ -49,12 +50,13 @@ async fn a_server_without_command_ids_works_too() {
     world.map("O", "ID", None, true).await;
     let _daemon = start(&world);
     world.shop().await.run("INSERT INTO dbo.O VALUES (1, 1), (2, 2), (3, 3)").await;
-    world.shop().await.run(STORY).await;
+    world.shop().await.run(TRANSACTION).await;
     world.in_sync("dbo.O", "ID").await;
 }
 
-/// The log may tell of an arrival at a key before the departure from it. Where the destination
-/// never had the key, the last event, a departure, took the new row with it: found by random cases.
+/// The log may have the row that gets a key before the row that gives the key up. The last event for
+/// the key, a delete, once removed the new row when the destination had never had the key. Found by
+/// the property test.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_that_shift_onto_each_other_before_the_destination_has_any_are_all_there() {
     crate::only_on_standins!("its engine");

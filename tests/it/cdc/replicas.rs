@@ -1,4 +1,4 @@
-//! Readable secondaries: whoever reads there may see an older state than another session has seen.
+//! Readable secondaries: a session may see an older state than another session has seen before.
 
 use mssql_standin::{
     cdc::backup,
@@ -15,8 +15,7 @@ use crate::harness::{
 
 const TABLE: &str = "CREATE TABLE dbo.R (ID INT NOT NULL PRIMARY KEY, V INT NULL)";
 
-/// The table is followed, its database is in an availability group, and from now on the source is
-/// read on a secondary.
+/// A followed table whose database is in an availability group; the daemon reads it on a secondary.
 async fn read_on_a_secondary(settings: &[(&'static str, &'static str)]) -> (World, i32, Daemon) {
     let (world, mapping, daemon) =
         following("R", TABLE, "INSERT INTO dbo.R VALUES (1, 1)", "ID").await;
@@ -35,6 +34,7 @@ async fn on_a_secondary(world: &World) {
     world.control().await.run(string).await;
 }
 
+/// Sets the state up to which the secondary has redone the log; `None` is the primary's state.
 fn redone(world: &World, state: Option<availability::State>) {
     availability::redone(world.source.instance().expect("the source's engine"), "Shop", state)
         .expect("a group");
@@ -44,7 +44,7 @@ fn state(world: &World) -> availability::State {
     availability::state(world.source.instance().expect("the source's engine"))
 }
 
-/// The same between two polls: no session ever sees its server go back.
+/// Calls [`redone`] between two polls, so that no session sees the state of its server go back.
 async fn redone_between_polls(world: &World, state: availability::State) {
     let (block, arrived, release) = blocked_request(Phase::Before);
     world.source.faults().once(Point::request("AS is_read_only"), block);
@@ -62,8 +62,7 @@ async fn no_error(world: &World, mapping: i32) {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// The poll is answered by one secondary and the pass reads at another, which has not redone the
-/// change.
+/// The poll reads on one secondary and the pass reads on another, which has not redone the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over() {
     crate::only_on_standins!("secondaries");
@@ -82,8 +81,7 @@ async fn a_change_that_the_reading_secondary_has_not_redone_is_not_stepped_over(
     no_error(&world, mapping).await;
 }
 
-/// Polls of a table at rest are answered by a secondary that is a transaction behind what was
-/// applied.
+/// A table has no new changes, and polls read on a secondary that lacks the last applied transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_behind_a_checkpoint_at_rest_is_no_gap() {
     crate::only_on_standins!("secondaries");
@@ -122,8 +120,8 @@ async fn behind(world: &World, mapping: i32) {
     .await;
 }
 
-/// It was not behind: the group was restored to an earlier state, and went on with other
-/// transactions.
+/// The secondary seems to be behind, but the group was restored to an earlier state and then
+/// committed other transactions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_of_another_history_is_a_gap_when_it_passes_the_checkpoint() {
     crate::only_on_standins!("its engine");
@@ -144,8 +142,8 @@ async fn a_secondary_of_another_history_is_a_gap_when_it_passes_the_checkpoint()
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
 }
 
-/// The cut was found at one secondary and the rows are read at another, which has not redone a
-/// change up to the cut.
+/// The start LSN of the copy is read on one secondary and the rows are read on another, which has
+/// not redone a change before that LSN.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
     crate::only_on_standins!("secondaries");
@@ -159,7 +157,7 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         shop.run("INSERT INTO dbo.R VALUES (2, 2)").await;
         let old = state(&world);
         shop.run("INSERT INTO dbo.R VALUES (3, 3); UPDATE dbo.R SET V = 20 WHERE ID = 2").await;
-        // nothing mends afterwards what the full sync itself did not bring
+        // CDC is off for the mapping, so it cannot add what the full sync missed
         let mapping = world.map("R", "ID", None, false).await;
         let (before_copy, at_copy, copy) = blocked_request(Phase::Before);
         world
@@ -182,7 +180,7 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
         redone(&world, None);
         index.send(()).expect("the destination waits");
         wait_for_arrival(clock_read).await;
-        // a transaction that is later than the two servers' clocks may differ
+        // a commit that is later by more than the clocks of the two servers may differ
         world.source.instance().expect("the source's engine").clock.shift_ms(150_000);
         shop.run("INSERT INTO dbo.R VALUES (4, 4)").await;
         release.send(()).expect("the source waits");
@@ -192,8 +190,8 @@ async fn rows_copied_on_a_secondary_that_is_behind_the_cut_miss_no_change() {
     }
 }
 
-/// A verification reads on a secondary that is behind the checkpoint: a change between the two is
-/// in no change table there, and its absence is no proof that the row is the same.
+/// A verification reads on a secondary that is behind the checkpoint. A change between the two is
+/// not in the change table there, so a missing change does not prove that the row is unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     crate::only_on_standins!("secondaries");
@@ -203,21 +201,21 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     copy.run("UPDATE dbo.R SET V = 7 WHERE ID = 1").await;
     let (at_clock, clock_read, capture_goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS in_group"), at_clock);
-    let (at_dest, dest_asked, look_goes_on) = blocked_request(Phase::Before);
+    let (at_dest, dest_asked, comparison_goes_on) = blocked_request(Phase::Before);
     world.dest.faults().once(Point::request("FROM [dbo].[R] AS t WHERE (t.[ID] ="), at_dest);
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "20s")]);
     wait_for_arrival(clock_read).await;
-    // a transaction that is later than the two servers' clocks may differ
+    // a commit that is later by more than the clocks of the two servers may differ
     world.source.instance().expect("the source's engine").clock.shift_ms(150_000);
     shop.run("INSERT INTO dbo.R VALUES (3, 3)").await;
     capture_goes_on.send(()).expect("the source waits");
-    // the source's row was read, and the destination is known to have what that look saw
+    // the source's row was read, and the destination has every change that this read could see
     wait_for_arrival(dest_asked).await;
     let old = state(&world);
     shop.run("UPDATE dbo.R SET V = 9 WHERE ID = 1").await;
     world.in_sync("dbo.R", "ID").await;
     redone_between_polls(&world, old).await;
-    look_goes_on.send(()).expect("the destination waits");
+    comparison_goes_on.send(()).expect("the destination waits");
     let partial = world.verified(mapping, "PARTIAL").await;
     redone(&world, None);
     world.verified(mapping, "PASSED").await;
@@ -227,8 +225,8 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     assert!(failed.rows.is_empty(), "{failed}{partial}");
 }
 
-/// The secondaries have not hardened the log of a change: capture has gone as far as it may, finds
-/// nothing, and has not passed the change.
+/// The secondaries have not hardened a change: capture may not read it yet, so a capture that finds
+/// nothing new has not passed the change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_not_hardened_is_no_difference() {
     crate::only_on_standins!("its engine");

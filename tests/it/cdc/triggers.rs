@@ -1,4 +1,4 @@
-//! Trigger columns of types that were not made for it: they stop nothing but themselves.
+//! Trigger columns of unsuitable types: they do not stop replication of their table.
 
 use super::{error_of, start};
 use crate::harness::{World, daemon::command, eventually};
@@ -33,8 +33,8 @@ async fn full_syncs(world: &World, mapping: i32, count: &str) {
     .await;
 }
 
-/// One value that is no number was Msg 245 at every poll: CDC of the table stood still, and check
-/// was all ✓.
+/// A value that is no number once failed every poll with Msg 245: CDC of the table stood still, and
+/// `check` found no fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_reports_it() {
     let (world, mapping, daemon) = followed("VARCHAR(10)").await;
@@ -48,19 +48,19 @@ async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_repo
             && checked.contains("[Resync] holds text that is no number"),
         "{checked}"
     );
-    let mend = checked
+    let fix = checked
         .lines()
         .find(|line| line.contains("TRY_CAST"))
-        .expect("a statement that mends it")
+        .expect("a statement that fixes it")
         .trim()
         .to_owned();
-    // A number in another row is a request, which is answered and set back; the other value stays
-    // as it is.
+    // A number in another row is a request: it is fulfilled and reset. The text value stays as it
+    // is.
     shop.run("UPDATE dbo.T SET Resync = '1' WHERE ID = 2").await;
     full_syncs(&world, mapping, "2").await;
     world.in_sync("dbo.T", "ID").await;
     assert_eq!(shop.query("SELECT Resync FROM dbo.T ORDER BY ID").await.rows, [["later"], ["0"]]);
-    world.source("master").await.script(&mend).await;
+    world.source("master").await.script(&fix).await;
     let checked = command(&world.variables(), &["check"]).output().await.expect("run check");
     let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(!checked.contains("✗ trigger column"), "{checked}");
@@ -68,8 +68,8 @@ async fn text_that_is_no_number_in_a_trigger_column_stops_nothing_and_check_repo
     assert_eq!(errors, "0", "{}", daemon.output());
 }
 
-/// What cannot be compared with 1 at all is the trigger column's error, told as such and once; CDC
-/// goes on.
+/// A trigger column whose type cannot be compared with 1 is one error, which names the trigger
+/// column. CDC goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_column_that_cannot_be_compared_with_1_is_its_own_error() {
     let (world, mapping, daemon) = followed("DATE").await;

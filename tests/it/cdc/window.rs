@@ -1,14 +1,15 @@
-//! The window: what has been captured, what stands still, and how far behind that leaves us.
+//! The capture window: what has been captured, a capture job that stands still, and the lag of each
+//! mapping.
 
 use mssql_standin::cdc::{
     CaptureMode,
     capture::{begin, end},
 };
 
-use super::{IMPATIENT, capture, following, start, start_with};
+use super::{SHORT_PARKED_INTERVAL, capture, following, start, start_with};
 use crate::harness::{World, eventually};
 
-/// Nothing captured yet is one warning, however many ticks see it, and no error.
+/// As long as nothing has been captured there is one warning, not one per tick, and no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_captured_yet_is_one_warning() {
     crate::only_on_standins!("its engine");
@@ -32,10 +33,10 @@ async fn nothing_captured_yet_is_one_warning() {
     assert!(errors.rows.iter().all(|row| row[0] != mapping.to_string()), "{errors}");
 }
 
-/// Waits until `v_cdc_lag` says why nobody knows.
+/// Waits until `v_cdc_lag` shows an unknown lag with this reason.
 async fn unknown_lag(world: &World, mapping: i32, reason: &str) {
     let mut control = world.control().await;
-    eventually("the view to say why", async || {
+    eventually("an unknown lag with its reason", async || {
         let lag = control
             .query(&format!(
                 "SELECT seconds_behind, reason FROM v_cdc_lag WHERE mapping_id = {mapping}"
@@ -50,14 +51,14 @@ async fn unknown_lag(world: &World, mapping: i32, reason: &str) {
     .await;
 }
 
-/// CDC that is off, or was switched off meanwhile, is an error that says what to do, and
-/// `v_cdc_lag` says why nobody knows.
+/// CDC that is not enabled is an error that says what to do, and `v_cdc_lag` shows the reason for
+/// the unknown lag.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_cdc_the_lag_is_unknown_and_the_reason_given() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.N (ID INT NOT NULL PRIMARY KEY)").await;
     let mapping = world.map("N", "ID", None, true).await;
-    let _daemon = start_with(&world, IMPATIENT);
+    let _daemon = start_with(&world, SHORT_PARKED_INTERVAL);
     super::error_of(&world, mapping, &["sp_cdc_enable_db"]).await;
     unknown_lag(&world, mapping, "sp_cdc_enable_db").await;
     world.enable_cdc(&[]).await;
@@ -78,8 +79,8 @@ async fn without_cdc_the_lag_is_unknown_and_the_reason_given() {
     .await;
 }
 
-/// A capture job that stands still is told of once, and again when it goes on; `v_cdc_lag` says
-/// that nobody knows.
+/// A capture job that stands still is logged once, and once more when it goes on. `v_cdc_lag` shows
+/// an unknown lag meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_job_that_stands_still_is_noticed_once() {
     crate::only_on_standins!("its engine");
@@ -102,8 +103,8 @@ async fn a_capture_job_that_stands_still_is_noticed_once() {
     assert_eq!(daemon.output().matches("has not moved for").count(), 1);
 }
 
-/// Every mapping is in `v_cdc_lag`: at rest with a few seconds, behind since the oldest change
-/// left.
+/// Every mapping is in `v_cdc_lag`: with a few seconds when it is up to date, and otherwise with the
+/// age of its oldest change that is not applied.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lag_of_every_mapping_can_be_read() {
     let (world, mapping, _daemon) = following(
@@ -113,7 +114,7 @@ async fn the_lag_of_every_mapping_can_be_read() {
         "ID",
     )
     .await;
-    // before anything is captured nobody can tell
+    // the lag is unknown until something has been captured
     world.shop().await.run("INSERT INTO dbo.L VALUES (3, 3)").await;
     world.in_sync("L", "ID").await;
     let mut control = world.control().await;
@@ -127,7 +128,7 @@ async fn the_lag_of_every_mapping_can_be_read() {
         if behind && lag.rows[0][1..] == ["NULL", "1", "1"] { Ok(()) } else { Err(lag.to_string()) }
     })
     .await;
-    // Refused by the destination: behind since that commit.
+    // The destination refuses this change: the mapping is behind since its commit.
     world.copy().await.run("ALTER TABLE dbo.L ADD CONSTRAINT CK_L CHECK (V < 100)").await;
     world.shop().await.run("INSERT INTO dbo.L VALUES (2, 200)").await;
     eventually("the oldest change to be known", async || {
@@ -139,8 +140,8 @@ async fn the_lag_of_every_mapping_can_be_read() {
     .await;
 }
 
-/// A first success after an ERROR writes a row with nothing in it, so that the summary clears;
-/// later idle passes write none.
+/// The first success after an ERROR writes a run without changes, so that the error is no longer in
+/// the summary. Later idle passes write none.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_summary_clears_after_an_error() {
     let (world, mapping, _daemon) = following(
@@ -168,8 +169,8 @@ async fn the_summary_clears_after_an_error() {
     );
 }
 
-/// Capture has written its rows and not committed them, and the server's own function reads dirty:
-/// what nobody can read yet is no bound, and the table is not taken for idle up to there.
+/// Capture has written its rows and not committed them, and sys.fn_cdc_get_max_lsn reads uncommitted
+/// rows: that LSN is no upper bound, and the table is not taken for idle up to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_capture_has_not_committed_is_no_bound() {
     crate::only_on_standins!("its engine");
