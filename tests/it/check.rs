@@ -68,8 +68,8 @@ impl Checked {
                 if let (true, Some(source)) = (fault, place) {
                     cures.push((source, cure.to_owned()));
                 }
-            } else if let Some(said) = line.strip_prefix("      ") {
-                place = match said {
+            } else if let Some(printed) = line.strip_prefix("      ") {
+                place = match printed {
                     "run at the destination:" => Some(false),
                     source if source.starts_with("run at the source ") => Some(true),
                     _ => None,
@@ -236,7 +236,7 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
     }
     assert!(
         last.text.contains("– SQL Server Agent"),
-        "what it may not ask is said to be so\n{}",
+        "what it may not ask is printed to be so\n{}",
         last.text
     );
     // no fault, and worth having: without it the full sync of a quiet database waits for the next

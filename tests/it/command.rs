@@ -141,13 +141,13 @@ async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
                 .spawn()
                 .expect("start the command");
             let output = child.wait_with_output().await.expect("run the command");
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {printed}");
             assert!(
-                said.contains("stdout cannot be written")
-                    && said.contains(error)
-                    && !said.contains("panicked"),
-                "{arguments:?}: {said}"
+                printed.contains("stdout cannot be written")
+                    && printed.contains(error)
+                    && !printed.contains("panicked"),
+                "{arguments:?}: {printed}"
             );
         }
     }
@@ -187,11 +187,14 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
         .expect("it ends after SIGTERM")
         .expect("wait");
     assert!(status.success(), "{status}");
-    let mut said = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said)
-        .await
-        .expect("read stderr");
-    assert!(said.contains("lines of the log were not printed"), "{said}");
+    let mut printed = String::new();
+    tokio::io::AsyncReadExt::read_to_string(
+        &mut child.stderr.take().expect("stderr"),
+        &mut printed,
+    )
+    .await
+    .expect("read stderr");
+    assert!(printed.contains("lines of the log were not printed"), "{printed}");
     drop(reader);
 }
 

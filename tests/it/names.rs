@@ -69,8 +69,8 @@ async fn names_with_control_characters_quotes_and_our_own_names_are_carried() {
             "UPDATE dbo.N SET [a\tb] = N'spoilt', [__$p1] = N'spoilt'; DELETE dbo.N WHERE [ID] = 2",
         )
         .await;
-    let (code, said) = verify(&world, &["--repair"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = verify(&world, &["--repair"]).await;
+    assert_eq!(code, Some(0), "{printed}");
     world.in_sync("dbo.N", "[ID]").await;
 }
 
@@ -130,8 +130,8 @@ async fn names_that_differ_in_case_only_are_columns_of_their_own() {
     shop.run("UPDATE dbo.C SET [a] = N'eleven' WHERE id = 1; UPDATE dbo.C SET id = 3, [A] = 21 WHERE id = 2; INSERT INTO dbo.C VALUES (4, 40, NULL, 1)")
         .await;
     world.in_sync("dbo.C", "id").await;
-    let (code, said) = verify(&world, &[]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = verify(&world, &[]).await;
+    assert_eq!(code, Some(0), "{printed}");
 }
 
 /// What a destination that takes them for one name cannot have is not left out without a word.

@@ -213,13 +213,13 @@ async fn verify_all(world: &World) {
         let mut variables = world.variables();
         variables.push(("DATAFLOW_COPY_LANE", lane));
         let verified = command(&variables, &["verify", "--full"]).output().await.expect("verify");
-        let said = [verified.stdout, verified.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
+        let printed = [verified.stdout, verified.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
         assert!(
-            verified.status.success() && said.contains("PASSED") && !said.contains("PARTIAL"),
-            "{said}"
+            verified.status.success() && printed.contains("PASSED") && !printed.contains("PARTIAL"),
+            "{printed}"
         );
-        assert!(!said.contains("read by the driver"), "{said}");
+        assert!(!printed.contains("read by the driver"), "{printed}");
         let mut control = world.control().await;
         let sql = "SELECT mapping_id, source_md5, dest_md5 FROM verification_logs AS v WHERE verification_type = 'MD5_COMPARISON' AND \
              verification_id = (SELECT MAX(w.verification_id) FROM verification_logs AS w WHERE w.mapping_id = v.mapping_id AND \
@@ -598,8 +598,8 @@ async fn many_short_texts_have_room_on_the_way() {
         .await
         .run("UPDATE dbo.W SET t1 = 'spoilt'; UPDATE dbo.B SET V = 0x00 WHERE ID = 1")
         .await;
-    let (code, said) = crate::verify::command::verify(&world, &["--repair"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = crate::verify::command::verify(&world, &["--repair"]).await;
+    assert_eq!(code, Some(0), "{printed}");
     for (table, key) in tables {
         world.in_sync(table, key).await;
     }
@@ -619,9 +619,9 @@ async fn a_row_without_room_is_refused_before_anything_moves() {
     eventually("a refusal by arithmetic", async || {
         let errors =
             control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
-        let said = errors.first().contains("a row takes at least 89")
+        let printed = errors.first().contains("a row takes at least 89")
             && errors.first().contains("SQL Server has room for 8060");
-        if said { Ok(()) } else { Err(errors.to_string()) }
+        if printed { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
     let staged = world

@@ -1,4 +1,4 @@
-//! Requests: none is forgotten, none is taken for another.
+//! Requests of full syncs: each is fulfilled once.
 
 use mssql_standin::{
     error::SqlError,
@@ -12,6 +12,7 @@ use crate::harness::{
     eventually,
 };
 
+/// The request of the one mapping: `full_sync_requested`, and whether a claimed one is pending.
 async fn request(world: &World) -> Vec<String> {
     let mapping = world
         .control()
@@ -34,7 +35,8 @@ async fn a_request_made_during_the_copy_is_another_one() {
     shop.run("UPDATE dbo.Items SET Resync = 1 WHERE ID % 2 = 0").await;
     let _daemon = world.daemon();
     wait_for_arrival(arrived).await;
-    // Claimed, and reset at the source, before the copy: what is copied reads 0 already.
+    // The request is claimed, and its trigger reset at the source, before the copy begins: the copied
+    // rows have 0 in the trigger column.
     assert_eq!(request(&world).await, ["0", "pending"]);
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
     world.request_full_sync(mapping).await;
@@ -49,8 +51,8 @@ async fn a_request_made_during_the_copy_is_another_one() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// A trigger of the source's fires for every UPDATE, also for one that finds no row, and tells of
-/// the rows that it writes itself.
+/// A trigger of the source fires for every UPDATE, also for one that changes no row, and its own
+/// INSERT reports a row count.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_trigger_are_not_taken_for_rows_that_were_reset() {
     let world = World::new().await;
@@ -70,12 +72,12 @@ async fn rows_of_a_trigger_are_not_taken_for_rows_that_were_reset() {
     assert_eq!(
         shop.query("SELECT N FROM dbo.Audit ORDER BY At").await.column("N"),
         ["1", "1", "0"],
-        "set, reset, and nothing left"
+        "row counts of the set, of the reset, and of an UPDATE without rows"
     );
 }
 
-/// One error, and not a full sync every tick; what the column says counts again after it was seen
-/// 0.
+/// A trigger that cannot be reset starts one full sync and reports one error, not one per tick. A
+/// value of 1 counts as a request again after the column was read as 0.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_that_cannot_be_reset_is_one_request() {
     crate::only_on_standins!("fault points");
@@ -95,19 +97,7 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     world.source.log_statements(true);
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let asked = || {
-        world
-            .source
-            .statements()
-            .iter()
-            .filter(|statement| statement.text.contains("[Resync] = 1)"))
-            .count()
-    };
-    let before = asked();
-    eventually("more looks at the trigger", async || {
-        if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }
-    })
-    .await;
+    more_trigger_polls(&world).await;
     let mut control = world.control().await;
     assert_eq!(
         control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await,
@@ -127,7 +117,7 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     assert_eq!(
         control.scalar("SELECT COUNT(*) FROM v_recent_errors").await,
         "1",
-        "it is ignored for as long as that is so"
+        "the error stays open as long as the trigger cannot be reset"
     );
     denied.disarm();
     shop.run("UPDATE dbo.Items SET Resync = 0").await;
@@ -147,8 +137,25 @@ async fn a_trigger_that_cannot_be_reset_is_one_request() {
     assert_eq!(shop.scalar("SELECT COUNT(*) FROM dbo.Items WHERE Resync = 1").await, "0");
 }
 
-/// A source that is read-only (a readable secondary, a database set so) can be copied, and is not
-/// copied again every tick.
+/// Waits until the trigger column has been read five more times since now.
+async fn more_trigger_polls(world: &World) {
+    let polls = || {
+        world
+            .source
+            .statements()
+            .iter()
+            .filter(|statement| statement.text.contains("[Resync] = 1)"))
+            .count()
+    };
+    let before = polls();
+    eventually("more polls of the trigger column", async || {
+        if polls() >= before + 5 { Ok(()) } else { Err(polls().to_string()) }
+    })
+    .await;
+}
+
+/// The trigger of a read-only source (a readable secondary, a READ_ONLY database) cannot be reset:
+/// the table is copied once, not at every tick.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_source_is_copied_once() {
     crate::only_on_standins!("its log of statements and connections");
@@ -161,19 +168,7 @@ async fn a_read_only_source_is_copied_once() {
     world.source.log_statements(true);
     let _daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    let asked = || {
-        world
-            .source
-            .statements()
-            .iter()
-            .filter(|statement| statement.text.contains("[Resync] = 1)"))
-            .count()
-    };
-    let before = asked();
-    eventually("more looks at the trigger", async || {
-        if asked() >= before + 5 { Ok(()) } else { Err(asked().to_string()) }
-    })
-    .await;
+    more_trigger_polls(&world).await;
     let mut control = world.control().await;
     assert_eq!(
         control.scalar("SELECT COUNT(*) FROM sync_status WHERE sync_type = 'FULL_SYNC'").await,

@@ -1,4 +1,4 @@
-//! Mode DIRECT: truncate and load.
+//! Full syncs in mode DIRECT: the destination table is truncated and loaded.
 
 use mssql_standin::fault::{Fault, Point};
 use std::time::Duration;
@@ -43,12 +43,12 @@ async fn filled() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
+async fn rows_are_loaded_and_cdc_goes_on_from_the_start_of_the_copy() {
     crate::only_on_standins!("fault points");
     let world = filled().await;
     world.enable_cdc(&["Big"]).await;
     let mapping = mapped(&world, "Big", true).await;
-    // TRUNCATE is refused for a table that a foreign key refers to, even an empty one
+    // SQL Server refuses TRUNCATE for a table that a foreign key refers to, even if it is empty
     let parent = mapped(&world, "Parent", false).await;
     let copying = world.dest.faults().nth(
         Point::request("BULK LOAD"),
@@ -85,7 +85,7 @@ async fn rows_are_loaded_and_cdc_goes_on_from_the_cut() {
     assert!(staged.rows.is_empty(), "{staged}");
 }
 
-/// An empty source empties the destination; one that cannot be read leaves it alone.
+/// A source table that cannot be read leaves the destination unchanged; an empty one empties it.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_truncated_before_the_source_has_answered() {
     crate::only_on_standins!("fault points");

@@ -1,5 +1,5 @@
-//! Text keys of full syncs: what the destination's type and collation tell apart, and what they
-//! take for one.
+//! Text keys of full syncs: keys that differ, and keys that are equal, under the destination's type
+//! and collation.
 
 use mssql_standin::fault::{Phase, Point};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// Both sides get the table, with a key column of their own.
+/// Creates the table at both servers, each with its own type of the key column.
 async fn tables(world: &World, source: &str, dest: &str) {
     let create =
         |key: &str| format!("CREATE TABLE dbo.K (Code {key} NOT NULL PRIMARY KEY, N INT NULL)");
@@ -19,7 +19,7 @@ async fn tables(world: &World, source: &str, dest: &str) {
     world.copy().await.run(&create(dest)).await;
 }
 
-/// Runs the first full sync and makes these changes after the copy.
+/// Runs the first full sync, and makes these changes after the copy and before the replay.
 async fn changed_during_the_copy(world: &World, changes: &str) {
     world.enable_cdc(&["K"]).await;
     let mapping = world.map("K", "Code", None, true).await;
@@ -40,7 +40,7 @@ async fn changed_during_the_copy(world: &World, changes: &str) {
 async fn a_key_that_comes_during_the_copy_is_not_taken_for_another() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    // of 851 and more characters, a Unicode key has no place in an index
+    // an nvarchar key of more than 850 characters does not fit in an index
     let key = "VARCHAR(900) COLLATE SQL_Latin1_General_CP1_CI_AS";
     tables(&world, key, key).await;
     world.copy().await.run("INSERT INTO dbo.K VALUES ('STRASSE', 0), ('gone', 9)").await;
@@ -57,7 +57,7 @@ async fn a_key_that_comes_during_the_copy_is_not_taken_for_another() {
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await, "6");
 }
 
-/// At no moment are two there that the destination takes for one.
+/// The source never has two rows at once whose keys are equal at the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn texts_that_follow_each_other_during_the_copy_are_no_error() {
     crate::only_on_standins!("fault points");
@@ -114,7 +114,7 @@ async fn keys_that_the_destination_takes_for_one_are_named() {
             assert_eq!(
                 world.copy().await.scalar("SELECT COUNT(*) FROM dbo.K").await,
                 "0",
-                "the destination is as it was"
+                "the destination is unchanged"
             );
         }
         shop.run("DELETE dbo.K WHERE N = 4").await;

@@ -32,8 +32,8 @@ async fn rows_that_differ_are_updated_and_rows_that_are_gone_are_deleted() {
     world.both(ITEMS).await;
     fill(&world, 3210).await;
     let mut copy = world.copy().await;
-    // Stale rows of all kinds: one that is gone, one that differs, one that differs only in case,
-    // one only in a trailing blank.
+    // Stale rows: one that the source lacks, one that differs, one that differs only in case, one
+    // only in a trailing blank.
     copy.run("INSERT INTO dbo.Items (ID, Name, Price) VALUES (999999, N'gone', 1), (1, N'other', 2), (2, N'ITEM 2', 0.2857), (3, N'item 3 ', 0.4286)").await;
     let mapping = world.map("Items", "ID", None, false).await;
     world.request_full_sync(mapping).await;
@@ -47,8 +47,8 @@ async fn rows_that_differ_are_updated_and_rows_that_are_gone_are_deleted() {
     assert!(staged.rows.is_empty(), "the staging table is left behind: {staged}");
 }
 
-/// The first implementation truncated first: a source that fails midway left an empty table and
-/// forgot the request.
+/// The first implementation truncated first: a source that failed during the copy left an empty
+/// table, and the request was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
     let world = World::new().await;
@@ -72,7 +72,7 @@ async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
         if errors.first() == "SCHEMA" { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
-    // Mended by the operator: the request is still there and is fulfilled.
+    // The operator fixes the column: the request is still there and is fulfilled.
     copy.run("ALTER TABLE dbo.Items ALTER COLUMN Name NVARCHAR(50) NULL").await;
     control.run("UPDATE table_mappings SET updated_at = GETUTCDATE()").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -80,8 +80,8 @@ async fn a_failed_sync_leaves_the_old_rows_and_the_request() {
     let _ = daemon.terminate().await;
 }
 
-/// Whoever reads the destination while a full sync runs sees the old table or the new one, never
-/// less.
+/// Readers of the destination see the old rows or the new rows while a full sync runs, never an
+/// empty or partial table.
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_never_see_an_empty_or_half_filled_table() {
     let world = World::new().await;
@@ -106,8 +106,8 @@ async fn readers_never_see_an_empty_or_half_filled_table() {
     drop(daemon);
 }
 
-/// A writer that never pauses, capture that lags: what is committed before, during and after the
-/// copy is there once, and right.
+/// A writer without pauses and a capture job that lags: changes that are committed before, during
+/// and after the copy are applied once.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_during_the_copy_are_neither_lost_nor_doubled() {
     let world = World::new().await;
@@ -124,7 +124,7 @@ async fn changes_during_the_copy_are_neither_lost_nor_doubled() {
             writer
                 .run(&format!("DELETE dbo.Items WHERE ID = {}; INSERT INTO dbo.Items (ID, Name) VALUES ({}, N'late')", 50 * i, 100_000 + i))
                 .await;
-            // A key that moves past the scan, in both directions.
+            // A key that moves past the position of the scan, in both directions.
             writer
                 .run(&format!("UPDATE dbo.Items SET ID = ID + 1000000 WHERE ID = {}", 30 * i + 1))
                 .await;
@@ -171,8 +171,8 @@ async fn every_mismatch_is_named_at_once_and_nothing_is_touched() {
     }
 }
 
-/// A row that was deleted and came again has its key and another identity, which no UPDATE may
-/// write.
+/// A row that was deleted and inserted again has the same key and another identity value. No UPDATE
+/// can write an identity column, so the row is deleted and inserted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_with_another_identity_is_written_anew() {
     let world = World::new().await;

@@ -1,10 +1,12 @@
-//! What stands on the destination's rows: keys, checks, views, triggers, the identity's next value.
+//! Objects that depend on the destination's rows: foreign keys, check constraints, views, triggers,
+//! the next identity value.
 
 use crate::harness::{World, eventually};
 
 const SOURCE: &str = "CREATE TABLE dbo.Users (ID INT IDENTITY(1,1) NOT NULL PRIMARY KEY, Code NVARCHAR(10) NOT NULL, GroupID INT NULL, Age INT NULL)";
 
-/// Groups is referred to, Users refers to it; some of it is disabled or not trusted from the start.
+/// Users refers to Groups, and Orders to Users; some constraints are disabled or not trusted from
+/// the start.
 const DEST: &str = "CREATE TABLE dbo.Groups (ID INT NOT NULL PRIMARY KEY)
 GO
 INSERT INTO dbo.Groups VALUES (1), (2)
@@ -44,10 +46,10 @@ async fn world() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn constraints_stay_as_they_were_and_children_are_not_churned() {
+async fn constraints_stay_as_they_were_and_child_rows_are_not_touched() {
     let world = world().await;
     let mut copy = world.copy().await;
-    // a and b have swapped their unique code; c is referred to by an order; z is gone
+    // a and b have swapped their unique codes, an order refers to c, and the source lacks z
     copy.run(
         "SET IDENTITY_INSERT dbo.Users ON; INSERT INTO dbo.Users (ID, Code) VALUES (1, N'b'), (2, N'a'), (3, N'c'), (9, N'z'); \
          SET IDENTITY_INSERT dbo.Users OFF; INSERT INTO dbo.Orders VALUES (1, 3)",
@@ -68,7 +70,7 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
         "the identity's next value"
     );
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Orders").await, "1");
-    // the same in mode DIRECT, which needs that nobody refers to a row
+    // the same in mode DIRECT, which requires that no foreign key refers to a row
     copy.run("DELETE dbo.Orders").await;
     let mut control = world.control().await;
     control
@@ -89,8 +91,8 @@ async fn constraints_stay_as_they_were_and_children_are_not_churned() {
     );
 }
 
-/// A row that is gone at the source and still referred to at the destination: nothing changes, and
-/// the key is named.
+/// A row is deleted at the source, and another table of the destination still refers to it: nothing
+/// is changed, and the error names the foreign key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_still_referred_to_is_an_error_that_names_the_key() {
     let world = world().await;
@@ -115,7 +117,7 @@ async fn a_row_that_is_still_referred_to_is_an_error_that_names_the_key() {
     world.in_sync("dbo.Users", "ID").await;
 }
 
-/// Triggers see what changed and no more; an INSTEAD OF trigger is refused by name.
+/// Triggers fire only for rows that changed; an INSTEAD OF trigger is refused, and the error names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn triggers_fire_for_what_changed_or_refuse() {
     let world = world().await;
@@ -146,8 +148,8 @@ GO",
     assert!(run.column("error_message")[0].contains("TR_Instead"), "{run}");
 }
 
-/// An indexed view forbids TRUNCATE and needs its SET options of every writer; its rows follow in
-/// both modes.
+/// An indexed view forbids TRUNCATE and requires its SET options of every session that writes. Its
+/// rows are right in both modes.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_indexed_view_of_the_destination_follows() {
     let world = world().await;
@@ -187,8 +189,8 @@ GO",
     }
 }
 
-/// A key whose type no index of the staging table has (its text travels as nvarchar(max)): rows are
-/// told apart without one, and CDC goes on.
+/// The staging table cannot have an index on this key (it is staged as nvarchar(max)): rows are
+/// matched without an index, and CDC goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_with_a_key_that_cannot_be_indexed_are_told_apart() {
     let world = World::new().await;

@@ -1,4 +1,5 @@
-//! What cannot end equal is refused before anything is touched, by name and all at once.
+//! Tables that cannot be copied exactly are refused before any row is written; one error names all
+//! reasons.
 
 use crate::harness::{PASSWORD, World, eventually};
 
@@ -8,14 +9,14 @@ async fn refused(world: &World, mapping: i32, expected: &[&str]) {
         let errors = control
             .query(&format!("SELECT error_message FROM error_logs WHERE mapping_id = {mapping}"))
             .await;
-        let said = errors.rows.iter().any(|row| expected.iter().all(|part| row[0].contains(part)));
-        if said { Ok(()) } else { Err(format!("{errors:?}")) }
+        let found = errors.rows.iter().any(|row| expected.iter().all(|part| row[0].contains(part)));
+        if found { Ok(()) } else { Err(format!("{errors:?}")) }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_is_in_the_way_of_a_table_is_one_error() {
+async fn all_reasons_to_refuse_a_table_are_one_error() {
     let world = World::new().await;
     world
         .shop()
@@ -60,7 +61,7 @@ INSERT INTO dbo.R (ID, Num, Opt, Must) SELECT 1, 1, 1, 1 WHERE 1 = 0",
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn places_that_no_rows_may_go_to_are_refused() {
+async fn destinations_that_no_rows_may_be_written_to_are_refused() {
     crate::only_on_standins!("its address");
     let world = World::new().await;
     let table = "CREATE TABLE dbo.P (ID INT NOT NULL PRIMARY KEY)
@@ -71,7 +72,7 @@ CREATE TABLE dbo.P3 (ID INT NOT NULL PRIMARY KEY)
 GO";
     world.both(table).await;
     let mut control = world.control().await;
-    // the destination server as its own source
+    // a source that is the destination server itself
     let itself = world
         .source_connection_string("Copy")
         .replace(&world.source.addr().port().to_string(), &world.dest.addr().port().to_string());
@@ -96,7 +97,7 @@ GO";
     refused(&world, 5, &["source table", "Nope", "does not exist"]).await;
 }
 
-/// A login that sees masked values would copy masks, and verify them as right.
+/// A login that sees masked values would copy the masks, and a verification would find no difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn masked_columns_need_unmask() {
     let world = World::new().await;
@@ -134,7 +135,7 @@ async fn masked_columns_need_unmask() {
     world.in_sync("dbo.S", "ID").await;
 }
 
-/// What the catalog says of a table is enough to refuse it: no row is read, none is written.
+/// The catalog is enough to refuse a table: no row is read or written.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_would_be_copied_wrong_are_refused_by_name() {
     crate::only_on_standins!("its log of statements");
@@ -190,7 +191,7 @@ GO",
     assert_eq!(staged, "0", "nothing was touched");
 }
 
-/// A login without VIEW DEFINITION is not shown security policies: it cannot know whether it sees
+/// A login without VIEW DEFINITION cannot see security policies, so it cannot know whether it sees
 /// every row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_cannot_see_security_policies_is_a_warning() {
@@ -219,15 +220,19 @@ async fn a_login_that_cannot_see_security_policies_is_a_warning() {
         .await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.shop().await.run("GRANT VIEW DEFINITION TO reader").await;
-    let said = daemon.output().matches("row-level security").count();
+    let warnings = daemon.output().matches("row-level security").count();
     world.shop().await.run("INSERT INTO dbo.S VALUES (1)").await;
     world.request_full_sync(mapping).await;
     world.in_sync("dbo.S", "ID").await;
-    assert_eq!(daemon.output().matches("row-level security").count(), said, "said no more");
+    assert_eq!(
+        daemon.output().matches("row-level security").count(),
+        warnings,
+        "no warning after VIEW DEFINITION was granted"
+    );
 }
 
-/// A cloned machine has its original's name, and its databases have the original's dates and object
-/// ids: only the servers themselves differ.
+/// A cloned machine has the server name of its original, and its databases have the same creation
+/// dates and object ids. The catalogs do not show that the two servers differ.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_of_the_destination_is_a_source_like_any_other() {
     crate::only_on_standins!("dates of creation that are set");
@@ -247,11 +252,11 @@ async fn a_clone_of_the_destination_is_a_source_like_any_other() {
     here.run("EXEC sys.sp_cdc_enable_db; EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'P', @role_name = NULL")
         .await;
     here.run("INSERT INTO dbo.P VALUES (1, 1), (2, 2)").await;
-    let looks = "SELECT CONCAT(@@SERVERNAME, CONVERT(varchar(30), create_date, 121), OBJECT_ID(N'dbo.P')) FROM sys.databases WHERE database_id = DB_ID()";
+    let identity = "SELECT CONCAT(@@SERVERNAME, CONVERT(varchar(30), create_date, 121), OBJECT_ID(N'dbo.P')) FROM sys.databases WHERE database_id = DB_ID()";
     assert_eq!(
-        here.scalar(looks).await,
-        there.scalar(looks).await,
-        "what the catalogs say is the same"
+        here.scalar(identity).await,
+        there.scalar(identity).await,
+        "the catalogs are the same"
     );
     // a login that may only read
     world
@@ -276,6 +281,6 @@ async fn a_clone_of_the_destination_is_a_source_like_any_other() {
         if there.rows == [["1", "1"], ["2", "3"]] { Ok(()) } else { Err(there.to_string()) }
     })
     .await;
-    let held = world.dest("master").await.scalar("SELECT COUNT(*) FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dbaops-dataflow/same%'").await;
-    assert_eq!(held, "0", "locks of the experiment are given back");
+    let locks = world.dest("master").await.scalar("SELECT COUNT(*) FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dbaops-dataflow/same%'").await;
+    assert_eq!(locks, "0", "the application locks that told the servers apart are released");
 }

@@ -1,4 +1,4 @@
-//! Rows that other tables at the destination refer to, and rows that refer to others.
+//! Foreign keys of the destination: rows that other tables refer to, and rows that refer to others.
 
 use crate::harness::{World, eventually};
 
@@ -27,15 +27,16 @@ async fn mapped(rows: &str) -> (World, i32) {
 async fn refused(world: &World, mapping: i32, expected: &[&str]) {
     world.request_full_sync(mapping).await;
     let run = world.run_ends(mapping, "FULL_SYNC", "ERROR").await;
-    let said = run.column("error_message")[0].to_owned();
+    let message = run.column("error_message")[0].to_owned();
     for word in expected {
-        assert!(said.contains(word), "{word} in: {said}");
+        assert!(message.contains(word), "{word} in: {message}");
     }
 }
 
-/// Both kinds at once: rows that are gone but referred to, and rows whose parent is not there.
+/// Two violations at once: rows that the source deleted are still referred to, and new rows have no
+/// parent at the destination.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_foreign_key_refuses_is_named_with_keys_and_a_way_out() {
+async fn what_a_foreign_key_refuses_is_named_with_keys_and_a_fix() {
     let (world, mapping) = mapped("(1, 1, NULL), (2, 7, NULL), (3, 8, 1), (4, NULL, 3)").await;
     let mut copy = world.copy().await;
     copy.run("INSERT INTO dbo.Users VALUES (1, 2, NULL), (90, 1, NULL), (91, 1, 90), (92, NULL, NULL); INSERT INTO dbo.Orders VALUES (1, 90), (2, 92), (3, 1)").await;
@@ -53,14 +54,14 @@ async fn what_a_foreign_key_refuses_is_named_with_keys_and_a_way_out() {
     )
     .await;
     assert_eq!(copy.query("SELECT * FROM dbo.Users ORDER BY ID").await, before);
-    // the way out that was named: the request is still there
+    // the fix that the error names: the request is still there and is fulfilled
     copy.run("DELETE dbo.Orders WHERE UserID <> 1; INSERT INTO dbo.Groups VALUES (7), (8)").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Users", "ID").await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Orders").await, "1");
 }
 
-/// It used to delete rows batch by batch until it met one that was referred to.
+/// Mode DIRECT used to delete rows batch by batch until a foreign key refused one.
 #[tokio::test(flavor = "multi_thread")]
 async fn mode_direct_checks_references_before_it_deletes_the_first_row() {
     let (world, mapping) = mapped("(1, 1, NULL), (5, 2, 1)").await;
@@ -85,9 +86,9 @@ async fn mode_direct_checks_references_before_it_deletes_the_first_row() {
     world.in_sync("dbo.Users", "ID").await;
 }
 
-/// A trigger's own rows and counts are not the sync's.
+/// The row counts of a trigger's own statements are not counted as rows of the full sync.
 #[tokio::test(flavor = "multi_thread")]
-async fn triggers_that_write_and_answer_do_not_confuse_the_counts() {
+async fn triggers_that_write_rows_do_not_change_the_counts() {
     let (world, mapping) = mapped("(1, 1, NULL), (2, 1, NULL)").await;
     let mut copy = world.copy().await;
     copy.script(
@@ -110,7 +111,7 @@ GO",
     daemon.wait_for_line(&["the destination's trigger [TR_Loud] fires"]).await;
     daemon.wait_for_line(&["swapped in: 1 rows inserted, 1 updated, 1 deleted"]).await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "6");
-    // in mode DIRECT the loaded rows are counted against what is there
+    // mode DIRECT compares the number of loaded rows with the number in the table
     world
         .control()
         .await
@@ -125,8 +126,8 @@ GO",
     world.in_sync("dbo.Users", "ID").await;
 }
 
-/// IDENTITY_INSERT outlives an error, a rollback and a return to the pool; the next table would be
-/// refused with 8107.
+/// IDENTITY_INSERT stays ON in a session after an error and a rollback. If the session went back to
+/// the pool, its next table would fail with Msg 8107.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_with_identity_insert_on_is_not_used_again() {
     let world = World::new().await;
@@ -157,7 +158,7 @@ async fn a_session_with_identity_insert_on_is_not_used_again() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// Rows that the destination drops (IGNORE_DUP_KEY) are noticed before the commit.
+/// Rows that the destination drops silently (IGNORE_DUP_KEY) are noticed before the commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_the_destination_drops_fail_the_sync() {
     let (world, mapping) = mapped("(1, 1, NULL), (2, 1, NULL)").await;

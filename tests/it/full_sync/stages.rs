@@ -1,4 +1,4 @@
-//! The stages after the copy can be watched and stopped too.
+//! The stages of a full sync after the copy report progress and can be stopped.
 
 use mssql_standin::fault::{Fault, Phase, Point};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use crate::{
     },
 };
 
-/// Longer than the daemon stays silent.
+/// Longer than the daemon's interval between two lines about progress.
 const LONG: Duration = Duration::from_secs(8);
 
-async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, expected: &[&str]) {
+/// Waits until a line with these texts is in the daemon's output and in `sync_logs`.
+async fn stage_is_logged(world: &World, daemon: &crate::harness::Daemon, expected: &[&str]) {
     daemon.wait_for_line(expected).await;
     let like = expected.join("%");
     eventually(&format!("{like} in sync_logs"), async || {
@@ -27,8 +28,8 @@ async fn stage_is_told(world: &World, daemon: &crate::harness::Daemon, expected:
     .await;
 }
 
-/// A capture job that stands still for minutes, a swap of an hour: nobody has to guess whether the
-/// daemon hangs.
+/// While a full sync waits for a capture job that stands still, and while a long swap runs, the log
+/// shows that the daemon does not hang.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_capture_and_swapping_are_logged_while_they_last() {
     crate::only_on_standins!("fault points");
@@ -50,7 +51,7 @@ async fn waiting_for_capture_and_swapping_are_logged_while_they_last() {
     capture(&world, |cdc| cdc.running = false);
     world.shop().await.run("UPDATE dbo.Items SET Price = 1 WHERE ID = 7").await;
     release.send(()).expect("the sync waits");
-    stage_is_told(
+    stage_is_logged(
         &world,
         &daemon,
         &["3000 rows copied, waiting until capture has passed the copy", "s so far"],
@@ -64,7 +65,7 @@ async fn waiting_for_capture_and_swapping_are_logged_while_they_last() {
     assert_eq!(run.rows, [["RUNNING", "3000", "3000"]]);
     capture(&world, |cdc| cdc.running = true);
     assert!(swapping.fired().await);
-    stage_is_told(
+    stage_is_logged(
         &world,
         &daemon,
         &["swapping 3000 rows in: updating rows that differ", "s so far"],
@@ -74,8 +75,7 @@ async fn waiting_for_capture_and_swapping_are_logged_while_they_last() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// Who switches a mapping off while its full sync waits for a capture job that is dead does not
-/// wait for that job.
+/// A full sync that waits for a stopped capture job ends when its mapping is switched off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     crate::only_on_standins!("fault points");
@@ -104,7 +104,7 @@ async fn a_mapping_that_is_switched_off_stops_waiting_for_capture() {
     assert_eq!(
         world.copy().await.scalar("SELECT Name FROM dbo.Items").await,
         "old",
-        "the destination is as it was"
+        "the destination is unchanged"
     );
     capture(&world, |cdc| cdc.running = true);
     control.run("UPDATE table_mappings SET is_enabled = 1").await;

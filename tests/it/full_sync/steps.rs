@@ -1,4 +1,4 @@
-//! Commits before, during and after every step, with capture that lags.
+//! Commits before, during and after every step of a full sync, with a capture job that lags.
 
 use mssql_standin::{
     cdc::{CaptureMode, capture::capture_now},
@@ -13,10 +13,11 @@ use crate::harness::{
     eventually,
 };
 
-/// Long enough for a few changes; nothing depends on it but that they fall into the step.
-const HELD: Duration = Duration::from_millis(700);
+/// How long a step is delayed: long enough for a few changes to be committed meanwhile.
+const DELAY: Duration = Duration::from_millis(700);
 
-fn capture_lags(world: &World) {
+/// Makes the source's capture job lag by a random time.
+fn delay_capture(world: &World) {
     let instance = world.source.instance().expect("the stand-in's own engine");
     let mut state = instance.lock();
     let shop = state.database_named("Shop").expect("Shop").id;
@@ -24,8 +25,8 @@ fn capture_lags(world: &World) {
         CaptureMode::Delayed { min_ms: 100, max_ms: 900 };
 }
 
-/// What a page-by-page scan gets wrong, and what it does not: keys that move past it in both
-/// directions, rows that come, go and change.
+/// Changes that a scan may miss or read twice, and others: keys that move past the scan in both
+/// directions; rows that are inserted, deleted and updated.
 async fn change(world: &World, round: usize) {
     let mut shop = world.shop().await;
     let n = 40 * round;
@@ -56,7 +57,7 @@ async fn change(world: &World, round: usize) {
         2_000_000 + n
     ))
     .await;
-    // the key is gone and back with another row
+    // a row is deleted, and another row is inserted with its key
     shop.run(&format!(
         "DELETE dbo.Items WHERE ID = {0}; INSERT INTO dbo.Items (ID, Name) VALUES ({0}, N'again')",
         n + 30
@@ -64,13 +65,14 @@ async fn change(world: &World, round: usize) {
     .await;
 }
 
-async fn at(world: &World, step: &FaultHandle, round: usize) {
+/// Waits until the full sync reaches a step, and commits changes during it.
+async fn change_during(world: &World, step: &FaultHandle, round: usize) {
     let fired = tokio::time::timeout(WAIT_MAX, step.fired()).await;
-    assert!(fired.expect("the step comes"), "the step was disarmed");
+    assert!(fired.expect("the full sync reaches the step"), "the step was disarmed");
     change(world, round).await;
 }
 
-/// CDC is off for the mapping, so nothing mends afterwards what the full sync itself did not bring.
+/// CDC is off for the mapping, so it cannot add what the full sync itself missed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_commits_until_the_copy_ends_is_in_the_swap() {
     crate::only_on_standins!("fault points");
@@ -78,55 +80,56 @@ async fn what_commits_until_the_copy_ends_is_in_the_swap() {
     world.both(ITEMS).await;
     fill(&world, 20_000).await;
     world.enable_cdc(&["Items"]).await;
-    capture_lags(&world);
+    delay_capture(&world);
     let mapping = world.map("Items", "ID", None, false).await;
     let (source, dest) = (world.source.faults(), world.dest.faults());
     let steps = [
-        dest.once(Point::request("full_sync_pending_at = COALESCE"), Fault::Delay(HELD)),
-        source.once(Point::request("AS is_read_only"), Fault::Delay(HELD)),
-        dest.once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), Fault::Delay(HELD)),
-        dest.nth(Point::request("BULK LOAD"), 1, Fault::Delay(HELD)),
-        dest.nth(Point::request("BULK LOAD"), 2, Fault::Delay(HELD)),
-        dest.nth(Point::request("BULK LOAD"), 6, Fault::Delay(HELD)),
-        dest.once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), Fault::Delay(HELD)),
+        dest.once(Point::request("full_sync_pending_at = COALESCE"), Fault::Delay(DELAY)),
+        source.once(Point::request("AS is_read_only"), Fault::Delay(DELAY)),
+        dest.once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), Fault::Delay(DELAY)),
+        dest.nth(Point::request("BULK LOAD"), 1, Fault::Delay(DELAY)),
+        dest.nth(Point::request("BULK LOAD"), 2, Fault::Delay(DELAY)),
+        dest.nth(Point::request("BULK LOAD"), 6, Fault::Delay(DELAY)),
+        dest.once(Point::request("CREATE UNIQUE INDEX [dbaops_dataflow_key]"), Fault::Delay(DELAY)),
     ];
     change(&world, 0).await;
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon();
     for (round, step) in steps.iter().enumerate() {
-        at(&world, step, round + 1).await;
+        change_during(&world, step, round + 1).await;
     }
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let (source, dest) = world.both_tables("dbo.Items", "ID").await;
     assert!(source == dest, "{}", crate::harness::world::difference(&source, &dest));
 }
 
-/// With CDC on, the changes of the later steps come with the next passes, each once.
+/// With CDC on, changes that are committed after the end LSN of the copy are applied by the next CDC
+/// passes, each once.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
+async fn what_commits_during_replay_and_swap_comes_by_cdc() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, 20_000).await;
     world.enable_cdc(&["Items"]).await;
-    capture_lags(&world);
+    delay_capture(&world);
     let mapping = world.map("Items", "ID", Some("Resync"), true).await;
     let (source, dest) = (world.source.faults(), world.dest.faults());
     let steps = [
-        source.once(Point::request("UPDATE TOP"), Fault::Delay(HELD)),
-        dest.nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD)),
-        source.once(Point::request("tran_end_time >"), Fault::Delay(HELD)),
-        dest.once(Point::request("#changes"), Fault::Delay(HELD)),
+        source.once(Point::request("UPDATE TOP"), Fault::Delay(DELAY)),
+        dest.nth(Point::request("BULK LOAD"), 3, Fault::Delay(DELAY)),
+        source.once(Point::request("tran_end_time >"), Fault::Delay(DELAY)),
+        dest.once(Point::request("#changes"), Fault::Delay(DELAY)),
         dest.once(
             Point::request("SELECT CASE WHEN EXISTS (SELECT 1 FROM [dbo].[Items]"),
-            Fault::Delay(HELD),
+            Fault::Delay(DELAY),
         ),
-        dest.once(Point::request("COUNT_BIG(*)"), Fault::Delay(HELD)),
+        dest.once(Point::request("COUNT_BIG(*)"), Fault::Delay(DELAY)),
     ];
     world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID IN (3, 19999)").await;
     let _daemon = world.daemon();
     for (round, step) in steps.iter().enumerate() {
-        at(&world, step, round + 1).await;
+        change_during(&world, step, round + 1).await;
     }
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     change(&world, 8).await;
@@ -136,7 +139,7 @@ async fn what_commits_during_fence_replay_and_swap_comes_by_cdc() {
     assert!(errors.rows.is_empty(), "{errors}");
 }
 
-/// Where the source allows it, the rows are those of one moment, and the log says so.
+/// A source that allows SNAPSHOT isolation is read in one snapshot, and the log says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_source_is_copied_as_of_one_moment() {
     crate::only_on_standins!("fault points");
@@ -147,10 +150,10 @@ async fn a_snapshot_source_is_copied_as_of_one_moment() {
     let mapping = world.map("Items", "ID", None, false).await;
     let before =
         world.shop().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
-    let step = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(HELD));
+    let step = world.dest.faults().nth(Point::request("BULK LOAD"), 3, Fault::Delay(DELAY));
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    at(&world, &step, 1).await;
+    change_during(&world, &step, 1).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let copied =
         world.copy().await.query("SELECT ID, Name, Price, Resync FROM dbo.Items ORDER BY ID").await;
@@ -158,14 +161,15 @@ async fn a_snapshot_source_is_copied_as_of_one_moment() {
     daemon.wait_for_line(&["one moment", "SNAPSHOT"]).await;
 }
 
-/// A heap is read page by page: a row that is deleted and comes back further on is read twice.
+/// A heap is read page by page: a row that is deleted and inserted again on a later page is read
+/// twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_was_read_twice_is_there_once() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both("CREATE TABLE dbo.Heap (ID INT NOT NULL PRIMARY KEY NONCLUSTERED, Wide NVARCHAR(2000) NULL)").await;
     let mut shop = world.shop().await;
-    // more than what waits in buffers when the copy is held
+    // more rows than fit in the buffers while the copy is blocked
     for hundred in 0..50 {
         let rows: Vec<_> = (1..=100)
             .map(|row| format!("({}, REPLICATE(N'x', 2000))", hundred * 100 + row))
@@ -184,12 +188,12 @@ async fn a_row_that_was_read_twice_is_there_once() {
     shop.run("DELETE dbo.Heap WHERE ID = 1; INSERT INTO dbo.Heap VALUES (1, N'moved')").await;
     release.send(()).expect("the copy waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    assert!(dropped.count() > 0, "it was read once, so this proves nothing");
+    assert!(dropped.count() > 0, "the row was read only once, so the scenario tested nothing");
     world.in_sync("dbo.Heap", "ID").await;
 }
 
-/// A capture job that runs by schedule is waited for as long as it may take, with the copy kept,
-/// and the log says how long that is.
+/// A full sync waits for a capture job that runs by schedule and keeps its copy meanwhile. The log
+/// says how long it waits at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_job_by_schedule_is_waited_for() {
     crate::only_on_standins!("its engine");
@@ -215,8 +219,8 @@ async fn a_capture_job_by_schedule_is_waited_for() {
     world.in_sync("dbo.Items", "ID").await;
 }
 
-/// A copy that takes longer than changes are kept can never be brought up to date: the error says
-/// how long both are before it is tried again.
+/// A copy that takes longer than the retention of changes cannot be brought up to date: the error
+/// names both times.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_takes_longer_than_changes_are_kept_is_an_error() {
     crate::only_on_standins!("fault points");
@@ -255,8 +259,8 @@ async fn a_copy_that_takes_longer_than_changes_are_kept_is_an_error() {
     }
 }
 
-/// A full sync whose copy is done waits for capture, and a column becomes wider. What is written
-/// into it then is what arrives, not what the old column would have held of it.
+/// A column is altered while a full sync, whose copy is done, waits for capture. A value that only
+/// the new type can hold is copied exactly.
 async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str) {
     let world = World::new().await;
     let create =
@@ -267,7 +271,7 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
     let old = if before.starts_with("DATETIME2") { "'2026-01-01'" } else { "'1'" };
     shop.run(&format!("INSERT INTO dbo.T (ID, C) VALUES (1, {old}), (2, {old})")).await;
     world.enable_cdc(&["T"]).await;
-    capture_lags(&world);
+    delay_capture(&world);
     let mapping = world.map("T", "ID", None, true).await;
     world
         .control()

@@ -1,4 +1,4 @@
-//! A full sync while it runs: progress, stopping, being killed, memory.
+//! A running full sync: its progress, stopping it, killing the process, memory.
 
 use mssql_standin::fault::{Fault, Point};
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{ITEMS, fill};
 use crate::harness::{WAIT_MAX, World, eventually};
 
-/// A copy that takes a while: `rows` rows in batches of 1,000, each held for a moment at the
+/// A requested full sync that takes a while: `rows` rows in batches of 1,000, each delayed at the
 /// destination.
-async fn slow(rows: usize, held: Duration) -> (World, i32) {
+async fn slow(rows: usize, delay: Duration) -> (World, i32) {
     let world = World::new().await;
     world.both(ITEMS).await;
     fill(&world, rows).await;
@@ -18,7 +18,7 @@ async fn slow(rows: usize, held: Duration) -> (World, i32) {
         .run("INSERT INTO dbo.Items (ID, Name) VALUES (1, N'old'), (-5, N'gone')")
         .await;
     let mapping = world.map("Items", "ID", None, false).await;
-    world.dest.faults().always(Point::request("BULK LOAD"), Fault::Delay(held));
+    world.dest.faults().always(Point::request("BULK LOAD"), Fault::Delay(delay));
     world.request_full_sync(mapping).await;
     (world, mapping)
 }
@@ -33,7 +33,7 @@ async fn progress_can_be_watched() {
     let (world, mapping) = slow(20_000, Duration::from_millis(450)).await;
     let daemon = world.daemon();
     let mut control = world.control().await;
-    eventually("sync_status to move", async || {
+    eventually("progress in sync_status", async || {
         let run = control
             .query(&format!("SELECT status, records_processed, last_processed_pk FROM sync_status WHERE mapping_id = {mapping}"))
             .await;
@@ -72,7 +72,7 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
     control.run("UPDATE table_mappings SET is_enabled = 0").await;
     let run = world.run_ends(mapping, "FULL_SYNC", "PAUSED").await;
     assert!(run.column("error_message")[0].contains("switched off"), "{run}");
-    assert_eq!(old_rows(&world).await, before, "the destination is as it was");
+    assert_eq!(old_rows(&world).await, before, "the destination is unchanged");
     assert_eq!(
         control
             .scalar("SELECT COUNT(*) FROM table_mappings WHERE full_sync_pending_at IS NOT NULL")
@@ -95,8 +95,8 @@ async fn a_mapping_that_is_switched_off_stops_paused_and_goes_on_later() {
     let _ = daemon.terminate().await;
 }
 
-/// kill -9 before and after what changes something: the rows are the old ones or the new ones, and
-/// the next start finishes the job.
+/// kill -9 before or after each statement that changes something: the table has the old rows or the
+/// new rows, and the next process finishes the full sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
     crate::only_on_standins!("fault points");
@@ -123,7 +123,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
         ("DROP TABLE IF EXISTS [dbo].[dbaops_dataflow_stage", Fault::HangAfter),
         ("COMMIT TRANSACTION", Fault::HangBefore),
     ] {
-        // A request is made once; whatever is killed, nobody has to repeat it.
+        // The request is made once and survives every kill.
         if text.starts_with("full_sync") {
             world.shop().await.run("UPDATE dbo.Items SET Resync = 1 WHERE ID = 5").await;
         }
@@ -131,7 +131,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
         let daemon = world.daemon();
         assert!(
             tokio::time::timeout(WAIT_MAX, step.fired()).await.is_ok_and(|fired| fired),
-            "{text} never came"
+            "the daemon never sent {text}"
         );
         daemon.kill().await;
         eventually("the killed process's transaction to be rolled back", async || {
@@ -144,7 +144,8 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
     let daemon = world.daemon();
     assert!(tokio::time::timeout(WAIT_MAX, committed.fired()).await.is_ok_and(|fired| fired));
     daemon.kill().await;
-    // Done, although nobody was told: nothing is pending, and nothing is left over.
+    // The swap committed, although its reply was lost: no request is pending, and no staging table
+    // is left.
     let mut control = world.control().await;
     eventually("the swap", async || {
         let pending = control
@@ -174,8 +175,8 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
     .await;
 }
 
-/// Left over by a process that was killed, of a mapping that is switched off or deleted now; not a
-/// table of somebody else's.
+/// Staging tables of a killed process are dropped, also those of mappings that were switched off or
+/// deleted. Tables whose names only begin alike are not.
 #[tokio::test(flavor = "multi_thread")]
 async fn leftover_staging_tables_go_at_the_next_start() {
     let world = World::new().await;
@@ -195,11 +196,11 @@ async fn leftover_staging_tables_go_at_the_next_start() {
     .await;
 }
 
-/// 1,000 rows of a batch would be gigabytes.
+/// A batch of 1,000 of these rows would take gigabytes.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
-    const HIGH_WATER_KIB_MAX: u64 = 112 * 1024;
+    const PEAK_KIB_MAX: u64 = 112 * 1024;
     let world = World::new().await;
     world
         .both("CREATE TABLE dbo.Wide (ID INT NOT NULL PRIMARY KEY, Doc VARBINARY(MAX) NULL)")
@@ -217,7 +218,7 @@ async fn wide_rows_do_not_need_memory_for_a_thousand_of_them() {
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.assert_peak_memory_below(HIGH_WATER_KIB_MAX);
+    daemon.assert_peak_memory_below(PEAK_KIB_MAX);
     let digests = "SELECT ID, DATALENGTH(Doc), HASHBYTES('MD5', Doc) FROM dbo.Wide ORDER BY ID";
     assert_eq!(world.shop().await.query(digests).await, world.copy().await.query(digests).await);
 }

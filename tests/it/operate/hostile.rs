@@ -129,7 +129,7 @@ async fn no_text_of_a_control_table_is_executed() {
     }
     let daemon = world.daemon_with(&[("DATAFLOW_MAX_TASKS", "4")]);
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
-    eventually("every other mapping to have said what is wrong with it", async || {
+    eventually("every other mapping to have printed what is wrong with it", async || {
         let silent = control
             .query(
                 "SELECT m.mapping_id, m.source_database, m.source_table FROM table_mappings AS m \
@@ -212,7 +212,7 @@ async fn a_row_that_makes_no_sense_is_reported_once_until_it_does() {
     assert_eq!(
         control.scalar("SELECT MAX(retry_count) FROM error_logs").await,
         "0",
-        "said once, not counted up every tick"
+        "printed once, not counted up every tick"
     );
     control.run("UPDATE table_mappings SET primary_key_column = N'ID', full_sync_requested = 1 WHERE source_table = N'Late'").await;
     eventually("the mended row's error to be resolved", async || {

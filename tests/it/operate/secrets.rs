@@ -150,20 +150,20 @@ fn no_string_shows_its_password_when_it_is_read() {
     for _ in 0..STRINGS_READ {
         let password = password(&mut random);
         let text = typed(&mut random, &password.text, 1433);
-        let said = match connection_string::parse(&text) {
+        let printed = match connection_string::parse(&text) {
             Ok(parsed) => format!("{parsed:?}"),
             Err(error) => format!("{error} {error:?} {}", error.details(1, "left out")),
         };
-        clean(std::slice::from_ref(&password), &said, &format!("what is said of {text}"));
+        clean(std::slice::from_ref(&password), &printed, &format!("what is printed of {text}"));
         let vars = [
             ("DEST_PASS", password.text.as_str()),
             ("DATAFLOW_BATCH_SIZE", "x"),
             ("DEST_SERVER", text.as_str()),
         ];
-        let said = format!("{:?}", Config::from_vars(vars));
-        clean(std::slice::from_ref(&password), &said, "what is said of the environment");
-        let said = format!("{:?}", Config::from_vars([("DEST_PASS", password.text.as_str())]));
-        clean(&[password], &said, "the configuration's Debug");
+        let printed = format!("{:?}", Config::from_vars(vars));
+        clean(std::slice::from_ref(&password), &printed, "what is printed of the environment");
+        let printed = format!("{:?}", Config::from_vars([("DEST_PASS", password.text.as_str())]));
+        clean(&[password], &printed, "the configuration's Debug");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::synced;
 use crate::harness::{World, daemon::command, servers::with_scenario_names};
 
-/// Exit code and stdout.
+/// Runs `verify`; returns its exit code and its output.
 pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let arguments: Vec<&str> = ["verify"].into_iter().chain(arguments.iter().copied()).collect();
     let output = command(&world.variables(), &arguments).output().await.expect("run verify");
@@ -19,28 +19,28 @@ pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) 
 async fn verify_says_what_differs_and_exits_with_1() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    // it verifies nothing by itself
+    // the daemon does not verify, only the command does
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
 
-    let (code, said) = verify(&world, &[]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = verify(&world, &[]).await;
+    assert_eq!(code, Some(0), "{printed}");
     for expected in [
         "mapping 1: Shop.dbo.V -> Copy.dbo.V",
         "PASSED  MD5_COMPARISON 3000 compared, 0 mismatches",
         "PASSED  SCHEMA",
         "PASSED  ROW_COUNT",
     ] {
-        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
 
     world.copy().await.run("UPDATE dbo.V SET Price = 0 WHERE ID IN (5, 2000)").await;
     let id = mapping.to_string();
-    let (code, said) = verify(&world, &["--full", "--mapping", &id]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("FAILED  MD5_COMPARISON 3000 compared, 2 mismatches"), "{said}");
-    assert!(said.contains("different (2): 5, 2000"), "{said}");
-    assert!(!said.contains("row 2000"), "values are not named: {said}");
+    let (code, printed) = verify(&world, &["--full", "--mapping", &id]).await;
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("FAILED  MD5_COMPARISON 3000 compared, 2 mismatches"), "{printed}");
+    assert!(printed.contains("different (2): 5, 2000"), "{printed}");
+    assert!(!printed.contains("row 2000"), "row values are printed: {printed}");
     let errors = world
         .control()
         .await
@@ -48,14 +48,14 @@ async fn verify_says_what_differs_and_exits_with_1() {
             "SELECT COUNT(*) FROM error_logs WHERE error_type = 'VERIFICATION' AND is_resolved = 0",
         )
         .await;
-    assert_eq!(errors, "1", "the daemon's rows are written by the command too");
+    assert_eq!(errors, "1", "the command writes error_logs as the daemon does");
 
     world.shop().await.run("UPDATE dbo.V SET Price = 1 WHERE ID IN (5, 2000)").await;
     world.in_sync("dbo.V", "ID").await;
-    let (code, said) = verify(&world, &["--full"]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = verify(&world, &["--full"]).await;
+    assert_eq!(code, Some(0), "{printed}");
 
-    let (code, said) = verify(&world, &["--mapping", "99"]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("there is no mapping 99"), "{said}");
+    let (code, printed) = verify(&world, &["--mapping", "99"]).await;
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("there is no mapping 99"), "{printed}");
 }

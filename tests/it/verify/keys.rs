@@ -1,10 +1,10 @@
-//! Keys that the two sides take for something else.
+//! Keys that the source and the destination compare differently.
 
 use super::{command::verify, rows};
 use crate::harness::{World, eventually};
 
-/// Two spellings of a key are one row where the source compares without case, and two where the
-/// destination compares bytes.
+/// Two spellings of a key are one row at the source, which ignores case, and two rows at the
+/// destination, which compares bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_spelling_of_a_key_is_found_and_repaired() {
     let world = World::new().await;
@@ -24,7 +24,7 @@ async fn another_spelling_of_a_key_is_found_and_repaired() {
         world.daemon_with(&[("DATAFLOW_VERIFY_ROWS", "2"), ("DATAFLOW_VERIFY_SWEEP_ROWS", "2")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     rows(&world, mapping, "PASSED", &[]).await;
-    // the newest two are not the same two on both sides
+    // the two newest keys, by each server's order, are not the same at the source and destination
     let mut copy = world.copy().await;
     copy.run("UPDATE dbo.S SET Code = 'ALPHA' WHERE N = 1; UPDATE dbo.S SET N = 33 WHERE N = 3")
         .await;
@@ -35,20 +35,20 @@ async fn another_spelling_of_a_key_is_found_and_repaired() {
         &["only in source (1): alpha", "only in destination (1): ALPHA", "different (1): gamma"],
     )
     .await;
-    let (code, said) = verify(&world, &["--full", "--repair"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    eventually("both sides to be equal", async || {
-        let (left, right) = (
+    let (code, printed) = verify(&world, &["--full", "--repair"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    eventually("both tables to be equal", async || {
+        let (source, dest) = (
             shop.query("SELECT Code, N FROM dbo.S ORDER BY N").await,
             copy.query("SELECT Code, N FROM dbo.S ORDER BY N").await,
         );
-        if left == right { Ok(()) } else { Err(right.to_string()) }
+        if source == dest { Ok(()) } else { Err(dest.to_string()) }
     })
     .await;
 }
 
-/// And the other way round: what differs in case is one row at the destination, whose spelling is
-/// put right in place.
+/// The other way round: spellings that differ in case are one row at the destination. The repair
+/// updates its spelling in place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spelling_is_repaired_in_place_where_the_destination_ignores_case() {
     let world = World::new().await;
@@ -80,7 +80,8 @@ async fn a_spelling_is_repaired_in_place_where_the_destination_ignores_case() {
     rows(&world, mapping, "PASSED", &[]).await;
 }
 
-/// The destination's type is wider, and somebody wrote what the source cannot hold.
+/// The destination's key columns are wider, and rows there have keys that the source's types cannot
+/// hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_source_cannot_hold_is_only_at_the_destination() {
     let world = World::new().await;
@@ -106,8 +107,8 @@ async fn a_key_that_the_source_cannot_hold_is_only_at_the_destination() {
     assert_eq!(world.copy().await.scalar("SELECT COUNT(*) FROM dbo.W").await, "2");
 }
 
-/// The destination has one of two keys that it takes for one: a repair does not write the other one
-/// over it.
+/// Two keys of the source are equal at the destination, which has the row of one of them: a repair
+/// does not overwrite it with the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_is_not_repaired_over_another_keys() {
     let world = World::new().await;
@@ -139,8 +140,8 @@ async fn a_row_is_not_repaired_over_another_keys() {
     assert_eq!(there.rows, [["œ", "1"], ["x", "3"]]);
 }
 
-/// A code page's text is put in the source's order in that code page, whatever the destination's
-/// collation says.
+/// Ranges of varchar keys are read in the order of the source's code page and collation, whatever
+/// collation the destination has.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_read_in_the_sources_code_page() {
     let world = World::new().await;

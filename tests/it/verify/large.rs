@@ -3,7 +3,7 @@
 use super::rows;
 use crate::harness::World;
 
-/// One byte of 5 MB and one character of a text differ: both are found, named by key, and mended.
+/// One byte of 5 MB and one character of a text differ: both are found, named by key, and repaired.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_difference_in_a_large_value_is_found_and_repaired() {
     let world = World::new().await;

@@ -1,5 +1,5 @@
-//! Beside a busy writer and a capture that lags as it likes: no false alarm, and no difference
-//! missed.
+//! Verification beside a busy writer and a capture job that lags by random times: no false alarm,
+//! and no difference is missed.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{not_too_far_ahead, rows, synced};
+use super::{limit_lead, rows, synced};
 use crate::harness::{
     Sql, World,
     blocked_request::{blocked_request, wait_for_arrival},
@@ -20,15 +20,15 @@ use mssql_standin::{
     fault::{Phase, Point},
 };
 
-/// Changes, moves, deletes and inserts rows, as fast as the server takes it, until it is told to
-/// stop; how many rounds it made.
+/// Updates, deletes and inserts rows and changes keys, without pauses, until `stop` is set; returns
+/// the number of rounds.
 async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
         shop.run(&format!("UPDATE dbo.V SET Name = N'{n}' WHERE ID = 100")).await;
-        not_too_far_ahead(n, &mut copy, "SELECT Name FROM dbo.V WHERE ID = 100").await;
-        // the corrupted rows are left alone: a change would mend them
+        limit_lead(n, &mut copy, "SELECT Name FROM dbo.V WHERE ID = 100").await;
+        // the corrupted rows are not changed: a replicated change would repair them
         shop.run(&format!(
             "UPDATE dbo.V SET Name = N'{n}', Price = Price + 1 WHERE ID BETWEEN {0} AND {0} + 3",
             101 + n * 7 % 2_800
@@ -77,14 +77,14 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
 
     let mut copy = world.copy().await;
-    let spoils = [
+    let corruptions = [
         ("UPDATE dbo.V SET Name = N'corrupt' WHERE ID = 42", "different (1): 42"),
         ("DELETE dbo.V WHERE ID = 43", "only in source (1): 43"),
         ("INSERT INTO dbo.V (ID) VALUES (-44)", "only in destination (1): -44"),
     ];
-    for (spoil, named) in spoils {
-        copy.run(spoil).await;
-        rows(&world, mapping, "FAILED", &[named]).await;
+    for (corruption, finding) in corruptions {
+        copy.run(corruption).await;
+        rows(&world, mapping, "FAILED", &[finding]).await;
     }
     stop.store(true, Ordering::Relaxed);
     assert!(writer.await.expect("the writer") > 10);
@@ -92,7 +92,7 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
         .query("SELECT mismatches_found, verification_details FROM verification_logs WHERE verification_status = 'FAILED' AND mismatches_found > 3")
         .await;
     assert!(wrong.rows.is_empty(), "{wrong}");
-    // what was told of is exactly what was done, each time in other words
+    // the errors report exactly these differences, one error for each new set of findings
     let errors =
         "SELECT error_message FROM error_logs WHERE error_type = 'VERIFICATION' ORDER BY error_id";
     eventually("the last finding to be in the log, too", async || {
@@ -101,22 +101,22 @@ async fn a_busy_writer_raises_no_false_alarm_and_hides_nothing() {
     })
     .await;
     let errors = control.query(errors).await;
-    let told: Vec<_> = errors
+    let reported: Vec<_> = errors
         .rows
         .iter()
         .map(|row| row[0].rsplit("FAILED: ").next().unwrap_or_default())
         .collect();
     let all = "only in source (1): 43; only in destination (1): -44; different (1): 42";
     assert_eq!(
-        told,
+        reported,
         ["different (1): 42", "only in source (1): 43; different (1): 42", all],
-        "once per finding: {errors}"
+        "one error per set of findings: {errors}"
     );
     drop(daemon);
 }
 
-/// Commits of the hour before look later than a clock that was set back; taken for a fence, they
-/// covered nothing.
+/// Commits of the hour before have later times than a clock that was set back. When a verification
+/// once waited for such a commit to be applied, newer changes were still missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_raises_no_false_alarm() {
     crate::only_on_standins!("sets the server's clock");
@@ -146,20 +146,20 @@ async fn a_clock_that_is_set_back_raises_no_false_alarm() {
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
 }
 
-/// The hand of the scenario instead of the capture job.
-fn capture(world: &World, from_now_on: CaptureMode) {
+/// Sets the capture mode, and captures everything that is committed so far.
+fn capture(world: &World, mode: CaptureMode) {
     let instance = world.source.instance().expect("the source's engine");
     {
         let mut state = instance.lock();
         let shop = state.database_named("Shop").expect("Shop").id;
-        state.database_mut(shop).expect("Shop").cdc.mode = from_now_on;
+        state.database_mut(shop).expect("Shop").cdc.mode = mode;
     }
     capture_now(instance, "Shop").expect("captured");
 }
 
-/// A moved row's document is not in its change row, so replication takes it from the source, where
-/// it is a later one already. The destination then is ahead of its checkpoint, and the source row
-/// that the verification saw is not wrong either.
+/// The change row of a changed key lacks the row's document, so replication reads it from the source,
+/// which has a later version already. The destination is then ahead of its checkpoint, and differs
+/// from the older source row that the verification read: that is no finding.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding() {
     crate::only_on_standins!("fault points");
@@ -186,28 +186,28 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.verified(mapping, "PASSED").await;
 
-    // Replication has read that the row moved, and is about to fetch the document.
+    // Replication has read the change of the key, and is about to read the document.
     capture(&world, CaptureMode::Manual);
     let (fetch, fetching, fetches) = blocked_request(Phase::Before);
     let fetched = world.source.faults().once(Point::request("AS v (slot, start_lsn"), fetch);
     shop.run("UPDATE dbo.D SET ID = 5007 WHERE ID = 7").await;
     capture(&world, CaptureMode::Manual);
     wait_for_arrival(fetching).await;
-    // The next verification has seen the row at the source, and takes its fence: a commit of
-    // another row. Then the document changes.
-    let (clock, looked, goes_on) = blocked_request(Phase::After);
+    // The next verification has read the row at the source, and waits until a later commit, of
+    // another row, has been applied. Then the document changes.
+    let (clock, clock_read, goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
-    wait_for_arrival(looked).await;
+    wait_for_arrival(clock_read).await;
     later_than_the_clock().await;
     shop.run("UPDATE dbo.D SET N = 1 WHERE ID = 1").await;
     capture(&world, CaptureMode::Manual);
     shop.run("UPDATE dbo.D SET Doc = N'second' WHERE ID = 5007").await;
-    let (clock, looked, goes_on_again) = blocked_request(Phase::After);
+    let (clock, clock_read, goes_on_again) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS local_time"), clock);
     fetches.send(()).expect("replication goes on");
     goes_on.send(()).expect("the verification goes on");
-    // It has read the destination's row, which has the new document before any change told of it.
-    wait_for_arrival(looked).await;
+    // It has read the destination's row, which has the new document before its change is captured.
+    wait_for_arrival(clock_read).await;
     let doc = "SELECT Doc FROM dbo.D WHERE ID = 5007";
     assert_eq!(world.copy().await.scalar(doc).await, "second");
     later_than_the_clock().await;
@@ -229,8 +229,8 @@ async fn a_row_that_was_completed_from_a_later_state_of_the_source_is_no_finding
     assert!(alarms.rows.is_empty(), "false alarms: {alarms}");
 }
 
-/// Commit times are rounded, so a fence wants one that is later than the clock was by more than
-/// that.
+/// Lets the next commit have a later time than the clock that the daemon has just read, by more than
+/// the rounding of commit times.
 async fn later_than_the_clock() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

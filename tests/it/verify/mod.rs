@@ -1,4 +1,4 @@
-//! Verification: finds what is wrong, and only that.
+//! Verification: finds every difference, and reports no difference that is not one.
 
 pub mod command;
 mod keys;
@@ -6,14 +6,15 @@ mod large;
 mod live;
 #[cfg(target_os = "linux")]
 mod memory;
+mod partial;
 mod repair;
-mod standing;
 mod table;
 
 use std::time::Duration;
 
 use crate::harness::{Grid, Sql, WAIT_MAX, World, eventually, numbers};
 
+/// Creates and maps a table of 3,000 rows and requests its full sync; returns the mapping id.
 async fn synced(world: &World, cdc: bool) -> i32 {
     world.both("CREATE TABLE dbo.V (ID INT NOT NULL PRIMARY KEY, Name NVARCHAR(50) NULL, Price MONEY NULL, At DATETIME2(7) NULL)").await;
     world
@@ -73,8 +74,8 @@ async fn one_corrupt_row_is_found_named_and_resolved_when_repaired() {
     .await;
 }
 
-/// Without CDC the two sides differ by right as soon as the source changes: that is drift, not
-/// damage.
+/// Without CDC the tables may differ as soon as the source changes: such differences are reported as
+/// drift with status PARTIAL, never as FAILED.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_does_not_follow_never_fails() {
     let world = World::new().await;
@@ -92,7 +93,8 @@ async fn a_mapping_that_does_not_follow_never_fails() {
     assert_eq!(failed, "0");
 }
 
-/// Waits for a verification of a kind with this status whose details have all of `words`.
+/// Waits until the newest verification of a kind has this status and details that contain all of
+/// `expected`; returns its row of `verification_logs`.
 async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, expected: &[&str]) -> Grid {
     let mut control = world.control().await;
     eventually(&format!("{kind} {status} with {expected:?}"), async || {
@@ -108,24 +110,27 @@ async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, expected
     .await
 }
 
-/// The newest comparison of rows.
+/// The same for the comparison of rows.
 async fn rows(world: &World, mapping: i32, status: &str, expected: &[&str]) -> Grid {
     of_kind(world, mapping, "MD5_COMPARISON", status, expected).await
 }
 
-/// Rounds that a writer makes at full speed before the burst before them has to have arrived: a
-/// writer that is faster than replication (on a busy machine, any) would only show a mapping that
-/// falls ever further behind, which is another scenario.
+/// Rounds by which a writer may be ahead of replication. A writer that is always faster (on a busy
+/// machine, any writer) would show a mapping that falls ever further behind, which these scenarios
+/// do not test.
 const BURST: usize = 30;
 
-/// Lets a writer go on. `marker` asks the destination for the newest round there.
-async fn not_too_far_ahead(round: usize, copy: &mut Sql, marker: &str) {
+/// Makes a writer wait until replication is at most [`BURST`] rounds behind. `newest_round` is a
+/// query for the newest round that has arrived at the destination.
+async fn limit_lead(round: usize, copy: &mut Sql, newest_round: &str) {
     let arrived = async {
-        while copy.scalar(marker).await.parse().unwrap_or(0) + BURST < round {
+        while copy.scalar(newest_round).await.parse().unwrap_or(0) + BURST < round {
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
     };
     if round.is_multiple_of(BURST) {
-        tokio::time::timeout(WAIT_MAX, arrived).await.expect("the burst before arrives");
+        tokio::time::timeout(WAIT_MAX, arrived)
+            .await
+            .expect("replication is at most a burst behind");
     }
 }

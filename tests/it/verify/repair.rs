@@ -1,4 +1,4 @@
-//! Repair: findings are mended, and replication never notices.
+//! Repair: findings are repaired, and replication is not disturbed.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use mssql_standin::{
     fault::{Phase, Point},
 };
 
-use super::{command::verify, not_too_far_ahead, rows, synced};
+use super::{command::verify, limit_lead, rows, synced};
 use crate::harness::{
     Sql, World,
     blocked_request::{blocked_request, wait_for_arrival},
@@ -22,14 +22,14 @@ use crate::harness::{
 
 const LARGE: &str = "CREATE TABLE dbo.L (ID INT NOT NULL PRIMARY KEY, N INT NULL, Doc NVARCHAR(MAX) NULL, Pic VARBINARY(MAX) NULL, Note VARCHAR(20) NULL)";
 
-/// Leaves rows 1 to 20 alone; the large columns of the others stay as they are, which change rows
-/// do not say.
+/// Writes until `stop` is set. Does not change rows 1 to 20, nor the large columns of the others,
+/// which their change rows therefore lack.
 async fn write(mut shop: Sql, mut copy: Sql, stop: Arc<AtomicBool>) {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         n += 1;
         shop.run(&format!("UPDATE dbo.L SET N = {n} WHERE ID = 21")).await;
-        not_too_far_ahead(n, &mut copy, "SELECT N FROM dbo.L WHERE ID = 21").await;
+        limit_lead(n, &mut copy, "SELECT N FROM dbo.L WHERE ID = 21").await;
         shop.run(&format!("UPDATE dbo.L SET N = {n} WHERE ID > 21 AND ID % 7 = {}", n % 7)).await;
         shop.run(&format!(
             "INSERT INTO dbo.L (ID, N) VALUES ({}, {n}); DELETE dbo.L WHERE ID = {}",
@@ -71,11 +71,11 @@ async fn findings_are_repaired_beside_a_writer() {
     )
     .await;
     let mut control = world.control().await;
-    let spoiled = "SELECT COUNT(*) FROM dbo.L WHERE (ID = 3 AND DATALENGTH(Doc) = 2 * 8 * 603) OR (ID = 4 AND DATALENGTH(Pic) = 9000 AND Note = 'note') \
+    let repaired = "SELECT COUNT(*) FROM dbo.L WHERE (ID = 3 AND DATALENGTH(Doc) = 2 * 8 * 603) OR (ID = 4 AND DATALENGTH(Pic) = 9000 AND Note = 'note') \
                    OR (ID = 5 AND DATALENGTH(Doc) = 2 * 8 * 605) OR ID = -6";
-    eventually("all four to be mended", async || {
+    eventually("all four rows to be repaired", async || {
         let (right, wrong) = (
-            copy.scalar(spoiled).await,
+            copy.scalar(repaired).await,
             copy.scalar("SELECT COUNT(*) FROM dbo.L WHERE ID = -6").await,
         );
         if (right.as_str(), wrong.as_str()) == ("3", "0") {
@@ -95,7 +95,7 @@ async fn findings_are_repaired_beside_a_writer() {
     let lines = control
         .query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of %'")
         .await;
-    let said = lines
+    let logged = lines
         .rows
         .iter()
         .map(|row| row[0].as_str())
@@ -103,9 +103,12 @@ async fn findings_are_repaired_beside_a_writer() {
         .collect::<Vec<_>>()
         .join("\n");
     for key in ["only in source (1): 5", "only in destination (1): -6", "different (2): 3, 4"] {
-        assert!(said.contains(key), "{key}: {said}");
+        assert!(logged.contains(key), "{key}: {logged}");
     }
-    assert!(!said.contains("private") && !said.contains("note"), "values are not logged: {said}");
+    assert!(
+        !logged.contains("private") && !logged.contains("note"),
+        "row values are logged: {logged}"
+    );
     eventually("replication to go on undisturbed, and the findings to be resolved", async || {
         let others =
             control.query("SELECT error_type, error_message FROM error_logs WHERE error_type <> 'VERIFICATION' OR is_resolved = 0").await;
@@ -114,8 +117,8 @@ async fn findings_are_repaired_beside_a_writer() {
     .await;
 }
 
-/// The destination's foreign key wants parents first, and gone children before their parents; the
-/// child's mapping comes first.
+/// The destination's foreign key requires that parents are inserted first and children are deleted
+/// first; the child's mapping is verified first.
 #[tokio::test(flavor = "multi_thread")]
 async fn children_are_repaired_after_their_parents() {
     let world = World::new().await;
@@ -144,12 +147,12 @@ async fn children_are_repaired_after_their_parents() {
     copy.run("DELETE dbo.Child WHERE ID = 12; DELETE dbo.Child WHERE ID = 11; DELETE dbo.Parent WHERE ID = 2").await;
     copy.run("INSERT INTO dbo.Parent VALUES (9, N'x'); INSERT INTO dbo.Child VALUES (90, 9, 10), (91, 9, 90)").await;
 
-    let (code, said) = verify(&world, &[]).await;
-    assert_eq!(code, Some(1), "without --repair nothing is written: {said}");
+    let (code, printed) = verify(&world, &[]).await;
+    assert_eq!(code, Some(1), "without --repair the differences stay: {printed}");
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Child").await, "3");
-    let (code, said) = verify(&world, &["--repair"]).await;
-    assert_eq!(code, Some(0), "nothing differs any more: {said}");
-    assert!(said.contains("left for the next run"), "the children had to wait: {said}");
+    let (code, printed) = verify(&world, &["--repair"]).await;
+    assert_eq!(code, Some(0), "differences are left after the repair: {printed}");
+    assert!(printed.contains("left for the next run"), "the children did not wait: {printed}");
     world.in_sync("dbo.Parent", "ID").await;
     world.in_sync("dbo.Child", "ID").await;
     let distrusted = copy
@@ -158,8 +161,8 @@ async fn children_are_repaired_after_their_parents() {
     assert_eq!(distrusted, "0");
 }
 
-/// Between reading a row and writing it a change of that row comes through CDC: the old row must
-/// not overwrite it.
+/// After a repair has read a row at the source and before it writes it, CDC applies a change of that
+/// row: the repair must not overwrite it with the older row.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_that_was_overtaken_by_a_change_is_undone() {
     crate::only_on_standins!("fault points");
@@ -170,31 +173,31 @@ async fn a_repair_that_was_overtaken_by_a_change_is_undone() {
     world.in_sync("dbo.V", "ID").await;
     let mut copy = world.copy().await;
     copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
-    // the transaction that mends waits for the change to come first
+    // the repair's transaction is blocked until the change has been applied
     let (block, arrived, release) = blocked_request(Phase::Before);
     world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, block);
-    let mending = verify(&world, &["--repair"]);
-    let overtaking = async {
+    let repair = verify(&world, &["--repair"]);
+    let change = async {
         wait_for_arrival(arrived).await;
         world.shop().await.run("UPDATE dbo.V SET Name = N'newer' WHERE ID = 7").await;
-        eventually("the change to arrive before the mend", async || {
+        eventually("the change to be applied before the repair", async || {
             let name = copy.scalar("SELECT Name FROM dbo.V WHERE ID = 7").await;
             if name == "newer" { Ok(()) } else { Err(name) }
         })
         .await;
-        release.send(()).expect("the mend waits");
+        release.send(()).expect("the repair waits");
     };
-    let ((code, said), ()) = tokio::join!(mending, overtaking);
-    assert_eq!(code, Some(0), "{said}");
+    let ((code, printed), ()) = tokio::join!(repair, change);
+    assert_eq!(code, Some(0), "{printed}");
     world.in_sync("dbo.V", "ID").await;
-    let mends = world
+    let repairs = world
         .control()
         .await
         .query("SELECT log_message FROM sync_logs WHERE log_message LIKE N'repaired rows of%'")
         .await;
-    let of_seven = mends.rows.iter().filter(|row| row[0].contains('7')).count();
-    assert!(of_seven <= 1, "the old row was never written: {mends}");
-    assert!(mends.rows.iter().any(|row| row[0].contains('8')), "{mends}");
+    let of_seven = repairs.rows.iter().filter(|row| row[0].contains('7')).count();
+    assert!(of_seven <= 1, "row 7 was repaired more than once: {repairs}");
+    assert!(repairs.rows.iter().any(|row| row[0].contains('8')), "{repairs}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,18 +223,18 @@ async fn many_rows_are_repaired_and_each_is_named() {
         numbers(250)
     );
     world.copy().await.run(&spoil).await;
-    let (code, said) = verify(&world, &["--full", "--repair"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("repaired 1560 of 1560"), "{said}");
+    let (code, printed) = verify(&world, &["--full", "--repair"]).await;
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("repaired 1560 of 1560"), "{printed}");
     world.in_sync("dbo.V", "ID").await;
     let mut control = world.control().await;
     let lines = control.query("SELECT log_message, records_count FROM sync_logs WHERE log_message LIKE N'repaired rows of %'").await;
     let logged = lines.rows.iter().filter(|row| row[0].starts_with("repaired rows of Copy.dbo.V"));
     assert_eq!(logged.map(|row| row[1].parse::<u32>().expect("a count")).sum::<u32>(), 1560);
-    let cut = control
+    let truncated = control
         .scalar(
             "SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'repaired rows of%and % more%'",
         )
         .await;
-    assert_eq!(cut, "0", "every key is named");
+    assert_eq!(truncated, "0", "a log line does not name every key");
 }

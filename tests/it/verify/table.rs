@@ -1,5 +1,5 @@
-//! Beyond the newest rows: the sweep over the whole table, what is carried from run to run, row
-//! counts, and columns.
+//! Beyond the newest rows: the sweep over the whole table, findings that are kept from run to run,
+//! row counts, and columns.
 
 use super::{of_kind, rows, synced};
 use crate::harness::{World, eventually};
@@ -22,7 +22,7 @@ async fn every_row_is_compared_and_findings_stay_until_they_are_repaired() {
         .await;
 
     copy.run("UPDATE dbo.V SET Name = N'x' WHERE ID = 7; DELETE dbo.V WHERE ID = 1500; INSERT INTO dbo.V (ID) VALUES (-3)").await;
-    // found by different ranges, named together in the end
+    // different runs find them in different ranges, and the last run reports all of them
     of_kind(
         &world,
         mapping,
@@ -32,7 +32,7 @@ async fn every_row_is_compared_and_findings_stay_until_they_are_repaired() {
     )
     .await;
 
-    // a new process knows them still: its first run is of other rows
+    // a new process keeps the findings, although its first run compares other rows
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
     let mut control = world.control().await;
@@ -47,7 +47,7 @@ async fn every_row_is_compared_and_findings_stay_until_they_are_repaired() {
     })
     .await;
     of_kind(&world, mapping, "MD5_COMPARISON", "FAILED", &["1500", "-3", "7"]).await;
-    assert_eq!(control.scalar(errors).await, errors_before, "the same findings are no news");
+    assert_eq!(control.scalar(errors).await, errors_before, "the same findings are a new error");
 
     copy.run("UPDATE dbo.V SET Name = N'row 7' WHERE ID = 7; DELETE dbo.V WHERE ID = -3; INSERT INTO dbo.V (ID, Name, Price, At) VALUES (1500, N'row 1500', 1500.15, '2024-02-29T23:59:59.1234567')").await;
     of_kind(&world, mapping, "MD5_COMPARISON", "PASSED", &[]).await;
@@ -58,7 +58,7 @@ async fn every_row_is_compared_and_findings_stay_until_they_are_repaired() {
     .await;
 }
 
-/// Text sorts differently on the two sides; the sweep leaves nothing out.
+/// Text keys sort differently at the source and the destination; the sweep leaves no row out.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_follows_the_sources_order_of_keys() {
     let world = World::new().await;
@@ -144,7 +144,7 @@ async fn row_counts_and_columns_are_compared_too() {
     .await;
 }
 
-/// Three runs make a pass over the table, however many processes they are spread over.
+/// Three runs make a pass over the table, also when they run in different processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_process_goes_on_where_the_sweep_was() {
     let world = World::new().await;
@@ -165,15 +165,19 @@ async fn a_new_process_goes_on_where_the_sweep_was() {
     let runs = format!(
         "SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'MD5_COMPARISON of%' AND log_id < {first}"
     );
-    assert_eq!(control.scalar(&runs).await, "2", "runs before the one that completed the pass");
+    assert_eq!(
+        control.scalar(&runs).await,
+        "2",
+        "runs logged before the run that completed the pass"
+    );
     let counted = control
         .scalar(&format!("SELECT records_count FROM sync_logs WHERE log_id = {first}"))
         .await;
     assert_eq!(counted, "3000");
 }
 
-/// A table of fewer rows than a run compares is compared whole each time: the control table says
-/// when, and the log says it once.
+/// A table with fewer rows than a run compares is compared whole by each run: the control table has
+/// the time of the newest complete pass, and the log reports the first pass only.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_table_is_compared_whole_by_every_run() {
     let world = World::new().await;
@@ -202,6 +206,6 @@ async fn a_small_table_is_compared_whole_by_every_run() {
     .await;
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
-    let told = control.query("SELECT records_count FROM sync_logs WHERE log_message LIKE N'every row of Shop.dbo.V has been%'").await;
-    assert_eq!(told.column("records_count"), ["3000"], "{told}");
+    let logged = control.query("SELECT records_count FROM sync_logs WHERE log_message LIKE N'every row of Shop.dbo.V has been%'").await;
+    assert_eq!(logged.column("records_count"), ["3000"], "{logged}");
 }

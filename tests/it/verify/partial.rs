@@ -1,5 +1,5 @@
-//! Mappings that do not keep up, or are busy otherwise: what differs there differs by right, and is
-//! never FAILED.
+//! Mappings that are behind, stopped or busy: their tables may differ from the source, so
+//! differences are PARTIAL, never FAILED.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ async fn never_failed(world: &World) {
     assert!(failed.rows.is_empty(), "{failed}");
 }
 
-/// The capture job stops: nobody can say what is on its way. The suspects are not forgotten, by no
-/// process.
+/// The capture job stops, so a difference may be a change that is not captured yet. The undecided
+/// keys are stored, and the next run decides them, also in another process.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
     crate::only_on_standins!("its engine");
@@ -44,7 +44,7 @@ async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
     .await;
     never_failed(&world).await;
 
-    // the newest rows are others then
+    // the newest rows, which each run compares, are now others
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
     world
@@ -58,7 +58,7 @@ async fn what_cannot_be_decided_is_carried_to_the_next_run_and_process() {
     assert_eq!(failed.column("mismatches_found"), ["1"], "{failed}");
 }
 
-/// CDC fails for this mapping (the destination has a rule of its own).
+/// CDC of the mapping fails: a check constraint of the destination refuses a change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_fails_is_partial() {
     let world = World::new().await;
@@ -79,7 +79,7 @@ async fn a_mapping_that_fails_is_partial() {
     rows(&world, mapping, "PASSED", &[]).await;
 }
 
-/// Changes were lost, and somebody has to decide.
+/// Changes were lost, and the mapping is parked until an operator decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_mapping_is_partial() {
     let world = World::new().await;
@@ -96,18 +96,18 @@ async fn a_parked_mapping_is_partial() {
     daemon.wait_for_line(&["parked"]).await;
     rows(&world, mapping, "PARTIAL", &["drift since 20", "different (1): 17"]).await;
     never_failed(&world).await;
-    // Nor does it for somebody who does not know that it is parked: that its changes are lost is
-    // seen at the source.
-    let (_, said) = verify(&world, &["--mapping", &mapping.to_string()]).await;
+    // The command does not know that the daemon has parked the mapping, but sees at the source that
+    // changes are lost.
+    let (_, printed) = verify(&world, &["--mapping", &mapping.to_string()]).await;
     for expected in
         ["PARTIAL MD5_COMPARISON", "drift since 20", "are lost at the source", "different (1): 17"]
     {
-        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
     never_failed(&world).await;
 }
 
-/// Switched off, and asked for by name.
+/// The mapping is switched off, and the command is run for its id.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mapping_that_is_switched_off_is_partial() {
     let world = World::new().await;
@@ -116,47 +116,47 @@ async fn a_mapping_that_is_switched_off_is_partial() {
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     world.control().await.run("UPDATE table_mappings SET is_enabled = 0").await;
     world.shop().await.run("UPDATE dbo.V SET Name = N'later' WHERE ID = 17").await;
-    let (code, said) = verify(&world, &["--repair", "--mapping", &mapping.to_string()]).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed) = verify(&world, &["--repair", "--mapping", &mapping.to_string()]).await;
+    assert_eq!(code, Some(0), "{printed}");
     for expected in [
         "PARTIAL MD5_COMPARISON 3000 compared, 1 mismatches",
         "drift since 20",
         "switched off",
         "different (1): 17",
     ] {
-        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(printed.contains(expected), "{expected}: {printed}");
     }
     assert_eq!(world.copy().await.scalar("SELECT Name FROM dbo.V WHERE ID = 17").await, "row 17");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_somebody_has_locked_is_partial() {
+async fn a_table_that_another_session_locks_is_partial() {
     let world = World::new().await;
     let mapping = synced(&world, true).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_LOCK_TIMEOUT", "200ms")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    for mut somebody in [world.shop().await, world.copy().await] {
+    for mut locking in [world.shop().await, world.copy().await] {
         rows(&world, mapping, "PASSED", &[]).await;
-        somebody.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
+        locking.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
         rows(&world, mapping, "PARTIAL", &["not compared", "rows"]).await;
-        somebody.run("ROLLBACK TRANSACTION").await;
+        locking.run("ROLLBACK TRANSACTION").await;
     }
     rows(&world, mapping, "PASSED", &[]).await;
     never_failed(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_sync_is_left_alone() {
+async fn a_table_is_not_verified_during_its_full_sync() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    let held = world.dest.faults().nth(
+    let delayed = world.dest.faults().nth(
         Point::request("BULK LOAD"),
         2,
         Fault::Delay(Duration::from_secs(3)),
     );
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "300ms")]);
-    assert!(held.fired().await, "the copy runs");
+    assert!(delayed.fired().await, "the copy runs");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     rows(&world, mapping, "PASSED", &[]).await;
     let during = world
@@ -167,11 +167,11 @@ async fn a_full_sync_is_left_alone() {
              WHERE s.sync_type = 'FULL_SYNC' AND v.verified_at > s.started_at AND v.verified_at < s.completed_at",
         )
         .await;
-    assert!(during.rows.is_empty(), "nothing was verified meanwhile: {during}");
+    assert!(during.rows.is_empty(), "the table was verified during its full sync: {during}");
     never_failed(&world).await;
 }
 
-/// The mapping whose verification is oldest comes first, whichever process did it.
+/// The mapping with the oldest verification is verified first, also when another process made it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_verification_comes_first_also_after_a_restart() {
     let world = World::new().await;
@@ -205,7 +205,7 @@ async fn the_oldest_verification_comes_first_also_after_a_restart() {
     assert_eq!(order, ["2", "3", "1"]);
 }
 
-/// Where the databases allow SNAPSHOT nobody's lock keeps a verification from its rows.
+/// In databases that allow SNAPSHOT isolation a verification does not wait for locks of writers.
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_do_not_wait_for_writers() {
     let world = World::new().await;
@@ -218,8 +218,8 @@ async fn snapshots_do_not_wait_for_writers() {
     ]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let (mut shop, mut copy) = (world.shop().await, world.copy().await);
-    for somebody in [&mut shop, &mut copy] {
-        somebody.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
+    for locking in [&mut shop, &mut copy] {
+        locking.run("BEGIN TRANSACTION; INSERT INTO dbo.V WITH (TABLOCKX) (ID) VALUES (-1)").await;
     }
     let mut control = world.control().await;
     let newest = "SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs";
