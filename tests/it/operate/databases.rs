@@ -1,4 +1,4 @@
-//! Databases that are there and cannot be used: offline, read-only, in single-user mode.
+//! Databases that exist and cannot be used: offline, read-only.
 
 use crate::{
     cdc::{error_of, following},
@@ -19,7 +19,8 @@ async fn all_resolved(world: &World, mapping: i32) {
     .await;
 }
 
-/// It was parked for five minutes, with nothing to tell when the database came back.
+/// The mapping was once parked for five minutes, and nothing retried it when the database was online
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_destination_database_that_was_offline_at_the_start_is_used_soon_after_it_is_back() {
     let world = World::new().await;
@@ -46,7 +47,7 @@ async fn a_destination_database_that_was_offline_at_the_start_is_used_soon_after
     assert!(!daemon.output().contains("parked=true"), "{}", daemon.output());
 }
 
-/// A mapping with nothing to do was told as following until the next change, and then for three
+/// A mapping without changes was once reported as following until the next change and three failed
 /// attempts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_destination_database_is_reported_by_the_next_poll_although_nothing_changes() {

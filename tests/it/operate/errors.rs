@@ -1,5 +1,5 @@
-//! What went wrong: said once, with what to do about it, tried again at the right time, and marked
-//! as resolved.
+//! Errors: each is reported once and says what to do; the work is retried at the right time, and the
+//! error is marked as resolved.
 
 use std::time::Instant;
 
@@ -40,13 +40,14 @@ async fn resolved(control: &mut Sql, filter: &str) {
     .await;
 }
 
-async fn table_there(world: &World, name: &str) {
+/// Creates a table at both servers, with one row at the source.
+async fn create_table(world: &World, name: &str) {
     world.both(&format!("CREATE TABLE dbo.{name} (ID INT NOT NULL PRIMARY KEY)")).await;
     world.shop().await.run(&format!("INSERT INTO dbo.{name} VALUES (1)")).await;
 }
 
-/// What waits for somebody's hands is parked; the cure may come at its row, at its server's row, or
-/// elsewhere.
+/// A mapping with an error that only an operator can fix is parked. It is retried when its row or
+/// its server's row changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes() {
     let world = World::new().await;
@@ -60,8 +61,8 @@ async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes()
     for expected in ["kind Missing", "parked", "what to do: "] {
         assert!(error[1].contains(expected), "{error:?}");
     }
-    // The row.
-    table_there(&world, "Late").await;
+    // The mapping's row changes.
+    create_table(&world, "Late").await;
     control
         .run(&format!(
             "UPDATE table_mappings SET updated_at = GETUTCDATE() WHERE mapping_id = {mapping}"
@@ -70,12 +71,12 @@ async fn what_is_parked_is_tried_again_when_its_row_or_its_servers_row_changes()
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     resolved(&mut control, &filter).await;
 
-    // The server's row.
+    // The server's row changes.
     let other = world.map("Later", "ID", None, false).await;
     world.request_full_sync(other).await;
     let filter = format!("mapping_id = {other}");
     unresolved(&mut control, &filter).await;
-    table_there(&world, "Later").await;
+    create_table(&world, "Later").await;
     control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=dbaops-dataflow'").await;
     world.run_ends(other, "FULL_SYNC", "COMPLETED").await;
     resolved(&mut control, &filter).await;
@@ -90,27 +91,28 @@ async fn what_is_parked_is_tried_again_after_the_parked_interval() {
     let mut control = world.control().await;
     let filter = format!("mapping_id = {mapping}");
     unresolved(&mut control, &filter).await;
-    table_there(&world, "Late").await;
+    create_table(&world, "Late").await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     resolved(&mut control, &filter).await;
-    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1", "told of once");
+    assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1", "one error row");
 }
 
-/// A deadlock or two is nobody's business; a third in a row is, and it ends with the next success.
+/// One or two deadlocks in a row are retried without an error; the third is an error, which the next
+/// success resolves.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_passes_has_its_attempts_before_it_is_an_error() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
-    table_there(&world, "T").await;
+    create_table(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
-    let victim = || {
+    let deadlock = || {
         Fault::ErrorBefore(SqlError::new(
             1205,
             13,
             "Transaction was deadlocked on lock resources and has been chosen as the victim.",
         ))
     };
-    let faults = world.source.faults().times(Point::request("FROM [dbo].[T]"), 2, victim());
+    let faults = world.source.faults().times(Point::request("FROM [dbo].[T]"), 2, deadlock());
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -123,7 +125,7 @@ async fn what_passes_has_its_attempts_before_it_is_an_error() {
     );
     assert!(daemon.output().contains("will be tried again"));
 
-    let faults = world.source.faults().always(Point::request("FROM [dbo].[T]"), victim());
+    let faults = world.source.faults().always(Point::request("FROM [dbo].[T]"), deadlock());
     world.request_full_sync(mapping).await;
     let filter = format!("mapping_id = {mapping}");
     let error = unresolved(&mut control, &filter).await;
@@ -134,8 +136,8 @@ async fn what_passes_has_its_attempts_before_it_is_an_error() {
     world.in_sync("dbo.T", "ID").await;
 }
 
-/// A source that is away is one error for all of its databases and mappings, and one attempt at a
-/// time, ever less often.
+/// A source that cannot be reached is one error for all of its databases and mappings. The daemon
+/// makes one connection attempt at a time, with growing delays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_is_away_is_one_error_and_few_attempts() {
     crate::only_on_standins!("fault points");
@@ -165,27 +167,27 @@ async fn a_source_that_is_away_is_one_error_and_few_attempts() {
     let refuse = |point| {
         world.source.faults().arm(point, Some("dbaops-dataflow"), 1, None, Fault::ResetBefore)
     };
-    let away = refuse(Point::Login);
+    let refused = refuse(Point::Login);
     let began = Instant::now();
     let daemon = world.daemon();
     let error = unresolved(&mut control, "server_id = 1").await;
     assert_eq!(error[0], "CONNECTION");
     assert!(error[1].contains("kind Connection") && error[1].contains("what to do: "), "{error:?}");
     eventually("some more attempts", async || {
-        if away.count() >= 5 { Ok(()) } else { Err(away.count().to_string()) }
+        if refused.count() >= 5 { Ok(()) } else { Err(refused.count().to_string()) }
     })
     .await;
-    // With a look every 100 ms: 3 at first, then waits of 0.1, 0.2, 0.4, … seconds.
-    let attempts = away.count();
-    let looks = began.elapsed().as_millis() / 100;
+    // With a tick every 100 ms: 3 attempts at first, then delays of 0.1, 0.2, 0.4, … seconds.
+    let attempts = refused.count();
+    let ticks = began.elapsed().as_millis() / 100;
     assert!(
-        u128::from(attempts) <= 3 + u128::from(looks.max(1).ilog2()) + 2,
-        "{attempts} attempts in {looks} looks"
+        u128::from(attempts) <= 3 + u128::from(ticks.max(1).ilog2()) + 2,
+        "{attempts} attempts in {ticks} ticks"
     );
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "1");
     assert_eq!(daemon.output().matches("cannot be reached").count(), 1);
-    away.disarm();
-    // whoever changes the row does not wait
+    refused.disarm();
+    // a change of the server's row starts the next attempt at once
     control.run("UPDATE source_servers SET connection_string = connection_string + N';app name=dbaops-dataflow'").await;
     for mapping in 1..=3 {
         world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -193,12 +195,12 @@ async fn a_source_that_is_away_is_one_error_and_few_attempts() {
     resolved(&mut control, "server_id = 1").await;
 }
 
-/// Log rows that are too old go, resolved errors among them; what still matters stays.
+/// Old log rows and old resolved errors are deleted; open errors are kept.
 #[tokio::test(flavor = "multi_thread")]
-async fn old_log_rows_go_in_small_batches() {
+async fn old_log_rows_are_deleted_in_small_batches() {
     crate::only_on_standins!("its log of statements and connections");
     let world = World::new().await;
-    table_there(&world, "T").await;
+    create_table(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
     let mut control = world.control().await;
     control
@@ -231,24 +233,24 @@ async fn old_log_rows_go_in_small_batches() {
     drop(daemon);
 }
 
-/// A mapping that is deleted takes its log rows along; what is still on its way is left out and
-/// counted, and the rows beside it are written.
+/// Deleting a mapping deletes its log rows. Its rows that wait to be written are left out and
+/// counted, and the rows of other mappings in the same batch are written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
     let world = World::new().await;
-    table_there(&world, "T").await;
+    create_table(&world, "T").await;
     let kept = world.map("T", "ID", None, false).await;
-    table_there(&world, "U").await;
+    create_table(&world, "U").await;
     let deleted = world.map("U", "ID", None, false).await;
     let mut control = world.control().await;
     control.run("UPDATE table_mappings SET full_sync_requested = 1").await;
-    // The log waits while both are synced; when it is written, one of them is gone.
-    let mut holder = world.control().await;
-    holder.run("BEGIN TRANSACTION; DECLARE @n int; SELECT @n = COUNT(*) FROM dbo.sync_logs WITH (TABLOCKX)").await;
+    // A lock delays the writing of log rows until one of the two mappings is deleted.
+    let mut locking = world.control().await;
+    locking.run("BEGIN TRANSACTION; DECLARE @n int; SELECT @n = COUNT(*) FROM dbo.sync_logs WITH (TABLOCKX)").await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     world.run_ends(kept, "FULL_SYNC", "COMPLETED").await;
     world.run_ends(deleted, "FULL_SYNC", "COMPLETED").await;
-    holder
+    locking
         .run(&format!("DELETE table_mappings WHERE mapping_id = {deleted}; COMMIT TRANSACTION"))
         .await;
     eventually("the other mapping's rows", async || {
@@ -269,12 +271,11 @@ async fn a_deleted_mappings_log_rows_are_left_out_and_the_others_are_written() {
             && !counted.contains("orphans=0"),
         "{counted}"
     );
-    // Events of the process itself have no mapping.
+    // Events of the daemon itself have no mapping.
     assert_eq!(control.scalar("SELECT COUNT(*) FROM sync_logs WHERE mapping_id IS NULL AND log_message LIKE N'started%'").await, "1");
 }
 
-/// stdout for a machine, and for a person who wants to hear of trouble alone; the tables get
-/// everything.
+/// stdout as JSON, and stdout with warnings only; the log tables get all events in both cases.
 #[tokio::test(flavor = "multi_thread")]
 async fn stdout_follows_its_settings() {
     let world = World::new().await;
@@ -298,13 +299,13 @@ async fn stdout_follows_its_settings() {
     assert_eq!(output, "");
 }
 
-/// A password that was changed at the destination: attempts come ever less often, so that nobody's
-/// login is locked, and the daemon goes on when it is right again.
+/// The destination refuses the login (its password was changed): attempts get rarer, so that the
+/// login is not locked out, and the daemon goes on when the login works again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
+async fn a_destination_that_refuses_the_login_gets_fewer_attempts() {
     crate::only_on_standins!("faults at logins");
     let world = World::new().await;
-    table_there(&world, "T").await;
+    create_table(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
     world.request_full_sync(mapping).await;
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
@@ -332,8 +333,8 @@ async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
         if refused.count() >= 8 { Ok(()) } else { Err(refused.count().to_string()) }
     })
     .await;
-    // After 100 ms, 200, 400, 800, 1600, …, and one for the log tables: ticks would have made them
-    // in less than one second.
+    // Attempts come after 100 ms, 200, 400, 800, 1600, …, and one is for the log tables. One per
+    // tick would be eight in less than one second.
     assert!(began.elapsed().as_millis() >= 2_500, "{:?}", began.elapsed());
     refused.disarm();
     world.request_full_sync(mapping).await;
@@ -345,7 +346,7 @@ async fn a_destination_that_refuses_the_login_is_not_asked_every_tick() {
     drop(daemon);
 }
 
-async fn nothing_is_open(control: &mut Sql) {
+async fn no_error_is_open(control: &mut Sql) {
     eventually("no open error", async || {
         match control.query("SELECT server_name, error_message FROM v_recent_errors").await {
             errors if errors.rows.is_empty() => Ok(()),
@@ -355,21 +356,22 @@ async fn nothing_is_open(control: &mut Sql) {
     .await;
 }
 
-/// The daemon has loaded the control tables since: it tells of a server that came meanwhile.
-async fn a_look_passes(control: &mut Sql) {
-    control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Passing', N'server=h;encrypt=maybe')").await;
+/// Waits until the daemon has loaded the control tables: it reports an invalid server row that is
+/// inserted here.
+async fn next_tick(control: &mut Sql) {
+    control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Invalid', N'server=h;encrypt=maybe')").await;
     let id = control.scalar("SELECT MAX(server_id) FROM source_servers").await;
     unresolved(control, &format!("server_id = {id}")).await;
     control.run(&format!("DELETE source_servers WHERE server_id = {id}")).await;
-    nothing_is_open(control).await;
+    no_error_is_open(control).await;
 }
 
-/// What is switched off or deleted is nobody's trouble any more, and a deleted mapping's is not its
-/// server's.
+/// Switching a mapping or a server off, or deleting it, resolves its errors. An error of a deleted
+/// mapping does not become an error of its server.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     let world = World::new().await;
-    table_there(&world, "T").await;
+    create_table(&world, "T").await;
     let good = world.map("T", "ID", None, false).await;
     let bad = world.map("Nowhere", "ID", None, false).await;
     for mapping in [good, bad] {
@@ -384,16 +386,16 @@ async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
         .run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {bad}"))
         .await;
     resolved(&mut control, &filter).await;
-    a_look_passes(&mut control).await;
-    // what is wrong still is news again
+    next_tick(&mut control).await;
+    // the mapping still fails, which is a new error
     control
         .run(&format!("UPDATE table_mappings SET is_enabled = 1 WHERE mapping_id = {bad}"))
         .await;
     unresolved(&mut control, &filter).await;
     control.run(&format!("DELETE table_mappings WHERE mapping_id = {bad}")).await;
-    nothing_is_open(&mut control).await;
+    no_error_is_open(&mut control).await;
 
-    // a server whose string cannot be used stays one, with or without mappings, until it is
+    // an invalid connection string is an error, with or without mappings, until the server is
     // switched off
     control.run("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Bad', N'server=h;encrypt=maybe')").await;
     let id = control.scalar("SELECT MAX(server_id) FROM source_servers").await;
@@ -408,17 +410,17 @@ async fn errors_of_what_is_switched_off_or_deleted_are_resolved() {
     .await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM v_recent_errors").await, "1");
     control.run(&format!("UPDATE source_servers SET is_enabled = 0 WHERE {filter}")).await;
-    nothing_is_open(&mut control).await;
-    a_look_passes(&mut control).await;
-    // and one that is deleted while it cannot be used
+    no_error_is_open(&mut control).await;
+    next_tick(&mut control).await;
+    // or until the server is deleted
     control.run(&format!("UPDATE source_servers SET is_enabled = 1 WHERE {filter}")).await;
     unresolved(&mut control, &filter).await;
     control.run(&format!("DELETE source_servers WHERE {filter}")).await;
-    nothing_is_open(&mut control).await;
+    no_error_is_open(&mut control).await;
 }
 
-/// Five thousand mappings that work again at once: the queue to the log tables is shorter than
-/// that, and each of them once had one chance.
+/// Five thousand mappings succeed again at once. The queue to the log tables is shorter than that,
+/// and an error whose resolution did not fit into it once stayed open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_recoveries_resolves_every_error() {
     let world = World::new().await;
@@ -430,7 +432,7 @@ async fn a_burst_of_recoveries_resolves_every_error() {
             numbers(5_000)
         ))
         .await;
-    // as a daemon left them that was killed
+    // open errors as a killed daemon leaves them
     control
         .run(
             "INSERT INTO error_logs (mapping_id, error_type, error_message) SELECT mapping_id, N'SYNC', N'failed: of yesterday' FROM table_mappings",

@@ -1,9 +1,9 @@
-//! Control tables as nobody should write them: nothing in them may stop more than its own row, and
-//! nothing in them is ever run as SQL.
+//! Hostile content of the control tables: an invalid row stops only its own mapping, and no text is
+//! ever executed as SQL.
 
 use crate::harness::{Sql, World, eventually, numbers};
 
-/// Text that becomes statements wherever quoting is forgotten, in brackets, quotes or plain.
+/// Text that would be executed if it was not quoted properly, in brackets, in quotes or unquoted.
 const PAYLOADS: &[&str] = &[
     "x]; DROP TABLE dbo.Marker; --",
     "x'; DROP TABLE dbo.Marker; --",
@@ -14,7 +14,8 @@ const PAYLOADS: &[&str] = &[
     "%s {0} $(x) \u{202e}",
 ];
 
-async fn markers(world: &World) {
+/// Creates a table `Marker`, which the payloads try to drop, in every database.
+async fn create_markers(world: &World) {
     for (server, database) in
         [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")]
     {
@@ -25,7 +26,7 @@ async fn markers(world: &World) {
     }
 }
 
-async fn markers_stand(world: &World) {
+async fn assert_markers_exist(world: &World) {
     for (server, database) in
         [(&world.source, "Shop"), (&world.dest, "Copy"), (&world.dest, "dbaops_dataflow")]
     {
@@ -40,8 +41,8 @@ fn quoted(text: &str) -> String {
     text.replace('\'', "''")
 }
 
-/// The text columns that a person writes, and how much fits in, by the catalog: one that is added
-/// later is tried too.
+/// The text columns of a control table and their maximum lengths, read from the catalog so that
+/// columns that are added later are tested too.
 async fn text_columns(control: &mut Sql, table: &str) -> Vec<(String, usize)> {
     let columns = control
         .query(&format!(
@@ -60,7 +61,7 @@ async fn text_columns(control: &mut Sql, table: &str) -> Vec<(String, usize)> {
     names
 }
 
-/// A mapping that works, with other rows around it that do not.
+/// A valid mapping, which must go on beside the invalid ones.
 async fn good_mapping(world: &World) -> i32 {
     world.both("CREATE TABLE dbo.Good (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     world.shop().await.run("INSERT INTO dbo.Good VALUES (1, 1)").await;
@@ -70,7 +71,8 @@ async fn good_mapping(world: &World) -> i32 {
     good
 }
 
-async fn goes_on(world: &World, value: i32) {
+/// Asserts that the valid mapping still follows changes.
+async fn good_mapping_follows(world: &World, value: i32) {
     world.shop().await.run(&format!("UPDATE dbo.Good SET V = {value}")).await;
     world.in_sync("dbo.Good", "ID").await;
 }
@@ -79,10 +81,10 @@ async fn goes_on(world: &World, value: i32) {
 async fn no_text_of_a_control_table_is_executed() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
-    markers(&world).await;
+    create_markers(&world).await;
     let good = good_mapping(&world).await;
     let mut control = world.control().await;
-    // A database made by hand may lack our constraints.
+    // A control database that was created by hand may lack the constraints of `init`.
     control.run("ALTER TABLE dbo.table_mappings DROP CONSTRAINT UQ_table_mappings_source").await;
     for table in ["source_servers", "table_mappings"] {
         let checks =
@@ -96,7 +98,7 @@ async fn no_text_of_a_control_table_is_executed() {
         for payload in PAYLOADS {
             let payload: String = payload.chars().take(fits).collect();
             rows += 1;
-            // Each row is right but for this one column, and asks for everything there is.
+            // Each row is valid except for this column, and has CDC and a full sync enabled.
             control
                 .run(&format!(
                     "INSERT INTO table_mappings (server_id, source_database, source_schema, source_table, dest_database, dest_schema, dest_table, \
@@ -129,30 +131,30 @@ async fn no_text_of_a_control_table_is_executed() {
     }
     let daemon = world.daemon_with(&[("DATAFLOW_MAX_TASKS", "4")]);
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
-    eventually("every other mapping to have printed what is wrong with it", async || {
-        let silent = control
+    eventually("an error of every other mapping", async || {
+        let without_error = control
             .query(
                 "SELECT m.mapping_id, m.source_database, m.source_table FROM table_mappings AS m \
                  WHERE m.dest_table <> N'Good' AND NOT EXISTS (SELECT 1 FROM error_logs AS e WHERE e.mapping_id = m.mapping_id OR e.server_id = m.server_id)",
             )
             .await;
-        if silent.rows.is_empty() { Ok(()) } else { Err(silent.to_string()) }
+        if without_error.rows.is_empty() { Ok(()) } else { Err(without_error.to_string()) }
     })
     .await;
-    goes_on(&world, 2).await;
-    markers_stand(&world).await;
+    good_mapping_follows(&world, 2).await;
+    assert_markers_exist(&world).await;
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{output}");
     assert!(!output.contains("panicked"), "{output}");
 }
 
-/// The same names, of tables and columns that are really there: they are copied, followed and
-/// verified like others.
+/// The same names, of tables and columns that exist: they are copied, followed and verified like any
+/// other.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_with_brackets_and_quotes_are_names() {
     crate::only_on_standins!("its engine");
     let world = World::new().await;
-    markers(&world).await;
+    create_markers(&world).await;
     let table = "we]ird 'na\"me; DROP TABLE dbo.Marker; --";
     let (id, trigger, value) = ("I]D '\"", "Re]sync '", "V]]al'ue\" --");
     let bracketed = |name: &str| format!("[{}]", name.replace(']', "]]"));
@@ -181,10 +183,10 @@ async fn names_with_brackets_and_quotes_are_names() {
     .await;
     world.in_sync(&format!("dbo.{}", bracketed(table)), &bracketed(id)).await;
     world.verified(mapping, "PASSED").await;
-    markers_stand(&world).await;
+    assert_markers_exist(&world).await;
 }
 
-/// Rows that make no sense are told of once each, and told of as solved once they do.
+/// Each invalid row is one error, which is resolved when the row is corrected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_makes_no_sense_is_reported_once_until_it_does() {
     let world = World::new().await;
@@ -205,17 +207,17 @@ async fn a_row_that_makes_no_sense_is_reported_once_until_it_does() {
         if errors == "3" { Ok(()) } else { Err(errors) }
     })
     .await;
-    // Ticks pass: the good mapping has followed a change.
-    goes_on(&world, 2).await;
-    goes_on(&world, 3).await;
+    // The valid mapping follows two changes, so some ticks have passed.
+    good_mapping_follows(&world, 2).await;
+    good_mapping_follows(&world, 3).await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "3");
     assert_eq!(
         control.scalar("SELECT MAX(retry_count) FROM error_logs").await,
         "0",
-        "printed once, not counted up every tick"
+        "the error is counted once, not at every tick"
     );
     control.run("UPDATE table_mappings SET primary_key_column = N'ID', full_sync_requested = 1 WHERE source_table = N'Late'").await;
-    eventually("the mended row's error to be resolved", async || {
+    eventually("the error of the corrected row to be resolved", async || {
         let errors = control.scalar(unresolved).await;
         if errors == "2" { Ok(()) } else { Err(errors) }
     })
@@ -223,10 +225,10 @@ async fn a_row_that_makes_no_sense_is_reported_once_until_it_does() {
     drop(daemon);
 }
 
-/// A mapping is deleted, a server switched off, while a full sync runs: the run ends at a batch
-/// boundary, and the daemon lives on.
+/// A mapping is deleted and a server is switched off while their full syncs run: the runs end at a
+/// batch boundary, and the daemon goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_disappears_while_it_is_worked_on_takes_nothing_with_it() {
+async fn what_is_deleted_during_its_full_sync_stops_nothing_else() {
     let world = World::new().await;
     let good = good_mapping(&world).await;
     world.both("CREATE TABLE dbo.Doomed (ID INT NOT NULL PRIMARY KEY)\nGO\nCREATE TABLE dbo.Gone (ID INT NOT NULL PRIMARY KEY)").await;
@@ -265,8 +267,8 @@ async fn what_disappears_while_it_is_worked_on_takes_nothing_with_it() {
     shop.run("ROLLBACK TRANSACTION").await;
     world.run_ends(off, "FULL_SYNC", "PAUSED").await;
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
-    goes_on(&world, 2).await;
-    eventually("no staging table to stay", async || {
+    good_mapping_follows(&world, 2).await;
+    eventually("the staging tables to be dropped", async || {
         let stages = copy
             .scalar(
                 "SELECT COUNT(*) FROM sys.tables WHERE name LIKE N'dbaops[_]dataflow[_]stage[_]%'",

@@ -1,4 +1,4 @@
-//! Limits, counted at the servers.
+//! Limits on connections, statements and threads, as the servers count them.
 
 use mssql_standin::fault::{Fault, Point};
 
@@ -6,7 +6,8 @@ use crate::harness::{Daemon, World, eventually, numbers};
 
 const APPLICATION: &str = "dbaops-dataflow";
 
-/// `count` tables `T1…` on both sides with a row each, mapped, and a full sync asked for.
+/// Creates `count` tables `T1`, `T2`, … at both servers with a row each, maps them and requests their
+/// full syncs.
 async fn tables(world: &World, count: usize) {
     let create: Vec<String> = (1..=count)
         .map(|n| format!("CREATE TABLE dbo.T{n} (ID INT NOT NULL PRIMARY KEY)"))
@@ -55,12 +56,12 @@ async fn never_more_than_50_connections_to_the_destination_nor_10_to_a_source() 
     );
     assert!(dest <= 50, "{dest} connections to the destination");
     assert!(source <= 10, "{source} connections to the source");
-    assert!(source >= 5, "{source}: the cap was never near");
+    assert!(source >= 5, "{source} connections: the limit was never approached");
 }
 
-/// The smallest cap there may be: everybody gets a turn.
+/// With the smallest limits that the configuration allows, every mapping is synced.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
+async fn the_smallest_limits_slow_it_down_and_do_not_stop_it() {
     crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     tables(&world, 20).await;
@@ -79,10 +80,10 @@ async fn the_smallest_caps_slow_it_down_and_do_not_stop_it() {
     assert!(source <= 2, "{source} connections to the source");
 }
 
-/// Full syncs that hang (a source that answers nothing to their copies) hold their connections for
-/// as long as they hang. Changes of another table of that source go on all the same.
+/// Full syncs that hang (the source does not answer their SELECTs) keep their connections. Changes of
+/// another table of that source are applied all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn full_syncs_that_hang_keep_no_change_waiting() {
+async fn full_syncs_that_hang_do_not_stop_cdc() {
     crate::only_on_standins!("its counts of connections and statements");
     const TABLES: usize = 40;
     let world = World::new().await;
@@ -108,15 +109,14 @@ async fn full_syncs_that_hang_keep_no_change_waiting() {
         .await
         .parse()
         .expect("a number");
-    assert!(running < TABLES / 2, "{running} full syncs say that they run; most wait for a seat");
+    assert!(running < TABLES / 2, "{running} full syncs run; most should wait for a connection");
     assert!(world.source.connection_count_of(APPLICATION).peak <= 10);
 }
 
-/// Five sources that take logins and answer nothing, with ten databases each: together they have
-/// more polls than the destination has connections. A healthy source goes on, and so do looks at
-/// the control tables.
+/// Five sources that accept logins and answer no request, with ten databases each: together they have
+/// more polls than the destination has connections. Another source and the ticks go on.
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
+async fn polls_of_silent_sources_occupy_no_connection_to_the_destination() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both("CREATE TABLE dbo.Live (ID INT NOT NULL PRIMARY KEY)").await;
@@ -161,7 +161,7 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
             numbers(10)
         ))
         .await;
-    // two connections to the destination are jobs', one is for whoever polls
+    // of the 6 connections to the destination two are for jobs and one is for polls
     let _daemon =
         world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_MAX_CONNECTIONS", "6")]);
     eventually("every silent source to be polled", async || {
@@ -178,15 +178,15 @@ async fn sources_that_are_silent_hold_no_connection_to_the_destination() {
 fn threads(daemon: &Daemon) -> usize {
     daemon
         .proc_dir("the threads")
-        .map_or(0, |own| std::fs::read_dir(own.join("task")).map_or(0, Iterator::count))
+        .map_or(0, |proc_dir| std::fs::read_dir(proc_dir.join("task")).map_or(0, Iterator::count))
 }
 
-/// Statements of the daemon between two looks at the control tables, at the source and at the
-/// destination, for the quietest of some ticks.
+/// Statements of the daemon per tick, at the source and at the destination: the lowest of three
+/// measurements.
 async fn idle_tick(world: &World) -> (usize, usize) {
     let mut quietest = (usize::MAX, usize::MAX);
     for _ in 0..3 {
-        let looks = || {
+        let ticks = || {
             world
                 .dest
                 .statements()
@@ -194,22 +194,22 @@ async fn idle_tick(world: &World) -> (usize, usize) {
                 .filter(|s| s.text.contains("FROM dbo.source_servers"))
                 .count()
         };
-        let ours = |server: &mssql_standin::server::Server| {
+        let sent = |server: &mssql_standin::server::Server| {
             server.statements().iter().filter(|s| s.application == APPLICATION).count()
         };
-        let at_look = async |count: usize| {
-            eventually("the next look", async || {
-                if looks() >= count { Ok(()) } else { Err(looks().to_string()) }
+        let tick = async |count: usize| {
+            eventually("the next tick", async || {
+                if ticks() >= count { Ok(()) } else { Err(ticks().to_string()) }
             })
             .await;
         };
-        let begin = looks() + 1;
-        at_look(begin).await;
-        let (source, dest) = (ours(&world.source), ours(&world.dest));
-        at_look(begin + 2).await;
-        let ticks = looks() - begin;
+        let begin = ticks() + 1;
+        tick(begin).await;
+        let (source, dest) = (sent(&world.source), sent(&world.dest));
+        tick(begin + 2).await;
+        let passed = ticks() - begin;
         quietest = quietest
-            .min(((ours(&world.source) - source) / ticks, (ours(&world.dest) - dest) / ticks));
+            .min(((sent(&world.source) - source) / passed, (sent(&world.dest) - dest) / passed));
     }
     quietest
 }
@@ -235,7 +235,7 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
         shop.run("EXEC sys.sp_cdc_enable_db").await;
         shop.run(&create.concat()).await;
         shop.run(&capture.concat()).await;
-        // capture has to have something to read, to have passed the instances' beginnings
+        // capture passes the start LSNs of the instances only when there is a change to read
         shop.run("CREATE TABLE dbo.Other (ID INT NOT NULL PRIMARY KEY)").await;
         shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'Other', @role_name = NULL").await;
         shop.run("INSERT INTO dbo.Other VALUES (1)").await;
@@ -274,9 +274,9 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
 }
 
-/// Ten thousand mappings that are quiet, and one that is not.
+/// Ten thousand mappings without work, and one with a full sync to do.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_mappings_do_not_drown_one() {
+async fn ten_thousand_idle_mappings_do_not_delay_one() {
     crate::only_on_standins!("its counts of connections and statements");
     let world = World::new().await;
     let mut control = world.control().await;
@@ -293,7 +293,7 @@ async fn ten_thousand_mappings_do_not_drown_one() {
     let daemon =
         world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0"), ("DATAFLOW_CHECK_INTERVAL", "2s")]);
     all_synced(&world, 1).await;
-    eventually("it to have them all", async || {
+    eventually("the daemon to own every mapping", async || {
         let locks = control
             .scalar(
                 "SELECT COUNT(*) FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dataflow/mapping/%'",

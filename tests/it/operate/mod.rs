@@ -1,4 +1,4 @@
-//! Running it, as a user does.
+//! Operating the daemon: setup, errors, limits, secrets, TLS, several daemons.
 
 mod databases;
 mod errors;
@@ -11,8 +11,8 @@ mod tls;
 
 use crate::harness::{Daemon, World, daemon::command, eventually, numbers};
 
-/// The whole promise of the documentation in one story: register, trigger, follow, verify, break
-/// one mapping, stop.
+/// The steps of the documentation in one scenario: register, trigger a full sync, follow changes,
+/// verify, break one mapping, stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_follows_the_readme() {
     let world = World::new().await;
@@ -30,7 +30,7 @@ async fn a_user_follows_the_readme() {
     let nowhere = world.map("DoesNotExist", "ID", None, true).await;
     let daemon = world.daemon();
 
-    // Full sync on the trigger, and the trigger is reset.
+    // The trigger starts a full sync and is reset.
     shop.run("UPDATE dbo.Users SET FullSyncTrigger = 1 WHERE UserID = 1").await;
     let run = world.run_ends(users, "FULL_SYNC", "COMPLETED").await;
     assert_eq!(run.column("records_processed"), ["2500"], "{run}");
@@ -45,7 +45,7 @@ async fn a_user_follows_the_readme() {
     assert_ne!(mapping.rows[0][1], "NULL");
     assert_eq!(mapping.rows[0][2], "NULL");
 
-    // CDC follows.
+    // CDC applies changes.
     shop.run("UPDATE dbo.Users SET Balance = 99.9999 WHERE UserID = 7; DELETE dbo.Users WHERE UserID = 8; INSERT INTO dbo.Users (Name) VALUES (N'new')").await;
     world.in_sync("dbo.Users", "UserID").await;
     let run = world.run_ends(users, "CDC", "COMPLETED").await;
@@ -56,7 +56,8 @@ async fn a_user_follows_the_readme() {
     assert_eq!(verified.column("source_row_count"), verified.column("dest_row_count"));
     assert_eq!(verified.column("source_md5"), verified.column("dest_md5"));
 
-    // The mapping that points nowhere is an error that says so; the other goes on.
+    // The mapping whose source table does not exist is an error that names the table; the other
+    // mapping goes on.
     let error = eventually("an error_logs row for the missing table", async || {
         let errors = control
             .query(&format!(
@@ -77,7 +78,7 @@ async fn a_user_follows_the_readme() {
     shop.run("INSERT INTO dbo.Users (Name) VALUES (N'after the error')").await;
     world.in_sync("dbo.Users", "UserID").await;
 
-    // SIGTERM: a clean end, and the same events on stdout and in sync_logs.
+    // SIGTERM ends the daemon with exit code 0. stdout and sync_logs have the same events.
     let (status, output) = daemon.terminate().await;
     assert!(status.success(), "{status}\n{output}");
     let logged = control
@@ -108,7 +109,7 @@ async fn without_a_control_database_it_says_to_run_init() {
     assert!(output.contains("dbaops-dataflow init"), "{output}");
 }
 
-/// `init` is run again after every upgrade: it must find everything in place and leave rows alone.
+/// `init` is run again after every upgrade: on a database that is up to date it changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn init_twice_changes_nothing() {
     let world = World::new().await;
@@ -123,8 +124,8 @@ async fn init_twice_changes_nothing() {
     assert_eq!(control.scalar("SELECT COUNT(*) FROM source_servers").await, "1");
 }
 
-/// A later version of the first implementation had tables of other names in a database of this
-/// name: `init` says so and touches nothing.
+/// A later version of the first implementation has a database of the same name with other tables:
+/// `init` refuses it and changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn init_refuses_the_database_of_another_version() {
     let world = World::new().await;
@@ -143,12 +144,12 @@ async fn init_refuses_the_database_of_another_version() {
         assert_eq!(
             control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await,
             "0",
-            "nothing was touched"
+            "init changed the database"
         );
-        // One of them alone is nobody's product.
+        // A table `flows` alone does not identify that version.
         control.run(&format!("DROP TABLE dbo.{other}")).await;
-        let well = command(&world.variables(), &["init"]).output().await.expect("run init");
-        assert!(well.status.success(), "{}", String::from_utf8_lossy(&well.stderr));
+        let accepted = command(&world.variables(), &["init"]).output().await.expect("run init");
+        assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
         assert_eq!(
             control.scalar("SELECT COUNT(*) FROM sys.tables WHERE name = 'error_logs'").await,
             "1"
@@ -157,8 +158,8 @@ async fn init_refuses_the_database_of_another_version() {
     }
 }
 
-/// A database of the first implementation: without our columns, `mapping_id` in sync_logs NOT NULL
-/// and indexed, no error_logs (its script failed there with Msg 1785). Its rows stay.
+/// A control database of the first implementation lacks columns, has an indexed NOT NULL `mapping_id`
+/// in sync_logs, and has no error_logs (its script failed there with Msg 1785). Its rows are kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn init_brings_a_database_of_the_first_implementation_up_to_date() {
     let world = World::new().await;
@@ -190,8 +191,7 @@ INSERT INTO sync_logs (mapping_id, log_level, log_message) VALUES (1, N'INFO', N
         control.scalar("SELECT log_message FROM sync_logs WHERE mapping_id = 1").await,
         "old"
     );
-    // The deletion of old rows finds them by an index, in tables that are made anew and in those
-    // that were there.
+    // New and existing tables have the indexes that the deletion of old rows uses.
     let indexes = control
         .query(
             "SELECT i.name FROM sys.indexes AS i WHERE i.name IN (N'IX_sync_logs_created', N'IX_sync_status_completed', \
@@ -240,7 +240,7 @@ async fn a_wrong_source_password_is_one_error_and_other_servers_go_on() {
     .await;
     assert_eq!(message[0], "CONNECTION");
     assert!(message[1].contains("18456"), "{message:?}");
-    // Two rounds of verifications have no more to say.
+    // Two more rounds of verifications report no further error.
     eventually("two verifications", async || {
         let runs = control
             .scalar(&format!("SELECT COUNT(*) FROM verification_logs WHERE mapping_id = {good} AND verification_type = 'MD5_COMPARISON'"))
@@ -268,7 +268,7 @@ async fn a_disabled_server_is_left_alone_until_it_is_enabled() {
     control.run("UPDATE source_servers SET is_enabled = 0").await;
     world.request_full_sync(mapping).await;
     let daemon: Daemon = world.daemon();
-    // Another server's mapping shows that ticks have passed.
+    // A full sync of another server's mapping shows that ticks have passed.
     let connection_string = world.source_connection_string("Shop").replace('\'', "''");
     control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Other', N'{connection_string}')")).await;
     world.both("CREATE TABLE dbo.U (ID INT NOT NULL PRIMARY KEY)").await;

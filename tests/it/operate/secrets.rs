@@ -1,5 +1,5 @@
-//! Passwords are nowhere: not in what is printed, logged, raised or shown of the process, whatever
-//! was typed into a connection string.
+//! Passwords appear in no output, log table, error or process argument, whatever an operator wrote
+//! into a connection string.
 
 use dbaops_dataflow::{config::Config, mssql::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -10,7 +10,7 @@ const SEED_VARIABLE: &str = "DATAFLOW_TEST_SEED";
 const STRINGS: usize = 60;
 const STRINGS_READ: usize = 10_000;
 
-/// A password, and the pieces of it that would give it away.
+/// A password, and its pieces: none of them may appear.
 struct Password {
     text: String,
     pieces: Vec<String>,
@@ -48,7 +48,7 @@ fn password(random: &mut StdRng) -> Password {
     Password { text, pieces }
 }
 
-/// A connection string with that password, as somebody might have typed it: right or wrong.
+/// A connection string with this password, in one of many forms, valid or invalid.
 fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
     let quoted = match random.random_range(0..5) {
         0 => format!("\"{}\"", password.replace('"', "\"\"")),
@@ -72,7 +72,7 @@ fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
     ]
     .choose(random)
     .expect("one");
-    // as the percent sign has it, where somebody knew that it has to be so
+    // percent-encoded, as a URL requires
     let escaped: String = password
         .bytes()
         .map(|b| {
@@ -88,7 +88,7 @@ fn typed(random: &mut StdRng, password: &str, port: u16) -> String {
             "jdbc:sqlserver://127.0.0.1:{port};databaseName=master;user=no_such_login;password={{{}}};encrypt=false",
             password.replace('}', "}}")
         ),
-        // nothing is wrong with it but the login
+        // a valid string whose login fails
         9 => format!(
             "server=127.0.0.1,{port};user id=sa;password=\"{}\";encrypt=disable",
             password.replace('"', "\"\"")
@@ -113,7 +113,8 @@ fn seed() -> u64 {
     seed
 }
 
-fn clean(passwords: &[Password], text: &str, of: &str) {
+/// Asserts that no piece of a password is in `text`, which is called `name` in the message.
+fn assert_no_password(passwords: &[Password], text: &str, name: &str) {
     for password in passwords {
         for piece in std::iter::once(&password.text).chain(&password.pieces) {
             if let Some(at) = text.find(piece.as_str()) {
@@ -128,7 +129,7 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
                     .rev()
                     .collect();
                 panic!(
-                    "{piece:?} of the password {:?} is in {of}, behind: {around}",
+                    "{piece:?} of the password {:?} is in {name}, after: {around}",
                     password.text
                 );
             }
@@ -136,14 +137,15 @@ fn clean(passwords: &[Password], text: &str, of: &str) {
     }
 }
 
-fn of_process(daemon: &Daemon) -> String {
-    let Some(own) = daemon.proc_dir("the arguments") else { return String::new() };
-    String::from_utf8_lossy(&std::fs::read(own.join("cmdline")).expect("the arguments"))
+/// The daemon's command line.
+fn command_line(daemon: &Daemon) -> String {
+    let Some(proc_dir) = daemon.proc_dir("the arguments") else { return String::new() };
+    String::from_utf8_lossy(&std::fs::read(proc_dir.join("cmdline")).expect("the arguments"))
         .into_owned()
 }
 
-/// More strings than could be tried at a server: what a string is taken for, what is wrong with it,
-/// and both as Debug.
+/// Parses more strings than could be tried at a server, and checks the parsed endpoint, the error and
+/// its details, as Display and Debug.
 #[test]
 fn no_string_shows_its_password_when_it_is_read() {
     let mut random = StdRng::seed_from_u64(seed());
@@ -154,21 +156,29 @@ fn no_string_shows_its_password_when_it_is_read() {
             Ok(parsed) => format!("{parsed:?}"),
             Err(error) => format!("{error} {error:?} {}", error.details(1, "left out")),
         };
-        clean(std::slice::from_ref(&password), &printed, &format!("what is printed of {text}"));
+        assert_no_password(
+            std::slice::from_ref(&password),
+            &printed,
+            &format!("what is printed of {text}"),
+        );
         let vars = [
             ("DEST_PASS", password.text.as_str()),
             ("DATAFLOW_BATCH_SIZE", "x"),
             ("DEST_SERVER", text.as_str()),
         ];
         let printed = format!("{:?}", Config::from_vars(vars));
-        clean(std::slice::from_ref(&password), &printed, "what is printed of the environment");
+        assert_no_password(
+            std::slice::from_ref(&password),
+            &printed,
+            "what is printed of the environment",
+        );
         let printed = format!("{:?}", Config::from_vars([("DEST_PASS", password.text.as_str())]));
-        clean(&[password], &printed, "the configuration's Debug");
+        assert_no_password(&[password], &printed, "the configuration's Debug");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_password_is_ever_seen_again() {
+async fn no_password_is_printed_or_logged() {
     crate::only_on_standins!("its address");
     let mut random = StdRng::seed_from_u64(seed());
     let world = World::new().await;
@@ -190,35 +200,35 @@ async fn no_password_is_ever_seen_again() {
             .await;
         passwords.push(password);
     }
-    // Everything that could be said is said.
+    // The most verbose log level.
     let daemon = world.daemon_with(&[
         ("RUST_LOG", "trace"),
         ("RUST_BACKTRACE", "1"),
         ("DATAFLOW_SOURCE_CONNECTIONS", "2"),
     ]);
-    eventually("every string to have been tried", async || {
-        let silent = control
+    eventually("an error of every connection string", async || {
+        let without_error = control
             .query(
                 "SELECT s.server_id, s.server_name FROM source_servers AS s WHERE s.server_name LIKE N'Fuzz%' AND NOT EXISTS \
                  (SELECT 1 FROM error_logs AS e JOIN table_mappings AS m ON m.server_id = s.server_id WHERE e.server_id = s.server_id OR e.mapping_id = m.mapping_id)",
             )
             .await;
-        if silent.rows.is_empty() { Ok(()) } else { Err(silent.to_string()) }
+        if without_error.rows.is_empty() { Ok(()) } else { Err(without_error.to_string()) }
     })
     .await;
-    clean(&passwords, &of_process(&daemon), "the process's arguments");
+    assert_no_password(&passwords, &command_line(&daemon), "the process's arguments");
     let (status, output) = daemon.terminate().await;
     assert!(status.success());
-    clean(&passwords, &output, "what is printed");
+    assert_no_password(&passwords, &output, "the daemon's output");
     for table in ["sync_logs", "error_logs", "sync_status", "verification_logs"] {
-        clean(
+        assert_no_password(
             &passwords,
             &control.query(&format!("SELECT * FROM {table}")).await.rows.concat().join("\n"),
             table,
         );
     }
 
-    // The destination's own: every command that logs in, refused.
+    // The destination refuses the password of every command that logs in.
     let password = Password {
         text: "Zq7kWm2;x'\"{Rt9}".to_owned(),
         pieces: vec!["Zq7kWm2".to_owned(), "Rt9}".to_owned()],
@@ -235,6 +245,10 @@ async fn no_password_is_ever_seen_again() {
         assert!(!output.status.success(), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr);
-        clean(std::slice::from_ref(&password), &text, &format!("what {arguments:?} prints"));
+        assert_no_password(
+            std::slice::from_ref(&password),
+            &text,
+            &format!("what {arguments:?} prints"),
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Finding a server: named instances and their ports, IPv6.
+//! Addresses of servers: named instances and their ports, IPv6.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -6,6 +6,7 @@ use mssql_standin::server::Server;
 
 use crate::harness::{PASSWORD, daemon::command, test_server::USER};
 
+/// Runs `init` for a server address; returns whether it succeeded, and its output.
 async fn init_at(server: &str) -> (bool, String) {
     let variables = [("DEST_SERVER", server), ("DEST_USER", USER), ("DEST_PASS", PASSWORD)];
     let output = command(&variables, &["init"]).output().await.expect("run init");
@@ -16,8 +17,8 @@ async fn init_at(server: &str) -> (bool, String) {
     )
 }
 
-/// SQL Server Browser answers for the instance at an address of its own, so that nothing else is on
-/// its port.
+/// The scenario's SQL Server Browser listens on a loopback address of its own, where its fixed port
+/// 1434 is free.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_named_instance_is_found_by_sql_server_browser() {
@@ -46,18 +47,18 @@ async fn a_named_instance_is_found_by_sql_server_browser() {
             }
         }
     });
-    let (well, text) = init_at(&format!("{address}\\SALES")).await;
-    assert!(well && text.contains(&format!("{address}\\SALES")), "{text}");
-    let (well, text) = init_at(&format!("{address}\\NOSUCH")).await;
-    assert!(!well && text.contains("SQL Server Browser") && text.contains("NOSUCH"), "{text}");
-    let (well, text) = init_at(&format!("{address}\\NOSUCH,{port}")).await;
-    assert!(well, "a port needs no browser: {text}");
+    let (ok, text) = init_at(&format!("{address}\\SALES")).await;
+    assert!(ok && text.contains(&format!("{address}\\SALES")), "{text}");
+    let (ok, text) = init_at(&format!("{address}\\NOSUCH")).await;
+    assert!(!ok && text.contains("SQL Server Browser") && text.contains("NOSUCH"), "{text}");
+    let (ok, text) = init_at(&format!("{address}\\NOSUCH,{port}")).await;
+    assert!(ok, "a port needs no browser: {text}");
     answers.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_may_have_an_ipv6_address() {
-    // A machine without IPv6 has nothing to show here.
+    // A machine without IPv6 skips this scenario.
     let Ok(server) = Server::builder()
         .host(IpAddr::V6(Ipv6Addr::LOCALHOST))
         .port(0)
@@ -74,7 +75,7 @@ async fn a_server_may_have_an_ipv6_address() {
         format!("::1,{port}"),
         format!("tcp:[::1],{port}"),
     ] {
-        let (well, text) = init_at(&name).await;
-        assert!(well, "{name}: {text}");
+        let (ok, text) = init_at(&name).await;
+        assert!(ok, "{name}: {text}");
     }
 }

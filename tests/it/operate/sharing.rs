@@ -1,5 +1,5 @@
-//! Several daemons on one control database: the mappings divide, and nobody touches what another
-//! one works on.
+//! Several daemons on one control database: they share the mappings, and no daemon touches a mapping
+//! that another one owns.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use mssql_standin::fault::{Fault, Point};
 
 use crate::harness::{Daemon, Sql, World, daemon::command, eventually, numbers};
 
-const QUIET: &[(&str, &str)] = &[("DATAFLOW_VERIFY_INTERVAL", "0")];
+const NO_VERIFICATION: &[(&str, &str)] = &[("DATAFLOW_VERIFY_INTERVAL", "0")];
 
-/// How many mappings each daemon owns, by the server's own list of locks.
+/// How many mappings each daemon owns, by the application locks that the server lists.
 async fn shares(control: &mut Sql) -> Vec<String> {
     let locks = control
         .query(
@@ -20,16 +20,17 @@ async fn shares(control: &mut Sql) -> Vec<String> {
     locks.column("owned").into_iter().map(str::to_owned).collect()
 }
 
-async fn divided(control: &mut Sql, expected: &[&str]) {
-    eventually(&format!("the mappings to be divided {expected:?}"), async || {
+/// Waits until the daemons own these numbers of mappings.
+async fn wait_for_shares(control: &mut Sql, expected: &[&str]) {
+    eventually(&format!("the daemons to own {expected:?} mappings"), async || {
         let shares = shares(control).await;
         if shares == expected { Ok(()) } else { Err(format!("{shares:?}")) }
     })
     .await;
 }
 
-/// The daemon whose lease connection holds a mapping's lock.
-async fn lease_of(control: &mut Sql, mapping: i32) -> u16 {
+/// The session id of the lease connection that has a mapping's lock.
+async fn lease_session(control: &mut Sql, mapping: i32) -> u16 {
     control
         .scalar(&format!(
             "SELECT request_session_id FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' \
@@ -40,8 +41,8 @@ async fn lease_of(control: &mut Sql, mapping: i32) -> u16 {
         .expect("an owner")
 }
 
-/// `Big` and `Small` on both sides, each with a full sync asked for; `Big` is locked at the source,
-/// so that its copy cannot begin.
+/// Creates and maps `Big` and `Small` and requests their full syncs; `Big` is locked at the source, so
+/// that its copy cannot begin. Returns both mapping ids and the session with the lock.
 async fn big_and_small(world: &World) -> (i32, i32, Sql) {
     world.both("CREATE TABLE dbo.Big (ID INT NOT NULL PRIMARY KEY, V INT NULL)\nGO\nCREATE TABLE dbo.Small (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
     let mut shop = world.shop().await;
@@ -101,9 +102,9 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
         mappings.push(world.map(table, "ID", None, true).await);
     }
     world.control().await.run("UPDATE table_mappings SET full_sync_requested = 1").await;
-    let mut daemons: Vec<Daemon> = (0..3).map(|_| world.daemon_with(QUIET)).collect();
+    let mut daemons: Vec<Daemon> = (0..3).map(|_| world.daemon_with(NO_VERIFICATION)).collect();
     let mut control = world.control().await;
-    divided(&mut control, &["2", "2", "2"]).await;
+    wait_for_shares(&mut control, &["2", "2", "2"]).await;
     for mapping in &mappings {
         world.run_ends(*mapping, "FULL_SYNC", "COMPLETED").await;
     }
@@ -119,7 +120,7 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
             daemons.remove(0).kill().await;
         }
     }
-    divided(&mut control, &["3", "3"]).await;
+    wait_for_shares(&mut control, &["3", "3"]).await;
     for table in tables {
         world.in_sync(&format!("dbo.{table}"), "ID").await;
     }
@@ -129,9 +130,9 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
         assert_eq!(completed, 1, "mapping {mapping} was asked for one full sync");
     }
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
-    // The last one standing has them all.
+    // The last daemon owns all mappings.
     daemons.remove(0).terminate().await;
-    divided(&mut control, &["6"]).await;
+    wait_for_shares(&mut control, &["6"]).await;
     shop.run("UPDATE dbo.A SET V = -1; UPDATE dbo.F SET V = -1").await;
     world.in_sync("dbo.A", "ID").await;
     world.in_sync("dbo.F", "ID").await;
@@ -141,14 +142,14 @@ async fn three_daemons_divide_the_mappings_and_two_take_over_from_one_that_is_ki
 async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_killed_one_left() {
     let world = World::new().await;
     let (big, small, mut shop) = big_and_small(&world).await;
-    let first = world.daemon_with(QUIET);
+    let first = world.daemon_with(NO_VERIFICATION);
     copy_waits(&world).await;
     world.run_ends(small, "FULL_SYNC", "COMPLETED").await;
-    let second = world.daemon_with(QUIET);
+    let second = world.daemon_with(NO_VERIFICATION);
     let mut control = world.control().await;
-    divided(&mut control, &["1", "1"]).await;
-    // The second one has put Small in order and works on it; Big's run and staging table are the
-    // first one's.
+    wait_for_shares(&mut control, &["1", "1"]).await;
+    // The second daemon owns Small now; the run and the staging table of Big still belong to the
+    // first one.
     world.request_full_sync(small).await;
     eventually("the second daemon's full sync of Small", async || {
         let runs = runs(&mut control, small).await;
@@ -159,7 +160,7 @@ async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_
     copy_waits(&world).await;
 
     first.kill().await;
-    divided(&mut control, &["2"]).await;
+    wait_for_shares(&mut control, &["2"]).await;
     eventually("Big's run to be interrupted and begun anew", async || {
         let runs = runs(&mut control, big).await;
         if runs == ["ERROR interrupted", "RUNNING"] { Ok(()) } else { Err(format!("{runs:?}")) }
@@ -173,18 +174,18 @@ async fn a_daemon_that_joins_leaves_the_others_work_alone_and_takes_over_what_a_
     assert!(status.success(), "{output}");
 }
 
-/// The lease connection breaks while a full sync runs: it stops at its next batch, and whoever owns
-/// the mapping next does it whole.
+/// The lease connection breaks while a full sync runs: the full sync stops at its next batch, and the
+/// next owner of the mapping does it from the beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     crate::only_on_standins!("a connection that is ended from outside");
     let world = World::new().await;
     let (big, small, mut shop) = big_and_small(&world).await;
-    let daemon = world.daemon_with(QUIET);
+    let daemon = world.daemon_with(NO_VERIFICATION);
     copy_waits(&world).await;
     world.run_ends(small, "FULL_SYNC", "COMPLETED").await;
     let mut control = world.control().await;
-    let lease = lease_of(&mut control, big).await;
+    let lease = lease_session(&mut control, big).await;
     assert!(world.dest.kill(lease));
     daemon.wait_for_line(&["no mapping is owned"]).await;
     shop.run("ROLLBACK TRANSACTION").await;
@@ -196,11 +197,11 @@ async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
         "{runs:?}"
     );
     assert_eq!(runs.last().map(String::as_str), Some("COMPLETED"), "{runs:?}");
-    divided(&mut control, &["2"]).await;
+    wait_for_shares(&mut control, &["2"]).await;
 }
 
-/// The copy lane writes on a connection of its own: once the session with the staging table's lock
-/// could die hours before the copy's end, and somebody else fill the same table meanwhile.
+/// The staging table is loaded on another connection than the one with its application lock. When the
+/// session with the lock ended during a long copy, another process could once load the same table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connection_keeps_others_out()
  {
@@ -210,23 +211,26 @@ async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connect
     world.shop().await.run(&format!("INSERT INTO dbo.T SELECT n FROM {}", numbers(3500))).await;
     let mapping = world.map("T", "ID", None, false).await;
     world.request_full_sync(mapping).await;
-    // longer than the time between two proofs
+    // longer than the interval at which the copy checks that the lock is still there
     let loads = world.dest.faults().once(Point::BulkRows(1), Fault::Delay(Duration::from_secs(5)));
-    let _daemon = world.daemon_with(QUIET);
+    let _daemon = world.daemon_with(NO_VERIFICATION);
     assert!(loads.fired().await);
     let mut control = world.control().await;
-    let holder = |resource: &str| {
+    let lock_session = |resource: &str| {
         format!(
             "SELECT request_session_id FROM sys.dm_tran_locks WHERE resource_type = N'APPLICATION' AND resource_description LIKE N'%dataflow/{resource}]%'"
         )
     };
     let lock: u16 = control
-        .scalar(&holder(&format!("stage/{mapping}")))
+        .scalar(&lock_session(&format!("stage/{mapping}")))
         .await
         .parse()
-        .expect("who has the lock");
-    let loading: u16 =
-        control.scalar(&holder(&format!("stage/{mapping}/load"))).await.parse().expect("who loads");
+        .expect("the session with the lock");
+    let loading: u16 = control
+        .scalar(&lock_session(&format!("stage/{mapping}/load")))
+        .await
+        .parse()
+        .expect("the session that loads");
     assert_ne!(lock, loading);
     assert!(world.dest.kill(lock));
     let mut other = world.copy().await;
@@ -235,7 +239,7 @@ async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connect
     );
     assert!(
         other.scalar(&taken).await.starts_with('-'),
-        "nobody else may fill it while the connection that loads lives"
+        "another session can load the staging table while the loading connection is open"
     );
     let runs = eventually("the run to end", async || {
         let runs = runs(&mut control, mapping).await;
@@ -247,10 +251,10 @@ async fn a_copy_whose_lock_session_died_stops_at_a_batch_and_its_loading_connect
     world.in_sync("dbo.T", "ID").await;
 }
 
-/// A process that lost its lease without knowing may still fill the staging table: nobody drops it,
-/// or fills it too.
+/// A process that lost its lease without noticing may still load its staging table: the next owner
+/// neither drops nor loads that table.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_staging_table_that_somebody_fills_is_left_alone() {
+async fn a_staging_table_that_another_process_loads_is_left_alone() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
     world.shop().await.run("INSERT INTO dbo.T VALUES (1), (2)").await;
@@ -263,13 +267,13 @@ async fn a_staging_table_that_somebody_fills_is_left_alone() {
              EXEC sp_getapplock @Resource = N'dbaops-dataflow/stage/{mapping}', @LockMode = N'Exclusive', @LockOwner = N'Session'"
         ))
         .await;
-    let daemon = world.daemon_with(QUIET);
+    let daemon = world.daemon_with(NO_VERIFICATION);
     daemon.wait_for_line(&["another process still fills the staging table"]).await;
     let stages = "SELECT COUNT(*) FROM sys.columns WHERE name IN (N'Mine', N'Dead') AND object_id IN (SELECT object_id FROM sys.tables)";
     assert_eq!(
         other.scalar(stages).await,
         "1",
-        "the other's table stays, the one that nobody fills is gone"
+        "the staging table in use stays, and the unused one is dropped"
     );
     other.run(&format!("EXEC sp_releaseapplock @Resource = N'dbaops-dataflow/stage/{mapping}', @LockOwner = N'Session'")).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
@@ -277,13 +281,13 @@ async fn a_staging_table_that_somebody_fills_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_tick_beside_a_daemon_does_what_nobody_owns_and_says_what_it_left() {
+async fn one_tick_beside_a_daemon_leaves_and_reports_the_mappings_that_it_owns() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
     let mapping = world.map("T", "ID", None, false).await;
-    let daemon = world.daemon_with(QUIET);
+    let daemon = world.daemon_with(NO_VERIFICATION);
     let mut control = world.control().await;
-    divided(&mut control, &["1"]).await;
+    wait_for_shares(&mut control, &["1"]).await;
     let once = command(&world.variables(), &["--once"]).output().await.expect("run");
     let output = String::from_utf8_lossy(&once.stdout).into_owned();
     assert!(once.status.success(), "{output}");

@@ -1,4 +1,4 @@
-//! TLS, and whose certificate is believed.
+//! TLS, and which certificates are trusted.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 
 use crate::harness::{PASSWORD, World, daemon::command, eventually, test_server::USER};
 
-/// An authority that signs servers' certificates, and a file with its own.
+/// A certificate authority that signs servers' certificates, and a file with its own certificate.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: PathBuf,
@@ -45,7 +45,7 @@ impl Authority {
     }
 }
 
-/// `init` at a server: the first thing that anybody runs. Its exit, and what it printed.
+/// Runs `init` for a server; returns whether it succeeded, and its output.
 async fn init(server: &Server, more: &[(&str, &str)]) -> (bool, String) {
     let address = format!("127.0.0.1,{}", server.addr().port());
     let mut variables =
@@ -69,13 +69,13 @@ async fn the_right_certificate_is_trusted_in_every_mode() {
         (Encryption::Strict, "strict"),
     ] {
         let server = authority.server(encryption, "127.0.0.1", false).await;
-        let (well, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
-        assert!(well, "{encryption:?} {mode}: {text}");
+        let (ok, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
+        assert!(ok, "{encryption:?} {mode}: {text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_the_way_out() {
+async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_a_fix() {
     let (authority, stranger) = (Authority::new("known"), Authority::new("stranger"));
     let file = authority.file.to_str().expect("a path");
     for (encryption, mode) in [(Encryption::Required, "true"), (Encryption::Strict, "strict")] {
@@ -84,35 +84,34 @@ async fn a_wrong_an_expired_and_an_unknown_certificate_are_refused_with_the_way_
             (authority.server(encryption, "127.0.0.1", true).await, "expired"),
             (stranger.server(encryption, "127.0.0.1", false).await, "by an unknown authority"),
         ] {
-            let (well, text) =
-                init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
-            assert!(!well, "{what} {mode}: {text}");
+            let (ok, text) = init(&server, &[("DEST_ENCRYPT", mode), ("DEST_CA_CERT", file)]).await;
+            assert!(!ok, "{what} {mode}: {text}");
             assert!(text.contains("certificate"), "{what} {mode}: {text}");
             for variable in ["DEST_CA_CERT", "DEST_TRUST_SERVER_CERTIFICATE=true"] {
                 assert!(text.contains(variable), "{what} {mode}: {text}");
             }
-            assert!(!text.contains("Config::"), "expected for programmers: {text}");
-            let (well, text) =
+            assert!(!text.contains("Config::"), "names of Rust types are printed: {text}");
+            let (ok, text) =
                 init(&server, &[("DEST_ENCRYPT", mode), ("DEST_TRUST_SERVER_CERTIFICATE", "true")])
                     .await;
-            assert!(well, "{what}, trusted unseen, {mode}: {text}");
+            assert!(ok, "{what}, trusted without a check, {mode}: {text}");
         }
     }
 }
 
-/// A fresh SQL Server signs its certificate itself. On this machine that is fine; where it is not
-/// to be, it can be said.
+/// A newly installed SQL Server has a self-signed certificate. It is trusted on a loopback address by
+/// default, and DEST_TRUST_SERVER_CERTIFICATE=false refuses it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_self_signed_certificate_is_trusted_on_this_machine_unless_configured_otherwise() {
     let server =
         Server::builder().port(0).login(USER, PASSWORD).start().await.expect("start a server");
-    let (well, text) = init(&server, &[]).await;
-    assert!(well, "{text}");
-    let (well, text) = init(&server, &[("DEST_TRUST_SERVER_CERTIFICATE", "false")]).await;
-    assert!(!well && text.contains("DEST_TRUST_SERVER_CERTIFICATE"), "{text}");
+    let (ok, text) = init(&server, &[]).await;
+    assert!(ok, "{text}");
+    let (ok, text) = init(&server, &[("DEST_TRUST_SERVER_CERTIFICATE", "false")]).await;
+    assert!(!ok && text.contains("DEST_TRUST_SERVER_CERTIFICATE"), "{text}");
 }
 
-/// A server without TLS, and one that wants TDS 8.0 of a client that does not: both say so in time.
+/// A server that does not support the requested encryption is an error at once, not a timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_encrypts_otherwise_is_an_error_and_not_a_wait() {
     let plain = Server::builder()
@@ -122,15 +121,16 @@ async fn a_server_that_encrypts_otherwise_is_an_error_and_not_a_wait() {
         .start()
         .await
         .expect("start a server");
-    let (well, text) = init(&plain, &[("DEST_ENCRYPT", "true")]).await;
-    assert!(!well, "the password would go in the clear: {text}");
-    let (well, text) = init(&plain, &[("DEST_ENCRYPT", "disable")]).await;
-    assert!(well, "{text}");
+    let (ok, text) = init(&plain, &[("DEST_ENCRYPT", "true")]).await;
+    assert!(!ok, "the password would go in the clear: {text}");
+    let (ok, text) = init(&plain, &[("DEST_ENCRYPT", "disable")]).await;
+    assert!(ok, "{text}");
 }
 
-/// Each source as its connection string says; one that cannot be believed stops itself alone.
+/// TLS of each source follows its connection string; a certificate that is not trusted stops only its
+/// own source.
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_follow_their_strings() {
+async fn sources_follow_their_connection_strings() {
     let authority = Authority::new("source");
     let world = World::new().await;
     let encrypted = authority.server(Encryption::Required, "db.example.com", false).await;
@@ -147,14 +147,14 @@ async fn sources_follow_their_strings() {
         format!("server=127.0.0.1,{port};user id={USER};password=\"{PASSWORD}\";{tls}")
             .replace('\'', "''")
     };
-    let believed = string(&format!(
+    let trusted = string(&format!(
         "encrypt=true;certificate={};hostNameInCertificate=db.example.com",
         authority.file.display()
     ));
-    let doubted = string("encrypt=true");
+    let untrusted = string("encrypt=true");
     control
         .run(&format!(
-            "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Believed', N'{believed}'), (N'Doubted', N'{doubted}'); \
+            "INSERT INTO source_servers (server_name, connection_string) VALUES (N'Trusted', N'{trusted}'), (N'Untrusted', N'{untrusted}'); \
              INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, full_sync_requested) \
              VALUES (2, N'Shop', N'T', N'Copy', N'T2', N'ID', 1), (3, N'Shop', N'T', N'Copy', N'T3', N'ID', 1)"
         ))
