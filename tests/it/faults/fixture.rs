@@ -1,4 +1,4 @@
-//! A world whose daemon reaches both servers through a network that can fail.
+//! A world in which the daemon reaches both servers through proxies that can fail.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use mssql_standin::{proxy::Proxy, server::Server};
 
 use crate::harness::{Daemon, World, eventually, numbers};
 
-/// What the daemon calls itself at a server.
+/// The daemon's application name at a server.
 pub const APPLICATION: &str = "dbaops-dataflow";
-/// How long the daemon waits for one answer here: what is silent costs that much.
+/// The daemon's statement timeout: a fault that never answers takes this long.
 const STATEMENT_TIMEOUT: &str = "4s";
 const ROWS: usize = 300;
 
@@ -18,7 +18,7 @@ pub enum Side {
     Dest,
 }
 
-/// One table that is followed.
+/// A world with one followed table `T`, and a proxy to each server.
 pub struct Fixture {
     pub world: World,
     source_link: Proxy,
@@ -59,7 +59,7 @@ impl Fixture {
         Fixture { world, source_link, dest_link, mapping, rounds: 0 }
     }
 
-    /// The daemon at the far end of the network; every failure counts at once.
+    /// Starts the daemon behind the proxies. The first failure is an error, without retries.
     pub fn daemon(&self, more: &[(&'static str, &'static str)]) -> Daemon {
         let addr = self.dest_link.addr();
         let server: &'static str = format!("{},{}", addr.ip(), addr.port()).leak();
@@ -71,8 +71,8 @@ impl Fixture {
             ("DATAFLOW_LOCK_TIMEOUT", "2s"),
             ("DATAFLOW_RETRY_ATTEMPTS", "1"),
             ("DATAFLOW_RETRY_DELAY", "100ms"),
-            // What a garbled answer seems to say (that a capture instance is not there, for
-            // example) waits for somebody's hands until then.
+            // A corrupted answer may park a mapping (it seems to say, for example, that the capture
+            // instance does not exist).
             ("DATAFLOW_PARKED_INTERVAL", "1s"),
             ("DATAFLOW_MAX_CONNECTIONS", "12"),
             ("DATAFLOW_SOURCE_CONNECTIONS", "3"),
@@ -115,10 +115,10 @@ impl Fixture {
         self.world.in_sync("dbo.T", "ID").await;
     }
 
-    /// The daemon's sockets are the connections that the servers have from it, and no more than it
-    /// may have.
-    pub async fn nothing_leaks(&self, daemon: &Daemon) {
-        eventually("the daemon's sockets to be the servers' connections", async || {
+    /// Waits until the daemon has as many sockets as the servers have connections from it, within its
+    /// limits.
+    pub async fn assert_no_leaks(&self, daemon: &Daemon) {
+        eventually("as many sockets as connections, within the limits", async || {
             let sockets = daemon.sockets();
             let count = |side| self.server(side).connection_count_of(APPLICATION).now;
             let (source, dest) = (count(Side::Source), count(Side::Dest));
@@ -131,8 +131,8 @@ impl Fixture {
         .await;
     }
 
-    /// It stops when told to, at once, leaves nobody behind, and nothing panicked.
-    pub async fn ends_well(&self, daemon: Daemon) {
+    /// Stops the daemon and asserts that it stops in time, leaves no connection and did not panic.
+    pub async fn stop_cleanly(&self, daemon: Daemon) {
         let (status, output) = daemon.terminate().await;
         assert!(status.success(), "{output}");
         assert!(
@@ -140,7 +140,7 @@ impl Fixture {
             "{output}"
         );
         for side in [Side::Source, Side::Dest] {
-            eventually("the daemon's connections to be gone", async || {
+            eventually("the daemon's connections to be closed", async || {
                 match self.server(side).connection_count_of(APPLICATION).now {
                     0 => Ok(()),
                     now => Err(format!("{now} at the {side:?}")),
@@ -151,7 +151,7 @@ impl Fixture {
     }
 }
 
-/// A moment that passes for the daemon too: what is down stays down for it.
-pub async fn a_moment() {
+/// Long enough that the daemon tries to connect to a server that is down.
+pub async fn downtime() {
     tokio::time::sleep(Duration::from_millis(300)).await;
 }

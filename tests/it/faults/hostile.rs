@@ -1,5 +1,5 @@
-//! Hostile input: text from anywhere, control rows of nonsense, and servers whose answers come from
-//! a fuzzer. Errors are the answer, never a panic, a hang or memory without bounds.
+//! Hostile input: random text, invalid control rows, and servers whose answers are corrupted at
+//! random. The daemon reports errors; it never panics, hangs or takes unbounded memory.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,9 +14,10 @@ use super::fixture::{Fixture, Side};
 use crate::harness::{World, eventually};
 
 const CASES: usize = 20_000;
-/// What a daemon with one small table may grow by while a server talks nonsense to it, in KiB.
+/// By how much the memory of a daemon with one small table may grow while a server's answers are
+/// corrupted, in KiB.
 const GROWTH_KIB_MAX: u64 = 64 * 1024;
-/// Answers that are changed before the server is believed again.
+/// Answers that are corrupted before the proxy forwards them unchanged again.
 const ANSWERS: usize = 400;
 
 fn seed() -> u64 {
@@ -28,7 +29,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// Text out of the pieces that a parser looks for, with anything between them.
+/// Random text that contains pieces which a parser recognises.
 fn text(random: &mut StdRng, pieces: &[&str]) -> String {
     let mut text = String::new();
     for _ in 0..random.random_range(0..12) {
@@ -44,7 +45,7 @@ fn text(random: &mut StdRng, pieces: &[&str]) -> String {
 }
 
 #[test]
-fn a_connection_string_is_understood_or_refused_whatever_it_says() {
+fn any_connection_string_is_parsed_or_refused() {
     const PIECES: &[&str] = &[
         "server",
         "=",
@@ -94,7 +95,7 @@ fn a_connection_string_is_understood_or_refused_whatever_it_says() {
         if let Err(error) = connection_string::parse(&text) {
             assert!(!error.to_string().is_empty());
         }
-        // The variables are as much anybody's text.
+        // The variables take the same texts.
         let variables = [
             ("DEST_SERVER", text.clone()),
             ("DEST_PASS", "secret-of-mine".to_owned()),
@@ -107,7 +108,7 @@ fn a_connection_string_is_understood_or_refused_whatever_it_says() {
 }
 
 #[test]
-fn an_lsn_is_read_or_refused_whatever_it_is() {
+fn any_lsn_is_parsed_or_refused() {
     let mut random = StdRng::seed_from_u64(seed());
     for _ in 0..CASES {
         let text = text(
@@ -131,7 +132,7 @@ fn an_lsn_is_read_or_refused_whatever_it_is() {
     }
 }
 
-/// Rows that no operator would write, and one that an operator did: that one works.
+/// Random invalid rows, and one valid row, which works.
 #[tokio::test(flavor = "multi_thread")]
 async fn nonsense_in_the_control_tables_stops_no_other_mapping() {
     let mut random = StdRng::seed_from_u64(seed());
@@ -201,7 +202,7 @@ async fn nonsense_in_the_control_tables_stops_no_other_mapping() {
     assert!(status.success() && !output.contains("panicked"), "{output}");
 }
 
-/// PRELOGIN travels in the clear: anybody on the path can answer it, and go on for ever.
+/// PRELOGIN is not encrypted: an attacker on the network can answer it, with an answer without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     let world = World::new().await;
@@ -211,8 +212,8 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let endless = tokio::spawn(async move {
-        // A packet full of options, each of which is a name that goes on to the end; none is the
-        // last packet.
+        // A packet full of options whose data extends to the end of the packet; no packet is marked
+        // as the last one.
         const PACKET_BYTES: u16 = 0x7FFC;
         let [high, low] = PACKET_BYTES.to_be_bytes();
         let mut packet = vec![4, 0, high, low, 0, 0, 1, 0];
@@ -235,13 +236,13 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     world.request_full_sync(good).await;
     world.run_ends(good, "FULL_SYNC", "COMPLETED").await;
     let memory_kib = daemon.memory_kib().unwrap_or_default();
-    eventually("the endless answer to be told of", async || {
+    eventually("an error about the endless answer", async || {
         let errors = control.query("SELECT error_type, error_message FROM error_logs").await;
-        let told = errors
+        let reported = errors
             .rows
             .iter()
             .any(|row| row[0] == "CONNECTION" && row[1].contains("before the login was done"));
-        if told { Ok(()) } else { Err(errors.to_string()) }
+        if reported { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
     world.shop().await.run("UPDATE dbo.G SET V = 2").await;
@@ -257,15 +258,15 @@ async fn an_endless_answer_before_a_login_stops_its_own_source_alone() {
     endless.abort();
 }
 
-/// One answer of a server, spoilt: bytes changed, a length made absurd, a piece cut out, doubled or
-/// made up.
-fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
+/// Corrupts one answer of a server: changes bytes, sets a length to a huge value, removes or repeats
+/// a piece.
+fn corrupt(random: &mut StdRng, bytes: &mut Vec<u8>) {
     const PACKET_HEADER_BYTES: usize = 8;
     if bytes.is_empty() {
         return;
     }
     for _ in 0..random.random_range(1..4) {
-        // Mostly behind the packet's header, so that it is tokens that are wrong.
+        // Mostly after the packet header, so that tokens are corrupted.
         let from = if random.random_range(0..8) == 0 {
             0
         } else {
@@ -275,7 +276,7 @@ fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
         match random.random_range(0..6) {
             0 => bytes[at] ^= 1 << random.random_range(0..8),
             1 => bytes[at] = random.random(),
-            // tokens and types that have a length behind them
+            // token and type bytes that are followed by a length
             2 => {
                 bytes[at] = [
                     0x81, 0xAA, 0xAB, 0xD1, 0xD2, 0xE3, 0xE5, 0xF0, 0xFD, 0xA5, 0xE7, 0xEF, 0x62,
@@ -298,7 +299,7 @@ fn spoil(random: &mut StdRng, bytes: &mut Vec<u8>) {
     }
 }
 
-async fn survives(side: Side) {
+async fn survives_corrupt_answers(side: Side) {
     let seed = seed();
     let mut fixture = Fixture::new().await;
     let daemon = fixture.daemon(&[
@@ -309,19 +310,19 @@ async fn survives(side: Side) {
     fixture.world.run_ends(fixture.mapping, "FULL_SYNC", "COMPLETED").await;
     let memory_kib = daemon.memory_kib().unwrap_or_default();
     let state = std::sync::Arc::new(Mutex::new((StdRng::seed_from_u64(seed), 0usize)));
-    let spoiling = state.clone();
+    let corrupting = state.clone();
     fixture.link(side).tamper(move |mut bytes, asked| {
-        let mut state = spoiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = corrupting.lock().unwrap_or_else(PoisonError::into_inner);
         if asked && state.0.random_range(0..4) == 0 {
             state.1 += 1;
-            spoil(&mut state.0, &mut bytes);
+            corrupt(&mut state.0, &mut bytes);
         }
         bytes
     });
     let mut peak_kib = memory_kib;
-    let spoilt = || state.lock().unwrap_or_else(PoisonError::into_inner).1;
+    let corrupted = || state.lock().unwrap_or_else(PoisonError::into_inner).1;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(25);
-    while spoilt() < ANSWERS && tokio::time::Instant::now() < deadline {
+    while corrupted() < ANSWERS && tokio::time::Instant::now() < deadline {
         fixture.write().await;
         fixture.world.request_full_sync(fixture.mapping).await;
         peak_kib = peak_kib.max(daemon.memory_kib().unwrap_or_default());
@@ -329,8 +330,8 @@ async fn survives(side: Side) {
     }
     fixture.link(side).calm();
     println!(
-        "{} answers of the {side:?} were spoilt; memory {memory_kib} KiB, at most {peak_kib} KiB",
-        spoilt()
+        "{} answers of the {side:?} were corrupted; memory {memory_kib} KiB before, {peak_kib} KiB peak",
+        corrupted()
     );
     assert!(!daemon.output().contains("panicked"), "{}", daemon.output());
     assert!(
@@ -338,8 +339,8 @@ async fn survives(side: Side) {
         "memory grew from {memory_kib} to {peak_kib} KiB"
     );
 
-    // What it was told may have been believed; a full sync puts it right. It is asked for until one
-    // ends after the nonsense.
+    // The daemon may have applied corrupted values; a full sync that runs after the corruption ended
+    // replaces them.
     let mut control = fixture.world.control().await;
     let last = control.scalar("SELECT COALESCE(MAX(status_id), 0) FROM sync_status").await;
     control
@@ -348,7 +349,7 @@ async fn survives(side: Side) {
             fixture.mapping
         ))
         .await;
-    eventually("a full sync to succeed once the server is sane", async || {
+    eventually("a full sync to succeed after the corruption ended", async || {
         let runs = control
             .query(&format!(
                 "SELECT status, error_message FROM sync_status WHERE status_id > {last} AND sync_type = 'FULL_SYNC' ORDER BY status_id DESC"
@@ -358,18 +359,18 @@ async fn survives(side: Side) {
     })
     .await;
     fixture.in_sync().await;
-    fixture.nothing_leaks(&daemon).await;
-    fixture.ends_well(daemon).await;
+    fixture.assert_no_leaks(&daemon).await;
+    fixture.stop_cleanly(daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_source_is_survived() {
     crate::only_on_standins!("a network that tampers");
-    survives(Side::Source).await;
+    survives_corrupt_answers(Side::Source).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_destination_is_survived() {
     crate::only_on_standins!("a network that tampers");
-    survives(Side::Dest).await;
+    survives_corrupt_answers(Side::Dest).await;
 }

@@ -1,4 +1,4 @@
-//! Faults: whatever breaks, the destination equals the source in the end.
+//! Faults of servers, network and process: the destination equals the source in the end.
 
 mod fixture;
 mod hostile;
@@ -49,7 +49,7 @@ async fn a_restart_of_either_server_is_survived() {
     assert!(status.success(), "{output}");
 }
 
-/// A process that was killed left a run RUNNING: the next one says it was interrupted.
+/// A killed process leaves a run RUNNING: the next process marks it as interrupted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_killed_is_not_running_for_ever() {
     let (world, mapping) = world_with_changes().await;
@@ -74,8 +74,8 @@ async fn a_run_that_was_killed_is_not_running_for_ever() {
     world.in_sync("dbo.F", "ID").await;
 }
 
-/// The first word of a run was written and its reply was lost; the last word of another was lost on
-/// its way. What was done stays done, and nothing is RUNNING that does not run.
+/// The reply to the INSERT of one run's row is lost, and the final UPDATE of another run's row does
+/// not reach the server. The work stays done, and no run stays RUNNING.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_row_was_not_answered_is_not_running_for_ever() {
     crate::only_on_standins!("faults at requests");
