@@ -1,5 +1,5 @@
-//! `dbaops-dataflow check`: a healthy world has no ✗; every fault has one, with statements that
-//! mend it. Each scenario runs what was printed, as it was printed, and checks again.
+//! `dbaops-dataflow check`: a healthy setup has no ✗ line; every fault has one, with statements that
+//! fix it. The scenarios execute the printed statements unchanged, and check again.
 
 use mssql_standin::{
     error::SqlError,
@@ -9,7 +9,7 @@ use mssql_standin::{
 
 use crate::harness::{PASSWORD, Sql, World, daemon::command, eventually, test_server::USER};
 
-/// What `check` printed and its exit code.
+/// The output of `check` and its exit code.
 struct Checked {
     code: Option<i32>,
     text: String,
@@ -51,64 +51,64 @@ impl Checked {
         );
     }
 
-    /// There is this fault.
+    /// Asserts that a fault line contains all of `expected`.
     fn assert_fault(&self, expected: &[&str]) {
         let found =
             self.faults().iter().any(|line| expected.iter().all(|part| line.contains(part)));
         assert!(found && self.code == Some(1), "{expected:?}, exit {:?}\n{}", self.code, self.text);
     }
 
-    /// The statements it prints for a fault, each with whether it is for the source.
-    fn cures(&self) -> Vec<(bool, String)> {
-        let mut cures = Vec::new();
-        let mut place = None;
+    /// The statements that are printed for faults, each with whether it is for the source.
+    fn fixes(&self) -> Vec<(bool, String)> {
+        let mut fixes = Vec::new();
+        let mut at_source = None;
         let mut fault = false;
         for line in self.text.lines() {
-            if let Some(cure) = line.strip_prefix("        ") {
-                if let (true, Some(source)) = (fault, place) {
-                    cures.push((source, cure.to_owned()));
+            if let Some(statement) = line.strip_prefix("        ") {
+                if let (true, Some(at_source)) = (fault, at_source) {
+                    fixes.push((at_source, statement.to_owned()));
                 }
-            } else if let Some(printed) = line.strip_prefix("      ") {
-                place = match printed {
+            } else if let Some(label) = line.strip_prefix("      ") {
+                at_source = match label {
                     "run at the destination:" => Some(false),
                     source if source.starts_with("run at the source ") => Some(true),
                     _ => None,
                 };
             } else {
                 fault = line.starts_with("  ✗ ");
-                place = None;
+                at_source = None;
             }
         }
-        cures
+        fixes
     }
 }
 
-/// Runs what `check` printed, as the administrator.
-async fn mend(world: &World, checked: &Checked) {
-    let cures = checked.cures();
-    assert!(!cures.is_empty(), "{}", checked.text);
+/// Executes the statements that `check` printed, as an administrator.
+async fn fix(world: &World, checked: &Checked) {
+    let fixes = checked.fixes();
+    assert!(!fixes.is_empty(), "{}", checked.text);
     let (mut source, mut dest): (Sql, Sql) =
         (world.source("master").await, world.dest("master").await);
-    for (at_source, cure) in cures {
-        if at_source { source.run(&cure).await } else { dest.run(&cure).await }
+    for (at_source, statement) in fixes {
+        if at_source { source.run(&statement).await } else { dest.run(&statement).await }
     }
 }
 
-/// Mends what is wrong until nothing is: one cure may lay the next fault bare (a login that may
-/// connect lacks its next right).
-async fn mend_all(world: &World) -> Checked {
+/// Fixes and checks again until there is no fault: a fix may reveal the next fault (a login that can
+/// connect now lacks its next permission).
+async fn fix_all(world: &World) -> Checked {
     const ROUNDS_MAX: usize = 6;
     for _ in 0..ROUNDS_MAX {
         let checked = check(world).await;
         if checked.faults().is_empty() {
             return checked;
         }
-        mend(world, &checked).await;
+        fix(world, &checked).await;
     }
     check(world).await
 }
 
-/// A world with one mapping that follows `dbo.T` by CDC.
+/// A world without faults, with one mapping that follows `dbo.T` by CDC.
 async fn healthy() -> World {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL, Resync BIT NOT NULL DEFAULT 0)").await;
@@ -150,8 +150,8 @@ async fn a_healthy_world_has_no_fault_and_check_writes_nothing() {
     assert!(!checked.text.contains(crate::harness::PASSWORD), "{}", checked.text);
 }
 
-/// CDC off, a column too narrow, another NOT NULL, no key, an INSTEAD OF trigger, a missing table,
-/// changes that are kept for an hour.
+/// CDC is off; columns are too narrow or NOT NULL; there is no key; an INSTEAD OF trigger; a table is
+/// missing; the retention of changes is one hour.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_do_not_fit_are_fixed_by_the_printed_statements() {
     crate::only_on_standins!("fault points");
@@ -177,21 +177,21 @@ async fn tables_that_do_not_fit_are_fixed_by_the_printed_statements() {
     ]);
     checked.assert_fault(&["destination table", "Copy.dbo.U does not exist"]);
     checked.assert_fault(&["columns and key", "INSTEAD OF trigger [tr]"]);
-    mend(&world, &checked).await;
+    fix(&world, &checked).await;
     let checked = check(&world).await;
     assert_eq!(checked.faults().len(), 1, "{}", checked.text);
     checked.assert_fault(&["capture instance", "there is none"]);
-    mend(&world, &checked).await;
+    fix(&world, &checked).await;
     check(&world).await.assert_healthy();
     shop.run("EXEC sys.sp_cdc_change_job @job_type = N'cleanup', @retention = 60").await;
     let checked = check(&world).await;
     checked.assert_fault(&["retention", "60 minutes"]);
-    mend(&world, &checked).await;
+    fix(&world, &checked).await;
     check(&world).await.assert_healthy();
 }
 
-/// A login that may do nothing but connect, at both ends: the grants that are printed are all that
-/// it needs, and the daemon then works.
+/// A login at both servers that can only connect: the printed GRANT statements are all that it needs,
+/// and the daemon then works.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_printed_grants_are_all_that_a_new_login_needs() {
     crate::only_on_standins!("fault points");
@@ -226,7 +226,7 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
         if checked.faults().is_empty() || rounds == 8 {
             break checked;
         }
-        mend(&world, &checked).await;
+        fix(&world, &checked).await;
     };
     last.assert_healthy();
     for expected in
@@ -236,11 +236,11 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
     }
     assert!(
         last.text.contains("– SQL Server Agent"),
-        "what it may not ask is printed to be so\n{}",
+        "a check that the login has no permission for is not marked as skipped\n{}",
         last.text
     );
-    // no fault, and worth having: without it the full sync of a quiet database waits for the next
-    // commit
+    // recommended, and no fault: without it the full sync of a database without writes waits for the
+    // next commit
     assert!(
         last.text.contains("        USE [Shop]; GRANT VIEW DATABASE STATE TO [little];"),
         "{}",
@@ -256,7 +256,7 @@ async fn the_printed_grants_are_all_that_a_new_login_needs() {
     drop(daemon);
 }
 
-/// A capture instance that only a role may read, and a trigger column that is not there.
+/// A capture instance with a gating role, and a trigger column that does not exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gating_role_and_a_missing_trigger_column_are_fixed_by_the_printed_statements() {
     crate::only_on_standins!("fault points");
@@ -284,28 +284,31 @@ async fn a_gating_role_and_a_missing_trigger_column_are_fixed_by_the_printed_sta
     let checked = check(&world).await;
     checked.assert_fault(&["capture instance", "cannot be read"]);
     checked.assert_fault(&["trigger column", "[Again] is not in"]);
-    mend_all(&world).await.assert_healthy();
+    fix_all(&world).await.assert_healthy();
 }
 
-/// One server is away, another one's password is wrong, a third one's string is nonsense: the rest
-/// is checked all the same.
+/// One server cannot be reached, one has a wrong password, one an invalid connection string: the
+/// other servers are checked all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_stops_no_other_servers_checks() {
+async fn a_server_that_cannot_be_reached_stops_no_other_servers_checks() {
     crate::only_on_standins!("fault points");
     let world = healthy().await;
     let mut control = world.control().await;
     let wrong = world
         .source_connection_string("Shop")
         .replace(crate::harness::PASSWORD, "not-the-password");
-    // a port that was free a moment ago
+    // a port on which nothing listens
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port")
         .port();
-    let away = format!("server=127.0.0.1;port={closed};user id=sa;password=x;encrypt=disable");
-    for (name, string) in
-        [("Away", away.as_str()), ("Wrong", wrong.as_str()), ("Nonsense", "server=;;=")]
-    {
+    let unreachable =
+        format!("server=127.0.0.1;port={closed};user id=sa;password=x;encrypt=disable");
+    for (name, string) in [
+        ("Unreachable", unreachable.as_str()),
+        ("Wrong", wrong.as_str()),
+        ("Invalid", "server=;;="),
+    ] {
         control
             .run(&format!(
                 "INSERT INTO source_servers (server_name, connection_string) VALUES (N'{name}', N'{}')",
@@ -317,14 +320,15 @@ async fn a_server_that_is_away_stops_no_other_servers_checks() {
     assert_eq!(checked.faults().len(), 3, "{}", checked.text);
     checked.assert_fault(&["connects", &closed.to_string()]);
     checked.assert_fault(&["connects", "18456"]);
-    checked.assert_fault(&["connection_string", "Nonsense"]);
+    checked.assert_fault(&["connection_string", "Invalid"]);
     assert!(!checked.text.contains("not-the-password"), "{}", checked.text);
     assert!(checked.text.contains("✓ capture instance"), "{}", checked.text);
-    // the good mapping alone
+    // only the mapping without a fault
     check_with(&world, &[], &["--mapping", "1"]).await.assert_healthy();
 }
 
-/// An address of this machine that is no loopback one, if it has any: no byte is sent for that.
+/// An address of this machine other than loopback, if it has one. Connecting a UDP socket sends
+/// nothing.
 fn other_address() -> Option<std::net::IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -335,8 +339,8 @@ fn other_address() -> Option<std::net::IpAddr> {
         .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// Encrypted, but for whoever answers: on this machine that is nobody else, over a network it is a
-/// fault.
+/// Encryption without a check of the certificate is a fault, except for a server on this machine:
+/// over a network another server could answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_not_checked_is_a_fault_off_this_machine() {
     crate::only_on_standins!("an address of its own");
@@ -358,8 +362,8 @@ async fn a_certificate_that_is_not_checked_is_a_fault_off_this_machine() {
         .replace('\'', "''")
     };
     let mut control = world.control().await;
-    let blind = string(&address.to_string(), "encrypt=true;trustservercertificate=true");
-    control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Far', N'{blind}')")).await;
+    let unchecked = string(&address.to_string(), "encrypt=true;trustservercertificate=true");
+    control.run(&format!("INSERT INTO source_servers (server_name, connection_string) VALUES (N'Far', N'{unchecked}')")).await;
     let checked = check(&world).await;
     assert_eq!(checked.faults().len(), 1, "{}", checked.text);
     checked.assert_fault(&["encryption", "any certificate is believed"]);
@@ -368,17 +372,17 @@ async fn a_certificate_that_is_not_checked_is_a_fault_off_this_machine() {
         "{}",
         checked.text
     );
-    // with the right authority, which is the certificate itself
+    // the server's self-signed certificate is its own authority
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("far-{}.pem", std::process::id()));
     std::fs::write(&file, far.certificate_pem()).expect("write the certificate");
-    let seen = string(
+    let checked_string = string(
         &address.to_string(),
         &format!("encrypt=true;certificate={};hostNameInCertificate=localhost", file.display()),
     );
     control
         .run(&format!(
-            "UPDATE source_servers SET connection_string = N'{seen}' WHERE server_name = N'Far'"
+            "UPDATE source_servers SET connection_string = N'{checked_string}' WHERE server_name = N'Far'"
         ))
         .await;
     check(&world).await.assert_healthy();
@@ -397,7 +401,7 @@ async fn a_missing_control_database_is_fixed_by_init() {
     );
 }
 
-/// Foreign keys and triggers at the destination are no faults, and are told.
+/// Foreign keys and triggers of the destination are listed, and are no faults.
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
     let world = healthy().await;
@@ -415,7 +419,7 @@ async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
         checked.text
     );
     assert!(checked.text.contains("– triggers             [watch] fires"), "{}", checked.text);
-    // One that deletes rows by itself is a danger, and what mends it can be run as it is.
+    // A foreign key with ON DELETE CASCADE is a fault, and its fix can be executed as printed.
     copy.run("CREATE TABLE dbo.Pet (ID INT NOT NULL PRIMARY KEY, T INT NULL CONSTRAINT FK_Pet_T REFERENCES dbo.T (ID) ON DELETE CASCADE)")
         .await;
     let checked = check(&world).await;
@@ -434,21 +438,23 @@ async fn foreign_keys_and_triggers_at_the_destination_are_listed() {
     assert_eq!(check(&world).await.code, Some(0));
 }
 
-/// Nothing that a terminal acts on, no mark of direction and nothing without width.
+/// Asserts that the text has no control characters, no right-to-left override and no zero-width
+/// character.
 fn assert_plain(text: &str) {
-    let acts = |c: char| (c.is_control() && c != '\n') || ['\u{200b}', '\u{202e}'].contains(&c);
-    assert!(!text.contains(acts), "{text:?}");
+    let unprintable =
+        |c: char| (c.is_control() && c != '\n') || ['\u{200b}', '\u{202e}'].contains(&c);
+    assert!(!text.contains(unprintable), "{text:?}");
     assert!(!text.lines().any(|line| line.trim_start().starts_with("✓ forged")), "{text}");
 }
 
-/// The names of a server, a table and a column and a server's message that would clear the screen,
-/// turn text around and forge lines: they do not, for any command and in the log; what is printed
-/// for copying is right as it is printed; and the tables have the words as they are.
+/// Names of a server, a table and a column, and a server's message, contain text that would clear the
+/// screen, reverse text and forge lines. Commands and the log print it escaped, printed statements
+/// still work, and the log tables have the text unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
     crate::only_on_standins!("fault points");
-    const WORDS: &str = "\u{1b}[2J\u{7}\r\n  ✓ forged\u{202e}\u{200b}";
-    // a mapping's table with a control character is refused, with other hidden ones it is not
+    const HOSTILE: &str = "\u{1b}[2J\u{7}\r\n  ✓ forged\u{202e}\u{200b}";
+    // a table name with control characters is refused, one with other invisible characters is not
     const TABLE: &str = "T\u{202e}\u{200b}]$(x)'";
     let name = TABLE.replace(']', "]]");
     let world = World::new().await;
@@ -456,20 +462,20 @@ async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
         .shop()
         .await
         .run(&format!(
-            "CREATE TABLE dbo.[{name}] (ID INT NOT NULL PRIMARY KEY, [V{WORDS}] NVARCHAR(20) NULL)"
+            "CREATE TABLE dbo.[{name}] (ID INT NOT NULL PRIMARY KEY, [V{HOSTILE}] NVARCHAR(20) NULL)"
         ))
         .await;
     let mapping = world.map(TABLE, "ID", None, true).await;
     let mut control = world.control().await;
-    control.run(&format!("UPDATE source_servers SET server_name = N'Source{WORDS}'")).await;
+    control.run(&format!("UPDATE source_servers SET server_name = N'Source{HOSTILE}'")).await;
     let mut seen = String::new();
-    // CDC for the database and the table at the destination, then the capture instance
+    // first: CDC is off for the database, the destination table is missing; then: no capture instance
     for faults in [2, 1] {
         let checked = check(&world).await;
         assert_plain(&checked.text);
         assert_eq!(checked.faults().len(), faults, "{}", checked.text);
         seen.push_str(&checked.text);
-        mend(&world, &checked).await;
+        fix(&world, &checked).await;
     }
     let checked = check(&world).await;
     assert_plain(&checked.text);
@@ -496,16 +502,16 @@ async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
             "{arguments:?}\n{text}"
         );
     }
-    // the server's own words
+    // a message of the server
     let refused = world.source.faults().always(
         Point::request("FROM [dbo].[T"),
-        Fault::ErrorBefore(SqlError::new(50_000, 16, WORDS)),
+        Fault::ErrorBefore(SqlError::new(50_000, 16, HOSTILE)),
     );
     world.request_full_sync(mapping).await;
     let daemon = world.daemon();
-    eventually("the server's expected in error_logs", async || {
-        let kept = "SELECT COUNT(*) FROM error_logs WHERE error_message LIKE N'%Msg 50000%' AND CHARINDEX(NCHAR(27), error_message) > 0";
-        match world.control().await.scalar(kept).await.as_str() {
+    eventually("the server's message, unchanged, in error_logs", async || {
+        let unchanged = "SELECT COUNT(*) FROM error_logs WHERE error_message LIKE N'%Msg 50000%' AND CHARINDEX(NCHAR(27), error_message) > 0";
+        match world.control().await.scalar(unchanged).await.as_str() {
             "0" => Err(daemon.output()),
             _ => Ok(()),
         }

@@ -1,10 +1,11 @@
-//! `status` and `sync`: what people type to see how it stands, and to have a table synced now.
+//! The commands `status` (shows the state of every mapping) and `sync` (runs a full sync now).
 
 use std::process::Output;
 
 use crate::harness::{WAIT_MAX, World, daemon::command, eventually, numbers};
 
-async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+/// Runs a command; returns its exit code and its output.
+async fn run(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     let output: Output =
         command(&world.variables(), arguments).output().await.expect("run the command");
     (
@@ -17,9 +18,9 @@ async fn ask(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
     )
 }
 
-/// The object of one mapping in what `status --json` prints.
+/// The object of one mapping in the output of `status --json`.
 async fn json(world: &World, mapping: i32) -> serde_json::Value {
-    let (code, text) = ask(world, &["status", "--json"]).await;
+    let (code, text) = run(world, &["status", "--json"]).await;
     assert_eq!(code, Some(0), "{text}");
     let all: serde_json::Value =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
@@ -28,8 +29,8 @@ async fn json(world: &World, mapping: i32) -> serde_json::Value {
     found.unwrap_or_else(|| panic!("mapping {mapping} is not in {text}"))
 }
 
-/// One mapping follows, one is parked because its table is not there, one was never synced, one is
-/// disabled: each is told with its reason, by a command that needs no daemon.
+/// One mapping follows, one is parked because its table does not exist, one was never synced, one is
+/// disabled: `status` shows each state with its reason, also when no daemon runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_the_state_of_every_mapping() {
     let world = World::new().await;
@@ -50,7 +51,7 @@ async fn status_shows_the_state_of_every_mapping() {
         .await;
     let daemon = world.daemon();
     world.run_ends(follows, "FULL_SYNC", "COMPLETED").await;
-    // until something is captured nobody can tell a lag
+    // the lag is unknown until something has been captured
     world.shop().await.run("UPDATE dbo.T SET V = N'c' WHERE ID = 2").await;
     eventually("a lag", async || match json(&world, follows).await {
         followed if followed["lag_seconds"].is_number() => Ok(()),
@@ -85,7 +86,7 @@ async fn status_shows_the_state_of_every_mapping() {
     assert_eq!(json(&world, fresh).await["state"], "never synced");
     assert_eq!(json(&world, off).await["state"], "disabled");
 
-    let (code, table) = ask(&world, &["status"]).await;
+    let (code, table) = run(&world, &["status"]).await;
     assert_eq!(code, Some(0), "{table}");
     for expected in [
         "MAPPING",
@@ -98,19 +99,19 @@ async fn status_shows_the_state_of_every_mapping() {
     ] {
         assert!(table.contains(expected), "{expected} in\n{table}");
     }
-    // mended, it is parked no more
+    // when the table exists, the mapping is no longer parked
     world.both("CREATE TABLE dbo.Nowhere (ID INT NOT NULL PRIMARY KEY)").await;
     let _daemon = world.daemon();
     world.run_ends(broken, "FULL_SYNC", "COMPLETED").await;
     eventually("an idle mapping", async || match json(&world, broken).await {
-        mended if mended["state"] == "idle" => Ok(()),
+        idle if idle["state"] == "idle" => Ok(()),
         other => Err(other.to_string()),
     })
     .await;
 }
 
-/// A disk that is full, a reader that went: commands say so on stderr and in their exit code. They
-/// once panicked (exit code 101).
+/// stdout is on a full disk or a closed pipe: commands report it on stderr and exit with 1. They once
+/// panicked (exit code 101).
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
@@ -120,7 +121,7 @@ async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
     let mapping = world.map("T", "ID", None, false).await.to_string();
     world.request_full_sync(mapping.parse().expect("a number")).await;
     let full =
-        || Stdio::from(File::options().write(true).open("/dev/full").expect("a disk that is full"));
+        || Stdio::from(File::options().write(true).open("/dev/full").expect("open /dev/full"));
     let closed = || {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
@@ -153,17 +154,17 @@ async fn a_stdout_that_cannot_be_written_is_an_error_and_no_panic() {
     }
 }
 
-/// Nobody reads the daemon's log: it replicates, and hears SIGTERM.
+/// The reader of the daemon's stdout stalls: the daemon goes on replicating, and obeys SIGTERM.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end() {
+async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_shutdown() {
     use std::{os::fd::OwnedFd, process::Stdio};
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
     world.enable_cdc(&["T"]).await;
     world.map("T", "ID", None, true).await;
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
-    // a pipe holds 64 KiB: it is full from the beginning
+    // fill the pipe, whose capacity is 64 KiB
     std::io::Write::write_all(&mut writer, &[b'\n'; 64 * 1024]).expect("fill the pipe");
     let mut child = command(&world.variables(), &[])
         .stdout(Stdio::from(OwnedFd::from(writer)))
@@ -198,7 +199,7 @@ async fn a_reader_of_the_log_that_stalls_stops_neither_replication_nor_the_end()
     drop(reader);
 }
 
-/// Nobody runs: the command does the work itself, and says how it went.
+/// No daemon runs: the command runs the full sync itself, and prints the result.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_without_a_daemon_does_the_work_itself() {
     let world = World::new().await;
@@ -209,20 +210,20 @@ async fn sync_without_a_daemon_does_the_work_itself() {
         .run(&format!("INSERT INTO dbo.T SELECT n, CONCAT(N'row ', n) FROM {}", numbers(5_000)))
         .await;
     let mapping = world.map("T", "ID", None, false).await.to_string();
-    let (code, text) = ask(&world, &["sync", "--mapping", &mapping]).await;
+    let (code, text) = run(&world, &["sync", "--mapping", &mapping]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("mapping 1: ") && text.contains(".dbo.T: complete, 5000 rows"), "{text}");
     world.in_sync("dbo.T", "ID").await;
-    let (code, text) = ask(&world, &["sync", "--mapping", "99"]).await;
+    let (code, text) = run(&world, &["sync", "--mapping", "99"]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("there is no enabled mapping 99"), "{text}");
     world.copy().await.run("ALTER TABLE dbo.T ALTER COLUMN V NVARCHAR(10) NULL").await;
-    let (code, text) = ask(&world, &["sync", "--mapping", &mapping]).await;
+    let (code, text) = run(&world, &["sync", "--mapping", &mapping]).await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("does not fit"), "{text}");
 }
 
-/// A daemon owns the mapping: it is asked, and the command follows it to the end.
+/// A daemon owns the mapping: the command requests the full sync and waits for its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_beside_a_daemon_asks_it_and_follows() {
     let world = World::new().await;
@@ -235,7 +236,7 @@ async fn sync_beside_a_daemon_asks_it_and_follows() {
     let mapping = world.map("T", "ID", None, false).await;
     let daemon = world.daemon();
     daemon.wait_for_line(&["owned=1"]).await;
-    let (code, text) = ask(&world, &["sync", "--mapping", &mapping.to_string()]).await;
+    let (code, text) = run(&world, &["sync", "--mapping", &mapping.to_string()]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("a daemon owns the mapping and was asked"), "{text}");
     assert!(text.contains("complete, 5000 rows"), "{text}");
@@ -244,15 +245,15 @@ async fn sync_beside_a_daemon_asks_it_and_follows() {
     assert_eq!(world.control().await.scalar(runs).await, "1", "one full sync, not two");
 }
 
-/// The daemon that was asked is killed before it begins: the command takes the mapping and
-/// finishes.
+/// The daemon is killed before it begins the requested full sync: the command takes the mapping over
+/// and runs the full sync itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V NVARCHAR(20) NULL)").await;
     world.shop().await.run("INSERT INTO dbo.T VALUES (1, N'a')").await;
     let mapping = world.map("T", "ID", None, false).await;
-    // it owns the mapping from its first look on, and looks again much later
+    // the daemon owns the mapping after its first tick; its next tick is much later
     let daemon = world.daemon_with(&[("DATAFLOW_CHECK_INTERVAL", "1h")]);
     daemon.wait_for_line(&["owned=1"]).await;
     let id = mapping.to_string();

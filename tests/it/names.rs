@@ -1,4 +1,4 @@
-//! Names of columns that a driver, a collation or a temp table of ours would trip over.
+//! Names of columns that a driver, a collation or the daemon's own temp tables could fail on.
 
 use mssql_standin::cdc::UntouchedLob;
 
@@ -8,7 +8,8 @@ use crate::{
     verify::command::verify,
 };
 
-/// Every name that T-SQL takes in brackets, the names of our own temp tables' columns among them.
+/// Unusual column names that are valid in brackets, among them the column names of the daemon's own
+/// temp tables.
 fn columns() -> String {
     let long = "ä".repeat(128);
     [
@@ -61,7 +62,7 @@ async fn names_with_control_characters_quotes_and_our_own_names_are_carried() {
     shop.run("UPDATE dbo.N SET [a\tb] = N'two', [it's \"so\"] = N'so' WHERE [ID] = 2").await;
     shop.run("UPDATE dbo.N SET [ID] = 10 WHERE [ID] = 1; DELETE dbo.N WHERE [ID] = 3").await;
     world.in_sync("dbo.N", "[ID]").await;
-    // what a repair writes goes the same way
+    // a repair writes the same columns
     world
         .copy()
         .await
@@ -74,10 +75,10 @@ async fn names_with_control_characters_quotes_and_our_own_names_are_carried() {
     world.in_sync("dbo.N", "[ID]").await;
 }
 
-/// A name that CDC has for itself is refused there, unless it is not captured: then new rows are
-/// completed from the source.
+/// CDC cannot capture a column with the name of one of its own columns. Such a column is left out of
+/// the capture instance, and its values are read from the source.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_called_as_one_of_cdcs_own_is_carried() {
+async fn a_column_named_like_one_of_cdcs_own_is_carried() {
     let world = World::new().await;
     world
         .both("CREATE TABLE dbo.O (ID INT NOT NULL PRIMARY KEY, [__$operation] INT NULL, [__$start_lsn] NVARCHAR(9) NULL, A INT NULL)")
@@ -97,7 +98,7 @@ async fn a_column_called_as_one_of_cdcs_own_is_carried() {
     world.in_sync("dbo.O", "ID").await;
 }
 
-/// Both databases are made anew under a collation each.
+/// A world whose databases are created again with these collations.
 async fn collated(source: &str, dest: &str) -> World {
     let world = World::new().await;
     world
@@ -134,7 +135,8 @@ async fn names_that_differ_in_case_only_are_columns_of_their_own() {
     assert_eq!(code, Some(0), "{printed}");
 }
 
-/// What a destination that takes them for one name cannot have is not left out without a word.
+/// Two source columns have one name under the destination's collation, so the destination can have
+/// only one of them: the mapping is refused, and no column is left out silently.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_one_at_the_destination_are_refused() {
     crate::only_on_standins!("databases of another collation");

@@ -1,4 +1,4 @@
-//! Northwind as Microsoft ships it: 13 tables with identity keys, composite keys, image, ntext,
+//! Microsoft's sample database Northwind: 13 tables with identity keys, composite keys, image, ntext,
 //! money and names with spaces.
 
 use std::path::PathBuf;
@@ -32,8 +32,8 @@ fn tables_and_rows(script: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The same without its rows: whatever inserts is left out, and one batch goes on to insert after
-/// it has made a table.
+/// The same without its rows: batches that insert are left out. One batch creates a table and then
+/// inserts; it is cut before its first INSERT.
 fn tables_alone(script: &str) -> impl Iterator<Item = String> {
     let inserts = |line: &str| line.trim_start().to_lowercase().starts_with("insert");
     tables_and_rows(script).filter_map(move |batch| {
@@ -48,7 +48,7 @@ fn tables_alone(script: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Table, key in the mapping's form, key for ORDER BY.
+/// Table, `primary_key_column` of the mapping, key for ORDER BY.
 const TABLES: [(&str, &str, &str); 13] = [
     ("Employees", "EmployeeID", "EmployeeID"),
     ("Categories", "CategoryID", "CategoryID"),
@@ -68,7 +68,7 @@ const TABLES: [(&str, &str, &str); 13] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn northwind_syncs_exactly_and_follows() {
     let Some(script) = script() else {
-        eprintln!("skipped: the Northwind script is not beside the project");
+        eprintln!("skipped: instnwnd.sql does not exist");
         return;
     };
     let world = World::new().await;
@@ -102,7 +102,7 @@ async fn northwind_syncs_exactly_and_follows() {
         assert_eq!(source, dest, "{table}");
     }
 
-    // Some of each changes.
+    // Changes in every table.
     shop.script(
         "UPDATE Employees SET Notes = N'changed', Title = N'Boss' WHERE EmployeeID = 2
 UPDATE Employees SET Extension = '9' WHERE EmployeeID = 3
@@ -127,7 +127,7 @@ DELETE EmployeeTerritories WHERE EmployeeID = 1",
     }
     let mut control = world.control().await;
     for mapping in mappings {
-        eventually("a verification that is not FAILED", async || {
+        eventually("a verification", async || {
             let status = control
                 .query(&format!(
                     "SELECT TOP (1) verification_status FROM verification_logs WHERE mapping_id = {mapping} ORDER BY verification_id DESC"

@@ -1,8 +1,8 @@
-//! Every type with its extremes, exactly: through full sync, through CDC, and past verification.
+//! Every type with its extreme values: full sync, CDC and verification carry it exactly.
 
 use crate::harness::{Grid, Sql, World, daemon::command, eventually};
 
-/// A column's declaration and the values it is filled with. NULL is added to each.
+/// A column's declaration and its values as literals; NULL is added to each list.
 const TYPES: &[(&str, &[&str])] = &[
     ("BIT", &["0", "1"]),
     ("TINYINT", &["0", "255"]),
@@ -79,7 +79,7 @@ const TYPES: &[(&str, &[&str])] = &[
     ("IMAGE", &["0x", "0x0102030405"]),
 ];
 
-/// Code pages that the driver does not know, and types that travel as their bytes.
+/// Code pages that tiberius cannot decode, and types that are transferred as bytes.
 const AS_BYTES: &[(&str, &[&str])] = &[
     ("VARCHAR(30) COLLATE SQL_Latin1_General_CP437_CI_AS", &["N'äöüßñ½▒Ωπ∞'", "'x  '"]),
     ("CHAR(12) COLLATE SQL_Latin1_General_CP850_CI_AS", &["N'äöüßñÐ©'"]),
@@ -128,7 +128,7 @@ async fn every_type_is_carried_exactly() {
     carried_exactly(TYPES).await;
 }
 
-/// The same values by full sync through the driver, which decodes and encodes each.
+/// The same values by a full sync through the driver, which decodes and encodes each value.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_is_carried_exactly_by_the_driver() {
     let types: Vec<_> = TYPES.iter().chain(AS_BYTES).copied().collect();
@@ -178,7 +178,7 @@ async fn carried_exactly(types: &[(&str, &[&str])]) {
         let (source, dest) = world.both_tables(&format!("dbo.T{i}"), "ID").await;
         assert_eq!(source, dest, "{} after the full sync", types[i].0);
     }
-    // no type needs the driver's help
+    // the copy lane supports every type, so it never falls back to the driver
     assert!(!daemon.output().contains("copied by the driver"), "{}", daemon.output());
     // New rows, every value moved to another row, and an update that leaves V alone.
     for (i, (_, values)) in types.iter().enumerate() {
@@ -205,8 +205,8 @@ async fn carried_exactly(types: &[(&str, &[&str])]) {
     verify_all(&world).await;
 }
 
-/// Every row of every mapping, once (a verification of 50 tables every second would be most of a
-/// scenario's work): through the lane and through the driver, which see the same in every cell.
+/// Verifies every row of every mapping once through the copy lane and once through the driver: both
+/// compute the same hashes. (Verifying 50 tables every second would take most of a scenario's time.)
 async fn verify_all(world: &World) {
     let mut hashes = Vec::new();
     for lane in ["wire", "driver"] {
@@ -230,8 +230,8 @@ async fn verify_all(world: &World) {
     assert!(hashes[0].rows.iter().flatten().all(|cell| cell != "NULL"), "{}", hashes[0]);
 }
 
-/// Columns that are more than a type: identities of all kinds, alias types, computed and sparse
-/// columns, rowversion, periods, defaults.
+/// Special kinds of columns: identity, alias types, computed and sparse columns, rowversion, period
+/// columns, defaults.
 #[tokio::test(flavor = "multi_thread")]
 async fn columns_of_every_kind_have_a_defined_outcome() {
     let world = World::new().await;
@@ -244,8 +244,8 @@ async fn columns_of_every_kind_have_a_defined_outcome() {
         "CREATE TABLE dbo.Dec (ID DECIMAL(20,0) IDENTITY(10000000000000000000,1) NOT NULL PRIMARY KEY, A INT NOT NULL, C AS A * 2, RV ROWVERSION, Gone INT NULL)",
     )
     .await;
-    // C is computed here too, RV becomes bytes, Extra has a default, and the period belongs to the
-    // destination
+    // C is computed at the destination too, RV becomes BINARY(8), Extra has a default, and the
+    // destination has a period of its own
     copy.run(
         "CREATE TABLE dbo.Dec (ID DECIMAL(20,0) IDENTITY(1,1) NOT NULL PRIMARY KEY, A INT NOT NULL, C AS A * 2, RV BINARY(8) NULL, \
          Extra INT NOT NULL DEFAULT 7, F DATETIME2 GENERATED ALWAYS AS ROW START NOT NULL, T DATETIME2 GENERATED ALWAYS AS ROW END NOT NULL, \
@@ -280,7 +280,7 @@ async fn columns_of_every_kind_have_a_defined_outcome() {
     assert_eq!(
         copy.scalar("SELECT COUNT(*) FROM dbo.DecHistory").await,
         "2",
-        "one update and one delete, no churn"
+        "history rows of one update and one delete"
     );
     copy.run("INSERT INTO dbo.Down (P) VALUES (N'next')").await;
     assert_eq!(
@@ -294,8 +294,8 @@ async fn columns_of_every_kind_have_a_defined_outcome() {
     }
 }
 
-/// A temporal source is copied as it is now, its period as values where the destination has plain
-/// columns for it.
+/// The current rows of a system-versioned source are copied; its period columns are copied as values
+/// into plain columns of the destination.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_temporal_source_is_carried_with_its_period() {
     let world = World::new().await;
@@ -323,8 +323,8 @@ async fn a_temporal_source_is_carried_with_its_period() {
     world.verified(mapping, "PASSED").await;
 }
 
-/// -0.0 and denormals have no literal that means them everywhere, and equal what they are not to
-/// `=`: here every bit counts.
+/// -0.0 and denormals: they have no portable literal, and `=` does not tell -0.0 from 0.0. The
+/// scenario compares bits.
 #[tokio::test(flavor = "multi_thread")]
 async fn floats_keep_every_bit() {
     const BITS: &str =
@@ -346,7 +346,7 @@ async fn floats_keep_every_bit() {
     let mut copy = world.copy().await;
     for (id, (real, float)) in (1i32..).zip(FLOATS) {
         shop.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&id, &real, &float]).await;
-        // the old row differs in the sign of zero alone
+        // the destination has the same row with negated values
         copy.execute("INSERT INTO dbo.Floats VALUES (@P1, @P2, @P3)", &[&id, &(-real), &(-float)])
             .await;
     }
@@ -379,8 +379,8 @@ async fn floats_keep_every_bit() {
     assert!(failed.column("verification_details")[0].contains("different (1): 101"), "{failed}");
 }
 
-/// Long values, beyond what the driver's bulk load takes in one cell: around its limit, and of 20
-/// MB, by full sync, CDC and verification, in memory that does not grow with the table.
+/// Values around and above the limit of one cell in the driver's bulk load (64 KiB), and of 20 MB, by
+/// full sync, CDC and verification. The daemon's memory does not grow with the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_values_are_carried() {
     const DIGEST: &str = "SELECT ID, N, DATALENGTH(T), DATALENGTH(B), DATALENGTH(V), HASHBYTES('SHA2_256', T), HASHBYTES('SHA2_256', B), \
@@ -406,7 +406,7 @@ async fn long_values_are_carried() {
         ))
         .await;
     }
-    // 20 MB of each, in rows of their own
+    // 20 MB of text and of bytes, each in a row of its own
     shop.run(&format!(
         "INSERT INTO dbo.L VALUES (4, 1, {}, NULL, NULL), (5, 1, NULL, {}, NULL)",
         wide(MB),
@@ -417,7 +417,7 @@ async fn long_values_are_carried() {
     world.enable_cdc(&["L"]).await;
     let mapping = world.map("L", "ID", None, true).await;
     world.request_full_sync(mapping).await;
-    // it verifies once, by the command, not every second
+    // the command verifies once, instead of the daemon every second
     let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     let mut copy = world.copy().await;
@@ -446,8 +446,8 @@ async fn long_values_are_carried() {
     drop(daemon);
 }
 
-/// A value of 20 MB is held a few times over (as it came, in its batch, as it goes); a table of
-/// them is not.
+/// A value of 20 MB is in memory a few times (as received, in its batch, as sent); further rows must
+/// not add to that.
 #[cfg(target_os = "linux")]
 const LONG_VALUES_KIB_MAX: u64 = 256 * 1024;
 
@@ -465,7 +465,7 @@ async fn moments(sql: &mut Sql) -> Grid {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_that_a_source_describes_with_another_scale_say_the_same() {
+async fn times_that_a_source_describes_with_another_scale_keep_their_values() {
     crate::only_on_standins!("a server that describes times otherwise");
     let world = World::with(|builder| builder.time_scale(6)).await;
     world.both(TIMES).await;
@@ -509,7 +509,7 @@ async fn times_that_a_source_describes_with_another_scale_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_that_a_destination_describes_with_another_scale_say_the_same_or_are_refused() {
+async fn times_that_a_destination_describes_with_another_scale_are_exact_or_refused() {
     crate::only_on_standins!("a server that describes times otherwise");
     let world = World::with_dest(|builder| builder.time_scale(3)).await;
     world.both(TIMES).await;
@@ -540,16 +540,17 @@ async fn times_that_a_destination_describes_with_another_scale_say_the_same_or_a
     );
 }
 
-/// So many columns of one declaration.
+/// `count` columns with the same declaration.
 fn many(count: usize, declaration: &str) -> String {
     (0..count).map(|i| format!(", [t{i}] {declaration}")).collect()
 }
 
-/// 4,000 bytes at the source, and 8,800 as Unicode, none of which can leave the row.
+/// 400 CHAR(10) columns take 4,000 bytes at the source. Staged as nvarchar they would take 8,800
+/// bytes in the row, more than SQL Server's limit of 8,060.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_short_texts_have_room_on_the_way() {
+async fn many_short_texts_fit_into_the_staging_table() {
     let world = World::new().await;
-    // a binary that is nearly as wide as a row beside our own columns, too
+    // and a binary column that leaves little room in a row for the staging table's own columns
     world
         .both(&format!(
             "CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY{}, L VARCHAR(MAX) NULL)
@@ -606,9 +607,10 @@ async fn many_short_texts_have_room_on_the_way() {
     verify_all(&world).await;
 }
 
-/// What cannot have room is refused by arithmetic, before anything moves.
+/// A row that is too wide for the staging table is refused by its computed size, before anything is
+/// written.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_without_room_is_refused_before_anything_moves() {
+async fn a_row_that_is_too_wide_is_refused_before_anything_is_written() {
     let world = World::new().await;
     let columns = many(400, "CHAR(10) COLLATE Cyrillic_General_CI_AS NOT NULL");
     world.both(&format!("CREATE TABLE dbo.W (ID INT NOT NULL PRIMARY KEY{columns})")).await;
@@ -616,12 +618,12 @@ async fn a_row_without_room_is_refused_before_anything_moves() {
     world.request_full_sync(mapping).await;
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
     let mut control = world.control().await;
-    eventually("a refusal by arithmetic", async || {
+    eventually("an error with the computed row size", async || {
         let errors =
             control.query("SELECT error_message FROM error_logs WHERE error_type = 'SCHEMA'").await;
-        let printed = errors.first().contains("a row takes at least 89")
+        let refused = errors.first().contains("a row takes at least 89")
             && errors.first().contains("SQL Server has room for 8060");
-        if printed { Ok(()) } else { Err(errors.to_string()) }
+        if refused { Ok(()) } else { Err(errors.to_string()) }
     })
     .await;
     let staged = world
@@ -629,5 +631,5 @@ async fn a_row_without_room_is_refused_before_anything_moves() {
         .await
         .scalar("SELECT COUNT(*) FROM sys.tables WHERE name LIKE 'dbaops_dataflow_stage%'")
         .await;
-    assert_eq!(staged, "0", "nothing was touched");
+    assert_eq!(staged, "0", "a staging table was created");
 }

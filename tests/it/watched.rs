@@ -1,4 +1,5 @@
-//! Watched from outside: health and metrics over HTTP, and words to a service manager.
+//! Monitoring from outside: health and metrics over HTTP, and notifications to a service manager; and
+//! how the daemon stops.
 
 use std::{collections::HashMap, os::unix::net::UnixDatagram};
 
@@ -11,16 +12,17 @@ use mssql_standin::fault::{Fault, Point};
 
 use crate::harness::{Daemon, WAIT_MAX, World, daemon::command, eventually};
 
-/// Status line, headers and body of a plain request.
+/// Sends a request; returns the head (status line and headers) and the body of the response.
 async fn get(address: &str, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).await.expect("connect to DATAFLOW_HTTP");
-    stream.write_all(request.as_bytes()).await.expect("ask");
+    stream.write_all(request.as_bytes()).await.expect("send the request");
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("read the answer");
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     (head.to_owned(), body.to_owned())
 }
 
+/// The status code and body of a GET request.
 async fn page(address: &str, path: &str) -> (u16, String) {
     let (head, body) =
         get(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await;
@@ -32,7 +34,7 @@ async fn page(address: &str, path: &str) -> (u16, String) {
     (status, body)
 }
 
-/// Where the daemon listens: port 0 was asked for.
+/// The address on which the daemon listens (the scenario configured port 0), from its log.
 async fn address(daemon: &Daemon) -> String {
     let line = daemon.wait_for_line(&["health and metrics are at http://"]).await;
     line.split("http://")
@@ -42,8 +44,8 @@ async fn address(daemon: &Daemon) -> String {
         .to_owned()
 }
 
-/// The exposition format, read strictly: every sample belongs to a family that was described before
-/// it, and the text ends with EOF.
+/// Parses the OpenMetrics exposition format strictly: every sample belongs to a family that is
+/// described before it, and the text ends with EOF.
 fn samples(text: &str) -> HashMap<String, f64> {
     let mut types: HashMap<&str, &str> = HashMap::new();
     let mut samples = HashMap::new();
@@ -81,9 +83,9 @@ fn samples(text: &str) -> HashMap<String, f64> {
     samples
 }
 
-/// A daemon without its control tables is not ready, for as long as they are away.
+/// The daemon is not ready as long as it cannot reach its control tables.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destination_that_is_away_is_seen_from_outside() {
+async fn readiness_follows_the_connection_to_the_destination() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
@@ -104,8 +106,7 @@ async fn a_destination_that_is_away_is_seen_from_outside() {
     answers(200).await;
 }
 
-/// A daemon with two mappings, one of which cannot work: its numbers are what the control tables
-/// say.
+/// A daemon with two mappings, one of which cannot work: the metrics agree with the control tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_show_what_the_daemon_does() {
     let world = World::new().await;
@@ -185,14 +186,14 @@ async fn health_and_metrics_show_what_the_daemon_does() {
     assert!(status.success());
     let health =
         command(&variables, &["status", "--health"]).output().await.expect("run status --health");
-    assert_eq!(health.status.code(), Some(1), "nobody answers any more");
+    assert_eq!(health.status.code(), Some(1), "the daemon has stopped");
     assert!(String::from_utf8_lossy(&health.stderr).contains("DATAFLOW_HTTP"));
 }
 
-/// Whoever sends nonsense, too much, or nothing at all has no hold on the daemon or on others who
-/// ask.
+/// Unknown paths, other methods and requests that are not HTTP get an error response, or their
+/// connection is closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn strange_requests_are_answered_or_dropped_and_others_go_on() {
+async fn invalid_requests_are_refused() {
     let world = World::new().await;
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
     let address = address(&daemon).await;
@@ -204,10 +205,10 @@ async fn strange_requests_are_answered_or_dropped_and_others_go_on() {
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 400"), "{head}");
 }
 
-/// Connections that ask for nothing once held every place until their time was up, and the
-/// container's health check failed.
+/// Connections without a request once used up the connection limit until their timeout, and the
+/// health check of the container failed.
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_keep_no_health_check_out() {
+async fn idle_connections_do_not_block_health_checks() {
     let world = World::new().await;
     let daemon = world.daemon_with(&[("DATAFLOW_HTTP", "127.0.0.1:0")]);
     let address = address(&daemon).await;
@@ -219,9 +220,9 @@ async fn idle_connections_keep_no_health_check_out() {
         idle.push(stream);
     }
     assert_eq!(page(&address, "/healthz").await.0, 200);
-    // the newest of them may still finish its request: nobody's time was up
+    // the newest idle connection is still open and may finish its request
     let mut newest = idle.pop().expect("the newest");
-    newest.write_all(b"Host: x\r\n\r\n").await.expect("finish asking");
+    newest.write_all(b"Host: x\r\n\r\n").await.expect("finish the request");
     let mut text = String::new();
     newest.read_to_string(&mut text).await.expect("read the answer");
     assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -230,7 +231,7 @@ async fn idle_connections_keep_no_health_check_out() {
     assert!(matches!(oldest.read_to_end(&mut rest).await, Ok(0) | Err(_)), "the oldest was closed");
 }
 
-/// Headers without end are refused before they fill the memory.
+/// A request with endless headers is refused before it fills the memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_endless_headers_is_refused() {
     let world = World::new().await;
@@ -265,7 +266,7 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
         output.contains(&format!("DATAFLOW_HTTP ({address}) cannot be listened on")),
         "{output}"
     );
-    // TEST-NET-3: nobody's
+    // TEST-NET-3: an address that no machine has
     let (status, output) =
         world.daemon_with(&[("DATAFLOW_HTTP", "203.0.113.1:9464")]).wait_for_exit().await;
     assert_eq!(status.code(), Some(2), "{output}");
@@ -275,8 +276,8 @@ async fn an_address_that_cannot_be_had_is_an_error_that_names_the_variable() {
     assert!(output.contains("DATAFLOW_HTTP (nowhere) must be an IP address"), "{output}");
 }
 
-/// systemd's side: READY once the work begins, WATCHDOG as long as the loop turns, STOPPING at the
-/// end.
+/// Notifications to systemd: READY when the daemon has started, WATCHDOG as long as its main loop
+/// runs, STOPPING at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_manager_gets_ready_watchdog_and_stopping() {
     let world = World::new().await;
@@ -284,33 +285,33 @@ async fn a_service_manager_gets_ready_watchdog_and_stopping() {
     let _ = std::fs::remove_file(&path);
     let manager = UnixDatagram::bind(&path).expect("bind NOTIFY_SOCKET");
     manager.set_nonblocking(true).expect("non-blocking");
-    let mut heard = String::new();
-    let mut hear = move || {
+    let mut received = String::new();
+    let mut receive = move || {
         let mut datagram = [0; 1024];
         while let Ok(length) = manager.recv(&mut datagram) {
-            heard.push_str(&String::from_utf8_lossy(&datagram[..length]));
-            heard.push('\n');
+            received.push_str(&String::from_utf8_lossy(&datagram[..length]));
+            received.push('\n');
         }
-        heard.clone()
+        received.clone()
     };
     let socket: &'static str = path.to_str().expect("a path").to_owned().leak();
     let daemon = world.daemon_with(&[("NOTIFY_SOCKET", socket), ("WATCHDOG_USEC", "400000")]);
-    let heard = eventually("three watchdogs", async || {
-        let heard = hear();
-        if heard.matches("WATCHDOG=1").count() >= 3 { Ok(heard) } else { Err(heard) }
+    let received = eventually("three watchdog notifications", async || {
+        let received = receive();
+        if received.matches("WATCHDOG=1").count() >= 3 { Ok(received) } else { Err(received) }
     })
     .await;
     assert!(
-        heard.find("READY=1").expect("READY") < heard.find("WATCHDOG=1").expect("WATCHDOG"),
-        "{heard}"
+        received.find("READY=1").expect("READY") < received.find("WATCHDOG=1").expect("WATCHDOG"),
+        "{received}"
     );
     let (status, _) = daemon.terminate().await;
     assert!(status.success());
-    assert!(hear().contains("STOPPING=1"), "{}", hear());
+    assert!(receive().contains("STOPPING=1"), "{}", receive());
     let _ = std::fs::remove_file(&path);
 }
 
-/// A world whose full sync stands still in the middle of its load, and a daemon that waits for it.
+/// A world with a full sync that hangs during its load, and the daemon that runs it.
 async fn stuck(more: &[(&'static str, &'static str)]) -> (World, Daemon) {
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
@@ -319,15 +320,15 @@ async fn stuck(more: &[(&'static str, &'static str)]) -> (World, Daemon) {
     let hangs = world.dest.faults().always(Point::BulkRows(1), Fault::HangBefore);
     world.request_full_sync(mapping).await;
     let daemon = world.daemon_with(more);
-    eventually("the load to stand still", async || {
+    eventually("the load to hang", async || {
         if hangs.count() > 0 { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
     (world, daemon)
 }
 
-/// What does not come to a batch boundary in time is left to the server, which rolls it back; the
-/// request stays.
+/// A load that does not reach a batch boundary before the shutdown timeout is abandoned: the server
+/// rolls it back, and the request stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_takes_no_longer_than_its_timeout() {
     crate::only_on_standins!("fault points");
@@ -343,10 +344,10 @@ async fn a_stop_takes_no_longer_than_its_timeout() {
     assert_eq!(pending, "1", "the full sync is still due");
 }
 
-/// What did not come to its end in time does not say RUNNING for ever, although nobody may come
-/// after this daemon.
+/// A run that is abandoned at the shutdown timeout is marked as interrupted by the daemon that stops;
+/// there may be no next daemon to do it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_dropped_at_the_end_does_not_stay_running() {
+async fn a_run_that_is_abandoned_at_shutdown_does_not_stay_running() {
     crate::only_on_standins!("fault points");
     let (world, daemon) = stuck(&[("DATAFLOW_SHUTDOWN_TIMEOUT", "300ms")]).await;
     daemon.terminate().await;
@@ -354,8 +355,7 @@ async fn a_run_that_is_dropped_at_the_end_does_not_stay_running() {
     assert_eq!(run.rows, [["ERROR", "interrupted"]]);
 }
 
-/// A source that sends no more rows for minutes: the stop does not wait for them, and nothing is
-/// left behind.
+/// A copy whose source sends no rows is stopped at once, and its staging table is dropped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
     crate::only_on_standins!("fault points");
@@ -386,8 +386,7 @@ async fn a_stopped_copy_does_not_wait_for_rows_that_do_not_come() {
     }
 }
 
-/// SIGTERM is heard also before the destination has answered the first time, and however long it is
-/// silent.
+/// SIGTERM ends the daemon also while it waits for the destination's first answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_is_obeyed_while_the_first_tick_waits() {
     crate::only_on_standins!("fault points");
@@ -400,7 +399,8 @@ async fn a_stop_is_obeyed_while_the_first_tick_waits() {
     assert_eq!(status.code(), Some(0), "{output}");
 }
 
-/// Log tables that are silent when the daemon stops cost a few seconds, not a statement's time.
+/// When the log tables do not answer at shutdown, the daemon waits a few seconds, not the statement
+/// timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_log_tables_that_do_not_answer() {
     crate::only_on_standins!("fault points");
@@ -414,9 +414,9 @@ async fn a_stop_does_not_wait_for_log_tables_that_do_not_answer() {
     assert!(output.contains("the last log rows could not be written in time"), "{output}");
 }
 
-/// A poll has nothing to finish.
+/// A poll has no work to finish, so a stop does not wait for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_source_that_is_polled_and_silent() {
+async fn a_stop_does_not_wait_for_a_poll_that_is_not_answered() {
     crate::only_on_standins!("fault points");
     let world = World::new().await;
     world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY)").await;
@@ -430,7 +430,7 @@ async fn a_stop_does_not_wait_for_a_source_that_is_polled_and_silent() {
     assert!(status.success(), "{output}");
 }
 
-/// A daemon whose lease connection cannot be had does nothing: it says so.
+/// A daemon that cannot open its lease connection owns no mapping, and is not ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_can_own_nothing_is_not_ready() {
     crate::only_on_standins!("fault points");
