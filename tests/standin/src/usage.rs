@@ -102,6 +102,7 @@ kinds! {
     Statement::BeginTransaction { .. } => "BEGIN TRANSACTION",
     Statement::Commit => "COMMIT",
     Statement::Rollback { .. } => "ROLLBACK",
+    Statement::SaveTransaction { .. } => "SAVE TRANSACTION",
     Statement::Execute(_) => "EXECUTE",
     Statement::ExecuteText(_) => "EXECUTE TEXT",
     Statement::Dbcc { .. } => "DBCC",

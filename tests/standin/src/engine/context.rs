@@ -489,7 +489,18 @@ impl Session {
             ));
         };
         if let Some(name) = name.filter(|n| !n.is_empty()) {
-            let state = self.instance.lock();
+            let mut state = self.instance.lock();
+            if let Some(mark) = state.savepoint_mark(txn, name) {
+                if self.doomed {
+                    let text = "The current transaction cannot be committed and cannot be rolled back to a savepoint. \
+                                Roll back the entire transaction.";
+                    return Err(SqlError::new(3931, 16, text));
+                }
+                state.undo_to(txn, mark);
+                drop(state);
+                self.instance.notify();
+                return Ok(());
+            }
             if state.transactions.get(&txn).is_none_or(|t| t.name != name) {
                 let text = format!(
                     "Cannot roll back {name}. No transaction or savepoint of that name was found."
@@ -498,6 +509,22 @@ impl Session {
             }
         }
         self.rollback_all(sink).map_err(|_| SqlError::cancelled())
+    }
+
+    /// SAVE TRANSACTION: 628, 3930.
+    pub fn save_transaction(&mut self, name: &str) -> SqlResult<()> {
+        match self.txn {
+            Some(_) if self.doomed => Err(doomed_write()),
+            Some(txn) if self.tran_count > 0 => {
+                self.instance.lock().savepoint(txn, name);
+                Ok(())
+            }
+            _ => Err(SqlError::new(
+                628,
+                16,
+                "Cannot issue SAVE TRANSACTION when there is no active transaction.",
+            )),
+        }
     }
 
     /// Runs one statement in the open transaction or in one of its own, and undoes it when it

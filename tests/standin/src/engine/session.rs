@@ -258,6 +258,10 @@ impl EngineConnection for EngineSession {
                     Err(error) => Err(error),
                 }
             }
+            TransactionRequest::Save { name } => {
+                crate::usage::used("statement", "SAVE TRANSACTION");
+                self.session.save_transaction(name)
+            }
         };
         match result {
             Ok(()) => Ok(()),

@@ -6,7 +6,7 @@
 //!    a client's transaction request) opened.
 //! 2. A row that is written becomes an [`Op::Row`] in the transaction's list and a pending image in
 //!    storage. The list is all there is: a statement that fails is undone by taking the list back
-//!    to where the statement began.
+//!    to where the statement began, a savepoint is a place in the list.
 //! 3. DDL is in the same list: the catalog object as it was ([`Op::Object`]), the table's rows as
 //!    they were ([`Op::Data`]: two pointers). The table is locked against everybody until the end,
 //!    so nobody can have built on the new state.
@@ -85,6 +85,7 @@ pub struct Transaction {
     pub begin_time: Moment,
     pub name: String,
     pub ops: Vec<Op>,
+    pub savepoints: Vec<(String, usize)>,
     /// under SNAPSHOT isolation: everything as of the first access, own writes included
     pub snapshot: Option<Snapshot>,
     pub command_id: i32,
@@ -103,6 +104,7 @@ impl State {
             begin_time: now,
             name: name.into(),
             ops: Vec::new(),
+            savepoints: Vec::new(),
             snapshot: None,
             command_id: 0,
             explicit,
@@ -223,6 +225,7 @@ impl State {
     pub fn undo_to(&mut self, txn: TxnId, mark: usize) {
         let Some(transaction) = self.transactions.get_mut(&txn) else { return };
         let tail = transaction.ops.split_off(mark.min(transaction.ops.len()));
+        transaction.savepoints.retain(|(_, at)| *at <= mark);
         for op in tail.into_iter().rev() {
             self.undo(txn, op);
         }
@@ -341,6 +344,25 @@ impl State {
     fn forget(&mut self, txn: TxnId) {
         self.transactions.remove(&txn);
         self.locks.release(txn);
+    }
+
+    pub fn savepoint(&mut self, txn: TxnId, name: &str) {
+        if let Some(t) = self.transactions.get_mut(&txn) {
+            let at = t.ops.len();
+            t.savepoints.push((name.to_string(), at));
+        }
+    }
+
+    /// The latest savepoint of that name. Savepoint names are compared with case, whatever the
+    /// collation (Microsoft: SAVE TRANSACTION).
+    pub fn savepoint_mark(&self, txn: TxnId, name: &str) -> Option<usize> {
+        self.transactions
+            .get(&txn)?
+            .savepoints
+            .iter()
+            .rev()
+            .find(|(own, _)| own == name)
+            .map(|(_, at)| *at)
     }
 }
 

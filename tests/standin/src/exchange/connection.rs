@@ -153,9 +153,13 @@ pub enum TransactionRequest {
         name: String,
         begin: Option<BeginNext>,
     },
+    /// To a savepoint when `name` is one.
     Rollback {
         name: String,
         begin: Option<BeginNext>,
+    },
+    Save {
+        name: String,
     },
 }
 

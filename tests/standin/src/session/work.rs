@@ -340,6 +340,7 @@ impl Session<'_> {
             TransactionRequest::Begin { .. } => "BEGIN TRANSACTION",
             TransactionRequest::Commit { .. } => "COMMIT TRANSACTION",
             TransactionRequest::Rollback { .. } => "ROLLBACK TRANSACTION",
+            TransactionRequest::Save { .. } => "SAVE TRANSACTION",
         };
         self.faulty(text, 0, |engine, reply| engine.transaction(&request, reply))
             .unwrap_or_else(Outcome::from)

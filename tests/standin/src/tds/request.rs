@@ -149,7 +149,7 @@ pub fn transaction(from: &mut MessageReader<'_>) -> WireResult<TransactionReques
         6 => refuse("TM_PROMOTE_XACT"),
         7 => Ok(TransactionRequest::Commit { name: name(from)?, begin: begin_next(from)? }),
         8 => Ok(TransactionRequest::Rollback { name: name(from)?, begin: begin_next(from)? }),
-        9 => refuse("TM_SAVE_XACT"),
+        9 => Ok(TransactionRequest::Save { name: name(from)? }),
         other => malformed(format!("a transaction manager request of type {other}")),
     }
 }

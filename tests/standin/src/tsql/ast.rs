@@ -225,6 +225,9 @@ pub enum Statement {
     Rollback {
         name: Option<String>,
     },
+    SaveTransaction {
+        name: String,
+    },
 
     // procedures
     Execute(Box<Execute>),

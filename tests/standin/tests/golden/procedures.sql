@@ -34,7 +34,10 @@ PRINT 'the next statement runs'
 GO
 BEGIN TRAN
 INSERT INTO t (name, n) VALUES (N'in a transaction', 9)
+SAVE TRAN s
 DELETE FROM t
+ROLLBACK TRAN s
+SELECT COUNT(*) AS c FROM t
 ROLLBACK
 SELECT COUNT(*) AS c FROM t
 GO

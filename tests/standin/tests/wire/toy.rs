@@ -245,6 +245,7 @@ impl EngineConnection for ToyConnection {
                 self.toy.rolled_back.fetch_add(1, Ordering::SeqCst);
                 sink.env(&EnvChange::RollbackTransaction(7))
             }
+            TransactionRequest::Save { .. } => Ok(()),
         }
     }
 

@@ -86,6 +86,11 @@ pub fn execute(
             session.rollback_transaction(Some(&name), sink)?;
             Ok(Done::other())
         }
+        Statement::SaveTransaction { name } => {
+            let name = transaction_name(session, Some(name))?;
+            session.save_transaction(&name)?;
+            Ok(Done::other())
+        }
         Statement::Execute(call) => {
             execute::execute(session, call, sink)?;
             Ok(Done::quiet(None))

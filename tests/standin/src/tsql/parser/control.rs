@@ -121,7 +121,13 @@ impl Cursor<'_> {
             "CHECKPOINT" => self.plain(Statement::Checkpoint),
             "DISABLE" if self.at_nth(1, "TRIGGER") => self.disable_trigger(),
             "ENABLE" if self.at_nth(1, "TRIGGER") => self.refuse("ENABLE TRIGGER"),
-            "SAVE" => self.refuse("SAVE TRANSACTION"),
+            "SAVE" => {
+                self.advance();
+                match self.transaction_name()? {
+                    Some(name) => Ok(Statement::SaveTransaction { name }),
+                    None => Err(self.error()),
+                }
+            }
             "GOTO" => self.refuse("GOTO"),
             "OPEN" | "CLOSE" | "DEALLOCATE" | "FETCH" => self.refuse(&format!("cursors ({upper})")),
             "REVERT" => self.refuse("REVERT"),
