@@ -39,6 +39,8 @@ pub enum Kind {
     Altered,
     /// A value does not fit (conversion, truncation, overflow, NOT NULL).
     Data,
+    /// A server's answer, or a row of it, is larger than what is held in memory.
+    TooLarge,
     /// A foreign key or check at the destination (547).
     ForeignKey,
     /// A unique key at the destination (2601, 2627).
@@ -68,6 +70,7 @@ impl Kind {
             | Kind::Permission
             | Kind::Missing
             | Kind::Data
+            | Kind::TooLarge
             | Kind::ForeignKey
             | Kind::Duplicate
             | Kind::Gap
@@ -110,6 +113,9 @@ impl Kind {
             Kind::Altered => "nothing: it begins again by itself with the columns as they are now",
             Kind::Data => {
                 "change the destination's column, or the row at the source, so that the value fits"
+            }
+            Kind::TooLarge => {
+                "look at what the server answers with; a row this large is carried by full syncs with DATAFLOW_COPY_LANE=wire"
             }
             Kind::ForeignKey => {
                 "map the table that the row refers to, or drop the key at the destination"

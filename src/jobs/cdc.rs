@@ -263,7 +263,10 @@ async fn with_current_columns(
         }
     }
     applied.behind = result.as_ref().ok().and_then(|done| done.behind);
-    let result = result.map_err(|error| with_constraint_hint(error, has_foreign_keys));
+    let result = result.map_err(|error| match error.kind {
+        Kind::TooLarge => error.context(format!("CDC of {}", mapping.source)),
+        _ => with_constraint_hint(error, has_foreign_keys),
+    });
     if resync && result.is_ok() && applied.behind.is_none() {
         tracing::warn!(
             mapping_id = mapping.id.0,
@@ -301,6 +304,7 @@ fn with_constraint_hint(mut error: Error, has_foreign_keys: bool) -> Error {
         | Kind::Schema
         | Kind::Altered
         | Kind::Data
+        | Kind::TooLarge
         | Kind::Duplicate
         | Kind::Gap
         | Kind::CheckpointConflict

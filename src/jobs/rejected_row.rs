@@ -45,6 +45,7 @@ pub(super) async fn with_rejected_key(
         | Kind::Missing
         | Kind::Schema
         | Kind::Altered
+        | Kind::TooLarge
         | Kind::Gap
         | Kind::CheckpointConflict
         | Kind::Config

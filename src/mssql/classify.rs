@@ -206,12 +206,15 @@ pub(super) fn error(error: tiberius::error::Error) -> Error {
         Driver::Routing { host, port } => {
             Error::new(Kind::Connection, format!("the server redirects to {host}:{port}"))
         }
-        // the driver has no other words for these two
+        // the driver has no other words for these three
         Driver::Protocol(message) if message.contains("invalid UTF-16") => not_utf16(),
         Driver::Protocol(message)
             if message.contains("does not allow the requested encryption level") =>
         {
             no_encryption()
+        }
+        Driver::Protocol(message) if message.contains("exceeds the maximum supported size") => {
+            Error::new(Kind::TooLarge, "a value is longer than any value of SQL Server")
         }
         Driver::Protocol(message) => lost(&message),
         Driver::Encoding(message) => {
@@ -245,6 +248,9 @@ mod tests {
             error(tiberius::error::Error::Protocol("nvarchar: invalid UTF-16 sequence".into()));
         assert_eq!(told.kind, Kind::Data);
         assert!(told.to_string().contains("surrogate pair"), "{told}");
+        // as tiberius 0.13 says it (`column_data/plp.rs`)
+        let long = "PLP value exceeds the maximum supported size of 2147483647 bytes";
+        assert_eq!(error(tiberius::error::Error::Protocol(long.into())).kind, Kind::TooLarge);
         assert_eq!(
             error(tiberius::error::Error::Protocol("something else".into())).kind,
             Kind::Connection

@@ -1,6 +1,7 @@
 //! Talking to a server: the only place that names the driver and the pool.
 
 mod browser;
+mod budget;
 pub mod bulk;
 pub mod catalog;
 pub mod cdc;

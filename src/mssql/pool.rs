@@ -15,6 +15,7 @@
 //!   that died in the pool is replaced without a word.
 
 use super::{
+    budget::AnswerBudget,
     certificate, classify,
     dial::{self, Route},
     endpoint::Endpoint,
@@ -434,18 +435,19 @@ async fn connect(
     let route = Route::new(endpoint);
     let limit = route.time_max();
     match tokio::time::timeout(limit, login(route, database)).await {
-        Ok(login) => login
-            .map(|(client, loopback)| Session::new(client, loopback, place.clone(), timeout, slot)),
+        Ok(login) => login.map(|(client, loopback, budget)| {
+            Session::new(client, loopback, place.clone(), timeout, slot, budget)
+        }),
         Err(_) => Err(classify::no_login(limit)),
     }
     .with_context(|| format!("connect to {place}"))
 }
 
-/// A client, and whether its connection ends on this machine.
+/// A client, whether its connection ends on this machine, and what its answers count against.
 async fn login(
     mut route: Route,
     database: &Ident,
-) -> Result<(tiberius::Client<super::session::Wire>, bool)> {
+) -> Result<(tiberius::Client<super::session::Wire>, bool, Arc<AnswerBudget>)> {
     use tiberius::error::Error as Driver;
     loop {
         let endpoint = route.at();
@@ -453,10 +455,7 @@ async fn login(
         let loopback = socket.is_loopback();
         let config = endpoint.driver_config(database, loopback)?;
         match tiberius::Client::connect(config, socket.compat_write()).await {
-            Ok(client) => {
-                guard.done();
-                return Ok((client, loopback));
-            }
+            Ok(client) => return Ok((client, loopback, guard.done())),
             Err(Driver::Routing { host, port }) => route.redirected(host, port)?,
             // Nothing was asked yet that could have been done: a server that is silent at a login
             // cannot be reached.

@@ -20,6 +20,7 @@
 //! done: the session is dropped, which rolls back.
 
 use super::{
+    budget::{ANSWER_BYTES_MAX, AnswerBudget, AnswerPart},
     classify,
     pool::ConnectionPermit,
     row::{DriverCell, Param, Row, RowData},
@@ -31,7 +32,12 @@ use crate::{
     tsql::staging,
 };
 use futures_util::TryStreamExt;
-use std::{future::Future, sync::OnceLock, task::Poll, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    task::Poll,
+    time::Duration,
+};
 use tiberius::{
     BulkLoadRequest, Client, QueryItem, QueryStream, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql,
     TypeInfo,
@@ -40,6 +46,9 @@ use tokio_util::compat::Compat;
 
 /// Most rows that [`Session::rows`] collects; what may be longer is streamed.
 pub const ROWS_MAX: usize = 100_000;
+/// Most result sets that are collected: no statement of ours has as many. Each keeps a list of its
+/// columns.
+const RESULT_SETS_MAX: usize = 64;
 
 pub(super) type Wire = Compat<Socket>;
 
@@ -66,7 +75,11 @@ struct SessionState {
     changed: bool,
     timeout: Duration,
     /// `server/database`, for messages
-    place: String,
+    place: Arc<str>,
+    /// What comes from the network counts against it.
+    budget: Arc<AnswerBudget>,
+    /// What is being read.
+    part: AnswerPart,
 }
 
 impl SessionState {
@@ -79,7 +92,25 @@ impl SessionState {
             ));
         }
         self.busy = true;
+        self.reads(AnswerPart::Whole);
         Ok(())
+    }
+
+    /// From now on this is read, and has all of its limit.
+    fn reads(&mut self, part: AnswerPart) {
+        self.part = part;
+        self.budget.begin(part);
+    }
+
+    fn error(&self, error: tiberius::error::Error) -> Error {
+        if self.budget.is_exceeded() {
+            return self.part.too_large(&self.place);
+        }
+        let error = classify::error(error);
+        match (error.kind, self.part) {
+            (Kind::TooLarge, AnswerPart::Row(_)) => error.context(self.part.of(&self.place)),
+            _ => error,
+        }
     }
 
     /// The end of a request: clean, or with a server's error after which the stream is still in
@@ -100,7 +131,7 @@ impl SessionState {
                     }
                     _ => self.dead = true,
                 }
-                Err(classify::error(error))
+                Err(self.error(error))
             }
         }
     }
@@ -216,6 +247,7 @@ impl Session {
         place: String,
         timeout: Duration,
         slot: ConnectionPermit,
+        budget: Arc<AnswerBudget>,
     ) -> Self {
         Session {
             client,
@@ -227,7 +259,9 @@ impl Session {
                 open: false,
                 changed: false,
                 timeout,
-                place,
+                place: place.into(),
+                budget,
+                part: AnswerPart::Whole,
             },
             _slot: slot,
         }
@@ -312,8 +346,9 @@ impl Session {
     pub async fn batch_result_sets(&mut self, sql: &str) -> Result<Vec<Vec<Row>>> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
+        let place = state.place.clone();
         let result =
-            within(state, async { collect(client.simple_query(sql).await?).await }).await?;
+            within(state, async { collect(client.simple_query(sql).await?, &place).await }).await?;
         state.end(result)?
     }
 
@@ -348,9 +383,10 @@ impl Session {
     pub async fn result_sets(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Vec<Row>>> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
-        let params = borrowed(params);
+        let (params, place) = (borrowed(params), state.place.clone());
         let result =
-            within(state, async { collect(client.query(sql, &params).await?).await }).await?;
+            within(state, async { collect(client.query(sql, &params).await?, &place).await })
+                .await?;
         state.end(result)?
     }
 
@@ -384,13 +420,14 @@ impl Session {
     pub async fn stream(&mut self, sql: &str, params: &[Param<'_>]) -> Result<RowStream<'_>> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
+        state.reads(AnswerPart::Row(0));
         let params = borrowed(params);
         let result = match tokio::time::timeout(state.timeout, client.query(sql, &params)).await {
             Ok(result) => result,
             Err(_) => return Err(state.timed_out()),
         };
         match result {
-            Ok(stream) => Ok(RowStream { stream: Some(stream), state }),
+            Ok(stream) => Ok(RowStream { stream: Some(stream), state, rows: 0 }),
             Err(error) => Err(match state.end::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
@@ -490,14 +527,28 @@ impl WideRows {
 
 async fn collect(
     stream: QueryStream<'_>,
+    place: &str,
 ) -> std::result::Result<Result<Vec<Vec<Row>>>, tiberius::error::Error> {
     let mut sets: Vec<Vec<Row>> = Vec::new();
+    // a cell may have more bytes in memory than on the wire
+    let mut bytes = 0u64;
     let taken = |item| {
         match item {
+            QueryItem::Metadata(_) if sets.len() == RESULT_SETS_MAX => {
+                return Err(Error::new(
+                    Kind::Other,
+                    format!("the server's answer has more than {RESULT_SETS_MAX} result sets"),
+                ));
+            }
             QueryItem::Metadata(_) => sets.push(Vec::new()),
             QueryItem::Row(row) => {
+                let row = Row(row);
+                bytes = bytes.saturating_add(u64::try_from(row.size_bytes()).unwrap_or(u64::MAX));
+                if bytes > ANSWER_BYTES_MAX {
+                    return Err(AnswerPart::Whole.too_large(place));
+                }
                 if let Some(rows) = sets.last_mut() {
-                    rows.push(Row(row));
+                    rows.push(row);
                 }
             }
         }
@@ -534,6 +585,8 @@ async fn to_the_end(
 pub struct RowStream<'a> {
     stream: Option<QueryStream<'a>>,
     state: &'a mut SessionState,
+    /// Those that were handed over.
+    rows: u64,
 }
 
 impl RowStream<'_> {
@@ -551,7 +604,11 @@ impl RowStream<'_> {
             }
         };
         match soon(self.state.timeout, next).await {
-            Ok(Ok(Some(row))) => Ok(Some(row)),
+            Ok(Ok(Some(row))) => {
+                self.rows += 1;
+                self.state.reads(AnswerPart::Row(self.rows));
+                Ok(Some(row))
+            }
             Ok(end) => {
                 self.stream = None;
                 self.state.end(end)
@@ -588,7 +645,7 @@ impl Bulk<'_> {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 self.state.dead = true;
-                Err(classify::error(error))
+                Err(self.state.error(error))
             }
             Err(_) => Err(self.state.timed_out()),
         }

@@ -6,16 +6,13 @@
 //! an answer to its end before it looks at it, and some answers cost it time that grows with the
 //! square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain
 //! of certificates of a few KB, some messages), so what is longer is an error here, for driver and
-//! lane alike. After the login the limit is gone.
+//! lane alike. After the login each part of an answer has a limit ([`super::budget`]).
 
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -23,6 +20,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use super::budget::AnswerBudget;
 
 /// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login
 /// has agreed on another.
@@ -42,22 +41,23 @@ pub(super) struct Socket {
     peer: SocketAddr,
     /// `None` after the login.
     limit: Option<LoginLimit>,
+    budget: Arc<AnswerBudget>,
 }
 
-/// Ends a socket's limit, wherever the socket is by then.
+/// Ends a socket's limit for the login, wherever the socket is by then.
 #[derive(Debug)]
-pub(super) struct LoginGuard(Arc<AtomicBool>);
+pub(super) struct LoginGuard(Arc<AnswerBudget>);
 
 impl LoginGuard {
-    /// The login is done.
-    pub fn done(self) {
-        self.0.store(true, Ordering::Release);
+    /// The login is done: what comes from now on counts against the budget that is returned.
+    pub fn done(self) -> Arc<AnswerBudget> {
+        self.0.logged_in();
+        self.0
     }
 }
 
 #[derive(Debug)]
 struct LoginLimit {
-    done: Arc<AtomicBool>,
     /// Nothing was sent yet.
     silent: bool,
     /// Most bytes of the current answer, and those that came.
@@ -68,14 +68,8 @@ struct LoginLimit {
 }
 
 impl LoginLimit {
-    fn new(done: Arc<AtomicBool>) -> Self {
-        LoginLimit {
-            done,
-            silent: true,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-            answer_bytes: 0,
-            bytes: 0,
-        }
+    fn new() -> Self {
+        LoginLimit { silent: true, answer_bytes_max: ANSWER_BYTES_MAX, answer_bytes: 0, bytes: 0 }
     }
 
     /// Bytes were sent, which begin with `first`: another answer is to come, unless this is more of
@@ -107,8 +101,9 @@ impl LoginLimit {
 impl Socket {
     pub fn new(tcp: TcpStream) -> io::Result<(Self, LoginGuard)> {
         let peer = tcp.peer_addr()?;
-        let done = Arc::new(AtomicBool::new(false));
-        Ok((Socket { tcp, peer, limit: Some(LoginLimit::new(done.clone())) }, LoginGuard(done)))
+        let budget = Arc::new(AnswerBudget::new());
+        let socket = Socket { tcp, peer, limit: Some(LoginLimit::new()), budget: budget.clone() };
+        Ok((socket, LoginGuard(budget)))
     }
 
     /// Whether it ends on this machine, by the address that was dialled and not by its name: nobody
@@ -118,7 +113,7 @@ impl Socket {
     }
 
     fn limit(&mut self) -> Option<&mut LoginLimit> {
-        if self.limit.as_ref().is_some_and(|limit| limit.done.load(Ordering::Acquire)) {
+        if self.limit.is_some() && self.budget.is_logged_in() {
             self.limit = None;
         }
         self.limit.as_mut()
@@ -143,7 +138,10 @@ impl AsyncRead for Socket {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
         let bytes = buffer.filled().len() - before;
-        Poll::Ready(this.limit().map_or(Ok(()), |limit| limit.came(bytes)))
+        Poll::Ready(match this.limit() {
+            Some(limit) => limit.came(bytes),
+            None => this.budget.received(bytes),
+        })
     }
 }
 
@@ -186,7 +184,7 @@ mod tests {
     use super::*;
 
     fn limit() -> LoginLimit {
-        LoginLimit::new(Arc::default())
+        LoginLimit::new()
     }
 
     #[test]
@@ -208,7 +206,7 @@ mod tests {
         limit.sent(PRELOGIN);
         limit.came(ANSWER_BYTES_MAX).unwrap();
         assert!(limit.came(1).is_err());
-        let mut strict = LoginLimit::new(Arc::default());
+        let mut strict = LoginLimit::new();
         strict.sent(TLS_HANDSHAKE);
         strict.came(ANSWER_BYTES_MAX).unwrap();
         assert!(strict.came(1).is_err());

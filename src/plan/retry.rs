@@ -72,6 +72,7 @@ pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
         | Kind::Permission
         | Kind::Missing
         | Kind::Schema
+        | Kind::TooLarge
         | Kind::Gap
         | Kind::Config => RetryDecision::Park,
         Kind::Cancelled => RetryDecision::Nothing,
@@ -127,9 +128,15 @@ mod tests {
 
     #[test]
     fn what_needs_hands_is_parked() {
-        for kind in
-            [Kind::Login, Kind::Permission, Kind::Missing, Kind::Schema, Kind::Gap, Kind::Config]
-        {
+        for kind in [
+            Kind::Login,
+            Kind::Permission,
+            Kind::Missing,
+            Kind::Schema,
+            Kind::TooLarge,
+            Kind::Gap,
+            Kind::Config,
+        ] {
             assert_eq!(next(kind, 1, &POLICY), RetryDecision::Park, "{kind:?}");
         }
         assert_eq!(next(Kind::Cancelled, 1, &POLICY), RetryDecision::Nothing);

@@ -13,7 +13,7 @@ use super::{
     value::{CellType, TextBuffer},
 };
 use crate::{
-    error::Result,
+    error::{Error, Kind, Result},
     model::{name::Ident, value::Value},
     mssql::classify::lost,
 };
@@ -97,6 +97,9 @@ pub(super) const VARCHAR: u8 = 0xA7;
 pub(super) const CHAR: u8 = 0xAF;
 pub(super) const NVARCHAR: u8 = 0xE7;
 pub(super) const NCHAR: u8 = 0xEF;
+/// The longest value of a `(max)` type, in bytes.
+/// <https://learn.microsoft.com/sql/t-sql/data-types/binary-and-varbinary-transact-sql>
+const CELL_BYTES_MAX: u64 = i32::MAX as u64;
 /// The length of `(max)` types.
 pub(super) const LENGTH_MAX: u16 = 0xFFFF;
 
@@ -216,8 +219,15 @@ struct KeyCell {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkPosition {
     Total,
-    Length,
-    Bytes(usize),
+    /// A chunk's length; so many bytes of the value came before.
+    Length {
+        before: u64,
+    },
+    /// Bytes of a chunk that are still to come; the value has so many with this chunk.
+    Bytes {
+        left: usize,
+        with: u64,
+    },
 }
 
 impl Transfer {
@@ -256,6 +266,9 @@ impl Transfer {
             .map(|(place, column)| {
                 let unfit =
                     || CellMisfit::Column { place, why: "is of a type that no key has".to_owned() };
+                if column.ty.form == CellForm::Chunks {
+                    return Err(unfit());
+                }
                 Ok(KeyCell {
                     meaning: CellType::of(&column.ty).ok_or_else(unfit)?,
                     null: true,
@@ -330,9 +343,9 @@ impl Transfer {
                     out.extend_from_slice(&UNKNOWN_TOTAL);
                     at += total.len();
                     moved = at;
-                    self.chunk = ChunkPosition::Length;
+                    self.chunk = ChunkPosition::Length { before: 0 };
                 }
-                let (taken, whole) = self.chunk.skip(&input[at..]);
+                let (taken, whole) = self.chunk.skip(&input[at..])?;
                 at += taken;
                 if !whole {
                     break;
@@ -384,42 +397,49 @@ impl KeyCell {
 }
 
 impl ChunkPosition {
-    /// The bytes of the cell that are here, and whether it ends with them.
-    pub fn skip(&mut self, input: &[u8]) -> (usize, bool) {
+    /// The bytes of the cell that are here, and whether it ends with them. A cell that is longer
+    /// than any value is an error: it might never end.
+    pub fn skip(&mut self, input: &[u8]) -> Result<(usize, bool)> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
             match *self {
                 ChunkPosition::Total => {
-                    let Some(total) = rest.first_chunk::<8>() else { return (at, false) };
+                    let Some(total) = rest.first_chunk::<8>() else { return Ok((at, false)) };
                     at += total.len();
                     if *total == NULL_TOTAL {
-                        return (at, true);
+                        return Ok((at, true));
                     }
-                    *self = ChunkPosition::Length;
+                    *self = ChunkPosition::Length { before: 0 };
                 }
-                ChunkPosition::Length => {
-                    let Some(length) = rest.first_chunk::<4>() else { return (at, false) };
+                ChunkPosition::Length { before } => {
+                    let Some(length) = rest.first_chunk::<4>() else { return Ok((at, false)) };
                     at += length.len();
-                    match u32::from_le_bytes(*length) {
-                        0 => {
-                            *self = ChunkPosition::Total;
-                            return (at, true);
-                        }
-                        length => {
-                            *self =
-                                ChunkPosition::Bytes(usize::try_from(length).unwrap_or(usize::MAX))
-                        }
+                    let length = u32::from_le_bytes(*length);
+                    if length == 0 {
+                        *self = ChunkPosition::Total;
+                        return Ok((at, true));
                     }
+                    let with = before + u64::from(length);
+                    if with > CELL_BYTES_MAX {
+                        return Err(Error::new(
+                            Kind::TooLarge,
+                            format!(
+                                "a value has more than {CELL_BYTES_MAX} bytes, which no value of SQL Server has"
+                            ),
+                        ));
+                    }
+                    let left = usize::try_from(length).unwrap_or(usize::MAX);
+                    *self = ChunkPosition::Bytes { left, with };
                 }
-                ChunkPosition::Bytes(left) => {
+                ChunkPosition::Bytes { left, with } => {
                     let taken = left.min(rest.len());
                     at += taken;
                     if taken < left {
-                        *self = ChunkPosition::Bytes(left - taken);
-                        return (at, false);
+                        *self = ChunkPosition::Bytes { left: left - taken, with };
+                        return Ok((at, false));
                     }
-                    *self = ChunkPosition::Length;
+                    *self = ChunkPosition::Length { before: with };
                 }
             }
         }
@@ -559,6 +579,31 @@ mod tests {
             unfit.starts_with("column [a\tb] comes as type [26, 04] and is staged as [E7"),
             "{unfit}"
         );
+    }
+
+    /// Its bytes are passed on as they come, and it would go on for ever.
+    #[test]
+    fn a_value_that_is_longer_than_any_has_no_end() {
+        let columns = [max()];
+        let begin = [&[token::ROW][..], &UNKNOWN_TOTAL].concat();
+        let length = |bytes: u64| u32::try_from(bytes).unwrap().to_le_bytes();
+        for (before, chunk, fits) in [
+            (0, CELL_BYTES_MAX, true),
+            (0, CELL_BYTES_MAX + 1, false),
+            (CELL_BYTES_MAX - 5, 5, true),
+            (CELL_BYTES_MAX - 5, 6, false),
+        ] {
+            let mut transfer = Transfer::new(&columns, &columns, &[]).unwrap();
+            transfer.advance(&begin, &mut Vec::new()).unwrap();
+            transfer.chunk = ChunkPosition::Length { before };
+            let end = transfer.advance(&length(chunk), &mut Vec::new());
+            assert_eq!(
+                end.as_ref().err().map(|error| error.kind),
+                (!fits).then_some(Kind::TooLarge)
+            );
+        }
+        let key = Transfer::new(&columns, &columns, &[0]).unwrap_err().words(&[]);
+        assert!(key.contains("of a type that no key has"), "{key}");
     }
 
     #[test]

@@ -98,7 +98,8 @@ pub(super) async fn login(
     match elsewhere {
         Some(elsewhere) => Ok(elsewhere),
         None if is_in => {
-            guard.done();
+            let place = format!("{}/{}", endpoint.place(), database.as_str());
+            packets.logged_in(place, guard.done());
             Ok(Login::In(Box::new(packets)))
         }
         None => Err(lost("a login is answered by neither yes nor no")),

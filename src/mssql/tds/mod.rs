@@ -330,12 +330,13 @@ async fn read(
         }
         let here = packets.seen();
         let before = bytes.len();
-        let (taken, whole) = transfer.advance(here, &mut bytes)?;
+        let (taken, whole) =
+            transfer.advance(here, &mut bytes).with_context(|| packets.row_place())?;
         batch_bytes += bytes.len() - before;
         packets.consume(taken);
         let mut key = None;
         if whole {
-            packets.came();
+            packets.row_came();
             rows += 1;
             batch_rows += 1;
             if batch_rows >= limit.rows_max.max(1) || batch_bytes >= limit.bytes_max.max(1) {
@@ -350,7 +351,7 @@ async fn read(
                 key,
             };
             sender.send(chunk).await.map_err(gone)?;
-            packets.came();
+            packets.handed_over();
         }
         if !whole {
             // what is here of a cell is too little of it

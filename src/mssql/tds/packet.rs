@@ -9,11 +9,12 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     mssql::{
+        budget::{AnswerBudget, AnswerPart},
         classify::{self, lost},
         session::soon,
     },
 };
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -54,6 +55,12 @@ pub(super) struct Packets {
     /// When the wait for the part of the answer began that is being read; `None`: with the next
     /// wait.
     since: Option<Instant>,
+    /// `server/database`, for messages; empty before the login.
+    place: String,
+    /// What comes from the network counts against it; `None` before the login.
+    budget: Option<Arc<AnswerBudget>>,
+    /// Rows of the answer that were handed over.
+    rows: u64,
     /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
     raw: Box<[u8]>,
     raw_at: usize,
@@ -78,6 +85,9 @@ impl Packets {
             packet_bytes: PACKET_BYTES_FIRST,
             timeout,
             since: None,
+            place: String::new(),
+            budget: None,
+            rows: 0,
             raw: vec![0; READ_BYTES].into_boxed_slice(),
             raw_at: 0,
             raw_end: 0,
@@ -89,6 +99,12 @@ impl Packets {
             message: Message::PreLogin,
             number: 0,
         }
+    }
+
+    /// The login is done; `place` is what messages call the server.
+    pub fn logged_in(&mut self, place: String, budget: Arc<AnswerBudget>) {
+        self.place = place;
+        self.budget = Some(budget);
     }
 
     pub fn set_timeout(&mut self, timeout: Duration) {
@@ -160,7 +176,8 @@ impl Packets {
     fn answer_begins(&mut self) {
         self.last = false;
         self.left = 0;
-        self.came();
+        self.rows = 0;
+        self.handed_over();
     }
 
     /// Sends a packet, and waits until the network has taken it. With TLS the next one would
@@ -238,6 +255,26 @@ impl Packets {
         self.since = None;
     }
 
+    /// What is here of the answer was passed on: what comes next has all of its time and all of its
+    /// room.
+    pub fn handed_over(&mut self) {
+        self.came();
+        if let Some(budget) = &self.budget {
+            budget.begin(AnswerPart::Row(self.rows));
+        }
+    }
+
+    /// The row that is being read, for messages.
+    pub fn row_place(&self) -> String {
+        AnswerPart::Row(self.rows).of(&self.place)
+    }
+
+    /// A row is whole.
+    pub fn row_came(&mut self) {
+        self.rows += 1;
+        self.handed_over();
+    }
+
     /// Waits for more of the answer. An answer that ends here is one that ends too soon.
     pub async fn more(&mut self) -> Result<()> {
         self.answer.drain(..self.at);
@@ -260,13 +297,22 @@ impl Packets {
             let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..]))
                 .await
                 .map_err(|_| late())?
-                .map_err(broken)?;
+                .map_err(|error| self.broken(error))?;
             if read == 0 {
                 return Err(Error::new(Kind::Connection, "the server closed the connection"));
             }
             self.raw_end += read;
         }
         Ok(())
+    }
+
+    fn broken(&self, error: io::Error) -> Error {
+        match &self.budget {
+            Some(budget) if budget.is_exceeded() => {
+                AnswerPart::Row(self.rows).too_large(&self.place)
+            }
+            _ => broken(error),
+        }
     }
 
     /// Takes the packets apart that are here; `false` when nothing came of it.

@@ -13,7 +13,7 @@ use super::{
     value::{CellType, TextBuffer},
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Context, Error, Kind, Result},
     model::value::{Value, ValueRef},
     mssql::classify::lost,
 };
@@ -83,9 +83,10 @@ impl<'a> Rows<'a> {
         let mut came_bytes = 0;
         loop {
             let here = self.packets.seen();
-            if let Some(bytes) = self.row.read(here)? {
+            let read = self.row.read(here).with_context(|| self.packets.row_place());
+            if let Some(bytes) = read? {
                 self.row_bytes = bytes;
-                self.packets.came();
+                self.packets.row_came();
                 return Ok(true);
             }
             if here.len() - came_bytes >= CHUNK_BYTES {
@@ -160,7 +161,7 @@ impl RowParser {
                 CellForm::Pointer => return Err(lost("a cell of a type that is not staged")),
                 CellForm::Chunks => {
                     let (chunk, behind) = &mut self.chunk;
-                    let (taken, whole) = chunk.skip(rest.get(*behind..).unwrap_or_default());
+                    let (taken, whole) = chunk.skip(rest.get(*behind..).unwrap_or_default())?;
                     *behind += taken;
                     if !whole {
                         return Ok(false);

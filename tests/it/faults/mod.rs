@@ -1,5 +1,6 @@
 //! Faults of servers, network and process: the destination equals the source in the end.
 
+mod endless;
 mod fixture;
 mod hostile;
 mod kill;

@@ -1,0 +1,134 @@
+//! The most that a server's answer may occupy in memory after the login.
+//!
+//! The driver reads a row to its end before it hands it over, and a value of `(max)` type may have
+//! 2 GB; an answer that is collected is read to its end. So the bytes that come from the network are
+//! counted ([`super::socket`]), and the read that passes the limit fails. The count begins anew with
+//! every request and with every part of an answer that was handed over.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crate::error::{Error, Kind};
+
+/// Most bytes of one row that is held in memory as a whole. A row without large values has far less
+/// (SQL Server's rows have 8,060 bytes, and 8,000 for each value outside of the row). The driver
+/// holds text up to three times while it decodes it, and the service has to stay below the 1 GiB
+/// that its unit allows (`MemoryMax`).
+pub(super) const ROW_BYTES_MAX: u64 = 128 << 20;
+/// Most bytes of an answer that is collected: from the network, and in memory. The longest regular
+/// ones (every mapping, every capture instance) have a few MiB.
+pub(super) const ANSWER_BYTES_MAX: u64 = 128 << 20;
+
+/// What is read as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerPart {
+    /// All of an answer.
+    Whole,
+    /// One row after the other; so many were handed over.
+    Row(u64),
+}
+
+impl AnswerPart {
+    fn bytes_max(self) -> u64 {
+        match self {
+            AnswerPart::Whole => ANSWER_BYTES_MAX,
+            AnswerPart::Row(_) => ROW_BYTES_MAX,
+        }
+    }
+
+    /// What is read, for messages.
+    pub fn of(self, server: &str) -> String {
+        match self {
+            AnswerPart::Whole => format!("the answer of {server}"),
+            AnswerPart::Row(before) => format!("row {} of the answer of {server}", before + 1),
+        }
+    }
+
+    /// The error of a part that passes its limit; `server` as messages name it.
+    pub fn too_large(self, server: &str) -> Error {
+        let message = format!(
+            "{} has more than {} MiB, the most that is held in memory",
+            self.of(server),
+            self.bytes_max() >> 20
+        );
+        let error = Error::new(Kind::TooLarge, message);
+        match self {
+            AnswerPart::Whole => error,
+            AnswerPart::Row(_) => error.with_hint(
+                "Full syncs carry rows of any size with DATAFLOW_COPY_LANE=wire (the default) and DATAFLOW_MAX_CONNECTIONS of at least 12; \
+                 otherwise make the row's values smaller",
+            ),
+        }
+    }
+}
+
+/// Counts the bytes of one connection; shared by who reads from the network and who asks.
+#[derive(Debug)]
+pub(super) struct AnswerBudget {
+    logged_in: AtomicBool,
+    bytes: AtomicU64,
+    bytes_max: AtomicU64,
+}
+
+impl AnswerBudget {
+    pub fn new() -> Self {
+        AnswerBudget {
+            logged_in: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            bytes_max: AtomicU64::new(ANSWER_BYTES_MAX),
+        }
+    }
+
+    /// The login is done: its own limit ends.
+    pub fn logged_in(&self) {
+        self.logged_in.store(true, Ordering::Release);
+    }
+
+    pub fn is_logged_in(&self) -> bool {
+        self.logged_in.load(Ordering::Acquire)
+    }
+
+    /// The count begins anew, for this part.
+    pub fn begin(&self, part: AnswerPart) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.bytes_max.store(part.bytes_max(), Ordering::Relaxed);
+    }
+
+    /// Bytes came from the network.
+    pub fn received(&self, bytes: usize) -> io::Result<()> {
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if self.is_exceeded() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer is too large"));
+        }
+        Ok(())
+    }
+
+    /// Whether a read failed because of the limit. The driver does not keep the kind of an error of
+    /// the network, so whoever asked looks here.
+    pub fn is_exceeded(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > self.bytes_max.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_has_all_of_its_limit() {
+        let budget = AnswerBudget::new();
+        let most = usize::try_from(ROW_BYTES_MAX).unwrap();
+        for rows in 0..3 {
+            budget.begin(AnswerPart::Row(rows));
+            budget.received(most - 1).unwrap();
+            budget.received(1).unwrap();
+        }
+        assert!(!budget.is_exceeded());
+        assert!(budget.received(1).is_err() && budget.is_exceeded());
+        budget.begin(AnswerPart::Whole);
+        budget.received(usize::try_from(ANSWER_BYTES_MAX).unwrap()).unwrap();
+        assert!(budget.received(1).is_err());
+    }
+}
