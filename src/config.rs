@@ -192,9 +192,9 @@ impl RawConfig {
             (server.host, server.port, server.instance)
         });
         let user = self.get("DEST_USER").unwrap_or("sa").to_owned();
-        // Taken as it stands: a password may begin or end with spaces.
-        let password =
-            Secret::new(self.set.get("DEST_PASS").map(String::as_str).unwrap_or_default());
+        // Taken as it stands: a password may begin or end with spaces. Taken out, too: no copy is
+        // left here. (The process's environment keeps its own for as long as it runs.)
+        let password = Secret::new(self.set.remove("DEST_PASS").unwrap_or_default());
         let integrated = self.word("DEST_AUTH", &[("sql", false), ("integrated", true)], false);
         if integrated && !INTEGRATED_AUTH {
             self.problems.push(

@@ -62,8 +62,8 @@ pub async fn stored(
 ) -> Result<HashMap<MappingId, StoredCheckpoint>> {
     let params = [Param::Int(server.0), Param::Text(database.as_str())];
     let (mut all, mut read_only) = (HashMap::new(), false);
-    let take = |_: usize, row: &Row| -> Result<()> {
-        let transaction = cdc::transaction(row, 4)?;
+    let take = |_: usize, row: Row| -> Result<()> {
+        let transaction = cdc::transaction(&row, 4)?;
         let text = |column: usize| -> Result<Option<String>> {
             Ok(row.opt_text(column)?.map(str::to_owned))
         };

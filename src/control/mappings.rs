@@ -267,16 +267,14 @@ impl Control {
         let params = [Param::OptInt(mapping.map(|mapping| mapping.0))];
         let mut loaded = ControlSnapshot::default();
         let mut mappings = Vec::new();
-        let take = |set: usize, row: &Row| -> Result<()> {
+        let take = |set: usize, row: Row| -> Result<()> {
             if set == 0 {
-                loaded.servers.push(Server {
-                    id: ServerId(row.i32(0)?),
-                    name: row.text(1)?.to_owned(),
-                    connection_string: row.text(2)?.to_owned(),
-                });
+                let (id, name) = (ServerId(row.i32(0)?), row.text(1)?.to_owned());
+                let connection_string = row.into_secret(2)?;
+                loaded.servers.push(Server { id, name, connection_string });
                 return Ok(());
             }
-            let raw = MappingRow::read(row)?;
+            let raw = MappingRow::read(&row)?;
             let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
             match raw.meant(mappings.last()) {
                 Ok(meant) => mappings.push(meant),

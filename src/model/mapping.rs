@@ -4,6 +4,7 @@ use super::{
     id::{MappingId, ServerId},
     lsn::Lsn,
     name::{Ident, TableName},
+    secret::Secret,
 };
 use std::sync::Arc;
 
@@ -37,21 +38,12 @@ impl SyncType {
 }
 
 /// A row of `source_servers`, enabled.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub id: ServerId,
     pub name: String,
-    /// Holds a password: this type's Debug leaves it out.
-    pub connection_string: String,
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
+    /// Holds a password.
+    pub connection_string: Secret,
 }
 
 /// A row of `table_mappings`, checked. Cheap to clone.

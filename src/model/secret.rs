@@ -1,15 +1,18 @@
 //! Text that must not be seen: passwords and whatever holds them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
+
+use zeroize::Zeroizing;
 
 /// Prints as `***` in every form; [`Secret::reveal`] is the only way to the text, and it is easy to
-/// search for.
+/// search for. Clones share one text, which is overwritten when the last of them is dropped.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
+    /// A `String` is taken as it is, so that no copy of it stays behind.
     pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
+        Secret(Arc::new(Zeroizing::new(text.into())))
     }
 
     /// The text itself: for a login, never for a message.

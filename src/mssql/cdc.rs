@@ -99,8 +99,8 @@ pub async fn newest_transaction(source: &mut Session, up_to: Lsn) -> Result<Opti
 /// Every capture instance of the database that this login can see.
 pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
     let mut instances = Vec::new();
-    let take = |_: usize, row: &Row| -> Result<()> {
-        instances.extend(read_instance(row, instances.last())?);
+    let take = |_: usize, row: Row| -> Result<()> {
+        instances.extend(read_instance(&row, instances.last())?);
         Ok(())
     };
     source
@@ -118,10 +118,10 @@ pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<MaxLsn>
         include_str!("../../sql/cdc_instances.sql")
     );
     let (mut upper, mut instances) = (None, Vec::new());
-    let take = |set: usize, row: &Row| -> Result<()> {
+    let take = |set: usize, row: Row| -> Result<()> {
         match set {
-            0 => upper = read_upper(row)?,
-            _ => instances.extend(read_instance(row, instances.last())?),
+            0 => upper = read_upper(&row)?,
+            _ => instances.extend(read_instance(&row, instances.last())?),
         }
         Ok(())
     };

@@ -18,6 +18,9 @@
 //! and `strict` encrypt everything and check the certificate. A string that says nothing gets what
 //! today's drivers do: everything encrypted, certificate checked.
 //!
+//! **No copy of a password stays in memory** but the endpoint's own: what is read on the way is
+//! overwritten, and none of it grows, which would leave what it had before behind.
+//!
 //! **No message shows a value.** An unknown key is named, except behind a password: there it may be
 //! a piece of one that holds a `;`.
 
@@ -27,6 +30,7 @@ use crate::{
     model::secret::Secret,
 };
 use std::{path::PathBuf, time::Duration};
+use zeroize::Zeroizing;
 
 /// Longest connect timeout a string can ask for, in seconds.
 const CONNECT_TIMEOUT_MAX_S: u64 = 300;
@@ -39,10 +43,11 @@ pub struct Parsed {
     pub warnings: Vec<String>,
 }
 
-/// One `key=value`, and where it began.
+/// One `key=value`, and where it began. Also a key may be a piece of a password, where one with a
+/// `;` was not quoted.
 struct KeyValue {
-    key: String,
-    value: String,
+    key: Zeroizing<String>,
+    value: Zeroizing<String>,
     /// in characters, from 1
     at: usize,
 }
@@ -87,7 +92,13 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 
 /// Splits `key=value;…`. Positions count characters of the part that is split.
 fn split(text: &str) -> Result<Vec<KeyValue>> {
-    let chars: Vec<char> = text.chars().collect();
+    let mut chars = Zeroizing::new(Vec::with_capacity(text.len()));
+    chars.extend(text.chars());
+    let of = |range: std::ops::Range<usize>| {
+        let mut piece = Zeroizing::new(String::with_capacity(text.len()));
+        piece.extend(chars.get(range).unwrap_or_default());
+        piece
+    };
     let mut pairs: Vec<KeyValue> = Vec::new();
     let mut i = 0;
     loop {
@@ -113,8 +124,9 @@ fn split(text: &str) -> Result<Vec<KeyValue>> {
                 }
             )));
         }
-        let key: String =
-            chars.get(start..i).unwrap_or_default().iter().collect::<String>().trim().to_owned();
+        let mut key = of(start..i);
+        let length = key.trim_end().len();
+        key.truncate(length);
         if key.is_empty() {
             return Err(bad(format!(
                 "the connection string has a value without a key at character {at}"
@@ -130,7 +142,7 @@ fn split(text: &str) -> Result<Vec<KeyValue>> {
             Some('{') => Some('}'),
             _ => None,
         };
-        let mut value = String::new();
+        let mut value = of(i..i);
         match close {
             Some(close) => {
                 let opened = i + 1;
@@ -171,13 +183,9 @@ fn split(text: &str) -> Result<Vec<KeyValue>> {
                 while chars.get(i).is_some_and(|c| *c != ';') {
                     i += 1;
                 }
-                value = chars
-                    .get(start..i)
-                    .unwrap_or_default()
-                    .iter()
-                    .collect::<String>()
-                    .trim_end()
-                    .to_owned();
+                value = of(start..i);
+                let length = value.trim_end().len();
+                value.truncate(length);
             }
         }
         pairs.push(KeyValue { key, value, at });
@@ -254,6 +262,7 @@ impl Settings {
         KeyValue { key: spelled, value, at }: &KeyValue,
         behind_password: bool,
     ) -> Result<bool> {
+        let (spelled, value) = (spelled.as_str(), value.as_str());
         let wrong = |wanted: &str| {
             bad(format!("{spelled} at character {at} of the connection string must be {wanted}"))
         };
@@ -271,11 +280,11 @@ impl Settings {
                         .ok_or_else(|| wrong("a port from 1 to 65535"))?,
                 );
             }
-            "instancename" if !value.is_empty() => self.instance = Some(value.clone()),
-            "userid" | "uid" | "user" | "username" => self.user = Some(value.clone()),
-            "password" | "pwd" | "pass" => self.password = Some(Secret::new(value.clone())),
+            "instancename" if !value.is_empty() => self.instance = Some(value.to_owned()),
+            "userid" | "uid" | "user" | "username" => self.user = Some(value.to_owned()),
+            "password" | "pwd" | "pass" => self.password = Some(Secret::new(value)),
             "database" | "initialcatalog" | "databasename" => {
-                self.database = Some(value.clone()).filter(|name| !name.is_empty())
+                self.database = Some(value.to_owned()).filter(|name| !name.is_empty())
             }
             "encrypt" => {
                 self.encrypt = Some(match value.to_lowercase().as_str() {
@@ -293,13 +302,13 @@ impl Settings {
                 self.authority = Some(PathBuf::from(value));
             }
             "hostnameincertificate" => {
-                self.certificate_host = Some(value.clone()).filter(|name| !name.is_empty())
+                self.certificate_host = Some(value.to_owned()).filter(|name| !name.is_empty())
             }
             "appname" | "app" | "applicationname" => {
-                self.application = Some(value.clone()).filter(|name| !name.is_empty())
+                self.application = Some(value.to_owned()).filter(|name| !name.is_empty())
             }
             "workstationid" | "wsid" => {
-                self.workstation = Some(value.clone()).filter(|name| !name.is_empty())
+                self.workstation = Some(value.to_owned()).filter(|name| !name.is_empty())
             }
             "applicationintent" => {
                 self.read_only_intent = match value.to_lowercase().as_str() {
@@ -460,8 +469,8 @@ impl Settings {
                 .find(part)
                 .map_or(0, |byte| text.get(..byte).map_or(0, |before| before.chars().count()));
             pairs.push(KeyValue {
-                key: percent_decoded(&key.replace('+', " "))?,
-                value: percent_decoded(&value.replace('+', " "))?,
+                key: Zeroizing::new(percent_decoded(&key.replace('+', " "))?),
+                value: Zeroizing::new(percent_decoded(&Zeroizing::new(value.replace('+', " ")))?),
                 at,
             });
         }

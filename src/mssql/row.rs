@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         lsn::Lsn,
+        secret::Secret,
         value::{Value, ValueRef},
     },
 };
@@ -369,6 +370,16 @@ impl Row {
     /// The driver's cells, moved out.
     pub fn into_cells(self) -> RowData {
         RowData(self.0.into_token_row())
+    }
+
+    /// A text that is secret, taken out of the row: no copy of it stays in a driver's cell. (The
+    /// driver's buffers, from which it made the cell, are its own.)
+    pub fn into_secret(self, index: usize) -> Result<Secret> {
+        self.text(index)?;
+        match self.0.into_token_row().into_iter().nth(index) {
+            Some(ColumnData::String(Some(text))) => Ok(Secret::new(text.into_owned())),
+            _ => Err(no_cell(index)),
+        }
     }
 
     /// Roughly the bytes this row holds in memory.

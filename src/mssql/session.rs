@@ -397,7 +397,7 @@ impl Session {
         &mut self,
         sql: &str,
         params: &[Param<'_>],
-        mut take: impl FnMut(usize, &Row) -> Result<()>,
+        mut take: impl FnMut(usize, Row) -> Result<()>,
     ) -> Result<()> {
         self.state.begin()?;
         let Session { client, state, .. } = self;
@@ -408,7 +408,7 @@ impl Session {
                 sets += 1;
                 Ok(())
             }
-            QueryItem::Row(row) => take(sets.saturating_sub(1), &Row(row)),
+            QueryItem::Row(row) => take(sets.saturating_sub(1), Row(row)),
         };
         let request = async { to_the_end(client.query(sql, &params).await?, taken).await };
         let result = within(state, request).await?;

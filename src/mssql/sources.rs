@@ -82,7 +82,7 @@ impl Sources {
                 error: None,
             };
             let mut before = None;
-            let house = match connection_string::parse(&server.connection_string) {
+            let house = match connection_string::parse(server.connection_string.reveal()) {
                 Ok(parsed) => {
                     notice.warnings = parsed.warnings;
                     Ok(match old {
@@ -141,6 +141,7 @@ impl Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::secret::Secret;
     use std::time::Duration;
 
     fn sources() -> Sources {
@@ -154,7 +155,7 @@ mod tests {
     }
 
     fn server(name: &str, string: &str) -> Server {
-        Server { id: ServerId(1), name: name.to_owned(), connection_string: string.to_owned() }
+        Server { id: ServerId(1), name: name.to_owned(), connection_string: Secret::new(string) }
     }
 
     /// Each change of a row once gave the server a limit of its own beside the one that was in use.

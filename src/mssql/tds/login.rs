@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::{
     packet::{Message, Packets},
     stream::{TdsStream, TlsScope},
@@ -80,6 +82,7 @@ pub(super) async fn login(
         ))
         .await?;
     packets.end().await?;
+    packets.forget_sent();
     if login_only {
         packets = packets.over(tls_ends);
     }
@@ -181,7 +184,7 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
 }
 
 /// LOGIN7: a fixed part, the places of the texts in it, and the texts.
-fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
+fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Zeroizing<Vec<u8>> {
     const FIXED_BYTES: usize = 94;
     const TDS_7_4: u32 = 0x7400_0004;
     const TDS_8_0: u32 = 0x0800_0000;
@@ -190,8 +193,8 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
     /// as an ODBC client: ANSI defaults, no limit on TEXTSIZE
     const FLAGS_2: u8 = 0x01 | 0x02;
     const READ_ONLY_INTENT: u8 = 0x20;
-    let mut password = utf16(endpoint.password.reveal());
-    for byte in &mut password {
+    let mut password = Zeroizing::new(utf16(endpoint.password.reveal()));
+    for byte in password.iter_mut() {
         // what the protocol calls encryption; TLS is what keeps it secret
         *byte = byte.rotate_left(4) ^ 0xA5;
     }
@@ -200,18 +203,14 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
         .workstation
         .clone()
         .unwrap_or_else(|| gethostname::gethostname().to_string_lossy().into_owned());
-    let texts = [
-        utf16(&workstation),
-        utf16(&endpoint.user),
-        password,
-        utf16(&endpoint.application),
-        utf16(&endpoint.host),
-        Vec::new(),
-        Vec::new(),
-        Vec::new(),
-        utf16(database.as_str()),
-    ];
-    let mut message = Vec::with_capacity(FIXED_BYTES + texts.iter().map(Vec::len).sum::<usize>());
+    let [workstation, user, application, host, database] =
+        [&workstation, &endpoint.user, &endpoint.application, &endpoint.host, database.as_str()]
+            .map(utf16);
+    let texts: [&[u8]; 9] =
+        [&workstation, &user, &password, &application, &host, &[], &[], &[], &database];
+    let mut message = Zeroizing::new(Vec::with_capacity(
+        FIXED_BYTES + texts.iter().map(|text| text.len()).sum::<usize>(),
+    ));
     let version = if endpoint.encrypt == Encrypt::Strict { TDS_8_0 } else { TDS_7_4 };
     for field in [0, version, packet_bytes, 0, std::process::id(), 0] {
         message.extend_from_slice(&field.to_le_bytes());
@@ -230,7 +229,7 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
         message.extend_from_slice(&u16::try_from(bytes / 2).unwrap_or(u16::MAX).to_le_bytes());
         offset += bytes;
     };
-    for text in &texts {
+    for text in texts {
         place(&mut message, text.len());
     }
     // client id; then SSPI, a database file and a new password, none of which there are
@@ -240,7 +239,7 @@ fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Vec<u8> {
     }
     message.extend_from_slice(&[0; 4]);
     for text in texts {
-        message.extend_from_slice(&text);
+        message.extend_from_slice(text);
     }
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_le_bytes();
     message[..4].copy_from_slice(&length);

@@ -19,6 +19,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
 };
+use zeroize::{Zeroize, Zeroizing};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +73,8 @@ pub(super) struct Packets {
     /// What of the answer is unpacked; up to `at` it is consumed.
     answer: Vec<u8>,
     at: usize,
-    /// The packet that is being filled, with room for its header.
-    out: Vec<u8>,
+    /// The packet that is being filled, with room for its header. A login's has a password.
+    out: Zeroizing<Vec<u8>>,
     message: Message,
     number: u8,
 }
@@ -95,7 +96,7 @@ impl Packets {
             last: true,
             answer: Vec::new(),
             at: 0,
-            out: Vec::new(),
+            out: Zeroizing::new(Vec::with_capacity(PACKET_BYTES_FIRST)),
             message: Message::PreLogin,
             number: 0,
         }
@@ -171,6 +172,11 @@ impl Packets {
         self.send(END_OF_MESSAGE).await?;
         self.answer_begins();
         Ok(())
+    }
+
+    /// Overwrites what was sent last.
+    pub fn forget_sent(&mut self) {
+        self.out.zeroize();
     }
 
     fn answer_begins(&mut self) {

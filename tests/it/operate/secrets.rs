@@ -252,3 +252,90 @@ async fn no_password_is_printed_or_logged() {
         );
     }
 }
+
+/// How often each of these is in the memory of a process.
+#[cfg(target_os = "linux")]
+fn occurrences(pid: u32, needles: &[Vec<u8>]) -> Vec<usize> {
+    use std::os::unix::fs::FileExt;
+    const PIECE_BYTES: usize = 4 << 20;
+    let overlap = needles.iter().map(Vec::len).max().unwrap_or_default().saturating_sub(1);
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("the daemon's memory");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("its map");
+    let mut counts = vec![0; needles.len()];
+    for line in
+        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|r| r.starts_with("rw")))
+    {
+        let (from, to) =
+            line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).expect("an address"));
+        let mut at = from;
+        while at < to {
+            let size = usize::try_from(to - at).expect("a size").min(PIECE_BYTES + overlap);
+            let mut piece = vec![0; size];
+            // parts of a region may be unreadable
+            let Ok(read) = memory.read_at(&mut piece, at) else { break };
+            for (count, needle) in counts.iter_mut().zip(needles) {
+                let starts = &piece[..read.min(PIECE_BYTES + needle.len() - 1)];
+                *count += starts
+                    .windows(needle.len())
+                    .filter(|w| w[0] == needle[0] && w == needle)
+                    .count();
+            }
+            if read == 0 || read < size {
+                break;
+            }
+            at += PIECE_BYTES as u64;
+        }
+    }
+    counts
+}
+
+/// Of a server that was switched off nothing is kept: our own copies are overwritten, those of the
+/// driver and the lane in the login among them. What is left is in buffers in which the driver
+/// received the control table's row, as UTF-16, until something else is received there.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_a_server_that_is_switched_off_is_not_in_memory() {
+    crate::only_on_standins!("a login of the scenario's own, and connections that are counted");
+    const MARKER: &str = "Zq7-marker-Wk3-of-a-password-Jx9";
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.P (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    world.shop().await.run("INSERT INTO dbo.P VALUES (1, 1)").await;
+    world
+        .source("master")
+        .await
+        .run(&format!("CREATE LOGIN marked WITH PASSWORD = '{MARKER}'"))
+        .await;
+    world
+        .shop()
+        .await
+        .run("CREATE USER marked FOR LOGIN marked; GRANT SELECT ON SCHEMA::dbo TO marked")
+        .await;
+    world.connect_as("marked", MARKER).await;
+    let mapping = world.map("P", "ID", None, false).await;
+    world.request_full_sync(mapping).await;
+    let daemon = world.daemon();
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let utf16: Vec<u8> = MARKER.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let login: Vec<u8> = utf16.iter().map(|byte| byte.rotate_left(4) ^ 0xA5).collect();
+    let needles = [MARKER.as_bytes().to_vec(), utf16, login];
+    let before = occurrences(daemon.pid(), &needles);
+    world.control().await.run("UPDATE source_servers SET is_enabled = 0").await;
+    eventually("the source's connections to be closed", async || {
+        match world.source.connection_count_of("dbaops-dataflow").now {
+            0 => Ok(()),
+            now => Err(format!("{now} connections")),
+        }
+    })
+    .await;
+    let mut after = Vec::new();
+    eventually("the password to be gone", async || {
+        after = occurrences(daemon.pid(), &needles);
+        if after[0] + after[2] == 0 { Ok(()) } else { Err(format!("{after:?}")) }
+    })
+    .await;
+    println!("copies as UTF-8, UTF-16 and in LOGIN7's form: {before:?} before, {after:?} after");
+    assert!(before[0] > 0, "nothing was found where it must be");
+    let (status, output) = daemon.terminate().await;
+    assert!(status.success(), "{output}");
+}
