@@ -1,6 +1,6 @@
-//! What the daemon is measured against, each in a process of its own on one thread: what tiberius
-//! takes for draining a SELECT and for a bulk load, and what the first implementation did: one
-//! statement per row.
+//! The clients that the daemon is compared with, each in a process of its own on one thread: tiberius
+//! reading a SELECT, tiberius with a bulk load, and one statement per row, as the first
+//! implementation of this service did it.
 
 use std::{fs, net::SocketAddr, time::Instant};
 
@@ -10,10 +10,10 @@ use futures_util::TryStreamExt;
 use tiberius::{ColumnData, QueryItem, ToSql};
 
 use crate::{
-    changes::{self, Change, Keys},
     process::{self, Spent},
     rows,
     sql::{self, Wire},
+    workload::{self, Change, Keys},
 };
 
 /// Rows in a transaction of the first implementation's full sync.
@@ -21,7 +21,7 @@ const TRANSACTION_ROWS: u64 = 1000;
 
 #[derive(Subcommand)]
 pub enum Work {
-    /// Reads a SELECT's rows and drops them.
+    /// Reads the rows of a SELECT and drops them.
     Drain { addr: SocketAddr, database: String, sql: String },
     /// Loads rows from memory, in one bulk load.
     Load { addr: SocketAddr, database: String, table: String, rows: u64 },
@@ -39,7 +39,8 @@ pub enum Work {
     },
 }
 
-/// In the child: does it, and says what it took, without what came before.
+/// In the child process: does the work, and prints the CPU time and the time in ns, without those of
+/// connecting and preparing rows.
 pub async fn run(work: &Work) -> anyhow::Result<()> {
     let (addr, database) = match work {
         Work::Drain { addr, database, .. }
@@ -65,7 +66,7 @@ pub async fn run(work: &Work) -> anyhow::Result<()> {
             insert(&mut client, table, &made).await?
         }
         Work::Apply { table, seed, rows, count, keys, .. } => {
-            let changes = changes::changes(*seed, *rows, *count, *keys);
+            let changes = workload::changes(*seed, *rows, *count, *keys);
             watch = Watch::start()?;
             apply(&mut client, table, &changes).await?
         }
@@ -74,19 +75,19 @@ pub async fn run(work: &Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In the parent: has it done, and hears what it took.
+/// In the parent process: runs the child, and returns the times that it printed.
 pub async fn measured(arguments: &[&str]) -> anyhow::Result<Spent> {
-    let (_, words) = process::role(&[&["against"], arguments].concat()).await?;
-    let mut numbers = words.split_whitespace().map(str::parse::<u64>);
+    let (_, output) = process::role(&[&["against"], arguments].concat()).await?;
+    let mut numbers = output.split_whitespace().map(str::parse::<u64>);
     let mut next = || -> anyhow::Result<std::time::Duration> {
         Ok(std::time::Duration::from_nanos(
-            numbers.next().with_context(|| format!("{words} has too few numbers"))??,
+            numbers.next().with_context(|| format!("too few numbers in {output}"))??,
         ))
     };
     Ok(Spent { cpu: next()?, wall: next()? })
 }
 
-/// Time of this thread's processor and of the clock.
+/// Measures the CPU time of this thread and the time by the clock.
 struct Watch {
     cpu_ns: u64,
     wall: Instant,
@@ -94,7 +95,7 @@ struct Watch {
 
 fn thread_cpu_ns() -> anyhow::Result<u64> {
     let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
-    Ok(stat.split_whitespace().next().context("time on the processor")?.parse()?)
+    Ok(stat.split_whitespace().next().context("CPU time in schedstat")?.parse()?)
 }
 
 impl Watch {

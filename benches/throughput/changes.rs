@@ -1,76 +1,19 @@
-//! CDC: changes from the change table into the destination, against one statement per change.
-
-use clap::ValueEnum;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+//! CDC: applying changes to the destination, compared with one statement per change.
 
 use crate::{
-    Scale, against,
-    field::{COPY, Field, SHOP},
+    against,
+    fixture::{COPY, Fixture, SHOP},
     report::{Goal, Report, median, per_second},
-    rows, sql,
+    rows,
+    scale::Scale,
+    sql,
+    workload::{Change, Keys, changes},
 };
 
-/// Rows that all changes of the hot case go to.
-const HOT_KEYS: i64 = 10;
 /// Statements in a batch to the source, each a transaction of its own.
 const BATCH_STATEMENTS: usize = 200;
-/// Rows that are there before.
+/// Rows of the table before the changes.
 const ROWS: u64 = 20_000;
-
-/// Which rows change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Keys {
-    Random,
-    Hot,
-}
-
-impl Keys {
-    fn word(self) -> &'static str {
-        match self {
-            Keys::Random => "random",
-            Keys::Hot => "hot",
-        }
-    }
-}
-
-pub enum Change {
-    Insert(i64),
-    /// The key, and the key whose other cells it gets.
-    Update(i64, i64),
-    Delete(i64),
-}
-
-/// 60 % updates, 30 % inserts, 10 % deletes of a table with the rows 1 to `rows`; of a few keys
-/// alone as near to that as they allow.
-pub fn changes(seed: u64, rows: u64, count: usize, keys: Keys) -> Vec<Change> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut next = i64::try_from(rows).unwrap_or(i64::MAX - 1) + 1;
-    let mut there: Vec<i64> = (1..if keys == Keys::Hot { HOT_KEYS + 1 } else { next }).collect();
-    let mut gone = Vec::new();
-    (0..count)
-        .map(|version| {
-            let dice = random.random_range(0..10);
-            let place = random.random_range(0..there.len().max(1));
-            let may_insert = keys == Keys::Random || !gone.is_empty();
-            match dice {
-                6..=8 if may_insert => {
-                    let key = gone.pop().unwrap_or(next);
-                    next += 1;
-                    there.push(key);
-                    Change::Insert(key)
-                }
-                9 if there.len() > 1 => {
-                    let key = there.swap_remove(place);
-                    if keys == Keys::Hot {
-                        gone.push(key);
-                    }
-                    Change::Delete(key)
-                }
-                _ => Change::Update(there[place], 1_000_000 + version as i64),
-            }
-        })
-        .collect()
-}
 
 fn statement(table: &str, change: &Change) -> String {
     match change {
@@ -87,7 +30,7 @@ fn statement(table: &str, change: &Change) -> String {
     }
 }
 
-/// What one case came to, in the middle of its rounds.
+/// The medians of one case over its rounds.
 struct Case {
     per_second: f64,
     against_per_second: f64,
@@ -95,7 +38,7 @@ struct Case {
     cpu_ms_per_1000: f64,
     round_trips_per_1000: f64,
     us_per_statement: f64,
-    /// the servers' own time, per 1,000 changes
+    /// the servers' CPU time per 1,000 changes
     source_ms: f64,
     dest_ms: f64,
 }
@@ -119,7 +62,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
             format!("destination {:.1} ms", case.dest_ms),
         );
         report.note(
-            "the stand-ins' CPU for 1,000 of these",
+            "the stand-ins' CPU ms for 1,000 of these changes",
             source,
             dest,
             case.source_ms + case.dest_ms,
@@ -145,7 +88,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     report.figure(
         "the stand-in's CPU µs per single statement",
         "standin_us_per_statement",
-        "what one by one waits for".into(),
+        "for one by one".into(),
         random.us_per_statement,
         Goal::None,
     );
@@ -153,21 +96,21 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn case(scale: &Scale, keys: Keys) -> anyhow::Result<Case> {
-    let mut field = Field::new().await?;
-    field.table("Orders", ROWS, true).await?;
-    field.request().await?;
-    field.tick(&[]).await?;
-    let mut dest = field.dest(COPY).await?;
+    let mut fixture = Fixture::new().await?;
+    fixture.table("Orders", ROWS, true).await?;
+    fixture.request_full_sync().await?;
+    fixture.tick(&[]).await?;
+    let mut dest = fixture.dest(COPY).await?;
     sql::run(&mut dest, &format!("CREATE TABLE dbo.OneByOne ({})", rows::COLUMNS)).await?;
     let (mut rates, mut slow_rates, mut ratios, mut cpu, mut trips, mut statement_us) =
         (vec![], vec![], vec![], vec![], vec![], vec![]);
     let (mut source_ms, mut dest_ms) = (vec![], vec![]);
     for round in 0..scale.rounds {
-        // both begin with the rows 1 to ROWS
-        let mut shop = field.source(SHOP).await?;
+        // both tables begin with the rows 1 to ROWS
+        let mut shop = fixture.source(SHOP).await?;
         sql::run(&mut shop, "DELETE FROM dbo.Orders").await?;
         rows::load(&mut shop, "dbo.Orders", (1..=i64::try_from(ROWS)?).map(rows::row)).await?;
-        field.tick(&[]).await?;
+        fixture.tick(&[]).await?;
         sql::run(&mut dest, "TRUNCATE TABLE dbo.OneByOne").await?;
         rows::load(&mut dest, "dbo.OneByOne", (1..=i64::try_from(ROWS)?).map(rows::row)).await?;
 
@@ -178,20 +121,20 @@ async fn case(scale: &Scale, keys: Keys) -> anyhow::Result<Case> {
                 batch.iter().map(|change| statement("dbo.Orders", change)).collect();
             sql::run(&mut shop, &batch.concat()).await?;
         }
-        field.dest.count_from_here().await?;
-        let servers_before = (field.source.cpu()?, field.dest.cpu()?);
-        let ours = field.tick(&[]).await?;
+        fixture.dest.start_counting().await?;
+        let servers_before = (fixture.source.cpu()?, fixture.dest.cpu()?);
+        let ours = fixture.tick(&[]).await?;
         let servers = (
-            field.source.cpu()?.saturating_sub(servers_before.0),
-            field.dest.cpu()?.saturating_sub(servers_before.1),
+            fixture.source.cpu()?.saturating_sub(servers_before.0),
+            fixture.dest.cpu()?.saturating_sub(servers_before.1),
         );
-        let statements = field.dest.counted().await?;
-        field.same("Orders").await?;
+        let statements = fixture.dest.counted().await?;
+        fixture.check_equal("Orders").await?;
 
-        let addr = field.dest.addr.to_string();
+        let addr = fixture.dest.addr.to_string();
         let (seed, rows, count) =
             (seed.to_string(), ROWS.to_string(), scale.changes_slow.to_string());
-        let server_before = field.dest.cpu()?;
+        let server_before = fixture.dest.cpu()?;
         let one_by_one = against::measured(&[
             "apply",
             &addr,
@@ -200,10 +143,10 @@ async fn case(scale: &Scale, keys: Keys) -> anyhow::Result<Case> {
             &seed,
             &rows,
             &count,
-            keys.word(),
+            keys.name(),
         ])
         .await?;
-        let server = field.dest.cpu()?.saturating_sub(server_before);
+        let server = fixture.dest.cpu()?.saturating_sub(server_before);
 
         let thousands = scale.changes as f64 / 1000.0;
         rates.push(per_second(scale.changes, ours.wall));

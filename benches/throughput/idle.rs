@@ -1,26 +1,27 @@
-//! Ticks with nothing to do: statements that servers hear, and the daemon's own time.
+//! Ticks without work: the statements that the servers get, and the daemon's CPU time.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 
 use crate::{
-    Scale,
-    field::{COPY, Field},
+    fixture::{COPY, Fixture},
     process::Running,
     report::{Goal, Report},
+    scale::Scale,
     sql,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Ticks that are looked at.
+/// Ticks that are measured.
 const TICKS: u32 = 20;
-/// What one look at the control tables, and one poll of a source, sends once.
-const LOOK: &str = "FROM dbo.source_servers";
-const POLL: &str = "AS is_read_only";
-/// Tables of each of many sources.
+/// A text that each tick sends to the destination once.
+const TICK_TEXT: &str = "FROM dbo.source_servers";
+/// A text that each poll sends to its source once.
+const POLL_TEXT: &str = "AS is_read_only";
+/// Tables of each source, when there are many.
 const TABLES: usize = 100;
-/// Tables that one batch makes.
+/// Tables that one batch creates.
 const BATCH_TABLES: usize = 100;
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
@@ -35,7 +36,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     report.figure(
         "the same: client CPU ms",
         "idle_tick_cpu_ms",
-        "a tick".into(),
+        "per tick".into(),
         one.cpu_ms,
         Goal::AtMost(20.0),
     );
@@ -64,7 +65,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What one tick takes.
+/// The averages of one tick.
 struct Tick {
     /// statements per source database
     source: f64,
@@ -73,14 +74,14 @@ struct Tick {
 }
 
 async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
-    let mut field = Field::new().await?;
-    let mut control = field.control().await?;
+    let mut fixture = Fixture::new().await?;
+    let mut control = fixture.control().await?;
     sql::run(&mut control, "DELETE FROM source_servers").await?;
     for source in 1..=sources {
         let database = format!("Shop{source}");
-        sql::run(&mut field.source("master").await?, &format!("CREATE DATABASE {database}"))
+        sql::run(&mut fixture.source("master").await?, &format!("CREATE DATABASE {database}"))
             .await?;
-        let mut shop = field.source(&database).await?;
+        let mut shop = fixture.source(&database).await?;
         sql::run(&mut shop, "EXEC sys.sp_cdc_enable_db").await?;
         let numbers: Vec<usize> = (1..=tables).collect();
         for numbers in numbers.chunks(BATCH_TABLES) {
@@ -95,11 +96,11 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
                 .collect();
             sql::run(&mut shop, &enable).await?;
         }
-        // capture has to have something to read, to have passed the instances' beginnings
+        // capture passes the start LSNs of the instances only when there is a change to read
         sql::run(&mut shop, "CREATE TABLE dbo.Other (ID int NOT NULL PRIMARY KEY)").await?;
         sql::run(&mut shop, "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'Other', @role_name = NULL").await?;
         sql::run(&mut shop, "INSERT INTO dbo.Other VALUES (1)").await?;
-        field.server(&format!("S{source}"), &database).await?;
+        fixture.server(&format!("S{source}"), &database).await?;
     }
     sql::run(
         &mut control,
@@ -112,24 +113,24 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
     )
     .await?;
     let interval = format!("{}ms", INTERVAL.as_millis());
-    let daemon = Running::start(&field.variables(&[("DATAFLOW_CHECK_INTERVAL", &interval)]))?;
-    field.until("SELECT COUNT(*) FROM table_mappings WHERE last_cdc_lsn IS NULL", 0).await?;
+    let daemon = Running::start(&fixture.variables(&[("DATAFLOW_CHECK_INTERVAL", &interval)]))?;
+    fixture.until("SELECT COUNT(*) FROM table_mappings WHERE last_cdc_lsn IS NULL", 0).await?;
     tokio::time::sleep(3 * INTERVAL).await;
 
-    field.source.count_from_here().await?;
-    field.dest.count_from_here().await?;
+    fixture.source.start_counting().await?;
+    fixture.dest.start_counting().await?;
     let cpu = daemon.cpu()?;
     tokio::time::sleep(TICKS * INTERVAL).await;
     let cpu = daemon.cpu()?.saturating_sub(cpu);
-    let (source, dest) = (field.source.counted().await?, field.dest.counted().await?);
-    // a tick that takes longer than the interval is one tick
-    let looks = field.dest.counted_with(LOOK).await? as f64;
-    let polls = field.source.counted_with(POLL).await? as f64;
-    ensure!(looks > 0.0 && polls > 0.0, "no tick has come to its end");
+    let (source, dest) = (fixture.source.counted().await?, fixture.dest.counted().await?);
+    // a tick may take longer than the interval, so ticks and polls are counted
+    let ticks = fixture.dest.counted_with(TICK_TEXT).await? as f64;
+    let polls = fixture.source.counted_with(POLL_TEXT).await? as f64;
+    ensure!(ticks > 0.0 && polls > 0.0, "no tick has ended");
     daemon.end().await?;
     Ok(Tick {
         source: source as f64 / polls,
-        dest: dest as f64 / looks,
+        dest: dest as f64 / ticks,
         cpu_ms: cpu.as_secs_f64() * 1000.0 / (polls / sources as f64),
     })
 }

@@ -1,4 +1,4 @@
-//! From a commit at the source until it can be read at the destination.
+//! The time from a commit at the source until it can be read at the destination.
 
 use std::time::{Duration, Instant};
 
@@ -6,32 +6,34 @@ use anyhow::ensure;
 use tokio::sync::mpsc;
 
 use crate::{
-    Scale,
-    field::{COPY, Field, SHOP},
+    fixture::{COPY, Fixture, SHOP},
     process::Running,
     report::{Goal, Report, percentile},
-    rows, sql,
+    rows,
+    scale::Scale,
+    sql,
 };
 
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Between two commits; they fall everywhere between two ticks.
+/// The time between two commits. It does not divide the interval, so commits fall on all times
+/// between two ticks.
 const PAUSE: Duration = Duration::from_millis(37);
-/// Between two looks at the destination.
-const LOOK: Duration = Duration::from_millis(1);
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Commits before the first that counts: connections are made, statements prepared.
+/// The time between two reads of the destination.
+const POLL: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Commits that are not measured, during which connections are opened and statements prepared.
 const WARM_UP: usize = 20;
 const FIRST_KEY: i64 = 1_000_000;
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
-    let field = Field::new().await?;
-    field.table("Orders", 1_000, true).await?;
-    field.request().await?;
-    let daemon = Running::start(&field.variables(&[("DATAFLOW_CHECK_INTERVAL", "100ms")]))?;
-    field.synced().await?;
+    let fixture = Fixture::new().await?;
+    fixture.table("Orders", 1_000, true).await?;
+    fixture.request_full_sync().await?;
+    let daemon = Running::start(&fixture.variables(&[("DATAFLOW_CHECK_INTERVAL", "100ms")]))?;
+    fixture.synced().await?;
 
-    let mut shop = field.source(SHOP).await?;
-    let mut copy = field.dest(COPY).await?;
+    let mut shop = fixture.source(SHOP).await?;
+    let mut copy = fixture.dest(COPY).await?;
     let count = WARM_UP + scale.latencies;
     let (commits, mut committed) = mpsc::unbounded_channel();
     let writing = tokio::spawn(async move {
@@ -53,13 +55,13 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     while let Some((key, at)) = committed.recv().await {
         while seen < key {
             ensure!(
-                at.elapsed() < PATIENCE,
-                "row {key} has not come within {} s",
-                PATIENCE.as_secs()
+                at.elapsed() < WAIT_MAX,
+                "row {key} was not visible at the destination within {} s",
+                WAIT_MAX.as_secs()
             );
             seen = sql::number(&mut copy, "SELECT MAX(ID) FROM dbo.Orders").await?;
             if seen < key {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
         }
         latencies.push(at.elapsed());

@@ -1,16 +1,15 @@
-//! How fast, how small: `cargo bench --bench throughput`.
+//! The benchmark: `cargo bench --bench throughput`.
 //!
-//! Source and destination are stand-ins in processes of their own, and the daemon is the binary
-//! that users run, as a process, so that its processor time and its memory are its own. What it is
-//! measured against (draining a SELECT, loading rows from memory, one statement per row) runs as a
-//! process as well, in the same round, so that a machine that is busy slows both alike. Figures are
-//! medians.
+//! Source and destination are stand-ins in processes of their own. The daemon is the binary that
+//! users run, as a process of its own, whose CPU time and memory can be measured. The clients that it
+//! is compared with (reading a SELECT, loading rows from memory, one statement per row) run as
+//! processes too, in the same round, so that a busy machine slows both alike. Figures are medians.
 //!
-//! This program is all of those processes: it starts itself again in a [`Role`].
+//! This program starts itself again, in a [`Role`], for all processes but the daemon.
 
 mod against;
 mod changes;
-mod field;
+mod fixture;
 mod idle;
 mod large;
 mod latency;
@@ -18,100 +17,54 @@ mod memory;
 mod process;
 mod report;
 mod rows;
+mod scale;
 mod sql;
 mod standin;
 mod start;
 mod transfer;
 mod verify;
+mod workload;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use report::Report;
+use scale::Scale;
 
 #[derive(Parser)]
 struct Args {
-    /// A smaller run, to see that everything works
+    /// A smaller run that shows whether everything works
     #[arg(long)]
     quick: bool,
     /// Only these measurements (transfer, changes, latency, verify, idle, memory, large, start)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// What cargo passes
+    /// cargo bench passes this argument
     #[arg(long, hide = true)]
     bench: bool,
     #[command(subcommand)]
     role: Option<Role>,
 }
 
-/// What else this program is, for itself.
+/// The roles in which this program starts itself.
 #[derive(Subcommand)]
 #[command(hide = true)]
 enum Role {
-    /// A server.
+    /// A stand-in of SQL Server.
     Standin,
-    /// What the daemon is measured against.
+    /// A client that the daemon is compared with.
     Against {
         #[command(subcommand)]
         work: against::Work,
     },
 }
 
-/// How much of everything.
-pub struct Scale {
-    pub rounds: usize,
-    pub rows: u64,
-    /// for what is done row by row
-    pub rows_slow: u64,
-    pub changes: u64,
-    pub changes_slow: u64,
-    pub latencies: usize,
-    /// mappings on one source, and sources with a hundred mappings each
-    pub mappings: usize,
-    pub sources: usize,
-    pub rows_big: u64,
-    /// of one large value
-    pub value_bytes: u64,
-}
-
-impl Scale {
-    fn new(quick: bool) -> Scale {
-        if quick {
-            Scale {
-                rounds: 1,
-                rows: 20_000,
-                rows_slow: 2_000,
-                changes: 5_000,
-                changes_slow: 1_000,
-                latencies: 50,
-                mappings: 1_000,
-                sources: 10,
-                rows_big: 100_000,
-                value_bytes: 64 << 20,
-            }
-        } else {
-            Scale {
-                rounds: 3,
-                rows: 200_000,
-                rows_slow: 10_000,
-                changes: 50_000,
-                changes_slow: 4_000,
-                latencies: 300,
-                mappings: 1_000,
-                sources: 100,
-                rows_big: 1_000_000,
-                value_bytes: 1 << 30,
-            }
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.role {
-        Some(Role::Standin) => standin::serve(),
-        // on one thread, whose processor time is then all there is
+        Some(Role::Standin) => runtime(true).and_then(|runtime| runtime.block_on(standin::serve())),
+        // on one thread, so that the CPU time of this thread is all of it
         Some(Role::Against { work }) => {
             runtime(false).and_then(|runtime| runtime.block_on(against::run(work)))
         }
@@ -130,7 +83,7 @@ fn main() -> ExitCode {
     }
 }
 
-pub fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
+fn runtime(threads: bool) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = if threads {
         tokio::runtime::Builder::new_multi_thread()
     } else {

@@ -1,4 +1,4 @@
-//! What a process took: time of processors (user and system), time of the clock, memory.
+//! CPU time (user and system), time by the clock, and memory of processes.
 
 use std::{
     fs,
@@ -9,21 +9,21 @@ use std::{
 use anyhow::{Context, ensure};
 use tokio::process::{Child, Command};
 
-/// A tick of the times in /proc, on every Linux.
+/// The unit of the times in `/proc/<pid>/stat`: USER_HZ is 100 on every Linux platform.
 const TICK: Duration = Duration::from_millis(10);
 const BINARY: &str = env!("CARGO_BIN_EXE_dbaops-dataflow");
 
-/// Processor time and time by the clock.
+/// CPU time and time by the clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     pub cpu: Duration,
     pub wall: Duration,
 }
 
-/// Two fields of a stat file, in ticks, added.
+/// The sum of two consecutive fields of a stat file, which are in ticks.
 fn ticks(file: &str, first: usize) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(file).with_context(|| file.to_owned())?;
-    // fields are counted from behind the name, which may have spaces; the first there is the third
+    // the second field, the name in parentheses, may contain blanks: after it comes the third field
     let fields: Vec<&str> =
         text.rsplit_once(')').context("a stat line")?.1.split_whitespace().collect();
     let field = |number: usize| -> anyhow::Result<u32> {
@@ -32,17 +32,17 @@ fn ticks(file: &str, first: usize) -> anyhow::Result<Duration> {
     Ok(TICK * (field(first)? + field(first + 1)?))
 }
 
-/// User and system time of a process.
+/// The user and system time of a process.
 pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
     ticks(&format!("/proc/{pid}/stat"), 14)
 }
 
-/// The same of the children that have ended.
+/// The user and system time of all child processes that have ended.
 fn cpu_of_ended() -> anyhow::Result<Duration> {
     ticks("/proc/self/stat", 16)
 }
 
-/// A line of a process's status, in KiB.
+/// A value of `/proc/<pid>/status`, in KiB.
 fn status_kib(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line =
@@ -50,7 +50,7 @@ fn status_kib(pid: u32, name: &str) -> anyhow::Result<u64> {
     Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
 }
 
-/// The most memory that a process ever held, in MiB.
+/// The peak resident memory of a process, in MiB.
 pub fn peak_mib(pid: u32) -> anyhow::Result<f64> {
     Ok(status_kib(pid, "VmHWM")? as f64 / 1024.0)
 }
@@ -60,7 +60,7 @@ pub fn binary_mib() -> anyhow::Result<f64> {
     Ok(fs::metadata(BINARY)?.len() as f64 / f64::from(1 << 20))
 }
 
-/// The daemon's binary, with nothing of the caller's settings.
+/// The daemon's binary with only these variables, without those of the caller.
 fn daemon(variables: &[(String, String)], arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command
@@ -81,12 +81,12 @@ fn daemon(variables: &[(String, String)], arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command of the daemon's binary to its end, which must be a good one.
+/// Runs a command of the daemon's binary, which must exit with 0.
 pub async fn finish(variables: &[(String, String)], arguments: &[&str]) -> anyhow::Result<Spent> {
     timed(daemon(variables, arguments)).await.map(|(spent, _)| spent)
 }
 
-/// Runs this program in another role, and returns what it printed too.
+/// Runs this program in another role; returns its output, too.
 pub async fn role(arguments: &[&str]) -> anyhow::Result<(Spent, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -97,18 +97,18 @@ async fn timed(mut command: Command) -> anyhow::Result<(Spent, String)> {
     let (before, began) = (cpu_of_ended()?, Instant::now());
     let output = command.output().await?;
     let spent = Spent { wall: began.elapsed(), cpu: cpu_of_ended()?.saturating_sub(before) };
-    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
         output.status.success(),
-        "{:?} ended with {}:\n{words}{}",
+        "{:?} ended with {}:\n{stdout}{}",
         command,
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok((spent, words))
+    Ok((spent, stdout))
 }
 
-/// The daemon, running; killed when dropped.
+/// A running daemon; killed when dropped.
 pub struct Running {
     child: Child,
     pub pid: u32,
@@ -116,7 +116,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(variables: &[(String, String)]) -> anyhow::Result<Running> {
-        // nobody would read what it says
+        // stdout is not read here; a pipe would fill and block the daemon
         let child =
             daemon(variables, &[]).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn()?;
         let pid = child.id().context("the daemon ended")?;
@@ -127,7 +127,7 @@ impl Running {
         cpu(self.pid)
     }
 
-    /// Ends it, and tells the most memory that it held, in MiB.
+    /// Kills the daemon; returns its peak memory in MiB.
     pub async fn end(mut self) -> anyhow::Result<f64> {
         let peak = peak_mib(self.pid)?;
         self.child.kill().await?;

@@ -1,15 +1,15 @@
-//! One table for people, one object for programs.
+//! The results: a table for readers and a JSON object for programs.
 
 use std::time::Duration;
 
 use serde_json::{Map, Number, Value};
 
-/// What a figure is to be.
+/// The goal of a figure.
 #[derive(Clone, Copy)]
 pub enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// It explains others.
+    /// no goal: the figure explains others
     None,
 }
 
@@ -23,12 +23,14 @@ pub struct Report {
 impl Report {
     pub fn new() -> Report {
         Report {
-            lines: vec![["measure", "ours", "against", "figure", "goal", ""].map(str::to_owned)],
+            lines: vec![
+                ["measure", "daemon", "compared with", "figure", "goal", ""].map(str::to_owned),
+            ],
             ..Report::default()
         }
     }
 
-    /// Ours, what it is measured against, and how they compare.
+    /// A figure that compares the daemon with another client.
     pub fn ratio(
         &mut self,
         name: &str,
@@ -42,13 +44,13 @@ impl Report {
         self.note(name, ours, against, ratio, goal);
     }
 
-    /// A figure that speaks for itself.
+    /// A figure of the daemon alone.
     pub fn figure(&mut self, name: &str, key: &str, remark: String, figure: f64, goal: Goal) {
         self.keep(key, figure);
         self.note(name, remark, String::new(), figure, goal);
     }
 
-    /// A line for people alone.
+    /// A line of the table that is not in the JSON object.
     pub fn note(&mut self, name: &str, ours: String, against: String, figure: f64, goal: Goal) {
         let (goal, mark) = match goal {
             Goal::AtMost(most) => (format!("≤ {most}"), if figure <= most { "✓" } else { "✗" }),
@@ -56,12 +58,12 @@ impl Report {
             Goal::None => (String::new(), ""),
         };
         let line = [name.to_owned(), ours, against, format!("{figure:.2}"), goal, mark.to_owned()];
-        // as it comes: a whole run takes minutes
+        // print each line at once, as a whole run takes minutes
         eprintln!("{}", line.join("  "));
         self.lines.push(line);
     }
 
-    /// A point of the batch sizes' curve.
+    /// A line of the table of batch sizes.
     pub fn batch(&mut self, rows: u64, per_second: f64, cpu_s_per_million: f64) {
         self.batches.push([
             rows.to_string(),
@@ -89,7 +91,7 @@ impl Report {
     }
 }
 
-/// In columns as wide as their widest cell.
+/// Prints columns that are as wide as their widest cell.
 fn table<const N: usize>(lines: &[[String; N]]) {
     let width =
         |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
@@ -109,7 +111,7 @@ pub fn median(figures: Vec<f64>) -> f64 {
     percentile(&figures, 50)
 }
 
-/// The figure that so many percent of all do not exceed.
+/// The figure that `percent` percent of all figures do not exceed.
 pub fn percentile(figures: &[f64], percent: usize) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The rows: ten columns, about 150 bytes, made from their key alone.
+//! The rows of all tables: ten columns, about 150 bytes, computed from the key.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,11 @@ use tiberius::{
 
 use crate::sql::Wire;
 
-/// The columns of every table here.
+/// The columns of every table.
 pub const COLUMNS: &str = "ID bigint NOT NULL PRIMARY KEY, Customer int NOT NULL, Amount decimal(18,4) NOT NULL, Placed datetime2(7) NOT NULL, \
      Name nvarchar(40) NOT NULL, Note nvarchar(60) NULL, Code varchar(20) NOT NULL, Paid bit NOT NULL, Rate float NOT NULL, \
      Mark uniqueidentifier NOT NULL";
-/// Their names, in that order.
+/// The names of the columns, in the same order.
 pub const NAMES: &str = "ID, Customer, Amount, Placed, Name, Note, Code, Paid, Rate, Mark";
 
 /// 2024-01-01, in days since 0001-01-01.

@@ -1,4 +1,4 @@
-//! A connection, for setting up and looking; unencrypted, as all connections here are.
+//! A SQL client for setup and checks. Its connections are not encrypted, like all in the benchmark.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ pub async fn connect(addr: SocketAddr, database: &str) -> anyhow::Result<Wire> {
     config.database(database);
     config.authentication(AuthMethod::sql_server(USER, PASSWORD));
     config.encryption(EncryptionLevel::NotSupported);
-    // what takes long is what is measured
+    // no timeout: a measured statement may take long
     config.command_timeout(None);
     let tcp = TcpStream::connect(addr).await?;
     tcp.set_nodelay(true)?;
@@ -28,29 +28,29 @@ pub async fn connect(addr: SocketAddr, database: &str) -> anyhow::Result<Wire> {
 
 /// Runs a batch to its end.
 pub async fn run(client: &mut Wire, sql: &str) -> anyhow::Result<()> {
-    let in_words = || format!("in: {}", sql.chars().take(1000).collect::<String>());
+    let statement = || format!("in: {}", sql.chars().take(1000).collect::<String>());
     client
         .simple_query(sql)
         .await
-        .with_context(in_words)?
+        .with_context(statement)?
         .into_results()
         .await
-        .with_context(in_words)?;
+        .with_context(statement)?;
     Ok(())
 }
 
-/// The one number that a query selects.
+/// The number that a query returns.
 pub async fn number(client: &mut Wire, sql: &str) -> anyhow::Result<i64> {
     let row = client.simple_query(sql).await?.into_row().await?;
     let cell = row.as_ref().and_then(|row| row.cells().next()).map(|(_, cell)| cell.clone());
     match cell {
         Some(tiberius::ColumnData::I32(Some(number))) => Ok(number.into()),
         Some(tiberius::ColumnData::I64(Some(number))) => Ok(number),
-        other => anyhow::bail!("{sql}: {other:?} is no number"),
+        other => anyhow::bail!("{sql}: {other:?} is not a number"),
     }
 }
 
-/// `numbers(n)` for a FROM clause: 1 to `count`.
+/// A derived table `numbers(n)` for a FROM clause, with n from 1 to `count`.
 pub fn numbers(count: usize) -> String {
     let tens = "(VALUES (0),(0),(0),(0),(0),(0),(0),(0),(0),(0))";
     let crossed: Vec<String> =

@@ -1,8 +1,9 @@
-//! A stand-in as a process, and the line to it.
+//! A stand-in of SQL Server as a process, and the protocol on its stdin and stdout.
 //!
-//! It says its address, and then answers lines: an empty one begins to count statements, any other
-//! says how many the daemon has sent since that have its words in them (`*`: all). It ends when its
-//! input does, so that none outlives the benchmark.
+//! It prints its address and then answers each input line with a number. An empty line starts the
+//! recording of statements. Any other line returns how many statements with that text the daemon has
+//! sent since (`*`: all statements). It ends at the end of its input, so it does not outlive the
+//! benchmark.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -18,39 +19,37 @@ use tokio::{
 
 use crate::{process, sql};
 
-/// The daemon's, as servers see it.
+/// The daemon's application name at a server.
 const APPLICATION: &str = "dbaops-dataflow";
 /// Every statement.
 const ALL: &str = "*";
 
-/// The process itself.
-pub fn serve() -> anyhow::Result<()> {
-    crate::runtime(true)?.block_on(async {
-        // a commit can be read at once, so that what is measured is the daemon's time
-        let capture = CaptureConfig { mode: CaptureMode::Immediate, ..CaptureConfig::default() };
-        let server = Server::builder()
-            .login(sql::USER, sql::PASSWORD)
-            .tls(Encryption::NotSupported)
-            .capture(capture)
-            .start()
-            .await?;
-        println!("{}", server.addr());
-        // this thread has nothing else to do: connections are served by others
-        for line in std::io::stdin().lines() {
-            let words = line?;
-            if words.is_empty() {
-                server.log_statements(true);
-            }
-            let counts = |s: &StatementRecord| {
-                s.application == APPLICATION && (words == ALL || s.text.contains(&words))
-            };
-            println!("{}", server.statements().into_iter().filter(|s| counts(s)).count());
+/// The stand-in's process.
+pub async fn serve() -> anyhow::Result<()> {
+    // a commit can be read at once, so that what is measured is the daemon's time
+    let capture = CaptureConfig { mode: CaptureMode::Immediate, ..CaptureConfig::default() };
+    let server = Server::builder()
+        .login(sql::USER, sql::PASSWORD)
+        .tls(Encryption::NotSupported)
+        .capture(capture)
+        .start()
+        .await?;
+    println!("{}", server.addr());
+    // this thread has nothing else to do: connections are served by others
+    for line in std::io::stdin().lines() {
+        let text = line?;
+        if text.is_empty() {
+            server.log_statements(true);
         }
-        Ok(())
-    })
+        let counts = |s: &StatementRecord| {
+            s.application == APPLICATION && (text == ALL || s.text.contains(&text))
+        };
+        println!("{}", server.statements().into_iter().filter(|s| counts(s)).count());
+    }
+    Ok(())
 }
 
-/// The other end.
+/// A stand-in's process, seen from the benchmark.
 pub struct Standin {
     pub addr: SocketAddr,
     child: Child,
@@ -73,27 +72,27 @@ impl Standin {
         Ok(Standin { addr, child, input, output })
     }
 
-    async fn ask(&mut self, word: &str) -> anyhow::Result<u64> {
-        self.input.write_all(format!("{word}\n").as_bytes()).await?;
+    async fn request(&mut self, line: &str) -> anyhow::Result<u64> {
+        self.input.write_all(format!("{line}\n").as_bytes()).await?;
         Ok(self.output.next_line().await?.context("the stand-in ended")?.parse()?)
     }
 
-    /// From now on statements count.
-    pub async fn count_from_here(&mut self) -> anyhow::Result<()> {
-        self.ask("").await.map(drop)
+    /// Starts to count statements.
+    pub async fn start_counting(&mut self) -> anyhow::Result<()> {
+        self.request("").await.map(drop)
     }
 
-    /// Statements of the daemon since then: one round trip each.
+    /// The daemon's statements since [`Standin::start_counting`]; each is one round trip.
     pub async fn counted(&mut self) -> anyhow::Result<u64> {
-        self.ask(ALL).await
+        self.request(ALL).await
     }
 
-    /// Those of them with these words.
-    pub async fn counted_with(&mut self, words: &str) -> anyhow::Result<u64> {
-        self.ask(words).await
+    /// The same, of statements that contain a text.
+    pub async fn counted_with(&mut self, text: &str) -> anyhow::Result<u64> {
+        self.request(text).await
     }
 
-    /// The server's own processor time.
+    /// The CPU time of the stand-in's process.
     pub fn cpu(&self) -> anyhow::Result<std::time::Duration> {
         process::cpu(self.child.id().context("the stand-in ended")?)
     }

@@ -1,28 +1,30 @@
-//! Full sync, against what draining the source and loading the destination take by themselves, and
-//! against one INSERT per row.
+//! Full sync, compared with only reading the source and only loading the destination, and with one
+//! INSERT per row.
 
 use crate::{
-    Scale, against,
-    field::{COPY, Field, SHOP},
+    against,
+    fixture::{COPY, Fixture, SHOP},
     report::{Goal, Report, median, per_second},
-    rows, sql,
+    rows,
+    scale::Scale,
+    sql,
 };
 
-/// Batch sizes of the curve; the default is the second.
+/// Measured batch sizes; the default is the second.
 const BATCH_ROWS: [u64; 4] = [250, 1_000, 4_000, 16_000];
 
 pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
-    let field = Field::new().await?;
-    field.table("Orders", scale.rows, false).await?;
-    let (mut dest, mut control) = (field.dest(COPY).await?, field.control().await?);
-    // as the daemon's staging table: no key yet
+    let fixture = Fixture::new().await?;
+    fixture.table("Orders", scale.rows, false).await?;
+    let (mut dest, mut control) = (fixture.dest(COPY).await?, fixture.control().await?);
+    // without a key, like the daemon's staging table
     sql::run(
         &mut dest,
         &format!("CREATE TABLE dbo.Loaded ({})", rows::COLUMNS.replace(" PRIMARY KEY", "")),
     )
     .await?;
     sql::run(&mut dest, &format!("CREATE TABLE dbo.Inserted ({})", rows::COLUMNS)).await?;
-    let (source_addr, dest_addr) = (field.source.addr.to_string(), field.dest.addr.to_string());
+    let (source_addr, dest_addr) = (fixture.source.addr.to_string(), fixture.dest.addr.to_string());
     let select = format!("SELECT {} FROM dbo.Orders", rows::NAMES);
     let (rows, rows_slow) = (scale.rows.to_string(), scale.rows_slow.to_string());
     let (mut cpu, mut cpu_a, mut cpu_b, mut rates, mut rates_ab, mut rates_slow) =
@@ -31,7 +33,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         (vec![], vec![], vec![], vec![]);
     let (mut cpu_ratios, mut wall_ratios, mut slow_ratios) = (vec![], vec![], vec![]);
     for _ in 0..scale.rounds {
-        // ours, like the others, fills an empty table
+        // the daemon and the other clients fill empty tables
         sql::run(
             &mut dest,
             "TRUNCATE TABLE dbo.Loaded; TRUNCATE TABLE dbo.Inserted; TRUNCATE TABLE dbo.Orders",
@@ -41,15 +43,15 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         let b = against::measured(&["load", &dest_addr, COPY, "dbo.Loaded", &rows]).await?;
         let slow =
             against::measured(&["insert", &dest_addr, COPY, "dbo.Inserted", &rows_slow]).await?;
-        field.request().await?;
-        let ours = field.tick(&[]).await?;
-        field.same("Orders").await?;
-        field.request().await?;
-        let again = field.tick(&[]).await?;
+        fixture.request_full_sync().await?;
+        let ours = fixture.tick(&[]).await?;
+        fixture.check_equal("Orders").await?;
+        fixture.request_full_sync().await?;
+        let again = fixture.tick(&[]).await?;
         sql::run(&mut control, "UPDATE table_mappings SET full_sync_mode = N'DIRECT'").await?;
-        field.request().await?;
-        let direct = field.tick(&[]).await?;
-        field.same("Orders").await?;
+        fixture.request_full_sync().await?;
+        let direct = fixture.tick(&[]).await?;
+        fixture.check_equal("Orders").await?;
         sql::run(&mut control, "UPDATE table_mappings SET full_sync_mode = N'STAGED'").await?;
 
         let per_million = |cpu: std::time::Duration| cpu.as_secs_f64() * 1e6 / scale.rows as f64;
@@ -87,7 +89,7 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
         Goal::AtMost(1.15),
     );
     for (name, rates, ratios) in [
-        ("the same into a table that is equal", rates_again, again_ratios),
+        ("the same, into a table with equal rows", rates_again, again_ratios),
         ("the same, mode DIRECT", rates_direct, direct_ratios),
     ] {
         report.note(
@@ -109,8 +111,8 @@ pub async fn measure(scale: &Scale, report: &mut Report) -> anyhow::Result<()> {
     for batch in BATCH_ROWS {
         let (mut cpu, mut rates) = (vec![], vec![]);
         for _ in 0..scale.rounds {
-            field.request().await?;
-            let ours = field.tick(&[("DATAFLOW_BATCH_SIZE", &batch.to_string())]).await?;
+            fixture.request_full_sync().await?;
+            let ours = fixture.tick(&[("DATAFLOW_BATCH_SIZE", &batch.to_string())]).await?;
             cpu.push(ours.cpu.as_secs_f64() * 1e6 / scale.rows as f64);
             rates.push(per_second(scale.rows, ours.wall));
         }

@@ -1,11 +1,12 @@
-//! The whole job in one command: `cargo run --release --example demo`.
+//! A demo of the daemon in one command: `cargo run --release --example demo`.
 //!
-//! Two embedded SQL Servers start on free ports. A shop is made on one of them and filled; the real
-//! daemon copies it to the other and follows every change that a writer makes meanwhile. In the end
-//! every table is compared, cell by cell. Exit code 0 means equal.
+//! Two SQL Server stand-ins start on free ports of this machine. The demo creates and fills the
+//! tables of a shop on one of them. The daemon copies them to the other and applies every change that
+//! a writer makes meanwhile. In the end every table is compared, cell by cell. Exit code 0 means that
+//! all tables are equal.
 //!
-//! Nothing is staged: the servers answer on sockets, the daemon is the library's own `daemon::run`,
-//! the tables are compared through a client of their own.
+//! The servers listen on real sockets, the daemon is `daemon::run` of the library, and the tables are
+//! compared through separate connections.
 
 #[path = "../../tests/it/harness/client.rs"]
 mod client;
@@ -24,17 +25,19 @@ use tokio::sync::oneshot;
 
 const USER: &str = "sa";
 const PASSWORD: &str = "Demo-Passw0rd";
-/// How long the writer keeps changing the source.
+/// How long the writer changes the source.
 const WRITING: Duration = Duration::from_secs(10);
-/// When the demo gives up waiting for the destination.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the demo waits for the destination at most.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> ExitCode {
     match demo().await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            println!("\nNOT EQUAL: source and destination differ.");
+            println!(
+                "\nNOT EQUAL: the destination differs from the source, or a verification failed."
+            );
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -46,12 +49,12 @@ async fn main() -> ExitCode {
 
 async fn demo() -> anyhow::Result<bool> {
     let start = Instant::now();
-    headline("Two SQL Servers start");
+    headline("Starting two SQL Server stand-ins");
     let source = Server::builder().port(0).login(USER, PASSWORD).start().await?;
     let dest = Server::builder().port(0).login(USER, PASSWORD).start().await?;
     println!("  source       {}\n  destination  {}", source.addr(), dest.addr());
 
-    headline("A shop is made on the source, and its empty tables on the destination");
+    headline("Creating the tables of a shop: with rows at the source, empty at the destination");
     Sql::connect(source.addr(), USER, PASSWORD, "master")
         .await?
         .run("CREATE DATABASE SourceDB")
@@ -70,7 +73,9 @@ async fn demo() -> anyhow::Result<bool> {
         );
     }
 
-    headline("dbaops-dataflow init, then the INSERTs of docs/setup.md, and CDC");
+    headline(
+        "Running dbaops-dataflow init, registering the tables as in docs/setup.md, enabling CDC",
+    );
     let config = Config::from_vars(variables(&dest))?;
     control::init(&config).await?;
     let mut at_control = Sql::connect(dest.addr(), USER, PASSWORD, "dbaops_dataflow").await?;
@@ -82,7 +87,7 @@ async fn demo() -> anyhow::Result<bool> {
         at_source.run(&format!("UPDATE TOP (1) dbo.{} SET FullSyncTrigger = 1", table.name)).await;
     }
 
-    headline("The daemon runs, and a writer keeps changing the source");
+    headline("Starting the daemon: full syncs and CDC, while a writer changes the source");
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(daemon::run(config, async move {
         let _ = stopped.await;
@@ -92,31 +97,31 @@ async fn demo() -> anyhow::Result<bool> {
     let transactions = writing.await?;
     println!("  the writer committed {transactions} transactions in {} s", WRITING.as_secs());
 
-    headline("Waiting until everything is applied, then comparing every cell");
-    let caught_up = Instant::now();
+    headline("Waiting until all changes are applied, and comparing every cell");
+    let last_commit = Instant::now();
     let mut equal = true;
-    let deadline = caught_up + PATIENCE;
+    let deadline = last_commit + WAIT_MAX;
     for table in &shop::MAPPED {
         loop {
-            let (here, there) = (table.rows(&mut at_source).await, table.rows(&mut at_dest).await);
-            if here == there {
+            let (source, dest) = (table.rows(&mut at_source).await, table.rows(&mut at_dest).await);
+            if source == dest {
                 println!(
-                    "  {:<12} {:>7} rows, equal; at most {:.1} s behind the last commit",
+                    "  {:<12} {:>7} rows, equal {:.1} s after the last commit",
                     table.name,
-                    here.rows.len(),
-                    caught_up.elapsed().as_secs_f64()
+                    source.rows.len(),
+                    last_commit.elapsed().as_secs_f64()
                 );
                 break;
             }
             if Instant::now() > deadline {
-                let known: HashSet<&Vec<String>> = there.rows.iter().collect();
-                let different =
-                    here.rows.iter().filter(|row| !known.contains(row)).take(3).collect::<Vec<_>>();
+                let known: HashSet<&Vec<String>> = dest.rows.iter().collect();
+                let missing = source.rows.iter().filter(|row| !known.contains(row));
                 println!(
-                    "  {:<12} DIFFERS: {} rows here, {} there, e.g. {different:?}",
+                    "  {:<12} DIFFERS: {} rows at the source, {} at the destination; only at the source: {:?}",
                     table.name,
-                    here.rows.len(),
-                    there.rows.len()
+                    source.rows.len(),
+                    dest.rows.len(),
+                    missing.take(3).collect::<Vec<_>>()
                 );
                 equal = false;
                 break;
@@ -125,28 +130,31 @@ async fn demo() -> anyhow::Result<bool> {
         }
     }
     println!(
-        "  caught up and compared {:.1} s after the writer's last commit",
-        caught_up.elapsed().as_secs_f64()
+        "  all tables compared {:.1} s after the last commit",
+        last_commit.elapsed().as_secs_f64()
     );
+
+    headline("Waiting until the daemon's own verification has passed for every table");
     equal = equal && verified(&mut at_control).await;
 
-    headline("The daemon stops");
+    headline("Stopping the daemon; the control database then shows what it did");
     let _ = stop.send(());
     running.await??;
-    account(&mut at_control).await;
+    print_control_tables(&mut at_control).await;
     println!(
-        "\n{} in {:.0} s",
+        "\n{}; the demo took {:.0} s",
         if equal { "EQUAL" } else { "DIFFERENT" },
         start.elapsed().as_secs_f64()
     );
     Ok(equal)
 }
 
-/// Every mapping's next verification must pass.
+/// Waits until the next verification of every mapping has passed; false if one failed or
+/// [`WAIT_MAX`] is over.
 async fn verified(control: &mut Sql) -> bool {
     let since =
         control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_MAX;
     loop {
         let passed = control
             .scalar(&format!(
@@ -170,28 +178,31 @@ async fn verified(control: &mut Sql) -> bool {
     }
 }
 
-/// What an operator would look at.
-async fn account(control: &mut Sql) {
+/// Prints what an operator would query.
+async fn print_control_tables(control: &mut Sql) {
     let shown: [(&str, &str); 5] = [
         (
-            "Full syncs",
+            "sync_status: full syncs",
             "SELECT m.source_table, s.status, s.records_processed AS [rows], DATEDIFF(millisecond, s.started_at, s.completed_at) AS ms, \
              s.records_processed * 1000 / (DATEDIFF(millisecond, s.started_at, s.completed_at) + 1) AS rows_per_s \
              FROM sync_status s JOIN table_mappings m ON m.mapping_id = s.mapping_id WHERE s.sync_type = 'FULL_SYNC' ORDER BY s.status_id",
         ),
         (
-            "CDC",
+            "sync_status: CDC runs per table",
             "SELECT m.source_table, COUNT(*) AS runs, SUM(s.records_processed) AS changes, SUM(s.records_failed) AS failed, \
              AVG(DATEDIFF(millisecond, s.started_at, s.completed_at)) AS avg_ms \
              FROM sync_status s JOIN table_mappings m ON m.mapping_id = s.mapping_id WHERE s.sync_type = 'CDC' GROUP BY m.source_table ORDER BY 1",
         ),
         (
-            "v_sync_summary (what runs or fails now)",
+            "v_sync_summary: what runs or fails now",
             "SELECT source_table, status, sync_type, records_processed, duration_seconds FROM v_sync_summary",
         ),
-        ("v_recent_errors", "SELECT source_table, error_type, error_message FROM v_recent_errors"),
         (
-            "Verification",
+            "v_recent_errors: open errors",
+            "SELECT source_table, error_type, error_message FROM v_recent_errors",
+        ),
+        (
+            "verification_logs: verifications per table",
             "SELECT m.source_table, v.verification_status AS status, COUNT(*) AS runs, MAX(v.records_compared) AS compared, \
              MAX(v.mismatches_found) AS mismatches FROM verification_logs v JOIN table_mappings m ON m.mapping_id = v.mapping_id \
              GROUP BY m.source_table, v.verification_status ORDER BY 1, 2",
@@ -201,7 +212,7 @@ async fn account(control: &mut Sql) {
         headline(title);
         let grid: Grid = control.query(sql).await;
         if grid.rows.is_empty() {
-            println!("  (nothing)");
+            println!("  (none)");
         } else {
             print!("{grid}");
         }

@@ -1,4 +1,4 @@
-//! The shop: its tables, its rows, its writer.
+//! The shop: its tables, their rows, and the writer that changes them.
 
 use std::{
     net::SocketAddr,
@@ -20,7 +20,7 @@ CREATE TABLE dbo.Documents (DocumentID UNIQUEIDENTIFIER NOT NULL CONSTRAINT PK_D
     Body NVARCHAR(MAX) NULL, Scan VARBINARY(MAX) NULL, Version INT NOT NULL, FullSyncTrigger BIT NOT NULL DEFAULT 0);
 ";
 
-/// A mapped table and its key as a user writes it.
+/// A mapped table, with its key as in `primary_key_column`.
 pub struct Mapped {
     pub name: &'static str,
     key: &'static str,
@@ -69,7 +69,7 @@ pub const MAPPED: [Mapped; 5] = [
 ];
 
 impl Mapped {
-    /// The INSERT of docs/setup.md.
+    /// The INSERT into table_mappings of docs/setup.md.
     pub fn register(&self) -> String {
         format!(
             "INSERT INTO table_mappings (server_id, source_database, source_schema, source_table, dest_database, dest_schema, dest_table, \
@@ -91,7 +91,7 @@ impl Mapped {
     }
 }
 
-/// The INSERT of docs/setup.md, with a connection string in the form it shows.
+/// The INSERT into source_servers of docs/setup.md.
 pub fn register_server(addr: SocketAddr, user: &str, password: &str) -> String {
     format!(
         "INSERT INTO source_servers (server_name, connection_string, is_enabled) VALUES ('SourceServer1', \
@@ -101,7 +101,7 @@ pub fn register_server(addr: SocketAddr, user: &str, password: &str) -> String {
     )
 }
 
-/// More than 50,000 rows.
+/// Inserts more than 50,000 rows.
 pub async fn fill(sql: &mut Sql) {
     sql.run(&format!(
         "INSERT INTO dbo.Customers (Name, Email, Since) SELECT N'Customer ' + CAST(n AS nvarchar(10)) + N' Ünïcödé 🚚', \
@@ -133,8 +133,7 @@ pub async fn fill(sql: &mut Sql) {
     .await;
 }
 
-/// Changes the shop until the time is over, the way a shop is changed; returns the number of
-/// transactions.
+/// Commits and rolls back transactions of a shop for `duration`; returns their number.
 pub async fn write(sql: &mut Sql, duration: Duration) -> u64 {
     let start = Instant::now();
     let mut transactions = 0;
@@ -158,7 +157,7 @@ pub async fn write(sql: &mut Sql, duration: Duration) -> u64 {
                 n % 1000
             ),
             4 => format!("DELETE dbo.OrderLines WHERE OrderID = {}", n % 10_000 + 1),
-            // Only the version changes: the body must survive.
+            // An update that does not touch the large columns, which must keep their values.
             5 => "UPDATE dbo.Documents SET Version = Version + 1".to_owned(),
             6 => format!(
                 "UPDATE TOP (3) dbo.Documents SET Body = N'rewritten {n}', Scan = 0x{:08X} WHERE Version % 2 = 0",

@@ -1,16 +1,17 @@
-//! For as long as you like: `cargo run --release --example soak -- --minutes N`.
+//! A soak test of any length: `cargo run --release --example soak -- --minutes N`.
 //!
-//! Several source servers with many tables, a writer on each (one of them as fast as it can),
-//! capture that lags by a random time, networks and servers that fail at random, full syncs now and
-//! then, and verification all along. The daemon is a process of its own, so that its memory is its
-//! own. In the end every table is compared. Exit code 1 when anything differs, when a verification
-//! cried wolf, when the daemon ended or panicked, when it does not stop, or when its memory grew by
-//! more than a tenth (and 8 MiB) after warming up.
+//! Several source servers with many tables, a writer on each (one of them almost without pauses),
+//! capture that lags by random times, random faults of networks and servers, full syncs, and
+//! continuous verification. The daemon is a process of its own, whose memory can be measured. In the
+//! end every table is compared. The exit code is 1 if a table differs, a verification was FAILED, the
+//! daemon ended by itself or panicked, it does not stop, or its memory grew by more than a tenth and
+//! more than 8 MiB after warming up.
 
 #[path = "../../tests/it/harness/client.rs"]
 mod client;
-mod field;
-mod trouble;
+mod faults;
+mod fixture;
+
 mod watch;
 
 use std::{
@@ -24,15 +25,14 @@ use dbaops_dataflow::{config::Config, daemon};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{process::Command, sync::watch as signal};
 
-use field::Field;
+use fixture::Fixture;
 use watch::Watch;
 
-/// When the soak gives up waiting for the destination to catch up, and for the daemon to stop.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// The part of the time that goes by without faults in the end: memory is compared between two
-/// stretches of the same kind.
-const CALM: f64 = 0.2;
-/// Where the daemon's own words go.
+/// How long the soak waits at most for the destination to catch up, and for the daemon to stop.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// The last part of the time, in which no faults are injected and the final memory is measured.
+const WITHOUT_FAULTS: f64 = 0.2;
+/// The file for the daemon's output.
 const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/soak-daemon.log");
 
 #[derive(Parser)]
@@ -40,10 +40,10 @@ struct Args {
     /// How long the writers write.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
-    /// Of everything random; a new one each time unless given.
+    /// The seed of all random choices; a new one for each run by default.
     #[arg(long)]
     seed: Option<u64>,
-    /// The process that is watched: the daemon alone.
+    /// Runs the daemon only: the soak starts itself with this argument.
     #[arg(long, hide = true)]
     daemon: bool,
 }
@@ -61,7 +61,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What the binary does, until SIGTERM.
+/// Runs the daemon until SIGTERM, as the binary does.
 #[cfg(unix)]
 async fn only_daemon() -> anyhow::Result<()> {
     let mut stop = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -71,7 +71,7 @@ async fn only_daemon() -> anyhow::Result<()> {
     Ok(daemon::run(Config::from_vars(std::env::vars())?, shutdown).await?)
 }
 
-/// Nobody starts it: see [`soak`].
+/// Not used: [`soak`] refuses to run on other systems than Linux.
 #[cfg(not(unix))]
 async fn only_daemon() -> anyhow::Result<()> {
     Ok(daemon::run(Config::from_vars(std::env::vars())?, std::future::pending()).await?)
@@ -80,24 +80,24 @@ async fn only_daemon() -> anyhow::Result<()> {
 async fn soak(args: &Args) -> anyhow::Result<()> {
     ensure!(
         cfg!(target_os = "linux"),
-        "the soak reads /proc and sends SIGTERM: it runs on Linux alone"
+        "the soak reads /proc and sends SIGTERM: it runs on Linux only"
     );
     let seed = args.seed.unwrap_or_else(|| rand::rng().random());
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     println!("== soak of {} min, --seed {seed}", args.minutes);
     let mut random = StdRng::seed_from_u64(seed);
-    let field = Field::new(&mut random).await?;
+    let fixture = Fixture::new(&mut random).await?;
     println!(
         "   {} sources, {} tables each, {} mappings",
-        field.sources.len(),
-        field::TABLES,
-        field.mappings()
+        fixture.sources.len(),
+        fixture::TABLES,
+        fixture.mappings()
     );
 
     let log = std::fs::File::create(LOG).context(LOG)?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("--daemon")
-        .envs(field.variables())
+        .envs(fixture.variables())
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .kill_on_drop(true)
@@ -105,22 +105,22 @@ async fn soak(args: &Args) -> anyhow::Result<()> {
     let pid = child.id().context("the daemon runs")?;
 
     let (stop, stopped) = signal::channel(false);
-    let writing: Vec<_> = (0..field.sources.len())
-        .map(|source| tokio::spawn(field.writer(source, random.random(), stopped.clone())))
+    let writing: Vec<_> = (0..fixture.sources.len())
+        .map(|source| tokio::spawn(fixture.writer(source, random.random(), stopped.clone())))
         .collect();
-    let mut watch = Watch::new(&field, pid).await?;
+    let mut watch = Watch::new(&fixture, pid).await?;
     let began = Instant::now();
-    let calm_from = length.mul_f64(1.0 - CALM);
-    let mut trouble = trouble::Source::new(random.random());
+    let faults_until = length.mul_f64(1.0 - WITHOUT_FAULTS);
+    let mut injector = faults::Injector::new(random.random());
     while began.elapsed() < length {
-        if began.elapsed() < calm_from {
-            trouble.maybe(&field).await?;
+        if began.elapsed() < faults_until {
+            injector.inject_when_due(&fixture).await?;
         } else {
-            trouble.end(&field).await;
+            injector.end(&fixture).await;
         }
-        watch.look(&field, began.elapsed()).await?;
+        watch.sample(&fixture, began.elapsed()).await?;
         if let Some(status) = child.try_wait()? {
-            bail!("the daemon ended by itself ({status}); its words are in {LOG}");
+            bail!("the daemon ended by itself ({status}); its output is in {LOG}");
         }
     }
     stop.send_replace(true);
@@ -129,33 +129,33 @@ async fn soak(args: &Args) -> anyhow::Result<()> {
         transactions += writer.await??;
     }
     println!(
-        "== {transactions} transactions written, {} faults made; waiting until everything is there",
-        trouble.made
+        "== {transactions} transactions committed, {} faults injected; waiting until every table is equal",
+        injector.injected
     );
-    trouble.end(&field).await;
+    injector.end(&fixture).await;
 
-    let behind = Instant::now();
-    field.equal(PATIENCE).await?;
+    let last_commit = Instant::now();
+    fixture.wait_until_equal(WAIT_MAX).await?;
     println!(
         "   every table is equal, {:.1} s after the last commit",
-        behind.elapsed().as_secs_f64()
+        last_commit.elapsed().as_secs_f64()
     );
-    // What arrived after the last look.
-    watch.look(&field, began.elapsed()).await?;
-    field.verified(PATIENCE).await?;
-    watch.report(&field).await?;
+    // the lag of the heartbeats that arrived after the last sample
+    watch.sample(&fixture, began.elapsed()).await?;
+    fixture.wait_until_verified(WAIT_MAX).await?;
+    watch.report(&fixture).await?;
 
     let terminated = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
     ensure!(terminated.success(), "SIGTERM was not sent");
-    let status = tokio::time::timeout(PATIENCE, child.wait())
+    let status = tokio::time::timeout(WAIT_MAX, child.wait())
         .await
         .context("the daemon does not stop")??;
-    ensure!(status.success(), "the daemon ended with {status}; its words are in {LOG}");
-    field.nobody_left(PATIENCE).await?;
-    let words = std::fs::read_to_string(LOG)?;
-    ensure!(!words.contains("panicked"), "something panicked; see {LOG}");
-    ensure!(!words.contains("stopped without waiting"), "a task did not end; see {LOG}");
-    watch.judge()?;
-    println!("== well, after {:.0} s", began.elapsed().as_secs_f64());
+    ensure!(status.success(), "the daemon ended with {status}; its output is in {LOG}");
+    fixture.wait_until_disconnected(WAIT_MAX).await?;
+    let output = std::fs::read_to_string(LOG)?;
+    ensure!(!output.contains("panicked"), "a task of the daemon panicked; see {LOG}");
+    ensure!(!output.contains("stopped without waiting"), "a task did not end; see {LOG}");
+    watch.check_memory()?;
+    println!("== passed after {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is watched: memory, connections, and how far the destination is behind.
+//! Samples of the daemon's memory, its connections, and the lag of the destination.
 
 use std::{
     sync::PoisonError,
@@ -9,17 +9,18 @@ use anyhow::{Context, ensure};
 
 use crate::{
     client::Sql,
-    field::{APPLICATION, DEST_CONNECTIONS, Field, SOURCE_CONNECTIONS},
+    fixture::{APPLICATION, DEST_CONNECTIONS, Fixture, SOURCE_CONNECTIONS},
 };
 
-/// Between two looks.
+/// The time between two samples.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Between two lines.
+/// The time between two printed lines.
 const LINE: Duration = Duration::from_secs(10);
-/// The part of the samples that warms up, and the parts behind it and at the end that are compared.
+/// The first part of the samples, in which the daemon warms up.
 const WARM_UP: f64 = 0.35;
-const STRETCH: f64 = 0.15;
-/// Growth below this is no leak, whatever the percentage.
+/// The part of the samples after the warm-up, and the part at the end, whose medians are compared.
+const COMPARED: f64 = 0.15;
+/// Memory growth below this is permitted, whatever its percentage.
 const GROWTH_KIB: u64 = 8 * 1024;
 
 pub struct Watch {
@@ -31,31 +32,33 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub async fn new(field: &Field, pid: u32) -> anyhow::Result<Watch> {
-        let copies = (0..field.sources.len()).map(|_| None).collect();
+    pub async fn new(fixture: &Fixture, pid: u32) -> anyhow::Result<Watch> {
+        let copies = (0..fixture.sources.len()).map(|_| None).collect();
         Ok(Watch { pid, copies, memory_kib: Vec::new(), lag_ms: Vec::new(), line: Instant::now() })
     }
 
-    /// One look, after a pause.
-    pub async fn look(&mut self, field: &Field, at: Duration) -> anyhow::Result<()> {
+    /// Takes one sample, after a pause.
+    pub async fn sample(&mut self, fixture: &Fixture, at: Duration) -> anyhow::Result<()> {
         tokio::time::sleep(PAUSE).await;
         self.memory_kib.push(memory_kib(self.pid)?);
         for number in 0..self.copies.len() {
             let copy = match &mut self.copies[number] {
                 Some(copy) => copy,
-                none => match field.copy(number).await {
+                none => match fixture.copy(number).await {
                     Ok(copy) => none.insert(copy),
-                    // The destination restarts.
+                    // the destination restarts
                     Err(_) => continue,
                 },
             };
-            match copy.try_query("SELECT COALESCE(MAX(ID), 0) FROM dbo.Beat").await {
+            match copy.try_query("SELECT COALESCE(MAX(ID), 0) FROM dbo.Heartbeat").await {
                 Ok(newest) => {
-                    let newest: i64 = newest.first().parse().context("the newest beat")?;
-                    let mut beats =
-                        field.sources[number].beats.lock().unwrap_or_else(PoisonError::into_inner);
-                    while beats.front().is_some_and(|(beat, _)| *beat <= newest) {
-                        if let Some((_, committed)) = beats.pop_front() {
+                    let newest: i64 = newest.first().parse().context("the newest heartbeat")?;
+                    let mut heartbeats = fixture.sources[number]
+                        .heartbeats
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    while heartbeats.front().is_some_and(|(id, _)| *id <= newest) {
+                        if let Some((_, committed)) = heartbeats.pop_front() {
                             self.lag_ms.push(
                                 u64::try_from(committed.elapsed().as_millis()).unwrap_or(u64::MAX),
                             );
@@ -65,15 +68,15 @@ impl Watch {
                 Err(_) => self.copies[number] = None,
             }
         }
-        for (place, (server, _)) in field.ends().iter().enumerate() {
-            let most =
-                if place == field.sources.len() { DEST_CONNECTIONS } else { SOURCE_CONNECTIONS };
+        for (number, (server, _)) in fixture.servers().iter().enumerate() {
+            let limit =
+                if number == fixture.sources.len() { DEST_CONNECTIONS } else { SOURCE_CONNECTIONS };
             let now = server.connection_count_of(APPLICATION).now;
-            // A server counts a connection until it has heard of its end; one that hangs hears of
-            // nothing.
+            // The server also counts connections that the daemon has closed, until it notices; while
+            // the network hangs it does not notice.
             ensure!(
-                now <= 2 * most,
-                "{now} connections to server {place}, where {most} are allowed"
+                now <= 2 * limit,
+                "server {number} has {now} connections of the daemon, more than twice the limit {limit}"
             );
         }
         if self.line.elapsed() >= LINE {
@@ -82,8 +85,8 @@ impl Watch {
                 "   {:>5.0} s  memory {:>6} KiB  connections {:?}  lag ms {}",
                 at.as_secs_f64(),
                 self.memory_kib.last().copied().unwrap_or_default(),
-                field
-                    .ends()
+                fixture
+                    .servers()
                     .iter()
                     .map(|(server, _)| server.connection_count_of(APPLICATION).now)
                     .collect::<Vec<_>>(),
@@ -93,7 +96,8 @@ impl Watch {
         Ok(())
     }
 
-    pub async fn report(&self, field: &Field) -> anyhow::Result<()> {
+    /// Prints the lag, and what the control database says of runs, verifications and errors.
+    pub async fn report(&self, fixture: &Fixture) -> anyhow::Result<()> {
         println!("== lag from commit to destination, ms: {}", percentiles(&self.lag_ms));
         for (title, sql) in [
             (
@@ -111,24 +115,24 @@ impl Watch {
             ),
         ] {
             println!("== {title}");
-            print!("{}", field.control().await?.query(sql).await);
+            print!("{}", fixture.control().await?.query(sql).await);
         }
         Ok(())
     }
 
-    /// Whether memory grew after warming up.
-    pub fn judge(&self) -> anyhow::Result<()> {
+    /// Fails if memory grew too much after the warm-up, or no lag was measured.
+    pub fn check_memory(&self) -> anyhow::Result<()> {
         let count = self.memory_kib.len() as f64;
         let part = |from: f64, to: f64| {
             median(&self.memory_kib[(count * from) as usize..(count * to) as usize])
         };
-        let (warm, end) = (part(WARM_UP, WARM_UP + STRETCH), part(1.0 - STRETCH, 1.0));
+        let (warm, end) = (part(WARM_UP, WARM_UP + COMPARED), part(1.0 - COMPARED, 1.0));
         let allowed = (warm / 10).max(GROWTH_KIB);
         println!(
-            "== memory: {warm} KiB when warm, {end} KiB in the end; {allowed} KiB more are allowed"
+            "== memory: {warm} KiB after the warm-up, {end} KiB at the end; growth of {allowed} KiB is permitted"
         );
         ensure!(end <= warm + allowed, "memory grew from {warm} to {end} KiB");
-        ensure!(!self.lag_ms.is_empty(), "nothing arrived");
+        ensure!(!self.lag_ms.is_empty(), "no heartbeat arrived at the destination");
         Ok(())
     }
 }

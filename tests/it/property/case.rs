@@ -171,7 +171,12 @@ impl Case {
                     .into_iter()
                     .map(|at| format!("{} = {}", self.columns[at].name, self.literal(at, rng)))
                     .collect();
-                format!("UPDATE dbo.{} SET {}{}", self.name, sets.join(", "), self.random_where(rng))
+                format!(
+                    "UPDATE dbo.{} SET {}{}",
+                    self.name,
+                    sets.join(", "),
+                    self.random_where(rng)
+                )
             }
             7 | 8 if !keys.is_empty() => {
                 let at = *keys.choose(rng).expect("a key column");

@@ -93,8 +93,11 @@ pub async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut St
     for row in ids {
         let [Value::Int(mapping), Value::Str(name)] = &row[..] else { panic!("{row:?}") };
         let number = cases.iter().position(|case| case.name == **name).expect("a case");
-        let from =
-            source_database.catalog.tables().find(|table| table.name == **name).expect("the source table");
+        let from = source_database
+            .catalog
+            .tables()
+            .find(|table| table.name == **name)
+            .expect("the source table");
         let to = dest_database
             .catalog
             .tables()
@@ -111,8 +114,14 @@ pub async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut St
             *mapping,
             cases[number].columns.iter().map(|column| column.ty.declared).collect(),
         );
-        observed.mappings.insert(*mapping, (number, from.object_id, (dest_database.id, to.object_id)));
-        let rows = source.tables.get(&(source_database.id, from.object_id)).expect("the source rows").clone();
+        observed
+            .mappings
+            .insert(*mapping, (number, from.object_id, (dest_database.id, to.object_id)));
+        let rows = source
+            .tables
+            .get(&(source_database.id, from.object_id))
+            .expect("the source rows")
+            .clone();
         observed.histories.insert(from.object_id, vec![([0; 10], rows)]);
     }
 }

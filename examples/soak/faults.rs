@@ -1,5 +1,5 @@
-//! Faults at random: a network that breaks, servers that refuse, forget to answer, restart or are
-//! not there.
+//! Random faults: networks that fail; servers that return errors, do not answer, restart or cannot be
+//! reached.
 
 use std::time::{Duration, Instant};
 
@@ -10,45 +10,47 @@ use mssql_standin::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use crate::field::{APPLICATION, Field};
+use crate::fixture::{APPLICATION, Fixture};
 
-/// Between two faults.
+/// The range of random times between two faults.
 const PAUSE_MS: std::ops::Range<u64> = 300..2_500;
-/// How long a server may be away.
-const AWAY: Duration = Duration::from_millis(700);
-/// Faults that have not come yet are called off when there are more.
-const FAULTS_BEFORE_CALM: u64 = 20;
+/// How long the port of a server is closed.
+const DOWNTIME: Duration = Duration::from_millis(700);
+/// After this many faults, those that have not occurred are cleared.
+const FAULTS_UNTIL_CLEAR: u64 = 20;
 
-pub struct Source {
+/// Injects faults.
+pub struct Injector {
     random: StdRng,
     next: Instant,
-    pub made: u64,
-    calm: bool,
+    /// how many faults were injected
+    pub injected: u64,
+    ended: bool,
 }
 
-impl Source {
+impl Injector {
     pub fn new(seed: u64) -> Self {
-        Source {
+        Injector {
             random: StdRng::seed_from_u64(seed),
             next: Instant::now() + Duration::from_secs(5),
-            made: 0,
-            calm: false,
+            injected: 0,
+            ended: false,
         }
     }
 
-    /// A fault, when it is time for one.
-    pub async fn maybe(&mut self, field: &Field) -> anyhow::Result<()> {
+    /// Injects a fault if the pause since the last one is over.
+    pub async fn inject_when_due(&mut self, fixture: &Fixture) -> anyhow::Result<()> {
         if Instant::now() < self.next {
             return Ok(());
         }
         let random = &mut self.random;
         self.next = Instant::now() + Duration::from_millis(random.random_range(PAUSE_MS));
-        self.made += 1;
-        if self.made.is_multiple_of(FAULTS_BEFORE_CALM) {
-            call_off(field);
+        self.injected += 1;
+        if self.injected.is_multiple_of(FAULTS_UNTIL_CLEAR) {
+            clear(fixture);
         }
-        let ends = field.ends();
-        let (server, link) = ends[random.random_range(0..ends.len())];
+        let servers = fixture.servers();
+        let (server, link) = servers[random.random_range(0..servers.len())];
         let nth = random.random_range(1..200);
         let text = ["", "", "COMMIT", "BULK LOAD", "DECLARE @fetched", "AS t ", "SELECT s.["]
             [random.random_range(0..7)];
@@ -71,18 +73,18 @@ impl Source {
             10 if random.random_range(0..3) == 0 => server.restart().await,
             10 => {
                 link.down().await;
-                tokio::time::sleep(AWAY).await;
+                tokio::time::sleep(DOWNTIME).await;
                 link.up().await;
             }
-            _ => field.request_full_sync(random.random_range(1..=field.mappings())).await?,
+            _ => fixture.request_full_sync(random.random_range(1..=fixture.mappings())).await?,
         }
         Ok(())
     }
 
-    /// No more.
-    pub async fn end(&mut self, field: &Field) {
-        if !std::mem::replace(&mut self.calm, true) {
-            call_off(field);
+    /// Clears all faults that have not occurred; none is injected afterwards.
+    pub async fn end(&mut self, fixture: &Fixture) {
+        if !std::mem::replace(&mut self.ended, true) {
+            clear(fixture);
         }
     }
 }
@@ -92,8 +94,8 @@ fn network(link: &Proxy, random: &mut StdRng, trouble: Trouble) {
     drop(link.after(way, random.random_range(0..200_000), trouble));
 }
 
-fn call_off(field: &Field) {
-    for (server, link) in field.ends() {
+fn clear(fixture: &Fixture) {
+    for (server, link) in fixture.servers() {
         server.faults().clear();
         link.calm();
     }

@@ -1,4 +1,4 @@
-//! The servers, their tables, their writers, and the networks between them and the daemon.
+//! The servers, their tables, the writers, and the proxies between the servers and the daemon.
 
 use std::{
     collections::VecDeque,
@@ -18,52 +18,54 @@ use tokio::sync::watch;
 use crate::client::{Sql, numbers};
 
 pub const SOURCES: usize = 3;
-/// Per source; one more shows the lag.
+/// Tables of each source, without the heartbeat table that the lag is measured with.
 pub const TABLES: usize = 8;
 pub const APPLICATION: &str = "dbaops-dataflow";
-/// Most connections the daemon may have at the destination, and at each source.
+/// The daemon's limit of connections to the destination.
 pub const DEST_CONNECTIONS: usize = 24;
+/// The daemon's limit of connections to each source.
 pub const SOURCE_CONNECTIONS: usize = 6;
 const USER: &str = "sa";
 const PASSWORD: &str = "Soak-Passw0rd";
 const ROWS: usize = 500;
-/// Capture lags by up to this.
+/// The maximum of the random time by which capture lags.
 const CAPTURE_LAG_MS: u64 = 1_000;
-/// Between two transactions of a writer that is not in a hurry.
+/// The pause of a writer between two transactions.
 const WRITER_PAUSE: Duration = Duration::from_millis(25);
-/// Between two transactions of the one that is: less than a transaction takes.
+/// The pause of the first source's writer: less than a transaction takes.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// The time between two evaluations of a condition that is waited for.
+const POLL: Duration = Duration::from_millis(100);
 
-/// A source server behind its network, and the beats its writer has committed that have not been
-/// seen at the destination.
+/// A source server with its proxy, and the heartbeats (id and commit time) that its writer has
+/// committed and that have not been seen at the destination.
 pub struct Source {
     pub server: Server,
     pub link: Proxy,
-    pub beats: Arc<Mutex<VecDeque<(i64, Instant)>>>,
+    pub heartbeats: Arc<Mutex<VecDeque<(i64, Instant)>>>,
 }
 
-pub struct Field {
+pub struct Fixture {
     pub sources: Vec<Source>,
     pub dest: Server,
     pub dest_link: Proxy,
 }
 
 fn table(number: usize) -> String {
-    if number == TABLES { "Beat".to_owned() } else { format!("T{number}") }
+    if number == TABLES { "Heartbeat".to_owned() } else { format!("T{number}") }
 }
 
-/// The destination's database of a source.
+/// The destination database of a source.
 fn copy_of(source: usize) -> String {
     format!("Copy{source}")
 }
 
-impl Field {
-    pub async fn new(random: &mut StdRng) -> anyhow::Result<Field> {
+impl Fixture {
+    pub async fn new(random: &mut StdRng) -> anyhow::Result<Fixture> {
         let dest = Server::builder().login(USER, PASSWORD).seed(random.random()).start().await?;
         let dest_link = Proxy::start(dest.addr()).await?;
-        let mut field = Field { sources: Vec::new(), dest, dest_link };
-        let config = dbaops_dataflow::config::Config::from_vars(field.variables())?;
+        let mut fixture = Fixture { sources: Vec::new(), dest, dest_link };
+        let config = dbaops_dataflow::config::Config::from_vars(fixture.variables())?;
         dbaops_dataflow::control::init(&config).await?;
         for number in 0..SOURCES {
             let capture = CaptureConfig {
@@ -77,14 +79,14 @@ impl Field {
                 .start()
                 .await?;
             let link = Proxy::start(server.addr()).await?;
-            field.sources.push(Source { server, link, beats: Arc::default() });
-            field.furnish(number).await?;
+            fixture.sources.push(Source { server, link, heartbeats: Arc::default() });
+            fixture.set_up_source(number).await?;
         }
-        Ok(field)
+        Ok(fixture)
     }
 
-    /// Tables on both sides, rows, CDC, mappings, and the wish for a full sync of each.
-    async fn furnish(&self, number: usize) -> anyhow::Result<()> {
+    /// Creates a source's tables at both servers, their rows, CDC and mappings, and requests full syncs.
+    async fn set_up_source(&self, number: usize) -> anyhow::Result<()> {
         let source = &self.sources[number];
         Sql::connect(source.server.addr(), USER, PASSWORD, "master")
             .await?
@@ -173,8 +175,8 @@ impl Field {
         Ok(Sql::connect(self.dest.addr(), USER, PASSWORD, "dbaops_dataflow").await?)
     }
 
-    /// Every server with its network, the destination last.
-    pub fn ends(&self) -> Vec<(&Server, &Proxy)> {
+    /// Every server with its proxy, the destination last.
+    pub fn servers(&self) -> Vec<(&Server, &Proxy)> {
         self.sources
             .iter()
             .map(|source| (&source.server, &source.link))
@@ -182,8 +184,8 @@ impl Field {
             .collect()
     }
 
-    /// Writes to one source until told to stop; how many transactions. The first source's writer is
-    /// in a hurry.
+    /// Writes to one source until `stopped` is true; returns the number of transactions. The first
+    /// source's writer hardly pauses.
     pub fn writer(
         &self,
         source: usize,
@@ -191,7 +193,7 @@ impl Field {
         stopped: watch::Receiver<bool>,
     ) -> impl Future<Output = anyhow::Result<u64>> + Send + 'static {
         let addr = self.sources[source].server.addr();
-        let beats = self.sources[source].beats.clone();
+        let heartbeats = self.sources[source].heartbeats.clone();
         let pause = if source == 0 { BUSY_PAUSE } else { WRITER_PAUSE };
         async move {
             let mut random = StdRng::seed_from_u64(seed);
@@ -200,26 +202,26 @@ impl Field {
             let mut written = 0;
             while !*stopped.borrow() {
                 let Some(sql) = &mut shop else {
-                    // Its server restarts.
+                    // The server restarts.
                     tokio::time::sleep(WRITER_PAUSE).await;
                     shop = Sql::connect(addr, USER, PASSWORD, "Shop").await.ok();
                     continue;
                 };
                 next += 1;
-                let beat = written % 10 == 0;
-                match sql.try_run(&transaction(&mut random, next, beat)).await {
+                let heartbeat = written % 10 == 0;
+                match sql.try_run(&transaction(&mut random, next, heartbeat)).await {
                     Ok(()) => {
                         written += 1;
-                        if beat {
-                            beats
+                        if heartbeat {
+                            heartbeats
                                 .lock()
                                 .unwrap_or_else(PoisonError::into_inner)
                                 .push_back((next, Instant::now()));
                         }
                     }
-                    // A restart, or a deadlock that the writer lost: it goes on with another
-                    // transaction.
+                    // the deadlock victim goes on with another transaction
                     Err(error) if error.is_deadlock() => {}
+                    // the server restarts
                     Err(_) => shop = None,
                 }
                 tokio::time::sleep(pause).await;
@@ -228,7 +230,7 @@ impl Field {
         }
     }
 
-    /// Asks for a full sync of a mapping.
+    /// Requests a full sync of a mapping.
     pub async fn request_full_sync(&self, mapping: usize) -> anyhow::Result<()> {
         self.control()
             .await?
@@ -239,51 +241,55 @@ impl Field {
         Ok(())
     }
 
-    /// Waits until every table is the same on both sides.
-    pub async fn equal(&self, patience: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
+    /// Waits until every table is the same at the source and the destination.
+    pub async fn wait_until_equal(&self, wait_max: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + wait_max;
         for source in 0..self.sources.len() {
             let (mut shop, mut copy) = (self.shop(source).await?, self.copy(source).await?);
             for t in (0..=TABLES).map(table) {
                 let columns = ["ID", "V", "Amount", "Words", "At"];
                 let name = format!("dbo.{t}");
                 loop {
-                    let (here, there) = (
+                    let (source_rows, dest_rows) = (
                         shop.rows_of(&name, &columns, "ID").await,
                         copy.rows_of(&name, &columns, "ID").await,
                     );
-                    if here == there {
+                    if source_rows == dest_rows {
                         break;
                     }
                     if Instant::now() > deadline {
-                        let known: std::collections::HashSet<_> = there.rows.iter().collect();
-                        let missing: Vec<_> =
-                            here.rows.iter().filter(|row| !known.contains(row)).take(3).collect();
+                        let known: std::collections::HashSet<_> = dest_rows.rows.iter().collect();
+                        let missing = source_rows.rows.iter().filter(|row| !known.contains(row));
                         bail!(
-                            "{t} of source {source} differs: {} rows there, {} here, e.g. not here: {missing:?}",
-                            here.rows.len(),
-                            there.rows.len()
+                            "{t} of source {source} differs: {} rows at the source, {} at the destination; only at the source: {:?}",
+                            source_rows.rows.len(),
+                            dest_rows.rows.len(),
+                            missing.take(3).collect::<Vec<_>>()
                         );
                     }
-                    tokio::time::sleep(LOOK_PAUSE).await;
+                    tokio::time::sleep(POLL).await;
                 }
             }
         }
         Ok(())
     }
 
-    /// Waits until every mapping's rows have passed once more; no verification may have failed,
-    /// ever.
-    pub async fn verified(&self, patience: Duration) -> anyhow::Result<()> {
+    /// Waits until a new verification of every mapping has passed. Fails if any verification since the
+    /// start was FAILED.
+    pub async fn wait_until_verified(&self, wait_max: Duration) -> anyhow::Result<()> {
         let mut control = self.control().await?;
         let since =
             control.scalar("SELECT COALESCE(MAX(verification_id), 0) FROM verification_logs").await;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + wait_max;
         loop {
             let alarms = control
                 .query("SELECT mapping_id, verification_type, verification_details FROM verification_logs WHERE verification_status = 'FAILED'")
                 .await;
-            ensure!(alarms.rows.is_empty(), "false alarm:\n{alarms}{:?}", alarms.rows.first());
+            ensure!(
+                alarms.rows.is_empty(),
+                "a verification was FAILED, although nothing was corrupted:\n{alarms}{:?}",
+                alarms.rows.first()
+            );
             let passed = control
                 .scalar(&format!(
                     "SELECT COUNT(DISTINCT mapping_id) FROM verification_logs WHERE verification_id > {since} \
@@ -295,38 +301,41 @@ impl Field {
             }
             ensure!(
                 Instant::now() < deadline,
-                "only {passed} of {} mappings were verified in the end",
+                "only {passed} of {} mappings passed a verification in the end",
                 self.mappings()
             );
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// The daemon has stopped: no connection of it is left.
-    pub async fn nobody_left(&self, patience: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
-        while self.ends().iter().any(|(server, _)| server.connection_count_of(APPLICATION).now > 0)
+    /// Waits until no server has a connection of the daemon, which has stopped.
+    pub async fn wait_until_disconnected(&self, wait_max: Duration) -> anyhow::Result<()> {
+        let deadline = Instant::now() + wait_max;
+        while self
+            .servers()
+            .iter()
+            .any(|(server, _)| server.connection_count_of(APPLICATION).now > 0)
         {
             let left = || {
-                self.ends()
+                self.servers()
                     .iter()
                     .map(|(server, _)| server.connection_count_of(APPLICATION).now)
                     .collect::<Vec<_>>()
             };
             ensure!(
                 Instant::now() < deadline,
-                "connections outlive the daemon: {:?} at each server",
+                "the daemon has stopped, and the servers still have {:?} connections of it",
                 left()
             );
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
 }
 
-/// One transaction: some rows of some tables change, come and go, and now and then the beat comes
-/// with them.
-fn transaction(random: &mut StdRng, next: i64, beat: bool) -> String {
+/// One transaction: updates, inserts and deletes rows of some tables, with `heartbeat` also a
+/// heartbeat.
+fn transaction(random: &mut StdRng, next: i64, heartbeat: bool) -> String {
     let mut sql = String::from("BEGIN TRANSACTION;");
     for _ in 0..random.random_range(1..4) {
         let t = table(random.random_range(0..TABLES));
@@ -346,14 +355,14 @@ fn transaction(random: &mut StdRng, next: i64, beat: bool) -> String {
                 random.random_range(1..=ROWS)
             ),
         };
-        // the same key twice would be the writer's own fault
+        // a second INSERT could have the same key
         if sql.matches("INSERT").count() > 1 {
             sql.truncate(sql.rfind("INSERT").unwrap_or(sql.len()));
         }
     }
-    if beat {
+    if heartbeat {
         sql += &format!(
-            "DELETE FROM dbo.Beat WHERE ID < {}; INSERT INTO dbo.Beat (ID, V) VALUES ({next}, 0);",
+            "DELETE FROM dbo.Heartbeat WHERE ID < {}; INSERT INTO dbo.Heartbeat (ID, V) VALUES ({next}, 0);",
             next - 2_000
         );
     }

@@ -1,4 +1,4 @@
-//! A source and a destination server, the control database, and tables on both sides.
+//! A source and a destination server with a control database, and tables at both servers.
 
 use std::time::{Duration, Instant};
 
@@ -11,26 +11,27 @@ use crate::{
     standin::Standin,
 };
 
-/// When to stop waiting for the daemon.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// The source's database, and the destination's.
+/// How long to wait for the daemon at most.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// The source database.
 pub const SHOP: &str = "Shop";
+/// The destination database.
 pub const COPY: &str = "Copy";
 const CONTROL: &str = "dbaops_dataflow";
 
-pub struct Field {
+pub struct Fixture {
     pub source: Standin,
     pub dest: Standin,
 }
 
-impl Field {
-    pub async fn new() -> anyhow::Result<Field> {
-        let field = Field { source: Standin::start().await?, dest: Standin::start().await? };
-        sql::run(&mut field.source("master").await?, &format!("CREATE DATABASE {SHOP}")).await?;
-        sql::run(&mut field.dest("master").await?, &format!("CREATE DATABASE [{COPY}]")).await?;
-        process::finish(&field.variables(&[]), &["init"]).await?;
-        field.server("Source", SHOP).await?;
-        Ok(field)
+impl Fixture {
+    pub async fn new() -> anyhow::Result<Fixture> {
+        let fixture = Fixture { source: Standin::start().await?, dest: Standin::start().await? };
+        sql::run(&mut fixture.source("master").await?, &format!("CREATE DATABASE {SHOP}")).await?;
+        sql::run(&mut fixture.dest("master").await?, &format!("CREATE DATABASE [{COPY}]")).await?;
+        process::finish(&fixture.variables(&[]), &["init"]).await?;
+        fixture.server("Source", SHOP).await?;
+        Ok(fixture)
     }
 
     pub async fn source(&self, database: &str) -> anyhow::Result<Wire> {
@@ -57,10 +58,11 @@ impl Field {
         sql::run(&mut self.control().await?, &row).await
     }
 
-    /// The daemon's settings: what is said, and no verification beside what is measured.
+    /// The daemon's settings, with `more`. Verification is off, so that it does not disturb what is
+    /// measured.
     pub fn variables(&self, more: &[(&str, &str)]) -> Vec<(String, String)> {
         let server = format!("{},{}", self.dest.addr.ip(), self.dest.addr.port());
-        let own = [
+        let defaults = [
             ("DEST_SERVER", server.as_str()),
             ("DEST_USER", USER),
             ("DEST_PASS", PASSWORD),
@@ -68,13 +70,14 @@ impl Field {
             ("DATAFLOW_CHECK_INTERVAL", "100ms"),
             ("DATAFLOW_VERIFY_INTERVAL", "0"),
         ];
-        own.iter()
+        defaults
+            .iter()
             .chain(more)
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect()
     }
 
-    /// A table on both sides, with `rows` rows at the source, and its mapping.
+    /// Creates a table at both servers, with `rows` rows at the source, and its mapping.
     pub async fn table(&self, name: &str, rows: u64, cdc: bool) -> anyhow::Result<()> {
         let create = format!("CREATE TABLE dbo.{name} ({})", rows::COLUMNS);
         let mut shop = self.source(SHOP).await?;
@@ -105,18 +108,18 @@ impl Field {
         sql::run(&mut self.control().await?, &mapping).await
     }
 
-    /// Asks for a full sync of every mapping.
-    pub async fn request(&self) -> anyhow::Result<()> {
+    /// Requests a full sync of every mapping.
+    pub async fn request_full_sync(&self) -> anyhow::Result<()> {
         sql::run(&mut self.control().await?, "UPDATE table_mappings SET full_sync_requested = 1")
             .await
     }
 
-    /// One tick of the daemon: everything that is to be done, in a process of its own.
+    /// Runs one tick of the daemon, with all work that is due, in a process of its own.
     pub async fn tick(&self, more: &[(&str, &str)]) -> anyhow::Result<Spent> {
         process::finish(&self.variables(more), &["run", "--once"]).await
     }
 
-    /// Waits until a query on the control database selects that number.
+    /// Waits until a query on the control database returns `wanted`.
     pub async fn until(&self, sql: &str, wanted: i64) -> anyhow::Result<()> {
         let mut control = self.control().await?;
         let began = Instant::now();
@@ -125,27 +128,27 @@ impl Field {
             if found == wanted {
                 return Ok(());
             }
-            if began.elapsed() > PATIENCE {
-                bail!("{sql} is {found}, not {wanted}, after {} s", PATIENCE.as_secs());
+            if began.elapsed() > WAIT_MAX {
+                bail!("{sql} is {found}, not {wanted}, after {} s", WAIT_MAX.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Waits until every mapping has had its full sync.
+    /// Waits until every requested full sync has completed.
     pub async fn synced(&self) -> anyhow::Result<()> {
         self.until("SELECT COUNT(*) FROM table_mappings WHERE last_full_sync_at IS NULL OR full_sync_requested = 1", 0).await
     }
 
-    /// That a table is the same on both sides: as many rows, and the same sums over them.
-    pub async fn same(&self, name: &str) -> anyhow::Result<()> {
+    /// Fails unless a table has the same row count and sums at the source and the destination.
+    pub async fn check_equal(&self, name: &str) -> anyhow::Result<()> {
         let (mut shop, mut copy) = (self.source(SHOP).await?, self.dest(COPY).await?);
         for sum in ["COUNT_BIG(*)", "SUM(ID)", "SUM(CAST(Customer AS bigint))"] {
             let query = format!("SELECT ISNULL({sum}, 0) FROM dbo.{name}");
-            let (here, there) =
+            let (source, dest) =
                 (sql::number(&mut shop, &query).await?, sql::number(&mut copy, &query).await?);
-            if here != there {
-                bail!("{sum} of {name} is {here} at the source and {there} at the destination");
+            if source != dest {
+                bail!("{sum} of {name} is {source} at the source and {dest} at the destination");
             }
         }
         Ok(())
