@@ -18,8 +18,7 @@ use crate::{
         clock::Moment,
         instance::{Instance, State},
         log::{LogRecord, LoggedKind, LoggedOp, Lsn},
-        storage::Row,
-        txn::TxnId,
+        storage::{Row, TxnId},
     },
     error::{SqlError, SqlResult},
     value::{

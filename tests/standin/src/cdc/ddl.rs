@@ -11,8 +11,7 @@ use crate::{
         catalog::{Object, ObjectId, TableMeta},
         clock::Moment,
         instance::State,
-        storage::TableData,
-        txn::TxnId,
+        storage::{TableData, TxnId},
     },
     error::{SqlError, SqlResult},
     value::{

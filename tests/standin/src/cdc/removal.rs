@@ -5,7 +5,7 @@ use crate::{
     engine::{
         catalog::{Object, ObjectId, TableMeta},
         instance::State,
-        txn::TxnId,
+        storage::TxnId,
     },
     error::SqlResult,
     value::{SqlType, Value},

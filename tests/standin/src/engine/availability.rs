@@ -7,22 +7,11 @@
 //! is READ_ONLY there, writing is error 3906, and rows are those of an older state while redo is
 //! held. Catalog views and metadata are always the primary's.
 
-use super::{instance, instance::Instance, txn::Snapshot};
+use super::{database::Availability, instance, instance::Instance, snapshot::Snapshot};
 use crate::error::{SqlError, SqlResult};
 
 /// Every table's rows at one moment.
 pub type State = Snapshot;
-
-/// What a database is part of.
-#[derive(Clone, Default)]
-pub struct Availability {
-    /// `sys.databases.replica_id`
-    pub replica_id: Option<[u8; 16]>,
-    /// `sys.database_mirroring.mirroring_guid`
-    pub mirroring_guid: Option<[u8; 16]>,
-    /// What readable secondaries have redone; `None` where that is everything.
-    pub redone: Option<State>,
-}
 
 /// Adds a database to an availability group.
 pub fn join_group(instance: &Instance, database: &str) -> SqlResult<()> {

@@ -15,7 +15,7 @@ use crate::{
         instance::{Instance, State, Work},
         lock::{Spid, TableId},
         source::RowsSource,
-        txn::TxnId,
+        storage::TxnId,
     },
     error::{SqlError, SqlResult},
     exchange::{

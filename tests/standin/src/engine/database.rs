@@ -8,6 +8,7 @@ use crate::{
         },
         clock::Moment,
         log::{CommitLog, Lsn},
+        snapshot::Snapshot,
     },
     value::Collation,
 };
@@ -71,6 +72,17 @@ pub struct DdlEvent {
     pub time: Moment,
 }
 
+/// What a database is part of.
+#[derive(Clone, Default)]
+pub struct Availability {
+    /// `sys.databases.replica_id`
+    pub replica_id: Option<[u8; 16]>,
+    /// `sys.database_mirroring.mirroring_guid`
+    pub mirroring_guid: Option<[u8; 16]>,
+    /// What readable secondaries have redone; `None` where that is everything.
+    pub redone: Option<Snapshot>,
+}
+
 #[derive(Clone)]
 pub struct Database {
     pub id: i32,
@@ -89,7 +101,7 @@ pub struct Database {
     /// change data capture's jobs, sessions and switches
     pub cdc: super::capture::CdcRuntime,
     /// the availability group or the mirror that it is part of
-    pub availability: super::availability::Availability,
+    pub availability: Availability,
     next_object: i32,
     next_principal: i32,
     next_type: i32,
@@ -170,7 +182,7 @@ impl Database {
             identities: HashMap::new(),
             rowversion: 2000,
             cdc: super::capture::CdcRuntime::default(),
-            availability: super::availability::Availability::default(),
+            availability: Availability::default(),
             next_object: 229_575_856,
             next_principal: 5,
             next_type: 257,

@@ -9,7 +9,7 @@ use crate::{
         instance::{State, Work},
         procedures::SystemProcedure,
         query::host::TableFunction,
-        txn::TxnId,
+        storage::TxnId,
         views::Spec,
     },
     error::SqlResult,

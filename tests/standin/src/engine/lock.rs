@@ -5,7 +5,10 @@
 //! sleeps it writes down whom it waits for; if that closes a circle, the session of the circle with
 //! the lowest DEADLOCK_PRIORITY (on a tie, the one that asked last) gets error 1205.
 
-use crate::engine::{catalog::ObjectId, storage::RowKey, txn::TxnId};
+use crate::engine::{
+    catalog::ObjectId,
+    storage::{RowKey, TxnId},
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub type Spid = u16;

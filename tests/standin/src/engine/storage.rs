@@ -14,7 +14,6 @@ use crate::{
     engine::{
         catalog::{FilterOp, FilterTest, IndexMeta, KeyColumn, TableMeta},
         key,
-        txn::TxnId,
     },
     value::{SqlType, Value},
 };
@@ -22,6 +21,9 @@ use imbl::OrdMap;
 use std::{cmp::Ordering, ops::Bound, sync::Arc};
 
 pub use crate::engine::query::host::{Row, RowKey};
+
+/// The number of a transaction.
+pub type TxnId = u64;
 
 /// A row that is (being) stored.
 #[derive(Clone, Debug, Default)]

@@ -19,79 +19,19 @@
 //! transaction: they are settled at the end of each statement.
 
 use crate::engine::{
-    catalog::{Catalog, Object, ObjectId, TableKind, TableMeta},
+    catalog::{Object, ObjectId, TableKind, TableMeta},
     clock::Moment,
     database::{Database, IdentityState},
     instance::{Committed, State},
     lock::{Spid, TableId},
     log::{LoggedKind, LoggedOp},
-    storage::{Row, RowKey, TableData},
+    storage::{Row, RowKey, TableData, TxnId},
+    transaction::{Op, RowOp, Transaction},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-
-pub type TxnId = u64;
-
-/// All tables at one moment.
-pub type Snapshot = imbl::HashMap<TableId, TableData>;
-
-#[derive(Clone, Debug)]
-pub struct RowOp {
-    pub table: TableId,
-    pub meta: Arc<TableMeta>,
-    pub kind: LoggedKind,
-    pub key: RowKey,
-    pub before: Option<Arc<Row>>,
-    pub after: Option<Arc<Row>>,
-    pub command_id: i32,
-    /// one half of an update that moved the row to another key
-    pub moved: bool,
-    /// the slot had an image of this transaction already: `before` is it
-    had_pending: bool,
-}
-
-#[derive(Clone, Debug)]
-pub enum Op {
-    Row(RowOp),
-    /// an object's description before DDL changed it
-    Object {
-        database: i32,
-        id: ObjectId,
-        before: Option<Object>,
-    },
-    /// schemas, types, principals and permissions before DDL changed them
-    Parts {
-        database: i32,
-        before: Box<Catalog>,
-    },
-    /// a table's rows before DDL rebuilt, made or dropped it
-    Data {
-        table: TableId,
-        before: Option<TableData>,
-    },
-    /// an identity counter that TRUNCATE reset
-    Identity {
-        table: TableId,
-        before: Option<IdentityState>,
-    },
-}
-
-#[derive(Debug)]
-pub struct Transaction {
-    pub id: TxnId,
-    pub spid: Spid,
-    pub begin_time: Moment,
-    pub name: String,
-    pub ops: Vec<Op>,
-    pub savepoints: Vec<(String, usize)>,
-    /// under SNAPSHOT isolation: everything as of the first access, own writes included
-    pub snapshot: Option<Snapshot>,
-    pub command_id: i32,
-    /// false for an autocommit statement's
-    pub explicit: bool,
-}
 
 impl State {
     /// Opens a transaction for a session.

@@ -16,7 +16,7 @@ use crate::{
         database::MSDB,
         lock::TableMode,
         procedures::{Argument, Arguments},
-        txn::TxnId,
+        storage::TxnId,
     },
     error::{SqlError, SqlResult},
     exchange::sink::Sink,
