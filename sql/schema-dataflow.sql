@@ -269,6 +269,30 @@ IF OBJECT_ID(N'dbo.verification_progress', N'U') IS NULL
     );
 GO
 
+-- The daemons that run, by their place among each other. A daemon whose beat is old is marked as gone (gone_at), and never beats again: others take
+-- its mappings over. Times are UTC.
+IF OBJECT_ID(N'dbo.daemons', N'U') IS NULL
+    CREATE TABLE dbo.daemons (
+        daemon_id INT IDENTITY(1,1) NOT NULL CONSTRAINT PK_daemons PRIMARY KEY,
+        place INT NOT NULL CONSTRAINT UQ_daemons_place UNIQUE,
+        host NVARCHAR(255) NULL,
+        process_id INT NULL,
+        started_at DATETIME2(3) NOT NULL CONSTRAINT DF_daemons_started_at DEFAULT SYSUTCDATETIME(),
+        beat_at DATETIME2(3) NOT NULL CONSTRAINT DF_daemons_beat_at DEFAULT SYSUTCDATETIME(),
+        gone_at DATETIME2(3) NULL
+    );
+GO
+
+-- Who took a mapping last (NULL: a command), and under which generation of its lock: one more each time it is taken from a daemon that is gone.
+IF OBJECT_ID(N'dbo.mapping_owners', N'U') IS NULL
+    CREATE TABLE dbo.mapping_owners (
+        mapping_id INT NOT NULL CONSTRAINT PK_mapping_owners PRIMARY KEY
+            CONSTRAINT FK_mapping_owners_mapping FOREIGN KEY REFERENCES dbo.table_mappings (mapping_id) ON DELETE CASCADE,
+        daemon_id INT NULL,
+        generation INT NOT NULL CONSTRAINT DF_mapping_owners_generation DEFAULT 0
+    );
+GO
+
 -- Views: made empty where they are missing, then altered, so that rights granted on them stay. (CREATE OR ALTER came with 2016 SP1.)
 IF OBJECT_ID(N'dbo.v_sync_summary', N'V') IS NULL
     EXEC (N'CREATE VIEW dbo.v_sync_summary AS SELECT 1 AS x');

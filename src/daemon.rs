@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    control::{self, Control, Lease, OpenErrors},
+    control::{self, Control, Generation, Lease, OpenErrors},
     error::{Error, Kind, Result},
     http,
     jobs::{
@@ -195,6 +195,7 @@ fn env(config: Config, metrics: Metrics) -> Env {
         triggers: crate::jobs::full_sync::Triggers::default(),
         uncaptured: crate::jobs::uncaptured::UncapturedWarnings::default(),
         findings: crate::jobs::verify::KnownFindings::default(),
+        generation: 0,
         cancel: CancellationToken::new(),
         config: Arc::new(config),
     }
@@ -255,6 +256,10 @@ struct Daemon {
     proving: bool,
     /// A tick came while the lease was being proven, and follows that.
     tick_missed: bool,
+    /// A control database without the heartbeat's tables was logged.
+    no_heartbeat_logged: bool,
+    /// The generation of the lock of each mapping that is this daemon's.
+    generations: HashMap<MappingId, Generation>,
     /// What of this daemon's mappings is on its way to another one.
     leaving: HashSet<MappingId>,
     /// It does what one daemon has to do for all.
@@ -323,6 +328,8 @@ impl Daemon {
             proven: Instant::now(),
             proving: false,
             tick_missed: false,
+            no_heartbeat_logged: false,
+            generations: HashMap::new(),
             leaving: HashSet::new(),
             leads: false,
             tokens: HashMap::new(),

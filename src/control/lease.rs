@@ -3,16 +3,38 @@
 //! SQL Server's lock manager is the coordinator. One connection per daemon, used for nothing else,
 //! holds one application lock per mapping that the daemon owns (`sp_getapplock`, owner Session),
 //! and one for the daemon's own place among the daemons. While the connection lives, nobody else
-//! gets these locks; when it ends, however it ends, the server gives them up at once. There is
-//! nothing to expire, no clock to compare and nothing to clean up.
+//! gets these locks; when it ends, however it ends, the server gives them up at once.
 //! <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
 //!
-//! A daemon whose connection broke learns of it at its next look, and another may own its mappings
-//! by then. That is why ownership alone is never what keeps the data right: checkpoints move only
-//! from where the work began (`control::checkpoint`), a swap only fulfils the request it claimed,
-//! and a staging table is locked by the session that fills it (`jobs::full_sync`).
+//! **The heartbeat.** A process that is frozen (SIGSTOP, `docker pause`, a hung VM) does nothing,
+//! and its connection lives. So each proof of the lease also writes `beat_at` in the daemon's row
+//! of `dbo.daemons`, by the server's clock, and marks each daemon as gone whose beat is older than
+//! [`GONE_AFTER`]. The mark is final: a daemon that wakes finds it at its next proof, before it
+//! starts anything new, discards its connection and joins again under a new `daemon_id`. Its old
+//! session still holds its locks meanwhile, so a mapping that is taken over gets the lock of the
+//! next *generation*, a number in `dbo.mapping_owners` that is part of the lock's name.
 //!
-//! However many mappings there are, a look is one round trip; giving up and taking is one more for
+//! **Ownership alone is never what keeps the data right.** A daemon whose connection broke or that
+//! was frozen learns of it late, and may be in the middle of a write when it wakes. Each of its
+//! writes to a destination carries a fence in its own transaction, which fails once somebody else
+//! went on, and rolls back:
+//!
+//! | write | fence |
+//! |---|---|
+//! | commit group, idle checkpoint | `last_cdc_lsn` is what it was when the work began |
+//! | repair | the same, and no full sync is pending |
+//! | swap, each batch of a DIRECT load, its end | `full_sync_pending_at` is this attempt's own claim |
+//! | staging table | locked by the session that fills it; its name has the generation |
+//!
+//! A commit group, a repair and a batch of a DIRECT load are one batch of statements each: the
+//! server ends them whether or not the process runs, so no locks wait for it to wake. The swap is
+//! a transaction of several: a process frozen within it keeps its locks on the destination table
+//! until it wakes or its connection ends, and whoever took over waits for them.
+//!
+//! What is written without a fence belongs to the writer alone (the end of its own run row), or is
+//! true whoever writes it (log rows, verifications, the lag).
+//!
+//! However many mappings there are, a proof is one round trip; giving up and taking is one more for
 //! each thousand. Ten thousand mappings are not taken in one go: a look takes what it can within
 //! [`TAKE_TIME_MAX`], and the next one goes on.
 
@@ -24,7 +46,7 @@ use crate::{
     plan::assignment::Members,
 };
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -32,25 +54,46 @@ use std::{
 pub const DAEMONS_MAX: i32 = 64;
 /// Connections that a lease takes.
 pub const CONNECTIONS: usize = 1;
+/// A daemon that has written no beat for this long is gone: two ticks of the default interval, and
+/// ten beats, so that a slow statement or a short failover costs nobody a lease.
+pub const GONE_AFTER: Duration = Duration::from_secs(20);
+
 /// A lease that is not proven within this counts as lost.
 const PROOF_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Time for taking in one look: others may want to take some, too.
 const TAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// Mappings in one statement: their ids, packed, fit a varbinary(8000).
+/// Mappings in one statement: their ids, packed, fit a varbinary(8000), also with generations.
 pub(super) const PACKED_MAX: usize = 1_000;
+
+/// How often a mapping was taken from a daemon that was gone. Part of the names of what a frozen
+/// daemon may still hold: the mapping's lock and its staging table.
+pub type Generation = i32;
 
 /// Locks on mappings, for as long as this exists.
 pub struct Lease {
     session: Checkout,
     /// Its number among the daemons, for one that shares with others.
     place: Option<i32>,
-    held: HashSet<MappingId>,
+    heartbeat: Heartbeat,
+    /// The mappings that are ours, and the generation of each lock.
+    held: HashMap<MappingId, Generation>,
     /// How many candidates were tried so far: where time runs out before all were, the next look
     /// goes on behind them.
     tried: usize,
     /// Taken, and not yet put in order after their last owner.
     pub untended: HashSet<MappingId>,
+}
+
+/// Whether daemons that are frozen are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heartbeat {
+    /// `init` has not made its tables: locks alone decide.
+    Missing,
+    /// A command: it has no beat of its own.
+    Watches,
+    /// The row in `dbo.daemons`.
+    Beats { daemon_id: i32 },
 }
 
 impl Control {
@@ -65,23 +108,48 @@ impl Control {
         session.set_timeout(PROOF_TIME_MAX);
         // in an idle pool it would go on holding them
         session.discard_later();
-        let place = if member {
+        let has_heartbeat = session
+            .row(include_str!("../../sql/lease_has_heartbeat.sql"), &[])
+            .await
+            .context("look for the heartbeat's tables")?
+            .i32(0)?
+            == 1;
+        let mut heartbeat = if has_heartbeat { Heartbeat::Watches } else { Heartbeat::Missing };
+        let mut place = None;
+        if member {
             let row = session
                 .row(include_str!("../../sql/lease_join.sql"), &[Param::Int(DAEMONS_MAX)])
                 .await
                 .context("join the daemons")?;
-            let place = row.opt_i32(0)?;
-            if place.is_none() {
-                return Err(Error::new(
+            let free = row.opt_i32(0)?.ok_or_else(|| {
+                Error::new(
                     Kind::Config,
                     format!("{DAEMONS_MAX} daemons share this control database already"),
-                ));
+                )
+            })?;
+            place = Some(free);
+            if has_heartbeat {
+                let host = gethostname::gethostname().to_string_lossy().into_owned();
+                let params = [
+                    Param::Int(free),
+                    Param::Text(&host),
+                    Param::OptInt(i32::try_from(std::process::id()).ok()),
+                ];
+                let row = session
+                    .row(include_str!("../../sql/lease_register.sql"), &params)
+                    .await
+                    .context("write this daemon's row in dbo.daemons")?;
+                heartbeat = Heartbeat::Beats { daemon_id: row.i32(0)? };
             }
-            place
-        } else {
-            None
-        };
-        Ok(Lease { session, place, held: HashSet::new(), tried: 0, untended: HashSet::new() })
+        }
+        Ok(Lease {
+            session,
+            place,
+            heartbeat,
+            held: HashMap::new(),
+            tried: 0,
+            untended: HashSet::new(),
+        })
     }
 
     /// One mapping, for a command that works on it alone; `None` while a daemon (or another
@@ -94,34 +162,89 @@ impl Control {
 }
 
 impl Lease {
-    /// The mappings that are ours.
-    pub fn held(&self) -> &HashSet<MappingId> {
+    /// The mappings that are ours, and the generation of each.
+    pub fn held(&self) -> &HashMap<MappingId, Generation> {
         &self.held
     }
 
-    /// The daemons, and which of them this is. That the connection answers proves that every lock
-    /// is still held.
-    pub async fn members(&mut self) -> Result<Members> {
-        let rows = self
-            .session
-            .rows(include_str!("../../sql/lease_members.sql"), &[Param::Int(DAEMONS_MAX)])
-            .await
-            .context("look for other daemons")?;
-        let Some(own) = self.place else { return Ok(Members::ALONE) };
-        let mut members = Members { count: 1, rank: 0 };
-        for row in &rows {
-            let place = row.i32(0)?;
-            // a server may say of a lock that its own holder could not have it
-            if place != own {
-                members.count += 1;
-                members.rank += usize::from(place < own);
-            }
-        }
-        Ok(members)
+    /// The generation of a mapping that is ours.
+    pub fn generation(&self, mapping: MappingId) -> Generation {
+        self.held.get(&mapping).copied().unwrap_or_default()
     }
 
-    /// Takes what is free of `candidates`, in this order, at most `count_max`; returns what is ours
-    /// now. There may be more to take.
+    /// `false` on a control database without the heartbeat's tables: a daemon that is frozen keeps
+    /// its mappings there.
+    pub fn notices_frozen_daemons(&self) -> bool {
+        self.heartbeat != Heartbeat::Missing
+    }
+
+    /// The daemons that live, and which of them this is. It proves that every lock is still held,
+    /// and that nobody has marked this daemon as gone.
+    pub async fn members(&mut self) -> Result<Members> {
+        let own_id = match self.heartbeat {
+            Heartbeat::Missing => return self.members_by_locks().await,
+            Heartbeat::Watches => None,
+            Heartbeat::Beats { daemon_id } => Some(daemon_id),
+        };
+        let params = [
+            Param::Int(DAEMONS_MAX),
+            Param::OptInt(own_id),
+            Param::Int(i32::try_from(GONE_AFTER.as_secs()).unwrap_or(i32::MAX)),
+        ];
+        let rows = self
+            .session
+            .rows(include_str!("../../sql/lease_beat.sql"), &params)
+            .await
+            .context("write the heartbeat")?;
+        let (mut others, mut lives) = (Vec::with_capacity(rows.len()), false);
+        for row in &rows {
+            if row.bool(1)? {
+                lives = true;
+            } else {
+                others.push(row.i32(0)?);
+            }
+        }
+        if own_id.is_some() && !lives {
+            return Err(Error::new(
+                Kind::CheckpointConflict,
+                format!(
+                    "this daemon did not run for more than {} s and was marked as gone",
+                    GONE_AFTER.as_secs()
+                ),
+            )
+            .with_hint(
+                "Other daemons may have taken its mappings over; it joins them again by itself",
+            ));
+        }
+        Ok(self.among(&others))
+    }
+
+    async fn members_by_locks(&mut self) -> Result<Members> {
+        let rows = self
+            .session
+            .rows(
+                include_str!("../../sql/lease_members_without_heartbeat.sql"),
+                &[Param::Int(DAEMONS_MAX)],
+            )
+            .await
+            .context("look for other daemons")?;
+        let others: Vec<i32> = rows.iter().map(|row| row.i32(0)).collect::<Result<_>>()?;
+        Ok(self.among(&others))
+    }
+
+    /// Its rank among the places that daemons have. (A server may say of a lock that its own holder
+    /// could not have it.)
+    fn among(&self, places: &[i32]) -> Members {
+        let Some(own) = self.place else { return Members::ALONE };
+        let others = places.iter().filter(|place| **place != own);
+        Members {
+            count: 1 + others.clone().count(),
+            rank: others.filter(|place| **place < own).count(),
+        }
+    }
+
+    /// Takes what is free of `candidates`, or owned by a daemon that is gone, in this order, at
+    /// most `count_max`; returns what is ours now. There may be more to take.
     pub async fn take(
         &mut self,
         candidates: &[MappingId],
@@ -136,17 +259,27 @@ impl Lease {
                 break;
             }
             self.tried = self.tried.wrapping_add(some.len());
+            let ids = packed(some);
             let most = i32::try_from(count_max - taken.len()).unwrap_or(i32::MAX);
-            let params = [Param::Binary(&packed(some)), Param::Int(most)];
-            let row = self
-                .session
-                .row(include_str!("../../sql/lease_take.sql"), &params)
-                .await
-                .context("take mappings")?;
-            let ours = unpacked(row.opt_bytes(0)?.unwrap_or_default());
-            self.held.extend(&ours);
-            self.untended.extend(&ours);
-            taken.extend(ours);
+            let owner = match self.heartbeat {
+                Heartbeat::Beats { daemon_id } => Some(daemon_id),
+                Heartbeat::Missing | Heartbeat::Watches => None,
+            };
+            let params = [Param::Binary(&ids), Param::Int(most), Param::OptInt(owner)];
+            let (statement, params) = match self.heartbeat {
+                Heartbeat::Missing => {
+                    (include_str!("../../sql/lease_take_without_heartbeat.sql"), &params[..2])
+                }
+                Heartbeat::Watches | Heartbeat::Beats { .. } => {
+                    (include_str!("../../sql/lease_take.sql"), &params[..])
+                }
+            };
+            let row = self.session.row(statement, params).await.context("take mappings")?;
+            for (mapping, generation) in unpacked(row.opt_bytes(0)?.unwrap_or_default()) {
+                self.held.insert(mapping, generation);
+                self.untended.insert(mapping);
+                taken.push(mapping);
+            }
         }
         Ok(taken)
     }
@@ -154,11 +287,12 @@ impl Lease {
     /// Gives these up.
     pub async fn release(&mut self, mappings: &[MappingId]) -> Result<()> {
         for some in mappings.chunks(PACKED_MAX) {
+            let locks: Vec<u8> = some
+                .iter()
+                .flat_map(|id| [id.0.to_be_bytes(), self.generation(*id).to_be_bytes()].concat())
+                .collect();
             self.session
-                .execute(
-                    include_str!("../../sql/lease_release.sql"),
-                    &[Param::Binary(&packed(some))],
-                )
+                .execute(include_str!("../../sql/lease_release.sql"), &[Param::Binary(&locks)])
                 .await
                 .context("give up mappings")?;
             for mapping in some {
@@ -175,11 +309,15 @@ pub(super) fn packed(mappings: &[MappingId]) -> Vec<u8> {
     mappings.iter().flat_map(|mapping| mapping.0.to_be_bytes()).collect()
 }
 
-fn unpacked(bytes: &[u8]) -> Vec<MappingId> {
+/// Mappings and generations, as `sql/lease_take.sql` packs them: 4 bytes each, big-endian.
+fn unpacked(bytes: &[u8]) -> Vec<(MappingId, Generation)> {
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_be_bytes);
     bytes
-        .chunks_exact(4)
-        .filter_map(|id| id.try_into().ok())
-        .map(|id| MappingId(i32::from_be_bytes(id)))
+        .chunks_exact(8)
+        .filter_map(|lock| {
+            let (id, generation) = lock.split_at(4);
+            Some((MappingId(number(id)?), number(generation)?))
+        })
         .collect()
 }
 
@@ -190,8 +328,13 @@ mod tests {
     #[test]
     fn ids_survive_their_packing() {
         let ids = [MappingId(1), MappingId(0x0102_0304), MappingId(i32::MAX), MappingId(-1)];
-        assert_eq!(packed(&ids).len(), 16);
-        assert_eq!(unpacked(&packed(&ids)), ids);
-        const { assert!(PACKED_MAX * 4 <= 8_000) };
+        let bytes = packed(&ids);
+        assert_eq!(bytes.len(), 16);
+        assert_eq!(
+            unpacked(&bytes),
+            [(MappingId(1), 0x0102_0304), (MappingId(i32::MAX), -1)],
+            "a mapping and its generation"
+        );
+        const { assert!(PACKED_MAX * 8 <= 8_000) };
     }
 }

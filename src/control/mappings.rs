@@ -46,6 +46,17 @@ pub struct OpenErrors {
     pub servers: HashSet<ServerId>,
 }
 
+/// One attempt's claim of a full sync: `full_sync_pending_at`, as the server writes it (style 126).
+/// Whatever the attempt writes to the destination is fenced on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullSyncClaim(String);
+
+impl FullSyncClaim {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A row of `table_mappings` as it says itself.
 #[derive(Clone, Debug)]
 struct MappingRow<'a> {
@@ -327,8 +338,12 @@ impl Control {
 
     /// Turns a request into a pending one: `full_sync_requested` (or, with `trigger`, a trigger
     /// column that was seen set) becomes `full_sync_pending_at`, the bit cleared, in one UPDATE.
-    /// Returns whether one is pending now.
-    pub async fn claim_full_sync(&self, mapping: MappingId, trigger: bool) -> Result<bool> {
+    /// A request that is pending is claimed anew. `None`: nothing is asked for.
+    pub async fn claim_full_sync(
+        &self,
+        mapping: MappingId,
+        trigger: bool,
+    ) -> Result<Option<FullSyncClaim>> {
         let row = self
             .session()
             .await?
@@ -338,17 +353,21 @@ impl Control {
             )
             .await
             .context("claim a full sync")?;
-        row.map_or(Ok(false), |row| row.bool(0))
+        let Some(row) = row else { return Ok(None) };
+        Ok(row.opt_text(0)?.map(|claim| FullSyncClaim(claim.to_owned())))
     }
 
-    /// Asks for a full sync because of a CDC gap, and remembers when.
-    pub async fn request_gap_sync(&self, mapping: MappingId) -> Result<()> {
-        self.session()
+    /// Asks for a full sync because of a CDC gap behind `stored`, and remembers when. `false`: the
+    /// checkpoint is another one by now.
+    pub async fn request_gap_sync(&self, mapping: MappingId, stored: Option<Lsn>) -> Result<bool> {
+        let params = [Param::Int(mapping.0), Param::OptLsn(stored)];
+        let counts = self
+            .session()
             .await?
-            .execute(include_str!("../../sql/request_gap_sync.sql"), &[Param::Int(mapping.0)])
+            .execute(include_str!("../../sql/request_gap_sync.sql"), &params)
             .await
-            .context("ask for a full sync")
-            .map(drop)
+            .context("ask for a full sync")?;
+        Ok(counts.into_iter().sum::<u64>() > 0)
     }
 }
 

@@ -17,9 +17,9 @@ mod verifications;
 
 pub use init::{SCHEMA, ScriptBatch, init, split_go};
 pub use lag::LagRow;
-pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, Lease};
+pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, GONE_AFTER, Generation, Lease};
 pub use logs::{ErrorEntry, InsertOutcome, LogEntry};
-pub use mappings::{ControlSnapshot, OpenErrors, Rejected, key};
+pub use mappings::{ControlSnapshot, FullSyncClaim, OpenErrors, Rejected, key};
 pub use runs::{RunOutcome, RunStatus, VerificationRow};
 pub use standing::CurrentMapping;
 pub use standings::{FullSyncRun, Standings};

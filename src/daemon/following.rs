@@ -127,6 +127,9 @@ impl Daemon {
 
     /// Polls every database that has mappings whose turn it is, of those that are wanted.
     pub(super) fn poll_due(&mut self, wanted: impl Fn(&SourceDatabase) -> bool) {
+        if !self.lease_is_fresh() {
+            return;
+        }
         let now = Instant::now();
         let mut due: HashMap<SourceDatabase, Vec<Mapping>> = HashMap::new();
         for mapping in self.mappings.values() {

@@ -11,7 +11,7 @@ use super::{
     failures::{OF_A_SERVER, is_away},
 };
 use crate::{
-    control::{ControlSnapshot, Lease},
+    control::{ControlSnapshot, GONE_AFTER, Lease},
     error::{Error, Kind, Result},
     jobs::{
         Env,
@@ -30,6 +30,10 @@ use tokio::time::Instant;
 /// What is said when nothing can be looked at; it is resolved when something can.
 const TABLES_AWAY: &str = "the control tables cannot be read";
 const LEASE_AWAY: &str = "no mapping is owned: the lease connection is lost, or cannot be made";
+
+/// Logged once by each process.
+const NO_HEARTBEAT: &str = "the control database has no tables for the heartbeat: a daemon that is \
+    frozen keeps its mappings until it is ended. Run `dbaops-dataflow init`, then restart the daemons";
 
 /// Mappings of others that `--once` names one by one.
 const OTHERS_NAMED_MAX: usize = 20;
@@ -131,7 +135,11 @@ impl Daemon {
         self.proving = false;
         self.proven = Instant::now();
         match proven {
-            Ok(lease) => self.lease = Some(*lease),
+            Ok(lease) => {
+                self.lease = Some(*lease);
+                // what waited for the proof
+                self.start_waiting();
+            }
             Err(_) if self.stopping() => {}
             Err(error) => {
                 self.env.metrics.leased(false);
@@ -145,6 +153,12 @@ impl Daemon {
         }
     }
 
+    /// Whether nobody can have taken this daemon to be gone yet. After a pause of the process (it
+    /// was stopped, its machine slept) nothing starts before the lease is proven anew.
+    pub(super) fn lease_is_fresh(&self) -> bool {
+        self.proven.elapsed() < GONE_AFTER
+    }
+
     fn lease_lost(&mut self, error: &Error) {
         self.stop_all();
         self.cannot_look(error, LEASE_AWAY);
@@ -156,6 +170,12 @@ impl Daemon {
         self.env.metrics.looking(None);
         self.lease = look.lease;
         self.proven = Instant::now();
+        if let Some(lease) = &self.lease
+            && !lease.notices_frozen_daemons()
+            && !std::mem::replace(&mut self.no_heartbeat_logged, true)
+        {
+            tracing::warn!("{NO_HEARTBEAT}");
+        }
         self.env.metrics.leased(!matches!(look.result, Err(RefreshError::Lease(_))));
         if self.stopping() {
             return;
@@ -234,8 +254,8 @@ impl Daemon {
         if self.mode == Mode::Once {
             tell_of_others(loaded, &owned);
         }
-        loaded.mappings.retain(|mapping| owned.mappings.contains(&mapping.id));
-        loaded.rejected.retain(|row| owned.mappings.contains(&row.mapping));
+        loaded.mappings.retain(|mapping| owned.mappings.contains_key(&mapping.id));
+        loaded.rejected.retain(|row| owned.mappings.contains_key(&row.mapping));
         if owned.members.leads() != self.leads {
             self.leads = owned.members.leads();
             self.retire();
@@ -260,6 +280,7 @@ impl Daemon {
             self.verified =
                 open_errors.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
         }
+        self.generations.clone_from(&owned.mappings);
         self.leaving = owned.leaving;
         let stay: HashSet<MappingId> = loaded
             .mappings
@@ -270,7 +291,8 @@ impl Daemon {
         let running = &self.running;
         self.tokens.retain(|id, token| {
             // a full sync sees by itself that its mapping was switched off, and says so
-            let sees = owned.mappings.contains(id) && running.of(*id) == Some(SyncType::FullSync);
+            let sees =
+                owned.mappings.contains_key(id) && running.of(*id) == Some(SyncType::FullSync);
             if stay.contains(id) || sees {
                 return true;
             }
@@ -292,7 +314,8 @@ impl Daemon {
     /// What work for one mapping gets: asked to stop, it stops for this mapping.
     pub(super) fn env_for(&mut self, id: MappingId) -> Env {
         let cancel = self.tokens.entry(id).or_insert_with(|| self.env.cancel.child_token()).clone();
-        Env { cancel, ..self.env.clone() }
+        let generation = self.generations.get(&id).copied().unwrap_or_default();
+        Env { cancel, generation, ..self.env.clone() }
     }
 }
 
@@ -315,7 +338,7 @@ fn tell_of_others(loaded: &ControlSnapshot, owned: &OwnedMappings) {
         .mappings
         .iter()
         .map(|mapping| mapping.id)
-        .filter(|id| !owned.mappings.contains(id))
+        .filter(|id| !owned.mappings.contains_key(id))
         .collect();
     for id in others.iter().take(OTHERS_NAMED_MAX) {
         tracing::info!(mapping_id = id.0, "left to the daemon that owns the mapping");

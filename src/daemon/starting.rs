@@ -71,6 +71,9 @@ impl Daemon {
         if self.stopping() {
             return self.waiting.clear();
         }
+        if !self.lease_is_fresh() {
+            return;
+        }
         while self.running.count_all() < self.env.config.tasks_max {
             let limits = self.limits();
             let Daemon { running, polls_at, verifying, waiting, .. } = self;

@@ -31,6 +31,7 @@ impl Daemon {
         // Mappings in a full sync, or about to be, have their turn in a later round: they differ by
         // right.
         while !self.stopping()
+            && self.lease_is_fresh()
             && self.control_away.is_none()
             && self.verifying.len() < self.env.config.verify_concurrency
         {

@@ -20,7 +20,7 @@ pub mod verify;
 
 use crate::{
     config::{Config, CopyLane},
-    control::Control,
+    control::{Control, Generation},
     error::{Error, Kind, Result},
     metrics::Metrics,
     model::{id::ServerId, mapping::Mapping, name::Ident},
@@ -45,6 +45,8 @@ pub struct Env {
     pub dest: ServerConnections,
     pub sources: Sources,
     pub control: Control,
+    /// Of the lock under which the job works on its mapping.
+    pub generation: Generation,
     /// What somebody who watches from outside sees.
     pub metrics: Metrics,
     /// Trigger columns that the source does not let us reset.

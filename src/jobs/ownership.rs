@@ -1,6 +1,6 @@
 //! Ownership: a daemon's look at what is its share.
 //!
-//! Gather: the daemons that live, which also proves that this one's locks are still held. Decide:
+//! Gather: the daemons that live, which also proves that this one is one of them. Decide:
 //! [`assignment`]. Perform: give up, then take. Record: what the last owner of a mapping left half
 //! done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody
 //! runs any more, and its staging table is nobody's ([`sweep`], which waits for a connection and is
@@ -9,19 +9,19 @@
 
 use super::{Env, full_sync};
 use crate::{
-    control::{ControlSnapshot, Lease, OpenErrors},
+    control::{ControlSnapshot, Generation, Lease, OpenErrors},
     error::{Kind, Result},
     model::{id::MappingId, name::Ident},
     plan::assignment::{self, Holding, Members},
 };
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tracing::{info, warn};
 
 /// What a look found and did.
 #[derive(Debug)]
 pub struct OwnedMappings {
-    /// What may be worked on.
-    pub mappings: HashSet<MappingId>,
+    /// What may be worked on, and the generation of each lock.
+    pub mappings: HashMap<MappingId, Generation>,
     /// Of these: nothing new starts, because they are given up as soon as nothing runs for them.
     pub leaving: HashSet<MappingId>,
     pub members: Members,
@@ -50,7 +50,8 @@ pub async fn refresh(
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
     wanted.sort_unstable();
-    let moves = assignment::divide(&wanted, lease.held(), holding, members);
+    let held = lease.held().keys().copied().collect();
+    let moves = assignment::divide(&wanted, &held, holding, members);
     lease.release(&moves.release).await?;
     let taken = lease.take(&moves.candidates, moves.take_max).await?;
     if !moves.release.is_empty() || !taken.is_empty() {
@@ -63,7 +64,8 @@ pub async fn refresh(
         );
     }
     let recovered = recover(env, lease, loaded).await;
-    let mappings = lease.held().difference(&lease.untended).copied().collect();
+    let ready = lease.held().iter().filter(|(id, _)| !lease.untended.contains(id));
+    let mappings = ready.map(|(id, generation)| (*id, *generation)).collect();
     Ok(OwnedMappings { mappings, leaving: moves.leaving, members, recovered })
 }
 

@@ -22,18 +22,29 @@ use crate::model::{
 const STAGE: &str = "dbaops_dataflow_stage_";
 
 /// Where a mapping's rows are staged: in the destination database, so that the swap is one
-/// transaction of one database.
-pub fn stage(mapping: MappingId, database: &Ident) -> TableName {
+/// transaction of one database. A mapping that was taken from a daemon that is gone has the
+/// generation of its lock in the name: the daemon may still hold the table of the one before.
+pub fn stage(mapping: MappingId, generation: i32, database: &Ident) -> TableName {
+    let generation = if generation > 0 { format!("_{generation}") } else { String::new() };
     TableName {
         database: database.clone(),
         schema: Ident::new("dbo"),
-        table: Ident::new(format!("{STAGE}{mapping}")),
+        table: Ident::new(format!("{STAGE}{mapping}{generation}")),
     }
 }
 
-/// The number of the mapping whose staging table this is; it may be longer than today's ids are.
-pub fn staged_mapping(stage: &TableName) -> Option<i64> {
-    stage.table.as_str().get(STAGE.len()..)?.parse().ok()
+/// Whether a table has the name of a staging table, of whatever mapping.
+pub fn is_stage(table: &TableName) -> bool {
+    table.table.as_str().strip_prefix(STAGE).is_some_and(|numbers| {
+        let mut numbers = numbers.splitn(2, '_');
+        numbers.all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    })
+}
+
+/// What the sessions that may write to a staging table lock: the mapping's number, and the
+/// generation where there is one.
+pub fn stage_resource(stage: &TableName) -> String {
+    format!("dbaops-dataflow/stage/{}", stage.table.as_str().trim_start_matches(STAGE))
 }
 
 /// A heap: bulk loads into it are minimally logged, and its index is made when the rows are in.

@@ -15,7 +15,7 @@ pub fn TABLE() -> TableName {
 }
 
 pub fn stage_name() -> TableName {
-    super::swap::stage(MappingId(7), &Ident::new("shop"))
+    super::swap::stage(MappingId(7), 0, &Ident::new("shop"))
 }
 
 pub fn column(name: &str, ty: ColumnType) -> Column {

@@ -126,7 +126,7 @@ async fn lane(
                 changes.limit_to_session(seen);
             }
             to.set_timeout(env.config.long_statement_timeout);
-            to.batch(&stage_lock::load_lock(mapping.id))
+            to.batch(&stage_lock::load_lock(stage))
                 .await
                 .context("lock the staging table for loading")?;
             tds::copy(from, to, way, limit, dest, batches).await?

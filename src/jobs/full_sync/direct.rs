@@ -12,12 +12,12 @@
 //! made during the copy come through the change stream afterwards; as long as the request is
 //! pending, neither CDC nor a verification looks at the table.
 
-use super::{refusal, swap};
+use super::{SyncRun, refusal, swap};
 use crate::{
+    control::checkpoint::fenced,
     error::{Context, Error, Kind, Result},
-    jobs::{Env, keys, shape::Shape},
-    model::name::TableName,
-    mssql::session::Session,
+    jobs::keys,
+    mssql::{row::Param, session::Session},
     tsql,
 };
 
@@ -28,17 +28,29 @@ const NOT_TRUNCATED: [i32; 6] = [1088, 3729, 4701, 4711, 4712, 13545];
 
 /// Batches on their way into the destination.
 pub struct DirectWriter<'a> {
-    pub env: &'a Env,
-    pub shape: &'a Shape,
-    pub stage: &'a TableName,
+    work: &'a SyncRun<'a>,
     cleared: bool,
     /// rows in the destination
     pub inserted: u64,
 }
 
 impl<'a> DirectWriter<'a> {
-    pub fn new(env: &'a Env, shape: &'a Shape, stage: &'a TableName) -> Self {
-        DirectWriter { env, shape, stage, cleared: false, inserted: 0 }
+    pub fn new(work: &'a SyncRun<'a>) -> Self {
+        DirectWriter { work, cleared: false, inserted: 0 }
+    }
+
+    /// One statement that changes the destination, as a batch of its own: in a transaction with the
+    /// fence, so that an attempt that was overtaken (its process was frozen) changes nothing, and
+    /// without a wait between, so that its locks never outlast the statement. How many rows it
+    /// changed.
+    async fn write(&self, statement: &str, dest: &mut Session) -> Result<u64> {
+        let guard = include_str!("../../../sql/direct_guard.sql");
+        let sql = format!(
+            "BEGIN TRANSACTION;\n{guard}{statement};\nSELECT ROWCOUNT_BIG();\nCOMMIT TRANSACTION;"
+        );
+        let SyncRun { mapping, claim, .. } = self.work;
+        let params = [Param::Int(mapping.id.0), Param::Text(claim.as_str())];
+        swap::changed_rows(dest.result_sets(&sql, &params).await.map_err(fenced)?)
     }
 
     /// Empties the destination, once.
@@ -47,10 +59,10 @@ impl<'a> DirectWriter<'a> {
             return Ok(());
         }
         // a ledger remembers deleted rows, a temporal table's history does too
-        let keeps_history = self.shape.dest.ledger || self.shape.dest.system_versioned;
+        let keeps_history = self.work.shape.dest.ledger || self.work.shape.dest.system_versioned;
         if keeps_history || !self.truncated(dest).await? {
             // before the first row goes, not after the first batch
-            refusal::direct(self.shape, dest).await?;
+            refusal::direct(self.work.shape, dest).await?;
             self.delete(dest).await?;
         }
         self.cleared = true;
@@ -60,11 +72,11 @@ impl<'a> DirectWriter<'a> {
     /// Every row, in batches; at once where the table refers to itself and a batch has rows that
     /// others still refer to.
     async fn delete(&self, dest: &mut Session) -> Result<()> {
-        let table = &self.shape.dest.name;
-        let mut delete = tsql::swap::delete_some(table, self.env.config.batch_rows);
+        let table = &self.work.shape.dest.name;
+        let mut delete = tsql::swap::delete_some(table, self.work.env.config.batch_rows);
         let mut batches = true;
         loop {
-            match swap::count(dest, &delete).await {
+            match self.write(&delete, dest).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind == Kind::ForeignKey && batches && !dest.is_cut_off() => {
@@ -74,7 +86,7 @@ impl<'a> DirectWriter<'a> {
                 }
                 Err(error) => return Err(error).context("delete the destination's rows"),
             }
-            if self.env.stopping() {
+            if self.work.env.stopping() {
                 return Err(Error::new(
                     Kind::Cancelled,
                     "asked to stop while the destination was emptied",
@@ -85,7 +97,7 @@ impl<'a> DirectWriter<'a> {
 
     /// `false` when the server refuses TRUNCATE for this table.
     async fn truncated(&self, dest: &mut Session) -> Result<bool> {
-        match dest.batch(&tsql::swap::truncate(&self.shape.dest.name)).await {
+        match self.write(&tsql::swap::truncate(&self.work.shape.dest.name), dest).await {
             Err(error)
                 if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number))
                     && !dest.is_cut_off() =>
@@ -93,19 +105,26 @@ impl<'a> DirectWriter<'a> {
                 dest.recover().await?;
                 Ok(false)
             }
-            other => other.context("truncate the destination").map(|()| true),
+            other => other.context("truncate the destination").map(|_| true),
         }
+    }
+
+    /// An INSERT into the destination, with its identity values where it has such a column.
+    async fn insert(&self, sql: &str, dest: &mut Session) -> Result<u64> {
+        swap::with_identity_insert(self.work.shape, dest, async |dest| self.write(sql, dest).await)
+            .await
     }
 
     /// What is staged goes into the destination, and the staging table is empty again.
     pub async fn batch(&mut self, dest: &mut Session) -> Result<()> {
         self.clear(dest).await?;
-        let (stage, table, map) = (self.stage, &self.shape.dest.name, &self.shape.map);
+        let (stage, table, map) =
+            (self.work.stage, &self.work.shape.dest.name, &self.work.shape.map);
         let insert = tsql::swap::insert_more(stage, table, map);
-        let mut attempts_left = self.env.config.retry_attempts;
+        let mut attempts_left = self.work.env.config.retry_attempts;
         let mut repeated = false;
         self.inserted += loop {
-            let error = match swap::insert(&insert, self.shape, dest).await {
+            let error = match self.insert(&insert, dest).await {
                 Ok(inserted) => break inserted,
                 Err(error) => error,
             };
@@ -138,7 +157,9 @@ impl<'a> DirectWriter<'a> {
                     .await?;
                     return Err(error);
                 }
-                Kind::Deadlock | Kind::LockTimeout if attempts_left > 1 && !self.env.stopping() => {
+                Kind::Deadlock | Kind::LockTimeout
+                    if attempts_left > 1 && !self.work.env.stopping() =>
+                {
                     attempts_left -= 1
                 }
                 _ => return Err(error),

@@ -35,7 +35,7 @@
 //!    keys and checks stay trusted, triggers see only what changed, and inserting explicit identity
 //!    values lifts the identity's next value as it must. The same transaction writes the checkpoint
 //!    (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old
-//!    LSN and that mark. A CDC pass goes on from the fence.
+//!    LSN and this attempt's claim, so that an attempt that another one overtook swaps nothing in. A CDC pass goes on from the fence.
 //!
 //! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says
 //! which guarantee the copy gave.
@@ -71,7 +71,7 @@ use super::{
     shape::{self, Shape},
 };
 use crate::{
-    control::RunOutcome,
+    control::{FullSyncClaim, RunOutcome},
     error::{Context, Error, Kind, Result},
     model::{
         lsn::Lsn,
@@ -95,6 +95,7 @@ struct SyncRun<'a> {
     /// `cancel` is the run's own token: it also ends when the mapping is switched off.
     env: &'a Env,
     mapping: &'a Mapping,
+    claim: &'a FullSyncClaim,
     shape: &'a Shape,
     stage: &'a TableName,
     progress: &'a SyncProgress,
@@ -114,9 +115,9 @@ pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> 
 
 /// The run with its row in sync_status.
 async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
-    if !env.control.claim_full_sync(mapping.id, trigger).await? {
+    let Some(claim) = env.control.claim_full_sync(mapping.id, trigger).await? else {
         return Ok(JobEnd::Completed);
-    }
+    };
     let run = env.control.start_run(mapping.id, SyncType::FullSync).await?;
     let began = Instant::now();
     info!(
@@ -130,7 +131,7 @@ async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Job
     let env = Env { cancel: env.cancel.child_token(), ..env.clone() };
     let (progress, over) = (SyncProgress::new(began), CancellationToken::new());
     let work = async {
-        let ended = Box::pin(perform(&env, mapping, trigger, &progress)).await;
+        let ended = Box::pin(perform(&env, mapping, (&claim, trigger), &progress)).await;
         over.cancel();
         ended
     };
@@ -151,6 +152,11 @@ async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Job
         Err(error) => RunOutcome::failed(records, 0, error.to_string()),
     };
     env.control.finish_run(run, outcome).await;
+    // Whoever overtook this attempt may have read the rows before the trigger column was reset
+    // here: that request is made anew.
+    if trigger && ended.as_ref().is_err_and(|error| error.kind == Kind::CheckpointConflict) {
+        env.control.request_full_sync(mapping.id).await?;
+    }
     let ended = ended?;
     let words = match ended {
         SyncEnd::Stopped(stop) => format!("paused ({}), the request stays", stop.as_str()),
@@ -174,7 +180,7 @@ async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Job
 async fn perform(
     env: &Env,
     mapping: &Mapping,
-    trigger: bool,
+    (claim, trigger): (&FullSyncClaim, bool),
     progress: &SyncProgress,
 ) -> Result<SyncEnd> {
     // the copy lane has a connection to the destination of its own, beside the session that holds
@@ -192,7 +198,8 @@ async fn perform(
     let mut tries = 1;
     loop {
         let done =
-            Box::pin(with_current_columns(env, mapping, progress, &connections, &mut dest)).await;
+            Box::pin(with_current_columns(env, mapping, claim, progress, &connections, &mut dest))
+                .await;
         let again = done.as_ref().is_err_and(|error| error.kind == Kind::Altered);
         if !again || tries == shape::TRIES_MAX || dest.is_cut_off() || env.stopping() {
             return done;
@@ -214,6 +221,7 @@ async fn perform(
 async fn with_current_columns(
     env: &Env,
     mapping: &Mapping,
+    claim: &FullSyncClaim,
     progress: &SyncProgress,
     connections: &JobConnections,
     dest: &mut Session,
@@ -253,9 +261,9 @@ async fn with_current_columns(
     }
     let stored = standing.last_cdc_lsn;
 
-    let stage = tsql::swap::stage(mapping.id, &shape.dest.name.database);
-    stage_lock::take(dest, mapping.id).await?;
-    let work = SyncRun { env, mapping, shape: &shape, stage: &stage, progress, connections };
+    let stage = tsql::swap::stage(mapping.id, env.generation, &shape.dest.name.database);
+    stage_lock::take(dest, &stage).await?;
+    let work = SyncRun { env, mapping, claim, shape: &shape, stage: &stage, progress, connections };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage))
             .await
@@ -283,7 +291,7 @@ async fn with_current_columns(
             warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
         }
     }
-    stage_lock::release(dest, i64::from(mapping.id.0)).await;
+    stage_lock::release(dest, &stage).await;
     done
 }
 
@@ -321,7 +329,14 @@ async fn run_staged(
     }
     let instance =
         changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
-    let end = swap::SwapRecord { mapping: mapping.id, stored, checkpoint, transaction, instance };
+    let end = swap::SwapRecord {
+        mapping: mapping.id,
+        claim: work.claim,
+        stored,
+        checkpoint,
+        transaction,
+        instance,
+    };
     let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
     progress.finish_with(swapped.rows);
     info!(
@@ -345,7 +360,7 @@ async fn run_direct(
     source: Checkout,
     dest: &mut Session,
 ) -> Result<SyncEnd> {
-    let mut direct = DirectWriter::new(work.env, work.shape, work.stage);
+    let mut direct = DirectWriter::new(work);
     let mut source =
         match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
             Copy::Whole(source) => source,
@@ -363,8 +378,14 @@ async fn run_direct(
         None => None,
     };
     let instance = changes.map(|changes| &changes.capture.instance);
-    let end =
-        swap::SwapRecord { mapping: work.mapping.id, stored, checkpoint, transaction, instance };
+    let end = swap::SwapRecord {
+        mapping: work.mapping.id,
+        claim: work.claim,
+        stored,
+        checkpoint,
+        transaction,
+        instance,
+    };
     swap::finish_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
     log_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
     Ok(SyncEnd::Completed)
@@ -407,12 +428,14 @@ pub async fn drop_leftover_stages(env: &Env, database: &Ident) -> Result<usize> 
             schema: Ident::new("dbo"),
             table: Ident::new(row.text(0)?),
         };
-        let Some(mapping) = tsql::swap::staged_mapping(&stage) else { continue };
-        if stage_lock::try_take(&mut dest, mapping, 0).await? {
+        if !tsql::swap::is_stage(&stage) {
+            continue;
+        }
+        if stage_lock::try_take(&mut dest, &stage, 0).await? {
             dest.batch(&tsql::swap::drop_stage(&stage))
                 .await
                 .with_context(|| format!("drop leftover {stage}"))?;
-            stage_lock::release(&mut dest, mapping).await;
+            stage_lock::release(&mut dest, &stage).await;
             dropped += 1;
         }
     }

@@ -7,45 +7,45 @@
 //!
 //! The copy lane writes on a second connection, which may outlive the first: it has a lock of its
 //! own ([`load_lock`]), and whoever has the first one waits until nobody has that.
+//!
+//! A daemon that is frozen holds its locks for as long as it is. Whoever took the mapping over from
+//! it has a staging table of another name ([`tsql::swap::stage`](crate::tsql::swap::stage)); the old
+//! one is dropped when the session that holds it has ended.
 
 use crate::{
     error::{Context, Error, Kind, Result},
-    model::id::MappingId,
+    model::name::TableName,
     mssql::{row::Param, session::Session},
+    tsql::swap::stage_resource,
 };
 
 /// A sweep holds a lock for a moment only.
 const WAIT_MS: i32 = 5_000;
 
-fn resource(mapping: i64) -> String {
-    format!("dbaops-dataflow/stage/{mapping}")
+fn load_resource(stage: &TableName) -> String {
+    format!("{}/load", stage_resource(stage))
 }
 
-fn load_resource(mapping: i64) -> String {
-    format!("{}/load", resource(mapping))
-}
-
-/// Locks a mapping's staging table in the session's database; an error while another session fills
-/// it.
-pub async fn take(dest: &mut Session, mapping: MappingId) -> Result<()> {
-    if try_take(dest, i64::from(mapping.0), WAIT_MS).await? {
+/// Locks a staging table in the session's database; an error while another session fills it.
+pub async fn take(dest: &mut Session, stage: &TableName) -> Result<()> {
+    if try_take(dest, stage, WAIT_MS).await? {
         // A task that panics gives nothing back: in an idle pool its session would keep the lock.
         dest.discard_later();
         return Ok(());
     }
     Err(Error::new(
         Kind::CheckpointConflict,
-        format!("another process still fills the staging table of mapping {mapping}"),
+        format!("another process still fills the staging table {stage}"),
     )
     .with_hint("It stops at its next batch; this is tried again by itself"))
 }
 
-/// Locks the staging table of this number, which need not be a mapping any more; `false` while
-/// another session has it.
-pub async fn try_take(dest: &mut Session, mapping: i64, wait_ms: i32) -> Result<bool> {
+/// Locks a staging table, whose mapping need not be there any more; `false` while another session
+/// has it.
+pub async fn try_take(dest: &mut Session, stage: &TableName, wait_ms: i32) -> Result<bool> {
     let params = [
-        Param::Text(&resource(mapping)),
-        Param::Text(&load_resource(mapping)),
+        Param::Text(&stage_resource(stage)),
+        Param::Text(&load_resource(stage)),
         Param::Int(wait_ms),
     ];
     let row = dest
@@ -57,18 +57,20 @@ pub async fn try_take(dest: &mut Session, mapping: i64, wait_ms: i32) -> Result<
 
 /// The batch by which the copy lane's connection locks a staging table for as long as it could
 /// write to it; an error where somebody else still could.
-pub fn load_lock(mapping: MappingId) -> String {
-    include_str!("../../../sql/stage_load_lock.sql")
-        .replace("{resource}", &load_resource(i64::from(mapping.0)))
+pub fn load_lock(stage: &TableName) -> String {
+    include_str!("../../../sql/stage_load_lock.sql").replace("{resource}", &load_resource(stage))
 }
 
 /// Gives the lock back. A session that cannot say so ends, and the lock with it.
-pub async fn release(dest: &mut Session, mapping: i64) {
+pub async fn release(dest: &mut Session, stage: &TableName) {
     if dest.is_cut_off() {
         return;
     }
     if dest
-        .execute(include_str!("../../../sql/app_unlock.sql"), &[Param::Text(&resource(mapping))])
+        .execute(
+            include_str!("../../../sql/app_unlock.sql"),
+            &[Param::Text(&stage_resource(stage))],
+        )
         .await
         .is_err()
     {

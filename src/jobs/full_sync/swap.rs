@@ -11,7 +11,10 @@ use super::{
     refusal,
 };
 use crate::{
-    control::checkpoint::{TWIN_SQL, ensure_table, fenced},
+    control::{
+        FullSyncClaim,
+        checkpoint::{TWIN_SQL, ensure_table, fenced},
+    },
     error::{Context, Error, Kind, Result},
     jobs::shape::Shape,
     model::{
@@ -19,7 +22,10 @@ use crate::{
         id::MappingId,
         lsn::Lsn,
     },
-    mssql::{row::Param, session::Session},
+    mssql::{
+        row::{Param, Row},
+        session::Session,
+    },
     tsql,
 };
 
@@ -27,6 +33,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SwapRecord<'a> {
     pub mapping: MappingId,
+    /// The other fence: this attempt's own.
+    pub claim: &'a FullSyncClaim,
     /// `last_cdc_lsn` when the run began: the fence.
     pub stored: Option<Lsn>,
     /// Where CDC goes on; `None` without CDC.
@@ -144,6 +152,7 @@ async fn write_checkpoint(record: &SwapRecord<'_>, dest: &mut Session) -> Result
         Param::OptLsn(transaction.map(|known| known.lsn)),
         Param::OptText(source.as_deref()),
         Param::OptText(instance.as_deref()),
+        Param::Text(end.claim.as_str()),
     ];
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }
@@ -192,13 +201,22 @@ async fn move_rows(work: &SyncRun<'_>, order: SwapOrder, dest: &mut Session) -> 
 }
 
 /// An INSERT into the destination, with its identity values where it has such a column.
-pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
+async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
+    with_identity_insert(shape, dest, async |dest| count(dest, sql).await).await
+}
+
+/// Has `insert` done while the destination takes identity values, where it has such a column.
+pub async fn with_identity_insert(
+    shape: &Shape,
+    dest: &mut Session,
+    insert: impl AsyncFnOnce(&mut Session) -> Result<u64>,
+) -> Result<u64> {
     if shape.map.identity {
         dest.batch(&tsql::swap::identity_insert(&shape.dest.name, true))
             .await
             .context("allow identity values")?;
     }
-    let inserted = match count(dest, sql).await.context("insert new rows") {
+    let inserted = match insert(dest).await.context("insert new rows") {
         Err(error) => {
             // a session has IDENTITY_INSERT on for one table at a time, and neither a rollback nor
             // the prologue ends that
@@ -218,7 +236,11 @@ pub async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64>
 /// The rows that one statement changed. Asked of the server as a row: the counts it sends by itself
 /// have those of triggers' statements among them.
 pub async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
-    let sets = dest.result_sets(&format!("{sql};\nSELECT ROWCOUNT_BIG()"), &[]).await?;
+    changed_rows(dest.result_sets(&format!("{sql};\nSELECT ROWCOUNT_BIG()"), &[]).await?)
+}
+
+/// The answer to `SELECT ROWCOUNT_BIG()`, which came last.
+pub fn changed_rows(sets: Vec<Vec<Row>>) -> Result<u64> {
     // a trigger may have answered with rows before
     let rows = sets.last().and_then(|set| set.last()).map(|row| row.i64(0)).transpose()?;
     rows.and_then(|rows| u64::try_from(rows).ok())

@@ -279,9 +279,14 @@ pub async fn poll(
             }
             Decision::Idle { to, .. } => idle.push((facts, to)),
             Decision::GapSync(gap) => {
-                if let Err(error) = env.control.request_gap_sync(mapping.id).await {
-                    polled.failed.push((mapping.id, error));
-                    continue;
+                match env.control.request_gap_sync(mapping.id, look.stored.control).await {
+                    Ok(true) => {}
+                    // another process is further: the next poll sees where
+                    Ok(false) => continue,
+                    Err(error) => {
+                        polled.failed.push((mapping.id, error));
+                        continue;
+                    }
                 }
                 let error = Error::new(
                     Kind::Gap,

@@ -50,7 +50,7 @@ impl Job {
             (Job::Poll, Side::Source) => &["AS is_read_only"],
             (Job::Poll, Side::Dest) => &["SELECT server_id, server_name, connection_string"],
             (Job::RunRecords, _) => &[
-                "SET full_sync_pending_at = COALESCE",
+                "SET full_sync_pending_at = SYSUTCDATETIME",
                 "INSERT INTO dbo.sync_status (mapping_id, sync_type, status, started_at)",
                 "SET status = @P2, records_processed = @P3",
                 "DECLARE @epoch datetime2(3)",

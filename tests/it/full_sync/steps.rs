@@ -84,7 +84,7 @@ async fn what_commits_until_the_copy_ends_is_in_the_swap() {
     let mapping = world.map("Items", "ID", None, false).await;
     let (source, dest) = (world.source.faults(), world.dest.faults());
     let steps = [
-        dest.once(Point::request("full_sync_pending_at = COALESCE"), Fault::Delay(DELAY)),
+        dest.once(Point::request("full_sync_pending_at = SYSUTCDATETIME"), Fault::Delay(DELAY)),
         source.once(Point::request("AS is_read_only"), Fault::Delay(DELAY)),
         dest.once(Point::request("CREATE TABLE [dbo].[dbaops_dataflow_stage"), Fault::Delay(DELAY)),
         dest.nth(Point::request("BULK LOAD"), 1, Fault::Delay(DELAY)),

@@ -113,7 +113,7 @@ async fn a_process_killed_at_any_step_leaves_a_whole_table_and_the_request() {
     let old = old_rows(&world).await;
     let dest = world.dest.faults();
     for (text, fault) in [
-        ("full_sync_pending_at = COALESCE", Fault::HangAfter),
+        ("full_sync_pending_at = SYSUTCDATETIME", Fault::HangAfter),
         ("CREATE TABLE [dbo].[dbaops_dataflow_stage", Fault::HangAfter),
         ("BULK LOAD", Fault::HangAfter),
         ("CREATE UNIQUE INDEX [dbaops_dataflow_key]", Fault::HangBefore),

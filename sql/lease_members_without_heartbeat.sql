@@ -1,4 +1,4 @@
--- The places, of @P1 in all, that other sessions hold: one row each.
+-- For a control database that `init` has not brought up to date. The places, of @P1 in all, that other sessions hold: one row each.
 DECLARE @places int = @P1, @place int = 1, @resource nvarchar(255);
 DECLARE @members TABLE (place int NOT NULL);
 WHILE @place <= @places
