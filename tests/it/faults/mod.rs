@@ -2,6 +2,8 @@
 
 mod endless;
 mod fixture;
+#[cfg(unix)]
+mod frozen;
 mod hostile;
 mod kill;
 mod matrix;

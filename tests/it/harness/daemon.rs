@@ -101,12 +101,26 @@ impl Daemon {
 
     /// Sends SIGTERM and does not wait for the exit.
     pub async fn send_sigterm(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Sends SIGSTOP: the process stops running, and its connections stay open.
+    pub async fn freeze(&self) {
+        self.signal("STOP").await;
+    }
+
+    /// Sends SIGCONT.
+    pub async fn wake(&self) {
+        self.signal("CONT").await;
+    }
+
+    async fn signal(&self, name: &str) {
         let sent = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args([&format!("-{name}"), &self.pid().to_string()])
             .status()
             .await
             .expect("kill");
-        assert!(sent.success(), "SIGTERM was not sent");
+        assert!(sent.success(), "SIG{name} was not sent");
     }
 
     /// The process's directory in /proc. On systems without /proc, prints that `what` is not
