@@ -152,7 +152,7 @@ async fn write_checkpoint(record: &SwapRecord<'_>, dest: &mut Session) -> Result
         Param::OptLsn(transaction.map(|known| known.lsn)),
         Param::OptText(source.as_deref()),
         Param::OptText(instance.as_deref()),
-        Param::Text(end.claim.as_str()),
+        Param::Text(record.claim.as_str()),
     ];
     dest.execute(&sql, &params).await.map_err(fenced).context("write the checkpoint").map(drop)
 }

@@ -279,7 +279,7 @@ pub async fn poll(
             }
             Decision::Idle { to, .. } => idle.push((facts, to)),
             Decision::GapSync(gap) => {
-                match env.control.request_gap_sync(mapping.id, look.stored.control).await {
+                match env.control.request_gap_sync(mapping.id, facts.stored.control).await {
                     Ok(true) => {}
                     // another process is further: the next poll sees where
                     Ok(false) => continue,
