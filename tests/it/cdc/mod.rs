@@ -10,6 +10,7 @@ mod keys;
 mod large;
 mod order;
 mod replicas;
+mod restores;
 mod triggers;
 mod window;
 

@@ -1,5 +1,6 @@
-//! A server that goes on for ever after its login: rows, values and messages without an end. What is
-//! held in memory has a limit, the error names the server and the table, and only that table stops.
+//! A server whose answers have no end: endless rows, values and messages after the login. The daemon
+//! limits what it keeps in memory, the error names the server and the table, and only that table
+//! stops.
 
 use std::{
     io,
@@ -34,10 +35,10 @@ const PACKET_BYTES: usize = 16_000;
 const COLUMNS: u8 = 0x81;
 const ROW: u8 = 0xD1;
 const INFO: u8 = 0xAB;
-/// What a daemon may hold at most: a row of 128 MiB, and what it has otherwise.
+/// The limit of the daemon's peak memory: a row of 128 MiB, possibly copied once, and its other memory.
 const MEMORY_KIB_MAX: u64 = 400 * 1024;
 
-/// An answer that begins with `head` and repeats `body` for ever.
+/// An answer that begins with `head` and then repeats `body` without end.
 #[derive(Clone, Debug)]
 struct EndlessAnswer {
     head: Vec<u8>,
@@ -55,13 +56,14 @@ impl EndlessAnswer {
         [&bytes.to_le_bytes()[..], &vec![b'x'; bytes as usize]].concat()
     }
 
-    /// One value, in chunks.
+    /// One value that consists of chunks without end.
     fn value() -> Self {
         let head = [Self::columns(1, &VARBINARY_MAX), vec![ROW], UNKNOWN_TOTAL.to_vec()].concat();
         EndlessAnswer { head, body: Self::chunk(64 << 10) }
     }
 
-    /// A row of the table below, whose value has a chunk that is said to be longer than any value.
+    /// A row of the table in the scenario below, whose value has a chunk with a declared length above
+    /// the limit of any value.
     fn impossible_chunk() -> Self {
         const NULLABLE_INT: [u8; 2] = [0x26, 4];
         let [mut columns, value] =
@@ -72,14 +74,14 @@ impl EndlessAnswer {
         EndlessAnswer { head: [columns, row].concat(), body: vec![b'x'; 64 << 10] }
     }
 
-    /// One row of as many columns as there may be, with 1 MiB in each.
+    /// One row with the maximum number of columns and 1 MiB in each.
     fn row() -> Self {
         let head = [Self::columns(4096, &VARBINARY_MAX), vec![ROW]].concat();
         let value = [&UNKNOWN_TOTAL[..], &Self::chunk(1 << 20), &[0; 4]].concat();
         EndlessAnswer { head, body: value }
     }
 
-    /// Rows, each of a regular size.
+    /// Rows of a normal size without end.
     fn rows() -> Self {
         const BYTES: [u8; 2] = 8_000u16.to_le_bytes();
         const VARBINARY: [u8; 3] = [0xA5, BYTES[0], BYTES[1]];
@@ -87,7 +89,7 @@ impl EndlessAnswer {
         EndlessAnswer { head: Self::columns(1, &VARBINARY), body: row.repeat(10) }
     }
 
-    /// Messages, as PRINT sends them.
+    /// Messages, as PRINT sends them, without end.
     fn messages() -> Self {
         let text: Vec<u8> =
             "on and on ".repeat(400).encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -107,10 +109,10 @@ impl EndlessAnswer {
 const VARBINARY_MAX: [u8; 3] = [0xA5, 0xFF, 0xFF];
 const UNKNOWN_TOTAL: [u8; 8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
 
-/// Statements with all of these words are answered by the second.
+/// Statements that contain all of the texts get the answer.
 type Endless = Arc<Mutex<Option<(&'static [&'static str], EndlessAnswer)>>>;
 
-/// A network in front of a server, which answers some statements itself.
+/// A proxy in front of a server, which answers some statements itself.
 struct EndlessServer {
     addr: SocketAddr,
     endless: Endless,
@@ -131,8 +133,8 @@ impl EndlessServer {
         EndlessServer { addr, endless, accepting }
     }
 
-    fn answers(&self, words: &'static [&'static str], answer: EndlessAnswer) {
-        *self.endless.lock().unwrap_or_else(PoisonError::into_inner) = Some((words, answer));
+    fn answers(&self, texts: &'static [&'static str], answer: EndlessAnswer) {
+        *self.endless.lock().unwrap_or_else(PoisonError::into_inner) = Some((texts, answer));
     }
 }
 
@@ -142,7 +144,7 @@ impl Drop for EndlessServer {
     }
 }
 
-/// A message as it came, or what of it is a packet that is not the last.
+/// Reads one packet, with its header.
 async fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut packet = vec![0; HEADER_BYTES];
     from.read_exact(&mut packet).await?;
@@ -152,7 +154,7 @@ async fn packet(from: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Requests and answers take turns. Nothing is encrypted here.
+/// Forwards a request and then its answer, again and again. Connections are not encrypted.
 async fn relay(mut client: TcpStream, upstream: SocketAddr, endless: Endless) -> io::Result<()> {
     let mut server = TcpStream::connect(upstream).await?;
     loop {
@@ -165,9 +167,9 @@ async fn relay(mut client: TcpStream, upstream: SocketAddr, endless: Endless) ->
                 if last {
                     let answer = endless.lock().unwrap_or_else(PoisonError::into_inner).clone();
                     if let Some((_, answer)) =
-                        answer.filter(|(words, _)| words.iter().all(|word| has(&statement, word)))
+                        answer.filter(|(texts, _)| texts.iter().all(|text| has(&statement, text)))
                     {
-                        return go_on_for_ever(client, answer).await;
+                        return send_endless(client, answer).await;
                     }
                 }
             }
@@ -191,7 +193,7 @@ fn has(statement: &[u8], word: &str) -> bool {
     statement.windows(word.len()).any(|window| window == word)
 }
 
-async fn go_on_for_ever(mut client: TcpStream, answer: EndlessAnswer) -> io::Result<()> {
+async fn send_endless(mut client: TcpStream, answer: EndlessAnswer) -> io::Result<()> {
     let EndlessAnswer { head: mut waiting, body } = answer;
     loop {
         while waiting.len() < PACKET_BYTES {
@@ -208,15 +210,15 @@ async fn go_on_for_ever(mut client: TcpStream, answer: EndlessAnswer) -> io::Res
     }
 }
 
-fn check(what: &str, error: &Error, words: &[&str]) {
+fn check(what: &str, error: &Error, texts: &[&str]) {
     let text = error.to_string();
     assert_eq!(error.kind, Kind::TooLarge, "{what}: {text}");
-    for word in words {
+    for word in texts {
         assert!(text.contains(word), "{what}: {text}");
     }
 }
 
-/// Each of them once filled memory, or went on for as long as a statement may take.
+/// Each of these answers once filled the memory, or was read until the statement timeout.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_an_end_has_a_limit() {
     let standin = Server::builder().start().await.expect("a server");
@@ -263,7 +265,7 @@ async fn an_answer_without_an_end_has_a_limit() {
     let mut session = pools.checkout(&master, "test").await.expect("a session");
     let each = session.each(SQL, &[], |_, _| Ok(())).await;
     check("rows, each", &each.expect_err("rows"), &[&place]);
-    // what is streamed may go on: nothing of it is kept
+    // a stream of rows has no limit, as the session keeps none of them
     let mut session = pools.checkout(&master, "test").await.expect("a session");
     let mut stream = session.stream(SQL, &[]).await.expect("a stream");
     for _ in 0..1_000 {
@@ -277,10 +279,11 @@ async fn an_answer_without_an_end_has_a_limit() {
     check("messages, the lane", &line.batch(SQL).await.expect_err("messages"), &[&place]);
 }
 
-/// One table's rows have no end, in CDC and in full syncs on either way; the other table goes on.
+/// The answers for one table have no end, in CDC and in full syncs by the copy lane and by the driver;
+/// the other table goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_value_without_an_end_stops_its_own_table_alone() {
-    crate::only_on_standins!("a server that goes on for ever");
+async fn a_value_without_an_end_stops_only_its_own_table() {
+    crate::only_on_standins!("a proxy in front of the source");
     const READ: &[&str] = &["FROM [dbo].[H] AS s"];
     const CHANGES: &[&str] = &["[dbo_H_CT]", "ORDER BY c.[__$start_lsn]", "c.[__$seqval]"];
     let world = World::without_statement_files().await;
@@ -305,7 +308,7 @@ async fn a_value_without_an_end_stops_its_own_table_alone() {
     control.run(&format!("UPDATE source_servers SET connection_string = N'{string}'")).await;
     let place = format!("127.0.0.1,{}/Shop", server.addr.port());
     let mut value = 1;
-    for (lane, words, answer, is_full_sync) in [
+    for (lane, texts, answer, is_full_sync) in [
         ("wire", CHANGES, EndlessAnswer::value(), false),
         ("wire", READ, EndlessAnswer::impossible_chunk(), true),
         ("driver", READ, EndlessAnswer::value(), true),
@@ -318,13 +321,13 @@ async fn a_value_without_an_end_stops_its_own_table_alone() {
             }
         }
         control.run("DELETE FROM error_logs").await;
-        server.answers(words, answer);
+        server.answers(texts, answer);
         if is_full_sync {
             world.request_full_sync(hostile).await;
         } else {
             world.shop().await.run("UPDATE dbo.H SET V = 0x02").await;
         }
-        let what = format!("{lane}, {words:?}");
+        let what = format!("{lane}, {texts:?}");
         eventually(&format!("an error of {what}"), async || {
             let errors = control
                 .query(&format!(
@@ -332,12 +335,12 @@ async fn a_value_without_an_end_stops_its_own_table_alone() {
                 ))
                 .await;
             let message = ["Shop.dbo.H: ", "row 1 of the answer of ", &place];
-            let told = errors.rows.iter().any(|row| {
+            let reported = errors.rows.iter().any(|row| {
                 message.iter().all(|word| row[0].contains(word))
                     && row[1].contains("TooLarge")
                     && row[1].contains("parked")
             });
-            if told { Ok(()) } else { Err(errors.to_string()) }
+            if reported { Ok(()) } else { Err(errors.to_string()) }
         })
         .await;
         value += 1;
