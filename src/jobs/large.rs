@@ -8,6 +8,7 @@
 use md5::{Digest, Md5};
 use tokio_util::sync::CancellationToken;
 
+use super::changes_table::check_order_grows;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::value::Value,
@@ -37,12 +38,7 @@ pub async fn copy_values(
             .context("look for large values")?;
         let Some(last) = rows.last() else { return Ok(()) };
         let last = last.i64(0)?;
-        if last <= after {
-            return Err(Error::new(
-                Kind::Other,
-                format!("the destination says that a row after number {after} has number {last}"),
-            ));
-        }
+        check_order_grows(after, last)?;
         for row in &rows {
             copy_row_values(source, dest, statements, row, cancel).await?;
         }

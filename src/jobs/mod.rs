@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod cdc;
+mod changes_table;
 pub mod fence;
 pub mod full_sync;
 pub mod instances;

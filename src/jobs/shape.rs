@@ -12,7 +12,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         carry::ColumnMap,
-        mapping::Mapping,
+        mapping::{Mapping, SyncType},
         table::{Database, Table},
     },
     mssql::{catalog, session::Session},
@@ -38,9 +38,39 @@ impl Shape {
     }
 }
 
-/// How often a job begins again in a row because a table was altered meanwhile: whoever alters a
-/// table does so a few times, not for ever.
-pub const TRIES_MAX: u32 = 5;
+/// A job begins again at most this often because a table was altered: an operator alters a table a
+/// few times, not for ever.
+const TRIES_MAX: u32 = 5;
+
+/// Counts how often a job of a mapping begins again with the columns that the tables have now.
+pub(super) struct Restarts<'a> {
+    mapping: &'a Mapping,
+    sync_type: SyncType,
+    tries: u32,
+}
+
+impl<'a> Restarts<'a> {
+    pub fn new(mapping: &'a Mapping, sync_type: SyncType) -> Self {
+        Restarts { mapping, sync_type, tries: 1 }
+    }
+
+    /// Whether the job begins again after `error`; logs that it does.
+    pub fn again(&mut self, error: Option<&Error>) -> bool {
+        if error.is_none_or(|error| error.kind != Kind::Altered) || self.tries == TRIES_MAX {
+            return false;
+        }
+        self.tries += 1;
+        tracing::warn!(
+            mapping_id = self.mapping.id.0,
+            server_id = self.mapping.server.0,
+            sync_type = self.sync_type.as_str(),
+            "{} or {} was altered while its rows were read: they are read again by the columns as they are now",
+            self.mapping.source,
+            self.mapping.dest
+        );
+        true
+    }
+}
 
 /// Proves that the two tables still have the shape by which rows were read: the same tables with
 /// the same carried columns. What else is in the way by now is an error of its own. Asked *after*

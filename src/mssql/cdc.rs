@@ -416,3 +416,17 @@ pub fn of_instance(error: Error, instance: &Instance) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_seen_what_was_before_the_capture_instance() {
+        let lsn = |n: u8| Lsn::new([0, 0, 0, 1, 0, 0, 0, 0, 0, n]);
+        let seen = |min, max| LsnBounds { min, max }.seen();
+        assert_eq!(seen(lsn(19), lsn(17)), lsn(18));
+        assert_eq!(seen(lsn(10), lsn(17)), lsn(17));
+        assert_eq!(seen(Lsn::ZERO, lsn(17)), lsn(17));
+    }
+}

@@ -8,7 +8,7 @@
 //! is asked directly at start and now and then, because a change may have been made before the
 //! instance existed.
 
-use super::window::{Gap, Refusal, Step, Wait};
+use super::window::{Choice, Gap, Refusal, Step, Wait};
 use crate::model::lsn::Lsn;
 use std::time::Duration;
 
@@ -75,12 +75,8 @@ pub enum Decision {
         gap: Gap,
         too_soon: bool,
     },
-    Cdc {
-        instance: usize,
-        from: Lsn,
-        to: Lsn,
-        switch_to: Option<usize>,
-    },
+    /// Read changes.
+    Cdc(Choice),
     /// The checkpoint moves with the other idle ones.
     Idle {
         from: Lsn,
@@ -99,7 +95,7 @@ pub fn decide(facts: ScheduleFacts) -> Decision {
     match facts.step {
         None | Some(Step::Still) => Decision::Nothing,
         Some(Step::Read { instance, from, to, switch_to }) => {
-            Decision::Cdc { instance, from, to, switch_to }
+            Decision::Cdc(Choice { instance, from, to, switch_to })
         }
         Some(Step::Idle { from, to }) => Decision::Idle { from, to },
         Some(Step::Gap(gap)) => {

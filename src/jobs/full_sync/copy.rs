@@ -62,7 +62,7 @@ pub async fn copy(
     let query = tsql::swap::read_source(&shape.source.name, &shape.map);
     let limit = BatchLimit { rows_max: env.config.batch_rows, bytes_max: env.config.batch_bytes };
     let mut batches = CopyObserver { work, direct, lock_proven: Instant::now() };
-    let (copied_by_lane, source) = if env.uses_copy_lane(mapping)? {
+    let (copied_by_lane, source) = if work.copy_lane {
         drop(source);
         (
             lane(work, changes.as_deref_mut(), &query, (snapshot, limit), dest, &mut batches)

@@ -35,7 +35,8 @@
 //!    keys and checks stay trusted, triggers see only what changed, and inserting explicit identity
 //!    values lifts the identity's next value as it must. The same transaction writes the checkpoint
 //!    (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old
-//!    LSN and this attempt's claim, so that an attempt that another one overtook swaps nothing in. A CDC pass goes on from the fence.
+//!    LSN and this attempt's claim, so that an attempt that another one overtook swaps nothing in. A
+//!    CDC pass goes on from the fence.
 //!
 //! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says
 //! which guarantee the copy gave.
@@ -47,6 +48,8 @@
 
 mod copy;
 mod direct;
+mod leftovers;
+mod modes;
 mod progress;
 mod refusal;
 mod replay;
@@ -59,12 +62,10 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::trigger::Triggers;
+pub use self::{leftovers::drop_leftover_stages, trigger::Triggers};
 use self::{
-    copy::Copy,
-    direct::DirectWriter,
-    progress::{Stop, SyncProgress, SyncStage},
-    replay::ChangeSource,
+    modes::{run_direct, run_staged},
+    progress::{Stop, SyncProgress},
 };
 use super::{
     Env, JobConnections, JobEnd,
@@ -74,11 +75,10 @@ use crate::{
     control::{FullSyncClaim, RunOutcome},
     error::{Context, Error, Kind, Result},
     model::{
-        lsn::Lsn,
         mapping::{FullSyncMode, Mapping, SyncType},
-        name::{Ident, TableName},
+        name::TableName,
     },
-    mssql::{catalog, cdc, pool::Checkout, session::Session},
+    mssql::{catalog, session::Session},
     tsql,
 };
 
@@ -100,6 +100,8 @@ struct SyncRun<'a> {
     stage: &'a TableName,
     progress: &'a SyncProgress,
     connections: &'a JobConnections,
+    /// Whether rows are copied through the copy lane.
+    copy_lane: bool,
 }
 
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status,
@@ -152,8 +154,8 @@ async fn run_recorded(env: &Env, mapping: &Mapping, trigger: bool) -> Result<Job
         Err(error) => RunOutcome::failed(records, 0, error.to_string()),
     };
     env.control.finish_run(run, outcome).await;
-    // Whoever overtook this attempt may have read the rows before the trigger column was reset
-    // here: that request is made anew.
+    // The attempt that overtook this one may have read the rows before the trigger column was reset
+    // here, so the request is made again.
     if trigger && ended.as_ref().is_err_and(|error| error.kind == Kind::CheckpointConflict) {
         env.control.request_full_sync(mapping.id).await?;
     }
@@ -185,8 +187,8 @@ async fn perform(
 ) -> Result<SyncEnd> {
     // the copy lane has a connection to the destination of its own, beside the session that holds
     // the staging table's lock
-    let connections =
-        env.connections(mapping, 1, if env.uses_copy_lane(mapping)? { 2 } else { 1 }).await?;
+    let copy_lane = env.uses_copy_lane(mapping)?;
+    let connections = env.connections(mapping, 1, if copy_lane { 2 } else { 1 }).await?;
     let mut source = connections.source(&mapping.source.database).await?;
     let mut dest = connections.dest(&mapping.dest.database).await?;
     dest.set_timeout(env.config.long_statement_timeout);
@@ -195,61 +197,36 @@ async fn perform(
         env.triggers.refuse(mapping.id);
     }
     drop(source);
-    let mut tries = 1;
+    let mut restarts = shape::Restarts::new(mapping, SyncType::FullSync);
     loop {
-        let done =
-            Box::pin(with_current_columns(env, mapping, claim, progress, &connections, &mut dest))
-                .await;
-        let again = done.as_ref().is_err_and(|error| error.kind == Kind::Altered);
-        if !again || tries == shape::TRIES_MAX || dest.is_cut_off() || env.stopping() {
+        let done = Box::pin(with_current_columns(
+            env,
+            (mapping, claim),
+            progress,
+            (&connections, copy_lane),
+            &mut dest,
+        ))
+        .await;
+        let usable = !dest.is_cut_off() && !env.stopping();
+        if !usable || !restarts.again(done.as_ref().err()) {
             return done;
         }
-        tries += 1;
         progress.begin_again();
-        warn!(
-            mapping_id = mapping.id.0,
-            server_id = mapping.server.0,
-            sync_type = SyncType::FullSync.as_str(),
-            "{} or {} was altered meanwhile; the full sync begins again with the columns as they are now",
-            mapping.source,
-            mapping.dest
-        );
     }
 }
 
 /// From the first look at the tables to the swap.
 async fn with_current_columns(
     env: &Env,
-    mapping: &Mapping,
-    claim: &FullSyncClaim,
+    (mapping, claim): (&Mapping, &FullSyncClaim),
     progress: &SyncProgress,
-    connections: &JobConnections,
+    (connections, copy_lane): (&JobConnections, bool),
     dest: &mut Session,
 ) -> Result<SyncEnd> {
     let mut source = connections.source(&mapping.source.database).await?;
     let shape = shape::gather(&mut source, dest, mapping).await?;
-    let others = env.control.same_destination(mapping.id).await?;
-    if let Some(other) = others.first() {
-        return Err(Error::new(
-            Kind::Schema,
-            format!("mapping {other} brings rows to {} too", mapping.dest),
-        )
-        .with_hint("Disable one of the two mappings: each would delete the other's rows"));
-    }
-    let acting = catalog::foreign_keys(dest, &shape.dest).await?;
-    let acting =
-        acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
-    let warnings = shape.map.warnings.iter().cloned().chain(
-        acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))),
-    );
-    for warning in warnings {
-        warn!(
-            mapping_id = mapping.id.0,
-            server_id = mapping.server.0,
-            sync_type = SyncType::SchemaCheck.as_str(),
-            "{warning}"
-        );
-    }
+    refuse_shared_destination(env, mapping).await?;
+    log_warnings(mapping, &shape, dest).await?;
     let standing = env
         .control
         .standing(mapping.id)
@@ -263,7 +240,16 @@ async fn with_current_columns(
 
     let stage = tsql::swap::stage(mapping.id, env.generation, &shape.dest.name.database);
     stage_lock::take(dest, &stage).await?;
-    let work = SyncRun { env, mapping, claim, shape: &shape, stage: &stage, progress, connections };
+    let work = SyncRun {
+        env,
+        mapping,
+        claim,
+        shape: &shape,
+        stage: &stage,
+        progress,
+        connections,
+        copy_lane,
+    };
     let done = async {
         dest.batch(&tsql::swap::drop_stage(&stage))
             .await
@@ -281,163 +267,55 @@ async fn with_current_columns(
         }
     }
     .await;
-    if !dest.is_cut_off() && !matches!(done, Ok(SyncEnd::Completed)) {
-        // what cannot be dropped now is dropped by the next full sync of this mapping
-        let dropped = async {
-            dest.recover().await?;
-            dest.batch(&tsql::swap::drop_stage(&stage)).await
-        };
-        if let Err(error) = dropped.await {
-            warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
-        }
+    if !matches!(done, Ok(SyncEnd::Completed)) {
+        drop_stage(&stage, mapping, dest).await;
     }
     stage_lock::release(dest, &stage).await;
     done
 }
 
-/// Mode STAGED: copy, fence, replay, swap.
-async fn run_staged(
-    work: &SyncRun<'_>,
-    mut changes: Option<&mut ChangeSource>,
-    stored: Option<Lsn>,
-    source: Checkout,
-    dest: &mut Session,
-) -> Result<SyncEnd> {
-    let SyncRun { env, mapping, shape, stage, progress, .. } = work;
-    let mut source = match copy::copy(work, changes.as_deref_mut(), None, source, dest).await? {
-        Copy::Whole(source) => source,
-        Copy::Stopped(stop) => return Ok(SyncEnd::Stopped(stop)),
-    };
-    let changes = changes.as_deref();
-    progress.enter(SyncStage::Index);
-    copy::index(dest, stage, &shape.map).await?;
-    let checkpoint = match changes {
-        Some(changes) => replay::replay(work, changes, &mut source, dest).await?,
-        None => None,
-    };
-    shape::prove(&mut source, dest, mapping, shape).await?;
-    if checkpoint.is_none() {
-        log_guarantee(work, false);
+async fn refuse_shared_destination(env: &Env, mapping: &Mapping) -> Result<()> {
+    let others = env.control.same_destination(mapping.id).await?;
+    if let Some(other) = others.first() {
+        return Err(Error::new(
+            Kind::Schema,
+            format!("mapping {other} brings rows to {} too", mapping.dest),
+        )
+        .with_hint("Disable one of the two mappings: each would delete the other's rows"));
     }
-    let transaction = match checkpoint {
-        Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
-        None => None,
-    };
-    copy::index_as_dest(dest, stage, &shape.map).await?;
-    if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
-        return Ok(SyncEnd::Stopped(Stop::Paused));
-    }
-    let instance =
-        changes.map(|changes| &changes.capture.instance).filter(|_| checkpoint.is_some());
-    let end = swap::SwapRecord {
-        mapping: mapping.id,
-        claim: work.claim,
-        stored,
-        checkpoint,
-        transaction,
-        instance,
-    };
-    let swapped = swap::swap(work, &end, dest).await.context("swap the staged rows in")?;
-    progress.finish_with(swapped.rows);
-    info!(
-        mapping_id = mapping.id.0,
-        server_id = mapping.server.0,
-        sync_type = SyncType::FullSync.as_str(),
-        records_count = i64::try_from(swapped.rows).unwrap_or(i64::MAX),
-        "swapped in: {} rows inserted, {} updated, {} deleted",
-        swapped.inserted,
-        swapped.updated,
-        swapped.deleted
+    Ok(())
+}
+
+/// Logs what an operator should know of the two tables.
+async fn log_warnings(mapping: &Mapping, shape: &Shape, dest: &mut Session) -> Result<()> {
+    let acting = catalog::foreign_keys(dest, &shape.dest).await?;
+    let acting =
+        acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
+    let warnings = shape.map.warnings.iter().cloned().chain(
+        acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))),
     );
-    Ok(SyncEnd::Completed)
-}
-
-/// Mode DIRECT: load; CDC goes on from the cut.
-async fn run_direct(
-    work: &SyncRun<'_>,
-    mut changes: Option<&mut ChangeSource>,
-    stored: Option<Lsn>,
-    source: Checkout,
-    dest: &mut Session,
-) -> Result<SyncEnd> {
-    let mut direct = DirectWriter::new(work);
-    let mut source =
-        match copy::copy(work, changes.as_deref_mut(), Some(&mut direct), source, dest).await? {
-            Copy::Whole(source) => source,
-            Copy::Stopped(stop) => return Ok(SyncEnd::Stopped(stop)),
-        };
-    let changes = changes.as_deref();
-    shape::prove(&mut source, dest, work.mapping, work.shape).await?;
-    // no rows have arrived where there are none
-    direct.clear(dest).await?;
-    work.progress.finish_with(direct.inserted);
-    work.progress.enter(SyncStage::Swap(progress::SwapStep::Check));
-    let checkpoint = changes.map(|changes| changes.copy_start_lsn);
-    let transaction = match checkpoint {
-        Some(lsn) => cdc::newest_transaction(&mut source, lsn).await?,
-        None => None,
-    };
-    let instance = changes.map(|changes| &changes.capture.instance);
-    let end = swap::SwapRecord {
-        mapping: work.mapping.id,
-        claim: work.claim,
-        stored,
-        checkpoint,
-        transaction,
-        instance,
-    };
-    swap::finish_direct(work, direct.inserted, &end, dest).await.context("end the load")?;
-    log_guarantee(work, checkpoint.is_some() && work.mapping.cdc_enabled);
-    Ok(SyncEnd::Completed)
-}
-
-/// What the copy can promise of rows that changed while it ran; `followed`: their changes come
-/// through CDC next.
-fn log_guarantee(work: &SyncRun<'_>, followed: bool) {
-    let guarantee = if followed {
-        "rows that changed during the copy are mended by the changes that CDC brings next"
-    } else if work.shape.source_database.snapshot || work.shape.source.memory_optimized {
-        "the rows are those of one moment (SNAPSHOT)"
-    } else {
-        "rows that changed during the copy may be missing or old (no CDC, no SNAPSHOT at the source)"
-    };
-    let Mapping { id, server, .. } = work.mapping;
-    info!(
-        mapping_id = id.0,
-        server_id = server.0,
-        sync_type = SyncType::FullSync.as_str(),
-        "{guarantee}"
-    );
-}
-
-/// Drops staging tables in a destination database that nobody fills any more; how many there were.
-///
-/// The control database has a fixed name, so every staging table of this instance is one of ours,
-/// also one whose mapping was deleted since. One that a living session fills is locked, and stays.
-pub async fn drop_leftover_stages(env: &Env, database: &Ident) -> Result<usize> {
-    let connections = env.dest_connections(1, "leftover staging tables").await?;
-    let mut dest = connections.checkout(database).await?;
-    let found = dest
-        .rows(include_str!("../../../sql/leftover_stages.sql"), &[])
-        .await
-        .context("look for leftover staging tables")?;
-    let mut dropped = 0;
-    for row in found {
-        let stage = TableName {
-            database: database.clone(),
-            schema: Ident::new("dbo"),
-            table: Ident::new(row.text(0)?),
-        };
-        if !tsql::swap::is_stage(&stage) {
-            continue;
-        }
-        if stage_lock::try_take(&mut dest, &stage, 0).await? {
-            dest.batch(&tsql::swap::drop_stage(&stage))
-                .await
-                .with_context(|| format!("drop leftover {stage}"))?;
-            stage_lock::release(&mut dest, &stage).await;
-            dropped += 1;
-        }
+    for warning in warnings {
+        warn!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::SchemaCheck.as_str(),
+            "{warning}"
+        );
     }
-    Ok(dropped)
+    Ok(())
+}
+
+/// Drops the staging table of a run that did not complete. If that fails, the mapping's next full
+/// sync drops it.
+async fn drop_stage(stage: &TableName, mapping: &Mapping, dest: &mut Session) {
+    if dest.is_cut_off() {
+        return;
+    }
+    let dropped = async {
+        dest.recover().await?;
+        dest.batch(&tsql::swap::drop_stage(stage)).await
+    };
+    if let Err(error) = dropped.await {
+        warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
+    }
 }

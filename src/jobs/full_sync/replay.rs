@@ -48,7 +48,7 @@ impl ChangeSource {
     /// where the cut was found.
     pub fn limit_to_session(&mut self, seen: LsnBounds) {
         self.copy_start_lsn =
-            window::copy_start_lsn(self.copy_start_lsn, self.max_lsn, (seen.min, seen.max));
+            window::copy_start_lsn(self.copy_start_lsn, self.max_lsn, seen.seen());
     }
 
     /// Whether changes since the cut are still there; an error that says what to do where they are
@@ -109,78 +109,33 @@ pub async fn find_change_source(
     }
 }
 
-/// Waits for the fence and brings the changes up to it into the staging table; the LSN from which
-/// CDC goes on. `None` when CDC is not asked for and nothing was proven.
+/// Waits for the fence and applies the changes up to it to the staging table; returns the LSN from
+/// which CDC continues. `None` when the mapping does not use CDC and nothing was proven.
 ///
-/// Where nothing can prove the fence ([`fence::Fence::proven`]), CDC goes on from the cut: the
-/// staging table may have less than what the copy has seen, and what is missing comes again then.
+/// Where nothing can prove the fence ([`Fence::proven`]), CDC continues from the start of the copy:
+/// the staging table may lack changes that the copy has seen, and they are applied then.
 pub async fn replay(
     work: &SyncRun<'_>,
     changes: &ChangeSource,
     source: &mut Session,
     dest: &mut Session,
 ) -> Result<Option<Lsn>> {
-    let SyncRun { env, mapping, shape, stage, progress, .. } = work;
-    let ChangeSource { capture, copy_start_lsn, .. } = changes;
-    let copy_start_lsn = *copy_start_lsn;
+    let SyncRun { mapping, progress, .. } = work;
+    let copy_start_lsn = changes.copy_start_lsn;
     progress.enter(SyncStage::Fence);
     let job = fence::capture_jobs(source).await?;
-    // nobody is to wait for what is lost already
-    changes.check_retained(cdc::bounds(source, &capture.instance).await?.min, job.as_ref())?;
-    let wait_max = wait_max(job.as_ref());
-    progress.set_capture_wait(wait_max);
-    let reading = fence::read_clock(source).await.context("read the source's clock")?;
-    let wait_policy = WaitPolicy { wait_max, while_it_moves: true, poll: FENCE_POLL };
-    let fence = match fence::wait_for_capture(source, &reading, wait_policy, &env.cancel).await {
-        Ok(fence) => Fence { lsn: fence.lsn.max(copy_start_lsn), ..fence },
-        Err(error)
-            if !mapping.cdc_enabled
-                && !matches!(error.kind, Kind::Cancelled)
-                && !source.is_cut_off() =>
-        {
-            source.recover().await?;
-            warn!(
-                mapping_id = mapping.id.0,
-                server_id = mapping.server.0,
-                sync_type = SyncType::FullSync.as_str(),
-                error = %error,
-                "capture does not prove how far the copy reaches; CDC is off for this mapping, so the copy stands as it is"
-            );
-            return Ok(None);
-        }
-        Err(error) => return Err(error).context("wait until capture has passed the copy"),
-    };
+    // before waiting: the changes may be lost already
+    let bounds = cdc::bounds(source, &changes.capture.instance).await?;
+    changes.check_retained(bounds.min, job.as_ref())?;
+    let Some(fence) = wait_for_fence(work, job.as_ref(), source).await? else { return Ok(None) };
+    let fence = Fence { lsn: fence.lsn.max(copy_start_lsn), ..fence };
     progress.enter(SyncStage::Replay);
     let began = Instant::now();
-    let mut replayed = 0u64;
-    if fence.lsn > copy_start_lsn {
-        let request = ApplyRequest {
-            map: &shape.map,
-            source: &shape.source,
-            capture,
-            from: copy_start_lsn,
-            to: fence.lsn,
-            target: ApplyTarget::Staging { table: stage },
-            batch_policy: BatchPolicy::Batches(env.config.batch_rows),
-            cancel: &env.cancel,
-        };
-        let mut follow = |applied: &apply::Applied| progress.replayed(applied.changes);
-        let applied = match apply::apply_changes(source, dest, &request, &mut follow).await {
-            Err(error) if error.kind == Kind::Gap && !source.is_cut_off() => {
-                changes.check_retained(
-                    cdc::bounds(source, &capture.instance).await?.min,
-                    job.as_ref(),
-                )?;
-                Err(error)
-            }
-            applied => applied,
-        }
-        .context("replay changes into the staging table")?;
-        if env.stopping() {
-            return Err(Error::new(Kind::Cancelled, "asked to stop during the replay"));
-        }
-        replayed = applied.changes;
-    }
+    let replayed = if fence.lsn > copy_start_lsn {
+        apply_to_stage(work, changes, fence.lsn, job.as_ref(), (source, dest)).await?
+    } else {
+        0
+    };
     info!(
         mapping_id = mapping.id.0,
         server_id = mapping.server.0,
@@ -199,4 +154,76 @@ pub async fn replay(
         );
     }
     Ok(Some(fence.resume_lsn(copy_start_lsn)))
+}
+
+/// Waits until capture has passed the copy. `None` for a mapping without CDC whose source does not
+/// get there.
+async fn wait_for_fence(
+    work: &SyncRun<'_>,
+    job: Option<&CaptureJobs>,
+    source: &mut Session,
+) -> Result<Option<Fence>> {
+    let SyncRun { env, mapping, progress, .. } = work;
+    let wait_max = wait_max(job);
+    progress.set_capture_wait(wait_max);
+    let reading = fence::read_clock(source).await.context("read the source's clock")?;
+    let policy = WaitPolicy { wait_max, while_it_moves: true, poll: FENCE_POLL };
+    match fence::wait_for_capture(source, &reading, policy, &env.cancel).await {
+        Ok(fence) => Ok(Some(fence)),
+        Err(error)
+            if !mapping.cdc_enabled
+                && !matches!(error.kind, Kind::Cancelled)
+                && !source.is_cut_off() =>
+        {
+            source.recover().await?;
+            warn!(
+                mapping_id = mapping.id.0,
+                server_id = mapping.server.0,
+                sync_type = SyncType::FullSync.as_str(),
+                error = %error,
+                "capture does not prove how far the copy reaches; CDC is off for this mapping, so the copy stands as it is"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error).context("wait until capture has passed the copy"),
+    }
+}
+
+/// Applies the changes made during the copy to the staging table; how many there were.
+async fn apply_to_stage(
+    work: &SyncRun<'_>,
+    changes: &ChangeSource,
+    to: Lsn,
+    job: Option<&CaptureJobs>,
+    (source, dest): (&mut Session, &mut Session),
+) -> Result<u64> {
+    let SyncRun { env, shape, stage, progress, .. } = work;
+    let mut replayed = 0u64;
+    let request = ApplyRequest {
+        map: &shape.map,
+        source: &shape.source,
+        capture: &changes.capture,
+        from: changes.copy_start_lsn,
+        to,
+        target: ApplyTarget::Staging { table: stage },
+        batch_policy: BatchPolicy::Batches(env.config.batch_rows),
+        cancel: &env.cancel,
+    };
+    let mut on_commit = |group: &apply::AppliedGroup| {
+        replayed += group.changes;
+        progress.replayed(replayed);
+    };
+    match apply::apply_changes(source, dest, &request, &mut on_commit).await {
+        Err(error) if error.kind == Kind::Gap && !source.is_cut_off() => {
+            let bounds = cdc::bounds(source, &changes.capture.instance).await?;
+            changes.check_retained(bounds.min, job)?;
+            Err(error)
+        }
+        other => other,
+    }
+    .context("replay changes into the staging table")?;
+    if env.stopping() {
+        return Err(Error::new(Kind::Cancelled, "asked to stop during the replay"));
+    }
+    Ok(replayed)
 }

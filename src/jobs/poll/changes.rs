@@ -1,102 +1,97 @@
-//! Which tables have changes: one probe for all of a database, and which of these changes set a
-//! trigger.
+//! Which tables have changes: one statement for all tables of a database. It also tells which of
+//! these changes set a trigger column.
 
 use super::{
-    MappingFacts, PollState, Polled, chunks, is_of_one_table,
-    triggers::{self, TriggerState},
+    batches::{Batches, is_of_one_table},
+    state::{MappingFacts, PollState, Polled, TriggerState},
+    triggers,
 };
 use crate::{
-    error::{Context, Result},
+    error::{Context, Error, Result},
     model::{capture::MaxLsn, lsn::Lsn},
     mssql::{cdc, row::Param, session::Session},
     tsql::poll::{self as poll_sql, BRANCHES_MAX, WatchedInstance},
 };
 
-/// Which instances have rows between checkpoint and U, and which of these rows set a trigger.
+/// Notes which capture instances have rows between the checkpoint and the max LSN, and whether one
+/// of these rows sets the trigger column.
 pub(super) async fn find_changes(
     session: &mut Session,
-    mappings_facts: &mut [MappingFacts<'_>],
+    mappings: &mut [MappingFacts<'_>],
     max_lsn: Option<&MaxLsn>,
     state: &mut PollState,
     polled: &mut Polled,
 ) -> Result<()> {
-    let Some(max_lsn) = max_lsn else { return Ok(()) };
-    let asked: Vec<usize> = (0..mappings_facts.len())
-        .filter(|&i| mappings_facts[i].choice.is_some_and(|choice| choice.from < max_lsn.lsn))
+    let Some(max_lsn) = max_lsn.map(|max_lsn| max_lsn.lsn) else { return Ok(()) };
+    let asked: Vec<usize> = (0..mappings.len())
+        .filter(|&i| mappings[i].choice.is_some_and(|choice| choice.from < max_lsn))
         .collect();
-    for chunk in chunks(asked, mappings_facts, state, BRANCHES_MAX) {
-        let found = match probe(session, mappings_facts, (&chunk, true), max_lsn.lsn, state).await {
-            Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
-                session.recover().await?;
-                let mut found = Vec::new();
-                for &one in &chunk {
-                    match probe(session, mappings_facts, (&[one], true), max_lsn.lsn, state).await {
-                        Ok(rows) => found.extend(rows),
-                        Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
-                            session.recover().await?;
-                            let facts = &mappings_facts[one];
-                            // is it the trigger column's fault alone?
-                            if watches_trigger(facts, state) {
-                                match probe(
-                                    session,
-                                    mappings_facts,
-                                    (&[one], false),
-                                    max_lsn.lsn,
-                                    state,
-                                )
-                                .await
-                                {
-                                    Ok(rows) => {
-                                        triggers::record_fault(facts.mapping, error, state, polled);
-                                        found.extend(rows);
-                                        continue;
-                                    }
-                                    Err(error)
-                                        if is_of_one_table(&error) && !session.is_cut_off() =>
-                                    {
-                                        session.recover().await?
-                                    }
-                                    Err(error) => return Err(error),
-                                }
-                            }
-                            let instance = facts
-                                .choice
-                                .and_then(|choice| facts.instances.get(choice.instance));
-                            let error = instance.map(|instance| cdc::of_instance(error, instance));
-                            polled.failed.extend(error.map(|error| (facts.mapping.id, error)));
-                        }
-                        Err(error) => return Err(error),
-                    }
+    let mut batches = Batches::new(asked, mappings, state, BRANCHES_MAX);
+    while let Some(batch) = batches.next() {
+        let found = match probe(session, mappings, (&batch, true), max_lsn, state).await {
+            Ok(found) => found,
+            Err(error) => match batches.failed(session, &batch, error).await? {
+                None => continue,
+                Some(failed) => {
+                    without_trigger(session, mappings, failed, max_lsn, state, polled).await?
                 }
-                found
-            }
-            other => other?,
+            },
         };
-        let watched: Vec<usize> = chunk
+        let watched: Vec<usize> = batch
             .iter()
             .copied()
-            .filter(|&place| watches_trigger(&mappings_facts[place], state))
+            .filter(|&place| watches_trigger(&mappings[place], state))
             .collect();
-        triggers::record_answered(&watched, mappings_facts, state, polled);
-        for (facts, what) in found {
-            mappings_facts[facts].has_rows |= what == 0;
-            mappings_facts[facts].triggered |= what == 1;
+        triggers::record_answered(&watched, mappings, state, polled);
+        for (place, what) in found {
+            mappings[place].has_rows |= what == 0;
+            mappings[place].triggered |= what == 1;
         }
     }
     Ok(())
 }
 
-/// Whether the changes that CDC goes by show the trigger column.
-fn watches_trigger(facts: &MappingFacts<'_>, state: &PollState) -> bool {
-    let instance = facts.choice.and_then(|choice| facts.instances.get(choice.instance));
-    let captured_in = state.triggers.get(&facts.mapping.id).and_then(|trigger| trigger.captured_in);
-    instance.is_some_and(|instance| captured_in == Some(instance.change_table_id))
+/// Asks a table that failed once more without its trigger column: if that works, the column is what
+/// fails, and CDC goes on. Otherwise the mapping has failed.
+async fn without_trigger(
+    session: &mut Session,
+    mappings: &[MappingFacts<'_>],
+    (place, mut error): (usize, Error),
+    max_lsn: Lsn,
+    state: &mut PollState,
+    polled: &mut Polled,
+) -> Result<Vec<(usize, i32)>> {
+    let facts = &mappings[place];
+    if watches_trigger(facts, state) {
+        match probe(session, mappings, (&[place], false), max_lsn, state).await {
+            Ok(found) => {
+                triggers::record_fault(facts.mapping, error, state, polled);
+                return Ok(found);
+            }
+            Err(other) if is_of_one_table(&other) && !session.is_cut_off() => {
+                session.recover().await?;
+                error = other;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let instance = facts.chosen_instance();
+    let error = instance.map(|instance| cdc::of_instance(error, instance));
+    polled.failed.extend(error.map(|error| (facts.mapping.id, error)));
+    Ok(Vec::new())
 }
 
-/// What is found in these places, `with_triggers` or without.
+/// Whether the change table that CDC reads has the trigger column.
+fn watches_trigger(facts: &MappingFacts<'_>, state: &PollState) -> bool {
+    let captured_in = state.triggers.get(&facts.mapping.id).and_then(|trigger| trigger.captured_in);
+    facts.chosen_instance().is_some_and(|instance| captured_in == Some(instance.change_table_id))
+}
+
+/// What is found at these places, with or without the trigger columns: the place, and 0 for a
+/// change or 1 for a change that sets the trigger column.
 async fn probe(
     session: &mut Session,
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     (asked, with_triggers): (&[usize], bool),
     max_lsn: Lsn,
     state: &PollState,
@@ -105,9 +100,10 @@ async fn probe(
     let mut params = vec![Param::Lsn(max_lsn)];
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {
-        let facts = &mappings_facts[place];
-        let Some(choice) = facts.choice else { continue };
-        let Some(instance) = facts.instances.get(choice.instance) else { continue };
+        let facts = &mappings[place];
+        let (Some(choice), Some(instance)) = (facts.choice, facts.chosen_instance()) else {
+            continue;
+        };
         let trigger = state
             .triggers
             .get(&facts.mapping.id)

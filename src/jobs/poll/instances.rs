@@ -6,14 +6,14 @@
 //! That costs a few round trips per table, so only so many tables are asked at a poll: until then a
 //! mapping stays with the instance that its checkpoint names.
 
-use super::{MappingFacts, PollState, Polled};
+use super::state::{MappingFacts, PollContext, PollState, Polled};
 use crate::{
     control::checkpoint::{self, Binding},
     error::{Kind, Result},
-    jobs::{Env, instances, shape},
+    jobs::{instances, shape},
     model::{capture::Instance, id::MappingId, mapping::SyncType, name::Ident},
     mssql::{cdc, session::Session},
-    plan::instances::{Candidates, InstanceCoverage},
+    plan::instances::Candidates,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -27,33 +27,23 @@ const COMPARED_FOR: Duration = Duration::from_secs(600);
 /// Tables compared at one poll: about ten round trips each.
 const COMPARISONS_MAX: usize = 50;
 
-/// What is remembered of the tables with several instances.
-#[derive(Debug, Default)]
-pub(super) struct CoverageCache {
-    coverage: HashMap<MappingId, (Vec<i32>, Instant, InstanceCoverage)>,
-    /// Instances that are passed over, by their change tables, of which a warning was given.
-    warned: HashSet<(MappingId, i32)>,
-    /// The database's change tables when it was asked where partitions can be switched.
-    switchable_of: Option<Vec<i32>>,
-}
-
 /// Finds out what the instances capture where a table has several.
 pub(super) async fn compare(
     session: &mut Session,
-    (env, who): (&Env, &str),
-    mappings_facts: &mut [MappingFacts<'_>],
+    PollContext { env, holder, .. }: PollContext<'_>,
+    mappings: &mut [MappingFacts<'_>],
     state: &mut PollState,
     polled: &mut Polled,
 ) -> Result<()> {
     let now = Instant::now();
-    let several: HashSet<MappingId> = mappings_facts
+    let several: HashSet<MappingId> = mappings
         .iter()
         .filter(|facts| facts.instances.len() > 1)
         .map(|facts| facts.mapping.id)
         .collect();
     state.coverage_cache.coverage.retain(|id, _| several.contains(id));
     let mut left = COMPARISONS_MAX;
-    for facts in mappings_facts.iter_mut().filter(|facts| facts.instances.len() > 1) {
+    for facts in mappings.iter_mut().filter(|facts| facts.instances.len() > 1) {
         let ids: Vec<i32> =
             facts.instances.iter().map(|instance| instance.change_table_id).collect();
         let known =
@@ -70,7 +60,7 @@ pub(super) async fn compare(
         let compared_now = async {
             let shape = {
                 let mut dest = env
-                    .dest_connections(1, who)
+                    .dest_connections(1, holder)
                     .await?
                     .checkout(&facts.mapping.dest.database)
                     .await?;
@@ -102,8 +92,8 @@ pub(super) async fn compare(
 }
 
 /// A warning for each instance that is newer than the one that is read and not gone over to.
-pub(super) fn warn_passed_over(mappings_facts: &[MappingFacts<'_>], state: &mut PollState) {
-    for facts in mappings_facts.iter().filter(|facts| facts.instances.len() > 1) {
+pub(super) fn warn_passed_over(mappings: &[MappingFacts<'_>], state: &mut PollState) {
+    for facts in mappings.iter().filter(|facts| facts.instances.len() > 1) {
         let Some(present) = facts.choice.map(|choice| choice.instance) else { continue };
         let Some(read) = facts.instances.get(present) else { continue };
         let candidates =
@@ -131,7 +121,7 @@ pub(super) fn warn_passed_over(mappings_facts: &[MappingFacts<'_>], state: &mut 
 pub(super) async fn warn_switchable(
     session: &mut Session,
     all: &[Instance],
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     state: &mut PollState,
 ) -> Result<()> {
     let mut ids: Vec<i32> = all.iter().map(|instance| instance.change_table_id).collect();
@@ -149,7 +139,7 @@ pub(super) async fn warn_switchable(
         }
         other => other?,
     };
-    for facts in mappings_facts {
+    for facts in mappings {
         let new = |instance: &Instance| {
             switchable.contains(&instance.source_id) && !before.contains(&instance.change_table_id)
         };
@@ -170,13 +160,12 @@ pub(super) async fn warn_switchable(
 /// Binds the checkpoints that are not bound to a source table and an instance yet to those that are
 /// read.
 pub(super) async fn bind(
-    env: &Env,
-    who: &str,
-    mappings_facts: &[MappingFacts<'_>],
+    PollContext { env, holder, .. }: PollContext<'_>,
+    mappings: &[MappingFacts<'_>],
     polled: &mut Polled,
 ) -> Result<()> {
     let mut bindings: HashMap<&Ident, Vec<Binding>> = HashMap::new();
-    for facts in mappings_facts.iter().filter(|facts| facts.stored.is_unbound()) {
+    for facts in mappings.iter().filter(|facts| facts.stored.is_unbound()) {
         let Some(instance) = facts.choice.and_then(|choice| facts.instances.get(choice.instance))
         else {
             continue;
@@ -191,7 +180,7 @@ pub(super) async fn bind(
     if bindings.is_empty() {
         return Ok(());
     }
-    let connections = env.dest_connections(1, who).await?;
+    let connections = env.dest_connections(1, holder).await?;
     for (dest, bindings) in bindings {
         let bound =
             async { checkpoint::bind(&mut *connections.checkout(dest).await?, &bindings).await };

@@ -4,7 +4,7 @@
 //! behind since the oldest commit that it has not applied. When capture stands still nobody can
 //! tell, and the reason is all there is to say.
 
-use super::{MappingFacts, PollState, Polled, SourceFacts, reads_cdc, stalled_minutes};
+use super::state::{MappingFacts, Polled, reads_cdc};
 use crate::{
     control::LagRow,
     error::{Context, Result},
@@ -13,13 +13,13 @@ use crate::{
     plan::time,
     tsql::poll::{self as poll_sql, BRANCHES_MAX},
 };
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 /// What this poll knows of its mappings. `reason`: why nobody can tell, for all of them; `waiting`:
 /// for some.
 pub(super) async fn measure(
     session: &mut Session,
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     max_lsn: Option<&MaxLsn>,
     reason: Option<&str>,
     waiting: &HashMap<MappingId, &'static str>,
@@ -32,7 +32,7 @@ pub(super) async fn measure(
         .and_then(|identity| utc(&identity.end_time));
     let mut lag_rows = Vec::new();
     let mut behind = Vec::new();
-    for facts in mappings_facts.iter().filter(|facts| reads_cdc(facts.mapping)) {
+    for facts in mappings.iter().filter(|facts| reads_cdc(facts.mapping)) {
         let failed = polled
             .failed
             .iter()
@@ -82,17 +82,4 @@ pub(super) async fn measure(
         }
     }
     Ok(lag_rows)
-}
-
-/// Why nobody can tell.
-pub(super) fn unknown_reason(source: &SourceFacts, state: &PollState) -> Option<String> {
-    if let Some(refused) = &source.refused {
-        return Some(refused.clone());
-    }
-    if source.max_lsn.is_none() {
-        return Some("nothing has been captured yet: CDC was enabled just now, or the capture job does not run".to_owned());
-    }
-    let watched = state.max_lsn.map_or(Duration::ZERO, |(_, since)| since.elapsed());
-    stalled_minutes(source, watched)
-        .map(|minutes| format!("capture has not moved for {minutes} minutes"))
 }

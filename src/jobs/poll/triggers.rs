@@ -1,6 +1,9 @@
 //! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
 
-use super::{MappingFacts, PollState, Polled, chunks, is_of_one_table};
+use super::{
+    batches::Batches,
+    state::{MappingFacts, PollState, Polled, TriggerState},
+};
 use crate::{
     error::{Context, Error, Result},
     jobs::full_sync::Triggers,
@@ -8,11 +11,10 @@ use crate::{
         capture::Instance,
         id::MappingId,
         mapping::{Mapping, SyncType},
-        name::Ident,
     },
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
-    tsql::poll::{self as poll_sql, BRANCHES_MAX, TriggerColumn},
+    tsql::poll::{self as poll_sql, BRANCHES_MAX},
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
@@ -20,52 +22,27 @@ use tokio::time::Instant;
 /// Tables whose trigger cost is asked in one statement: three parameters each.
 const COSTS_MAX: usize = 200;
 
-/// What is remembered of a mapping's trigger column.
-#[derive(Clone, Debug)]
-pub(super) struct TriggerState {
-    column: Ident,
-    asked: Option<Instant>,
-    cost: Option<TriggerCost>,
-    cost_asked: Instant,
-    /// The change table that CDC went by when the cost was asked: none while capture has not begun.
-    followed: Option<i32>,
-    /// That change table, if it has the column.
-    pub(super) captured_in: Option<i32>,
-    cost_logged: bool,
-    /// It holds text.
-    text: bool,
-    /// It could not be asked at the last poll.
-    pub(super) faulty: bool,
-    /// What the catalog said of it may not be so any more.
-    stale: bool,
-}
-
-impl TriggerState {
-    pub(super) fn trigger_column(&self) -> TriggerColumn<'_> {
-        TriggerColumn { column: &self.column, text: self.text }
-    }
-}
-
 /// What asking each trigger costs, and where the change stream shows it: read at start and now and
 /// then.
 pub(super) async fn read_costs(
     session: &mut Session,
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     state: &mut PollState,
 ) -> Result<()> {
     let now = Instant::now();
-    let with_trigger: HashSet<MappingId> = mappings_facts
+    let with_trigger: HashSet<MappingId> = mappings
         .iter()
         .filter(|facts| facts.mapping.trigger_column.is_some())
         .map(|facts| facts.mapping.id)
         .collect();
     state.triggers.retain(|id, _| with_trigger.contains(id));
-    let due: Vec<&MappingFacts<'_>> = mappings_facts
+    let due: Vec<&MappingFacts<'_>> = mappings
         .iter()
         .filter(|facts| facts.mapping.trigger_column.is_some())
         .filter(|facts| {
             state.triggers.get(&facts.mapping.id).is_none_or(|trigger| {
-                let moved = followed(facts)
+                let moved = facts
+                    .chosen_instance()
                     .is_some_and(|instance| Some(instance.change_table_id) != trigger.followed);
                 let renamed = facts.mapping.trigger_column.as_ref() != Some(&trigger.column);
                 moved
@@ -78,7 +55,7 @@ pub(super) async fn read_costs(
     for chunk in due.chunks(COSTS_MAX) {
         let mut names = Vec::with_capacity(3 * chunk.len());
         for facts in chunk {
-            let instance = followed(facts);
+            let instance = facts.chosen_instance();
             names.push(facts.mapping.source.local());
             names.push(
                 facts
@@ -100,7 +77,7 @@ pub(super) async fn read_costs(
                 continue;
             };
             let Some(column) = facts.mapping.trigger_column.clone() else { continue };
-            let instance = followed(facts);
+            let instance = facts.chosen_instance();
             let old = state.triggers.remove(&facts.mapping.id).filter(|old| old.column == column);
             state.triggers.insert(
                 facts.mapping.id,
@@ -124,22 +101,17 @@ pub(super) async fn read_costs(
     Ok(())
 }
 
-/// The instance that CDC goes by.
-fn followed<'a>(facts: &'a MappingFacts<'_>) -> Option<&'a Instance> {
-    facts.choice.and_then(|choice| facts.instances.get(choice.instance))
-}
-
 /// Asks the tables themselves for their triggers, those that are due.
 pub(super) async fn ask_due(
     session: &mut Session,
-    mappings_facts: &mut [MappingFacts<'_>],
+    mappings: &mut [MappingFacts<'_>],
     state: &mut PollState,
     refused: &Triggers,
     polled: &mut Polled,
 ) -> Result<()> {
     let now = Instant::now();
     let mut due = Vec::new();
-    for (place, facts) in mappings_facts.iter().enumerate() {
+    for (place, facts) in mappings.iter().enumerate() {
         let Some(column) = &facts.mapping.trigger_column else { continue };
         let Some(trigger) = state.triggers.get_mut(&facts.mapping.id) else { continue };
         let in_stream = trigger.captured_in.is_some();
@@ -167,31 +139,23 @@ pub(super) async fn ask_due(
             due.push(place);
         }
     }
-    for chunk in chunks(due, mappings_facts, state, BRANCHES_MAX) {
-        let found = match ask(session, mappings_facts, &chunk, state).await {
-            Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
-                session.recover().await?;
-                let mut found = Vec::new();
-                for &one in &chunk {
-                    match ask(session, mappings_facts, &[one], state).await {
-                        Ok(rows) => found.extend(rows),
-                        Err(error) if is_of_one_table(&error) && !session.is_cut_off() => {
-                            session.recover().await?;
-                            record_fault(mappings_facts[one].mapping, error, state, polled);
-                        }
-                        Err(error) => return Err(error),
-                    }
+    let mut batches = Batches::new(due, mappings, state, BRANCHES_MAX);
+    while let Some(batch) = batches.next() {
+        let found = match ask(session, mappings, &batch, state).await {
+            Ok(found) => found,
+            Err(error) => {
+                if let Some((place, error)) = batches.failed(session, &batch, error).await? {
+                    record_fault(mappings[place].mapping, error, state, polled);
                 }
-                found
+                continue;
             }
-            other => other?,
         };
-        for &place in chunk.iter().filter(|place| !found.contains(place)) {
-            refused.seen_zero(mappings_facts[place].mapping.id);
+        for &place in batch.iter().filter(|place| !found.contains(place)) {
+            refused.seen_zero(mappings[place].mapping.id);
         }
-        record_answered(&chunk, mappings_facts, state, polled);
+        record_answered(&batch, mappings, state, polled);
         for place in found {
-            mappings_facts[place].triggered = true;
+            mappings[place].triggered = true;
         }
     }
     Ok(())
@@ -200,11 +164,11 @@ pub(super) async fn ask_due(
 /// Trigger columns that could be asked, but for those that this poll found at fault.
 pub(super) fn record_answered(
     places: &[usize],
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     state: &mut PollState,
     polled: &mut Polled,
 ) {
-    for id in places.iter().map(|&place| mappings_facts[place].mapping.id) {
+    for id in places.iter().map(|&place| mappings[place].mapping.id) {
         let at_fault =
             polled.failed.iter().chain(&polled.trigger_faults).any(|(other, _)| *other == id);
         if let Some(trigger) = state.triggers.get_mut(&id).filter(|_| !at_fault) {
@@ -242,14 +206,14 @@ pub(super) fn record_fault(
 
 async fn ask(
     session: &mut Session,
-    mappings_facts: &[MappingFacts<'_>],
+    mappings: &[MappingFacts<'_>],
     asked: &[usize],
     state: &PollState,
 ) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {
-        let mapping = mappings_facts[place].mapping;
+        let mapping = mappings[place].mapping;
         if let Some(trigger) = state.triggers.get(&mapping.id) {
             tables.push((&mapping.source, trigger.trigger_column()));
             places.push(place);

@@ -38,7 +38,11 @@ use super::{
 use crate::{
     control::checkpoint::FENCE_ERROR,
     error::{Context, Error, Kind, Result},
-    jobs::{Env, keys, large, shape},
+    jobs::{
+        Env,
+        changes_table::{self, CDC_COLUMNS, with_order},
+        keys, large, shape,
+    },
     model::{
         carry::ColumnMap,
         lsn::Lsn,
@@ -46,8 +50,8 @@ use crate::{
         value::Value,
     },
     mssql::{
-        row::Param,
-        session::{BulkColumns, BulkOptions, Session},
+        row::{Param, Row},
+        session::{BulkColumns, Session},
     },
     plan::verify::{KEYS_NAMED_MAX, Suspects, details},
     tsql::{apply::StatementOrder, changes, large::LargeValues, lookup, repair},
@@ -71,9 +75,6 @@ const WAITS_MAX: u32 = 5;
 /// How often a group is read anew because its rows changed, or a transaction tried because the
 /// checkpoint moved.
 const TRIES_MAX: u32 = 10;
-
-/// Rows too wide for a bulk load are sent one by one; so much of them is held at most.
-const WIDE_BYTES_MAX: usize = 4 << 20;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -129,7 +130,7 @@ pub(super) async fn repair(
     if !dest.is_cut_off() {
         // a pooled session must not keep the rows in tempdb
         dest.recover().await?;
-        dest.batch("DROP TABLE #changes;\nDROP TABLE #net;").await?;
+        dest.batch(changes_table::DROP_TABLES).await?;
     }
     result
 }
@@ -350,35 +351,20 @@ impl Repair<'_> {
         source: &mut Session,
         dest: &mut Session,
     ) -> Result<()> {
-        let columns = self.columns.target();
-        let options = BulkOptions { keep_nulls: true, ..Default::default() };
-        let mut rows = source.stream(sql, params).await.context("fetch rows from the source")?;
-        let mut next = rows.next().await.context("fetch rows from the source")?;
-        if next.is_none() {
-            return Ok(());
-        }
-        let mut bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
-        while let Some(row) = next {
-            // CDC's own columns come first
-            let key =
-                self.map().key.iter().map(|&i| row.value(5 + i)).collect::<Result<Vec<_>>>()?;
-            let key = self.reader.encoding.key_of(&key);
-            // another spelling of a key is another row
-            if group.contains_key(&key) && there.insert(key) {
-                let mut cells = row.into_cells();
-                cells.push(Param::BigInt(i64::try_from(there.len()).unwrap_or(i64::MAX)));
-                bulk.send(cells).await.context("load #changes")?;
+        const FETCHING: &str = "fetch rows from the source";
+        let mut rows = source.stream(sql, params).await.context(FETCHING)?;
+        let mut number = |row: Row| {
+            let key = self.map().key.iter().map(|&i| row.value(CDC_COLUMNS + i));
+            let key = self.reader.encoding.key_of(&key.collect::<Result<Vec<_>>>()?);
+            // the comparison is the source's: a row with another spelling of the key is another row
+            if !group.contains_key(&key) || !there.insert(key) {
+                return Ok(None);
             }
-            if bulk.wide_bytes() >= WIDE_BYTES_MAX {
-                let (_, wide) = bulk.finish().await.context("load #changes")?;
-                dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
-                bulk = dest.bulk("#changes", &columns, options).await.context("load #changes")?;
-            }
-            next = rows.next().await.context("fetch rows from the source")?;
-        }
-        let (_, wide) = bulk.finish().await.context("load #changes")?;
-        dest.insert_wide("#changes", &columns, wide).await.context("load #changes")?;
-        Ok(())
+            Ok(Some(with_order(row, i64::try_from(there.len()).unwrap_or(i64::MAX))))
+        };
+        let refused =
+            changes_table::load(&mut rows, FETCHING, dest, &self.columns, &mut number).await?;
+        refused.map_or(Ok(()), Err)
     }
 
     async fn write(

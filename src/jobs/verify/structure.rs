@@ -13,9 +13,8 @@ use super::{
         CaptureBefore, capture_before, current_checkpoint, no_full_sync_since, standing,
         wait_captured, wait_caught_up,
     },
-    drift,
+    drift::{drift, since},
     record::{ReportedFinding, Sides, write},
-    since,
 };
 use crate::{
     error::{Context, Kind, Result},

@@ -211,7 +211,7 @@ async fn columns_that_are_altered_while_a_pass_reads_are_gathered_anew() {
     shop.run("ALTER TABLE dbo.A ALTER COLUMN N INT NULL").await;
     shop.run("UPDATE dbo.A SET V = '0123456789ABCDEFGHIJ', D = 1.1234, X = '2026-01-01 12:00:00.1234567', N = NULL WHERE ID = 1").await;
     release.send(()).expect("the pass waits");
-    daemon.wait_for_line(&["was altered while its changes were read"]).await;
+    daemon.wait_for_line(&["was altered while its rows were read"]).await;
     world.in_sync("dbo.A", "ID").await;
     let errors =
         world.control().await.query("SELECT error_type, error_message FROM error_logs").await;

@@ -296,7 +296,7 @@ async fn altered_while_it_waits(mode: &str, before: &str, now: &str, value: &str
     shop.run(&format!("UPDATE dbo.T SET C = {value} WHERE ID = 1")).await;
     release.send(()).expect("the full sync waits");
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
-    daemon.wait_for_line(&["was altered meanwhile", "begins again"]).await;
+    daemon.wait_for_line(&["was altered while its rows were read"]).await;
     world.in_sync("dbo.T", "ID").await;
     let errors =
         world.control().await.query("SELECT error_type, error_message FROM error_logs").await;

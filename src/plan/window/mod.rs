@@ -14,71 +14,17 @@
 //! an idle table (its checkpoint moves with the others), a missing maximum (capture has not run),
 //! and a readable secondary that is behind the checkpoint.
 
+mod checkpoint;
+mod gap;
+
+pub use checkpoint::{DestCheckpoint, History, StoredCheckpoint};
+pub use gap::{Gap, Refusal, Wait};
+
 use super::instances::{Candidates, InstanceCoverage};
 use crate::model::{
-    capture::{Instance, MaxLsn, TranIdentity, Transaction},
+    capture::{Instance, MaxLsn},
     lsn::Lsn,
 };
-use std::time::Duration;
-
-/// The twin of `last_cdc_lsn`: our row in the destination database, written in the transaction that
-/// wrote the rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DestCheckpoint {
-    pub lsn: Option<Lsn>,
-    /// The newest source transaction up to `lsn`, where it was known.
-    pub transaction: Option<Transaction>,
-    /// It was written for other tables than the mapping names now, or for a destination table that
-    /// was dropped since.
-    pub elsewhere: bool,
-    /// [`Instance::source_mark`] of the table whose changes are in; an earlier version did not
-    /// record it.
-    pub source: Option<String>,
-    /// [`Instance::mark`] of the instance that is read.
-    pub instance: Option<String>,
-}
-
-/// What both databases remember of a mapping.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct StoredCheckpoint {
-    pub control: Option<Lsn>,
-    pub dest_checkpoint: Option<DestCheckpoint>,
-    /// How long ago a gap started a full sync, if that was today.
-    pub gap_synced: Option<Duration>,
-}
-
-impl StoredCheckpoint {
-    fn dest_lsn(&self) -> Option<Lsn> {
-        self.dest_checkpoint.as_ref().and_then(|dest_checkpoint| dest_checkpoint.lsn)
-    }
-
-    /// The source transaction that the source must still have where it was. What capture records of
-    /// an idle database is none: every server does it for itself.
-    pub fn transaction(&self) -> Option<&Transaction> {
-        self.dest_checkpoint
-            .as_ref()?
-            .transaction
-            .as_ref()
-            .filter(|transaction| transaction.identity.is_transaction())
-    }
-
-    /// The twin is not yet bound to a source table and an instance.
-    pub fn is_unbound(&self) -> bool {
-        self.dest_checkpoint.as_ref().is_some_and(|dest_checkpoint| {
-            dest_checkpoint.source.is_none() || dest_checkpoint.instance.is_none()
-        })
-    }
-}
-
-/// What `cdc.lsn_time_mapping` says of the LSN of [`StoredCheckpoint::transaction`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum History {
-    /// Not asked, or below what the mapping table still holds: says nothing.
-    Unknown,
-    /// There is no transaction at that LSN, although earlier ones are still listed.
-    Absent,
-    Present(TranIdentity),
-}
 
 /// Everything the decision rests on, for one mapping.
 #[derive(Clone, Debug)]
@@ -93,93 +39,6 @@ pub struct WindowFacts<'a> {
     pub history: &'a History,
     /// Whether the instance that [`choose`] picks has rows above the checkpoint, up to U.
     pub has_rows: bool,
-}
-
-/// Why changes are lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gap {
-    /// The checkpoint is older than what the instance still holds (retention, or CDC disabled and
-    /// enabled again).
-    Retention { from: Lsn, min: Lsn },
-    /// The two checkpoints differ: one of the two databases was restored or failed over alone.
-    CheckpointMismatch { control: Option<Lsn>, dest_checkpoint: Option<Lsn> },
-    /// The mapping was pointed at other tables, or its destination table was made anew.
-    MappingChanged,
-    /// The source's table is another one than the checkpoint was written for, under the same name.
-    Replaced,
-    /// The capture instance that was read is gone, or cannot be read any more, and another one of
-    /// the table is there.
-    InstanceGone { mark: String },
-    /// The control table has an LSN that we did not write.
-    UnknownCheckpoint { control: Lsn },
-    /// The source went back in time.
-    Behind { from: Lsn, max_lsn: Lsn },
-    /// The source has another transaction, or none, at the checkpoint.
-    History { from: Lsn },
-}
-
-impl Gap {
-    /// What was lost, for error_logs.
-    pub fn message(&self) -> String {
-        let shown =
-            |lsn: &Option<Lsn>| lsn.map_or_else(|| "NULL".to_owned(), |lsn| lsn.to_string());
-        match self {
-            Gap::Retention { from, min } => format!(
-                "the changes after {from} and before {min} are no longer in the change table (cleanup passed them, or CDC was disabled and enabled again)"
-            ),
-            Gap::CheckpointMismatch { control, dest_checkpoint } => format!(
-                "last_cdc_lsn is {}, but the destination database's own record says {}: one of the two databases was restored or failed over alone",
-                shown(control),
-                shown(dest_checkpoint)
-            ),
-            Gap::MappingChanged => {
-                "last_cdc_lsn was written for other tables: the mapping was changed, or the destination table was dropped and made anew"
-                    .to_owned()
-            }
-            Gap::Replaced => {
-                "the source table is another one than the one that was followed, under the same name: it was dropped and made anew, or tables or databases were swapped or renamed"
-                    .to_owned()
-            }
-            Gap::InstanceGone { mark } => {
-                let name = mark.splitn(4, ' ').nth(3).unwrap_or(mark);
-                format!(
-                    "capture instance {name}, which was read, is gone or can no longer be read; another one of the table is there, but what it captured is not known to be the same"
-                )
-            }
-            Gap::UnknownCheckpoint { control } => {
-                format!("last_cdc_lsn {control} was not written by this service: the destination database has no record of it")
-            }
-            Gap::Behind { from, max_lsn } => {
-                format!("the source's newest LSN {max_lsn} is below the checkpoint {from}: the source was restored to an earlier state")
-            }
-            Gap::History { from } => {
-                format!("the source has another transaction at the checkpoint {from}, or none: it was restored to another history")
-            }
-        }
-    }
-}
-
-/// Why there is nothing to do but wait; never an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Max LSN is NULL: the capture job has not run since CDC was enabled, or it does not run.
-    NothingCaptured,
-    /// The instance is newer than everything captured.
-    JustEnabled,
-    /// There are several instances, and nobody has looked yet what they capture.
-    Uncompared,
-    /// The readable secondary that answers has not redone what the checkpoint stands for.
-    ReplicaBehind,
-}
-
-/// What cannot be read, and not because of time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No capture instance for the table.
-    NotCaptured,
-    /// The low watermark is zero: this login is not in the gating role, or may not read the
-    /// captured columns.
-    Gated { instance: usize },
 }
 
 /// The next step of a mapping.
@@ -226,27 +85,7 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
         return Err(Step::Wait(Wait::ReplicaBehind));
     }
     let Some(any) = instances.first() else { return Err(Step::Refused(Refusal::NotCaptured)) };
-    match (stored.control, &stored.dest_checkpoint) {
-        (Some(control), None) => return Err(Step::Gap(Gap::UnknownCheckpoint { control })),
-        (control, _) if control != stored.dest_lsn() => {
-            return Err(Step::Gap(Gap::CheckpointMismatch {
-                control,
-                dest_checkpoint: stored.dest_lsn(),
-            }));
-        }
-        (Some(_), Some(dest_checkpoint)) if dest_checkpoint.elsewhere => {
-            return Err(Step::Gap(Gap::MappingChanged));
-        }
-        _ => {}
-    }
-    if stored
-        .dest_checkpoint
-        .as_ref()
-        .and_then(|dest_checkpoint| dest_checkpoint.source.as_ref())
-        .is_some_and(|source| *source != any.source_mark())
-    {
-        return Err(Step::Gap(Gap::Replaced));
-    }
+    check_stored(stored, any)?;
     let Some(max_lsn) = facts.max_lsn else { return Err(Step::Wait(Wait::NothingCaptured)) };
     let usable = candidates.usable();
     let Some(&oldest) = usable.first() else {
@@ -289,6 +128,32 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
         None => (max_lsn.lsn, None),
     };
     Ok(Choice { instance, from, to, switch_to })
+}
+
+/// A gap where the two checkpoints differ, or were written for other tables.
+fn check_stored(stored: &StoredCheckpoint, any: &Instance) -> Result<(), Step> {
+    match (stored.control, &stored.dest_checkpoint) {
+        (Some(control), None) => return Err(Step::Gap(Gap::UnknownCheckpoint { control })),
+        (control, _) if control != stored.dest_lsn() => {
+            return Err(Step::Gap(Gap::CheckpointMismatch {
+                control,
+                dest_checkpoint: stored.dest_lsn(),
+            }));
+        }
+        (Some(_), Some(dest_checkpoint)) if dest_checkpoint.elsewhere => {
+            return Err(Step::Gap(Gap::MappingChanged));
+        }
+        _ => {}
+    }
+    if stored
+        .dest_checkpoint
+        .as_ref()
+        .and_then(|dest_checkpoint| dest_checkpoint.source.as_ref())
+        .is_some_and(|source| *source != any.source_mark())
+    {
+        return Err(Step::Gap(Gap::Replaced));
+    }
+    Ok(())
 }
 
 /// A full sync's cut is an instance's start less one, when the instance is newer than everything
@@ -348,15 +213,15 @@ fn current_instance(
     Ok(candidates.best(&still_there).unwrap_or(oldest))
 }
 
-/// Up to where everything is in rows that were copied by a session which had seen `max` captured
-/// before it read them, and `min` as the capture instance's low watermark. `cut` is what another
-/// session found before, with `max_lsn` the newest captured LSN there; a cut above that is the LSN
-/// before a capture instance that is newer than everything captured, and then the copying session
-/// has seen enough when it sees the instance. So it has of what is below the low watermark: whoever
-/// sees the instance has all that was committed before it was made.
-pub fn copy_start_lsn(cut: Lsn, max_lsn: Lsn, (min, max): (Lsn, Lsn)) -> Lsn {
-    let seen = if min.is_zero() { max } else { max.max(min.prev()) };
-    if max_lsn < cut { cut } else { cut.min(seen) }
+/// Where applying begins after a copy: every change up to here is in the copied rows.
+///
+/// `found` and `max_lsn` are what one session found before the copy: the LSN to begin at, and the
+/// newest captured LSN. `seen` is how far the session that copies had seen, before it read the
+/// first row; it may be on a replica that is behind. If `found` is above `max_lsn`, it is the LSN
+/// before a capture instance that is newer than everything captured: every session that sees the
+/// instance has seen everything before it.
+pub fn copy_start_lsn(found: Lsn, max_lsn: Lsn, seen: Lsn) -> Lsn {
+    if max_lsn < found { found } else { found.min(seen) }
 }
 
 /// The step for one mapping.
@@ -378,7 +243,10 @@ pub fn decide(facts: &WindowFacts<'_>) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::name::{Ident, TableName};
+    use crate::model::{
+        capture::{TranIdentity, Transaction},
+        name::{Ident, TableName},
+    };
 
     fn lsn(n: u8) -> Lsn {
         Lsn::new([0, 0, 0, 1, 0, 0, 0, 0, 0, n])
@@ -786,11 +654,10 @@ mod tests {
 
     #[test]
     fn a_copy_begins_where_its_own_session_is() {
-        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(10), lsn(25))), lsn(20));
-        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(10), lsn(17))), lsn(17));
-        // the instance begins above everything captured, there and here, or here alone
-        assert_eq!(copy_start_lsn(lsn(24), lsn(20), (lsn(25), lsn(20))), lsn(24));
-        assert_eq!(copy_start_lsn(lsn(20), lsn(20), (lsn(19), lsn(17))), lsn(18));
+        assert_eq!(copy_start_lsn(lsn(20), lsn(20), lsn(25)), lsn(20));
+        assert_eq!(copy_start_lsn(lsn(20), lsn(20), lsn(17)), lsn(17));
+        // the capture instance is newer than everything captured
+        assert_eq!(copy_start_lsn(lsn(24), lsn(20), lsn(24)), lsn(24));
     }
 
     #[test]

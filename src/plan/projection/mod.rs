@@ -10,6 +10,11 @@
 //! Unicode's lower case is the nearest that can be said without asking it. What types fit is in
 //! [`convert`].
 
+mod identity;
+mod key;
+
+pub use identity::{Identity, check_destination, table_identity};
+
 use std::fmt;
 
 use super::{convert, row_size};
@@ -18,9 +23,10 @@ use crate::{
     model::{
         carry::{self, CarriedColumn, ColumnMap, KEY_COLLATION},
         name::{Ident, TableName},
-        table::{Column, ColumnType, Database, Table, UniqueKey},
+        table::{Column, ColumnType, Table},
     },
 };
+use key::{map_key, merges_source_keys, same_set};
 
 /// One reason why rows cannot be carried, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,51 +71,6 @@ fn source_of<'a>(to: &Column, source: &'a Table, dest: &Table) -> Option<&'a Col
     let from = find(&source.columns, &to.name)?;
     let alike = |column: &&Column| same_name(column.name.as_str(), to.name.as_str());
     (from.name == to.name || dest.columns.iter().filter(alike).count() == 1).then_some(from)
-}
-
-/// Databases that no rows may be brought into.
-const RESERVED: [&str; 6] = ["master", "model", "msdb", "tempdb", "resource", "dbaops_dataflow"];
-
-/// What the catalogs can say of whether two tables are one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    Same,
-    Different,
-    /// They look the same, and so they do on a cloned machine.
-    Unknown,
-}
-
-/// A table of one side and a table of the other, with the databases that they are in: are they one
-/// table?
-pub fn table_identity(source: (&Table, &Database), dest: (&Table, &Database)) -> Identity {
-    let same_name = same_name(source.1.name.as_str(), dest.1.name.as_str());
-    if source.0.object_id != dest.0.object_id || !same_name {
-        return Identity::Different;
-    }
-    // Another replica of an availability group has another server's name, and the same rows.
-    if source.1.group_id.is_some() && source.1.group_id == dest.1.group_id {
-        return Identity::Same;
-    }
-    if source.1.server == dest.1.server && source.1.created == dest.1.created {
-        Identity::Unknown
-    } else {
-        Identity::Different
-    }
-}
-
-/// May rows be brought to this place at all? `same_table`: source and destination are one.
-pub fn check_destination(dest: &Table, same_table: bool) -> Vec<Mismatch> {
-    let mut refused = Vec::new();
-    let database = dest.name.database.as_str();
-    if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
-        refused.push(Mismatch(format!(
-            "{database} is a system database or the control database: rows are never brought there"
-        )));
-    }
-    if same_table {
-        refused.push(Mismatch("source and destination are the same table".into()));
-    }
-    refused
 }
 
 /// The columns to carry from `source` to `dest` and the key that matches their rows, or everything
@@ -313,130 +274,13 @@ fn map_column(
     }))
 }
 
-/// The key's places among the carried columns.
-fn map_key(
-    source: &Table,
-    dest: &Table,
-    columns: &[CarriedColumn],
-    key: &[Ident],
-    refused: &mut Vec<Mismatch>,
-    warnings: &mut Vec<String>,
-) -> Vec<usize> {
-    let before = refused.len();
-    let mut places = Vec::new();
-    if key.is_empty() {
-        refused.push(Mismatch("no key column is named".into()));
-    }
-    for name in key {
-        let Some(column) = find(&source.columns, name) else {
-            refused.push(Mismatch(format!("key column {name} is not in the source")));
-            continue;
-        };
-        let Some(place) = columns.iter().position(|carried| carried.source.name == column.name)
-        else {
-            // a column that does not fit has been named already
-            if find(&dest.columns, &column.name)
-                .is_none_or(|to| to.computed || to.generated || to.ty == ColumnType::RowVersion)
-            {
-                refused.push(Mismatch(format!(
-                    "key column {name} is not a column the destination can be given"
-                )));
-            }
-            continue;
-        };
-        if places.contains(&place) {
-            refused.push(Mismatch(format!("key column {name} is named twice")));
-        } else if column.nullable {
-            refused.push(Mismatch(format!("key column {name} may be NULL at the source")));
-        } else {
-            places.push(place);
-            if let Some(words) = columns.get(place).and_then(merged_key_warning) {
-                warnings.push(words);
-            }
-        }
-    }
-    for (i, column) in columns.iter().enumerate() {
-        if column.dest.identity && !column.source.identity && !places.contains(&i) {
-            refused.push(Mismatch(format!(
-                "column {} is an identity at the destination and not at the source: there it may change, and here the server lets nobody change it",
-                column.source.name
-            )));
-        }
-    }
-    if refused.len() == before {
-        let at = |pick: fn(&CarriedColumn) -> &Column| -> Vec<Ident> {
-            places
-                .iter()
-                .filter_map(|&i| columns.get(i))
-                .map(|column| pick(column).name.clone())
-                .collect()
-        };
-        for (side, table, names) in
-            [("source", source, at(|c| &c.source)), ("destination", dest, at(|c| &c.dest))]
-        {
-            if !is_unique(&table.unique_keys, &names) {
-                let listed: Vec<_> = names.iter().map(Ident::to_string).collect();
-                refused.push(Mismatch(format!(
-                    "the {side} has no primary key, unique constraint or unfiltered unique index on ({})",
-                    listed.join(", ")
-                )));
-            }
-        }
-    }
-    places
-}
-
-/// Does the destination compare this column's text by other rules than the source, unless byte by
-/// byte? The SQL_ collations have two sets of rules, one for a code page and one for Unicode; the
-/// others compare both alike.
-/// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#SQL-collations>
-fn merges_source_keys(column: &CarriedColumn) -> bool {
-    let (Some(from), Some(to)) = (&column.source.collation, &column.dest.collation) else {
-        return column.merges();
-    };
-    let unicode = |column: &Column| {
-        matches!(column.ty, ColumnType::NChar(_) | ColumnType::NVarChar(_) | ColumnType::NText)
-    };
-    let other_rules = to.to_ascii_uppercase().starts_with("SQL_")
-        && unicode(&column.source) != unicode(&column.dest);
-    column.merges() && (!same_name(from, to) || other_rules)
-}
-
-/// What to know about a key of which that is so.
-fn merged_key_warning(column: &CarriedColumn) -> Option<String> {
-    let type_and_collation = |column: &Column| {
-        format!(
-            "{} {}",
-            convert::type_text(&column.ty),
-            column.collation.as_deref().unwrap_or_default()
-        )
-    };
-    merges_source_keys(column).then(|| {
-        format!(
-            "key column {} is compared as {} at the source and as {} at the destination: two keys that only the source tells apart cannot both \
-             be there (give the destination's column the source's type and collation)",
-            column.source.name,
-            type_and_collation(&column.source),
-            type_and_collation(&column.dest)
-        )
-    })
-}
-
-/// A unique key on these columns, or on some of them, makes them unique.
-fn is_unique(unique_keys: &[UniqueKey], columns: &[Ident]) -> bool {
-    unique_keys.iter().any(|unique| {
-        !unique.columns.is_empty() && unique.columns.iter().all(|column| columns.contains(column))
-    })
-}
-
-fn same_set(a: &[Ident], b: &[Ident]) -> bool {
-    a.len() == b.len() && a.iter().all(|column| b.contains(column))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{model::table::Length, tsql::testing::column as nullable};
+    use crate::{
+        model::table::{Database, Length, UniqueKey},
+        tsql::testing::column as nullable,
+    };
 
     fn column(name: &str, ty: ColumnType) -> Column {
         Column { nullable: false, ..nullable(name, ty) }
