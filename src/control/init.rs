@@ -30,7 +30,7 @@ pub async fn init(config: &Config) -> Result<()> {
     );
     let mut session = pools.checkout(&Ident::new("master"), "init").await?;
     // The script says USE: nobody else may get this session.
-    session.discard_later();
+    session.mark_not_reusable();
     for batch in split_go(SCHEMA) {
         session.batch(batch.text).await.with_context(|| {
             format!("make the database {DATABASE} (schema-dataflow.sql, line {})", batch.line)

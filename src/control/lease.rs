@@ -107,7 +107,7 @@ impl Control {
             .context("open the lease connection")?;
         session.set_timeout(PROOF_TIME_MAX);
         // in an idle pool it would go on holding them
-        session.discard_later();
+        session.mark_not_reusable();
         let has_heartbeat = session
             .row(include_str!("../../sql/lease_has_heartbeat.sql"), &[])
             .await

@@ -58,7 +58,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
             )));
         }
         // a connection of one pool at a time
-        control.discard_later();
+        control.mark_not_reusable();
         Ident::new(row.text(0)?)
     };
     let mut dest = pools.checkout(&database, "start-from").await?;

@@ -47,7 +47,7 @@ pub(super) async fn load(
                 Err(error) => Err(error),
             };
             match sent {
-                Err(error) if bulk.is_cut_off() => return Err(error),
+                Err(error) if bulk.is_broken() => return Err(error),
                 sent => refused = sent.err(),
             }
         }

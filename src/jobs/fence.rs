@@ -88,7 +88,7 @@ async fn is_mirrored(source: &mut Session) -> Result<bool> {
     match source.row(include_str!("../../sql/fence_mirror.sql"), &[]).await {
         Ok(row) => Ok(row.i64(0)? > 0),
         Err(error)
-            if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_cut_off() =>
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_broken() =>
         {
             source.recover().await?;
             Ok(false)
@@ -103,7 +103,7 @@ pub async fn capture_jobs(source: &mut Session) -> Result<Option<CaptureJobs>> {
     let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
         Ok(row) => row,
         // no right, or no msdb: each server has its own number for that
-        Err(_) if !source.is_cut_off() => {
+        Err(_) if !source.is_broken() => {
             source.recover().await?;
             None
         }

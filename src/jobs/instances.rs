@@ -6,7 +6,7 @@ use crate::{
     jobs::shape::Shape,
     model::{
         capture::{Capture, Instance},
-        carry::ColumnMap,
+        column_map::ColumnMap,
     },
     mssql::{cdc, session::Session},
     plan::{

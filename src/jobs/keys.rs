@@ -8,7 +8,7 @@
 
 use crate::{
     error::{Context, Error, Kind, Result},
-    model::{carry::ColumnMap, value::Value},
+    model::{column_map::ColumnMap, value::Value},
     mssql::{row::Param, session::Session},
     plan::verify::key_text,
 };

@@ -12,7 +12,7 @@
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{carry::ColumnMap, value::Value},
+    model::{column_map::ColumnMap, value::Value},
     mssql::{row::Param, session::Session},
     plan::verify::key_text,
     tsql::apply as apply_sql,
@@ -103,7 +103,7 @@ impl StatementTrials {
             .await
         {
             Ok(_) => Ok(false),
-            Err(error) if error.number == Some(self.number) && !dest.is_cut_off() => {
+            Err(error) if error.number == Some(self.number) && !dest.is_broken() => {
                 dest.recover().await?;
                 Ok(true)
             }

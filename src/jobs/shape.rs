@@ -11,7 +11,7 @@ use super::same_table;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
-        carry::ColumnMap,
+        column_map::ColumnMap,
         mapping::{Mapping, SyncType},
         table::{Database, Table},
     },

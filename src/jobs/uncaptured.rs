@@ -4,7 +4,7 @@ use crate::{
     control::Control,
     model::{
         capture::Capture,
-        carry::ColumnMap,
+        column_map::ColumnMap,
         id::MappingId,
         mapping::{Mapping, SyncType},
     },

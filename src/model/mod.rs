@@ -1,7 +1,7 @@
 //! What things are. Pure: no clock, no I/O, no driver types.
 
 pub mod capture;
-pub mod carry;
+pub mod column_map;
 pub mod id;
 pub mod lsn;
 pub mod mapping;

@@ -105,7 +105,7 @@ pub struct ForeignKey {
 
 impl ForeignKey {
     /// Why a key that acts is a danger to rows that nobody deletes at the source.
-    pub fn danger(&self) -> String {
+    pub fn cascade_warning(&self) -> String {
         format!(
             "foreign key {} deletes or changes rows of {} with the rows they refer to: a key that moves is a row that goes and one that comes, \
              and rows of tables further down may be lost with it",
@@ -115,7 +115,7 @@ impl ForeignKey {
     }
 
     /// The statements that make it act no more.
-    pub fn tamed(&self) -> String {
+    pub fn without_cascade(&self) -> String {
         let list = |pick: fn(&(Ident, Ident)) -> &Ident| {
             self.columns.iter().map(|pair| pick(pair).to_string()).collect::<Vec<_>>().join(", ")
         };

@@ -36,7 +36,7 @@ use std::fmt;
 use md5::{Digest, Md5};
 
 use crate::model::{
-    carry::{CarriedColumn, ColumnMap},
+    column_map::{CarriedColumn, ColumnMap},
     table::ColumnType,
     value::{Value, ValueRef},
 };

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         capture::{Capture, CapturedColumn},
-        carry::{CarriedColumn, ColumnMap},
+        column_map::{CarriedColumn, ColumnMap},
     },
 };
 

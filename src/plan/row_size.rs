@@ -17,7 +17,7 @@
 //! a key's text never does, because it is compared on the way.
 
 use crate::model::{
-    carry::CarriedColumn,
+    column_map::CarriedColumn,
     table::{ColumnType, Length},
 };
 
@@ -173,7 +173,7 @@ pub fn narrow(columns: &mut [CarriedColumn], key: &[usize], dest_page: Option<i3
 mod tests {
     use super::*;
     use crate::{
-        model::{carry::staged_name, table::Column},
+        model::{column_map::staged_name, table::Column},
         plan::convert,
         tsql::testing::column,
     };

@@ -9,7 +9,7 @@
 use super::changes::{FETCHED, TypeForm, any_is_null};
 use crate::{
     model::{
-        carry::{CarriedColumn, ColumnMap},
+        column_map::{CarriedColumn, ColumnMap},
         name::TableName,
     },
     plan::mask::ColumnCoverage,

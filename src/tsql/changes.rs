@@ -18,7 +18,7 @@ use super::{
 use crate::{
     model::{
         capture::Capture,
-        carry::{CarriedColumn, ColumnMap},
+        column_map::{CarriedColumn, ColumnMap},
         name::{Ident, TableName},
         table::ColumnType,
     },

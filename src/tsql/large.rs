@@ -13,7 +13,7 @@
 //! (`.WRITE`)
 
 use super::staging;
-use crate::model::{carry::CarriedColumn, table::ColumnType};
+use crate::model::{column_map::CarriedColumn, table::ColumnType};
 
 /// The column of `#changes` that has the lengths of a row's large values.
 pub const LENGTHS: &str = "[__$large]";

@@ -10,7 +10,7 @@ use super::{
     staging::{read_compared, read_dest_staged, type_name},
 };
 use crate::model::{
-    carry::{CarriedColumn, ColumnMap},
+    column_map::{CarriedColumn, ColumnMap},
     name::{Ident, TableName},
     table::{Column, ColumnType, collation_word},
 };

@@ -35,7 +35,7 @@
 //! nobody told the end of, cannot both be there ([`merged`]): that is an error. Otherwise at most
 //! one text per key is there, and only its changes are left to be netted ([`keep_present`]), or the
 //! departures of the text that the destination has. A staging table needs none of this: its own
-//! keys are texts ([`crate::model::carry::KEY_COLLATION`]).
+//! keys are texts ([`crate::model::column_map::KEY_COLLATION`]).
 //!
 //! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and
 //! patched.
@@ -45,7 +45,7 @@ use super::{
     staging::{other_text, read_dest_key, same_key, same_key_exactly},
 };
 use crate::{
-    model::{carry::ColumnMap, name::TableName},
+    model::{column_map::ColumnMap, name::TableName},
     plan::mask::ColumnCoverage,
 };
 use std::fmt::Write;

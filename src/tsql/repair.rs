@@ -14,7 +14,7 @@ use super::{
     netting,
 };
 use crate::{
-    model::{carry::ColumnMap, name::TableName},
+    model::{column_map::ColumnMap, name::TableName},
     plan::mask::ColumnCoverage,
 };
 use std::fmt::Write;

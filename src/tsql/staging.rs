@@ -1,6 +1,6 @@
 //! The staged form: how a column is read, kept on the way, and written.
 //!
-//! Rows travel in the form that `model::carry` calls *staged*. Reading casts what the driver would
+//! Rows travel in the form that `model::column_map` calls *staged*. Reading casts what the driver would
 //! not carry exactly (money goes through a double there; a `varchar` would be loaded in another
 //! code page; a CLR type has no bulk form), keeping declares every column with its base type and an
 //! explicit COLLATE (a `#` table takes its collation from tempdb otherwise, and comparing it with
@@ -12,7 +12,7 @@
 use std::fmt::Write;
 
 use crate::model::{
-    carry::{CarriedColumn, ColumnMap, KEY_COLLATION},
+    column_map::{CarriedColumn, ColumnMap, KEY_COLLATION},
     name::Ident,
     table::{ColumnType, Length, collation_word},
 };

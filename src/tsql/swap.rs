@@ -13,7 +13,7 @@ use super::{
     },
 };
 use crate::model::{
-    carry::{CarriedColumn, ColumnMap},
+    column_map::{CarriedColumn, ColumnMap},
     id::MappingId,
     name::{Ident, TableName},
     table::ForeignKey,

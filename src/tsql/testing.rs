@@ -2,7 +2,7 @@
 
 use crate::model::{
     capture::{Capture, CapturedColumn, Instance},
-    carry::{CarriedColumn, ColumnMap, KEY_COLLATION, staged_name},
+    column_map::{CarriedColumn, ColumnMap, KEY_COLLATION, staged_name},
     id::MappingId,
     lsn::Lsn,
     name::{Ident, TableName},

@@ -275,9 +275,9 @@ async fn foreign_keys(session: &mut Session, found: &Table, section: &mut Sectio
         format!("{}: rows wait for the rows they refer to", listed.join(", ")),
     ));
     for key in keys.iter().filter(|key| key.acts_on_delete && key.parent_id == found.object_id) {
-        section.add(
-            Finding::bad("foreign keys", key.danger())
-                .fix(&FixTarget::Dest, format!("USE {}; {}", found.name.database, key.tamed())),
-        );
+        section.add(Finding::bad("foreign keys", key.cascade_warning()).fix(
+            &FixTarget::Dest,
+            format!("USE {}; {}", found.name.database, key.without_cascade()),
+        ));
     }
 }

@@ -192,7 +192,7 @@ async fn ask(
     match session.rows(sql, params).await {
         Ok(rows) => Ok(rows),
         Err(error) => {
-            if !session.is_cut_off()
+            if !session.is_broken()
                 && let Err(error) = session.recover().await
             {
                 return Err(error.to_string());
@@ -204,7 +204,7 @@ async fn ask(
 
 /// Makes a session good again after an error. One that cannot be says so when it is used next.
 async fn usable(session: &mut Session) {
-    if session.is_spent() && !session.is_cut_off() {
+    if session.is_spent() && !session.is_broken() {
         let _ = session.recover().await;
     }
 }

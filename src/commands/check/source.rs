@@ -9,7 +9,7 @@ use crate::{
     jobs::{Env, instances},
     model::{
         capture::Instance,
-        carry::CarriedColumn,
+        column_map::CarriedColumn,
         mapping::{Mapping, Server},
         name::Ident,
         table::{ColumnType, Table},

@@ -7,7 +7,7 @@ use crate::{
         changes_table::{self, CDC_COLUMNS, with_order},
         keys,
     },
-    model::{carry::ColumnMap, lsn::Lsn},
+    model::{column_map::ColumnMap, lsn::Lsn},
     mssql::{
         cdc,
         row::{Param, Row},

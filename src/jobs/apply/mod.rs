@@ -78,8 +78,8 @@ pub async fn apply_changes(
 ) -> Result<ApplyEnd> {
     let statements = ApplyStatements::new(request)?;
     let result = apply_groups(source, dest, request, &statements, on_commit).await;
-    let usable = if result.is_err() && !dest.is_cut_off() { dest.recover().await } else { Ok(()) };
-    if usable.is_ok() && !dest.is_cut_off() {
+    let usable = if result.is_err() && !dest.is_broken() { dest.recover().await } else { Ok(()) };
+    if usable.is_ok() && !dest.is_broken() {
         dest.batch(DROP_TABLES).await.ok();
     }
     result

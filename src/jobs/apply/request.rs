@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::{
         capture::{Capture, Transaction},
-        carry::ColumnMap,
+        column_map::ColumnMap,
         id::MappingId,
         lsn::Lsn,
         name::TableName,

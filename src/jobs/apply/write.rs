@@ -56,7 +56,7 @@ pub(super) async fn write_group(
     let is_final = request.batch_policy == BatchPolicy::Whole
         || !matches!(error.kind, Kind::ForeignKey | Kind::Duplicate);
     let error = match &request.target {
-        ApplyTarget::Dest { .. } if is_final && !dest.is_cut_off() => {
+        ApplyTarget::Dest { .. } if is_final && !dest.is_broken() => {
             let rows = &statements.row_statements;
             rejected_row::with_rejected_key(dest, request.map, rows, fetched, error).await
         }

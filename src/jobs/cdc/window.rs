@@ -14,7 +14,7 @@ use crate::{
     },
     model::{
         capture::{Capture, Instance},
-        carry::ColumnMap,
+        column_map::ColumnMap,
         mapping::{Mapping, SyncType},
     },
     mssql::{cdc, session::Session},
@@ -39,7 +39,7 @@ pub(super) async fn apply_window(
     loop {
         let result =
             with_current_columns(env, mapping, pass, applied, (&mut source, &mut dest)).await;
-        let usable = !source.is_cut_off() && !dest.is_cut_off();
+        let usable = !source.is_broken() && !dest.is_broken();
         if !usable || !restarts.again(result.as_ref().err()) {
             return result;
         }
@@ -123,8 +123,8 @@ impl GroupAttempts<'_> {
         for policy in [BatchPolicy::Growing(rows_max), BatchPolicy::Whole] {
             while let Err(error) = &result
                 && self.may_help(policy, error)
-                && !source.is_cut_off()
-                && !dest.is_cut_off()
+                && !source.is_broken()
+                && !dest.is_broken()
             {
                 let before = self.applied.reached;
                 result = self.attempt(policy, source, dest).await;

@@ -16,7 +16,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     jobs::keys,
     model::{
-        carry::ColumnMap,
+        column_map::ColumnMap,
         mapping::SyncType,
         name::{Ident, TableName},
         value::Value,

@@ -79,7 +79,7 @@ impl<'a> DirectWriter<'a> {
             match self.write(&delete, dest).await {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
-                Err(error) if error.kind == Kind::ForeignKey && batches && !dest.is_cut_off() => {
+                Err(error) if error.kind == Kind::ForeignKey && batches && !dest.is_broken() => {
                     dest.recover().await?;
                     delete = tsql::swap::delete_all(table);
                     batches = false;
@@ -100,7 +100,7 @@ impl<'a> DirectWriter<'a> {
         match self.write(&tsql::swap::truncate(&self.work.shape.dest.name), dest).await {
             Err(error)
                 if error.number.is_some_and(|number| NOT_TRUNCATED.contains(&number))
-                    && !dest.is_cut_off() =>
+                    && !dest.is_broken() =>
             {
                 dest.recover().await?;
                 Ok(false)
@@ -128,7 +128,7 @@ impl<'a> DirectWriter<'a> {
                 Ok(inserted) => break inserted,
                 Err(error) => error,
             };
-            if dest.is_cut_off() {
+            if dest.is_broken() {
                 return Err(error);
             }
             dest.recover().await?;

@@ -207,7 +207,7 @@ async fn perform(
             &mut dest,
         ))
         .await;
-        let usable = !dest.is_cut_off() && !env.stopping();
+        let usable = !dest.is_broken() && !env.stopping();
         if !usable || !restarts.again(done.as_ref().err()) {
             return done;
         }
@@ -291,9 +291,9 @@ async fn log_warnings(mapping: &Mapping, shape: &Shape, dest: &mut Session) -> R
     let acting = catalog::foreign_keys(dest, &shape.dest).await?;
     let acting =
         acting.iter().filter(|key| key.acts_on_delete && key.parent_id == shape.dest.object_id);
-    let warnings = shape.map.warnings.iter().cloned().chain(
-        acting.map(|key| format!("{} ({})", key.danger(), tsql::copied::copyable(&key.tamed()))),
-    );
+    let warnings = shape.map.warnings.iter().cloned().chain(acting.map(|key| {
+        format!("{} ({})", key.cascade_warning(), tsql::copied::copyable(&key.without_cascade()))
+    }));
     for warning in warnings {
         warn!(
             mapping_id = mapping.id.0,
@@ -308,7 +308,7 @@ async fn log_warnings(mapping: &Mapping, shape: &Shape, dest: &mut Session) -> R
 /// Drops the staging table of a run that did not complete. If that fails, the mapping's next full
 /// sync drops it.
 async fn drop_stage(stage: &TableName, mapping: &Mapping, dest: &mut Session) {
-    if dest.is_cut_off() {
+    if dest.is_broken() {
         return;
     }
     let dropped = async {

@@ -100,7 +100,7 @@ pub async fn find_change_source(
     match found.await {
         // who did not ask for CDC does not need the rights for it
         Err(error)
-            if !mapping.cdc_enabled && error.kind == Kind::Permission && !source.is_cut_off() =>
+            if !mapping.cdc_enabled && error.kind == Kind::Permission && !source.is_broken() =>
         {
             source.recover().await?;
             Ok(None)
@@ -173,7 +173,7 @@ async fn wait_for_fence(
         Err(error)
             if !mapping.cdc_enabled
                 && !matches!(error.kind, Kind::Cancelled)
-                && !source.is_cut_off() =>
+                && !source.is_broken() =>
         {
             source.recover().await?;
             warn!(
@@ -214,7 +214,7 @@ async fn apply_to_stage(
         progress.replayed(replayed);
     };
     match apply::apply_changes(source, dest, &request, &mut on_commit).await {
-        Err(error) if error.kind == Kind::Gap && !source.is_cut_off() => {
+        Err(error) if error.kind == Kind::Gap && !source.is_broken() => {
             let bounds = cdc::bounds(source, &changes.capture.instance).await?;
             changes.check_retained(bounds.min, job)?;
             Err(error)

@@ -30,7 +30,7 @@ fn load_resource(stage: &TableName) -> String {
 pub async fn take(dest: &mut Session, stage: &TableName) -> Result<()> {
     if try_take(dest, stage, WAIT_MS).await? {
         // A task that panics gives nothing back: in an idle pool its session would keep the lock.
-        dest.discard_later();
+        dest.mark_not_reusable();
         return Ok(());
     }
     Err(Error::new(
@@ -63,7 +63,7 @@ pub fn load_lock(stage: &TableName) -> String {
 
 /// Gives the lock back. A session that cannot say so ends, and the lock with it.
 pub async fn release(dest: &mut Session, stage: &TableName) {
-    if dest.is_cut_off() {
+    if dest.is_broken() {
         return;
     }
     if dest

@@ -75,7 +75,7 @@ pub async fn swap(
             Ok(swapped) => return Ok(swapped),
             Err(error) => error,
         };
-        if dest.is_cut_off() {
+        if dest.is_broken() {
             return Err(error);
         }
         dest.recover().await?;
@@ -220,7 +220,7 @@ pub async fn with_identity_insert(
         Err(error) => {
             // a session has IDENTITY_INSERT on for one table at a time, and neither a rollback nor
             // the prologue ends that
-            dest.discard_later();
+            dest.mark_not_reusable();
             return Err(error);
         }
         Ok(inserted) => inserted,

@@ -39,7 +39,7 @@ impl Batches {
         batch: &[usize],
         error: Error,
     ) -> Result<Option<(usize, Error)>> {
-        if !is_of_one_table(&error) || session.is_cut_off() {
+        if !is_of_one_table(&error) || session.is_broken() {
             return Err(error);
         }
         session.recover().await?;

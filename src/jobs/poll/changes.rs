@@ -68,7 +68,7 @@ async fn without_trigger(
                 triggers::record_fault(facts.mapping, error, state, polled);
                 return Ok(found);
             }
-            Err(other) if is_of_one_table(&other) && !session.is_cut_off() => {
+            Err(other) if is_of_one_table(&other) && !session.is_broken() => {
                 session.recover().await?;
                 error = other;
             }

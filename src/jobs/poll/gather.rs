@@ -32,7 +32,7 @@ pub(super) async fn source_facts(session: &mut Session) -> Result<SourceFacts> {
     };
     match answered.await {
         Err(error)
-            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() =>
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_broken() =>
         {
             session.recover().await?;
             Ok(SourceFacts {

@@ -73,7 +73,7 @@ pub(super) async fn compare(
                 facts.coverage = Some(coverage.clone());
                 state.coverage_cache.coverage.insert(facts.mapping.id, (ids, now, coverage));
             }
-            Err(error) if session.is_cut_off() => return Err(error),
+            Err(error) if session.is_broken() => return Err(error),
             Err(error) => {
                 session.recover().await?;
                 // The instance that is read goes on without; who has none yet is told why.
@@ -132,7 +132,7 @@ pub(super) async fn warn_switchable(
     let before = state.coverage_cache.switchable_of.replace(ids).unwrap_or_default();
     let switchable = match cdc::switchable(session).await {
         Err(error)
-            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_cut_off() =>
+            if matches!(error.kind, Kind::Permission | Kind::Missing) && !session.is_broken() =>
         {
             session.recover().await?;
             return Ok(());

@@ -176,7 +176,7 @@ pub(super) async fn wait_captured(
         Ok(_) => Ok(Err(
             "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
         )),
-        Err(error) if !source.is_cut_off() => {
+        Err(error) if !source.is_broken() => {
             source.recover().await?;
             Ok(Err(format!("no fence: {}", visible(&error.to_string()))))
         }

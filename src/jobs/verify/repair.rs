@@ -44,7 +44,7 @@ use crate::{
         keys, large, shape,
     },
     model::{
-        carry::ColumnMap,
+        column_map::ColumnMap,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
         value::Value,
@@ -127,7 +127,7 @@ pub(super) async fn repair(
         .await
         .context("create #changes")?;
     let result = repair.groups(findings, &mut source, &mut dest, repaired).await;
-    if !dest.is_cut_off() {
+    if !dest.is_broken() {
         // a pooled session must not keep the rows in tempdb
         dest.recover().await?;
         dest.batch(changes_table::DROP_TABLES).await?;
@@ -290,7 +290,7 @@ impl Repair<'_> {
                     Ok(()) => return Ok(GroupOutcome::Repaired),
                     Err(error) => error,
                 };
-                if dest.is_cut_off() {
+                if dest.is_broken() {
                     return Err(error);
                 }
                 dest.recover().await?;

@@ -6,7 +6,7 @@ use crate::{
     jobs::{JobConnections, shape::Shape},
     model::{
         capture::Capture,
-        carry::ColumnMap,
+        column_map::ColumnMap,
         lsn::Lsn,
         mapping::{Mapping, SyncType},
         name::TableName,
@@ -281,7 +281,7 @@ impl<'a> RowReader<'a> {
         suspects: Suspects,
         source: &mut Session,
     ) -> Result<(Suspects, Suspects)> {
-        let captured = |column: &crate::model::carry::CarriedColumn| {
+        let captured = |column: &crate::model::column_map::CarriedColumn| {
             capture.column(&column.source.name, column.source.column_id).is_some()
         };
         if !self.shape.map.key_columns().all(captured) {

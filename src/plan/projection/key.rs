@@ -3,7 +3,7 @@
 use super::{Mismatch, find, same_name};
 use crate::{
     model::{
-        carry::CarriedColumn,
+        column_map::CarriedColumn,
         name::Ident,
         table::{Column, ColumnType, Table, UniqueKey},
     },

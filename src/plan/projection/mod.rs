@@ -21,7 +21,7 @@ use super::{convert, row_size};
 use crate::{
     error::{Error, Kind},
     model::{
-        carry::{self, CarriedColumn, ColumnMap, KEY_COLLATION},
+        column_map::{self, CarriedColumn, ColumnMap, KEY_COLLATION},
         name::{Ident, TableName},
         table::{Column, ColumnType, Table},
     },
@@ -268,7 +268,7 @@ fn map_column(
     Ok(Some(CarriedColumn {
         source: from.clone(),
         dest: to.clone(),
-        staged_name: carry::staged_name(place),
+        staged_name: column_map::staged_name(place),
         staged,
         collation,
     }))

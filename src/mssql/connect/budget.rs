@@ -2,7 +2,7 @@
 //!
 //! The driver reads a row to its end before it hands it over, and a value of `(max)` type may have
 //! 2 GB; an answer that is collected is read to its end. So the bytes that come from the network are
-//! counted ([`super::socket`]), and the read that passes the limit fails. The count begins anew with
+//! counted ([`crate::mssql::socket`]), and the read that passes the limit fails. The count begins anew with
 //! every request and with every part of an answer that was handed over.
 
 use std::{
@@ -16,14 +16,14 @@ use crate::error::{Error, Kind};
 /// (SQL Server's rows have 8,060 bytes, and 8,000 for each value outside of the row). The driver
 /// holds text up to three times while it decodes it, and the service has to stay below the 1 GiB
 /// that its unit allows (`MemoryMax`).
-pub(super) const ROW_BYTES_MAX: u64 = 128 << 20;
+pub(in crate::mssql) const ROW_BYTES_MAX: u64 = 128 << 20;
 /// Most bytes of an answer that is collected: from the network, and in memory. The longest regular
 /// ones (every mapping, every capture instance) have a few MiB.
-pub(super) const ANSWER_BYTES_MAX: u64 = 128 << 20;
+pub(in crate::mssql) const ANSWER_BYTES_MAX: u64 = 128 << 20;
 
 /// What is read as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AnswerPart {
+pub(in crate::mssql) enum AnswerPart {
     /// All of an answer.
     Whole,
     /// One row after the other; so many were handed over.
@@ -66,7 +66,7 @@ impl AnswerPart {
 
 /// Counts the bytes of one connection; shared by who reads from the network and who asks.
 #[derive(Debug)]
-pub(super) struct AnswerBudget {
+pub(in crate::mssql) struct AnswerBudget {
     logged_in: AtomicBool,
     bytes: AtomicU64,
     bytes_max: AtomicU64,

@@ -155,30 +155,30 @@ pub fn io(kind: io::ErrorKind, message: &str) -> Error {
 }
 
 /// TLS could not be begun.
-pub(super) fn no_tls(words: &str) -> Error {
+pub(in crate::mssql) fn no_tls(words: &str) -> Error {
     Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
 }
 
 /// The server has no TLS, and we do not go on without.
-pub(super) fn no_encryption() -> Error {
+pub(in crate::mssql) fn no_encryption() -> Error {
     Error::new(Kind::Connection, "the server does not encrypt connections, and this one is to be encrypted")
         .with_hint("Give SQL Server a certificate (or let it make its own), and see that nothing between here and there answers for it")
 }
 
 /// A server that was reached and let nobody in.
-pub(super) fn no_login(limit: Duration) -> Error {
+pub(in crate::mssql) fn no_login(limit: Duration) -> Error {
     Error::new(Kind::Connection, format!("no login within {} s", limit.as_secs()))
 }
 
 /// The bytes are not what the protocol says: nothing that comes after them can be believed.
-pub(super) fn lost(what: &str) -> Error {
+pub(in crate::mssql) fn lost(what: &str) -> Error {
     Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
 }
 
 /// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an
 /// emoji under most collations).
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#supplementary-characters>
-pub(super) fn not_utf16() -> Error {
+pub(in crate::mssql) fn not_utf16() -> Error {
     Error::new(Kind::Data, "a row's text is not valid UTF-16: it has half of a surrogate pair").with_hint(
         "Mend the text at the source (an emoji was cut in two there); a full sync with DATAFLOW_COPY_LANE=wire brings it as it is, CDC and verification cannot read it",
     )
@@ -191,7 +191,7 @@ fn tls(message: &str) -> &str {
 }
 
 /// A driver's error in our words. The driver's own text never holds a password or a value of a row.
-pub(super) fn error(error: tiberius::error::Error) -> Error {
+pub(in crate::mssql) fn error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as Driver;
     match error {
         Driver::Server(token) => server(

@@ -1,7 +1,7 @@
 //! Where a server is and how to log in there: what a connection string or the `DEST_` variables
 //! come down to.
 
-use super::classify;
+use crate::mssql::classify;
 use crate::{
     error::Result,
     model::{name::Ident, secret::Secret},
@@ -84,13 +84,13 @@ pub const PORT: u16 = 1433;
 pub const INTEGRATED_AUTH: bool = cfg!(feature = "integrated-auth");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest packet of the protocol.
-pub(super) const PACKET_BYTES_MAX: u32 = 32_767;
+pub(in crate::mssql) const PACKET_BYTES_MAX: u32 = 32_767;
 /// The largest with TLS, where a packet has to be in one record of at most 16,384 bytes: SQL Server
 /// closes a connection whose packet comes in two. Its own limit is 16,383.
 /// <https://learn.microsoft.com/sql/database-engine/configure-windows/configure-the-network-packet-size-server-configuration-option>,
 /// <https://github.com/dotnet/SqlClient/issues/2141>,
 /// <https://github.com/denisenkom/go-mssqldb/issues/166>
-pub(super) const PACKET_BYTES_ENCRYPTED_MAX: u32 = 16_000;
+pub(in crate::mssql) const PACKET_BYTES_ENCRYPTED_MAX: u32 = 16_000;
 
 impl Endpoint {
     pub fn new(
@@ -130,7 +130,7 @@ impl Endpoint {
     /// The name that the server's certificate must be for. A pattern that the host fits leaves the
     /// host's own name to be checked, which is no less; Azure's portal writes
     /// `*.database.windows.net`, and what its gateway redirects to fits as well.
-    pub(super) fn certificate_name(&self) -> Result<&str> {
+    pub(in crate::mssql) fn certificate_name(&self) -> Result<&str> {
         let Some(name) = self.certificate_host.as_deref() else { return Ok(&self.host) };
         let Some((before, behind)) = name.split_once('*') else { return Ok(name) };
         let host = self.host.to_lowercase();
@@ -148,7 +148,7 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn redirected(&self, host: String, port: u16) -> Self {
+    pub(in crate::mssql) fn redirected(&self, host: String, port: u16) -> Self {
         // A routed host may carry an instance name, which the port makes unnecessary.
         let host = host.split('\\').next().unwrap_or_default().to_owned();
         Endpoint { host, port, instance: None, ..self.clone() }
@@ -169,12 +169,16 @@ impl Endpoint {
     }
 
     /// The size of packets to ask for, where no more than `most` may be in one.
-    pub(super) fn packet_bytes(&self, most: u32) -> Option<u32> {
+    pub(in crate::mssql) fn packet_bytes(&self, most: u32) -> Option<u32> {
         self.packet_size.map(|size| size.min(most))
     }
 
     /// `loopback`: the connection ends on this machine.
-    pub(super) fn driver_config(&self, database: &Ident, loopback: bool) -> Result<Config> {
+    pub(in crate::mssql) fn driver_config(
+        &self,
+        database: &Ident,
+        loopback: bool,
+    ) -> Result<Config> {
         let mut config = Config::new();
         config.host(&self.host);
         config.port(self.port);

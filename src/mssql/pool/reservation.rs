@@ -5,7 +5,7 @@
 //! holding one, and everybody waits in the same order, the limits cannot deadlock, however small
 //! they are.
 
-use super::{
+use crate::mssql::{
     endpoint::Endpoint,
     pool::{Checkout, Pools},
     tds::TdsConnection,
@@ -76,7 +76,7 @@ impl ServerConnections {
 }
 
 /// One of them, taken for as long as this exists; it keeps all of them taken.
-pub(super) struct ReservedPermit {
+pub(in crate::mssql) struct ReservedPermit {
     _one: OwnedSemaphorePermit,
     _held: Arc<OwnedSemaphorePermit>,
 }

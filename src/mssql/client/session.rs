@@ -19,7 +19,7 @@
 //! a bulk packet) has [`Session::set_timeout`]'s limit. After a timeout the work may have been
 //! done: the session is dropped, which rolls back.
 
-use super::{
+use crate::mssql::{
     budget::{ANSWER_BYTES_MAX, AnswerBudget, AnswerPart},
     classify,
     pool::ConnectionPermit,
@@ -50,7 +50,7 @@ pub const ROWS_MAX: usize = 100_000;
 /// columns.
 const RESULT_SETS_MAX: usize = 64;
 
-pub(super) type Wire = Compat<Socket>;
+pub(in crate::mssql) type Wire = Compat<Socket>;
 
 /// One login with a fixed current database; whoever has it checked out has it alone.
 pub struct Session {
@@ -147,7 +147,7 @@ impl SessionState {
 
 /// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is
 /// given a timer.
-pub(super) async fn soon<F: Future>(
+pub(in crate::mssql) async fn soon<F: Future>(
     limit: Duration,
     future: F,
 ) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
@@ -241,7 +241,7 @@ pub struct BulkTarget<'a> {
 
 impl Session {
     /// `loopback`: it ends on this machine.
-    pub(super) fn new(
+    pub(in crate::mssql) fn new(
         client: Client<Wire>,
         loopback: bool,
         place: String,
@@ -290,7 +290,7 @@ impl Session {
 
     /// This session goes on for now, but never back to its pool: its settings are not what the
     /// prologue can put right.
-    pub fn discard_later(&mut self) {
+    pub fn mark_not_reusable(&mut self) {
         self.state.changed = true;
     }
 
@@ -305,7 +305,7 @@ impl Session {
 
     /// Whether the connection itself is lost (as opposed to a server's error after which it can go
     /// on).
-    pub fn is_cut_off(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.state.dead || self.state.busy
     }
 
@@ -652,7 +652,7 @@ impl Bulk<'_> {
     }
 
     /// Whether the connection is lost.
-    pub fn is_cut_off(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         self.state.dead
     }
 

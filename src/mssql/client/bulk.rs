@@ -13,7 +13,7 @@ use std::{future::poll_fn, task::Poll};
 
 use tokio::sync::mpsc;
 
-use super::{
+use crate::mssql::{
     row::{Param, RowData},
     session::{BulkColumns, BulkOptions, BulkTarget, RowStream, Session},
 };
@@ -77,7 +77,7 @@ pub trait BatchObserver: Send {
 
 /// What a copy's first question comes to, or `None` where it is to stop before there is an answer;
 /// that connection is spent then.
-pub(super) async fn unless_stopped<T>(
+pub(in crate::mssql) async fn unless_stopped<T>(
     boundary: &impl BatchObserver,
     question: impl Future<Output = T>,
 ) -> Option<T> {
@@ -90,7 +90,7 @@ pub(super) async fn unless_stopped<T>(
 /// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where
 /// it was given up: a writer that stopped or failed wants no more rows, and the next one may be
 /// minutes away. A reader that is given up costs its connection.
-pub(super) async fn read_while_written<R>(
+pub(in crate::mssql) async fn read_while_written<R>(
     read: impl Future<Output = R>,
     write: impl Future<Output = Result<Copied>>,
 ) -> (Option<R>, Result<Copied>) {

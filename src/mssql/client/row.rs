@@ -5,7 +5,7 @@
 //! Everything else reads cells through typed getters that say which column was wrong, because a
 //! server, a view or a stand-in may always answer with another type than the one we hoped for.
 
-use super::described;
+use crate::mssql::described;
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -116,7 +116,7 @@ fn cell(value: &Value) -> ColumnData<'_> {
 
 /// A row's cells as the driver has them: opaque, moved, never copied. What a bulk load sends.
 #[derive(Debug)]
-pub struct RowData(pub(super) TokenRow<'static>);
+pub struct RowData(pub(in crate::mssql) TokenRow<'static>);
 
 impl RowData {
     /// Roughly the bytes this row holds in memory, for batches that are bounded in bytes.
@@ -156,7 +156,7 @@ impl RowData {
     }
 
     /// Whether the driver's bulk load would refuse a cell of it for its length.
-    pub(super) fn is_wide(&self) -> bool {
+    pub(in crate::mssql) fn is_wide(&self) -> bool {
         self.0.iter().any(|cell| match cell {
             // a unit of UTF-16 never comes from less than a byte of UTF-8
             ColumnData::String(Some(v)) => {
@@ -169,7 +169,7 @@ impl RowData {
 
     /// The cells as parameters. Decimals go as text, which the server turns into the column's type:
     /// the driver would declare `0.5` of scale 38 as `numeric(39,38)`, which there is not.
-    pub(super) fn into_params(self) -> impl Iterator<Item = DriverCell> {
+    pub(in crate::mssql) fn into_params(self) -> impl Iterator<Item = DriverCell> {
         self.0.into_iter().map(|cell| {
             DriverCell(match cell {
                 ColumnData::Numeric(Some(v)) => {
@@ -183,7 +183,10 @@ impl RowData {
 
     /// The cells as values of these types; `Err` has the place of the first that is none, and what
     /// is in the way.
-    pub(super) fn fit(self, types: &[TypeInfo]) -> std::result::Result<RowData, (usize, String)> {
+    pub(in crate::mssql) fn fit(
+        self,
+        types: &[TypeInfo],
+    ) -> std::result::Result<RowData, (usize, String)> {
         let mut changed = Vec::new();
         for (i, (cell, ty)) in self.0.iter().zip(types).enumerate() {
             if let Some(cell) = described::fitted(cell, ty).map_err(|why| (i, why))? {
@@ -208,7 +211,7 @@ impl RowData {
 }
 
 /// A driver's cell as a parameter.
-pub(super) struct DriverCell(ColumnData<'static>);
+pub(in crate::mssql) struct DriverCell(ColumnData<'static>);
 
 impl ToSql for DriverCell {
     fn to_sql(&self) -> ColumnData<'_> {
@@ -274,14 +277,14 @@ fn cell_size_bytes(cell: &ColumnData<'_>) -> usize {
 
 /// One row of a result set.
 #[derive(Debug)]
-pub struct Row(pub(super) tiberius::Row);
+pub struct Row(pub(in crate::mssql) tiberius::Row);
 
 fn no_cell(index: usize) -> Error {
     Error::new(Kind::Other, format!("the server's answer has no column {}", index + 1))
 }
 
 /// A driver cell as a value.
-pub(super) fn value(cell: &ColumnData<'_>) -> Result<Value> {
+pub(in crate::mssql) fn value(cell: &ColumnData<'_>) -> Result<Value> {
     Ok(seen(cell)?.to_value())
 }
 

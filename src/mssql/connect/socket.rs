@@ -6,7 +6,7 @@
 //! an answer to its end before it looks at it, and some answers cost it time that grows with the
 //! square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain
 //! of certificates of a few KB, some messages), so what is longer is an error here, for driver and
-//! lane alike. After the login each part of an answer has a limit ([`super::budget`]).
+//! lane alike. After the login each part of an answer has a limit ([`crate::mssql::budget`]).
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::budget::AnswerBudget;
+use crate::mssql::budget::AnswerBudget;
 
 /// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login
 /// has agreed on another.
@@ -36,7 +36,7 @@ const PRELOGIN: u8 = 0x12;
 
 /// A TCP connection to a server.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(in crate::mssql) struct Socket {
     tcp: TcpStream,
     peer: SocketAddr,
     /// `None` after the login.
@@ -46,7 +46,7 @@ pub(super) struct Socket {
 
 /// Ends a socket's limit for the login, wherever the socket is by then.
 #[derive(Debug)]
-pub(super) struct LoginGuard(Arc<AnswerBudget>);
+pub(in crate::mssql) struct LoginGuard(Arc<AnswerBudget>);
 
 impl LoginGuard {
     /// The login is done: what comes from now on counts against the budget that is returned.

@@ -6,13 +6,13 @@ use std::{io, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use super::{
+use crate::error::{Error, Kind, Result};
+use crate::mssql::{
     browser::{self, first},
     classify,
     endpoint::Endpoint,
     socket::{LoginGuard, Socket},
 };
-use crate::error::{Error, Kind, Result};
 
 /// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]:
 /// a network that forgot it, or a server that is gone, is noticed also while nobody waits for an
@@ -25,7 +25,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const REDIRECTS_MAX: usize = 10;
 
 /// Where a login goes: to the endpoint, and on to where a server sends it.
-pub(super) struct Route {
+pub(in crate::mssql) struct Route {
     at: Endpoint,
     redirects: usize,
 }
@@ -78,7 +78,7 @@ async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
 }
 
 /// [`dial`], with a limit and what every connection of ours has.
-pub(super) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
+pub(in crate::mssql) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
     let silent = || {
         Error::new(
             Kind::Connection,

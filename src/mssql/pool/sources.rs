@@ -4,7 +4,7 @@
 //! pools, and the old ones end when the last job that uses them is done. Both together keep to the
 //! server's one limit. Any other change of its row leaves the pools as they are.
 
-use super::{
+use crate::mssql::{
     connection_string,
     pool::{PoolOptions, Pools},
     reservation::ServerConnections,

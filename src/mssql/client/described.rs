@@ -20,7 +20,7 @@ const LENGTH_MAX: usize = 0xFFFF;
 
 /// `cell` as a value of the described type; `None` where it is one already. `Err` says what is in
 /// the way.
-pub(super) fn fitted(
+pub(in crate::mssql) fn fitted(
     cell: &ColumnData<'_>,
     ty: &TypeInfo,
 ) -> Result<Option<ColumnData<'static>>, String> {

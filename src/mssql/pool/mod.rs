@@ -14,6 +14,9 @@
 //!   that puts every setting we rely on in place. It also proves that the connection is alive; one
 //!   that died in the pool is replaced without a word.
 
+pub mod reservation;
+pub mod sources;
+
 use super::{
     budget::AnswerBudget,
     certificate, classify,
@@ -92,7 +95,7 @@ pub struct Checkout {
 }
 
 impl Checkout {
-    pub(super) fn seated(mut self, seat: ReservedPermit) -> Self {
+    pub(in crate::mssql) fn seated(mut self, seat: ReservedPermit) -> Self {
         self._seat = Some(seat);
         self
     }
@@ -283,7 +286,7 @@ impl Pools {
 }
 
 /// The right to one connection, given back when it is closed.
-pub(super) struct ConnectionPermit {
+pub(in crate::mssql) struct ConnectionPermit {
     server: Weak<Inner>,
     _permit: OwnedSemaphorePermit,
 }
@@ -376,7 +379,7 @@ fn prologue(behaviour: &PoolOptions, who: &str) -> String {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     let priority = if behaviour.deadlock_priority_low { "LOW" } else { "NORMAL" };
-    include_str!("../../sql/prologue.sql")
+    include_str!("../../../sql/prologue.sql")
         .replace("{lock_timeout_ms}", &behaviour.lock_timeout.as_millis().to_string())
         .replace("{deadlock_priority}", priority)
         .replace("{context}", &context)
@@ -542,7 +545,7 @@ mod tests {
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
         let error = session.batch("SELECT * FROM dbo.nowhere").await.unwrap_err();
         assert_eq!((error.kind, error.number), (Kind::Missing, Some(208)));
-        assert!(session.is_spent() && !session.is_cut_off());
+        assert!(session.is_spent() && !session.is_broken());
         session.recover().await.unwrap();
         assert!(!session.is_spent());
         drop(session);

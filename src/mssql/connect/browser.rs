@@ -37,7 +37,7 @@ async fn port_by(host: &str, browser: u16, instance: &str) -> io::Result<u16> {
 }
 
 /// All at once: the first that succeeds, or the first error when none does.
-pub(super) async fn first<T>(
+pub(in crate::mssql) async fn first<T>(
     attempts: impl IntoIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
     let mut attempts: FuturesUnordered<_> = attempts.into_iter().collect();

@@ -1,8 +1,8 @@
 //! Certificate files: whatever a connection string or a variable names is read as one, also a
 //! device without end or a pipe that nobody writes to.
 
-use super::endpoint::{Endpoint, Trust};
 use crate::error::{Error, Kind, Result};
+use crate::mssql::endpoint::{Endpoint, Trust};
 use std::{
     fs::{self, File},
     io::{self, Read},
