@@ -186,34 +186,6 @@ impl Control {
             .map(drop)
     }
 
-    /// A whole run in one row, after the fact: started `took` ago, ended now.
-    pub async fn record_run(
-        &self,
-        mapping: MappingId,
-        sync_type: SyncType,
-        took: Duration,
-        outcome: &RunOutcome,
-    ) -> Result<()> {
-        self.metrics.ran(mapping, sync_type, outcome.status.as_str(), outcome.records_processed);
-        self.session()
-            .await?
-            .execute(
-                include_str!("../../sql/record_run.sql"),
-                &[
-                    Param::Int(mapping.0),
-                    Param::Text(sync_type.as_str()),
-                    Param::Int(i32::try_from(took.as_millis()).unwrap_or(i32::MAX)),
-                    Param::Text(outcome.status.as_str()),
-                    Param::BigInt(outcome.records_processed),
-                    Param::BigInt(outcome.records_failed),
-                    Param::OptText(outcome.error.as_deref()),
-                ],
-            )
-            .await
-            .context("write sync_status")
-            .map(drop)
-    }
-
     /// These mappings' CDC is fine: where the newest CDC run ended ERROR, a COMPLETED row with 0
     /// rows clears it.
     pub async fn settle_cdc(&self, mappings: &[MappingId]) -> Result<()> {

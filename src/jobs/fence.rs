@@ -3,8 +3,8 @@
 //! A full sync reads rows that are newer than the newest captured LSN, because capture lags the
 //! log; a verification does too. To know that the changes up to some LSN include everything such a
 //! read has seen, somebody has to wait until capture has passed the read. [`read_clock`] takes the
-//! source's clock after the read; [`wait_for_capture`] waits for evidence ([`crate::plan::fence`]) and returns
-//! the fence.
+//! source's clock after the read; [`wait_for_capture`] waits for evidence ([`crate::plan::fence`])
+//! and returns the fence.
 //!
 //! Both clocks are the source server's, so no clock of ours matters. When that server's clock is
 //! set back (a change to winter time), earlier commits look later than the reading: what was
@@ -83,7 +83,7 @@ pub async fn read_clock(source: &mut Session) -> Result<CaptureReading> {
     Ok(CaptureReading { local, captured, scan, replicated })
 }
 
-/// `false`, too, where nobody may look: every login may by default.
+/// Also `false` where the login may not read the view: by default every login may.
 async fn is_mirrored(source: &mut Session) -> Result<bool> {
     match source.row(include_str!("../../sql/fence_mirror.sql"), &[]).await {
         Ok(row) => Ok(row.i64(0)? > 0),

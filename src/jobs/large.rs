@@ -77,7 +77,7 @@ struct LargeValue<'a> {
     pieces: &'a PieceStatements,
     /// Of its row in `#changes`.
     order: i64,
-    /// As its row told it.
+    /// The length that came with its row.
     length: u64,
     /// What finds its row at the source.
     place: &'a [Value],

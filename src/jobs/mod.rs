@@ -35,8 +35,8 @@ use crate::{
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// Seats at a server below which jobs do without the copy lane's second connection: with fewer, one
-/// of them would leave too little for everybody else.
+/// The copy lane needs a second connection per job. With a limit below this, that would leave too
+/// few connections for other jobs.
 const COPY_LANE_CONNECTIONS_MIN: usize = 8;
 
 /// What every job gets. Cheap to clone.
@@ -52,7 +52,7 @@ pub struct Env {
     pub metrics: Metrics,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
-    /// What was told of columns that are not captured.
+    /// Which warnings about columns that are not captured were logged.
     pub uncaptured: uncaptured::UncapturedWarnings,
     /// What verification last found.
     pub findings: verify::KnownFindings,
@@ -69,7 +69,9 @@ pub enum JobEnd {
     Stopped,
 }
 
-/// A job's connections: all the seats it will need, taken before the first checkout, source first.
+/// A job's connections. All permits that it needs are reserved before it opens the first connection,
+/// at the source first: a job that waits at the destination holds permits of its source, and no job
+/// waits the other way round, so no two jobs wait for each other.
 pub struct JobConnections {
     source: Reservation,
     dest: Reservation,
@@ -114,7 +116,7 @@ impl Env {
         if room { 2 } else { 1 }
     }
 
-    /// Seats at a source alone (a poll): waits until they are free, or until it is asked to stop.
+    /// Reserves connections at a source alone: waits until they are free, or the job is cancelled.
     pub async fn source_connections(
         &self,
         server: ServerId,
@@ -124,8 +126,7 @@ impl Env {
         self.or_cancelled(self.sources.house(server)?.take(count, who)).await
     }
 
-    /// Seats at the destination alone, likewise. Who holds seats at a source may wait for them:
-    /// nobody waits the other way round.
+    /// Reserves connections at the destination alone.
     pub async fn dest_connections(&self, count: usize, who: &str) -> Result<Reservation> {
         self.or_cancelled(self.dest.take(count, who)).await
     }

@@ -1,11 +1,11 @@
-//! Ownership: a daemon's look at what is its share.
+//! Ownership: which mappings belong to this daemon.
 //!
-//! Gather: the daemons that live, which also proves that this one is one of them. Decide:
-//! [`assignment`]. Perform: give up, then take. Record: what the last owner of a mapping left half
-//! done is put in order before anything starts for it. Its RUNNING rows are of a run that nobody
-//! runs any more, and its staging table is nobody's ([`sweep`], which waits for a connection and is
-//! therefore no part of the look). Both only ever concern mappings whose lock is ours, so nobody
-//! cleans up what another one uses.
+//! Gather: the running daemons, which also proves that this daemon still holds its locks. Decide:
+//! [`assignment`]. Perform: release mappings, then take others. Record: before any work starts for a
+//! taken mapping, its rows of sync_status that are RUNNING are marked as interrupted, because the
+//! daemon that ran them has ended. Staging tables that it left behind are dropped ([`sweep`]); that
+//! waits for a connection, so it is not part of [`refresh`]. Both concern only mappings whose lock
+//! this daemon holds.
 
 use super::{Env, full_sync};
 use crate::{

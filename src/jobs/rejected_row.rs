@@ -18,7 +18,8 @@ use crate::{
     tsql::apply as apply_sql,
 };
 
-/// With more effects than this in a group nobody looks: every trial writes up to so many rows.
+/// In a group with more effects than this the row is not looked for: each trial writes up to as many
+/// rows.
 const ROWS_MAX: i64 = 100_000;
 
 /// `error`, with the key of the row that is refused where one can be found. Leaves no transaction

@@ -16,13 +16,13 @@ use std::{
 };
 use tracing::warn;
 
-/// What was told last of each mapping; `None`: that every column is captured. Kept in memory; a
-/// restart tells it once more.
+/// What was reported last for each mapping; `None`: every column is captured. Kept in memory, so a
+/// restart reports it again.
 #[derive(Clone, Debug, Default)]
 pub struct UncapturedWarnings(Arc<Mutex<HashMap<MappingId, Option<Uncaptured>>>>);
 
 impl UncapturedWarnings {
-    /// Tells what there is to tell of a mapping's capture instance, where it is news.
+    /// Logs and records which mapped columns the capture instance lacks, if that has changed.
     pub async fn report(
         &self,
         control: &Control,

@@ -2,9 +2,9 @@
 //!
 //! A full sync may take hours and holds a connection to its source, and one or two to the
 //! destination, all the time. So that no number of them keeps anybody else waiting, each kind has a
-//! limit below the one of all: at a source there is always a seat left for its poll, and, where it
+//! limit below the one of all: at a source there is always a connection left for its poll, and, where it
 //! has more than three, one for the CDC of its other tables; over all sources at most half of the
-//! work, and of the destination's seats, are full syncs'. What may not start waits in a queue,
+//! work, and of the destination's connections, are full syncs'. What may not start waits in a queue,
 //! holding nothing, and says nothing of itself in `sync_status`.
 
 use crate::model::mapping::SyncType;
@@ -14,13 +14,13 @@ use crate::model::mapping::SyncType;
 pub struct Limits {
     /// Full syncs and CDC passes at the same time.
     pub tasks_max: usize,
-    /// Seats at one source ([`crate::mssql::reservation`]).
+    /// Connections at one source ([`crate::mssql::reservation`]).
     pub source_connections: usize,
-    /// Seats at the destination.
+    /// Connections at the destination.
     pub dest_connections: usize,
     /// How many of these a full sync takes.
     pub full_sync_connections: usize,
-    /// Verifications at the same time; they take seats, too.
+    /// Verifications at the same time; they take connections, too.
     pub verifications_max: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct Running {
     pub polls_at_source: usize,
 }
 
-/// One seat is for polls. Of a quarter, verifications may take what they need.
+/// One connection is for polls. Of a quarter, verifications may take what they need.
 fn jobs_max(connections: usize, verifications_max: usize) -> usize {
     connections.saturating_sub(1 + verifications_max.min(connections / 4)).max(1)
 }
@@ -48,7 +48,7 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
     let taken = running.all + running.full_syncs * limits.full_sync_connections.saturating_sub(1);
     let takes = if sync_type == SyncType::FullSync { limits.full_sync_connections } else { 1 };
     let fits_dest = running.all == 0 || taken + takes <= dest_max;
-    // One seat is kept for a poll; where more of them run, no job waits behind them for a
+    // One connection is kept for a poll; where more of them run, no job waits behind them for a
     // connection, counted as running.
     let busy_at_source = running.at_source + running.polls_at_source.saturating_sub(1);
     if running.all >= limits.tasks_max || busy_at_source >= at_source_max || !fits_dest {
@@ -64,7 +64,7 @@ pub fn admits(sync_type: SyncType, running: Running, limits: Limits) -> bool {
     }
 }
 
-/// Whether one more database of this source may be polled. At the destination polls take a seat
+/// Whether one more database of this source may be polled. At the destination polls take a connection
 /// around their statements only, so that their number has no limit over all sources: those of a
 /// source that is silent keep no other waiting.
 pub fn admits_poll(running: Running, limits: Limits) -> bool {

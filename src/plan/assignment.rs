@@ -1,10 +1,10 @@
 //! Which mappings belong to which daemon.
 //!
-//! Nobody hands them out. Each daemon knows how many mappings there are, how many daemons, and
+//! No process assigns them. Each daemon knows how many mappings there are, how many daemons, and
 //! which of them it is (the rank of its place among the places taken): that makes its share, and
 //! the shares add up to all mappings. Who has more than its share gives up the rest, who has less
 //! takes what is free. Daemons that look at different moments may disagree for a tick; the locks
-//! decide then, and a mapping that nobody took is taken at the next look.
+//! decide then, and a mapping that no daemon took is taken at the next refresh.
 
 use crate::model::id::MappingId;
 use std::collections::HashSet;
@@ -18,7 +18,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Somebody who shares with nobody: what is free is for the taking.
+    /// The only daemon: every mapping is its own.
     pub const ALONE: Members = Members { count: 1, rank: 0 };
 
     /// Whether it does what one of them has to do for all.

@@ -44,7 +44,7 @@ impl<'a> Candidates<'a> {
         coverage.captured.iter().find(|(id, _)| *id == instance.change_table_id)?.1.as_deref()
     }
 
-    /// Whether there are several and nobody knows what they capture.
+    /// Whether there are several and they have not been compared.
     pub fn are_unknown(&self) -> bool {
         self.instances.len() > 1 && self.coverage.is_none()
     }

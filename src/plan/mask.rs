@@ -39,12 +39,6 @@ impl MaskBit {
         let n = u32::try_from(ordinal).ok()?.checked_sub(1)?;
         Some(MaskBit { byte_from_end: n / 8, value: 1 << (n % 8) })
     }
-
-    /// Whether the bit is set in a mask.
-    pub fn is_set(self, mask: &[u8]) -> bool {
-        let index = mask.len().checked_sub(1 + self.byte_from_end as usize);
-        index.and_then(|i| mask.get(i)).is_some_and(|byte| byte & self.value != 0)
-    }
 }
 
 /// A carried column whose value may be missing from a change row.
@@ -161,7 +155,7 @@ fn captured<'a>(carried: &CarriedColumn, capture: &'a Capture) -> Option<&'a Cap
     capture.column(&carried.source.name, carried.source.column_id).filter(|column| !column.computed)
 }
 
-/// Carried columns that the instance does not capture, and what an operator is told about them.
+/// Carried columns that the instance does not capture, and what an operator can do about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uncaptured {
     pub message: String,
@@ -280,6 +274,13 @@ mod tests {
         assert!(cover(&map, &capture).unwrap().captured[2]);
         capture.columns[2].ty = Some(ColumnType::Binary(8));
         assert!(cover(&map, &capture).unwrap().captured[2]);
+    }
+
+    impl MaskBit {
+        fn is_set(self, mask: &[u8]) -> bool {
+            let index = mask.len().checked_sub(1 + self.byte_from_end as usize);
+            index.and_then(|i| mask.get(i)).is_some_and(|byte| byte & self.value != 0)
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! `Kind` alone decides. Three families:
 //!
 //! - **It will pass** (a deadlock, a lock, a server that fails over): a few attempts a fixed time
-//!   apart, and only the last of them is an error to tell people about; then on with a back-off.
+//!   apart, and only the last of them is reported as an error; then on with a back-off.
 //! - **Someone has to do something** (a GRANT, a missing table, shapes that do not fit, lost
-//!   changes): parked. The cure often happens elsewhere, so a parked mapping is tried again every
+//!   changes): parked. The fix is often made elsewhere, so a parked mapping is tried again every
 //!   few minutes, and at once when its row or its server's row changes.
 //! - **The rows themselves** (a foreign key whose parent is still on its way, a value that does not
 //!   fit) and **the database's state** (offline, read-only): the next look, then slower.
@@ -63,7 +63,7 @@ pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
         // to know.
         Kind::ForeignKey if attempt < WAITS_MAX => RetryDecision::Retry(policy.interval),
         Kind::ForeignKey => RetryDecision::Later(back_off(attempt - WAITS_MAX, policy.interval)),
-        // A database that is offline or read-only, often for a planned while: told at once, and
+        // A database that is offline or read-only, often for planned work: reported at once, and
         // noticed soon after it is back.
         Kind::Database | Kind::Duplicate | Kind::Data | Kind::CheckpointConflict | Kind::Other => {
             RetryDecision::Later(back_off(attempt.saturating_sub(1), policy.interval))

@@ -1,6 +1,6 @@
 //! What each mapping does in this tick, and how often its trigger column is asked.
 //!
-//! A full sync goes before everything: it brings what CDC would bring, and mends a gap. CDC
+//! A full sync goes before everything: it brings what CDC would bring, and closes a gap. CDC
 //! otherwise moves by one window step ([`super::window`]).
 //!
 //! `SELECT … WHERE trigger = 1` scans a table that has no index for it, so a large table is not

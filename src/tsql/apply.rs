@@ -48,7 +48,7 @@ pub fn statements(
     sql
 }
 
-/// Puts what was fetched into the places of what change rows did not tell. A row that lacks a value
+/// Puts what was fetched into the places of what change rows do not have. A row that lacks a value
 /// which it must have, and was not found at the source, is left as it is: the change that removed
 /// it there comes later.
 fn completed(map: &ColumnMap, coverage: &ColumnCoverage) -> String {
@@ -194,7 +194,7 @@ fn insert(
 /// The parameters of both scripts, `@P1` to `@P10`, under their names.
 const DECLARE: &str = "DECLARE @fetched bit = @P1, @mapping_id int = @P2, @from binary(10) = @P3, @to binary(10) = @P4, @tran_id varbinary(10) = @P5, @tran_end_time nvarchar(30) = @P6, @resync bit = @P7, @tran_lsn binary(10) = @P8, @source_object nvarchar(50) = @P9, @capture_instance nvarchar(200) = @P10, @rebind bit = 0;\n";
 
-/// The whole transaction for a destination: rows, then the checkpoint and its twin (`checkpoint`:
+/// The whole transaction for a destination: rows, then the checkpoint in both databases (`checkpoint`:
 /// those statements).
 pub fn dest_transaction(statements: &str, checkpoint: &str) -> String {
     format!(

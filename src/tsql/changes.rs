@@ -214,7 +214,7 @@ fn join_source(map: &ColumnMap, source: &TableName) -> String {
     format!("INNER JOIN {} AS s ON {}", source.local(), keys.join(" AND "))
 }
 
-/// The statements for large values that change rows told of, or (`fetched`) the rows that completed
+/// The statements for large values of change rows, or (`fetched`) the rows that completed
 /// them.
 pub fn large_values(
     map: &ColumnMap,

@@ -119,7 +119,7 @@ pub struct PieceStatements {
     /// What `@P1` counts, in bytes of a piece; `None` where a character can have any number of
     /// them: then a piece has [`CHARACTERS`].
     pub unit_bytes: Option<i64>,
-    /// The lengths that rows tell are those of the bytes that are read.
+    /// The lengths that come with rows are those of the bytes that are read.
     pub has_exact_length: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Mending rows of a destination that differ from the source: the source's rows of given keys,
+//! Repairing rows of a destination that differ from the source: the source's rows of given keys,
 //! staged and written.
 //!
 //! The rows travel as change rows do ([`super::changes`]): into `#changes`, each an insert that has

@@ -131,7 +131,7 @@ async fn lane(
                 .context("lock the staging table for loading")?;
             tds::copy(from, to, way, limit, dest, batches).await?
         }
-        // whom it keeps out will say so to the driver, too
+        // the driver reports the same error if the server refuses both
         Err(error) => Err(error.to_string()),
     };
     if let Err(why) = &copied {

@@ -19,7 +19,7 @@
 //!    Readers of the destination see the old rows. (The copy lane, [`crate::mssql::tds`], has
 //!    connections of its own; all this is the same without it.) Where the source allows SNAPSHOT
 //!    the rows are those of one moment. Otherwise a scan goes page by page, and a row whose key
-//!    moves meanwhile can be missed, or met twice: step 6 mends the first and the second is dropped
+//!    moves meanwhile can be missed, or met twice: step 6 repairs the first and the second is dropped
 //!    before the key's index is made.
 //! 5. **Fence.** An LSN that provably covers the last read. Its evidence is asked for after the
 //!    copy, so it may take a while: as long as the capture job's settings say, while the staging
@@ -34,9 +34,9 @@
 //! 8. **Swap** in one transaction, ordinary DML only: no schema lock keeps readers out, foreign
 //!    keys and checks stay trusted, triggers see only what changed, and inserting explicit identity
 //!    values lifts the identity's next value as it must. The same transaction writes the checkpoint
-//!    (= the fence), its twin, `last_full_sync_at`, and clears the pending mark, fenced by the old
-//!    LSN and this attempt's claim, so that an attempt that another one overtook swaps nothing in. A
-//!    CDC pass goes on from the fence.
+//!    (= the fence), its copy in the destination and `last_full_sync_at`, and clears the pending
+//!    mark. It fails if the old LSN or this attempt's claim has changed, so that an attempt which
+//!    another one overtook swaps nothing in. A CDC pass goes on from the fence.
 //!
 //! Without a capture instance there is no 5 and 6, the checkpoint stays NULL, and the log says
 //! which guarantee the copy gave.
@@ -107,9 +107,9 @@ struct SyncRun<'a> {
 /// Claims the request and makes the destination equal to the source; leaves its row in sync_status,
 /// failed or not.
 ///
-/// `trigger`: the trigger column was seen set. An error is for whoever spawned this to log.
+/// `trigger`: the trigger column was seen set. The caller logs an error.
 pub async fn run(env: &Env, mapping: &Mapping, trigger: bool) -> Result<JobEnd> {
-    // A full sync's future is by far the largest; whoever waits for one is not to hold it.
+    // boxed: a full sync's future is by far the largest
     Box::pin(run_recorded(env, mapping, trigger))
         .await
         .with_context(|| format!("full sync of {}", mapping.source))

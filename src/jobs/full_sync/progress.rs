@@ -3,8 +3,8 @@
 //! A watcher runs beside the work, in the same task: it is joined with the work, never raced
 //! against it, so no statement is cut off and nothing is left behind. It moves sync_status and
 //! writes a log line at least every five seconds, also while one statement takes minutes (an index,
-//! a wait for capture, a swap), and it looks whether the mapping is still enabled. Who works tells
-//! it what was done ([`SyncProgress`]) and looks at the run's token between batches.
+//! a wait for capture, a swap), and it looks whether the mapping is still enabled. The job reports
+//! what was done ([`SyncProgress`]) and looks at the run's token between batches.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -1,9 +1,9 @@
-//! Tables with several capture instances: what each of them captures, told once, and bound to the
-//! checkpoint where it is not yet. And tables with changes that no instance records.
+//! Tables with several capture instances: which columns each captures, which of them is read, and a
+//! warning for those that are not. Also a warning for tables with changes that no instance records.
 //!
-//! Almost every table has one, and then nothing is asked here. What an instance captures never
-//! changes; what is carried does, with either table's columns, so it is asked again now and then.
-//! That costs a few round trips per table, so only so many tables are asked at a poll: until then a
+//! Almost every table has one instance, and then nothing is read here. What an instance captures
+//! never changes, but the mapped columns do, so the comparison is repeated now and then. It costs a
+//! few round trips per table, so the number of comparisons per poll is limited: until its turn a
 //! mapping stays with the instance that its checkpoint names.
 
 use super::state::{MappingFacts, PollContext, PollState, Polled};
@@ -76,7 +76,7 @@ pub(super) async fn compare(
             Err(error) if session.is_broken() => return Err(error),
             Err(error) => {
                 session.recover().await?;
-                // The instance that is read goes on without; who has none yet is told why.
+                // a mapping that reads an instance already continues without the comparison
                 if facts
                     .stored
                     .dest_checkpoint

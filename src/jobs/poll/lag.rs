@@ -1,8 +1,8 @@
 //! How far behind each mapping is, for `v_cdc_lag`.
 //!
-//! A mapping with nothing left is as far behind as its last poll is ago; one with changes left is
-//! behind since the oldest commit that it has not applied. When capture stands still nobody can
-//! tell, and the reason is all there is to say.
+//! A mapping without unapplied changes was up to date at its last poll. One with unapplied changes is
+//! behind since the oldest commit that it has not applied. While capture does not move the lag is
+//! unknown, and the reason is recorded instead.
 
 use super::state::{MappingFacts, Polled, reads_cdc};
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// What this poll knows of its mappings. `reason`: why nobody can tell, for all of them; `waiting`:
-/// for some.
+/// The rows of `cdc_lag`. `reason`: why the lag of every mapping is unknown; `waiting`: why the lag
+/// of some is.
 pub(super) async fn measure(
     session: &mut Session,
     mappings: &[MappingFacts<'_>],

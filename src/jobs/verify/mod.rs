@@ -28,7 +28,7 @@
 //! per distinct finding: the same keys five minutes later are not news. When a later run passes,
 //! those errors are marked resolved.
 //!
-//! With `DATAFLOW_REPAIR=on` findings are mended; [`repair`] says how, and why that cannot harm
+//! With `DATAFLOW_REPAIR=on` findings are repaired; [`repair`] says how, and why that cannot harm
 //! replication.
 
 mod compare;
@@ -79,10 +79,10 @@ pub enum Scope {
     Whole,
 }
 
-/// Is told how many rows were compared, and how many there are, where that is known.
+/// Called with how many rows were compared, and how many there are, where that is known.
 pub type Watch<'a> = &'a mut (dyn FnMut(usize, Option<i64>) + Send);
 
-/// Compares rows of both sides, mends what differs if that is wanted, and leaves a row in
+/// Compares rows of both sides, repairs what differs if that is switched on, and leaves a row in
 /// verification_logs. `None`: nothing can be said, as a full sync is due or running or the mapping
 /// is gone.
 pub async fn run(

@@ -22,7 +22,7 @@ use std::{
 };
 use tracing::{error, info, warn};
 
-/// What came of a verification, for whoever asked for it.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerificationReport {
     pub kind: &'static str,
@@ -30,7 +30,7 @@ pub struct VerificationReport {
     pub compared: usize,
     pub mismatches: u64,
     pub details: String,
-    /// Rows that were mended.
+    /// Rows that were repaired.
     pub repaired: u64,
 }
 

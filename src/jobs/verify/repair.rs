@@ -2,7 +2,7 @@
 //!
 //! # Why it cannot harm replication
 //!
-//! A mend brings a row to what it was at the source *at the mapping's checkpoint*, neither older
+//! A repair brings a row to what it was at the source *at the mapping's checkpoint*, neither older
 //! nor newer, so that the destination is again what CDC takes it for: the source's state at one
 //! LSN. The steps are those that make a finding certain ([`crate::plan::verify`]), with a write at
 //! their end:
@@ -13,23 +13,23 @@
 //!    meanwhile.
 //! 3. `at`: the checkpoint now. If the change table has no row of these keys in (`low`, `at`], what
 //!    was read is the state at `at`; keys that have one are read again. The tables still have the
-//!    columns by which they were read; else nothing is mended until the next run.
+//!    columns by which they were read; else nothing is repaired until the next run.
 //! 4. One transaction deletes, updates and inserts, and then touches the mapping's row on the
 //!    condition that the checkpoint still is `at`, the mapping is enabled and no full sync is due
 //!    ([`GUARD_SQL`]). That locks the row until the commit: a CDC pass or a swap of the same
-//!    mapping commits before it, and then the mend is undone and step 3 taken again, or after it.
+//!    mapping commits before it, and then the repair is rolled back and step 3 taken again, or after it.
 //!
-//! A CDC pass that has staged and netted its changes before the mend commits them afterwards: they
+//! A CDC pass that has staged and netted its changes before the repair commits them afterwards: they
 //! are later than `at`, and each brings its row to its own after-image. What netting took from the
 //! destination meanwhile (is there a row to be patched?) it took from a row that was wrong; a put
-//! that found none fetched the whole row, which is right with or without the mend.
+//! that found none fetched the whole row, which is right with or without the repair.
 //!
-//! **Foreign keys.** A mend that a constraint refuses (547, 2601, 2627) is tried with the order of
-//! statements turned round, then in halves down to single rows, and again after others were mended.
+//! **Foreign keys.** A repair that a constraint refuses (547, 2601, 2627) is tried with the order of
+//! statements turned round, then in halves down to single rows, and again after others were repaired.
 //! What is refused still waits for a related table's own repair: it stays a finding, and the next
 //! run tries again.
 //!
-//! Only findings are mended: a mapping without CDC, or one that stands still, has none.
+//! Only findings are repaired: a mapping without CDC, or one that stands still, has none.
 
 use super::{
     confirm::{CaptureBefore, capture_before, current_checkpoint, wait_caught_up},
@@ -80,11 +80,11 @@ const TRIES_MAX: u32 = 10;
 #[derive(Debug, Default)]
 pub(super) struct RepairedGroup {
     pub rows: u64,
-    /// Why other rows were not mended, where that can be said.
+    /// Why other rows were not repaired, if known.
     pub refused: Option<String>,
 }
 
-/// Keys that are mended together.
+/// Keys that are repaired together.
 struct RepairGroup {
     keys: Suspects,
     tries: u32,
@@ -103,7 +103,7 @@ enum GroupOutcome {
     Stalled(String),
 }
 
-/// Mends findings in groups until all are done or the time for it is up. What was mended is in
+/// Repairs findings in groups until all are done or the time for it is up. What was repaired is in
 /// `repaired` also after an error.
 pub(super) async fn repair(
     env: &Env,
@@ -167,7 +167,7 @@ impl Repair<'_> {
         let deadline = Instant::now() + self.env.config.verify_wait * WAITS_MAX;
         loop {
             let Some(mut group) = groups.pop_front() else {
-                // what waits for rows that were mended later may go now
+                // a row may have waited for rows that were repaired later
                 if refused.is_empty() || !std::mem::take(&mut progress) {
                     return Ok(());
                 }

@@ -49,12 +49,12 @@ impl<'a> RowReader<'a> {
         RowReader { shape, encoding: Encoding::new(&shape.map), mapping, copy_lane: None }
     }
 
-    /// From here on many rows are read through the copy lane, on two more of the desk's seats, if
-    /// they get there.
+    /// From here on many rows are read through the copy lane, on two more connections, if
+    /// they can be opened.
     pub async fn open_copy_lane(&mut self, connections: &JobConnections) {
         match connections.copy_lane(self.mapping).await {
             Ok((source, dest)) => self.copy_lane = Some(ConnectionPair { source, dest }),
-            // whom it keeps out will say so to the driver, too
+            // the driver reports the same error if the server refuses both
             Err(error) => self.read_by_driver(&error.to_string()),
         }
     }

@@ -444,14 +444,6 @@ impl Row {
         self.opt_bool(index)?.ok_or_else(|| self.wrong(index, "a bit (it is NULL)"))
     }
 
-    pub fn opt_f64(&self, index: usize) -> Result<Option<f64>> {
-        match self.cell(index)? {
-            ColumnData::F32(v) => Ok(v.map(f64::from)),
-            ColumnData::F64(v) => Ok(*v),
-            _ => Err(self.wrong(index, "a float")),
-        }
-    }
-
     pub fn opt_text(&self, index: usize) -> Result<Option<&str>> {
         match self.cell(index)? {
             ColumnData::String(v) => Ok(v.as_deref()),

@@ -1,4 +1,4 @@
-//! What `check` thinks of what it was told: facts in, findings out, each ✗ with what mends it.
+//! What `check` reports: facts in, findings out, each ✗ with the statement or setting that fixes it.
 
 mod fixes;
 
@@ -19,7 +19,7 @@ pub enum Verdict {
     Note,
 }
 
-/// Where a cure is to be applied.
+/// Where a fix is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FixTarget {
     /// Statements for the source server of that name.

@@ -74,7 +74,7 @@ pub enum Wait {
     NothingCaptured,
     /// The instance is newer than everything captured.
     JustEnabled,
-    /// There are several instances, and nobody has looked yet what they capture.
+    /// There are several instances, and they have not been compared yet.
     Uncompared,
     /// The readable secondary that answers has not redone what the checkpoint stands for.
     ReplicaBehind,
