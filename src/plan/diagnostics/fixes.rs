@@ -21,7 +21,7 @@ pub struct FixContext<'a> {
 }
 
 impl FixContext<'_> {
-    /// Statements that fix what [`super::projection::project`] refuses, as far as statements can.
+    /// Statements that fix what [`crate::plan::projection::project`] refuses, as far as statements can.
     pub fn fixes(&self, at_source: &FixTarget) -> Vec<(FixTarget, String)> {
         let mut fixes = Vec::new();
         for trigger in &self.dest.instead_of_triggers {

@@ -16,10 +16,10 @@ pub struct DestCheckpoint {
     /// It was written for other tables than the mapping names now, or for a destination table that
     /// has been dropped since.
     pub elsewhere: bool,
-    /// [`Instance::source_mark`] of the table whose changes are in; an earlier version did not
+    /// [`Instance::source_mark`](crate::model::capture::Instance::source_mark) of the table whose changes are in; an earlier version did not
     /// record it.
     pub source: Option<String>,
-    /// [`Instance::mark`] of the instance that is read.
+    /// [`Instance::mark`](crate::model::capture::Instance::mark) of the instance that is read.
     pub instance: Option<String>,
 }
 
