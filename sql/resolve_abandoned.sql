@@ -1,5 +1,5 @@
--- @P1, @P2, @P3: how errors begin that are a server's own. A deleted mapping's errors have lost their mapping_id and are told from these by
--- their words. What @P3 begins with is wrong with the server's row, whether or not a mapping uses it.
+-- @P1, @P2, @P3: the codes of errors that are a server's own. A deleted mapping's errors have lost their mapping_id and are told from these by
+-- their codes. @P3 is of the server's row, whether or not a mapping uses it.
 UPDATE e
 SET e.is_resolved = 1, e.resolved_at = GETUTCDATE()
 FROM dbo.error_logs AS e
@@ -10,9 +10,9 @@ WHERE e.is_resolved = 0
     AND (
         s.server_id IS NULL OR s.is_enabled = 0 OR m.is_enabled = 0
         OR (
-            m.mapping_id IS NULL AND LEFT(e.error_message, LEN(@P3)) <> @P3
+            m.mapping_id IS NULL AND e.error_code <> @P3
             AND (
-                (LEFT(e.error_message, LEN(@P1)) <> @P1 AND LEFT(e.error_message, LEN(@P2)) <> @P2)
+                e.error_code NOT IN (@P1, @P2)
                 OR NOT EXISTS (SELECT 1 FROM dbo.table_mappings AS u WHERE u.server_id = s.server_id AND u.is_enabled = 1)
             )
         )

@@ -185,6 +185,12 @@ IF OBJECT_ID(N'dbo.error_logs', N'U') IS NULL
     );
 GO
 
+-- Which error it is (errors are looked for by this, never by their text), and the one database of the server that it is about. NULL: a row of
+-- an older version; open ones get theirs when a daemon starts.
+IF COL_LENGTH(N'dbo.error_logs', N'error_code') IS NULL
+    ALTER TABLE dbo.error_logs ADD error_code NVARCHAR(50) NULL, source_database NVARCHAR(255) NULL;
+GO
+
 -- 1: the mapping is only tried again now and then, until somebody mends what the message names.
 IF COL_LENGTH(N'dbo.error_logs', N'is_parked') IS NULL
     ALTER TABLE dbo.error_logs ADD is_parked BIT NOT NULL CONSTRAINT DF_error_logs_is_parked DEFAULT 0;
@@ -346,7 +352,8 @@ SELECT TOP (100)
     e.error_message,
     e.retry_count,
     e.is_resolved,
-    e.created_at
+    e.created_at,
+    e.error_code
 FROM dbo.error_logs AS e
     LEFT JOIN dbo.table_mappings AS m ON m.mapping_id = e.mapping_id
     LEFT JOIN dbo.source_servers AS s ON s.server_id = COALESCE(e.server_id, m.server_id)

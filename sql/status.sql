@@ -28,9 +28,8 @@ FROM dbo.table_mappings AS m
         SELECT TOP (1) x.error_message
         FROM dbo.error_logs AS x
         WHERE x.server_id = m.server_id AND x.mapping_id IS NULL AND x.is_resolved = 0
-            -- of one database alone: its name is the last word
-            AND (x.error_message NOT LIKE N'the source database cannot be polled%'
-                OR RIGHT(x.error_message, LEN(m.source_database) + 10) = N' database=' + m.source_database)
+            -- of one database alone
+            AND (x.source_database IS NULL OR x.source_database = m.source_database)
         ORDER BY x.created_at DESC, x.error_id DESC
     ) AS p
     OUTER APPLY (

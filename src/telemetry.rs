@@ -2,7 +2,7 @@
 //!
 //! Code says what happened once, with `tracing`, in the fields that the log tables have
 //! (`mapping_id`, `server_id`, `sync_type`, `records_count`, `execution_time_ms`; an error also
-//! `error_type`, `error_details`, `retry_count`). The [`LogSender`] layer turns every such event of
+//! `error_type`, `error_code`, `error_details`, `retry_count`). The [`LogSender`] layer turns every such event of
 //! ours at INFO and above into a row of `sync_logs`, and every ERROR into one of `error_logs` too.
 //!
 //! Between the layer and the tables is a queue with an end ([`queue`]): the layer never waits. When
@@ -78,6 +78,9 @@ struct EventFields {
     records_count: Option<i64>,
     execution_time_ms: Option<i32>,
     error_type: Option<String>,
+    error_code: Option<String>,
+    /// The database of a source server; it stays in the message as well.
+    database: Option<String>,
     error_details: Option<String>,
     retry_count: Option<i32>,
     /// The mapping is only tried again now and then.
@@ -103,7 +106,14 @@ impl EventFields {
 
     /// About what it holds in memory.
     fn size_bytes(&self) -> usize {
-        let texts = [&self.error, &self.sync_type, &self.error_type, &self.error_details];
+        let texts = [
+            &self.error,
+            &self.sync_type,
+            &self.error_type,
+            &self.error_code,
+            &self.database,
+            &self.error_details,
+        ];
         size_of::<EventFields>()
             + self.message.len()
             + self.rest.len()
@@ -128,6 +138,11 @@ impl EventFields {
             "error" => self.error = Some(value.to_owned()),
             "sync_type" => self.sync_type = Some(value.to_owned()),
             "error_type" => self.error_type = Some(value.to_owned()),
+            "error_code" => self.error_code = Some(value.to_owned()),
+            "database" => {
+                self.database = Some(value.to_owned());
+                self.other(name, &value);
+            }
             "parked" => self.parked = value == "true",
             "error_details" => self.error_details = Some(value.to_owned()),
             // An id given with % comes as text.

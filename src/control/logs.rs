@@ -5,11 +5,13 @@
 //! unresolved, is one row whose `retry_count` climbs: an error that comes back every tick for a
 //! night must be readable in the morning.
 
-use super::Control;
+use super::{Control, ErrorCode};
 use crate::{
     error::{Context, Error, Kind, Result},
-    mssql::row::Param,
+    model::id::MappingId,
+    mssql::{row::Param, session::Session},
 };
+use std::sync::atomic::Ordering;
 
 /// A row of `sync_logs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +34,9 @@ pub struct ErrorEntry {
     pub server: Option<i32>,
     /// `CONNECTION`, `SYNC`, `SCHEMA`, `VERIFICATION`, `OTHER`
     pub error_type: String,
+    pub code: String,
+    /// The one database of the server that it is about.
+    pub source_database: Option<String>,
     pub message: String,
     pub details: Option<String>,
     pub retry_count: i32,
@@ -156,19 +161,25 @@ impl Control {
     /// mapping is gone.
     pub async fn fail(&self, failure: &ErrorEntry) -> Result<bool> {
         let mut session = self.session().await?;
-        let result = session
-            .execute(
-                include_str!("../../sql/error_log.sql"),
-                &[
-                    Param::OptInt(failure.mapping),
-                    Param::OptInt(failure.server),
-                    Param::Text(&failure.error_type),
-                    Param::Text(&failure.message),
-                    Param::OptText(failure.details.as_deref()),
-                    Param::Int(failure.retry_count),
-                ],
-            )
-            .await;
+        let params = [
+            Param::OptInt(failure.mapping),
+            Param::OptInt(failure.server),
+            Param::Text(&failure.error_type),
+            Param::Text(&failure.message),
+            Param::OptText(failure.details.as_deref()),
+            Param::Int(failure.retry_count),
+            Param::Text(&failure.code),
+            Param::OptText(failure.source_database.as_deref()),
+        ];
+        let coded = session.execute(include_str!("../../sql/error_log.sql"), &params).await;
+        let result = match coded {
+            Err(error) if error.kind == Kind::Missing => {
+                self.skip_without_codes(&mut session).await?;
+                let (params, _) = params.split_at(params.len() - 2);
+                session.execute(include_str!("../../sql/error_log_without_code.sql"), params).await
+            }
+            result => result,
+        };
         match result {
             Ok(counts) => Ok(counts.into_iter().sum::<u64>() == 0),
             Err(error) if error.kind == Kind::ForeignKey => {
@@ -178,7 +189,55 @@ impl Control {
             Err(error) => Err(error).context("write error_logs"),
         }
     }
+
+    /// Marks unresolved errors with this code resolved: of a mapping, or of the daemon itself.
+    pub async fn resolve_code(&self, mapping: Option<MappingId>, code: ErrorCode) -> Result<()> {
+        let params = [Param::OptInt(mapping.map(|id| id.0)), Param::Text(code.as_str())];
+        self.execute_with_codes(include_str!("../../sql/resolve_code.sql"), &params).await
+    }
+
+    /// Marks errors resolved that nobody will ever see repaired: of mappings and servers that are
+    /// deleted or disabled, and of servers that no mapping uses any more.
+    pub async fn resolve_abandoned(&self) -> Result<()> {
+        let params = [
+            ErrorCode::ServerUnreachable,
+            ErrorCode::SourceDatabaseUnavailable,
+            ErrorCode::ServerRowUnusable,
+        ]
+        .map(|code| Param::Text(code.as_str()));
+        self.execute_with_codes(include_str!("../../sql/resolve_abandoned.sql"), &params).await
+    }
+
+    /// Gives open errors of versions that wrote no codes theirs.
+    pub async fn code_older_errors(&self) -> Result<()> {
+        let statement = include_str!("../../sql/error_code_of_older_rows.sql");
+        self.execute_with_codes(statement, &[]).await
+    }
+
+    /// A statement that looks for codes: left out where `init` has not added them. What it would
+    /// have resolved stays open until then.
+    async fn execute_with_codes(&self, statement: &str, params: &[Param<'_>]) -> Result<()> {
+        let mut session = self.session().await?;
+        match session.execute(statement, params).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind == Kind::Missing => {
+                self.skip_without_codes(&mut session).await
+            }
+            Err(error) => Err(error).context("write error_logs"),
+        }
+    }
+
+    async fn skip_without_codes(&self, session: &mut Session) -> Result<()> {
+        if !self.no_codes_logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!("{NO_CODES}");
+        }
+        session.recover().await
+    }
 }
+
+/// Logged once by each process.
+const NO_CODES: &str = "error_logs has no column error_code: errors of servers and of verifications \
+    stay open there. Run `dbaops-dataflow init`, then restart the daemons";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@
 //! for nothing else meanwhile.
 
 pub mod checkpoint;
+mod error_code;
 mod init;
 mod lag;
 mod lease;
@@ -15,6 +16,7 @@ mod standings;
 mod start_from;
 mod verifications;
 
+pub use error_code::ErrorCode;
 pub use init::{SCHEMA, ScriptBatch, init, split_go};
 pub use lag::LagRow;
 pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, GONE_AFTER, Generation, Lease};
@@ -32,7 +34,7 @@ use crate::{
     model::name::Ident,
     mssql::pool::{Checkout, Pools},
 };
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 use tokio::sync::Semaphore;
 
 /// The control database's name: a contract.
@@ -47,6 +49,8 @@ pub struct Control {
     turns: Arc<Semaphore>,
     metrics: Metrics,
     late: runs::PendingCompletions,
+    /// That `init` has not added `error_logs.error_code` was logged.
+    no_codes_logged: Arc<AtomicBool>,
 }
 
 /// A control session and its turn.
@@ -76,6 +80,7 @@ impl Control {
             turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             metrics,
             late: runs::PendingCompletions::default(),
+            no_codes_logged: Arc::default(),
         }
     }
 

@@ -256,19 +256,6 @@ impl Control {
         Ok(counts.into_iter().sum())
     }
 
-    /// Marks errors resolved that nobody will ever see mended: of mappings and servers that are
-    /// deleted or switched off, and of servers that no mapping uses any more. `of_a_server`: how
-    /// the errors begin that are a server's own; the last is one of its row alone.
-    pub async fn resolve_abandoned(&self, of_a_server: &[&str; 3]) -> Result<()> {
-        let params = of_a_server.map(Param::Text);
-        let mut session = self.session().await?;
-        session
-            .execute(include_str!("../../sql/resolve_abandoned.sql"), &params)
-            .await
-            .context("resolve errors")
-            .map(drop)
-    }
-
     /// Deletes what is older than `age` from the log tables, a small batch of each; unresolved
     /// errors stay. Returns how many rows went: as long as there are some, there may be more.
     pub async fn retire(&self, age: Duration) -> Result<u64> {

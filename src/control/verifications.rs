@@ -83,17 +83,4 @@ impl Control {
             Err(error) => Err(error).context("write verification_progress"),
         }
     }
-
-    /// Marks errors resolved whose message begins with `prefix`: a mapping's, or the daemon's own.
-    pub async fn resolve_words(&self, mapping: Option<MappingId>, prefix: &str) -> Result<()> {
-        self.session()
-            .await?
-            .execute(
-                include_str!("../../sql/resolve_words.sql"),
-                &[Param::OptInt(mapping.map(|mapping| mapping.0)), Param::Text(prefix)],
-            )
-            .await
-            .context("resolve errors")
-            .map(drop)
-    }
 }

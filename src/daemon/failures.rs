@@ -5,6 +5,7 @@
 
 use super::{Daemon, Mode, SourceDatabase, Task, TaskResult, following::place_of};
 use crate::{
+    control::ErrorCode,
     error::{Error, Kind},
     model::{
         id::{MappingId, ServerId},
@@ -15,14 +16,6 @@ use crate::{
 };
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// How an error of a server itself begins in error_logs, which knows no other difference to that of
-/// a mapping that was deleted.
-pub(super) const SERVER_AWAY: &str = "the source server cannot be reached";
-pub(super) const DATABASE_AWAY: &str = "the source database cannot be polled";
-pub(super) const SERVER_UNUSABLE: &str = "the server cannot be used";
-/// All of them; the last one is said of a server that nobody uses, too.
-pub(super) const OF_A_SERVER: [&str; 3] = [SERVER_AWAY, DATABASE_AWAY, SERVER_UNUSABLE];
 
 /// A mapping that waits for a related table and gets nowhere is called up this often at once, and
 /// then after pauses: this often between two looks.
@@ -146,7 +139,13 @@ impl Daemon {
         let attempts = failing.attempts;
         if failing.words != error.message() {
             failing.words = error.message().to_owned();
+            let (code, message) = if whole {
+                (ErrorCode::ServerUnreachable, "the source server cannot be reached")
+            } else {
+                (ErrorCode::SourceDatabaseUnavailable, "the source database cannot be polled")
+            };
             tracing::error!(
+                error_code = code.as_str(),
                 server_id = place.0.0,
                 error_type = error.kind.error_type(),
                 error_details = %error.details(attempts, "tried again, ever less often, down to once a minute"),
@@ -154,7 +153,7 @@ impl Daemon {
                 server = server.name,
                 database = place.1.as_str(),
                 %error,
-                "{}", if whole { SERVER_AWAY } else { DATABASE_AWAY }
+                "{message}"
             );
             self.troubled.servers.insert(place.0);
         }
@@ -279,6 +278,7 @@ impl Daemon {
             server_id = self.mappings.get(&id).map(|mapping| mapping.server.0),
             sync_type = SyncType::FullSync.as_str(),
             error_type = error.kind.error_type(),
+            error_code = ErrorCode::TriggerUnreadable.as_str(),
             error_details = %error.details(1, "asked again at every look; CDC goes on"),
             %error,
             "the trigger column cannot be asked"
@@ -336,6 +336,7 @@ impl Daemon {
                     server_id = server,
                     sync_type,
                     error_type = error.kind.error_type(),
+                    error_code = ErrorCode::MappingFailed.as_str(),
                     error_details = %error.details(attempts, then),
                     retry_count = attempts,
                     parked = park,

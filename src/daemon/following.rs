@@ -3,10 +3,10 @@
 
 use super::{
     Daemon, Mode, SourceDatabase, Task, TaskResult,
-    failures::{FailedAttempt, FailureState, SERVER_UNUSABLE, is_away, looks},
+    failures::{FailedAttempt, FailureState, is_away, looks},
 };
 use crate::{
-    control::ControlSnapshot,
+    control::{ControlSnapshot, ErrorCode},
     error::Result,
     jobs::poll::{self, Polled},
     model::{
@@ -34,9 +34,10 @@ impl Daemon {
                 tracing::error!(
                     server_id = notice.server.0,
                     error_type = error.kind.error_type(),
+                    error_code = ErrorCode::ServerRowUnusable.as_str(),
                     error_details = %error.details(1, "left out until its row changes"),
                     %error,
-                    "{SERVER_UNUSABLE}"
+                    "the server cannot be used"
                 );
             }
         }
@@ -78,6 +79,7 @@ impl Daemon {
                     mapping_id = row.mapping.0,
                     server_id = row.server.0,
                     error_type = row.error.kind.error_type(),
+                    error_code = ErrorCode::MappingRowUnusable.as_str(),
                     error_details = %row.error.details(1, "left out until its row changes"),
                     error = %row.error,
                     "the mapping is left out"

@@ -6,12 +6,9 @@
 //! and the next tick begins with a new connection and no mappings. Work that could not know it in
 //! time fails at its fence; nobody hears of that as an error, since the mapping is in other hands.
 
-use super::{
-    AWAY_REMINDER, Daemon, Mode, PROOF_INTERVAL, Task, TaskResult,
-    failures::{OF_A_SERVER, is_away},
-};
+use super::{AWAY_REMINDER, Daemon, Mode, PROOF_INTERVAL, Task, TaskResult, failures::is_away};
 use crate::{
-    control::{ControlSnapshot, GONE_AFTER, Lease},
+    control::{ControlSnapshot, ErrorCode, GONE_AFTER, Lease},
     error::{Error, Kind, Result},
     jobs::{
         Env,
@@ -26,10 +23,6 @@ use crate::{
 };
 use std::collections::HashSet;
 use tokio::time::Instant;
-
-/// What is said when nothing can be looked at; it is resolved when something can.
-const TABLES_AWAY: &str = "the control tables cannot be read";
-const LEASE_AWAY: &str = "no mapping is owned: the lease connection is lost, or cannot be made";
 
 /// Logged once by each process.
 const NO_HEARTBEAT: &str = "the control database has no tables for the heartbeat: a daemon that is \
@@ -161,7 +154,7 @@ impl Daemon {
 
     fn lease_lost(&mut self, error: &Error) {
         self.stop_all();
-        self.cannot_look(error, LEASE_AWAY);
+        self.cannot_look(error, ErrorCode::LeaseLost);
     }
 
     /// What the look says is so from now on.
@@ -182,7 +175,9 @@ impl Daemon {
         }
         let (mut loaded, owned) = match look.result {
             Ok(seen) => seen,
-            Err(RefreshError::Tables(error)) => return self.cannot_look(&error, TABLES_AWAY),
+            Err(RefreshError::Tables(error)) => {
+                return self.cannot_look(&error, ErrorCode::ControlTablesUnreadable);
+            }
             Err(RefreshError::Lease(error)) => return self.lease_lost(&error),
         };
         self.refused = None;
@@ -194,8 +189,8 @@ impl Daemon {
         }
         // Also what a process before this one left behind.
         if self.settled.insert(None) {
-            for words in [TABLES_AWAY, LEASE_AWAY] {
-                self.log_sender.resolve(Resolution::Words(None, words));
+            for code in [ErrorCode::ControlTablesUnreadable, ErrorCode::LeaseLost] {
+                self.log_sender.resolve(Resolution::Code(None, code));
             }
         }
         self.follow_owned(&mut loaded, owned);
@@ -220,7 +215,7 @@ impl Daemon {
             match refused {
                 Resolution::Mapping(id) => drop(self.troubled.mappings.insert(id)),
                 Resolution::Server(id) => drop(self.troubled.servers.insert(id)),
-                Resolution::Words(of, _) => drop(self.settled.remove(&of)),
+                Resolution::Code(of, _) => drop(self.settled.remove(&of)),
             }
         }
         if self.log_sender.take_errors_dropped() {
@@ -232,7 +227,8 @@ impl Daemon {
         }
     }
 
-    fn cannot_look(&mut self, error: &Error, words: &str) {
+    /// Nothing can be looked at. The error is resolved when something can.
+    fn cannot_look(&mut self, error: &Error, code: ErrorCode) {
         self.well = false;
         // A password that was changed: an attempt at every tick would lock the login.
         if error.kind == Kind::Login {
@@ -245,7 +241,18 @@ impl Daemon {
         if self.control_away.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
             self.control_away = Some(Instant::now());
             self.settled.remove(&None);
-            tracing::error!(error_type = error.kind.error_type(), error_details = %error.details(1, "tried again, ever less often where the login is refused"), %error, "{words}");
+            let message = if code == ErrorCode::LeaseLost {
+                "no mapping is owned: the lease connection is lost, or cannot be made"
+            } else {
+                "the control tables cannot be read"
+            };
+            tracing::error!(
+                error_type = error.kind.error_type(),
+                error_code = code.as_str(),
+                error_details = %error.details(1, "tried again, ever less often where the login is refused"),
+                %error,
+                "{message}"
+            );
         }
     }
 
@@ -322,7 +329,7 @@ impl Daemon {
 /// What the control tables say. Errors of what is switched off are resolved before that: what is
 /// found to be off there is not found on here (and known to fail), unless somebody is that quick.
 async fn load(env: &Env, leads: bool) -> Result<ControlSnapshot> {
-    if leads && let Err(error) = env.control.resolve_abandoned(&OF_A_SERVER).await {
+    if leads && let Err(error) = env.control.resolve_abandoned().await {
         if is_away(&error) {
             env.metrics.control(Err(error.to_string()));
             return Err(error);

@@ -2,6 +2,7 @@
 
 use super::{Daemon, SourceDatabase, Task, TaskResult, failures::is_away, following::place_of};
 use crate::{
+    control::ErrorCode,
     error::{Error, Kind, Result},
     jobs::{Env, verify},
     model::{
@@ -11,9 +12,6 @@ use crate::{
     telemetry::Resolution,
 };
 use tokio::time::Instant;
-
-/// What is said of a verification that came to no result; it is resolved by the next that does.
-const VERIFICATION_FAILED: &str = "verification failed to run";
 
 impl Daemon {
     /// Time to verify: every mapping, the one whose turn was longest ago first. A round that is not
@@ -74,7 +72,7 @@ impl Daemon {
         }
         match result {
             Ok(()) if self.settled.insert(Some(id)) => {
-                self.log_sender.resolve(Resolution::Words(Some(id), VERIFICATION_FAILED))
+                self.log_sender.resolve(Resolution::Code(Some(id), ErrorCode::VerificationNotRun))
             }
             Ok(()) => {}
             Err(error) if error.kind == Kind::Cancelled => {}
@@ -115,9 +113,11 @@ impl Daemon {
             server_id = mapping.server.0,
             sync_type = SyncType::Verification.as_str(),
             error_type,
+            // resolved by the next verification that comes to a result
+            error_code = ErrorCode::VerificationNotRun.as_str(),
             error_details = %error.details(1, "tried again at the next verification"),
             %error,
-            "{VERIFICATION_FAILED}"
+            "verification failed to run"
         );
         self.settled.remove(&Some(id));
     }

@@ -8,6 +8,7 @@
 
 use super::{EventFields, LogSender};
 use crate::{
+    control::ErrorCode,
     metrics::Metrics,
     model::id::{MappingId, ServerId},
 };
@@ -54,8 +55,8 @@ pub enum Resolution {
     /// The mapping works again.
     Mapping(MappingId),
     Server(ServerId),
-    /// Those that begin with these words: of a mapping, or of the daemon itself.
-    Words(Option<MappingId>, &'static str),
+    /// Those with this code: of a mapping, or of the daemon itself.
+    Code(Option<MappingId>, ErrorCode),
 }
 
 /// Something for the log tables.

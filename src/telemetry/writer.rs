@@ -5,7 +5,7 @@ use super::{
     queue::{LogQueue, LogRow, Record, Resolution},
 };
 use crate::{
-    control::{Control, ErrorEntry, LogEntry},
+    control::{Control, ErrorCode, ErrorEntry, LogEntry},
     error::{Error, Kind},
     metrics::Metrics,
     model::id::MappingId,
@@ -222,8 +222,8 @@ async fn write_some(control: &Control, records: &[Record]) -> WriteOutcome {
         Some(Record::Resolve(Resolution::Server(server))) => {
             WriteOutcome::all_or_none(1, control.resolve_server_errors(*server).await.map(drop))
         }
-        Some(Record::Resolve(Resolution::Words(mapping, words))) => {
-            WriteOutcome::all_or_none(1, control.resolve_words(*mapping, words).await)
+        Some(Record::Resolve(Resolution::Code(mapping, code))) => {
+            WriteOutcome::all_or_none(1, control.resolve_code(*mapping, *code).await)
         }
     }
 }
@@ -248,6 +248,12 @@ async fn write_rows(control: &Control, records: &[Record]) -> WriteOutcome {
                 mapping: fields.mapping_id,
                 server: fields.server_id,
                 error_type: fields.error_type.clone().unwrap_or_else(|| "OTHER".to_owned()),
+                code: fields
+                    .error_code
+                    .clone()
+                    .unwrap_or_else(|| ErrorCode::Other.as_str().to_owned()),
+                // said of one database where the server itself can be reached
+                source_database: fields.database.clone().filter(|_| is_of_a_database(fields)),
                 message: fields.words(),
                 details: fields.error_details.clone(),
                 retry_count: fields.retry_count.unwrap_or(0),
@@ -265,6 +271,10 @@ async fn write_rows(control: &Control, records: &[Record]) -> WriteOutcome {
     }
     let logged = control.log(&entries).await;
     WriteOutcome { done: logged.done, orphans: logged.orphans, error: logged.error }
+}
+
+fn is_of_a_database(fields: &EventFields) -> bool {
+    fields.error_code.as_deref() == Some(ErrorCode::SourceDatabaseUnavailable.as_str())
 }
 
 async fn fail(control: &Control, failure: &ErrorEntry) -> crate::error::Result<()> {

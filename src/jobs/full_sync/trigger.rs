@@ -7,6 +7,7 @@ use std::{
 
 use super::swap;
 use crate::{
+    control::ErrorCode,
     error::{Context, Error, Kind, Result},
     jobs::Env,
     model::{
@@ -47,6 +48,7 @@ pub async fn reset(source: &mut Session, env: &Env, mapping: &Mapping) -> Result
                     server_id = mapping.server.0,
                     sync_type = SyncType::FullSync.as_str(),
                     error_type = error.kind.error_type(),
+                    error_code = ErrorCode::TriggerNotReset.as_str(),
                     error_details = %format!("{}; the source says: {}", error.details(1, "ignored until it was 0"), error.message()),
                     "trigger column {column} of {} cannot be reset; it is ignored until it was 0. {fix}",
                     mapping.source

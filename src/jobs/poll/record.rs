@@ -7,7 +7,10 @@ use super::{
     state::{MappingFacts, MappingWork, PollContext, PollState, Polled, SourceFacts, reads_cdc},
 };
 use crate::{
-    control::checkpoint::{self, IdleMove},
+    control::{
+        ErrorCode,
+        checkpoint::{self, IdleMove},
+    },
     error::{Error, Kind, Result},
     model::{
         capture::MaxLsn,
@@ -83,6 +86,7 @@ fn log_gap(mapping: &Mapping, gap: &Gap) {
         server_id = mapping.server.0,
         sync_type = SyncType::Cdc.as_str(),
         error_type = error.kind.error_type(),
+        error_code = ErrorCode::ChangesLost.as_str(),
         error_details = %error.details(1, "a full sync has been requested"),
         "changes are lost: {}",
         error.message()

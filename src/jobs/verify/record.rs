@@ -2,7 +2,7 @@
 //! earlier errors of its kind.
 
 use crate::{
-    control::VerificationRow,
+    control::{ErrorCode, VerificationRow},
     error::Result,
     jobs::Env,
     model::{
@@ -113,7 +113,7 @@ pub(super) async fn write(
         mapping.source,
         status.as_str()
     );
-    // what an error says begins like this, whatever was found
+    let code = code_of(kind);
     let prefix = format!("{kind} of {}: FAILED", mapping.source);
     let ReportedFinding { message, parts } = finding;
     let is_new = *status == Status::Failed && env.findings.is_new((mapping.id, kind), parts);
@@ -128,7 +128,7 @@ pub(super) async fn write(
                 "{summary}"
             );
             env.findings.forget((mapping.id, kind));
-            env.control.resolve_words(Some(mapping.id), &prefix).await?;
+            env.control.resolve_code(Some(mapping.id), code).await?;
         }
         // the same finding is the same message, so that after a restart too it is one row of
         // error_logs
@@ -139,6 +139,7 @@ pub(super) async fn write(
             records_count,
             execution_time_ms = took,
             error_type = "VERIFICATION",
+            error_code = code.as_str(),
             error_details = %details,
             "{prefix}: {message}"
         ),
@@ -154,6 +155,15 @@ pub(super) async fn write(
         }
     }
     Ok(())
+}
+
+/// Of what a verification of this kind finds.
+fn code_of(kind: &str) -> ErrorCode {
+    match kind {
+        super::SCHEMA => ErrorCode::ColumnsDiffer,
+        super::ROW_COUNT => ErrorCode::RowCountDiffers,
+        _ => ErrorCode::RowsDiffer,
+    }
 }
 
 /// What was reported of each mapping since it last passed, so that the same finding is not an error

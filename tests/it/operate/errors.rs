@@ -8,7 +8,7 @@ use mssql_standin::{
     fault::{Fault, Point},
 };
 
-use crate::harness::{Sql, World, eventually, numbers};
+use crate::harness::{Sql, World, daemon::command, eventually, numbers};
 
 /// The newest error of a mapping: type, details, retry_count, resolved.
 async fn newest(control: &mut Sql, filter: &str) -> Option<[String; 4]> {
@@ -444,4 +444,82 @@ async fn a_burst_of_recoveries_resolves_every_error() {
         if open == "0" { Ok(()) } else { Err(open) }
     })
     .await;
+}
+
+/// An error of every code that is looked for again, in words that no version uses.
+const REWORDED: &str = "INSERT INTO error_logs (mapping_id, server_id, error_type, error_message, error_code) VALUES \
+    (NULL, NULL, N'CONNECTION', N'in other words', N'CONTROL_TABLES_UNREADABLE'), \
+    (NULL, NULL, N'CONNECTION', N'in other words', N'LEASE_LOST'), \
+    (NULL, 2, N'CONNECTION', N'in other words', N'SERVER_UNREACHABLE'), \
+    (NULL, 2, N'CONNECTION', N'in other words', N'SOURCE_DATABASE_UNAVAILABLE'), \
+    (NULL, 1, N'SYNC', N'of a mapping that was deleted', N'MAPPING_FAILED'), \
+    (1, 1, N'VERIFICATION', N'in other words', N'VERIFICATION_NOT_RUN'), \
+    (1, 1, N'VERIFICATION', N'in other words', N'ROWS_DIFFER'), \
+    (1, 1, N'VERIFICATION', N'in other words', N'ROW_COUNT_DIFFERS'), \
+    (1, 1, N'VERIFICATION', N'in other words', N'COLUMNS_DIFFER')";
+
+/// The same errors as versions without codes wrote them.
+const WITHOUT_CODES: &str = "INSERT INTO error_logs (mapping_id, server_id, error_type, error_message) VALUES \
+    (NULL, NULL, N'CONNECTION', N'the control tables cannot be read: it was closed'), \
+    (NULL, NULL, N'CONNECTION', N'no mapping is owned: the lease connection is lost, or cannot be made: it was closed'), \
+    (NULL, 2, N'CONNECTION', N'the source server cannot be reached: refused server=Other database=Shop'), \
+    (NULL, 2, N'CONNECTION', N'the source database cannot be polled: offline server=Other database=Shop'), \
+    (NULL, 1, N'SYNC', N'failed: of a mapping that was deleted'), \
+    (1, 1, N'VERIFICATION', N'verification failed to run: it was closed'), \
+    (1, 1, N'VERIFICATION', N'MD5_COMPARISON of Shop.dbo.T: FAILED: 1 row differs'), \
+    (1, 1, N'VERIFICATION', N'ROW_COUNT of Shop.dbo.T: FAILED: 1 and 2'), \
+    (1, 1, N'VERIFICATION', N'SCHEMA of Shop.dbo.T: FAILED: a column is missing')";
+
+/// What an earlier version, or an earlier process, left open is resolved by its code, whatever
+/// today's messages say.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_errors_are_resolved_by_their_codes_and_not_by_their_texts() {
+    let world = World::new().await;
+    create_table(&world, "T").await;
+    let mapping = world.map("T", "ID", None, false).await;
+    assert_eq!(mapping, 1);
+    let mut control = world.control().await;
+    control
+        .run("INSERT INTO source_servers (server_name, connection_string) SELECT N'Other', connection_string FROM source_servers")
+        .await;
+    for rows in [REWORDED, WITHOUT_CODES] {
+        control.run(rows).await;
+        let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "1s")]);
+        no_error_is_open(&mut control).await;
+        let (status, output) = daemon.terminate().await;
+        assert!(status.success(), "{output}");
+    }
+    let codes = control.query("SELECT error_code, COUNT(*) AS n FROM error_logs GROUP BY error_code HAVING COUNT(*) <> 2").await;
+    assert_eq!(
+        codes.column("error_code"),
+        ["MAPPING_FAILED", "OTHER"],
+        "a failure of a mapping is told from others by its mapping alone: {codes}"
+    );
+}
+
+/// Errors that a mapping or its database has are written and shown with their code.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_written_with_its_code_and_without_where_there_is_no_column_yet() {
+    let world = World::new().await;
+    let mapping = world.map("Nowhere", "ID", None, true).await;
+    let mut control = world.control().await;
+    control.run("UPDATE table_mappings SET full_sync_requested = 1").await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    let row = format!("mapping_id = {mapping} AND error_code = 'MAPPING_FAILED'");
+    unresolved(&mut control, &row).await;
+    daemon.terminate().await;
+
+    control
+        .run("DELETE FROM error_logs; ALTER TABLE error_logs DROP COLUMN error_code, source_database")
+        .await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    unresolved(&mut control, &format!("mapping_id = {mapping}")).await;
+    daemon.wait_for_line(&["error_logs has no column error_code", "init"]).await;
+    assert_eq!(daemon.output().matches("has no column error_code").count(), 1);
+    let init = command(&world.variables(), &["init"]).output().await.expect("run init");
+    assert!(init.status.success());
+    daemon.terminate().await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    unresolved(&mut control, &row).await;
+    drop(daemon);
 }
