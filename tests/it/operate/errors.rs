@@ -478,6 +478,7 @@ async fn open_errors_are_resolved_by_their_codes_and_not_by_their_texts() {
     create_table(&world, "T").await;
     let mapping = world.map("T", "ID", None, false).await;
     assert_eq!(mapping, 1);
+    world.request_full_sync(mapping).await;
     let mut control = world.control().await;
     control
         .run("INSERT INTO source_servers (server_name, connection_string) SELECT N'Other', connection_string FROM source_servers")
