@@ -115,7 +115,7 @@ async fn tls_begins(endpoint: &Endpoint, stream: TdsStream, span: TlsScope) -> R
 }
 
 #[cfg(not(feature = "rustls"))]
-async fn tls_begins(_: &Endpoint, _: Stream, _: Span) -> Result<Stream> {
+async fn tls_begins(_: &Endpoint, _: TdsStream, _: TlsScope) -> Result<TdsStream> {
     Err(crate::error::Error::new(
         crate::error::Kind::Connection,
         "this build's copy lane has no TLS",
@@ -128,7 +128,7 @@ fn tls_ends(stream: TdsStream) -> TdsStream {
 }
 
 #[cfg(not(feature = "rustls"))]
-fn tls_ends(stream: Stream) -> Stream {
+fn tls_ends(stream: TdsStream) -> TdsStream {
     stream
 }
 
