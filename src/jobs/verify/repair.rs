@@ -253,7 +253,6 @@ impl Repair<'_> {
         source: &mut Session,
         dest: &mut Session,
     ) -> Result<GroupOutcome> {
-        let deadline = Instant::now() + self.env.config.verify_wait;
         let Some(CaptureBefore { capture, low, oldest, .. }) =
             capture_before(source, self.reader.shape).await?
         else {
@@ -269,6 +268,9 @@ impl Repair<'_> {
         if gone.len() > lookup::keys_max(self.map()) {
             return Ok(GroupOutcome::TooMany);
         }
+        // From here on: what moves large values to the destination is work and no waiting, and may
+        // take longer than a wait may.
+        let deadline = Instant::now() + self.env.config.verify_wait;
         if let Err(why) = wait_caught_up(self.env, self.mapping, source, oldest, deadline).await? {
             return Ok(GroupOutcome::Stalled(why));
         }

@@ -10,7 +10,7 @@ use std::{
 
 use mssql_standin::{
     cdc::{CaptureConfig, CaptureMode},
-    fault::{Phase, Point},
+    fault::{Fault, Phase, Point},
 };
 
 use super::{command::verify, limit_lead, rows, synced};
@@ -198,6 +198,25 @@ async fn a_repair_that_was_overtaken_by_a_change_is_undone() {
     let of_seven = repairs.rows.iter().filter(|row| row[0].contains('7')).count();
     assert!(of_seven <= 1, "row 7 was repaired more than once: {repairs}");
     assert!(repairs.rows.iter().any(|row| row[0].contains('8')), "{repairs}");
+}
+
+/// Rows may take longer on their way to the destination than `DATAFLOW_VERIFY_WAIT`, large values
+/// above all. That limit is for waiting until CDC has caught up, not for moving rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_takes_longer_than_a_wait_is_finished() {
+    crate::only_on_standins!("fault points");
+    const WAIT: &str = "3s";
+    const LOAD: Duration = Duration::from_secs(4);
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let daemon = world.daemon_with(&[("DATAFLOW_VERIFY_INTERVAL", "0")]);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.V", "ID").await;
+    let _ = daemon.terminate().await;
+    world.copy().await.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID = 7").await;
+    world.dest.faults().always(Point::request("BULK LOAD"), Fault::Delay(LOAD));
+    let _daemon = world.daemon_with(&[("DATAFLOW_REPAIR", "on"), ("DATAFLOW_VERIFY_WAIT", WAIT)]);
+    world.in_sync("dbo.V", "ID").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
