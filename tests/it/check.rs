@@ -491,7 +491,7 @@ async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
     let id = mapping.to_string();
     // no daemon runs that could advance the checkpoint: there is nothing to wait for
     let mut variables = world.variables();
-    variables.push(("DATAFLOW_VERIFY_WAIT", "1s".into()));
+    variables.push(("DATAFLOW_VERIFY_WAIT", "1s"));
     for arguments in [&["status"][..], &["verify"], &["sync", "--mapping", &id], &["status"]] {
         let output = command(&variables, arguments).output().await.expect("run a command");
         let text = format!(
