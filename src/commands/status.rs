@@ -56,7 +56,7 @@ async fn count_rows(env: &Env, standings: &mut Standings) {
             let mut session =
                 env.dest.pools().checkout(&Ident::new(database.as_str()), "status").await?;
             let mut counted = BTreeMap::new();
-            for row in session.rows(include_str!("../../sql/status_rows.sql"), &[]).await? {
+            for row in session.rows(include_str!("../../sql/control/status_rows.sql"), &[]).await? {
                 counted.insert(
                     (row.text(0)?.to_lowercase(), row.text(1)?.to_lowercase()),
                     row.i64(2)?,

@@ -34,21 +34,21 @@ use crate::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// The number that `sql/checkpoint_control.sql` throws when the fence does not hold.
+/// The number that `sql/checkpoint/control.sql` throws when the fence does not hold.
 pub const FENCE_ERROR: i32 = 50547;
 
 /// Inside a transaction: the control row, fenced. See the file for the variables it wants.
-pub const CONTROL_SQL: &str = include_str!("../../sql/checkpoint_control.sql");
+pub const CONTROL_SQL: &str = include_str!("../../sql/checkpoint/control.sql");
 
 /// Inside the same transaction: the twin. See the file for the variables it wants.
-pub const TWIN_SQL: &str = include_str!("../../sql/checkpoint_twin.sql");
+pub const TWIN_SQL: &str = include_str!("../../sql/checkpoint/dest.sql");
 
 /// Most idle mappings moved by one statement: 24 bytes each in one varbinary(8000).
 pub const IDLE_MOVES_MAX: usize = 300;
 
 /// Makes the twin table where it is missing.
 pub async fn ensure_table(dest: &mut Session) -> Result<()> {
-    dest.batch(include_str!("../../sql/checkpoint_table.sql"))
+    dest.batch(include_str!("../../sql/checkpoint/table.sql"))
         .await
         .context("create dbo.dbaops_dataflow_checkpoints")
 }
@@ -86,7 +86,7 @@ pub async fn stored(
         );
         Ok(())
     };
-    dest.each(include_str!("../../sql/checkpoint_stored.sql"), &params, take)
+    dest.each(include_str!("../../sql/checkpoint/stored.sql"), &params, take)
         .await
         .context("read checkpoints")?;
     if read_only {
@@ -129,7 +129,7 @@ pub async fn advance_idle(
             Param::OptLsn(transaction.map(|transaction| transaction.lsn)),
         ];
         let sets = dest
-            .result_sets(include_str!("../../sql/checkpoint_idle.sql"), &params)
+            .result_sets(include_str!("../../sql/checkpoint/idle.sql"), &params)
             .await
             .context("move idle checkpoints")?;
         for row in sets.into_iter().next_back().unwrap_or_default() {

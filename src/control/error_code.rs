@@ -2,7 +2,7 @@
 //!
 //! Errors are resolved, and told apart in `status`, by their code alone: a message may be reworded,
 //! and no row that an earlier version left open is stranded. Rows of versions before there were
-//! codes get one when a daemon starts (`sql/error_code_of_older_rows.sql`), by their texts: that
+//! codes get one when a daemon starts (`sql/control/error_code_of_older_rows.sql`), by their texts: that
 //! is the only place that knows texts.
 
 /// The codes are a contract with operators: one that was written stays.
@@ -90,7 +90,7 @@ mod tests {
     /// The statement for older rows has the codes as literals.
     #[test]
     fn older_rows_get_codes_that_there_are() {
-        let sql = include_str!("../../sql/error_code_of_older_rows.sql");
+        let sql = include_str!("../../sql/control/error_code_of_older_rows.sql");
         let given: Vec<&str> = sql
             .split(" THEN N'")
             .skip(1)

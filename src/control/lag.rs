@@ -31,7 +31,7 @@ impl Control {
         let mut session = self.session().await?;
         match session
             .execute(
-                include_str!("../../sql/note_uncaptured.sql"),
+                include_str!("../../sql/control/note_uncaptured.sql"),
                 &[Param::Int(mapping.0), Param::OptText(note)],
             )
             .await
@@ -70,7 +70,7 @@ impl Control {
             let params = [Param::Binary(&packed), Param::OptText(reason)];
             self.session()
                 .await?
-                .execute(include_str!("../../sql/cdc_lag.sql"), &params)
+                .execute(include_str!("../../sql/control/cdc_lag.sql"), &params)
                 .await
                 .context("write cdc_lag")?;
         }

@@ -109,7 +109,7 @@ impl Control {
         // in an idle pool it would go on holding them
         session.mark_not_reusable();
         let has_heartbeat = session
-            .row(include_str!("../../sql/lease_has_heartbeat.sql"), &[])
+            .row(include_str!("../../sql/lease/has_heartbeat.sql"), &[])
             .await
             .context("look for the heartbeat's tables")?
             .i32(0)?
@@ -118,7 +118,7 @@ impl Control {
         let mut place = None;
         if member {
             let row = session
-                .row(include_str!("../../sql/lease_join.sql"), &[Param::Int(DAEMONS_MAX)])
+                .row(include_str!("../../sql/lease/join.sql"), &[Param::Int(DAEMONS_MAX)])
                 .await
                 .context("join the daemons")?;
             let free = row.opt_i32(0)?.ok_or_else(|| {
@@ -136,7 +136,7 @@ impl Control {
                     Param::OptInt(i32::try_from(std::process::id()).ok()),
                 ];
                 let row = session
-                    .row(include_str!("../../sql/lease_register.sql"), &params)
+                    .row(include_str!("../../sql/lease/register.sql"), &params)
                     .await
                     .context("write this daemon's row in dbo.daemons")?;
                 heartbeat = Heartbeat::Beats { daemon_id: row.i32(0)? };
@@ -193,7 +193,7 @@ impl Lease {
         ];
         let rows = self
             .session
-            .rows(include_str!("../../sql/lease_beat.sql"), &params)
+            .rows(include_str!("../../sql/lease/beat.sql"), &params)
             .await
             .context("write the heartbeat")?;
         let (mut others, mut lives) = (Vec::with_capacity(rows.len()), false);
@@ -223,7 +223,7 @@ impl Lease {
         let rows = self
             .session
             .rows(
-                include_str!("../../sql/lease_members_without_heartbeat.sql"),
+                include_str!("../../sql/lease/members_without_heartbeat.sql"),
                 &[Param::Int(DAEMONS_MAX)],
             )
             .await
@@ -268,10 +268,10 @@ impl Lease {
             let params = [Param::Binary(&ids), Param::Int(most), Param::OptInt(owner)];
             let (statement, params) = match self.heartbeat {
                 Heartbeat::Missing => {
-                    (include_str!("../../sql/lease_take_without_heartbeat.sql"), &params[..2])
+                    (include_str!("../../sql/lease/take_without_heartbeat.sql"), &params[..2])
                 }
                 Heartbeat::Watches | Heartbeat::Beats { .. } => {
-                    (include_str!("../../sql/lease_take.sql"), &params[..])
+                    (include_str!("../../sql/lease/take.sql"), &params[..])
                 }
             };
             let row = self.session.row(statement, params).await.context("take mappings")?;
@@ -292,7 +292,7 @@ impl Lease {
                 .flat_map(|id| [id.0.to_be_bytes(), self.generation(*id).to_be_bytes()].concat())
                 .collect();
             self.session
-                .execute(include_str!("../../sql/lease_release.sql"), &[Param::Binary(&locks)])
+                .execute(include_str!("../../sql/lease/release.sql"), &[Param::Binary(&locks)])
                 .await
                 .context("give up mappings")?;
             for mapping in some {
@@ -309,7 +309,7 @@ pub(super) fn packed(mappings: &[MappingId]) -> Vec<u8> {
     mappings.iter().flat_map(|mapping| mapping.0.to_be_bytes()).collect()
 }
 
-/// Mappings and generations, as `sql/lease_take.sql` packs them: 4 bytes each, big-endian.
+/// Mappings and generations, as `sql/lease/take.sql` packs them: 4 bytes each, big-endian.
 fn unpacked(bytes: &[u8]) -> Vec<(MappingId, Generation)> {
     let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_be_bytes);
     bytes

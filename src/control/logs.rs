@@ -171,12 +171,12 @@ impl Control {
             Param::Text(&failure.code),
             Param::OptText(failure.source_database.as_deref()),
         ];
-        let coded = session.execute(include_str!("../../sql/error_log.sql"), &params).await;
+        let coded = session.execute(include_str!("../../sql/control/error_log.sql"), &params).await;
         let result = match coded {
             Err(error) if error.kind == Kind::Missing => {
                 self.skip_without_codes(&mut session).await?;
                 let (params, _) = params.split_at(params.len() - 2);
-                session.execute(include_str!("../../sql/error_log_without_code.sql"), params).await
+                session.execute(include_str!("../../sql/control/error_log_without_code.sql"), params).await
             }
             result => result,
         };
@@ -193,7 +193,7 @@ impl Control {
     /// Marks unresolved errors with this code resolved: of a mapping, or of the daemon itself.
     pub async fn resolve_code(&self, mapping: Option<MappingId>, code: ErrorCode) -> Result<()> {
         let params = [Param::OptInt(mapping.map(|id| id.0)), Param::Text(code.as_str())];
-        self.execute_with_codes(include_str!("../../sql/resolve_code.sql"), &params).await
+        self.execute_with_codes(include_str!("../../sql/control/resolve_code.sql"), &params).await
     }
 
     /// Marks errors resolved that nobody will ever see repaired: of mappings and servers that are
@@ -205,12 +205,12 @@ impl Control {
             ErrorCode::ServerRowUnusable,
         ]
         .map(|code| Param::Text(code.as_str()));
-        self.execute_with_codes(include_str!("../../sql/resolve_abandoned.sql"), &params).await
+        self.execute_with_codes(include_str!("../../sql/control/resolve_abandoned.sql"), &params).await
     }
 
     /// Gives open errors of versions that wrote no codes theirs.
     pub async fn code_older_errors(&self) -> Result<()> {
-        let statement = include_str!("../../sql/error_code_of_older_rows.sql");
+        let statement = include_str!("../../sql/control/error_code_of_older_rows.sql");
         self.execute_with_codes(statement, &[]).await
     }
 

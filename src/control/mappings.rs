@@ -294,7 +294,7 @@ impl Control {
             Ok(())
         };
         let read =
-            self.session().await?.each(include_str!("../../sql/load.sql"), &params, take).await;
+            self.session().await?.each(include_str!("../../sql/control/load.sql"), &params, take).await;
         read.map_err(outdated).context("read the control tables")?;
         loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
         Ok(loaded)
@@ -306,14 +306,14 @@ impl Control {
         let mut troubled = OpenErrors::default();
         let mut session = self.session().await?;
         for row in session
-            .rows(include_str!("../../sql/verified.sql"), &[])
+            .rows(include_str!("../../sql/control/verified.sql"), &[])
             .await
             .context("read verification_logs")?
         {
             troubled.verified.push(MappingId(row.i32(0)?));
         }
         for row in session
-            .rows(include_str!("../../sql/troubled.sql"), &[])
+            .rows(include_str!("../../sql/control/open_errors.sql"), &[])
             .await
             .context("read error_logs")?
         {
@@ -330,7 +330,7 @@ impl Control {
     pub async fn connected(&self, server: ServerId) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/connected.sql"), &[Param::Int(server.0)])
+            .execute(include_str!("../../sql/control/connected.sql"), &[Param::Int(server.0)])
             .await
             .context("write source_servers")
             .map(drop)
@@ -348,7 +348,7 @@ impl Control {
             .session()
             .await?
             .opt_row(
-                include_str!("../../sql/claim_full_sync.sql"),
+                include_str!("../../sql/control/claim_full_sync.sql"),
                 &[Param::Int(mapping.0), Param::Bit(trigger)],
             )
             .await
@@ -364,7 +364,7 @@ impl Control {
         let counts = self
             .session()
             .await?
-            .execute(include_str!("../../sql/request_gap_sync.sql"), &params)
+            .execute(include_str!("../../sql/control/request_gap_sync.sql"), &params)
             .await
             .context("ask for a full sync")?;
         Ok(counts.into_iter().sum::<u64>() > 0)

@@ -121,7 +121,7 @@ impl Control {
             .session()
             .await?
             .row(
-                include_str!("../../sql/start_run.sql"),
+                include_str!("../../sql/control/start_run.sql"),
                 &[Param::Int(mapping.0), Param::Text(sync_type.as_str())],
             )
             .await
@@ -141,7 +141,7 @@ impl Control {
         self.session()
             .await?
             .execute(
-                include_str!("../../sql/progress.sql"),
+                include_str!("../../sql/control/progress.sql"),
                 &[Param::BigInt(run.0), Param::BigInt(records_processed), Param::OptText(last_pk)],
             )
             .await
@@ -172,7 +172,7 @@ impl Control {
         self.session()
             .await?
             .execute(
-                include_str!("../../sql/finish_run.sql"),
+                include_str!("../../sql/control/finish_run.sql"),
                 &[
                     Param::BigInt(run.0),
                     Param::Text(outcome.status.as_str()),
@@ -193,7 +193,7 @@ impl Control {
             self.session()
                 .await?
                 .execute(
-                    include_str!("../../sql/settle_cdc.sql"),
+                    include_str!("../../sql/control/settle_cdc.sql"),
                     &[Param::Binary(&packed(mappings))],
                 )
                 .await
@@ -208,7 +208,7 @@ impl Control {
         self.session()
             .await?
             .execute(
-                include_str!("../../sql/verification.sql"),
+                include_str!("../../sql/control/verification.sql"),
                 &[
                     Param::Int(result.mapping.0),
                     Param::Text(result.kind),
@@ -236,7 +236,7 @@ impl Control {
             self.session()
                 .await?
                 .execute(
-                    include_str!("../../sql/resolve_errors.sql"),
+                    include_str!("../../sql/control/resolve_errors.sql"),
                     &[Param::Binary(&packed(mappings))],
                 )
                 .await
@@ -250,7 +250,7 @@ impl Control {
         let counts = self
             .session()
             .await?
-            .execute(include_str!("../../sql/resolve_server_errors.sql"), &[Param::Int(server.0)])
+            .execute(include_str!("../../sql/control/resolve_server_errors.sql"), &[Param::Int(server.0)])
             .await
             .context("resolve errors")?;
         Ok(counts.into_iter().sum())
@@ -263,7 +263,7 @@ impl Control {
         let counts = self
             .session()
             .await?
-            .execute(include_str!("../../sql/retention.sql"), &[Param::Int(seconds)])
+            .execute(include_str!("../../sql/cdc/retention.sql"), &[Param::Int(seconds)])
             .await
             .context("delete old log rows")?;
         Ok(counts.into_iter().sum())
@@ -277,7 +277,7 @@ impl Control {
         for some in mappings.chunks(PACKED_MAX) {
             let params = [Param::Binary(&packed(some))];
             let row = session
-                .row(include_str!("../../sql/interrupt_running.sql"), &params)
+                .row(include_str!("../../sql/control/interrupt_running.sql"), &params)
                 .await
                 .context("mark interrupted runs")?;
             interrupted += row.i32(0)?;

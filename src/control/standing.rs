@@ -25,7 +25,7 @@ impl Control {
         let row = self
             .session()
             .await?
-            .opt_row(include_str!("../../sql/standing.sql"), &[Param::Int(mapping.0)])
+            .opt_row(include_str!("../../sql/checkpoint/mapping.sql"), &[Param::Int(mapping.0)])
             .await
             .context("read table_mappings")?;
         let Some(row) = row else { return Ok(None) };
@@ -42,7 +42,7 @@ impl Control {
         let rows = self
             .session()
             .await?
-            .rows(include_str!("../../sql/same_destination.sql"), &[Param::Int(mapping.0)])
+            .rows(include_str!("../../sql/control/same_destination.sql"), &[Param::Int(mapping.0)])
             .await
             .context("read table_mappings")?;
         rows.iter().map(|row| row.i32(0).map(MappingId)).collect()

@@ -29,7 +29,7 @@ impl Control {
         let rows = self
             .session()
             .await?
-            .rows(include_str!("../../sql/status.sql"), &[])
+            .rows(include_str!("../../sql/control/status.sql"), &[])
             .await
             .map_err(outdated)
             .context("read how the mappings stand")?;
@@ -40,7 +40,7 @@ impl Control {
     pub async fn request_full_sync(&self, mapping: MappingId) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/request_full_sync.sql"), &[Param::Int(mapping.0)])
+            .execute(include_str!("../../sql/control/request_full_sync.sql"), &[Param::Int(mapping.0)])
             .await
             .context("ask for a full sync")
             .map(drop)
@@ -56,7 +56,7 @@ impl Control {
         let row = self
             .session()
             .await?
-            .opt_row(include_str!("../../sql/newest_full_sync.sql"), &params)
+            .opt_row(include_str!("../../sql/control/newest_full_sync.sql"), &params)
             .await
             .context("read sync_status")?;
         let Some(row) = row else { return Ok(None) };
@@ -73,7 +73,7 @@ impl Control {
     pub async fn parked(&self, mapping: i32, error_type: &str, message: &str) -> Result<()> {
         let mut session = self.session().await?;
         let params = [Param::Int(mapping), Param::Text(error_type), Param::Text(message)];
-        match session.execute(include_str!("../../sql/error_parked.sql"), &params).await {
+        match session.execute(include_str!("../../sql/control/error_parked.sql"), &params).await {
             Ok(_) => Ok(()),
             Err(error) if matches!(error.kind, Kind::Missing | Kind::Schema) => {
                 session.recover().await

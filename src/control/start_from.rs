@@ -36,7 +36,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     let database = {
         let mut control = pools.checkout(&Ident::new(DATABASE), "start-from").await?;
         let row = control
-            .opt_row(include_str!("../../sql/start_from_mapping.sql"), &[Param::Int(mapping.0)])
+            .opt_row(include_str!("../../sql/checkpoint/start_from_mapping.sql"), &[Param::Int(mapping.0)])
             .await
             .context("read table_mappings")?;
         let Some(row) = row else {
@@ -65,7 +65,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     super::checkpoint::ensure_table(&mut dest).await?;
     let sql = format!(
         "{}{}COMMIT TRANSACTION;",
-        include_str!("../../sql/start_from.sql"),
+        include_str!("../../sql/checkpoint/start_from.sql"),
         super::checkpoint::TWIN_SQL
     );
     dest.execute(&sql, &[Param::Int(mapping.0), Param::Lsn(lsn)])

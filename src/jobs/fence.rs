@@ -73,7 +73,7 @@ pub struct WaitPolicy {
 /// Reads clock and scans.
 pub async fn read_clock(source: &mut Session) -> Result<CaptureReading> {
     let row = source
-        .row(include_str!("../../sql/fence_clock.sql"), &[])
+        .row(include_str!("../../sql/cdc/fence_clock.sql"), &[])
         .await
         .context("read the source's clock")?;
     let local = row.text(0)?.to_owned();
@@ -85,7 +85,7 @@ pub async fn read_clock(source: &mut Session) -> Result<CaptureReading> {
 
 /// Also `false` where the login may not read the view: by default every login may.
 async fn is_mirrored(source: &mut Session) -> Result<bool> {
-    match source.row(include_str!("../../sql/fence_mirror.sql"), &[]).await {
+    match source.row(include_str!("../../sql/cdc/fence_mirror.sql"), &[]).await {
         Ok(row) => Ok(row.i64(0)? > 0),
         Err(error)
             if matches!(error.kind, Kind::Permission | Kind::Missing) && !source.is_broken() =>
@@ -100,7 +100,7 @@ async fn is_mirrored(source: &mut Session) -> Result<bool> {
 /// The capture job of the session's database; `None` where there is none, or this login may not
 /// look.
 pub async fn capture_jobs(source: &mut Session) -> Result<Option<CaptureJobs>> {
-    let row = match source.opt_row(include_str!("../../sql/fence_job.sql"), &[]).await {
+    let row = match source.opt_row(include_str!("../../sql/cdc/fence_job.sql"), &[]).await {
         Ok(row) => row,
         // no right, or no msdb: each server has its own number for that
         Err(_) if !source.is_broken() => {
@@ -198,7 +198,7 @@ pub async fn wait_for_capture(
 async fn later_commit(source: &mut Session, after: &CaptureReading) -> Result<Option<Fence>> {
     let params = [Param::Text(&after.local), Param::OptLsn(after.captured)];
     let rows = source
-        .rows(include_str!("../../sql/fence_commit.sql"), &params)
+        .rows(include_str!("../../sql/cdc/fence_commit.sql"), &params)
         .await
         .context("look for a later commit in cdc.lsn_time_mapping")?;
     let mut fences = Vec::with_capacity(rows.len());
@@ -212,7 +212,7 @@ async fn later_commit(source: &mut Session, after: &CaptureReading) -> Result<Op
 
 /// The newest scan; `None` where there is none or this login may not look.
 async fn newest_scan(source: &mut Session, local: &str) -> Result<Option<LogScan>> {
-    match source.opt_row(include_str!("../../sql/fence_scan.sql"), &[Param::Text(local)]).await {
+    match source.opt_row(include_str!("../../sql/cdc/fence_scan.sql"), &[Param::Text(local)]).await {
         Ok(None) => Ok(None),
         Ok(Some(row)) => Ok(Some(LogScan {
             session_id: row.i64(0)?,

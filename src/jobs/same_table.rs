@@ -30,10 +30,10 @@ pub async fn is_same_table(
 }
 
 async fn is_same_database(source: &mut Session, dest: &mut Session) -> Result<bool> {
-    let locked = dest.row(include_str!("../../sql/same_database_lock.sql"), &[]).await?;
+    let locked = dest.row(include_str!("../../sql/catalog/same_database_lock.sql"), &[]).await?;
     let (resource, granted) = (locked.text(0)?.to_owned(), locked.i32(1)? >= 0);
     let free = match source
-        .row(include_str!("../../sql/same_database_test.sql"), &[Param::Text(&resource)])
+        .row(include_str!("../../sql/catalog/same_database_test.sql"), &[Param::Text(&resource)])
         .await
     {
         Ok(row) => row.opt_i32(0),
@@ -42,7 +42,7 @@ async fn is_same_database(source: &mut Session, dest: &mut Session) -> Result<bo
     // A session that cannot give its lock back ends, and the lock with it.
     if granted
         && dest
-            .execute(include_str!("../../sql/app_unlock.sql"), &[Param::Text(&resource)])
+            .execute(include_str!("../../sql/lease/release_lock.sql"), &[Param::Text(&resource)])
             .await
             .is_err()
     {

@@ -177,7 +177,7 @@ async fn one(session: &mut Session, name: &Ident, section: &mut Section) -> Iden
         &FixTarget::Dest,
         name,
     ));
-    match ask(session, include_str!("../../../sql/check_groups.sql"), &[]).await {
+    match ask(session, include_str!("../../../sql/check/groups.sql"), &[]).await {
         Ok(rows) => {
             let mut groups = (None, None);
             for row in rows {

@@ -154,7 +154,7 @@ fn copied<'a>(place: &FixTarget, cure: &'a str) -> Cow<'a, str> {
 async fn closed(asking: Result<Checkout>, name: &Ident) -> Option<(String, String)> {
     let rows = ask(
         &mut *asking.ok()?,
-        include_str!("../../../sql/check_database_state.sql"),
+        include_str!("../../../sql/check/database_state.sql"),
         &[Param::Text(name.as_str())],
     )
     .await
@@ -219,7 +219,7 @@ async fn server(
     section: &mut Section,
 ) {
     let before = SystemTime::now();
-    match ask(session, include_str!("../../../sql/check_server.sql"), &[])
+    match ask(session, include_str!("../../../sql/check/server.sql"), &[])
         .await
         .map(|mut rows| rows.pop())
     {
@@ -246,7 +246,7 @@ async fn server(
         Err(why) => section.add(Finding::unknown("version", &why)),
     }
     let demanded = matches!(endpoint.encrypt, Encrypt::Full | Encrypt::Strict);
-    let seen = ask(session, include_str!("../../../sql/check_encryption.sql"), &[]).await.and_then(
+    let seen = ask(session, include_str!("../../../sql/check/encryption.sql"), &[]).await.and_then(
         |rows| {
             let option =
                 rows.first().and_then(|row| row.opt_text(0).ok().flatten()).map(str::to_owned);
@@ -277,7 +277,7 @@ struct DatabaseSection {
 }
 
 async fn database(session: &mut Session) -> std::result::Result<DatabaseSection, String> {
-    let rows = ask(session, include_str!("../../../sql/check_database.sql"), &[]).await?;
+    let rows = ask(session, include_str!("../../../sql/check/database.sql"), &[]).await?;
     let row = rows.first().ok_or("the server does not tell of its database")?;
     let text = |at| row.opt_text(at).ok().flatten().unwrap_or_default();
     Ok(DatabaseSection {
@@ -301,7 +301,7 @@ async fn table_rights(
     column: Option<&Ident>,
 ) -> std::result::Result<Vec<Option<bool>>, String> {
     let params = [Param::Text(table), Param::OptText(column.map(Ident::as_str))];
-    let rows = ask(session, include_str!("../../../sql/check_table.sql"), &params).await?;
+    let rows = ask(session, include_str!("../../../sql/check/table.sql"), &params).await?;
     Ok(rows.first().map_or_else(|| vec![None; 6], |row| flags(row, 0, 6)))
 }
 

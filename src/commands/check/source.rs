@@ -231,7 +231,7 @@ impl SourceDatabaseCheck<'_> {
             )
             .fix(self.place, self.here(format!("GRANT VIEW DATABASE STATE TO {user}"))),
         });
-        known.text_bytes = ask(session, include_str!("../../../sql/check_text_size.sql"), &[])
+        known.text_bytes = ask(session, include_str!("../../../sql/check/text_size.sql"), &[])
             .await
             .and_then(|rows| {
                 rows.first()
@@ -264,7 +264,7 @@ impl SourceDatabaseCheck<'_> {
 
     /// Agent, the jobs, and whether capture moves.
     async fn capture(&self, session: &mut Session, section: &mut Section) {
-        match ask(session, include_str!("../../../sql/check_agent.sql"), &[]).await {
+        match ask(session, include_str!("../../../sql/check/agent.sql"), &[]).await {
             Ok(rows) if rows.is_empty() => section
                 .add(Finding::unknown("SQL Server Agent", "the server lists no such service")),
             Ok(rows) => {
@@ -284,7 +284,7 @@ impl SourceDatabaseCheck<'_> {
             }
             Err(why) => section.add(Finding::unknown("SQL Server Agent", &why)),
         }
-        match ask(session, include_str!("../../../sql/check_jobs.sql"), &[]).await {
+        match ask(session, include_str!("../../../sql/check/jobs.sql"), &[]).await {
             Ok(rows) => {
                 let job = |kind: &str| {
                     rows.iter().find(|row| {
@@ -440,7 +440,7 @@ impl SourceDatabaseCheck<'_> {
                 if source.row_filter {
                     let params = [Param::Int(source.object_id)];
                     for row in
-                        ask(session, include_str!("../../../sql/check_policies.sql"), &params)
+                        ask(session, include_str!("../../../sql/check/policies.sql"), &params)
                             .await
                             .unwrap_or_default()
                     {

@@ -18,7 +18,7 @@ pub(super) struct ForeignKeys {
 
 pub(super) async fn foreign_keys(dest: &mut Session, table: &str) -> Result<ForeignKeys> {
     checkpoint::ensure_table(dest).await?;
-    let sql = include_str!("../../../sql/foreign_keys.sql");
+    let sql = include_str!("../../../sql/catalog/count_foreign_keys.sql");
     let row = dest.row(sql, &[Param::Text(table)]).await;
     let row = row.context("look for foreign keys of the destination")?;
     Ok(ForeignKeys { self_referencing: row.i64(0)? > 0, any: row.i64(1)? > 0 })

@@ -44,7 +44,7 @@ impl<'a> DirectWriter<'a> {
     /// without a wait between, so that its locks never outlast the statement. How many rows it
     /// changed.
     async fn write(&self, statement: &str, dest: &mut Session) -> Result<u64> {
-        let guard = include_str!("../../../sql/direct_guard.sql");
+        let guard = include_str!("../../../sql/checkpoint/direct_guard.sql");
         let sql = format!(
             "BEGIN TRANSACTION;\n{guard}{statement};\nSELECT ROWCOUNT_BIG();\nCOMMIT TRANSACTION;"
         );

@@ -16,7 +16,7 @@ pub async fn drop_leftover_stages(env: &Env, database: &Ident) -> Result<usize> 
     let connections = env.dest_connections(1, "leftover staging tables").await?;
     let mut dest = connections.checkout(database).await?;
     let found = dest
-        .rows(include_str!("../../../sql/leftover_stages.sql"), &[])
+        .rows(include_str!("../../../sql/catalog/leftover_stages.sql"), &[])
         .await
         .context("look for leftover staging tables")?;
     let mut dropped = 0;

@@ -49,7 +49,7 @@ pub async fn try_take(dest: &mut Session, stage: &TableName, wait_ms: i32) -> Re
         Param::Int(wait_ms),
     ];
     let row = dest
-        .row(include_str!("../../../sql/stage_lock.sql"), &params)
+        .row(include_str!("../../../sql/lease/stage_lock.sql"), &params)
         .await
         .context("lock the staging table")?;
     Ok(row.i32(0)? >= 0)
@@ -58,7 +58,7 @@ pub async fn try_take(dest: &mut Session, stage: &TableName, wait_ms: i32) -> Re
 /// The batch by which the copy lane's connection locks a staging table for as long as it could
 /// write to it; an error where somebody else still could.
 pub fn load_lock(stage: &TableName) -> String {
-    include_str!("../../../sql/stage_load_lock.sql").replace("{resource}", &load_resource(stage))
+    include_str!("../../../sql/lease/stage_load_lock.sql").replace("{resource}", &load_resource(stage))
 }
 
 /// Gives the lock back. A session that cannot say so ends, and the lock with it.
@@ -68,7 +68,7 @@ pub async fn release(dest: &mut Session, stage: &TableName) {
     }
     if dest
         .execute(
-            include_str!("../../../sql/app_unlock.sql"),
+            include_str!("../../../sql/lease/release_lock.sql"),
             &[Param::Text(&stage_resource(stage))],
         )
         .await

@@ -139,7 +139,7 @@ pub async fn finish_direct(
 }
 
 async fn write_checkpoint(record: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {
-    let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/swap_checkpoint.sql"));
+    let sql = format!("{}{TWIN_SQL}", include_str!("../../../sql/checkpoint/swap_checkpoint.sql"));
     let (source, instance) =
         (record.instance.map(Instance::source_mark), record.instance.map(Instance::mark));
     let transaction = record.transaction.as_ref();

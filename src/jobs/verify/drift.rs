@@ -30,7 +30,7 @@ pub(super) async fn since(
     dest: &mut Session,
 ) -> Result<String> {
     let moved = match dest
-        .opt_row(include_str!("../../../sql/checkpoint_moved.sql"), &[Param::Int(mapping.id.0)])
+        .opt_row(include_str!("../../../sql/checkpoint/moved.sql"), &[Param::Int(mapping.id.0)])
         .await
     {
         Ok(row) => row

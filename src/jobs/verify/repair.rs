@@ -63,7 +63,7 @@ use std::{
 use tracing::warn;
 
 /// Inside the transaction, behind the rows. See the file for the variables it wants.
-const GUARD_SQL: &str = include_str!("../../../sql/mend_guard.sql");
+const GUARD_SQL: &str = include_str!("../../../sql/checkpoint/repair_guard.sql");
 
 /// Keys that share a fence and a transaction: few waits, and locks too few to become a table's.
 const GROUP_KEYS_MAX: usize = 1_000;

@@ -379,7 +379,7 @@ fn prologue(behaviour: &PoolOptions, who: &str) -> String {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     let priority = if behaviour.deadlock_priority_low { "LOW" } else { "NORMAL" };
-    include_str!("../../../sql/prologue.sql")
+    include_str!("../../../sql/control/prologue.sql")
         .replace("{lock_timeout_ms}", &behaviour.lock_timeout.as_millis().to_string())
         .replace("{deadlock_priority}", priority)
         .replace("{context}", &context)

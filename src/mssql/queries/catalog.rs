@@ -27,7 +27,7 @@ use crate::{
 pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Table>> {
     let named = [Param::Text(name.schema.as_str()), Param::Text(name.table.as_str())];
     let objects = session
-        .rows(include_str!("../../../sql/catalog_object.sql"), &named)
+        .rows(include_str!("../../../sql/catalog/object.sql"), &named)
         .await
         .with_context(|| format!("look up {name}"))?;
     // a case-sensitive catalog may be asked through a case-insensitive comparison only by a server
@@ -62,7 +62,7 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     let has_ledgers = object.bool(6)?;
     let ledger = if has_ledgers {
         session
-            .opt_row(include_str!("../../../sql/catalog_ledger.sql"), &[Param::Int(object_id)])
+            .opt_row(include_str!("../../../sql/catalog/ledger.sql"), &[Param::Int(object_id)])
             .await?
             .map_or(Ok(0), |row| row.i32(0))?
     } else {
@@ -70,8 +70,8 @@ async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
     };
     const SHAPE: &str = concat!(
         "DECLARE @object_id INT = @P1;\n",
-        include_str!("../../../sql/catalog_columns.sql"),
-        include_str!("../../../sql/catalog_shape.sql")
+        include_str!("../../../sql/catalog/columns.sql"),
+        include_str!("../../../sql/catalog/shape.sql")
     );
     let mut sets = session.result_sets(SHAPE, &[Param::Int(object_id)]).await?.into_iter();
     let mut next = || sets.next().unwrap_or_default();
@@ -193,7 +193,7 @@ fn unique_keys(rows: &[Row]) -> Result<Vec<UniqueKey>> {
 /// The enabled foreign keys from a table and to it.
 pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<ForeignKey>> {
     let rows = session
-        .rows(include_str!("../../../sql/catalog_foreign_keys.sql"), &[Param::Int(table.object_id)])
+        .rows(include_str!("../../../sql/catalog/foreign_keys.sql"), &[Param::Int(table.object_id)])
         .await;
     let mut keys: Vec<(i32, ForeignKey)> = Vec::new();
     for row in rows.with_context(|| format!("read the foreign keys of {}", table.name))? {
@@ -226,7 +226,7 @@ pub async fn foreign_keys(session: &mut Session, table: &Table) -> Result<Vec<Fo
 /// The session's database.
 pub async fn database(session: &mut Session) -> Result<Database> {
     let row = session
-        .row(include_str!("../../../sql/catalog_database.sql"), &[])
+        .row(include_str!("../../../sql/catalog/database.sql"), &[])
         .await
         .context("read sys.databases")?;
     Ok(Database {
@@ -242,7 +242,7 @@ pub async fn database(session: &mut Session) -> Result<Database> {
 /// How many rows the table has, as the catalog last heard: nearly right, and free.
 pub async fn row_count(session: &mut Session, table: &Table) -> Result<Option<i64>> {
     let row = session
-        .opt_row(include_str!("../../../sql/catalog_rows.sql"), &[Param::Int(table.object_id)])
+        .opt_row(include_str!("../../../sql/catalog/rows.sql"), &[Param::Int(table.object_id)])
         .await
         .context("read sys.partitions")?;
     row.map_or(Ok(None), |row| row.opt_i64(0))

@@ -32,7 +32,7 @@ const HISTORY_MAX: usize = 8;
 /// Whether CDC is enabled for the session's database.
 pub async fn enabled(source: &mut Session) -> Result<bool> {
     let row = source
-        .opt_row(include_str!("../../../sql/cdc_enabled.sql"), &[])
+        .opt_row(include_str!("../../../sql/cdc/enabled.sql"), &[])
         .await
         .context("ask whether CDC is enabled")?;
     row.map_or(Ok(false), |row| Ok(row.opt_bool(0)?.unwrap_or(false)))
@@ -41,7 +41,7 @@ pub async fn enabled(source: &mut Session) -> Result<bool> {
 /// U: the newest captured transaction; `None` while capture has recorded none.
 pub async fn upper(source: &mut Session) -> Result<Option<MaxLsn>> {
     let row = source
-        .opt_row(include_str!("../../../sql/cdc_upper.sql"), &[])
+        .opt_row(include_str!("../../../sql/cdc/max_lsn.sql"), &[])
         .await
         .context("read the maximum LSN")?;
     row.map_or(Ok(None), |row| read_upper(&row))
@@ -92,7 +92,7 @@ pub fn transaction(row: &Row, column: usize) -> Result<Option<Transaction>> {
 /// The newest transaction up to an LSN, as far as the source still knows it.
 pub async fn newest_transaction(source: &mut Session, up_to: Lsn) -> Result<Option<Transaction>> {
     let row = source
-        .opt_row(include_str!("../../../sql/cdc_transaction.sql"), &[Param::Lsn(up_to)])
+        .opt_row(include_str!("../../../sql/cdc/transaction.sql"), &[Param::Lsn(up_to)])
         .await;
     row.context("read cdc.lsn_time_mapping")?.map_or(Ok(None), |row| transaction(&row, 0))
 }
@@ -105,7 +105,7 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
         Ok(())
     };
     source
-        .each(include_str!("../../../sql/cdc_instances.sql"), &[], take)
+        .each(include_str!("../../../sql/cdc/instances.sql"), &[], take)
         .await
         .context("read cdc.change_tables")?;
     Ok(instances)
@@ -115,8 +115,8 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
 /// after U.
 pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<MaxLsn>, Vec<Instance>)> {
     const BOTH: &str = concat!(
-        include_str!("../../../sql/cdc_upper.sql"),
-        include_str!("../../../sql/cdc_instances.sql")
+        include_str!("../../../sql/cdc/max_lsn.sql"),
+        include_str!("../../../sql/cdc/instances.sql")
     );
     let (mut upper, mut instances) = (None, Vec::new());
     let take = |set: usize, row: Row| -> Result<()> {
@@ -154,7 +154,7 @@ fn read_instance(row: &Row, last: Option<&Instance>) -> Result<Option<Instance>>
 /// <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sys-sp-cdc-enable-table-transact-sql>
 pub async fn switchable(source: &mut Session) -> Result<HashSet<i32>> {
     let rows = source
-        .rows(include_str!("../../../sql/cdc_switchable.sql"), &[])
+        .rows(include_str!("../../../sql/cdc/switchable.sql"), &[])
         .await
         .context("look for captured tables with partitions")?;
     rows.iter().map(|row| row.i32(0)).collect()
@@ -164,7 +164,7 @@ pub async fn switchable(source: &mut Session) -> Result<HashSet<i32>> {
 pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture> {
     const COLUMNS: &str = concat!(
         "DECLARE @change_table_id INT = @P1;\n",
-        include_str!("../../../sql/cdc_columns.sql")
+        include_str!("../../../sql/cdc/columns.sql")
     );
     let rows = source
         .rows(COLUMNS, &[Param::Int(instance.change_table_id)])
@@ -212,10 +212,10 @@ pub async fn still(
 ) -> Result<(LsnBounds, bool)> {
     const STILL: &str = concat!(
         "DECLARE @object_id INT = @P3, @change_table_id INT = @P4;\n",
-        include_str!("../../../sql/cdc_bounds.sql"),
-        include_str!("../../../sql/cdc_still.sql"),
-        include_str!("../../../sql/catalog_columns.sql"),
-        include_str!("../../../sql/cdc_columns.sql")
+        include_str!("../../../sql/cdc/bounds.sql"),
+        include_str!("../../../sql/cdc/still_captured.sql"),
+        include_str!("../../../sql/catalog/columns.sql"),
+        include_str!("../../../sql/cdc/columns.sql")
     );
     let (instance, name) = (&capture.instance, table.name.local());
     let params = [
@@ -244,7 +244,7 @@ pub async fn still(
 }
 
 /// What [`LsnBounds`] are read with; `@P1` is the instance's name.
-pub const BOUNDS_SQL: &str = include_str!("../../../sql/cdc_bounds.sql");
+pub const BOUNDS_SQL: &str = include_str!("../../../sql/cdc/bounds.sql");
 
 /// What one session sees of a capture instance. A session stays with one server, whose state never
 /// goes back while the session lives: what was captured up to `max` can be read by whatever is
@@ -340,7 +340,7 @@ pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, 
             *param = Param::OptLsn(Some(*lsn));
         }
         let rows = source
-            .rows(include_str!("../../../sql/cdc_history.sql"), &params)
+            .rows(include_str!("../../../sql/cdc/history.sql"), &params)
             .await
             .context("read cdc.lsn_time_mapping")?;
         let mut lowest = None;

@@ -40,7 +40,7 @@ pub async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut St
         }
     };
     run(&world.source, "Shop", "EXEC sys.sp_cdc_enable_db").await;
-    run(&world.dest, "Copy", include_str!("../../../sql/checkpoint_table.sql")).await;
+    run(&world.dest, "Copy", include_str!("../../../sql/checkpoint/table.sql")).await;
     let instance = engine(&world.source);
     {
         let mut state = instance.lock();
