@@ -176,7 +176,9 @@ impl Control {
             Err(error) if error.kind == Kind::Missing => {
                 self.skip_without_codes(&mut session).await?;
                 let (params, _) = params.split_at(params.len() - 2);
-                session.execute(include_str!("../../sql/control/error_log_without_code.sql"), params).await
+                session
+                    .execute(include_str!("../../sql/control/error_log_without_code.sql"), params)
+                    .await
             }
             result => result,
         };
@@ -205,7 +207,8 @@ impl Control {
             ErrorCode::ServerRowUnusable,
         ]
         .map(|code| Param::Text(code.as_str()));
-        self.execute_with_codes(include_str!("../../sql/control/resolve_abandoned.sql"), &params).await
+        self.execute_with_codes(include_str!("../../sql/control/resolve_abandoned.sql"), &params)
+            .await
     }
 
     /// Gives open errors of versions that wrote no codes theirs.

@@ -293,8 +293,11 @@ impl Control {
             }
             Ok(())
         };
-        let read =
-            self.session().await?.each(include_str!("../../sql/control/load.sql"), &params, take).await;
+        let read = self
+            .session()
+            .await?
+            .each(include_str!("../../sql/control/load.sql"), &params, take)
+            .await;
         read.map_err(outdated).context("read the control tables")?;
         loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
         Ok(loaded)

@@ -250,7 +250,10 @@ impl Control {
         let counts = self
             .session()
             .await?
-            .execute(include_str!("../../sql/control/resolve_server_errors.sql"), &[Param::Int(server.0)])
+            .execute(
+                include_str!("../../sql/control/resolve_server_errors.sql"),
+                &[Param::Int(server.0)],
+            )
             .await
             .context("resolve errors")?;
         Ok(counts.into_iter().sum())

@@ -40,7 +40,10 @@ impl Control {
     pub async fn request_full_sync(&self, mapping: MappingId) -> Result<()> {
         self.session()
             .await?
-            .execute(include_str!("../../sql/control/request_full_sync.sql"), &[Param::Int(mapping.0)])
+            .execute(
+                include_str!("../../sql/control/request_full_sync.sql"),
+                &[Param::Int(mapping.0)],
+            )
             .await
             .context("ask for a full sync")
             .map(drop)

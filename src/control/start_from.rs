@@ -36,7 +36,10 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
     let database = {
         let mut control = pools.checkout(&Ident::new(DATABASE), "start-from").await?;
         let row = control
-            .opt_row(include_str!("../../sql/checkpoint/start_from_mapping.sql"), &[Param::Int(mapping.0)])
+            .opt_row(
+                include_str!("../../sql/checkpoint/start_from_mapping.sql"),
+                &[Param::Int(mapping.0)],
+            )
             .await
             .context("read table_mappings")?;
         let Some(row) = row else {

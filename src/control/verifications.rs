@@ -27,7 +27,10 @@ impl Control {
     pub async fn verification_progress(&self, mapping: MappingId) -> Result<SweepProgress> {
         let mut session = self.session().await?;
         let row = match session
-            .opt_row(include_str!("../../sql/control/verification_progress.sql"), &[Param::Int(mapping.0)])
+            .opt_row(
+                include_str!("../../sql/control/verification_progress.sql"),
+                &[Param::Int(mapping.0)],
+            )
             .await
         {
             Ok(Some(row)) => row,

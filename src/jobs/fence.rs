@@ -212,7 +212,8 @@ async fn later_commit(source: &mut Session, after: &CaptureReading) -> Result<Op
 
 /// The newest scan; `None` where there is none or this login may not look.
 async fn newest_scan(source: &mut Session, local: &str) -> Result<Option<LogScan>> {
-    match source.opt_row(include_str!("../../sql/cdc/fence_scan.sql"), &[Param::Text(local)]).await {
+    match source.opt_row(include_str!("../../sql/cdc/fence_scan.sql"), &[Param::Text(local)]).await
+    {
         Ok(None) => Ok(None),
         Ok(Some(row)) => Ok(Some(LogScan {
             session_id: row.i64(0)?,

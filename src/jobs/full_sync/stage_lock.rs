@@ -58,7 +58,8 @@ pub async fn try_take(dest: &mut Session, stage: &TableName, wait_ms: i32) -> Re
 /// The batch by which the copy lane's connection locks a staging table for as long as it could
 /// write to it; an error where somebody else still could.
 pub fn load_lock(stage: &TableName) -> String {
-    include_str!("../../../sql/lease/stage_load_lock.sql").replace("{resource}", &load_resource(stage))
+    include_str!("../../../sql/lease/stage_load_lock.sql")
+        .replace("{resource}", &load_resource(stage))
 }
 
 /// Gives the lock back. A session that cannot say so ends, and the lock with it.
