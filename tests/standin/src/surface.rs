@@ -265,6 +265,14 @@ mod tests {
         }
     }
 
+    /// A name that could not be a file's would count as unused for ever.
+    #[test]
+    fn every_name_can_be_recorded() {
+        for name in KNOWN.iter() {
+            assert!(crate::usage::can_be_recorded(name), "{name}");
+        }
+    }
+
     #[test]
     fn every_listed_name_is_known() {
         let listed = KEPT.iter().chain(NOT_IN_EVERY_RUN).flat_map(|(_, names)| names.iter());

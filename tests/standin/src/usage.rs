@@ -22,13 +22,17 @@ pub(crate) fn record_in(folder: PathBuf) -> io::Result<()> {
 /// name that is none of the surface's may be recorded too, unless it could not be a file's.
 pub(crate) fn used(kind: &str, name: &str) {
     let Some(folder) = FOLDER.get() else { return };
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | ' ');
     let entry = format!("{kind} {}", name.to_ascii_uppercase());
-    if entry.chars().all(plain)
+    if can_be_recorded(&entry)
         && SEEN.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.clone())
     {
         let _ = fs::write(folder.join(entry), "");
     }
+}
+
+/// Whether a name can be a file's everywhere.
+pub(crate) fn can_be_recorded(entry: &str) -> bool {
+    entry.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '@' | ' '))
 }
 
 macro_rules! kinds {
@@ -45,7 +49,7 @@ kinds! {
     /// What a statement is called here.
     STATEMENTS, statement(Statement),
     Statement::Query(_) => "SELECT",
-    Statement::SelectAssign { .. } => "SELECT @V =",
+    Statement::SelectAssign { .. } => "SELECT @V",
     Statement::Insert(_) => "INSERT",
     Statement::Update(_) => "UPDATE",
     Statement::Delete(_) => "DELETE",
@@ -96,7 +100,7 @@ kinds! {
     Statement::Use(_) => "USE",
     Statement::Declare(_) => "DECLARE",
     Statement::DeclareTable { .. } => "DECLARE TABLE",
-    Statement::SetVariable { .. } => "SET @V =",
+    Statement::SetVariable { .. } => "SET @V",
     Statement::SetOption { .. } => "SET",
     Statement::SetIdentityInsert { .. } => "SET IDENTITY_INSERT",
     Statement::BeginTransaction { .. } => "BEGIN TRANSACTION",
