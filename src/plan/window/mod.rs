@@ -99,11 +99,15 @@ pub fn choose(facts: &WindowFacts<'_>) -> Result<Choice, Step> {
         return Err(Step::Gap(Gap::Retention { from, min: instances[instance].min }));
     }
     if max_lsn.lsn < from {
-        return Err(if awaits_first_capture(instances, from, max_lsn.lsn) {
-            Step::Wait(Wait::JustEnabled)
+        return if !awaits_first_capture(instances, from, max_lsn.lsn) {
+            Err(Step::Gap(Gap::Behind { from, max_lsn: max_lsn.lsn }))
+        } else if stored.control.is_some() {
+            Err(Step::Wait(Wait::JustEnabled))
         } else {
-            Step::Gap(Gap::Behind { from, max_lsn: max_lsn.lsn })
-        });
+            // Nothing can be read yet, but the checkpoint is known: an idle source may capture
+            // nothing for minutes, and a verification waits for a checkpoint.
+            Ok(Choice { instance, from, to: from, switch_to: None })
+        };
     }
     if let (Some(known), Some(_)) = (stored.transaction(), stored.control) {
         let same = match facts.history {
@@ -371,7 +375,14 @@ mod tests {
                 false,
                 Step::Idle { from: lsn(9), to: lsn(20) },
             ),
-            ("just enabled", &none, Some(8), &one, false, Step::Wait(Wait::JustEnabled)),
+            (
+                "just enabled, with no checkpoint",
+                &none,
+                Some(8),
+                &one,
+                false,
+                Step::Idle { from: lsn(9), to: lsn(9) },
+            ),
             (
                 "just enabled, after a full sync",
                 &at(9),

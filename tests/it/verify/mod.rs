@@ -105,7 +105,7 @@ async fn of_kind(world: &World, mapping: i32, kind: &str, status: &str, expected
             ))
             .await;
         let details = runs.rows.first().map_or("", |row| row[4].as_str());
-        if runs.first() == status && expected.iter().all(|part| details.contains(part)) { Ok(runs.clone()) } else { Err(runs.to_string()) }
+        if runs.first() == status && expected.iter().all(|part| details.contains(part)) { Ok(runs.clone()) } else { Err(format!("{runs}\n{details}")) }
     })
     .await
 }
