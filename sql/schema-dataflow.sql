@@ -71,6 +71,11 @@ IF COL_LENGTH(N'dbo.table_mappings', N'full_sync_mode') IS NULL
     ALTER TABLE dbo.table_mappings ADD full_sync_mode NVARCHAR(20) NOT NULL CONSTRAINT DF_table_mappings_full_sync_mode DEFAULT N'STAGED';
 GO
 
+-- What happens before the first sync: NULL as DATAFLOW_INITIAL_SYNC says, 'NONE' begins at the first change without a load.
+IF COL_LENGTH(N'dbo.table_mappings', N'initial_sync') IS NULL
+    ALTER TABLE dbo.table_mappings ADD initial_sync NVARCHAR(10) NULL;
+GO
+
 -- When lost changes last started a full sync by themselves: at most one an hour.
 IF COL_LENGTH(N'dbo.table_mappings', N'gap_synced_at') IS NULL
     ALTER TABLE dbo.table_mappings ADD gap_synced_at DATETIME2 NULL;

@@ -1,4 +1,5 @@
 -- Enabled servers and mappings; @P1: a mapping that is wanted also while it is switched off, or NULL.
+-- {initial_sync} is m.initial_sync, or NULL in a control database where `init` has not added that column.
 SELECT server_id, server_name, connection_string
 FROM dbo.source_servers
 WHERE is_enabled = 1
@@ -13,7 +14,9 @@ SELECT
     m.full_sync_requested,
     CAST(CASE WHEN m.full_sync_pending_at IS NULL THEN 0 ELSE 1 END AS BIT),
     m.full_sync_mode,
-    CONVERT(NVARCHAR(30), m.updated_at, 126)
+    CONVERT(NVARCHAR(30), m.updated_at, 126),
+    CAST(CASE WHEN m.last_full_sync_at IS NULL THEN 0 ELSE 1 END AS BIT),
+    CAST({initial_sync} AS NVARCHAR(10))
 FROM dbo.table_mappings AS m
     INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
 WHERE (m.is_enabled = 1 OR m.mapping_id = @P1) AND s.is_enabled = 1

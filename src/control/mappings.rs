@@ -9,15 +9,28 @@ use crate::{
     model::{
         id::{MappingId, ServerId},
         lsn::Lsn,
-        mapping::{FullSyncMode, Mapping, Server},
+        mapping::{FullSyncMode, InitialSync, Mapping, Server},
         name::{Ident, TableName},
     },
-    mssql::row::{Param, Row},
+    mssql::{
+        row::{Param, Row},
+        session::Session,
+    },
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::Ordering,
+};
 
 /// Longest name SQL Server has, in UTF-16 units.
 const NAME_UNITS_MAX: usize = 128;
+
+/// Msg 207, invalid column name.
+const INVALID_COLUMN: i32 = 207;
+
+/// Logged once by each process.
+const NO_INITIAL_SYNC: &str = "table_mappings has no column initial_sync: every mapping is treated \
+    as if it were NULL. Run `dbaops-dataflow init`";
 
 /// A row that cannot be used, with the reason.
 #[derive(Debug)]
@@ -72,6 +85,8 @@ struct MappingRow<'a> {
     full_sync_pending: bool,
     mode: &'a str,
     updated_at: &'a str,
+    has_synced: bool,
+    initial_sync: Option<&'a str>,
 }
 
 impl<'a> MappingRow<'a> {
@@ -92,6 +107,8 @@ impl<'a> MappingRow<'a> {
             full_sync_pending: row.bool(13)?,
             mode: row.text(14)?,
             updated_at: row.opt_text(15)?.unwrap_or_default(),
+            has_synced: row.bool(16)?,
+            initial_sync: row.opt_text(17)?,
         })
     }
 
@@ -142,6 +159,14 @@ impl<'a> MappingRow<'a> {
                 FullSyncMode::Staged
             }
         };
+        let initial_sync = match self.initial_sync.map(str::trim) {
+            None => InitialSync::Configured,
+            Some(word) if word.eq_ignore_ascii_case("NONE") => InitialSync::None,
+            Some(_) => {
+                problems.push("initial_sync must be NULL or NONE".to_owned());
+                InitialSync::Configured
+            }
+        };
         if !problems.is_empty() {
             return Err(Error::new(
                 Kind::Config,
@@ -160,6 +185,8 @@ impl<'a> MappingRow<'a> {
             full_sync_requested: self.full_sync_requested,
             full_sync_pending: self.full_sync_pending,
             mode,
+            initial_sync,
+            has_synced: self.has_synced,
             updated_at: last
                 .filter(|last| *last.updated_at == *self.updated_at)
                 .map_or_else(|| self.updated_at.into(), |last| last.updated_at.clone()),
@@ -276,29 +303,19 @@ impl Control {
     /// The same, and a mapping of an enabled server that may be switched off itself.
     pub async fn load_also(&self, mapping: Option<MappingId>) -> Result<ControlSnapshot> {
         let params = [Param::OptInt(mapping.map(|mapping| mapping.0))];
-        let mut loaded = ControlSnapshot::default();
-        let mut mappings = Vec::new();
-        let take = |set: usize, row: Row| -> Result<()> {
-            if set == 0 {
-                let (id, name) = (ServerId(row.i32(0)?), row.text(1)?.to_owned());
-                let connection_string = row.into_secret(2)?;
-                loaded.servers.push(Server { id, name, connection_string });
-                return Ok(());
+        let mut session = self.session().await?;
+        let read = match read_tables(&mut session, "m.initial_sync", &params).await {
+            Err(error) if error.number == Some(INVALID_COLUMN) => {
+                session.recover().await?;
+                let read = read_tables(&mut session, "NULL", &params).await;
+                if read.is_ok() && !self.no_initial_sync_logged.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("{NO_INITIAL_SYNC}");
+                }
+                read
             }
-            let raw = MappingRow::read(&row)?;
-            let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
-            match raw.meant(mappings.last()) {
-                Ok(meant) => mappings.push(meant),
-                Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
-            }
-            Ok(())
+            other => other,
         };
-        let read = self
-            .session()
-            .await?
-            .each(include_str!("../../sql/control/load.sql"), &params, take)
-            .await;
-        read.map_err(outdated).context("read the control tables")?;
+        let (mut loaded, mappings) = read.map_err(outdated).context("read the control tables")?;
         loaded.mappings = refuse_shared_destinations(mappings, &mut loaded.rejected);
         Ok(loaded)
     }
@@ -374,6 +391,36 @@ impl Control {
     }
 }
 
+/// The statement of `load.sql`, with `initial_sync` for the column of that name: what each row
+/// means, or why it cannot be used.
+async fn read_tables(
+    session: &mut Session,
+    initial_sync: &str,
+    params: &[Param<'_>],
+) -> Result<(ControlSnapshot, Vec<Mapping>)> {
+    let mut loaded = ControlSnapshot::default();
+    let mut mappings = Vec::new();
+    let take = |set: usize, row: Row| -> Result<()> {
+        if set == 0 {
+            let (id, name) = (ServerId(row.i32(0)?), row.text(1)?.to_owned());
+            let connection_string = row.into_secret(2)?;
+            loaded.servers.push(Server { id, name, connection_string });
+            return Ok(());
+        }
+        let raw = MappingRow::read(&row)?;
+        let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
+        match raw.meant(mappings.last()) {
+            Ok(meant) => mappings.push(meant),
+            Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
+        }
+        Ok(())
+    };
+    let statement =
+        include_str!("../../sql/control/load.sql").replace("{initial_sync}", initial_sync);
+    session.each(&statement, params, take).await?;
+    Ok((loaded, mappings))
+}
+
 /// A table or column that is not there means a control database of another time.
 pub(super) fn outdated(error: Error) -> Error {
     match error.kind {
@@ -402,6 +449,8 @@ mod tests {
             full_sync_pending: false,
             mode: "STAGED",
             updated_at: "",
+            has_synced: false,
+            initial_sync: None,
         }
     }
 
@@ -431,6 +480,9 @@ mod tests {
             MappingRow { mode: "direct ", ..raw() }.meant(None).unwrap().mode,
             FullSyncMode::Direct
         );
+        assert_eq!(mapping.initial_sync, InitialSync::Configured);
+        let none = MappingRow { initial_sync: Some(" none"), ..raw() }.meant(None).unwrap();
+        assert_eq!(none.initial_sync, InitialSync::None);
     }
 
     #[test]
@@ -440,6 +492,7 @@ mod tests {
             dest: ["DBAOPS_DATAFLOW", "dbo", "Users"],
             key: "a,a",
             mode: "FAST",
+            initial_sync: Some("LATER"),
             ..raw()
         }
         .meant(None)
@@ -451,6 +504,7 @@ mod tests {
             "dest_database DBAOPS_DATAFLOW",
             "names [a] twice",
             "full_sync_mode",
+            "initial_sync must be NULL or NONE",
         ] {
             assert!(error.contains(words), "{words}: {error}");
         }

@@ -51,6 +51,8 @@ pub struct Control {
     late: runs::PendingCompletions,
     /// That `init` has not added `error_logs.error_code` was logged.
     no_codes_logged: Arc<AtomicBool>,
+    /// That `init` has not added `table_mappings.initial_sync` was logged.
+    no_initial_sync_logged: Arc<AtomicBool>,
 }
 
 /// A control session and its turn.
@@ -81,6 +83,7 @@ impl Control {
             metrics,
             late: runs::PendingCompletions::default(),
             no_codes_logged: Arc::default(),
+            no_initial_sync_logged: Arc::default(),
         }
     }
 

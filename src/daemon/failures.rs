@@ -389,5 +389,5 @@ pub(super) fn is_of_the_server(error: &Error) -> bool {
 
 /// A mapping without what changes by itself: what an operator would have to touch.
 pub(super) fn looks(mapping: &Mapping) -> Mapping {
-    Mapping { last_cdc_lsn: None, full_sync_pending: false, ..mapping.clone() }
+    Mapping { last_cdc_lsn: None, full_sync_pending: false, has_synced: false, ..mapping.clone() }
 }

@@ -217,7 +217,7 @@ impl RunningJobs {
 pub(super) mod tests {
     use super::*;
     use crate::model::{
-        mapping::FullSyncMode,
+        mapping::{FullSyncMode, InitialSync},
         name::{Ident, TableName},
     };
 
@@ -241,6 +241,8 @@ pub(super) mod tests {
             full_sync_requested: false,
             full_sync_pending: false,
             mode: FullSyncMode::Staged,
+            initial_sync: InitialSync::Configured,
+            has_synced: false,
             updated_at: "".into(),
         }
     }

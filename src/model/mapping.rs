@@ -17,6 +17,15 @@ pub enum FullSyncMode {
     Direct,
 }
 
+/// What a mapping that has never synced does first: `table_mappings.initial_sync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialSync {
+    /// NULL: what `DATAFLOW_INITIAL_SYNC` says.
+    Configured,
+    /// `NONE`: begin at the first change, whatever the destination has.
+    None,
+}
+
 /// `sync_status.sync_type` and `sync_logs.sync_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SyncType {
@@ -62,6 +71,9 @@ pub struct Mapping {
     /// A request was claimed and has not been fulfilled yet.
     pub full_sync_pending: bool,
     pub mode: FullSyncMode,
+    pub initial_sync: InitialSync,
+    /// A full sync of it has completed.
+    pub has_synced: bool,
     /// `updated_at` as text: an operator who touches a parked mapping's row has it tried again.
     pub updated_at: Arc<str>,
 }

@@ -6,6 +6,7 @@ mod command;
 mod faults;
 mod full_sync;
 mod harness;
+mod initial;
 mod names;
 mod northwind;
 mod operate;

@@ -107,6 +107,8 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
         .await
         .expect("run start-from");
     assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let mut control = world.control().await;
+    assert_eq!(control.scalar("SELECT initial_sync FROM table_mappings").await, "NONE");
     let daemon = start(&world);
     let mut copy = world.copy().await;
     eventually("only the second row to be applied", async || {
@@ -115,7 +117,6 @@ async fn an_lsn_of_unknown_origin_is_a_gap_and_start_from_gives_it_one() {
     })
     .await;
     let _ = daemon.terminate().await;
-    let mut control = world.control().await;
     assert_eq!(control.scalar("SELECT COUNT(*) FROM error_logs").await, "0");
     // The same LSN without the checkpoint row that the command wrote.
     copy.run("DELETE dbo.dbaops_dataflow_checkpoints").await;
