@@ -257,9 +257,9 @@ impl RawConfig {
             }
         }
         dest.trust = match (trust, authority) {
-            (Some(true), _) => Trust::Anything,
+            (Some(true), _) => Trust::Any,
             (_, Some(path)) => Trust::Authority(path),
-            (None, None) if dest.encrypt == Encrypt::LoginOnly => Trust::Anything,
+            (None, None) if dest.encrypt == Encrypt::LoginOnly => Trust::Any,
             // Nobody sits between a process and its own machine, and a fresh SQL Server's
             // certificate is self-signed.
             (None, None) => Trust::SystemUnlessLoopback,
@@ -492,7 +492,7 @@ mod tests {
         let trust =
             from(&[("DEST_PASS", "x"), ("DEST_SERVER", "127.0.0.1,1444")]).unwrap().dest.trust;
         assert!(
-            trust.is_blind(true) && !trust.is_blind(false),
+            trust.trusts_any_certificate(true) && !trust.trusts_any_certificate(false),
             "it may redirect to another machine"
         );
         let strict =

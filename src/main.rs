@@ -164,7 +164,7 @@ fn config() -> std::result::Result<Config, Problems> {
 
 async fn init(config: &Config) -> Result<bool> {
     control::init(config).await?;
-    say!("the database {} at {} is ready", control::DATABASE, config.dest.place());
+    say!("the database {} at {} is ready", control::DATABASE, config.dest.server_name());
     Ok(true)
 }
 

@@ -184,7 +184,7 @@ impl<'a> ProgressDisplay<'a> {
     async fn new(env: &Env, mapping: &Mapping, name: &'a str) -> Self {
         // without a total there is no bar, only a count
         let total = async {
-            let house = env.sources.house(mapping.server).ok()?;
+            let house = env.sources.connections(mapping.server).ok()?;
             let mut session = house
                 .pools()
                 .checkout(&Ident::new(mapping.source.database.as_str()), "sync")

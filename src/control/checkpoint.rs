@@ -86,12 +86,12 @@ pub async fn stored(
         );
         Ok(())
     };
-    dest.each(include_str!("../../sql/checkpoint/stored.sql"), &params, take)
+    dest.for_each_row(include_str!("../../sql/checkpoint/stored.sql"), &params, take)
         .await
         .context("read checkpoints")?;
     if read_only {
         // As it would say itself when it is written to, which may be long from now.
-        return Err(classify::read_only());
+        return Err(classify::database_read_only());
     }
     Ok(all)
 }

@@ -417,7 +417,7 @@ async fn read_tables(
     };
     let statement =
         include_str!("../../sql/control/load.sql").replace("{initial_sync}", initial_sync);
-    session.each(&statement, params, take).await?;
+    session.for_each_row(&statement, params, take).await?;
     Ok((loaded, mappings))
 }
 

@@ -179,7 +179,7 @@ impl Daemon {
         if server_works && self.troubled.servers.remove(&place.0) {
             self.log_sender.resolve(Resolution::Server(place.0));
         }
-        let Ok(house) = self.env.sources.house(place.0) else { return };
+        let Ok(house) = self.env.sources.connections(place.0) else { return };
         let logins = house.pools().logins();
         if self.logins.insert(place.0, logins) != Some(logins) {
             let control = self.env.control.clone();

@@ -147,7 +147,7 @@ impl Daemon {
             let Some(server) = self.servers.get(&place.0) else { continue };
             // A string that cannot be read was told of when it came.
             if self.polling.contains(&place)
-                || self.env.sources.house(place.0).is_err()
+                || self.env.sources.connections(place.0).is_err()
                 || self.failing_places.get(&place).is_some_and(|f| !f.is_due(now, server))
                 || !self.may_try(&place, server, now)
             {

@@ -114,7 +114,7 @@ impl Daemon {
         Limits {
             tasks_max: config.tasks_max,
             source_connections: config.source_connections_max,
-            dest_connections: self.env.dest.seats_max(),
+            dest_connections: self.env.dest.permits_max(),
             full_sync_connections: self.env.full_sync_connections(),
             verifications_max: config.verify_concurrency,
         }

@@ -80,7 +80,7 @@ async fn prepare(env: &Env) -> Result<()> {
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        destination = env.config.dest.place(),
+        destination = env.config.dest.server_name(),
         "started"
     );
     Ok(())

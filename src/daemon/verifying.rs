@@ -39,7 +39,7 @@ impl Daemon {
             let syncs = runs || mapping.wants_full_sync();
             if syncs
                 || self.leaving.contains(&id)
-                || self.env.sources.house(mapping.server).is_err()
+                || self.env.sources.connections(mapping.server).is_err()
                 || self.is_out_of_reach(&place_of(&mapping))
             {
                 continue;

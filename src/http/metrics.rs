@@ -40,12 +40,12 @@ pub(super) fn text(env: &Env) -> Result<String, fmt::Error> {
     let mut connections = vec![Connections {
         server: "dest".to_owned(),
         open: pools.connections(),
-        max: pools.behaviour().connections_max,
+        max: pools.options().connections_max,
     }];
-    connections.extend(env.sources.houses().into_iter().map(|(id, house)| Connections {
+    connections.extend(env.sources.all_connections().into_iter().map(|(id, house)| Connections {
         server: id.to_string(),
         open: house.pools().connections(),
-        max: house.pools().behaviour().connections_max,
+        max: house.pools().options().connections_max,
     }));
     let scrape = Scrape {
         state: env.metrics.state(),

@@ -144,7 +144,7 @@ pub async fn wait_for_capture(
                     if scan_passed(before, &now) {
                         // Everything committed before the reading is captured, and the newest
                         // captured LSN is not before it.
-                        match cdc::upper(source).await? {
+                        match cdc::max_lsn(source).await? {
                             Some(max_lsn) if !after.replicated => {
                                 return Ok(Fence { lsn: max_lsn.lsn, proven: true });
                             }
@@ -170,7 +170,7 @@ pub async fn wait_for_capture(
             return Ok(Fence { lsn, proven: false });
         }
         if now >= deadline && wait_policy.while_it_moves {
-            let max_lsn = cdc::upper(source).await?.map(|max_lsn| max_lsn.lsn);
+            let max_lsn = cdc::max_lsn(source).await?.map(|max_lsn| max_lsn.lsn);
             if max_lsn > captured {
                 captured = max_lsn;
                 deadline = now + wait_policy.wait_max;
@@ -288,7 +288,7 @@ mod tests {
     }
 
     async fn max_lsn(source: &mut Session) -> Lsn {
-        cdc::upper(source).await.unwrap().unwrap().lsn
+        cdc::max_lsn(source).await.unwrap().unwrap().lsn
     }
 
     /// A full sync that waits for a capture job hours behind would otherwise copy everything again,

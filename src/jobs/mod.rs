@@ -99,20 +99,20 @@ impl Env {
         let by_password = |house: &ServerConnections| !house.pools().endpoint().integrated;
         Ok(self.full_sync_connections() == 2
             && by_password(&self.dest)
-            && by_password(&self.sources.house(mapping.server)?))
+            && by_password(&self.sources.connections(mapping.server)?))
     }
 
     /// Whether a verification's rows come through the copy lane, when they are many: the source's
     /// limit, too, leaves room for a second connection.
     pub fn verifies_by_copy_lane(&self, mapping: &Mapping) -> Result<bool> {
         Ok(self.uses_copy_lane(mapping)?
-            && self.sources.house(mapping.server)?.seats_max() >= COPY_LANE_CONNECTIONS_MIN)
+            && self.sources.connections(mapping.server)?.permits_max() >= COPY_LANE_CONNECTIONS_MIN)
     }
 
     /// The connections to the destination that a full sync may have.
     pub fn full_sync_connections(&self) -> usize {
         let room = self.config.copy_lane == CopyLane::Wire
-            && self.dest.seats_max() >= COPY_LANE_CONNECTIONS_MIN;
+            && self.dest.permits_max() >= COPY_LANE_CONNECTIONS_MIN;
         if room { 2 } else { 1 }
     }
 
@@ -123,12 +123,12 @@ impl Env {
         count: usize,
         who: &str,
     ) -> Result<Reservation> {
-        self.or_cancelled(self.sources.house(server)?.take(count, who)).await
+        self.or_cancelled(self.sources.connections(server)?.reserve(count, who)).await
     }
 
     /// Reserves connections at the destination alone.
     pub async fn dest_connections(&self, count: usize, who: &str) -> Result<Reservation> {
-        self.or_cancelled(self.dest.take(count, who)).await
+        self.or_cancelled(self.dest.reserve(count, who)).await
     }
 
     async fn or_cancelled(
@@ -157,8 +157,8 @@ impl JobConnections {
     /// destination.
     pub async fn copy_lane(&self, mapping: &Mapping) -> Result<(TdsConnection, TdsConnection)> {
         Ok((
-            self.source.line(&mapping.source.database).await?,
-            self.dest.line(&mapping.dest.database).await?,
+            self.source.tds_connection(&mapping.source.database).await?,
+            self.dest.tds_connection(&mapping.dest.database).await?,
         ))
     }
 

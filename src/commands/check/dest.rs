@@ -29,7 +29,7 @@ const ENCRYPTION_CURES: [&str; 2] = [
 /// The destination server and the control database; the control tables, where they can be read.
 pub(super) async fn control(env: &Env) -> (Vec<Section>, Option<ControlSnapshot>) {
     let pools = env.dest.pools();
-    let mut section = Section::new(format!("destination {}", pools.endpoint().place()));
+    let mut section = Section::new(format!("destination {}", pools.endpoint().server_name()));
     let name = Ident::new(control::DATABASE);
     let mut session = match pools.checkout(&name, WHO).await {
         Ok(session) => session,

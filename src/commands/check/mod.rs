@@ -204,7 +204,7 @@ async fn ask(
 
 /// Makes a session good again after an error. One that cannot be says so when it is used next.
 async fn usable(session: &mut Session) {
-    if session.is_spent() && !session.is_broken() {
+    if !session.is_reusable() && !session.is_broken() {
         let _ = session.recover().await;
     }
 }
@@ -226,7 +226,10 @@ async fn server(
         Ok(Some(row)) => {
             let after = SystemTime::now();
             let text = |at| row.opt_text(at).ok().flatten().unwrap_or_default().to_owned();
-            section.add(Finding::good("connects", format!("{}, as {}", endpoint.place(), text(4))));
+            section.add(Finding::good(
+                "connects",
+                format!("{}, as {}", endpoint.server_name(), text(4)),
+            ));
             section.add(diagnostics::version(
                 &text(0),
                 row.opt_i32(1).ok().flatten().unwrap_or(0),
@@ -260,7 +263,7 @@ async fn server(
         demanded,
         seen,
         loopback,
-        endpoint.trust.is_blind(loopback),
+        endpoint.trust.trusts_any_certificate(loopback),
         place,
         cures,
     ));

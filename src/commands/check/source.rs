@@ -40,7 +40,7 @@ pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping
         "UPDATE dbaops_dataflow.dbo.source_servers SET connection_string = N'…' WHERE server_id = {};",
         server.id
     );
-    let house = match env.sources.house(server.id) {
+    let house = match env.sources.connections(server.id) {
         Ok(house) => house,
         Err(error) => {
             section.add(
@@ -315,7 +315,7 @@ impl SourceDatabaseCheck<'_> {
             Err(why) => section.add(Finding::unknown("capture job", &why)),
         }
         let start = self.here("EXEC sys.sp_cdc_start_job @job_type = N'capture'");
-        match cdc::upper(session).await {
+        match cdc::max_lsn(session).await {
             Ok(Some(upper)) => {
                 let age = upper.age_s.unwrap_or(0);
                 section.add(if age < STALL_AFTER_S {

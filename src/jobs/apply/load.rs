@@ -92,7 +92,7 @@ pub(super) async fn load_changes(
     let mut rows = source
         .stream(&statements.read, &[Param::Lsn(from), Param::Lsn(to)])
         .await
-        .map_err(|error| cdc::of_instance(error, &request.capture.instance))
+        .map_err(|error| cdc::explain_instance_error(error, &request.capture.instance))
         .context(READING)?;
     let mut order = 0i64;
     let mut loaded = LoadedGroup::default();

@@ -93,7 +93,7 @@ async fn apply_groups(
     on_commit: OnCommit<'_>,
 ) -> Result<ApplyEnd> {
     // asked before the first row is read: what the session captures later it may not have read
-    let seen = cdc::bounds(source, &request.capture.instance).await?.seen();
+    let seen = cdc::bounds(source, &request.capture.instance).await?.visible_up_to();
     let part;
     let (request, apply_end) = if seen < request.to {
         part = request.limited_to(seen)?;

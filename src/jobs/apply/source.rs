@@ -42,7 +42,7 @@ pub(super) async fn find_group_end(
     let params = [Param::BigInt(rows_max), Param::Lsn(from), Param::Lsn(request.to)];
     let row = source.row(&statements.boundary, &params).await;
     let row = row
-        .map_err(|error| cdc::of_instance(error, &request.capture.instance))
+        .map_err(|error| cdc::explain_instance_error(error, &request.capture.instance))
         .context("find the end of a batch of changes")?;
     let rows = row.i64(0)?;
     let to = if rows < rows_max { request.to } else { row.opt_lsn(1)?.unwrap_or(request.to) };
@@ -72,8 +72,8 @@ pub(super) async fn check_source(
     from: Lsn,
     to: Lsn,
 ) -> Result<()> {
-    let (bounds, same) = cdc::still(source, request.source, request.map, request.capture).await?;
-    let (min, seen) = (bounds.min, bounds.seen());
+    let (bounds, same) = cdc::recheck(source, request.source, request.map, request.capture).await?;
+    let (min, seen) = (bounds.min, bounds.visible_up_to());
     if min > from.next() {
         return Err(Error::new(Kind::Gap, Gap::Retention { from, min }.message()));
     }

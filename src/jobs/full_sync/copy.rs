@@ -73,7 +73,7 @@ pub async fn copy(
     } else {
         (None, Some(source))
     };
-    if copied_by_lane.is_some_and(|copied| !copied.whole) {
+    if copied_by_lane.is_some_and(|copied| !copied.complete) {
         return Ok(stopped(work));
     }
     let mut source = match source {
@@ -88,7 +88,7 @@ pub async fn copy(
         if !driver(work, &query, snapshot, limit, (&mut source, dest), &mut batches)
             .await
             .context("copy")?
-            .whole
+            .complete
         {
             return Ok(stopped(work));
         }
@@ -122,7 +122,7 @@ async fn lane(
     let copied = match connections.copy_lane(mapping).await {
         Ok((mut from, mut to)) => {
             if let Some(changes) = changes {
-                let seen = cdc::bounds_of_line(&mut from, &changes.capture.instance).await?;
+                let seen = cdc::bounds_over_tds(&mut from, &changes.capture.instance).await?;
                 changes.limit_to_session(seen);
             }
             to.set_timeout(env.config.long_statement_timeout);
@@ -158,7 +158,7 @@ async fn driver(
     let SyncRun { shape, stage, .. } = work;
     if snapshot {
         source
-            .begin("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")
+            .begin_transaction("SET TRANSACTION ISOLATION LEVEL SNAPSHOT; BEGIN TRANSACTION")
             .await
             .context("begin a snapshot")?;
     }
@@ -166,16 +166,18 @@ async fn driver(
         shape.map.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())),
     );
     let table = stage.local();
-    let into = bulk::Into {
+    let into = bulk::CopyTarget {
         table: &table,
         columns: &columns,
         key: &shape.map.key,
         options: BulkOptions { table_lock: true, keep_nulls: true, ..BulkOptions::default() },
     };
     let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
-    if snapshot && copied.whole {
+    if snapshot && copied.complete {
         source
-            .commit("COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            .commit_transaction(
+                "COMMIT TRANSACTION; SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            )
             .await
             .context("end the snapshot")?;
     }
@@ -209,7 +211,7 @@ impl BatchObserver for CopyObserver<'_, '_> {
             self.lock_proven = Instant::now();
         }
         self.work.progress.copied(rows, key_text(last_key));
-        Ok(if self.work.env.stopping() { ControlFlow::Stop } else { ControlFlow::On })
+        Ok(if self.work.env.stopping() { ControlFlow::Stop } else { ControlFlow::Continue })
     }
 
     async fn stopped(&self) {

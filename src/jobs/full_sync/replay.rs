@@ -48,7 +48,7 @@ impl ChangeSource {
     /// where the cut was found.
     pub fn limit_to_session(&mut self, seen: LsnBounds) {
         self.copy_start_lsn =
-            window::copy_start_lsn(self.copy_start_lsn, self.max_lsn, seen.seen());
+            window::copy_start_lsn(self.copy_start_lsn, self.max_lsn, seen.visible_up_to());
     }
 
     /// Whether changes since the cut are still there; an error that says what to do where they are
@@ -91,9 +91,9 @@ pub async fn find_change_source(
         let found = instances::of_table(source, shape).await?;
         let Some(capture) = instances::best(source, shape, found).await? else { return Ok(None) };
         if !capture.instance.is_readable() {
-            return Err(cdc::gated(&capture.instance));
+            return Err(cdc::not_readable(&capture.instance));
         }
-        let max_lsn = cdc::upper(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
+        let max_lsn = cdc::max_lsn(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
         let copy_start_lsn = max_lsn.max(capture.instance.start.prev());
         Ok(Some(ChangeSource { capture, copy_start_lsn, max_lsn, found: Instant::now() }))
     };

@@ -97,7 +97,7 @@ async fn transaction(
     dest: &mut Session,
 ) -> Result<Swapped> {
     let SyncRun { shape, stage, progress, .. } = work;
-    dest.begin("BEGIN TRANSACTION").await?;
+    dest.begin_transaction("BEGIN TRANSACTION").await?;
     let mut swapped = move_rows(work, order, dest).await?;
     progress.enter(SyncStage::Swap(SwapStep::Check));
     let counts =
@@ -111,7 +111,7 @@ async fn transaction(
     write_checkpoint(record, dest).await?;
     // gone with the commit: a process that is killed now leaves nothing behind
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
-    dest.commit("COMMIT TRANSACTION").await.context("commit")?;
+    dest.commit_transaction("COMMIT TRANSACTION").await.context("commit")?;
     Ok(swapped)
 }
 
@@ -125,7 +125,7 @@ pub async fn finish_direct(
 ) -> Result<()> {
     let SyncRun { shape, stage, .. } = work;
     ensure_table(dest).await?;
-    dest.begin("BEGIN TRANSACTION").await?;
+    dest.begin_transaction("BEGIN TRANSACTION").await?;
     let counts =
         dest.row(&tsql::swap::counts(stage, &shape.dest.name), &[]).await.context("count rows")?;
     let at_dest = counts.i64(1)?;
@@ -135,7 +135,7 @@ pub async fn finish_direct(
     }
     write_checkpoint(record, dest).await?;
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
-    dest.commit("COMMIT TRANSACTION").await.context("commit")
+    dest.commit_transaction("COMMIT TRANSACTION").await.context("commit")
 }
 
 async fn write_checkpoint(record: &SwapRecord<'_>, dest: &mut Session) -> Result<()> {

@@ -76,7 +76,7 @@ async fn without_trigger(
         }
     }
     let instance = facts.chosen_instance();
-    let error = instance.map(|instance| cdc::of_instance(error, instance));
+    let error = instance.map(|instance| cdc::explain_instance_error(error, instance));
     polled.failed.extend(error.map(|error| (facts.mapping.id, error)));
     Ok(Vec::new())
 }

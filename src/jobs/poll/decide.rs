@@ -93,7 +93,7 @@ impl<'f, 'a> Decided<'f, 'a> {
             }
             Decision::Refused(Refusal::Gated { instance }) => {
                 if let Some(instance) = facts.instances.get(instance) {
-                    self.failed.push((mapping.id, cdc::gated(instance)));
+                    self.failed.push((mapping.id, cdc::not_readable(instance)));
                 }
             }
             Decision::Wait(Wait::JustEnabled) => {

@@ -27,7 +27,7 @@ pub(super) async fn source_facts(session: &mut Session) -> Result<SourceFacts> {
         });
     }
     let answered = async {
-        let (max_lsn, instances) = cdc::upper_and_instances(session).await?;
+        let (max_lsn, instances) = cdc::max_lsn_and_instances(session).await?;
         Ok::<_, Error>(SourceFacts { max_lsn, instances, refused: None })
     };
     match answered.await {

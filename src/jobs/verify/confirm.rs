@@ -155,7 +155,7 @@ pub(super) async fn capture_before(
     let oldest = instances.iter().map(|instance| instance.start.prev()).min().unwrap_or(Lsn::ZERO);
     let Some(capture) = instances::best(source, shape, instances).await? else { return Ok(None) };
     let began = capture.instance.start.prev();
-    let max_lsn = cdc::upper(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
+    let max_lsn = cdc::max_lsn(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
     // of two, the other one may be what replication reads
     let completes = !one
         || mask::cover(&shape.map, &capture).map_or(true, |coverage| !coverage.partial.is_empty());

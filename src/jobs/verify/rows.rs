@@ -209,7 +209,7 @@ impl<'a> RowReader<'a> {
                 Ok(mut rows) => {
                     let mut collector = RowCollector::new(&self.shape.map, &self.encoding, side);
                     while rows.next().await? {
-                        collector.take(|i| rows.seen(i), |_| true)?;
+                        collector.take(|i| rows.value_ref(i), |_| true)?;
                     }
                     return Ok(collector.done());
                 }
@@ -234,7 +234,7 @@ impl<'a> RowReader<'a> {
         let mut stream = session.stream(sql, params).await?;
         while let Some(row) = stream.next().await? {
             let row = row.into_cells();
-            collector.take(|i| row.seen(i), &wanted)?;
+            collector.take(|i| row.value_ref(i), &wanted)?;
         }
         Ok(collector.done())
     }
@@ -288,7 +288,9 @@ impl<'a> RowReader<'a> {
             return Ok((suspects, Suspects::new()));
         }
         // what this session has not seen captured it does not tell of
-        if !suspects.is_empty() && cdc::bounds(source, &capture.instance).await?.seen() < high {
+        if !suspects.is_empty()
+            && cdc::bounds(source, &capture.instance).await?.visible_up_to() < high
+        {
             return Ok((suspects, Suspects::new()));
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());

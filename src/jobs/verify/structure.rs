@@ -228,7 +228,7 @@ async fn at_one_moment(
         }
     }
     // what this session has not seen captured it does not tell of
-    let seen = cdc::bounds(source, &capture.instance).await?.seen();
+    let seen = cdc::bounds(source, &capture.instance).await?.visible_up_to();
     let changes = source
         .rows(
             &lookup::any_change(&capture.instance.change_table),

@@ -34,7 +34,7 @@ pub struct BatchLimit {
 
 /// Where rows go.
 #[derive(Clone, Copy, Debug)]
-pub struct Into<'a> {
+pub struct CopyTarget<'a> {
     /// `[schema].[table]` or a `#` name
     pub table: &'a str,
     pub columns: &'a BulkColumns,
@@ -46,7 +46,7 @@ pub struct Into<'a> {
 /// What a batch boundary brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlFlow {
-    On,
+    Continue,
     /// Stop here: what was written stays written.
     Stop,
 }
@@ -56,7 +56,7 @@ pub enum ControlFlow {
 pub struct Copied {
     pub rows: u64,
     /// False when it was asked to stop.
-    pub whole: bool,
+    pub complete: bool,
 }
 
 /// Told of every batch that is in: the rows so far, and the key of its last one. The destination's
@@ -120,14 +120,14 @@ pub async fn copy(
     query: &str,
     params: &[Param<'_>],
     dest: &mut Session,
-    to: Into<'_>,
+    to: CopyTarget<'_>,
     limit: BatchLimit,
     boundary: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let target = to.columns.target();
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
     let Some(stream) = unless_stopped(boundary, source.stream(query, params)).await else {
-        return Ok(Copied { rows: 0, whole: false });
+        return Ok(Copied { rows: 0, complete: false });
     };
     let stream = stream.context("read source rows")?;
     let (read, written) = read_while_written(
@@ -138,8 +138,8 @@ pub async fn copy(
     let copied = written?;
     match read {
         // the writer takes a closed channel for the end of the rows
-        Some(end) if copied.whole => end.map(|()| copied),
-        None if copied.whole => {
+        Some(end) if copied.complete => end.map(|()| copied),
+        None if copied.complete => {
             Err(Error::new(Kind::Other, "the rows ended before their reader did"))
         }
         _ => Ok(copied),
@@ -178,7 +178,7 @@ async fn read(
 
 async fn write(
     dest: &mut Session,
-    to: Into<'_>,
+    to: CopyTarget<'_>,
     target: &BulkTarget<'_>,
     mut receiver: mpsc::Receiver<RowBatch>,
     boundary: &mut impl BatchObserver,
@@ -187,7 +187,7 @@ async fn write(
     loop {
         let batch = tokio::select! {
             batch = receiver.recv() => batch,
-            () = boundary.stopped() => return Ok(Copied { rows, whole: false }),
+            () = boundary.stopped() => return Ok(Copied { rows, complete: false }),
         };
         let Some(batch) = batch else { break };
         let count = batch.rows.len() as u64;
@@ -211,8 +211,8 @@ async fn write(
         }
         rows += taken;
         if boundary.batch_done(dest, rows, &last_key).await? == ControlFlow::Stop {
-            return Ok(Copied { rows, whole: false });
+            return Ok(Copied { rows, complete: false });
         }
     }
-    Ok(Copied { rows, whole: true })
+    Ok(Copied { rows, complete: true })
 }

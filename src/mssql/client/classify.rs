@@ -11,7 +11,7 @@ use crate::error::{Error, Kind};
 use std::{io, time::Duration};
 
 /// What a server's error number means for us.
-pub fn kind(number: i32) -> Kind {
+pub fn kind_of(number: i32) -> Kind {
     match number {
         // the connection or its login broke on the way
         20 | 64 | 121 | 233 | 10053 | 10054 | 10060 | 10061 | 11001 | 17142 | 17197 | 17830 => {
@@ -96,7 +96,7 @@ const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate'
     believe any certificate, also that of somebody on the network";
 
 /// An error a server sent.
-pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
+pub fn server_error(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
     let mut words =
         format!("{} (Msg {number}", without_values(number, message).trim().trim_end_matches('.'));
     if !procedure.is_empty() {
@@ -104,7 +104,7 @@ pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32)
     }
     words.push(')');
     // Severity 20 and above: the server ended the connection, whatever the number.
-    let kind = match kind(number) {
+    let kind = match kind_of(number) {
         Kind::Other if class >= 20 => Kind::Connection,
         kind => kind,
     };
@@ -116,8 +116,8 @@ pub fn server(number: i32, class: u8, message: &str, procedure: &str, line: u32)
 }
 
 /// A database that says of itself that nothing can be written.
-pub fn read_only() -> Error {
-    server(3906, 16, "the database is read-only", "", 0)
+pub fn database_read_only() -> Error {
+    server_error(3906, 16, "the database is read-only", "", 0)
 }
 
 /// The message without the row's values that SQL Server puts into some of them. By number and by
@@ -147,7 +147,7 @@ fn without_values(number: i32, message: &str) -> String {
 }
 
 /// What an I/O error means.
-pub fn io(kind: io::ErrorKind, message: &str) -> Error {
+pub fn io_error(kind: io::ErrorKind, message: &str) -> Error {
     match kind {
         io::ErrorKind::TimedOut => Error::new(Kind::Timeout, "no answer in time"),
         _ => Error::new(Kind::Connection, message.trim().trim_end_matches('.').to_owned()),
@@ -155,30 +155,30 @@ pub fn io(kind: io::ErrorKind, message: &str) -> Error {
 }
 
 /// TLS could not be begun.
-pub(in crate::mssql) fn no_tls(words: &str) -> Error {
+pub(in crate::mssql) fn tls_failed(words: &str) -> Error {
     Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
 }
 
 /// The server has no TLS, and we do not go on without.
-pub(in crate::mssql) fn no_encryption() -> Error {
+pub(in crate::mssql) fn encryption_unavailable() -> Error {
     Error::new(Kind::Connection, "the server does not encrypt connections, and this one is to be encrypted")
         .with_hint("Give SQL Server a certificate (or let it make its own), and see that nothing between here and there answers for it")
 }
 
 /// A server that was reached and let nobody in.
-pub(in crate::mssql) fn no_login(limit: Duration) -> Error {
+pub(in crate::mssql) fn login_timeout(limit: Duration) -> Error {
     Error::new(Kind::Connection, format!("no login within {} s", limit.as_secs()))
 }
 
 /// The bytes are not what the protocol says: nothing that comes after them can be believed.
-pub(in crate::mssql) fn lost(what: &str) -> Error {
+pub(in crate::mssql) fn protocol_error(what: &str) -> Error {
     Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
 }
 
 /// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an
 /// emoji under most collations).
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#supplementary-characters>
-pub(in crate::mssql) fn not_utf16() -> Error {
+pub(in crate::mssql) fn invalid_utf16() -> Error {
     Error::new(Kind::Data, "a row's text is not valid UTF-16: it has half of a surrogate pair").with_hint(
         "Mend the text at the source (an emoji was cut in two there); a full sync with DATAFLOW_COPY_LANE=wire brings it as it is, CDC and verification cannot read it",
     )
@@ -186,37 +186,37 @@ pub(in crate::mssql) fn not_utf16() -> Error {
 
 /// What the driver says of a handshake, without its advice to programmers: the settings that help
 /// here are in [`TLS_HINT`].
-fn tls(message: &str) -> &str {
+fn without_programmer_advice(message: &str) -> &str {
     message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
 }
 
 /// A driver's error in our words. The driver's own text never holds a password or a value of a row.
-pub(in crate::mssql) fn error(error: tiberius::error::Error) -> Error {
+pub(in crate::mssql) fn driver_error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as Driver;
     match error {
-        Driver::Server(token) => server(
+        Driver::Server(token) => server_error(
             i32::try_from(token.code()).unwrap_or(i32::MAX),
             token.class(),
             token.message(),
             token.procedure(),
             token.line(),
         ),
-        Driver::Io { kind, message } => io(kind, &message),
-        Driver::Tls(message) => no_tls(tls(&message)),
+        Driver::Io { kind, message } => io_error(kind, &message),
+        Driver::Tls(message) => tls_failed(without_programmer_advice(&message)),
         Driver::Routing { host, port } => {
             Error::new(Kind::Connection, format!("the server redirects to {host}:{port}"))
         }
         // the driver has no other words for these three
-        Driver::Protocol(message) if message.contains("invalid UTF-16") => not_utf16(),
+        Driver::Protocol(message) if message.contains("invalid UTF-16") => invalid_utf16(),
         Driver::Protocol(message)
             if message.contains("does not allow the requested encryption level") =>
         {
-            no_encryption()
+            encryption_unavailable()
         }
         Driver::Protocol(message) if message.contains("exceeds the maximum supported size") => {
             Error::new(Kind::TooLarge, "a value is longer than any value of SQL Server")
         }
-        Driver::Protocol(message) => lost(&message),
+        Driver::Protocol(message) => protocol_error(&message),
         Driver::Encoding(message) => {
             Error::new(Kind::Data, format!("text in an encoding that is not known: {message}"))
         }
@@ -227,7 +227,7 @@ pub(in crate::mssql) fn error(error: tiberius::error::Error) -> Error {
             Error::new(Kind::Data, format!("a row does not fit the bulk load: {message}"))
         }
         Driver::Utf8 => Error::new(Kind::Data, "text from the server is not valid UTF-8"),
-        Driver::Utf16 => not_utf16(),
+        Driver::Utf16 => invalid_utf16(),
         Driver::ParseInt(_) => {
             Error::new(Kind::Connection, "the server sent a number that is none")
         }
@@ -244,15 +244,19 @@ mod tests {
     /// otherwise.
     #[test]
     fn half_a_surrogate_pair_is_the_rows_fault_and_not_the_connections() {
-        let told =
-            error(tiberius::error::Error::Protocol("nvarchar: invalid UTF-16 sequence".into()));
+        let told = driver_error(tiberius::error::Error::Protocol(
+            "nvarchar: invalid UTF-16 sequence".into(),
+        ));
         assert_eq!(told.kind, Kind::Data);
         assert!(told.to_string().contains("surrogate pair"), "{told}");
         // as tiberius 0.13 says it (`column_data/plp.rs`)
         let long = "PLP value exceeds the maximum supported size of 2147483647 bytes";
-        assert_eq!(error(tiberius::error::Error::Protocol(long.into())).kind, Kind::TooLarge);
         assert_eq!(
-            error(tiberius::error::Error::Protocol("something else".into())).kind,
+            driver_error(tiberius::error::Error::Protocol(long.into())).kind,
+            Kind::TooLarge
+        );
+        assert_eq!(
+            driver_error(tiberius::error::Error::Protocol("something else".into())).kind,
             Kind::Connection
         );
     }
@@ -261,14 +265,14 @@ mod tests {
     /// server, gets no password by our advice.
     #[test]
     fn no_advice_is_to_turn_encryption_off() {
-        let told = error(tiberius::error::Error::Protocol(
+        let told = driver_error(tiberius::error::Error::Protocol(
             "Server does not allow the requested encryption level.".into(),
         ));
         assert!(told.to_string().contains("does not encrypt"), "{told}");
         for told in [
             told,
-            no_tls("unknown issuer"),
-            error(tiberius::error::Error::Tls("unknown issuer".into())),
+            tls_failed("unknown issuer"),
+            driver_error(tiberius::error::Error::Tls("unknown issuer".into())),
         ] {
             let told = told.to_string().to_lowercase();
             assert!(!told.contains("encrypt=") && !told.contains("disable"), "{told}");
@@ -315,7 +319,7 @@ mod tests {
                 "The INSERT statement conflicted with the CHECK constraint \"CK\" (Msg 547)",
             ),
         ] {
-            assert_eq!(server(number, 16, message, "", 0).message(), expected);
+            assert_eq!(server_error(number, 16, message, "", 0).message(), expected);
         }
     }
 
@@ -338,7 +342,7 @@ mod tests {
             (313, Kind::Gap),
             (50000, Kind::Other),
         ] {
-            assert_eq!(kind(number), expected, "{number}");
+            assert_eq!(kind_of(number), expected, "{number}");
         }
     }
 
@@ -352,23 +356,23 @@ mod tests {
         ] {
             assert!(
                 matches!(
-                    kind(number),
+                    kind_of(number),
                     Kind::Connection | Kind::Busy | Kind::Deadlock | Kind::LockTimeout
                 ),
                 "{number} is {:?}",
-                kind(number)
+                kind_of(number)
             );
         }
     }
 
     #[test]
     fn words_carry_the_number_and_a_hint() {
-        let error = server(18456, 14, "Login failed for user 'sa'.", "", 1);
+        let error = server_error(18456, 14, "Login failed for user 'sa'.", "", 1);
         assert_eq!(error.number, Some(18456));
         assert!(
             error.to_string().starts_with("Login failed for user 'sa' (Msg 18456). Check the user"),
             "{error}"
         );
-        assert_eq!(server(50000, 21, "gone", "", 0).kind, Kind::Connection);
+        assert_eq!(server_error(50000, 21, "gone", "", 0).kind, Kind::Connection);
     }
 }

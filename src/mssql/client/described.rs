@@ -20,12 +20,12 @@ const LENGTH_MAX: usize = 0xFFFF;
 
 /// `cell` as a value of the described type; `None` where it is one already. `Err` says what is in
 /// the way.
-pub(in crate::mssql) fn fitted(
+pub(in crate::mssql) fn converted(
     cell: &ColumnData<'_>,
     ty: &TypeInfo,
 ) -> Result<Option<ColumnData<'static>>, String> {
     use ColumnData as Cell;
-    let other = || Err(format!("{} does not go into {}", kind(cell), words(ty)));
+    let other = || Err(format!("{} does not go into {}", cell_type_name(cell), type_name(ty)));
     let same = Ok(None);
     let (family, length) = match ty {
         TypeInfo::VarLenSized(context) => (context.r#type(), context.len()),
@@ -38,13 +38,13 @@ pub(in crate::mssql) fn fitted(
             return match cell {
                 Cell::Numeric(None) => same,
                 Cell::Numeric(Some(value)) => decimal(*value, *precision, *scale)
-                    .map_err(|why| format!("{why} {}", words(ty))),
+                    .map_err(|why| format!("{why} {}", type_name(ty))),
                 _ => other(),
             };
         }
         // a type without NULL
         TypeInfo::FixedLen(fixed) => match (fixed, is_null(cell)) {
-            (_, true) => return Err(format!("NULL does not go into {}", words(ty))),
+            (_, true) => return Err(format!("NULL does not go into {}", type_name(ty))),
             (FixedLenType::Int1, _) => (VarLenType::Intn, 1),
             (FixedLenType::Int2, _) => (VarLenType::Intn, 2),
             (FixedLenType::Int4, _) => (VarLenType::Intn, 4),
@@ -57,7 +57,7 @@ pub(in crate::mssql) fn fitted(
         },
         _ => return other(),
     };
-    let digits = |why: &'static str| format!("{why} {}", words(ty));
+    let digits = |why: &'static str| format!("{why} {}", type_name(ty));
     match (cell, family) {
         (Cell::U8(_) | Cell::I16(_) | Cell::I32(_) | Cell::I64(_), VarLenType::Intn) => {
             integer(cell, length).ok_or_else(|| digits("an integer is too large for"))
@@ -218,7 +218,7 @@ fn is_null(cell: &ColumnData<'_>) -> bool {
 }
 
 /// What a cell is, without its value.
-fn kind(cell: &ColumnData<'_>) -> &'static str {
+fn cell_type_name(cell: &ColumnData<'_>) -> &'static str {
     match cell {
         ColumnData::U8(_) | ColumnData::I16(_) | ColumnData::I32(_) | ColumnData::I64(_) => {
             "an integer"
@@ -239,7 +239,7 @@ fn kind(cell: &ColumnData<'_>) -> &'static str {
 }
 
 /// The type as the driver declares it, with the scale that it leaves out.
-fn words(ty: &TypeInfo) -> String {
+fn type_name(ty: &TypeInfo) -> String {
     if let TypeInfo::VarLenSized(context) = ty {
         match context.r#type() {
             VarLenType::Timen => return format!("time({})", context.len()),
@@ -286,14 +286,14 @@ mod tests {
     #[test]
     fn a_time_of_another_scale_says_the_same_or_is_refused() {
         let cell = |increments, scale| ColumnData::Time(Some(Time::new(increments, scale)));
-        let fit =
-            |cell: &ColumnData<'_>, scale| match fitted(cell, &sized(VarLenType::Timen, scale)) {
-                Ok(Some(ColumnData::Time(Some(time)))) => {
-                    Ok(Some((time.increments(), time.scale())))
-                }
-                Ok(None) => Ok(None),
-                other => Err(format!("{other:?}")),
-            };
+        let fit = |cell: &ColumnData<'_>, scale| match converted(
+            cell,
+            &sized(VarLenType::Timen, scale),
+        ) {
+            Ok(Some(ColumnData::Time(Some(time)))) => Ok(Some((time.increments(), time.scale()))),
+            Ok(None) => Ok(None),
+            other => Err(format!("{other:?}")),
+        };
         assert_eq!(fit(&cell(5, 7), 7), Ok(None));
         // 23:59:59 in microseconds
         assert_eq!(fit(&cell(86_399_000_000, 6), 7), Ok(Some((863_990_000_000, 7))));
@@ -307,14 +307,14 @@ mod tests {
         let stamp = |increments| {
             ColumnData::DateTime2(Some(DateTime2::new(Date::new(1), Time::new(increments, 7))))
         };
-        assert!(matches!(fitted(&stamp(10), &sized(VarLenType::Datetime2, 6)), Ok(Some(_))));
-        assert!(fitted(&stamp(15), &sized(VarLenType::Datetime2, 6)).is_err(), "never rounded");
+        assert!(matches!(converted(&stamp(10), &sized(VarLenType::Datetime2, 6)), Ok(Some(_))));
+        assert!(converted(&stamp(15), &sized(VarLenType::Datetime2, 6)).is_err(), "never rounded");
         let offset = ColumnData::DateTimeOffset(Some(DateTimeOffset::new(
             DateTime2::new(Date::new(1), Time::new(5, 6)),
             -60,
         )));
         let Ok(Some(ColumnData::DateTimeOffset(Some(fitted)))) =
-            fitted(&offset, &sized(VarLenType::DatetimeOffsetn, 7))
+            converted(&offset, &sized(VarLenType::DatetimeOffsetn, 7))
         else {
             panic!()
         };
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_decimal_of_another_scale_says_the_same_or_is_refused() {
-        let fit = |cell: &ColumnData<'_>, precision, scale| match fitted(
+        let fit = |cell: &ColumnData<'_>, precision, scale| match converted(
             cell,
             &numeric(precision, scale),
         ) {
@@ -348,40 +348,45 @@ mod tests {
     fn integers_and_floats_of_another_width_and_lengths() {
         let int = |bytes| sized(VarLenType::Intn, bytes);
         assert!(matches!(
-            fitted(&ColumnData::I32(Some(7)), &int(8)),
+            converted(&ColumnData::I32(Some(7)), &int(8)),
             Ok(Some(ColumnData::I64(Some(7))))
         ));
         assert!(matches!(
-            fitted(&ColumnData::I64(Some(255)), &int(1)),
+            converted(&ColumnData::I64(Some(255)), &int(1)),
             Ok(Some(ColumnData::U8(Some(255))))
         ));
-        assert!(fitted(&ColumnData::I64(Some(-1)), &int(1)).is_err());
-        assert!(matches!(fitted(&ColumnData::I32(None), &int(4)), Ok(None)));
+        assert!(converted(&ColumnData::I64(Some(-1)), &int(1)).is_err());
+        assert!(matches!(converted(&ColumnData::I32(None), &int(4)), Ok(None)));
         assert!(matches!(
-            fitted(&ColumnData::I64(Some(1)), &TypeInfo::FixedLen(FixedLenType::Int8)),
+            converted(&ColumnData::I64(Some(1)), &TypeInfo::FixedLen(FixedLenType::Int8)),
             Ok(None)
         ));
-        assert!(fitted(&ColumnData::I64(None), &TypeInfo::FixedLen(FixedLenType::Int8)).is_err());
+        assert!(
+            converted(&ColumnData::I64(None), &TypeInfo::FixedLen(FixedLenType::Int8)).is_err()
+        );
         assert!(matches!(
-            fitted(&ColumnData::F32(Some(1.5)), &sized(VarLenType::Floatn, 8)),
+            converted(&ColumnData::F32(Some(1.5)), &sized(VarLenType::Floatn, 8)),
             Ok(Some(ColumnData::F64(Some(1.5))))
         ));
-        assert!(fitted(&ColumnData::F64(Some(1.5)), &sized(VarLenType::Floatn, 4)).is_err());
+        assert!(converted(&ColumnData::F64(Some(1.5)), &sized(VarLenType::Floatn, 4)).is_err());
         let text = |text: &'static str| ColumnData::String(Some(text.into()));
-        assert!(matches!(fitted(&text("東京"), &sized(VarLenType::NVarchar, 4)), Ok(None)));
+        assert!(matches!(converted(&text("東京"), &sized(VarLenType::NVarchar, 4)), Ok(None)));
         assert_eq!(
-            fitted(&text("abc"), &sized(VarLenType::NVarchar, 4)).unwrap_err(),
+            converted(&text("abc"), &sized(VarLenType::NVarchar, 4)).unwrap_err(),
             "a text is too long for nvarchar(2)"
         );
-        assert!(matches!(fitted(&text("abc"), &sized(VarLenType::NVarchar, LENGTH_MAX)), Ok(None)));
+        assert!(matches!(
+            converted(&text("abc"), &sized(VarLenType::NVarchar, LENGTH_MAX)),
+            Ok(None)
+        ));
         // in which code page would it be read?
         assert_eq!(
-            fitted(&text("abc"), &sized(VarLenType::BigVarChar, 9)).unwrap_err(),
+            converted(&text("abc"), &sized(VarLenType::BigVarChar, 9)).unwrap_err(),
             "a Unicode text does not go into varchar(9)"
         );
         let bytes = ColumnData::Binary(Some(vec![1, 2].into()));
-        assert!(fitted(&bytes, &sized(VarLenType::BigVarBin, 1)).is_err());
-        assert!(fitted(&bytes, &sized(VarLenType::BigBinary, 3)).is_err());
-        assert!(matches!(fitted(&bytes, &sized(VarLenType::BigBinary, 2)), Ok(None)));
+        assert!(converted(&bytes, &sized(VarLenType::BigVarBin, 1)).is_err());
+        assert!(converted(&bytes, &sized(VarLenType::BigBinary, 3)).is_err());
+        assert!(matches!(converted(&bytes, &sized(VarLenType::BigBinary, 2)), Ok(None)));
     }
 }

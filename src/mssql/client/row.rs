@@ -133,13 +133,13 @@ impl RowData {
     }
 
     /// The value of the cell at `index`, where it is.
-    pub fn seen(&self, index: usize) -> Result<ValueRef<'_>> {
-        self.0.get(index).map(seen).unwrap_or_else(|| Err(no_cell(index)))
+    pub fn value_ref(&self, index: usize) -> Result<ValueRef<'_>> {
+        self.0.get(index).map(seen).unwrap_or_else(|| Err(missing_cell(index)))
     }
 
     /// The value of the cell at `index`.
     pub fn value(&self, index: usize) -> Result<Value> {
-        Ok(self.seen(index)?.to_value())
+        Ok(self.value_ref(index)?.to_value())
     }
 
     /// All values, in place of what `values` had; text and bytes are moved, not copied.
@@ -183,13 +183,13 @@ impl RowData {
 
     /// The cells as values of these types; `Err` has the place of the first that is none, and what
     /// is in the way.
-    pub(in crate::mssql) fn fit(
+    pub(in crate::mssql) fn convert(
         self,
         types: &[TypeInfo],
     ) -> std::result::Result<RowData, (usize, String)> {
         let mut changed = Vec::new();
         for (i, (cell, ty)) in self.0.iter().zip(types).enumerate() {
-            if let Some(cell) = described::fitted(cell, ty).map_err(|why| (i, why))? {
+            if let Some(cell) = described::converted(cell, ty).map_err(|why| (i, why))? {
                 changed.push((i, cell));
             }
         }
@@ -279,7 +279,7 @@ fn cell_size_bytes(cell: &ColumnData<'_>) -> usize {
 #[derive(Debug)]
 pub struct Row(pub(in crate::mssql) tiberius::Row);
 
-fn no_cell(index: usize) -> Error {
+fn missing_cell(index: usize) -> Error {
     Error::new(Kind::Other, format!("the server's answer has no column {}", index + 1))
 }
 
@@ -381,7 +381,7 @@ impl Row {
         self.text(index)?;
         match self.0.into_token_row().into_iter().nth(index) {
             Some(ColumnData::String(Some(text))) => Ok(Secret::new(text.into_owned())),
-            _ => Err(no_cell(index)),
+            _ => Err(missing_cell(index)),
         }
     }
 
@@ -391,10 +391,10 @@ impl Row {
     }
 
     fn cell(&self, index: usize) -> Result<&ColumnData<'static>> {
-        self.0.get_column_data(index).map_err(|_| no_cell(index))
+        self.0.get_column_data(index).map_err(|_| missing_cell(index))
     }
 
-    fn wrong(&self, index: usize, wanted: &str) -> Error {
+    fn wrong_type(&self, index: usize, wanted: &str) -> Error {
         let name = self.0.columns().get(index).map_or("?", |column| column.name());
         Error::new(
             Kind::Other,
@@ -418,22 +418,22 @@ impl Row {
             ColumnData::I32(v) => Ok(v.map(i64::from)),
             ColumnData::I64(v) => Ok(*v),
             ColumnData::Bit(v) => Ok(v.map(i64::from)),
-            _ => Err(self.wrong(index, "an integer")),
+            _ => Err(self.wrong_type(index, "an integer")),
         }
     }
 
     pub fn i64(&self, index: usize) -> Result<i64> {
-        self.opt_i64(index)?.ok_or_else(|| self.wrong(index, "an integer (it is NULL)"))
+        self.opt_i64(index)?.ok_or_else(|| self.wrong_type(index, "an integer (it is NULL)"))
     }
 
     pub fn opt_i32(&self, index: usize) -> Result<Option<i32>> {
         self.opt_i64(index)?
-            .map(|v| i32::try_from(v).map_err(|_| self.wrong(index, "in the range of int")))
+            .map(|v| i32::try_from(v).map_err(|_| self.wrong_type(index, "in the range of int")))
             .transpose()
     }
 
     pub fn i32(&self, index: usize) -> Result<i32> {
-        self.opt_i32(index)?.ok_or_else(|| self.wrong(index, "an integer (it is NULL)"))
+        self.opt_i32(index)?.ok_or_else(|| self.wrong_type(index, "an integer (it is NULL)"))
     }
 
     pub fn opt_bool(&self, index: usize) -> Result<Option<bool>> {
@@ -441,41 +441,41 @@ impl Row {
     }
 
     pub fn bool(&self, index: usize) -> Result<bool> {
-        self.opt_bool(index)?.ok_or_else(|| self.wrong(index, "a bit (it is NULL)"))
+        self.opt_bool(index)?.ok_or_else(|| self.wrong_type(index, "a bit (it is NULL)"))
     }
 
     pub fn opt_text(&self, index: usize) -> Result<Option<&str>> {
         match self.cell(index)? {
             ColumnData::String(v) => Ok(v.as_deref()),
-            _ => Err(self.wrong(index, "text")),
+            _ => Err(self.wrong_type(index, "text")),
         }
     }
 
     pub fn text(&self, index: usize) -> Result<&str> {
-        self.opt_text(index)?.ok_or_else(|| self.wrong(index, "text (it is NULL)"))
+        self.opt_text(index)?.ok_or_else(|| self.wrong_type(index, "text (it is NULL)"))
     }
 
     pub fn opt_bytes(&self, index: usize) -> Result<Option<&[u8]>> {
         match self.cell(index)? {
             ColumnData::Binary(v) => Ok(v.as_deref()),
-            _ => Err(self.wrong(index, "binary")),
+            _ => Err(self.wrong_type(index, "binary")),
         }
     }
 
     pub fn bytes(&self, index: usize) -> Result<&[u8]> {
-        self.opt_bytes(index)?.ok_or_else(|| self.wrong(index, "binary (it is NULL)"))
+        self.opt_bytes(index)?.ok_or_else(|| self.wrong_type(index, "binary (it is NULL)"))
     }
 
     pub fn opt_lsn(&self, index: usize) -> Result<Option<Lsn>> {
         self.opt_bytes(index)?
             .map(|bytes| {
-                Lsn::from_bytes(bytes).ok_or_else(|| self.wrong(index, "a binary(10) LSN"))
+                Lsn::from_bytes(bytes).ok_or_else(|| self.wrong_type(index, "a binary(10) LSN"))
             })
             .transpose()
     }
 
     pub fn lsn(&self, index: usize) -> Result<Lsn> {
-        self.opt_lsn(index)?.ok_or_else(|| self.wrong(index, "an LSN (it is NULL)"))
+        self.opt_lsn(index)?.ok_or_else(|| self.wrong_type(index, "an LSN (it is NULL)"))
     }
 }
 

@@ -64,18 +64,18 @@ pub struct Session {
 
 struct SessionState {
     /// A request is under way, or was cut off.
-    busy: bool,
+    request_open: bool,
     /// Never to be used again.
-    dead: bool,
+    broken: bool,
     /// A server error came since the last clean point: a transaction may be open.
-    suspect: bool,
+    server_error: bool,
     /// A transaction was begun and not ended: whoever failed in between may never come to it.
-    open: bool,
+    transaction_open: bool,
     /// Its settings are not what the next user expects.
-    changed: bool,
+    settings_changed: bool,
     timeout: Duration,
     /// `server/database`, for messages
-    place: Arc<str>,
+    server_database: Arc<str>,
     /// What comes from the network counts against it.
     budget: Arc<AnswerBudget>,
     /// What is being read.
@@ -83,71 +83,76 @@ struct SessionState {
 }
 
 impl SessionState {
-    fn begin(&mut self) -> Result<()> {
-        if self.busy || self.dead {
-            self.dead = true;
+    fn begin_request(&mut self) -> Result<()> {
+        if self.request_open || self.broken {
+            self.broken = true;
             return Err(Error::new(
                 Kind::Connection,
-                format!("the session to {} was cut off earlier", self.place),
+                format!("the session to {} was cut off earlier", self.server_database),
             ));
         }
-        self.busy = true;
-        self.reads(AnswerPart::Whole);
+        self.request_open = true;
+        self.start_part(AnswerPart::Whole);
         Ok(())
     }
 
     /// From now on this is read, and has all of its limit.
-    fn reads(&mut self, part: AnswerPart) {
+    fn start_part(&mut self, part: AnswerPart) {
         self.part = part;
-        self.budget.begin(part);
+        self.budget.reset(part);
     }
 
-    fn error(&self, error: tiberius::error::Error) -> Error {
+    fn driver_error(&self, error: tiberius::error::Error) -> Error {
         if self.budget.is_exceeded() {
-            return self.part.too_large(&self.place);
+            return self.part.too_large(&self.server_database);
         }
-        let error = classify::error(error);
+        let error = classify::driver_error(error);
         match (error.kind, self.part) {
-            (Kind::TooLarge, AnswerPart::Row(_)) => error.context(self.part.of(&self.place)),
+            (Kind::TooLarge, AnswerPart::Row(_)) => {
+                error.context(self.part.description(&self.server_database))
+            }
             _ => error,
         }
     }
 
     /// The end of a request: clean, or with a server's error after which the stream is still in
     /// step.
-    fn end<T>(&mut self, result: std::result::Result<T, tiberius::error::Error>) -> Result<T> {
+    fn end_request<T>(
+        &mut self,
+        result: std::result::Result<T, tiberius::error::Error>,
+    ) -> Result<T> {
         match result {
             Ok(value) => {
-                self.busy = false;
+                self.request_open = false;
                 Ok(value)
             }
             Err(error) => {
-                self.suspect = true;
+                self.server_error = true;
                 // Severity 20 and above ends the connection; everything that is not a server's
                 // error may have lost the place.
                 match &error {
                     tiberius::error::Error::Server(token) if token.class() < 20 => {
-                        self.busy = false
+                        self.request_open = false
                     }
-                    _ => self.dead = true,
+                    _ => self.broken = true,
                 }
-                Err(self.error(error))
+                Err(self.driver_error(error))
             }
         }
     }
 
     fn timed_out(&mut self) -> Error {
-        self.dead = true;
+        self.broken = true;
         Error::new(
             Kind::Timeout,
-            format!("no answer from {} within {} s", self.place, self.timeout.as_secs()),
+            format!("no answer from {} within {} s", self.server_database, self.timeout.as_secs()),
         )
     }
 }
 
 /// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is
 /// given a timer.
-pub(in crate::mssql) async fn soon<F: Future>(
+pub(in crate::mssql) async fn with_lazy_timeout<F: Future>(
     limit: Duration,
     future: F,
 ) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
@@ -158,7 +163,7 @@ pub(in crate::mssql) async fn soon<F: Future>(
     }
 }
 
-async fn within<T>(
+async fn with_timeout<T>(
     state: &mut SessionState,
     request: impl Future<Output = std::result::Result<T, tiberius::error::Error>>,
 ) -> std::result::Result<std::result::Result<T, tiberius::error::Error>, Error> {
@@ -168,7 +173,7 @@ async fn within<T>(
     }
 }
 
-fn borrowed<'a>(params: &'a [Param<'a>]) -> Vec<&'a dyn ToSql> {
+fn as_driver_params<'a>(params: &'a [Param<'a>]) -> Vec<&'a dyn ToSql> {
     params.iter().map(|param| param as &dyn ToSql).collect()
 }
 
@@ -203,30 +208,30 @@ impl BulkOptions {
 /// The columns of bulk loads into one table; kept by the caller for as long as such loads run.
 #[derive(Clone, Debug)]
 pub struct BulkColumns {
-    quoted: Vec<String>,
+    quoted_names: Vec<String>,
     /// What messages call them.
-    shown: Vec<Ident>,
+    display_names: Vec<Ident>,
     /// What the destination says they are: asked once.
-    described: OnceLock<Vec<TypeInfo>>,
+    types: OnceLock<Vec<TypeInfo>>,
 }
 
 impl BulkColumns {
     /// Each column's own name, and the one that messages have.
     pub fn new(columns: impl IntoIterator<Item = (Ident, Ident)>) -> Self {
-        let (quoted, shown) =
+        let (quoted_names, display_names) =
             columns.into_iter().map(|(name, shown)| (name.to_string(), shown)).unzip();
-        BulkColumns { quoted, shown, described: OnceLock::new() }
+        BulkColumns { quoted_names, display_names, types: OnceLock::new() }
     }
 
     pub fn target(&self) -> BulkTarget<'_> {
-        BulkTarget { names: self.quoted.iter().map(String::as_str).collect(), columns: self }
+        BulkTarget { names: self.quoted_names.iter().map(String::as_str).collect(), columns: self }
     }
 
     /// The row's cells as the destination describes its columns.
-    fn fit(&self, row: RowData) -> Result<RowData> {
-        let described = self.described.get().map_or(&[][..], Vec::as_slice);
-        row.fit(described).map_err(|(at, why)| {
-            let column = self.shown.get(at).map(Ident::to_string).unwrap_or_default();
+    fn convert(&self, row: RowData) -> Result<RowData> {
+        let described = self.types.get().map_or(&[][..], Vec::as_slice);
+        row.convert(described).map_err(|(at, why)| {
+            let column = self.display_names.get(at).map(Ident::to_string).unwrap_or_default();
             Error::new(Kind::Data, format!("column {column}: {why}"))
         })
     }
@@ -253,13 +258,13 @@ impl Session {
             client,
             loopback,
             state: SessionState {
-                busy: false,
-                dead: false,
-                suspect: false,
-                open: false,
-                changed: false,
+                request_open: false,
+                broken: false,
+                server_error: false,
+                transaction_open: false,
+                settings_changed: false,
                 timeout,
-                place: place.into(),
+                server_database: place.into(),
                 budget,
                 part: AnswerPart::Whole,
             },
@@ -285,48 +290,48 @@ impl Session {
 
     /// This session never goes back to its pool.
     pub fn discard(&mut self) {
-        self.state.dead = true;
+        self.state.broken = true;
     }
 
     /// This session goes on for now, but never back to its pool: its settings are not what the
     /// prologue can put right.
     pub fn mark_not_reusable(&mut self) {
-        self.state.changed = true;
+        self.state.settings_changed = true;
     }
 
-    /// Whether it must not be used again by anyone else.
-    pub fn is_spent(&self) -> bool {
-        self.state.dead
-            || self.state.busy
-            || self.state.suspect
-            || self.state.open
-            || self.state.changed
+    /// Whether the pool may hand it to somebody else.
+    pub fn is_reusable(&self) -> bool {
+        !(self.state.broken
+            || self.state.request_open
+            || self.state.server_error
+            || self.state.transaction_open
+            || self.state.settings_changed)
     }
 
     /// Whether the connection itself is lost (as opposed to a server's error after which it can go
     /// on).
     pub fn is_broken(&self) -> bool {
-        self.state.dead || self.state.busy
+        self.state.broken || self.state.request_open
     }
 
     /// After a server's error: rolls back what is open, and makes the session good for another try.
     pub async fn recover(&mut self) -> Result<()> {
         self.batch("IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION").await?;
-        (self.state.suspect, self.state.open) = (false, false);
+        (self.state.server_error, self.state.transaction_open) = (false, false);
         Ok(())
     }
 
-    /// A batch that begins a transaction. Until [`Session::commit`] or [`Session::recover`] this
+    /// A batch that begins a transaction. Until [`Session::commit_transaction`] or [`Session::recover`] this
     /// session does not go back to its pool, where the transaction would stay open for minutes.
-    pub async fn begin(&mut self, sql: &str) -> Result<()> {
-        self.state.open = true;
+    pub async fn begin_transaction(&mut self, sql: &str) -> Result<()> {
+        self.state.transaction_open = true;
         self.batch(sql).await
     }
 
     /// A batch that ends it.
-    pub async fn commit(&mut self, sql: &str) -> Result<()> {
+    pub async fn commit_transaction(&mut self, sql: &str) -> Result<()> {
         self.batch(sql).await?;
-        self.state.open = false;
+        self.state.transaction_open = false;
         Ok(())
     }
 
@@ -344,21 +349,22 @@ impl Session {
 
     /// A plain batch with results.
     pub async fn batch_result_sets(&mut self, sql: &str) -> Result<Vec<Vec<Row>>> {
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        let place = state.place.clone();
+        let place = state.server_database.clone();
         let result =
-            within(state, async { collect(client.simple_query(sql).await?, &place).await }).await?;
-        state.end(result)?
+            with_timeout(state, async { collect(client.simple_query(sql).await?, &place).await })
+                .await?;
+        state.end_request(result)?
     }
 
     /// sp_executesql: the rows affected by each statement that counts.
     pub async fn execute(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<u64>> {
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        let params = borrowed(params);
-        let result = within(state, client.execute(sql, &params)).await?;
-        Ok(state.end(result)?.rows_affected().to_vec())
+        let params = as_driver_params(params);
+        let result = with_timeout(state, client.execute(sql, &params)).await?;
+        Ok(state.end_request(result)?.rows_affected().to_vec())
     }
 
     /// sp_executesql: the rows of the first result set, at most [`ROWS_MAX`].
@@ -381,27 +387,27 @@ impl Session {
 
     /// sp_executesql: every result set, at most [`ROWS_MAX`] rows in all.
     pub async fn result_sets(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Vec<Row>>> {
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        let (params, place) = (borrowed(params), state.place.clone());
+        let (params, place) = (as_driver_params(params), state.server_database.clone());
         let result =
-            within(state, async { collect(client.query(sql, &params).await?, &place).await })
+            with_timeout(state, async { collect(client.query(sql, &params).await?, &place).await })
                 .await?;
-        state.end(result)?
+        state.end_request(result)?
     }
 
     /// sp_executesql: `take` gets every row as it comes, at most [`ROWS_MAX`], with the place of
     /// its result set; none is kept here. What it refuses is this function's error, after the
     /// answer's end.
-    pub async fn each(
+    pub async fn for_each_row(
         &mut self,
         sql: &str,
         params: &[Param<'_>],
         mut take: impl FnMut(usize, Row) -> Result<()>,
     ) -> Result<()> {
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        let params = borrowed(params);
+        let params = as_driver_params(params);
         let mut sets = 0usize;
         let taken = |item| match item {
             QueryItem::Metadata(_) => {
@@ -410,25 +416,25 @@ impl Session {
             }
             QueryItem::Row(row) => take(sets.saturating_sub(1), Row(row)),
         };
-        let request = async { to_the_end(client.query(sql, &params).await?, taken).await };
-        let result = within(state, request).await?;
-        state.end(result)?
+        let request = async { read_to_end(client.query(sql, &params).await?, taken).await };
+        let result = with_timeout(state, request).await?;
+        state.end_request(result)?
     }
 
     /// sp_executesql, row by row. Only rows of the first result set are expected; dropping the
     /// stream early costs the session.
     pub async fn stream(&mut self, sql: &str, params: &[Param<'_>]) -> Result<RowStream<'_>> {
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        state.reads(AnswerPart::Row(0));
-        let params = borrowed(params);
+        state.start_part(AnswerPart::Row(0));
+        let params = as_driver_params(params);
         let result = match tokio::time::timeout(state.timeout, client.query(sql, &params)).await {
             Ok(result) => result,
             Err(_) => return Err(state.timed_out()),
         };
         match result {
             Ok(stream) => Ok(RowStream { stream: Some(stream), state, rows: 0 }),
-            Err(error) => Err(match state.end::<()>(Err(error)) {
+            Err(error) => Err(match state.end_request::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
             }),
@@ -443,8 +449,8 @@ impl Session {
         target: &'a BulkTarget<'a>,
         options: BulkOptions,
     ) -> Result<Bulk<'a>> {
-        self.describe(table, target).await?;
-        self.state.begin()?;
+        self.load_column_types(table, target).await?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
         let load = client.bulk_insert_with_options(table, &target.names, options.driver(), &[]);
         let result = match tokio::time::timeout(state.timeout, load).await {
@@ -455,7 +461,7 @@ impl Session {
             Ok(request) => {
                 Ok(Bulk { request, state, columns: target.columns, wide: WideRows::default() })
             }
-            Err(error) => Err(match state.end::<()>(Err(error)) {
+            Err(error) => Err(match state.end_request::<()>(Err(error)) {
                 Err(error) => error,
                 Ok(()) => Error::new(Kind::Other, "the request failed"),
             }),
@@ -463,15 +469,15 @@ impl Session {
     }
 
     /// Asks what the columns of `table` are, the first time.
-    async fn describe(&mut self, table: &str, target: &BulkTarget<'_>) -> Result<()> {
-        if target.columns.described.get().is_some() {
+    async fn load_column_types(&mut self, table: &str, target: &BulkTarget<'_>) -> Result<()> {
+        if target.columns.types.get().is_some() {
             return Ok(());
         }
-        self.state.begin()?;
+        self.state.begin_request()?;
         let Session { client, state, .. } = self;
-        let result = within(state, client.column_metadata(table, &target.names)).await?;
+        let result = with_timeout(state, client.column_metadata(table, &target.names)).await?;
         let described: Vec<_> =
-            state.end(result)?.into_iter().map(|column| column.base.ty).collect();
+            state.end_request(result)?.into_iter().map(|column| column.base.ty).collect();
         if described.len() != target.names.len() {
             let (here, wanted) = (described.len(), target.names.len());
             return Err(Error::new(
@@ -481,7 +487,7 @@ impl Session {
                 ),
             ));
         }
-        target.columns.described.get_or_init(|| described);
+        target.columns.types.get_or_init(|| described);
         Ok(())
     }
 
@@ -499,12 +505,12 @@ impl Session {
         let sql = staging::insert_one(table, &target.names);
         let count = wide.rows.len() as u64;
         for row in wide.rows {
-            self.state.begin()?;
+            self.state.begin_request()?;
             let Session { client, state, .. } = self;
             let cells: Vec<DriverCell> = row.into_params().collect();
             let params: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
-            let result = within(state, client.execute(sql.as_str(), &params)).await?;
-            state.end(result)?;
+            let result = with_timeout(state, client.execute(sql.as_str(), &params)).await?;
+            state.end_request(result)?;
         }
         Ok(count)
     }
@@ -554,13 +560,13 @@ async fn collect(
         }
         Ok(())
     };
-    let end = to_the_end(stream, taken).await?;
+    let end = read_to_end(stream, taken).await?;
     Ok(end.map(|()| sets))
 }
 
 /// An answer to its end, whatever `take` says: the session is in step then. `take` gets at most
 /// [`ROWS_MAX`] rows, and nothing after its first error.
-async fn to_the_end(
+async fn read_to_end(
     mut stream: QueryStream<'_>,
     mut take: impl FnMut(QueryItem) -> Result<()>,
 ) -> std::result::Result<Result<()>, tiberius::error::Error> {
@@ -603,15 +609,15 @@ impl RowStream<'_> {
                 }
             }
         };
-        match soon(self.state.timeout, next).await {
+        match with_lazy_timeout(self.state.timeout, next).await {
             Ok(Ok(Some(row))) => {
                 self.rows += 1;
-                self.state.reads(AnswerPart::Row(self.rows));
+                self.state.start_part(AnswerPart::Row(self.rows));
                 Ok(Some(row))
             }
             Ok(end) => {
                 self.stream = None;
-                self.state.end(end)
+                self.state.end_request(end)
             }
             Err(_) => {
                 self.stream = None;
@@ -635,17 +641,17 @@ impl Bulk<'_> {
     /// this function's error, and nothing of the row is sent then: the load can be finished without
     /// it.
     pub async fn send(&mut self, row: RowData) -> Result<()> {
-        let row = self.columns.fit(row)?;
+        let row = self.columns.convert(row)?;
         if row.is_wide() {
             self.wide.bytes = self.wide.bytes.saturating_add(row.size_bytes());
             self.wide.rows.push(row);
             return Ok(());
         }
-        match soon(self.state.timeout, self.request.send(row.0)).await {
+        match with_lazy_timeout(self.state.timeout, self.request.send(row.0)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                self.state.dead = true;
-                Err(self.state.error(error))
+                self.state.broken = true;
+                Err(self.state.driver_error(error))
             }
             Err(_) => Err(self.state.timed_out()),
         }
@@ -653,7 +659,7 @@ impl Bulk<'_> {
 
     /// Whether the connection is lost.
     pub fn is_broken(&self) -> bool {
-        self.state.dead
+        self.state.broken
     }
 
     /// Roughly the bytes kept aside so far: who sends rows without an end finishes now and then.
@@ -665,7 +671,7 @@ impl Bulk<'_> {
     /// [`Session::insert_wide`].
     pub async fn finish(self) -> Result<(u64, WideRows)> {
         let Bulk { request, state, wide, .. } = self;
-        let result = within(state, request.finalize()).await?;
-        Ok((state.end(result)?.total(), wide))
+        let result = with_timeout(state, request.finalize()).await?;
+        Ok((state.end_request(result)?.total(), wide))
     }
 }

@@ -33,11 +33,11 @@ pub async fn port(host: &str, instance: &str) -> io::Result<u16> {
 /// Asks every address of the host at once: the first answer counts.
 async fn port_by(host: &str, browser: u16, instance: &str) -> io::Result<u16> {
     let addresses: Vec<SocketAddr> = lookup_host((host, browser)).await?.collect();
-    first(addresses.iter().map(|address| ask(*address, instance))).await
+    first_success(addresses.iter().map(|address| ask(*address, instance))).await
 }
 
 /// All at once: the first that succeeds, or the first error when none does.
-pub(in crate::mssql) async fn first<T>(
+pub(in crate::mssql) async fn first_success<T>(
     attempts: impl IntoIterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
     let mut attempts: FuturesUnordered<_> = attempts.into_iter().collect();
@@ -175,12 +175,15 @@ mod tests {
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let attempts: Vec<Attempt> =
             vec![Box::pin(silent()), Box::pin(answers(Err(refused()))), Box::pin(answers(Ok(7)))];
-        assert_eq!(first(attempts).await.unwrap(), 7);
+        assert_eq!(first_success(attempts).await.unwrap(), 7);
         let attempts: Vec<Attempt> = vec![
             Box::pin(answers(Err(refused()))),
             Box::pin(answers(Err(io::Error::other("later")))),
         ];
-        assert_eq!(first(attempts).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            first_success(attempts).await.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ impl AnswerPart {
     }
 
     /// What is read, for messages.
-    pub fn of(self, server: &str) -> String {
+    pub fn description(self, server: &str) -> String {
         match self {
             AnswerPart::Whole => format!("the answer of {server}"),
             AnswerPart::Row(before) => format!("row {} of the answer of {server}", before + 1),
@@ -50,7 +50,7 @@ impl AnswerPart {
     pub fn too_large(self, server: &str) -> Error {
         let message = format!(
             "{} has more than {} MiB, the most that is held in memory",
-            self.of(server),
+            self.description(server),
             self.bytes_max() >> 20
         );
         let error = Error::new(Kind::TooLarge, message);
@@ -91,7 +91,7 @@ impl AnswerBudget {
     }
 
     /// The count begins anew, for this part.
-    pub fn begin(&self, part: AnswerPart) {
+    pub fn reset(&self, part: AnswerPart) {
         self.bytes.store(0, Ordering::Relaxed);
         self.bytes_max.store(part.bytes_max(), Ordering::Relaxed);
     }
@@ -121,13 +121,13 @@ mod tests {
         let budget = AnswerBudget::new();
         let most = usize::try_from(ROW_BYTES_MAX).unwrap();
         for rows in 0..3 {
-            budget.begin(AnswerPart::Row(rows));
+            budget.reset(AnswerPart::Row(rows));
             budget.received(most - 1).unwrap();
             budget.received(1).unwrap();
         }
         assert!(!budget.is_exceeded());
         assert!(budget.received(1).is_err() && budget.is_exceeded());
-        budget.begin(AnswerPart::Whole);
+        budget.reset(AnswerPart::Whole);
         budget.received(usize::try_from(ANSWER_BYTES_MAX).unwrap()).unwrap();
         assert!(budget.received(1).is_err());
     }

@@ -497,10 +497,10 @@ impl Settings {
         endpoint.database = self.database;
         endpoint.encrypt = self.encrypt.unwrap_or(Encrypt::Full);
         endpoint.trust = match (self.trust_anything, self.authority, endpoint.encrypt) {
-            (Some(true), ..) => Trust::Anything,
+            (Some(true), ..) => Trust::Any,
             (_, Some(path), _) => Trust::Authority(path),
             // Nobody who encrypts the login alone is protected from a server in the middle.
-            (None, None, Encrypt::LoginOnly) => Trust::Anything,
+            (None, None, Encrypt::LoginOnly) => Trust::Any,
             (_, None, _) => Trust::System,
         };
         endpoint.certificate_host = self.certificate_host;
@@ -653,12 +653,12 @@ mod tests {
             "server=10.0.0.5;port=14330;user id=sync;password=p=w d;encrypt=false;app name=Flow;dial timeout=5;connection timeout=0",
         );
         assert_eq!(
-            (e.place().as_str(), e.password.reveal(), e.application.as_str()),
+            (e.server_name().as_str(), e.password.reveal(), e.application.as_str()),
             ("10.0.0.5,14330", "p=w d", "Flow")
         );
         assert_eq!(
             (e.encrypt, e.trust, e.connect_timeout.as_secs()),
-            (Encrypt::LoginOnly, Trust::Anything, 5)
+            (Encrypt::LoginOnly, Trust::Any, 5)
         );
     }
 
@@ -674,7 +674,7 @@ mod tests {
         );
         assert_eq!(
             (e.encrypt, e.trust.clone(), e.read_only_intent, e.multi_subnet_failover),
-            (Encrypt::Full, Trust::Anything, true, true)
+            (Encrypt::Full, Trust::Any, true, true)
         );
         assert_eq!(
             ok("Server=h\\INST,1444;UID=u;PWD={x}};y};Encrypt=Strict").password.reveal(),
@@ -700,13 +700,13 @@ mod tests {
         );
         assert_eq!((e.application.as_str(), e.encrypt), ("My App", Encrypt::Off));
         assert_eq!(ok("sqlserver://u:p@h:1433/INST?database=d").port, 1433);
-        assert_eq!(ok("sqlserver://u:p@[::1]:1435").place(), "::1,1435");
+        assert_eq!(ok("sqlserver://u:p@[::1]:1435").server_name(), "::1,1435");
         let e = ok(
             "jdbc:sqlserver://h\\SQL:1439;databaseName=d;user=u;password={a;b};encrypt=true;trustServerCertificate=true",
         );
         assert_eq!((e.host.as_str(), e.port, e.password.reveal()), ("h", 1439, "a;b"));
         assert_eq!(
-            ok("jdbc:sqlserver://;serverName=h;portNumber=2;user=u;password=p").place(),
+            ok("jdbc:sqlserver://;serverName=h;portNumber=2;user=u;password=p").server_name(),
             "h,2"
         );
         assert_eq!(ok("odbc:server=h;user id=u;password={p;}").password.reveal(), "p;");
@@ -755,7 +755,7 @@ mod tests {
             ("jdbc:sqlserver://h;instanceName=I;user=u;password=p", "h\\I"),
             ("jdbc:sqlserver://h\\I:1499;user=u;password=p", "h,1499"),
         ] {
-            assert_eq!(ok(text).place(), place, "{text}");
+            assert_eq!(ok(text).server_name(), place, "{text}");
         }
         for text in
             ["", ",1", "h:0", "h,x", "np:\\\\h\\pipe", "(localdb)\\v11", "a b", "1:2:3", "[::1]x"]

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result};
 use crate::mssql::{
-    browser::{self, first},
+    browser::{self, first_success},
     classify,
     endpoint::Endpoint,
     socket::{LoginGuard, Socket},
@@ -26,22 +26,22 @@ const REDIRECTS_MAX: usize = 10;
 
 /// Where a login goes: to the endpoint, and on to where a server sends it.
 pub(in crate::mssql) struct Route {
-    at: Endpoint,
+    endpoint: Endpoint,
     redirects: usize,
 }
 
 impl Route {
     pub fn new(endpoint: &Endpoint) -> Self {
-        Route { at: endpoint.clone(), redirects: 0 }
+        Route { endpoint: endpoint.clone(), redirects: 0 }
     }
 
-    pub fn at(&self) -> &Endpoint {
-        &self.at
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// A server sends the login on. Whose certificate is believed there is decided anew, for the
     /// address that is dialled then.
-    pub fn redirected(&mut self, host: String, port: u16) -> Result<()> {
+    pub fn follow_redirect(&mut self, host: String, port: u16) -> Result<()> {
         if self.redirects == REDIRECTS_MAX {
             return Err(Error::new(
                 Kind::Connection,
@@ -51,20 +51,20 @@ impl Route {
             ));
         }
         self.redirects += 1;
-        self.at = self.at.redirected(host, port);
+        self.endpoint = self.endpoint.redirected(host, port);
         Ok(())
     }
 
     /// The time for all of a login: for TCP, and once more for TLS and login, redirects included.
-    pub fn time_max(&self) -> Duration {
-        self.at.connect_timeout * 2
+    pub fn login_time_max(&self) -> Duration {
+        self.endpoint.connect_timeout * 2
     }
 }
 
 /// TCP to the server. A name with several addresses: one after the other, or
 /// (`MultiSubnetFailover`: an availability group's listener, of which one address answers and the
 /// others are silent) all at once.
-async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
+async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let host = endpoint.host.as_str();
     let port = match &endpoint.instance {
         Some(instance) => browser::port(host, instance).await?,
@@ -74,11 +74,11 @@ async fn dial(endpoint: &Endpoint) -> io::Result<TcpStream> {
         return TcpStream::connect((host, port)).await;
     }
     let addresses: Vec<_> = tokio::net::lookup_host((host, port)).await?.collect();
-    first(addresses.into_iter().map(TcpStream::connect)).await
+    first_success(addresses.into_iter().map(TcpStream::connect)).await
 }
 
 /// [`dial`], with a limit and what every connection of ours has.
-pub(in crate::mssql) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
+pub(in crate::mssql) async fn connect(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
     let silent = || {
         Error::new(
             Kind::Connection,
@@ -86,7 +86,7 @@ pub(in crate::mssql) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginG
         )
     };
     let connected = async {
-        let tcp = dial(endpoint).await?;
+        let tcp = connect_tcp(endpoint).await?;
         tcp.set_nodelay(true)?;
         // Whoever is closed has read all its answers or is given up: a reset frees the session's
         // locks at the server at once, instead of after what a bad network still has on its way.
@@ -100,7 +100,7 @@ pub(in crate::mssql) async fn tcp(endpoint: &Endpoint) -> Result<(Socket, LoginG
         Ok(Ok(connected)) => Ok(connected),
         // nothing was asked yet that could have been done
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(silent()),
-        Ok(Err(error)) => Err(classify::io(error.kind(), &error.to_string())),
+        Ok(Err(error)) => Err(classify::io_error(error.kind(), &error.to_string())),
         Err(_) => Err(silent()),
     }
 }

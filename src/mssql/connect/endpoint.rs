@@ -33,15 +33,15 @@ pub enum Trust {
     /// else. Decided for the address that is dialled, also after a redirect.
     SystemUnlessLoopback,
     /// Anyone's.
-    Anything,
+    Any,
 }
 
 impl Trust {
     /// Whether a certificate is believed unseen, where the connection ends on this machine or does
     /// not.
-    pub fn is_blind(&self, loopback: bool) -> bool {
+    pub fn trusts_any_certificate(&self, loopback: bool) -> bool {
         match self {
-            Trust::Anything => true,
+            Trust::Any => true,
             Trust::SystemUnlessLoopback => loopback,
             Trust::System | Trust::Authority(_) => false,
         }
@@ -120,7 +120,7 @@ impl Endpoint {
     }
 
     /// `host`, `host,port` or `host\instance`, as SQL Server tools write it.
-    pub fn place(&self) -> String {
+    pub fn server_name(&self) -> String {
         if let Some(instance) = &self.instance {
             return format!("{}\\{instance}", self.host);
         }
@@ -141,7 +141,7 @@ impl Endpoint {
         if fits {
             Ok(&self.host)
         } else {
-            Err(classify::no_tls(&format!(
+            Err(classify::tls_failed(&format!(
                 "{} is none of {name}, which its certificate is to be for",
                 self.host
             )))
@@ -155,7 +155,7 @@ impl Endpoint {
     }
 
     #[cfg(feature = "integrated-auth")]
-    fn login(&self) -> AuthMethod {
+    fn auth_method(&self) -> AuthMethod {
         if self.integrated {
             AuthMethod::Integrated
         } else {
@@ -164,7 +164,7 @@ impl Endpoint {
     }
 
     #[cfg(not(feature = "integrated-auth"))]
-    fn login(&self) -> AuthMethod {
+    fn auth_method(&self) -> AuthMethod {
         AuthMethod::sql_server(&self.user, self.password.reveal())
     }
 
@@ -187,14 +187,14 @@ impl Endpoint {
         if let Some(workstation) = &self.workstation {
             config.client_name(workstation);
         }
-        config.authentication(self.login());
+        config.authentication(self.auth_method());
         config.encryption(match self.encrypt {
             Encrypt::Off => EncryptionLevel::NotSupported,
             Encrypt::LoginOnly => EncryptionLevel::Off,
             Encrypt::Full => EncryptionLevel::Required,
             Encrypt::Strict => EncryptionLevel::Strict,
         });
-        if self.trust.is_blind(loopback) {
+        if self.trust.trusts_any_certificate(loopback) {
             config.trust_cert();
         } else {
             if let Trust::Authority(path) = &self.trust {

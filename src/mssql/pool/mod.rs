@@ -70,7 +70,7 @@ pub struct Pools(Arc<Inner>);
 
 struct Inner {
     endpoint: Endpoint,
-    behaviour: PoolOptions,
+    options: PoolOptions,
     physical: Arc<Semaphore>,
     /// When connections were closed lately: for a moment the server still counts them.
     closes: Mutex<VecDeque<Instant>>,
@@ -79,7 +79,7 @@ struct Inner {
     /// by database name as asked for
     pools: Mutex<HashMap<String, bb8::Pool<ConnectionManager>>>,
     /// Others took the place of these: no connection comes back to stay.
-    retired: AtomicBool,
+    draining: AtomicBool,
 }
 
 /// Pools of databases that nobody is connected to are kept up to this number: a name that came once
@@ -95,7 +95,7 @@ pub struct Checkout {
 }
 
 impl Checkout {
-    pub(in crate::mssql) fn seated(mut self, seat: ReservedPermit) -> Self {
+    pub(in crate::mssql) fn with_reserved_permit(mut self, seat: ReservedPermit) -> Self {
         self._seat = Some(seat);
         self
     }
@@ -103,7 +103,7 @@ impl Checkout {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        if self.server.retired.load(Ordering::Relaxed) {
+        if self.server.draining.load(Ordering::Relaxed) {
             self.session.discard();
         }
     }
@@ -123,22 +123,22 @@ impl DerefMut for Checkout {
 }
 
 impl Pools {
-    pub fn new(endpoint: Endpoint, behaviour: PoolOptions) -> Self {
-        let physical = Arc::new(Semaphore::new(behaviour.connections_max));
-        Pools::within(endpoint, behaviour, physical)
+    pub fn new(endpoint: Endpoint, options: PoolOptions) -> Self {
+        let physical = Arc::new(Semaphore::new(options.connections_max));
+        Pools::with_limit(endpoint, options, physical)
     }
 
     /// Pools that take the place of these, for the same server under another address, login or
     /// setting. Both together stay within the one limit of connections: the idle ones of these are
     /// closed now, and those in use as soon as they come back.
-    pub fn replaced(&self, endpoint: Endpoint) -> Self {
-        self.retire();
-        Pools::within(endpoint, self.0.behaviour.clone(), self.0.physical.clone())
+    pub fn replace_endpoint(&self, endpoint: Endpoint) -> Self {
+        self.drain();
+        Pools::with_limit(endpoint, self.0.options.clone(), self.0.physical.clone())
     }
 
     /// Closes what is idle, and what is in use as soon as it comes back.
-    pub fn retire(&self) {
-        self.0.retired.store(true, Ordering::Relaxed);
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
         let idle: Vec<_> = self
             .0
             .pools
@@ -157,15 +157,15 @@ impl Pools {
         }
     }
 
-    fn within(endpoint: Endpoint, behaviour: PoolOptions, physical: Arc<Semaphore>) -> Self {
+    fn with_limit(endpoint: Endpoint, options: PoolOptions, physical: Arc<Semaphore>) -> Self {
         Pools(Arc::new(Inner {
             endpoint,
-            behaviour,
+            options,
             physical,
             closes: Mutex::default(),
             logins: AtomicU64::new(0),
             pools: Mutex::new(HashMap::new()),
-            retired: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
         }))
     }
 
@@ -173,8 +173,8 @@ impl Pools {
         &self.0.endpoint
     }
 
-    pub fn behaviour(&self) -> &PoolOptions {
-        &self.0.behaviour
+    pub fn options(&self) -> &PoolOptions {
+        &self.0.options
     }
 
     /// Logins that succeeded since the beginning: whoever sees the number grow knows of a new
@@ -185,19 +185,19 @@ impl Pools {
 
     /// Connections that exist now, idle ones included.
     pub fn connections(&self) -> usize {
-        self.0.behaviour.connections_max.saturating_sub(self.0.physical.available_permits())
+        self.0.options.connections_max.saturating_sub(self.0.physical.available_permits())
     }
 
     /// A session in `database` after its prologue. `who` goes into the session's context, so that a
     /// DBA sees whose it is: `SELECT session_id, CAST(context_info AS varchar(128)) FROM
     /// sys.dm_exec_sessions`.
     pub async fn checkout(&self, database: &Ident, who: &str) -> Result<Checkout> {
-        let prologue = prologue(&self.0.behaviour, who);
+        let prologue = prologue(&self.0.options, who);
         let pool = self.pool(database);
         // A connection that died in the pool fails its prologue. All idle ones may have, once.
-        for _ in 0..=self.0.behaviour.connections_max {
+        for _ in 0..=self.0.options.connections_max {
             let (mut session, fresh) = self.idle_or_new(&pool).await?;
-            let limit = self.0.behaviour.statement_timeout;
+            let limit = self.0.options.statement_timeout;
             session.set_timeout(if fresh { limit } else { limit.min(PROOF_TIME_MAX) });
             match session.batch(&prologue).await {
                 Ok(()) => {
@@ -208,7 +208,7 @@ impl Pools {
                     session.discard();
                     if fresh || !matches!(error.kind, Kind::Connection | Kind::Timeout) {
                         return Err(error).with_context(|| {
-                            format!("prepare a session at {}", self.0.endpoint.place())
+                            format!("prepare a session at {}", self.0.endpoint.server_name())
                         });
                     }
                 }
@@ -216,22 +216,23 @@ impl Pools {
         }
         Err(Error::new(
             Kind::Connection,
-            format!("no session at {} stays alive", self.0.endpoint.place()),
+            format!("no session at {} stays alive", self.0.endpoint.server_name()),
         ))
     }
 
     /// A connection of the copy lane's own in `database`, after the same prologue. It is never
     /// pooled.
-    pub async fn line(&self, database: &Ident, who: &str) -> Result<TdsConnection> {
-        let Inner { endpoint, behaviour, .. } = &*self.0;
+    pub async fn tds_connection(&self, database: &Ident, who: &str) -> Result<TdsConnection> {
+        let Inner { endpoint, options, .. } = &*self.0;
         let connected = async {
             certificate::check(endpoint)?;
-            let slot = self.0.slot(None).await?;
-            let mut line = tds::line(endpoint, database, behaviour.statement_timeout, slot).await?;
-            line.batch(&prologue(behaviour, who)).await.map(|()| line)
+            let slot = self.0.connection_permit(None).await?;
+            let mut line =
+                tds::connect(endpoint, database, options.statement_timeout, slot).await?;
+            line.batch(&prologue(options, who)).await.map(|()| line)
         };
         Box::pin(connected).await.with_context(|| {
-            format!("connect to {}/{} for a copy", endpoint.place(), database.as_str())
+            format!("connect to {}/{} for a copy", endpoint.server_name(), database.as_str())
         })
     }
 
@@ -254,7 +255,7 @@ impl Pools {
             if pool.add(session).is_err() {
                 return Err(Error::new(
                     Kind::Busy,
-                    format!("all connections to {} are in use", self.0.endpoint.place()),
+                    format!("all connections to {} are in use", self.0.endpoint.server_name()),
                 ));
             }
         }
@@ -267,14 +268,14 @@ impl Pools {
         }
         let manager =
             ConnectionManager { server: Arc::downgrade(&self.0), database: database.clone() };
-        let behaviour = &self.0.behaviour;
+        let options = &self.0.options;
         let pool = bb8::Pool::builder()
-            .max_size(u32::try_from(behaviour.connections_max).unwrap_or(u32::MAX))
+            .max_size(u32::try_from(options.connections_max).unwrap_or(u32::MAX))
             .min_idle(0)
             .test_on_check_out(false)
             .retry_connection(false)
             .connection_timeout(self.0.endpoint.connect_timeout * 2 + Duration::from_secs(5))
-            .idle_timeout(behaviour.idle_timeout)
+            .idle_timeout(options.idle_timeout)
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(manager);
         if pools.len() >= POOLS_KEPT {
@@ -305,9 +306,14 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 impl Inner {
     /// `pooled`: whose pool wants it, which has no idle one. Waits for the right to one more
     /// connection, and until the server can have forgotten those that were closed for it.
-    async fn slot(self: &Arc<Self>, pooled: Option<&Ident>) -> Result<ConnectionPermit> {
-        let slot =
-            ConnectionPermit { server: Arc::downgrade(self), _permit: self.permit(pooled).await? };
+    async fn connection_permit(
+        self: &Arc<Self>,
+        pooled: Option<&Ident>,
+    ) -> Result<ConnectionPermit> {
+        let slot = ConnectionPermit {
+            server: Arc::downgrade(self),
+            _permit: self.physical_permit(pooled).await?,
+        };
         loop {
             let wait = {
                 let mut closes = self.closes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,7 +333,7 @@ impl Inner {
 
     /// Waits for the right to one more connection, closing idle ones of other pools when none is
     /// left.
-    async fn permit(&self, pooled: Option<&Ident>) -> Result<OwnedSemaphorePermit> {
+    async fn physical_permit(&self, pooled: Option<&Ident>) -> Result<OwnedSemaphorePermit> {
         const ROUND: Duration = Duration::from_millis(50);
         let deadline = tokio::time::Instant::now() + self.endpoint.connect_timeout;
         loop {
@@ -357,10 +363,13 @@ impl Inner {
                     return Err(Error::new(Kind::Cancelled, "the server's connections are closed"));
                 }
                 Err(_) if tokio::time::Instant::now() >= deadline => {
-                    let most = self.behaviour.connections_max;
+                    let most = self.options.connections_max;
                     return Err(Error::new(
                         Kind::Busy,
-                        format!("all {most} connections to {} are in use", self.endpoint.place()),
+                        format!(
+                            "all {most} connections to {} are in use",
+                            self.endpoint.server_name()
+                        ),
                     ));
                 }
                 Err(_) => {}
@@ -372,15 +381,15 @@ impl Inner {
 /// What every checkout sends first. The ANSI settings are those that indexed views and filtered
 /// indexes need for writing.
 /// <https://learn.microsoft.com/sql/t-sql/statements/set-statements-transact-sql>
-fn prologue(behaviour: &PoolOptions, who: &str) -> String {
+fn prologue(options: &PoolOptions, who: &str) -> String {
     let context: String = format!("dbaops-dataflow {who}")
         .bytes()
         .take(128)
         .map(|byte| format!("{byte:02X}"))
         .collect();
-    let priority = if behaviour.deadlock_priority_low { "LOW" } else { "NORMAL" };
+    let priority = if options.deadlock_priority_low { "LOW" } else { "NORMAL" };
     include_str!("../../../sql/control/prologue.sql")
-        .replace("{lock_timeout_ms}", &behaviour.lock_timeout.as_millis().to_string())
+        .replace("{lock_timeout_ms}", &options.lock_timeout.as_millis().to_string())
         .replace("{deadlock_priority}", priority)
         .replace("{context}", &context)
 }
@@ -404,13 +413,13 @@ impl bb8::ManageConnection for ConnectionManager {
             PoolError(Error::new(Kind::Cancelled, "the server's pools are closed"))
         })?;
         certificate::check(&server.endpoint).map_err(PoolError)?;
-        let slot = server.slot(Some(&self.database)).await.map_err(PoolError)?;
+        let slot = server.connection_permit(Some(&self.database)).await.map_err(PoolError)?;
         // Logins are rare and their futures large: in the heap, they are no part of every future
         // that may have to wait for one.
         let login = Box::pin(connect(
             &server.endpoint,
             &self.database,
-            server.behaviour.statement_timeout,
+            server.options.statement_timeout,
             slot,
         ));
         let session = login.await.map_err(PoolError)?;
@@ -423,7 +432,7 @@ impl bb8::ManageConnection for ConnectionManager {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.is_spent()
+        !session.is_reusable()
     }
 }
 
@@ -434,14 +443,14 @@ async fn connect(
     timeout: Duration,
     slot: ConnectionPermit,
 ) -> Result<Session> {
-    let place = format!("{}/{}", endpoint.place(), database.as_str());
+    let place = format!("{}/{}", endpoint.server_name(), database.as_str());
     let route = Route::new(endpoint);
-    let limit = route.time_max();
+    let limit = route.login_time_max();
     match tokio::time::timeout(limit, login(route, database)).await {
         Ok(login) => login.map(|(client, loopback, budget)| {
             Session::new(client, loopback, place.clone(), timeout, slot, budget)
         }),
-        Err(_) => Err(classify::no_login(limit)),
+        Err(_) => Err(classify::login_timeout(limit)),
     }
     .with_context(|| format!("connect to {place}"))
 }
@@ -453,19 +462,19 @@ async fn login(
 ) -> Result<(tiberius::Client<super::session::Wire>, bool, Arc<AnswerBudget>)> {
     use tiberius::error::Error as Driver;
     loop {
-        let endpoint = route.at();
-        let (socket, guard) = dial::tcp(endpoint).await?;
+        let endpoint = route.endpoint();
+        let (socket, guard) = dial::connect(endpoint).await?;
         let loopback = socket.is_loopback();
         let config = endpoint.driver_config(database, loopback)?;
         match tiberius::Client::connect(config, socket.compat_write()).await {
             Ok(client) => return Ok((client, loopback, guard.done())),
-            Err(Driver::Routing { host, port }) => route.redirected(host, port)?,
+            Err(Driver::Routing { host, port }) => route.follow_redirect(host, port)?,
             // Nothing was asked yet that could have been done: a server that is silent at a login
             // cannot be reached.
             Err(Driver::Io { kind: io::ErrorKind::TimedOut, .. }) => {
-                return Err(classify::no_login(endpoint.connect_timeout));
+                return Err(classify::login_timeout(endpoint.connect_timeout));
             }
-            Err(error) => return Err(classify::error(error)),
+            Err(error) => return Err(classify::driver_error(error)),
         }
     }
 }
@@ -521,7 +530,7 @@ mod tests {
         }
         assert_eq!(seen, [1, 2]);
         drop(stream);
-        assert!(!session.is_spent());
+        assert!(session.is_reusable());
     }
 
     #[tokio::test]
@@ -532,7 +541,7 @@ mod tests {
         let mut stream = session.stream("SELECT 1 UNION ALL SELECT 2", &[]).await.unwrap();
         stream.next().await.unwrap();
         drop(stream);
-        assert!(session.is_spent());
+        assert!(!session.is_reusable());
         assert_eq!(session.batch("SELECT 1").await.unwrap_err().kind, Kind::Connection);
         drop(session);
         server.wait_for_connections(0).await;
@@ -545,9 +554,9 @@ mod tests {
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
         let error = session.batch("SELECT * FROM dbo.nowhere").await.unwrap_err();
         assert_eq!((error.kind, error.number), (Kind::Missing, Some(208)));
-        assert!(session.is_spent() && !session.is_broken());
+        assert!(!session.is_reusable() && !session.is_broken());
         session.recover().await.unwrap();
-        assert!(!session.is_spent());
+        assert!(session.is_reusable());
         drop(session);
         assert_eq!(pools.connections(), 1, "it went back to its pool");
     }
@@ -559,13 +568,13 @@ mod tests {
         let server = Server::builder().start().await.unwrap();
         let pools = pools(&server, 4).await;
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
-        session.begin("BEGIN TRANSACTION").await.unwrap();
+        session.begin_transaction("BEGIN TRANSACTION").await.unwrap();
         drop(session);
         assert_eq!(pools.connections(), 0);
         let mut session = pools.checkout(&db("master"), "test").await.unwrap();
-        session.begin("BEGIN TRANSACTION").await.unwrap();
-        session.commit("COMMIT TRANSACTION").await.unwrap();
-        session.begin("BEGIN TRANSACTION").await.unwrap();
+        session.begin_transaction("BEGIN TRANSACTION").await.unwrap();
+        session.commit_transaction("COMMIT TRANSACTION").await.unwrap();
+        session.begin_transaction("BEGIN TRANSACTION").await.unwrap();
         session.recover().await.unwrap();
         drop(session);
         assert_eq!((pools.connections(), pools.logins()), (1, 2));
@@ -594,9 +603,9 @@ mod tests {
         let string = server.connection_string("master");
         let string = string
             .replace(&format!(",{};", server.addr().port()), &format!(",{};", proxy.addr().port()));
-        let behaviour = pools(&server, 4).await.behaviour().clone();
-        let behaviour = PoolOptions { statement_timeout: Duration::from_secs(300), ..behaviour };
-        let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, behaviour);
+        let options = pools(&server, 4).await.options().clone();
+        let options = PoolOptions { statement_timeout: Duration::from_secs(300), ..options };
+        let pools = Pools::new(connection_string::parse(&string).unwrap().endpoint, options);
         drop(pools.checkout(&db("master"), "test").await.unwrap());
         let silence = proxy.after(Way::ToServer, 0, Trouble::Silence);
         let began = Instant::now();
@@ -631,19 +640,19 @@ mod tests {
     async fn pools_that_take_the_place_of_others_stay_within_the_same_limit() {
         let server = Server::builder().start().await.unwrap();
         let old = ServerConnections::new(pools(&server, 2).await, 0);
-        let seats = old.take(1, "old").await.unwrap();
+        let seats = old.reserve(1, "old").await.unwrap();
         let used = seats.checkout(&db("master")).await.unwrap();
         drop(old.pools().checkout(&db("tempdb"), "idle").await.unwrap());
         assert_eq!(old.pools().connections(), 2);
-        let new = old.replaced(old.pools().endpoint().clone());
+        let new = old.replace_endpoint(old.pools().endpoint().clone());
         assert_eq!(new.pools().connections(), 1, "the idle one is closed");
         // a server sees that a moment later
         server.wait_for_connections(1).await;
         assert!(
-            new.take(2, "both").now_or_never().is_none(),
+            new.reserve(2, "both").now_or_never().is_none(),
             "one seat is taken by who has the old connection"
         );
-        let fresh = new.take(1, "new").await.unwrap();
+        let fresh = new.reserve(1, "new").await.unwrap();
         let mut session = fresh.checkout(&db("master")).await.unwrap();
         session.batch("SELECT 1").await.unwrap();
         assert_eq!(new.pools().connections(), 2);
@@ -675,14 +684,14 @@ mod tests {
         let server = Server::builder().start().await.unwrap();
         let house = ServerConnections::new(pools(&server, 3).await, 1);
         assert_eq!(
-            house.take(3, "too many").await.err().map(|error| error.kind),
+            house.reserve(3, "too many").await.err().map(|error| error.kind),
             Some(Kind::Config)
         );
         let mut jobs = tokio::task::JoinSet::new();
         for i in 0..12 {
             let house = house.clone();
             jobs.spawn(async move {
-                let seats = house.take(2, format!("job {i}")).await.unwrap();
+                let seats = house.reserve(2, format!("job {i}")).await.unwrap();
                 let one = seats.checkout(&db(["master", "tempdb", "msdb"][i % 3])).await;
                 let two = seats.checkout(&db("master")).await;
                 assert!(seats.checkout(&db("master")).await.is_err(), "a third was not asked for");
@@ -700,9 +709,8 @@ mod tests {
         let server = Server::builder().start().await.unwrap();
         let mut parsed = connection_string::parse(&server.connection_string("master")).unwrap();
         parsed.endpoint.password = crate::model::secret::Secret::new("wrong");
-        let behaviour = pools(&server, 2).await.behaviour().clone();
-        let Err(error) =
-            Pools::new(parsed.endpoint, behaviour).checkout(&db("master"), "test").await
+        let options = pools(&server, 2).await.options().clone();
+        let Err(error) = Pools::new(parsed.endpoint, options).checkout(&db("master"), "test").await
         else {
             panic!("logged in with a wrong password");
         };

@@ -21,21 +21,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Clone)]
 pub struct ServerConnections {
     pools: Pools,
-    seats: Arc<Semaphore>,
-    seats_max: usize,
+    permits: Arc<Semaphore>,
+    permits_max: usize,
 }
 
 impl ServerConnections {
     /// `reserved` connections are never given as seats: they belong to whoever checks out without
     /// one.
     pub fn new(pools: Pools, reserved: usize) -> Self {
-        let seats_max = pools.behaviour().connections_max.saturating_sub(reserved).max(1);
-        ServerConnections { pools, seats: Arc::new(Semaphore::new(seats_max)), seats_max }
+        let permits_max = pools.options().connections_max.saturating_sub(reserved).max(1);
+        ServerConnections { pools, permits: Arc::new(Semaphore::new(permits_max)), permits_max }
     }
 
     /// The same server by another address, login or setting: seats that are taken stay taken.
-    pub fn replaced(&self, endpoint: Endpoint) -> Self {
-        ServerConnections { pools: self.pools.replaced(endpoint), ..self.clone() }
+    pub fn replace_endpoint(&self, endpoint: Endpoint) -> Self {
+        ServerConnections { pools: self.pools.replace_endpoint(endpoint), ..self.clone() }
     }
 
     pub fn pools(&self) -> &Pools {
@@ -43,34 +43,34 @@ impl ServerConnections {
     }
 
     /// The most seats that can be taken.
-    pub fn seats_max(&self) -> usize {
-        self.seats_max
+    pub fn permits_max(&self) -> usize {
+        self.permits_max
     }
 
     /// Waits until `count` seats are free, and takes them together.
-    pub async fn take(&self, count: usize, who: impl Into<String>) -> Result<Reservation> {
-        if count > self.seats_max {
-            let place = self.pools.endpoint().place();
+    pub async fn reserve(&self, count: usize, who: impl Into<String>) -> Result<Reservation> {
+        if count > self.permits_max {
+            let place = self.pools.endpoint().server_name();
             return Err(Error::new(
                 Kind::Config,
                 format!(
                     "{count} connections to {place} are needed at once, but at most {} may be open",
-                    self.seats_max
+                    self.permits_max
                 ),
             ));
         }
         let permits = u32::try_from(count).unwrap_or(u32::MAX);
         let held = self
-            .seats
+            .permits
             .clone()
             .acquire_many_owned(permits)
             .await
             .map_err(|_| Error::new(Kind::Cancelled, "the server's connections are closed"))?;
         Ok(Reservation {
             pools: self.pools.clone(),
-            held: Arc::new(held),
-            free: Arc::new(Semaphore::new(count)),
-            who: who.into(),
+            reserved: Arc::new(held),
+            available: Arc::new(Semaphore::new(count)),
+            label: who.into(),
         })
     }
 }
@@ -85,34 +85,34 @@ pub(in crate::mssql) struct ReservedPermit {
 /// their seat even when this is dropped.
 pub struct Reservation {
     pools: Pools,
-    held: Arc<OwnedSemaphorePermit>,
-    free: Arc<Semaphore>,
-    who: String,
+    reserved: Arc<OwnedSemaphorePermit>,
+    available: Arc<Semaphore>,
+    label: String,
 }
 
 impl Reservation {
     /// A connection of the copy lane's own, which takes a seat like any other.
-    pub async fn line(&self, database: &Ident) -> Result<TdsConnection> {
-        let seat = self.seat()?;
-        Ok(self.pools.line(database, &self.who).await?.seated(seat))
+    pub async fn tds_connection(&self, database: &Ident) -> Result<TdsConnection> {
+        let seat = self.reserve_permit()?;
+        Ok(self.pools.tds_connection(database, &self.label).await?.with_reserved_permit(seat))
     }
 
-    fn seat(&self) -> Result<ReservedPermit> {
-        let one = self.free.clone().try_acquire_owned();
+    fn reserve_permit(&self) -> Result<ReservedPermit> {
+        let one = self.available.clone().try_acquire_owned();
         let one = one.map_err(|_| {
             Error::new(
                 Kind::Other,
-                format!("{} asks for more connections than it took seats for", self.who),
+                format!("{} asks for more connections than it took seats for", self.label),
             )
         })?;
-        Ok(ReservedPermit { _one: one, _held: self.held.clone() })
+        Ok(ReservedPermit { _one: one, _held: self.reserved.clone() })
     }
 
     /// A session in `database`. Asking for more at a time than there are seats is refused, since
     /// waiting could be for ever.
     pub async fn checkout(&self, database: &Ident) -> Result<Checkout> {
-        let seat = self.seat()?;
-        let checkout = self.pools.checkout(database, &self.who).await?;
-        Ok(checkout.seated(seat))
+        let seat = self.reserve_permit()?;
+        let checkout = self.pools.checkout(database, &self.label).await?;
+        Ok(checkout.with_reserved_permit(seat))
     }
 }

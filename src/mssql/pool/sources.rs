@@ -21,20 +21,20 @@ use std::{
 /// A server as it was last read, and what its connection string came to.
 struct KnownServer {
     server: Server,
-    house: std::result::Result<ServerConnections, String>,
+    connections: std::result::Result<ServerConnections, String>,
     /// The last pools, where the connection string says nothing now: those that come next share
     /// their limit.
-    before: Option<ServerConnections>,
+    previous: Option<ServerConnections>,
 }
 
 /// All enabled source servers.
 #[derive(Clone)]
 pub struct Sources {
-    behaviour: PoolOptions,
+    options: PoolOptions,
     known: Arc<Mutex<HashMap<ServerId, KnownServer>>>,
     /// Pools of servers that were switched off or deleted, until their last connection is closed:
     /// one that is switched on again meanwhile shares their limit.
-    leaving: Arc<Mutex<HashMap<ServerId, ServerConnections>>>,
+    draining: Arc<Mutex<HashMap<ServerId, ServerConnections>>>,
 }
 
 /// What [`Sources::update`] has to say of one server.
@@ -48,23 +48,23 @@ pub struct ServerNotice {
 }
 
 impl Sources {
-    pub fn new(behaviour: PoolOptions) -> Self {
-        Sources { behaviour, known: Arc::default(), leaving: Arc::default() }
+    pub fn new(options: PoolOptions) -> Self {
+        Sources { options, known: Arc::default(), draining: Arc::default() }
     }
 
     /// Follows the control table. Returns what is new to say: each warning and each bad string
     /// once, until the row changes.
     pub fn update(&self, servers: &[Server]) -> Vec<ServerNotice> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut leaving = self.leaving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
         let enabled: HashSet<ServerId> = servers.iter().map(|server| server.id).collect();
         for (id, gone) in known.extract_if(|id, _| !enabled.contains(id)) {
-            if let Some(house) = gone.house.ok().or(gone.before) {
-                house.pools().retire();
-                leaving.insert(id, house);
+            if let Some(connections) = gone.connections.ok().or(gone.previous) {
+                connections.pools().drain();
+                draining.insert(id, connections);
             }
         }
-        leaving.retain(|_, house| house.pools().connections() > 0);
+        draining.retain(|_, connections| connections.pools().connections() > 0);
         let mut notices = Vec::new();
         for server in servers {
             let old = match known.remove(&server.id) {
@@ -72,8 +72,8 @@ impl Sources {
                     known.insert(server.id, KnownServer { server: server.clone(), ..old });
                     continue;
                 }
-                Some(old) => old.house.ok().or(old.before),
-                None => leaving.remove(&server.id),
+                Some(old) => old.connections.ok().or(old.previous),
+                None => draining.remove(&server.id),
             };
             let mut notice = ServerNotice {
                 server: server.id,
@@ -81,14 +81,14 @@ impl Sources {
                 warnings: Vec::new(),
                 error: None,
             };
-            let mut before = None;
-            let house = match connection_string::parse(server.connection_string.reveal()) {
+            let mut previous = None;
+            let connections = match connection_string::parse(server.connection_string.reveal()) {
                 Ok(parsed) => {
                     notice.warnings = parsed.warnings;
                     Ok(match old {
-                        Some(old) => old.replaced(parsed.endpoint),
+                        Some(old) => old.replace_endpoint(parsed.endpoint),
                         None => ServerConnections::new(
-                            Pools::new(parsed.endpoint, self.behaviour.clone()),
+                            Pools::new(parsed.endpoint, self.options.clone()),
                             0,
                         ),
                     })
@@ -99,35 +99,35 @@ impl Sources {
                         Error::new(Kind::Config, words.clone())
                             .context(format!("connection_string of server {}", server.name)),
                     );
-                    before = old;
+                    previous = old;
                     Err(words)
                 }
             };
             if notice.error.is_some() || !notice.warnings.is_empty() {
                 notices.push(notice);
             }
-            known.insert(server.id, KnownServer { server: server.clone(), house, before });
+            known.insert(server.id, KnownServer { server: server.clone(), connections, previous });
         }
         notices
     }
 
     /// Every server that can be used, with its pools.
-    pub fn houses(&self) -> Vec<(ServerId, ServerConnections)> {
+    pub fn all_connections(&self) -> Vec<(ServerId, ServerConnections)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut houses: Vec<_> = known
+        let mut all: Vec<_> = known
             .iter()
-            .filter_map(|(id, known)| Some((*id, known.house.as_ref().ok()?.clone())))
+            .filter_map(|(id, known)| Some((*id, known.connections.as_ref().ok()?.clone())))
             .collect();
-        houses.sort_by_key(|(id, _)| *id);
-        houses
+        all.sort_by_key(|(id, _)| *id);
+        all
     }
 
     /// The pools and seats of a server.
-    pub fn house(&self, id: ServerId) -> Result<ServerConnections> {
+    pub fn connections(&self, id: ServerId) -> Result<ServerConnections> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&id) {
-            Some(KnownServer { house: Ok(house), .. }) => Ok(house.clone()),
-            Some(KnownServer { house: Err(words), server, .. }) => {
+            Some(KnownServer { connections: Ok(connections), .. }) => Ok(connections.clone()),
+            Some(KnownServer { connections: Err(words), server, .. }) => {
                 Err(Error::new(Kind::Config, words.clone()))
                     .with_context(|| format!("connection_string of server {}", server.name))
             }
@@ -164,11 +164,11 @@ mod tests {
         let at = |port: u16| format!("server=127.0.0.1;port={port};user id=sa;password=x");
         let sources = sources();
         sources.update(&[server("a", &at(1))]);
-        let seats = sources.house(ServerId(1)).unwrap().take(2, "job").await.unwrap();
+        let seats = sources.connections(ServerId(1)).unwrap().reserve(2, "job").await.unwrap();
         let full = || async {
             tokio::time::timeout(
                 Duration::from_millis(1),
-                sources.house(ServerId(1)).unwrap().take(1, "x"),
+                sources.connections(ServerId(1)).unwrap().reserve(1, "x"),
             )
             .await
             .is_err()
@@ -177,9 +177,9 @@ mod tests {
         assert!(full().await, "a rename");
         sources.update(&[server("renamed", &at(2))]);
         assert!(full().await, "another address");
-        assert_eq!(sources.house(ServerId(1)).unwrap().pools().endpoint().port, 2);
+        assert_eq!(sources.connections(ServerId(1)).unwrap().pools().endpoint().port, 2);
         sources.update(&[server("renamed", "nonsense")]);
-        assert!(sources.house(ServerId(1)).is_err());
+        assert!(sources.connections(ServerId(1)).is_err());
         sources.update(&[server("renamed", &at(3))]);
         assert!(full().await, "a string that could be read again");
         drop(seats);

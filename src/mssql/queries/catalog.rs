@@ -37,7 +37,10 @@ pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Tab
             && row.text(2).is_ok_and(|t| t == name.table.as_str())
     });
     let Some(object) = objects.get(exact.unwrap_or(0)) else { return Ok(None) };
-    shape(session, object).await.with_context(|| format!("read the columns of {name}")).map(Some)
+    read_table(session, object)
+        .await
+        .with_context(|| format!("read the columns of {name}"))
+        .map(Some)
 }
 
 /// Like [`table`], but a missing one is an error that says what to check.
@@ -51,7 +54,7 @@ pub async fn existing_table(session: &mut Session, name: &TableName, side: &str)
     })
 }
 
-async fn shape(session: &mut Session, object: &Row) -> Result<Table> {
+async fn read_table(session: &mut Session, object: &Row) -> Result<Table> {
     let object_id = object.i32(0)?;
     let name = TableName {
         database: Ident::new(object.text(3)?),

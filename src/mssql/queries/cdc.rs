@@ -39,15 +39,15 @@ pub async fn enabled(source: &mut Session) -> Result<bool> {
 }
 
 /// U: the newest captured transaction; `None` while capture has recorded none.
-pub async fn upper(source: &mut Session) -> Result<Option<MaxLsn>> {
+pub async fn max_lsn(source: &mut Session) -> Result<Option<MaxLsn>> {
     let row = source
         .opt_row(include_str!("../../../sql/cdc/max_lsn.sql"), &[])
         .await
         .context("read the maximum LSN")?;
-    row.map_or(Ok(None), |row| read_upper(&row))
+    row.map_or(Ok(None), |row| read_max_lsn(&row))
 }
 
-fn read_upper(row: &Row) -> Result<Option<MaxLsn>> {
+fn read_max_lsn(row: &Row) -> Result<Option<MaxLsn>> {
     // without any row in the mapping table there is none; an empty binary or zero mean the same
     let lsn = match row.opt_bytes(0)? {
         None | Some([]) => return Ok(None),
@@ -105,7 +105,7 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
         Ok(())
     };
     source
-        .each(include_str!("../../../sql/cdc/instances.sql"), &[], take)
+        .for_each_row(include_str!("../../../sql/cdc/instances.sql"), &[], take)
         .await
         .context("read cdc.change_tables")?;
     Ok(instances)
@@ -113,7 +113,9 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
 
 /// U and then every capture instance, in one round trip: an instance that is there has been read
 /// after U.
-pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<MaxLsn>, Vec<Instance>)> {
+pub async fn max_lsn_and_instances(
+    source: &mut Session,
+) -> Result<(Option<MaxLsn>, Vec<Instance>)> {
     const BOTH: &str = concat!(
         include_str!("../../../sql/cdc/max_lsn.sql"),
         include_str!("../../../sql/cdc/instances.sql")
@@ -121,12 +123,15 @@ pub async fn upper_and_instances(source: &mut Session) -> Result<(Option<MaxLsn>
     let (mut upper, mut instances) = (None, Vec::new());
     let take = |set: usize, row: Row| -> Result<()> {
         match set {
-            0 => upper = read_upper(&row)?,
+            0 => upper = read_max_lsn(&row)?,
             _ => instances.extend(read_instance(&row, instances.last())?),
         }
         Ok(())
     };
-    source.each(BOTH, &[], take).await.context("read the maximum LSN and cdc.change_tables")?;
+    source
+        .for_each_row(BOTH, &[], take)
+        .await
+        .context("read the maximum LSN and cdc.change_tables")?;
     Ok((upper, instances))
 }
 
@@ -172,7 +177,7 @@ pub async fn capture(source: &mut Session, instance: Instance) -> Result<Capture
         .context("read cdc.captured_columns")?;
     let columns = captured(&rows)?;
     if columns.is_empty() {
-        return Err(dropped(&instance));
+        return Err(instance_dropped(&instance));
     }
     Ok(Capture { instance, columns })
 }
@@ -204,7 +209,7 @@ fn captured(rows: &[Row]) -> Result<Vec<CapturedColumn>> {
 /// What the session sees of the instance now, and whether `table` and the change table still are
 /// what they were when `capture` was asked for: the columns that are `carried`, and what is
 /// captured in which types. Asked after rows were read, it says by which shape they were.
-pub async fn still(
+pub async fn recheck(
     source: &mut Session,
     table: &Table,
     carried: &ColumnMap,
@@ -226,12 +231,12 @@ pub async fn still(
     ];
     let sets = source.result_sets(STILL, &params).await;
     let mut sets = sets
-        .map_err(|error| of_instance(error, instance))
+        .map_err(|error| explain_instance_error(error, instance))
         .context("read the low watermark")?
         .into_iter();
     let mut next = || sets.next().unwrap_or_default();
     let (low, named, columns, captured_now) = (next(), next(), next(), next());
-    let Some(low) = low.first() else { return Err(gated(instance)) };
+    let Some(low) = low.first() else { return Err(not_readable(instance)) };
     let bounds = read_bounds(low, instance)?;
     let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_>>()?;
     let same =
@@ -260,7 +265,7 @@ pub struct LsnBounds {
 impl LsnBounds {
     /// Up to where the session has everything: what it has seen captured, and what was committed
     /// before the capture instance was made, which can be above the newest entry of an idle source.
-    pub fn seen(self) -> Lsn {
+    pub fn visible_up_to(self) -> Lsn {
         if self.min.is_zero() { self.max } else { self.max.max(self.min.prev()) }
     }
 }
@@ -275,9 +280,9 @@ impl LsnBounds {
         max: Option<Lsn>,
     ) -> Result<LsnBounds> {
         match min {
-            _ if instances == 0 => Err(dropped(instance)),
+            _ if instances == 0 => Err(instance_dropped(instance)),
             Some(min) if !min.is_zero() => Ok(LsnBounds { min, max: max.unwrap_or(Lsn::ZERO) }),
-            _ => Err(gated(instance)),
+            _ => Err(not_readable(instance)),
         }
     }
 }
@@ -285,8 +290,9 @@ impl LsnBounds {
 /// What the session sees of an instance now.
 pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<LsnBounds> {
     let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
-    let row =
-        row.map_err(|error| of_instance(error, instance)).context("read the low watermark")?;
+    let row = row
+        .map_err(|error| explain_instance_error(error, instance))
+        .context("read the low watermark")?;
     read_bounds(&row, instance)
 }
 
@@ -295,33 +301,33 @@ fn read_bounds(row: &Row, instance: &Instance) -> Result<LsnBounds> {
 }
 
 /// What the copy lane's connection sees of an instance now.
-pub async fn bounds_of_line(source: &mut TdsConnection, instance: &Instance) -> Result<LsnBounds> {
+pub async fn bounds_over_tds(source: &mut TdsConnection, instance: &Instance) -> Result<LsnBounds> {
     let name = Value::Text(instance.name.as_str().to_owned());
     let rows = source
         .rows(BOUNDS_SQL, &[&name])
         .await
-        .map_err(|error| of_instance(error, instance))
+        .map_err(|error| explain_instance_error(error, instance))
         .context("read the low watermark")?;
     let mut rows = rows.map_err(|why| {
         Error::new(Kind::Other, format!("the low watermark cannot be read: {why}"))
     })?;
     let mut bounds = None;
     while rows.next().await.context("read the low watermark")? {
-        let instances = match rows.seen(1)? {
+        let instances = match rows.value_ref(1)? {
             ValueRef::Int(instances) => instances,
             _ => 0,
         };
         bounds = Some(LsnBounds::new(
             instance,
-            seen_lsn(&rows.seen(0)?)?,
+            lsn_cell(&rows.value_ref(0)?)?,
             instances,
-            seen_lsn(&rows.seen(2)?)?,
+            lsn_cell(&rows.value_ref(2)?)?,
         )?);
     }
-    bounds.ok_or_else(|| dropped(instance))
+    bounds.ok_or_else(|| instance_dropped(instance))
 }
 
-fn seen_lsn(cell: &ValueRef<'_>) -> Result<Option<Lsn>> {
+fn lsn_cell(cell: &ValueRef<'_>) -> Result<Option<Lsn>> {
     match cell {
         ValueRef::Bytes(bytes) => {
             let wrong = || Error::new(Kind::Other, format!("an LSN has {} bytes", bytes.len()));
@@ -370,7 +376,7 @@ pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, 
 }
 
 /// The instance is no longer there.
-pub fn dropped(instance: &Instance) -> Error {
+pub fn instance_dropped(instance: &Instance) -> Error {
     Error::new(
         Kind::Missing,
         format!(
@@ -386,7 +392,7 @@ pub fn dropped(instance: &Instance) -> Error {
 }
 
 /// The instance is there, but this login may not read it.
-pub fn gated(instance: &Instance) -> Error {
+pub fn not_readable(instance: &Instance) -> Error {
     let select = copyable(&format!("GRANT SELECT ON {} TO <user>", instance.source.local()));
     let fix = match &instance.role {
         Some(role) => format!(
@@ -412,10 +418,10 @@ pub fn gated(instance: &Instance) -> Error {
 }
 
 /// An error while reading an instance's change table, in plain words where we know them.
-pub fn of_instance(error: Error, instance: &Instance) -> Error {
+pub fn explain_instance_error(error: Error, instance: &Instance) -> Error {
     match error.number {
-        Some(208) => dropped(instance).with_number(208),
-        Some(229 | 230) => gated(instance).with_number(error.number.unwrap_or(229)),
+        Some(208) => instance_dropped(instance).with_number(208),
+        Some(229 | 230) => not_readable(instance).with_number(error.number.unwrap_or(229)),
         _ => error,
     }
 }
@@ -427,7 +433,7 @@ mod tests {
     #[test]
     fn a_session_has_seen_what_was_before_the_capture_instance() {
         let lsn = |n: u8| Lsn::new([0, 0, 0, 1, 0, 0, 0, 0, 0, n]);
-        let seen = |min, max| LsnBounds { min, max }.seen();
+        let seen = |min, max| LsnBounds { min, max }.visible_up_to();
         assert_eq!(seen(lsn(19), lsn(17)), lsn(18));
         assert_eq!(seen(lsn(10), lsn(17)), lsn(17));
         assert_eq!(seen(Lsn::ZERO, lsn(17)), lsn(17));

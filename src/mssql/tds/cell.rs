@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     model::{name::Ident, value::Value},
-    mssql::classify::lost,
+    mssql::classify::protocol_error,
 };
 
 /// How a type says where its cells end.
@@ -140,7 +140,7 @@ struct CellCopy {
 
 /// What a cell of `from` needs to be one of `to`: itself, or a length before it; `None` when it
 /// cannot go as it is.
-fn fits(from: &Type, to: &Type) -> Option<Option<u8>> {
+fn length_prefix(from: &Type, to: &Type) -> Option<Option<u8>> {
     match (from.form, to.form) {
         (CellForm::Fixed(bytes), CellForm::Byte) => {
             (from.nullable() == to.nullable()).then_some(Some(bytes))
@@ -180,7 +180,7 @@ pub(super) enum CellMisfit {
 
 impl CellMisfit {
     /// In words, with the columns' names for people.
-    pub fn words(&self, names: &[Ident]) -> String {
+    pub fn message(&self, names: &[Ident]) -> String {
         match self {
             CellMisfit::Count { read, there } => {
                 format!("{read} columns are read, and {there} are there")
@@ -199,7 +199,7 @@ pub(super) struct Transfer {
     cells: Vec<CellCopy>,
     /// The last row's key cells.
     keys: Vec<KeyCell>,
-    inside: bool,
+    in_row: bool,
     column: usize,
     /// A bit for each column, of a row that has them.
     nulls: Vec<u8>,
@@ -209,7 +209,7 @@ pub(super) struct Transfer {
 /// A cell of a key, as it came last.
 #[derive(Debug)]
 struct KeyCell {
-    meaning: CellType,
+    cell_type: CellType,
     null: bool,
     /// Without their length.
     bytes: Vec<u8>,
@@ -245,7 +245,7 @@ impl Transfer {
             .zip(to)
             .enumerate()
             .map(|(i, (from, to))| {
-                let prefix = fits(&from.ty, &to.ty).ok_or_else(|| CellMisfit::Column {
+                let prefix = length_prefix(&from.ty, &to.ty).ok_or_else(|| CellMisfit::Column {
                     place: i,
                     why: format!(
                         "comes as type {:02X?} and is staged as {:02X?}",
@@ -270,7 +270,7 @@ impl Transfer {
                     return Err(unfit());
                 }
                 Ok(KeyCell {
-                    meaning: CellType::of(&column.ty).ok_or_else(unfit)?,
+                    cell_type: CellType::of(&column.ty).ok_or_else(unfit)?,
                     null: true,
                     bytes: Vec::new(),
                 })
@@ -279,7 +279,7 @@ impl Transfer {
         Ok(Transfer {
             cells,
             keys,
-            inside: false,
+            in_row: false,
             column: 0,
             nulls: Vec::new(),
             chunk: ChunkPosition::Total,
@@ -287,8 +287,8 @@ impl Transfer {
     }
 
     /// Whether a row has begun that is not whole.
-    pub fn is_inside(&self) -> bool {
-        self.inside
+    pub fn is_in_row(&self) -> bool {
+        self.in_row
     }
 
     /// Moves what is here of one row from `input` to `out`: the bytes of `input` that it took, and
@@ -297,7 +297,7 @@ impl Transfer {
         let mut at = 0;
         // up to here `input` is in `out`
         let mut moved = 0;
-        if !self.inside {
+        if !self.in_row {
             match input.first() {
                 Some(&token::ROW) => {
                     at = 1;
@@ -313,9 +313,9 @@ impl Transfer {
                     at = 1 + nulls.len();
                     moved = at;
                 }
-                _ => return Err(lost("no row begins here")),
+                _ => return Err(protocol_error("no row begins here")),
             }
-            self.inside = true;
+            self.in_row = true;
             self.column = 0;
         }
         while let Some(cell) = self.cells.get(self.column) {
@@ -354,7 +354,7 @@ impl Transfer {
                 continue;
             }
             if cell.from == CellForm::Pointer {
-                return Err(lost("a cell of a type that is not staged"));
+                return Err(protocol_error("a cell of a type that is not staged"));
             }
             let Some((head, bytes)) = cell.from.extent(rest) else { break };
             let Some(whole) = rest.get(..head + bytes) else { break };
@@ -372,8 +372,8 @@ impl Transfer {
             self.column += 1;
         }
         out.extend_from_slice(&input[moved..at]);
-        self.inside = self.column < self.cells.len();
-        Ok((at, !self.inside))
+        self.in_row = self.column < self.cells.len();
+        Ok((at, !self.in_row))
     }
 
     /// The key of the last row that was whole.
@@ -387,12 +387,12 @@ impl KeyCell {
         if self.null {
             return Ok(Value::Null);
         }
-        if self.meaning == CellType::Text {
+        if self.cell_type == CellType::Text {
             let mut texts = TextBuffer::default();
             let (from, to) = texts.add(&self.bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
-        Ok(self.meaning.plain(&self.bytes)?.to_value())
+        Ok(self.cell_type.decode(&self.bytes)?.to_value())
     }
 }
 
@@ -570,11 +570,11 @@ mod tests {
             ));
         }
         assert_eq!(
-            Transfer::new(&[int()], &[], &[]).unwrap_err().words(&[]),
+            Transfer::new(&[int()], &[], &[]).unwrap_err().message(&[]),
             "1 columns are read, and 0 are there"
         );
         let unfit =
-            Transfer::new(&[int()], &[text()], &[]).unwrap_err().words(&[Ident::new("a\tb")]);
+            Transfer::new(&[int()], &[text()], &[]).unwrap_err().message(&[Ident::new("a\tb")]);
         assert!(
             unfit.starts_with("column [a\tb] comes as type [26, 04] and is staged as [E7"),
             "{unfit}"
@@ -602,7 +602,7 @@ mod tests {
                 (!fits).then_some(Kind::TooLarge)
             );
         }
-        let key = Transfer::new(&columns, &columns, &[0]).unwrap_err().words(&[]);
+        let key = Transfer::new(&columns, &columns, &[0]).unwrap_err().message(&[]);
         assert!(key.contains("of a type that no key has"), "{key}");
     }
 

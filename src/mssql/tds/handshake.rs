@@ -14,7 +14,7 @@ use super::packet::{END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST};
 use crate::mssql::socket::Socket;
 
 /// TCP that wraps what is written into PRELOGIN packets, and unwraps what is read, until
-/// [`Handshake::over`].
+/// [`Handshake::finish`].
 pub(super) struct Handshake {
     tcp: Socket,
     wrapping: bool,
@@ -45,12 +45,12 @@ impl Handshake {
     }
 
     /// The handshake is done.
-    pub fn over(&mut self) {
+    pub fn finish(&mut self) {
         self.wrapping = false;
     }
 
     /// The bare connection: a login was encrypted, the rest is not.
-    pub fn into_tcp(self) -> Socket {
+    pub fn into_socket(self) -> Socket {
         self.tcp
     }
 

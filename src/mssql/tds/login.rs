@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     model::name::Ident,
     mssql::{
-        classify::{lost, no_encryption},
+        classify::{encryption_unavailable, protocol_error},
         endpoint::{Encrypt, Endpoint, PACKET_BYTES_ENCRYPTED_MAX, PACKET_BYTES_MAX},
         socket::{LoginGuard, Socket},
     },
@@ -26,9 +26,9 @@ const PACKET_BYTES: u32 = 16_000;
 
 /// What a login comes to.
 pub(super) enum Login {
-    In(Box<Packets>),
+    LoggedIn(Box<Packets>),
     /// Read-intent routing, or Azure's gateway.
-    MappingChanged {
+    Redirected {
         host: String,
         port: u16,
     },
@@ -44,7 +44,7 @@ pub(super) async fn login(
     let strict = endpoint.encrypt == Encrypt::Strict;
     let mut stream = TdsStream::Bare(socket);
     if strict {
-        stream = tls_begins(endpoint, stream, TlsScope::All).await?;
+        stream = start_tls(endpoint, stream, TlsScope::All).await?;
     }
     let mut packets = Packets::new(stream, endpoint.connect_timeout);
     let ours = match endpoint.encrypt {
@@ -58,14 +58,14 @@ pub(super) async fn login(
         _ if strict => false,
         (NOT_SUPPORTED, NOT_SUPPORTED) => false,
         (OFF | ON, NOT_SUPPORTED) | (ON, OFF) => {
-            return Err(no_encryption());
+            return Err(encryption_unavailable());
         }
         _ => true,
     };
     let login_only = ours == OFF && theirs == OFF;
     if encrypted {
         let span = if login_only { TlsScope::Login } else { TlsScope::Session };
-        let stream = tls_begins(endpoint, packets.into_stream(), span).await?;
+        let stream = start_tls(endpoint, packets.into_stream(), span).await?;
         packets = Packets::new(stream, endpoint.connect_timeout);
     }
     let packet_bytes_max = if packets.is_encrypted() && !login_only {
@@ -84,7 +84,7 @@ pub(super) async fn login(
     packets.end().await?;
     packets.forget_sent();
     if login_only {
-        packets = packets.over(tls_ends);
+        packets = packets.map_stream(end_tls);
     }
     let mut is_in = false;
     let mut elsewhere = None;
@@ -93,7 +93,7 @@ pub(super) async fn login(
             Token::Error(error) => return Err(error),
             Token::LoginAck => is_in = true,
             Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes, packet_bytes_max),
-            Token::Routed { host, port } => elsewhere = Some(Login::MappingChanged { host, port }),
+            Token::Routed { host, port } => elsewhere = Some(Login::Redirected { host, port }),
             _ => {}
         }
     }
@@ -101,21 +101,21 @@ pub(super) async fn login(
     match elsewhere {
         Some(elsewhere) => Ok(elsewhere),
         None if is_in => {
-            let place = format!("{}/{}", endpoint.place(), database.as_str());
+            let place = format!("{}/{}", endpoint.server_name(), database.as_str());
             packets.logged_in(place, guard.done());
-            Ok(Login::In(Box::new(packets)))
+            Ok(Login::LoggedIn(Box::new(packets)))
         }
-        None => Err(lost("a login is answered by neither yes nor no")),
+        None => Err(protocol_error("a login is answered by neither yes nor no")),
     }
 }
 
 #[cfg(feature = "rustls")]
-async fn tls_begins(endpoint: &Endpoint, stream: TdsStream, span: TlsScope) -> Result<TdsStream> {
-    super::tls::begin(endpoint, stream, span).await
+async fn start_tls(endpoint: &Endpoint, stream: TdsStream, span: TlsScope) -> Result<TdsStream> {
+    super::tls::start(endpoint, stream, span).await
 }
 
 #[cfg(not(feature = "rustls"))]
-async fn tls_begins(_: &Endpoint, _: TdsStream, _: TlsScope) -> Result<TdsStream> {
+async fn start_tls(_: &Endpoint, _: TdsStream, _: TlsScope) -> Result<TdsStream> {
     Err(crate::error::Error::new(
         crate::error::Kind::Connection,
         "this build's copy lane has no TLS",
@@ -123,12 +123,12 @@ async fn tls_begins(_: &Endpoint, _: TdsStream, _: TlsScope) -> Result<TdsStream
 }
 
 #[cfg(feature = "rustls")]
-fn tls_ends(stream: TdsStream) -> TdsStream {
+fn end_tls(stream: TdsStream) -> TdsStream {
     super::tls::end(stream)
 }
 
 #[cfg(not(feature = "rustls"))]
-fn tls_ends(stream: TdsStream) -> TdsStream {
+fn end_tls(stream: TdsStream) -> TdsStream {
     stream
 }
 
@@ -169,9 +169,9 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
     packets.put(&message).await?;
     packets.end().await?;
     while !packets.is_whole() {
-        packets.more().await?;
+        packets.read_more().await?;
     }
-    let answer = packets.seen();
+    let answer = packets.buffered();
     let told = answer
         .chunks_exact(5)
         .take_while(|option| option[0] != END)
@@ -179,8 +179,8 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
     let told = told
         .and_then(|option| answer.get(usize::from(u16::from_be_bytes([option[1], option[2]]))))
         .copied();
-    packets.consume(packets.seen().len());
-    told.ok_or_else(|| lost("PRELOGIN is answered without ENCRYPTION"))
+    packets.consume(packets.buffered().len());
+    told.ok_or_else(|| protocol_error("PRELOGIN is answered without ENCRYPTION"))
 }
 
 /// LOGIN7: a fixed part, the places of the texts in it, and the texts.

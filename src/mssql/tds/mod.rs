@@ -84,40 +84,44 @@ pub struct CopyStatements<'a> {
 }
 
 /// Logs in, with a limit; redirects are followed.
-pub(super) async fn line(
+pub(super) async fn connect(
     endpoint: &Endpoint,
     database: &Ident,
     timeout: Duration,
     slot: ConnectionPermit,
 ) -> Result<TdsConnection> {
     let route = Route::new(endpoint);
-    let limit = route.time_max();
-    match tokio::time::timeout(limit, enter(route, database, timeout)).await {
+    let limit = route.login_time_max();
+    match tokio::time::timeout(limit, login_following_redirects(route, database, timeout)).await {
         Ok(packets) => Ok(TdsConnection { packets: packets?, _slot: slot, _seat: None }),
-        Err(_) => Err(classify::no_login(limit)),
+        Err(_) => Err(classify::login_timeout(limit)),
     }
 }
 
-async fn enter(mut route: Route, database: &Ident, timeout: Duration) -> Result<Packets> {
+async fn login_following_redirects(
+    mut route: Route,
+    database: &Ident,
+    timeout: Duration,
+) -> Result<Packets> {
     loop {
-        let endpoint = route.at();
-        let connected = dial::tcp(endpoint).await?;
+        let endpoint = route.endpoint();
+        let connected = dial::connect(endpoint).await?;
         match tokio::time::timeout(
             endpoint.connect_timeout,
             login::login(endpoint, database, connected, timeout),
         )
         .await
         {
-            Ok(Ok(Login::In(packets))) => return Ok(*packets),
-            Ok(Ok(Login::MappingChanged { host, port })) => route.redirected(host, port)?,
+            Ok(Ok(Login::LoggedIn(packets))) => return Ok(*packets),
+            Ok(Ok(Login::Redirected { host, port })) => route.follow_redirect(host, port)?,
             Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(classify::no_login(endpoint.connect_timeout)),
+            Err(_) => return Err(classify::login_timeout(endpoint.connect_timeout)),
         }
     }
 }
 
 impl TdsConnection {
-    pub(super) fn seated(mut self, seat: ReservedPermit) -> Self {
+    pub(super) fn with_reserved_permit(mut self, seat: ReservedPermit) -> Self {
         self._seat = Some(seat);
         self
     }
@@ -129,8 +133,8 @@ impl TdsConnection {
 
     /// A batch whose results do not matter.
     pub async fn batch(&mut self, sql: &str) -> Result<()> {
-        self.ask(sql).await?;
-        ending(&mut self.packets).await.map(drop)
+        self.send_batch(sql).await?;
+        read_to_end(&mut self.packets).await.map(drop)
     }
 
     /// sp_executesql: the rows of the result set, as they come; `Err` says which column cannot be
@@ -153,7 +157,7 @@ impl TdsConnection {
         self.packets.close().await;
     }
 
-    async fn ask(&mut self, sql: &str) -> Result<()> {
+    async fn send_batch(&mut self, sql: &str) -> Result<()> {
         self.packets.begin(Message::Batch);
         self.packets.put(&NO_TRANSACTION).await?;
         self.packets.put(&utf16(sql)).await?;
@@ -166,7 +170,7 @@ impl TdsConnection {
         while let Some(token) = token::next(&mut self.packets).await? {
             match token {
                 Token::Columns(columns) => return Ok(Ok(columns)),
-                Token::Unreadable(why) => return Ok(Err(why)),
+                Token::UnknownType(why) => return Ok(Err(why)),
                 Token::Error(error) => return Err(error),
                 _ => {}
             }
@@ -186,7 +190,7 @@ enum NextToken {
 /// Goes on to a row or to the answer's end, past what says nothing here: ORDER stands between the
 /// columns and the rows of whatever has an ORDER BY, messages anywhere. An answer that stops before
 /// it says that it is done was cut short.
-async fn next(packets: &mut Packets) -> Result<NextToken> {
+async fn next_row_or_end(packets: &mut Packets) -> Result<NextToken> {
     let (mut counted, mut done, mut other_columns) = (0, false, false);
     while let Some(token) = token::next(packets).await? {
         match token {
@@ -199,7 +203,7 @@ async fn next(packets: &mut Packets) -> Result<NextToken> {
                 done = !more;
             }
             Token::Columns(_) => other_columns = true,
-            Token::Unreadable(why) => {
+            Token::UnknownType(why) => {
                 return Err(Error::new(
                     Kind::Other,
                     format!("the server answers with a result set that is not read here: {why}"),
@@ -215,20 +219,20 @@ async fn next(packets: &mut Packets) -> Result<NextToken> {
     if done {
         Ok(NextToken::End(counted))
     } else {
-        Err(classify::lost("an answer ends without DONE"))
+        Err(classify::protocol_error("an answer ends without DONE"))
     }
 }
 
 /// Whether a row comes next, or the answer's end.
-async fn row_comes(packets: &mut Packets) -> Result<bool> {
+async fn has_next_row(packets: &mut Packets) -> Result<bool> {
     // mostly it is here
-    Ok(matches!(packets.seen().first(), Some(&(token::ROW | token::NBC_ROW)))
-        || matches!(next(packets).await?, NextToken::Row))
+    Ok(matches!(packets.buffered().first(), Some(&(token::ROW | token::NBC_ROW)))
+        || matches!(next_row_or_end(packets).await?, NextToken::Row))
 }
 
 /// The answer's rest, to its end: the rows that the last statement counted.
-async fn ending(packets: &mut Packets) -> Result<u64> {
-    match next(packets).await? {
+async fn read_to_end(packets: &mut Packets) -> Result<u64> {
+    match next_row_or_end(packets).await? {
         NextToken::End(counted) => Ok(counted),
         NextToken::Row => {
             Err(Error::new(Kind::Other, "the server answers with rows where none are expected"))
@@ -271,23 +275,23 @@ pub async fn copy(
     session: &mut Session,
     boundary: &mut impl BatchObserver,
 ) -> Result<std::result::Result<Copied, String>> {
-    dest.ask(way.columns).await?;
+    dest.send_batch(way.columns).await?;
     let to = match dest.columns().await.context("read the staging table's columns")? {
         Ok(columns) => columns,
         Err(why) => return Ok(Err(why)),
     };
-    ending(&mut dest.packets).await?;
+    read_to_end(&mut dest.packets).await?;
     let first = async {
-        source.ask(way.read).await?;
+        source.send_batch(way.read).await?;
         source.columns().await
     };
     let Some(from) = unless_stopped(boundary, first).await else {
-        return Ok(Ok(Copied { rows: 0, whole: false }));
+        return Ok(Ok(Copied { rows: 0, complete: false }));
     };
     let from = from.context("read source rows")?;
-    let transfer = match from
-        .and_then(|from| Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.words(way.names)))
-    {
+    let transfer = match from.and_then(|from| {
+        Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.message(way.names))
+    }) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
     };
@@ -300,10 +304,10 @@ pub async fn copy(
     // a reader that failed cuts the writer off, whose own end says nothing then
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
-        (Some(Err(error)), Ok(Copied { whole: true, .. }) | Err(_)) => Err(error),
+        (Some(Err(error)), Ok(Copied { complete: true, .. }) | Err(_)) => Err(error),
         (_, written) => {
             let copied = written?;
-            if copied.whole {
+            if copied.complete {
                 source.close().await;
                 dest.close().await;
             }
@@ -325,21 +329,21 @@ async fn read(
     let gone = |_| Error::new(Kind::Cancelled, "the writer stopped");
     loop {
         // a batch is ended by the answer's end, and by nothing that was cut off before it
-        if !transfer.is_inside() && !row_comes(packets).await.context("read source rows")? {
+        if !transfer.is_in_row() && !has_next_row(packets).await.context("read source rows")? {
             break;
         }
-        if packets.seen().is_empty() {
-            packets.more().await.context("read source rows")?;
+        if packets.buffered().is_empty() {
+            packets.read_more().await.context("read source rows")?;
         }
-        let here = packets.seen();
+        let here = packets.buffered();
         let before = bytes.len();
         let (taken, whole) =
-            transfer.advance(here, &mut bytes).with_context(|| packets.row_place())?;
+            transfer.advance(here, &mut bytes).with_context(|| packets.row_description())?;
         batch_bytes += bytes.len() - before;
         packets.consume(taken);
         let mut key = None;
         if whole {
-            packets.row_came();
+            packets.row_done();
             rows += 1;
             batch_rows += 1;
             if batch_rows >= limit.rows_max.max(1) || batch_bytes >= limit.bytes_max.max(1) {
@@ -354,11 +358,11 @@ async fn read(
                 key,
             };
             sender.send(chunk).await.map_err(gone)?;
-            packets.handed_over();
+            packets.restart_limits();
         }
         if !whole {
             // what is here of a cell is too little of it
-            packets.more().await.context("read source rows")?;
+            packets.read_more().await.context("read source rows")?;
         }
     }
     if batch_rows > 0 {
@@ -375,14 +379,14 @@ async fn write(
     session: &mut Session,
     boundary: &mut impl BatchObserver,
 ) -> Result<Copied> {
-    let head = bulk_head(columns);
+    let head = bulk_column_metadata(columns);
     let mut copied = 0;
     let mut batch = None;
     loop {
         let chunk = tokio::select! {
             chunk = receiver.recv() => chunk,
             // what is loaded of a batch goes with the connection
-            () = boundary.stopped() => return Ok(Copied { rows: copied, whole: false }),
+            () = boundary.stopped() => return Ok(Copied { rows: copied, complete: false }),
         };
         let Some(chunk) = chunk else { break };
         let rows = match batch {
@@ -399,7 +403,7 @@ async fn write(
         let Some(key) = chunk.key else { continue };
         line.packets.put(&BULK_END).await.context("write rows")?;
         line.packets.end().await.context("write rows")?;
-        let taken = ending(&mut line.packets).await.context("write rows")?;
+        let taken = read_to_end(&mut line.packets).await.context("write rows")?;
         if taken != rows {
             return Err(Error::new(
                 Kind::Other,
@@ -409,11 +413,11 @@ async fn write(
         batch = None;
         copied += rows;
         if boundary.batch_done(session, copied, &key).await? == ControlFlow::Stop {
-            return Ok(Copied { rows: copied, whole: false });
+            return Ok(Copied { rows: copied, complete: false });
         }
     }
     match batch {
-        None => Ok(Copied { rows: copied, whole: true }),
+        None => Ok(Copied { rows: copied, complete: true }),
         Some(_) => Err(Error::new(Kind::Cancelled, "the reader stopped")),
     }
 }
@@ -423,7 +427,7 @@ const BULK_END: [u8; 13] = [token::DONE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// COLMETADATA of a bulk load, as the server itself describes the columns.
 /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/88176081-df75-4b24-bcfb-4c16ff03cbfa>
-fn bulk_head(columns: &[WireColumn]) -> Vec<u8> {
+fn bulk_column_metadata(columns: &[WireColumn]) -> Vec<u8> {
     /// nullable, and what says that the column may be written
     const FLAGS_KEPT: u16 = 0x0001 | 0x000C;
     let mut head = vec![token::COLUMNS];

@@ -10,8 +10,8 @@ use crate::{
     error::{Error, Kind, Result},
     mssql::{
         budget::{AnswerBudget, AnswerPart},
-        classify::{self, lost},
-        session::soon,
+        classify::{self, protocol_error},
+        session::with_lazy_timeout,
     },
 };
 use std::{io, sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// How long a server is listened to after it has closed the connection for what is sent: what it
 /// said before that is here, or nearly.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(1);
+const PENDING_ERROR_TIME_MAX: Duration = Duration::from_secs(1);
 /// Room that is kept after a row that was longer.
 const ANSWER_KEPT_BYTES: usize = 1 << 20;
 
@@ -55,9 +55,9 @@ pub(super) struct Packets {
     timeout: Duration,
     /// When the wait for the part of the answer began that is being read; `None`: with the next
     /// wait.
-    since: Option<Instant>,
+    waiting_since: Option<Instant>,
     /// `server/database`, for messages; empty before the login.
-    place: String,
+    server_database: String,
     /// What comes from the network counts against it; `None` before the login.
     budget: Option<Arc<AnswerBudget>>,
     /// Rows of the answer that were handed over.
@@ -85,8 +85,8 @@ impl Packets {
             stream,
             packet_bytes: PACKET_BYTES_FIRST,
             timeout,
-            since: None,
-            place: String::new(),
+            waiting_since: None,
+            server_database: String::new(),
             budget: None,
             rows: 0,
             raw: vec![0; READ_BYTES].into_boxed_slice(),
@@ -104,7 +104,7 @@ impl Packets {
 
     /// The login is done; `place` is what messages call the server.
     pub fn logged_in(&mut self, place: String, budget: Arc<AnswerBudget>) {
-        self.place = place;
+        self.server_database = place;
         self.budget = Some(budget);
     }
 
@@ -123,7 +123,7 @@ impl Packets {
     }
 
     /// The same connection over another stream (TLS has begun, or ended).
-    pub fn over(self, stream: impl FnOnce(TdsStream) -> TdsStream) -> Self {
+    pub fn map_stream(self, stream: impl FnOnce(TdsStream) -> TdsStream) -> Self {
         Packets { stream: stream(self.stream), ..self }
     }
 
@@ -135,14 +135,14 @@ impl Packets {
     /// Says goodbye and waits a moment until the server has heard it, so that it counts no
     /// connection that is gone for us.
     pub async fn close(&mut self) {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
         let goodbye = async {
             self.stream.shutdown().await?;
             while self.stream.read(&mut self.raw).await? > 0 {}
             Ok::<_, io::Error>(())
         };
         // a server that does not answer is reset when the stream is dropped
-        let _ = tokio::time::timeout(PATIENCE, goodbye).await;
+        let _ = tokio::time::timeout(CLOSE_TIME_MAX, goodbye).await;
     }
 
     /// Begins a message.
@@ -170,7 +170,7 @@ impl Packets {
     /// Ends the message; its answer is read next.
     pub async fn end(&mut self) -> Result<()> {
         self.send(END_OF_MESSAGE).await?;
-        self.answer_begins();
+        self.begin_answer();
         Ok(())
     }
 
@@ -179,11 +179,11 @@ impl Packets {
         self.out.zeroize();
     }
 
-    fn answer_begins(&mut self) {
+    fn begin_answer(&mut self) {
         self.last = false;
         self.left = 0;
         self.rows = 0;
-        self.handed_over();
+        self.restart_limits();
     }
 
     /// Sends a packet, and waits until the network has taken it. With TLS the next one would
@@ -208,10 +208,10 @@ impl Packets {
             stream.write_all(out).await?;
             stream.flush().await
         };
-        match soon(*timeout, sent).await {
+        match with_lazy_timeout(*timeout, sent).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(self.last_words(broken(error)).await),
-            Err(_) => return Err(late()),
+            Ok(Err(error)) => return Err(self.pending_error(io_error(error)).await),
+            Err(_) => return Err(timeout_error()),
         }
         self.out.truncate(HEADER_BYTES);
         Ok(())
@@ -219,10 +219,10 @@ impl Packets {
 
     /// Why the server closed the connection, if it said so before: after an error of severity 20
     /// and above it does not read on.
-    async fn last_words(&mut self, broken: Error) -> Error {
+    async fn pending_error(&mut self, broken: Error) -> Error {
         self.answer.clear();
         self.at = 0;
-        self.answer_begins();
+        self.begin_answer();
         let error = async {
             while let Ok(Some(token)) = token::next(self).await {
                 if let Token::Error(error) = token {
@@ -231,11 +231,11 @@ impl Packets {
             }
             None
         };
-        tokio::time::timeout(LAST_WORDS_TIME_MAX, error).await.ok().flatten().unwrap_or(broken)
+        tokio::time::timeout(PENDING_ERROR_TIME_MAX, error).await.ok().flatten().unwrap_or(broken)
     }
 
     /// What is here of the answer and not consumed.
-    pub fn seen(&self) -> &[u8] {
+    pub fn buffered(&self) -> &[u8] {
         &self.answer[self.at..]
     }
 
@@ -257,32 +257,32 @@ impl Packets {
     /// much of one as goes on at once. Bytes alone are no answer, or a network that lets one
     /// through now and then would keep us waiting for days. The time is the clock's, with what is
     /// done with the bytes between two waits.
-    pub fn came(&mut self) {
-        self.since = None;
+    pub fn restart_timeout(&mut self) {
+        self.waiting_since = None;
     }
 
     /// What is here of the answer was passed on: what comes next has all of its time and all of its
     /// room.
-    pub fn handed_over(&mut self) {
-        self.came();
+    pub fn restart_limits(&mut self) {
+        self.restart_timeout();
         if let Some(budget) = &self.budget {
-            budget.begin(AnswerPart::Row(self.rows));
+            budget.reset(AnswerPart::Row(self.rows));
         }
     }
 
     /// The row that is being read, for messages.
-    pub fn row_place(&self) -> String {
-        AnswerPart::Row(self.rows).of(&self.place)
+    pub fn row_description(&self) -> String {
+        AnswerPart::Row(self.rows).description(&self.server_database)
     }
 
     /// A row is whole.
-    pub fn row_came(&mut self) {
+    pub fn row_done(&mut self) {
         self.rows += 1;
-        self.handed_over();
+        self.restart_limits();
     }
 
     /// Waits for more of the answer. An answer that ends here is one that ends too soon.
-    pub async fn more(&mut self) -> Result<()> {
+    pub async fn read_more(&mut self) -> Result<()> {
         self.answer.drain(..self.at);
         self.at = 0;
         if self.answer.len() < ANSWER_KEPT_BYTES {
@@ -290,20 +290,21 @@ impl Packets {
         }
         while !self.unpack()? {
             if self.is_whole() {
-                return Err(lost("an answer ends in the middle"));
+                return Err(protocol_error("an answer ends in the middle"));
             }
             self.raw.copy_within(self.raw_at..self.raw_end, 0);
             self.raw_end -= self.raw_at;
             self.raw_at = 0;
-            let left =
-                self.timeout.saturating_sub(self.since.get_or_insert_with(Instant::now).elapsed());
+            let left = self
+                .timeout
+                .saturating_sub(self.waiting_since.get_or_insert_with(Instant::now).elapsed());
             if left.is_zero() {
-                return Err(late());
+                return Err(timeout_error());
             }
-            let read = soon(left, self.stream.read(&mut self.raw[self.raw_end..]))
+            let read = with_lazy_timeout(left, self.stream.read(&mut self.raw[self.raw_end..]))
                 .await
-                .map_err(|_| late())?
-                .map_err(|error| self.broken(error))?;
+                .map_err(|_| timeout_error())?
+                .map_err(|error| self.read_error(error))?;
             if read == 0 {
                 return Err(Error::new(Kind::Connection, "the server closed the connection"));
             }
@@ -312,12 +313,12 @@ impl Packets {
         Ok(())
     }
 
-    fn broken(&self, error: io::Error) -> Error {
+    fn read_error(&self, error: io::Error) -> Error {
         match &self.budget {
             Some(budget) if budget.is_exceeded() => {
-                AnswerPart::Row(self.rows).too_large(&self.place)
+                AnswerPart::Row(self.rows).too_large(&self.server_database)
             }
-            _ => broken(error),
+            _ => io_error(error),
         }
     }
 
@@ -332,7 +333,7 @@ impl Packets {
                 }
                 let length = usize::from(u16::from_be_bytes([here[2], here[3]]));
                 if here[0] != ANSWER || length < HEADER_BYTES {
-                    return Err(lost("what the server sent is no packet of an answer"));
+                    return Err(protocol_error("what the server sent is no packet of an answer"));
                 }
                 self.left = length - HEADER_BYTES;
                 self.last = here[1] & END_OF_MESSAGE != 0;
@@ -350,10 +351,10 @@ impl Packets {
     }
 }
 
-fn late() -> Error {
-    classify::io(io::ErrorKind::TimedOut, "")
+fn timeout_error() -> Error {
+    classify::io_error(io::ErrorKind::TimedOut, "")
 }
 
-pub(super) fn broken(error: io::Error) -> Error {
-    classify::io(error.kind(), &error.to_string())
+pub(super) fn io_error(error: io::Error) -> Error {
+    classify::io_error(error.kind(), &error.to_string())
 }

@@ -7,15 +7,15 @@
 use super::{
     CHUNK_BYTES,
     cell::{CellForm, ChunkPosition},
+    has_next_row,
     packet::Packets,
-    row_comes,
     token::{self, WireColumn},
     value::{CellType, TextBuffer},
 };
 use crate::{
     error::{Context, Error, Kind, Result},
     model::value::{Value, ValueRef},
-    mssql::classify::lost,
+    mssql::classify::protocol_error,
 };
 
 /// The rows of one answer. Dropped before the end, it leaves its line spent.
@@ -77,29 +77,29 @@ impl<'a> Rows<'a> {
     /// Goes to the next row; `false` once, at the clean end.
     pub async fn next(&mut self) -> Result<bool> {
         self.packets.consume(std::mem::take(&mut self.row_bytes));
-        if !row_comes(self.packets).await? {
+        if !has_next_row(self.packets).await? {
             return Ok(false);
         }
         let mut came_bytes = 0;
         loop {
-            let here = self.packets.seen();
-            let read = self.row.read(here).with_context(|| self.packets.row_place());
+            let here = self.packets.buffered();
+            let read = self.row.read(here).with_context(|| self.packets.row_description());
             if let Some(bytes) = read? {
                 self.row_bytes = bytes;
-                self.packets.row_came();
+                self.packets.row_done();
                 return Ok(true);
             }
             if here.len() - came_bytes >= CHUNK_BYTES {
                 came_bytes = here.len();
-                self.packets.came();
+                self.packets.restart_timeout();
             }
-            self.packets.more().await?;
+            self.packets.read_more().await?;
         }
     }
 
     /// The cell at `index` of the row, where it is.
-    pub fn seen(&self, index: usize) -> Result<ValueRef<'_>> {
-        self.row.seen(self.packets.seen(), index)
+    pub fn value_ref(&self, index: usize) -> Result<ValueRef<'_>> {
+        self.row.value_ref(self.packets.buffered(), index)
     }
 }
 
@@ -141,15 +141,15 @@ impl RowParser {
             self.nulls.extend_from_slice(bitmap);
             self.at = 1 + nulls;
         }
-        if !self.find(here)? {
+        if !self.find_cells(here)? {
             return Ok(None);
         }
-        self.gather(here)?;
+        self.decode_long_cells(here)?;
         Ok(Some(std::mem::take(&mut self.at)))
     }
 
     /// Finds where the row's cells are; whether all of them are here.
-    fn find(&mut self, here: &[u8]) -> Result<bool> {
+    fn find_cells(&mut self, here: &[u8]) -> Result<bool> {
         while let Some((form, _)) = self.columns.get(self.cells.len()) {
             let i = self.cells.len();
             if self.nulls.get(i / 8).is_some_and(|bits| bits >> (i % 8) & 1 == 1) {
@@ -158,7 +158,9 @@ impl RowParser {
             }
             let Some(rest) = here.get(self.at..) else { return Ok(false) };
             let (cell, bytes) = match form {
-                CellForm::Pointer => return Err(lost("a cell of a type that is not staged")),
+                CellForm::Pointer => {
+                    return Err(protocol_error("a cell of a type that is not staged"));
+                }
                 CellForm::Chunks => {
                     let (chunk, behind) = &mut self.chunk;
                     let (taken, whole) = chunk.skip(rest.get(*behind..).unwrap_or_default())?;
@@ -185,7 +187,7 @@ impl RowParser {
     }
 
     /// Decodes texts, and puts together what came in chunks.
-    fn gather(&mut self, here: &[u8]) -> Result<()> {
+    fn decode_long_cells(&mut self, here: &[u8]) -> Result<()> {
         let RowParser { columns, cells, texts, chunked, .. } = self;
         texts.clear();
         chunked.clear();
@@ -193,7 +195,7 @@ impl RowParser {
         for (cell, (_, meaning)) in cells.iter_mut().zip(columns) {
             if let CellPlace::Chunks { from, to } = *cell {
                 let begin = chunked.len();
-                gather_chunks(&here[from..to], chunked);
+                join_chunks(&here[from..to], chunked);
                 *cell = CellPlace::Whole { from: begin, to: chunked.len() };
             }
             if *meaning == CellType::Text {
@@ -210,7 +212,7 @@ impl RowParser {
     }
 
     /// The cell at `index` of the row that was read, and that `here` begins with.
-    pub fn seen<'a>(&'a self, here: &'a [u8], index: usize) -> Result<ValueRef<'a>> {
+    pub fn value_ref<'a>(&'a self, here: &'a [u8], index: usize) -> Result<ValueRef<'a>> {
         let (Some(cell), Some((_, meaning))) = (self.cells.get(index), self.columns.get(index))
         else {
             return Err(Error::new(
@@ -221,16 +223,16 @@ impl RowParser {
         match *cell {
             CellPlace::Null => Ok(Value::Null),
             CellPlace::Text { from, to } => Ok(Value::Text(self.texts.get(from, to))),
-            CellPlace::Whole { from, to } => meaning.plain(&self.chunked[from..to]),
+            CellPlace::Whole { from, to } => meaning.decode(&self.chunked[from..to]),
             CellPlace::Here { from, to } | CellPlace::Chunks { from, to } => {
-                meaning.plain(&here[from..to])
+                meaning.decode(&here[from..to])
             }
         }
     }
 }
 
 /// The bytes of a whole cell of chunks that is not NULL.
-fn gather_chunks(cell: &[u8], out: &mut Vec<u8>) {
+fn join_chunks(cell: &[u8], out: &mut Vec<u8>) {
     let mut rest = cell.get(8..).unwrap_or_default();
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
         let length =
@@ -285,9 +287,9 @@ mod tests {
             let more = [&bytes[..], &[token::ROW]].concat();
             assert_eq!(row.read(&more).unwrap(), Some(bytes.len()));
             for (i, value) in values.iter().enumerate() {
-                assert_eq!(row.seen(&more, i).unwrap(), *value, "column {i}");
+                assert_eq!(row.value_ref(&more, i).unwrap(), *value, "column {i}");
             }
-            assert!(row.seen(&more, 5).is_err());
+            assert!(row.value_ref(&more, 5).is_err());
         }
     }
 

@@ -43,7 +43,7 @@ fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
 }
 
 async fn line_of(pools: &Pools) -> Result<TdsConnection> {
-    pools.line(&Ident::new("master"), "test").await
+    pools.tds_connection(&Ident::new("master"), "test").await
 }
 
 /// An authority, a file with its certificate, and servers that it signs for.
@@ -97,7 +97,7 @@ async fn it_logs_in_in_every_mode_of_encryption() {
         (Encryption::Strict, Encrypt::Strict),
     ] {
         let server = authority.server(encryption, "127.0.0.1", false).await;
-        for trust in [Trust::Authority(authority.file.clone()), Trust::Anything] {
+        for trust in [Trust::Authority(authority.file.clone()), Trust::Any] {
             let pools =
                 pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust));
             let mut line = line_of(&pools)
@@ -150,7 +150,8 @@ async fn a_refused_login_keeps_its_number() {
         .unwrap();
     assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
     assert!(!refused.to_string().contains("wrong"), "{refused}");
-    let refused = pools(&server, |_| {}).line(&Ident::new("nowhere"), "test").await.err().unwrap();
+    let refused =
+        pools(&server, |_| {}).tds_connection(&Ident::new("nowhere"), "test").await.err().unwrap();
     assert_eq!((refused.kind, refused.number), (Kind::Database, Some(4060)));
 }
 
@@ -164,7 +165,7 @@ impl BatchObserver for Counter {
         last_key: &[Value],
     ) -> Result<ControlFlow> {
         self.0.push((rows, last_key.to_vec()));
-        Ok(if self.0.len() == self.1 { ControlFlow::Stop } else { ControlFlow::On })
+        Ok(if self.0.len() == self.1 { ControlFlow::Stop } else { ControlFlow::Continue })
     }
 }
 
@@ -213,7 +214,7 @@ async fn rows_arrive_as_they_were_in_batches_of_rows_or_bytes() {
         {
             session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
             let (end, told) = copied(&pools, WAY, rows_max, bytes_max, usize::MAX).await;
-            assert_eq!(end.unwrap().unwrap(), Copied { rows: 1_000, whole: true });
+            assert_eq!(end.unwrap().unwrap(), Copied { rows: 1_000, complete: true });
             assert_eq!(told.0.last().unwrap(), &(1_000, vec![last.clone()]));
             assert!(
                 batches.is_none_or(|batches| batches == told.0.len()) && told.0.len() < 40,
@@ -228,7 +229,10 @@ async fn rows_arrive_as_they_were_in_batches_of_rows_or_bytes() {
         }
         session.batch("TRUNCATE TABLE dbo.d").await.unwrap();
         let (end, told) = copied(&pools, WAY, 300, usize::MAX, 2).await;
-        assert_eq!((end.unwrap().unwrap(), told.0.len()), (Copied { rows: 600, whole: false }, 2));
+        assert_eq!(
+            (end.unwrap().unwrap(), told.0.len()),
+            (Copied { rows: 600, complete: false }, 2)
+        );
         assert_eq!(
             session.row("SELECT COUNT(*) FROM dbo.d", &[]).await.unwrap().i64(0).unwrap(),
             600,
@@ -307,7 +311,7 @@ async fn parameters_come_back_as_what_they_were() {
             line.rows(&sql, &values.iter().collect::<Vec<_>>()).await.unwrap().ok().unwrap();
         assert!(rows.next().await.unwrap());
         for (i, value) in values.iter().enumerate() {
-            assert_eq!(rows.seen(i).unwrap(), value.seen(), "@P{}", i + 1);
+            assert_eq!(rows.value_ref(i).unwrap(), value.seen(), "@P{}", i + 1);
             // the driver declares numeric(39,38), which there is not
             if !matches!(value, Value::Decimal { scale: 38, .. }) {
                 let told = session
@@ -347,15 +351,15 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     for told in session.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap() {
         assert!(rows.next().await.unwrap());
         for i in 0..3 {
-            assert_eq!(rows.seen(i).unwrap().to_value(), told.value(i).unwrap());
+            assert_eq!(rows.value_ref(i).unwrap().to_value(), told.value(i).unwrap());
         }
     }
     assert!(!rows.next().await.unwrap());
     // what has an ORDER BY says so between its columns and its rows
-    line.ask("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
+    line.send_batch("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
     assert_eq!(line.columns().await.unwrap().unwrap().len(), 1);
-    assert_eq!(line.packets.seen().first(), Some(&0xA9));
-    assert!(matches!(next(&mut line.packets).await.unwrap(), NextToken::Row));
+    assert_eq!(line.packets.buffered().first(), Some(&0xA9));
+    assert!(matches!(next_row_or_end(&mut line.packets).await.unwrap(), NextToken::Row));
     let mut line = line_of(&pools).await.unwrap();
     let mut rows = line
         .rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[])
@@ -392,7 +396,7 @@ async fn answered(bytes: &[u8]) -> Result<u64> {
     let length = u16::try_from(bytes.len() + packet::HEADER_BYTES).unwrap().to_be_bytes();
     let packet = [&[4, packet::END_OF_MESSAGE, length[0], length[1], 0, 0, 1, 0], bytes].concat();
     tokio::io::AsyncWriteExt::write_all(&mut server, &packet).await.unwrap();
-    ending(&mut packets).await
+    read_to_end(&mut packets).await
 }
 
 /// A result set that breaks off without a word, be it at a packet's end, is no whole table.
@@ -426,7 +430,7 @@ async fn an_answer_that_trickles_is_late() {
         }
     });
     // all of it would take ten seconds, and is no whole answer then
-    assert_eq!(ending(&mut packets).await.unwrap_err().kind, Kind::Timeout);
+    assert_eq!(read_to_end(&mut packets).await.unwrap_err().kind, Kind::Timeout);
     trickle.abort();
 }
 
@@ -439,15 +443,15 @@ async fn work_between_two_reads_is_time_too() {
     tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 0xA9])
         .await
         .unwrap();
-    packets.more().await.unwrap();
+    packets.read_more().await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut server, &[4, 0, 0, 9, 0, 0, 1, 0, 200]).await.unwrap();
     let began = std::time::Instant::now();
     while began.elapsed() < LIMIT {
         std::hint::spin_loop();
     }
-    assert_eq!(packets.more().await.unwrap_err().kind, Kind::Timeout);
-    packets.came();
-    packets.more().await.unwrap();
+    assert_eq!(packets.read_more().await.unwrap_err().kind, Kind::Timeout);
+    packets.restart_timeout();
+    packets.read_more().await.unwrap();
 }
 
 /// A list of columns that drips was read from its start at every read: of 100 KB, byte by byte, 5
@@ -568,7 +572,7 @@ async fn every_packet_is_one_record_also_when_the_network_is_full() {
             let mut rows =
                 call.unwrap_or_else(|error| panic!("the lane, {what}: {error}")).unwrap();
             assert!(rows.next().await.unwrap());
-            assert_eq!(rows.seen(0).unwrap(), Value::Int(i64::try_from(LONG_BYTES).unwrap()));
+            assert_eq!(rows.value_ref(0).unwrap(), Value::Int(i64::try_from(LONG_BYTES).unwrap()));
         }
     }
 }
@@ -582,7 +586,7 @@ async fn where_any_certificate_is_believed_it_is_not_read() {
         let server =
             Server::builder().tls(encryption).certificate_version_1().start().await.unwrap();
         for (trust, believed) in
-            [(Trust::Anything, true), (Trust::SystemUnlessLoopback, true), (Trust::System, false)]
+            [(Trust::Any, true), (Trust::SystemUnlessLoopback, true), (Trust::System, false)]
         {
             let pools = pools(&server, |endpoint| {
                 (endpoint.encrypt, endpoint.trust) = (ours, trust.clone())
@@ -695,20 +699,19 @@ async fn trust_in_this_machine_does_not_follow_a_redirect_to_another() {
 async fn what_a_server_said_before_it_closed_is_the_error() {
     for encrypt in [Encrypt::Off, Encrypt::Full] {
         let server = Server::builder().start().await.unwrap();
-        let pools = pools(&server, |endpoint| {
-            (endpoint.encrypt, endpoint.trust) = (encrypt, Trust::Anything)
-        });
+        let pools =
+            pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (encrypt, Trust::Any));
         let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
         session.batch("CREATE TABLE dbo.d (b varbinary(max) NULL)").await.unwrap();
         let died = SqlError::new(9001, 21, "The log for database 'master' is not available.");
         server.faults().once(Point::request("BULK LOAD"), Fault::ErrorBefore(died));
         let mut line = line_of(&pools).await.unwrap();
-        line.ask("SELECT TOP (0) b FROM dbo.d").await.unwrap();
+        line.send_batch("SELECT TOP (0) b FROM dbo.d").await.unwrap();
         let columns = line.columns().await.unwrap().unwrap();
-        ending(&mut line.packets).await.unwrap();
+        read_to_end(&mut line.packets).await.unwrap();
         line.batch("INSERT BULK dbo.d (b varbinary(max))").await.unwrap();
         line.packets.begin(Message::BulkLoad);
-        line.packets.put(&bulk_head(&columns)).await.unwrap();
+        line.packets.put(&bulk_column_metadata(&columns)).await.unwrap();
         let failed = line.packets.put(&vec![0; LONG_BYTES]).await.unwrap_err();
         assert_eq!(
             (failed.number, failed.kind),
@@ -843,7 +846,7 @@ fn nonsense_is_no_token_and_no_row() {
         if let Ok(Some(length)) = row.read(&bytes) {
             assert!(length <= bytes.len());
             for i in 0..3 {
-                let _ = row.seen(&bytes, i);
+                let _ = row.value_ref(&bytes, i);
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     error::Result,
     mssql::{
         certificate,
-        classify::no_tls,
+        classify::tls_failed,
         endpoint::{Endpoint, Trust},
     },
 };
@@ -31,13 +31,13 @@ use crate::{
 const TDS_8: &[u8] = b"tds/8.0";
 
 /// Begins TLS in a bare stream.
-pub(super) async fn begin(
+pub(super) async fn start(
     endpoint: &Endpoint,
     stream: TdsStream,
     span: TlsScope,
 ) -> Result<TdsStream> {
     let TdsStream::Bare(socket) = stream else { return Ok(stream) };
-    let blind = endpoint.trust.is_blind(socket.is_loopback());
+    let blind = endpoint.trust.trusts_any_certificate(socket.is_loopback());
     let authority = match &endpoint.trust {
         Trust::Authority(file) => Some(file.as_path()),
         _ => None,
@@ -48,21 +48,23 @@ pub(super) async fn begin(
         Ok(name) => name,
         // nobody looks at it
         Err(_) if blind => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
-        Err(_) => return Err(no_tls(&format!("{host} is no name that a certificate could have"))),
+        Err(_) => {
+            return Err(tls_failed(&format!("{host} is no name that a certificate could have")));
+        }
     };
     let handshake = Handshake::new(socket, span != TlsScope::All);
     let mut tls = TlsConnector::from(Arc::new(config))
         .connect(name, handshake)
         .await
-        .map_err(|error| no_tls(&error.to_string()))?;
-    tls.get_mut().0.over();
+        .map_err(|error| tls_failed(&error.to_string()))?;
+    tls.get_mut().0.finish();
     Ok(TdsStream::Tls(Box::new(tls)))
 }
 
 /// Ends TLS: only the login was encrypted.
 pub(super) fn end(stream: TdsStream) -> TdsStream {
     match stream {
-        TdsStream::Tls(tls) => TdsStream::Bare(tls.into_inner().0.into_tcp()),
+        TdsStream::Tls(tls) => TdsStream::Bare(tls.into_inner().0.into_socket()),
         bare => bare,
     }
 }
@@ -77,7 +79,7 @@ fn config(blind: bool, authority: Option<&Path>, span: TlsScope) -> Result<Clien
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
-        .map_err(|error| no_tls(&error.to_string()))?;
+        .map_err(|error| tls_failed(&error.to_string()))?;
     let mut config = if blind {
         builder
             .dangerous()
@@ -96,7 +98,8 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = file {
-        let unusable = |words: String| no_tls(&format!("certificate {}: {words}", file.display()));
+        let unusable =
+            |words: String| tls_failed(&format!("certificate {}: {words}", file.display()));
         for certificate in certificates(file).map_err(|error| unusable(error.to_string()))? {
             store.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }

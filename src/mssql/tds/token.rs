@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    mssql::classify::{self, lost},
+    mssql::classify::{self, protocol_error},
 };
 
 pub(super) const COLUMNS: u8 = 0x81;
@@ -56,7 +56,7 @@ pub(super) enum Token {
     Columns(Vec<WireColumn>),
     /// Columns of which one is of a type that is not known here: what comes behind it cannot be
     /// read. The driver may know it.
-    Unreadable(String),
+    UnknownType(String),
     /// A row begins here; it is not consumed.
     Row,
     Error(Error),
@@ -84,16 +84,16 @@ pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
         if packets.is_over() {
             return Ok(None);
         }
-        let seen = packets.seen();
+        let seen = packets.buffered();
         if let Some((token, bytes)) = parse(seen, &mut list)? {
             packets.consume(bytes);
-            packets.came();
+            packets.restart_timeout();
             return Ok(Some(token));
         }
         if seen.len() > TOKEN_BYTES_MAX {
-            return Err(lost("a token without an end"));
+            return Err(protocol_error("a token without an end"));
         }
-        packets.more().await?;
+        packets.read_more().await?;
     }
 }
 
@@ -119,21 +119,21 @@ pub(super) fn parse(bytes: &[u8], list: &mut ColumnList) -> Result<Option<(Token
     match reader.token(list) {
         Ok(token) => Ok(Some((token, reader.at))),
         Err(Incomplete::More) => Ok(None),
-        Err(Incomplete::Unreadable(why)) => Ok(Some((Token::Unreadable(why), bytes.len()))),
-        Err(Incomplete::Lost(error)) => Err(*error),
+        Err(Incomplete::UnknownType(why)) => Ok(Some((Token::UnknownType(why), bytes.len()))),
+        Err(Incomplete::Invalid(error)) => Err(*error),
     }
 }
 
 /// Why there is no token yet.
 enum Incomplete {
     More,
-    Unreadable(String),
-    Lost(Box<Error>),
+    UnknownType(String),
+    Invalid(Box<Error>),
 }
 
 impl From<Error> for Incomplete {
     fn from(error: Error) -> Self {
-        Incomplete::Lost(Box::new(error))
+        Incomplete::Invalid(Box::new(error))
     }
 }
 
@@ -209,7 +209,7 @@ impl<'a> TokenReader<'a> {
                     let length = self.u32()?;
                     self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
                 }
-                return Err(lost("there are more features than numbers for them").into());
+                return Err(protocol_error("there are more features than numbers for them").into());
             }
             SESSION_STATE => {
                 let length = self.u32()?;
@@ -220,16 +220,20 @@ impl<'a> TokenReader<'a> {
                 let length = usize::from(self.u16()?);
                 let mut inside = TokenReader { bytes: self.take(length)?, at: 0 };
                 // it is all here: whoever wants more of it is wrong
-                inside.inner(kind).map_err(|short| match short {
-                    Incomplete::More => lost("a token is shorter than what is in it").into(),
+                inside.length_prefixed(kind).map_err(|short| match short {
+                    Incomplete::More => {
+                        protocol_error("a token is shorter than what is in it").into()
+                    }
                     other => other,
                 })?
             }
-            other => return Err(lost(&format!("token 0x{other:02X} is not known")).into()),
+            other => {
+                return Err(protocol_error(&format!("token 0x{other:02X} is not known")).into());
+            }
         })
     }
 
-    fn inner(&mut self, kind: u8) -> Result<Token, Incomplete> {
+    fn length_prefixed(&mut self, kind: u8) -> Result<Token, Incomplete> {
         const PACKET_SIZE: u8 = 4;
         const ROUTING: u8 = 20;
         Ok(match kind {
@@ -244,7 +248,7 @@ impl<'a> TokenReader<'a> {
                 let length = usize::from(self.u8()?);
                 let procedure = self.text(length)?;
                 let line = self.u32()?;
-                Token::Error(classify::server(number, class, &message, &procedure, line))
+                Token::Error(classify::server_error(number, class, &message, &procedure, line))
             }
             LOGIN_ACK => Token::LoginAck,
             ENVIRONMENT => match self.u8()? {
@@ -252,7 +256,7 @@ impl<'a> TokenReader<'a> {
                     let length = usize::from(self.u8()?);
                     let size = self.text(length)?;
                     Token::PacketBytes(
-                        size.parse().map_err(|_| lost("the packet size is no number"))?,
+                        size.parse().map_err(|_| protocol_error("the packet size is no number"))?,
                     )
                 }
                 ROUTING => {
@@ -275,7 +279,9 @@ impl<'a> TokenReader<'a> {
             count => usize::from(count),
         };
         if count > COLUMNS_MAX {
-            return Err(lost(&format!("{count} columns are more than there can be")).into());
+            return Err(
+                protocol_error(&format!("{count} columns are more than there can be")).into()
+            );
         }
         self.at = self.at.max(list.at);
         while list.columns.len() < count {
@@ -289,13 +295,13 @@ impl<'a> TokenReader<'a> {
     fn column(&mut self, index: usize) -> Result<WireColumn, Incomplete> {
         self.u32()?;
         let flags = self.u16()?;
-        let ty = self.ty()?.map_err(|number| {
-            Incomplete::Unreadable(format!("column {} is of type 0x{number:02X}", index + 1))
+        let ty = self.type_info()?.map_err(|number| {
+            Incomplete::UnknownType(format!("column {} is of type 0x{number:02X}", index + 1))
         })?;
         if ty.form == CellForm::Pointer {
             let parts = self.u8()?;
             if parts > NAME_PARTS_MAX {
-                return Err(lost("a table's name has too many parts").into());
+                return Err(protocol_error("a table's name has too many parts").into());
             }
             for _ in 0..parts {
                 let units = usize::from(self.u16()?);
@@ -308,7 +314,7 @@ impl<'a> TokenReader<'a> {
 
     /// TYPE_INFO; `Err` is the number of a type that is not known.
     /// <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/cbe9c510-eae6-4b1f-9893-a098944d430a>
-    fn ty(&mut self) -> Result<std::result::Result<Type, u8>, Incomplete> {
+    fn type_info(&mut self) -> Result<std::result::Result<Type, u8>, Incomplete> {
         const COLLATION_BYTES: usize = 5;
         let from = self.at;
         let token = self.u8()?;
@@ -332,9 +338,9 @@ impl<'a> TokenReader<'a> {
                 self.take(3)?;
                 CellForm::Byte
             }
-            cell::VARBINARY | cell::BINARY => self.long()?,
+            cell::VARBINARY | cell::BINARY => self.string_length()?,
             cell::VARCHAR | cell::CHAR | cell::NVARCHAR | cell::NCHAR => {
-                let form = self.long()?;
+                let form = self.string_length()?;
                 self.take(COLLATION_BYTES)?;
                 form
             }
@@ -352,7 +358,7 @@ impl<'a> TokenReader<'a> {
     }
 
     /// The length of what is in bytes or characters.
-    fn long(&mut self) -> Result<CellForm, Incomplete> {
+    fn string_length(&mut self) -> Result<CellForm, Incomplete> {
         Ok(if self.u16()? == cell::LENGTH_MAX { CellForm::Chunks } else { CellForm::Short })
     }
 }

@@ -50,7 +50,7 @@ impl CellType {
     }
 
     /// A cell that is not NULL and no text. `bytes` are without their length.
-    pub fn plain(self, bytes: &[u8]) -> Result<ValueRef<'_>> {
+    pub fn decode(self, bytes: &[u8]) -> Result<ValueRef<'_>> {
         let wrong = || {
             Error::new(
                 Kind::Connection,
@@ -168,7 +168,7 @@ impl TextBuffer {
             // a pair may be cut in two, but no more than that
             let cut = valid + 1 == self.units.len() && !later.is_empty();
             if !(valid == self.units.len() || cut) || now.len() % 2 == 1 {
-                return Err(classify::not_utf16());
+                return Err(classify::invalid_utf16());
             }
             self.make_room(3 * valid);
             let room = self.utf8.get_mut(self.end..).unwrap_or_default();
@@ -199,7 +199,7 @@ mod tests {
             let (from, to) = texts.add(bytes)?;
             return Ok(Value::Text(texts.get(from, to).to_owned()));
         }
-        Ok(meaning.plain(bytes)?.to_value())
+        Ok(meaning.decode(bytes)?.to_value())
     }
 
     #[test]

@@ -227,7 +227,7 @@ async fn an_answer_without_an_end_has_a_limit() {
         .expect("a connection string")
         .endpoint;
     (endpoint.port, endpoint.encrypt) = (server.addr.port(), Encrypt::Off);
-    let place = format!("{}/master", endpoint.place());
+    let place = format!("{}/master", endpoint.server_name());
     let pools = Pools::new(
         endpoint,
         PoolOptions {
@@ -250,8 +250,8 @@ async fn an_answer_without_an_end_has_a_limit() {
             &[&place, "row 1 of the answer", "128 MiB"],
         );
         drop(stream);
-        assert!(session.is_spent(), "{what}");
-        let mut line = pools.line(&master, "test").await.expect("a connection");
+        assert!(!session.is_reusable(), "{what}");
+        let mut line = pools.tds_connection(&master, "test").await.expect("a connection");
         let mut rows = line.rows(SQL, &[]).await.expect("an answer").expect("columns");
         check(
             &format!("{what}, the lane"),
@@ -263,7 +263,7 @@ async fn an_answer_without_an_end_has_a_limit() {
     let mut session = pools.checkout(&master, "test").await.expect("a session");
     check("rows", &session.rows(SQL, &[]).await.expect_err("rows"), &[&place]);
     let mut session = pools.checkout(&master, "test").await.expect("a session");
-    let each = session.each(SQL, &[], |_, _| Ok(())).await;
+    let each = session.for_each_row(SQL, &[], |_, _| Ok(())).await;
     check("rows, each", &each.expect_err("rows"), &[&place]);
     // a stream of rows has no limit, as the session keeps none of them
     let mut session = pools.checkout(&master, "test").await.expect("a session");
@@ -275,7 +275,7 @@ async fn an_answer_without_an_end_has_a_limit() {
     server.answers(&["endless"], EndlessAnswer::messages());
     let mut session = pools.checkout(&master, "test").await.expect("a session");
     check("messages", &session.batch(SQL).await.expect_err("messages"), &[&place]);
-    let mut line = pools.line(&master, "test").await.expect("a connection");
+    let mut line = pools.tds_connection(&master, "test").await.expect("a connection");
     check("messages, the lane", &line.batch(SQL).await.expect_err("messages"), &[&place]);
 }
 

@@ -119,7 +119,7 @@ impl Servers {
             Encrypt::Strict => EncryptionLevel::Strict,
         });
         match &endpoint.trust {
-            Trust::Anything => config.trust_cert(),
+            Trust::Any => config.trust_cert(),
             Trust::Authority(path) => config.trust_cert_ca(path.display().to_string()),
             Trust::System | Trust::SystemUnlessLoopback
                 if ["127.0.0.1", "::1", "localhost"].contains(&endpoint.host.as_str())
@@ -131,7 +131,7 @@ impl Servers {
         }
         Sql::open(config, self.names.clone())
             .await
-            .unwrap_or_else(|error| panic!("connect to {}: {error}", endpoint.place()))
+            .unwrap_or_else(|error| panic!("connect to {}: {error}", endpoint.server_name()))
     }
 
     /// Waits until no other scenario uses the servers, and creates this scenario's databases.
@@ -174,7 +174,7 @@ impl Servers {
             marks,
             "0",
             "{} has a control database {CONTROL} that the scenarios did not create: they do not run there",
-            self.dest.place()
+            self.dest.server_name()
         );
         drop_database(&mut dest, CONTROL).await;
     }

@@ -103,7 +103,7 @@ impl TestServer {
                     }
                     .to_owned(),
                 ),
-                ("DEST_TRUST_SERVER_CERTIFICATE", (endpoint.trust == Trust::Anything).to_string()),
+                ("DEST_TRUST_SERVER_CERTIFICATE", (endpoint.trust == Trust::Any).to_string()),
             ],
         }
     }
@@ -118,7 +118,7 @@ fn encryption_of(endpoint: &Endpoint) -> (&'static str, String) {
         Encrypt::Strict => "strict",
     };
     let trust = match &endpoint.trust {
-        Trust::Anything => ";TrustServerCertificate=true".to_owned(),
+        Trust::Any => ";TrustServerCertificate=true".to_owned(),
         Trust::Authority(path) => format!(";certificate={}", path.display()),
         Trust::System | Trust::SystemUnlessLoopback => String::new(),
     };
