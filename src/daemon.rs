@@ -169,7 +169,8 @@ pub async fn aside<T>(mut config: Config, work: impl AsyncFnOnce(&Env) -> Result
         let env = env(config, metrics);
         let writing = writer.start(env.control.clone());
         let result = work(&env).await;
-        let _ = tokio::time::timeout(RECORD_TIME_MAX, env.control.finish_late()).await;
+        let _ =
+            tokio::time::timeout(RECORD_TIME_MAX, env.control.write_pending_completions()).await;
         writing.close().await;
         result
     };
@@ -461,7 +462,7 @@ impl Daemon {
         let env = self.env.clone();
         self.spawn(Task::Retire, async move {
             for _ in 0..RETIRE_BATCHES_MAX {
-                match env.control.retire(env.config.log_retention).await {
+                match env.control.purge_logs(env.config.log_retention).await {
                     Ok(0) => break,
                     Ok(_) if env.stopping() => break,
                     Ok(_) => {}

@@ -3,13 +3,12 @@
 
 use crate::{
     config::Config,
-    control::Standings,
     daemon,
     error::{Error, Kind, Result},
     http,
     jobs::Env,
     model::{name::Ident, visible::visible},
-    plan::state::{self, MappingReport},
+    plan::status::{self, MappingReport, StatusRow},
     say, stdout,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Prints a table, or JSON.
 pub async fn run(config: Config, json: bool) -> Result<bool> {
     daemon::aside(config, async move |env| {
-        let mut standings = env.control.standings().await?;
-        count_rows(env, &mut standings).await;
-        let reports: Vec<MappingReport> = standings.iter().map(state::report).collect();
+        let mut rows = env.control.status_rows().await?;
+        count_rows(env, &mut rows).await;
+        let reports: Vec<MappingReport> = rows.iter().map(status::report).collect();
         if json {
             let text = serde_json::to_string_pretty(&reports).map_err(|error| {
                 Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}"))
@@ -48,9 +47,9 @@ pub async fn health(config: &Config) -> Result<bool> {
 
 /// Rows at the destination, as its catalog last heard; a database that cannot be asked has none to
 /// tell.
-async fn count_rows(env: &Env, standings: &mut Standings) {
+async fn count_rows(env: &Env, rows: &mut [StatusRow]) {
     let databases: BTreeSet<String> =
-        standings.iter().map(|standing| standing.dest.database.as_str().to_owned()).collect();
+        rows.iter().map(|row| row.dest.database.as_str().to_owned()).collect();
     for database in databases {
         let counted: Result<BTreeMap<(String, String), i64>> = async {
             let mut session =
@@ -66,14 +65,10 @@ async fn count_rows(env: &Env, standings: &mut Standings) {
         }
         .await;
         let Ok(counted) = counted else { continue };
-        for standing in
-            standings.iter_mut().filter(|standing| standing.dest.database.as_str() == database)
-        {
-            let key = (
-                standing.dest.schema.as_str().to_lowercase(),
-                standing.dest.table.as_str().to_lowercase(),
-            );
-            standing.rows = counted.get(&key).copied();
+        for row in rows.iter_mut().filter(|row| row.dest.database.as_str() == database) {
+            let key =
+                (row.dest.schema.as_str().to_lowercase(), row.dest.table.as_str().to_lowercase());
+            row.rows = counted.get(&key).copied();
         }
     }
 }

@@ -82,7 +82,7 @@ pub struct Lease {
     /// goes on behind them.
     tried: usize,
     /// Taken, and not yet put in order after their last owner.
-    pub untended: HashSet<MappingId>,
+    pub unrecovered: HashSet<MappingId>,
 }
 
 /// Whether daemons that are frozen are noticed.
@@ -148,7 +148,7 @@ impl Control {
             heartbeat,
             held: HashMap::new(),
             tried: 0,
-            untended: HashSet::new(),
+            unrecovered: HashSet::new(),
         })
     }
 
@@ -180,7 +180,7 @@ impl Lease {
 
     /// The daemons that live, and which of them this is. It proves that every lock is still held,
     /// and that nobody has marked this daemon as gone.
-    pub async fn members(&mut self) -> Result<Members> {
+    pub async fn renew(&mut self) -> Result<Members> {
         let own_id = match self.heartbeat {
             Heartbeat::Missing => return self.members_by_locks().await,
             Heartbeat::Watches => None,
@@ -277,7 +277,7 @@ impl Lease {
             let row = self.session.row(statement, params).await.context("take mappings")?;
             for (mapping, generation) in unpacked(row.opt_bytes(0)?.unwrap_or_default()) {
                 self.held.insert(mapping, generation);
-                self.untended.insert(mapping);
+                self.unrecovered.insert(mapping);
                 taken.push(mapping);
             }
         }
@@ -297,7 +297,7 @@ impl Lease {
                 .context("give up mappings")?;
             for mapping in some {
                 self.held.remove(mapping);
-                self.untended.remove(mapping);
+                self.unrecovered.remove(mapping);
             }
         }
         Ok(())

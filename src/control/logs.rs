@@ -212,7 +212,7 @@ impl Control {
     }
 
     /// Gives open errors of versions that wrote no codes theirs.
-    pub async fn code_older_errors(&self) -> Result<()> {
+    pub async fn add_codes_to_older_errors(&self) -> Result<()> {
         let statement = include_str!("../../sql/control/error_code_of_older_rows.sql");
         self.execute_with_codes(statement, &[]).await
     }

@@ -1,7 +1,7 @@
-//! Servers and mappings in, as people wrote them; checked.
+//! `source_servers` and `table_mappings`: read, checked and turned into [`Server`] and [`Mapping`].
 //!
-//! Nothing in these tables may stop more than itself: a row that makes no sense is set aside with
-//! the reason, and the rest goes on.
+//! A row that cannot be used stops only itself: it is returned with the reason in
+//! [`ControlSnapshot::rejected`], and the other rows are used.
 
 use super::{Control, DATABASE};
 use crate::{
@@ -49,12 +49,12 @@ pub struct ControlSnapshot {
     pub rejected: Vec<Rejected>,
 }
 
-/// What processes before this one left: who has unresolved errors, and whose verification is how
-/// old.
+/// What daemons before this one left: which mappings and servers have unresolved errors, and in
+/// which order mappings were verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenErrors {
     /// Mappings, those first whose last verification was longest ago.
-    pub verified: Vec<MappingId>,
+    pub verification_order: Vec<MappingId>,
     pub mappings: HashSet<MappingId>,
     pub servers: HashSet<ServerId>,
 }
@@ -70,7 +70,7 @@ impl FullSyncClaim {
     }
 }
 
-/// A row of `table_mappings` as it says itself.
+/// A row of `table_mappings` as it was read, not checked yet.
 #[derive(Clone, Debug)]
 struct MappingRow<'a> {
     mapping: i32,
@@ -112,8 +112,9 @@ impl<'a> MappingRow<'a> {
         })
     }
 
-    /// What it means, sharing with the `last` row what is the same; every problem is named at once.
-    fn meant(self, last: Option<&Mapping>) -> Result<Mapping> {
+    /// Checks the row; the error names every problem. Values that are equal in the `last` row share
+    /// its memory.
+    fn check(self, last: Option<&Mapping>) -> Result<Mapping> {
         let mut problems = Vec::new();
         let mut table = |side: &str, parts: [&str; 3], last: Option<&TableName>| {
             for (part, text) in ["database", "schema", "table"].into_iter().zip(parts) {
@@ -130,7 +131,9 @@ impl<'a> MappingRow<'a> {
             .iter()
             .any(|system| system.eq_ignore_ascii_case(database))
         {
-            problems.push(format!("dest_database {database} is not for users' tables"));
+            problems.push(format!(
+                "dest_database {database} is a system database or the control database"
+            ));
         }
         let key = key(self.key).unwrap_or_else(|reason| {
             problems.push(format!("primary_key_column {reason}"));
@@ -320,17 +323,17 @@ impl Control {
         Ok(loaded)
     }
 
-    /// Who has unresolved errors, verification's own aside, and in which order mappings were
-    /// verified.
-    pub async fn troubled(&self) -> Result<OpenErrors> {
-        let mut troubled = OpenErrors::default();
+    /// The mappings and servers that have unresolved errors other than those of verifications, and
+    /// the order in which mappings were last verified.
+    pub async fn open_errors(&self) -> Result<OpenErrors> {
+        let mut open = OpenErrors::default();
         let mut session = self.session().await?;
         for row in session
             .rows(include_str!("../../sql/control/verified.sql"), &[])
             .await
             .context("read verification_logs")?
         {
-            troubled.verified.push(MappingId(row.i32(0)?));
+            open.verification_order.push(MappingId(row.i32(0)?));
         }
         for row in session
             .rows(include_str!("../../sql/control/open_errors.sql"), &[])
@@ -338,16 +341,16 @@ impl Control {
             .context("read error_logs")?
         {
             if let Some(mapping) = row.opt_i32(0)? {
-                troubled.mappings.insert(MappingId(mapping));
+                open.mappings.insert(MappingId(mapping));
             } else if let Some(server) = row.opt_i32(1)? {
-                troubled.servers.insert(ServerId(server));
+                open.servers.insert(ServerId(server));
             }
         }
-        Ok(troubled)
+        Ok(open)
     }
 
     /// `last_connected_at`
-    pub async fn connected(&self, server: ServerId) -> Result<()> {
+    pub async fn record_connected(&self, server: ServerId) -> Result<()> {
         self.session()
             .await?
             .execute(include_str!("../../sql/control/connected.sql"), &[Param::Int(server.0)])
@@ -409,8 +412,8 @@ async fn read_tables(
         }
         let raw = MappingRow::read(&row)?;
         let (mapping, server) = (MappingId(raw.mapping), ServerId(raw.server));
-        match raw.meant(mappings.last()) {
-            Ok(meant) => mappings.push(meant),
+        match raw.check(mappings.last()) {
+            Ok(mapping) => mappings.push(mapping),
             Err(error) => loaded.rejected.push(Rejected { mapping, server, error }),
         }
         Ok(())
@@ -469,19 +472,19 @@ mod tests {
 
     #[test]
     fn a_row_means_what_it_says() {
-        let mapping = raw().meant(None).unwrap();
+        let mapping = raw().check(None).unwrap();
         assert_eq!(mapping.source.to_string(), "S.dbo.Users");
         assert_eq!(mapping.trigger_column, Some(Ident::new("FullSyncTrigger")));
         assert_eq!(
-            MappingRow { trigger: Some("  "), ..raw() }.meant(None).unwrap().trigger_column,
+            MappingRow { trigger: Some("  "), ..raw() }.check(None).unwrap().trigger_column,
             None
         );
         assert_eq!(
-            MappingRow { mode: "direct ", ..raw() }.meant(None).unwrap().mode,
+            MappingRow { mode: "direct ", ..raw() }.check(None).unwrap().mode,
             FullSyncMode::Direct
         );
         assert_eq!(mapping.initial_sync, InitialSync::Configured);
-        let none = MappingRow { initial_sync: Some(" none"), ..raw() }.meant(None).unwrap();
+        let none = MappingRow { initial_sync: Some(" none"), ..raw() }.check(None).unwrap();
         assert_eq!(none.initial_sync, InitialSync::None);
     }
 
@@ -495,7 +498,7 @@ mod tests {
             initial_sync: Some("LATER"),
             ..raw()
         }
-        .meant(None)
+        .check(None)
         .unwrap_err()
         .to_string();
         for words in [
@@ -513,7 +516,7 @@ mod tests {
     #[test]
     fn two_mappings_to_one_table_are_both_refused() {
         let mapping = |id: i32, table: &str| {
-            MappingRow { mapping: id, dest: ["D", "dbo", table], ..raw() }.meant(None).unwrap()
+            MappingRow { mapping: id, dest: ["D", "dbo", table], ..raw() }.check(None).unwrap()
         };
         let mut rejected = Vec::new();
         let kept = refuse_shared_destinations(

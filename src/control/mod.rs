@@ -4,6 +4,7 @@
 //! for nothing else meanwhile.
 
 pub mod checkpoint;
+mod current_mapping;
 mod error_code;
 mod init;
 mod lag;
@@ -11,11 +12,11 @@ mod lease;
 mod logs;
 mod mappings;
 mod runs;
-mod standing;
-mod standings;
 mod start_from;
+mod status;
 mod verifications;
 
+pub use current_mapping::CurrentMapping;
 pub use error_code::ErrorCode;
 pub use init::{SCHEMA, ScriptBatch, init, split_go};
 pub use lag::LagRow;
@@ -23,9 +24,8 @@ pub use lease::{CONNECTIONS as LEASE_CONNECTIONS, DAEMONS_MAX, GONE_AFTER, Gener
 pub use logs::{ErrorEntry, InsertOutcome, LogEntry};
 pub use mappings::{ControlSnapshot, FullSyncClaim, OpenErrors, Rejected, key};
 pub use runs::{RunOutcome, RunStatus, VerificationRow};
-pub use standing::CurrentMapping;
-pub use standings::{FullSyncRun, Standings};
 pub use start_from::start_from;
+pub use status::FullSyncRun;
 pub use verifications::SweepProgress;
 
 use crate::{

@@ -149,7 +149,7 @@ impl Control {
             .map(drop)
     }
 
-    /// Ends a RUNNING row, now or, where that fails, at a later [`Control::finish_late`].
+    /// Ends a RUNNING row, now or, where that fails, at a later [`Control::write_pending_completions`].
     pub async fn finish_run(&self, run: StatusId, outcome: RunOutcome) {
         self.metrics.run_finished(run, outcome.status.as_str(), outcome.records_processed);
         if let Err(error) = self.write_end(run, &outcome).await {
@@ -159,7 +159,7 @@ impl Control {
     }
 
     /// Writes the ends of runs that could not be written when they came.
-    pub async fn finish_late(&self) {
+    pub async fn write_pending_completions(&self) {
         while let Some((run, outcome)) = self.late.pop() {
             if let Err(error) = self.write_end(run, &outcome).await {
                 tracing::debug!(%error, run = run.0, "the end of a run is still not in sync_status");
@@ -261,7 +261,7 @@ impl Control {
 
     /// Deletes what is older than `age` from the log tables, a small batch of each; unresolved
     /// errors stay. Returns how many rows went: as long as there are some, there may be more.
-    pub async fn retire(&self, age: Duration) -> Result<u64> {
+    pub async fn purge_logs(&self, age: Duration) -> Result<u64> {
         let seconds = i32::try_from(age.as_secs()).unwrap_or(i32::MAX);
         let counts = self
             .session()

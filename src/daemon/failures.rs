@@ -184,10 +184,9 @@ impl Daemon {
         if self.logins.insert(place.0, logins) != Some(logins) {
             let control = self.env.control.clone();
             let server = place.0;
-            self.spawn(
-                Task::Note,
-                async move { TaskResult::Noted(control.connected(server).await) },
-            );
+            self.spawn(Task::Note, async move {
+                TaskResult::Noted(control.record_connected(server).await)
+            });
         }
     }
 

@@ -69,7 +69,7 @@ impl ControlRefresh {
         let loaded = match load(env, leads).await {
             Ok(loaded) => loaded,
             Err(error) => {
-                return match lease.members().await {
+                return match lease.renew().await {
                     Ok(_) => ControlRefresh {
                         lease: Some(lease),
                         result: Err(RefreshError::Tables(error)),
@@ -78,7 +78,7 @@ impl ControlRefresh {
                 };
             }
         };
-        env.control.finish_late().await;
+        env.control.write_pending_completions().await;
         match ownership::refresh(env, &mut lease, &loaded, here).await {
             Ok(owned) => ControlRefresh { lease: Some(lease), result: Ok((loaded, owned)) },
             Err(error) => ControlRefresh::lost(error),
@@ -120,7 +120,7 @@ impl Daemon {
         let Some(mut lease) = self.lease.take() else { return };
         self.proving = true;
         self.spawn(Task::Proof, async move {
-            TaskResult::Proven(lease.members().await.map(|_| Box::new(lease)))
+            TaskResult::Proven(lease.renew().await.map(|_| Box::new(lease)))
         });
     }
 
@@ -284,8 +284,12 @@ impl Daemon {
             self.troubled.mappings.extend(open_errors.mappings);
             self.troubled.servers.extend(open_errors.servers);
             // what was verified here is in that order, too
-            self.verified =
-                open_errors.verified.into_iter().enumerate().map(|(turn, id)| (id, turn)).collect();
+            self.verified = open_errors
+                .verification_order
+                .into_iter()
+                .enumerate()
+                .map(|(turn, id)| (id, turn))
+                .collect();
         }
         self.generations.clone_from(&owned.mappings);
         self.leaving = owned.leaving;

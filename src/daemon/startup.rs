@@ -74,7 +74,7 @@ pub(super) async fn start(
 /// The first words with the control database.
 async fn prepare(env: &Env) -> Result<()> {
     env.control.load().await?;
-    env.control.code_older_errors().await?;
+    env.control.add_codes_to_older_errors().await?;
     for warning in &env.config.warnings {
         tracing::warn!("{warning}");
     }

@@ -56,10 +56,10 @@ impl Daemon {
     /// No row says RUNNING of what was dropped, as far as the lease still proves that nobody else
     /// runs it.
     async fn record_ends(&mut self) {
-        self.env.control.finish_late().await;
+        self.env.control.write_pending_completions().await;
         let dropped: Vec<MappingId> = self.running.ids().collect();
         let Some(lease) = self.lease.as_mut().filter(|_| !dropped.is_empty()) else { return };
-        if lease.members().await.is_ok()
+        if lease.renew().await.is_ok()
             && let Err(error) = self.env.control.interrupt_running(&dropped).await
         {
             tracing::warn!(%error, "runs that were dropped are marked as interrupted by whoever takes their mappings next");

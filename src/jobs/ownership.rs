@@ -46,7 +46,7 @@ pub async fn refresh(
     loaded: &ControlSnapshot,
     holding: &Holding,
 ) -> Result<OwnedMappings> {
-    let members = lease.members().await?;
+    let members = lease.renew().await?;
     let mut wanted: Vec<MappingId> = loaded.mappings.iter().map(|mapping| mapping.id).collect();
     wanted.extend(loaded.rejected.iter().map(|row| row.mapping));
     wanted.sort_unstable();
@@ -60,11 +60,11 @@ pub async fn refresh(
             taken = taken.len(),
             given_up = moves.release.len(),
             owned = lease.held().len(),
-            "mappings changed hands"
+            "mappings reassigned"
         );
     }
     let recovered = recover(env, lease, loaded).await;
-    let ready = lease.held().iter().filter(|(id, _)| !lease.untended.contains(id));
+    let ready = lease.held().iter().filter(|(id, _)| !lease.unrecovered.contains(id));
     let mappings = ready.map(|(id, generation)| (*id, *generation)).collect();
     Ok(OwnedMappings { mappings, leaving: moves.leaving, members, recovered })
 }
@@ -72,13 +72,13 @@ pub async fn refresh(
 /// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now
 /// is tried again at the next look, and the mappings wait for it.
 async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<Recovered> {
-    if lease.untended.is_empty() {
+    if lease.unrecovered.is_empty() {
         return None;
     }
-    let taken: Vec<MappingId> = lease.untended.iter().copied().collect();
+    let taken: Vec<MappingId> = lease.unrecovered.iter().copied().collect();
     let recovered = async {
         let interrupted = env.control.interrupt_running(&taken).await?;
-        Ok::<_, crate::error::Error>((interrupted, env.control.troubled().await?))
+        Ok::<_, crate::error::Error>((interrupted, env.control.open_errors().await?))
     };
     let (interrupted, open_errors) = match recovered.await {
         Ok(recovered) => recovered,
@@ -93,10 +93,10 @@ async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Opti
     let to_sweep: BTreeSet<Ident> = loaded
         .mappings
         .iter()
-        .filter(|mapping| lease.untended.contains(&mapping.id))
+        .filter(|mapping| lease.unrecovered.contains(&mapping.id))
         .map(|mapping| mapping.dest.database.clone())
         .collect();
-    lease.untended.clear();
+    lease.unrecovered.clear();
     Some(Recovered { open_errors, to_sweep })
 }
 

@@ -14,7 +14,7 @@ pub mod projection;
 pub mod retry;
 pub mod row_size;
 pub mod schedule;
-pub mod state;
+pub mod status;
 pub mod time;
 pub mod verify;
 pub mod window;

@@ -280,7 +280,7 @@ fn is_of_a_database(fields: &EventFields) -> bool {
 async fn fail(control: &Control, failure: &ErrorEntry) -> crate::error::Result<()> {
     control.fail(failure).await?;
     if let (true, Some(mapping)) = (failure.parked, failure.mapping) {
-        control.parked(mapping, &failure.error_type, &failure.message).await?;
+        control.mark_error_parked(mapping, &failure.error_type, &failure.message).await?;
     }
     Ok(())
 }

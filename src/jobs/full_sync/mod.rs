@@ -227,16 +227,16 @@ async fn with_current_columns(
     let shape = shape::gather(&mut source, dest, mapping).await?;
     refuse_shared_destination(env, mapping).await?;
     log_warnings(mapping, &shape, dest).await?;
-    let standing = env
+    let current = env
         .control
-        .standing(mapping.id)
+        .current_mapping(mapping.id)
         .await?
         .ok_or_else(|| Error::new(Kind::Config, "the mapping was deleted"))?;
     let mut changes = replay::find_change_source(&mut source, mapping, &shape).await?;
     if let Some(changes) = changes.as_ref().filter(|_| mapping.cdc_enabled) {
         env.uncaptured.report(&env.control, mapping, &shape.map, &changes.capture).await;
     }
-    let stored = standing.last_cdc_lsn;
+    let stored = current.last_cdc_lsn;
 
     let stage = tsql::swap::stage(mapping.id, env.generation, &shape.dest.name.database);
     stage_lock::take(dest, &stage).await?;

@@ -48,7 +48,7 @@ pub(super) async fn run_staged(
         None => None,
     };
     copy::index_as_dest(dest, stage, &shape.map).await?;
-    if !env.control.standing(mapping.id).await?.is_some_and(|standing| standing.enabled) {
+    if !env.control.current_mapping(mapping.id).await?.is_some_and(|current| current.enabled) {
         return Ok(SyncEnd::Stopped(Stop::Paused));
     }
     let instance =

@@ -239,10 +239,10 @@ pub async fn watch(
         }
         if env.stopping() {
             progress.lock().stop.get_or_insert(Stop::Cancelled);
-        } else if let Ok(standing) = env.control.standing(mapping.id).await
+        } else if let Ok(current) = env.control.current_mapping(mapping.id).await
             // a control database that does not answer for a moment must not cost an hour's copy:
             // the swap will need it, this does not
-            && !standing.is_some_and(|standing| standing.enabled)
+            && !current.is_some_and(|current| current.enabled)
         {
             progress.lock().stop.get_or_insert(Stop::Paused);
             env.cancel.cancel();

@@ -24,7 +24,7 @@ use std::time::Instant;
 /// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or
 /// running.
 pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<CurrentMapping>> {
-    Ok(env.control.standing(mapping.id).await?.filter(|standing| !standing.pending))
+    Ok(env.control.current_mapping(mapping.id).await?.filter(|standing| !standing.pending))
 }
 
 /// Whether no full sync began since `then`, or came and went: it moves the rows under us.

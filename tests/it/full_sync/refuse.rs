@@ -90,7 +90,7 @@ GO";
         )
         .await;
     let _daemon = world.daemon();
-    refused(&world, 1, &["MSDB", "not for users' tables"]).await;
+    refused(&world, 1, &["MSDB", "is a system database"]).await;
     refused(&world, 2, &["mappings 2 and 3"]).await;
     refused(&world, 3, &["mappings 2 and 3"]).await;
     refused(&world, 4, &["source and destination are the same table"]).await;

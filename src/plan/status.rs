@@ -1,11 +1,11 @@
-//! In what state a mapping is, from what the control tables say of it.
+//! The state of a mapping as `status` shows it, derived from the control tables alone.
 
 use crate::model::name::TableName;
 use serde::Serialize;
 
-/// What the control tables say of a mapping.
+/// What `sql/control/status.sql` reads of a mapping.
 #[derive(Clone, Debug)]
-pub struct MappingState {
+pub struct StatusRow {
     pub mapping: i32,
     pub server: String,
     pub source: TableName,
@@ -21,14 +21,14 @@ pub struct MappingState {
     pub lag_seconds: Option<i64>,
     /// Why there is no lag.
     pub lag_reason: Option<String>,
-    /// What is to be said of columns that are not captured.
+    /// A note about columns that the capture instance does not have.
     pub uncaptured: Option<String>,
     pub last_run: Option<NewestRun>,
     pub error: Option<OpenError>,
     /// The newest open error of its server.
     pub server_error: Option<String>,
     pub verification: Option<NewestVerification>,
-    /// At the destination.
+    /// Rows in the destination table.
     pub rows: Option<i64>,
 }
 
@@ -49,7 +49,7 @@ pub struct OpenError {
     pub error_type: String,
     pub message: String,
     pub at: Option<String>,
-    /// Tried again every five minutes only, or when its row changes.
+    /// Tried again only every `DATAFLOW_PARKED_INTERVAL`, or when its row changes.
     pub parked: bool,
 }
 
@@ -78,65 +78,63 @@ pub struct MappingReport {
     pub last_verification: Option<NewestVerification>,
 }
 
-/// The first of these that is so.
-fn state(standing: &MappingState) -> (&'static str, Option<String>) {
-    let why = |words: &str| Some(words.to_owned());
-    if !standing.enabled {
+/// The state and its reason. The conditions are in order of precedence: the first that holds wins.
+fn state(row: &StatusRow) -> (&'static str, Option<String>) {
+    let reason = |text: &str| Some(text.to_owned());
+    if !row.enabled {
         return ("disabled", None);
     }
-    if !standing.server_enabled {
-        return ("disabled", why("its server is disabled"));
+    if !row.server_enabled {
+        return ("disabled", reason("its server is disabled"));
     }
-    // whatever else is wrong, nothing is tried before its server can be reached
-    if let Some(error) = &standing.server_error {
-        return ("unreachable", why(error));
+    // nothing else can be tried while the server is unreachable
+    if let Some(error) = &row.server_error {
+        return ("unreachable", reason(error));
     }
-    let error = standing.error.as_ref();
-    if let Some(run) = standing
-        .last_run
-        .as_ref()
-        .filter(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING")
+    let error = row.error.as_ref();
+    if let Some(run) =
+        row.last_run.as_ref().filter(|run| run.sync_type == "FULL_SYNC" && run.status == "RUNNING")
     {
-        // a full sync mends much; what was wrong before it began is somebody's work again only when
-        // it has failed
+        // A full sync repairs most errors, so an error from before it began counts again only if
+        // the full sync fails.
         if error.is_none_or(|error| error.at < run.started_at) {
             return ("full sync", error.map(|error| format!("before it began: {}", error.message)));
         }
     }
     if let Some(error) = error {
-        return (if error.parked { "parked" } else { "failing" }, why(&error.message));
+        return (if error.parked { "parked" } else { "failing" }, reason(&error.message));
     }
-    if standing.full_sync_requested || standing.full_sync_pending {
+    if row.full_sync_requested || row.full_sync_pending {
         return ("full sync due", None);
     }
-    if standing.cdc_enabled {
-        let words: Vec<_> =
-            standing.lag_reason.iter().chain(&standing.uncaptured).map(String::as_str).collect();
-        return ("following", (!words.is_empty()).then(|| words.join("; ")));
+    if row.cdc_enabled {
+        let notes: Vec<_> =
+            row.lag_reason.iter().chain(&row.uncaptured).map(String::as_str).collect();
+        return ("following", (!notes.is_empty()).then(|| notes.join("; ")));
     }
-    if standing.last_full_sync_at.is_none() {
-        return ("never synced", why("nobody has asked for a full sync yet"));
+    if row.last_full_sync_at.is_none() {
+        return ("never synced", reason("nobody has asked for a full sync yet"));
     }
     ("idle", None)
 }
 
-/// A mapping's state, with what is known of it.
-pub fn report(standing: &MappingState) -> MappingReport {
-    let (state, reason) = state(standing);
+/// A mapping's state, with the details that `status` prints.
+pub fn report(row: &StatusRow) -> MappingReport {
+    let (state, reason) = state(row);
     MappingReport {
-        mapping: standing.mapping,
-        server: standing.server.clone(),
-        source: standing.source.to_string(),
-        destination: standing.dest.to_string(),
+        mapping: row.mapping,
+        server: row.server.clone(),
+        source: row.source.to_string(),
+        destination: row.dest.to_string(),
         state,
         reason,
-        rows: standing.rows,
-        lag_seconds: standing.lag_seconds,
-        last_cdc_lsn: standing.last_cdc_lsn.clone(),
-        last_full_sync_at: standing.last_full_sync_at.clone(),
-        last_run: standing.last_run.clone(),
-        last_error: standing.error.clone(),
-        last_verification: standing.verification.clone(),
+        rows: row.rows,
+        lag_seconds: row.lag_seconds,
+        last_cdc_lsn: row.last_cdc_lsn.clone(),
+        last_full_sync_at: row.last_full_sync_at.clone(),
+        last_run: row.last_run.clone(),
+        last_error: row.error.clone(),
+        last_verification: row.verification.clone(),
     }
 }
 
@@ -144,8 +142,8 @@ pub fn report(standing: &MappingState) -> MappingReport {
 mod tests {
     use super::*;
 
-    fn standing() -> MappingState {
-        MappingState {
+    fn status_row() -> StatusRow {
+        StatusRow {
             mapping: 1,
             server: "S".into(),
             source: TableName::new("A", "dbo", "T"),
@@ -169,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_has_to_touch_comes_first() {
+    fn what_an_operator_has_to_act_on_comes_first() {
         let at = |time: &str| Some(time.to_owned());
-        let mut now = standing();
+        let mut now = status_row();
         assert_eq!(report(&now).state, "following");
         now.cdc_enabled = false;
         assert_eq!(report(&now).state, "never synced");
@@ -197,7 +195,7 @@ mod tests {
             })
         };
         now.error = error(false, "2026-01-02T00:00:02");
-        assert_eq!(report(&now).state, "failing", "its full sync runs no more, or in vain");
+        assert_eq!(report(&now).state, "failing", "an error after the full sync began");
         now.error = error(true, "2026-01-02T00:00:02");
         assert_eq!((report(&now).state, report(&now).reason.as_deref()), ("parked", Some("no")));
         now.error = error(true, "2026-01-02T00:00:00");

@@ -1,4 +1,4 @@
-//! How every mapping stands, for `status`; and how far a full sync is, for `sync`.
+//! What `status` reads of every mapping, and what `sync` reads of one full sync.
 
 use super::{Control, mappings::outdated};
 use crate::{
@@ -8,11 +8,8 @@ use crate::{
         name::TableName,
     },
     mssql::row::{Param, Row},
-    plan::state::{MappingState, NewestRun, NewestVerification, OpenError},
+    plan::status::{NewestRun, NewestVerification, OpenError, StatusRow},
 };
-
-/// Every mapping there is, enabled or not.
-pub type Standings = Vec<MappingState>;
 
 /// A full sync's row in sync_status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +21,16 @@ pub struct FullSyncRun {
 }
 
 impl Control {
-    /// All mappings, with their newest run, error and verification.
-    pub async fn standings(&self) -> Result<Standings> {
+    /// All mappings, enabled or not, with their newest run, error and verification.
+    pub async fn status_rows(&self) -> Result<Vec<StatusRow>> {
         let rows = self
             .session()
             .await?
             .rows(include_str!("../../sql/control/status.sql"), &[])
             .await
             .map_err(outdated)
-            .context("read how the mappings stand")?;
-        rows.iter().map(standing).collect()
+            .context("read the status of the mappings")?;
+        rows.iter().map(status_row).collect()
     }
 
     /// Asks for a full sync, as an operator would.
@@ -71,9 +68,14 @@ impl Control {
         }))
     }
 
-    /// Says of an open error that its mapping is parked. A control database that `init` has not
-    /// brought up to date does without.
-    pub async fn parked(&self, mapping: i32, error_type: &str, message: &str) -> Result<()> {
+    /// Sets `parked` of a mapping's open error. Does nothing on a control database without that
+    /// column, where `init` was not run after an update.
+    pub async fn mark_error_parked(
+        &self,
+        mapping: i32,
+        error_type: &str,
+        message: &str,
+    ) -> Result<()> {
         let mut session = self.session().await?;
         let params = [Param::Int(mapping), Param::Text(error_type), Param::Text(message)];
         match session.execute(include_str!("../../sql/control/error_parked.sql"), &params).await {
@@ -86,7 +88,7 @@ impl Control {
     }
 }
 
-fn standing(row: &Row) -> Result<MappingState> {
+fn status_row(row: &Row) -> Result<StatusRow> {
     let text = |at: usize| -> Result<Option<String>> { Ok(row.opt_text(at)?.map(str::to_owned)) };
     let run = match (text(17)?, text(18)?) {
         (Some(sync_type), Some(status)) => Some(NewestRun {
@@ -107,7 +109,7 @@ fn standing(row: &Row) -> Result<MappingState> {
         }),
         _ => None,
     };
-    Ok(MappingState {
+    Ok(StatusRow {
         mapping: row.i32(0)?,
         server: row.text(1)?.to_owned(),
         source: TableName::new(row.text(2)?, row.text(3)?, row.text(4)?),

@@ -1,4 +1,4 @@
-//! How a mapping stands right now, for work that runs long.
+//! A mapping's row as it is now, for jobs that run for a long time.
 
 use super::Control;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     mssql::row::Param,
 };
 
-/// A mapping's row as it is now; the tick's copy of it may be minutes old.
+/// A mapping's row as it is now. The copy that the job was started with may be hours old.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrentMapping {
     /// It and its server are enabled.
@@ -20,8 +20,8 @@ pub struct CurrentMapping {
 }
 
 impl Control {
-    /// `None` when the mapping was deleted.
-    pub async fn standing(&self, mapping: MappingId) -> Result<Option<CurrentMapping>> {
+    /// Reads the row; `None` when the mapping was deleted.
+    pub async fn current_mapping(&self, mapping: MappingId) -> Result<Option<CurrentMapping>> {
         let row = self
             .session()
             .await?
@@ -37,7 +37,7 @@ impl Control {
         }))
     }
 
-    /// Other enabled mappings that bring rows to the same destination table.
+    /// Other enabled mappings that write to the same destination table.
     pub async fn same_destination(&self, mapping: MappingId) -> Result<Vec<MappingId>> {
         let rows = self
             .session()
