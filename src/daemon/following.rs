@@ -219,6 +219,8 @@ impl Daemon {
             self.trigger_failed(id, &error);
         }
         let mut busy: HashSet<MappingId> = HashSet::new();
+        // whether these work is not known in this poll
+        busy.extend(polled.locked);
         for (mapping, error) in polled.failed {
             busy.insert(mapping);
             self.mapping_failed(mapping, &FailedAttempt::polled(), error);

@@ -42,7 +42,10 @@ impl TriggerCost {
 pub fn is_trigger_due(in_stream: bool, cost: Option<TriggerCost>, last: Option<Duration>) -> bool {
     match last {
         None => true,
-        Some(ago) if ago >= TRIGGER_EVERY => true,
+        // where the change stream shows it, a large table is not read again and again
+        Some(ago) if ago >= TRIGGER_EVERY => {
+            !in_stream || !cost.is_some_and(TriggerCost::is_expensive)
+        }
         Some(_) => !in_stream && !cost.is_none_or(TriggerCost::is_expensive),
     }
 }
@@ -174,6 +177,8 @@ mod tests {
             (true, cheap, tick, false),
             (true, cheap, long, true),
             (true, expensive, None, true),
+            (true, expensive, long, false),
+            (true, None, long, true),
         ] {
             assert_eq!(
                 is_trigger_due(in_stream, cost, last),

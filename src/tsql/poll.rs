@@ -13,6 +13,14 @@ use crate::model::{
 /// Branches of one statement.
 pub const BRANCHES_MAX: usize = 400;
 
+/// Milliseconds that a statement about many tables waits for a lock: longer than capture usually
+/// holds its own, and short beside the 10 s between two polls.
+pub const LOCK_TIMEOUT_MS: u32 = 1_000;
+
+/// Milliseconds that a statement about one table waits for a lock. It is asked alone because it
+/// was locked a moment ago, and many may be.
+pub const LOCK_TIMEOUT_ALONE_MS: u32 = 100;
+
 /// One branch of [`probe`]: rows of `instance` above its own parameter.
 #[derive(Clone, Debug)]
 pub struct WatchedInstance<'a> {
@@ -61,7 +69,7 @@ pub fn probe(watched: &[WatchedInstance<'_>]) -> String {
             ));
         }
     }
-    branches.join("\nUNION ALL\n")
+    with_lock_timeout(watched.len(), &branches)
 }
 
 /// When the oldest change above each instance's own parameter (`@P1`, `@P2`, …) was committed, by
@@ -78,23 +86,44 @@ pub fn oldest(instances: &[&Instance]) -> String {
             )
         })
         .collect();
-    branches.join("\nUNION ALL\n")
+    with_lock_timeout(instances.len(), &branches)
+}
+
+/// A statement that waits briefly for locks. What SET says ends with the statement, because the
+/// driver runs it by `sp_executesql`.
+/// <https://learn.microsoft.com/sql/t-sql/statements/set-statements-transact-sql#considerations-when-you-use-the-set-statements>
+fn with_lock_timeout(tables: usize, branches: &[String]) -> String {
+    let timeout = if tables > 1 { LOCK_TIMEOUT_MS } else { LOCK_TIMEOUT_ALONE_MS };
+    format!("SET LOCK_TIMEOUT {timeout};\n{}", branches.join("\nUNION ALL\n"))
+}
+
+/// One table of [`triggers`].
+#[derive(Clone, Copy, Debug)]
+pub struct AskedTable<'a> {
+    pub table: &'a TableName,
+    pub trigger: TriggerColumn<'a>,
+    /// Rows that another session has locked are passed over; the next poll sees them. Not for
+    /// memory-optimized tables, which refuse the hint.
+    /// <https://learn.microsoft.com/sql/t-sql/queries/hints-transact-sql-table#readpast>
+    pub skips_locked: bool,
 }
 
 /// Which of these tables have a row whose trigger column is 1, by number.
-pub fn triggers(tables: &[(&TableName, TriggerColumn<'_>)]) -> String {
+pub fn triggers(tables: &[AskedTable<'_>]) -> String {
     let branches: Vec<_> = tables
         .iter()
         .enumerate()
-        .map(|(i, (table, trigger))| {
+        .map(|(i, AskedTable { table, trigger, skips_locked })| {
+            // READPAST is refused where READ_COMMITTED_SNAPSHOT is on, but for this
+            let hint = if *skips_locked { " WITH (READPAST, READCOMMITTEDLOCK)" } else { "" };
             format!(
-                "SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {})",
+                "SELECT {i} AS item WHERE EXISTS (SELECT 1 FROM {} AS t{hint} WHERE {})",
                 table.local(),
                 trigger.is_set("t")
             )
         })
         .collect();
-    branches.join("\nUNION ALL\n")
+    with_lock_timeout(tables.len(), &branches)
 }
 
 /// What asking costs: for each table its number, its rows, whether an index leads with the trigger
@@ -105,7 +134,7 @@ pub fn trigger_costs(count: usize) -> String {
         .map(|i| {
             let (table, column, change) = (3 * i + 1, 3 * i + 2, 3 * i + 3);
             format!(
-                "SELECT {i} AS item,\n    ISNULL((SELECT SUM(p.rows) FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(@P{table}) AND p.index_id IN (0, 1)), 0) AS table_rows,\n    (SELECT COUNT(*) FROM sys.index_columns AS x INNER JOIN sys.columns AS k ON k.object_id = x.object_id AND k.column_id = x.column_id WHERE x.object_id = OBJECT_ID(@P{table}) AND x.key_ordinal = 1 AND k.name = @P{column}) AS leading,\n    CASE WHEN COL_LENGTH(@P{change}, @P{column}) IS NULL THEN 0 ELSE 1 END AS captured,\n    (SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P{table}) AND f.name = @P{column} AND {IS_TEXT}) AS is_text"
+                "SELECT {i} AS item,\n    ISNULL((SELECT SUM(p.rows) FROM sys.partitions AS p WHERE p.object_id = OBJECT_ID(@P{table}) AND p.index_id IN (0, 1)), 0) AS table_rows,\n    (SELECT COUNT(*) FROM sys.index_columns AS x INNER JOIN sys.columns AS k ON k.object_id = x.object_id AND k.column_id = x.column_id WHERE x.object_id = OBJECT_ID(@P{table}) AND x.key_ordinal = 1 AND k.name = @P{column}) AS leading,\n    CASE WHEN COL_LENGTH(@P{change}, @P{column}) IS NULL THEN 0 ELSE 1 END AS captured,\n    (SELECT COUNT(*) FROM sys.columns AS f WHERE f.object_id = OBJECT_ID(@P{table}) AND f.name = @P{column} AND {IS_TEXT}) AS is_text,\n    (SELECT COUNT(*) FROM sys.tables AS m WHERE m.object_id = OBJECT_ID(@P{table}) AND m.is_memory_optimized = 1) AS memory_optimized"
             )
         })
         .collect();
@@ -165,7 +194,13 @@ mod tests {
             WatchedInstance { instance: &second, trigger: Some(text) },
         ];
         golden("poll_probe.sql", &probe(&watched));
-        golden("poll_triggers.sql", &triggers(&[(&TABLE(), trigger), (&TABLE(), text)]));
+        let table = TABLE();
+        let asked = [(trigger, true), (text, false)].map(|(trigger, skips_locked)| AskedTable {
+            table: &table,
+            trigger,
+            skips_locked,
+        });
+        golden("poll_triggers.sql", &triggers(&asked));
         golden("poll_trigger_costs.sql", &trigger_costs(2));
         golden(
             "poll_trigger_text.sql",

@@ -1,59 +1,89 @@
 //! One statement about many tables, then one by one where one of the tables makes it fail.
 
-use super::state::{MappingFacts, PollState};
+use super::state::MappingFacts;
 use crate::{
     error::{Error, Kind, Result},
+    model::id::MappingId,
     mssql::session::Session,
 };
 use std::collections::VecDeque;
 
+/// Tables that a poll waits for, each for [`crate::tsql::poll::LOCK_TIMEOUT_ALONE_MS`] (5 s in
+/// all). Where more are locked (a restore of a schema, an index build), the rest of the tables is
+/// asked by the next poll.
+const LOCK_WAITS_MAX: usize = 50;
+
 /// The places in a poll's list of mappings that one statement asks about, batch by batch.
-pub(super) struct Batches(VecDeque<Vec<usize>>);
+pub(super) struct Batches {
+    waiting: VecDeque<Vec<usize>>,
+    lock_waits: usize,
+}
+
+/// What the failure of a batch's statement means.
+#[derive(Debug)]
+pub(super) struct FailedBatch {
+    /// It is the error of this place; `None`: the batch's places follow one by one.
+    pub place: Option<(usize, Error)>,
+    /// Places that this poll asks no more, because too many others are locked.
+    pub unasked: Vec<usize>,
+}
 
 impl Batches {
-    /// At most `size` places in a batch. A place whose trigger column could not be asked at the
-    /// last poll is alone: it would fail the others at every poll.
+    /// At most `size` places in a batch. A place that is `alone` (it could not be asked at the last
+    /// poll) would make the others fail at every poll, so it has a batch of its own, behind them.
     pub fn new(
         places: Vec<usize>,
         mappings: &[MappingFacts<'_>],
-        state: &PollState,
         size: usize,
+        alone: impl Fn(MappingId) -> bool,
     ) -> Batches {
-        let faulty = |place: &usize| {
-            state.triggers.get(&mappings[*place].mapping.id).is_some_and(|trigger| trigger.faulty)
-        };
-        let (alone, together): (Vec<usize>, Vec<usize>) = places.into_iter().partition(faulty);
+        let (apart, together): (Vec<usize>, Vec<usize>) =
+            places.into_iter().partition(|&place| alone(mappings[place].mapping.id));
         let batches = together.chunks(size).map(<[usize]>::to_vec);
-        Batches(batches.chain(alone.into_iter().map(|place| vec![place])).collect())
+        let waiting = batches.chain(apart.into_iter().map(|place| vec![place])).collect();
+        Batches { waiting, lock_waits: 0 }
     }
 
     pub fn next(&mut self) -> Option<Vec<usize>> {
-        self.0.pop_front()
+        self.waiting.pop_front()
     }
 
-    /// What the failure of a batch's statement means: the places follow one by one (`None`), or it
-    /// is the error of the batch's only place. `Err`: the session or the database failed.
+    /// What the failure of a batch's statement means. `Err`: the session or the database failed.
     pub async fn failed(
         &mut self,
         session: &mut Session,
         batch: &[usize],
         error: Error,
-    ) -> Result<Option<(usize, Error)>> {
+    ) -> Result<FailedBatch> {
         if !is_of_one_table(&error) || session.is_broken() {
             return Err(error);
         }
         session.recover().await?;
         if let [place] = batch {
-            return Ok(Some((*place, error)));
+            self.lock_waits += usize::from(error.kind == Kind::LockTimeout);
+            let unasked = if self.lock_waits >= LOCK_WAITS_MAX {
+                self.waiting.drain(..).flatten().collect()
+            } else {
+                Vec::new()
+            };
+            return Ok(FailedBatch { place: Some((*place, error)), unasked });
         }
         for &place in batch.iter().rev() {
-            self.0.push_front(vec![place]);
+            self.waiting.push_front(vec![place]);
         }
-        Ok(None)
+        Ok(FailedBatch { place: None, unasked: Vec::new() })
     }
 }
 
 /// Whether a statement about many tables failed because of one of them.
 pub(super) fn is_of_one_table(error: &Error) -> bool {
-    matches!(error.kind, Kind::Missing | Kind::Permission | Kind::Schema | Kind::Data)
+    matches!(
+        error.kind,
+        Kind::Missing
+            | Kind::Permission
+            | Kind::Schema
+            | Kind::Data
+            | Kind::LockTimeout
+            | Kind::TooLarge
+    )
 }

@@ -2,7 +2,8 @@
 //! these changes set a trigger column.
 
 use super::{
-    batches::{Batches, is_of_one_table},
+    batches::{Batches, FailedBatch, is_of_one_table},
+    locked::Failure,
     state::{MappingFacts, PollState, Polled, TriggerState},
     triggers,
 };
@@ -12,6 +13,8 @@ use crate::{
     mssql::{cdc, row::Param, session::Session},
     tsql::poll::{self as poll_sql, BRANCHES_MAX, WatchedInstance},
 };
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Notes which capture instances have rows between the checkpoint and the max LSN, and whether one
 /// of these rows sets the trigger column.
@@ -19,24 +22,45 @@ pub(super) async fn find_changes(
     session: &mut Session,
     mappings: &mut [MappingFacts<'_>],
     max_lsn: Option<&MaxLsn>,
-    state: &mut PollState,
-    polled: &mut Polled,
+    (state, polled): (&mut PollState, &mut Polled),
+    lock_timeout: Duration,
 ) -> Result<()> {
     let Some(max_lsn) = max_lsn.map(|max_lsn| max_lsn.lsn) else { return Ok(()) };
     let asked: Vec<usize> = (0..mappings.len())
         .filter(|&i| mappings[i].choice.is_some_and(|choice| choice.from < max_lsn))
         .collect();
-    let mut batches = Batches::new(asked, mappings, state, BRANCHES_MAX);
+    let alone = |id| {
+        state.locked_changes.contains(id)
+            || state.triggers.get(&id).is_some_and(|trigger| trigger.faulty)
+    };
+    let mut batches = Batches::new(asked, mappings, BRANCHES_MAX, alone);
     while let Some(batch) = batches.next() {
         let found = match probe(session, mappings, (&batch, true), max_lsn, state).await {
             Ok(found) => found,
-            Err(error) => match batches.failed(session, &batch, error).await? {
-                None => continue,
-                Some(failed) => {
-                    without_trigger(session, mappings, failed, max_lsn, state, polled).await?
+            Err(error) => {
+                let FailedBatch { place, unasked } = batches.failed(session, &batch, error).await?;
+                for place in unasked {
+                    mappings[place].locked = true;
                 }
-            },
+                let Some((place, error)) = place else { continue };
+                let id = mappings[place].mapping.id;
+                match state.locked_changes.failure(id, error, lock_timeout, Instant::now()) {
+                    Failure::Locked => {
+                        mappings[place].locked = true;
+                        continue;
+                    }
+                    Failure::Error(error) => {
+                        let failed = (place, error);
+                        without_trigger(session, mappings, failed, max_lsn, state, polled).await?
+                    }
+                }
+            }
         };
+        for &place in &batch {
+            if !polled.has_failed(mappings[place].mapping.id) {
+                state.locked_changes.answered(mappings[place].mapping.id);
+            }
+        }
         let watched: Vec<usize> = batch
             .iter()
             .copied()

@@ -43,6 +43,10 @@ pub(super) fn decide<'f, 'a>(
     let mut decided = Decided::default();
     for facts in mappings.iter().filter(|facts| !polled.has_failed(facts.mapping.id)) {
         let mapping = facts.mapping;
+        if facts.locked {
+            decided.waiting.insert(mapping.id, "another session holds a lock on the change table");
+            continue;
+        }
         let step = match &source.refused {
             Some(reason) if reads_cdc(mapping) && !facts.triggered => {
                 decided.failed.push((mapping.id, Error::new(Kind::Missing, reason.clone())));

@@ -140,6 +140,7 @@ pub(super) fn mapping_facts<'a>(
             history: History::Unknown,
             choice: None,
             has_rows: false,
+            locked: false,
             triggered: false,
         })
         .collect()

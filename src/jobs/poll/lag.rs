@@ -7,7 +7,7 @@
 use super::state::{MappingFacts, Polled, reads_cdc};
 use crate::{
     control::LagRow,
-    error::{Context, Result},
+    error::{Kind, Result},
     model::{capture::MaxLsn, id::MappingId},
     mssql::{row::Param, session::Session},
     plan::time,
@@ -68,11 +68,16 @@ pub(super) async fn measure(
         if instances.is_empty() {
             continue;
         }
-        for row in session
-            .rows(&poll_sql::oldest(&instances), &params)
-            .await
-            .context("look for the oldest change")?
-        {
+        let rows = match session.rows(&poll_sql::oldest(&instances), &params).await {
+            Ok(rows) => rows,
+            // the next poll knows more
+            Err(error) if error.kind == Kind::LockTimeout && !session.is_broken() => {
+                session.recover().await?;
+                continue;
+            }
+            Err(error) => return Err(error.context("look for the oldest change")),
+        };
+        for row in rows {
             let place = usize::try_from(row.i32(0)?).ok().and_then(|item| chosen.get(item));
             if let Some((at, _, _)) = place
                 && let Some(lag) = lag_rows.get_mut(*at)

@@ -29,6 +29,7 @@ mod gather;
 mod instances;
 mod instances_by_table;
 mod lag;
+mod locked;
 mod record;
 mod stall;
 mod state;
@@ -119,8 +120,16 @@ async fn gather<'a>(
     instances::warn_passed_over(&facts, state);
     instances::warn_switchable(session, &source.instances, &facts, state).await?;
     triggers::read_costs(session, &facts, state).await?;
-    changes::find_changes(session, &mut facts, source.max_lsn.as_ref(), state, polled).await?;
-    triggers::ask_due(session, &mut facts, state, &env.triggers, polled).await?;
+    let lock_timeout = env.config.lock_timeout;
+    changes::find_changes(
+        session,
+        &mut facts,
+        source.max_lsn.as_ref(),
+        (state, polled),
+        lock_timeout,
+    )
+    .await?;
+    triggers::ask_due(session, &mut facts, &env.triggers, (state, polled), lock_timeout).await?;
     for facts in facts.iter_mut().filter(|facts| env.triggers.is_refused(facts.mapping.id)) {
         facts.triggered = false;
     }

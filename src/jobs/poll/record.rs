@@ -39,6 +39,8 @@ pub(super) async fn record(
     let Decided { work, failed, idle, gap_syncs, waiting, healthy, not_idle } = decided;
     polled.work.extend(work);
     polled.failed.extend(failed);
+    let locked = mappings.iter().filter(|facts| facts.locked).map(|facts| facts.mapping.id);
+    polled.locked.extend(locked);
     state.healthy.retain(|id| !not_idle.contains(id));
     for (mapping, stored, gap) in gap_syncs {
         match env.control.request_gap_sync(mapping.id, stored).await {

@@ -1,5 +1,6 @@
 //! What a poll remembers, what it gathers, and what it returns.
 
+use super::locked::LockedTables;
 use crate::{
     error::Error,
     jobs::{Env, cdc::CdcPass},
@@ -42,6 +43,10 @@ pub struct PollState {
     pub(super) checkpoint_tables: HashSet<Ident>,
     pub(super) triggers: HashMap<MappingId, TriggerState>,
     pub(super) coverage_cache: CoverageCache,
+    /// Mappings whose change table was locked at the last poll.
+    pub(super) locked_changes: LockedTables,
+    /// Mappings whose source table was locked when its trigger column was asked.
+    pub(super) locked_triggers: LockedTables,
     /// CDC mappings whose newest run is known not to be an ERROR.
     pub(super) healthy: HashSet<MappingId>,
 }
@@ -60,6 +65,8 @@ pub(super) struct TriggerState {
     pub cost_logged: bool,
     /// The column holds text.
     pub text: bool,
+    /// The table is memory-optimized: no lock holds its readers up, and it takes no lock hint.
+    pub memory_optimized: bool,
     /// The column could not be asked at the last poll.
     pub faulty: bool,
     /// What the catalog said of the column must be read again.
@@ -103,6 +110,8 @@ pub struct Polled {
     pub failed: Vec<(MappingId, Error)>,
     /// Mappings whose trigger column cannot be asked. Their other work goes on.
     pub trigger_faults: Vec<(MappingId, Error)>,
+    /// Mappings whose change table is locked: nothing is known of them in this poll.
+    pub locked: Vec<MappingId>,
     /// Mappings whose trigger column was asked.
     pub triggers_answered: Vec<MappingId>,
 }
@@ -133,6 +142,8 @@ pub(super) struct MappingFacts<'a> {
     pub history: History,
     pub choice: Option<Choice>,
     pub has_rows: bool,
+    /// Its change table is locked, so it is not known whether there are changes.
+    pub locked: bool,
     pub triggered: bool,
 }
 

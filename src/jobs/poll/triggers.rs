@@ -1,7 +1,8 @@
 //! Trigger columns: asked as often as they are cheap, all tables of a database in one statement.
 
 use super::{
-    batches::Batches,
+    batches::{Batches, FailedBatch},
+    locked::Failure,
     state::{MappingFacts, PollState, Polled, TriggerState},
 };
 use crate::{
@@ -14,9 +15,9 @@ use crate::{
     },
     mssql::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
-    tsql::poll::{self as poll_sql, BRANCHES_MAX},
+    tsql::poll::{self as poll_sql, AskedTable, BRANCHES_MAX},
 };
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 use tokio::time::Instant;
 
 /// Tables whose trigger cost is asked in one statement: three parameters each.
@@ -92,6 +93,7 @@ pub(super) async fn read_costs(
                         .map(|instance| instance.change_table_id),
                     cost_logged: old.as_ref().is_some_and(|old| old.cost_logged),
                     text: row.i64(4)? > 0,
+                    memory_optimized: row.i64(5)? > 0,
                     faulty: old.is_some_and(|old| old.faulty),
                     stale: false,
                 },
@@ -105,9 +107,9 @@ pub(super) async fn read_costs(
 pub(super) async fn ask_due(
     session: &mut Session,
     mappings: &mut [MappingFacts<'_>],
-    state: &mut PollState,
     refused: &Triggers,
-    polled: &mut Polled,
+    (state, polled): (&mut PollState, &mut Polled),
+    lock_timeout: Duration,
 ) -> Result<()> {
     let now = Instant::now();
     let mut due = Vec::new();
@@ -127,7 +129,7 @@ pub(super) async fn ask_due(
                 mapping_id = facts.mapping.id.0,
                 server_id = facts.mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
-                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {}",
+                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {} (with WHERE, the index is small, and sessions that write to the table need the SET options of filtered indexes, or their statements fail with error 1934; without WHERE it needs nothing of them)",
                 facts.mapping.source,
                 schedule::TRIGGER_EVERY.as_secs(),
                 poll_sql::trigger_index(&facts.mapping.source, column)
@@ -139,17 +141,31 @@ pub(super) async fn ask_due(
             due.push(place);
         }
     }
-    let mut batches = Batches::new(due, mappings, state, BRANCHES_MAX);
+    let alone = |id| {
+        state.locked_triggers.contains(id)
+            || state.triggers.get(&id).is_some_and(|trigger| trigger.faulty)
+    };
+    let mut batches = Batches::new(due, mappings, BRANCHES_MAX, alone);
     while let Some(batch) = batches.next() {
-        let found = match ask(session, mappings, &batch, state).await {
+        let found = match ask(session, mappings, &batch, state, refused).await {
             Ok(found) => found,
             Err(error) => {
-                if let Some((place, error)) = batches.failed(session, &batch, error).await? {
-                    record_fault(mappings[place].mapping, error, state, polled);
+                let FailedBatch { place, unasked } = batches.failed(session, &batch, error).await?;
+                for place in unasked {
+                    ask_again(mappings[place].mapping.id, state);
+                }
+                let Some((place, error)) = place else { continue };
+                let mapping = mappings[place].mapping;
+                match state.locked_triggers.failure(mapping.id, error, lock_timeout, now) {
+                    Failure::Locked => ask_again(mapping.id, state),
+                    Failure::Error(error) => record_fault(mapping, error, state, polled),
                 }
                 continue;
             }
         };
+        for &place in &batch {
+            state.locked_triggers.answered(mappings[place].mapping.id);
+        }
         for &place in batch.iter().filter(|place| !found.contains(place)) {
             refused.seen_zero(mappings[place].mapping.id);
         }
@@ -159,6 +175,13 @@ pub(super) async fn ask_due(
         }
     }
     Ok(())
+}
+
+/// The next poll asks for the trigger column again.
+fn ask_again(mapping: MappingId, state: &mut PollState) {
+    if let Some(trigger) = state.triggers.get_mut(&mapping) {
+        trigger.asked = None;
+    }
 }
 
 /// Trigger columns that could be asked, but for those that this poll found at fault.
@@ -209,13 +232,20 @@ async fn ask(
     mappings: &[MappingFacts<'_>],
     asked: &[usize],
     state: &PollState,
+    refused: &Triggers,
 ) -> Result<Vec<usize>> {
     let mut tables = Vec::with_capacity(asked.len());
     let mut places = Vec::with_capacity(asked.len());
     for &place in asked {
         let mapping = mappings[place].mapping;
         if let Some(trigger) = state.triggers.get(&mapping.id) {
-            tables.push((&mapping.source, trigger.trigger_column()));
+            // a trigger that was refused ends with a row that is seen at 0: then none may be skipped
+            let skips_locked = !trigger.memory_optimized && !refused.is_refused(mapping.id);
+            tables.push(AskedTable {
+                table: &mapping.source,
+                trigger: trigger.trigger_column(),
+                skips_locked,
+            });
             places.push(place);
         }
     }

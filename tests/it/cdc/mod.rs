@@ -8,6 +8,7 @@ mod gaps;
 mod instances;
 mod keys;
 mod large;
+mod locked;
 mod order;
 mod replicas;
 mod restores;
