@@ -88,7 +88,7 @@ async fn tables_that_wait_for_each_other_do_not_take_a_tick_for_each_step() {
     let mut control = world.control().await;
     let passes = control
         .scalar(&format!(
-            "SELECT COUNT(*) FROM sync_status WHERE mapping_id = {parent} AND status = 'PAUSED'"
+            "SELECT COUNT(*) FROM sync_status WHERE mapping_id IN ({child}, {parent}) AND status = 'PAUSED'"
         ))
         .await;
     assert!(
