@@ -3,6 +3,7 @@
 //! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits
 //! for nothing else meanwhile.
 
+mod cdc_sessions;
 pub mod checkpoint;
 mod current_mapping;
 mod error_code;
@@ -49,6 +50,7 @@ pub struct Control {
     turns: Arc<Semaphore>,
     metrics: Metrics,
     late: runs::PendingCompletions,
+    cdc_sessions: cdc_sessions::CdcSessions,
     /// That `init` has not added `error_logs.error_code` was logged.
     no_codes_logged: Arc<AtomicBool>,
     /// That `init` has not added `table_mappings.initial_sync` was logged.
@@ -82,6 +84,7 @@ impl Control {
             turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             metrics,
             late: runs::PendingCompletions::default(),
+            cdc_sessions: cdc_sessions::CdcSessions::default(),
             no_codes_logged: Arc::default(),
             no_initial_sync_logged: Arc::default(),
         }

@@ -17,6 +17,7 @@ use crate::{
         mapping::SyncType,
     },
     mssql::row::Param,
+    plan::cdc_session::RowStatus,
 };
 use std::{
     collections::VecDeque,
@@ -60,6 +61,14 @@ impl RunStatus {
             RunStatus::Completed => "COMPLETED",
             RunStatus::Error => "ERROR",
             RunStatus::Paused => "PAUSED",
+        }
+    }
+
+    pub(super) fn in_row(self) -> RowStatus {
+        match self {
+            RunStatus::Completed => RowStatus::Completed,
+            RunStatus::Error => RowStatus::Error,
+            RunStatus::Paused => RowStatus::Paused,
         }
     }
 }
@@ -115,8 +124,19 @@ pub struct VerificationRow {
 }
 
 impl Control {
-    /// A RUNNING row. Older ones of this mapping are of runs whose number never arrived.
+    /// A RUNNING row of a full sync.
     pub async fn start_run(&self, mapping: MappingId, sync_type: SyncType) -> Result<StatusId> {
+        let run = self.insert_run(mapping, sync_type).await?;
+        self.metrics.run_started(mapping, run, sync_type);
+        Ok(run)
+    }
+
+    /// A RUNNING row. Older ones of this mapping are of runs whose number never arrived.
+    pub(super) async fn insert_run(
+        &self,
+        mapping: MappingId,
+        sync_type: SyncType,
+    ) -> Result<StatusId> {
         let row = self
             .session()
             .await?
@@ -126,9 +146,7 @@ impl Control {
             )
             .await
             .context("write sync_status")?;
-        let run = StatusId(row.i64(0)?);
-        self.metrics.run_started(mapping, run, sync_type);
-        Ok(run)
+        Ok(StatusId(row.i64(0)?))
     }
 
     /// Moves `records_processed` and `last_processed_pk` of a RUNNING row.
@@ -152,19 +170,30 @@ impl Control {
     /// Ends a RUNNING row, now or, where that fails, at a later [`Control::write_pending_completions`].
     pub async fn finish_run(&self, run: StatusId, outcome: RunOutcome) {
         self.metrics.run_finished(run, outcome.status.as_str(), outcome.records_processed);
-        if let Err(error) = self.write_end(run, &outcome).await {
+        self.write_end_or_later(run, outcome).await;
+    }
+
+    /// Whether it could be written now.
+    pub(super) async fn write_end_or_later(&self, run: StatusId, outcome: RunOutcome) -> bool {
+        let written = self.write_end(run, &outcome).await;
+        if let Err(error) = &written {
             tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
             self.late.push(run, outcome);
         }
+        written.is_ok()
     }
 
-    /// Writes the ends of runs that could not be written when they came.
+    /// Writes the ends of runs that could not be written when they came, and the counts of CDC
+    /// sessions.
     pub async fn write_pending_completions(&self) {
         while let Some((run, outcome)) = self.late.pop() {
             if let Err(error) = self.write_end(run, &outcome).await {
                 tracing::debug!(%error, run = run.0, "the end of a run is still not in sync_status");
                 return self.late.push(run, outcome);
             }
+        }
+        if let Err(error) = self.save_cdc_sessions().await {
+            tracing::debug!(%error, "the counts of CDC are not in sync_status yet");
         }
     }
 

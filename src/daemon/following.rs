@@ -106,6 +106,7 @@ impl Daemon {
         self.verify_queue.retain(|id| mappings.contains_key(id));
         self.logins.retain(|id, _| servers.contains_key(id));
         self.env.metrics.retain(|id| mappings.contains_key(id));
+        self.env.control.retain_cdc_sessions(|id| mappings.contains_key(id));
         self.env.findings.retain(|id| mappings.contains_key(id));
         let places: HashSet<SourceDatabase> = mappings.values().map(place_of).collect();
         let used: HashSet<ServerId> = places.iter().map(|place| place.0).collect();

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod assignment;
+pub mod cdc_session;
 pub mod convert;
 pub mod diagnostics;
 pub mod digest;

@@ -15,7 +15,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{MissedTickBehavior, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 
@@ -26,6 +29,8 @@ const WRITE_ROWS_MAX: usize = 256;
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Wait between attempts when the log tables cannot be written.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Between two writes of the counts of CDC sessions.
+const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Attempts for records that the server refuses for a reason of their own.
 const REFUSED_ATTEMPTS_MAX: u32 = 2;
 
@@ -82,9 +87,16 @@ impl LogTableWriter {
     }
 
     async fn run(self, control: Control, closing: CancellationToken) {
+        let mut saves = tokio::time::interval(SAVE_INTERVAL);
+        saves.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // Nothing is lost when this race is: what is taken is returned at once.
             let mut records = tokio::select! {
+                biased;
+                _ = saves.tick() => {
+                    save_sessions(&control).await;
+                    continue;
+                }
                 records = self.queue.take(WRITE_ROWS_MAX) => records,
                 () = closing.cancelled() => self.queue.try_take(WRITE_ROWS_MAX),
             };
@@ -187,6 +199,12 @@ impl LogTableWriter {
         if control.log(&[entry]).await.error.is_some() {
             self.queue.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
+    }
+}
+
+async fn save_sessions(control: &Control) {
+    if let Err(error) = control.save_cdc_sessions().await {
+        tracing::debug!(%error, "the counts of CDC are not in sync_status yet");
     }
 }
 

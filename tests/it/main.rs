@@ -7,6 +7,7 @@ mod faults;
 mod full_sync;
 mod harness;
 mod initial;
+mod logs;
 mod names;
 mod northwind;
 mod operate;

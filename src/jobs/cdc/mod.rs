@@ -59,7 +59,8 @@ pub struct CdcPass {
     pub transaction: Option<Transaction>,
 }
 
-/// Reads the window's changes and applies them; writes a row of sync_status, also after a failure.
+/// Reads the window's changes and applies them; counts them in the mapping's row of sync_status, also
+/// after a failure.
 /// `applied` is what was committed, also after a failure.
 ///
 /// `failed_before` counts the failures in a row before this pass. Waiting for rows of a related
@@ -72,13 +73,13 @@ pub async fn run(
     applied: &mut Applied,
 ) -> Result<JobEnd> {
     let began = Instant::now();
-    let run = env.control.start_run(mapping.id, SyncType::Cdc).await?;
+    let row = env.control.start_cdc(mapping.id, env.generation).await?;
     let result = window::apply_window(env, mapping, &pass, applied).await;
     let changes = i64::try_from(applied.changes).unwrap_or(i64::MAX);
     let complete = matches!(result, Ok(window::WindowEnd::Complete));
     let may_wait = applied.reached.is_some() || failed_before + 1 < WAITS_MAX;
     let (outcome, end) = outcome(mapping, &pass, result, changes, may_wait);
-    env.control.finish_run(run, outcome).await;
+    env.control.finish_cdc(mapping.id, row, outcome).await;
     if complete {
         log_completed(mapping, changes, began.elapsed(), &pass);
     }
