@@ -140,7 +140,7 @@ impl Collector for Scrape {
         counter(
             e,
             "dataflow_runs",
-            "Runs that ended, as sync_status has them",
+            "CDC passes and full syncs that ended, by status",
             state.runs.iter().map(|((kind, status), runs)| {
                 (vec![label("sync_type", kind), label("status", status)], *runs)
             }),
