@@ -3,7 +3,7 @@
 
 use crate::{
     model::secret::Secret,
-    mssql::{
+    mssql::connect::{
         certificate, connection_string,
         endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust},
     },

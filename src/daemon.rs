@@ -52,8 +52,7 @@ use crate::{
     },
     mssql::{
         pool::{PoolOptions, Pools},
-        reservation::ServerConnections,
-        sources::Sources,
+        pool::{reservation::ServerConnections, sources::Sources},
     },
     supervisor,
     telemetry::{self, LogSender},

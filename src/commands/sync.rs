@@ -18,7 +18,7 @@ use crate::{
         mapping::Mapping,
         name::Ident,
     },
-    mssql::catalog,
+    mssql::queries::catalog,
 };
 use std::{future::Future, io::IsTerminal, time::Duration};
 use tokio::time::Instant;

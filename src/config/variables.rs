@@ -417,7 +417,7 @@ mod tests {
                 Permitted::Text(_) => continue,
                 Permitted::Words(words) => {
                     let built = |word: &&&str| {
-                        **word != "integrated" || crate::mssql::endpoint::INTEGRATED_AUTH
+                        **word != "integrated" || crate::mssql::connect::endpoint::INTEGRATED_AUTH
                     };
                     let words: Vec<_> = words.iter().filter(built).collect();
                     (words.iter().map(|word| word.to_uppercase()).collect(), vec!["maybe".into()])

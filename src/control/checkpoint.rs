@@ -25,9 +25,12 @@ use crate::{
         name::Ident,
     },
     mssql::{
-        cdc, classify,
-        row::{Param, Row},
-        session::Session,
+        classify,
+        client::{
+            row::{Param, Row},
+            session::Session,
+        },
+        queries::cdc,
     },
     plan::window::{DestCheckpoint, StoredCheckpoint},
     tsql::checkpoint as phrases,

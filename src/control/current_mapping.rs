@@ -4,7 +4,7 @@ use super::Control;
 use crate::{
     error::{Context, Result},
     model::{id::MappingId, lsn::Lsn},
-    mssql::row::Param,
+    mssql::client::row::Param,
 };
 
 /// A mapping's row as it is now. The copy that the job was started with may be hours old.

@@ -5,7 +5,7 @@ use crate::{
     error::{Context, Kind, Result},
     metrics,
     model::id::MappingId,
-    mssql::row::Param,
+    mssql::client::row::Param,
 };
 use std::time::Instant;
 

@@ -42,7 +42,7 @@ use super::{Control, DATABASE};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{id::MappingId, name::Ident},
-    mssql::{pool::Checkout, row::Param},
+    mssql::{client::row::Param, pool::Checkout},
     plan::assignment::Members,
 };
 use std::{

@@ -9,7 +9,7 @@ use super::{Control, ErrorCode};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::id::MappingId,
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
 };
 use std::sync::atomic::Ordering;
 

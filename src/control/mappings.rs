@@ -12,7 +12,7 @@ use crate::{
         mapping::{FullSyncMode, InitialSync, Mapping, Server},
         name::{Ident, TableName},
     },
-    mssql::{
+    mssql::client::{
         row::{Param, Row},
         session::Session,
     },

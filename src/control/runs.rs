@@ -16,7 +16,7 @@ use crate::{
         id::{MappingId, ServerId, StatusId},
         mapping::SyncType,
     },
-    mssql::row::Param,
+    mssql::client::row::Param,
     plan::cdc_session::RowStatus,
 };
 use std::{

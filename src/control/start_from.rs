@@ -9,8 +9,8 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{id::MappingId, lsn::Lsn, name::Ident},
     mssql::{
+        client::row::Param,
         pool::{PoolOptions, Pools},
-        row::Param,
     },
 };
 use std::time::Duration;

@@ -7,7 +7,7 @@ use crate::{
         id::{MappingId, StatusId},
         name::TableName,
     },
-    mssql::row::{Param, Row},
+    mssql::client::row::{Param, Row},
     plan::status::{NewestRun, NewestVerification, OpenError, StatusRow},
 };
 

@@ -4,7 +4,7 @@ use super::Control;
 use crate::{
     error::{Context, Kind, Result},
     model::{id::MappingId, value::Value},
-    mssql::row::Param,
+    mssql::client::row::Param,
     plan::key,
 };
 

@@ -4,7 +4,7 @@
 
 use crate::{
     error::{Context, Error, Result},
-    mssql::{
+    mssql::client::{
         row::{Param, Row, RowData},
         session::{BulkColumns, BulkOptions, RowStream, Session},
     },

@@ -19,7 +19,10 @@
 use crate::{
     error::{Context, Error, Kind, Result},
     model::lsn::Lsn,
-    mssql::{cdc, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::cdc,
+    },
     plan::fence::{CaptureJobs, LogScan, scan_passed},
 };
 use std::time::Duration;
@@ -236,7 +239,7 @@ mod tests {
     use crate::{
         model::name::Ident,
         mssql::{
-            connection_string,
+            connect::connection_string,
             pool::{PoolOptions, Pools},
         },
     };

@@ -8,7 +8,7 @@ use crate::{
         capture::{Capture, Instance},
         column_map::ColumnMap,
     },
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     plan::{
         instances::{Candidates, InstanceCoverage},
         mask,

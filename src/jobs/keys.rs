@@ -9,7 +9,7 @@
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{column_map::ColumnMap, value::Value},
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     plan::verify::key_text,
 };
 

@@ -12,7 +12,7 @@ use super::changes_table::check_order_grows;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::value::Value,
-    mssql::{
+    mssql::client::{
         row::{Param, Row},
         session::Session,
     },

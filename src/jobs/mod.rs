@@ -27,8 +27,10 @@ use crate::{
     model::{id::ServerId, mapping::Mapping, name::Ident},
     mssql::{
         pool::Checkout,
-        reservation::{Reservation, ServerConnections},
-        sources::Sources,
+        pool::{
+            reservation::{Reservation, ServerConnections},
+            sources::Sources,
+        },
         tds::TdsConnection,
     },
 };

@@ -13,7 +13,7 @@
 use crate::{
     error::{Error, Kind, Result},
     model::{column_map::ColumnMap, value::Value},
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     plan::verify::key_text,
     tsql::apply as apply_sql,
 };

@@ -12,7 +12,7 @@
 use crate::{
     error::{Context, Result},
     model::table::{Database, Table},
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     plan::projection::{self, Identity},
 };
 

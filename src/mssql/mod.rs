@@ -1,24 +1,18 @@
-//! Talking to a server: the only place that names the driver and the pool.
+//! Connections to SQL Server: the only code that names the driver and the pool.
 //!
+//! Each folder uses only those above it:
+//!
+//! - [`classify`]: what error numbers and driver errors mean
 //! - [`connect`]: connection strings, addresses, TLS trust, and limits on what a server sends
-//! - [`client`]: a session of the driver, its rows and bulk loads, and what its errors mean
-//! - [`pool`]: connections per server and database, and reservations of several at once
+//! - [`client`]: a session of the driver, its rows and bulk loads
+//! - [`tds`]: the copy lane, a TDS client of our own for bulk copies
 //! - [`queries`]: questions about tables and about change data capture
-//! - [`tds`]: the copy lane, which speaks the protocol itself
+//! - [`pool`]: connections per server and database, and reservations of several at once
 
+pub mod classify;
 pub mod client;
 pub mod connect;
 pub mod pool;
 pub mod queries;
 pub mod tds;
-
-use self::{
-    client::described,
-    connect::{browser, budget, dial, socket},
-};
-pub use self::{
-    client::{bulk, classify, row, session},
-    connect::{certificate, connection_string, endpoint},
-    pool::{reservation, sources},
-    queries::{catalog, cdc},
-};
+mod timeout;

@@ -14,7 +14,7 @@ use crate::model::mapping::SyncType;
 pub struct Limits {
     /// Full syncs and CDC passes at the same time.
     pub tasks_max: usize,
-    /// Connections at one source ([`crate::mssql::reservation`]).
+    /// Connections at one source ([`crate::mssql::pool::reservation`]).
     pub source_connections: usize,
     /// Connections at the destination.
     pub dest_connections: usize,

@@ -13,7 +13,7 @@ use crate::{
         name::Ident,
         table::Table,
     },
-    mssql::{catalog, session::Session},
+    mssql::{client::session::Session, queries::catalog},
     plan::diagnostics::{self, AvailabilityGroup, Finding, FixTarget, Right},
     tsql::copied::copyable,
 };

@@ -15,10 +15,12 @@ use crate::{
     jobs::Env,
     model::{mapping::Mapping, name::Ident, table::Table},
     mssql::{
-        endpoint::{Encrypt, Endpoint},
+        client::{
+            row::{Param, Row},
+            session::Session,
+        },
+        connect::endpoint::{Encrypt, Endpoint},
         pool::Checkout,
-        row::{Param, Row},
-        session::Session,
     },
     plan::{
         diagnostics::{self, Finding, FixTarget, Verdict},

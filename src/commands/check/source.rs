@@ -14,7 +14,10 @@ use crate::{
         name::Ident,
         table::{ColumnType, Table},
     },
-    mssql::{catalog, cdc, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::{catalog, cdc},
+    },
     plan::{
         diagnostics::{self, Finding, FixContext, FixTarget, Right},
         instances::Candidates,

@@ -4,7 +4,7 @@ use super::statements::ApplyStatements;
 use crate::{
     error::{Context, Result},
     jobs::changes_table::{self, check_order_grows, with_order},
-    mssql::{
+    mssql::client::{
         row::{Param, Row},
         session::Session,
     },

@@ -9,9 +9,11 @@ use crate::{
     },
     model::{column_map::ColumnMap, lsn::Lsn},
     mssql::{
-        cdc,
-        row::{Param, Row},
-        session::Session,
+        client::{
+            row::{Param, Row},
+            session::Session,
+        },
+        queries::cdc,
     },
 };
 

@@ -45,7 +45,7 @@ use super::{changes_table::DROP_TABLES, large};
 use crate::{
     error::{Context, Error, Kind, Result},
     model::lsn::Lsn,
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     tsql::changes,
 };
 use complete::{Completion, complete};

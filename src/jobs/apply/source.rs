@@ -8,7 +8,10 @@ use super::{
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{capture::Transaction, lsn::Lsn},
-    mssql::{cdc, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::cdc,
+    },
     plan::window::Gap,
 };
 

@@ -10,7 +10,7 @@ use crate::{
     error::{Kind, Result},
     jobs::rejected_row,
     model::lsn::Lsn,
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
 };
 
 /// Writes the netted effects and, at the destination, the checkpoint. `stored` is the checkpoint

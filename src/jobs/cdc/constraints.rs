@@ -4,7 +4,7 @@
 use crate::{
     control::checkpoint,
     error::{Context, Error, Kind, Result},
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
 };
 
 /// Which foreign keys the destination table has.

@@ -17,7 +17,7 @@ use crate::{
         column_map::ColumnMap,
         mapping::{Mapping, SyncType},
     },
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     plan::window::Gap,
     tsql::apply::StatementOrder,
 };

@@ -22,10 +22,12 @@ use crate::{
         value::Value,
     },
     mssql::{
-        bulk::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
-        catalog, cdc,
+        client::{
+            bulk::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
+            session::{BulkColumns, BulkOptions, Session},
+        },
         pool::Checkout,
-        session::{BulkColumns, BulkOptions, Session},
+        queries::{catalog, cdc},
         tds::{self, CopyStatements},
     },
     plan::verify::key_text,

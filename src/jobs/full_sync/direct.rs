@@ -17,7 +17,7 @@ use crate::{
     control::checkpoint::fenced,
     error::{Context, Error, Kind, Result},
     jobs::keys,
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     tsql,
 };
 

@@ -78,7 +78,7 @@ use crate::{
         mapping::{FullSyncMode, Mapping, SyncType},
         name::TableName,
     },
-    mssql::{catalog, session::Session},
+    mssql::{client::session::Session, queries::catalog},
     tsql,
 };
 

@@ -15,7 +15,7 @@ use crate::{
         lsn::Lsn,
         mapping::{Mapping, SyncType},
     },
-    mssql::{cdc, pool::Checkout, session::Session},
+    mssql::{client::session::Session, pool::Checkout, queries::cdc},
 };
 use tracing::info;
 

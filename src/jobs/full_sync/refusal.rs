@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Kind, Result},
     jobs::shape::Shape,
     model::{table::ForeignKey, value::Value},
-    mssql::{catalog, session::Session},
+    mssql::{client::session::Session, queries::catalog},
     plan::verify::key_text,
     tsql,
 };

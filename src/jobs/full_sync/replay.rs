@@ -20,8 +20,8 @@ use crate::{
         mapping::{Mapping, SyncType},
     },
     mssql::{
-        cdc::{self, LsnBounds},
-        session::Session,
+        client::session::Session,
+        queries::cdc::{self, LsnBounds},
     },
     plan::{
         fence::{CaptureJobs, wait_max},

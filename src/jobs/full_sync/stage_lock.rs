@@ -15,7 +15,7 @@
 use crate::{
     error::{Context, Error, Kind, Result},
     model::name::TableName,
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     tsql::swap::stage_resource,
 };
 

@@ -22,7 +22,7 @@ use crate::{
         id::MappingId,
         lsn::Lsn,
     },
-    mssql::{
+    mssql::client::{
         row::{Param, Row},
         session::Session,
     },

@@ -14,7 +14,7 @@ use crate::{
         id::MappingId,
         mapping::{Mapping, SyncType},
     },
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     tsql::{self, poll::TriggerColumn},
 };
 

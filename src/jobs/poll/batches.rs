@@ -4,7 +4,7 @@ use super::state::MappingFacts;
 use crate::{
     error::{Error, Kind, Result},
     model::id::MappingId,
-    mssql::session::Session,
+    mssql::client::session::Session,
 };
 use std::collections::VecDeque;
 

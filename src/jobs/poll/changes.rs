@@ -10,7 +10,10 @@ use super::{
 use crate::{
     error::{Context, Error, Result},
     model::{capture::MaxLsn, lsn::Lsn},
-    mssql::{cdc, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::cdc,
+    },
     tsql::poll::{self as poll_sql, BRANCHES_MAX, WatchedInstance},
 };
 use std::time::Duration;

@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Kind},
     jobs::cdc::CdcPass,
     model::{id::MappingId, lsn::Lsn, mapping::Mapping},
-    mssql::cdc,
+    mssql::queries::cdc,
     plan::{
         schedule::{self, Decision, ScheduleFacts},
         window::{self, Choice, Gap, Refusal, Step, Wait},

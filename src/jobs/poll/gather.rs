@@ -13,7 +13,7 @@ use crate::{
         mapping::Mapping,
         name::Ident,
     },
-    mssql::{cdc, reservation::Reservation, session::Session},
+    mssql::{client::session::Session, pool::reservation::Reservation, queries::cdc},
     plan::window::{History, StoredCheckpoint},
 };
 use std::collections::{HashMap, HashSet};

@@ -12,7 +12,7 @@ use crate::{
     error::{Kind, Result},
     jobs::{instances, shape},
     model::{capture::Instance, id::MappingId, mapping::SyncType, name::Ident},
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     plan::instances::Candidates,
 };
 use std::{

@@ -9,7 +9,7 @@ use crate::{
     control::LagRow,
     error::{Kind, Result},
     model::{capture::MaxLsn, id::MappingId},
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     plan::time,
     tsql::poll::{self as poll_sql, BRANCHES_MAX},
 };

@@ -46,7 +46,7 @@ use crate::{
         mapping::Mapping,
         name::Ident,
     },
-    mssql::session::Session,
+    mssql::client::session::Session,
     plan::window,
 };
 use state::{MappingFacts, PollContext, SourceFacts, reads_cdc};

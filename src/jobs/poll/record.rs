@@ -18,7 +18,7 @@ use crate::{
         mapping::{Mapping, SyncType},
         name::Ident,
     },
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     plan::window::Gap,
 };
 use std::collections::HashMap;

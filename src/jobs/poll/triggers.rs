@@ -13,7 +13,7 @@ use crate::{
         id::MappingId,
         mapping::{Mapping, SyncType},
     },
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
     plan::schedule::{self, TriggerCost},
     tsql::poll::{self as poll_sql, AskedTable, BRANCHES_MAX},
 };

@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     jobs::{Env, shape},
     model::mapping::{Mapping, SyncType},
-    mssql::{catalog, session::Session},
+    mssql::{client::session::Session, queries::catalog},
     plan::{
         digest::Hash,
         verify::{RowSet, Status, Suspects, Tally, details, differences, pairs, side_hash},

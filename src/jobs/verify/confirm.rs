@@ -12,7 +12,7 @@ use crate::{
         shape::Shape,
     },
     model::{capture::Capture, lsn::Lsn, mapping::Mapping, visible::visible},
-    mssql::{cdc, session::Session},
+    mssql::{client::session::Session, queries::cdc},
     plan::{
         mask,
         verify::{RowSet, Suspects, differences},

@@ -5,7 +5,7 @@ use crate::{
     control::CurrentMapping,
     error::{Context, Kind, Result},
     model::mapping::Mapping,
-    mssql::{row::Param, session::Session},
+    mssql::client::{row::Param, session::Session},
 };
 
 /// Why the two sides may differ without a fault, if the mapping does not follow its source.

@@ -49,7 +49,7 @@ use crate::{
         mapping::{Mapping, SyncType},
         value::Value,
     },
-    mssql::{
+    mssql::client::{
         row::{Param, Row},
         session::{BulkColumns, Session},
     },

@@ -12,7 +12,11 @@ use crate::{
         name::TableName,
         value::{Value, ValueRef},
     },
-    mssql::{cdc, row::Param, session::Session, tds::TdsConnection},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::cdc,
+        tds::TdsConnection,
+    },
     plan::{
         digest::Encoding,
         fit,

@@ -23,7 +23,10 @@ use crate::{
         shape::{self, Shape},
     },
     model::{mapping::Mapping, name::TableName, visible::visible},
-    mssql::{cdc, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::cdc,
+    },
     plan::verify::Status,
     tsql::lookup,
 };

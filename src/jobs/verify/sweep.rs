@@ -5,7 +5,7 @@ use crate::{
     control::SweepProgress,
     error::{Context, Result},
     jobs::Env,
-    mssql::session::Session,
+    mssql::client::session::Session,
     plan::verify::RowSet,
     tsql::lookup::TableSide,
 };

@@ -13,7 +13,7 @@ use std::{future::poll_fn, task::Poll};
 
 use tokio::sync::mpsc;
 
-use crate::mssql::{
+use crate::mssql::client::{
     row::{Param, RowData},
     session::{BulkColumns, BulkOptions, BulkTarget, RowStream, Session},
 };

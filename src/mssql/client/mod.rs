@@ -1,7 +1,7 @@
-//! The driver's session: statements, rows, bulk loads, and what its errors mean.
+//! A session of the driver: login, statements, rows and bulk loads.
 
 pub mod bulk;
-pub mod classify;
-pub(super) mod described;
+pub(super) mod convert;
+pub(super) mod login;
 pub mod row;
 pub mod session;

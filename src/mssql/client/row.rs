@@ -5,7 +5,7 @@
 //! Everything else reads cells through typed getters that say which column was wrong, because a
 //! server, a view or a stand-in may always answer with another type than the one we hoped for.
 
-use crate::mssql::described;
+use crate::mssql::client::convert;
 use crate::{
     error::{Error, Kind, Result},
     model::{
@@ -189,7 +189,7 @@ impl RowData {
     ) -> std::result::Result<RowData, (usize, String)> {
         let mut changed = Vec::new();
         for (i, (cell, ty)) in self.0.iter().zip(types).enumerate() {
-            if let Some(cell) = described::converted(cell, ty).map_err(|why| (i, why))? {
+            if let Some(cell) = convert::converted(cell, ty).map_err(|why| (i, why))? {
                 changed.push((i, cell));
             }
         }

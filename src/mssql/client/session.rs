@@ -20,11 +20,14 @@
 //! done: the session is dropped, which rolls back.
 
 use crate::mssql::{
-    budget::{ANSWER_BYTES_MAX, AnswerBudget, AnswerPart},
     classify,
-    pool::ConnectionPermit,
-    row::{DriverCell, Param, Row, RowData},
-    socket::Socket,
+    client::row::{DriverCell, Param, Row, RowData},
+    connect::{
+        budget::{ANSWER_BYTES_MAX, AnswerBudget, AnswerPart},
+        permit::ConnectionPermit,
+        socket::Socket,
+    },
+    timeout::with_lazy_timeout,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -35,7 +38,6 @@ use futures_util::TryStreamExt;
 use std::{
     future::Future,
     sync::{Arc, OnceLock},
-    task::Poll,
     time::Duration,
 };
 use tiberius::{
@@ -59,7 +61,7 @@ pub struct Session {
     loopback: bool,
     /// Held for as long as the connection exists (it is dropped after the client): what the
     /// physical limit counts.
-    _slot: ConnectionPermit,
+    _permit: ConnectionPermit,
 }
 
 struct SessionState {
@@ -147,19 +149,6 @@ impl SessionState {
             Kind::Timeout,
             format!("no answer from {} within {} s", self.server_database, self.timeout.as_secs()),
         )
-    }
-}
-
-/// A future that is mostly ready at once, as rows are whose packet is here: only one that is not is
-/// given a timer.
-pub(in crate::mssql) async fn with_lazy_timeout<F: Future>(
-    limit: Duration,
-    future: F,
-) -> std::result::Result<F::Output, tokio::time::error::Elapsed> {
-    let mut future = std::pin::pin!(future);
-    match std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
-        Poll::Ready(output) => Ok(output),
-        Poll::Pending => tokio::time::timeout(limit, future).await,
     }
 }
 
@@ -251,7 +240,7 @@ impl Session {
         loopback: bool,
         place: String,
         timeout: Duration,
-        slot: ConnectionPermit,
+        permit: ConnectionPermit,
         budget: Arc<AnswerBudget>,
     ) -> Self {
         Session {
@@ -268,7 +257,7 @@ impl Session {
                 budget,
                 part: AnswerPart::Whole,
             },
-            _slot: slot,
+            _permit: permit,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The driver reads a row to its end before it hands it over, and a value of `(max)` type may have
 //! 2 GB; an answer that is collected is read to its end. So the bytes that come from the network are
-//! counted ([`crate::mssql::socket`]), and the read that passes the limit fails. The count begins anew with
+//! counted ([`crate::mssql::connect::socket`]), and the read that passes the limit fails. The count begins anew with
 //! every request and with every part of an answer that was handed over.
 
 use std::{

@@ -2,7 +2,7 @@
 //! device without end or a pipe that nobody writes to.
 
 use crate::error::{Error, Kind, Result};
-use crate::mssql::endpoint::{Endpoint, Trust};
+use crate::mssql::connect::endpoint::{Endpoint, Trust};
 use std::{
     fs::{self, File},
     io::{self, Read},

@@ -24,7 +24,7 @@
 //! **No message shows a value.** An unknown key is named, except behind a password: there it may be
 //! a piece of one that holds a `;`.
 
-use crate::mssql::endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust};
+use crate::mssql::connect::endpoint::{Encrypt, Endpoint, INTEGRATED_AUTH, PORT, Trust};
 use crate::{
     error::{Error, Kind, Result},
     model::secret::Secret,

@@ -8,10 +8,12 @@ use tokio::net::TcpStream;
 
 use crate::error::{Error, Kind, Result};
 use crate::mssql::{
-    browser::{self, first_success},
     classify,
-    endpoint::Endpoint,
-    socket::{LoginGuard, Socket},
+    connect::{
+        browser::{self, first_success},
+        endpoint::Endpoint,
+        socket::{LoginGuard, Socket},
+    },
 };
 
 /// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]:

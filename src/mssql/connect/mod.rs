@@ -7,4 +7,5 @@ pub mod certificate;
 pub mod connection_string;
 pub(super) mod dial;
 pub mod endpoint;
+pub(super) mod permit;
 pub(super) mod socket;

@@ -6,7 +6,7 @@
 //! an answer to its end before it looks at it, and some answers cost it time that grows with the
 //! square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain
 //! of certificates of a few KB, some messages), so what is longer is an error here, for driver and
-//! lane alike. After the login each part of an answer has a limit ([`crate::mssql::budget`]).
+//! lane alike. After the login each part of an answer has a limit ([`crate::mssql::connect::budget`]).
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::mssql::budget::AnswerBudget;
+use crate::mssql::connect::budget::AnswerBudget;
 
 /// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login
 /// has agreed on another.

@@ -4,11 +4,8 @@
 //! pools, and the old ones end when the last job that uses them is done. Both together keep to the
 //! server's one limit. Any other change of its row leaves the pools as they are.
 
-use crate::mssql::{
-    connection_string,
-    pool::{PoolOptions, Pools},
-    reservation::ServerConnections,
-};
+use super::{options::PoolOptions, pools::Pools, reservation::ServerConnections};
+use crate::mssql::connect::connection_string;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{id::ServerId, mapping::Server},

@@ -10,7 +10,7 @@
 //! one that does not exist.
 //! <https://learn.microsoft.com/sql/relational-databases/security/metadata-visibility-configuration>
 
-use crate::mssql::{
+use crate::mssql::client::{
     row::{Param, Row},
     session::Session,
 };

@@ -6,9 +6,11 @@
 //! <https://learn.microsoft.com/sql/relational-databases/system-functions/sys-fn-cdc-get-min-lsn-transact-sql>
 
 use crate::mssql::{
-    catalog::{column, column_type},
-    row::{Param, Row},
-    session::Session,
+    client::{
+        row::{Param, Row},
+        session::Session,
+    },
+    queries::catalog::{column, column_type},
     tds::TdsConnection,
 };
 use crate::{

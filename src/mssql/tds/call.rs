@@ -1,7 +1,7 @@
 //! A statement with parameters: the call of sp_executesql.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/619c43b6-9495-4a58-9e49-a4950db245b3>
 
-use super::{cell, utf16};
+use super::types::{self, utf16};
 use crate::model::value::Value;
 
 /// What says that a procedure's number comes instead of its name, and sp_executesql's number.
@@ -66,11 +66,11 @@ fn declaration(value: &Value) -> String {
 fn parameter(value: &Value, call: &mut Vec<u8>) {
     call.extend_from_slice(&NAMELESS);
     match value {
-        Value::Bit(v) => call.extend_from_slice(&[cell::BIT, 1, 1, u8::from(*v)]),
-        Value::Int(v) => sized(&[cell::INT, 8], &v.to_le_bytes(), call),
+        Value::Bit(v) => call.extend_from_slice(&[types::BIT, 1, 1, u8::from(*v)]),
+        Value::Int(v) => sized(&[types::INT, 8], &v.to_le_bytes(), call),
         Value::Decimal { mantissa, scale } => {
             call.extend_from_slice(&[
-                cell::DECIMAL,
+                types::DECIMAL,
                 DECIMAL_BYTES,
                 DECIMAL_PRECISION,
                 *scale,
@@ -79,35 +79,35 @@ fn parameter(value: &Value, call: &mut Vec<u8>) {
             call.push(u8::from(*mantissa >= 0));
             call.extend_from_slice(&mantissa.unsigned_abs().to_le_bytes());
         }
-        Value::Real(v) => sized(&[cell::FLOAT, 4], &v.to_le_bytes(), call),
-        Value::Float(v) => sized(&[cell::FLOAT, 8], &v.to_le_bytes(), call),
-        Value::Date(days) => sized(&[cell::DATE], &date(*days), call),
-        Value::Time(ticks) => sized(&[cell::TIME, SCALE], &time(*ticks), call),
+        Value::Real(v) => sized(&[types::FLOAT, 4], &v.to_le_bytes(), call),
+        Value::Float(v) => sized(&[types::FLOAT, 8], &v.to_le_bytes(), call),
+        Value::Date(days) => sized(&[types::DATE], &date(*days), call),
+        Value::Time(ticks) => sized(&[types::TIME, SCALE], &time(*ticks), call),
         Value::DateTime { days_since_1900, ticks300 } => {
             sized(
-                &[cell::DATETIME, 8],
+                &[types::DATETIME, 8],
                 &[days_since_1900.to_le_bytes(), ticks300.to_le_bytes()].concat(),
                 call,
             );
         }
         Value::DateTime2 { days, ticks } => {
-            sized(&[cell::DATETIME2, SCALE], &[&time(*ticks)[..], &date(*days)].concat(), call)
+            sized(&[types::DATETIME2, SCALE], &[&time(*ticks)[..], &date(*days)].concat(), call)
         }
         Value::DateTimeOffset { days, ticks, offset_minutes } => {
             sized(
-                &[cell::DATETIMEOFFSET, SCALE],
+                &[types::DATETIMEOFFSET, SCALE],
                 &[&time(*ticks)[..], &date(*days), &offset_minutes.to_le_bytes()].concat(),
                 call,
             );
         }
-        Value::Bytes(bytes) => long(cell::VARBINARY, &[], bytes, call),
+        Value::Bytes(bytes) => long(types::VARBINARY, &[], bytes, call),
         Value::Guid(guid) => {
-            sized(&[cell::GUID, 16], &uuid::Uuid::from_bytes(*guid).to_bytes_le(), call)
+            sized(&[types::GUID, 16], &uuid::Uuid::from_bytes(*guid).to_bytes_le(), call)
         }
-        Value::Text(text) => long(cell::NVARCHAR, &COLLATION, &utf16(text), call),
+        Value::Text(text) => long(types::NVARCHAR, &COLLATION, &utf16(text), call),
         Value::Null => {
             const NULL: [u8; 2] = [0xFF; 2];
-            call.push(cell::NVARCHAR);
+            call.push(types::NVARCHAR);
             call.extend_from_slice(&LENGTH_BYTES_MAX.to_le_bytes());
             call.extend_from_slice(&COLLATION);
             call.extend_from_slice(&NULL);
@@ -125,7 +125,7 @@ fn sized(ty: &[u8], bytes: &[u8], call: &mut Vec<u8>) {
 /// A text of the call's own: the statement, the declarations.
 fn text(text: &str, call: &mut Vec<u8>) {
     call.extend_from_slice(&NAMELESS);
-    long(cell::NVARCHAR, &COLLATION, &utf16(text), call);
+    long(types::NVARCHAR, &COLLATION, &utf16(text), call);
 }
 
 /// With a length of two bytes, or, where that is too short, as a `(max)` type in one chunk.
@@ -140,7 +140,7 @@ fn long(ty: u8, collation: &[u8], bytes: &[u8], call: &mut Vec<u8>) {
         }
         _ => {
             const LAST_CHUNK: [u8; 4] = [0; 4];
-            call.extend_from_slice(&cell::LENGTH_MAX.to_le_bytes());
+            call.extend_from_slice(&types::LENGTH_MAX.to_le_bytes());
             call.extend_from_slice(collation);
             call.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             call.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());

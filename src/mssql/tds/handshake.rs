@@ -10,8 +10,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::packet::{END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST};
-use crate::mssql::socket::Socket;
+use super::header::{END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST};
+use crate::mssql::connect::socket::Socket;
 
 /// TCP that wraps what is written into PRELOGIN packets, and unwraps what is read, until
 /// [`Handshake::finish`].

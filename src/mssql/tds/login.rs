@@ -6,18 +6,21 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::{
-    packet::{Message, Packets},
+    header::Message,
+    packet::Packets,
     stream::{TdsStream, TlsScope},
-    token::{self, Token},
-    utf16,
+    token::Token,
+    types::utf16,
 };
 use crate::{
     error::Result,
     model::name::Ident,
     mssql::{
         classify::{encryption_unavailable, protocol_error},
-        endpoint::{Encrypt, Endpoint, PACKET_BYTES_ENCRYPTED_MAX, PACKET_BYTES_MAX},
-        socket::{LoginGuard, Socket},
+        connect::{
+            endpoint::{Encrypt, Endpoint, PACKET_BYTES_ENCRYPTED_MAX, PACKET_BYTES_MAX},
+            socket::{LoginGuard, Socket},
+        },
     },
 };
 
@@ -88,7 +91,7 @@ pub(super) async fn login(
     }
     let mut is_in = false;
     let mut elsewhere = None;
-    while let Some(token) = token::next(&mut packets).await? {
+    while let Some(token) = packets.next_token().await? {
         match token {
             Token::Error(error) => return Err(error),
             Token::LoginAck => is_in = true,

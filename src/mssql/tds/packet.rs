@@ -3,15 +3,16 @@
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/e5ea8520-1ea3-4a75-a2a9-c17e63e9ee19>
 
 use super::{
+    header::{ANSWER, END_OF_MESSAGE, HEADER_BYTES, Message, PACKET_BYTES_FIRST},
     stream::TdsStream,
-    token::{self, Token},
+    token::{self, ColumnList, Token},
 };
 use crate::{
     error::{Error, Kind, Result},
     mssql::{
-        budget::{AnswerBudget, AnswerPart},
         classify::{self, protocol_error},
-        session::with_lazy_timeout,
+        connect::budget::{AnswerBudget, AnswerPart},
+        timeout::with_lazy_timeout,
     },
 };
 use std::{io, sync::Arc, time::Duration};
@@ -21,29 +22,17 @@ use tokio::{
 };
 use zeroize::{Zeroize, Zeroizing};
 
-/// What a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Message {
-    Batch = 0x01,
-    Call = 0x03,
-    BulkLoad = 0x07,
-    Login = 0x10,
-    PreLogin = 0x12,
-}
-
-/// Every answer of a server is of this type.
-const ANSWER: u8 = 0x04;
-pub(super) const HEADER_BYTES: usize = 8;
-pub(super) const END_OF_MESSAGE: u8 = 0x01;
-/// Before a login has agreed on another size.
-pub(super) const PACKET_BYTES_FIRST: usize = 4096;
+/// How much of a long row is passed on at a time.
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// One read from the network: several packets of the usual sizes.
 const READ_BYTES: usize = 64 * 1024;
 
 /// How long a server is listened to after it has closed the connection for what is sent: what it
 /// said before that is here, or nearly.
 const PENDING_ERROR_TIME_MAX: Duration = Duration::from_secs(1);
+/// The longest token that is waited for; rows are not read as tokens. A list of as many columns as
+/// there may be, with names as long as they may be, is shorter.
+const TOKEN_BYTES_MAX: usize = 8 << 20;
 /// Room that is kept after a row that was longer.
 const ANSWER_KEPT_BYTES: usize = 1 << 20;
 
@@ -224,7 +213,7 @@ impl Packets {
         self.at = 0;
         self.begin_answer();
         let error = async {
-            while let Ok(Some(token)) = token::next(self).await {
+            while let Ok(Some(token)) = self.next_token().await {
                 if let Token::Error(error) = token {
                     return Some(error);
                 }
@@ -232,6 +221,26 @@ impl Packets {
             None
         };
         tokio::time::timeout(PENDING_ERROR_TIME_MAX, error).await.ok().flatten().unwrap_or(broken)
+    }
+
+    /// The next token; `None` at the answer's end.
+    pub async fn next_token(&mut self) -> Result<Option<Token>> {
+        let mut list = ColumnList::default();
+        loop {
+            if self.is_over() {
+                return Ok(None);
+            }
+            let buffered = self.buffered();
+            if let Some((token, bytes)) = token::parse(buffered, &mut list)? {
+                self.consume(bytes);
+                self.restart_timeout();
+                return Ok(Some(token));
+            }
+            if buffered.len() > TOKEN_BYTES_MAX {
+                return Err(protocol_error("a token without an end"));
+            }
+            self.read_more().await?;
+        }
     }
 
     /// What is here of the answer and not consumed.

@@ -5,11 +5,10 @@
 //! what came in chunks is put together, in buffers that all rows share.
 
 use super::{
-    CHUNK_BYTES,
+    answer::has_next_row,
     cell::{CellForm, ChunkPosition},
-    has_next_row,
-    packet::Packets,
-    token::{self, WireColumn},
+    packet::{CHUNK_BYTES, Packets},
+    types::{NBC_ROW, WireColumn},
     value::{CellType, TextBuffer},
 };
 use crate::{
@@ -131,11 +130,8 @@ impl RowParser {
     pub fn read(&mut self, here: &[u8]) -> Result<Option<usize>> {
         if self.at == 0 {
             self.cells.clear();
-            let nulls = if here.first() == Some(&token::NBC_ROW) {
-                self.columns.len().div_ceil(8)
-            } else {
-                0
-            };
+            let nulls =
+                if here.first() == Some(&NBC_ROW) { self.columns.len().div_ceil(8) } else { 0 };
             let Some(bitmap) = here.get(1..=nulls) else { return Ok(None) };
             self.nulls.clear();
             self.nulls.extend_from_slice(bitmap);
@@ -246,7 +242,7 @@ fn join_chunks(cell: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mssql::tds::cell::{self, Type};
+    use crate::mssql::tds::types::{self, ROW, Type};
 
     fn column(form: CellForm, info: &[u8]) -> WireColumn {
         WireColumn { flags: 0, ty: Type { form, info: info.to_vec() }, name: "c".into() }
@@ -256,21 +252,21 @@ mod tests {
     fn a_row_is_read_when_all_of_it_is_here() {
         let columns = [
             column(CellForm::Fixed(4), &[0x38]),
-            column(CellForm::Byte, &[cell::INT, 4]),
-            column(CellForm::Short, &[cell::NVARCHAR, 8, 0]),
-            column(CellForm::Chunks, &[cell::VARBINARY, 0xFF, 0xFF]),
-            column(CellForm::Chunks, &[cell::NVARCHAR, 0xFF, 0xFF]),
+            column(CellForm::Byte, &[types::INT, 4]),
+            column(CellForm::Short, &[types::NVARCHAR, 8, 0]),
+            column(CellForm::Chunks, &[types::VARBINARY, 0xFF, 0xFF]),
+            column(CellForm::Chunks, &[types::NVARCHAR, 0xFF, 0xFF]),
         ];
-        let mut whole = vec![token::ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
+        let mut whole = vec![ROW, 7, 0, 0, 0, 4, 8, 0, 0, 0, 2, 0, b'a', 0];
         whole.extend_from_slice(&3u64.to_le_bytes());
         whole.extend_from_slice(&[2, 0, 0, 0, 1, 2, 1, 0, 0, 0, 3, 0, 0, 0, 0]);
         whole.extend_from_slice(&[
             0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xAC, 1, 0, 0, 0, 0x20, 0,
             0, 0, 0,
         ]);
-        let mut nulls = vec![token::ROW, 9, 0, 0, 0, 0, 0xFF, 0xFF];
+        let mut nulls = vec![ROW, 9, 0, 0, 0, 0, 0xFF, 0xFF];
         nulls.extend_from_slice(&[0xFF; 16]);
-        let bitmap = vec![token::NBC_ROW, 0b11110, 9, 0, 0, 0];
+        let bitmap = vec![NBC_ROW, 0b11110, 9, 0, 0, 0];
         let all = [
             Value::Int(7),
             Value::Int(8),
@@ -284,7 +280,7 @@ mod tests {
             for short in 0..bytes.len() {
                 assert_eq!(row.read(&bytes[..short]).unwrap(), None, "{short} of {}", bytes.len());
             }
-            let more = [&bytes[..], &[token::ROW]].concat();
+            let more = [&bytes[..], &[ROW]].concat();
             assert_eq!(row.read(&more).unwrap(), Some(bytes.len()));
             for (i, value) in values.iter().enumerate() {
                 assert_eq!(row.value_ref(&more, i).unwrap(), *value, "column {i}");
@@ -296,11 +292,11 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_by_name() {
         let refused = RowParser::new(&[
-            column(CellForm::Byte, &[cell::INT, 4]),
-            column(CellForm::Byte, &[cell::MONEY, 8]),
+            column(CellForm::Byte, &[types::INT, 4]),
+            column(CellForm::Byte, &[types::MONEY, 8]),
         ])
         .unwrap_err();
         assert_eq!(refused, "column c comes as type [6E, 08]");
-        assert!(RowParser::new(&[column(CellForm::Short, &[cell::VARCHAR, 8, 0])]).is_err());
+        assert!(RowParser::new(&[column(CellForm::Short, &[types::VARCHAR, 8, 0])]).is_err());
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[cfg(feature = "rustls")]
 use super::handshake::Handshake;
-use crate::mssql::socket::Socket;
+use crate::mssql::connect::socket::Socket;
 
 /// When TLS begins, and when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

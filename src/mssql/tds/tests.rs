@@ -14,15 +14,33 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{token::ColumnList, *};
+use super::{
+    TdsConnection,
+    answer::{has_next_row, read_to_end},
+    copy::{CopyStatements, bulk_column_metadata, copy},
+    header::{END_OF_MESSAGE, HEADER_BYTES, Message},
+    packet::Packets,
+    rows::RowParser,
+    stream::TdsStream,
+    token::{self, ColumnList, Token},
+    transfer::Transfer,
+    types::{self, utf16},
+};
 use crate::{
-    model::secret::Secret,
+    error::{Kind, Result},
+    model::{name::Ident, secret::Secret, value::Value},
     mssql::{
-        connection_string,
-        endpoint::{Encrypt, Trust},
+        client::{
+            bulk::{BatchLimit, BatchObserver, ControlFlow, Copied},
+            row::Param,
+            session::Session,
+        },
+        connect::{
+            connection_string,
+            endpoint::{Encrypt, Endpoint, Trust},
+            socket::Socket,
+        },
         pool::{PoolOptions, Pools},
-        row::Param,
-        socket::Socket,
     },
 };
 
@@ -42,7 +60,7 @@ fn pools(server: &Server, change: impl FnOnce(&mut Endpoint)) -> Pools {
     )
 }
 
-async fn line_of(pools: &Pools) -> Result<TdsConnection> {
+async fn connection_of(pools: &Pools) -> Result<TdsConnection> {
     pools.tds_connection(&Ident::new("master"), "test").await
 }
 
@@ -100,7 +118,7 @@ async fn it_logs_in_in_every_mode_of_encryption() {
         for trust in [Trust::Authority(authority.file.clone()), Trust::Any] {
             let pools =
                 pools(&server, |endpoint| (endpoint.encrypt, endpoint.trust) = (ours, trust));
-            let mut line = line_of(&pools)
+            let mut line = connection_of(&pools)
                 .await
                 .unwrap_or_else(|error| panic!("{encryption:?} {ours:?}: {error}"));
             line.batch("SELECT 1").await.unwrap_err();
@@ -110,7 +128,7 @@ async fn it_logs_in_in_every_mode_of_encryption() {
         }
     }
     let server = Server::builder().start().await.unwrap();
-    line_of(&pools(&server, |endpoint| endpoint.encrypt = Encrypt::Off))
+    connection_of(&pools(&server, |endpoint| endpoint.encrypt = Encrypt::Off))
         .await
         .unwrap()
         .batch("SET NOCOUNT ON")
@@ -130,7 +148,7 @@ async fn it_believes_no_certificate_that_the_driver_would_not() {
             (stranger.server(encryption, "127.0.0.1", false).await, "by an unknown authority"),
         ] {
             let trust = Trust::Authority(authority.file.clone());
-            let refused = line_of(&pools(&server, |endpoint| {
+            let refused = connection_of(&pools(&server, |endpoint| {
                 (endpoint.encrypt, endpoint.trust) = (ours, trust)
             }))
             .await
@@ -144,10 +162,11 @@ async fn it_believes_no_certificate_that_the_driver_would_not() {
 #[tokio::test]
 async fn a_refused_login_keeps_its_number() {
     let server = Server::builder().start().await.unwrap();
-    let refused = line_of(&pools(&server, |endpoint| endpoint.password = Secret::new("wrong")))
-        .await
-        .err()
-        .unwrap();
+    let refused =
+        connection_of(&pools(&server, |endpoint| endpoint.password = Secret::new("wrong")))
+            .await
+            .err()
+            .unwrap();
     assert_eq!((refused.kind, refused.number), (Kind::Login, Some(18456)));
     assert!(!refused.to_string().contains("wrong"), "{refused}");
     let refused =
@@ -190,7 +209,7 @@ async fn copied(
     bytes_max: usize,
     stop: usize,
 ) -> (Result<std::result::Result<Copied, String>>, Counter) {
-    let (source, dest) = (line_of(pools).await.unwrap(), line_of(pools).await.unwrap());
+    let (source, dest) = (connection_of(pools).await.unwrap(), connection_of(pools).await.unwrap());
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     let mut counter = Counter(Vec::new(), stop);
     let copied =
@@ -302,7 +321,7 @@ async fn parameters_come_back_as_what_they_were() {
         let server = Server::builder().compress_rows(compressed).start().await.unwrap();
         let pools = pools(&server, |_| {});
         let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
-        let mut line = line_of(&pools).await.unwrap();
+        let mut line = connection_of(&pools).await.unwrap();
         let sql = format!(
             "SELECT {}",
             (1..=values.len()).map(|i| format!("@P{i}")).collect::<Vec<_>>().join(", ")
@@ -315,7 +334,7 @@ async fn parameters_come_back_as_what_they_were() {
             // the driver declares numeric(39,38), which there is not
             if !matches!(value, Value::Decimal { scale: 38, .. }) {
                 let told = session
-                    .row("SELECT @P1", &[crate::mssql::row::Param::Value(value)])
+                    .row("SELECT @P1", &[crate::mssql::client::row::Param::Value(value)])
                     .await
                     .unwrap();
                 assert_eq!(told.value(0).unwrap(), *value, "@P{} by the driver", i + 1);
@@ -345,7 +364,7 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     let pools = pools(&server, |_| {});
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch(TABLE).await.unwrap();
-    let mut line = line_of(&pools).await.unwrap();
+    let mut line = connection_of(&pools).await.unwrap();
     let mut rows =
         line.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap().ok().unwrap();
     for told in session.rows("SELECT id, t, b FROM dbo.s ORDER BY id", &[]).await.unwrap() {
@@ -359,8 +378,8 @@ async fn rows_are_read_to_their_end_or_not_at_all() {
     line.send_batch("SELECT id FROM dbo.s ORDER BY id").await.unwrap();
     assert_eq!(line.columns().await.unwrap().unwrap().len(), 1);
     assert_eq!(line.packets.buffered().first(), Some(&0xA9));
-    assert!(matches!(next_row_or_end(&mut line.packets).await.unwrap(), NextToken::Row));
-    let mut line = line_of(&pools).await.unwrap();
+    assert!(has_next_row(&mut line.packets).await.unwrap());
+    let mut line = connection_of(&pools).await.unwrap();
     let mut rows = line
         .rows("SELECT id FROM dbo.s WHERE 1 / (id - 500) <> 2 ORDER BY id", &[])
         .await
@@ -384,7 +403,7 @@ async fn asked(timeout: Duration) -> (Packets, TcpStream) {
     let (server, _) = listener.accept().await.unwrap();
     let (socket, guard) = Socket::new(tcp).unwrap();
     guard.done();
-    let mut packets = Packets::new(stream::TdsStream::Bare(socket), timeout);
+    let mut packets = Packets::new(TdsStream::Bare(socket), timeout);
     packets.begin(Message::Batch);
     packets.end().await.unwrap();
     (packets, server)
@@ -393,8 +412,8 @@ async fn asked(timeout: Duration) -> (Packets, TcpStream) {
 /// What is read of an answer whose one packet has these bytes.
 async fn answered(bytes: &[u8]) -> Result<u64> {
     let (mut packets, mut server) = asked(Duration::from_secs(20)).await;
-    let length = u16::try_from(bytes.len() + packet::HEADER_BYTES).unwrap().to_be_bytes();
-    let packet = [&[4, packet::END_OF_MESSAGE, length[0], length[1], 0, 0, 1, 0], bytes].concat();
+    let length = u16::try_from(bytes.len() + HEADER_BYTES).unwrap().to_be_bytes();
+    let packet = [&[4, END_OF_MESSAGE, length[0], length[1], 0, 0, 1, 0], bytes].concat();
     tokio::io::AsyncWriteExt::write_all(&mut server, &packet).await.unwrap();
     read_to_end(&mut packets).await
 }
@@ -402,7 +421,7 @@ async fn answered(bytes: &[u8]) -> Result<u64> {
 /// A result set that breaks off without a word, be it at a packet's end, is no whole table.
 #[tokio::test]
 async fn an_answer_is_whole_when_it_says_so() {
-    let done = |status: u8| [token::DONE, status, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
+    let done = |status: u8| [types::DONE, status, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0];
     const COUNTED: u8 = 0x10;
     const MORE: u8 = 0x01;
     assert_eq!(answered(&done(COUNTED)).await.unwrap(), 7);
@@ -466,7 +485,7 @@ fn what_was_read_of_a_list_of_columns_is_not_read_again() {
             0,
             1,
             0,
-            cell::NVARCHAR,
+            types::NVARCHAR,
             8,
             0,
             1,
@@ -481,7 +500,7 @@ fn what_was_read_of_a_list_of_columns_is_not_read_again() {
     };
     let names = ["a", "bb", "ccc"];
     let whole =
-        [vec![token::COLUMNS, 3, 0], names.map(column).concat(), vec![token::DONE]].concat();
+        [vec![types::COLUMNS, 3, 0], names.map(column).concat(), vec![types::DONE]].concat();
     let (mut here, mut list) = (Vec::new(), ColumnList::default());
     let mut told = None;
     for byte in &whole {
@@ -503,15 +522,15 @@ fn what_was_read_of_a_list_of_columns_is_not_read_again() {
 #[test]
 fn there_are_no_more_columns_than_there_can_be() {
     assert!(
-        token::parse(&[token::COLUMNS, 0x01, 0x10], &mut ColumnList::default()).is_err(),
+        token::parse(&[types::COLUMNS, 0x01, 0x10], &mut ColumnList::default()).is_err(),
         "4,097"
     );
     assert!(
-        token::parse(&[token::COLUMNS, 0x00, 0x10], &mut ColumnList::default()).unwrap().is_none()
+        token::parse(&[types::COLUMNS, 0x00, 0x10], &mut ColumnList::default()).unwrap().is_none()
     );
     // a table's name in five parts
     let text = [
-        &[token::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5][..],
+        &[types::COLUMNS, 1, 0, 0, 0, 0, 0, 0, 0, 0x23, 0, 0, 0, 0, 1, 2, 3, 4, 5, 5][..],
         &[0; 20],
     ]
     .concat();
@@ -566,7 +585,7 @@ async fn every_packet_is_one_record_also_when_the_network_is_full() {
             let told = told.unwrap_or_else(|error| panic!("the driver, {what}: {error}"));
             assert_eq!(told.i64(0).unwrap(), i64::try_from(LONG_BYTES).unwrap());
 
-            let mut line = line_of(&pools).await.unwrap();
+            let mut line = connection_of(&pools).await.unwrap();
             let call =
                 line.rows("SELECT CAST(DATALENGTH(@P1) AS bigint)", &[&Value::Bytes(long)]).await;
             let mut rows =
@@ -597,7 +616,7 @@ async fn where_any_certificate_is_believed_it_is_not_read() {
                 "the driver, {encryption:?}, {trust:?}"
             );
             assert_eq!(
-                line_of(&pools).await.is_ok(),
+                connection_of(&pools).await.is_ok(),
                 believed,
                 "the lane, {encryption:?}, {trust:?}"
             );
@@ -609,7 +628,7 @@ async fn where_any_certificate_is_believed_it_is_not_read() {
 async fn tds_8_is_announced_where_it_is_spoken() {
     let server = Server::builder().tls(Encryption::Strict).start().await.unwrap();
     let strict = pools(&server, |_| {});
-    let line = line_of(&strict).await.unwrap();
+    let line = connection_of(&strict).await.unwrap();
     let told = server.connections();
     assert_eq!(
         (told[0].tds_version, told[0].encryption),
@@ -618,7 +637,7 @@ async fn tds_8_is_announced_where_it_is_spoken() {
     drop(line);
     let server = Server::builder().start().await.unwrap();
     let plain = pools(&server, |_| {});
-    let _line = line_of(&plain).await.unwrap();
+    let _line = connection_of(&plain).await.unwrap();
     let told = server.connections();
     assert_eq!(
         (told[0].tds_version, told[0].encryption),
@@ -638,7 +657,7 @@ async fn redirects_are_followed_to_their_end_and_no_further() {
     let pools = pools(&gateway, |_| {});
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch("SELECT 1").await.unwrap();
-    let line = line_of(&pools).await.unwrap();
+    let line = connection_of(&pools).await.unwrap();
     assert_eq!(
         (
             server.connection_count().now,
@@ -651,7 +670,7 @@ async fn redirects_are_followed_to_their_end_and_no_further() {
     // and one that goes round and round
     other.redirect_logins(Some(("127.0.0.1", gateway.addr().port())));
     let before = gateway.connection_count().total + other.connection_count().total;
-    let refused = line_of(&pools).await.err().unwrap();
+    let refused = connection_of(&pools).await.err().unwrap();
     assert!(refused.to_string().contains("redirected 10 times"), "{refused}");
     let refused = pools.checkout(&Ident::new("tempdb"), "test").await.err().unwrap();
     assert!(refused.to_string().contains("redirected 10 times"), "{refused}");
@@ -682,12 +701,13 @@ async fn trust_in_this_machine_does_not_follow_a_redirect_to_another() {
     let pools = pools(&gateway, |endpoint| {
         (endpoint.encrypt, endpoint.trust) = (Encrypt::Full, Trust::SystemUnlessLoopback)
     });
-    let line = line_of(&pools).await.unwrap();
+    let line = connection_of(&pools).await.unwrap();
     drop((pools.checkout(&Ident::new("tempdb"), "test").await.unwrap(), line));
     gateway.redirect_logins(Some((&address.to_string(), elsewhere.addr().port())));
-    for refused in
-        [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()]
-    {
+    for refused in [
+        pools.checkout(&Ident::new("master"), "test").await.err(),
+        connection_of(&pools).await.err(),
+    ] {
         let refused = refused.unwrap().to_string();
         assert!(refused.contains("TLS handshake failed"), "{refused}");
     }
@@ -705,7 +725,7 @@ async fn what_a_server_said_before_it_closed_is_the_error() {
         session.batch("CREATE TABLE dbo.d (b varbinary(max) NULL)").await.unwrap();
         let died = SqlError::new(9001, 21, "The log for database 'master' is not available.");
         server.faults().once(Point::request("BULK LOAD"), Fault::ErrorBefore(died));
-        let mut line = line_of(&pools).await.unwrap();
+        let mut line = connection_of(&pools).await.unwrap();
         line.send_batch("SELECT TOP (0) b FROM dbo.d").await.unwrap();
         let columns = line.columns().await.unwrap().unwrap();
         read_to_end(&mut line.packets).await.unwrap();
@@ -729,7 +749,7 @@ async fn a_type_that_is_not_known_is_the_drivers() {
     let pools = pools(&server, |_| {});
     let mut session = pools.checkout(&Ident::new("master"), "test").await.unwrap();
     session.batch(TABLE).await.unwrap();
-    let Err(why) = line_of(&pools)
+    let Err(why) = connection_of(&pools)
         .await
         .unwrap()
         .rows("SELECT 1 AS a, CAST(1 AS sql_variant) AS v", &[])
@@ -777,9 +797,10 @@ async fn an_answer_before_the_login_has_an_end() {
         let pools = pools(&standin, |endpoint| {
             (endpoint.encrypt, endpoint.port) = (encrypt, address.port())
         });
-        for refused in
-            [pools.checkout(&Ident::new("master"), "test").await.err(), line_of(&pools).await.err()]
-        {
+        for refused in [
+            pools.checkout(&Ident::new("master"), "test").await.err(),
+            connection_of(&pools).await.err(),
+        ] {
             let refused = refused.unwrap();
             assert_eq!(refused.kind, Kind::Connection, "{encrypt:?}: {refused}");
             // what is no TLS is refused as that
@@ -814,7 +835,7 @@ fn nonsense_is_no_token_and_no_row() {
         if let Ok(Some((_, length))) = token::parse(&bytes, &mut ColumnList::default()) {
             assert!(length <= bytes.len());
         }
-        let mut columns = vec![token::COLUMNS, 3, 0];
+        let mut columns = vec![types::COLUMNS, 3, 0];
         for _ in 0..3 {
             columns.extend_from_slice(&[
                 0,
@@ -835,14 +856,14 @@ fn nonsense_is_no_token_and_no_row() {
         };
         let Ok(mut transfer) = Transfer::new(&columns, &columns, &[0]) else { continue };
         let mut out = Vec::new();
-        bytes[0] = if random.random() { token::ROW } else { token::NBC_ROW };
+        bytes[0] = if random.random() { types::ROW } else { types::NBC_ROW };
         if let Ok((taken, whole)) = transfer.advance(&bytes, &mut out) {
             assert!(taken <= bytes.len());
             if whole {
                 let _ = transfer.key();
             }
         }
-        let Ok(mut row) = rows::RowParser::new(&columns) else { continue };
+        let Ok(mut row) = RowParser::new(&columns) else { continue };
         if let Ok(Some(length)) = row.read(&bytes) {
             assert!(length <= bytes.len());
             for i in 0..3 {

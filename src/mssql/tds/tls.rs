@@ -21,9 +21,11 @@ use super::{
 use crate::{
     error::Result,
     mssql::{
-        certificate,
         classify::tls_failed,
-        endpoint::{Endpoint, Trust},
+        connect::{
+            certificate,
+            endpoint::{Endpoint, Trust},
+        },
     },
 };
 

@@ -6,19 +6,14 @@
 //! more: however few bytes come at a time, each is looked at once.
 
 use super::{
-    cell::{self, CellForm, Type},
-    packet::Packets,
+    cell::CellForm,
+    types::{self, COLUMNS, DONE, NBC_ROW, ROW, Type, WireColumn},
 };
 use crate::{
     error::{Error, Result},
     mssql::classify::{self, protocol_error},
 };
 
-pub(super) const COLUMNS: u8 = 0x81;
-pub(super) const ROW: u8 = 0xD1;
-/// A row that begins with a bitmap of its NULLs.
-pub(super) const NBC_ROW: u8 = 0xD2;
-pub(super) const DONE: u8 = 0xFD;
 const DONE_PROC: u8 = 0xFE;
 const DONE_IN_PROC: u8 = 0xFF;
 const RETURN_STATUS: u8 = 0x79;
@@ -32,9 +27,6 @@ const FEATURES: u8 = 0xAE;
 const ENVIRONMENT: u8 = 0xE3;
 const SESSION_STATE: u8 = 0xE4;
 
-/// The longest token that is waited for; rows are not read as tokens. A list of as many columns as
-/// there may be, with names as long as they may be, is shorter.
-const TOKEN_BYTES_MAX: usize = 8 << 20;
 /// Columns of a SELECT.
 /// <https://learn.microsoft.com/sql/sql-server/maximum-capacity-specifications-for-sql-server>
 const COLUMNS_MAX: usize = 4096;
@@ -42,14 +34,6 @@ const COLUMNS_MAX: usize = 4096;
 const NAME_PARTS_MAX: u8 = 4;
 /// Features have a number of one byte.
 const FEATURES_MAX: usize = 256;
-
-/// One column of a result set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct WireColumn {
-    pub flags: u16,
-    pub ty: Type,
-    pub name: String,
-}
 
 #[derive(Clone, Debug)]
 pub(super) enum Token {
@@ -75,26 +59,6 @@ pub(super) enum Token {
     },
     /// What says nothing here.
     Other,
-}
-
-/// The next token; `None` at the answer's end.
-pub(super) async fn next(packets: &mut Packets) -> Result<Option<Token>> {
-    let mut list = ColumnList::default();
-    loop {
-        if packets.is_over() {
-            return Ok(None);
-        }
-        let seen = packets.buffered();
-        if let Some((token, bytes)) = parse(seen, &mut list)? {
-            packets.consume(bytes);
-            packets.restart_timeout();
-            return Ok(Some(token));
-        }
-        if seen.len() > TOKEN_BYTES_MAX {
-            return Err(protocol_error("a token without an end"));
-        }
-        packets.read_more().await?;
-    }
 }
 
 /// A list of columns, as far as it was read.
@@ -323,23 +287,28 @@ impl<'a> TokenReader<'a> {
             0x34 => CellForm::Fixed(2),
             0x38 | 0x3A | 0x3B | 0x7A => CellForm::Fixed(4),
             0x3C | 0x3D | 0x3E | 0x7F => CellForm::Fixed(8),
-            cell::DATE => CellForm::Byte,
+            types::DATE => CellForm::Byte,
             // the length, or the scale
-            cell::GUID | cell::INT | cell::BIT | cell::FLOAT | cell::MONEY | cell::DATETIME => {
+            types::GUID
+            | types::INT
+            | types::BIT
+            | types::FLOAT
+            | types::MONEY
+            | types::DATETIME => {
                 self.u8()?;
                 CellForm::Byte
             }
-            cell::TIME | cell::DATETIME2 | cell::DATETIMEOFFSET => {
+            types::TIME | types::DATETIME2 | types::DATETIMEOFFSET => {
                 self.u8()?;
                 CellForm::Byte
             }
             // length, precision, scale
-            cell::DECIMAL | cell::NUMERIC => {
+            types::DECIMAL | types::NUMERIC => {
                 self.take(3)?;
                 CellForm::Byte
             }
-            cell::VARBINARY | cell::BINARY => self.string_length()?,
-            cell::VARCHAR | cell::CHAR | cell::NVARCHAR | cell::NCHAR => {
+            types::VARBINARY | types::BINARY => self.string_length()?,
+            types::VARCHAR | types::CHAR | types::NVARCHAR | types::NCHAR => {
                 let form = self.string_length()?;
                 self.take(COLLATION_BYTES)?;
                 form
@@ -359,6 +328,6 @@ impl<'a> TokenReader<'a> {
 
     /// The length of what is in bytes or characters.
     fn string_length(&mut self) -> Result<CellForm, Incomplete> {
-        Ok(if self.u16()? == cell::LENGTH_MAX { CellForm::Chunks } else { CellForm::Short })
+        Ok(if self.u16()? == types::LENGTH_MAX { CellForm::Chunks } else { CellForm::Short })
     }
 }

@@ -3,7 +3,7 @@
 
 use encoding_rs::mem::{convert_utf16_to_str, utf16_valid_up_to};
 
-use super::cell::{self, Type};
+use super::types::{self, Type};
 use crate::{
     error::{Error, Kind, Result},
     model::value::{Value, ValueRef},
@@ -33,18 +33,18 @@ impl CellType {
     pub fn of(ty: &Type) -> Option<CellType> {
         let (number, _) = ty.nullable();
         Some(match number {
-            cell::INT => CellType::Int,
-            cell::BIT => CellType::Bit,
-            cell::FLOAT => CellType::Float,
-            cell::DECIMAL | cell::NUMERIC => CellType::Decimal { scale: ty.at(3) },
-            cell::DATETIME => CellType::DateTime,
-            cell::DATE => CellType::Date,
-            cell::TIME => CellType::Time { scale: ty.at(1) },
-            cell::DATETIME2 => CellType::DateTime2 { scale: ty.at(1) },
-            cell::DATETIMEOFFSET => CellType::DateTimeOffset { scale: ty.at(1) },
-            cell::GUID => CellType::Guid,
-            cell::VARBINARY | cell::BINARY => CellType::Bytes,
-            cell::NVARCHAR | cell::NCHAR => CellType::Text,
+            types::INT => CellType::Int,
+            types::BIT => CellType::Bit,
+            types::FLOAT => CellType::Float,
+            types::DECIMAL | types::NUMERIC => CellType::Decimal { scale: ty.at(3) },
+            types::DATETIME => CellType::DateTime,
+            types::DATE => CellType::Date,
+            types::TIME => CellType::Time { scale: ty.at(1) },
+            types::DATETIME2 => CellType::DateTime2 { scale: ty.at(1) },
+            types::DATETIMEOFFSET => CellType::DateTimeOffset { scale: ty.at(1) },
+            types::GUID => CellType::Guid,
+            types::VARBINARY | types::BINARY => CellType::Bytes,
+            types::NVARCHAR | types::NCHAR => CellType::Text,
             _ => return None,
         })
     }
@@ -188,7 +188,8 @@ impl TextBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::cell::CellForm, *};
+    use super::*;
+    use crate::mssql::tds::cell::CellForm;
 
     fn read(info: &[u8], bytes: &[u8]) -> Result<Value> {
         let form =
@@ -206,69 +207,70 @@ mod tests {
     fn cells_of_every_type_are_read() {
         let read = |info: &[u8], bytes: &[u8]| read(info, bytes).unwrap();
         assert_eq!(read(&[0x38], &(-2i32).to_le_bytes()), Value::Int(-2));
-        assert_eq!(read(&[cell::INT, 8], &(-2i64).to_le_bytes()), Value::Int(-2));
-        assert_eq!(read(&[cell::INT, 2], &(-2i16).to_le_bytes()), Value::Int(-2));
-        assert_eq!(read(&[cell::INT, 1], &[200]), Value::Int(200));
-        assert_eq!(read(&[cell::BIT, 1], &[1]), Value::Bit(true));
-        assert_eq!(read(&[cell::FLOAT, 4], &1.5f32.to_le_bytes()), Value::Real(1.5));
+        assert_eq!(read(&[types::INT, 8], &(-2i64).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[types::INT, 2], &(-2i16).to_le_bytes()), Value::Int(-2));
+        assert_eq!(read(&[types::INT, 1], &[200]), Value::Int(200));
+        assert_eq!(read(&[types::BIT, 1], &[1]), Value::Bit(true));
+        assert_eq!(read(&[types::FLOAT, 4], &1.5f32.to_le_bytes()), Value::Real(1.5));
         assert_eq!(read(&[0x3E], &(-0.0f64).to_le_bytes()), Value::Float(-0.0));
         assert_eq!(
-            read(&[cell::DECIMAL, 5, 9, 2], &[0, 1, 2, 0, 0]),
+            read(&[types::DECIMAL, 5, 9, 2], &[0, 1, 2, 0, 0]),
             Value::Decimal { mantissa: -513, scale: 2 }
         );
         assert_eq!(
-            read(&[cell::NUMERIC, 9, 18, 0], &[1, 1, 0, 0, 0, 0, 0, 0, 1]),
+            read(&[types::NUMERIC, 9, 18, 0], &[1, 1, 0, 0, 0, 0, 0, 0, 1]),
             Value::Decimal { mantissa: (1 << 56) + 1, scale: 0 }
         );
         let mut most = vec![1];
         most.extend_from_slice(&(10u128.pow(38) - 1).to_le_bytes());
         assert_eq!(
-            read(&[cell::DECIMAL, 17, 38, 38], &most),
+            read(&[types::DECIMAL, 17, 38, 38], &most),
             Value::Decimal { mantissa: 10i128.pow(38) - 1, scale: 38 }
         );
-        assert_eq!(read(&[cell::DATE], &[1, 0, 0]), Value::Date(1));
-        assert_eq!(read(&[cell::TIME, 3], &[5, 0, 0, 0]), Value::Time(50_000));
+        assert_eq!(read(&[types::DATE], &[1, 0, 0]), Value::Date(1));
+        assert_eq!(read(&[types::TIME, 3], &[5, 0, 0, 0]), Value::Time(50_000));
         assert_eq!(
-            read(&[cell::DATETIME2, 7], &[1, 0, 0, 0, 0, 2, 0, 0]),
+            read(&[types::DATETIME2, 7], &[1, 0, 0, 0, 0, 2, 0, 0]),
             Value::DateTime2 { days: 2, ticks: 1 }
         );
         assert_eq!(
-            read(&[cell::DATETIMEOFFSET, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
+            read(&[types::DATETIMEOFFSET, 7], &[1, 0, 0, 0, 0, 2, 0, 0, 0xC4, 0xFF]),
             Value::DateTimeOffset { days: 2, ticks: 1, offset_minutes: -60 }
         );
         assert_eq!(
-            read(&[cell::DATETIME, 4], &[2, 0, 1, 0]),
+            read(&[types::DATETIME, 4], &[2, 0, 1, 0]),
             Value::DateTime { days_since_1900: 2, ticks300: 18_000 }
         );
         assert_eq!(
-            read(&[cell::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]),
+            read(&[types::DATETIME, 8], &[2, 0, 0, 0, 1, 0, 0, 0]),
             Value::DateTime { days_since_1900: 2, ticks300: 1 }
         );
-        assert_eq!(read(&[cell::VARBINARY, 9, 0], &[]), Value::Bytes(Vec::new()));
+        assert_eq!(read(&[types::VARBINARY, 9, 0], &[]), Value::Bytes(Vec::new()));
         assert_eq!(
-            read(&[cell::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]),
+            read(&[types::NVARCHAR, 8, 0], &[0xE9, 0, 0x3D, 0xD8, 0x9A, 0xDE]),
             Value::Text("é🚚".into())
         );
         let guid = uuid::Uuid::from_u128(0x00112233_4455_6677_8899_AABBCCDDEEFF);
-        assert_eq!(read(&[cell::GUID, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
+        assert_eq!(read(&[types::GUID, 16], &guid.to_bytes_le()), Value::Guid(guid.into_bytes()));
     }
 
     #[test]
     fn what_cannot_be_a_cell_is_refused() {
         for (info, bytes) in [
-            (&[cell::TIME, 9][..], &[1][..]),
-            (&[cell::DECIMAL, 17, 38, 0], &[1; 30]),
-            (&[cell::DECIMAL, 17, 38, 0], &[0xFF; 17]),
-            (&[cell::INT, 8], &[1, 2, 3]),
-            (&[cell::INT, 8], &[]),
-            (&[cell::GUID, 16], &[1]),
-            (&[cell::NVARCHAR, 8, 0], &[0x3D, 0xD8]),
-            (&[cell::NVARCHAR, 8, 0], &[0x3D, 0xD8, 0, 0]),
-            (&[cell::NVARCHAR, 8, 0], &[0x3D]),
+            (&[types::TIME, 9][..], &[1][..]),
+            (&[types::DECIMAL, 17, 38, 0], &[1; 30]),
+            (&[types::DECIMAL, 17, 38, 0], &[0xFF; 17]),
+            (&[types::INT, 8], &[1, 2, 3]),
+            (&[types::INT, 8], &[]),
+            (&[types::GUID, 16], &[1]),
+            (&[types::NVARCHAR, 8, 0], &[0x3D, 0xD8]),
+            (&[types::NVARCHAR, 8, 0], &[0x3D, 0xD8, 0, 0]),
+            (&[types::NVARCHAR, 8, 0], &[0x3D]),
         ] {
             assert!(read(info, bytes).is_err(), "{info:?} {bytes:?}");
         }
-        for info in [&[cell::VARCHAR, 9, 0][..], &[cell::CHAR, 9, 0], &[0x62], &[cell::MONEY, 8]] {
+        for info in [&[types::VARCHAR, 9, 0][..], &[types::CHAR, 9, 0], &[0x62], &[types::MONEY, 8]]
+        {
             assert!(
                 CellType::of(&Type { form: CellForm::Short, info: info.to_vec() }).is_none(),
                 "{info:?} is never staged"

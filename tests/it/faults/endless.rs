@@ -13,8 +13,7 @@ use dbaops_dataflow::{
     error::{Error, Kind},
     model::name::Ident,
     mssql::{
-        connection_string,
-        endpoint::Encrypt,
+        connect::{connection_string, endpoint::Encrypt},
         pool::{PoolOptions, Pools},
     },
 };

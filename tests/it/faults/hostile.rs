@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dbaops_dataflow::{config::Config, model::lsn::Lsn, mssql::connection_string};
+use dbaops_dataflow::{config::Config, model::lsn::Lsn, mssql::connect::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 

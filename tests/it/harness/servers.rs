@@ -15,7 +15,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use dbaops_dataflow::mssql::{
+use dbaops_dataflow::mssql::connect::{
     connection_string,
     endpoint::{Encrypt, Endpoint, Trust},
 };

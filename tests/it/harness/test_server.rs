@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use dbaops_dataflow::mssql::endpoint::{Encrypt, Endpoint, Trust};
+use dbaops_dataflow::mssql::connect::endpoint::{Encrypt, Endpoint, Trust};
 use mssql_standin::server::Server;
 
 use super::{client::Sql, servers::Servers};

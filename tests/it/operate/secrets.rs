@@ -1,7 +1,7 @@
 //! Passwords appear in no output, log table, error or process argument, whatever an operator wrote
 //! into a connection string.
 
-use dbaops_dataflow::{config::Config, mssql::connection_string};
+use dbaops_dataflow::{config::Config, mssql::connect::connection_string};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::harness::{Daemon, World, daemon::command, eventually};
