@@ -21,7 +21,7 @@ use crate::{
         id::{MappingId, StatusId},
         mapping::SyncType,
     },
-    mssql::row::Param,
+    mssql::client::row::Param,
     plan::cdc_session::{self, RowStatus, SHOW_RUNNING_AFTER},
 };
 use std::{
