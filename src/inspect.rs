@@ -7,7 +7,7 @@
 
 use crate::say;
 use crate::{
-    daemon,
+    app,
     error::{Error, Kind, Result},
     jobs::{Env, verify},
     model::{id::MappingId, mapping::Mapping, visible::visible},
@@ -36,7 +36,7 @@ pub async fn verify(
     stop: impl Future<Output = ()>,
 ) -> Result<bool> {
     config.repair |= wanted.repair;
-    daemon::aside(config, async move |env| {
+    app::with_env(config, async move |env| {
         let cancel = env.cancel.clone();
         let mut work = std::pin::pin!(every(env, wanted));
         tokio::select! {

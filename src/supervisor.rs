@@ -40,7 +40,7 @@ impl Supervisor {
     }
 
     /// The line to the manager.
-    pub fn line(&self) -> ServiceManager {
+    pub fn connect(&self) -> ServiceManager {
         ServiceManager { socket: self.socket.as_deref().and_then(platform::connect) }
     }
 }
@@ -150,12 +150,12 @@ mod tests {
             net::UnixDatagram::bind_addr(&net::SocketAddr::from_abstract_name(&name).unwrap())
                 .unwrap();
         let supervisor = Supervisor::from_vars(Some(&format!("@{name}")), None, None);
-        supervisor.line().ready();
+        supervisor.connect().ready();
         let mut heard = [0; 64];
         let length = manager.recv(&mut heard).unwrap();
         assert!(heard[..length].starts_with(b"READY=1\n"));
         // nobody listens any more: nobody minds
         drop(manager);
-        supervisor.line().alive();
+        supervisor.connect().alive();
     }
 }

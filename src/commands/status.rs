@@ -2,8 +2,8 @@
 //! or elsewhere.
 
 use crate::{
+    app,
     config::Config,
-    daemon,
     error::{Error, Kind, Result},
     http,
     jobs::Env,
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Prints a table, or JSON.
 pub async fn run(config: Config, json: bool) -> Result<bool> {
-    daemon::aside(config, async move |env| {
+    app::with_env(config, async move |env| {
         let mut rows = env.control.status_rows().await?;
         count_rows(env, &mut rows).await;
         let reports: Vec<MappingReport> = rows.iter().map(status::report).collect();

@@ -7,9 +7,9 @@
 
 use crate::say;
 use crate::{
+    app,
     config::Config,
     control::{FullSyncRun, Lease},
-    daemon,
     error::{Error, Kind, Result},
     inspect::ProgressBar,
     jobs::{Env, JobEnd, full_sync},
@@ -33,7 +33,7 @@ const CLAIM_EVERY: Duration = Duration::from_secs(2);
 
 /// Syncs one mapping; `true`: its destination equals its source.
 pub async fn run(config: Config, mapping: i32, stop: impl Future<Output = ()>) -> Result<bool> {
-    daemon::aside(config, async move |env| {
+    app::with_env(config, async move |env| {
         let cancel = env.cancel.clone();
         let mut work = std::pin::pin!(sync(env, MappingId(mapping)));
         tokio::select! {

@@ -1,15 +1,21 @@
-//! Failures: logged here, once, and when what failed is due again.
+//! Failures: logged here, once, and when the mapping or source that failed is tried again.
 //!
-//! [`crate::plan::retry`] decides by the kind alone. A server that cannot be reached is one
+//! [`crate::plan::retry`] decides by the error's kind alone. A server that cannot be reached is one
 //! failure, not one per mapping or database.
 
-use super::{Daemon, Mode, SourceDatabase, Task, TaskResult, following::place_of};
+use super::{
+    Mode,
+    failure::{MappingFailure, SourceFailure, WAKES_MAX, concerns_server},
+    source_database::SourceDatabase,
+    state::Daemon,
+    task::{Task, TaskResult},
+};
 use crate::{
     control::ErrorCode,
     error::{Error, Kind},
     model::{
         id::{MappingId, ServerId},
-        mapping::{Mapping, Server, SyncType},
+        mapping::{Server, SyncType},
     },
     plan::retry::{self, RetryDecision, RetryPolicy},
     telemetry::Resolution,
@@ -17,376 +23,355 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A mapping that waits for a related table and gets nowhere is called up this often at once, and
-/// then after pauses: this often between two looks.
-const WAKES_MAX: u32 = 4;
-
-/// A mapping, or a database of a source, that failed and has not worked since.
-pub(super) struct FailureState<T> {
-    pub(super) attempts: u32,
-    pub(super) due: Instant,
-    /// Parked until this looks different (or it is due).
-    pub(super) parked_as: Option<T>,
-    /// What was said of it last.
-    pub(super) words: String,
-    /// It waits for rows of a related table.
-    pub(super) waits: bool,
-    /// It got on before it had to wait, and was not called up since: tables that wait for each
-    /// other take turns.
-    progressed: bool,
-    /// When it was last called up because a related table's rows may have come.
-    woken: Option<Instant>,
-    /// How often it was, since it last got on or was left alone for the time between two looks.
-    wakes: u32,
-    /// When a failure last counted.
-    counted: Instant,
-}
-
 /// An attempt that failed.
 pub(super) struct FailedAttempt {
-    /// `None`: it was polled only.
-    pub(super) sync_type: Option<SyncType>,
+    /// `None`: a poll.
+    pub sync_type: Option<SyncType>,
     /// It committed something.
-    pub(super) progressed: bool,
-    pub(super) began: Instant,
+    pub progressed: bool,
+    pub began: Instant,
 }
 
 impl FailedAttempt {
-    /// A poll's, which has just failed.
-    pub(super) fn polled() -> Self {
+    /// A poll that has just failed.
+    pub fn poll() -> Self {
         FailedAttempt { sync_type: None, progressed: false, began: Instant::now() }
     }
 }
 
-impl<T: PartialEq> FailureState<T> {
-    pub(super) fn new() -> Self {
-        FailureState {
-            attempts: 0,
-            due: Instant::now(),
-            parked_as: None,
-            words: String::new(),
-            waits: false,
-            progressed: false,
-            woken: None,
-            wakes: 0,
-            counted: Instant::now(),
-        }
-    }
-
-    pub(super) fn is_due(&self, now: Instant, looks: &T) -> bool {
-        now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != looks)
-    }
-
-    /// Calls it up, unless it was called up in vain too often. Whether it did.
-    fn call_up(&mut self, interval: Duration) -> bool {
-        let since = self.woken.map(|woken| woken.elapsed());
-        if self.progressed || since.is_none_or(|since| since >= interval) {
-            self.wakes = 0;
-        }
-        if self.wakes >= WAKES_MAX && since.is_some_and(|since| since < interval / WAKES_MAX) {
-            return false;
-        }
-        let now = Instant::now();
-        self.wakes = self.wakes.saturating_add(1);
-        (self.due, self.woken, self.progressed) = (now, Some(now), false);
-        true
-    }
-
-    /// It failed since it was called up, before its regular look was due again.
-    fn called_up_early(&self, interval: Duration) -> bool {
-        self.woken.is_some_and(|woken| woken >= self.counted) && self.counted.elapsed() < interval
-    }
+/// What follows from a failure of a mapping.
+struct FailurePlan {
+    /// Failures in a row, with this one.
+    attempts: u32,
+    decision: RetryDecision,
+    /// Until the next attempt.
+    delay: Duration,
+    parked: bool,
+    /// It waits for rows of a related table.
+    waits: bool,
+    /// It waits, and made progress before.
+    progressed: bool,
 }
 
+/// Sources.
 impl Daemon {
-    /// Whether its server can be reached, as far as is known, or this is the one attempt to find
-    /// out.
-    pub(super) fn may_try(&self, place: &SourceDatabase, server: &Server, now: Instant) -> bool {
-        match self.failing_servers.get(&place.0) {
-            None => true,
-            Some(failing) => {
-                failing.is_due(now, server) && !self.polling.iter().any(|other| other.0 == place.0)
-            }
-        }
-    }
-
-    /// A database that cannot be polled: one word about it, and a longer wait each time. Where it
-    /// is the server, one word for all of its databases.
-    pub(super) fn place_failed(&mut self, place: SourceDatabase, error: Error) {
+    /// A database could not be polled, or its server could not be reached: logged once, then tried
+    /// again after longer and longer delays.
+    pub fn database_failed(&mut self, database: &SourceDatabase, error: &Error) {
         if error.kind == Kind::Cancelled {
             return;
         }
-        self.well = false;
-        let Some(server) = self.servers.get(&place.0).cloned() else { return };
-        let interval = self.env.config.check_interval;
-        let whole = is_of_the_server(&error);
-        if !whole && error.number.is_some() {
-            self.server_answers(place.0);
-        }
-        let failing = if whole {
-            self.failing_servers.entry(place.0).or_insert_with(FailureState::new)
-        } else {
-            self.failing_places.entry(place.clone()).or_insert_with(FailureState::new)
+        self.all_worked = false;
+        let Some(row) = self.servers.get(&database.server).and_then(|state| state.row.clone())
+        else {
+            return;
         };
-        // An attempt that began with others, before the first of them failed.
-        if failing.attempts > 0 && Instant::now() < failing.due {
+        let of_server = concerns_server(error);
+        if !of_server && error.number.is_some() {
+            self.server_answered(database.server);
+        }
+        let failure = if of_server {
+            &mut self.servers.entry(database.server).or_default().failure
+        } else {
+            &mut self.databases.entry(database.clone()).or_default().failure
+        };
+        let failure = failure.get_or_insert_with(|| SourceFailure::new(row.clone()));
+        // a poll that began before another one failed for the same reason
+        if failure.attempts > 0 && Instant::now() < failure.due {
             return;
         }
-        failing.attempts += 1;
-        failing.due = Instant::now() + retry::back_off(failing.attempts - 1, interval);
-        // Not until the wait is over, unless somebody changes the row.
-        failing.parked_as = Some(server.clone());
-        let attempts = failing.attempts;
-        if failing.words != error.message() {
-            failing.words = error.message().to_owned();
-            let (code, message) = if whole {
-                (ErrorCode::ServerUnreachable, "the source server cannot be reached")
-            } else {
-                (ErrorCode::SourceDatabaseUnavailable, "the source database cannot be polled")
-            };
-            tracing::error!(
-                error_code = code.as_str(),
-                server_id = place.0.0,
-                error_type = error.kind.error_type(),
-                error_details = %error.details(attempts, "tried again, ever less often, down to once a minute"),
-                retry_count = attempts,
-                server = server.name,
-                database = place.1.as_str(),
-                %error,
-                "{message}"
-            );
-            self.troubled.servers.insert(place.0);
+        failure.attempts += 1;
+        failure.due =
+            Instant::now() + retry::back_off(failure.attempts - 1, self.env.config.check_interval);
+        failure.server = row.clone();
+        let attempts = failure.attempts;
+        if failure.logged != error.message() {
+            failure.logged = error.message().to_owned();
+            log_source_failure(database, &row, error, attempts);
+            self.servers.entry(database.server).or_default().error_open = true;
         }
     }
 
-    /// It can be reached, whatever it says: its other databases need not be tried one at a time.
-    fn server_answers(&mut self, server: ServerId) {
-        if self.failing_servers.remove(&server).is_some() {
+    /// The server can be reached, even if it answered with an error: its other databases need not
+    /// be tried one at a time.
+    fn server_answered(&mut self, server: ServerId) {
+        let state = self.servers.entry(server).or_default();
+        if state.failure.take().is_some() {
             tracing::info!(server_id = server.0, "the source server can be reached again");
         }
     }
 
-    pub(super) fn place_works(&mut self, place: &SourceDatabase) {
-        self.server_answers(place.0);
-        if self.failing_places.remove(place).is_some() {
+    /// A database was polled.
+    pub fn database_worked(&mut self, database: &SourceDatabase) {
+        self.server_answered(database.server);
+        let state = self.databases.entry(database.clone()).or_default();
+        if state.failure.take().is_some() {
             tracing::info!(
-                server_id = place.0.0,
-                database = place.1.as_str(),
+                server_id = database.server.0,
+                database = database.name.as_str(),
                 "the source can be polled again"
             );
         }
-        let server_works = !self.failing_places.keys().any(|(server, _)| *server == place.0);
-        if server_works && self.troubled.servers.remove(&place.0) {
-            self.log_sender.resolve(Resolution::Server(place.0));
+        let all_work = !self
+            .databases
+            .iter()
+            .any(|(other, state)| other.server == database.server && state.failure.is_some());
+        let server = self.servers.entry(database.server).or_default();
+        if all_work && std::mem::take(&mut server.error_open) {
+            self.log_sender.resolve(Resolution::Server(database.server));
         }
-        let Ok(house) = self.env.sources.connections(place.0) else { return };
-        let logins = house.pools().logins();
-        if self.logins.insert(place.0, logins) != Some(logins) {
+        self.record_logins(database.server);
+    }
+
+    /// Writes `last_connected_at` when there was a new login.
+    fn record_logins(&mut self, id: ServerId) {
+        let Ok(connections) = self.env.sources.connections(id) else { return };
+        let logins = Some(connections.pools().logins());
+        let server = self.servers.entry(id).or_default();
+        if server.logins != logins {
+            server.logins = logins;
             let control = self.env.control.clone();
-            let server = place.0;
-            self.spawn(Task::Note, async move {
-                TaskResult::Noted(control.record_connected(server).await)
+            self.spawn(Task::RecordConnected, async move {
+                TaskResult::Maintenance(control.record_connected(id).await)
             });
         }
     }
+}
 
-    /// Failures of a mapping in a row.
-    pub(super) fn failed_before(&self, id: MappingId) -> u32 {
+fn log_source_failure(database: &SourceDatabase, row: &Server, error: &Error, attempts: u32) {
+    let (code, message) = if concerns_server(error) {
+        (ErrorCode::ServerUnreachable, "the source server cannot be reached")
+    } else {
+        (ErrorCode::SourceDatabaseUnavailable, "the source database cannot be polled")
+    };
+    tracing::error!(
+        error_code = code.as_str(),
+        server_id = row.id.0,
+        error_type = error.kind.error_type(),
+        error_details = %error.details(attempts, "tried again, ever less often, down to once a minute"),
+        retry_count = attempts,
+        server = row.name,
+        database = database.name.as_str(),
+        %error,
+        "{message}"
+    );
+}
+
+/// Mappings.
+impl Daemon {
+    /// Failures in a row before the attempt that runs now.
+    pub fn attempts_before(&self, id: MappingId) -> u32 {
         let interval = self.env.config.check_interval;
-        // Called up early, because others had committed, it may fail often; that counts once for
-        // each regular look.
-        self.failing
+        self.mappings
             .get(&id)
-            .map_or(0, |failing| failing.attempts - u32::from(failing.called_up_early(interval)))
+            .and_then(|state| state.failure())
+            .map_or(0, |failure| failure.attempts_before(interval))
     }
 
-    /// Rows were committed to a destination database: whoever waits there for a related table's
-    /// rows is tried again at once. Who got on with its last attempt always is, as tables that wait
-    /// for each other take one step at a time; others not many times between two looks, however
-    /// busy their neighbours are.
-    pub(super) fn wake_waiting(&mut self, id: MappingId) {
-        let Some(database) = self.mappings.get(&id).map(|mapping| mapping.dest.database.clone())
-        else {
-            return;
-        };
+    /// A mapping's job committed rows: mappings to the same destination database that wait for rows
+    /// of a related table become due. Returns the source databases to poll.
+    pub fn wake_waiting(&mut self, id: MappingId) -> Vec<SourceDatabase> {
         let interval = self.env.config.check_interval;
-        self.committed.insert(id, Instant::now());
-        let mut places = Vec::new();
-        for (other, failing) in &mut self.failing {
-            let Some(mapping) =
-                self.mappings.get(other).filter(|mapping| mapping.dest.database == database)
+        let Some(state) = self.mappings.get_mut(&id) else { return Vec::new() };
+        let Some(row) = &state.row else { return Vec::new() };
+        let dest = row.dest.database.clone();
+        state.committed_at = Some(Instant::now());
+        let mut to_poll = Vec::new();
+        for (other, state) in &mut self.mappings {
+            // one that runs looks itself for commits of others when it fails
+            let skipped = *other == id || state.lifecycle().running().is_some();
+            let Some(row) = state.row.as_ref().filter(|row| row.dest.database == dest && !skipped)
             else {
                 continue;
             };
-            // who runs hears of it when it has failed
-            let waits = *other != id && failing.waits && !self.running.contains(*other);
-            if waits && failing.call_up(interval) {
-                places.push(place_of(mapping));
+            let database = SourceDatabase::of(row);
+            if let Some(failure) = state.failure_mut().filter(|failure| failure.waits)
+                && failure.wake(interval)
+            {
+                to_poll.push(database);
             }
         }
-        self.poll_again(&places);
+        to_poll
     }
 
     /// Whether another mapping committed to the same destination database since then.
-    fn neighbour_committed(&self, id: MappingId, since: Instant) -> bool {
-        let Some(mapping) = self.mappings.get(&id) else { return false };
-        self.committed.iter().any(|(other, at)| {
-            let related = || {
-                self.mappings
-                    .get(other)
-                    .is_some_and(|other| other.dest.database == mapping.dest.database)
-            };
-            *other != id && *at > since && related()
+    fn others_committed(&self, id: MappingId, since: Instant) -> bool {
+        let Some(row) = self.row(id) else { return false };
+        self.rows().any(|(other, state)| {
+            other.id != id
+                && other.dest.database == row.dest.database
+                && state.committed_at.is_some_and(|at| at > since)
         })
     }
 
-    /// A parked mapping's request that is not in its row any more was claimed by the very attempt
-    /// that failed: no reason for another one.
-    pub(super) fn forget_claims(&mut self) {
-        for (id, failing) in &mut self.failing {
-            let requested = self.mappings.get(id).is_none_or(|mapping| mapping.full_sync_requested);
-            if let Some(parked) = failing.parked_as.as_mut().filter(|_| !requested) {
+    /// A parked mapping is tried again when its row changes. A request for a full sync that is no
+    /// longer in the row was claimed by the attempt that failed, and is no such change.
+    pub fn forget_claimed_requests(&mut self) {
+        for state in self.mappings.values_mut() {
+            let requested = state.row.as_ref().is_none_or(|row| row.full_sync_requested);
+            if !requested
+                && let Some(parked) =
+                    state.failure_mut().and_then(|failure| failure.parked_as.as_mut())
+            {
                 parked.full_sync_requested = false;
             }
         }
     }
 
-    pub(super) fn mapping_works(&mut self, id: MappingId) {
-        if self.failing.remove(&id).is_some() {
+    /// A mapping's job completed, or a poll found nothing to do for it.
+    pub fn mapping_worked(&mut self, id: MappingId) {
+        let Some(state) = self.mappings.get_mut(&id) else { return };
+        if state.clear_failure() {
             tracing::info!(mapping_id = id.0, "the mapping works again");
         }
-        // A trigger column that could not be reset is an error until it was seen 0: until then it
-        // is ignored. So is one that cannot be asked.
+        // Errors of the trigger column stay open until the column can be read, or was reset.
         if !self.env.triggers.is_refused(id)
-            && !self.trigger_faults.contains_key(&id)
-            && self.troubled.mappings.remove(&id)
+            && state.trigger_error.is_none()
+            && std::mem::take(&mut state.error_open)
         {
             self.log_sender.resolve(Resolution::Mapping(id));
         }
     }
 
-    /// A trigger column that cannot be asked: told once. The mapping works on without it.
-    pub(super) fn trigger_failed(&mut self, id: MappingId, error: &Error) {
-        let words = error.message().to_owned();
-        if self.trigger_faults.get(&id) == Some(&words) {
+    /// A trigger column cannot be read: logged once. The mapping's CDC goes on.
+    pub fn trigger_failed(&mut self, id: MappingId, error: &Error) {
+        let reason = error.message().to_owned();
+        let state = self.mappings.entry(id).or_default();
+        if state.trigger_error.as_ref() == Some(&reason) {
             return;
         }
-        self.well = false;
+        self.all_worked = false;
         tracing::error!(
             mapping_id = id.0,
-            server_id = self.mappings.get(&id).map(|mapping| mapping.server.0),
+            server_id = state.row.as_ref().map(|row| row.server.0),
             sync_type = SyncType::FullSync.as_str(),
             error_type = error.kind.error_type(),
             error_code = ErrorCode::TriggerUnreadable.as_str(),
-            error_details = %error.details(1, "asked again at every look; CDC goes on"),
+            error_details = %error.details(1, "asked again at every poll; CDC goes on"),
             %error,
-            "the trigger column cannot be asked"
+            "the trigger column cannot be read"
         );
-        self.trigger_faults.insert(id, words);
-        self.troubled.mappings.insert(id);
+        state.trigger_error = Some(reason);
+        state.error_open = true;
     }
 
-    pub(super) fn mapping_failed(&mut self, id: MappingId, attempt: &FailedAttempt, error: Error) {
+    /// Logs the failure and sets when the mapping is tried again. Returns the source database to
+    /// poll if that is now.
+    pub fn mapping_failed(
+        &mut self,
+        id: MappingId,
+        attempt: &FailedAttempt,
+        error: &Error,
+    ) -> Option<SourceDatabase> {
+        let plan = self.plan_retry(id, attempt, error)?;
+        self.all_worked = false;
+        let logged_as_error = self.log_mapping_failure(id, attempt, error, &plan);
+        let interval = self.env.config.check_interval;
+        let now = Instant::now();
+        // What it waits for may have been committed while it ran. A full sync is not repeated for
+        // that: it is expensive, and checks its constraints at its end.
+        let may_wake = plan.waits
+            && attempt.sync_type == Some(SyncType::Cdc)
+            && self.others_committed(id, attempt.began);
+        let state = self.mappings.entry(id).or_default();
+        state.error_open |= logged_as_error;
+        let row = state.row.as_ref();
+        let parked_as = row.filter(|_| plan.parked).map(|row| row.as_configured());
+        let database = row.map(SourceDatabase::of);
+        let before = state.failure();
+        let mut failure = MappingFailure {
+            attempts: plan.attempts,
+            due: now + plan.delay,
+            parked_as,
+            waits: plan.waits,
+            progressed: plan.progressed,
+            woken_at: before.and_then(|failure| failure.woken_at),
+            wakes: before.map_or(0, |failure| failure.wakes),
+            counted_at: before
+                .filter(|failure| failure.attempts == plan.attempts && !plan.progressed)
+                .map_or(now, |failure| failure.counted_at),
+        };
+        let woken = may_wake && failure.wake(interval);
+        state.set_failure(failure);
+        database.filter(|_| woken)
+    }
+
+    /// `None`: it was cancelled, which is not a failure.
+    fn plan_retry(
+        &self,
+        id: MappingId,
+        attempt: &FailedAttempt,
+        error: &Error,
+    ) -> Option<FailurePlan> {
         let config = &self.env.config;
-        let interval = config.check_interval;
         let policy = RetryPolicy {
             attempts_max: config.retry_attempts,
             delay: config.retry_delay,
-            interval,
+            interval: config.check_interval,
         };
         let waits = error.kind == Kind::ForeignKey;
-        // Tables that wait for each other take turns: what gets on does not fail in a row.
+        // Tables that wait for each other take turns: an attempt with progress ends the row of
+        // failures.
         let progressed = waits && attempt.progressed;
-        let attempts = if progressed { 1 } else { self.failed_before(id) + 1 };
-        let next = match retry::next(error.kind, attempts, &policy) {
-            // what its pass did not try, because it got on, may help
-            RetryDecision::Retry(wait) if progressed => RetryDecision::Retry(wait / WAKES_MAX),
-            next => next,
+        let attempts = if progressed { 1 } else { self.attempts_before(id) + 1 };
+        let decision = match retry::next(error.kind, attempts, &policy) {
+            RetryDecision::Retry(delay) if progressed => RetryDecision::Retry(delay / WAKES_MAX),
+            decision => decision,
         };
-        let (wait, park) = match next {
-            RetryDecision::Nothing => return,
-            RetryDecision::Retry(wait) | RetryDecision::Later(wait) => (wait, false),
+        let (delay, parked) = match decision {
+            RetryDecision::Nothing => return None,
+            RetryDecision::Retry(delay) | RetryDecision::Later(delay) => (delay, false),
             RetryDecision::Park => (config.parked_interval, true),
         };
-        self.well = false;
-        let server = self.mappings.get(&id).map(|mapping| mapping.server.0);
-        let sync_type = attempt.sync_type.map(SyncType::as_str);
-        let words = error.to_string();
-        match next {
-            RetryDecision::Retry(_) if progressed && self.mode == Mode::Forever => {
-                tracing::debug!(mapping_id = id.0, sync_type, %error, "waits for a related table, and got on until there");
-            }
-            RetryDecision::Retry(_) => tracing::warn!(
-                mapping_id = id.0,
-                sync_type,
-                retry_count = attempts,
-                attempts_max = policy.attempts_max,
-                %error,
-                "failed, and will be tried again"
-            ),
-            _ => {
-                let then = if park {
-                    "parked: tried again now and then (DATAFLOW_PARKED_INTERVAL), and when its row or its server's row changes"
-                } else {
-                    "tried again later"
-                };
-                tracing::error!(
-                    mapping_id = id.0,
-                    server_id = server,
-                    sync_type,
-                    error_type = error.kind.error_type(),
-                    error_code = ErrorCode::MappingFailed.as_str(),
-                    error_details = %error.details(attempts, then),
-                    retry_count = attempts,
-                    parked = park,
-                    %error,
-                    "failed"
-                );
-                self.troubled.mappings.insert(id);
-            }
-        }
-        let parked_as = if park { self.mappings.get(&id).map(looks) } else { None };
-        let now = Instant::now();
-        let before = self.failing.get(&id);
-        let counted = before
-            .filter(|failing| failing.attempts == attempts && !progressed)
-            .map_or(now, |failing| failing.counted);
-        let (woken, wakes) = before.map_or((None, 0), |failing| (failing.woken, failing.wakes));
-        let mut failing = FailureState {
-            attempts,
-            due: now + wait,
-            parked_as,
-            words,
-            waits,
-            progressed,
-            woken,
-            wakes,
-            counted,
-        };
-        // What it waits for may have come while it was refused. (A full sync looked at its own
-        // time, and is dear.)
-        let again = waits
-            && attempt.sync_type == Some(SyncType::Cdc)
-            && self.neighbour_committed(id, attempt.began)
-            && failing.call_up(interval);
-        self.failing.insert(id, failing);
-        if let Some(place) = self.mappings.get(&id).filter(|_| again).map(place_of) {
-            self.poll_again(&[place]);
-        }
+        Some(FailurePlan { attempts, decision, delay, parked, waits, progressed })
     }
-}
 
-/// Whether a server, or one of its databases, is out of reach.
-pub(super) fn is_away(error: &Error) -> bool {
-    matches!(error.kind, Kind::Connection | Kind::Login | Kind::Database)
-}
-
-/// Whether a whole server is out of reach, and not one of its databases (4060, 4064).
-pub(super) fn is_of_the_server(error: &Error) -> bool {
-    matches!(error.kind, Kind::Connection | Kind::Login)
-}
-
-/// A mapping without what changes by itself: what an operator would have to touch.
-pub(super) fn looks(mapping: &Mapping) -> Mapping {
-    Mapping { last_cdc_lsn: None, full_sync_pending: false, has_synced: false, ..mapping.clone() }
+    /// Returns whether it was logged as an error, which stays open in error_logs.
+    fn log_mapping_failure(
+        &self,
+        id: MappingId,
+        attempt: &FailedAttempt,
+        error: &Error,
+        plan: &FailurePlan,
+    ) -> bool {
+        let sync_type = attempt.sync_type.map(SyncType::as_str);
+        if let RetryDecision::Retry(_) = plan.decision {
+            if plan.progressed && self.mode == Mode::Forever {
+                tracing::debug!(
+                    mapping_id = id.0,
+                    sync_type,
+                    %error,
+                    "made progress, then had to wait for a related table"
+                );
+            } else {
+                tracing::warn!(
+                    mapping_id = id.0,
+                    sync_type,
+                    retry_count = plan.attempts,
+                    attempts_max = self.env.config.retry_attempts,
+                    %error,
+                    "failed, and will be tried again"
+                );
+            }
+            return false;
+        }
+        let then = if plan.parked {
+            "parked: tried again every DATAFLOW_PARKED_INTERVAL, and when its row or its server's row changes"
+        } else {
+            "tried again later"
+        };
+        tracing::error!(
+            mapping_id = id.0,
+            server_id = self.row(id).map(|row| row.server.0),
+            sync_type,
+            error_type = error.kind.error_type(),
+            error_code = ErrorCode::MappingFailed.as_str(),
+            error_details = %error.details(plan.attempts, then),
+            retry_count = plan.attempts,
+            parked = plan.parked,
+            %error,
+            "failed"
+        );
+        true
+    }
 }

@@ -1,88 +1,105 @@
-//! Work that waits for its turn: in the order in which it was found, and never looked through as a
-//! whole to find what may start.
+//! Work that waits for its start, in the order in which it was found.
 //!
-//! It is kept by source and kind, as that is all that the limits ask for
-//! ([`crate::plan::admission`]): whether one of them may start is whether all of its like may. So
-//! starting one looks at the front of each, however many wait.
+//! It is kept by server and type, as the limits ([`crate::plan::admission`]) depend on nothing else:
+//! either all work of a class may start, or none. So a start looks at the first of each class,
+//! however many are in the queue.
 
-use super::starting::QueuedWork;
-use crate::model::{
-    id::{MappingId, ServerId},
-    mapping::SyncType,
+use crate::{
+    jobs::poll::MappingWork,
+    model::{
+        id::{MappingId, ServerId},
+        mapping::{Mapping, SyncType},
+    },
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// What the limits make no difference between.
+/// Work between which the limits make no difference.
 pub(super) type QueueClass = (ServerId, SyncType);
+
+/// Work that a poll found for a mapping.
+pub(super) struct QueuedWork {
+    /// The row with which it was polled.
+    pub mapping: Mapping,
+    pub work: MappingWork,
+}
+
+impl QueuedWork {
+    pub fn sync_type(&self) -> SyncType {
+        match self.work {
+            MappingWork::FullSync { .. } => SyncType::FullSync,
+            MappingWork::Cdc(_) => SyncType::Cdc,
+        }
+    }
+
+    /// Whether this is still to be done: the row was not changed by an operator, and a request for
+    /// a full sync is still in it. (A refresh that runs while a full sync ends still reads its
+    /// request.)
+    pub fn is_current(&self, row: &Mapping) -> bool {
+        let fulfilled = self.sync_type() == SyncType::FullSync
+            && self.mapping.wants_full_sync()
+            && !row.wants_full_sync();
+        row.as_configured() == self.mapping.as_configured() && !fulfilled
+    }
+}
 
 #[derive(Default)]
 pub(super) struct WorkQueue {
-    /// Given so far: what came later has the greater number.
-    given: u64,
-    sorts: HashMap<QueueClass, BTreeMap<u64, QueuedWork>>,
+    /// The number of the work that was queued last.
+    last_number: u64,
+    classes: HashMap<QueueClass, BTreeMap<u64, QueuedWork>>,
     /// Where each mapping's work is.
-    places: HashMap<MappingId, (QueueClass, u64)>,
+    positions: HashMap<MappingId, (QueueClass, u64)>,
 }
 
 impl WorkQueue {
-    /// At the end; in the place of what waited for the same mapping.
-    pub fn push(&mut self, waiting: QueuedWork) {
-        let sort = (waiting.mapping().server, waiting.sync_type());
-        let id = waiting.mapping().id;
+    /// Adds work at the end. It replaces work of the same mapping.
+    pub fn push(&mut self, queued: QueuedWork) {
+        let class = (queued.mapping.server, queued.sync_type());
+        let id = queued.mapping.id;
         self.remove(id);
-        self.given += 1;
-        self.places.insert(id, (sort, self.given));
-        self.sorts.entry(sort).or_default().insert(self.given, waiting);
+        self.last_number += 1;
+        self.positions.insert(id, (class, self.last_number));
+        self.classes.entry(class).or_default().insert(self.last_number, queued);
     }
 
-    pub fn contains(&self, id: MappingId) -> bool {
-        self.places.contains_key(&id)
-    }
-
-    /// Whether work of this kind waits for a mapping.
-    pub fn waits(&self, id: MappingId, sync_type: SyncType) -> bool {
-        self.places.get(&id).is_some_and(|((_, waits), _)| *waits == sync_type)
-    }
-
-    pub fn remove(&mut self, id: MappingId) -> Option<QueuedWork> {
-        let (sort, number) = self.places.remove(&id)?;
-        let of_sort = self.sorts.get_mut(&sort)?;
-        let removed = of_sort.remove(&number);
-        if of_sort.is_empty() {
-            self.sorts.remove(&sort);
+    fn remove(&mut self, id: MappingId) -> Option<QueuedWork> {
+        let (class, number) = self.positions.remove(&id)?;
+        let of_class = self.classes.get_mut(&class)?;
+        let removed = of_class.remove(&number);
+        if of_class.is_empty() {
+            self.classes.remove(&class);
         }
         removed
     }
 
-    /// Takes out what came first of what may start: all of its sort may, and nothing holds it up by
-    /// itself.
+    /// Removes and returns the oldest work of a class that may start and which does not have to wait
+    /// for another reason.
     pub fn next(
         &mut self,
         mut admits: impl FnMut(QueueClass) -> bool,
-        mut is_held_up: impl FnMut(&QueuedWork) -> bool,
+        mut waits: impl FnMut(&QueuedWork) -> bool,
     ) -> Option<QueuedWork> {
-        let firsts = self.sorts.iter().filter(|(sort, _)| admits(**sort));
-        let firsts = firsts
-            .filter_map(|(_, waiting)| waiting.iter().find(|(_, waiting)| !is_held_up(waiting)));
-        let first =
-            firsts.min_by_key(|(number, _)| **number).map(|(_, waiting)| waiting.mapping().id)?;
+        let admitted = self.classes.iter().filter(|(class, _)| admits(**class));
+        let firsts =
+            admitted.filter_map(|(_, of_class)| of_class.iter().find(|(_, queued)| !waits(queued)));
+        let first = firsts.min_by_key(|(number, _)| **number)?.1.mapping.id;
         self.remove(first)
     }
 
-    /// Forgets what is not so any more.
-    pub fn retain(&mut self, is_so: impl Fn(&QueuedWork) -> bool) {
-        let WorkQueue { sorts, places, .. } = self;
-        sorts.retain(|_, waiting| {
-            waiting.retain(|_, waiting| {
-                is_so(waiting) || places.remove(&waiting.mapping().id).is_none()
+    /// Removes work that is not `current`.
+    pub fn retain(&mut self, mut current: impl FnMut(&QueuedWork) -> bool) {
+        let WorkQueue { classes, positions, .. } = self;
+        classes.retain(|_, of_class| {
+            of_class.retain(|_, queued| {
+                current(queued) || positions.remove(&queued.mapping.id).is_none()
             });
-            !waiting.is_empty()
+            !of_class.is_empty()
         });
     }
 
     pub fn clear(&mut self) {
-        self.sorts.clear();
-        self.places.clear();
+        self.classes.clear();
+        self.positions.clear();
     }
 }
 
@@ -90,7 +107,10 @@ impl WorkQueue {
 mod tests {
     use super::*;
     use crate::{
-        daemon::starting::tests::waiting,
+        model::{
+            mapping::{FullSyncMode, InitialSync},
+            name::{Ident, TableName},
+        },
         plan::admission::{self, Limits, Running},
     };
     use std::{cell::Cell, collections::VecDeque};
@@ -111,7 +131,7 @@ mod tests {
         const SOURCES: i32 = 5;
         let mut queue = WorkQueue::default();
         for id in 0..QUEUED {
-            queue.push(waiting(id, id % SOURCES));
+            queue.push(full_sync_of(id, id % SOURCES));
         }
         let looked = Cell::new(0u32);
         let mut running: VecDeque<i32> = VecDeque::new();
@@ -127,13 +147,13 @@ mod tests {
                         LIMITS,
                     )
                 };
-                let held_up = |_: &QueuedWork| {
+                let waits = |_: &QueuedWork| {
                     looked.set(looked.get() + 1);
                     false
                 };
-                let Some(next) = queue.next(admits, held_up) else { break };
-                running.push_back(next.mapping().id.0);
-                started.push(next.mapping().id.0);
+                let Some(next) = queue.next(admits, waits) else { break };
+                running.push_back(next.mapping.id.0);
+                started.push(next.mapping.id.0);
             }
             if running.pop_front().is_none() {
                 break;
@@ -146,26 +166,66 @@ mod tests {
         );
         let per_start = looked.get() / 10_000;
         assert!(per_start <= 4 * 5, "{per_start} looks per start");
-        assert!(queue.places.is_empty() && queue.sorts.is_empty());
+        assert!(queue.positions.is_empty() && queue.classes.is_empty());
     }
 
     #[test]
-    fn what_is_held_up_keeps_nobody_else_waiting_and_its_own_place() {
+    fn work_that_has_to_wait_delays_no_other_and_keeps_its_place() {
         let mut queue = WorkQueue::default();
         for id in [1, 2, 3] {
-            queue.push(waiting(id, 1));
+            queue.push(full_sync_of(id, 1));
         }
         let next = |queue: &mut WorkQueue, held: i32| {
-            queue.next(|_| true, |waiting| waiting.mapping().id.0 == held).map(|w| w.mapping().id.0)
+            queue.next(|_| true, |waiting| waiting.mapping.id.0 == held).map(|w| w.mapping.id.0)
         };
         assert_eq!((next(&mut queue, 1), next(&mut queue, 0)), (Some(2), Some(1)));
-        assert!(
-            queue.waits(MappingId(3), SyncType::FullSync)
-                && !queue.waits(MappingId(3), SyncType::Cdc)
-        );
-        queue.push(waiting(3, 2));
-        assert_eq!(queue.sorts.len(), 1, "the later find takes the earlier one's place");
+        queue.push(full_sync_of(3, 2));
+        assert_eq!(queue.classes.len(), 1, "the later find takes the earlier one's place");
         queue.retain(|_| false);
-        assert!(!queue.contains(MappingId(3)) && next(&mut queue, 0).is_none());
+        assert!(queue.positions.is_empty() && next(&mut queue, 0).is_none());
+    }
+
+    /// A full sync of a mapping.
+    fn full_sync_of(id: i32, server: i32) -> QueuedWork {
+        let mapping = Mapping { id: MappingId(id), server: ServerId(server), ..mapping() };
+        QueuedWork { mapping, work: MappingWork::FullSync { trigger: false } }
+    }
+
+    fn mapping() -> Mapping {
+        let table = |database: &str| TableName::new(database, "dbo", "T");
+        Mapping {
+            id: MappingId(1),
+            server: ServerId(1),
+            source: table("Shop"),
+            dest: table("Copy"),
+            key: vec![Ident::new("ID")].into(),
+            trigger_column: None,
+            cdc_enabled: true,
+            last_cdc_lsn: None,
+            full_sync_requested: false,
+            full_sync_pending: false,
+            mode: FullSyncMode::Staged,
+            initial_sync: InitialSync::Configured,
+            has_synced: false,
+            updated_at: "".into(),
+        }
+    }
+
+    /// It waited for a verification, which waited for the CDC that does not run before a full sync.
+    #[test]
+    fn a_full_sync_that_was_done_meanwhile_is_out_of_date() {
+        let pending = Mapping { full_sync_pending: true, ..mapping() };
+        let found_by = |polled: &Mapping| QueuedWork {
+            mapping: polled.clone(),
+            work: MappingWork::FullSync { trigger: false },
+        };
+        assert!(found_by(&pending).is_current(&pending));
+        assert!(!found_by(&pending).is_current(&mapping()));
+        assert!(
+            found_by(&mapping()).is_current(&mapping()),
+            "a full sync because of a gap or a trigger is not in the row yet"
+        );
+        let changed = Mapping { cdc_enabled: false, ..pending.clone() };
+        assert!(!found_by(&pending).is_current(&changed));
     }
 }

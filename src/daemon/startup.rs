@@ -1,6 +1,6 @@
-//! The beginning: the first words with the destination server.
+//! The start: waits until the control database at the destination can be read.
 
-use super::{AWAY_REMINDER, START_ATTEMPT_MAX};
+use super::refresh::UNREADABLE_LOG_INTERVAL;
 use crate::{
     control,
     error::{Error, Kind, Result},
@@ -14,19 +14,22 @@ use tokio::{
 };
 use tracing::instrument::WithSubscriber;
 
-/// Waits for the destination. `false`: asked to stop meanwhile, however long a server is silent.
+/// Longest time of one attempt, as the service manager is told, so that it does not end the process.
+const START_ATTEMPT_MAX: Duration = Duration::from_secs(120);
+
+/// Waits for the destination. Returns `false` when asked to stop, which is noticed also while a
+/// server does not answer.
 pub(super) async fn start(
     env: &Env,
     mut shutdown: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<bool> {
     let mut attempts = 0;
-    let mut told: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     loop {
-        // A task of its own, which ends with this set: the statement is not raced, its connection
-        // is dropped.
+        // In a task: when the set is dropped, the task is aborted and its connection is closed.
         let mut attempt = JoinSet::new();
-        let own = env.clone();
-        attempt.spawn(async move { prepare(&own).await }.with_current_subscriber());
+        let task_env = env.clone();
+        attempt.spawn(async move { prepare(&task_env).await }.with_current_subscriber());
         let prepared = tokio::select! {
             prepared = attempt.join_next() => prepared,
             () = shutdown.as_mut() => return Ok(false),
@@ -35,7 +38,7 @@ pub(super) async fn start(
             Some(Ok(Ok(()))) => return Ok(true),
             Some(Ok(Err(error))) => error,
             Some(Err(_)) | None => {
-                Error::new(Kind::Other, "the first look panicked: this is a bug, please report it")
+                Error::new(Kind::Other, "the start panicked: this is a bug, please report it")
             }
         };
         match error.kind {
@@ -55,14 +58,14 @@ pub(super) async fn start(
             _ => return Err(error),
         }
         attempts += 1;
-        if told.is_none_or(|told| told.elapsed() >= AWAY_REMINDER) {
+        if logged_at.is_none_or(|at| at.elapsed() >= UNREADABLE_LOG_INTERVAL) {
             tracing::warn!(%error, attempts, "waiting for the destination server");
-            told = Some(Instant::now());
+            logged_at = Some(Instant::now());
         }
         let pause = retry::back_off(attempts - 1, Duration::from_secs(1));
         env.config
             .supervisor
-            .line()
+            .connect()
             .waiting("waiting for the destination server", pause + START_ATTEMPT_MAX);
         tokio::select! {
             () = sleep(pause) => {}
@@ -71,7 +74,7 @@ pub(super) async fn start(
     }
 }
 
-/// The first words with the control database.
+/// Reads the control tables once.
 async fn prepare(env: &Env) -> Result<()> {
     env.control.load().await?;
     env.control.add_codes_to_older_errors().await?;

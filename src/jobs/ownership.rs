@@ -3,7 +3,7 @@
 //! Gather: the running daemons, which also proves that this daemon still holds its locks. Decide:
 //! [`assignment`]. Perform: release mappings, then take others. Record: before any work starts for a
 //! taken mapping, its rows of sync_status that are RUNNING are marked as interrupted, because the
-//! daemon that ran them has ended. Staging tables that it left behind are dropped ([`sweep`]); that
+//! daemon that ran them has ended. Staging tables that it left behind are dropped ([`drop_staging_tables`]); that
 //! waits for a connection, so it is not part of [`refresh`]. Both concern only mappings whose lock
 //! this daemon holds.
 
@@ -103,7 +103,7 @@ async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Opti
 /// Drops the staging tables that nobody fills any more. It waits for a connection to the
 /// destination, which a look must not; a full sync that begins meanwhile has its staging table
 /// locked, and drops what it finds under its own name.
-pub async fn sweep(env: &Env, databases: BTreeSet<Ident>) {
+pub async fn drop_staging_tables(env: &Env, databases: BTreeSet<Ident>) {
     for database in databases {
         match full_sync::drop_leftover_stages(env, &database).await {
             Ok(0) => {}

@@ -79,6 +79,12 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// The row without the columns that daemons change: two rows that are equal in this were not
+    /// changed by an operator.
+    pub fn as_configured(&self) -> Mapping {
+        Mapping { last_cdc_lsn: None, full_sync_pending: false, has_synced: false, ..self.clone() }
+    }
+
     /// A full sync is asked for, or was claimed and is not done.
     pub fn wants_full_sync(&self) -> bool {
         self.full_sync_requested || self.full_sync_pending

@@ -10,6 +10,7 @@ pub mod fence;
 pub mod fit;
 pub mod instances;
 pub mod key;
+pub mod lifecycle;
 pub mod mask;
 pub mod projection;
 pub mod retry;

@@ -10,7 +10,7 @@ mod source;
 
 use crate::say;
 use crate::{
-    daemon,
+    app,
     error::{Error, Result},
     jobs::Env,
     model::{mapping::Mapping, name::Ident, table::Table},
@@ -60,7 +60,7 @@ struct CheckedMapping {
 
 /// Checks everything, or one mapping and its servers; prints a table. `true`: no fault.
 pub async fn run(config: crate::config::Config, only: Option<i32>) -> Result<bool> {
-    daemon::aside(config, async move |env| {
+    app::with_env(config, async move |env| {
         let sections = everything(env, only).await;
         Ok(print(&sections))
     })

@@ -80,7 +80,7 @@ async fn a_trigger_column_that_cannot_be_compared_with_1_is_its_own_error() {
     shop.run("DELETE dbo.T WHERE ID = 2").await;
     world.in_sync("dbo.T", "ID").await;
     assert_eq!(
-        daemon.output().matches("the trigger column cannot be asked").count(),
+        daemon.output().matches("the trigger column cannot be read").count(),
         1,
         "{}",
         daemon.output()

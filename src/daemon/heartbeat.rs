@@ -1,0 +1,44 @@
+//! Shows that the loop runs: to `/healthz`, `/metrics` and the service manager's watchdog.
+
+use super::state::{Daemon, PollPhase};
+use crate::plan::lifecycle::Health;
+use std::time::Duration;
+
+/// Longest time between two beats.
+const BEAT_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+impl Daemon {
+    /// At most half of the watchdog's time, so that one beat may be late.
+    pub fn beat_interval(&self) -> Duration {
+        self.env
+            .config
+            .supervisor
+            .watchdog
+            .map_or(BEAT_INTERVAL_MAX, |watchdog| (watchdog / 2).min(BEAT_INTERVAL_MAX))
+            .max(Duration::from_millis(1))
+    }
+
+    pub fn beat(&self) {
+        let states = || self.mappings.values();
+        let polls =
+            self.databases.values().filter(|state| state.poll == PollPhase::Running).count();
+        let tasks = [
+            ("cdc", self.jobs.all - self.jobs.full_syncs),
+            ("full_sync", self.jobs.full_syncs),
+            ("poll", polls),
+            ("verification", states().filter(|state| state.lifecycle().verifying).count()),
+        ];
+        let count = |health| states().filter(|state| state.lifecycle().health == health).count();
+        let (failing, parked) = (count(Health::Retrying), count(Health::Parked));
+        let mappings = [
+            ("well", self.rows().count().saturating_sub(failing + parked)),
+            ("failing", failing),
+            ("parked", parked),
+            ("rejected", states().filter(|state| state.rejected.is_some()).count()),
+        ];
+        self.env.metrics.beat(std::time::Instant::now(), tasks.into(), mappings.into());
+        if self.env.config.supervisor.watchdog.is_some() {
+            self.service_manager.alive();
+        }
+    }
+}
