@@ -113,6 +113,11 @@ IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_
     CREATE INDEX IX_sync_status_type ON dbo.sync_status (sync_type, status);
 GO
 
+-- A mapping's running rows, and its newest row of a kind, without a look-up of each of its rows.
+IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_status') AND name = N'IX_sync_status_newest')
+    CREATE INDEX IX_sync_status_newest ON dbo.sync_status (mapping_id, sync_type, status_id) INCLUDE (status);
+GO
+
 -- For the deletion of old rows.
 IF NOT EXISTS (SELECT 1 FROM sys.indexes WHERE object_id = OBJECT_ID(N'dbo.sync_status') AND name = N'IX_sync_status_completed')
     CREATE INDEX IX_sync_status_completed ON dbo.sync_status (completed_at);
