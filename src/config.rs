@@ -73,6 +73,8 @@ pub struct Config {
     /// Between two tries of a mapping that waits for somebody to mend something.
     pub parked_interval: Duration,
     pub on_cdc_gap: OnCdcGap,
+    /// Mappings that have never synced are loaded first where their destination table is empty.
+    pub initial_sync: bool,
     pub shutdown_timeout: Duration,
     pub log_retention: Duration,
     pub log_format: LogFormat,
@@ -366,6 +368,11 @@ impl Config {
                 &[("full_sync", OnCdcGap::FullSync), ("error", OnCdcGap::Error)],
                 OnCdcGap::FullSync,
             ),
+            initial_sync: raw.word(
+                "DATAFLOW_INITIAL_SYNC",
+                &[("auto", true), ("never", false)],
+                true,
+            ),
             shutdown_timeout: raw.duration("DATAFLOW_SHUTDOWN_TIMEOUT"),
             log_retention: raw.duration("DATAFLOW_LOG_RETENTION"),
             log_format: raw.word(
@@ -458,6 +465,7 @@ mod tests {
             ("DATAFLOW_CHECK_INTERVAL", "soon"),
             ("DATAFLOW_BATCH_SIZE", "0"),
             ("DATAFLOW_ON_CDC_GAP", "shrug"),
+            ("DATAFLOW_INITIAL_SYNC", "sometimes"),
             ("DEST_CA_CERT", "/nowhere/ca.pem"),
         ])
         .unwrap_err()
@@ -469,6 +477,7 @@ mod tests {
             "DEST_CA_CERT",
             "DATAFLOW_CHECK_INTERVAL",
             "DATAFLOW_BATCH_SIZE",
+            "DATAFLOW_INITIAL_SYNC",
             "DATAFLOW_ON_CDC_GAP",
         ] {
             assert_eq!(

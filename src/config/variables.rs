@@ -246,6 +246,16 @@ pub const VARIABLES: &[Variable] = &[
                   once.",
     },
     Variable {
+        name: "DATAFLOW_INITIAL_SYNC",
+        default: "auto",
+        permitted: Permitted::Words(&["auto", "never"]),
+        help: "auto or never: whether a table that has never synced is loaded first",
+        details: "`auto` does so where the destination table is empty; where it has rows, a \
+                  warning names the choices. `never` begins at the first change. \
+                  `table_mappings.initial_sync` says it for one table. See \
+                  [the initial sync](operations.md#the-initial-sync).",
+    },
+    Variable {
         name: "DATAFLOW_ON_CDC_GAP",
         default: "full_sync",
         permitted: Permitted::Words(&["full_sync", "error"]),

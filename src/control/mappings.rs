@@ -380,14 +380,25 @@ impl Control {
         Ok(row.opt_text(0)?.map(|claim| FullSyncClaim(claim.to_owned())))
     }
 
+    /// Asks for the full sync of a mapping that has never synced. `false`: by now it has, or has a
+    /// checkpoint.
+    pub async fn request_initial_sync(&self, mapping: MappingId) -> Result<bool> {
+        let statement = include_str!("../../sql/control/request_initial_sync.sql");
+        self.request(statement, &[Param::Int(mapping.0)]).await
+    }
+
     /// Asks for a full sync because of a CDC gap behind `stored`, and remembers when. `false`: the
     /// checkpoint is another one by now.
     pub async fn request_gap_sync(&self, mapping: MappingId, stored: Option<Lsn>) -> Result<bool> {
         let params = [Param::Int(mapping.0), Param::OptLsn(stored)];
+        self.request(include_str!("../../sql/control/request_gap_sync.sql"), &params).await
+    }
+
+    async fn request(&self, statement: &str, params: &[Param<'_>]) -> Result<bool> {
         let counts = self
             .session()
             .await?
-            .execute(include_str!("../../sql/control/request_gap_sync.sql"), &params)
+            .execute(statement, params)
             .await
             .context("ask for a full sync")?;
         Ok(counts.into_iter().sum::<u64>() > 0)

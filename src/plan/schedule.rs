@@ -50,6 +50,16 @@ pub fn is_trigger_due(in_stream: bool, cost: Option<TriggerCost>, last: Option<D
     }
 }
 
+/// The destination of a mapping that has neither a checkpoint nor a completed full sync, and that
+/// is loaded first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitialLoad {
+    /// Not asked yet.
+    Unknown,
+    /// Its table is empty.
+    Needed,
+}
+
 /// What is known of one mapping.
 #[derive(Clone, Debug)]
 pub struct ScheduleFacts {
@@ -57,6 +67,8 @@ pub struct ScheduleFacts {
     pub requested: bool,
     /// The trigger column is 1 in a source row.
     pub triggered: bool,
+    /// `None`: it has synced, or begins at the first change.
+    pub initial_load: Option<InitialLoad>,
     /// `None` without CDC.
     pub step: Option<Step>,
     /// A gap starts a full sync (`DATAFLOW_ON_CDC_GAP`).
@@ -71,6 +83,8 @@ pub enum Decision {
     FullSync {
         trigger: bool,
     },
+    /// It has never synced: ask for a full sync.
+    InitialSync,
     /// Changes are lost: say so, and ask for a full sync.
     GapSync(Gap),
     /// Changes are lost, and that is for people: say so and do nothing more.
@@ -94,6 +108,15 @@ pub enum Decision {
 pub fn decide(facts: ScheduleFacts) -> Decision {
     if facts.requested || facts.triggered {
         return Decision::FullSync { trigger: facts.triggered };
+    }
+    // What cannot be followed is not loaded: the error says what to mend first.
+    if !matches!(facts.step, None | Some(Step::Refused(_))) {
+        match facts.initial_load {
+            // it gets no checkpoint before this is known
+            Some(InitialLoad::Unknown) => return Decision::Nothing,
+            Some(InitialLoad::Needed) => return Decision::InitialSync,
+            None => {}
+        }
     }
     match facts.step {
         None | Some(Step::Still) => Decision::Nothing,
@@ -122,6 +145,7 @@ mod tests {
         ScheduleFacts {
             requested: false,
             triggered: false,
+            initial_load: None,
             step,
             gap_syncs: true,
             last_gap_sync: None,
@@ -143,6 +167,22 @@ mod tests {
         assert_eq!(decide(facts(step)), Decision::GapSync(gap));
         assert_eq!(decide(facts(None)), Decision::Nothing);
         assert_eq!(decide(facts(Some(Step::Still))), Decision::Nothing);
+    }
+
+    #[test]
+    fn a_table_that_never_synced_is_loaded_before_it_is_followed() {
+        let (from, to) = (Lsn::ZERO, Lsn::MAX);
+        let at =
+            |initial_load, step: Step| decide(ScheduleFacts { initial_load, ..facts(Some(step)) });
+        for step in [Step::Idle { from, to }, Step::Wait(Wait::NothingCaptured)] {
+            assert_eq!(at(Some(InitialLoad::Needed), step.clone()), Decision::InitialSync);
+            assert_eq!(at(Some(InitialLoad::Unknown), step), Decision::Nothing);
+        }
+        assert_eq!(at(None, Step::Idle { from, to }), Decision::Idle { from, to });
+        let refused = Step::Refused(Refusal::NotCaptured);
+        assert_eq!(at(Some(InitialLoad::Needed), refused), Decision::Refused(Refusal::NotCaptured));
+        let without_cdc = ScheduleFacts { initial_load: Some(InitialLoad::Needed), ..facts(None) };
+        assert_eq!(decide(without_cdc), Decision::Nothing);
     }
 
     #[test]

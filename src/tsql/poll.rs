@@ -173,6 +173,16 @@ pub fn clear_non_numeric(table: &TableName, trigger: &Ident) -> String {
     )
 }
 
+/// One cell about a table whose name is @P1 as well: NULL where it is not there (or this login may
+/// not see it), 0 where it is empty, 1 where it has rows. A statement that is not reached is not
+/// bound to its tables, so a missing one is no error.
+pub fn has_rows(table: &TableName) -> String {
+    format!(
+        "IF OBJECT_ID(@P1, N'U') IS NULL\n    SELECT CAST(NULL AS int) AS has_rows;\nELSE\n    SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t) THEN 1 ELSE 0 END AS has_rows;",
+        table.local()
+    )
+}
+
 /// The index that would serve the trigger's question.
 pub fn trigger_index(table: &TableName, trigger: &Ident) -> String {
     format!("CREATE INDEX IX_dataflow_trigger ON {} ({trigger}) WHERE {trigger} = 1", table.local())
@@ -207,6 +217,7 @@ mod tests {
             &[is_text(), has_non_numeric(&TABLE(), &column), clear_non_numeric(&TABLE(), &column)]
                 .join(";\n"),
         );
+        golden("poll_has_rows.sql", &has_rows(&TABLE()));
         assert_eq!(
             trigger_index(&TABLE(), &column),
             "CREATE INDEX IX_dataflow_trigger ON [sales].[Order]] Details] ([resync]) WHERE [resync] = 1"

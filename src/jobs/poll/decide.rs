@@ -21,6 +21,8 @@ pub(super) struct Decided<'f, 'a> {
     pub failed: Vec<(MappingId, Error)>,
     /// Mappings whose checkpoint moves up to the LSN.
     pub idle: Vec<(&'f MappingFacts<'a>, Lsn)>,
+    /// Mappings that have never synced, and for which a full sync is requested.
+    pub initial_syncs: Vec<&'a Mapping>,
     /// Mappings that lost changes, and for which a full sync is requested; with the checkpoint as it
     /// was read.
     pub gap_syncs: Vec<(&'a Mapping, Option<Lsn>, Gap)>,
@@ -64,6 +66,7 @@ pub(super) fn decide<'f, 'a>(
         let decision = schedule::decide(ScheduleFacts {
             requested: mapping.wants_full_sync(),
             triggered: facts.triggered,
+            initial_load: facts.initial_load,
             step,
             gap_syncs,
             last_gap_sync: facts.stored.gap_synced,
@@ -87,6 +90,7 @@ impl<'f, 'a> Decided<'f, 'a> {
                 }
             }
             Decision::Idle { to, .. } => self.idle.push((facts, to)),
+            Decision::InitialSync => self.initial_syncs.push(mapping),
             Decision::GapSync(gap) => self.gap_syncs.push((mapping, facts.stored.control, gap)),
             Decision::GapParked { gap, too_soon } => {
                 self.not_idle.push(mapping.id);

@@ -142,6 +142,7 @@ pub(super) fn mapping_facts<'a>(
             has_rows: false,
             locked: false,
             triggered: false,
+            initial_load: None,
         })
         .collect()
 }

@@ -26,6 +26,7 @@ mod batches;
 mod changes;
 mod decide;
 mod gather;
+mod initial_sync;
 mod instances;
 mod instances_by_table;
 mod lag;
@@ -83,6 +84,7 @@ pub async fn poll(
 fn prune(mappings: &[Mapping], state: &mut PollState) {
     let known: HashSet<MappingId> = mappings.iter().map(|mapping| mapping.id).collect();
     state.healthy.retain(|id| known.contains(id));
+    state.not_loaded.retain(|id, _| known.contains(id));
     if state.checkpoint_tables.len() > CHECKPOINT_TABLES_MAX {
         state.checkpoint_tables.clear();
     }
@@ -110,6 +112,10 @@ async fn gather<'a>(
         stall::log_stall(server, database, &source, state);
     }
     let mut facts = gather::mapping_facts(mappings, &source, stored, polled);
+    if readable {
+        initial_sync::look(session, context, &mut facts, state, polled).await?;
+        facts.retain(|facts| !polled.has_failed(facts.mapping.id));
+    }
     gather::read_histories(session, &mut facts).await?;
     if readable {
         instances::compare(session, context, &mut facts, state, polled).await?;

@@ -36,12 +36,31 @@ pub(super) async fn record(
     polled: &mut Polled,
 ) -> Result<()> {
     let PollContext { env, server, database, .. } = context;
-    let Decided { work, failed, idle, gap_syncs, waiting, healthy, not_idle } = decided;
+    let Decided { work, failed, idle, initial_syncs, gap_syncs, waiting, healthy, not_idle } =
+        decided;
     polled.work.extend(work);
     polled.failed.extend(failed);
     let locked = mappings.iter().filter(|facts| facts.locked).map(|facts| facts.mapping.id);
     polled.locked.extend(locked);
     state.healthy.retain(|id| !not_idle.contains(id));
+    for mapping in initial_syncs {
+        match env.control.request_initial_sync(mapping.id).await {
+            Ok(true) => {
+                tracing::info!(
+                    mapping_id = mapping.id.0,
+                    server_id = mapping.server.0,
+                    sync_type = SyncType::FullSync.as_str(),
+                    "{} has never synced and its destination {} is empty: it is loaded first",
+                    mapping.source,
+                    mapping.dest
+                );
+                polled.work.push((mapping.id, MappingWork::FullSync { trigger: false }));
+            }
+            // somebody has set a checkpoint: the next poll reads it
+            Ok(false) => {}
+            Err(error) => polled.failed.push((mapping.id, error)),
+        }
+    }
     for (mapping, stored, gap) in gap_syncs {
         match env.control.request_gap_sync(mapping.id, stored).await {
             Ok(true) => {

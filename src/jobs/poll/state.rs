@@ -8,12 +8,12 @@ use crate::{
         capture::{Instance, MaxLsn},
         id::{MappingId, ServerId},
         lsn::Lsn,
-        mapping::Mapping,
-        name::Ident,
+        mapping::{InitialSync, Mapping},
+        name::{Ident, TableName},
     },
     plan::{
         instances::InstanceCoverage,
-        schedule::TriggerCost,
+        schedule::{InitialLoad, TriggerCost},
         window::{Choice, History, StoredCheckpoint, WindowFacts},
     },
     tsql::poll::TriggerColumn,
@@ -47,6 +47,9 @@ pub struct PollState {
     pub(super) locked_changes: LockedTables,
     /// Mappings whose source table was locked when its trigger column was asked.
     pub(super) locked_triggers: LockedTables,
+    /// Mappings that have no checkpoint yet and begin at the first change, as they were when that
+    /// was decided.
+    pub(super) not_loaded: HashMap<MappingId, (TableName, InitialSync)>,
     /// CDC mappings whose newest run is known not to be an ERROR.
     pub(super) healthy: HashSet<MappingId>,
 }
@@ -145,6 +148,7 @@ pub(super) struct MappingFacts<'a> {
     /// Its change table is locked, so it is not known whether there are changes.
     pub locked: bool,
     pub triggered: bool,
+    pub initial_load: Option<InitialLoad>,
 }
 
 impl MappingFacts<'_> {

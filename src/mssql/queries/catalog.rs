@@ -46,12 +46,17 @@ pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Tab
 /// Like [`table`], but a missing one is an error that says what to check.
 pub async fn existing_table(session: &mut Session, name: &TableName, side: &str) -> Result<Table> {
     table(session, name).await?.ok_or_else(|| {
-        Error::new(
-            Kind::Missing,
-            format!("{side} table {name} does not exist, or this login has no right on it"),
-        )
-        .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
+        missing_table(name, side)
+            .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
     })
+}
+
+/// A table that is not there, without what to do about it.
+pub fn missing_table(name: &TableName, side: &str) -> Error {
+    Error::new(
+        Kind::Missing,
+        format!("{side} table {name} does not exist, or this login has no right on it"),
+    )
 }
 
 async fn read_table(session: &mut Session, object: &Row) -> Result<Table> {

@@ -19,8 +19,8 @@ use mssql_standin::{cdc::CdcRuntime, engine::catalog::Object};
 
 use crate::harness::{Daemon, Sql, World, eventually};
 
-/// A world in which a table is followed: it exists at both servers, CDC is enabled, the first full
-/// sync has completed, and the daemon runs.
+/// A world in which a table is followed: it exists at both servers, CDC is enabled, the initial full
+/// sync, which nobody has to ask for, has completed, and the daemon runs.
 pub async fn following(table: &str, create: &str, rows: &str, key: &str) -> (World, i32, Daemon) {
     followed_with(&[], table, create, rows, key).await
 }
@@ -42,8 +42,7 @@ pub async fn followed_with(
         world.shop().await.run(rows).await;
     }
     world.enable_cdc(&[table]).await;
-    let mapping = world.map(table, key, None, true).await;
-    world.request_full_sync(mapping).await;
+    let mapping = world.map_as_users_do(table, key, None, true).await;
     let daemon = start_with(&world, settings);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     (world, mapping, daemon)

@@ -191,8 +191,27 @@ impl World {
         }
     }
 
-    /// Adds a mapping from `Shop.dbo.table` to `Copy.dbo.table` and returns its id.
+    /// Adds a mapping from `Shop.dbo.table` to `Copy.dbo.table` and returns its id. It begins at the
+    /// first change (`initial_sync = 'NONE'`), so that a scenario has the full syncs that it asks for
+    /// and no other.
     pub async fn map(&self, table: &str, key: &str, trigger: Option<&str>, cdc: bool) -> i32 {
+        let mapping = self.map_as_users_do(table, key, trigger, cdc).await;
+        let none = format!(
+            "UPDATE table_mappings SET initial_sync = N'NONE' WHERE mapping_id = {mapping}"
+        );
+        self.control().await.run(&none).await;
+        mapping
+    }
+
+    /// The same with the default for `initial_sync`: a CDC mapping whose destination is empty is
+    /// loaded first.
+    pub async fn map_as_users_do(
+        &self,
+        table: &str,
+        key: &str,
+        trigger: Option<&str>,
+        cdc: bool,
+    ) -> i32 {
         let trigger = trigger
             .map_or("NULL".to_owned(), |column| format!("N'{}'", column.replace('\'', "''")));
         let table = table.replace('\'', "''");
