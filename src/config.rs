@@ -486,7 +486,7 @@ mod tests {
                 "{name}: {problems:#?}"
             );
         }
-        assert_eq!(problems.len(), 7, "{problems:#?}");
+        assert_eq!(problems.len(), 8, "{problems:#?}");
     }
 
     #[test]

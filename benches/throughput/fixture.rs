@@ -102,8 +102,8 @@ impl Fixture {
             sql::run(&mut shop, &enable).await?;
         }
         let mapping = format!(
-            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
-             VALUES (1, N'{SHOP}', N'{name}', N'{COPY}', N'{name}', N'ID', {})",
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled, initial_sync) \
+             VALUES (1, N'{SHOP}', N'{name}', N'{COPY}', N'{name}', N'ID', {}, N'NONE')",
             i32::from(cdc)
         );
         sql::run(&mut self.control().await?, &mapping).await

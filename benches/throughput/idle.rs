@@ -77,6 +77,7 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
     let mut fixture = Fixture::new().await?;
     let mut control = fixture.control().await?;
     sql::run(&mut control, "DELETE FROM source_servers").await?;
+    let mut copy = fixture.dest(COPY).await?;
     for source in 1..=sources {
         let database = format!("Shop{source}");
         sql::run(&mut fixture.source("master").await?, &format!("CREATE DATABASE {database}"))
@@ -90,6 +91,8 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
                 .map(|n| format!("CREATE TABLE dbo.T{n} (ID int NOT NULL PRIMARY KEY);"))
                 .collect();
             sql::run(&mut shop, &create).await?;
+            let create_copies = create.replace("dbo.T", &format!("dbo.S{source}T"));
+            sql::run(&mut copy, &create_copies).await?;
             let enable: String = numbers
                 .iter()
                 .map(|n| format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T{n}', @role_name = NULL;"))
@@ -105,8 +108,8 @@ async fn ticks(sources: usize, tables: usize) -> anyhow::Result<Tick> {
     sql::run(
         &mut control,
         &format!(
-            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
-             SELECT s.server_id, REPLACE(s.server_name, N'S', N'Shop'), CONCAT(N'T', n), N'{COPY}', CONCAT(s.server_name, N'T', n), N'ID', 1 \
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled, initial_sync) \
+             SELECT s.server_id, REPLACE(s.server_name, N'S', N'Shop'), CONCAT(N'T', n), N'{COPY}', CONCAT(s.server_name, N'T', n), N'ID', 1, N'NONE' \
              FROM source_servers AS s CROSS JOIN {}",
             sql::numbers(tables)
         ),

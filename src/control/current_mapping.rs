@@ -5,6 +5,7 @@ use crate::{
     error::{Context, Result},
     model::{id::MappingId, lsn::Lsn},
     mssql::client::row::Param,
+    plan::sharing::Sharer,
 };
 
 /// A mapping's row as it is now. The copy that the job was started with may be hours old.
@@ -37,14 +38,16 @@ impl Control {
         }))
     }
 
-    /// Other enabled mappings that write to the same destination table.
-    pub async fn same_destination(&self, mapping: MappingId) -> Result<Vec<MappingId>> {
+    /// This mapping and the enabled ones that bring rows to the same destination table.
+    pub async fn same_destination(&self, mapping: MappingId) -> Result<Vec<Sharer>> {
         let rows = self
             .session()
             .await?
             .rows(include_str!("../../sql/control/same_destination.sql"), &[Param::Int(mapping.0)])
             .await
             .context("read table_mappings")?;
-        rows.iter().map(|row| row.i32(0).map(MappingId)).collect()
+        rows.iter()
+            .map(|row| Ok(Sharer { mapping: MappingId(row.i32(0)?), has_synced: row.bool(1)? }))
+            .collect()
     }
 }

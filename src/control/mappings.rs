@@ -16,6 +16,7 @@ use crate::{
         row::{Param, Row},
         session::Session,
     },
+    plan::sharing::{self, Sharer},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -259,8 +260,8 @@ fn key_names(text: &str) -> std::result::Result<Vec<Ident>, String> {
     }
 }
 
-/// Sets apart the mappings that would write to one table: each would undo the other's work, so
-/// neither runs. Names are compared without case, which can only err on the safe side.
+/// Sets apart the mappings that may not run because another one writes to their destination table.
+/// Names are compared without case, which can only err on the safe side.
 fn refuse_shared_destinations(
     mappings: Vec<Mapping>,
     rejected: &mut Vec<Rejected>,
@@ -271,28 +272,22 @@ fn refuse_shared_destinations(
     if distinct.len() == places.len() {
         return mappings;
     }
-    let mut by_place: HashMap<&str, Vec<MappingId>> = HashMap::new();
+    let mut by_place: HashMap<&str, Vec<Sharer>> = HashMap::new();
     for (mapping, place) in mappings.iter().zip(&places) {
-        by_place.entry(place).or_default().push(mapping.id);
+        let has_synced = mapping.has_synced || mapping.last_cdc_lsn.is_some();
+        by_place.entry(place).or_default().push(Sharer { mapping: mapping.id, has_synced });
     }
-    let mut alone = Vec::new();
+    let mut kept = Vec::new();
     for (mapping, place) in mappings.into_iter().zip(&places) {
-        match by_place.get(place.as_str()).map_or(&[][..], Vec::as_slice) {
-            [] | [_] => alone.push(mapping),
-            shared => {
-                let ids: Vec<String> = shared.iter().map(MappingId::to_string).collect();
-                let words = format!(
-                    "mappings {} write to one destination, {}",
-                    ids.join(" and "),
-                    mapping.dest
-                );
-                let error =
-                    Error::new(Kind::Config, words).with_hint("Disable all but one of them");
+        let sharers = by_place.get(place.as_str()).map_or(&[][..], Vec::as_slice);
+        match sharing::refusal(mapping.id, sharers, &mapping.dest) {
+            Some(error) => {
                 rejected.push(Rejected { mapping: mapping.id, server: mapping.server, error });
             }
+            None => kept.push(mapping),
         }
     }
-    alone
+    kept
 }
 
 impl Control {
@@ -525,23 +520,23 @@ mod tests {
     }
 
     #[test]
-    fn two_mappings_to_one_table_are_both_refused() {
-        let mapping = |id: i32, table: &str| {
-            MappingRow { mapping: id, dest: ["D", "dbo", table], ..raw() }.check(None).unwrap()
+    fn of_two_mappings_to_one_table_the_newer_is_refused() {
+        let mapping = |id: i32, table: &str, has_synced: bool| {
+            MappingRow { mapping: id, dest: ["D", "dbo", table], has_synced, ..raw() }
+                .check(None)
+                .unwrap()
         };
-        let mut rejected = Vec::new();
-        let kept = refuse_shared_destinations(
-            vec![mapping(1, "A"), mapping(2, "B"), mapping(3, "a")],
-            &mut rejected,
-        );
-        assert_eq!(kept.iter().map(|m| m.id.0).collect::<Vec<_>>(), [2]);
-        assert_eq!(rejected.iter().map(|r| r.mapping.0).collect::<Vec<_>>(), [1, 3]);
-        let all = refuse_shared_destinations(vec![mapping(1, "A"), mapping(2, "B")], &mut rejected);
-        assert_eq!((all.len(), rejected.len()), (2, 2), "nothing is shared");
-        assert!(
-            rejected[0].error.to_string().contains("mappings 1 and 3"),
-            "{}",
-            rejected[0].error
-        );
+        let refused = |mappings: Vec<Mapping>| {
+            let mut rejected = Vec::new();
+            let kept = refuse_shared_destinations(mappings, &mut rejected);
+            let kept: Vec<i32> = kept.iter().map(|mapping| mapping.id.0).collect();
+            (kept, rejected.iter().map(|row| row.mapping.0).collect::<Vec<_>>())
+        };
+        let three = vec![mapping(1, "A", true), mapping(2, "B", false), mapping(3, "a", false)];
+        assert_eq!(refused(three), (vec![1, 2], vec![3]));
+        let distinct = vec![mapping(1, "A", false), mapping(2, "B", false)];
+        assert_eq!(refused(distinct), (vec![1, 2], vec![]), "nothing is shared");
+        let checkpoint = Mapping { last_cdc_lsn: Some(Lsn::MAX), ..mapping(2, "A", false) };
+        assert_eq!(refused(vec![mapping(1, "A", false), checkpoint]), (vec![2], vec![1]));
     }
 }

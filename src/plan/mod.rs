@@ -16,6 +16,7 @@ pub mod projection;
 pub mod retry;
 pub mod row_size;
 pub mod schedule;
+pub mod sharing;
 pub mod status;
 pub mod time;
 pub mod verify;

@@ -178,7 +178,7 @@ pub fn clear_non_numeric(table: &TableName, trigger: &Ident) -> String {
 /// bound to its tables, so a missing one is no error.
 pub fn has_rows(table: &TableName) -> String {
     format!(
-        "IF OBJECT_ID(@P1, N'U') IS NULL\n    SELECT CAST(NULL AS int) AS has_rows;\nELSE\n    SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t) THEN 1 ELSE 0 END AS has_rows;",
+        "SET LOCK_TIMEOUT {LOCK_TIMEOUT_ALONE_MS};\nIF OBJECT_ID(@P1, N'U') IS NULL\n    SELECT CAST(NULL AS int) AS has_rows;\nELSE\n    SELECT CASE WHEN EXISTS (SELECT 1 FROM {} AS t) THEN 1 ELSE 0 END AS has_rows;",
         table.local()
     )
 }

@@ -79,6 +79,7 @@ use crate::{
         name::TableName,
     },
     mssql::{client::session::Session, queries::catalog},
+    plan::sharing,
     tsql,
 };
 
@@ -275,15 +276,8 @@ async fn with_current_columns(
 }
 
 async fn refuse_shared_destination(env: &Env, mapping: &Mapping) -> Result<()> {
-    let others = env.control.same_destination(mapping.id).await?;
-    if let Some(other) = others.first() {
-        return Err(Error::new(
-            Kind::Schema,
-            format!("mapping {other} brings rows to {} too", mapping.dest),
-        )
-        .with_hint("Disable one of the two mappings: each would delete the other's rows"));
-    }
-    Ok(())
+    let sharers = env.control.same_destination(mapping.id).await?;
+    sharing::refusal(mapping.id, &sharers, &mapping.dest).map_or(Ok(()), Err)
 }
 
 /// Logs what an operator should know of the two tables.

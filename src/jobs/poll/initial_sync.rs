@@ -8,7 +8,10 @@
 //!
 //! A mapping with a checkpoint is none of these, whichever version wrote it.
 
-use super::state::{MappingFacts, PollContext, PollState, Polled, reads_cdc};
+use super::{
+    locked::Failure,
+    state::{MappingFacts, PollContext, PollState, Polled, reads_cdc},
+};
 use crate::{
     error::{Context, Error, Result},
     jobs::Env,
@@ -16,10 +19,14 @@ use crate::{
         id::MappingId,
         mapping::{InitialSync, Mapping, SyncType},
     },
-    mssql::{catalog, row::Param, session::Session},
+    mssql::{
+        client::{row::Param, session::Session},
+        queries::catalog,
+    },
     plan::{diagnostics, schedule::InitialLoad},
     tsql::{copied::copyable, poll as poll_sql, staging},
 };
+use tokio::time::Instant;
 
 /// Destination tables that one poll asks, one round trip each; the others have to wait.
 const TABLES_MAX: usize = 100;
@@ -69,7 +76,14 @@ pub(super) async fn look(
                 let as_it_is = (mapping.dest.clone(), mapping.initial_sync);
                 state.not_loaded.insert(mapping.id, as_it_is);
             }
-            Err(error) => polled.failed.push((mapping.id, error)),
+            Err(error) => {
+                let lock_timeout = context.env.config.lock_timeout;
+                match state.locked_dests.failure(mapping.id, error, lock_timeout, Instant::now()) {
+                    // whoever loads it will be done
+                    Failure::Locked => facts.initial_load = Some(InitialLoad::Unknown),
+                    Failure::Error(error) => polled.failed.push((mapping.id, error)),
+                }
+            }
         }
     }
     Ok(())

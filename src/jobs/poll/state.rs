@@ -47,6 +47,8 @@ pub struct PollState {
     pub(super) locked_changes: LockedTables,
     /// Mappings whose source table was locked when its trigger column was asked.
     pub(super) locked_triggers: LockedTables,
+    /// Mappings whose destination table was locked when it was looked at whether it has rows.
+    pub(super) locked_dests: LockedTables,
     /// Mappings that have no checkpoint yet and begin at the first change, as they were when that
     /// was decided.
     pub(super) not_loaded: HashMap<MappingId, (TableName, InitialSync)>,

@@ -99,3 +99,38 @@ async fn a_trigger_column_that_cannot_be_compared_with_1_is_its_own_error() {
     })
     .await;
 }
+
+/// A full sync that somebody asked for once failed because the trigger column was not there, and CDC
+/// stood still with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_column_that_is_not_there_stops_neither_cdc_nor_a_full_sync() {
+    let world = World::new().await;
+    world.both("CREATE TABLE dbo.T (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    let mut shop = world.shop().await;
+    shop.run("INSERT INTO dbo.T VALUES (1, 1)").await;
+    world.enable_cdc(&["T"]).await;
+    let mapping = world.map_as_users_do("T", "ID", Some("Resync"), true).await;
+    let daemon = start(&world);
+    full_syncs(&world, mapping, "1").await;
+    world.in_sync("dbo.T", "ID").await;
+    error_of(&world, mapping, &["trigger column", "Resync", "207"]).await;
+    let mut control = world.control().await;
+    let codes = control.query("SELECT DISTINCT error_code FROM error_logs").await;
+    assert_eq!(codes.rows, [["TRIGGER_UNREADABLE"]]);
+    shop.run("INSERT INTO dbo.T VALUES (2, 2)").await;
+    world.in_sync("dbo.T", "ID").await;
+    world.request_full_sync(mapping).await;
+    full_syncs(&world, mapping, "2").await;
+    shop.run("DELETE dbo.T WHERE ID = 1").await;
+    world.in_sync("dbo.T", "ID").await;
+    assert!(!daemon.output().contains("parked=true"), "{}", daemon.output());
+    // The column comes: it is a request as ever.
+    shop.run("ALTER TABLE dbo.T ADD Resync BIT NULL").await;
+    shop.run("UPDATE dbo.T SET Resync = 1").await;
+    full_syncs(&world, mapping, "3").await;
+    eventually("the error to be resolved", async || {
+        let open = control.scalar("SELECT COUNT(*) FROM error_logs WHERE is_resolved = 0").await;
+        if open == "0" { Ok(()) } else { Err(open) }
+    })
+    .await;
+}

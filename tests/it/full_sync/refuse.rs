@@ -91,8 +91,8 @@ GO";
         .await;
     let _daemon = world.daemon();
     refused(&world, 1, &["MSDB", "is a system database"]).await;
-    refused(&world, 2, &["mappings 2 and 3"]).await;
-    refused(&world, 3, &["mappings 2 and 3"]).await;
+    world.run_ends(2, "FULL_SYNC", "COMPLETED").await;
+    refused(&world, 3, &["mappings 2 and 3", "is_enabled = 0 WHERE mapping_id = 3"]).await;
     refused(&world, 4, &["source and destination are the same table"]).await;
     refused(&world, 5, &["source table", "Nope", "does not exist"]).await;
 }

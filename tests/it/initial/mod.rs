@@ -164,3 +164,49 @@ async fn an_initial_sync_that_is_killed_is_done_by_the_next_daemon() {
     world.in_sync("dbo.T", "ID").await;
     assert_eq!(full_syncs(&world).await, "1");
 }
+
+/// A mapping from another server to a table that is kept in sync already. Both were once refused, so
+/// that a new row stopped a table that worked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_mapping_to_a_destination_does_not_stop_the_first() {
+    let world = World::new().await;
+    world.both(TABLE).await;
+    let mut shop = world.shop().await;
+    shop.run("CREATE TABLE dbo.Newer (ID INT NOT NULL PRIMARY KEY, V INT NULL)").await;
+    shop.run("INSERT INTO dbo.T VALUES (1, 1); INSERT INTO dbo.Newer VALUES (7, 7)").await;
+    world.enable_cdc(&["T", "Newer"]).await;
+    let newer = world.map("Newer", "ID", None, true).await;
+    let older = world.map_as_users_do("T", "ID", None, true).await;
+    let mut control = world.control().await;
+    control.run("UPDATE table_mappings SET is_enabled = 0 WHERE source_table = 'Newer'").await;
+    let daemon = start(&world);
+    world.in_sync("dbo.T", "ID").await;
+    // The mapping that has synced has the greater number.
+    control
+        .run("UPDATE table_mappings SET is_enabled = 1, dest_table = N't', full_sync_requested = 1 WHERE source_table = 'Newer'")
+        .await;
+    let both = format!("mappings {older} and {newer}");
+    let disable = format!("SET is_enabled = 0 WHERE mapping_id = {newer}");
+    error_of(&world, newer, &[&both, &disable]).await;
+    shop.run("INSERT INTO dbo.T VALUES (2, 2); INSERT INTO dbo.Newer VALUES (8, 8)").await;
+    applied(&world, "1:1 2:2").await;
+    world.request_full_sync(older).await;
+    eventually("the second full sync of the first mapping", async || {
+        let count = full_syncs(&world).await;
+        if count == "2" { Ok(()) } else { Err(count) }
+    })
+    .await;
+    world.run_ends(older, "FULL_SYNC", "COMPLETED").await;
+    world.in_sync("dbo.T", "ID").await;
+    control
+        .run(&format!("UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = {newer}"))
+        .await;
+    eventually("the error to be resolved", async || {
+        let open = control
+            .query("SELECT mapping_id, error_message FROM error_logs WHERE is_resolved = 0")
+            .await;
+        if open.rows.is_empty() { Ok(()) } else { Err(open.to_string()) }
+    })
+    .await;
+    drop(daemon);
+}

@@ -229,7 +229,9 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
     let capture: Vec<String> = (1..=TABLES)
         .map(|n| format!("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'T{n}', @role_name = NULL;"))
         .collect();
+    let mut copy = world.copy().await;
     for server in 1..=SERVERS {
+        copy.run(&create.concat().replace("dbo.T", &format!("dbo.S{server}T"))).await;
         world.source("master").await.run(&format!("CREATE DATABASE Shop{server}")).await;
         let mut shop = world.source(&format!("Shop{server}")).await;
         shop.run("EXEC sys.sp_cdc_enable_db").await;
@@ -244,8 +246,8 @@ async fn a_thousand_mappings_over_twenty_sources_tick_quietly() {
     }
     control
         .run(&format!(
-            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled) \
-             SELECT s.server_id, REPLACE(s.server_name, N'S', N'Shop'), CONCAT(N'T', n), N'Copy', CONCAT(s.server_name, N'T', n), N'ID', 1 \
+            "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, cdc_enabled, initial_sync) \
+             SELECT s.server_id, REPLACE(s.server_name, N'S', N'Shop'), CONCAT(N'T', n), N'Copy', CONCAT(s.server_name, N'T', n), N'ID', 1, N'NONE' \
              FROM source_servers AS s CROSS JOIN {}",
             numbers(TABLES)
         ))

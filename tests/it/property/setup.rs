@@ -73,7 +73,7 @@ pub async fn set_up(world: &World, cases: &[Case], oracle: &Oracle, rng: &mut St
         let _ = writeln!(
             mappings,
             "INSERT INTO table_mappings (server_id, source_database, source_table, dest_database, dest_table, primary_key_column, \
-             is_enabled, cdc_enabled, full_sync_requested) VALUES (1, N'Shop', N'{0}', N'Copy', N'{0}', N'{1}', 1, 1, {2});",
+             is_enabled, cdc_enabled, full_sync_requested, initial_sync) VALUES (1, N'Shop', N'{0}', N'Copy', N'{0}', N'{1}', 1, 1, {2}, N'NONE');",
             case.name,
             keys.join(", "),
             u8::from(case.full_sync)
