@@ -62,7 +62,11 @@ pub(super) async fn look(
             facts.initial_load = Some(InitialLoad::Unknown);
             continue;
         }
-        match rows(context, mapping).await {
+        let found = rows(context, mapping).await;
+        if found.is_ok() {
+            state.locked_dests.answered(mapping.id);
+        }
+        match found {
             Ok(DestRows::Missing) => {
                 polled.failed.push((mapping.id, missing(source, mapping).await?));
             }
