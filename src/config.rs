@@ -188,7 +188,7 @@ impl RawConfig {
                         .to_owned(),
                 );
             }
-            connection_string::server(text).map_err(|reason| format!("({text}) {reason}"))
+            connection_string::parse_server(text).map_err(|reason| format!("({text}) {reason}"))
         });
         let (host, port, instance) = server.map_or((String::new(), None, None), |server| {
             (server.host, server.port, server.instance)

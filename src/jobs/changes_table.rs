@@ -5,8 +5,10 @@
 use crate::{
     error::{Context, Error, Result},
     mssql::client::{
+        answer::RowStream,
+        bulk::{BulkColumns, BulkOptions},
         row::{Param, Row, RowData},
-        session::{BulkColumns, BulkOptions, RowStream, Session},
+        session::Session,
     },
 };
 

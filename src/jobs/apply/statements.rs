@@ -6,7 +6,7 @@ use crate::{
     control::checkpoint,
     error::Result,
     jobs::changes_table::CDC_COLUMNS,
-    mssql::client::{row::Row, session::BulkColumns},
+    mssql::client::{bulk::BulkColumns, row::Row},
     plan::mask::{self, ColumnCoverage},
     tsql::{
         apply::{self as apply_sql, StatementOrder},

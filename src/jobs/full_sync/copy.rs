@@ -23,8 +23,9 @@ use crate::{
     },
     mssql::{
         client::{
-            bulk::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
-            session::{BulkColumns, BulkOptions, Session},
+            bulk::{BulkColumns, BulkOptions},
+            copy::{self, BatchLimit, BatchObserver, ControlFlow, Copied},
+            session::Session,
         },
         pool::Checkout,
         queries::{catalog, cdc},
@@ -168,13 +169,13 @@ async fn driver(
         shape.map.columns.iter().map(|column| (column.staged_name.clone(), column.name().clone())),
     );
     let table = stage.local();
-    let into = bulk::CopyTarget {
+    let into = copy::CopyTarget {
         table: &table,
         columns: &columns,
         key: &shape.map.key,
         options: BulkOptions { table_lock: true, keep_nulls: true, ..BulkOptions::default() },
     };
-    let copied = bulk::copy(source, query, &[], dest, into, limit, batches).await?;
+    let copied = copy::copy(source, query, &[], dest, into, limit, batches).await?;
     if snapshot && copied.complete {
         source
             .commit_transaction(

@@ -50,8 +50,9 @@ use crate::{
         value::Value,
     },
     mssql::client::{
+        bulk::BulkColumns,
         row::{Param, Row},
-        session::{BulkColumns, Session},
+        session::Session,
     },
     plan::verify::{KEYS_NAMED_MAX, Suspects, details},
     tsql::{apply::StatementOrder, changes, large::LargeValues, lookup, repair},

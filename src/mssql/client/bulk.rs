@@ -1,218 +1,230 @@
-//! Copying: rows from a query at one server into a table at another.
+//! Bulk loads through the driver.
 //!
-//! Cells pass through as the driver has them: nothing looks at them on the way. Reading and writing
-//! go on at the same time, with a bounded number of batches between them; a batch is bounded in
-//! rows *and* in bytes, so that 1,000 rows of 10 MB each do not need 10 GB.
-//!
-//! Each batch is a bulk load of its own, so that it commits by itself: a destination in full
-//! recovery can back up its log meanwhile, the lock is short, and progress is what is really there.
-//! Both sides run in one task, so a copy that is dropped leaves nothing behind (each side's session
-//! is spent, as any cut-off session is).
+//! The driver's bulk load refuses a cell of more than 65,535 bytes even where the column is `(max)`:
+//! it takes the length `0xffff`, which stands for `(max)`, as a limit. Such rows are collected and
+//! sent as one INSERT each ([`Session::insert_wide`]).
 
-use std::{future::poll_fn, task::Poll};
+use std::sync::OnceLock;
 
-use tokio::sync::mpsc;
+use tiberius::{BulkLoadRequest, SqlBulkCopyOption, SqlBulkCopyOptions, ToSql, TypeInfo};
 
-use crate::mssql::client::{
-    row::{Param, RowData},
-    session::{BulkColumns, BulkOptions, BulkTarget, RowStream, Session},
+use super::{
+    row::{DriverCell, RowData},
+    session::{Session, Wire},
+    state::{SessionState, with_timeout},
 };
 use crate::{
-    error::{Context, Error, Kind, Result},
-    model::value::Value,
+    error::{Error, Kind, Result},
+    model::name::Ident,
+    mssql::timeout::with_lazy_timeout,
+    tsql::staging,
 };
 
-/// Batches between reader and writer: one being read, one waiting, one being written.
-const BATCHES_WAITING_MAX: usize = 1;
-
-/// How much may be in one batch.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimit {
-    pub rows_max: usize,
-    pub bytes_max: usize,
+/// The options of a bulk load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkOptions {
+    pub table_lock: bool,
+    pub keep_identity: bool,
+    pub keep_nulls: bool,
+    pub check_constraints: bool,
+    pub fire_triggers: bool,
 }
 
-/// Where rows go.
-#[derive(Clone, Copy, Debug)]
-pub struct CopyTarget<'a> {
-    /// `[schema].[table]` or a `#` name
-    pub table: &'a str,
-    pub columns: &'a BulkColumns,
-    /// Places of the key among the columns, for whoever follows the progress.
-    pub key: &'a [usize],
-    pub options: BulkOptions,
-}
-
-/// What a batch boundary brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlFlow {
-    Continue,
-    /// Stop here: what was written stays written.
-    Stop,
-}
-
-/// What was copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copied {
-    pub rows: u64,
-    /// False when it was asked to stop.
-    pub complete: bool,
-}
-
-/// Told of every batch that is in: the rows so far, and the key of its last one. The destination's
-/// session is free meanwhile.
-pub trait BatchObserver: Send {
-    fn batch_done(
-        &mut self,
-        dest: &mut Session,
-        rows: u64,
-        last_key: &[Value],
-    ) -> impl Future<Output = Result<ControlFlow>> + Send;
-
-    /// Resolves when the copy is to stop: it does not wait for rows that a source may never send.
-    fn stopped(&self) -> impl Future<Output = ()> + Send {
-        std::future::pending()
-    }
-}
-
-/// What a copy's first question comes to, or `None` where it is to stop before there is an answer;
-/// that connection is spent then.
-pub(in crate::mssql) async fn unless_stopped<T>(
-    boundary: &impl BatchObserver,
-    question: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        answer = question => Some(answer),
-        () = boundary.stopped() => None,
-    }
-}
-
-/// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where
-/// it was given up: a writer that stopped or failed wants no more rows, and the next one may be
-/// minutes away. A reader that is given up costs its connection.
-pub(in crate::mssql) async fn read_while_written<R>(
-    read: impl Future<Output = R>,
-    write: impl Future<Output = Result<Copied>>,
-) -> (Option<R>, Result<Copied>) {
-    let (mut read, mut write) = (std::pin::pin!(read), std::pin::pin!(write));
-    let mut ended = None;
-    let written = poll_fn(|context| {
-        if ended.is_none()
-            && let Poll::Ready(end) = read.as_mut().poll(context)
-        {
-            ended = Some(end);
-        }
-        write.as_mut().poll(context)
-    })
-    .await;
-    (ended, written)
-}
-
-struct RowBatch {
-    rows: Vec<RowData>,
-}
-
-/// Reads `query` at `source` and loads its rows into `to` at `dest`, batch by batch.
-///
-/// Stopping early costs the source's session, whose stream is cut off.
-pub async fn copy(
-    source: &mut Session,
-    query: &str,
-    params: &[Param<'_>],
-    dest: &mut Session,
-    to: CopyTarget<'_>,
-    limit: BatchLimit,
-    boundary: &mut impl BatchObserver,
-) -> Result<Copied> {
-    let target = to.columns.target();
-    let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-    let Some(stream) = unless_stopped(boundary, source.stream(query, params)).await else {
-        return Ok(Copied { rows: 0, complete: false });
-    };
-    let stream = stream.context("read source rows")?;
-    let (read, written) = read_while_written(
-        read(stream, sender, limit),
-        write(dest, to, &target, receiver, boundary),
-    )
-    .await;
-    let copied = written?;
-    match read {
-        // the writer takes a closed channel for the end of the rows
-        Some(end) if copied.complete => end.map(|()| copied),
-        None if copied.complete => {
-            Err(Error::new(Kind::Other, "the rows ended before their reader did"))
-        }
-        _ => Ok(copied),
-    }
-}
-
-async fn read(
-    mut stream: RowStream<'_>,
-    sender: mpsc::Sender<RowBatch>,
-    limit: BatchLimit,
-) -> Result<()> {
-    let mut rows = Vec::new();
-    let mut bytes = 0usize;
-    loop {
-        // on an error the channel closes as at the end: who awaits both looks at this side's result
-        // before believing it
-        let row = stream.next().await.context("read source rows")?;
-        let end = row.is_none();
-        if let Some(row) = row {
-            bytes = bytes.saturating_add(row.size_bytes());
-            rows.push(row.into_cells());
-        }
-        let full = rows.len() >= limit.rows_max.max(1) || bytes >= limit.bytes_max.max(1);
-        if (full || end) && !rows.is_empty() {
-            let batch = RowBatch { rows: std::mem::take(&mut rows) };
-            bytes = 0;
-            if sender.send(batch).await.is_err() {
-                return Err(Error::new(Kind::Cancelled, "the writer stopped"));
+impl BulkOptions {
+    fn driver(self) -> SqlBulkCopyOptions {
+        let mut options = SqlBulkCopyOptions::empty();
+        for (set, option) in [
+            (self.table_lock, SqlBulkCopyOption::TableLock),
+            (self.keep_identity, SqlBulkCopyOption::KeepIdentity),
+            (self.keep_nulls, SqlBulkCopyOption::KeepNulls),
+            (self.check_constraints, SqlBulkCopyOption::CheckConstraints),
+            (self.fire_triggers, SqlBulkCopyOption::FireTriggers),
+        ] {
+            if set {
+                options |= option;
             }
         }
-        if end {
-            return Ok(());
-        }
+        options
     }
 }
 
-async fn write(
-    dest: &mut Session,
-    to: CopyTarget<'_>,
-    target: &BulkTarget<'_>,
-    mut receiver: mpsc::Receiver<RowBatch>,
-    boundary: &mut impl BatchObserver,
-) -> Result<Copied> {
-    let mut rows = 0u64;
-    loop {
-        let batch = tokio::select! {
-            batch = receiver.recv() => batch,
-            () = boundary.stopped() => return Ok(Copied { rows, complete: false }),
+/// The columns of bulk loads into one table. The caller keeps it for all loads into that table, so
+/// that their types are asked for only once.
+#[derive(Clone, Debug)]
+pub struct BulkColumns {
+    quoted_names: Vec<String>,
+    /// Their names in messages.
+    display_names: Vec<Ident>,
+    /// The destination's types of the columns, once they are known.
+    types: OnceLock<Vec<TypeInfo>>,
+}
+
+impl BulkColumns {
+    /// Each column's name in the table, and its name in messages.
+    pub fn new(columns: impl IntoIterator<Item = (Ident, Ident)>) -> Self {
+        let (quoted_names, display_names) =
+            columns.into_iter().map(|(name, shown)| (name.to_string(), shown)).unzip();
+        BulkColumns { quoted_names, display_names, types: OnceLock::new() }
+    }
+
+    pub fn target(&self) -> BulkTarget<'_> {
+        BulkTarget { names: self.quoted_names.iter().map(String::as_str).collect(), columns: self }
+    }
+
+    /// The row with its cells converted to the destination's types.
+    fn convert(&self, row: RowData) -> Result<RowData> {
+        let described = self.types.get().map_or(&[][..], Vec::as_slice);
+        row.convert(described).map_err(|(at, why)| {
+            let column = self.display_names.get(at).map(Ident::to_string).unwrap_or_default();
+            Error::new(Kind::Data, format!("column {column}: {why}"))
+        })
+    }
+}
+
+/// [`BulkColumns`] with the names that a load borrows.
+#[derive(Debug)]
+pub struct BulkTarget<'a> {
+    names: Vec<&'a str>,
+    columns: &'a BulkColumns,
+}
+
+impl Session {
+    /// Starts a bulk load of the target's columns into `table` (from
+    /// [`crate::model::name::TableName::local`], or a `#` name).
+    pub async fn bulk<'a>(
+        &'a mut self,
+        table: &'a str,
+        target: &'a BulkTarget<'a>,
+        options: BulkOptions,
+    ) -> Result<BulkLoad<'a>> {
+        self.load_column_types(table, target).await?;
+        self.state.begin_request()?;
+        let Session { client, state, .. } = self;
+        let load = client.bulk_insert_with_options(table, &target.names, options.driver(), &[]);
+        let result = match tokio::time::timeout(state.timeout, load).await {
+            Ok(result) => result,
+            Err(_) => return Err(state.timed_out()),
         };
-        let Some(batch) = batch else { break };
-        let count = batch.rows.len() as u64;
-        let last_key = match batch.rows.last() {
-            Some(row) => to.key.iter().map(|&i| row.value(i)).collect::<Result<Vec<_>>>()?,
-            None => Vec::new(),
-        };
-        let mut bulk =
-            dest.bulk(to.table, target, to.options).await.context("begin a bulk load")?;
-        for row in batch.rows {
-            bulk.send(row).await.context("write rows")?;
-        }
-        let (loaded, wide) = bulk.finish().await.context("write rows")?;
-        let taken =
-            loaded + dest.insert_wide(to.table, target, wide).await.context("write wide rows")?;
-        if taken != count {
-            return Err(Error::new(
-                Kind::Other,
-                format!("of {count} rows in a batch the destination took {taken}"),
-            ));
-        }
-        rows += taken;
-        if boundary.batch_done(dest, rows, &last_key).await? == ControlFlow::Stop {
-            return Ok(Copied { rows, complete: false });
+        match result {
+            Ok(request) => {
+                Ok(BulkLoad { request, state, columns: target.columns, wide: WideRows::default() })
+            }
+            Err(error) => Err(match state.end_request::<()>(Err(error)) {
+                Err(error) => error,
+                Ok(()) => Error::new(Kind::Other, "the request failed"),
+            }),
         }
     }
-    Ok(Copied { rows, complete: true })
+
+    /// Asks for the types of the columns, the first time.
+    async fn load_column_types(&mut self, table: &str, target: &BulkTarget<'_>) -> Result<()> {
+        if target.columns.types.get().is_some() {
+            return Ok(());
+        }
+        self.state.begin_request()?;
+        let Session { client, state, .. } = self;
+        let result = with_timeout(state, client.column_metadata(table, &target.names)).await?;
+        let described: Vec<_> =
+            state.end_request(result)?.into_iter().map(|column| column.base.ty).collect();
+        if described.len() != target.names.len() {
+            let (actual, wanted) = (described.len(), target.names.len());
+            return Err(Error::new(
+                Kind::Other,
+                format!(
+                    "the destination describes {actual} columns of {table}, and {wanted} are loaded"
+                ),
+            ));
+        }
+        target.columns.types.get_or_init(|| described);
+        Ok(())
+    }
+
+    /// Inserts the rows that a bulk load into `table` could not take, and returns their number. They
+    /// are not in one transaction with the load.
+    pub async fn insert_wide(
+        &mut self,
+        table: &str,
+        target: &BulkTarget<'_>,
+        wide: WideRows,
+    ) -> Result<u64> {
+        if wide.rows.is_empty() {
+            return Ok(0);
+        }
+        let sql = staging::insert_one(table, &target.names);
+        let count = wide.rows.len() as u64;
+        for row in wide.rows {
+            self.state.begin_request()?;
+            let Session { client, state, .. } = self;
+            let cells: Vec<DriverCell> = row.into_params().collect();
+            let params: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
+            let result = with_timeout(state, client.execute(sql.as_str(), &params)).await?;
+            state.end_request(result)?;
+        }
+        Ok(count)
+    }
+}
+
+/// Rows with a cell that is too long for the driver's bulk load.
+#[must_use = "these rows are not loaded yet"]
+#[derive(Debug, Default)]
+pub struct WideRows {
+    rows: Vec<RowData>,
+    bytes: usize,
+}
+
+impl WideRows {
+    /// Roughly the bytes these rows hold in memory.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A bulk load that has begun. When it is dropped before [`BulkLoad::finish`], the session cannot be
+/// used any more, and the server rolls the load back.
+pub struct BulkLoad<'a> {
+    request: BulkLoadRequest<'a, Wire>,
+    state: &'a mut SessionState,
+    columns: &'a BulkColumns,
+    wide: WideRows,
+}
+
+impl BulkLoad<'_> {
+    /// Sends a row, or keeps it for [`Session::insert_wide`] when it is too wide. When a cell cannot
+    /// be converted to its column's type, nothing of the row is sent, and the load can go on without
+    /// it.
+    pub async fn send(&mut self, row: RowData) -> Result<()> {
+        let row = self.columns.convert(row)?;
+        if row.is_wide() {
+            self.wide.bytes = self.wide.bytes.saturating_add(row.size_bytes());
+            self.wide.rows.push(row);
+            return Ok(());
+        }
+        match with_lazy_timeout(self.state.timeout, self.request.send(row.0)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.state.broken = true;
+                Err(self.state.driver_error(error))
+            }
+            Err(_) => Err(self.state.timed_out()),
+        }
+    }
+
+    /// Whether the connection is lost.
+    pub fn is_broken(&self) -> bool {
+        self.state.broken
+    }
+
+    /// Roughly the bytes of the wide rows so far. A long load is finished now and then, so that they
+    /// do not fill the memory.
+    pub fn wide_bytes(&self) -> usize {
+        self.wide.bytes
+    }
+
+    /// Sends the rest and waits for the server. Returns the number of rows it took, and the rows for
+    /// [`Session::insert_wide`].
+    pub async fn finish(self) -> Result<(u64, WideRows)> {
+        let BulkLoad { request, state, wide, .. } = self;
+        let result = with_timeout(state, request.finalize()).await?;
+        Ok((state.end_request(result)?.total(), wide))
+    }
 }

@@ -1,11 +1,11 @@
-//! What a destination says the columns of a bulk load are, and how a cell becomes one of theirs.
+//! Converts cells to the column types that a destination describes for a bulk load.
 //!
-//! The driver writes a cell by the type that the *cell* has: a time of scale 6 goes as it is into a
-//! column that was announced with scale 7, and 23:59:59 becomes 02:24:00. The source's cells need
-//! not have the staged type: a server may describe `time(7)` with another scale. So every cell is
-//! held against the type that the destination describes. What says the same there is brought to it
-//! (a time's or a decimal's scale, an integer's width), exactly: what would have to be rounded or
-//! cut is refused.
+//! The driver encodes a cell by the type of the *cell*, not of the column: a time of scale 6 is sent
+//! unchanged into a column of scale 7, and 23:59:59 becomes 02:24:00. The source's cells need not
+//! have the staging column's type (a server may describe `time(7)` with another scale), so every
+//! cell is compared with the type that the destination describes, and converted where the value
+//! stays exactly the same (the scale of a time or decimal, the width of an integer). A value that
+//! would have to be rounded or truncated is an error.
 
 use std::fmt::Write;
 
@@ -18,119 +18,133 @@ use tiberius::{
 /// The length that `(max)` types are described with.
 const LENGTH_MAX: usize = 0xFFFF;
 
-/// `cell` as a value of the described type; `None` where it is one already. `Err` says what is in
-/// the way.
-pub(in crate::mssql) fn converted(
+/// `None`: the cell is no value of the type at all. Otherwise the converted cell (`None`: it needs no
+/// conversion), or the reason why the value has none; the type's name completes the sentence.
+type Conversion = Option<Result<Option<ColumnData<'static>>, &'static str>>;
+
+const UNCHANGED: Conversion = Some(Ok(None));
+
+/// `cell` converted to the described type; `None` when it needs no conversion. `Err` is the reason
+/// why it cannot be converted.
+pub(super) fn converted(
     cell: &ColumnData<'_>,
     ty: &TypeInfo,
 ) -> Result<Option<ColumnData<'static>>, String> {
-    use ColumnData as Cell;
-    let other = || Err(format!("{} does not go into {}", cell_type_name(cell), type_name(ty)));
-    let same = Ok(None);
-    let (family, length) = match ty {
-        TypeInfo::VarLenSized(context) => (context.r#type(), context.len()),
+    let conversion = match ty {
         TypeInfo::VarLenSizedPrecision {
             ty: VarLenType::Decimaln | VarLenType::Numericn,
             precision,
             scale,
             ..
-        } => {
-            return match cell {
-                Cell::Numeric(None) => same,
-                Cell::Numeric(Some(value)) => decimal(*value, *precision, *scale)
-                    .map_err(|why| format!("{why} {}", type_name(ty))),
-                _ => other(),
-            };
-        }
-        // a type without NULL
-        TypeInfo::FixedLen(fixed) => match (fixed, is_null(cell)) {
-            (_, true) => return Err(format!("NULL does not go into {}", type_name(ty))),
-            (FixedLenType::Int1, _) => (VarLenType::Intn, 1),
-            (FixedLenType::Int2, _) => (VarLenType::Intn, 2),
-            (FixedLenType::Int4, _) => (VarLenType::Intn, 4),
-            (FixedLenType::Int8, _) => (VarLenType::Intn, 8),
-            (FixedLenType::Bit, _) => (VarLenType::Bitn, 1),
-            (FixedLenType::Float4, _) => (VarLenType::Floatn, 4),
-            (FixedLenType::Float8, _) => (VarLenType::Floatn, 8),
-            (FixedLenType::Datetime, _) => (VarLenType::Datetimen, 8),
-            _ => return other(),
+        } => match cell {
+            ColumnData::Numeric(None) => UNCHANGED,
+            ColumnData::Numeric(Some(value)) => Some(decimal(*value, *precision, *scale)),
+            _ => None,
         },
-        _ => return other(),
+        // a type without NULL
+        TypeInfo::FixedLen(_) if is_null(cell) => Some(Err("NULL does not go into")),
+        TypeInfo::FixedLen(fixed) => {
+            nullable(fixed).and_then(|(family, length)| of_nullable(cell, family, length))
+        }
+        TypeInfo::VarLenSized(context) => of_nullable(cell, context.r#type(), context.len()),
+        _ => None,
     };
-    let digits = |why: &'static str| format!("{why} {}", type_name(ty));
+    match conversion {
+        Some(converted) => converted.map_err(|why| format!("{why} {}", type_name(ty))),
+        None => Err(format!("{} does not go into {}", cell_type_name(cell), type_name(ty))),
+    }
+}
+
+/// The nullable type with the same values, and its length in bytes.
+fn nullable(fixed: &FixedLenType) -> Option<(VarLenType, usize)> {
+    Some(match fixed {
+        FixedLenType::Int1 => (VarLenType::Intn, 1),
+        FixedLenType::Int2 => (VarLenType::Intn, 2),
+        FixedLenType::Int4 => (VarLenType::Intn, 4),
+        FixedLenType::Int8 => (VarLenType::Intn, 8),
+        FixedLenType::Bit => (VarLenType::Bitn, 1),
+        FixedLenType::Float4 => (VarLenType::Floatn, 4),
+        FixedLenType::Float8 => (VarLenType::Floatn, 8),
+        FixedLenType::Datetime => (VarLenType::Datetimen, 8),
+        _ => return None,
+    })
+}
+
+/// `length` is the type's length in bytes, or its scale where it has one.
+fn of_nullable(cell: &ColumnData<'_>, family: VarLenType, length: usize) -> Conversion {
+    use ColumnData as Cell;
     match (cell, family) {
         (Cell::U8(_) | Cell::I16(_) | Cell::I32(_) | Cell::I64(_), VarLenType::Intn) => {
-            integer(cell, length).ok_or_else(|| digits("an integer is too large for"))
+            Some(integer(cell, length).ok_or("an integer is too large for"))
         }
         (Cell::F32(value), VarLenType::Floatn) if length == 8 => {
-            Ok(Some(Cell::F64(value.map(f64::from))))
+            Some(Ok(Some(Cell::F64(value.map(f64::from)))))
         }
-        (Cell::F32(_), VarLenType::Floatn) if length == 4 => same,
-        (Cell::F64(_), VarLenType::Floatn) if length == 8 => same,
-        (Cell::Time(None), VarLenType::Timen)
-        | (Cell::DateTime2(None), VarLenType::Datetime2)
-        | (Cell::DateTimeOffset(None), VarLenType::DatetimeOffsetn) => same,
-        (Cell::Time(Some(value)), VarLenType::Timen) => {
-            Ok(time(*value, length).map_err(digits)?.map(|value| Cell::Time(Some(value))))
-        }
-        (Cell::DateTime2(Some(value)), VarLenType::Datetime2) => {
-            let fitted = time(value.time(), length).map_err(digits)?;
-            Ok(fitted.map(|time| Cell::DateTime2(Some(DateTime2::new(value.date(), time)))))
-        }
-        (Cell::DateTimeOffset(Some(value)), VarLenType::DatetimeOffsetn) => {
-            let utc = value.datetime2();
-            let fitted = time(utc.time(), length).map_err(digits)?;
-            Ok(fitted.map(|time| {
-                Cell::DateTimeOffset(Some(DateTimeOffset::new(
-                    DateTime2::new(utc.date(), time),
-                    value.offset(),
-                )))
-            }))
-        }
-        (Cell::DateTime(_), VarLenType::Datetimen) if length == 8 => same,
-        (Cell::SmallDateTime(value), VarLenType::Datetimen) if length == 8 => {
-            // smalldatetime counts minutes, datetime 1/300 s
-            let minutes = |v: tiberius::time::SmallDateTime| {
-                DateTime::new(i32::from(v.days()), u32::from(v.seconds_fragments()) * 60 * 300)
-            };
-            Ok(Some(Cell::DateTime(value.map(minutes))))
-        }
+        (Cell::F32(_), VarLenType::Floatn) if length == 4 => UNCHANGED,
+        (Cell::F64(_), VarLenType::Floatn) if length == 8 => UNCHANGED,
         (Cell::Bit(_), VarLenType::Bitn)
         | (Cell::Date(_), VarLenType::Daten)
-        | (Cell::Guid(_), VarLenType::Guid) => same,
+        | (Cell::Guid(_), VarLenType::Guid) => UNCHANGED,
         (Cell::String(text), VarLenType::NVarchar) => {
-            let long = |text: &str| {
+            let too_long = |text: &str| {
                 length < LENGTH_MAX
                     && 2 * text.len() > length
                     && 2 * text.encode_utf16().count() > length
             };
-            if text.as_deref().is_some_and(long) {
-                Err(digits("a text is too long for"))
-            } else {
-                same
-            }
+            let refused = text.as_deref().is_some_and(too_long);
+            if refused { Some(Err("a text is too long for")) } else { UNCHANGED }
         }
         (Cell::Binary(bytes), VarLenType::BigVarBin) => {
-            let long = |bytes: &[u8]| length < LENGTH_MAX && bytes.len() > length;
-            if bytes.as_deref().is_some_and(long) {
-                Err(digits("a binary is too long for"))
-            } else {
-                same
-            }
+            let too_long = |bytes: &[u8]| length < LENGTH_MAX && bytes.len() > length;
+            let refused = bytes.as_deref().is_some_and(too_long);
+            if refused { Some(Err("a binary is too long for")) } else { UNCHANGED }
         }
         (Cell::Binary(bytes), VarLenType::BigBinary) => {
             // a shorter one would be padded
-            if bytes.as_deref().is_some_and(|bytes| bytes.len() != length) {
-                Err(digits("a binary of another length does not go into"))
+            let refused = bytes.as_deref().is_some_and(|bytes| bytes.len() != length);
+            if refused {
+                Some(Err("a binary of another length does not go into"))
             } else {
-                same
+                UNCHANGED
             }
         }
-        _ => other(),
+        _ => of_time(cell, family, length),
     }
 }
 
-/// A time of another scale.
+/// [`of_nullable`] for dates and times.
+fn of_time(cell: &ColumnData<'_>, family: VarLenType, length: usize) -> Conversion {
+    use ColumnData as Cell;
+    Some(match (cell, family) {
+        (Cell::Time(None), VarLenType::Timen)
+        | (Cell::DateTime2(None), VarLenType::Datetime2)
+        | (Cell::DateTimeOffset(None), VarLenType::DatetimeOffsetn) => Ok(None),
+        (Cell::Time(Some(value)), VarLenType::Timen) => {
+            time(*value, length).map(|time| time.map(|time| Cell::Time(Some(time))))
+        }
+        (Cell::DateTime2(Some(value)), VarLenType::Datetime2) => time(value.time(), length)
+            .map(|time| time.map(|time| Cell::DateTime2(Some(DateTime2::new(value.date(), time))))),
+        (Cell::DateTimeOffset(Some(value)), VarLenType::DatetimeOffsetn) => {
+            let utc = value.datetime2();
+            let with_time = |time| {
+                let utc = DateTime2::new(utc.date(), time);
+                Cell::DateTimeOffset(Some(DateTimeOffset::new(utc, value.offset())))
+            };
+            time(utc.time(), length).map(|time| time.map(with_time))
+        }
+        (Cell::DateTime(_), VarLenType::Datetimen) if length == 8 => Ok(None),
+        (Cell::SmallDateTime(value), VarLenType::Datetimen) if length == 8 => {
+            // smalldatetime counts minutes, datetime 1/300 s
+            let from_minutes = |v: tiberius::time::SmallDateTime| {
+                DateTime::new(i32::from(v.days()), u32::from(v.seconds_fragments()) * 60 * 300)
+            };
+            Ok(Some(Cell::DateTime(value.map(from_minutes))))
+        }
+        _ => return None,
+    })
+}
+
+/// A time at another scale; `None` when it has that scale already.
 fn time(value: Time, scale: usize) -> Result<Option<Time>, &'static str> {
     const SCALE_MAX: u8 = 7;
     let wanted = u8::try_from(scale).unwrap_or(u8::MAX);
@@ -153,7 +167,7 @@ fn time(value: Time, scale: usize) -> Result<Option<Time>, &'static str> {
         .ok_or("a time has more digits than")
 }
 
-/// A decimal of another scale, of as many digits as the type has.
+/// A decimal at another scale; `None` when it has that scale already.
 fn decimal(
     value: Numeric,
     precision: u8,
@@ -181,7 +195,8 @@ fn decimal(
         .then(|| ColumnData::Numeric(Some(Numeric::new_with_scale(mantissa, scale)))))
 }
 
-/// An integer of another width; `None`: it does not hold the value.
+/// An integer of another width. The outer `None`: that width does not hold the value; the inner one:
+/// it has that width already.
 fn integer(cell: &ColumnData<'_>, bytes: usize) -> Option<Option<ColumnData<'static>>> {
     let (value, width) = match cell {
         ColumnData::U8(v) => (v.map(i64::from), 1),
@@ -217,7 +232,7 @@ fn is_null(cell: &ColumnData<'_>) -> bool {
     )
 }
 
-/// What a cell is, without its value.
+/// The type of a cell, for messages: never its value.
 fn cell_type_name(cell: &ColumnData<'_>) -> &'static str {
     match cell {
         ColumnData::U8(_) | ColumnData::I16(_) | ColumnData::I32(_) | ColumnData::I64(_) => {
@@ -238,7 +253,7 @@ fn cell_type_name(cell: &ColumnData<'_>) -> &'static str {
     }
 }
 
-/// The type as the driver declares it, with the scale that it leaves out.
+/// The type as SQL names it, with the scale or length that the driver leaves out.
 fn type_name(ty: &TypeInfo) -> String {
     if let TypeInfo::VarLenSized(context) = ty {
         match context.r#type() {
@@ -259,7 +274,7 @@ fn type_name(ty: &TypeInfo) -> String {
         col_name: "".into(),
     };
     let mut text = String::new();
-    // the driver has no word for some types, and fails then
+    // the driver cannot name all types
     match write!(text, "{column}") {
         Ok(()) => text.split_once("] ").map_or(text.clone(), |(_, ty)| ty.to_owned()),
         Err(_) => "a type that is not staged".into(),

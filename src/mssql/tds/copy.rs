@@ -16,7 +16,7 @@ use crate::{
     error::{Context, Error, Kind, Result},
     model::{name::Ident, value::Value},
     mssql::client::{
-        bulk::{
+        copy::{
             BatchLimit, BatchObserver, ControlFlow, Copied, read_while_written, unless_stopped,
         },
         session::Session,

@@ -31,7 +31,7 @@ use crate::{
     model::{name::Ident, secret::Secret, value::Value},
     mssql::{
         client::{
-            bulk::{BatchLimit, BatchObserver, ControlFlow, Copied},
+            copy::{BatchLimit, BatchObserver, ControlFlow, Copied},
             row::Param,
             session::Session,
         },
