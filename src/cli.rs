@@ -1,10 +1,10 @@
 //! The command line: arguments → one function per command → exit code.
 
-use crate::config::VARIABLES;
+use crate::config::{self, VARIABLES};
 use crate::model::lsn::Lsn;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 /// Keeps SQL Server tables in sync: full sync, CDC and verification, managed from SQL.
 #[derive(Debug, Parser)]
@@ -36,7 +36,8 @@ pub enum Command {
         #[arg(long)]
         lsn: Lsn,
     },
-    /// Compare source and destination now; exit code 1 if something differs
+    /// Compare source and destination now; exit code 1 if something differs, 3 if something could
+    /// not be decided
     Verify {
         /// Only this mapping
         #[arg(long, value_name = "N")]
@@ -47,6 +48,9 @@ pub enum Command {
         /// Mend what differs from the source, whatever DATAFLOW_REPAIR says
         #[arg(long)]
         repair: bool,
+        /// End when this time is up (10m, 2h): what is not compared by then is PARTIAL or SKIPPED
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        limit: Option<Duration>,
     },
     /// Connect to everything, look for whatever is not as it must be, and say what mends it; exit
     /// code 1 if there is something
@@ -75,6 +79,13 @@ pub enum Command {
     Completions { shell: Shell },
     /// Print the manual page (roff) to stdout
     Man,
+}
+
+/// A time as the variables have it.
+fn time(text: &str) -> Result<Duration, &'static str> {
+    config::duration(text)
+        .filter(|time| !time.is_zero())
+        .ok_or("must be a time such as 90s, 10m or 2h")
 }
 
 /// The name that people type.
@@ -123,13 +134,14 @@ fn roff(text: &str) -> String {
 }
 
 /// What the process says with its exit code.
-const EXIT_CODES: [(u8, &str); 3] = [
+const EXIT_CODES: [(u8, &str); 4] = [
     (
         0,
         "done: stopped by a signal, every check passed, nothing differs, the full sync is complete",
     ),
     (1, "failed, or something was found: the last lines say what; also at a second signal"),
     (2, "wrong arguments or environment, or the destination refuses the login: nothing was done"),
+    (3, "verify: nothing is known to differ, and something is PARTIAL or SKIPPED"),
 ];
 
 /// Every environment variable, for `--help`.

@@ -26,7 +26,6 @@ pub mod control;
 pub mod daemon;
 pub mod error;
 pub mod http;
-pub mod inspect;
 pub mod jobs;
 pub mod metrics;
 pub mod model;

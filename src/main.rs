@@ -17,11 +17,13 @@
 use clap::Parser;
 use dbaops_dataflow::{
     cli::{self, Cli, Command},
-    commands,
+    commands::{
+        self,
+        verify::{Verdict, VerifyRequest},
+    },
     config::{Config, Problems, is_ours},
     control, daemon,
     error::{Error, Kind, Result},
-    inspect,
     model::{id::MappingId, lsn::Lsn, visible::visible},
     say, stdout,
 };
@@ -32,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 const FAILED: u8 = 1;
 /// Arguments or environment cannot be used.
 const USAGE: u8 = 2;
+/// A verification could not decide everything.
+const UNDECIDED: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
+    let mut undecided = false;
     let result = match cli.command {
         Some(Command::Init) => runtime.block_on(init(&config)),
         Some(Command::Check { mapping }) => runtime.block_on(commands::check::run(config, mapping)),
@@ -77,14 +82,10 @@ fn main() -> ExitCode {
         Some(Command::StartFrom { mapping, lsn }) => {
             runtime.block_on(start_from(&config, mapping, lsn))
         }
-        Some(Command::Verify { mapping, full, repair }) => runtime.block_on(async {
-            inspect::verify(
-                config,
-                &inspect::VerifyRequest { mapping, full, repair },
-                stop_signal()?,
-            )
-            .await
-        }),
+        Some(Command::Verify { mapping, full, repair, limit }) => {
+            let wanted = VerifyRequest { mapping, full, repair, limit };
+            runtime.block_on(verify(config, &wanted, &mut undecided))
+        }
         // done above
         Some(Command::Completions { .. } | Command::Man) => Ok(true),
         Some(Command::Run { once }) => runtime.block_on(run(config, once || cli.once)),
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         complain(format_args!("stdout cannot be written: {error}"));
     }
     match result {
+        Ok(true) if stdout::failure().is_none() && undecided => ExitCode::from(UNDECIDED),
         Ok(true) if stdout::failure().is_none() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
@@ -172,6 +174,13 @@ async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> Result<bool> {
     control::start_from(config, MappingId(mapping), lsn).await?;
     say!("mapping {mapping} goes on after {lsn}");
     Ok(true)
+}
+
+/// `true`: nothing is known to differ.
+async fn verify(config: Config, wanted: &VerifyRequest, undecided: &mut bool) -> Result<bool> {
+    let verdict = commands::verify::run(config, wanted, stop_signal()?).await?;
+    *undecided = verdict == Verdict::Undecided;
+    Ok(verdict != Verdict::Differs)
 }
 
 async fn run(config: Config, once: bool) -> Result<bool> {

@@ -1,5 +1,7 @@
 //! Commands for people: each asks, decides, and prints; the exit code says how it went.
 
 pub mod check;
+mod progress;
 pub mod status;
 pub mod sync;
+pub mod verify;

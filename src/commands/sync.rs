@@ -5,13 +5,13 @@
 //! work itself, and gives it back. When the owner goes away meanwhile the request is still there:
 //! the command takes the mapping then.
 
+use super::progress::ProgressBar;
 use crate::say;
 use crate::{
     app,
     config::Config,
     control::{FullSyncRun, Lease},
     error::{Error, Kind, Result},
-    inspect::ProgressBar,
     jobs::{Env, JobEnd, full_sync},
     model::{
         id::{MappingId, StatusId},

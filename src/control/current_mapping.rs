@@ -15,6 +15,8 @@ pub struct CurrentMapping {
     pub enabled: bool,
     /// A full sync was claimed and not fulfilled.
     pub pending: bool,
+    /// A full sync is requested and not claimed yet.
+    pub requested: bool,
     pub last_cdc_lsn: Option<Lsn>,
     /// ISO 8601, UTC
     pub last_full_sync_at: Option<String>,
@@ -33,6 +35,7 @@ impl Control {
         Ok(Some(CurrentMapping {
             enabled: row.bool(0)?,
             pending: row.bool(1)?,
+            requested: row.bool(4)?,
             last_cdc_lsn: row.opt_lsn(2)?,
             last_full_sync_at: row.opt_text(3)?.map(str::to_owned),
         }))

@@ -162,10 +162,10 @@ async fn verify_one(env: &Env, mapping: &Mapping, failing: bool, structure: bool
     if structure {
         verify::schema(env, mapping).await?;
     }
-    verify::run(env, mapping, verify::Scope::Next { stands_still: failing }, &mut |_, _| {})
-        .await?;
+    let scope = verify::Scope::Next { stands_still: failing };
+    verify::run(env, mapping, scope, None, &verify::unwatched).await?;
     if structure {
-        verify::row_count(env, mapping).await?;
+        verify::row_count(env, mapping, None).await?;
     }
     Ok(())
 }

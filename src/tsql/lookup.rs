@@ -73,10 +73,13 @@ impl TableSide {
     }
 }
 
-/// Keys that one [`by_keys`] asks for: SQL Server takes 2,100 parameters (Msg 8003) and we stay far
-/// below.
+/// Parameters that the keys of one statement may take: SQL Server takes 2,100 (Msg 8003), and a
+/// statement has others, too.
+const KEY_PARAMETERS_MAX: usize = 1_000;
+
+/// Keys that one statement asks for.
 pub fn keys_max(map: &ColumnMap) -> usize {
-    (1_000 / map.key.len().max(1)).clamp(1, 100)
+    (KEY_PARAMETERS_MAX / map.key.len().max(1)).max(1)
 }
 
 /// The newest rows by key.
@@ -196,10 +199,10 @@ pub fn any_change(change_table: &Ident) -> String {
 /// columns, the second's, …
 pub fn by_keys(side: TableSide, table: &TableName, map: &ColumnMap, keys: usize) -> String {
     format!(
-        "SELECT {} FROM {} AS t WHERE {}",
+        "SELECT {} FROM {} AS t {}",
         side.whole_rows(map),
         table.local(),
-        any_of(side, map, keys, 0)
+        join_keys(side, map, keys, 0)
     )
 }
 
@@ -207,37 +210,77 @@ pub fn by_keys(side: TableSide, table: &TableName, map: &ColumnMap, keys: usize)
 /// values follow as `@P3`….
 pub fn changed_keys(change_table: &Ident, map: &ColumnMap, keys: usize) -> String {
     format!(
-        "SELECT DISTINCT {} FROM [cdc].{change_table} AS t WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2 AND ({})",
+        "SELECT DISTINCT {} FROM [cdc].{change_table} AS t {} WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2",
         TableSide::Source.list(map.key_columns()),
-        any_of(TableSide::Source, map, keys, 2)
+        join_keys(TableSide::Source, map, keys, 2)
+    )
+}
+
+/// Joins `t` with `keys` keys, whose values are the parameters behind the first `params_before`: a
+/// seek for each key where there is an index. A long list of keys with OR is read as a scan of the
+/// whole table that tests every row against every key. A key that is given twice finds its row once.
+pub(super) fn join_keys(
+    side: TableSide,
+    map: &ColumnMap,
+    keys: usize,
+    params_before: usize,
+) -> String {
+    let (columns, values, same) = given_keys(side, map, keys, params_before);
+    format!(
+        "INNER JOIN (SELECT DISTINCT {columns} FROM (VALUES {values}) AS v ({columns})) AS k ON {same}"
     )
 }
 
 /// Whether `t` has one of `keys` keys, whose values are the parameters behind the first
-/// `params_before`.
+/// `params_before`; for where a join has no place.
 pub(super) fn any_of(
     side: TableSide,
     map: &ColumnMap,
     keys: usize,
     params_before: usize,
 ) -> String {
+    let (columns, values, same) = given_keys(side, map, keys, params_before);
+    format!("EXISTS (SELECT 1 FROM (VALUES {values}) AS k ({columns}) WHERE {same})")
+}
+
+/// Whether `t` has the key whose values are the parameters behind the first `params_before`.
+pub(super) fn is_key(side: TableSide, map: &ColumnMap, params_before: usize) -> String {
+    let columns = map.key_columns().enumerate().map(|(i, carried)| {
+        let column = side.column(carried);
+        equal(
+            &format!("t.{}", column.name),
+            &parameter(column, params_before + i + 1),
+            column.nullable,
+        )
+    });
+    columns.collect::<Vec<_>>().join(" AND ")
+}
+
+/// Keys as rows of VALUES: the names of their columns, the rows, and when row `k` is the key of
+/// `t`. Text has the column's collation, so that the column is compared as its index has it and two
+/// spellings stay two keys where the column takes them for two.
+fn given_keys(
+    side: TableSide,
+    map: &ColumnMap,
+    keys: usize,
+    params_before: usize,
+) -> (String, String, String) {
     let width = map.key.len();
-    let one = |key: usize| {
-        let pairs: Vec<_> = map
-            .key_columns()
-            .enumerate()
-            .map(|(i, carried)| {
-                let column = side.column(carried);
-                equal(
-                    &format!("t.{}", column.name),
-                    &parameter(column, params_before + key * width + i + 1),
-                    column.nullable,
-                )
-            })
-            .collect();
-        format!("({})", pairs.join(" AND "))
+    let row = |key: usize| {
+        let cells = map.key_columns().enumerate().map(|(i, carried)| {
+            let column = side.column(carried);
+            let value = parameter(column, params_before + key * width + i + 1);
+            collation(column).map_or(value.clone(), |name| format!("{value} COLLATE {name}"))
+        });
+        format!("({})", cells.collect::<Vec<_>>().join(", "))
     };
-    (0..keys).map(one).collect::<Vec<_>>().join(" OR ")
+    let names: Vec<_> = (0..width).map(|i| format!("[k{i}]")).collect();
+    let same = map.key_columns().zip(&names).map(|(carried, name)| {
+        let column = side.column(carried);
+        equal(&format!("t.{}", column.name), &format!("k.{name}"), column.nullable)
+    });
+    let same = same.collect::<Vec<_>>().join(" AND ");
+    (names.join(", "), (0..keys).map(row).collect::<Vec<_>>().join(", "), same)
 }
 
 /// A parameter as a value of the column's own type, so that an index on the column can be used.
@@ -330,26 +373,52 @@ mod tests {
 
     #[test]
     fn rows_by_key() {
+        let code =
+            |number| format!("CAST(@P{number} AS nvarchar(20)) COLLATE Latin1_General_CI_AS");
         let sql = by_keys(TableSide::Dest, &TABLE(), &keyed(), 2);
         assert_eq!(
-            sql.split(" WHERE ").nth(1).unwrap(),
-            "(t.[id] = CAST(@P1 AS bigint) AND t.[code] = CAST(@P2 AS nvarchar(20))) OR \
-             (t.[id] = CAST(@P3 AS bigint) AND t.[code] = CAST(@P4 AS nvarchar(20)))"
+            sql.split(" AS t ").nth(1).unwrap(),
+            format!(
+                "INNER JOIN (SELECT DISTINCT [k0], [k1] FROM (VALUES (CAST(@P1 AS bigint), {}), (CAST(@P3 AS bigint), {})) AS v ([k0], [k1])) AS k \
+                 ON t.[id] = k.[k0] AND t.[code] = k.[k1]",
+                code(2),
+                code(4)
+            )
         );
         assert_eq!(
             changed_keys(&Ident::new("dbo_t_CT"), &keyed(), 1),
-            "SELECT DISTINCT t.[ID] AS [id], t.[code] AS [code] FROM [cdc].[dbo_t_CT] AS t WHERE t.[__$start_lsn] > @P1 AND \
-             t.[__$start_lsn] <= @P2 AND ((t.[ID] = CAST(@P3 AS int) AND t.[code] = CAST(@P4 AS nvarchar(20))))"
+            format!(
+                "SELECT DISTINCT t.[ID] AS [id], t.[code] AS [code] FROM [cdc].[dbo_t_CT] AS t \
+                 INNER JOIN (SELECT DISTINCT [k0], [k1] FROM (VALUES (CAST(@P3 AS int), {})) AS v ([k0], [k1])) AS k \
+                 ON t.[ID] = k.[k0] AND t.[code] = k.[k1] WHERE t.[__$start_lsn] > @P1 AND t.[__$start_lsn] <= @P2",
+                code(4)
+            )
         );
         let mut narrow = keyed();
         let code = ColumnType::VarChar(Length::N(9));
         narrow.columns = vec![carried(("code", code.clone()), ("code", code.clone()), code)];
         narrow.key = vec![0];
         narrow.columns[0].source.nullable = false;
+        let code = "CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9))";
+        let sql = by_keys(TableSide::Source, &TABLE(), &narrow, 1);
         assert!(
-            by_keys(TableSide::Source, &TABLE(), &narrow, 1)
-                .ends_with("(t.[code] = CAST(@P1 COLLATE Latin1_General_CI_AS AS varchar(9)))")
+            sql.ends_with(&format!(
+                "(VALUES ({code} COLLATE Latin1_General_CI_AS)) AS v ([k0])) AS k ON t.[code] = k.[k0]"
+            )),
+            "{sql}"
         );
+        assert_eq!(
+            any_of(TableSide::Source, &narrow, 1, 0),
+            format!(
+                "EXISTS (SELECT 1 FROM (VALUES ({code} COLLATE Latin1_General_CI_AS)) AS k ([k0]) WHERE t.[code] = k.[k0])"
+            )
+        );
+        assert_eq!(is_key(TableSide::Source, &narrow, 0), format!("t.[code] = {code}"));
+    }
+
+    #[test]
+    fn parameters_stay_below_what_a_statement_takes() {
+        assert_eq!(keys_max(&keyed()), 500);
     }
 
     /// `=` never finds a NULL, and nothing is beyond one.
@@ -360,7 +429,7 @@ mod tests {
         let code = "CAST(@P1 AS nvarchar(20))";
         assert!(
             by_keys(TableSide::Source, &TABLE(), &map, 1)
-                .ends_with(&format!("WHERE (EXISTS (SELECT t.[code] INTERSECT SELECT {code}))"))
+                .ends_with(" AS k ON EXISTS (SELECT t.[code] INTERSECT SELECT k.[k0])")
         );
         let after = range(TableSide::Source, &TABLE(), &map, (true, false), 1);
         assert!(

@@ -36,9 +36,9 @@ pub fn fetch(map: &ColumnMap, source: &TableName, keys: usize) -> String {
     sql.push_str(&whole_row(map, "t"));
     let _ = write!(
         sql,
-        "\nFROM {} AS t\nWHERE {}",
+        "\nFROM {} AS t\n{}",
         source.local(),
-        lookup::any_of(TableSide::Source, map, keys, 0)
+        lookup::join_keys(TableSide::Source, map, keys, 0)
     );
     sql
 }
@@ -53,7 +53,7 @@ pub fn large_values(map: &ColumnMap, source: &TableName) -> Option<LargeValues> 
     let from = format!(
         "FROM {} AS t\nWHERE {}",
         source.local(),
-        lookup::any_of(TableSide::Source, map, 1, 1)
+        lookup::is_key(TableSide::Source, map, 1)
     );
     let keys: String =
         map.key_columns().map(|column| format!(", c.{}", column.staged_name)).collect();
@@ -88,9 +88,9 @@ pub fn transaction(
         0 => String::new(),
         // a key that the destination takes for a staged one is not gone: its text is put right
         _ => format!(
-            "DELETE t FROM {} AS t\nWHERE ({})\n    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE {});\n",
+            "DELETE t FROM {} AS t\n{}\nWHERE NOT EXISTS (SELECT 1 FROM #changes AS c WHERE {});\n",
             dest.local(),
-            lookup::any_of(TableSide::Dest, map, gone, 2),
+            lookup::join_keys(TableSide::Dest, map, gone, 2),
             TypeForm::Dest.same_key(map, "t", "c")
         ),
     };

@@ -1,10 +1,10 @@
 //! Suspicion → certainty: looking again once replication has passed what was seen.
 //! [`crate::plan::verify`] says why it is certain.
 
-use super::{POLL, ROUNDS_MAX, rows::RowReader};
+use super::{POLL, ROUNDS_MAX, limit::Limit, rows::RowReader};
 use crate::{
     control::CurrentMapping,
-    error::{Context, Result},
+    error::{Context, Kind, Result},
     jobs::{
         Env,
         fence::{self, WaitPolicy},
@@ -20,11 +20,17 @@ use crate::{
     tsql::lookup::TableSide,
 };
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The mapping's row as it is now; `None`: it was deleted.
+pub(super) async fn row_of(env: &Env, mapping: &Mapping) -> Result<Option<CurrentMapping>> {
+    env.control.current_mapping(mapping.id).await
+}
 
 /// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or
 /// running.
 pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<CurrentMapping>> {
-    Ok(env.control.current_mapping(mapping.id).await?.filter(|standing| !standing.pending))
+    Ok(row_of(env, mapping).await?.filter(|standing| !standing.pending))
 }
 
 /// Whether no full sync began since `then`, or came and went: it moves the rows under us.
@@ -38,7 +44,12 @@ pub(super) async fn no_full_sync_since(
         .is_some_and(|now| now.last_full_sync_at == then.last_full_sync_at))
 }
 
+/// Keys that are looked at again together: they share the waits, and what the looks see is held in
+/// memory.
+const BATCH_KEYS_MAX: usize = 5_000;
+
 /// Suspects after the rounds.
+#[derive(Default)]
 pub(super) struct ConfirmedDifferences {
     /// Certain.
     pub findings: Suspects,
@@ -47,88 +58,155 @@ pub(super) struct ConfirmedDifferences {
     pub why: String,
     /// `why` is that replication does not follow.
     pub stalled: bool,
+    /// Not all were looked at, and looking at others would be in vain, too.
+    pub gave_up: bool,
 }
 
-/// Looks at suspects again until they are equal, certain, or time is up. What the last look saw
-/// takes the place of the first's in `seen`.
+/// Looks at suspects again until they are equal, certain, or `DATAFLOW_VERIFY_WAIT` is up. What the
+/// last look saw takes the place of the first's in `seen`.
 pub(super) async fn confirm(
     env: &Env,
     mapping: &Mapping,
     reader: &RowReader<'_>,
-    suspects: Suspects,
-    source: &mut Session,
-    dest: &mut Session,
-    seen: (&mut RowSet, &mut RowSet),
+    mut suspects: Suspects,
+    (source, dest): (&mut Session, &mut Session),
+    mut seen: Option<(&mut RowSet, &mut RowSet)>,
+    limit: &Limit<'_>,
 ) -> Result<ConfirmedDifferences> {
-    let deadline = Instant::now() + env.config.verify_wait;
-    let mut confirmed = ConfirmedDifferences {
-        findings: Suspects::new(),
-        open: suspects,
-        why: "no still moment".into(),
-        stalled: false,
-    };
-    for _ in 0..ROUNDS_MAX {
-        if confirmed.open.is_empty() || env.stopping() {
-            break;
+    let limit = limit.until(Instant::now() + env.config.verify_wait);
+    let mut confirmed = ConfirmedDifferences::default();
+    while !suspects.is_empty() {
+        let behind = suspects.keys().nth(BATCH_KEYS_MAX).cloned();
+        let rest = behind.map_or_else(Suspects::new, |first| suspects.split_off(&first));
+        let batch = std::mem::replace(&mut suspects, rest);
+        let mut rounds = Rounds {
+            env,
+            mapping,
+            reader,
+            limit: &limit,
+            confirmed: ConfirmedDifferences {
+                open: batch,
+                why: "no still moment".into(),
+                ..ConfirmedDifferences::default()
+            },
+        };
+        let seen = seen.as_mut().map(|(left, right)| (&mut **left, &mut **right));
+        let result = rounds.run(source, dest, seen).await;
+        let ConfirmedDifferences { findings, mut open, why, stalled, .. } = rounds.confirmed;
+        confirmed.findings.extend(findings);
+        if !open.is_empty() {
+            (confirmed.why, confirmed.stalled) = (why, stalled);
+            confirmed.open.append(&mut open);
         }
-        let keys: Vec<_> = confirmed.open.values().map(|(_, key)| key.clone()).collect();
+        match result {
+            Ok(()) => {}
+            // what the batch came to so far is right, whatever ended it
+            Err(error) if error.kind == Kind::Cancelled => {
+                confirmed.why = error.to_string();
+            }
+            Err(error) => return Err(error),
+        }
+        // further batches would only wait for the same again
+        if confirmed.stalled || limit.ended().await?.is_some() {
+            confirmed.gave_up = true;
+            confirmed.open.append(&mut suspects);
+        }
+    }
+    Ok(confirmed)
+}
+
+/// The rounds of one batch.
+struct Rounds<'a> {
+    env: &'a Env,
+    mapping: &'a Mapping,
+    reader: &'a RowReader<'a>,
+    limit: &'a Limit<'a>,
+    /// Right after each round, and after an error in the midst of one.
+    confirmed: ConfirmedDifferences,
+}
+
+impl Rounds<'_> {
+    async fn run(
+        &mut self,
+        source: &mut Session,
+        dest: &mut Session,
+        mut seen: Option<(&mut RowSet, &mut RowSet)>,
+    ) -> Result<()> {
+        for _ in 0..ROUNDS_MAX {
+            if self.confirmed.open.is_empty() {
+                break;
+            }
+            self.limit.check().await?;
+            let seen = seen.as_mut().map(|(left, right)| (&mut **left, &mut **right));
+            if let Some(why) = self.round(source, dest, seen).await? {
+                (self.confirmed.why, self.confirmed.stalled) = (why, true);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One look at what is open; why replication does not follow, if it does not.
+    async fn round(
+        &mut self,
+        source: &mut Session,
+        dest: &mut Session,
+        seen: Option<(&mut RowSet, &mut RowSet)>,
+    ) -> Result<Option<String>> {
+        let Rounds { env, mapping, reader, limit, .. } = *self;
+        let keys: Vec<_> = self.confirmed.open.values().map(|(_, key)| key.clone()).collect();
         let Some(CaptureBefore { capture, low, oldest, completes }) =
             capture_before(source, reader.shape).await?
         else {
-            (confirmed.why, confirmed.stalled) =
-                ("the source table has no capture instance".into(), true);
-            break;
+            return Ok(Some("the source table has no capture instance".into()));
         };
         let left = reader
-            .by_keys(TableSide::Source, source, &keys)
+            .by_keys(TableSide::Source, source, &keys, limit)
             .await
             .context("read suspect source rows")?;
-        if let Err(why) = wait_caught_up(env, mapping, source, oldest, deadline).await? {
-            (confirmed.why, confirmed.stalled) = (why, true);
-            break;
+        if let Err(why) = wait_caught_up(env, mapping, source, oldest, limit).await? {
+            return Ok(Some(why));
         }
         let right = reader
-            .by_keys(TableSide::Dest, dest, &keys)
+            .by_keys(TableSide::Dest, dest, &keys, limit)
             .await
             .context("read suspect destination rows")?;
         let Some(mut high) = current_checkpoint(env, mapping).await? else {
-            (confirmed.why, confirmed.stalled) = ("the mapping has no checkpoint".into(), true);
-            break;
+            return Ok(Some("the mapping has no checkpoint".into()));
         };
         let mut differ = differences(&left, &right);
         let mut moved = Suspects::new();
         if completes && !differ.is_empty() {
-            match wait_captured(env, source, deadline).await? {
+            match wait_captured(source, limit).await? {
                 Ok(fence) => high = high.max(fence),
-                Err(why) => {
-                    (confirmed.why, confirmed.stalled) = (why, true);
-                    break;
-                }
+                Err(why) => return Ok(Some(why)),
             }
             // what is not captured changes without a change row
             let again = reader
-                .by_keys(TableSide::Source, source, &keys)
+                .by_keys(TableSide::Source, source, &keys, limit)
                 .await
                 .context("read suspect source rows again")?;
             let since = differences(&left, &again);
             (moved, differ) = differ.into_iter().partition(|(key, _)| since.contains_key(key));
         }
-        for (seen, again) in [(&mut *seen.0, &left), (&mut *seen.1, &right)] {
-            for key in confirmed.open.keys() {
-                match again.get(key) {
-                    Some(row) => drop(seen.insert(key.clone(), row.clone())),
-                    None => drop(seen.remove(key)),
+        if let Some(seen) = seen {
+            for (seen, again) in [(seen.0, &left), (seen.1, &right)] {
+                for key in self.confirmed.open.keys() {
+                    match again.get(key) {
+                        Some(row) => drop(seen.insert(key.clone(), row.clone())),
+                        None => drop(seen.remove(key)),
+                    }
                 }
             }
         }
         let (changed, certain) =
-            reader.partition_changed(&capture, low, high, differ, source).await?;
-        confirmed.findings.extend(certain);
-        confirmed.open = changed;
-        confirmed.open.append(&mut moved);
-        confirmed.why = "rows kept changing".into();
+            reader.partition_changed(&capture, low, high, differ, source, limit).await?;
+        self.confirmed.findings.extend(certain);
+        self.confirmed.open = changed;
+        self.confirmed.open.append(&mut moved);
+        self.confirmed.why = "rows kept changing".into();
+        Ok(None)
     }
-    Ok(confirmed)
 }
 
 /// What is known before a look at the source.
@@ -163,21 +241,34 @@ pub(super) async fn capture_before(
 }
 
 /// Waits until everything the source has committed by now is captured; up to which LSN it is, or
-/// why nobody can tell.
+/// why nobody can tell. What ends the verification ends the wait.
 pub(super) async fn wait_captured(
-    env: &Env,
     source: &mut Session,
-    deadline: Instant,
+    limit: &Limit<'_>,
 ) -> Result<std::result::Result<Lsn, String>> {
     let reading = fence::read_clock(source).await?;
-    let wait_max = deadline.saturating_duration_since(Instant::now());
-    match fence::wait_for_capture(source, &reading, WaitPolicy { wait_max, while_it_moves: false, poll: POLL }, &env.cancel).await {
+    let wait_max = limit.left(limit.env().config.verify_wait);
+    let policy = WaitPolicy { wait_max, while_it_moves: false, poll: POLL };
+    // the wait comes to its end by itself: its statements are never dropped half way
+    let cancel = limit.env().cancel.child_token();
+    let done = CancellationToken::new();
+    let wait = async {
+        let result = fence::wait_for_capture(source, &reading, policy, &cancel).await;
+        done.cancel();
+        result
+    };
+    let (result, watched) = tokio::join!(wait, limit.watch(&cancel, &done));
+    watched?;
+    match result {
         Ok(fence) if fence.proven => Ok(Ok(fence.lsn)),
         Ok(_) => Ok(Err(
             "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
         )),
         Err(error) if !source.is_broken() => {
             source.recover().await?;
+            if error.kind == Kind::Cancelled {
+                limit.check().await?;
+            }
             Ok(Err(format!("no fence: {}", visible(&error.to_string()))))
         }
         Err(error) => Err(error),
@@ -191,9 +282,9 @@ pub(super) async fn wait_caught_up(
     mapping: &Mapping,
     source: &mut Session,
     oldest: Lsn,
-    deadline: Instant,
+    limit: &Limit<'_>,
 ) -> Result<std::result::Result<(), String>> {
-    let fence = match wait_captured(env, source, deadline).await? {
+    let fence = match wait_captured(source, limit).await? {
         Ok(fence) => fence,
         Err(why) => return Ok(Err(why)),
     };
@@ -207,10 +298,11 @@ pub(super) async fn wait_caught_up(
             Some(checkpoint) if checkpoint >= fence => return Ok(Ok(())),
             Some(_) | None => {}
         }
-        if Instant::now() >= deadline || env.stopping() {
+        if limit.is_over() {
             return Ok(Err(format!("the checkpoint has not reached {fence}")));
         }
-        tokio::time::sleep(POLL).await;
+        limit.check().await?;
+        tokio::time::sleep(limit.left(POLL)).await;
     }
 }
 

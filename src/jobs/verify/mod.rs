@@ -11,7 +11,7 @@
 //!    A suspect becomes a finding only when both sides were seen in one state of that row:
 //!    `plan::verify` says how, and why that is certain. Keys that keep changing are looked at
 //!    again, at most [`ROUNDS_MAX`] times within `DATAFLOW_VERIFY_WAIT`; what is still open then
-//!    makes the result PARTIAL, never FAILED.
+//!    makes the result PARTIAL, never FAILED, and is counted as mismatches that are not confirmed.
 //! 3. **Only a mapping that keeps up can fail.** Without CDC, or with a checkpoint that does not
 //!    follow, the sides differ by right: PARTIAL, with "drift since".
 //!
@@ -34,6 +34,7 @@
 mod compare;
 mod confirm;
 mod drift;
+mod limit;
 mod record;
 mod repair;
 mod rows;
@@ -56,11 +57,9 @@ use record::{ReportedFinding, Sides, long};
 
 const ROUNDS_MAX: u32 = 3;
 const POLL: Duration = Duration::from_millis(200);
-/// More differences than this are not looked at one by one: the sides are different tables.
+/// Differences that are held to be looked at again, and that a run makes certain: with more, the
+/// sides are different tables, and what is behind them is only counted.
 const SUSPECTS_MAX: usize = 20_000;
-/// Findings looked at one by one when there are more than [`SUSPECTS_MAX`]; enough to be certain
-/// that the tables differ.
-const SAMPLE: usize = 1_000;
 /// Keys carried to the next run.
 const CARRIED_MAX: usize = 10_000;
 
@@ -79,20 +78,35 @@ pub enum Scope {
     Whole,
 }
 
-/// Called with how many rows were compared, and how many there are, where that is known.
-pub type Watch<'a> = &'a mut (dyn FnMut(usize, Option<i64>) + Send);
+/// What a verification is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many rows were compared, of so many, where that is known.
+    Compared { rows: usize, total: Option<i64> },
+    /// So many keys that differ are looked at again.
+    LookingAgain { keys: usize },
+    /// So many of the rows that differ are repaired.
+    Repairing { done: u64, of: u64 },
+}
+
+/// Called with each step.
+pub type Watch<'a> = &'a (dyn Fn(Step) + Send + Sync);
+
+/// For verifications that nobody watches.
+pub fn unwatched(_: Step) {}
 
 /// Compares rows of both sides, repairs what differs if that is switched on, and leaves a row in
-/// verification_logs. `None`: nothing can be said, as a full sync is due or running or the mapping
-/// is gone.
+/// verification_logs; ends `until` a moment at the latest, or when the statement that runs then does.
+/// `None`: nothing can be said, as a full sync is due or running or the mapping is gone.
 pub async fn run(
     env: &Env,
     mapping: &Mapping,
     scope: Scope,
-    progress_fn: Watch<'_>,
+    until: Option<Instant>,
+    watch: Watch<'_>,
 ) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
-    let mut found = match compare(env, mapping, scope, progress_fn).await {
+    let mut found = match compare(env, mapping, scope, until, watch).await {
         Ok(Some(found)) => found,
         Ok(None) => return Ok(None),
         // no still moment: locks, a busy server, or tables that are altered, are no finding
@@ -104,17 +118,20 @@ pub async fn run(
     let took = began.elapsed();
     let mut repaired = repair::RepairedGroup::default();
     if env.config.repair && found.status == Some(Status::Failed) {
-        if let Err(error) = repair::repair(env, mapping, found.findings.kept(), &mut repaired).await
-        {
+        let result =
+            repair::repair(env, mapping, found.findings.kept(), until, watch, &mut repaired).await;
+        if let Err(error) = result {
             repaired.refused = Some(error.to_string());
         }
         found.notes.push(repair::summary(&repaired, found.findings.counts().total()));
     }
+    let unconfirmed = found.open.counts().total();
     let report = VerificationReport {
         kind: ROWS,
         status: found.status.unwrap_or(Status::Partial),
         compared: found.compared,
-        mismatches: found.findings.counts().total() + found.drifting,
+        mismatches: found.findings.counts().total() + unconfirmed,
+        unconfirmed,
         details: found.details(),
         repaired: repaired.rows,
     };

@@ -28,10 +28,24 @@ pub struct VerificationReport {
     pub kind: &'static str,
     pub status: Status,
     pub compared: usize,
+    /// All differences, those that are not confirmed among them.
     pub mismatches: u64,
+    /// Differences that could not be decided, or are right as the mapping does not follow.
+    pub unconfirmed: u64,
     pub details: String,
     /// Rows that were repaired.
     pub repaired: u64,
+}
+
+impl VerificationReport {
+    /// `3000 compared, 5 mismatches (2 not confirmed)`
+    pub fn counts(&self) -> String {
+        let unconfirmed = match self.unconfirmed {
+            0 => String::new(),
+            unconfirmed => format!(" ({unconfirmed} not confirmed)"),
+        };
+        format!("{} compared, {} mismatches{unconfirmed}", self.compared, self.mismatches)
+    }
 }
 
 /// What an error says of a failure: words that are the same as long as the finding is, and what
@@ -108,11 +122,7 @@ pub(super) async fn write(
             .as_str(),
     );
     let records_count = long(*compared);
-    let summary = format!(
-        "{kind} of {}: {}, {compared} compared, {mismatches} mismatches",
-        mapping.source,
-        status.as_str()
-    );
+    let summary = format!("{kind} of {}: {}, {}", mapping.source, status.as_str(), report.counts());
     let code = code_of(kind);
     let prefix = format!("{kind} of {}: FAILED", mapping.source);
     let ReportedFinding { message, parts } = finding;

@@ -32,7 +32,9 @@
 //! Only findings are repaired: a mapping without CDC, or one that stands still, has none.
 
 use super::{
-    confirm::{CaptureBefore, capture_before, current_checkpoint, wait_caught_up},
+    Step, Watch,
+    confirm::{CaptureBefore, capture_before, current_checkpoint, standing, wait_caught_up},
+    limit::{Ended, Limit},
     rows::{RowReader, slots},
 };
 use crate::{
@@ -110,8 +112,16 @@ pub(super) async fn repair(
     env: &Env,
     mapping: &Mapping,
     findings: &Suspects,
+    until: Option<Instant>,
+    watch: Watch<'_>,
     repaired: &mut RepairedGroup,
 ) -> Result<()> {
+    let Some(now) = standing(env, mapping).await? else {
+        repaired.refused = Some("a full sync of the mapping is due".into());
+        return Ok(());
+    };
+    let limit = Limit::new(env, mapping, &now, until)
+        .until(Instant::now() + env.config.verify_wait * WAITS_MAX);
     let connections = env.connections(mapping, 1, 1).await?;
     let mut source = connections.source(&mapping.source.database).await?;
     let mut dest = connections.dest(&mapping.dest.database).await?;
@@ -123,6 +133,8 @@ pub(super) async fn repair(
         reader: RowReader::new(mapping, &shape),
         columns: BulkColumns::new(changes::columns(&shape.map)),
         large,
+        limit,
+        watch,
     };
     dest.batch(&changes::create_tables(&shape.map, &repair::coverage(&shape.map)))
         .await
@@ -143,6 +155,9 @@ struct Repair<'a> {
     columns: BulkColumns,
     /// How large values come, where a column can have them.
     large: Option<LargeValues>,
+    /// Of all groups together.
+    limit: Limit<'a>,
+    watch: Watch<'a>,
 }
 
 impl Repair<'_> {
@@ -165,8 +180,9 @@ impl Repair<'_> {
             .collect();
         let mut refused = Vec::new();
         let mut progress = false;
-        let deadline = Instant::now() + self.env.config.verify_wait * WAITS_MAX;
         loop {
+            let (done, of) = (repaired.rows, findings.len() as u64);
+            (self.watch)(Step::Repairing { done, of });
             let Some(mut group) = groups.pop_front() else {
                 // a row may have waited for rows that were repaired later
                 if refused.is_empty() || !std::mem::take(&mut progress) {
@@ -176,11 +192,10 @@ impl Repair<'_> {
                 groups.extend(refused.drain(..));
                 continue;
             };
-            if self.env.stopping() || Instant::now() >= deadline {
-                repaired.refused = Some(if self.env.stopping() {
-                    "asked to stop".into()
-                } else {
-                    "the time for repairs was up".into()
+            if let Some(ended) = self.limit.ended().await? {
+                repaired.refused = Some(match ended {
+                    Ended::TimeUp => "the time for repairs was up".into(),
+                    ended => ended.to_string(),
                 });
                 return Ok(());
             }
@@ -271,8 +286,8 @@ impl Repair<'_> {
         }
         // From here on: what moves large values to the destination is work and no waiting, and may
         // take longer than a wait may.
-        let deadline = Instant::now() + self.env.config.verify_wait;
-        if let Err(why) = wait_caught_up(self.env, self.mapping, source, oldest, deadline).await? {
+        let wait = self.limit.until(Instant::now() + self.env.config.verify_wait);
+        if let Err(why) = wait_caught_up(self.env, self.mapping, source, oldest, &wait).await? {
             return Ok(GroupOutcome::Stalled(why));
         }
         for _ in 0..TRIES_MAX {
@@ -281,8 +296,10 @@ impl Repair<'_> {
                     "the mapping is switched off, or a full sync is due".into(),
                 ));
             };
-            let (changed, _) =
-                self.reader.partition_changed(&capture, low, at, group.clone(), source).await?;
+            let (changed, _) = self
+                .reader
+                .partition_changed(&capture, low, at, group.clone(), source, &self.limit)
+                .await?;
             if !changed.is_empty() {
                 return Ok(GroupOutcome::Changed(changed));
             }
@@ -331,6 +348,7 @@ impl Repair<'_> {
             .collect();
         let mut there = HashSet::new();
         for keys in keys.chunks(lookup::keys_max(self.map())) {
+            self.limit.check().await?;
             let (params, slots) = slots(keys, lookup::keys_max(self.map()));
             let sql = repair::fetch(self.map(), &self.reader.shape.source.name, slots);
             self.load(&sql, &params, group, &mut there, source, dest).await?;

@@ -1,6 +1,6 @@
 //! Reading rows to compare, and asking what changed meanwhile.
 
-use super::SUSPECTS_MAX;
+use super::{SUSPECTS_MAX, limit::Limit};
 use crate::{
     error::{Context, Result},
     jobs::{JobConnections, shape::Shape},
@@ -172,10 +172,12 @@ impl<'a> RowReader<'a> {
         end: TableSide,
         session: &mut Session,
         keys: &[Vec<Value>],
+        limit: &Limit<'_>,
     ) -> Result<RowSet> {
         let mut side = RowSet::new();
         let keys: Vec<_> = keys.iter().filter(|key| self.can_hold_key(end, key)).collect();
         for keys in keys.chunks(lookup::keys_max(&self.shape.map)) {
+            limit.check().await?;
             let asked: HashSet<Vec<u8>> =
                 keys.iter().map(|key| self.encoding.key_of(key)).collect();
             let (params, slots) = slots(keys, lookup::keys_max(&self.shape.map));
@@ -250,6 +252,7 @@ impl<'a> RowReader<'a> {
         dest: &mut Session,
         left: &mut RowSet,
         right: &mut RowSet,
+        limit: &Limit<'_>,
     ) -> Result<()> {
         let (mut only_left, mut only_right) = (Vec::new(), Vec::new());
         for (_, one, other) in pairs(left, right) {
@@ -263,11 +266,11 @@ impl<'a> RowReader<'a> {
             return Ok(());
         }
         let more_right = self
-            .by_keys(TableSide::Dest, dest, &only_left)
+            .by_keys(TableSide::Dest, dest, &only_left, limit)
             .await
             .context("look up keys at the destination")?;
         let more_left = self
-            .by_keys(TableSide::Source, source, &only_right)
+            .by_keys(TableSide::Source, source, &only_right, limit)
             .await
             .context("look up keys at the source")?;
         right.extend(more_right);
@@ -284,6 +287,7 @@ impl<'a> RowReader<'a> {
         high: Lsn,
         suspects: Suspects,
         source: &mut Session,
+        limit: &Limit<'_>,
     ) -> Result<(Suspects, Suspects)> {
         let captured = |column: &crate::model::column_map::CarriedColumn| {
             capture.column(&column.source.name, column.source.column_id).is_some()
@@ -305,6 +309,7 @@ impl<'a> RowReader<'a> {
         certain.extend(nowhere);
         let keys_max = lookup::keys_max(&self.shape.map);
         for chunk in there.chunks(keys_max) {
+            limit.check().await?;
             let keys: Vec<_> = chunk.iter().map(|(_, (_, key))| key).collect();
             let (keys, slots) = slots(&keys, keys_max);
             let sql = lookup::changed_keys(&capture.instance.change_table, &self.shape.map, slots);
@@ -319,7 +324,8 @@ impl<'a> RowReader<'a> {
                 row.into_cells().values_into(&mut cells)?;
                 touched.insert(self.encoding.key_of(&cells));
             }
-            let exact = touched.iter().all(|key| chunk.iter().any(|(suspect, _)| suspect == key));
+            let asked: HashSet<&Vec<u8>> = chunk.iter().map(|(suspect, _)| suspect).collect();
+            let exact = touched.iter().all(|key| asked.contains(key));
             for (key, suspect) in chunk {
                 if !exact || touched.contains(key) {
                     changed.insert(key.clone(), suspect.clone());

@@ -14,6 +14,7 @@ use super::{
         wait_captured, wait_caught_up,
     },
     drift::{drift, since},
+    limit::Limit,
     record::{ReportedFinding, Sides, write},
 };
 use crate::{
@@ -65,6 +66,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
                 mismatches: 0,
                 details,
                 repaired: 0,
+                unconfirmed: 0,
             }
         }
         Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => VerificationReport {
@@ -74,6 +76,7 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
             mismatches: 1,
             details: visible(&error.to_string()).into_owned(),
             repaired: 0,
+            unconfirmed: 0,
         },
         Err(error) => {
             return Err(error)
@@ -86,11 +89,17 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
 }
 
 /// Do both sides have as many rows?
-pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<VerificationReport>> {
+pub async fn row_count(
+    env: &Env,
+    mapping: &Mapping,
+    until: Option<Instant>,
+) -> Result<Option<VerificationReport>> {
     let began = Instant::now();
-    let counted = match count(env, mapping).await {
+    let counted = match count(env, mapping, until).await {
         Ok(Some(counted)) => counted,
         Ok(None) => return Ok(None),
+        // ended: another time
+        Err(cause) if cause.kind == Kind::Cancelled => return Ok(None),
         Err(cause) if matches!(cause.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Altered) => {
             RowCounts {
                 why: Some(format!("not counted: {}", visible(&cause.to_string()))),
@@ -122,6 +131,7 @@ pub async fn row_count(env: &Env, mapping: &Mapping) -> Result<Option<Verificati
         mismatches: if source.is_some() && dest.is_some() { apart.unsigned_abs() } else { 0 },
         details,
         repaired: 0,
+        unconfirmed: 0,
     };
     // the numbers themselves change with every insert
     let finding = ReportedFinding::of_message(match apart {
@@ -148,13 +158,14 @@ struct RowCounts {
     why: Option<String>,
 }
 
-async fn count(env: &Env, mapping: &Mapping) -> Result<Option<RowCounts>> {
+async fn count(env: &Env, mapping: &Mapping, until: Option<Instant>) -> Result<Option<RowCounts>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
+    let limit = Limit::new(env, mapping, &then, until);
     let connections = env.connections(mapping, 1, 1).await?;
     let mut source = connections.source(&mapping.source.database).await?;
     let mut dest = connections.dest(&mapping.dest.database).await?;
     let shape = shape::gather(&mut source, &mut dest, mapping).await?;
-    let deadline = Instant::now() + env.config.verify_wait;
+    let limit = limit.until(Instant::now() + env.config.verify_wait);
     let mut counted = RowCounts::default();
     if let Some(why) = drift(mapping, &then, Scope::Next { stands_still: false }) {
         counted.source =
@@ -167,12 +178,11 @@ async fn count(env: &Env, mapping: &Mapping) -> Result<Option<RowCounts>> {
         }
     } else {
         for _ in 0..ROUNDS_MAX {
-            let apart =
-                at_one_moment(env, mapping, &shape, deadline, &mut source, &mut dest, &mut counted)
-                    .await?;
+            let sessions = (&mut *source, &mut *dest);
+            let apart = at_one_moment(env, mapping, &shape, &limit, sessions, &mut counted).await?;
             let moves = matches!(apart, Some(StructureDifference::Moves(_)));
             counted.why = apart.map(StructureDifference::message);
-            if !moves || env.stopping() || Instant::now() >= deadline {
+            if !moves || limit.ended().await?.is_some() {
                 break;
             }
         }
@@ -204,15 +214,14 @@ async fn at_one_moment(
     env: &Env,
     mapping: &Mapping,
     shape: &Shape,
-    deadline: Instant,
-    source: &mut Session,
-    dest: &mut Session,
+    limit: &Limit<'_>,
+    (source, dest): (&mut Session, &mut Session),
     counted: &mut RowCounts,
 ) -> Result<Option<StructureDifference>> {
     let before = capture_before(source, shape).await?;
     counted.source = Some(rows(source, &shape.source.name).await.context("count source rows")?);
     let reads_cdc = match &before {
-        Some(before) => wait_caught_up(env, mapping, source, before.oldest, deadline).await?,
+        Some(before) => wait_caught_up(env, mapping, source, before.oldest, limit).await?,
         None => Err("the source table has no capture instance".to_owned()),
     };
     counted.dest = Some(rows(dest, &shape.dest.name).await.context("count destination rows")?);
@@ -225,7 +234,7 @@ async fn at_one_moment(
         return Ok(Some(StructureDifference::Moves("the mapping has no checkpoint".into())));
     };
     if completes && counted.source != counted.dest {
-        match wait_captured(env, source, deadline).await? {
+        match wait_captured(source, limit).await? {
             Ok(fence) => high = high.max(fence),
             Err(why) => return Ok(Some(StructureDifference::Drifts(why))),
         }

@@ -1,6 +1,6 @@
 //! Reading what is compared at a time.
 
-use super::{record::long, rows::RowReader};
+use super::{limit::Limit, record::long, rows::RowReader};
 use crate::{
     control::SweepProgress,
     error::{Context, Result},
@@ -28,10 +28,11 @@ pub(super) async fn read_part(
     reader: &mut RowReader<'_>,
     whole: bool,
     progress: &mut SweepProgress,
-    source: &mut Session,
-    dest: &mut Session,
+    (source, dest): (&mut Session, &mut Session),
     (left, right): (&mut RowSet, &mut RowSet),
+    limit: &Limit<'_>,
 ) -> Result<SweepReach> {
+    limit.check().await?;
     let rows_max = env.config.verify_rows;
     let mut reach = SweepReach::Part;
     if !whole {
@@ -69,16 +70,16 @@ pub(super) async fn read_part(
     let carried = std::mem::take(&mut progress.carried);
     left.extend(
         reader
-            .by_keys(TableSide::Source, source, &carried)
+            .by_keys(TableSide::Source, source, &carried, limit)
             .await
             .context("read carried source rows")?,
     );
     right.extend(
         reader
-            .by_keys(TableSide::Dest, dest, &carried)
+            .by_keys(TableSide::Dest, dest, &carried, limit)
             .await
             .context("read carried destination rows")?,
     );
-    reader.complete(source, dest, left, right).await?;
+    reader.complete(source, dest, left, right, limit).await?;
     Ok(reach)
 }

@@ -7,4 +7,4 @@ SELECT CAST(NULL AS binary(10)) AS [__$start_lsn], CAST(NULL AS binary(10)) AS [
     CASE WHEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN CAST(N'' AS nvarchar(max)) ELSE CAST(t.[doc] AS nvarchar(max)) END AS [c5],
     CASE WHEN DATALENGTH(t.[note]) > 1048576 OR DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN CAST(CAST(CASE WHEN DATALENGTH(t.[note]) > 1048576 THEN DATALENGTH(t.[note]) ELSE 0 END AS bigint) AS binary(8)) + CAST(CAST(CASE WHEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) > 1048576 THEN DATALENGTH(CAST(t.[doc] AS nvarchar(max))) ELSE 0 END AS bigint) AS binary(8)) END AS [__$large]
 FROM [sales].[Order]] Details] AS t
-WHERE (t.[ID] = CAST(@P1 AS int) AND t.[code] = CAST(@P2 AS nvarchar(20))) OR (t.[ID] = CAST(@P3 AS int) AND t.[code] = CAST(@P4 AS nvarchar(20)))
+INNER JOIN (SELECT DISTINCT [k0], [k1] FROM (VALUES (CAST(@P1 AS int), CAST(@P2 AS nvarchar(20)) COLLATE Latin1_General_CI_AS), (CAST(@P3 AS int), CAST(@P4 AS nvarchar(20)) COLLATE Latin1_General_CI_AS)) AS v ([k0], [k1])) AS k ON t.[ID] = k.[k0] AND t.[code] = k.[k1]

@@ -13,4 +13,4 @@ INNER JOIN #changes AS a ON a.[__$order] = n.[__$order]
 INNER JOIN [sales].[Order]] Details] AS t ON t.[id] = CAST(a.[c0] AS bigint) AND t.[code] = a.[c1] COLLATE Latin1_General_CI_AS
 WHERE n.[__$operation] = 2 AND NOT (t.[code] COLLATE Latin1_General_BIN2 = a.[c1])
     AND NOT EXISTS (SELECT 1 FROM #net AS m INNER JOIN #changes AS b ON b.[__$order] = m.[__$order] WHERE m.[__$operation] = 1 AND t.[id] = CAST(b.[c0] AS bigint) AND t.[code] = b.[c1] COLLATE Latin1_General_CI_AS AND t.[code] COLLATE Latin1_General_BIN2 = b.[c1])
-    AND NOT ((t.[id] = CAST(@P1 AS bigint) AND t.[code] = CAST(@P2 AS nvarchar(20))));
+    AND NOT (EXISTS (SELECT 1 FROM (VALUES (CAST(@P1 AS bigint), CAST(@P2 AS nvarchar(20)) COLLATE Latin1_General_CI_AS)) AS k ([k0], [k1]) WHERE t.[id] = k.[k0] AND t.[code] = k.[k1]));

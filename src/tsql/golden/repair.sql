@@ -4,8 +4,8 @@ TRUNCATE TABLE #net;
 INSERT INTO #net ([__$order], [__$operation]) SELECT c.[__$order], 2 FROM #changes AS c;
 BEGIN TRANSACTION;
 DELETE t FROM [sales].[Order]] Details] AS t
-WHERE ((t.[id] = CAST(@P3 AS bigint) AND t.[code] = CAST(@P4 AS nvarchar(20))) OR (t.[id] = CAST(@P5 AS bigint) AND t.[code] = CAST(@P6 AS nvarchar(20))))
-    AND NOT EXISTS (SELECT 1 FROM #changes AS c WHERE t.[id] = CAST(c.[c0] AS bigint) AND t.[code] = c.[c1] COLLATE Latin1_General_CI_AS);
+INNER JOIN (SELECT DISTINCT [k0], [k1] FROM (VALUES (CAST(@P3 AS bigint), CAST(@P4 AS nvarchar(20)) COLLATE Latin1_General_CI_AS), (CAST(@P5 AS bigint), CAST(@P6 AS nvarchar(20)) COLLATE Latin1_General_CI_AS)) AS v ([k0], [k1])) AS k ON t.[id] = k.[k0] AND t.[code] = k.[k1]
+WHERE NOT EXISTS (SELECT 1 FROM #changes AS c WHERE t.[id] = CAST(c.[c0] AS bigint) AND t.[code] = c.[c1] COLLATE Latin1_General_CI_AS);
 DELETE d
 FROM [sales].[Order]] Details] AS d
 INNER JOIN #changes AS c ON d.[id] = CAST(c.[c0] AS bigint) AND d.[code] = c.[c1] COLLATE Latin1_General_CI_AS

@@ -5,8 +5,19 @@ use crate::harness::{World, daemon::command, servers::with_scenario_names};
 
 /// Runs `verify`; returns its exit code and its output.
 pub async fn verify(world: &World, arguments: &[&str]) -> (Option<i32>, String) {
+    verify_with(world, &[], arguments).await
+}
+
+/// The same with more variables.
+pub async fn verify_with(
+    world: &World,
+    more: &[(&'static str, &'static str)],
+    arguments: &[&str],
+) -> (Option<i32>, String) {
     let arguments: Vec<&str> = ["verify"].into_iter().chain(arguments.iter().copied()).collect();
-    let output = command(&world.variables(), &arguments).output().await.expect("run verify");
+    let mut variables = world.variables();
+    variables.extend_from_slice(more);
+    let output = command(&variables, &arguments).output().await.expect("run verify");
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),

@@ -1,5 +1,6 @@
 //! Verification: finds every difference, and reports no difference that is not one.
 
+mod bounded;
 pub mod command;
 mod keys;
 mod large;

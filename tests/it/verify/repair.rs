@@ -13,7 +13,10 @@ use mssql_standin::{
     fault::{Fault, Phase, Point},
 };
 
-use super::{command::verify, limit_lead, rows, synced};
+use super::{
+    command::{verify, verify_with},
+    limit_lead, rows, synced,
+};
 use crate::harness::{
     Sql, World,
     blocked_request::{blocked_request, wait_for_arrival},
@@ -150,7 +153,9 @@ async fn children_are_repaired_after_their_parents() {
     let (code, printed) = verify(&world, &[]).await;
     assert_eq!(code, Some(1), "without --repair the differences stay: {printed}");
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Child").await, "3");
-    let (code, printed) = verify(&world, &["--repair"]).await;
+    // one after the other, so that the children are tried before their parent is there
+    let one = [("DATAFLOW_VERIFY_CONCURRENCY", "1")];
+    let (code, printed) = verify_with(&world, &one, &["--repair"]).await;
     assert_eq!(code, Some(0), "differences are left after the repair: {printed}");
     assert!(printed.contains("left for the next run"), "the children did not wait: {printed}");
     world.in_sync("dbo.Parent", "ID").await;
