@@ -5,9 +5,12 @@
 //! [`crate::http`]. A write is a short lock and never waits for I/O; everything is bounded by the
 //! mappings and words there are, and a mapping that is gone is forgotten.
 
-use crate::model::{
-    id::{MappingId, StatusId},
-    mapping::SyncType,
+use crate::{
+    model::{
+        id::{MappingId, StatusId},
+        mapping::SyncType,
+    },
+    plan::time::EPOCH_S,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -70,9 +73,6 @@ pub enum Lag {
     /// The oldest change left was committed at this time (milliseconds of UTC since 2000-01-01).
     Since { oldest_ms: i64 },
 }
-
-/// 2000-01-01, in seconds of Unix time.
-const EPOCH_S: u64 = 946_684_800;
 
 impl Lag {
     /// In seconds, by this machine's clock (the commit's time is by the source's).

@@ -1,35 +1,35 @@
-//! Words for a service manager that listens on `NOTIFY_SOCKET` (systemd): READY, STATUS, WATCHDOG,
+//! Notifies a service manager that listens on `NOTIFY_SOCKET` (systemd): READY, STATUS, WATCHDOG,
 //! STOPPING.
 //!
 //! The protocol is a datagram of lines on a Unix socket, whose name begins with `@` where it is
 //! abstract. <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html> Sending never
-//! waits, and nobody cares when it fails: a manager that does not listen is no reason to stop.
-//! Elsewhere than on Unix nothing is sent.
+//! waits, and a failure is ignored: the daemon works without a manager, too. On other systems than
+//! Unix nothing is sent.
 
 use crate::model::visible::visible;
 use std::time::Duration;
 
-/// What the environment says of the manager.
+/// The manager's settings, from environment variables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Supervisor {
     /// `NOTIFY_SOCKET`
     pub socket: Option<String>,
-    /// `WATCHDOG_USEC`, where it is meant for this process: without a word for this long the
+    /// `WATCHDOG_USEC`, if it is meant for this process: without a notification for this long the
     /// manager kills it.
     pub watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; what makes no sense counts as not
+    /// From `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `WATCHDOG_PID`; invalid values count as not
     /// set.
     pub fn from_vars(
         socket: Option<&str>,
         watchdog_us: Option<&str>,
         watchdog_pid: Option<&str>,
     ) -> Self {
-        let ours = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let is_ours = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
         let watchdog = watchdog_us
-            .filter(|_| ours)
+            .filter(|_| is_ours)
             .and_then(|us| us.parse().ok())
             .filter(|us| *us > 0)
             .map(Duration::from_micros);
@@ -39,46 +39,46 @@ impl Supervisor {
         }
     }
 
-    /// The line to the manager.
+    /// Connects to the manager, if there is one.
     pub fn connect(&self) -> ServiceManager {
         ServiceManager { socket: self.socket.as_deref().and_then(platform::connect) }
     }
 }
 
-/// An open line to the manager, or none.
+/// A socket to the manager, or none.
 pub struct ServiceManager {
     socket: Option<platform::Socket>,
 }
 
 impl ServiceManager {
-    /// Started: work begins.
+    /// The daemon has started.
     pub fn ready(&self) {
-        self.say("READY=1\nSTATUS=running");
+        self.send("READY=1\nSTATUS=running");
     }
 
-    /// Alive.
+    /// Resets the watchdog.
     pub fn alive(&self) {
-        self.say("WATCHDOG=1");
+        self.send("WATCHDOG=1");
     }
 
-    /// Ends when what runs has come to a batch boundary.
+    /// The daemon stops as soon as all jobs have reached a batch boundary.
     pub fn stopping(&self) {
-        self.say("STOPPING=1\nSTATUS=finishing the batches that run");
+        self.send("STOPPING=1\nSTATUS=finishing the running batches");
     }
 
-    /// Not ready for a while, for a reason that a restart does not mend.
+    /// The start takes longer, for a reason that a restart would not remove.
     pub fn waiting(&self, status: &str, for_at_most: Duration) {
-        self.say(&format!(
+        self.send(&format!(
             "EXTEND_TIMEOUT_USEC={}\nSTATUS={}",
             for_at_most.as_micros(),
             visible(status)
         ));
     }
 
-    fn say(&self, words: &str) {
+    fn send(&self, message: &str) {
         if let Some(socket) = &self.socket {
-            // nobody listens: then nobody has to be told
-            let _ = socket.send(words.as_bytes());
+            // the manager does not listen any more, which is ignored
+            let _ = socket.send(message.as_bytes());
         }
     }
 }
@@ -143,7 +143,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn words_reach_an_abstract_socket() {
+    fn notifications_reach_an_abstract_socket() {
         use std::os::{linux::net::SocketAddrExt, unix::net};
         let name = format!("dataflow-supervisor-{}", std::process::id());
         let manager =
@@ -151,10 +151,10 @@ mod tests {
                 .unwrap();
         let supervisor = Supervisor::from_vars(Some(&format!("@{name}")), None, None);
         supervisor.connect().ready();
-        let mut heard = [0; 64];
-        let length = manager.recv(&mut heard).unwrap();
-        assert!(heard[..length].starts_with(b"READY=1\n"));
-        // nobody listens any more: nobody minds
+        let mut received = [0; 64];
+        let length = manager.recv(&mut received).unwrap();
+        assert!(received[..length].starts_with(b"READY=1\n"));
+        // sending to a closed socket is no error
         drop(manager);
         supervisor.connect().alive();
     }

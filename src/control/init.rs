@@ -1,35 +1,24 @@
-//! Making the control database, or bringing an old one up to date.
+//! `init`: creates the control database, or upgrades an older one.
 //!
-//! The script is the one an operator can run with sqlcmd: it is split where sqlcmd splits it, at
-//! lines that say GO and stand outside of strings, quoted names and comments, and sent batch by
-//! batch on one session (it changes databases on the way).
+//! An operator can run the same script with sqlcmd. It is split as sqlcmd splits it, at GO lines
+//! outside of strings, quoted names and comments, and sent batch by batch on one session, because
+//! it contains USE statements.
 
-use super::DATABASE;
+use super::{DATABASE, single_connection_pools};
 use crate::{
     config::Config,
     error::{Context, Result},
     model::name::Ident,
-    mssql::pool::{PoolOptions, Pools},
 };
-use std::time::Duration;
 
-/// The script that makes the control database.
+/// The script that creates the control database.
 pub const SCHEMA: &str = include_str!("../../sql/schema-dataflow.sql");
 
-/// Runs [`SCHEMA`] at the destination: twice does no harm.
+/// Runs [`SCHEMA`] at the destination. It can be run any number of times.
 pub async fn init(config: &Config) -> Result<()> {
-    let pools = Pools::new(
-        config.dest.clone(),
-        PoolOptions {
-            connections_max: 1,
-            statement_timeout: config.statement_timeout,
-            lock_timeout: config.lock_timeout,
-            deadlock_priority_low: false,
-            idle_timeout: Duration::from_secs(60),
-        },
-    );
+    let pools = single_connection_pools(config);
     let mut session = pools.checkout(&Ident::new("master"), "init").await?;
-    // The script says USE: nobody else may get this session.
+    // USE changes the session's database, so it must not go back to the pool.
     session.mark_not_reusable();
     for batch in split_go(SCHEMA) {
         session.batch(batch.text).await.with_context(|| {
@@ -43,20 +32,20 @@ pub async fn init(config: &Config) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScriptBatch<'a> {
     pub text: &'a str,
-    /// where its first word stands, from 1
+    /// The line of its first word, from 1.
     pub line: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ScriptContext {
     Code,
-    /// Until this character, which stands for itself when doubled.
+    /// Until this character; doubled, it is part of the text.
     Quoted(char),
-    /// `/* … */`, which nest
+    /// `/* … */`, with the depth of nesting.
     Comment(usize),
 }
 
-/// Splits a script at its GO lines. Batches without a word are left out.
+/// Splits a script at its GO lines. Empty batches are left out.
 pub fn split_go(script: &str) -> Vec<ScriptBatch<'_>> {
     let mut batches = Vec::new();
     let mut within = ScriptContext::Code;
@@ -99,7 +88,7 @@ fn is_go(line: &str) -> bool {
     }
 }
 
-/// What the next line begins in, when this one begins in `within`.
+/// The context after a line that begins in the context `within`.
 fn after(line: &str, mut within: ScriptContext) -> ScriptContext {
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {

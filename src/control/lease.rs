@@ -1,42 +1,41 @@
-//! Who owns what: the lease.
+//! The lease: which daemon owns which mappings.
 //!
 //! SQL Server's lock manager is the coordinator. One connection per daemon, used for nothing else,
 //! holds one application lock per mapping that the daemon owns (`sp_getapplock`, owner Session),
-//! and one for the daemon's own place among the daemons. While the connection lives, nobody else
-//! gets these locks; when it ends, however it ends, the server gives them up at once.
+//! and one for the daemon's own number among the daemons. No other session can get these locks
+//! while the connection is open; when it ends, for whatever reason, the server releases them.
 //! <https://learn.microsoft.com/sql/relational-databases/system-stored-procedures/sp-getapplock-transact-sql>
 //!
 //! **The heartbeat.** A process that is frozen (SIGSTOP, `docker pause`, a hung VM) does nothing,
-//! and its connection lives. So each proof of the lease also writes `beat_at` in the daemon's row
+//! but its connection stays open. So each renewal of the lease also writes `beat_at` in the daemon's row
 //! of `dbo.daemons`, by the server's clock, and marks each daemon as gone whose beat is older than
-//! [`GONE_AFTER`]. The mark is final: a daemon that wakes finds it at its next proof, before it
+//! [`GONE_AFTER`]. The mark is final: a daemon that wakes finds it at its next renewal, before it
 //! starts anything new, discards its connection and joins again under a new `daemon_id`. Its old
 //! session still holds its locks meanwhile, so a mapping that is taken over gets the lock of the
 //! next *generation*, a number in `dbo.mapping_owners` that is part of the lock's name.
 //!
-//! **Ownership alone is never what keeps the data right.** A daemon whose connection broke or that
-//! was frozen learns of it late, and may be in the middle of a write when it wakes. Each of its
-//! writes to a destination carries a fence in its own transaction, which fails once somebody else
-//! went on, and rolls back:
+//! **Correct data does not depend on ownership.** A daemon whose connection broke or that was
+//! frozen notices it late, and may be in the middle of a write when it wakes. Each write to a
+//! destination checks a fence in its own transaction, which fails and rolls back if another daemon
+//! has gone on meanwhile:
 //!
 //! | write | fence |
 //! |---|---|
 //! | commit group, idle checkpoint | `last_cdc_lsn` is what it was when the work began |
 //! | repair | the same, and no full sync is pending |
 //! | swap, each batch of a DIRECT load, its end | `full_sync_pending_at` is this attempt's own claim |
-//! | staging table | locked by the session that fills it; its name has the generation |
+//! | staging table | locked by the session that fills it; its name contains the generation |
 //!
 //! A commit group, a repair and a batch of a DIRECT load are one batch of statements each: the
 //! server ends them whether or not the process runs, so no locks wait for it to wake. The swap is
 //! a transaction of several: a process frozen within it keeps its locks on the destination table
 //! until it wakes or its connection ends, and whoever took over waits for them.
 //!
-//! What is written without a fence belongs to the writer alone (the end of its own run row), or is
-//! true whoever writes it (log rows, verifications, the lag).
+//! Written without a fence: rows that belong to the writer alone (the end of its own run), and facts
+//! that are true whichever daemon writes them (log rows, verifications, the lag).
 //!
-//! However many mappings there are, a proof is one round trip; giving up and taking is one more for
-//! each thousand. Ten thousand mappings are not taken in one go: a look takes what it can within
-//! [`TAKE_TIME_MAX`], and the next one goes on.
+//! A renewal is one round trip, however many mappings there are; releasing and taking is one for
+//! each thousand. A refresh takes what it can within [`TAKE_TIME_MAX`], and the next one goes on.
 
 use super::{Control, DATABASE};
 use crate::{
@@ -52,61 +51,61 @@ use std::{
 
 /// Daemons that one control database can have.
 pub const DAEMONS_MAX: i32 = 64;
-/// Connections that a lease takes.
+/// Connections that a lease uses.
 pub const CONNECTIONS: usize = 1;
-/// A daemon that has written no beat for this long is gone: two ticks of the default interval, and
-/// ten beats, so that a slow statement or a short failover costs nobody a lease.
+/// A daemon that has not renewed its lease for this long is marked as gone: two ticks of the default
+/// interval, and ten renewals, so that a slow statement or a short failover loses no lease.
 pub const GONE_AFTER: Duration = Duration::from_secs(20);
 
-/// A lease that is not proven within this counts as lost.
-const PROOF_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time of a statement: a lease that is not renewed within this counts as lost.
+const RENEWAL_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Time for taking in one look: others may want to take some, too.
+/// Time for taking mappings in one refresh: other daemons may want to take some, too.
 const TAKE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Mappings in one statement: their ids, packed, fit a varbinary(8000), also with generations.
 pub(super) const PACKED_MAX: usize = 1_000;
 
-/// How often a mapping was taken from a daemon that was gone. Part of the names of what a frozen
-/// daemon may still hold: the mapping's lock and its staging table.
+/// How often a mapping was taken from a daemon that was gone. It is part of the names of what a
+/// frozen daemon may still hold: the mapping's lock and its staging table.
 pub type Generation = i32;
 
 /// Locks on mappings, for as long as this exists.
 pub struct Lease {
     session: Checkout,
-    /// Its number among the daemons, for one that shares with others.
+    /// Its number among the daemons; `None` for a command, which does not share with them.
     place: Option<i32>,
     heartbeat: Heartbeat,
-    /// The mappings that are ours, and the generation of each lock.
+    /// The mappings that are locked, and the generation of each lock.
     held: HashMap<MappingId, Generation>,
-    /// How many candidates were tried so far: where time runs out before all were, the next look
-    /// goes on behind them.
+    /// How many candidates were tried so far: if the time is up before all were tried, the next
+    /// refresh goes on after them.
     tried: usize,
-    /// Taken, and not yet put in order after their last owner.
+    /// Taken, but what their last owner left behind is not recovered yet.
     pub unrecovered: HashSet<MappingId>,
 }
 
-/// Whether daemons that are frozen are noticed.
+/// How frozen daemons are noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heartbeat {
-    /// `init` has not made its tables: locks alone decide.
+    /// Not at all: `init` has not created the tables, so a frozen daemon keeps its locks.
     Missing,
-    /// A command: it has no beat of its own.
+    /// A command: it marks other daemons as gone, but writes no heartbeat of its own.
     Watches,
-    /// The row in `dbo.daemons`.
+    /// A daemon, with its row in `dbo.daemons`.
     Beats { daemon_id: i32 },
 }
 
 impl Control {
-    /// The connection for locks. As a `member` it takes a place among the daemons, so that they
-    /// give up what is its share.
+    /// Opens the connection for locks. As a `member` it takes a number among the daemons, so that
+    /// they release its share of the mappings.
     pub async fn lease(&self, member: bool) -> Result<Lease> {
         let mut session = self
             .pools
             .checkout(&Ident::new(DATABASE), "lease")
             .await
             .context("open the lease connection")?;
-        session.set_timeout(PROOF_TIME_MAX);
-        // in an idle pool it would go on holding them
+        session.set_timeout(RENEWAL_TIME_MAX);
+        // idle in the pool it would keep its locks
         session.mark_not_reusable();
         let has_heartbeat = session
             .row(include_str!("../../sql/lease/has_heartbeat.sql"), &[])
@@ -152,8 +151,8 @@ impl Control {
         })
     }
 
-    /// One mapping, for a command that works on it alone; `None` while a daemon (or another
-    /// command) owns it. It is given back when the lease is dropped.
+    /// Locks one mapping for a command; `None` while a daemon or another command owns it. It is
+    /// released when the lease is dropped.
     pub async fn claim(&self, mapping: MappingId) -> Result<Option<Lease>> {
         let mut lease = self.lease(false).await?;
         let taken = lease.take(&[mapping], 1).await?;
@@ -162,12 +161,12 @@ impl Control {
 }
 
 impl Lease {
-    /// The mappings that are ours, and the generation of each.
+    /// The mappings that are locked, and the generation of each lock.
     pub fn held(&self) -> &HashMap<MappingId, Generation> {
         &self.held
     }
 
-    /// The generation of a mapping that is ours.
+    /// The generation of a mapping's lock.
     pub fn generation(&self, mapping: MappingId) -> Generation {
         self.held.get(&mapping).copied().unwrap_or_default()
     }
@@ -178,8 +177,8 @@ impl Lease {
         self.heartbeat != Heartbeat::Missing
     }
 
-    /// The daemons that live, and which of them this is. It proves that every lock is still held,
-    /// and that nobody has marked this daemon as gone.
+    /// Writes the heartbeat and returns the running daemons. An answer proves that every lock is
+    /// still held, and that this daemon was not marked as gone.
     pub async fn renew(&mut self) -> Result<Members> {
         let own_id = match self.heartbeat {
             Heartbeat::Missing => return self.members_by_locks().await,
@@ -196,15 +195,15 @@ impl Lease {
             .rows(include_str!("../../sql/lease/beat.sql"), &params)
             .await
             .context("write the heartbeat")?;
-        let (mut others, mut lives) = (Vec::with_capacity(rows.len()), false);
+        let (mut others, mut alive) = (Vec::with_capacity(rows.len()), false);
         for row in &rows {
             if row.bool(1)? {
-                lives = true;
+                alive = true;
             } else {
                 others.push(row.i32(0)?);
             }
         }
-        if own_id.is_some() && !lives {
+        if own_id.is_some() && !alive {
             return Err(Error::new(
                 Kind::CheckpointConflict,
                 format!(
@@ -216,7 +215,7 @@ impl Lease {
                 "Other daemons may have taken its mappings over; it joins them again by itself",
             ));
         }
-        Ok(self.among(&others))
+        Ok(self.rank_among(&others))
     }
 
     async fn members_by_locks(&mut self) -> Result<Members> {
@@ -229,12 +228,12 @@ impl Lease {
             .await
             .context("look for other daemons")?;
         let others: Vec<i32> = rows.iter().map(|row| row.i32(0)).collect::<Result<_>>()?;
-        Ok(self.among(&others))
+        Ok(self.rank_among(&others))
     }
 
-    /// Its rank among the places that daemons have. (A server may say of a lock that its own holder
-    /// could not have it.)
-    fn among(&self, places: &[i32]) -> Members {
+    /// Its rank among the numbers of all daemons. (`places` may contain its own: a server may report
+    /// a lock as taken to the session that holds it.)
+    fn rank_among(&self, places: &[i32]) -> Members {
         let Some(own) = self.place else { return Members::ALONE };
         let others = places.iter().filter(|place| **place != own);
         Members {
@@ -243,8 +242,8 @@ impl Lease {
         }
     }
 
-    /// Takes what is free of `candidates`, or owned by a daemon that is gone, in this order, at
-    /// most `count_max`; returns what is ours now. There may be more to take.
+    /// Locks those of `candidates` that are free, or owned by a daemon that is gone, in this order,
+    /// at most `count_max`. Returns those that were locked; if the time was up, there may be more.
     pub async fn take(
         &mut self,
         candidates: &[MappingId],
@@ -274,7 +273,7 @@ impl Lease {
                     (include_str!("../../sql/lease/take.sql"), &params[..])
                 }
             };
-            let row = self.session.row(statement, params).await.context("take mappings")?;
+            let row = self.session.row(statement, params).await.context("lock mappings")?;
             for (mapping, generation) in unpacked(row.opt_bytes(0)?.unwrap_or_default()) {
                 self.held.insert(mapping, generation);
                 self.unrecovered.insert(mapping);
@@ -284,7 +283,7 @@ impl Lease {
         Ok(taken)
     }
 
-    /// Gives these up.
+    /// Releases these.
     pub async fn release(&mut self, mappings: &[MappingId]) -> Result<()> {
         for some in mappings.chunks(PACKED_MAX) {
             let locks: Vec<u8> = some
@@ -294,7 +293,7 @@ impl Lease {
             self.session
                 .execute(include_str!("../../sql/lease/release.sql"), &[Param::Binary(&locks)])
                 .await
-                .context("give up mappings")?;
+                .context("release mappings")?;
             for mapping in some {
                 self.held.remove(mapping);
                 self.unrecovered.remove(mapping);

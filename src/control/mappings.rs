@@ -3,14 +3,14 @@
 //! A row that cannot be used stops only itself: it is returned with the reason in
 //! [`ControlSnapshot::rejected`], and the other rows are used.
 
-use super::{Control, DATABASE};
+use super::Control;
 use crate::{
     error::{Context, Error, Kind, Result},
     model::{
         id::{MappingId, ServerId},
         lsn::Lsn,
         mapping::{FullSyncMode, InitialSync, Mapping, Server},
-        name::{Ident, TableName},
+        name::{Ident, TableName, is_reserved_database},
     },
     mssql::client::{
         row::{Param, Row},
@@ -128,10 +128,7 @@ impl<'a> MappingRow<'a> {
         let source = table("source", self.source, last.map(|last| &last.source));
         let dest = table("dest", self.dest, last.map(|last| &last.dest));
         let database = dest.database.as_str();
-        if ["master", "model", "msdb", "tempdb", DATABASE]
-            .iter()
-            .any(|system| system.eq_ignore_ascii_case(database))
-        {
+        if is_reserved_database(database) {
             problems.push(format!(
                 "dest_database {database} is a system database or the control database"
             ));

@@ -1,7 +1,8 @@
-//! Remembering: the control database `dbaops_dataflow`, the users' interface.
+//! The control database `dbaops_dataflow`: configuration, status and logs, which are the interface to
+//! operators.
 //!
-//! Control has connections of its own, kept out of the seats that jobs take: whoever uses one waits
-//! for nothing else meanwhile.
+//! Control has connections of its own, which jobs cannot reserve. So a job that holds all other
+//! connections can still write its status.
 
 mod cdc_sessions;
 pub mod checkpoint;
@@ -30,26 +31,30 @@ pub use status::FullSyncRun;
 pub use verifications::SweepProgress;
 
 use crate::{
+    config::Config,
     error::Result,
     metrics::Metrics,
-    model::name::Ident,
-    mssql::pool::{Checkout, Pools},
+    model::name::{CONTROL_DATABASE, Ident},
+    mssql::pool::{Checkout, PoolOptions, Pools},
 };
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 
-/// The control database's name: a contract.
-pub const DATABASE: &str = "dbaops_dataflow";
-/// Connections that control uses at a time; kept out of the destination's seats.
+/// The control database's name.
+pub const DATABASE: &str = CONTROL_DATABASE;
+/// Connections that control uses at a time. Jobs cannot reserve them.
 pub const CONNECTIONS_MAX: usize = 2;
 
 /// The control database. Cheap to clone.
 #[derive(Clone)]
 pub struct Control {
     pools: Pools,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     metrics: Metrics,
-    late: runs::PendingCompletions,
+    pending_completions: runs::PendingCompletions,
     cdc_sessions: cdc_sessions::CdcSessions,
     /// That `init` has not added `error_logs.error_code` was logged.
     no_codes_logged: Arc<AtomicBool>,
@@ -57,10 +62,10 @@ pub struct Control {
     no_initial_sync_logged: Arc<AtomicBool>,
 }
 
-/// A control session and its turn.
+/// A session in the control database, and its permit.
 struct ControlSession {
     session: Checkout,
-    _turn: tokio::sync::OwnedSemaphorePermit,
+    _permit: tokio::sync::OwnedSemaphorePermit,
 }
 
 impl std::ops::Deref for ControlSession {
@@ -77,13 +82,13 @@ impl std::ops::DerefMut for ControlSession {
 }
 
 impl Control {
-    /// Control over the destination's pools. What it records is counted in `metrics` as well.
+    /// Uses the destination's pools. What it records is counted in `metrics` as well.
     pub fn new(pools: Pools, metrics: Metrics) -> Self {
         Control {
             pools,
-            turns: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             metrics,
-            late: runs::PendingCompletions::default(),
+            pending_completions: runs::PendingCompletions::default(),
             cdc_sessions: cdc_sessions::CdcSessions::default(),
             no_codes_logged: Arc::default(),
             no_initial_sync_logged: Arc::default(),
@@ -91,10 +96,24 @@ impl Control {
     }
 
     async fn session(&self) -> Result<ControlSession> {
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| {
             crate::error::Error::new(crate::error::Kind::Cancelled, "control is closed")
         })?;
         let session = self.pools.checkout(&Ident::new(DATABASE), "control").await?;
-        Ok(ControlSession { session, _turn: turn })
+        Ok(ControlSession { session, _permit: permit })
     }
+}
+
+/// Pools for a command that uses one connection to the destination at a time.
+fn single_connection_pools(config: &Config) -> Pools {
+    Pools::new(
+        config.dest.clone(),
+        PoolOptions {
+            connections_max: 1,
+            statement_timeout: config.statement_timeout,
+            lock_timeout: config.lock_timeout,
+            deadlock_priority_low: false,
+            idle_timeout: Duration::from_secs(60),
+        },
+    )
 }

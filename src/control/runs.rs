@@ -178,7 +178,7 @@ impl Control {
         let written = self.write_end(run, &outcome).await;
         if let Err(error) = &written {
             tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
-            self.late.push(run, outcome);
+            self.pending_completions.push(run, outcome);
         }
         written.is_ok()
     }
@@ -186,10 +186,10 @@ impl Control {
     /// Writes the ends of runs that could not be written when they came, and the counts of CDC
     /// sessions.
     pub async fn write_pending_completions(&self) {
-        while let Some((run, outcome)) = self.late.pop() {
+        while let Some((run, outcome)) = self.pending_completions.pop() {
             if let Err(error) = self.write_end(run, &outcome).await {
                 tracing::debug!(%error, run = run.0, "the end of a run is still not in sync_status");
-                return self.late.push(run, outcome);
+                return self.pending_completions.push(run, outcome);
             }
         }
         if let Err(error) = self.save_cdc_sessions().await {

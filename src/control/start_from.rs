@@ -1,21 +1,18 @@
-//! Setting a checkpoint by hand, for a destination that was initialised from a backup.
+//! `start-from`: sets a mapping's checkpoint, for a destination that was restored from a backup.
 //!
-//! An LSN that stands in `table_mappings` alone was not written by us and is a gap; this writes
-//! both the row and its twin, in one transaction.
+//! A checkpoint is in two places, `table_mappings.last_cdc_lsn` and the destination's checkpoint
+//! table. One that is in the first place alone counts as a gap; this command writes both in one
+//! transaction.
 
-use super::DATABASE;
+use super::{DATABASE, single_connection_pools};
 use crate::{
     config::Config,
     error::{Context, Error, Kind, Result},
     model::{id::MappingId, lsn::Lsn, name::Ident},
-    mssql::{
-        client::row::Param,
-        pool::{PoolOptions, Pools},
-    },
+    mssql::client::row::Param,
 };
-use std::time::Duration;
 
-/// Says that everything up to and including `lsn` is in the mapping's destination.
+/// Sets the checkpoint: everything up to and including `lsn` is in the mapping's destination.
 pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result<()> {
     if lsn.is_zero() {
         return Err(Error::new(
@@ -23,16 +20,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
             "an LSN of zero is no position: give the __$start_lsn of the last transaction that is in the destination",
         ));
     }
-    let pools = Pools::new(
-        config.dest.clone(),
-        PoolOptions {
-            connections_max: 1,
-            statement_timeout: config.statement_timeout,
-            lock_timeout: config.lock_timeout,
-            deadlock_priority_low: false,
-            idle_timeout: Duration::from_secs(60),
-        },
-    );
+    let pools = single_connection_pools(config);
     let database = {
         let mut control = pools.checkout(&Ident::new(DATABASE), "start-from").await?;
         let row = control
@@ -60,7 +48,7 @@ pub async fn start_from(config: &Config, mapping: MappingId, lsn: Lsn) -> Result
                 "UPDATE table_mappings SET full_sync_requested = 0, full_sync_pending_at = NULL WHERE mapping_id = {mapping}"
             )));
         }
-        // a connection of one pool at a time
+        // the limit is one connection: it has to be closed before one to another database is opened
         control.mark_not_reusable();
         Ident::new(row.text(0)?)
     };

@@ -17,29 +17,29 @@ use crate::{
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tracing::{info, warn};
 
-/// What a look found and did.
+/// The result of a refresh.
 #[derive(Debug)]
 pub struct OwnedMappings {
-    /// What may be worked on, and the generation of each lock.
+    /// The mappings that jobs may work on, and the generation of each lock.
     pub mappings: HashMap<MappingId, Generation>,
-    /// Of these: nothing new starts, because they are given up as soon as nothing runs for them.
+    /// Of these: nothing new starts, because they are released as soon as nothing runs for them.
     pub leaving: HashSet<MappingId>,
     pub members: Members,
-    /// What mappings that came bring along.
+    /// Set when mappings were taken.
     pub recovered: Option<Recovered>,
 }
 
 /// What was learned when mappings were taken over.
 #[derive(Debug)]
 pub struct Recovered {
-    /// Who has unresolved errors.
+    /// The mappings and servers with unresolved errors.
     pub open_errors: OpenErrors,
     /// Destination databases in which the last owner may have left staging tables.
     pub to_sweep: BTreeSet<Ident>,
 }
 
-/// Has the share that is ours. An error means that the lease is not proven: nothing is ours any
-/// more.
+/// Renews the lease and takes or releases mappings until this daemon has its share. An error means
+/// that the lease is lost.
 pub async fn refresh(
     env: &Env,
     lease: &mut Lease,
@@ -58,7 +58,7 @@ pub async fn refresh(
         info!(
             daemons = members.count,
             taken = taken.len(),
-            given_up = moves.release.len(),
+            released = moves.release.len(),
             owned = lease.held().len(),
             "mappings reassigned"
         );
@@ -69,8 +69,8 @@ pub async fn refresh(
     Ok(OwnedMappings { mappings, leaving: moves.leaving, members, recovered })
 }
 
-/// Puts in order what the last owner of newly taken mappings left behind. What cannot be done now
-/// is tried again at the next look, and the mappings wait for it.
+/// Recovers what the last owner of newly taken mappings left behind. If that fails it is tried again
+/// at the next refresh, and the mappings wait for it.
 async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Option<Recovered> {
     if lease.unrecovered.is_empty() {
         return None;
@@ -100,9 +100,9 @@ async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Opti
     Some(Recovered { open_errors, to_sweep })
 }
 
-/// Drops the staging tables that nobody fills any more. It waits for a connection to the
-/// destination, which a look must not; a full sync that begins meanwhile has its staging table
-/// locked, and drops what it finds under its own name.
+/// Drops staging tables that no full sync fills any more. This waits for a connection to the
+/// destination, so it is not part of a refresh. A full sync that begins meanwhile has locked its own
+/// staging table, and drops an older one of the same name itself.
 pub async fn drop_staging_tables(env: &Env, databases: BTreeSet<Ident>) {
     for database in databases {
         match full_sync::drop_leftover_stages(env, &database).await {

@@ -7,6 +7,20 @@
 
 use std::{fmt, sync::Arc};
 
+/// The control database's name: a contract with operators.
+pub const CONTROL_DATABASE: &str = "dbaops_dataflow";
+
+/// The databases of SQL Server itself.
+const SYSTEM_DATABASES: [&str; 5] = ["master", "model", "msdb", "tempdb", "resource"];
+
+/// Whether no rows may be brought into this database: a system database, or the control database.
+pub fn is_reserved_database(name: &str) -> bool {
+    SYSTEM_DATABASES
+        .iter()
+        .chain([&CONTROL_DATABASE])
+        .any(|reserved| reserved.eq_ignore_ascii_case(name))
+}
+
 /// One part of a name, as the catalog spells it (without brackets). Shared: thousands of mappings
 /// are handed around at every tick.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

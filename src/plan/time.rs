@@ -1,5 +1,8 @@
 //! Clock readings in text, as servers give them (style 121).
 
+/// 2000-01-01, from which times of source servers are counted, in seconds of Unix time.
+pub const EPOCH_S: u64 = 946_684_800;
+
 /// Milliseconds from 2000-01-01 to `YYYY-MM-DD hh:mm:ss[.fff]`; `None` for anything else.
 pub fn milliseconds(text: &str) -> Option<i64> {
     let (date, clock) = text.trim().split_once(' ')?;

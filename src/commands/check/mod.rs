@@ -31,9 +31,6 @@ use crate::{
 use std::{borrow::Cow, collections::HashMap, time::SystemTime};
 use tokio::task::JoinSet;
 
-/// 2000-01-01, in seconds of Unix time.
-const EPOCH_S: u64 = 946_684_800;
-
 /// Findings about one thing.
 #[derive(Debug)]
 struct Section {
@@ -241,7 +238,7 @@ async fn server(
             let half = after.duration_since(before).unwrap_or_default() / 2;
             let here = (before + half).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let here_ms = i64::try_from(here.as_millis()).unwrap_or(i64::MAX)
-                - i64::try_from(EPOCH_S * 1000).unwrap_or(0);
+                - i64::try_from(time::EPOCH_S * 1000).unwrap_or(0);
             match time::milliseconds(&text(3)) {
                 Some(there_ms) => section.add(diagnostics::clock(there_ms - here_ms)),
                 None => section.add(Finding::unknown("clock", "its answer is no time")),

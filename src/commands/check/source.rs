@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Kind,
-    jobs::{Env, instances},
+    jobs::{Env, instances, poll::STALL_AFTER},
     model::{
         capture::Instance,
         column_map::CarriedColumn,
@@ -31,10 +31,6 @@ use std::collections::HashSet;
 
 /// Who asks, in the session's context.
 const WHO: &str = "check";
-
-/// U that is older than this means that capture stands still: an idle database records a commit
-/// about every five minutes.
-const STALL_AFTER_S: i64 = 15 * 60;
 
 /// Everything of one server.
 pub(super) async fn server(env: &Env, server: &Server, pairs: Vec<CheckedMapping>) -> Vec<Section> {
@@ -321,7 +317,8 @@ impl SourceDatabaseCheck<'_> {
         match cdc::max_lsn(session).await {
             Ok(Some(upper)) => {
                 let age = upper.age_s.unwrap_or(0);
-                section.add(if age < STALL_AFTER_S {
+                let moves = u64::try_from(age).unwrap_or(0) < STALL_AFTER.as_secs();
+                section.add(if moves {
                     Finding::good("capture", format!("recorded a transaction {age} s ago"))
                 } else {
                     Finding::bad("capture", format!("has recorded nothing for {} minutes", age / 60)).fix(self.place, start)

@@ -36,6 +36,7 @@ mod stall;
 mod state;
 mod triggers;
 
+pub use stall::STALL_AFTER;
 pub use state::{MappingWork, PollState, Polled};
 
 use super::Env;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Capture has stalled if the max LSN does not move for this long: capture writes an entry about
 /// every five minutes, also for an idle database.
-const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
+pub const STALL_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// Logs one warning when nothing is captured or capture does not move, and one line when it moves
 /// again.

@@ -1,10 +1,10 @@
 //! Whether rows may be brought to a table at all.
 
 use super::{Mismatch, same_name};
-use crate::model::table::{Database, Table};
-
-/// Databases that no rows may be brought into.
-const RESERVED: [&str; 6] = ["master", "model", "msdb", "tempdb", "resource", "dbaops_dataflow"];
+use crate::model::{
+    name::is_reserved_database,
+    table::{Database, Table},
+};
 
 /// What the catalogs can say of whether two tables are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn table_identity(source: (&Table, &Database), dest: (&Table, &Database)) ->
 pub fn check_destination(dest: &Table, same_table: bool) -> Vec<Mismatch> {
     let mut refused = Vec::new();
     let database = dest.name.database.as_str();
-    if RESERVED.iter().any(|reserved| same_name(reserved, database)) {
+    if is_reserved_database(database) {
         refused.push(Mismatch(format!(
             "{database} is a system database or the control database: rows are never brought there"
         )));
