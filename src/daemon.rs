@@ -10,7 +10,7 @@
 //! **State** is one struct per mapping, per source database and per server ([`state`]); the state
 //! machine of a mapping is in [`crate::plan::lifecycle`].
 //!
-//! **A failure** is logged once, in [`failures`], and [`crate::plan::retry`] decides when the mapping
+//! **A failure** is logged once, in [`mapping_failures`] or [`source_failures`], and [`crate::plan::retry`] decides when the mapping
 //! is due again. A server that cannot be reached is one failure, not one per mapping. A task that
 //! panics counts as failed.
 //!
@@ -24,16 +24,18 @@
 
 mod control_refresh;
 mod failure;
-mod failures;
 mod heartbeat;
 mod jobs;
+mod mapping_failures;
+mod mapping_state;
 mod ownership;
 mod polls;
 mod purge;
 mod queue;
 mod refresh;
 mod shutdown;
-mod source_database;
+mod source_failures;
+mod source_state;
 mod startup;
 mod state;
 mod task;

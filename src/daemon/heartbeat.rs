@@ -1,6 +1,6 @@
 //! Shows that the loop runs: to `/healthz`, `/metrics` and the service manager's watchdog.
 
-use super::state::{Daemon, PollPhase};
+use super::{source_state::PollPhase, state::Daemon};
 use crate::plan::lifecycle::Health;
 use std::time::Duration;
 

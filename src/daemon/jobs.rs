@@ -7,7 +7,7 @@
 
 use super::{
     queue::{QueueClass, QueuedWork},
-    source_database::SourceDatabase,
+    source_state::SourceDatabase,
     state::Daemon,
     task::{Task, TaskResult},
 };

@@ -3,9 +3,9 @@
 use super::{
     Mode,
     failure::is_unreachable,
-    failures::FailedAttempt,
-    source_database::SourceDatabase,
-    state::{Daemon, PollPhase},
+    mapping_failures::FailedAttempt,
+    source_state::{PollPhase, SourceDatabase},
+    state::Daemon,
     task::{Task, TaskResult},
 };
 use crate::{

@@ -57,7 +57,7 @@ impl Daemon {
     }
 
     fn holding(&self) -> Holding {
-        let ids = |is_so: fn(&super::state::MappingState) -> bool| {
+        let ids = |is_so: fn(&super::mapping_state::MappingState) -> bool| {
             self.mappings.iter().filter(move |(_, state)| is_so(state)).map(|(id, _)| *id).collect()
         };
         Holding { busy: ids(|state| state.is_busy()), leaving: ids(|state| state.leaving) }

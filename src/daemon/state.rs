@@ -1,23 +1,19 @@
-//! Everything a daemon remembers: one struct per mapping, per source database and per server.
+//! The daemon and everything that it remembers: one struct per mapping ([`MappingState`]), per source
+//! database ([`SourceDatabaseState`]) and per server ([`ServerState`]).
 
 use super::{
     Mode,
-    failure::{MappingFailure, SourceFailure},
+    mapping_state::MappingState,
     queue::WorkQueue,
-    source_database::SourceDatabase,
+    source_state::{JobCounts, ServerState, SourceDatabase, SourceDatabaseState},
     task::{Task, TaskResult},
 };
 use crate::{
-    control::{GONE_AFTER, Generation, Lease},
-    error::Error,
-    jobs::{Env, poll::PollState},
+    control::{GONE_AFTER, Lease},
+    jobs::Env,
     model::{
         id::{MappingId, ServerId},
-        mapping::{Mapping, Server, SyncType},
-    },
-    plan::{
-        admission::Running,
-        lifecycle::{self, Lifecycle, LifecycleEvent},
+        mapping::{Mapping, SyncType},
     },
     supervisor::ServiceManager,
     telemetry::LogSender,
@@ -30,7 +26,6 @@ use tokio::{
     task::{self, AbortHandle, JoinSet},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
 
 /// A daemon.
@@ -99,198 +94,6 @@ pub(super) struct VerificationRound {
     pub queue: VecDeque<MappingId>,
     /// The number that the next verification to end gets ([`VerificationState::turn`]).
     pub next_turn: usize,
-}
-
-/// What is remembered of a mapping.
-#[derive(Default)]
-pub(super) struct MappingState {
-    /// Its row as of the last refresh. `None`: not this daemon's, disabled, deleted or unusable.
-    pub row: Option<Mapping>,
-    /// Its row cannot be used, for this reason, which was logged.
-    pub rejected: Option<String>,
-    /// The generation of its lock. `None`: another daemon owns it, or none.
-    pub lock: Option<Generation>,
-    /// It is given up as soon as nothing runs for it: nothing new starts.
-    pub leaving: bool,
-    /// Stops what runs for it.
-    pub cancel: Option<CancellationToken>,
-    lifecycle: Lifecycle,
-    /// The server of the job that runs. Its row may name another one by now.
-    job_server: Option<ServerId>,
-    failure: Option<MappingFailure>,
-    /// When a job that committed something last ended.
-    pub committed_at: Option<Instant>,
-    /// It may have unresolved errors in error_logs, other than of verifications.
-    pub error_open: bool,
-    /// Its trigger column cannot be read, for this reason, which was logged.
-    pub trigger_error: Option<String>,
-    pub verification: VerificationState,
-}
-
-/// What is remembered of a mapping's verifications.
-#[derive(Default)]
-pub(super) struct VerificationState {
-    /// When it was last verified in relation to others: the lowest number was longest ago. Kept
-    /// across processes by verification_logs.
-    pub turn: Option<usize>,
-    /// When row counts and columns were last compared.
-    pub structure_checked_at: Option<Instant>,
-    /// A connection error of a verification, held until the next poll of the same source database
-    /// confirms it (and logs it once for all mappings) or clears it.
-    pub deferred_error: Option<Error>,
-    /// It has no unresolved error that a verification could not run, not even of a process before
-    /// this one.
-    pub errors_resolved: bool,
-}
-
-/// What is remembered of a source database.
-#[derive(Default)]
-pub(super) struct SourceDatabaseState {
-    pub poll: PollPhase,
-    /// What polls remember. A poll that runs has it.
-    pub poll_state: PollState,
-    pub failure: Option<SourceFailure>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum PollPhase {
-    #[default]
-    Idle,
-    /// Due, but too many databases of its server are polled.
-    Postponed,
-    Running,
-}
-
-/// What is remembered of a source server.
-#[derive(Default)]
-pub(super) struct ServerState {
-    /// Its row as of the last refresh. `None`: deleted, disabled, or not used by this daemon.
-    pub row: Option<Server>,
-    /// It cannot be reached, or refuses the login: one of its databases is tried at a time.
-    pub failure: Option<SourceFailure>,
-    /// It may have unresolved errors in error_logs.
-    pub error_open: bool,
-    /// Logins so far when `last_connected_at` was last written.
-    pub logins: Option<u64>,
-    /// Databases that are being polled.
-    pub polls: usize,
-    pub jobs: JobCounts,
-}
-
-/// Jobs that run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct JobCounts {
-    pub all: usize,
-    pub full_syncs: usize,
-}
-
-impl JobCounts {
-    fn add(&mut self, sync_type: SyncType) {
-        self.all += 1;
-        self.full_syncs += usize::from(sync_type == SyncType::FullSync);
-    }
-
-    fn subtract(&mut self, sync_type: SyncType) {
-        self.all -= 1;
-        self.full_syncs -= usize::from(sync_type == SyncType::FullSync);
-    }
-
-    /// As the limits need it for one server.
-    pub fn at_server(self, server: Option<&ServerState>) -> Running {
-        let (jobs, polls) = server.map_or_else(Default::default, |state| (state.jobs, state.polls));
-        Running {
-            all: self.all,
-            full_syncs: self.full_syncs,
-            at_source: jobs.all,
-            full_syncs_at_source: jobs.full_syncs,
-            polls_at_source: polls,
-        }
-    }
-}
-
-impl MappingState {
-    pub fn lifecycle(&self) -> Lifecycle {
-        self.lifecycle
-    }
-
-    /// Moves the state machine. Not for the start and the end of jobs, which are counted:
-    /// [`Daemon::count_job_start`], [`Daemon::count_job_end`].
-    pub fn apply(&mut self, event: LifecycleEvent) {
-        self.lifecycle = lifecycle::transition(self.lifecycle, event);
-    }
-
-    pub fn failure(&self) -> Option<&MappingFailure> {
-        self.failure.as_ref()
-    }
-
-    pub fn failure_mut(&mut self) -> Option<&mut MappingFailure> {
-        self.failure.as_mut()
-    }
-
-    pub fn set_failure(&mut self, failure: MappingFailure) {
-        self.apply(LifecycleEvent::Failed { parked: failure.parked_as.is_some() });
-        self.failure = Some(failure);
-    }
-
-    /// It works. Returns whether it had failed before.
-    pub fn clear_failure(&mut self) -> bool {
-        self.apply(LifecycleEvent::Worked);
-        self.failure.take().is_some()
-    }
-
-    /// Whether the next poll of its database includes it.
-    pub fn is_due(&self, row: &Mapping, now: Instant) -> bool {
-        self.lifecycle.can_be_polled()
-            && !self.leaving
-            && self.failure.as_ref().is_none_or(|failure| failure.is_due(now, &row.as_configured()))
-    }
-
-    /// Whether something runs for it.
-    pub fn is_busy(&self) -> bool {
-        self.lifecycle.running().is_some() || self.lifecycle.verifying
-    }
-
-    /// Forgets what is only known of mappings that this daemon works on. Returns whether anything
-    /// is left to remember.
-    fn prune(&mut self) -> bool {
-        if self.row.is_none() {
-            *self = MappingState {
-                error_open: self.error_open && self.rejected.is_some(),
-                rejected: self.rejected.take(),
-                lock: self.lock,
-                leaving: self.leaving,
-                cancel: self.cancel.take(),
-                lifecycle: Lifecycle { health: lifecycle::Health::Working, ..self.lifecycle },
-                job_server: self.job_server,
-                ..MappingState::default()
-            };
-        }
-        self.row.is_some() || self.lock.is_some() || self.is_busy()
-    }
-}
-
-impl SourceDatabaseState {
-    fn prune(&mut self, used: bool) -> bool {
-        used || self.poll == PollPhase::Running
-    }
-}
-
-impl ServerState {
-    /// Whether one of its databases may be polled: the server can be reached as far as is known, or
-    /// this is the one attempt to find out.
-    pub fn may_be_polled(&self, row: &Server, now: Instant) -> bool {
-        self.failure.as_ref().is_none_or(|failure| failure.is_due(now, row) && self.polls == 0)
-    }
-
-    fn prune(&mut self, used: bool) -> bool {
-        if !used {
-            self.failure = None;
-        }
-        if self.row.is_none() {
-            (self.error_open, self.logins) = (false, None);
-        }
-        self.row.is_some() || self.polls > 0 || self.jobs.all > 0
-    }
 }
 
 impl Daemon {
@@ -368,22 +171,16 @@ impl Daemon {
 
     /// A job starts for a mapping whose work was queued.
     pub fn count_job_start(&mut self, id: MappingId, server: ServerId, sync_type: SyncType) {
-        let state = self.mappings.entry(id).or_default();
-        state.apply(LifecycleEvent::Started(sync_type));
-        if state.lifecycle.running() != Some(sync_type) || state.job_server.is_some() {
-            return;
+        if self.mappings.entry(id).or_default().start_job(server, sync_type) {
+            self.jobs.add(sync_type);
+            self.servers.entry(server).or_default().jobs.add(sync_type);
         }
-        state.job_server = Some(server);
-        self.jobs.add(sync_type);
-        self.servers.entry(server).or_default().jobs.add(sync_type);
     }
 
     /// A mapping's job ended.
     pub fn count_job_end(&mut self, id: MappingId) {
         let Some(state) = self.mappings.get_mut(&id) else { return };
-        let Some(sync_type) = state.lifecycle.running() else { return };
-        state.apply(LifecycleEvent::JobEnded);
-        let Some(server) = state.job_server.take() else { return };
+        let Some((server, sync_type)) = state.end_job() else { return };
         self.jobs.subtract(sync_type);
         if let Some(server) = self.servers.get_mut(&server) {
             server.jobs.subtract(sync_type);
@@ -411,7 +208,15 @@ impl Daemon {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{app, config::Config, metrics::Metrics, telemetry};
+    use crate::{
+        app,
+        config::Config,
+        daemon::source_state::PollPhase,
+        metrics::Metrics,
+        model::name::Ident,
+        plan::{admission::Running, lifecycle::LifecycleEvent},
+        telemetry,
+    };
 
     /// A daemon that has read nothing yet.
     pub fn new_daemon() -> Daemon {
@@ -477,7 +282,7 @@ pub(super) mod tests {
             let state = daemon.mappings.entry(MappingId(id)).or_default();
             (state.error_open, state.committed_at) = (true, Some(Instant::now()));
         }
-        let database = SourceDatabase { server, name: crate::model::name::Ident::new("Shop") };
+        let database = SourceDatabase { server, name: Ident::new("Shop") };
         daemon.databases.entry(database).or_default().poll = PollPhase::Postponed;
         daemon.prune();
         let mut left: Vec<_> = daemon.mappings.iter().collect();

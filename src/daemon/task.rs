@@ -1,6 +1,6 @@
 //! The tasks that the loop starts, and what they return.
 
-use super::{control_refresh::ControlRefresh, source_database::SourceDatabase};
+use super::{control_refresh::ControlRefresh, source_state::SourceDatabase};
 use crate::{
     control::Lease,
     error::Result,

@@ -3,7 +3,7 @@
 use super::{
     Mode,
     control_refresh::ControlRefresh,
-    failures::FailedAttempt,
+    mapping_failures::FailedAttempt,
     state::Daemon,
     task::{Task, TaskEnd, TaskResult},
 };

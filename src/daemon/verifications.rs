@@ -2,7 +2,7 @@
 
 use super::{
     failure::is_unreachable,
-    source_database::SourceDatabase,
+    source_state::SourceDatabase,
     state::Daemon,
     task::{Task, TaskResult},
 };
