@@ -55,6 +55,8 @@ pub struct Config {
     /// Between two looks at row counts and columns; zero: never.
     pub verify_structure_interval: Duration,
     /// Verifications that run at the same time.
+    /// Tables with more rows are counted by the catalog alone.
+    pub verify_count_rows: usize,
     pub verify_concurrency: usize,
     /// Longest wait for replication to pass what a verification saw.
     pub verify_wait: Duration,
@@ -347,6 +349,7 @@ impl Config {
             verify_rows: raw.count("DATAFLOW_VERIFY_ROWS"),
             verify_sweep_rows: raw.count("DATAFLOW_VERIFY_SWEEP_ROWS"),
             verify_structure_interval: raw.duration("DATAFLOW_VERIFY_STRUCTURE_INTERVAL"),
+            verify_count_rows: raw.count("DATAFLOW_VERIFY_COUNT_ROWS"),
             verify_concurrency: raw.count("DATAFLOW_VERIFY_CONCURRENCY"),
             verify_wait: raw.duration("DATAFLOW_VERIFY_WAIT"),
             repair: raw.word("DATAFLOW_REPAIR", &[("on", true), ("off", false)], false),

@@ -272,7 +272,7 @@ async fn one(
     // what was repaired is looked at again, and its columns and row count with it
     if repaired.is_none() && !skipped && !env.stopping() {
         verdict = verdict.max(told(verify::schema(env, &mapping).await, &mut lines));
-        verdict = verdict.max(told(verify::row_count(env, &mapping, until).await, &mut lines));
+        verdict = verdict.max(told(verify::row_count(env, &mapping, scope, until).await, &mut lines));
     }
     let again = repaired.is_some();
     Verified { mapping, verdict, repaired: repaired.unwrap_or_default(), again, lines }

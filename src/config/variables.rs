@@ -152,6 +152,13 @@ pub const VARIABLES: &[Variable] = &[
         details: "They are `ROW_COUNT` and `SCHEMA` in `verification_logs`.",
     },
     Variable {
+        name: "DATAFLOW_VERIFY_COUNT_ROWS",
+        default: "1000000",
+        permitted: count(0, 1_000_000_000),
+        help: "tables with more rows are not counted row by row: the catalogs' row counts are compared",
+        details: "`verify --full` counts every table exactly.",
+    },
+    Variable {
         name: "DATAFLOW_VERIFY_CONCURRENCY",
         default: "2",
         permitted: count(1, 64),

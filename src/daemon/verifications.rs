@@ -165,7 +165,7 @@ async fn verify_one(env: &Env, mapping: &Mapping, failing: bool, structure: bool
     let scope = verify::Scope::Next { stands_still: failing };
     verify::run(env, mapping, scope, None, &verify::unwatched).await?;
     if structure {
-        verify::row_count(env, mapping, None).await?;
+        verify::row_count(env, mapping, scope, None).await?;
     }
     Ok(())
 }

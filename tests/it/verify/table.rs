@@ -1,7 +1,7 @@
 //! Beyond the newest rows: the sweep over the whole table, findings that are kept from run to run,
 //! row counts, and columns.
 
-use super::{of_kind, rows, synced};
+use super::{command::verify_with, of_kind, rows, synced};
 use crate::harness::{World, eventually};
 
 const SMALL: [(&str, &str); 2] =
@@ -142,6 +142,34 @@ async fn row_counts_and_columns_are_compared_too() {
         if open.rows.iter().all(|row| !row[0].starts_with("SCHEMA")) { Ok(()) } else { Err(open.to_string()) }
     })
     .await;
+}
+
+/// A table that is too large to be counted row by row is counted by the catalogs; a difference
+/// there is not certain, and the command counts when it is asked for every row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_table_is_counted_by_the_catalogs() {
+    crate::only_on_standins!("its record of statements");
+    let world = World::new().await;
+    let mapping = synced(&world, true).await;
+    let settings = [
+        ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "100ms"),
+        ("DATAFLOW_VERIFY_COUNT_ROWS", "2999"),
+    ];
+    world.source.log_statements(true);
+    let _daemon = world.daemon_with(&settings);
+    world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
+    let counts = of_kind(&world, mapping, "ROW_COUNT", "PASSED", &[]).await;
+    assert_eq!(counts.column("source_row_count"), ["3000"], "{counts}");
+    world.copy().await.run("DELETE dbo.V WHERE ID <= 10").await;
+    let about = "about 3000 rows in source, 2990 in destination";
+    let counts = of_kind(&world, mapping, "ROW_COUNT", "PARTIAL", &[about]).await;
+    assert_eq!(counts.column("mismatches_found"), ["10"], "{counts}");
+    let count = "COUNT_BIG(*) FROM [dbo].[V] AS t";
+    let counted = |record: &mssql_standin::server::StatementRecord| record.text.contains(count);
+    assert!(!world.source.statements().iter().any(counted), "every row was counted");
+    let (_, printed) = verify_with(&world, &settings, &["--full"]).await;
+    assert!(printed.contains("3000 rows in source, 2990 in destination"), "{printed}");
+    assert!(printed.contains("FAILED  ROW_COUNT"), "{printed}");
 }
 
 /// Three runs make a pass over the table, also when they run in different processes.
