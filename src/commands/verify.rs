@@ -9,7 +9,7 @@
 //! With `--limit` a verification ends between two statements when the time is up; a task that a
 //! statement holds longer than [`GRACE`] behind that is dropped with its connections.
 
-use super::progress::{line, print_line, redraw};
+use super::progress::Board;
 use crate::{
     app,
     config::Config,
@@ -25,8 +25,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     future::Future,
-    io::IsTerminal,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
@@ -272,7 +271,8 @@ async fn one(
     // what was repaired is looked at again, and its columns and row count with it
     if repaired.is_none() && !skipped && !env.stopping() {
         verdict = verdict.max(told(verify::schema(env, &mapping).await, &mut lines));
-        verdict = verdict.max(told(verify::row_count(env, &mapping, scope, until).await, &mut lines));
+        verdict =
+            verdict.max(told(verify::row_count(env, &mapping, scope, until).await, &mut lines));
     }
     let again = repaired.is_some();
     Verified { mapping, verdict, repaired: repaired.unwrap_or_default(), again, lines }
@@ -306,92 +306,9 @@ fn told(result: Result<Option<VerificationReport>>, lines: &mut Vec<String>) -> 
     }
 }
 
-/// How far all are: one line on a terminal, a line now and then elsewhere.
-struct Board {
-    terminal: bool,
-    mappings: usize,
-    state: Mutex<BoardState>,
-}
-
-#[derive(Default)]
-struct BoardState {
-    ended: usize,
-    running: BTreeMap<MappingId, Step>,
-}
-
-impl Board {
-    fn new(mappings: usize) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        Board { terminal, mappings, state: Mutex::default() }
-    }
-
-    fn show(&self, id: MappingId, step: Step) {
-        self.lock().running.insert(id, step);
-    }
-
-    fn end(&self, id: MappingId) {
-        self.clear();
-        let mut state = self.lock();
-        state.running.remove(&id);
-        state.ended += 1;
-    }
-
-    fn draw(&self) {
-        let text = self.text();
-        if self.terminal { redraw(&text) } else { print_line(&text) }
-    }
-
-    fn clear(&self) {
-        if self.terminal {
-            redraw("");
-        }
-    }
-
-    fn text(&self) -> String {
-        let state = self.lock();
-        let mut text = format!("verified {} of {}", state.ended, self.mappings);
-        for (id, step) in &state.running {
-            text.push_str("; ");
-            text.push_str(&step_text(*id, *step));
-            // a line that is wrapped cannot be drawn over
-            if self.terminal {
-                break;
-            }
-        }
-        text
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BoardState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn step_text(id: MappingId, step: Step) -> String {
-    match step {
-        Step::Compared { rows, total } => line(&format!("mapping {id}"), rows, total),
-        Step::LookingAgain { keys } => {
-            format!("mapping {id}: looking again at {keys} rows that differ")
-        }
-        Step::Repairing { done, of } => format!("mapping {id}: {done} of {of} rows repaired"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_names_everything_that_runs() {
-        let board = Board { terminal: false, mappings: 40, state: Mutex::default() };
-        board.end(MappingId(3));
-        board.show(MappingId(1), Step::Compared { rows: 50, total: Some(100) });
-        board.show(MappingId(2), Step::LookingAgain { keys: 7 });
-        assert_eq!(
-            board.text(),
-            "verified 1 of 40; mapping 1  [##########----------] 50%  50 rows; \
-             mapping 2: looking again at 7 rows that differ"
-        );
-    }
 
     #[test]
     fn the_worst_counts() {

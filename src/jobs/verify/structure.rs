@@ -160,7 +160,12 @@ struct RowCounts {
     why: Option<String>,
 }
 
-async fn count(env: &Env, mapping: &Mapping, scope: Scope, until: Option<Instant>) -> Result<Option<RowCounts>> {
+async fn count(
+    env: &Env,
+    mapping: &Mapping,
+    scope: Scope,
+    until: Option<Instant>,
+) -> Result<Option<RowCounts>> {
     let Some(then) = standing(env, mapping).await? else { return Ok(None) };
     let limit = Limit::new(env, mapping, &then, until);
     let connections = env.connections(mapping, 1, 1).await?;

@@ -151,10 +151,8 @@ async fn a_large_table_is_counted_by_the_catalogs() {
     crate::only_on_standins!("its record of statements");
     let world = World::new().await;
     let mapping = synced(&world, true).await;
-    let settings = [
-        ("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "100ms"),
-        ("DATAFLOW_VERIFY_COUNT_ROWS", "2999"),
-    ];
+    let settings =
+        [("DATAFLOW_VERIFY_STRUCTURE_INTERVAL", "100ms"), ("DATAFLOW_VERIFY_COUNT_ROWS", "2999")];
     world.source.log_statements(true);
     let _daemon = world.daemon_with(&settings);
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
