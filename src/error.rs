@@ -1,15 +1,15 @@
-//! What went wrong, without the driver's types.
+//! Errors of this crate, without the driver's types.
 //!
-//! `kind` decides what happens next (see `plan::retry`); the words are for people. Context is added
-//! on the way up, in the present tense ("read change rows"), and an error is logged once, where it
-//! is handled. Row values and secrets never appear.
+//! `kind` decides what happens next (see `plan::retry`); the message is for people. Callers add
+//! context in the present tense ("read change rows"), and an error is logged once, where it is
+//! handled. Messages never contain row values or secrets.
 
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an error means for what happens next. Matched exhaustively, so that a new kind is a
-/// decision everywhere.
+/// What decides how an error is handled. It is matched exhaustively, so that a new kind cannot be
+/// forgotten anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The server cannot be reached, the connection broke, or the login handshake failed on the
@@ -17,48 +17,47 @@ pub enum Kind {
     Connection,
     /// The login was refused.
     Login,
-    /// The database cannot be used as it is now: not there, offline, restoring, read-only,
-    /// another's alone, or without a user for this login.
+    /// The database cannot be used now: it does not exist, is offline, restoring, read-only or in
+    /// single-user mode, or has no user for this login.
     Database,
-    /// No answer within the statement's time. The work may have been done.
+    /// No answer within the statement's timeout. The statement may have taken effect.
     Timeout,
     /// Chosen as the deadlock victim: the whole transaction may be tried again.
     Deadlock,
     /// A lock was not granted in time.
     LockTimeout,
-    /// The server is short of something, starting, or failing over: later it may work.
+    /// The server is short of a resource, starting, or failing over: a later attempt may succeed.
     Busy,
-    /// A right is missing (229, 230, 262, 297, 300, 916, …).
+    /// A permission is missing (229, 230, 262, 297, 300, 916, …).
     Permission,
-    /// An object, column, database or capture instance is not there.
+    /// An object, column, database or capture instance does not exist.
     Missing,
-    /// Source and destination do not fit, or a shape we refuse by name.
+    /// Source and destination tables do not match, or a table has a property that is not supported.
     Schema,
-    /// A table was altered while its rows were on their way: they may have been read by a shape
-    /// that was not theirs.
+    /// A table was altered while its rows were read: they may have been read with the wrong columns.
     Altered,
     /// A value does not fit (conversion, truncation, overflow, NOT NULL).
     Data,
     /// A server's answer, or a row of it, is larger than what is held in memory.
     TooLarge,
-    /// A foreign key or check at the destination (547).
+    /// A foreign key or check constraint at the destination refuses a row (547).
     ForeignKey,
-    /// A unique key at the destination (2601, 2627).
+    /// A unique key at the destination refuses a row (2601, 2627).
     Duplicate,
     /// Changes between the checkpoint and what the source still has are lost.
     Gap,
-    /// Somebody else moved what a fence protects: another process owns this mapping now.
+    /// The checkpoint was changed by another process, which owns this mapping now.
     CheckpointConflict,
     /// Configuration: a variable, connection string or control row that cannot be used.
     Config,
     /// Asked to stop.
     Cancelled,
-    /// Anything else, with the server's number in the words.
+    /// Anything else; the message has the server's error number.
     Other,
 }
 
 impl Kind {
-    /// `error_logs.error_type`, in the contract's words.
+    /// The value of `error_logs.error_type`.
     pub fn error_type(self) -> &'static str {
         match self {
             Kind::Connection | Kind::Login | Kind::Database => "CONNECTION",
@@ -79,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// What an operator can do about it, where nothing nearer is known.
+    /// What an operator can do about it, where the error has no hint of its own.
     pub fn advice(self) -> &'static str {
         match self {
             Kind::Connection => {
@@ -132,11 +131,11 @@ impl Kind {
     }
 }
 
-/// An error with the way it took. Cloned where one trouble is that of several mappings.
+/// An error with its context. It is cloned where one failure concerns several mappings.
 #[derive(Clone, Debug)]
 pub struct Error {
     pub kind: Kind,
-    /// SQL Server's error number, where a server said it.
+    /// SQL Server's error number, if the error came from a server.
     pub number: Option<i32>,
     /// innermost first
     context: Vec<String>,
@@ -169,7 +168,8 @@ impl Error {
         &self.message
     }
 
-    /// What `error_logs.error_details` says: what it is, what happens next, and what people can do.
+    /// The text of `error_logs.error_details`: the kind, what happens next, and what an operator can
+    /// do.
     pub fn details(&self, attempts: u32, then: &str) -> String {
         let which =
             if attempts == 1 { "the first".to_owned() } else { format!("{attempts} failures") };
@@ -195,18 +195,18 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// `?` with words.
+/// Adds context to an error on its way up.
 pub trait Context<T> {
-    fn context(self, words: impl Into<String>) -> Result<T>;
-    fn with_context(self, words: impl FnOnce() -> String) -> Result<T>;
+    fn context(self, context: impl Into<String>) -> Result<T>;
+    fn with_context(self, context: impl FnOnce() -> String) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
-    fn context(self, words: impl Into<String>) -> Result<T> {
-        self.map_err(|error| error.into().context(words))
+    fn context(self, context: impl Into<String>) -> Result<T> {
+        self.map_err(|error| error.into().context(context))
     }
 
-    fn with_context(self, words: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| error.into().context(words()))
+    fn with_context(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| error.into().context(context()))
     }
 }

@@ -1,5 +1,6 @@
--- Lets a repair commit only if the mapping still stands where its rows were read for, from a session in the destination database. The row
--- stays locked until then, so that no change, and no full sync, comes between. The number is that of the checkpoint's own fence.
+-- Lets a repair commit only if the mapping's checkpoint is still the one for which its rows were read, from a session in the destination
+-- database. The row stays locked until the commit, so that neither a change nor a full sync comes between. The error number is that of the
+-- checkpoint's own guard.
 -- Wants @mapping_id int, @from binary(10).
 UPDATE dbaops_dataflow.dbo.table_mappings
 SET last_cdc_lsn = @from
@@ -10,5 +11,5 @@ WHERE mapping_id = @mapping_id
   AND full_sync_pending_at IS NULL;
 IF @@ROWCOUNT <> 1
 BEGIN;
-    THROW 50547, N'the mapping no longer stands where it stood when the rows were read', 1;
+    THROW 50547, N'the checkpoint or the state of the mapping changed after the rows were read', 1;
 END;

@@ -182,7 +182,7 @@ pub async fn wait_for_capture(
         if now >= deadline {
             return Err(Error::new(
                 Kind::Busy,
-                format!("the capture job has not passed {} within {} s: it stands still or is far behind", after.local, wait_policy.wait_max.as_secs()),
+                format!("the capture job has not passed {} within {} s: it has stopped or is far behind", after.local, wait_policy.wait_max.as_secs()),
             )
             .with_hint(
                 "Check that SQL Server Agent and the cdc capture job run (EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors); GRANT VIEW DATABASE STATE lets this service see an idle capture job's scans",
@@ -324,7 +324,7 @@ mod tests {
         let (fence, ()) =
             tokio::join!(wait_for_capture(&mut source, &after, wait_policy, &cancel), capture);
         assert_eq!(fence.unwrap(), Fence { lsn: max_lsn(&mut source).await, proven: true });
-        // One that stands still is not waited for.
+        // A capture job that has stopped is not waited for.
         let after = read_clock(&mut source).await.unwrap();
         assert_eq!(
             wait_for_capture(&mut source, &after, wait_policy, &cancel).await.unwrap_err().kind,

@@ -1,4 +1,5 @@
-//! A row → canonical bytes → MD5, so that two rows hash equal exactly when they say the same.
+//! The hash of a row: canonical bytes, then MD5. Two rows have the same hash exactly when their values
+//! are equal.
 //!
 //! # The encoding
 //!
@@ -17,7 +18,7 @@
 //! | `06` | date, datetime2, datetime, smalldatetime | days since 0001-01-01 (4 bytes), 100 ns ticks since midnight (8 bytes) |
 //! | `07` | time | 100 ns ticks since midnight (8 bytes) |
 //! | `08` | datetimeoffset | the UTC instant as in `06`, then the offset in minutes (2 bytes) |
-//! | `09` | text, xml, binary that is large (`tsql::large` says from which size on) | the MD5 that its server computed of its bytes, text as UTF-16LE (16 bytes) |
+//! | `09` | text, xml, binary that is large (`tsql::large` defines the size) | the MD5 that its server computed of its bytes, text as UTF-16LE (16 bytes) |
 //!
 //! So `int` 1, `bigint` 1 and `decimal(9,2)` 1.00 are `01 00000001 31`, an empty string is `03
 //! 00000000` and not `00`.
@@ -25,8 +26,8 @@
 //! A `datetime` counts 1/300 s, and which `datetime2` it becomes depends on the compatibility level
 //! and the scale (`.003`, `.0033333`:
 //! <https://learn.microsoft.com/sql/t-sql/data-types/datetime2-transact-sql#convert-other-date-and-time-types-to-datetime2>).
-//! Where either side is one, every value that is such an image counts as the whole milliseconds
-//! that `datetime` shows; any other value stays as it is.
+//! Where either side is a `datetime`, every value that a conversion from `datetime` can produce
+//! counts as the whole milliseconds that `datetime` shows; any other value stays as it is.
 //!
 //! A row's hash is the MD5 of its encoding; a set's hash is the MD5 of the row hashes in the order
 //! of the rows' encoded keys (the key's columns in key order, encoded in the same way).

@@ -1,20 +1,20 @@
-//! Will a staged row fit into a row of SQL Server's: 8,060 bytes?
+//! Whether a staged row fits into SQL Server's limit of 8,060 bytes per row.
 //!
-//! Text in a code page travels as Unicode, twice as wide, and `#changes` has columns of its own: a
-//! row that fits into the source's table may not fit into ours, and a server tells that row by row,
-//! when half of them are there (Msg 511). So it is counted beforehand. Fixed columns take their
-//! room even where they are NULL, of variable ones each takes two bytes beside its value, and a
-//! value of more than 24 bytes can go off the row and leave 24 bytes in it: many *short* texts are
-//! what does not fit.
+//! Text in a code page is staged as Unicode, twice as wide, and `#changes` has columns of its own: a
+//! row that fits into the source's table may not fit into ours, and the server would report that
+//! only when it meets such a row, in the middle of a load (error 511). So the size is computed
+//! beforehand. A fixed-length column takes its space even when it is NULL. A variable-length one
+//! takes two bytes in addition to its value, and a value of more than 24 bytes can be stored off the
+//! row, with 24 bytes left in it: rows with many *short* texts are the ones that do not fit.
 //! <https://learn.microsoft.com/sql/relational-databases/databases/estimate-the-size-of-a-heap>,
 //! <https://learn.microsoft.com/sql/relational-databases/pages-and-extents-architecture-guide#large-row-support>
 //!
-//! Where the row might not fit, columns are staged narrower ([`narrow`]): text as the bytes it has
-//! in its code page, and fixed binaries as variable ones. Bytes become text again at the
-//! destination by the code page of the *database's* collation, so only text of that very code page
-//! can travel so
+//! Where a row might not fit, columns are staged narrower ([`narrow`]): text as the bytes of its code
+//! page, and fixed-length binaries as variable-length ones. The destination converts the bytes back
+//! to text by the code page of the *database's* collation, so only text of the same code page can be
+//! staged like this
 //! (<https://learn.microsoft.com/sql/t-sql/functions/cast-and-convert-transact-sql#collate-arguments>);
-//! a key's text never does, because it is compared on the way.
+//! text of a key never is, because staged keys are compared.
 
 use crate::model::{
     column_map::CarriedColumn,
@@ -30,7 +30,7 @@ pub const COLUMNS_MAX: usize = 1_024;
 /// Status bits and the length of the fixed part.
 const HEADER_BYTES: usize = 4;
 
-/// What a value that went off the row leaves in it, and what it must be longer than.
+/// Bytes that stay in the row for a value that is stored off the row; only longer values are.
 const POINTER_BYTES: usize = 24;
 
 /// `#changes`' own columns: two LSNs, two ints, a bigint; and two that can go off the row, the mask
@@ -95,10 +95,9 @@ fn room(ty: &ColumnType) -> Room {
     }
 }
 
-/// What every value of a staged variable column takes, because the source pads it.
+/// The length of every value of a staged variable-length column that the source pads.
 fn padded_bytes(column: &CarriedColumn) -> usize {
-    /// Code pages with characters of several bytes: how many units they come to is the value's
-    /// business.
+    /// Code pages with characters of several bytes: the number of UTF-16 units depends on the value.
     const SEVERAL_BYTES: [i32; 5] = [932, 936, 949, 950, 65001];
     match column.source.ty {
         ColumnType::NChar(n) => 2 * usize::from(n),
@@ -157,7 +156,7 @@ pub fn narrow(columns: &mut [CarriedColumn], key: &[usize], dest_page: Option<i3
             && column.source.code_page == dest_page
             && column.dest.code_page == dest_page;
         let bytes = match (&column.source.ty, &column.dest.ty) {
-            // two bytes say where a variable one ends
+            // two bytes for the end offset of a variable-length value
             (ColumnType::Binary(n), _) if usize::from(*n) > POINTER_BYTES + 2 => *n,
             (
                 ColumnType::Char(n) | ColumnType::VarChar(Length::N(n)),

@@ -1,34 +1,33 @@
-//! Two sets of row hashes → what differs; suspects → findings.
+//! Compares two sets of row hashes, and decides which differences are findings.
 //!
 //! # Why a finding is certain
 //!
-//! Beside live replication every difference is at first a suspicion: the destination is behind by
-//! right. A suspect key becomes a finding when the two sides were seen in *one* state of that row
-//! and yet differ:
+//! While replication runs, the destination is normally a little behind, so a difference is at first
+//! only a suspect. A suspect key becomes a finding when both sides were read in *one* state of that
+//! row and still differ:
 //!
-//! 1. `low` = the source's max LSN (or the LSN before the capture instance's first, if that is
-//!    later), read before the source row. A change with an LSN up to `low` was committed before
-//!    that look.
-//! 2. The source row is read, then a fence taken that covers the look: every change the look could
-//!    have seen has an LSN up to the fence.
+//! 1. `low` is the source's max LSN (or the LSN before the capture instance's first, if that is
+//!    later), read before the source row. A change with an LSN up to `low` was committed before the
+//!    source row was read.
+//! 2. The source row is read, and then a fence is taken: an LSN that covers every change which that
+//!    read can have seen.
 //! 3. When the mapping's checkpoint has passed the fence, the destination row is read, and then the
-//!    checkpoint again: `high`. The destination's rows and checkpoint are written together, so what
-//!    was read there is the source's state at some LSN from the fence to `high`.
+//!    checkpoint again: `high`. The destination's rows and checkpoint are written in one
+//!    transaction, so the row is the source's state at some LSN from the fence to `high`.
 //! 4. If the change table has no row for that key in (`low`, `high`], the source row was the same
-//!    all that time: what the two looks saw should be equal. If it has one, nothing is known, and
-//!    the key is looked at once more; nothing is known either where the change table's low
-//!    watermark has passed `low`.
+//!    during all that time, and both reads should be equal. If it has one, nothing is known, and the
+//!    key is read once more. Nothing is known either when the change table's low watermark has
+//!    passed `low`.
 //!
-//! **Completed rows.** Replication takes what a change row does not tell (a long value, a column
-//! that is not captured) from the source as it is at that moment, which may be later than the
-//! checkpoint that is written with it: then 3. does not hold. Such a look at the source came before
-//! the destination's rows were read. So for tables with such columns another fence is taken after
-//! that reading, and there must be no change up to it either: then the row was the same for whoever
-//! looked. The source's rows are read again as well, as what is not captured changes without a
-//! change row.
+//! **Completed rows.** What a change row lacks (a long value, a column that is not captured) is
+//! replicated from the source's current row, which may be later than the checkpoint that is written
+//! with it; then step 3 does not hold. That read of the source came before the destination's rows
+//! were read. So for tables with such columns another fence is taken after step 3, and there must be
+//! no change up to it either: then all reads saw the same row. The source's rows are read again as
+//! well, because columns that are not captured change without a change row.
 //!
-//! A row that toggles cannot fool this, because it asks for *no change*, not for equal hashes at
-//! two moments.
+//! A value that changes and changes back cannot produce a false result, because the condition is *no
+//! change*, not equal hashes at two moments.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -44,7 +43,7 @@ pub struct HashedRow {
     pub hash: Hash,
 }
 
-/// How the two sides of a key differ.
+/// How the rows of a key differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Difference {
     OnlySource,
@@ -55,7 +54,7 @@ pub enum Difference {
 /// Keys that differ, or may: encoded key → how, and the key's values.
 pub type Suspects = BTreeMap<Vec<u8>, (Difference, Vec<Value>)>;
 
-/// What both sides have of each key, in the order of the keys.
+/// The hash of each key's row at both sides, in the order of the keys.
 pub fn pairs<'a>(
     source: &'a RowSet,
     dest: &'a RowSet,
@@ -133,14 +132,14 @@ impl Counts {
     }
 }
 
-/// Differences over a whole run: all are counted, and as many keys kept as memory is meant for.
+/// Differences over a whole run: all are counted, and the keys of a limited number are kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
     kept: Suspects,
     counts: Counts,
 }
 
-/// Keys that a [`Tally`] keeps; a table with more differences wants a full sync, not a list.
+/// Keys that a [`Tally`] keeps: a table with more differences needs a full sync rather than a list.
 pub const KEPT_MAX: usize = 20_000;
 
 impl Tally {
@@ -180,7 +179,7 @@ impl From<Suspects> for Tally {
 /// Keys named per kind of difference.
 pub const KEYS_NAMED_MAX: usize = 50;
 
-/// What was found, in words that name keys and never values: one line per kind.
+/// The findings as text, one line per kind, with keys and without values.
 pub fn details(found: &Tally) -> String {
     let kinds = [
         (Difference::OnlySource, "only in source"),
@@ -189,7 +188,7 @@ pub fn details(found: &Tally) -> String {
     ];
     let mut lines = Vec::new();
     let mut counts = found.counts();
-    for (kind, words) in kinds {
+    for (kind, heading) in kinds {
         let count = *counts.of_kind(kind);
         if count == 0 {
             continue;
@@ -198,12 +197,12 @@ pub fn details(found: &Tally) -> String {
         let keys: Vec<_> = of_kind.take(KEYS_NAMED_MAX).map(|(_, key)| key_text(key)).collect();
         let more = count - keys.len() as u64;
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-        lines.push(format!("{words} ({count}): {}{rest}", keys.join(", ")));
+        lines.push(format!("{heading} ({count}): {}{rest}", keys.join(", ")));
     }
     lines.join("\n")
 }
 
-/// A key for people: `17`, `(17, abc)`.
+/// A key as messages show it: `17`, `(17, abc)`.
 pub fn key_text(key: &[Value]) -> String {
     let cells: Vec<_> = key.iter().map(value_text).collect();
     match cells.as_slice() {

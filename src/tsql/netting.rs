@@ -1,44 +1,45 @@
-//! Many changes of a key become one effect.
+//! Netting: the changes of a key within a group of transactions become one effect.
 //!
-//! It is said in T-SQL, because only the target's type and collation know which keys are equal
-//! ('A', 'a' and 'a ' often are). Per key the last event wins: a delete, or a row to be there. A
-//! change of key arrives as a before-image under the old key and an after-image under the new one
-//! (or as delete and insert): the first deletes, the second puts.
+//! This is done in T-SQL, because only the target's types and collations decide which keys are equal
+//! ('A', 'a' and 'a ' often are). Per key the last event counts: a delete, or a row that exists. A
+//! change of key arrives as a before-image with the old key and an after-image with the new one (or
+//! as a delete and an insert): the first deletes, the second inserts.
 //!
-//! **Resets.** What a key's row was before says nothing about its row after a delete, an insert or
-//! a move. A column that change rows may lack ([`crate::plan::mask`]) takes its value from the last
-//! event that has it *since the key's last reset*; the `__$order` of that event is kept per column.
-//! Without one, a patched row keeps what the target has, and a put row is completed from the
-//! source.
+//! **Resets.** The values of a key's row before a delete, an insert or a change of key are not those
+//! of its row afterwards. A column that change rows may lack ([`crate::plan::mask`]) takes its value
+//! from the last event that has one *since the key's last reset*; the `__$order` of that event is
+//! kept per column. When no event has one, an update leaves the target's value, and an inserted row
+//! is completed from the source.
 //!
-//! **A key that is left and taken in one transaction.** `UPDATE t SET id = id + 1` may log the
-//! arrival at 2 before the departure from 2: a heap's rows are changed in place, and
-//! `__$command_id` is documented only as the order of operations. Taken literally the last event
-//! says that nobody is at 2. So when a key's last event is a departure and there was an arrival in
-//! the same transaction, heads are counted: who was there before (the target knows), plus arrivals,
-//! less departures. More arrivals than departures is somebody there in any case.
+//! **A key that one row gives up and another takes in one transaction.** `UPDATE t SET id = id + 1`
+//! may log the new row of key 2 before the old row of key 2: a heap's rows are changed in place, and
+//! `__$command_id` is documented only as the order of operations. Read in that order, the last event
+//! would delete key 2. So when a key's last event removes a row and the same transaction also added
+//! one, rows are counted: the row that existed before (the target knows), plus rows added, minus
+//! rows removed. With more added than removed, the key exists.
 //!
-//! **A key set to an equal one** ('a' to 'A', an instant in another time zone) is told as a move,
-//! too, but nobody left: the row keeps what the change does not tell. Such a pair is made one patch
-//! before anything is counted ([`in_place`]).
+//! **A key that is set to an equal one** ('a' to 'A', an instant in another time zone) also arrives
+//! as a change of key, but it is the same row, which keeps the columns that the change rows lack.
+//! Such a pair becomes one update before rows are counted ([`in_place`]).
 //!
-//! **NULL that says nothing.** A moved row may be told as a delete and an insert, and what it says
-//! of a large value that was not touched no document tells. So a NULL there is not believed where
-//! the insert's transaction deleted something, too ([`clear_moved_masks`]); nor is a NULL in a column that is
-//! NOT NULL at the source now, where a row is read from the source as well ([`incomplete`]).
+//! **NULLs that are not values.** A changed key may arrive as a delete and an insert, and Microsoft
+//! does not document what the insert has in a large column that was not changed. So a NULL there is
+//! not taken as the value when the insert's transaction also deleted a row ([`clear_moved_masks`]).
+//! Where rows are read from the source as well, neither is a NULL in a column that is NOT NULL at
+//! the source now ([`incomplete`]).
 //!
-//! **Keys that are one to the destination and two to the source** ([`ColumnMap::merges_keys`]: 'œ' and
-//! 'oe', 'A' and 'a'). One text may come and another one go within a group, in any order, and then
-//! the last event per key of the destination says nothing: the departure of one text is not the
-//! departure of the other. So such a table's changes are netted text by text first ([`per_text`]).
-//! Two texts that are there at the end, or one whose place another row of the destination has that
-//! nobody told the end of, cannot both be there ([`merged`]): that is an error. Otherwise at most
-//! one text per key is there, and only its changes are left to be netted ([`keep_present`]), or the
-//! departures of the text that the destination has. A staging table needs none of this: its own
-//! keys are texts ([`crate::model::column_map::KEY_COLLATION`]).
+//! **Keys that are equal at the destination and different at the source**
+//! ([`ColumnMap::merges_keys`]: 'œ' and 'oe', 'A' and 'a'). Within a group, the row of one text may
+//! be added and that of the other removed, in any order, and the last event per destination key is
+//! wrong: removing one text does not remove the other. So the changes of such a table are first
+//! netted per text ([`per_text`]). It is an error ([`merged`]) when two texts of one destination key
+//! exist at the end, or when one exists while the destination has a row of another text that no
+//! change removed. Otherwise at most one text per key exists, and only its changes are left to net
+//! ([`keep_present`]), or the removal of the text that the destination has. A staging table needs
+//! none of this: it compares keys as the source's texts ([`crate::model::column_map::KEY_COLLATION`]).
 //!
-//! Effects in `#net.__$operation`: 1 not there, 2 there and nothing remembered, 4 there and
-//! patched.
+//! Effects in `#net.__$operation`: 1 the row does not exist, 2 it exists and no earlier value of it
+//! is kept, 4 it exists and is updated.
 
 use super::{
     changes::{TypeForm, any_is_null, bit_is_set, equal, key_is_set},
@@ -53,7 +54,8 @@ use std::fmt::Write;
 /// `__$operation` of an update that set the key to an equal one.
 const IN_PLACE: i32 = 5;
 
-/// Makes before- and after-image of a key that is the same to the target one patch, [`IN_PLACE`].
+/// Turns the before- and after-image of a key that is equal at the target into one update,
+/// [`IN_PLACE`].
 pub fn in_place(map: &ColumnMap, form: TypeForm) -> String {
     let keys: Vec<_> = map
         .key_columns()
@@ -132,7 +134,7 @@ pub fn net(
                 let name =
                     column.map(|column| format!("c.{}", column.staged_name)).unwrap_or_default();
                 let (set, put) = (bit_is_set("c", bit), "c.[__$operation] = 2");
-                let told = match column.is_some_and(|column| column.source.nullable) {
+                let is_known = match column.is_some_and(|column| column.source.nullable) {
                     true => {
                         format!(
                             "({put} AND (c.[__$update_mask] IS NOT NULL OR {name} IS NOT NULL)) OR (c.[__$operation] IN (4, {IN_PLACE}) AND {set})"
@@ -144,7 +146,7 @@ pub fn net(
                 };
                 let _ = write!(
                     sql,
-                    ",\n            MAX(CASE WHEN {told} THEN c.[__$order] END) {over}) AS p{i}"
+                    ",\n            MAX(CASE WHEN {is_known} THEN c.[__$order] END) {over}) AS p{i}"
                 );
             }
             None => {

@@ -1,16 +1,16 @@
-//! Mode DIRECT: truncate and load, for tables too big to hold twice.
+//! Mode DIRECT: truncate and load, for tables that are too big to exist twice.
 //!
-//! The staging table only ever holds one batch, because the types, the identity values and the
-//! triggers are then the swap's own statements' business, and foreign keys and checks stay trusted
-//! (a bulk load into the table itself would leave them untrusted). A batch goes from there into the
-//! destination with an ordinary INSERT.
+//! The staging table holds one batch at a time. A batch is inserted from there into the destination
+//! with an ordinary INSERT, so that types, identity values and triggers are handled by the same
+//! statements as in a swap, and foreign keys and checks stay trusted (a bulk load into the table
+//! itself would leave them untrusted).
 //!
-//! What this costs, and why STAGED is the default: readers see an empty, then a growing table; a
-//! sync that fails or is stopped leaves it half filled until the next attempt; a value of another
-//! unique key that moves between rows during the copy can fail it. The old rows are kept at least
-//! until the source's first rows have arrived. With CDC the checkpoint is the cut, so the changes
-//! made during the copy come through the change stream afterwards; as long as the request is
-//! pending, neither CDC nor a verification looks at the table.
+//! The price, and why STAGED is the default: readers see an empty, then a growing table; a sync that
+//! fails or is stopped leaves the table partly filled until the next attempt; and when a value of
+//! another unique key moves between rows during the copy, the sync can fail. The old rows are kept
+//! at least until the source's first rows have arrived. With CDC, the checkpoint is the copy's start
+//! LSN, so changes made during the copy are applied afterwards; while the request is pending,
+//! neither CDC nor a verification uses the table.
 
 use super::{SyncRun, refusal, swap};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 /// <https://learn.microsoft.com/sql/t-sql/statements/truncate-table-transact-sql#restrictions>
 const NOT_TRUNCATED: [i32; 6] = [1088, 3729, 4701, 4711, 4712, 13545];
 
-/// Batches on their way into the destination.
+/// Inserts batches into the destination.
 pub struct DirectWriter<'a> {
     work: &'a SyncRun<'a>,
     cleared: bool,
@@ -39,10 +39,9 @@ impl<'a> DirectWriter<'a> {
         DirectWriter { work, cleared: false, inserted: 0 }
     }
 
-    /// One statement that changes the destination, as a batch of its own: in a transaction with the
-    /// fence, so that an attempt that was overtaken (its process was frozen) changes nothing, and
-    /// without a wait between, so that its locks never outlast the statement. How many rows it
-    /// changed.
+    /// Runs one statement that changes the destination, and returns its row count. It is one batch
+    /// with the checkpoint's guard in the same transaction: an attempt that another process has
+    /// taken over (its own process was frozen) changes nothing, and its locks end with the batch.
     async fn write(&self, statement: &str, dest: &mut Session) -> Result<u64> {
         let guard = include_str!("../../../sql/checkpoint/direct_guard.sql");
         let sql = format!(
@@ -58,7 +57,7 @@ impl<'a> DirectWriter<'a> {
         if self.cleared {
             return Ok(());
         }
-        // a ledger remembers deleted rows, a temporal table's history does too
+        // a ledger keeps deleted rows, and so does the history of a temporal table
         let keeps_history = self.work.shape.dest.ledger || self.work.shape.dest.system_versioned;
         if keeps_history || !self.truncated(dest).await? {
             // before the first row goes, not after the first batch
@@ -115,7 +114,7 @@ impl<'a> DirectWriter<'a> {
             .await
     }
 
-    /// What is staged goes into the destination, and the staging table is empty again.
+    /// Moves the staged rows into the destination, and empties the staging table.
     pub async fn batch(&mut self, dest: &mut Session) -> Result<()> {
         self.clear(dest).await?;
         let (stage, table, map) =

@@ -125,7 +125,7 @@ impl SyncProgress {
         snapshot.last_key = Some(last_key);
     }
 
-    /// Capture is waited for, so long at most while it stands still.
+    /// Waiting for capture, at most so long without progress.
     pub fn set_capture_wait(&self, wait_max: Duration) {
         self.lock().wait_max = wait_max;
     }
@@ -179,7 +179,7 @@ impl ProgressSnapshot {
                 format!("{} rows copied, indexing the staging table, {so_far}", self.rows)
             }
             SyncStage::Fence => format!(
-                "{} rows copied, waiting until capture has passed the copy, {so_far}, {} s at most while it stands still",
+                "{} rows copied, waiting until capture has passed the copy, {so_far}, {} s at most without progress",
                 self.rows,
                 self.wait_max.as_secs()
             ),
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_in_words() {
+    fn progress_as_text() {
         let seconds = Duration::from_secs;
         assert_eq!(
             copied(120_000, Some(300_000), seconds(5)),
@@ -297,7 +297,7 @@ mod tests {
         for (stage, words) in [
             (
                 SyncStage::Fence,
-                "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most while it stands still",
+                "7 rows copied, waiting until capture has passed the copy, 2 s so far, 330 s at most without progress",
             ),
             (SyncStage::Replay, "4 changes made during the copy replayed, 2 changes/s"),
             (

@@ -1,9 +1,9 @@
-//! The swap: one transaction after which the destination is the staging table.
+//! The swap: one transaction that makes the destination's rows equal to the staging table's.
 //!
-//! Rows that are gone are deleted first, then the others updated, then new ones inserted: so a
-//! unique value that moves between rows is free when it is needed. A self-referencing foreign key
-//! can refuse that order (a row that is to go is still referred to by one that is to change); then
-//! the whole transaction is tried once the other way round.
+//! Rows that no longer exist are deleted first, then the others are updated, then new ones inserted,
+//! so that a unique value that moves between rows is free when it is needed. A self-referencing
+//! foreign key can refuse that order (a row to be deleted is still referenced by one to be updated);
+//! then the whole transaction is tried once in the opposite order.
 
 use super::{
     SyncRun,
@@ -33,9 +33,9 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct SwapRecord<'a> {
     pub mapping: MappingId,
-    /// The other fence: this attempt's own.
+    /// The second guard: this attempt's own number.
     pub claim: &'a FullSyncClaim,
-    /// `last_cdc_lsn` when the run began: the fence.
+    /// `last_cdc_lsn` when the run began: the first guard. The commit fails when it has changed.
     pub stored: Option<Lsn>,
     /// Where CDC goes on; `None` without CDC.
     pub checkpoint: Option<Lsn>,
@@ -61,7 +61,7 @@ enum SwapOrder {
     InsertFirst,
 }
 
-/// Runs the transaction, again where that may help. Whatever fails, nothing of it stays.
+/// Runs the transaction, and again where that may help. After a failure it is rolled back.
 pub async fn swap(
     work: &SyncRun<'_>,
     record: &SwapRecord<'_>,
@@ -109,14 +109,14 @@ async fn transaction(
     }
     swapped.rows = u64::try_from(at_dest).unwrap_or(0);
     write_checkpoint(record, dest).await?;
-    // gone with the commit: a process that is killed now leaves nothing behind
+    // dropped in the same transaction: a process that is killed now leaves no staging table
     dest.batch(&tsql::swap::drop_stage(stage)).await.context("drop the staging table")?;
     dest.commit_transaction("COMMIT TRANSACTION").await.context("commit")?;
     Ok(swapped)
 }
 
-/// The end of a sync that needed no swap: what it was to bring is there, and the checkpoint says
-/// so.
+/// Ends a sync that needed no swap: the rows are already in the destination, and the checkpoint is
+/// written.
 pub async fn finish_direct(
     work: &SyncRun<'_>,
     inserted: u64,
@@ -205,7 +205,7 @@ async fn insert(sql: &str, shape: &Shape, dest: &mut Session) -> Result<u64> {
     with_identity_insert(shape, dest, async |dest| count(dest, sql).await).await
 }
 
-/// Has `insert` done while the destination takes identity values, where it has such a column.
+/// `insert` with IDENTITY_INSERT ON, where the destination has an identity column.
 pub async fn with_identity_insert(
     shape: &Shape,
     dest: &mut Session,
@@ -233,16 +233,17 @@ pub async fn with_identity_insert(
     Ok(inserted)
 }
 
-/// The rows that one statement changed. Asked of the server as a row: the counts it sends by itself
-/// have those of triggers' statements among them.
+/// The row count of one statement. It is selected as a row, because the counts that the server sends
+/// by itself include those of statements in triggers.
 pub async fn count(dest: &mut Session, sql: &str) -> Result<u64> {
     changed_rows(dest.result_sets(&format!("{sql};\nSELECT ROWCOUNT_BIG()"), &[]).await?)
 }
 
-/// The answer to `SELECT ROWCOUNT_BIG()`, which came last.
+/// The answer to `SELECT ROWCOUNT_BIG()`, the last result set.
 pub fn changed_rows(sets: Vec<Vec<Row>>) -> Result<u64> {
-    // a trigger may have answered with rows before
+    // triggers may have returned rows before it
     let rows = sets.last().and_then(|set| set.last()).map(|row| row.i64(0)).transpose()?;
-    rows.and_then(|rows| u64::try_from(rows).ok())
-        .ok_or_else(|| Error::new(Kind::Other, "the server did not say how many rows it changed"))
+    rows.and_then(|rows| u64::try_from(rows).ok()).ok_or_else(|| {
+        Error::new(Kind::Other, "the server returned no row count for the statement")
+    })
 }

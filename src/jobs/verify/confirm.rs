@@ -1,5 +1,5 @@
-//! Suspicion → certainty: looking again once replication has passed what was seen.
-//! [`crate::plan::verify`] says why it is certain.
+//! Confirms suspects: reads their rows again once replication has passed the first read.
+//! [`crate::plan::verify`] explains why the result is certain.
 
 use super::{POLL, ROUNDS_MAX, limit::Limit, rows::RowReader};
 use crate::{
@@ -27,13 +27,13 @@ pub(super) async fn row_of(env: &Env, mapping: &Mapping) -> Result<Option<Curren
     env.control.current_mapping(mapping.id).await
 }
 
-/// The mapping's row, if a verification may look at it now: it is there, and no full sync is due or
-/// running.
+/// The mapping's row, if it may be verified now: it exists, and no full sync is due or running.
 pub(super) async fn standing(env: &Env, mapping: &Mapping) -> Result<Option<CurrentMapping>> {
     Ok(row_of(env, mapping).await?.filter(|standing| !standing.pending))
 }
 
-/// Whether no full sync began since `then`, or came and went: it moves the rows under us.
+/// Whether no full sync has begun (or has begun and ended) since `then`: it changes rows without
+/// change rows.
 pub(super) async fn no_full_sync_since(
     env: &Env,
     mapping: &Mapping,
@@ -51,12 +51,12 @@ const BATCH_KEYS_MAX: usize = 5_000;
 /// Suspects after the rounds.
 #[derive(Default)]
 pub(super) struct ConfirmedDifferences {
-    /// Certain.
+    /// Certain findings.
     pub findings: Suspects,
-    /// Neither equal nor certain.
+    /// Rows that differ, but not certainly.
     pub open: Suspects,
     pub why: String,
-    /// `why` is that replication does not follow.
+    /// Whether the reason in `why` is that replication has not caught up.
     pub stalled: bool,
     /// Not all were looked at, and looking at others would be in vain, too.
     pub gave_up: bool,
@@ -181,7 +181,7 @@ impl Rounds<'_> {
                 Ok(fence) => high = high.max(fence),
                 Err(why) => return Ok(Some(why)),
             }
-            // what is not captured changes without a change row
+            // columns that are not captured change without a change row
             let again = reader
                 .by_keys(TableSide::Source, source, &keys, limit)
                 .await
@@ -209,21 +209,21 @@ impl Rounds<'_> {
     }
 }
 
-/// What is known before a look at the source.
+/// What is known before the source's rows are read.
 pub(super) struct CaptureBefore {
-    /// The capture instance that will tell of changes after the look.
+    /// The capture instance that will have the changes after the read.
     pub capture: Capture,
-    /// Every change up to here was committed already.
+    /// Every change up to this LSN was already committed.
     pub low: Lsn,
-    /// Of changes up to here no capture instance tells (any more).
+    /// No capture instance has changes up to this LSN (any more).
     pub oldest: Lsn,
-    /// Replication may complete a row from the source: then the destination has a later state of
-    /// that row than its checkpoint tells.
+    /// Replication may complete a row from the source: then the destination's row may be later than
+    /// its checkpoint.
     pub completes: bool,
 }
 
-/// Asked before a look at the source. What was committed before the instance began was committed
-/// before the look, too.
+/// Asked before the source's rows are read. What was committed before the instance began was also
+/// committed before that read.
 pub(super) async fn capture_before(
     source: &mut Session,
     shape: &Shape,
@@ -234,7 +234,7 @@ pub(super) async fn capture_before(
     let Some(capture) = instances::best(source, shape, instances).await? else { return Ok(None) };
     let began = capture.instance.start.prev();
     let max_lsn = cdc::max_lsn(source).await?.map_or(Lsn::ZERO, |max_lsn| max_lsn.lsn);
-    // of two, the other one may be what replication reads
+    // with two instances, replication may read from the other one
     let completes = !one
         || mask::cover(&shape.map, &capture).map_or(true, |coverage| !coverage.partial.is_empty());
     Ok(Some(CaptureBefore { capture, low: max_lsn.max(began), oldest, completes }))
@@ -262,7 +262,7 @@ pub(super) async fn wait_captured(
     match result {
         Ok(fence) if fence.proven => Ok(Ok(fence.lsn)),
         Ok(_) => Ok(Err(
-            "no fence: in an availability group or a mirror only a transaction that was committed and captured since would be proof".into(),
+            "cannot tell whether capture has passed the rows that were read: in an availability group or a mirror, this takes a transaction that was committed and captured later".into(),
         )),
         Err(error) if !source.is_broken() => {
             source.recover().await?;
@@ -275,8 +275,8 @@ pub(super) async fn wait_captured(
     }
 }
 
-/// Waits until everything the source has committed by now is in the destination; why it is not, if
-/// it does not get there. `oldest`: of [`CaptureBefore`].
+/// Waits until everything that the source has committed by now is in the destination; otherwise
+/// returns why it is not. `oldest` is that of [`CaptureBefore`].
 pub(super) async fn wait_caught_up(
     env: &Env,
     mapping: &Mapping,
@@ -290,8 +290,7 @@ pub(super) async fn wait_caught_up(
     };
     loop {
         match current_checkpoint(env, mapping).await? {
-            // What was lost no checkpoint passes by itself; the next poll knows what to do about
-            // it.
+            // No checkpoint passes lost changes by itself; the next poll decides what follows.
             Some(checkpoint) if checkpoint < oldest => {
                 return Ok(Err("changes after the checkpoint are lost at the source".into()));
             }
@@ -306,8 +305,7 @@ pub(super) async fn wait_caught_up(
     }
 }
 
-/// Where replication of the mapping stands; `None` also while it is switched off or a full sync is
-/// due.
+/// The mapping's checkpoint; `None` also while the mapping is disabled or a full sync is due.
 pub(super) async fn current_checkpoint(env: &Env, mapping: &Mapping) -> Result<Option<Lsn>> {
     Ok(standing(env, mapping)
         .await?

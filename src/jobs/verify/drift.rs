@@ -17,7 +17,7 @@ pub(super) fn drift(
     match scope {
         _ if !standing.enabled => Some("the mapping is switched off"),
         _ if !mapping.cdc_enabled => Some("CDC is off for this mapping"),
-        Scope::Next { stands_still: true } => Some("replication of this mapping stands still"),
+        Scope::Next { stands_still: true } => Some("replication of this mapping has stopped"),
         Scope::Next { stands_still: false } | Scope::Whole => None,
     }
 }

@@ -1,4 +1,4 @@
-//! Reading rows to compare, and asking what changed meanwhile.
+//! Reads rows to compare, and asks which of them have changed meanwhile.
 
 use super::{SUSPECTS_MAX, limit::Limit};
 use crate::{
@@ -74,7 +74,7 @@ impl<'a> RowReader<'a> {
         );
     }
 
-    /// Says goodbye on connections of its own.
+    /// Closes the copy lane's connections.
     pub async fn close(self) {
         if let Some(ConnectionPair { source, dest }) = self.copy_lane {
             source.close().await;
@@ -89,8 +89,8 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// Makes both ends be read without waiting for writers, where the databases allow it. The
-    /// sessions go back to their pools so: whoever takes them next sets them right.
+    /// Sets both sessions to read without waiting for writers, where the databases allow it. The
+    /// prologue of the next checkout resets that.
     pub async fn set_isolation(&mut self, source: &mut Session, dest: &mut Session) -> Result<()> {
         const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL SNAPSHOT";
         let (source_line, dest_line) = self
@@ -150,8 +150,8 @@ impl<'a> RowReader<'a> {
             .context("read a range of source rows")?;
         let next = if rows < rows_max { None } else { last };
         params.extend(next.iter().flatten());
-        // more rows than this are more differences than are looked at, and the next pass will see
-        // those behind them
+        // more rows than this would be more differences than are confirmed; the next pass reads the
+        // rest
         let sql = lookup::range(
             TableSide::Dest,
             self.table(TableSide::Dest),
@@ -165,8 +165,8 @@ impl<'a> RowReader<'a> {
         Ok(ReadRange { rows, next })
     }
 
-    /// The rows with these keys, and no others: what a comparison takes for equal (another
-    /// spelling) is not what was asked for.
+    /// The rows with exactly these keys: a key that only the server's comparison takes for equal
+    /// (another spelling) is left out.
     pub async fn by_keys(
         &self,
         end: TableSide,
@@ -295,14 +295,14 @@ impl<'a> RowReader<'a> {
         if !self.shape.map.key_columns().all(captured) {
             return Ok((suspects, Suspects::new()));
         }
-        // what this session has not seen captured it does not tell of
+        // this session cannot see changes that it has not seen captured
         if !suspects.is_empty()
             && cdc::bounds(source, &capture.instance).await?.visible_up_to() < high
         {
             return Ok((suspects, Suspects::new()));
         }
         let (mut changed, mut certain) = (Suspects::new(), Suspects::new());
-        // what the source's types cannot hold never changed there
+        // a key that the source's types cannot hold was never changed there
         let (there, nowhere): (Vec<_>, Vec<_>) = suspects
             .into_iter()
             .partition(|(_, (_, key))| self.can_hold_key(TableSide::Source, key));
@@ -316,8 +316,8 @@ impl<'a> RowReader<'a> {
             let mut params = vec![Param::Lsn(low), Param::Lsn(high)];
             params.extend(keys);
             let rows = source.rows(&sql, &params).await.context("look for changes of suspects")?;
-            // the comparison is the source's: a row may be another spelling of a key; then nothing
-            // is certain in this chunk
+            // the source compares by its own collation, so a row may be another spelling of a key;
+            // then nothing is certain in this chunk
             let mut cells = Vec::new();
             let mut touched = HashSet::new();
             for row in rows {
@@ -334,8 +334,7 @@ impl<'a> RowReader<'a> {
                 }
             }
         }
-        // an answer is worth something only where the instance still has, and always had,
-        // everything after `low`
+        // the answer counts only if the instance had everything after `low`, and still has it
         if !certain.is_empty() && cdc::bounds(source, &capture.instance).await?.min > low.next() {
             changed.append(&mut certain);
         }
@@ -343,7 +342,7 @@ impl<'a> RowReader<'a> {
     }
 }
 
-/// Rows on their way into a side.
+/// Collects rows into a side.
 struct RowCollector<'a> {
     map: &'a ColumnMap,
     encoding: &'a Encoding,
@@ -358,7 +357,7 @@ impl<'a> RowCollector<'a> {
         RowCollector { map, encoding, side, rows: 0, last: Vec::new(), scratch: Vec::new() }
     }
 
-    /// Takes a row, whose cells `seen` tells, if it is `wanted` by its encoded key.
+    /// Adds a row, whose cells `seen` returns, if its encoded key is `wanted`.
     fn take<'c>(
         &mut self,
         seen: impl Fn(usize) -> Result<ValueRef<'c>>,

@@ -180,7 +180,7 @@ async fn a_repair_that_was_overtaken_by_a_change_is_undone() {
     copy.run("UPDATE dbo.V SET Name = N'spoiled' WHERE ID IN (7, 8)").await;
     // the repair's transaction is blocked until the change has been applied
     let (block, arrived, release) = blocked_request(Phase::Before);
-    world.dest.faults().nth(Point::request("no longer stands where it stood"), 1, block);
+    world.dest.faults().nth(Point::request("changed after the rows were read"), 1, block);
     let repair = verify(&world, &["--repair"]);
     let change = async {
         wait_for_arrival(arrived).await;
