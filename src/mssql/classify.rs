@@ -1,16 +1,16 @@
-//! Error number → kind: the one table.
+//! The kind of each SQL Server error number, in one table.
 //!
-//! We ask by number, never by message: messages are translated by the server. The transient numbers
+//! Numbers decide, never messages, because servers translate messages. The transient numbers
 //! are those of EF Core's `SqlServerTransientExceptionDetector` (which leaves out timeouts on
-//! purpose: the work may have been done) and a few that a replica, a full log or a starting
+//! purpose: the statement may have taken effect) and a few that a replica, a full log or a starting
 //! database answer with. A number that is not here is [`Kind::Other`], with the number in the
-//! words, so that an operator can look it up:
+//! message, so that an operator can look it up:
 //! <https://learn.microsoft.com/sql/relational-databases/errors-events/database-engine-events-and-errors>.
 
 use crate::error::{Error, Kind};
 use std::{io, time::Duration};
 
-/// What a server's error number means for us.
+/// The kind of a server's error number.
 pub fn kind_of(number: i32) -> Kind {
     match number {
         // the connection or its login broke on the way
@@ -41,10 +41,10 @@ pub fn kind_of(number: i32) -> Kind {
         // an object, column, database or capture instance that is not there
         207 | 208 | 911 | 2812 | 3701 | 4902 | 2706 | 15009 | 22901 | 22905 | 22960 | 22981
         | 22985 => Kind::Missing,
-        // shapes that do not fit
+        // tables or types that do not match
         206 | 213 | 257 | 271 | 272 | 273 | 306 | 334 | 402 | 451 | 468 | 512 | 529 | 544 | 545
         | 8101 | 8102 | 8107 | 4104 | 4711 | 4712 | 13536 | 13537 | 22962 => Kind::Schema,
-        // a value that does not fit
+        // a value that cannot be stored or converted
         220 | 232 | 241 | 242 | 244 | 245 | 248 | 295 | 296 | 515 | 517 | 2628 | 8114 | 8115
         | 8134 | 8152 | 8169 | 7139 | 6522 | 9420 => Kind::Data,
         547 => Kind::ForeignKey,
@@ -56,7 +56,7 @@ pub fn kind_of(number: i32) -> Kind {
     }
 }
 
-/// What can be done about it, where something general can be said.
+/// General advice for a number.
 fn hint(number: i32) -> Option<&'static str> {
     Some(match number {
         18456 => {
@@ -90,38 +90,38 @@ fn hint(number: i32) -> Option<&'static str> {
     })
 }
 
-/// What to say of TLS, naming the settings that decide.
+/// Advice about TLS, with the settings that matter.
 const TLS_HINT: &str = "For the destination set DEST_CA_CERT to the certificate's authority; in a source's connection string name it with certificate=FILE, \
     and with hostNameInCertificate=NAME the name in the certificate, where it is another. DEST_TRUST_SERVER_CERTIFICATE=true and TrustServerCertificate=true \
     believe any certificate, also that of somebody on the network";
 
-/// An error a server sent.
+/// The error that a server sent.
 pub fn server_error(number: i32, class: u8, message: &str, procedure: &str, line: u32) -> Error {
-    let mut words =
+    let mut text =
         format!("{} (Msg {number}", without_values(number, message).trim().trim_end_matches('.'));
     if !procedure.is_empty() {
-        words.push_str(&format!(", {procedure} line {line}"));
+        text.push_str(&format!(", {procedure} line {line}"));
     }
-    words.push(')');
+    text.push(')');
     // Severity 20 and above: the server ended the connection, whatever the number.
     let kind = match kind_of(number) {
         Kind::Other if class >= 20 => Kind::Connection,
         kind => kind,
     };
-    let error = Error::new(kind, words).with_number(number);
+    let error = Error::new(kind, text).with_number(number);
     match hint(number) {
         Some(hint) => error.with_hint(hint),
         None => error,
     }
 }
 
-/// A database that says of itself that nothing can be written.
+/// The error for a database whose `is_read_only` is set.
 pub fn database_read_only() -> Error {
     server_error(3906, 16, "the database is read-only", "", 0)
 }
 
-/// The message without the row's values that SQL Server puts into some of them. By number and by
-/// the signs around the value: the words may be in any language.
+/// Removes the row's values that SQL Server puts into some messages. It goes by number and by the
+/// punctuation around the value, because the message may be in any language.
 fn without_values(number: i32, message: &str) -> String {
     let between = |open: char, close: char| match (message.find(open), message.rfind(close)) {
         (Some(from), Some(to)) if from < to => format!("{}…{}", &message[..=from], &message[to..]),
@@ -146,7 +146,7 @@ fn without_values(number: i32, message: &str) -> String {
     }
 }
 
-/// What an I/O error means.
+/// The error of a network operation.
 pub fn io_error(kind: io::ErrorKind, message: &str) -> Error {
     match kind {
         io::ErrorKind::TimedOut => Error::new(Kind::Timeout, "no answer in time"),
@@ -154,25 +154,25 @@ pub fn io_error(kind: io::ErrorKind, message: &str) -> Error {
     }
 }
 
-/// TLS could not be begun.
-pub(in crate::mssql) fn tls_failed(words: &str) -> Error {
-    Error::new(Kind::Connection, format!("the TLS handshake failed: {words}")).with_hint(TLS_HINT)
+/// The TLS handshake failed.
+pub(in crate::mssql) fn tls_failed(reason: &str) -> Error {
+    Error::new(Kind::Connection, format!("the TLS handshake failed: {reason}")).with_hint(TLS_HINT)
 }
 
-/// The server has no TLS, and we do not go on without.
+/// The server offers no encryption, and the endpoint requires it.
 pub(in crate::mssql) fn encryption_unavailable() -> Error {
-    Error::new(Kind::Connection, "the server does not encrypt connections, and this one is to be encrypted")
+    Error::new(Kind::Connection, "the server does not encrypt connections, and encryption is required for this one")
         .with_hint("Give SQL Server a certificate (or let it make its own), and see that nothing between here and there answers for it")
 }
 
-/// A server that was reached and let nobody in.
+/// The server was reached, but the login did not finish in time.
 pub(in crate::mssql) fn login_timeout(limit: Duration) -> Error {
     Error::new(Kind::Connection, format!("no login within {} s", limit.as_secs()))
 }
 
-/// The bytes are not what the protocol says: nothing that comes after them can be believed.
+/// The server's bytes violate the protocol: the rest of the stream cannot be interpreted.
 pub(in crate::mssql) fn protocol_error(what: &str) -> Error {
-    Error::new(Kind::Connection, format!("the connection lost its place: {what}"))
+    Error::new(Kind::Connection, format!("the server's answer violates the protocol: {what}"))
 }
 
 /// nvarchar holds any 16-bit units, also half a surrogate pair (what LEFT or SUBSTRING leave of an
@@ -180,17 +180,17 @@ pub(in crate::mssql) fn protocol_error(what: &str) -> Error {
 /// <https://learn.microsoft.com/sql/relational-databases/collations/collation-and-unicode-support#supplementary-characters>
 pub(in crate::mssql) fn invalid_utf16() -> Error {
     Error::new(Kind::Data, "a row's text is not valid UTF-16: it has half of a surrogate pair").with_hint(
-        "Mend the text at the source (an emoji was cut in two there); a full sync with DATAFLOW_COPY_LANE=wire brings it as it is, CDC and verification cannot read it",
+        "Correct the text at the source (an emoji was cut in two there); a full sync with DATAFLOW_COPY_LANE=wire brings it as it is, CDC and verification cannot read it",
     )
 }
 
-/// What the driver says of a handshake, without its advice to programmers: the settings that help
-/// here are in [`TLS_HINT`].
+/// The driver's message about a handshake without its advice to programmers; [`TLS_HINT`] has the
+/// settings for operators.
 fn without_programmer_advice(message: &str) -> &str {
     message.split(" To connect anyway").next().unwrap_or(message).trim_end_matches('.')
 }
 
-/// A driver's error in our words. The driver's own text never holds a password or a value of a row.
+/// The error for one of the driver. Its texts never hold passwords or row values.
 pub(in crate::mssql) fn driver_error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as Driver;
     match error {
@@ -206,7 +206,7 @@ pub(in crate::mssql) fn driver_error(error: tiberius::error::Error) -> Error {
         Driver::Routing { host, port } => {
             Error::new(Kind::Connection, format!("the server redirects to {host}:{port}"))
         }
-        // the driver has no other words for these three
+        // the driver reports these three only as text
         Driver::Protocol(message) if message.contains("invalid UTF-16") => invalid_utf16(),
         Driver::Protocol(message)
             if message.contains("does not allow the requested encryption level") =>
@@ -228,9 +228,7 @@ pub(in crate::mssql) fn driver_error(error: tiberius::error::Error) -> Error {
         }
         Driver::Utf8 => Error::new(Kind::Data, "text from the server is not valid UTF-8"),
         Driver::Utf16 => invalid_utf16(),
-        Driver::ParseInt(_) => {
-            Error::new(Kind::Connection, "the server sent a number that is none")
-        }
+        Driver::ParseInt(_) => Error::new(Kind::Connection, "the server sent an invalid number"),
         #[allow(unreachable_patterns)]
         other => Error::new(Kind::Other, other.to_string()),
     }

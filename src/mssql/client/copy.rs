@@ -1,13 +1,12 @@
-//! Copying: rows from a query at one server into a table at another.
+//! Copies rows from a query at one server into a table at another, through the driver.
 //!
-//! Cells pass through as the driver has them: nothing looks at them on the way. Reading and writing
-//! go on at the same time, with a bounded number of batches between them; a batch is bounded in
-//! rows *and* in bytes, so that 1,000 rows of 10 MB each do not need 10 GB.
+//! Cells are passed on as the driver has them. Reading and writing run at the same time, with a
+//! limited number of batches between them; a batch is limited in rows *and* in bytes, so that 1,000
+//! rows of 10 MB each do not need 10 GB.
 //!
-//! Each batch is a bulk load of its own, so that it commits by itself: a destination in full
-//! recovery can back up its log meanwhile, the lock is short, and progress is what is really there.
-//! Both sides run in one task, so a copy that is dropped leaves nothing behind (each side's session
-//! is spent, as any cut-off session is).
+//! Each batch is a bulk load of its own and commits by itself: the log of a destination in full
+//! recovery can be backed up meanwhile, locks are short, and the reported progress is committed. Both
+//! sides run in one task, so dropping a copy stops both (and neither session can be used any more).
 
 use std::{future::poll_fn, task::Poll};
 
@@ -24,45 +23,46 @@ use crate::{
     model::value::Value,
 };
 
-/// Batches between reader and writer: one being read, one waiting, one being written.
+/// Batches that wait between reader and writer, besides the one being read and the one being
+/// written.
 const BATCHES_WAITING_MAX: usize = 1;
 
-/// How much may be in one batch.
+/// The limits of one batch.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimit {
     pub rows_max: usize,
     pub bytes_max: usize,
 }
 
-/// Where rows go.
+/// The table that rows are copied into.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyTarget<'a> {
     /// `[schema].[table]` or a `#` name
     pub table: &'a str,
     pub columns: &'a BulkColumns,
-    /// Places of the key among the columns, for whoever follows the progress.
+    /// Indexes of the key columns, for [`BatchObserver`].
     pub key: &'a [usize],
     pub options: BulkOptions,
 }
 
-/// What a batch boundary brings.
+/// Whether a copy goes on after a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlFlow {
     Continue,
-    /// Stop here: what was written stays written.
+    /// Stop here; the batches so far stay committed.
     Stop,
 }
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
     pub rows: u64,
-    /// False when it was asked to stop.
+    /// False when the copy was stopped.
     pub complete: bool,
 }
 
-/// Told of every batch that is in: the rows so far, and the key of its last one. The destination's
-/// session is free meanwhile.
+/// Is called after every committed batch, with the rows so far and the key of the last one. It may use
+/// the destination's session.
 pub trait BatchObserver: Send {
     fn batch_done(
         &mut self,
@@ -71,27 +71,27 @@ pub trait BatchObserver: Send {
         last_key: &[Value],
     ) -> impl Future<Output = Result<ControlFlow>> + Send;
 
-    /// Resolves when the copy is to stop: it does not wait for rows that a source may never send.
+    /// Resolves when the copy is to stop, also while it waits for the source.
     fn stopped(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
 }
 
-/// What a copy's first question comes to, or `None` where it is to stop before there is an answer;
-/// that connection is spent then.
+/// Runs a copy's first query, unless the copy is stopped before (`None`; the connection cannot be used
+/// any more then).
 pub(in crate::mssql) async fn unless_stopped<T>(
-    boundary: &impl BatchObserver,
-    question: impl Future<Output = T>,
+    observer: &impl BatchObserver,
+    request: impl Future<Output = T>,
 ) -> Option<T> {
     tokio::select! {
-        answer = question => Some(answer),
-        () = boundary.stopped() => None,
+        answer = request => Some(answer),
+        () = observer.stopped() => None,
     }
 }
 
-/// Runs both sides of a copy until the writer has ended; what the reader came to, or `None` where
-/// it was given up: a writer that stopped or failed wants no more rows, and the next one may be
-/// minutes away. A reader that is given up costs its connection.
+/// Runs both sides of a copy until the writer has ended, and returns both results. The reader's is
+/// `None` when it was dropped before its end: after the writer has stopped or failed, waiting for the
+/// source's next row could take minutes. Its connection cannot be used any more then.
 pub(in crate::mssql) async fn read_while_written<R>(
     read: impl Future<Output = R>,
     write: impl Future<Output = Result<Copied>>,
@@ -116,7 +116,7 @@ struct RowBatch {
 
 /// Reads `query` at `source` and loads its rows into `to` at `dest`, batch by batch.
 ///
-/// Stopping early costs the source's session, whose stream is cut off.
+/// After an early stop, the source's session cannot be used any more.
 pub async fn copy(
     source: &mut Session,
     query: &str,
@@ -124,22 +124,22 @@ pub async fn copy(
     dest: &mut Session,
     to: CopyTarget<'_>,
     limit: BatchLimit,
-    boundary: &mut impl BatchObserver,
+    observer: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let target = to.columns.target();
     let (sender, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-    let Some(stream) = unless_stopped(boundary, source.stream(query, params)).await else {
+    let Some(stream) = unless_stopped(observer, source.stream(query, params)).await else {
         return Ok(Copied { rows: 0, complete: false });
     };
     let stream = stream.context("read source rows")?;
     let (read, written) = read_while_written(
         read(stream, sender, limit),
-        write(dest, to, &target, receiver, boundary),
+        write(dest, to, &target, receiver, observer),
     )
     .await;
     let copied = written?;
     match read {
-        // the writer takes a closed channel for the end of the rows
+        // a closed channel means the end of the rows to the writer, also when the reader has failed
         Some(end) if copied.complete => end.map(|()| copied),
         None if copied.complete => {
             Err(Error::new(Kind::Other, "the rows ended before their reader did"))
@@ -156,8 +156,7 @@ async fn read(
     let mut rows = Vec::new();
     let mut bytes = 0usize;
     loop {
-        // on an error the channel closes as at the end: who awaits both looks at this side's result
-        // before believing it
+        // An error closes the channel as well: the caller checks this side's result first.
         let row = stream.next().await.context("read source rows")?;
         let end = row.is_none();
         if let Some(row) = row {
@@ -183,13 +182,13 @@ async fn write(
     to: CopyTarget<'_>,
     target: &BulkTarget<'_>,
     mut receiver: mpsc::Receiver<RowBatch>,
-    boundary: &mut impl BatchObserver,
+    observer: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let mut rows = 0u64;
     loop {
         let batch = tokio::select! {
             batch = receiver.recv() => batch,
-            () = boundary.stopped() => return Ok(Copied { rows, complete: false }),
+            () = observer.stopped() => return Ok(Copied { rows, complete: false }),
         };
         let Some(batch) = batch else { break };
         let count = batch.rows.len() as u64;
@@ -212,7 +211,7 @@ async fn write(
             ));
         }
         rows += taken;
-        if boundary.batch_done(dest, rows, &last_key).await? == ControlFlow::Stop {
+        if observer.batch_done(dest, rows, &last_key).await? == ControlFlow::Stop {
             return Ok(Copied { rows, complete: false });
         }
     }

@@ -1,9 +1,9 @@
 //! SQL Server Browser: which port a named instance listens on.
 //!
-//! One datagram there, one back (MC-SQLR 2.2.3 and 2.2.5): `0x04`, the instance's name and a zero
-//! byte go to UDP port 1434; `0x05`, a length in two bytes and a list of `key;value;` come back,
-//! with the port behind `tcp`. The port may change whenever the instance starts, so it is asked for
-//! at every connection. <https://learn.microsoft.com/openspecs/windows_protocols/mc-sqlr/>
+//! One datagram each way (MC-SQLR 2.2.3 and 2.2.5): the request to UDP port 1434 is `0x04`, the
+//! instance's name and a zero byte; the answer is `0x05`, a length in two bytes and a list of
+//! `key;value;` with the port after `tcp`. The port may change whenever the instance starts, so every
+//! connection asks for it. <https://learn.microsoft.com/openspecs/windows_protocols/mc-sqlr/>
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
@@ -16,7 +16,7 @@ use tokio::net::{UdpSocket, lookup_host};
 
 /// Where the Browser service listens.
 const PORT: u16 = 1434;
-/// A datagram may get lost: so often it is sent.
+/// How often the request is sent, because datagrams can get lost.
 const ATTEMPTS: u32 = 3;
 /// Time for one answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ pub async fn port(host: &str, instance: &str) -> io::Result<u16> {
     port_by(host, PORT, instance).await
 }
 
-/// Asks every address of the host at once: the first answer counts.
+/// Asks every address of the host at once, and takes the first answer.
 async fn port_by(host: &str, browser: u16, instance: &str) -> io::Result<u16> {
     let addresses: Vec<SocketAddr> = lookup_host((host, browser)).await?.collect();
     first_success(addresses.iter().map(|address| ask(*address, instance))).await
@@ -61,7 +61,7 @@ async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
     let socket = UdpSocket::bind(own).await?;
-    // only this address may answer
+    // accept datagrams from this address only
     socket.connect(browser).await?;
     let mut request = vec![REQUEST];
     request.extend_from_slice(instance.as_bytes());
@@ -71,7 +71,7 @@ async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
         socket.send(&request).await?;
         match tokio::time::timeout(ANSWER_TIME_MAX, socket.recv(&mut answer)).await {
             Ok(Ok(length)) => return read(answer.get(..length).unwrap_or_default(), instance),
-            // nobody listens there (ICMP says so); it may be starting
+            // an ICMP message says that the port is closed; the service may be starting
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tokio::time::sleep(ANSWER_TIME_MAX / 4).await
             }
@@ -90,27 +90,29 @@ async fn ask(browser: SocketAddr, instance: &str) -> io::Result<u16> {
 
 /// The port in an answer.
 fn read(answer: &[u8], instance: &str) -> io::Result<u16> {
-    let wrong = |words: &str| {
+    let wrong = |problem: &str| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("SQL Server Browser's answer about the instance {instance} {words}"),
+            format!("SQL Server Browser's answer about the instance {instance} {problem}"),
         )
     };
-    let [RESPONSE, low, high, data @ ..] = answer else { return Err(wrong("is not one")) };
+    let [RESPONSE, low, high, data @ ..] = answer else {
+        return Err(wrong("has an unknown format"));
+    };
     let length = usize::from(u16::from_le_bytes([*low, *high]));
     let data = data.get(..length).ok_or_else(|| wrong("is cut off"))?;
-    // names may be in any code page; what is looked for here is ASCII
+    // names may be in any code page, but keys and the port are ASCII
     let text = String::from_utf8_lossy(data);
-    let mut words = text.split(';');
-    while let Some(key) = words.next() {
-        let Some(value) = words.next() else { break };
+    let mut parts = text.split(';');
+    while let Some(key) = parts.next() {
+        let Some(value) = parts.next() else { break };
         if key.eq_ignore_ascii_case("tcp") {
             return value
                 .trim()
                 .parse()
                 .ok()
                 .filter(|port| *port > 0)
-                .ok_or_else(|| wrong("has a port that is none"));
+                .ok_or_else(|| wrong("has an invalid port"));
         }
     }
     Err(wrong("names no TCP port: TCP/IP is off for that instance"))

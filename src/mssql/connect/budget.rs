@@ -1,9 +1,8 @@
-//! The most that a server's answer may occupy in memory after the login.
+//! The memory limit of a server's answers after the login.
 //!
-//! The driver reads a row to its end before it hands it over, and a value of `(max)` type may have
-//! 2 GB; an answer that is collected is read to its end. So the bytes that come from the network are
-//! counted ([`crate::mssql::connect::socket`]), and the read that passes the limit fails. The count begins anew with
-//! every request and with every part of an answer that was handed over.
+//! The driver reads a whole row before it returns it, and a value of a `(max)` type may have 2 GB; an
+//! answer that is collected is read as a whole. So the bytes that come from the network are counted ([`crate::mssql::connect::socket`]), and the read that passes the limit fails. The count starts again
+//! with every request and every part of an answer that was returned.
 
 use std::{
     io,
@@ -21,12 +20,12 @@ pub(in crate::mssql) const ROW_BYTES_MAX: u64 = 128 << 20;
 /// ones (every mapping, every capture instance) have a few MiB.
 pub(in crate::mssql) const ANSWER_BYTES_MAX: u64 = 128 << 20;
 
-/// What is read as a whole.
+/// A part of an answer that is in memory as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mssql) enum AnswerPart {
-    /// All of an answer.
+    /// The whole answer, which is collected.
     Whole,
-    /// One row after the other; so many were handed over.
+    /// One row of a stream; the number of rows before it.
     Row(u64),
 }
 
@@ -38,7 +37,7 @@ impl AnswerPart {
         }
     }
 
-    /// What is read, for messages.
+    /// The part's name in messages.
     pub fn description(self, server: &str) -> String {
         match self {
             AnswerPart::Whole => format!("the answer of {server}"),
@@ -46,7 +45,7 @@ impl AnswerPart {
         }
     }
 
-    /// The error of a part that passes its limit; `server` as messages name it.
+    /// The error for a part that is larger than its limit; `server` as messages name it.
     pub fn too_large(self, server: &str) -> Error {
         let message = format!(
             "{} has more than {} MiB, the most that is held in memory",
@@ -64,7 +63,7 @@ impl AnswerPart {
     }
 }
 
-/// Counts the bytes of one connection; shared by who reads from the network and who asks.
+/// Counts the bytes that one connection receives. It is shared by the socket and the session.
 #[derive(Debug)]
 pub(in crate::mssql) struct AnswerBudget {
     logged_in: AtomicBool,
@@ -81,7 +80,7 @@ impl AnswerBudget {
         }
     }
 
-    /// The login is done: its own limit ends.
+    /// Ends the login's own limit.
     pub fn logged_in(&self) {
         self.logged_in.store(true, Ordering::Release);
     }
@@ -90,13 +89,13 @@ impl AnswerBudget {
         self.logged_in.load(Ordering::Acquire)
     }
 
-    /// The count begins anew, for this part.
+    /// Starts the count for this part.
     pub fn reset(&self, part: AnswerPart) {
         self.bytes.store(0, Ordering::Relaxed);
         self.bytes_max.store(part.bytes_max(), Ordering::Relaxed);
     }
 
-    /// Bytes came from the network.
+    /// Counts received bytes; an error when they are more than the limit.
     pub fn received(&self, bytes: usize) -> io::Result<()> {
         self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
         if self.is_exceeded() {
@@ -105,8 +104,8 @@ impl AnswerBudget {
         Ok(())
     }
 
-    /// Whether a read failed because of the limit. The driver does not keep the kind of an error of
-    /// the network, so whoever asked looks here.
+    /// Whether a read failed because of the limit. The driver's error does not keep the reason, so the
+    /// session asks here.
     pub fn is_exceeded(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.bytes_max.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Certificate files: whatever a connection string or a variable names is read as one, also a
-//! device without end or a pipe that nobody writes to.
+//! Certificate files, with a limit: the path in a connection string or variable may also name an
+//! endless device or a pipe without a writer.
 
 use crate::error::{Error, Kind, Result};
 use crate::mssql::connect::endpoint::{Endpoint, Trust};
@@ -9,12 +9,12 @@ use std::{
     path::Path,
 };
 
-/// A bundle of all public authorities has a quarter of this.
+/// Four times the size of a bundle with all public authorities.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A regular file of at most [`FILE_BYTES_MAX`], whole.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Asked before it is opened: opening a pipe waits for who writes to it.
+    // Checked before the file is opened, because opening a pipe waits for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
@@ -29,8 +29,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether the authority's certificate of an endpoint can be read: before every login, as the
-/// driver reads it by itself and without a limit.
+/// Checks before every login that the endpoint's authority certificate can be read, because the driver
+/// reads the file without a limit.
 pub fn check(endpoint: &Endpoint) -> Result<()> {
     let Trust::Authority(path) = &endpoint.trust else { return Ok(()) };
     read(path).map(drop).map_err(|error| {

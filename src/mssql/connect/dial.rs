@@ -1,5 +1,5 @@
-//! From an endpoint to a TCP connection, and on to where a server sends a login: driver and copy
-//! lane go the same way.
+//! TCP connections to an endpoint, and the redirects of a login. The driver and the copy lane share
+//! this code.
 
 use std::{io, time::Duration};
 
@@ -16,9 +16,8 @@ use crate::mssql::{
     },
 };
 
-/// A connection without traffic is probed after this, and then as often as [`KEEP_ALIVE_INTERVAL`]:
-/// a network that forgot it, or a server that is gone, is noticed also while nobody waits for an
-/// answer. As Microsoft's own clients do.
+/// A connection without traffic is probed after this time, and then every [`KEEP_ALIVE_INTERVAL`], so
+/// that a lost connection is noticed while it is idle. The values are those of Microsoft's clients.
 /// <https://learn.microsoft.com/sql/tools/configuration-manager/tcp-ip-properties-protocols-tab>
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,7 +25,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// SqlClient follows.
 const REDIRECTS_MAX: usize = 10;
 
-/// Where a login goes: to the endpoint, and on to where a server sends it.
+/// The endpoint that a login connects to, which changes with redirects.
 pub(in crate::mssql) struct Route {
     endpoint: Endpoint,
     redirects: usize,
@@ -41,8 +40,8 @@ impl Route {
         &self.endpoint
     }
 
-    /// A server sends the login on. Whose certificate is believed there is decided anew, for the
-    /// address that is dialled then.
+    /// Continues the login at another server. Whether any certificate is accepted there depends on that
+    /// server's address.
     pub fn follow_redirect(&mut self, host: String, port: u16) -> Result<()> {
         if self.redirects == REDIRECTS_MAX {
             return Err(Error::new(
@@ -57,15 +56,15 @@ impl Route {
         Ok(())
     }
 
-    /// The time for all of a login: for TCP, and once more for TLS and login, redirects included.
+    /// The time limit of a login: once the connect timeout for TCP, and once for TLS and login,
+    /// redirects included.
     pub fn login_time_max(&self) -> Duration {
         self.endpoint.connect_timeout * 2
     }
 }
 
-/// TCP to the server. A name with several addresses: one after the other, or
-/// (`MultiSubnetFailover`: an availability group's listener, of which one address answers and the
-/// others are silent) all at once.
+/// Connects to the host's addresses: one after the other, or all at once with `MultiSubnetFailover`
+/// (the listener of an availability group, where one address answers and the others do not).
 async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let host = endpoint.host.as_str();
     let port = match &endpoint.instance {
@@ -81,7 +80,7 @@ async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
 
 /// [`dial`], with a limit and what every connection of ours has.
 pub(in crate::mssql) async fn connect(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
-    let silent = || {
+    let timed_out = || {
         Error::new(
             Kind::Connection,
             format!("no connection within {} s", endpoint.connect_timeout.as_secs()),
@@ -90,8 +89,8 @@ pub(in crate::mssql) async fn connect(endpoint: &Endpoint) -> Result<(Socket, Lo
     let connected = async {
         let tcp = connect_tcp(endpoint).await?;
         tcp.set_nodelay(true)?;
-        // Whoever is closed has read all its answers or is given up: a reset frees the session's
-        // locks at the server at once, instead of after what a bad network still has on its way.
+        // Closing sends a reset. All answers were read, or the session is abandoned: a reset frees its
+        // locks at the server at once, also when data is still in transit.
         tcp.set_zero_linger()?;
         SockRef::from(&tcp).set_tcp_keepalive(
             &TcpKeepalive::new().with_time(KEEP_ALIVE_IDLE).with_interval(KEEP_ALIVE_INTERVAL),
@@ -100,9 +99,9 @@ pub(in crate::mssql) async fn connect(endpoint: &Endpoint) -> Result<(Socket, Lo
     };
     match tokio::time::timeout(endpoint.connect_timeout, connected).await {
         Ok(Ok(connected)) => Ok(connected),
-        // nothing was asked yet that could have been done
-        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(silent()),
+        // no statement was sent, so this is no timeout of one
+        Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(timed_out()),
         Ok(Err(error)) => Err(classify::io_error(error.kind(), &error.to_string())),
-        Err(_) => Err(silent()),
+        Err(_) => Err(timed_out()),
     }
 }

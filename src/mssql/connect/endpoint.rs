@@ -1,5 +1,5 @@
-//! Where a server is and how to log in there: what a connection string or the `DEST_` variables
-//! come down to.
+//! An endpoint: a server's address and the login, read from a connection string or the `DEST_`
+//! variables.
 
 use crate::mssql::classify;
 use crate::{
@@ -9,12 +9,12 @@ use crate::{
 use std::{path::PathBuf, time::Duration};
 use tiberius::{AuthMethod, Config, EncryptionLevel};
 
-/// How much of the conversation is encrypted.
+/// How much of the traffic is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encrypt {
     /// Nothing, not even the login: go-mssqldb's `encrypt=disable`.
     Off,
-    /// Only the login, where the server does not ask for more.
+    /// Only the login, unless the server requires more.
     LoginOnly,
     /// Everything.
     Full,
@@ -22,23 +22,22 @@ pub enum Encrypt {
     Strict,
 }
 
-/// Whose certificate is believed.
+/// Which server certificates are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// The machine's certificate authorities.
+    /// Those of the machine's certificate authorities.
     System,
-    /// Those and the ones in this file (PEM, DER or CRT).
+    /// Those, and the authorities in this file (PEM, DER or CRT).
     Authority(PathBuf),
-    /// Anyone's where the connection ends on this machine, and the machine's authorities everywhere
-    /// else. Decided for the address that is dialled, also after a redirect.
+    /// Any certificate when the server is on this machine, otherwise like `System`. It depends on the
+    /// address that was connected to, also after a redirect.
     SystemUnlessLoopback,
-    /// Anyone's.
+    /// Any certificate.
     Any,
 }
 
 impl Trust {
-    /// Whether a certificate is believed unseen, where the connection ends on this machine or does
-    /// not.
+    /// Whether certificates are accepted without a check; `loopback`: the server is on this machine.
     pub fn trusts_any_certificate(&self, loopback: bool) -> bool {
         match self {
             Trust::Any => true,
@@ -52,35 +51,35 @@ impl Trust {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub host: String,
-    /// Counts unless there is an instance.
+    /// Not used when there is an instance.
     pub port: u16,
-    /// A named instance, whose port SQL Server Browser is asked for at every connection.
+    /// A named instance; every connection asks SQL Server Browser for its port.
     pub instance: Option<String>,
     pub user: String,
     pub password: Secret,
-    /// The account that runs the service logs in, without user and password; see
+    /// Log in as the account that runs the service, without user and password; see
     /// [`INTEGRATED_AUTH`].
     pub integrated: bool,
-    /// The database named in the string; mappings name their own.
+    /// The database in the connection string. Mappings name their own.
     pub database: Option<String>,
     pub encrypt: Encrypt,
     pub trust: Trust,
-    /// The name expected in the certificate, where it is not the host's; with a `*`, as JDBC has
-    /// it, a pattern of hosts whose certificates are for themselves.
+    /// The name expected in the certificate, when it is not the host's. With a `*` (as in JDBC), a
+    /// pattern: a host that matches it must have a certificate for its own name.
     pub certificate_host: Option<String>,
     pub application: String,
     pub workstation: Option<String>,
     pub read_only_intent: bool,
     pub multi_subnet_failover: bool,
     pub packet_size: Option<u32>,
-    /// For TCP, and once more for TLS and login.
+    /// Limits TCP connecting, and separately TLS and login.
     pub connect_timeout: Duration,
 }
 
-/// What `sys.dm_exec_sessions.program_name` shows unless a connection string says otherwise.
+/// The default of `sys.dm_exec_sessions.program_name`.
 pub const APPLICATION: &str = "dbaops-dataflow";
 pub const PORT: u16 = 1433;
-/// Whether this build knows [`Endpoint::integrated`] logins.
+/// Whether this build supports [`Endpoint::integrated`] logins.
 pub const INTEGRATED_AUTH: bool = cfg!(feature = "integrated-auth");
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest packet of the protocol.
@@ -127,9 +126,9 @@ impl Endpoint {
         if self.port == PORT { self.host.clone() } else { format!("{},{}", self.host, self.port) }
     }
 
-    /// The name that the server's certificate must be for. A pattern that the host fits leaves the
-    /// host's own name to be checked, which is no less; Azure's portal writes
-    /// `*.database.windows.net`, and what its gateway redirects to fits as well.
+    /// The name that the server's certificate must have. When the host matches a pattern, it is the
+    /// host's own name, which is no weaker. (Azure's portal writes `*.database.windows.net`, which
+    /// also matches the servers that its gateway redirects to.)
     pub(in crate::mssql) fn certificate_name(&self) -> Result<&str> {
         let Some(name) = self.certificate_host.as_deref() else { return Ok(&self.host) };
         let Some((before, behind)) = name.split_once('*') else { return Ok(name) };
@@ -142,14 +141,14 @@ impl Endpoint {
             Ok(&self.host)
         } else {
             Err(classify::tls_failed(&format!(
-                "{} is none of {name}, which its certificate is to be for",
+                "{} does not match {name}, the pattern for names in its certificate",
                 self.host
             )))
         }
     }
 
     pub(in crate::mssql) fn redirected(&self, host: String, port: u16) -> Self {
-        // A routed host may carry an instance name, which the port makes unnecessary.
+        // The host may come with an instance name, which the port makes unnecessary.
         let host = host.split('\\').next().unwrap_or_default().to_owned();
         Endpoint { host, port, instance: None, ..self.clone() }
     }
@@ -168,12 +167,12 @@ impl Endpoint {
         AuthMethod::sql_server(&self.user, self.password.reveal())
     }
 
-    /// The size of packets to ask for, where no more than `most` may be in one.
+    /// The packet size to ask for, at most `most`.
     pub(in crate::mssql) fn packet_bytes(&self, most: u32) -> Option<u32> {
         self.packet_size.map(|size| size.min(most))
     }
 
-    /// `loopback`: the connection ends on this machine.
+    /// `loopback`: the server is on this machine.
     pub(in crate::mssql) fn driver_config(
         &self,
         database: &Ident,
@@ -205,7 +204,7 @@ impl Endpoint {
             }
         }
         config.readonly(self.read_only_intent);
-        // Whether a server encrypts more than the login is not known here before it does.
+        // It is not known yet whether the server will encrypt more than the login.
         let most = if self.encrypt == Encrypt::Off {
             PACKET_BYTES_MAX
         } else {
@@ -215,7 +214,7 @@ impl Endpoint {
             config.packet_size(size);
         }
         config.handshake_timeout(Some(self.connect_timeout));
-        // Waits are bounded by `Session`, which knows what it waits for.
+        // `Session` limits each wait.
         config.command_timeout(None);
         Ok(config)
     }

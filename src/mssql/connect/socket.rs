@@ -1,12 +1,10 @@
-//! The TCP connection under the driver and under the copy lane, with a limit on what comes before a
-//! login.
+//! The TCP connection under the driver and the copy lane, with limits on the bytes before a login.
 //!
-//! Until a login is done nothing of what comes is believed: PRELOGIN travels in the clear, so
-//! anybody on the path can answer it, whatever certificate is checked later. The driver reads such
-//! an answer to its end before it looks at it, and some answers cost it time that grows with the
-//! square of their length. A server says little before a login (PRELOGIN under 100 bytes, a chain
-//! of certificates of a few KB, some messages), so what is longer is an error here, for driver and
-//! lane alike. After the login each part of an answer has a limit ([`crate::mssql::connect::budget`]).
+//! Data before the login is not trusted: PRELOGIN is not encrypted, so anyone on the network path can
+//! answer it, whatever certificate is checked later. The driver reads such an answer to its end
+//! before it parses it, and some answers take it time that grows with the square of their length. A
+//! server sends little before a login (PRELOGIN under 100 bytes, a certificate chain of a few KB,
+//! some messages), so longer answers are an error here. After the login each part of an answer has a limit ([`crate::mssql::connect::budget`]).
 
 use std::{
     io,
@@ -23,13 +21,13 @@ use tokio::{
 
 use crate::mssql::connect::budget::AnswerBudget;
 
-/// The longest answer to a PRELOGIN in the clear: one packet of the size that counts before a login
-/// has agreed on another.
+/// The longest answer to an unencrypted PRELOGIN: one packet of the size before a login has agreed on
+/// another.
 const PRELOGIN_BYTES_MAX: usize = 4096;
-/// The longest of every other answer before a login: certificates, and what a server tells with its
-/// yes or no.
+/// The longest of every other answer before a login: certificates, or the login's result with its
+/// messages.
 const ANSWER_BYTES_MAX: usize = 32 * 1024;
-/// All of them together.
+/// All answers before the login together.
 const LOGIN_BYTES_MAX: usize = 128 * 1024;
 /// The type of a PRELOGIN packet. TDS 8.0 begins with TLS instead.
 const PRELOGIN: u8 = 0x12;
@@ -44,12 +42,12 @@ pub(in crate::mssql) struct Socket {
     budget: Arc<AnswerBudget>,
 }
 
-/// Ends a socket's limit for the login, wherever the socket is by then.
+/// Ends the socket's login limit. The socket itself is owned by the driver or TLS by then.
 #[derive(Debug)]
 pub(in crate::mssql) struct LoginGuard(Arc<AnswerBudget>);
 
 impl LoginGuard {
-    /// The login is done: what comes from now on counts against the budget that is returned.
+    /// Ends the login limit. Later bytes count against the budget that is returned.
     pub fn done(self) -> Arc<AnswerBudget> {
         self.0.logged_in();
         self.0
@@ -58,24 +56,29 @@ impl LoginGuard {
 
 #[derive(Debug)]
 struct LoginLimit {
-    /// Nothing was sent yet.
-    silent: bool,
-    /// Most bytes of the current answer, and those that came.
+    /// Nothing was sent so far.
+    nothing_sent: bool,
+    /// Most bytes of the current answer, and those received so far.
     answer_bytes_max: usize,
     answer_bytes: usize,
-    /// Of all answers.
+    /// Bytes of all answers.
     bytes: usize,
 }
 
 impl LoginLimit {
     fn new() -> Self {
-        LoginLimit { silent: true, answer_bytes_max: ANSWER_BYTES_MAX, answer_bytes: 0, bytes: 0 }
+        LoginLimit {
+            nothing_sent: true,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+            answer_bytes: 0,
+            bytes: 0,
+        }
     }
 
-    /// Bytes were sent, which begin with `first`: another answer is to come, unless this is more of
-    /// the same question.
+    /// Bytes that begin with `first` were sent: the next answer begins, unless they continue the same
+    /// request.
     fn sent(&mut self, first: u8) {
-        if std::mem::take(&mut self.silent) {
+        if std::mem::take(&mut self.nothing_sent) {
             self.answer_bytes_max =
                 if first == PRELOGIN { PRELOGIN_BYTES_MAX } else { ANSWER_BYTES_MAX };
         } else if self.answer_bytes > 0 {
@@ -83,7 +86,7 @@ impl LoginLimit {
         }
     }
 
-    fn came(&mut self, bytes: usize) -> io::Result<()> {
+    fn received(&mut self, bytes: usize) -> io::Result<()> {
         self.answer_bytes += bytes;
         self.bytes += bytes;
         let most = match () {
@@ -91,9 +94,7 @@ impl LoginLimit {
             () if self.bytes > LOGIN_BYTES_MAX => LOGIN_BYTES_MAX,
             () => return Ok(()),
         };
-        let message = format!(
-            "before the login was done, more than {most} bytes came where a server has little to say"
-        );
+        let message = format!("more than {most} bytes were received before the login was done");
         Err(io::Error::new(io::ErrorKind::InvalidData, message))
     }
 }
@@ -106,8 +107,8 @@ impl Socket {
         Ok((socket, LoginGuard(budget)))
     }
 
-    /// Whether it ends on this machine, by the address that was dialled and not by its name: nobody
-    /// can sit in between.
+    /// Whether the server is on this machine, by the address that was connected to and not by its name:
+    /// no other machine can read or change the traffic.
     pub fn is_loopback(&self) -> bool {
         self.peer.ip().to_canonical().is_loopback()
     }
@@ -139,7 +140,7 @@ impl AsyncRead for Socket {
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
         let bytes = buffer.filled().len() - before;
         Poll::Ready(match this.limit() {
-            Some(limit) => limit.came(bytes),
+            Some(limit) => limit.received(bytes),
             None => this.budget.received(bytes),
         })
     }
@@ -190,11 +191,11 @@ mod tests {
     #[test]
     fn the_answer_to_a_prelogin_in_the_clear_is_one_packet() {
         let mut limit = limit();
-        // in two pieces, between which nothing came
+        // sent in two pieces, with no answer between them
         limit.sent(PRELOGIN);
         limit.sent(0);
-        limit.came(PRELOGIN_BYTES_MAX).unwrap();
-        assert!(limit.came(1).is_err());
+        limit.received(PRELOGIN_BYTES_MAX).unwrap();
+        assert!(limit.received(1).is_err());
     }
 
     #[test]
@@ -202,14 +203,14 @@ mod tests {
         const TLS_HANDSHAKE: u8 = 0x16;
         let mut limit = limit();
         limit.sent(PRELOGIN);
-        limit.came(50).unwrap();
+        limit.received(50).unwrap();
         limit.sent(PRELOGIN);
-        limit.came(ANSWER_BYTES_MAX).unwrap();
-        assert!(limit.came(1).is_err());
+        limit.received(ANSWER_BYTES_MAX).unwrap();
+        assert!(limit.received(1).is_err());
         let mut strict = LoginLimit::new();
         strict.sent(TLS_HANDSHAKE);
-        strict.came(ANSWER_BYTES_MAX).unwrap();
-        assert!(strict.came(1).is_err());
+        strict.received(ANSWER_BYTES_MAX).unwrap();
+        assert!(strict.received(1).is_err());
     }
 
     #[test]
@@ -217,7 +218,7 @@ mod tests {
         let mut limit = limit();
         let answers = (0..).take_while(|_| {
             limit.sent(PRELOGIN);
-            limit.came(1024).is_ok()
+            limit.received(1024).is_ok()
         });
         assert_eq!(answers.count(), LOGIN_BYTES_MAX / 1024);
     }

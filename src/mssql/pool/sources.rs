@@ -15,12 +15,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// A server as it was last read, and what its connection string came to.
+/// A server as it was last read, with its connections or the error in its connection string.
 struct KnownServer {
     server: Server,
     connections: std::result::Result<ServerConnections, String>,
-    /// The last pools, where the connection string says nothing now: those that come next share
-    /// their limit.
+    /// The last pools, while the connection string is invalid: the next ones share their limit.
     previous: Option<ServerConnections>,
 }
 
@@ -34,12 +33,12 @@ pub struct Sources {
     draining: Arc<Mutex<HashMap<ServerId, ServerConnections>>>,
 }
 
-/// What [`Sources::update`] has to say of one server.
+/// A warning or error about one server.
 #[derive(Debug)]
 pub struct ServerNotice {
     pub server: ServerId,
     pub name: String,
-    /// Keys that mean nothing to us, or settings worth a thought.
+    /// Unknown keys, and settings without effect.
     pub warnings: Vec<String>,
     pub error: Option<Error>,
 }
@@ -49,8 +48,8 @@ impl Sources {
         Sources { options, known: Arc::default(), draining: Arc::default() }
     }
 
-    /// Follows the control table. Returns what is new to say: each warning and each bad string
-    /// once, until the row changes.
+    /// Follows the control table. Returns each warning and each invalid connection string once, until
+    /// the row changes.
     pub fn update(&self, servers: &[Server]) -> Vec<ServerNotice> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut draining = self.draining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,13 +90,13 @@ impl Sources {
                     })
                 }
                 Err(error) => {
-                    let words = error.to_string();
+                    let message = error.to_string();
                     notice.error = Some(
-                        Error::new(Kind::Config, words.clone())
+                        Error::new(Kind::Config, message.clone())
                             .context(format!("connection_string of server {}", server.name)),
                     );
                     previous = old;
-                    Err(words)
+                    Err(message)
                 }
             };
             if notice.error.is_some() || !notice.warnings.is_empty() {
@@ -119,13 +118,13 @@ impl Sources {
         all
     }
 
-    /// The pools and seats of a server.
+    /// The connections of a server.
     pub fn connections(&self, id: ServerId) -> Result<ServerConnections> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&id) {
             Some(KnownServer { connections: Ok(connections), .. }) => Ok(connections.clone()),
-            Some(KnownServer { connections: Err(words), server, .. }) => {
-                Err(Error::new(Kind::Config, words.clone()))
+            Some(KnownServer { connections: Err(message), server, .. }) => {
+                Err(Error::new(Kind::Config, message.clone()))
                     .with_context(|| format!("connection_string of server {}", server.name))
             }
             None => {

@@ -1,13 +1,11 @@
-//! What a server says of its tables: one function per question.
+//! Queries of the catalog views: one function per question.
 //!
-//! Only `sys.*` views are asked (INFORMATION_SCHEMA hides what matters: identity, computed,
-//! generated columns), names go in as parameters and are compared by the server, and come back as
-//! the catalog spells them. Answers may have more rows than we know of: a type, a temporal or
-//! ledger kind that is new is carried as its own name or number and refused where it matters, not
-//! here.
+//! Only `sys.*` views are read (INFORMATION_SCHEMA lacks identity, computed and generated columns).
+//! Names are passed as parameters, compared by the server, and returned as the catalog has them. An
+//! unknown type, or an unknown kind of temporal or ledger table, is returned as its name or number,
+//! and refused by the code that needs to know it.
 //!
-//! Metadata is only visible to who may see it: a table that this login has no right on looks like
-//! one that does not exist.
+//! A table on which this login has no permission looks like one that does not exist.
 //! <https://learn.microsoft.com/sql/relational-databases/security/metadata-visibility-configuration>
 
 use crate::mssql::client::{
@@ -247,7 +245,7 @@ pub async fn database(session: &mut Session) -> Result<Database> {
     })
 }
 
-/// How many rows the table has, as the catalog last heard: nearly right, and free.
+/// The table's approximate row count, from the catalog.
 pub async fn row_count(session: &mut Session, table: &Table) -> Result<Option<i64>> {
     let row = session
         .opt_row(include_str!("../../../sql/catalog/rows.sql"), &[Param::Int(table.object_id)])

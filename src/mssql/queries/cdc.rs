@@ -1,4 +1,4 @@
-//! What a source says of its change data capture: one function per question.
+//! Queries about change data capture: one function per question.
 //!
 //! Capture instances have names of their own and are only ever read from `cdc.change_tables`. A
 //! watermark of zero is never a position: `sys.fn_cdc_get_min_lsn` answers it for an instance that
@@ -40,7 +40,7 @@ pub async fn enabled(source: &mut Session) -> Result<bool> {
     row.map_or(Ok(false), |row| Ok(row.opt_bool(0)?.unwrap_or(false)))
 }
 
-/// U: the newest captured transaction; `None` while capture has recorded none.
+/// The newest captured transaction; `None` while there is none.
 pub async fn max_lsn(source: &mut Session) -> Result<Option<MaxLsn>> {
     let row = source
         .opt_row(include_str!("../../../sql/cdc/max_lsn.sql"), &[])
@@ -113,8 +113,7 @@ pub async fn instances(source: &mut Session) -> Result<Vec<Instance>> {
     Ok(instances)
 }
 
-/// U and then every capture instance, in one round trip: an instance that is there has been read
-/// after U.
+/// The newest captured transaction, and then every capture instance, in one round trip.
 pub async fn max_lsn_and_instances(
     source: &mut Session,
 ) -> Result<(Option<MaxLsn>, Vec<Instance>)> {
@@ -208,9 +207,9 @@ fn captured(rows: &[Row]) -> Result<Vec<CapturedColumn>> {
     Ok(columns)
 }
 
-/// What the session sees of the instance now, and whether `table` and the change table still are
-/// what they were when `capture` was asked for: the columns that are `carried`, and what is
-/// captured in which types. Asked after rows were read, it says by which shape they were.
+/// The instance's LSN bounds now, and whether the `carried` columns of `table` and the captured columns
+/// and types are still those of `capture`. Called after rows were read, it tells whether they were
+/// read with the right columns.
 pub async fn recheck(
     source: &mut Session,
     table: &Table,
@@ -250,12 +249,11 @@ pub async fn recheck(
     Ok((bounds, same))
 }
 
-/// What [`LsnBounds`] are read with; `@P1` is the instance's name.
+/// The query for [`LsnBounds`]; `@P1` is the instance's name.
 pub const BOUNDS_SQL: &str = include_str!("../../../sql/cdc/bounds.sql");
 
-/// What one session sees of a capture instance. A session stays with one server, whose state never
-/// goes back while the session lives: what was captured up to `max` can be read by whatever is
-/// asked on this session from now on.
+/// The LSNs of a capture instance that one session can read. A session stays with one server, whose
+/// state never goes back: later queries of this session can read everything up to `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LsnBounds {
     /// The low watermark.
@@ -265,8 +263,8 @@ pub struct LsnBounds {
 }
 
 impl LsnBounds {
-    /// Up to where the session has everything: what it has seen captured, and what was committed
-    /// before the capture instance was made, which can be above the newest entry of an idle source.
+    /// The LSN up to which the session can see all changes: the newest captured one, or the last before
+    /// the capture instance, which can be later on an idle source.
     pub fn visible_up_to(self) -> Lsn {
         if self.min.is_zero() { self.max } else { self.max.max(self.min.prev()) }
     }
@@ -289,7 +287,7 @@ impl LsnBounds {
     }
 }
 
-/// What the session sees of an instance now.
+/// The LSN bounds of an instance now.
 pub async fn bounds(source: &mut Session, instance: &Instance) -> Result<LsnBounds> {
     let row = source.row(BOUNDS_SQL, &[Param::Text(instance.name.as_str())]).await;
     let row = row
@@ -302,7 +300,7 @@ fn read_bounds(row: &Row, instance: &Instance) -> Result<LsnBounds> {
     LsnBounds::new(instance, row.opt_lsn(0)?, row.i64(1)?, row.opt_lsn(2)?)
 }
 
-/// What the copy lane's connection sees of an instance now.
+/// [`bounds`] on a connection of the copy lane.
 pub async fn bounds_over_tds(source: &mut TdsConnection, instance: &Instance) -> Result<LsnBounds> {
     let name = Value::Text(instance.name.as_str().to_owned());
     let rows = source
@@ -339,7 +337,7 @@ fn lsn_cell(cell: &ValueRef<'_>) -> Result<Option<Lsn>> {
     }
 }
 
-/// What stands at each of these LSNs in the source's history.
+/// What the source's `cdc.lsn_time_mapping` has at each of these LSNs.
 pub async fn history(source: &mut Session, lsns: &[Lsn]) -> Result<HashMap<Lsn, History>> {
     let mut known = HashMap::new();
     for lsns in lsns.chunks(HISTORY_MAX) {
@@ -419,7 +417,7 @@ pub fn not_readable(instance: &Instance) -> Error {
     .with_hint(fix)
 }
 
-/// An error while reading an instance's change table, in plain words where we know them.
+/// An error while reading an instance's change table; where the number tells the cause, a clearer one.
 pub fn explain_instance_error(error: Error, instance: &Instance) -> Error {
     match error.number {
         Some(208) => instance_dropped(instance).with_number(208),

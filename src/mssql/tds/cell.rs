@@ -2,10 +2,10 @@
 
 use crate::error::{Error, Kind, Result};
 
-/// How a type says where its cells end.
+/// How the length of a type's cells is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CellForm {
-    /// Always so many bytes, never NULL.
+    /// A fixed number of bytes, never NULL.
     Fixed(u8),
     /// A length of one byte; 0 is NULL.
     Byte,
@@ -19,8 +19,8 @@ pub(super) enum CellForm {
 }
 
 impl CellForm {
-    /// The bytes before a cell that say its length, and its own; `None`: these are not here, or the
-    /// cell is one of chunks.
+    /// The bytes of a cell's length field, and those of its value. `None`: the length field has not
+    /// arrived, or the cell consists of chunks.
     pub fn extent(self, cell: &[u8]) -> Option<(usize, usize)> {
         Some(match (self, cell) {
             (CellForm::Fixed(bytes), _) => (0, usize::from(bytes)),
@@ -33,7 +33,7 @@ impl CellForm {
         })
     }
 
-    /// Whether a cell that is here is NULL.
+    /// Whether a complete cell is NULL.
     pub fn is_null(self, cell: &[u8]) -> bool {
         match self {
             CellForm::Fixed(_) => false,
@@ -54,12 +54,11 @@ impl CellForm {
 /// The longest value of a `(max)` type, in bytes.
 /// <https://learn.microsoft.com/sql/t-sql/data-types/binary-and-varbinary-transact-sql>
 pub(super) const CELL_BYTES_MAX: u64 = i32::MAX as u64;
-/// What stands for the total of a `(max)` value that is NULL, and of one whose total is to be
-/// counted.
+/// The total of a `(max)` value that is NULL, and of one whose length is not known in advance.
 pub(super) const NULL_TOTAL: [u8; 8] = [0xFF; 8];
 pub(super) const UNKNOWN_TOTAL: [u8; 8] = [0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
 
-/// Where in a cell of chunks.
+/// A position in a cell of chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkPosition {
     Total,
@@ -75,8 +74,8 @@ pub(super) enum ChunkPosition {
 }
 
 impl ChunkPosition {
-    /// The bytes of the cell that are here, and whether it ends with them. A cell that is longer
-    /// than any value is an error: it might never end.
+    /// Skips the received bytes of the cell: their number, and whether the cell is complete. A cell
+    /// longer than the longest value of SQL Server is an error: it might never end.
     pub fn skip(&mut self, input: &[u8]) -> Result<(usize, bool)> {
         let mut at = 0;
         loop {

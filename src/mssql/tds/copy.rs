@@ -26,60 +26,60 @@ use crate::{
 /// Chunks between reader and writer.
 const CHUNKS_WAITING_MAX: usize = 4;
 
-/// What a copy reads and where it goes.
+/// The statements of a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyStatements<'a> {
-    /// One SELECT; more statements may stand around it.
+    /// One SELECT, with any statements before and after it that return no rows.
     pub read: &'a str,
     /// An empty SELECT of the columns that are loaded, for their types.
     pub columns: &'a str,
     /// INSERT BULK of these columns.
     pub load: &'a str,
-    /// Places of the key among the columns.
+    /// Indexes of the key columns.
     pub key: &'a [usize],
-    /// What messages call the columns.
+    /// The columns' names in messages.
     pub names: &'a [Ident],
 }
 
-/// A part of the rows.
+/// Some rows, as bytes.
 struct RowsChunk {
-    /// ROW tokens; the last one may go on in the next chunk.
+    /// ROW tokens; the last one may continue in the next chunk.
     bytes: Vec<u8>,
     /// Rows that end in this chunk.
     rows: u64,
-    /// A batch ends here, with a row of this key.
+    /// Set when a batch ends here: the key of its last row.
     key: Option<Vec<Value>>,
 }
 
-/// Copies what `way` reads at `source` into a bulk load per batch at `dest`; `Ok(Err(why))` when
-/// columns cannot go as they are, before anything was written. `boundary` is told of every batch,
-/// with `session`.
+/// Copies the rows that `statements` read at `source` into one bulk load per batch at `dest`.
+/// `Ok(Err(why))` when a column's bytes cannot be passed on unchanged; nothing was written then.
+/// `observer` is called after every batch, with `session`.
 ///
-/// Both lines are spent afterwards, whatever the end.
+/// Both connections are used up.
 pub async fn copy(
     mut source: TdsConnection,
     mut dest: TdsConnection,
-    way: CopyStatements<'_>,
+    statements: CopyStatements<'_>,
     limit: BatchLimit,
     session: &mut Session,
-    boundary: &mut impl BatchObserver,
+    observer: &mut impl BatchObserver,
 ) -> Result<std::result::Result<Copied, String>> {
-    dest.send_batch(way.columns).await?;
+    dest.send_batch(statements.columns).await?;
     let to = match dest.columns().await.context("read the staging table's columns")? {
         Ok(columns) => columns,
         Err(why) => return Ok(Err(why)),
     };
     read_to_end(&mut dest.packets).await?;
     let first = async {
-        source.send_batch(way.read).await?;
+        source.send_batch(statements.read).await?;
         source.columns().await
     };
-    let Some(from) = unless_stopped(boundary, first).await else {
+    let Some(from) = unless_stopped(observer, first).await else {
         return Ok(Ok(Copied { rows: 0, complete: false }));
     };
     let from = from.context("read source rows")?;
     let transfer = match from.and_then(|from| {
-        Transfer::new(&from, &to, way.key).map_err(|unfit| unfit.message(way.names))
+        Transfer::new(&from, &to, statements.key).map_err(|unfit| unfit.message(statements.names))
     }) {
         Ok(transfer) => transfer,
         Err(why) => return Ok(Err(why)),
@@ -87,10 +87,10 @@ pub async fn copy(
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
     let (read, written) = read_while_written(
         read(&mut source, transfer, limit, sender),
-        write(&mut dest, &to, way.load, receiver, session, boundary),
+        write(&mut dest, &to, statements.load, receiver, session, observer),
     )
     .await;
-    // a reader that failed cuts the writer off, whose own end says nothing then
+    // when the reader fails, the writer is cancelled, and the reader's error is the cause
     match (read, written) {
         (_, Err(error)) if error.kind != Kind::Cancelled => Err(error),
         (Some(Err(error)), Ok(Copied { complete: true, .. }) | Err(_)) => Err(error),
@@ -106,18 +106,18 @@ pub async fn copy(
 }
 
 async fn read(
-    line: &mut TdsConnection,
+    connection: &mut TdsConnection,
     mut transfer: Transfer,
     limit: BatchLimit,
     sender: mpsc::Sender<RowsChunk>,
 ) -> Result<()> {
-    let packets = &mut line.packets;
+    let packets = &mut connection.packets;
     let mut bytes = Vec::with_capacity(CHUNK_BYTES);
     // of the chunk, and of the batch
     let (mut rows, mut batch_rows, mut batch_bytes) = (0u64, 0usize, 0usize);
     let gone = |_| Error::new(Kind::Cancelled, "the writer stopped");
     loop {
-        // a batch is ended by the answer's end, and by nothing that was cut off before it
+        // only the answer's regular end ends a batch
         if !transfer.is_in_row() && !has_next_row(packets).await.context("read source rows")? {
             break;
         }
@@ -150,7 +150,7 @@ async fn read(
             packets.restart_limits();
         }
         if !whole {
-            // what is here of a cell is too little of it
+            // the current cell has not arrived completely
             packets.read_more().await.context("read source rows")?;
         }
     }
@@ -161,12 +161,12 @@ async fn read(
 }
 
 async fn write(
-    line: &mut TdsConnection,
+    connection: &mut TdsConnection,
     columns: &[WireColumn],
     load: &str,
     mut receiver: mpsc::Receiver<RowsChunk>,
     session: &mut Session,
-    boundary: &mut impl BatchObserver,
+    observer: &mut impl BatchObserver,
 ) -> Result<Copied> {
     let head = bulk_column_metadata(columns);
     let mut copied = 0;
@@ -174,25 +174,25 @@ async fn write(
     loop {
         let chunk = tokio::select! {
             chunk = receiver.recv() => chunk,
-            // what is loaded of a batch goes with the connection
-            () = boundary.stopped() => return Ok(Copied { rows: copied, complete: false }),
+            // closing the connection rolls back the unfinished batch
+            () = observer.stopped() => return Ok(Copied { rows: copied, complete: false }),
         };
         let Some(chunk) = chunk else { break };
         let rows = match batch {
             Some(rows) => rows,
             None => {
-                line.batch(load).await.context("begin a bulk load")?;
-                line.packets.begin(Message::BulkLoad);
-                line.packets.put(&head).await.context("write rows")?;
+                connection.batch(load).await.context("begin a bulk load")?;
+                connection.packets.begin(Message::BulkLoad);
+                connection.packets.put(&head).await.context("write rows")?;
                 0
             }
         } + chunk.rows;
         batch = Some(rows);
-        line.packets.put(&chunk.bytes).await.context("write rows")?;
+        connection.packets.put(&chunk.bytes).await.context("write rows")?;
         let Some(key) = chunk.key else { continue };
-        line.packets.put(&BULK_END).await.context("write rows")?;
-        line.packets.end().await.context("write rows")?;
-        let taken = read_to_end(&mut line.packets).await.context("write rows")?;
+        connection.packets.put(&BULK_END).await.context("write rows")?;
+        connection.packets.end().await.context("write rows")?;
+        let taken = read_to_end(&mut connection.packets).await.context("write rows")?;
         if taken != rows {
             return Err(Error::new(
                 Kind::Other,
@@ -201,7 +201,7 @@ async fn write(
         }
         batch = None;
         copied += rows;
-        if boundary.batch_done(session, copied, &key).await? == ControlFlow::Stop {
+        if observer.batch_done(session, copied, &key).await? == ControlFlow::Stop {
             return Ok(Copied { rows: copied, complete: false });
         }
     }

@@ -1,5 +1,4 @@
-//! Before TDS 8.0 the TLS handshake travels inside of PRELOGIN packets, and what comes after it
-//! travels bare.
+//! Before TDS 8.0 the TLS handshake is inside of PRELOGIN packets; the TLS records after it are not.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/60f56408-0188-4cd5-8b90-25c6f2423868>
 
 use std::{
@@ -49,7 +48,7 @@ impl Handshake {
         self.wrapping = false;
     }
 
-    /// The bare connection: a login was encrypted, the rest is not.
+    /// The connection without TLS, when only the login is encrypted.
     pub fn into_socket(self) -> Socket {
         self.tcp
     }

@@ -1,4 +1,4 @@
-//! From a TCP connection to a login: PRELOGIN, TLS, LOGIN7.
+//! The login on a TCP connection: PRELOGIN, TLS, LOGIN7.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/773a62b6-ee89-4c02-9e5e-344882630aac>
 
 use std::time::Duration;
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// What a bulk load fills in one write.
+/// The packet size of bulk loads.
 const PACKET_BYTES: u32 = 16_000;
 
-/// What a login comes to.
+/// The result of a login.
 pub(super) enum Login {
     LoggedIn(Box<Packets>),
     /// Read-intent routing, or Azure's gateway.
@@ -90,25 +90,25 @@ pub(super) async fn login(
         packets = packets.map_stream(end_tls);
     }
     let mut is_in = false;
-    let mut elsewhere = None;
+    let mut redirect = None;
     while let Some(token) = packets.next_token().await? {
         match token {
             Token::Error(error) => return Err(error),
             Token::LoginAck => is_in = true,
             Token::PacketBytes(bytes) => packets.set_packet_bytes(bytes, packet_bytes_max),
-            Token::Routed { host, port } => elsewhere = Some(Login::Redirected { host, port }),
+            Token::Routed { host, port } => redirect = Some(Login::Redirected { host, port }),
             _ => {}
         }
     }
     packets.set_timeout(timeout);
-    match elsewhere {
-        Some(elsewhere) => Ok(elsewhere),
+    match redirect {
+        Some(redirect) => Ok(redirect),
         None if is_in => {
             let place = format!("{}/{}", endpoint.server_name(), database.as_str());
             packets.logged_in(place, guard.done());
             Ok(Login::LoggedIn(Box::new(packets)))
         }
-        None => Err(protocol_error("a login is answered by neither yes nor no")),
+        None => Err(protocol_error("a login is answered with neither an error nor LOGINACK")),
     }
 }
 
@@ -140,7 +140,7 @@ const OFF: u8 = 0;
 const ON: u8 = 1;
 const NOT_SUPPORTED: u8 = 2;
 
-/// Tells the server what we encrypt; what it answers.
+/// Sends our encryption setting, and returns the server's.
 async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
     const VERSION: u8 = 0;
     const ENCRYPTION: u8 = 1;
@@ -175,33 +175,33 @@ async fn prelogin(packets: &mut Packets, encryption: u8) -> Result<u8> {
         packets.read_more().await?;
     }
     let answer = packets.buffered();
-    let told = answer
+    let option = answer
         .chunks_exact(5)
         .take_while(|option| option[0] != END)
         .find(|option| option[0] == ENCRYPTION);
-    let told = told
+    let encryption = option
         .and_then(|option| answer.get(usize::from(u16::from_be_bytes([option[1], option[2]]))))
         .copied();
     packets.consume(packets.buffered().len());
-    told.ok_or_else(|| protocol_error("PRELOGIN is answered without ENCRYPTION"))
+    encryption.ok_or_else(|| protocol_error("PRELOGIN is answered without ENCRYPTION"))
 }
 
-/// LOGIN7: a fixed part, the places of the texts in it, and the texts.
+/// LOGIN7: a fixed part with the offsets of the texts, then the texts.
 fn login7(endpoint: &Endpoint, database: &Ident, packet_bytes: u32) -> Zeroizing<Vec<u8>> {
     const FIXED_BYTES: usize = 94;
     const TDS_7_4: u32 = 0x7400_0004;
     const TDS_8_0: u32 = 0x0800_0000;
-    /// USE is told, and a database that cannot be used ends the login
+    /// report changes of database, and fail if the initial database cannot be used
     const FLAGS_1: u8 = 0x20 | 0x40;
     /// as an ODBC client: ANSI defaults, no limit on TEXTSIZE
     const FLAGS_2: u8 = 0x01 | 0x02;
     const READ_ONLY_INTENT: u8 = 0x20;
     let mut password = Zeroizing::new(utf16(endpoint.password.reveal()));
     for byte in password.iter_mut() {
-        // what the protocol calls encryption; TLS is what keeps it secret
+        // the protocol's obfuscation; TLS keeps the password secret
         *byte = byte.rotate_left(4) ^ 0xA5;
     }
-    // as the driver does: audits and logon triggers ask for it
+    // as the driver does, for audits and logon triggers
     let workstation = endpoint
         .workstation
         .clone()

@@ -27,13 +27,13 @@ pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// One read from the network: several packets of the usual sizes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// How long a server is listened to after it has closed the connection for what is sent: what it
-/// said before that is here, or nearly.
+/// How long to read on for the server's error after a send has failed: it has been sent before the
+/// connection was closed.
 const PENDING_ERROR_TIME_MAX: Duration = Duration::from_secs(1);
 /// The longest token that is waited for; rows are not read as tokens. A list of as many columns as
 /// there may be, with names as long as they may be, is shorter.
 const TOKEN_BYTES_MAX: usize = 8 << 20;
-/// Room that is kept after a row that was longer.
+/// Buffer capacity that is kept after a long row.
 const ANSWER_KEPT_BYTES: usize = 1 << 20;
 
 /// A connection's packets, one message at a time: it is sent to its end, then its answer is read to
@@ -42,16 +42,15 @@ pub(super) struct Packets {
     stream: TdsStream,
     packet_bytes: usize,
     timeout: Duration,
-    /// When the wait for the part of the answer began that is being read; `None`: with the next
-    /// wait.
+    /// When the wait for the current part of the answer began; `None`: it begins with the next read.
     waiting_since: Option<Instant>,
     /// `server/database`, for messages; empty before the login.
     server_database: String,
-    /// What comes from the network counts against it; `None` before the login.
+    /// Limits the bytes of the answer; `None` before the login.
     budget: Option<Arc<AnswerBudget>>,
-    /// Rows of the answer that were handed over.
+    /// Rows of the answer that were returned.
     rows: u64,
-    /// What came from the network and is not unpacked yet: `raw[raw_at..raw_end]`.
+    /// Received bytes that are not unpacked yet: `raw[raw_at..raw_end]`.
     raw: Box<[u8]>,
     raw_at: usize,
     raw_end: usize,
@@ -59,7 +58,7 @@ pub(super) struct Packets {
     left: usize,
     /// The current packet is the answer's last.
     last: bool,
-    /// What of the answer is unpacked; up to `at` it is consumed.
+    /// The unpacked answer; the bytes up to `at` are consumed.
     answer: Vec<u8>,
     at: usize,
     /// The packet that is being filled, with room for its header. A login's has a password.
@@ -121,17 +120,17 @@ impl Packets {
         self.stream
     }
 
-    /// Says goodbye and waits a moment until the server has heard it, so that it counts no
-    /// connection that is gone for us.
+    /// Closes the connection and waits up to a second for the server to close its side, so that the
+    /// server does not count it any more.
     pub async fn close(&mut self) {
         const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
-        let goodbye = async {
+        let closing = async {
             self.stream.shutdown().await?;
             while self.stream.read(&mut self.raw).await? > 0 {}
             Ok::<_, io::Error>(())
         };
         // a server that does not answer is reset when the stream is dropped
-        let _ = tokio::time::timeout(CLOSE_TIME_MAX, goodbye).await;
+        let _ = tokio::time::timeout(CLOSE_TIME_MAX, closing).await;
     }
 
     /// Begins a message.
@@ -206,8 +205,8 @@ impl Packets {
         Ok(())
     }
 
-    /// Why the server closed the connection, if it said so before: after an error of severity 20
-    /// and above it does not read on.
+    /// The server's error that explains a failed send, if there is one: after an error of severity 20
+    /// and above the server stops reading.
     async fn pending_error(&mut self, broken: Error) -> Error {
         self.answer.clear();
         self.at = 0;
@@ -243,7 +242,7 @@ impl Packets {
         }
     }
 
-    /// What is here of the answer and not consumed.
+    /// Bytes of the answer that have arrived and are not consumed.
     pub fn buffered(&self) -> &[u8] {
         &self.answer[self.at..]
     }
@@ -252,7 +251,7 @@ impl Packets {
         self.at = (self.at + bytes).min(self.answer.len());
     }
 
-    /// Whether all of the answer is here.
+    /// Whether the whole answer has arrived.
     pub fn is_whole(&self) -> bool {
         self.last && self.left == 0
     }
@@ -262,16 +261,14 @@ impl Packets {
         self.is_whole() && self.at == self.answer.len()
     }
 
-    /// A part of the answer has come, and the next one has all of its time: a token, a row, or as
-    /// much of one as goes on at once. Bytes alone are no answer, or a network that lets one
-    /// through now and then would keep us waiting for days. The time is the clock's, with what is
-    /// done with the bytes between two waits.
+    /// Starts the timeout again, after a part of the answer has arrived: a token, a row, or a chunk of
+    /// a row. It does not start again with every byte, or a network that lets a byte through now and
+    /// then would keep us waiting for days. Time between two reads counts too.
     pub fn restart_timeout(&mut self) {
         self.waiting_since = None;
     }
 
-    /// What is here of the answer was passed on: what comes next has all of its time and all of its
-    /// room.
+    /// Starts the timeout and the byte limit again, after received data was passed on.
     pub fn restart_limits(&mut self) {
         self.restart_timeout();
         if let Some(budget) = &self.budget {
@@ -284,13 +281,13 @@ impl Packets {
         AnswerPart::Row(self.rows).description(&self.server_database)
     }
 
-    /// A row is whole.
+    /// A row has arrived completely.
     pub fn row_done(&mut self) {
         self.rows += 1;
         self.restart_limits();
     }
 
-    /// Waits for more of the answer. An answer that ends here is one that ends too soon.
+    /// Waits for more of the answer; an error when it has already ended.
     pub async fn read_more(&mut self) -> Result<()> {
         self.answer.drain(..self.at);
         self.at = 0;
@@ -331,7 +328,7 @@ impl Packets {
         }
     }
 
-    /// Takes the packets apart that are here; `false` when nothing came of it.
+    /// Unpacks the received packets; `false` when that adds nothing to the answer.
     fn unpack(&mut self) -> Result<bool> {
         let before = self.answer.len();
         loop {
@@ -342,7 +339,7 @@ impl Packets {
                 }
                 let length = usize::from(u16::from_be_bytes([here[2], here[3]]));
                 if here[0] != ANSWER || length < HEADER_BYTES {
-                    return Err(protocol_error("what the server sent is no packet of an answer"));
+                    return Err(protocol_error("a packet is not part of an answer"));
                 }
                 self.left = length - HEADER_BYTES;
                 self.last = here[1] & END_OF_MESSAGE != 0;

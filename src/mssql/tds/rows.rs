@@ -1,8 +1,7 @@
-//! Rows to be read, one after the other: a row is where it came from the network, and its cells are
-//! looked at there.
+//! Reads rows one at a time. A row stays in the receive buffer, and cells are read from there.
 //!
-//! First the ends of a row's cells are found. When all of it is here, its texts are decoded, and
-//! what came in chunks is put together, in buffers that all rows share.
+//! First the ends of the row's cells are found. When the whole row has arrived, texts are decoded and
+//! values in chunks are joined, in buffers that all rows share.
 
 use super::{
     answer::has_next_row,
@@ -17,24 +16,24 @@ use crate::{
     mssql::classify::protocol_error,
 };
 
-/// The rows of one answer. Dropped before the end, it leaves its line spent.
+/// The rows of one answer. When it is dropped before the end, the connection cannot be used any more.
 pub struct Rows<'a> {
     packets: &'a mut Packets,
     row: RowParser,
-    /// The length of the row that is here.
+    /// The length of the current row.
     row_bytes: usize,
 }
 
-/// What is known of the row that is here. Pure: its bytes are somewhere else.
+/// Where the cells of the current row are. It does not own the row's bytes.
 #[derive(Debug)]
 pub(super) struct RowParser {
     columns: Vec<(CellForm, CellType)>,
-    /// Those that were found, and where the next one begins.
+    /// The cells found so far, and where the next one begins.
     cells: Vec<CellPlace>,
     at: usize,
-    /// Where in a cell of chunks the search goes on.
+    /// Where the search continues in a cell of chunks.
     chunk: (ChunkPosition, usize),
-    /// A bit for each column, of a row that has them.
+    /// The bitmap of NULLs, of a row that has one.
     nulls: Vec<u8>,
     texts: TextBuffer,
     chunked: Vec<u8>,
@@ -58,14 +57,14 @@ enum CellPlace {
         from: usize,
         to: usize,
     },
-    /// Put together.
+    /// In the buffer for joined chunks.
     Whole {
         from: usize,
         to: usize,
     },
 }
 
-/// Bytes kept for the next row's chunks.
+/// Capacity of that buffer that is kept for the next row.
 const CHUNKED_KEPT_BYTES: usize = 1 << 20;
 
 impl<'a> Rows<'a> {
@@ -73,7 +72,7 @@ impl<'a> Rows<'a> {
         Rows { packets, row, row_bytes: 0 }
     }
 
-    /// Goes to the next row; `false` once, at the clean end.
+    /// Moves to the next row; `false` at the regular end.
     pub async fn next(&mut self) -> Result<bool> {
         self.packets.consume(std::mem::take(&mut self.row_bytes));
         if !has_next_row(self.packets).await? {
@@ -96,7 +95,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The cell at `index` of the row, where it is.
+    /// The cell at `index` of the current row, borrowed.
     pub fn value_ref(&self, index: usize) -> Result<ValueRef<'_>> {
         self.row.value_ref(self.packets.buffered(), index)
     }
@@ -125,8 +124,8 @@ impl RowParser {
         })
     }
 
-    /// Reads the row that `here` begins with: its length, or `None` when it is not all here. Then
-    /// the next call has more of the same row, and goes on where this one ended.
+    /// Reads the row at the beginning of `here`. Returns its length, or `None` when it has not arrived
+    /// completely; the next call gets more of the same row and continues.
     pub fn read(&mut self, here: &[u8]) -> Result<Option<usize>> {
         if self.at == 0 {
             self.cells.clear();
@@ -144,7 +143,7 @@ impl RowParser {
         Ok(Some(std::mem::take(&mut self.at)))
     }
 
-    /// Finds where the row's cells are; whether all of them are here.
+    /// Finds the row's cells; whether all have arrived.
     fn find_cells(&mut self, here: &[u8]) -> Result<bool> {
         while let Some((form, _)) = self.columns.get(self.cells.len()) {
             let i = self.cells.len();
@@ -182,7 +181,7 @@ impl RowParser {
         Ok(true)
     }
 
-    /// Decodes texts, and puts together what came in chunks.
+    /// Decodes texts, and joins values in chunks.
     fn decode_long_cells(&mut self, here: &[u8]) -> Result<()> {
         let RowParser { columns, cells, texts, chunked, .. } = self;
         texts.clear();

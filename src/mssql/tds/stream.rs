@@ -1,4 +1,4 @@
-//! The bytes under the packets: TCP, bare or with TLS.
+//! The byte stream under the packets: TCP, with or without TLS.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
-//! TLS as the driver does it, with the same trust: the machine's authorities, and the file that an
-//! operator names.
+//! TLS with the same trust as in the driver: the machine's authorities, and the file that is
+//! configured.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -39,17 +39,17 @@ pub(super) async fn start(
     span: TlsScope,
 ) -> Result<TdsStream> {
     let TdsStream::Bare(socket) = stream else { return Ok(stream) };
-    let blind = endpoint.trust.trusts_any_certificate(socket.is_loopback());
+    let trust_any = endpoint.trust.trusts_any_certificate(socket.is_loopback());
     let authority = match &endpoint.trust {
         Trust::Authority(file) => Some(file.as_path()),
         _ => None,
     };
-    let config = config(blind, authority, span)?;
-    let host = if blind { &endpoint.host } else { endpoint.certificate_name()? };
+    let config = config(trust_any, authority, span)?;
+    let host = if trust_any { &endpoint.host } else { endpoint.certificate_name()? };
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
-        // nobody looks at it
-        Err(_) if blind => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
+        // the name is not checked
+        Err(_) if trust_any => ServerName::from(std::net::Ipv4Addr::LOCALHOST),
         Err(_) => {
             return Err(tls_failed(&format!("{host} is no name that a certificate could have")));
         }
@@ -71,18 +71,18 @@ pub(super) fn end(stream: TdsStream) -> TdsStream {
     }
 }
 
-/// `blind`: every certificate is believed.
-fn config(blind: bool, authority: Option<&Path>, span: TlsScope) -> Result<ClientConfig> {
+/// `trust_any`: every certificate is accepted.
+fn config(trust_any: bool, authority: Option<&Path>, span: TlsScope) -> Result<ClientConfig> {
     let versions = match span {
-        // What a server sends after a handshake of TLS 1.3 would come between the login and an
-        // answer in the clear.
+        // With TLS 1.3 a server sends more after the handshake, which would be mixed with the first
+        // unencrypted answer.
         TlsScope::Login => &[&TLS12][..],
         TlsScope::All | TlsScope::Session => &[&TLS13, &TLS12],
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .map_err(|error| tls_failed(&error.to_string()))?;
-    let mut config = if blind {
+    let mut config = if trust_any {
         builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(TrustAnyCertificate))
@@ -118,8 +118,8 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     Ok(if certificates.is_empty() { vec![CertificateDer::from(bytes)] } else { certificates })
 }
 
-/// Believes every certificate, and does not look into it, as the driver does not: those that SQL
-/// Server makes for itself are often of an old version or have short keys, and cannot be read.
+/// Accepts every certificate without parsing it, like the driver: those that SQL Server generates are
+/// often of an old version or have short keys, and parsing them would fail.
 #[derive(Debug)]
 struct TrustAnyCertificate;
 

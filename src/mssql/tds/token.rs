@@ -1,9 +1,9 @@
-//! Tokens: what an answer is made of.
+//! Tokens, the elements of an answer.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/7091f6f6-b83d-4ed2-afeb-ba5013dfb18f>
 //!
-//! Parsing is pure: from the bytes that are here, either a token and its length, or the wish for
-//! more. The one token that may be long, the list of columns, goes on where it ended when there is
-//! more: however few bytes come at a time, each is looked at once.
+//! Parsing is pure: from the received bytes, either a token and its length, or the result that more
+//! bytes are needed. The one long token, the list of columns, is continued where it ended, so that each
+//! byte is parsed once, however few arrive at a time.
 
 use super::{
     cell::CellForm,
@@ -38,30 +38,30 @@ const FEATURES_MAX: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) enum Token {
     Columns(Vec<WireColumn>),
-    /// Columns of which one is of a type that is not known here: what comes behind it cannot be
-    /// read. The driver may know it.
+    /// Columns with a type that is not supported here; the rest of the answer cannot be parsed. The
+    /// driver may support it.
     UnknownType(String),
     /// A row begins here; it is not consumed.
     Row,
     Error(Error),
     LoginAck,
     PacketBytes(usize),
-    /// Log in there instead.
+    /// The server redirects the login.
     Routed {
         host: String,
         port: u16,
     },
-    /// A statement is over; `rows` where it counted some. The answer is when there are no `more`.
+    /// The end of a statement, with its row count if it has one. Without `more`, also the answer's end.
     Done {
         rows: Option<u64>,
         more: bool,
         failed: bool,
     },
-    /// What says nothing here.
+    /// A token that is not needed here.
     Other,
 }
 
-/// A list of columns, as far as it was read.
+/// The part of a list of columns that was parsed.
 #[derive(Debug, Default)]
 pub(super) struct ColumnList {
     columns: Vec<WireColumn>,
@@ -76,8 +76,8 @@ impl ColumnList {
     }
 }
 
-/// The token that `bytes` begin with, and its length; `None` when it goes on behind them. `list`
-/// keeps what was read of this token, for when there is more of it.
+/// The token at the beginning of `bytes`, and its length; `None` when it is incomplete. `list` keeps
+/// the columns that were parsed, for the next call.
 pub(super) fn parse(bytes: &[u8], list: &mut ColumnList) -> Result<Option<(Token, usize)>> {
     let mut reader = TokenReader { bytes, at: 0 };
     match reader.token(list) {
@@ -183,7 +183,7 @@ impl<'a> TokenReader<'a> {
             kind @ (ORDER | TABLE_NAME | COLUMN_INFO | ERROR | INFO | LOGIN_ACK | ENVIRONMENT) => {
                 let length = usize::from(self.u16()?);
                 let mut inside = TokenReader { bytes: self.take(length)?, at: 0 };
-                // it is all here: whoever wants more of it is wrong
+                // all of it has arrived, so a need for more is an error
                 inside.length_prefixed(kind).map_err(|short| match short {
                     Incomplete::More => {
                         protocol_error("a token is shorter than what is in it").into()
@@ -326,7 +326,7 @@ impl<'a> TokenReader<'a> {
         Ok(Ok(Type { form, info: self.bytes[from..self.at].to_vec() }))
     }
 
-    /// The length of what is in bytes or characters.
+    /// The length of a string or binary type.
     fn string_length(&mut self) -> Result<CellForm, Incomplete> {
         Ok(if self.u16()? == types::LENGTH_MAX { CellForm::Chunks } else { CellForm::Short })
     }

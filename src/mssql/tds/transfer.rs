@@ -19,19 +19,19 @@ use crate::{
     mssql::classify::protocol_error,
 };
 
-/// What happens to a column's cells on the way.
+/// How a column's cells are copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CellCopy {
     from: CellForm,
-    /// The length that goes before a cell which comes without one.
+    /// The length byte to write before a cell that comes without one.
     prefix: Option<u8>,
     to: CellForm,
-    /// The key column that it is.
+    /// Its index among the key columns.
     key: Option<usize>,
 }
 
-/// What a cell of `from` needs to be one of `to`: itself, or a length before it; `None` when it
-/// cannot go as it is.
+/// The length byte that a cell of `from` needs before it to be a cell of `to` (the inner `None`: none).
+/// The outer `None`: its bytes cannot be copied unchanged.
 fn length_prefix(from: &Type, to: &Type) -> Option<Option<u8>> {
     match (from.form, to.form) {
         (CellForm::Fixed(bytes), CellForm::Byte) => {
@@ -57,13 +57,13 @@ fn length_prefix(from: &Type, to: &Type) -> Option<Option<u8>> {
     }
 }
 
-/// Whether the bytes of a cell say the same on both sides: text in a code page only under the very
+/// Whether a cell's bytes mean the same value on both sides: for text in a code page only with the
 /// same collation.
 fn same_bytes(from: &Type, to: &Type) -> bool {
     !matches!(from.at(0), VARCHAR | CHAR) || from.info.get(3..) == to.info.get(3..)
 }
 
-/// Why rows cannot go as they are.
+/// Why rows cannot be copied as bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CellMisfit {
     Count { read: usize, there: usize },
@@ -71,7 +71,7 @@ pub(super) enum CellMisfit {
 }
 
 impl CellMisfit {
-    /// In words, with the columns' names for people.
+    /// The reason as text, with the columns' names.
     pub fn message(&self, names: &[Ident]) -> String {
         match self {
             CellMisfit::Count { read, there } => {
@@ -85,7 +85,7 @@ impl CellMisfit {
     }
 }
 
-/// Rows on their way. It goes on wherever it had to wait, also in the middle of a cell of any size.
+/// Copies rows, and can pause anywhere until more bytes arrive, also in the middle of a cell.
 #[derive(Debug)]
 pub(super) struct Transfer {
     cells: Vec<CellCopy>,
@@ -93,12 +93,12 @@ pub(super) struct Transfer {
     keys: Vec<KeyCell>,
     in_row: bool,
     column: usize,
-    /// A bit for each column, of a row that has them.
+    /// The bitmap of NULLs, of a row that has one.
     nulls: Vec<u8>,
     chunk: ChunkPosition,
 }
 
-/// A cell of a key, as it came last.
+/// A key cell of the last row.
 #[derive(Debug)]
 struct KeyCell {
     cell_type: CellType,
@@ -108,7 +108,7 @@ struct KeyCell {
 }
 
 impl Transfer {
-    /// `Err` names the first column that cannot go as it is.
+    /// `Err` names the first column whose bytes cannot be copied.
     pub fn new(
         from: &[WireColumn],
         to: &[WireColumn],
@@ -163,7 +163,7 @@ impl Transfer {
         })
     }
 
-    /// Whether a row has begun that is not whole.
+    /// Whether a row was begun and is not complete.
     pub fn is_in_row(&self) -> bool {
         self.in_row
     }
@@ -255,7 +255,7 @@ impl Transfer {
         Ok(Some(begun))
     }
 
-    /// The key of the last row that was whole.
+    /// The key of the last complete row.
     pub fn key(&self) -> Result<Vec<Value>> {
         self.keys.iter().map(KeyCell::value).collect()
     }

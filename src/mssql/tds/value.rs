@@ -1,4 +1,4 @@
-//! What a cell says: its bytes as a value. Nothing is rounded.
+//! Decodes a cell's bytes to a value, exactly.
 //! <https://learn.microsoft.com/openspecs/windows_protocols/ms-tds/3840ef93-3b10-4aca-9fd1-a210b8bb1d0c>
 
 use encoding_rs::mem::{convert_utf16_to_str, utf16_valid_up_to};
@@ -49,7 +49,7 @@ impl CellType {
         })
     }
 
-    /// A cell that is not NULL and no text. `bytes` are without their length.
+    /// Decodes a cell that is neither NULL nor text. `bytes` do not include the length.
     pub fn decode(self, bytes: &[u8]) -> Result<ValueRef<'_>> {
         let wrong = || {
             Error::new(
@@ -130,10 +130,10 @@ fn ticks(bytes: &[u8], scale: u8) -> Option<u64> {
     u64::from_le_bytes(all).checked_mul(*GRAIN.get(usize::from(scale))?)
 }
 
-/// Texts as UTF-8, one behind the other: a row's, without an allocation for each.
+/// The texts of a row as UTF-8, in one buffer, so that they need no allocation each.
 #[derive(Debug, Default)]
 pub(super) struct TextBuffer {
-    /// Up to `end` it is text, behind that it is room.
+    /// Text up to `end`, then unused space.
     utf8: String,
     end: usize,
     units: Vec<u16>,
@@ -156,7 +156,7 @@ impl TextBuffer {
         self.utf8.get(from..to).unwrap_or_default()
     }
 
-    /// Adds a cell of UTF-16; where in here it is.
+    /// Adds a cell of UTF-16, and returns its range in this buffer.
     pub fn add(&mut self, mut bytes: &[u8]) -> Result<(usize, usize)> {
         let from = self.end;
         while !bytes.is_empty() {
@@ -165,7 +165,7 @@ impl TextBuffer {
             self.units
                 .extend(now.chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]])));
             let valid = utf16_valid_up_to(&self.units);
-            // a pair may be cut in two, but no more than that
+            // a surrogate pair may be split at the end of a part, and only there
             let cut = valid + 1 == self.units.len() && !later.is_empty();
             if !(valid == self.units.len() || cut) || now.len() % 2 == 1 {
                 return Err(classify::invalid_utf16());
