@@ -43,13 +43,18 @@ mod task_end;
 mod verifications;
 
 use self::{
-    purge::PURGE_INTERVAL, refresh::RENEW_INTERVAL, startup::start, state::Daemon, task::TaskEnd,
+    heartbeat::every,
+    purge::PURGE_INTERVAL,
+    refresh::RENEW_INTERVAL,
+    startup::start,
+    state::{Daemon, Mode},
+    task::TaskEnd,
 };
 use crate::{app, config::Config, error::Result, http, jobs::Env, metrics::Metrics, telemetry};
 use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, Interval, MissedTickBehavior},
+    time::{Instant, Interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::instrument::WithSubscriber;
@@ -63,12 +68,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 /// One tick: does the work that there is, and returns whether all of it succeeded.
 pub async fn run_once(config: Config, shutdown: impl Future<Output = ()>) -> Result<bool> {
     run_in_mode(config, shutdown, Mode::Once).await
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Forever,
-    Once,
 }
 
 async fn run_in_mode(
@@ -201,12 +200,6 @@ impl Timers {
             purges: every(PURGE_INTERVAL, now + PURGE_INTERVAL),
         }
     }
-}
-
-fn every(period: Duration, first: Instant) -> Interval {
-    let mut interval = tokio::time::interval_at(first, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    interval
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! **The heartbeat.** A process that is frozen (SIGSTOP, `docker pause`, a hung VM) does nothing,
 //! but its connection stays open. So each renewal of the lease also writes `beat_at` in the daemon's row
-//! of `dbo.daemons`, by the server's clock, and marks each daemon as gone whose beat is older than
+//! of `dbo.daemons`, by the server's clock, and marks each daemon as gone whose `beat_at` is older than
 //! [`GONE_AFTER`]. The mark is final: a daemon that wakes finds it at its next renewal, before it
 //! starts anything new, discards its connection and joins again under a new `daemon_id`. Its old
 //! session still holds its locks meanwhile, so a mapping that is taken over gets the lock of the
@@ -29,7 +29,7 @@
 //! A commit group, a repair and a batch of a DIRECT load are one batch of statements each: the
 //! server ends them whether or not the process runs, so no locks wait for it to wake. The swap is
 //! a transaction of several: a process frozen within it keeps its locks on the destination table
-//! until it wakes or its connection ends, and whoever took over waits for them.
+//! until it wakes or its connection ends, and the daemon that took over waits for them.
 //!
 //! Written without a fence: rows that belong to the writer alone (the end of its own run), and facts
 //! that are true whichever daemon writes them (log rows, verifications, the lag).

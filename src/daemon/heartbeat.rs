@@ -3,6 +3,7 @@
 use super::{source_state::PollPhase, state::Daemon};
 use crate::plan::lifecycle::Health;
 use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// Longest time between two beats.
 const BEAT_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -41,4 +42,11 @@ impl Daemon {
             self.service_manager.alive();
         }
     }
+}
+
+/// A timer of the loop. Ticks that come while the loop is busy are one tick afterwards.
+pub(super) fn every(period: Duration, first: Instant) -> Interval {
+    let mut interval = tokio::time::interval_at(first, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    interval
 }

@@ -60,7 +60,9 @@ impl Daemon {
                 })
             };
             let Some(next) = queue.next(admits, waits) else { return };
-            if self.is_current(&next) && !self.is_unreachable(&SourceDatabase::of(&next.mapping)) {
+            if self.is_current(&next)
+                && !self.is_source_unreachable(&SourceDatabase::of(&next.mapping))
+            {
                 self.start_job(next);
             } else if let Some(state) = self.mappings.get_mut(&next.mapping.id) {
                 state.apply(LifecycleEvent::Unqueued);

@@ -2,10 +2,9 @@
 //! kind alone when the mapping is tried again.
 
 use super::{
-    Mode,
     failure::{MappingFailure, WAKES_MAX},
     source_state::SourceDatabase,
-    state::Daemon,
+    state::{Daemon, Mode},
 };
 use crate::{
     control::ErrorCode,
@@ -67,7 +66,7 @@ impl Daemon {
         state.committed_at = Some(Instant::now());
         let mut to_poll = Vec::new();
         for (other, state) in &mut self.mappings {
-            // one that runs looks itself for commits of others when it fails
+            // a job that fails checks itself whether others committed while it ran
             let skipped = *other == id || state.lifecycle().running().is_some();
             let Some(row) = state.row.as_ref().filter(|row| row.dest.database == dest && !skipped)
             else {

@@ -22,13 +22,15 @@ pub(super) struct MappingState {
     pub rejected: Option<String>,
     /// The generation of its lock. `None`: another daemon owns it, or none.
     pub lock: Option<Generation>,
-    /// It is given up as soon as nothing runs for it: nothing new starts.
+    /// It is released as soon as nothing runs for it: nothing new starts.
     pub leaving: bool,
-    /// Stops what runs for it.
+    /// Cancels its job and its verification.
     pub cancel: Option<CancellationToken>,
+    /// Moved by [`Self::apply`] only.
     lifecycle: Lifecycle,
     /// The server of the job that runs. Its row may name another one by now.
     job_server: Option<ServerId>,
+    /// Set as long as `lifecycle.health` is not `Working`.
     failure: Option<MappingFailure>,
     /// When a job that committed something last ended.
     pub committed_at: Option<Instant>,
@@ -42,8 +44,8 @@ pub(super) struct MappingState {
 /// What is remembered of a mapping's verifications.
 #[derive(Default)]
 pub(super) struct VerificationState {
-    /// When it was last verified in relation to others: the lowest number was longest ago. Kept
-    /// across processes by verification_logs.
+    /// The order in which mappings were last verified: the lowest number was longest ago, `None`
+    /// never. After a restart it is read from verification_logs.
     pub turn: Option<usize>,
     /// When row counts and columns were last compared.
     pub structure_checked_at: Option<Instant>,

@@ -2,8 +2,7 @@
 //! added, changed or removed.
 
 use super::{
-    Mode,
-    state::Daemon,
+    state::{Daemon, Mode},
     task::{Task, TaskResult},
 };
 use crate::{

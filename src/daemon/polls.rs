@@ -1,11 +1,10 @@
 //! Polls: one task per source database that has mappings whose turn has come.
 
 use super::{
-    Mode,
     failure::is_unreachable,
     mapping_failures::FailedAttempt,
     source_state::{PollPhase, SourceDatabase},
-    state::Daemon,
+    state::{Daemon, Mode},
     task::{Task, TaskResult},
 };
 use crate::{

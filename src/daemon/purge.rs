@@ -1,8 +1,7 @@
 //! Deletes log rows that are older than `DATAFLOW_LOG_RETENTION`.
 
 use super::{
-    Mode,
-    state::Daemon,
+    state::{Daemon, Mode},
     task::{Task, TaskResult},
 };
 use std::time::Duration;

@@ -126,20 +126,20 @@ mod tests {
     /// Ten thousand tables of five sources wait while 32 short passes run: each end once looked
     /// through all of them.
     #[test]
-    fn what_a_start_looks_at_does_not_grow_with_the_queue() {
+    fn the_cost_of_a_start_does_not_grow_with_the_queue() {
         const QUEUED: i32 = 10_000;
         const SOURCES: i32 = 5;
         let mut queue = WorkQueue::default();
         for id in 0..QUEUED {
             queue.push(full_sync_of(id, id % SOURCES));
         }
-        let looked = Cell::new(0u32);
+        let checks = Cell::new(0u32);
         let mut running: VecDeque<i32> = VecDeque::new();
         let mut started = Vec::new();
         loop {
             loop {
                 let admits = |(server, _): QueueClass| {
-                    looked.set(looked.get() + 1);
+                    checks.set(checks.get() + 1);
                     let at_source = running.iter().filter(|id| **id % SOURCES == server.0).count();
                     admission::admits(
                         SyncType::Cdc,
@@ -148,7 +148,7 @@ mod tests {
                     )
                 };
                 let waits = |_: &QueuedWork| {
-                    looked.set(looked.get() + 1);
+                    checks.set(checks.get() + 1);
                     false
                 };
                 let Some(next) = queue.next(admits, waits) else { break };
@@ -164,8 +164,8 @@ mod tests {
             (0..QUEUED).collect::<Vec<_>>(),
             "in the order in which they were found"
         );
-        let per_start = looked.get() / 10_000;
-        assert!(per_start <= 4 * 5, "{per_start} looks per start");
+        let per_start = checks.get() / 10_000;
+        assert!(per_start <= 4 * 5, "{per_start} checks per start");
         assert!(queue.positions.is_empty() && queue.classes.is_empty());
     }
 

@@ -8,9 +8,8 @@
 //! Between two ticks, which may be an hour apart, the lease is renewed every [`RENEW_INTERVAL`].
 
 use super::{
-    Mode,
     control_refresh::{ControlRefresh, RefreshError, RefreshRequest},
-    state::{Daemon, RefusedLogin},
+    state::{Daemon, Mode, RefusedLogin},
     task::{Task, TaskResult},
 };
 use crate::{

@@ -4,7 +4,11 @@
 //! runs ([`RECORD_TIME_MAX`]) and the last log rows ([`crate::telemetry`]), each with a limit of its
 //! own.
 
-use super::{Mode, every, state::Daemon, task::Task};
+use super::{
+    heartbeat::every,
+    state::{Daemon, Mode},
+    task::Task,
+};
 use crate::{app::RECORD_TIME_MAX, model::id::MappingId};
 use tokio::time::{Instant, timeout, timeout_at};
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::instrument::WithSubscriber;
 
-/// Longest time of one attempt, as the service manager is told, so that it does not end the process.
+/// Longest time of one attempt: the service manager is asked to wait this long for the start.
 const START_ATTEMPT_MAX: Duration = Duration::from_secs(120);
 
 /// Waits for the destination. Returns `false` when asked to stop, which is noticed also while a

@@ -2,7 +2,6 @@
 //! database ([`SourceDatabaseState`]) and per server ([`ServerState`]).
 
 use super::{
-    Mode,
     mapping_state::MappingState,
     queue::WorkQueue,
     source_state::{JobCounts, ServerState, SourceDatabase, SourceDatabaseState},
@@ -27,6 +26,14 @@ use tokio::{
     time::Instant,
 };
 use tracing::instrument::WithSubscriber;
+
+/// How long a daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Forever,
+    /// One tick and the work that it finds (`--once`).
+    Once,
+}
 
 /// A daemon.
 pub(super) struct Daemon {
@@ -92,7 +99,7 @@ pub(super) struct RefusedLogin {
 #[derive(Default)]
 pub(super) struct VerificationRound {
     pub queue: VecDeque<MappingId>,
-    /// The number that the next verification to end gets ([`VerificationState::turn`]).
+    /// The number that the next verification to end gets (`VerificationState::turn`).
     pub next_turn: usize,
 }
 
@@ -157,7 +164,7 @@ impl Daemon {
     }
 
     /// Whether a source is known to be unreachable.
-    pub fn is_unreachable(&self, database: &SourceDatabase) -> bool {
+    pub fn is_source_unreachable(&self, database: &SourceDatabase) -> bool {
         self.servers.get(&database.server).is_some_and(|state| state.failure.is_some())
             || self.databases.get(database).is_some_and(|state| state.failure.is_some())
     }

@@ -1,10 +1,9 @@
 //! Ends of tasks: each is passed on to the file that started the task.
 
 use super::{
-    Mode,
     control_refresh::ControlRefresh,
     mapping_failures::FailedAttempt,
-    state::Daemon,
+    state::{Daemon, Mode},
     task::{Task, TaskEnd, TaskResult},
 };
 use crate::{

@@ -65,7 +65,7 @@ impl Daemon {
             && !row.wants_full_sync()
             && !state.leaving
             && self.env.sources.connections(row.server).is_ok()
-            && !self.is_unreachable(&SourceDatabase::of(row));
+            && !self.is_source_unreachable(&SourceDatabase::of(row));
         can.then(|| row.clone())
     }
 
