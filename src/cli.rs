@@ -1,7 +1,10 @@
 //! The command line: arguments → one function per command → exit code.
 
-use crate::config::{self, VARIABLES};
-use crate::model::lsn::Lsn;
+use crate::{
+    config::{self, VARIABLES},
+    model::lsn::Lsn,
+    plan::time::SourceTime,
+};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use std::{io::Write, time::Duration};
@@ -32,9 +35,23 @@ pub enum Command {
         /// mapping_id in table_mappings
         #[arg(long)]
         mapping: i32,
-        /// Everything up to and including this LSN is in the destination (0x and 20 digits)
+        /// Everything up to and including this LSN is in the destination: 0x and 20 digits, or the
+        /// decimal number that RESTORE HEADERONLY prints
+        #[arg(long, required_unless_present = "time", conflicts_with = "time")]
+        lsn: Option<Lsn>,
+        /// Everything that was committed up to then is in the destination: YYYY-MM-DDThh:mm:ss by
+        /// the source server's clock, or with Z or an offset such as +02:00 behind it
         #[arg(long)]
-        lsn: Lsn,
+        time: Option<SourceTime>,
+    },
+    /// Have what is parked, or waits after a failure, tried at the daemon's next tick
+    Retry {
+        /// Only this mapping
+        #[arg(long, value_name = "N", required_unless_present = "all")]
+        mapping: Option<i32>,
+        /// Every mapping and every server
+        #[arg(long, conflicts_with = "mapping")]
+        all: bool,
     },
     /// Compare source and destination now; exit code 1 if something differs, 3 if something could
     /// not be decided

@@ -24,7 +24,7 @@ use dbaops_dataflow::{
     config::{Config, Problems, is_ours},
     control, daemon,
     error::{Error, Kind, Result},
-    model::{id::MappingId, lsn::Lsn, visible::visible},
+    model::visible::visible,
     say, stdout,
 };
 use std::{future::Future, process::ExitCode};
@@ -79,8 +79,11 @@ fn main() -> ExitCode {
         Some(Command::Sync { mapping }) => {
             runtime.block_on(async { commands::sync::run(config, mapping, stop_signal()?).await })
         }
-        Some(Command::StartFrom { mapping, lsn }) => {
-            runtime.block_on(start_from(&config, mapping, lsn))
+        Some(Command::StartFrom { mapping, lsn, time }) => {
+            runtime.block_on(commands::start_from::run(config, mapping, lsn, time))
+        }
+        Some(Command::Retry { mapping, .. }) => {
+            runtime.block_on(commands::retry::run(config, mapping))
         }
         Some(Command::Verify { mapping, full, repair, limit }) => {
             let wanted = VerifyRequest { mapping, full, repair, limit };
@@ -167,12 +170,6 @@ fn config() -> std::result::Result<Config, Problems> {
 async fn init(config: &Config) -> Result<bool> {
     control::init(config).await?;
     say!("the database {} at {} is ready", control::DATABASE, config.dest.server_name());
-    Ok(true)
-}
-
-async fn start_from(config: &Config, mapping: i32, lsn: Lsn) -> Result<bool> {
-    control::start_from(config, MappingId(mapping), lsn).await?;
-    say!("mapping {mapping} goes on after {lsn}");
     Ok(true)
 }
 

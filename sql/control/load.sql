@@ -1,6 +1,6 @@
 -- Enabled servers and mappings; @P1: a mapping that is wanted also while it is switched off, or NULL.
 -- {initial_sync} is m.initial_sync, or NULL in a control database where `init` has not added that column.
-SELECT server_id, server_name, connection_string
+SELECT server_id, server_name, connection_string, CONVERT(NVARCHAR(30), updated_at, 126)
 FROM dbo.source_servers
 WHERE is_enabled = 1
 ORDER BY server_id;

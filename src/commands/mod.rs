@@ -2,6 +2,8 @@
 
 pub mod check;
 mod progress;
+pub mod retry;
+pub mod start_from;
 pub mod status;
 pub mod sync;
 pub mod verify;

@@ -249,8 +249,9 @@ pub const VARIABLES: &[Variable] = &[
         default: "5m",
         permitted: between(Duration::from_millis(10), DAY),
         help: "how often a parked mapping, one that needs an operator, is tried again",
-        details: "A change of its row or of its server's row in the control tables tries it at \
-                  once.",
+        details: "What is missing, forbidden or does not fit is looked at again within a minute. \
+                  `dbaops-dataflow retry`, or a change of its row or of its server's row in the \
+                  control tables, tries it at once.",
     },
     Variable {
         name: "DATAFLOW_INITIAL_SYNC",

@@ -372,6 +372,19 @@ impl Control {
         Ok(row.opt_text(0)?.map(|claim| FullSyncClaim(claim.to_owned())))
     }
 
+    /// Touches the rows of a mapping, or of all, and of their servers: daemons try at once what
+    /// waits after a failure. How many mappings and servers.
+    pub async fn request_retry(&self, mapping: Option<MappingId>) -> Result<(i32, i32)> {
+        let params = [Param::OptInt(mapping.map(|mapping| mapping.0))];
+        let row = self
+            .session()
+            .await?
+            .row(include_str!("../../sql/control/retry.sql"), &params)
+            .await
+            .context("write table_mappings and source_servers")?;
+        Ok((row.i32(0)?, row.i32(1)?))
+    }
+
     /// Asks for the full sync of a mapping that has never synced. `false`: by now it has, or has a
     /// checkpoint.
     pub async fn request_initial_sync(&self, mapping: MappingId) -> Result<bool> {
@@ -409,8 +422,9 @@ async fn read_tables(
     let take = |set: usize, row: Row| -> Result<()> {
         if set == 0 {
             let (id, name) = (ServerId(row.i32(0)?), row.text(1)?.to_owned());
+            let updated_at = row.opt_text(3)?.unwrap_or_default().to_owned();
             let connection_string = row.into_secret(2)?;
-            loaded.servers.push(Server { id, name, connection_string });
+            loaded.servers.push(Server { id, name, connection_string, updated_at });
             return Ok(());
         }
         let raw = MappingRow::read(&row)?;

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Kind},
     model::mapping::{Mapping, Server},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How often a mapping that waits for a related table, and makes no progress, is tried early between
@@ -40,6 +40,10 @@ pub(super) struct MappingFailure {
     /// The row of a parked mapping when it was parked: when it changes, the mapping is tried at
     /// once.
     pub parked_as: Option<Mapping>,
+    /// `updated_at` of the row at the failure: when it changes, the mapping is tried at once.
+    pub updated_at: Arc<str>,
+    /// The error that was logged last, and when.
+    pub logged: (String, Instant),
     /// It waits for rows of a related table (a foreign key).
     pub waits: bool,
     /// Its last attempt committed something before it had to wait, and it was not woken since.
@@ -57,7 +61,9 @@ pub(super) struct MappingFailure {
 impl MappingFailure {
     /// `row` as [`Mapping::as_configured`].
     pub fn is_due(&self, now: Instant, row: &Mapping) -> bool {
-        now >= self.due || self.parked_as.as_ref().is_some_and(|parked| parked != row)
+        now >= self.due
+            || self.updated_at != row.updated_at
+            || self.parked_as.as_ref().is_some_and(|parked| parked != row)
     }
 
     /// Makes it due now, unless it was woken too often without progress. Returns whether it did.

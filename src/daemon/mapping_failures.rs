@@ -153,7 +153,10 @@ impl Daemon {
     ) -> Option<SourceDatabase> {
         let plan = self.plan_retry(id, attempt, error)?;
         self.all_worked = false;
-        let logged_as_error = self.log_mapping_failure(id, attempt, error, &plan);
+        let message = error.to_string();
+        let logged_before = self.logged_before(id, &message, &plan);
+        let logged_as_error =
+            logged_before.is_some() || self.log_mapping_failure(id, attempt, error, &plan);
         let interval = self.env.config.check_interval;
         let now = Instant::now();
         // What it waits for may have been committed while it ran. A full sync is not repeated for
@@ -165,12 +168,15 @@ impl Daemon {
         state.error_open |= logged_as_error;
         let row = state.row.as_ref();
         let parked_as = row.filter(|_| plan.parked).map(|row| row.as_configured());
+        let updated_at = row.map_or_else(|| "".into(), |row| row.updated_at.clone());
         let database = row.map(SourceDatabase::of);
         let before = state.failure();
         let mut failure = MappingFailure {
             attempts: plan.attempts,
             due: now + plan.delay,
             parked_as,
+            updated_at,
+            logged: (message, logged_before.unwrap_or(now)),
             waits: plan.waits,
             progressed: plan.progressed,
             woken_at: before.and_then(|failure| failure.woken_at),
@@ -209,9 +215,25 @@ impl Daemon {
         let (delay, parked) = match decision {
             RetryDecision::Nothing => return None,
             RetryDecision::Retry(delay) | RetryDecision::Later(delay) => (delay, false),
-            RetryDecision::Park => (config.parked_interval, true),
+            RetryDecision::Park => {
+                let in_poll = match attempt.sync_type {
+                    None => true,
+                    Some(sync_type) => sync_type == SyncType::Cdc && attempts == 1,
+                };
+                let intervals = (config.parked_interval, config.check_interval);
+                (retry::parked_for(error.kind, in_poll, intervals), true)
+            }
         };
         Some(FailurePlan { attempts, decision, delay, parked, waits, progressed })
+    }
+
+    /// A parked mapping is looked at more often than its error is logged: when it was logged last,
+    /// if that is less than `DATAFLOW_PARKED_INTERVAL` ago.
+    fn logged_before(&self, id: MappingId, message: &str, plan: &FailurePlan) -> Option<Instant> {
+        let failure = self.mappings.get(&id)?.failure()?;
+        let (logged, at) = &failure.logged;
+        let recent = at.elapsed() < self.env.config.parked_interval;
+        (plan.parked && failure.parked_as.is_some() && logged == message && recent).then_some(*at)
     }
 
     /// Returns whether it was logged as an error, which stays open in error_logs.
@@ -244,7 +266,7 @@ impl Daemon {
             return false;
         }
         let then = if plan.parked {
-            "parked: tried again every DATAFLOW_PARKED_INTERVAL, and when its row or its server's row changes"
+            "parked: looked at again within a minute where something is to be mended (else every DATAFLOW_PARKED_INTERVAL), and at once by `dbaops-dataflow retry`"
         } else {
             "tried again later"
         };

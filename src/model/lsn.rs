@@ -63,6 +63,25 @@ impl Lsn {
     }
 }
 
+impl Lsn {
+    /// From the numeric(25,0) of backup headers: the virtual log file's number, ten digits for the
+    /// log block, and five for the slot.
+    /// <https://learn.microsoft.com/sql/t-sql/statements/restore-statements-headeronly-transact-sql>
+    fn from_decimal(digits: &str) -> Option<Lsn> {
+        const SLOTS: u128 = 100_000;
+        const BLOCKS: u128 = 10_000_000_000;
+        let number: u128 = digits.parse().ok()?;
+        let slot = u16::try_from(number % SLOTS).ok()?;
+        let block = u32::try_from(number / SLOTS % BLOCKS).ok()?;
+        let file = u32::try_from(number / SLOTS / BLOCKS).ok()?;
+        let mut bytes = [0; 10];
+        bytes[..4].copy_from_slice(&file.to_be_bytes());
+        bytes[4..8].copy_from_slice(&block.to_be_bytes());
+        bytes[8..].copy_from_slice(&slot.to_be_bytes());
+        Some(Lsn(bytes))
+    }
+}
+
 impl fmt::Display for Lsn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("0x")?;
@@ -78,18 +97,20 @@ impl fmt::Debug for Lsn {
 
 /// Why a text is not an LSN.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an LSN is 0x followed by 20 hexadecimal digits, as SQL Server prints BINARY(10)")]
+#[error(
+    "an LSN is 0x followed by 20 hexadecimal digits, as SQL Server prints BINARY(10), or a decimal number as RESTORE HEADERONLY prints it"
+)]
 pub struct NotAnLsn;
 
 impl FromStr for Lsn {
     type Err = NotAnLsn;
 
     fn from_str(text: &str) -> Result<Self, NotAnLsn> {
-        let digits = text
-            .trim()
-            .strip_prefix("0x")
-            .or_else(|| text.trim().strip_prefix("0X"))
-            .ok_or(NotAnLsn)?;
+        let text = text.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Lsn::from_decimal(text).ok_or(NotAnLsn);
+        }
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).ok_or(NotAnLsn)?;
         if digits.len() != 2 * Self::LEN || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(NotAnLsn);
         }
@@ -113,12 +134,23 @@ mod tests {
             "",
             "0x",
             "0000002D000000A80003",
+            "45000000016800003x",
+            "99999",
             "0x0000002D000000A8000",
             "0x0000002D000000A8000G",
             "0x+000002D000000A80003",
         ] {
             assert_eq!(bad.parse::<Lsn>(), Err(NotAnLsn), "{bad}");
         }
+    }
+
+    #[test]
+    fn decimal_form_is_that_of_backup_headers() {
+        let lsn: Lsn = "45000000016800003".parse().unwrap();
+        assert_eq!(lsn.to_string(), "0x0000002D000000A80003");
+        let most: Lsn = "4294967295429496729565535".parse().unwrap();
+        assert_eq!(most, Lsn::MAX);
+        assert_eq!("4294967296000000000000000".parse::<Lsn>(), Err(NotAnLsn));
     }
 
     #[test]

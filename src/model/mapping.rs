@@ -53,6 +53,8 @@ pub struct Server {
     pub name: String,
     /// Holds a password.
     pub connection_string: Secret,
+    /// `updated_at` as text: when it changes, a server that failed is tried at once.
+    pub updated_at: String,
 }
 
 /// A row of `table_mappings`, checked. Cheap to clone.

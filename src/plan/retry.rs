@@ -79,6 +79,28 @@ pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
     }
 }
 
+/// A parked mapping of which a person mends what is missing is looked at again after this: with a tick
+/// of 10 s a mended table goes on within a minute.
+pub const MENDED_AFTER: Duration = Duration::from_secs(45);
+
+/// How long a mapping stays parked that nobody asks to try. `in_poll`: what found it was a poll, or
+/// it is the first failure of a CDC pass, and the next poll finds out cheaply whether it is mended:
+/// CDC that was switched off, a missing table. `parked_interval`: what needs more than a look, such
+/// as a full sync because of lost changes.
+pub fn parked_for(
+    kind: Kind,
+    in_poll: bool,
+    (parked_interval, poll_interval): (Duration, Duration),
+) -> Duration {
+    match kind {
+        Kind::Missing if in_poll => parked_interval.min(poll_interval),
+        Kind::Missing | Kind::Permission | Kind::Schema | Kind::Config => {
+            parked_interval.min(MENDED_AFTER)
+        }
+        _ => parked_interval,
+    }
+}
+
 /// `first`, doubled `times` times, up to [`BACK_OFF_MAX`] (or `first`, where that is longer).
 pub fn back_off(times: u32, first: Duration) -> Duration {
     let factor = 2u32.saturating_pow(times.min(16));
@@ -140,6 +162,20 @@ mod tests {
             assert_eq!(next(kind, 1, &POLICY), RetryDecision::Park, "{kind:?}");
         }
         assert_eq!(next(Kind::Cancelled, 1, &POLICY), RetryDecision::Nothing);
+    }
+
+    #[test]
+    fn what_a_person_mends_is_looked_at_within_a_minute() {
+        let (tick, long) = (POLICY.interval, Duration::from_secs(300));
+        assert_eq!(parked_for(Kind::Missing, true, (long, tick)), tick);
+        for kind in [Kind::Missing, Kind::Permission, Kind::Schema, Kind::Config] {
+            assert_eq!(parked_for(kind, false, (long, tick)), MENDED_AFTER, "{kind:?}");
+        }
+        assert!(MENDED_AFTER + tick < Duration::from_secs(60));
+        for kind in [Kind::Gap, Kind::TooLarge, Kind::Login] {
+            assert_eq!(parked_for(kind, true, (long, tick)), long, "{kind:?}");
+        }
+        assert_eq!(parked_for(Kind::Schema, false, (tick, tick)), tick, "as short as configured");
     }
 
     #[test]

@@ -151,7 +151,12 @@ mod tests {
     }
 
     fn server(name: &str, string: &str) -> Server {
-        Server { id: ServerId(1), name: name.to_owned(), connection_string: Secret::new(string) }
+        Server {
+            id: ServerId(1),
+            name: name.to_owned(),
+            connection_string: Secret::new(string),
+            updated_at: String::new(),
+        }
     }
 
     /// Each change of a row once gave the server a limit of its own beside the one that was in use.

@@ -12,6 +12,7 @@ mod locked;
 mod order;
 mod replicas;
 mod restores;
+mod start_from;
 mod triggers;
 mod window;
 

@@ -4,6 +4,7 @@ mod databases;
 mod errors;
 mod hostile;
 mod limits;
+mod retry;
 mod secrets;
 mod servers;
 mod sharing;
