@@ -4,8 +4,8 @@
 //! A table may be altered at any moment, and rows that are read by a shape which is not theirs any
 //! more lose silently what the new one holds: a longer text is cut by our own CAST, a NULL is taken
 //! for "not told". So a shape is proven after the rows were read ([`prove`], and
-//! [`crate::mssql::queries::cdc::still`] with every commit group), and the work begins again with the new
-//! one where it does not hold.
+//! [`crate::mssql::queries::cdc::recheck`] with every commit group), and the work begins again with
+//! the new one where it does not hold.
 
 use super::same_table;
 use crate::{

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn words_carry_the_number_and_a_hint() {
+    fn messages_carry_the_number_and_a_hint() {
         let error = server_error(18456, 14, "Login failed for user 'sa'.", "", 1);
         assert_eq!(error.number, Some(18456));
         assert!(

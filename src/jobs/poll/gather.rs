@@ -13,7 +13,11 @@ use crate::{
         mapping::Mapping,
         name::Ident,
     },
-    mssql::{client::session::Session, pool::reservation::Reservation, queries::cdc},
+    mssql::{
+        client::session::Session,
+        pool::reservation::Reservation,
+        queries::{cdc, history},
+    },
     plan::window::{History, StoredCheckpoint},
 };
 use std::collections::{HashMap, HashSet};
@@ -160,7 +164,7 @@ pub(super) async fn read_histories(
     if lsns.is_empty() {
         return Ok(());
     }
-    let history = cdc::history(session, &lsns).await?;
+    let history = history::history(session, &lsns).await?;
     for facts in mappings {
         if let Some(found) = lsn_of(facts).and_then(|lsn| history.get(&lsn)) {
             facts.history = found.clone();

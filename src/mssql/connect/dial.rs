@@ -78,7 +78,7 @@ async fn connect_tcp(endpoint: &Endpoint) -> io::Result<TcpStream> {
     first_success(addresses.into_iter().map(TcpStream::connect)).await
 }
 
-/// [`dial`], with a limit and what every connection of ours has.
+/// [`connect_tcp`] with a time limit, and the options that all connections have.
 pub(in crate::mssql) async fn connect(endpoint: &Endpoint) -> Result<(Socket, LoginGuard)> {
     let timed_out = || {
         Error::new(

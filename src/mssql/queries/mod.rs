@@ -1,4 +1,5 @@
-//! What a server is asked of its tables and of its change data capture.
+//! Queries about tables and about change data capture.
 
 pub mod catalog;
 pub mod cdc;
+pub mod history;

@@ -44,46 +44,15 @@ pub(super) async fn login(
     (socket, guard): (Socket, LoginGuard),
     timeout: Duration,
 ) -> Result<Login> {
-    let strict = endpoint.encrypt == Encrypt::Strict;
-    let mut stream = TdsStream::Bare(socket);
-    if strict {
-        stream = start_tls(endpoint, stream, TlsScope::All).await?;
-    }
-    let mut packets = Packets::new(stream, endpoint.connect_timeout);
-    let ours = match endpoint.encrypt {
-        // In TDS 8.0 there is nothing left to agree upon.
-        Encrypt::Off | Encrypt::Strict => NOT_SUPPORTED,
-        Encrypt::LoginOnly => OFF,
-        Encrypt::Full => ON,
-    };
-    let theirs = prelogin(&mut packets, ours).await?;
-    let encrypted = match (ours, theirs) {
-        _ if strict => false,
-        (NOT_SUPPORTED, NOT_SUPPORTED) => false,
-        (OFF | ON, NOT_SUPPORTED) | (ON, OFF) => {
-            return Err(encryption_unavailable());
-        }
-        _ => true,
-    };
-    let login_only = ours == OFF && theirs == OFF;
-    if encrypted {
-        let span = if login_only { TlsScope::Login } else { TlsScope::Session };
-        let stream = start_tls(endpoint, packets.into_stream(), span).await?;
-        packets = Packets::new(stream, endpoint.connect_timeout);
-    }
+    let (mut packets, login_only) = negotiate_encryption(endpoint, socket).await?;
     let packet_bytes_max = if packets.is_encrypted() && !login_only {
         PACKET_BYTES_ENCRYPTED_MAX
     } else {
         PACKET_BYTES_MAX
     };
+    let packet_bytes = endpoint.packet_bytes(packet_bytes_max).unwrap_or(PACKET_BYTES);
     packets.begin(Message::Login);
-    packets
-        .put(&login7(
-            endpoint,
-            database,
-            endpoint.packet_bytes(packet_bytes_max).unwrap_or(PACKET_BYTES),
-        ))
-        .await?;
+    packets.put(&login7(endpoint, database, packet_bytes)).await?;
     packets.end().await?;
     packets.forget_sent();
     if login_only {
@@ -104,12 +73,42 @@ pub(super) async fn login(
     match redirect {
         Some(redirect) => Ok(redirect),
         None if is_in => {
-            let place = format!("{}/{}", endpoint.server_name(), database.as_str());
-            packets.logged_in(place, guard.done());
+            let server_database = format!("{}/{}", endpoint.server_name(), database.as_str());
+            packets.logged_in(server_database, guard.done());
             Ok(Login::LoggedIn(Box::new(packets)))
         }
         None => Err(protocol_error("a login is answered with neither an error nor LOGINACK")),
     }
+}
+
+/// PRELOGIN, and TLS as both sides agree on it. `true` when only the login is encrypted.
+async fn negotiate_encryption(endpoint: &Endpoint, socket: Socket) -> Result<(Packets, bool)> {
+    let strict = endpoint.encrypt == Encrypt::Strict;
+    let mut stream = TdsStream::Bare(socket);
+    if strict {
+        stream = start_tls(endpoint, stream, TlsScope::All).await?;
+    }
+    let mut packets = Packets::new(stream, endpoint.connect_timeout);
+    let ours = match endpoint.encrypt {
+        // with TDS 8.0 everything is encrypted already
+        Encrypt::Off | Encrypt::Strict => NOT_SUPPORTED,
+        Encrypt::LoginOnly => OFF,
+        Encrypt::Full => ON,
+    };
+    let theirs = prelogin(&mut packets, ours).await?;
+    let encrypted = match (ours, theirs) {
+        _ if strict => false,
+        (NOT_SUPPORTED, NOT_SUPPORTED) => false,
+        (OFF | ON, NOT_SUPPORTED) | (ON, OFF) => return Err(encryption_unavailable()),
+        _ => true,
+    };
+    let login_only = ours == OFF && theirs == OFF;
+    if encrypted {
+        let scope = if login_only { TlsScope::Login } else { TlsScope::Session };
+        let stream = start_tls(endpoint, packets.into_stream(), scope).await?;
+        packets = Packets::new(stream, endpoint.connect_timeout);
+    }
+    Ok((packets, login_only))
 }
 
 #[cfg(feature = "rustls")]

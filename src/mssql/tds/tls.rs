@@ -101,7 +101,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore> {
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(file) = file {
         let unusable =
-            |words: String| tls_failed(&format!("certificate {}: {words}", file.display()));
+            |problem: String| tls_failed(&format!("certificate {}: {problem}", file.display()));
         for certificate in certificates(file).map_err(|error| unusable(error.to_string()))? {
             store.add(certificate).map_err(|error| unusable(error.to_string()))?;
         }

@@ -244,17 +244,20 @@ fn no_piece_of_a_password_is_named_behind_a_misspelled_key() {
     for key in ["pasword", "Passwrd", "pw", "user secret"] {
         let parsed =
             parse(&format!("server=h;password=x;user id=u;{key}=abc;def=ghi;tail=1")).unwrap();
-        let words = parsed.warnings.join("\n");
+        let warnings = parsed.warnings.join("\n");
         assert!(
-            words.contains(&format!("unknown key {key}"))
-                && !words.contains("def")
-                && !words.contains("tail"),
-            "{words}"
+            warnings.contains(&format!("unknown key {key}"))
+                && !warnings.contains("def")
+                && !warnings.contains("tail"),
+            "{warnings}"
         );
     }
-    let words = parse("server=h;user id=u;password=x;database=d;colour=red;shape=round")
+    let warnings = parse("server=h;user id=u;password=x;database=d;colour=red;shape=round")
         .unwrap()
         .warnings
         .join("\n");
-    assert!(words.contains("unknown key colour") && words.contains("unknown key shape"), "{words}");
+    assert!(
+        warnings.contains("unknown key colour") && warnings.contains("unknown key shape"),
+        "{warnings}"
+    );
 }
