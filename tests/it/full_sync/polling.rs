@@ -28,7 +28,7 @@ GO";
     world.source.log_statements(true);
     let daemon = world.daemon();
     let polls = |name: &str| {
-        let expected = format!("[dbo].[{name}] AS t WHERE t.[Resync] = 1");
+        let expected = format!("FROM [dbo].[{name}] AS t WITH (READPAST");
         world
             .source
             .statements()
