@@ -363,7 +363,19 @@ SELECT TOP (100)
     e.retry_count,
     e.is_resolved,
     e.created_at,
-    e.error_code
+    e.error_code,
+    e.mapping_id,
+    COALESCE(m.source_database, e.source_database) AS source_database,
+    m.source_schema,
+    m.dest_database,
+    m.dest_schema,
+    CASE
+        WHEN CHARINDEX(N'what to do: ', e.error_details) > 0
+            THEN SUBSTRING(e.error_details, CHARINDEX(N'what to do: ', e.error_details) + 12, 4000)
+        WHEN e.error_code IN (N'ROWS_DIFFER', N'ROW_COUNT_DIFFERS') THEN CONCAT(N'dbaops-dataflow verify --mapping ', e.mapping_id, N' --full --repair')
+        WHEN e.error_code = N'COLUMNS_DIFFER' THEN CONCAT(N'dbaops-dataflow check --mapping ', e.mapping_id)
+        ELSE N'read error_details in error_logs'
+    END AS what_to_do
 FROM dbo.error_logs AS e
     LEFT JOIN dbo.table_mappings AS m ON m.mapping_id = e.mapping_id
     LEFT JOIN dbo.source_servers AS s ON s.server_id = COALESCE(e.server_id, m.server_id)
@@ -401,4 +413,146 @@ SELECT
 FROM dbo.table_mappings AS m
     INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
     LEFT JOIN dbo.cdc_lag AS l ON l.mapping_id = m.mapping_id;
+GO
+
+IF OBJECT_ID(N'dbo.v_mapping_status', N'V') IS NULL
+    EXEC (N'CREATE VIEW dbo.v_mapping_status AS SELECT 1 AS x');
+GO
+
+-- In what state each mapping is, and what somebody has to do about it: what `dbaops-dataflow status` shows, decided as src/plan/status.rs decides.
+-- A daemon lives while its heartbeat is younger than 20 s. Times are UTC.
+ALTER VIEW dbo.v_mapping_status
+AS
+SELECT
+    m.mapping_id,
+    s.server_name,
+    m.source_database,
+    m.source_schema,
+    m.source_table,
+    m.dest_database,
+    m.dest_schema,
+    m.dest_table,
+    w.state,
+    CAST(CASE WHEN w.state IN (N'no daemon', N'unreachable', N'destination missing', N'changes lost', N'parked', N'failing', N'verification failed',
+        N'never synced', N'stalled') THEN 1 ELSE 0 END AS BIT) AS needs_action,
+    CASE
+        WHEN w.state = N'no daemon' THEN b.last_beat
+        WHEN w.state = N'unreachable' THEN p.created_at
+        WHEN w.state IN (N'destination missing', N'changes lost', N'parked', N'failing') THEN e.created_at
+        WHEN w.state = N'verification failed' THEN f.verified_at
+        WHEN w.state = N'never synced' THEN m.created_at
+        WHEN w.state IN (N'stalled', N'behind', N'waiting') THEN COALESCE(g.oldest_at, g.polled_at)
+        WHEN w.state = N'full sync' THEN r.started_at
+        WHEN w.state = N'full sync due' THEN m.full_sync_pending_at
+    END AS since,
+    CASE
+        WHEN w.state = N'no daemon' THEN N'no daemon of this control database has a fresh heartbeat'
+        WHEN w.state = N'unreachable' THEN p.error_message
+        WHEN w.state IN (N'destination missing', N'changes lost', N'parked', N'failing') THEN e.error_message
+        WHEN w.state = N'verification failed' THEN CONCAT(f.verification_type, N': ', f.mismatches_found, N' mismatches')
+        WHEN w.state = N'never synced'
+            THEN N'no full sync was completed: rows that have not changed since are missing at the destination'
+        WHEN w.state = N'full sync'
+            THEN CONCAT(r.records_processed, N' rows so far', N'; before it began: ' + e.error_message)
+        WHEN w.state IN (N'stalled', N'waiting') THEN l.reason
+        WHEN w.state IN (N'behind', N'idle', N'following') THEN g.uncaptured
+        WHEN w.state = N'disabled' AND s.is_enabled = 0 THEN N'its server is disabled'
+    END AS reason,
+    CASE
+        WHEN w.state = N'no daemon' THEN N'start the service, or: dbaops-dataflow run'
+        WHEN w.state = N'unreachable' THEN COALESCE(p.advice, N'read the server''s message in v_recent_errors')
+        WHEN w.state = N'destination missing' THEN CONCAT(
+            N'create the destination table, or correct its name in table_mappings; then: dbaops-dataflow retry --mapping ', m.mapping_id)
+        WHEN w.state = N'changes lost' THEN CONCAT(N'dbaops-dataflow sync --mapping ', m.mapping_id)
+        WHEN w.state = N'parked' THEN CONCAT(
+            COALESCE(e.advice, N'mend what the error names'), N'; then: dbaops-dataflow retry --mapping ', m.mapping_id)
+        WHEN w.state = N'failing' THEN COALESCE(e.advice, N'read error_details in error_logs')
+        WHEN w.state = N'verification failed' AND f.verification_type = N'SCHEMA'
+            THEN CONCAT(N'dbaops-dataflow check --mapping ', m.mapping_id)
+        WHEN w.state = N'verification failed' THEN CONCAT(N'dbaops-dataflow verify --mapping ', m.mapping_id, N' --full --repair')
+        WHEN w.state = N'never synced' THEN CONCAT(
+            N'dbaops-dataflow sync --mapping ', m.mapping_id,
+            N'; or, where the destination has the rows already: dbaops-dataflow start-from --mapping ', m.mapping_id,
+            N', or UPDATE dbo.table_mappings SET initial_sync = ''NONE'' WHERE mapping_id = ', m.mapping_id)
+        WHEN w.state = N'stalled' THEN
+            N'look whether SQL Server Agent and the capture job run at the source: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors'
+    END AS what_to_do,
+    l.seconds_behind,
+    m.last_full_sync_at,
+    v.verification_status,
+    v.verified_at,
+    e.error_message AS last_error,
+    e.created_at AS last_error_at
+FROM dbo.table_mappings AS m
+    INNER JOIN dbo.source_servers AS s ON s.server_id = m.server_id
+    LEFT JOIN dbo.v_cdc_lag AS l ON l.mapping_id = m.mapping_id
+    LEFT JOIN dbo.cdc_lag AS g ON g.mapping_id = m.mapping_id
+    CROSS JOIN (
+        SELECT
+            MAX(d.beat_at) AS last_beat,
+            COALESCE(MAX(CASE WHEN d.gone_at IS NULL AND d.beat_at >= DATEADD(SECOND, -20, SYSUTCDATETIME()) THEN 1 ELSE 0 END), 0) AS lives
+        FROM dbo.daemons AS d
+    ) AS b
+    OUTER APPLY (
+        SELECT TOP (1) x.sync_type, x.status, x.records_processed, x.started_at
+        FROM dbo.sync_status AS x
+        WHERE x.mapping_id = m.mapping_id
+        ORDER BY x.started_at DESC, x.status_id DESC
+    ) AS r
+    OUTER APPLY (
+        SELECT TOP (1) x.error_code, x.error_message, x.created_at, x.is_parked,
+            CASE WHEN CHARINDEX(N'what to do: ', x.error_details) > 0
+                THEN SUBSTRING(x.error_details, CHARINDEX(N'what to do: ', x.error_details) + 12, 4000) END AS advice
+        FROM dbo.error_logs AS x
+        WHERE x.mapping_id = m.mapping_id AND x.is_resolved = 0 AND x.error_type <> N'VERIFICATION'
+        ORDER BY x.is_parked DESC, x.created_at DESC, x.error_id DESC
+    ) AS e
+    OUTER APPLY (
+        SELECT TOP (1) x.error_message, x.created_at,
+            CASE WHEN CHARINDEX(N'what to do: ', x.error_details) > 0
+                THEN SUBSTRING(x.error_details, CHARINDEX(N'what to do: ', x.error_details) + 12, 4000) END AS advice
+        FROM dbo.error_logs AS x
+        WHERE x.server_id = m.server_id AND x.mapping_id IS NULL AND x.is_resolved = 0
+            AND (x.source_database IS NULL OR x.source_database = m.source_database)
+        ORDER BY x.created_at DESC, x.error_id DESC
+    ) AS p
+    OUTER APPLY (
+        SELECT TOP (1) x.verification_status, x.verified_at
+        FROM dbo.verification_logs AS x
+        WHERE x.mapping_id = m.mapping_id AND x.verification_type = N'MD5_COMPARISON'
+        ORDER BY x.verified_at DESC, x.verification_id DESC
+    ) AS v
+    OUTER APPLY (
+        SELECT TOP (1) x.verification_type, x.mismatches_found, x.verified_at
+        FROM dbo.verification_logs AS x
+        WHERE x.mapping_id = m.mapping_id AND x.verification_status = N'FAILED'
+            AND (x.verification_type = N'SCHEMA' OR m.last_full_sync_at IS NULL OR x.verified_at > m.last_full_sync_at)
+            AND NOT EXISTS (
+                SELECT 1
+                FROM dbo.verification_logs AS n
+                WHERE n.mapping_id = x.mapping_id AND n.verification_type = x.verification_type AND n.verification_status = N'PASSED'
+                    AND n.verified_at >= x.verified_at AND n.verification_id > x.verification_id
+            )
+        ORDER BY x.verified_at DESC, x.verification_id DESC
+    ) AS f
+    CROSS APPLY (
+        SELECT CASE
+            WHEN m.is_enabled = 0 OR s.is_enabled = 0 THEN N'disabled'
+            WHEN b.lives = 0 THEN N'no daemon'
+            WHEN p.error_message IS NOT NULL THEN N'unreachable'
+            WHEN r.sync_type = N'FULL_SYNC' AND r.status = N'RUNNING' AND (e.created_at IS NULL OR e.created_at < r.started_at) THEN N'full sync'
+            WHEN e.error_code = N'DESTINATION_MISSING' THEN N'destination missing'
+            WHEN e.error_code = N'CHANGES_LOST' THEN N'changes lost'
+            WHEN e.error_code = N'MAPPING_ROW_UNUSABLE' OR e.is_parked = 1 THEN N'parked'
+            WHEN e.error_message IS NOT NULL THEN N'failing'
+            WHEN m.full_sync_requested = 1 OR m.full_sync_pending_at IS NOT NULL THEN N'full sync due'
+            WHEN f.verification_type IS NOT NULL THEN N'verification failed'
+            WHEN m.last_full_sync_at IS NULL AND (m.initial_sync IS NULL OR UPPER(m.initial_sync) <> N'NONE') THEN N'never synced'
+            WHEN m.cdc_enabled = 0 THEN N'idle'
+            WHEN l.seconds_behind > 300 THEN N'behind'
+            WHEN l.seconds_behind IS NOT NULL THEN N'following'
+            WHEN g.reason IS NOT NULL AND DATEDIFF(SECOND, g.polled_at, SYSUTCDATETIME()) > 900 THEN N'stalled'
+            ELSE N'waiting'
+        END AS state
+    ) AS w;
 GO

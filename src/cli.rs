@@ -76,7 +76,8 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         mapping: Option<i32>,
     },
-    /// Tell how every mapping stands
+    /// Tell in what state every mapping is, and what to do about it; exit code 1 if something needs
+    /// somebody
     Status {
         /// As JSON, for programs
         #[arg(long)]
@@ -154,9 +155,12 @@ fn roff(text: &str) -> String {
 const EXIT_CODES: [(u8, &str); 4] = [
     (
         0,
-        "done: stopped by a signal, every check passed, nothing differs, the full sync is complete",
+        "done: stopped by a signal, every check passed, nothing differs, the full sync is complete, no mapping needs somebody",
     ),
-    (1, "failed, or something was found: the last lines say what; also at a second signal"),
+    (
+        1,
+        "failed, or something was found (of status: a mapping needs somebody): the last lines say what; also at a second signal",
+    ),
     (2, "wrong arguments or environment, or the destination refuses the login: nothing was done"),
     (3, "verify: nothing is known to differ, and something is PARTIAL or SKIPPED"),
 ];

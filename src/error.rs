@@ -32,6 +32,8 @@ pub enum Kind {
     Permission,
     /// An object, column, database or capture instance does not exist.
     Missing,
+    /// The destination table does not exist, or this login has no right on it.
+    DestMissing,
     /// Source and destination tables do not match, or a table has a property that is not supported.
     Schema,
     /// A table was altered while its rows were read: they may have been read with the wrong columns.
@@ -68,6 +70,7 @@ impl Kind {
             | Kind::Busy
             | Kind::Permission
             | Kind::Missing
+            | Kind::DestMissing
             | Kind::Data
             | Kind::TooLarge
             | Kind::ForeignKey
@@ -107,6 +110,9 @@ impl Kind {
             }
             Kind::Missing => {
                 "check the names in table_mappings, and that the object exists and the login may see it"
+            }
+            Kind::DestMissing => {
+                "create the destination table, or correct its name in table_mappings, and grant this login its rights on it"
             }
             Kind::Schema => "change the destination table, or the mapping, so that they fit",
             Kind::Altered => "nothing: it begins again by itself with the columns as they are now",

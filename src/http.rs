@@ -4,8 +4,8 @@
 //! - `/healthz`: the process is alive, its loop turns, and its looks at the control tables come to
 //!   an end, be it an error (or it still waits for the destination, which no restart would mend).
 //! - `/readyz`: the control database answers, the lease is held, and the first tick is done.
-//! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers only, no names of tables, no
-//!   words of errors.
+//! - `/metrics`: OpenMetrics text, which Prometheus reads: numbers, with the names of servers and
+//!   tables, and no words of errors. What `status` says is read for it now and then ([`states`]).
 //!
 //! There is no TLS and no login here: it is for the machine itself or a network that may know these
 //! numbers. Whoever connects is bounded: [`CONNECTIONS_MAX`] at a time, [`HEADERS_MAX`] headers in
@@ -14,6 +14,7 @@
 //! connections that ask for nothing keep nobody out.
 
 mod metrics;
+mod states;
 
 use crate::{
     error::{Error, Kind, Result},
@@ -64,10 +65,17 @@ pub async fn serve(listener: TcpListener, env: Env, closing: CancellationToken) 
     let mut connections = JoinSet::new();
     // oldest first
     let mut handles: VecDeque<AbortHandle> = VecDeque::new();
+    let mut reads = states::interval(&env.config);
+    let mut reading: Option<AbortHandle> = None;
     loop {
         tokio::select! {
             () = closing.cancelled() => break,
             Some(_) = connections.join_next() => {}
+            _ = reads.tick() => {
+                if reading.as_ref().is_none_or(AbortHandle::is_finished) {
+                    reading = Some(connections.spawn(states::read(env.clone())));
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     handles.retain(|handle| !handle.is_finished());

@@ -24,8 +24,8 @@ use dbaops_dataflow::{
     config::{Config, Problems, is_ours},
     control, daemon,
     error::{Error, Kind, Result},
-    model::visible::visible,
-    say, stdout,
+    say,
+    stdout::{self, complain},
 };
 use std::{future::Future, process::ExitCode};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,10 @@ const USAGE: u8 = 2;
 const UNDECIDED: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => return usage(&answer),
+    };
     // What needs no environment.
     match cli.command {
         Some(Command::Completions { shell }) => {
@@ -96,18 +99,16 @@ fn main() -> ExitCode {
     };
     // Nobody waits for a driver that is still at it.
     runtime.shutdown_background();
-    let unprinted = stdout::flush_log();
-    if unprinted > 0 {
+    let dropped = stdout::flush_log();
+    if dropped > 0 {
         complain(format_args!(
-            "{unprinted} lines of the log were not printed: stdout was not read, or cannot be written"
+            "{dropped} lines of the log were not printed: stdout was not read, or cannot be written"
         ));
     }
-    if let Some(error) = stdout::failure() {
-        complain(format_args!("stdout cannot be written: {error}"));
-    }
+    let unprinted = unprinted();
     match result {
-        Ok(true) if stdout::failure().is_none() && undecided => ExitCode::from(UNDECIDED),
-        Ok(true) if stdout::failure().is_none() => ExitCode::SUCCESS,
+        Ok(true) if !unprinted && undecided => ExitCode::from(UNDECIDED),
+        Ok(true) if !unprinted => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
             complain(format_args!("{error}"));
@@ -120,27 +121,37 @@ fn main() -> ExitCode {
     }
 }
 
-/// A line on stderr, where somebody reads it.
-fn complain(line: std::fmt::Arguments<'_>) {
+/// What the arguments themselves are answered with: help, the version, or what is wrong with them.
+fn usage(answer: &clap::Error) -> ExitCode {
     use std::io::Write;
-    // there is no third place to say that this failed
-    let _ = writeln!(std::io::stderr(), "{}", visible(&line.to_string()));
-}
-
-/// Prints what `write` writes. A pipe that was closed early (`… | head`) is nobody's failure.
-fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode {
-    use std::io::Write;
-    let mut text = Vec::new();
-    let result = write(&mut text)
-        .and_then(|()| std::io::stdout().write_all(&text))
-        .and_then(|()| std::io::stdout().flush());
-    match result {
+    let printed = answer.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        _ if answer.use_stderr() => ExitCode::from(USAGE),
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(format_args!("stdout cannot be written: {error}"));
             ExitCode::from(FAILED)
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Prints what `write` writes.
+fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> ExitCode {
+    let mut text = Vec::new();
+    if let Err(error) = write(&mut text) {
+        complain(format_args!("the text cannot be made: {error}"));
+        return ExitCode::from(FAILED);
+    }
+    stdout::print_bytes(&text);
+    if unprinted() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+/// Whether stdout did not take everything, which is told on stderr.
+fn unprinted() -> bool {
+    if let Some(error) = stdout::failure() {
+        complain(format_args!("stdout cannot be written: {error}"));
+    }
+    stdout::failure().is_some()
 }
 
 /// The environment, checked. A variable that is not Unicode is a problem like another.

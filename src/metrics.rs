@@ -59,10 +59,25 @@ pub struct MetricsSnapshot {
     pub tasks: BTreeMap<&'static str, usize>,
     /// Mappings of this process, by state.
     pub mappings: BTreeMap<&'static str, usize>,
+    /// What the control tables say of all mappings, whoever works on them.
+    pub control_states: ControlStates,
     /// Rows for the log tables that were dropped.
     pub dropped: u64,
     /// Full syncs that run, until they end.
     open: HashMap<MappingId, (StatusId, SyncType)>,
+}
+
+/// What `status` says, in numbers.
+#[derive(Clone, Debug, Default)]
+pub struct ControlStates {
+    /// The last attempt to read the control tables succeeded. Names stay known when one did not.
+    pub are_read: bool,
+    /// Mappings, by state.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// Source servers that have enabled mappings: name, and whether they can be reached.
+    pub servers: BTreeMap<i32, (String, bool)>,
+    /// Server and source table of each mapping.
+    pub names: Arc<BTreeMap<MappingId, (String, String)>>,
 }
 
 /// How far behind a mapping is.
@@ -105,6 +120,7 @@ impl Default for Metrics {
             lags: BTreeMap::new(),
             tasks: BTreeMap::new(),
             mappings: BTreeMap::new(),
+            control_states: ControlStates::default(),
             dropped: 0,
             open: HashMap::new(),
         })))
@@ -137,6 +153,18 @@ impl Metrics {
     /// A look at the control tables has begun; `None`: it has ended, whatever it saw.
     pub fn looking(&self, since: Option<Instant>) {
         self.lock().looking = since;
+    }
+
+    /// The states of the mappings were read.
+    pub fn control_states(&self, states: ControlStates) {
+        self.lock().control_states = states;
+    }
+
+    /// The states of the mappings could not be read: they are not known any more.
+    pub fn no_control_states(&self) {
+        let mut state = self.lock();
+        let names = state.control_states.names.clone();
+        state.control_states = ControlStates { names, ..ControlStates::default() };
     }
 
     /// A tick has seen the control tables and started what there was.

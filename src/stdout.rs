@@ -2,7 +2,8 @@
 //!
 //! **A command** waits for whoever reads it, and its output is complete or it fails: the first
 //! error is kept, nothing more is tried, and the end of the process tells of it ([`failure`]).
-//! Nothing panics on a pipe that is closed or a disk that is full.
+//! Nothing panics on a pipe that is closed or a disk that is full. A reader that has enough
+//! (`status | head -1`) is no failure: the command does its work and exits as it would have.
 //!
 //! **A daemon** never waits for a reader of its log. Lines go into a bounded buffer, which a thread
 //! of its own empties; what finds no room there is dropped and counted, and the count is a line
@@ -31,21 +32,32 @@ pub fn print(line: fmt::Arguments<'_>) {
     print_raw(&visible(&line.to_string()));
 }
 
-/// Prints text that has an escaping of its own, as JSON does.
+/// Prints text that has an escaping of its own, as JSON does, and a line break.
 pub fn print_raw(text: &str) {
+    print_bytes(&[text.as_bytes(), b"\n"].concat());
+}
+
+/// Prints bytes as they are.
+pub fn print_bytes(bytes: &[u8]) {
     if FAILURE.get().is_some() {
         return;
     }
     let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         // the first one says why
         let _ = FAILURE.set(error);
     }
 }
 
-/// Why not everything that was to be printed is.
+/// Why not everything that was to be printed is; a reader that went away is no failure.
 pub fn failure() -> Option<&'static io::Error> {
-    FAILURE.get()
+    FAILURE.get().filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+}
+
+/// Prints a line on stderr.
+pub fn complain(line: fmt::Arguments<'_>) {
+    // there is no third place to say that this failed
+    let _ = writeln!(io::stderr(), "{}", visible(&line.to_string()));
 }
 
 /// Prints a line like `println!`, without its panic.

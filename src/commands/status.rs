@@ -8,17 +8,29 @@ use crate::{
     http,
     jobs::Env,
     model::{name::Ident, visible::visible},
-    plan::status::{self, MappingReport, StatusRow},
+    plan::status::{self, MappingReport, State, StatusRow},
     say, stdout,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Prints a table, or JSON.
+/// Longest reason or advice that is printed, in characters: the whole text is in `error_logs` and in
+/// the JSON.
+const TEXT_CHARS_MAX: usize = 500;
+
+const NOT_CURRENT: &str = "some of this is not known: the control database is of an older version. Run \
+    `dbaops-dataflow init`";
+const NO_MAPPINGS: &str = "no mappings: insert a row into source_servers for each source, and one into \
+    table_mappings for each table; then `dbaops-dataflow check` says what is missing";
+
+/// Prints a table, or JSON. `false`: something needs somebody.
 pub async fn run(config: Config, json: bool) -> Result<bool> {
     app::with_env(config, async move |env| {
-        let mut rows = env.control.status_rows().await?;
-        count_rows(env, &mut rows).await;
-        let reports: Vec<MappingReport> = rows.iter().map(status::report).collect();
+        let mut snapshot = env.control.status_snapshot().await?;
+        count_rows(env, &mut snapshot.mappings).await;
+        let mut reports: Vec<MappingReport> =
+            snapshot.mappings.iter().map(|facts| status::report(facts, &snapshot.daemon)).collect();
+        reports
+            .sort_by(|a, b| (a.state, &a.server, a.mapping).cmp(&(b.state, &b.server, b.mapping)));
         if json {
             let text = serde_json::to_string_pretty(&reports).map_err(|error| {
                 Error::new(Kind::Other, format!("the answer cannot be written as JSON: {error}"))
@@ -27,7 +39,10 @@ pub async fn run(config: Config, json: bool) -> Result<bool> {
         } else {
             print(&reports);
         }
-        Ok(true)
+        if !snapshot.is_current {
+            stdout::complain(format_args!("{NOT_CURRENT}"));
+        }
+        Ok(!reports.iter().any(|report| report.needs_action))
     })
     .await
 }
@@ -47,9 +62,9 @@ pub async fn health(config: &Config) -> Result<bool> {
 
 /// Rows at the destination, as its catalog last heard; a database that cannot be asked has none to
 /// tell.
-async fn count_rows(env: &Env, rows: &mut [StatusRow]) {
+async fn count_rows(env: &Env, mappings: &mut [StatusRow]) {
     let databases: BTreeSet<String> =
-        rows.iter().map(|row| row.dest.database.as_str().to_owned()).collect();
+        mappings.iter().map(|facts| facts.dest.database.as_str().to_owned()).collect();
     for database in databases {
         let counted: Result<BTreeMap<(String, String), i64>> = async {
             let mut session =
@@ -65,60 +80,165 @@ async fn count_rows(env: &Env, rows: &mut [StatusRow]) {
         }
         .await;
         let Ok(counted) = counted else { continue };
-        for row in rows.iter_mut().filter(|row| row.dest.database.as_str() == database) {
-            let key =
-                (row.dest.schema.as_str().to_lowercase(), row.dest.table.as_str().to_lowercase());
-            row.rows = counted.get(&key).copied();
+        for facts in mappings.iter_mut().filter(|facts| facts.dest.database.as_str() == database) {
+            let key = (
+                facts.dest.schema.as_str().to_lowercase(),
+                facts.dest.table.as_str().to_lowercase(),
+            );
+            facts.rows = counted.get(&key).copied();
         }
     }
 }
 
-/// Columns as wide as their widest cell, and what is wrong below its mapping.
-fn print(reports: &[MappingReport]) {
-    let dash = || "-".to_owned();
-    let header = [
-        "MAPPING",
-        "SERVER",
-        "SOURCE",
-        "DESTINATION",
-        "STATE",
-        "ROWS",
-        "LAG",
-        "LAST RUN",
-        "LAST FULL SYNC",
-    ]
-    .map(str::to_owned);
-    let lines: Vec<[String; 9]> = std::iter::once(header)
-        .chain(reports.iter().map(|report| {
-            [
-                report.mapping.to_string(),
-                visible(&report.server).into_owned(),
-                visible(&report.source).into_owned(),
-                visible(&report.destination).into_owned(),
-                report.state.to_owned(),
-                report.rows.map_or_else(dash, |rows| rows.to_string()),
-                report.lag_seconds.map_or_else(dash, |lag| format!("{lag} s")),
-                report
-                    .last_run
-                    .as_ref()
-                    .map_or_else(dash, |run| format!("{} {}", run.sync_type, run.status)),
-                report.last_full_sync_at.clone().unwrap_or_else(dash),
-            ]
-        }))
-        .collect();
-    let widths: Vec<usize> = (0..9)
-        .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0))
-        .collect();
-    for (at, line) in lines.iter().enumerate() {
-        let cells: Vec<String> =
-            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        say!("{}", cells.join("  ").trim_end());
-        if let Some(reason) = at
-            .checked_sub(1)
-            .and_then(|at| reports.get(at))
-            .and_then(|report| report.reason.as_deref())
-        {
-            say!("    {reason}");
+/// Mappings that are one line: one, or all that the same outage stops.
+struct Group<'a> {
+    first: &'a MappingReport,
+    count: usize,
+}
+
+/// In the order of `reports`, which are sorted by state.
+fn groups(reports: &[MappingReport]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for report in reports {
+        let same = |group: &&mut Group<'_>| match report.state {
+            state if state != group.first.state || !state.is_outage() => false,
+            State::NoDaemon => true,
+            _ => (report.server_id, &report.reason) == (group.first.server_id, &group.first.reason),
+        };
+        match groups.iter_mut().rev().find(same) {
+            Some(group) => group.count += 1,
+            None => groups.push(Group { first: report, count: 1 }),
         }
+    }
+    groups
+}
+
+/// `5 mappings: 1 parked, 4 following`
+fn summary(reports: &[MappingReport]) -> String {
+    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    for report in reports {
+        *counts.entry(report.state).or_default() += 1;
+    }
+    let counts: Vec<String> =
+        counts.iter().map(|(state, count)| format!("{count} {}", state.as_str())).collect();
+    format!("{}: {}", mappings(reports.len()), counts.join(", "))
+}
+
+fn mappings(count: usize) -> String {
+    if count == 1 { "1 mapping".to_owned() } else { format!("{count} mappings") }
+}
+
+const HEADER: [&str; 9] = [
+    "MAPPING",
+    "SERVER",
+    "SOURCE",
+    "DESTINATION",
+    "STATE",
+    "SINCE (UTC)",
+    "ROWS",
+    "LAG",
+    "LAST FULL SYNC (UTC)",
+];
+
+/// Without fractions of seconds.
+fn short_time(at: Option<&String>) -> String {
+    at.map_or_else(dash, |at| at.chars().take("2000-01-01T00:00:00".len()).collect())
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn cells(group: &Group<'_>) -> [String; 9] {
+    let report = group.first;
+    let shown = |text: &str| visible(text).into_owned();
+    let (state, since) = (report.state.as_str().to_owned(), short_time(report.since.as_ref()));
+    if report.state.is_outage() {
+        let server = if report.state == State::NoDaemon { dash() } else { shown(&report.server) };
+        let count = mappings(group.count);
+        return [count, server, dash(), dash(), state, since, dash(), dash(), dash()];
+    }
+    [
+        report.mapping.to_string(),
+        shown(&report.server),
+        shown(&report.source),
+        shown(&report.destination),
+        state,
+        since,
+        report.rows.map_or_else(dash, |rows| rows.to_string()),
+        report.lag_seconds.map_or_else(dash, |lag| format!("{lag} s")),
+        short_time(report.last_full_sync_at.as_ref()),
+    ]
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// A summary, then what is worst. Columns are as wide as their widest cell; what is wrong, and what
+/// to do about it, is below its mapping.
+fn print(reports: &[MappingReport]) {
+    if reports.is_empty() {
+        say!("{NO_MAPPINGS}");
+        return;
+    }
+    say!("{}", summary(reports));
+    say!("");
+    let groups = groups(reports);
+    let lines: Vec<[String; 9]> = groups.iter().map(cells).collect();
+    let header = HEADER.map(str::to_owned);
+    let all = || std::iter::once(&header).chain(&lines);
+    let widths: Vec<usize> = (0..HEADER.len())
+        .map(|at| all().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max())
+        .map(Option::unwrap_or_default)
+        .collect();
+    let line = |cells: &[String; 9]| {
+        let cells: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        say!("{}", cells.join("  ").trim_end());
+    };
+    line(&header);
+    for (group, cells) in groups.iter().zip(&lines) {
+        line(cells);
+        if let Some(reason) = &group.first.reason {
+            say!("    {}", cut(reason));
+        }
+        if let Some(what_to_do) = &group.first.what_to_do {
+            say!("    to do: {}", cut(what_to_do));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::status::tests::facts;
+    use crate::plan::status::{DaemonPresence, ServerError, report};
+
+    fn away(mapping: i32, server_id: i32, message: &str) -> MappingReport {
+        let mut facts = facts();
+        (facts.mapping, facts.server_id) = (mapping, server_id);
+        facts.server_error =
+            Some(ServerError { code: None, message: message.to_owned(), at: None, advice: None });
+        report(&facts, &DaemonPresence::Alive)
+    }
+
+    /// 300 mappings of a server that is away were 300 lines.
+    #[test]
+    fn an_outage_is_one_line_for_each_server_and_message() {
+        let mut reports: Vec<_> = (0..300).map(|mapping| away(mapping, 1, "away")).collect();
+        reports.push(away(300, 2, "away"));
+        reports.push(away(301, 1, "one database of it"));
+        let counts: Vec<usize> = groups(&reports).iter().map(|group| group.count).collect();
+        assert_eq!(counts, [300, 1, 1]);
+        assert_eq!(summary(&reports), "302 mappings: 302 unreachable");
+        let gone = DaemonPresence::Gone { last_beat: None };
+        let reports: Vec<_> = (0..3).map(|_| report(&facts(), &gone)).collect();
+        assert_eq!(groups(&reports).len(), 1);
+        let lines: Vec<_> = (0..3).map(|_| report(&facts(), &DaemonPresence::Alive)).collect();
+        assert_eq!(groups(&lines).len(), 3, "no outage");
     }
 }

@@ -5,6 +5,8 @@
 //! codes get one when a daemon starts (`sql/control/error_code_of_older_rows.sql`), by their texts: that
 //! is the only place that knows texts.
 
+use crate::error::Kind;
+
 /// The codes are a contract with operators: one that was written stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
@@ -20,6 +22,8 @@ pub enum ErrorCode {
     LeaseLost,
     /// A poll, a CDC pass or a full sync of a mapping failed.
     MappingFailed,
+    /// The same, because the destination table is not there.
+    DestinationMissing,
     /// Changes between the checkpoint and what the source still has are lost.
     ChangesLost,
     TriggerUnreadable,
@@ -32,6 +36,14 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Of a mapping's work that failed with this kind.
+    pub fn of_failure(kind: Kind) -> Self {
+        match kind {
+            Kind::DestMissing => ErrorCode::DestinationMissing,
+            _ => ErrorCode::MappingFailed,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorCode::ServerUnreachable => "SERVER_UNREACHABLE",
@@ -41,6 +53,7 @@ impl ErrorCode {
             ErrorCode::ControlTablesUnreadable => "CONTROL_TABLES_UNREADABLE",
             ErrorCode::LeaseLost => "LEASE_LOST",
             ErrorCode::MappingFailed => "MAPPING_FAILED",
+            ErrorCode::DestinationMissing => "DESTINATION_MISSING",
             ErrorCode::ChangesLost => "CHANGES_LOST",
             ErrorCode::TriggerUnreadable => "TRIGGER_UNREADABLE",
             ErrorCode::TriggerNotReset => "TRIGGER_NOT_RESET",
@@ -57,7 +70,7 @@ impl ErrorCode {
 mod tests {
     use super::*;
 
-    const ALL: [ErrorCode; 15] = [
+    const ALL: [ErrorCode; 16] = [
         ErrorCode::ServerUnreachable,
         ErrorCode::SourceDatabaseUnavailable,
         ErrorCode::ServerRowUnusable,
@@ -65,6 +78,7 @@ mod tests {
         ErrorCode::ControlTablesUnreadable,
         ErrorCode::LeaseLost,
         ErrorCode::MappingFailed,
+        ErrorCode::DestinationMissing,
         ErrorCode::ChangesLost,
         ErrorCode::TriggerUnreadable,
         ErrorCode::TriggerNotReset,

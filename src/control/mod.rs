@@ -27,7 +27,7 @@ pub use logs::{ErrorEntry, InsertOutcome, LogEntry};
 pub use mappings::{ControlSnapshot, FullSyncClaim, OpenErrors, Rejected, key};
 pub use runs::{RunOutcome, RunStatus, VerificationRow};
 pub use start_from::start_from;
-pub use status::FullSyncRun;
+pub use status::{FullSyncRun, StatusSnapshot};
 pub use verifications::SweepProgress;
 
 use crate::{

@@ -275,7 +275,7 @@ impl Daemon {
             server_id = self.row(id).map(|row| row.server.0),
             sync_type,
             error_type = error.kind.error_type(),
-            error_code = ErrorCode::MappingFailed.as_str(),
+            error_code = ErrorCode::of_failure(error.kind).as_str(),
             error_details = %error.details(plan.attempts, then),
             retry_count = plan.attempts,
             parked = plan.parked,

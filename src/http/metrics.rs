@@ -1,9 +1,11 @@
 //! The numbers as OpenMetrics text. Every name begins with `dataflow_`; a mapping is its
-//! `mapping_id`.
+//! `mapping_id`, with the names of its server and its source table. Names are bounded in length and
+//! number, and shown with their hidden characters escaped; the encoder escapes the rest.
 
 use crate::{
     jobs::Env,
     metrics::{Lag, MetricsSnapshot},
+    model::{id::MappingId, visible::visible},
     stdout,
 };
 use prometheus_client::{
@@ -16,6 +18,12 @@ use std::{
     fmt,
     time::{Instant, SystemTime},
 };
+
+/// Mappings, or servers, in one family: beyond it a family is cut short, not the scrape.
+const SERIES_MAX: usize = 10_000;
+
+/// Longest name in a label, in characters.
+const LABEL_CHARS_MAX: usize = 200;
 
 /// One scrape: what the process knew at that moment.
 #[derive(Debug)]
@@ -66,6 +74,24 @@ fn label(name: &'static str, value: impl ToString) -> (&'static str, String) {
     (name, value.to_string())
 }
 
+/// A label that others named.
+fn name_label(label: &'static str, name: &str) -> (&'static str, String) {
+    let shown = visible(name);
+    let cut = match shown.char_indices().nth(LABEL_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", shown.get(..at).unwrap_or_default()),
+        None => shown.into_owned(),
+    };
+    (label, cut)
+}
+
+impl Scrape {
+    /// A mapping's labels; `None` until its names are known, so that it has one series and not two.
+    fn mapping(&self, id: &MappingId) -> Option<Labels> {
+        let (server, table) = self.state.control_states.names.get(id)?;
+        Some(vec![label("mapping", id), name_label("server", server), name_label("table", table)])
+    }
+}
+
 fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -73,7 +99,7 @@ fn counter(
     values: impl Iterator<Item = (Labels, u64)>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in values {
+    for (labels, value) in values.take(SERIES_MAX) {
         family.encode_family(&labels)?.encode_counter::<Labels, u64, u64>(&value, None)?;
     }
     Ok(())
@@ -86,7 +112,7 @@ fn gauge(
     values: impl Iterator<Item = (Labels, f64)>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
+    for (labels, value) in values.take(SERIES_MAX) {
         family.encode_family(&labels)?.encode_gauge(&value)?;
     }
     Ok(())
@@ -114,7 +140,21 @@ impl Collector for Scrape {
             e,
             "dataflow_control_up",
             "1: the control database answered the last time",
-            one(f64::from(u8::from(matches!(state.control, Some(Ok(())))))),
+            one(truth(matches!(state.control, Some(Ok(()))))),
+        )?;
+        gauge(
+            e,
+            "dataflow_destination_up",
+            "1: the states of the mappings could be read from the destination the last time",
+            one(truth(state.control_states.are_read)),
+        )?;
+        gauge(
+            e,
+            "dataflow_source_up",
+            "1: no open error says that the source server cannot be reached",
+            state.control_states.servers.iter().map(|(id, (server, is_up))| {
+                (vec![label("server_id", id), name_label("server", server)], truth(*is_up))
+            }),
         )?;
         counter(
             e,
@@ -127,14 +167,16 @@ impl Collector for Scrape {
             e,
             "dataflow_lag_seconds",
             "How far behind its source a mapping is; absent where nobody can tell",
-            state.lags.iter().map(|(id, seen)| (vec![label("mapping", id)], lag(seen))),
+            state.lags.iter().filter_map(|(id, seen)| Some((self.mapping(id)?, lag(seen)))),
         )?;
         counter(
             e,
             "dataflow_rows_applied",
             "Rows brought to the destination",
-            state.rows.iter().map(|((id, kind), rows)| {
-                (vec![label("mapping", id), label("sync_type", kind)], *rows)
+            state.rows.iter().filter_map(|((id, kind), rows)| {
+                let mut labels = self.mapping(id)?;
+                labels.push(label("sync_type", kind));
+                Some((labels, *rows))
             }),
         )?;
         counter(
@@ -166,7 +208,7 @@ impl Collector for Scrape {
             state
                 .differs
                 .iter()
-                .map(|(id, differs)| (vec![label("mapping", id)], f64::from(u8::from(*differs)))),
+                .filter_map(|(id, differs)| Some((self.mapping(id)?, truth(*differs)))),
         )?;
         let counted = |name,
                        values: &std::collections::BTreeMap<&'static str, usize>|
@@ -182,8 +224,8 @@ impl Collector for Scrape {
         gauge(
             e,
             "dataflow_mappings",
-            "Mappings of this process",
-            counted("state", &state.mappings).into_iter(),
+            "Mappings of the control database, by state: each daemon has them all",
+            counted("state", &state.control_states.counts).into_iter(),
         )?;
         let connections = |count: fn(&Connections) -> usize| {
             self.connections
@@ -217,6 +259,10 @@ impl Collector for Scrape {
             std::iter::once((Labels::new(), state.dropped)),
         )
     }
+}
+
+fn truth(value: bool) -> f64 {
+    f64::from(u8::from(value))
 }
 
 fn whole(count: usize) -> f64 {

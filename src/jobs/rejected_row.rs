@@ -44,6 +44,7 @@ pub(super) async fn with_rejected_key(
         | Kind::Busy
         | Kind::Permission
         | Kind::Missing
+        | Kind::DestMissing
         | Kind::Schema
         | Kind::Altered
         | Kind::TooLarge

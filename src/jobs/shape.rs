@@ -82,8 +82,8 @@ pub async fn prove(
     shape: &Shape,
 ) -> Result<()> {
     let doing = "look whether the tables were altered";
-    let from = catalog::existing_table(source, &mapping.source, "source").await.context(doing)?;
-    let to = catalog::existing_table(dest, &mapping.dest, "destination").await.context(doing)?;
+    let from = catalog::source_table(source, &mapping.source).await.context(doing)?;
+    let to = catalog::dest_table(dest, &mapping.dest).await.context(doing)?;
     let map = projection::project(&from, &to, &mapping.key);
     let map = map
         .map_err(|mismatches| {
@@ -105,8 +105,8 @@ pub async fn prove(
 
 /// Asks both catalogs. Everything that is in the way comes back as one SCHEMA error.
 pub async fn gather(source: &mut Session, dest: &mut Session, mapping: &Mapping) -> Result<Shape> {
-    let from = catalog::existing_table(source, &mapping.source, "source").await?;
-    let to = catalog::existing_table(dest, &mapping.dest, "destination").await?;
+    let from = catalog::source_table(source, &mapping.source).await?;
+    let to = catalog::dest_table(dest, &mapping.dest).await?;
     let source_database = catalog::database(source).await?;
     let dest_database = catalog::database(dest).await?;
     let same =

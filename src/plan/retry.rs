@@ -71,6 +71,7 @@ pub fn next(kind: Kind, attempt: u32, policy: &RetryPolicy) -> RetryDecision {
         Kind::Login
         | Kind::Permission
         | Kind::Missing
+        | Kind::DestMissing
         | Kind::Schema
         | Kind::TooLarge
         | Kind::Gap
@@ -154,6 +155,7 @@ mod tests {
             Kind::Login,
             Kind::Permission,
             Kind::Missing,
+            Kind::DestMissing,
             Kind::Schema,
             Kind::TooLarge,
             Kind::Gap,

@@ -12,6 +12,7 @@ mod names;
 mod northwind;
 mod operate;
 mod property;
+mod status;
 mod types;
 mod verify;
 #[cfg(unix)]

@@ -130,17 +130,18 @@ async fn health_and_metrics_show_what_the_daemon_does() {
     world.in_sync("dbo.T", "ID").await;
     world.verified(mapping, "PASSED").await;
 
+    let labels = format!("mapping=\"{mapping}\",server=\"Source1\",table=\"Shop.dbo.T\"");
     let wanted = [
-        (
-            format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"FULL_SYNC\"}}"),
-            3.0,
-        ),
-        (format!("dataflow_rows_applied_total{{mapping=\"{mapping}\",sync_type=\"CDC\"}}"), 3.0),
+        (format!("dataflow_rows_applied_total{{{labels},sync_type=\"FULL_SYNC\"}}"), 3.0),
+        (format!("dataflow_rows_applied_total{{{labels},sync_type=\"CDC\"}}"), 3.0),
         ("dataflow_runs_total{sync_type=\"FULL_SYNC\",status=\"COMPLETED\"}".to_owned(), 1.0),
         ("dataflow_control_up".to_owned(), 1.0),
-        (format!("dataflow_verification_failed{{mapping=\"{mapping}\"}}"), 0.0),
+        ("dataflow_destination_up".to_owned(), 1.0),
+        ("dataflow_source_up{server_id=\"1\",server=\"Source1\"}".to_owned(), 1.0),
+        (format!("dataflow_verification_failed{{{labels}}}"), 0.0),
         ("dataflow_mappings{state=\"parked\"}".to_owned(), 1.0),
-        ("dataflow_mappings{state=\"well\"}".to_owned(), 1.0),
+        ("dataflow_mappings{state=\"following\"}".to_owned(), 1.0),
+        ("dataflow_mappings{state=\"verification failed\"}".to_owned(), 0.0),
         ("dataflow_connections_max{server=\"dest\"}".to_owned(), 50.0),
         ("dataflow_connections_max{server=\"1\"}".to_owned(), 10.0),
         (format!("dataflow_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
@@ -167,10 +168,7 @@ async fn health_and_metrics_show_what_the_daemon_does() {
     at_least("dataflow_connections{server=\"dest\"}", 1.0);
     at_least("dataflow_ticks_total", 1.0);
     at_least("dataflow_tasks_running{kind=\"cdc\"}", 0.0);
-    let lag = numbers
-        .get(&format!("dataflow_lag_seconds{{mapping=\"{mapping}\"}}"))
-        .copied()
-        .expect("a lag");
+    let lag = numbers.get(&format!("dataflow_lag_seconds{{{labels}}}")).copied().expect("a lag");
     assert!((0.0..600.0).contains(&lag), "{lag}");
 
     // the health check of a container

@@ -122,7 +122,7 @@ async fn rows(context: PollContext<'_>, mapping: &Mapping) -> Result<DestRows> {
 
 /// The error, with the statement that makes the table where the source's table can be seen.
 async fn missing(source: &mut Session, mapping: &Mapping) -> Result<Error> {
-    let error = catalog::missing_table(&mapping.dest, "destination");
+    let error = catalog::missing_dest_table(&mapping.dest);
     let create = match catalog::table(source, &mapping.source).await {
         Ok(table) => table.map(|table| {
             let (dest, key) = (&mapping.dest, &mapping.key);

@@ -69,15 +69,17 @@ pub async fn schema(env: &Env, mapping: &Mapping) -> Result<Option<VerificationR
                 unconfirmed: 0,
             }
         }
-        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing) => VerificationReport {
-            kind: SCHEMA,
-            status: Status::Failed,
-            compared: 0,
-            mismatches: 1,
-            details: visible(&error.to_string()).into_owned(),
-            repaired: 0,
-            unconfirmed: 0,
-        },
+        Err(error) if matches!(error.kind, Kind::Schema | Kind::Missing | Kind::DestMissing) => {
+            VerificationReport {
+                kind: SCHEMA,
+                status: Status::Failed,
+                compared: 0,
+                mismatches: 1,
+                details: visible(&error.to_string()).into_owned(),
+                repaired: 0,
+                unconfirmed: 0,
+            }
+        }
         Err(error) => {
             return Err(error)
                 .with_context(|| format!("compare the columns of {}", mapping.source));

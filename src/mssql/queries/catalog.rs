@@ -41,19 +41,31 @@ pub async fn table(session: &mut Session, name: &TableName) -> Result<Option<Tab
         .map(Some)
 }
 
-/// Like [`table`], but a missing one is an error that says what to check.
-pub async fn existing_table(session: &mut Session, name: &TableName, side: &str) -> Result<Table> {
+/// Like [`table`] at a source, but a missing one is an error that says what to check.
+pub async fn source_table(session: &mut Session, name: &TableName) -> Result<Table> {
     table(session, name).await?.ok_or_else(|| {
-        missing_table(name, side)
-            .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
+        Error::new(
+            Kind::Missing,
+            format!("source table {name} does not exist, or this login has no right on it"),
+        )
+        .with_hint("Check the name in table_mappings, and grant the login SELECT on the table")
     })
 }
 
-/// A table that is not there, without what to do about it.
-pub fn missing_table(name: &TableName, side: &str) -> Error {
+/// Like [`source_table`], at the destination.
+pub async fn dest_table(session: &mut Session, name: &TableName) -> Result<Table> {
+    table(session, name).await?.ok_or_else(|| {
+        missing_dest_table(name).with_hint(
+            "Create the table, or correct its name in table_mappings, and grant the login its rights on it",
+        )
+    })
+}
+
+/// A destination table that is not there, without what to do about it.
+pub fn missing_dest_table(name: &TableName) -> Error {
     Error::new(
-        Kind::Missing,
-        format!("{side} table {name} does not exist, or this login has no right on it"),
+        Kind::DestMissing,
+        format!("destination table {name} does not exist, or this login has no right on it"),
     )
 }
 

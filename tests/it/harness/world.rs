@@ -144,6 +144,14 @@ impl World {
         Daemon::start(&variables)
     }
 
+    /// The heartbeat of a daemon that will live for the whole scenario, where none runs.
+    pub async fn pretend_daemon(&self) {
+        self.control()
+            .await
+            .run("INSERT INTO daemons (place, beat_at) VALUES (1000, DATEADD(DAY, 1, SYSUTCDATETIME()))")
+            .await;
+    }
+
     pub async fn source(&self, database: &str) -> Sql {
         self.source.connect(database).await
     }
