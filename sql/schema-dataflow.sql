@@ -462,7 +462,8 @@ SELECT
         WHEN w.state = N'no daemon' THEN N'start the service, or: dbaops-dataflow run'
         WHEN w.state = N'unreachable' THEN COALESCE(p.advice, N'read the server''s message in v_recent_errors')
         WHEN w.state = N'destination missing' THEN CONCAT(
-            N'create the destination table, or correct its name in table_mappings; then: dbaops-dataflow retry --mapping ', m.mapping_id)
+            COALESCE(e.advice, N'create the destination table, or correct its name in table_mappings'),
+            N'; then: dbaops-dataflow retry --mapping ', m.mapping_id)
         WHEN w.state = N'changes lost' THEN CONCAT(N'dbaops-dataflow sync --mapping ', m.mapping_id)
         WHEN w.state = N'parked' THEN CONCAT(
             COALESCE(e.advice, N'mend what the error names'), N'; then: dbaops-dataflow retry --mapping ', m.mapping_id)

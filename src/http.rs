@@ -258,7 +258,7 @@ mod tests {
             health(&metrics.state(), at(seconds), Duration::from_secs(statement_timeout_s))
         };
         assert_eq!(says(9_999, 300), Ok("starting"), "no restart mends a destination that is away");
-        metrics.beat(at(0), Default::default(), Default::default());
+        metrics.beat(at(0), Default::default());
         assert_eq!(says(30, 300), Ok("alive"));
         assert_eq!(says(31, 300), Err("the loop has not turned for 31 s".to_owned()));
 
@@ -270,7 +270,7 @@ mod tests {
             (901, 301, true),
             (904, 301, false),
         ] {
-            metrics.beat(at(seconds), Default::default(), Default::default());
+            metrics.beat(at(seconds), Default::default());
             let said = says(seconds, statement_timeout_s);
             assert_eq!(said.is_ok(), well, "{seconds} s, {statement_timeout_s} s: {said:?}");
             assert!(well || said.is_err_and(|words| words.contains("has not ended")));

@@ -57,8 +57,6 @@ pub struct MetricsSnapshot {
     pub lags: BTreeMap<MappingId, Lag>,
     /// Tasks that run now, by kind.
     pub tasks: BTreeMap<&'static str, usize>,
-    /// Mappings of this process, by state.
-    pub mappings: BTreeMap<&'static str, usize>,
     /// What the control tables say of all mappings, whoever works on them.
     pub control_states: ControlStates,
     /// Rows for the log tables that were dropped.
@@ -119,7 +117,6 @@ impl Default for Metrics {
             differs: BTreeMap::new(),
             lags: BTreeMap::new(),
             tasks: BTreeMap::new(),
-            mappings: BTreeMap::new(),
             control_states: ControlStates::default(),
             dropped: 0,
             open: HashMap::new(),
@@ -137,17 +134,11 @@ impl Metrics {
         self.lock().clone()
     }
 
-    /// The loop has turned. `tasks` run now; the mappings of this process are `mappings`.
-    pub fn beat(
-        &self,
-        now: Instant,
-        tasks: BTreeMap<&'static str, usize>,
-        mappings: BTreeMap<&'static str, usize>,
-    ) {
+    /// The loop has turned. `tasks` run now.
+    pub fn beat(&self, now: Instant, tasks: BTreeMap<&'static str, usize>) {
         let mut state = self.lock();
         state.beat = Some(now);
         state.tasks = tasks;
-        state.mappings = mappings;
     }
 
     /// A look at the control tables has begun; `None`: it has ended, whatever it saw.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest reason or advice that is printed, in characters: the whole text is in `error_logs` and in
 /// the JSON.
-const TEXT_CHARS_MAX: usize = 500;
+const TEXT_CHARS_MAX: usize = 2_000;
 
 const NOT_CURRENT: &str = "some of this is not known: the control database is of an older version. Run \
     `dbaops-dataflow init`";

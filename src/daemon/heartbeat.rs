@@ -1,7 +1,6 @@
 //! Shows that the loop runs: to `/healthz`, `/metrics` and the service manager's watchdog.
 
 use super::{source_state::PollPhase, state::Daemon};
-use crate::plan::lifecycle::Health;
 use std::time::Duration;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -29,15 +28,7 @@ impl Daemon {
             ("poll", polls),
             ("verification", states().filter(|state| state.lifecycle().verifying).count()),
         ];
-        let count = |health| states().filter(|state| state.lifecycle().health == health).count();
-        let (failing, parked) = (count(Health::Retrying), count(Health::Parked));
-        let mappings = [
-            ("well", self.rows().count().saturating_sub(failing + parked)),
-            ("failing", failing),
-            ("parked", parked),
-            ("rejected", states().filter(|state| state.rejected.is_some()).count()),
-        ];
-        self.env.metrics.beat(std::time::Instant::now(), tasks.into(), mappings.into());
+        self.env.metrics.beat(std::time::Instant::now(), tasks.into());
         if self.env.config.supervisor.watchdog.is_some() {
             self.service_manager.alive();
         }

@@ -244,9 +244,6 @@ fn advice(state: State) -> Option<&'static str> {
     Some(match state {
         State::NoDaemon => "start the service, or: dbaops-dataflow run",
         State::Unreachable => "read the server's message in v_recent_errors",
-        State::DestinationMissing => {
-            "create the destination table, or correct its name in table_mappings; then: dbaops-dataflow retry --mapping {mapping}"
-        }
         State::ChangesLost => "dbaops-dataflow sync --mapping {mapping}",
         State::Failing => "read error_details in error_logs",
         State::VerificationFailed => "dbaops-dataflow verify --mapping {mapping} --full --repair",
@@ -257,7 +254,8 @@ fn advice(state: State) -> Option<&'static str> {
             "look whether SQL Server Agent and the capture job run at the source: EXEC sys.sp_cdc_help_jobs; SELECT * FROM sys.dm_cdc_errors"
         }
         // in what_to_do
-        State::Parked
+        State::DestinationMissing
+        | State::Parked
         | State::Behind
         | State::FullSync
         | State::FullSyncDue
@@ -270,6 +268,9 @@ fn advice(state: State) -> Option<&'static str> {
 
 /// For columns that differ, which no repair of rows mends.
 const COLUMNS_ADVICE: &str = "dbaops-dataflow check --mapping {mapping}";
+
+/// For a missing destination table whose error does not say more.
+const MISSING_ADVICE: &str = "create the destination table, or correct its name in table_mappings";
 
 /// For a parked mapping whose error does not say more.
 const PARKED_ADVICE: &str = "mend what the error names";
@@ -391,13 +392,14 @@ fn what_to_do(facts: &StatusRow, state: State) -> Option<String> {
     // in our own texts only: names of others may look like it
     let fill = |text: &str| text.replace("{mapping}", &facts.mapping.to_string());
     let of_error = facts.error.as_ref().and_then(|error| error.advice.clone());
+    let then_retry = |otherwise: &str| {
+        format!("{}{}", of_error.as_deref().unwrap_or(otherwise), fill(RETRY_ADVICE))
+    };
     let nearer = match state {
         State::Unreachable => facts.server_error.as_ref().and_then(|error| error.advice.clone()),
-        State::Parked => {
-            let advice = of_error.as_deref().unwrap_or(PARKED_ADVICE);
-            Some(format!("{advice}{}", fill(RETRY_ADVICE)))
-        }
-        State::Failing => of_error,
+        State::DestinationMissing => Some(then_retry(MISSING_ADVICE)),
+        State::Parked => Some(then_retry(PARKED_ADVICE)),
+        State::Failing => of_error.clone(),
         State::VerificationFailed => facts
             .finding
             .as_ref()
@@ -688,6 +690,7 @@ pub(crate) mod tests {
             NO_DAEMON,
             SERVER_DISABLED,
             NEVER_SYNCED,
+            MISSING_ADVICE,
             PARKED_ADVICE,
             RETRY_ADVICE,
             COLUMNS_ADVICE,

@@ -391,7 +391,7 @@ async fn hostile_text_forges_no_state() {
     assert!(!text.contains(['\u{1b}', '\r', '\u{202e}']), "{text:?}");
     assert_eq!(text.lines().count(), 6, "{text}");
     assert!(text.lines().all(|line| !line.starts_with("9 mappings")), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() < 1_000), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() < 2_100), "{text}");
     assert!(text.contains("to do: \\u{1b}[2J\\r\\n9 mappings"), "{text}");
     let (_, reports) = json(&world).await;
     assert_eq!(reports[0]["server"], format!("S{hostile}"));
