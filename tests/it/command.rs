@@ -65,6 +65,7 @@ async fn status_shows_the_state_of_every_mapping() {
     assert!(status.success());
     world.pretend_daemon().await;
     let fresh = world.map("U", "ID", None, false).await;
+    control.run("UPDATE table_mappings SET initial_sync = NULL").await;
 
     let followed = json(&world, follows).await;
     assert_eq!(

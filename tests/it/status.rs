@@ -156,7 +156,10 @@ const STATES: [(&str, &str); 22] = [
     ("stalled", "$UNKNOWN(901)"),
     ("idle", "UPDATE table_mappings SET cdc_enabled = 0 WHERE mapping_id = $"),
     ("disabled", "UPDATE table_mappings SET is_enabled = 0 WHERE mapping_id = $"),
-    ("never synced", "UPDATE table_mappings SET last_full_sync_at = NULL WHERE mapping_id = $"),
+    (
+        "never synced",
+        "UPDATE table_mappings SET last_full_sync_at = NULL, initial_sync = NULL WHERE mapping_id = $",
+    ),
     (
         "waiting",
         "UPDATE table_mappings SET last_full_sync_at = NULL, initial_sync = N'NONE' WHERE mapping_id = $",
