@@ -95,7 +95,7 @@ pub fn parked_for(
 ) -> Duration {
     match kind {
         Kind::Missing if in_poll => parked_interval.min(poll_interval),
-        Kind::Missing | Kind::Permission | Kind::Schema | Kind::Config => {
+        Kind::Missing | Kind::DestMissing | Kind::Permission | Kind::Schema | Kind::Config => {
             parked_interval.min(MENDED_AFTER)
         }
         _ => parked_interval,
@@ -170,7 +170,8 @@ mod tests {
     fn what_a_person_mends_is_looked_at_within_a_minute() {
         let (tick, long) = (POLICY.interval, Duration::from_secs(300));
         assert_eq!(parked_for(Kind::Missing, true, (long, tick)), tick);
-        for kind in [Kind::Missing, Kind::Permission, Kind::Schema, Kind::Config] {
+        for kind in [Kind::Missing, Kind::DestMissing, Kind::Permission, Kind::Schema, Kind::Config]
+        {
             assert_eq!(parked_for(kind, false, (long, tick)), MENDED_AFTER, "{kind:?}");
         }
         assert!(MENDED_AFTER + tick < Duration::from_secs(60));

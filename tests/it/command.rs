@@ -132,12 +132,13 @@ async fn a_stdout_that_cannot_be_written_costs_no_command_its_exit_code() {
     };
     // exit codes with a closed pipe, which each has anyway, and with a full disk; a daemon's log may
     // be lost
-    let commands: [(&[&str], i32, i32); 15] = [
+    let commands: [(&[&str], i32, i32); 16] = [
         (&["init"], 0, 1),
         (&["check"], 0, 1),
         (&["status"], 1, 1),
         (&["status", "--json"], 1, 1),
         (&["start-from", "--mapping", &mapping, "--lsn", "0x0000002D000000A80003"], 2, 2),
+        (&["retry", "--all"], 0, 1),
         (&["sync", "--mapping", &mapping], 0, 1),
         (&["verify"], 0, 1),
         (&["run", "--once"], 0, 0),
