@@ -494,7 +494,7 @@ async fn text_from_servers_controls_no_terminal_and_forges_no_line() {
     variables.push(("DATAFLOW_VERIFY_WAIT", "1s"));
     world.pretend_daemon().await;
     let commands: [(&[&str], i32); 4] =
-        [(&["status"], 1), (&["verify"], 0), (&["sync", "--mapping", &id], 0), (&["status"], 0)];
+        [(&["status"], 0), (&["verify"], 3), (&["sync", "--mapping", &id], 0), (&["status"], 0)];
     for (arguments, code) in commands {
         let output = command(&variables, arguments).output().await.expect("run a command");
         let text = format!(
