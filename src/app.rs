@@ -1,6 +1,7 @@
 //! What the daemon and the commands share: the environment of jobs, made from the configuration.
 
 use crate::{
+    activity::Activity,
     config::{Config, LogFormat},
     control::{self, Control},
     error::Result,
@@ -23,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Makes the environment of jobs.
-pub fn env(config: Config, metrics: Metrics) -> Env {
+pub fn env(config: Config, metrics: Metrics, activity: Activity) -> Env {
     let options = |connections_max: usize, deadlock_priority_low: bool| PoolOptions {
         connections_max,
         statement_timeout: config.statement_timeout,
@@ -34,8 +35,9 @@ pub fn env(config: Config, metrics: Metrics) -> Env {
     let pools = Pools::new(config.dest.clone(), options(config.dest_connections_max, false));
     let sources = Sources::new(options(config.source_connections_max, true));
     Env {
-        control: Control::new(pools.clone(), metrics.clone()),
+        control: Control::new(pools.clone(), metrics.clone(), activity.clone()),
         metrics,
+        activity,
         dest: ServerConnections::new(pools, RESERVED_CONNECTIONS),
         sources,
         triggers: Triggers::default(),
@@ -55,10 +57,12 @@ pub async fn with_env<T>(
 ) -> Result<T> {
     config.log_format = LogFormat::Off;
     let metrics = Metrics::default();
-    let (log_sender, writer) = telemetry::log_queue(metrics.clone());
+    // somebody asked for this work, and wants to see all of it
+    let activity = Activity::new(0);
+    let (log_sender, writer) = telemetry::log_queue(metrics.clone(), activity.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(log_sender));
     let work = async move {
-        let env = env(config, metrics);
+        let env = env(config, metrics, activity);
         let log_writer = writer.start(env.control.clone());
         let result = work(&env).await;
         let pending = env.control.write_pending_completions();

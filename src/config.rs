@@ -78,6 +78,8 @@ pub struct Config {
     /// Mappings that have never synced are loaded first where their destination table is empty.
     pub initial_sync: bool,
     pub shutdown_timeout: Duration,
+    /// 0: no limit
+    pub log_rows_per_day: u32,
     pub log_retention: Duration,
     pub log_format: LogFormat,
     /// Longest wait for one answer.
@@ -377,6 +379,8 @@ impl Config {
                 true,
             ),
             shutdown_timeout: raw.duration("DATAFLOW_SHUTDOWN_TIMEOUT"),
+            log_rows_per_day: u32::try_from(raw.count("DATAFLOW_LOG_ROWS_PER_DAY"))
+                .unwrap_or(u32::MAX),
             log_retention: raw.duration("DATAFLOW_LOG_RETENTION"),
             log_format: raw.word(
                 "DATAFLOW_LOG_FORMAT",

@@ -50,7 +50,7 @@ use self::{
     state::{Daemon, Mode},
     task::TaskEnd,
 };
-use crate::{app, config::Config, error::Result, http, jobs::Env, metrics::Metrics, telemetry};
+use crate::{activity::Activity, app, config::Config, error::Result, http, jobs::Env, metrics::Metrics, telemetry};
 use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{
     task::JoinHandle,
@@ -76,11 +76,12 @@ async fn run_in_mode(
     mode: Mode,
 ) -> Result<bool> {
     let metrics = Metrics::default();
-    let (log_sender, writer) = telemetry::log_queue(metrics.clone());
+    let activity = Activity::new(config.log_rows_per_day);
+    let (log_sender, writer) = telemetry::log_queue(metrics.clone(), activity.clone());
     let dispatch = telemetry::subscriber(config.log_format, Some(log_sender.clone()));
     let work = async move {
         let address = if mode == Mode::Forever { config.http } else { None };
-        let env = app::env(config, metrics);
+        let env = app::env(config, metrics, activity);
         let http_closing = CancellationToken::new();
         let http_server = match address {
             Some(address) => Some(start_http(address, &env, &http_closing).await?),

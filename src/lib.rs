@@ -18,6 +18,7 @@
     )
 )]
 
+pub mod activity;
 pub mod app;
 pub mod cli;
 pub mod commands;

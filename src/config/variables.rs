@@ -301,6 +301,14 @@ pub const VARIABLES: &[Variable] = &[
                   most.",
     },
     Variable {
+        name: "DATAFLOW_LOG_ROWS_PER_DAY",
+        default: "50000",
+        permitted: count(0, 1_000_000_000),
+        help: "most rows a day in all log tables, beyond which what repeats is summed; 0: no limit",
+        details: "Holds for each daemon, and for stdout in the same way. See \
+                  [how much is logged](operations.md#how-much-is-logged).",
+    },
+    Variable {
         name: "DATAFLOW_LOG_RETENTION",
         default: "30d",
         permitted: between(Duration::ZERO, days(3650)),

@@ -31,6 +31,7 @@ pub use status::{FullSyncRun, StatusSnapshot};
 pub use verifications::SweepProgress;
 
 use crate::{
+    activity::Activity,
     config::Config,
     error::Result,
     metrics::Metrics,
@@ -54,6 +55,7 @@ pub struct Control {
     pools: Pools,
     permits: Arc<Semaphore>,
     metrics: Metrics,
+    activity: Activity,
     pending_completions: runs::PendingCompletions,
     cdc_sessions: cdc_sessions::CdcSessions,
     /// That `init` has not added `error_logs.error_code` was logged.
@@ -82,12 +84,14 @@ impl std::ops::DerefMut for ControlSession {
 }
 
 impl Control {
-    /// Uses the destination's pools. What it records is counted in `metrics` as well.
-    pub fn new(pools: Pools, metrics: Metrics) -> Self {
+    /// Control over the destination's pools. What it records is counted in `metrics` as well, and
+    /// charged to the budget of `activity`.
+    pub fn new(pools: Pools, metrics: Metrics, activity: Activity) -> Self {
         Control {
             pools,
             permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             metrics,
+            activity,
             pending_completions: runs::PendingCompletions::default(),
             cdc_sessions: cdc_sessions::CdcSessions::default(),
             no_codes_logged: Arc::default(),

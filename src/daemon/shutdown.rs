@@ -49,6 +49,7 @@ impl Daemon {
                 "the ends of runs were not written in time: the next daemon that takes their mappings marks them as interrupted"
             );
         }
+        self.env.activity.log_rest(&self.env.metrics);
         tracing::info!("stopped");
     }
 

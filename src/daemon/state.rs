@@ -206,6 +206,7 @@ impl Daemon {
         let has_row = |id: &MappingId| mappings.get(id).is_some_and(|state| state.row.is_some());
         env.triggers.retain(has_row);
         env.metrics.retain(has_row);
+        env.activity.retain(has_row);
         env.control.retain_cdc_sessions(has_row);
         env.findings.retain(has_row);
         verifications.queue.retain(has_row);
@@ -216,6 +217,7 @@ impl Daemon {
 pub(super) mod tests {
     use super::*;
     use crate::{
+        activity::Activity,
         app,
         config::Config,
         daemon::source_state::PollPhase,
@@ -229,8 +231,9 @@ pub(super) mod tests {
     pub fn new_daemon() -> Daemon {
         let config = Config::from_vars([("DEST_PASS", "x")]).expect("a password is enough");
         let metrics = Metrics::default();
-        let (log_sender, _writer) = telemetry::log_queue(metrics.clone());
-        Daemon::new(app::env(config, metrics), log_sender, Mode::Forever)
+        let activity = Activity::new(0);
+        let (log_sender, _writer) = telemetry::log_queue(metrics.clone(), activity.clone());
+        Daemon::new(app::env(config, metrics, activity), log_sender, Mode::Forever)
     }
 
     fn start(daemon: &mut Daemon, id: i32, server: ServerId, sync_type: SyncType) {

@@ -20,6 +20,7 @@ pub mod uncaptured;
 pub mod verify;
 
 use crate::{
+    activity::Activity,
     config::{Config, CopyLane},
     control::{Control, Generation},
     error::{Error, Kind, Result},
@@ -52,6 +53,8 @@ pub struct Env {
     pub generation: Generation,
     /// What somebody who watches from outside sees.
     pub metrics: Metrics,
+    /// What repeats, and is logged in detail or in sums.
+    pub activity: Activity,
     /// Trigger columns that the source does not let us reset.
     pub triggers: full_sync::Triggers,
     /// Which warnings about columns that are not captured were logged.

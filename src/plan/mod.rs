@@ -11,6 +11,7 @@ pub mod fit;
 pub mod instances;
 pub mod key;
 pub mod lifecycle;
+pub mod log_budget;
 pub mod mask;
 pub mod projection;
 pub mod retry;

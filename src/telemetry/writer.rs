@@ -5,6 +5,7 @@ use super::{
     queue::{LogQueue, LogRow, Record, Resolution},
 };
 use crate::{
+    activity::Activity,
     control::{Control, ErrorCode, ErrorEntry, LogEntry},
     error::{Error, Kind},
     metrics::Metrics,
@@ -29,7 +30,7 @@ const WRITE_ROWS_MAX: usize = 256;
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Wait between attempts when the log tables cannot be written.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Between two writes of the counts of CDC sessions.
+/// Between two writes of the counts of CDC sessions, and two looks for sums that are due.
 const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Attempts for records that the server refuses for a reason of their own.
 const REFUSED_ATTEMPTS_MAX: u32 = 2;
@@ -38,6 +39,7 @@ const REFUSED_ATTEMPTS_MAX: u32 = 2;
 pub struct LogTableWriter {
     queue: Arc<LogQueue>,
     metrics: Metrics,
+    activity: Activity,
 }
 
 /// A writer at work.
@@ -69,8 +71,8 @@ impl RunningWriter {
 }
 
 impl LogTableWriter {
-    pub(super) fn new(queue: Arc<LogQueue>, metrics: Metrics) -> Self {
-        LogTableWriter { queue, metrics }
+    pub(super) fn new(queue: Arc<LogQueue>, metrics: Metrics, activity: Activity) -> Self {
+        LogTableWriter { queue, metrics, activity }
     }
 
     #[cfg(test)]
@@ -94,6 +96,7 @@ impl LogTableWriter {
             let mut records = tokio::select! {
                 biased;
                 _ = saves.tick() => {
+                    self.activity.log_due(&self.metrics);
                     save_sessions(&control).await;
                     continue;
                 }

@@ -81,7 +81,7 @@ pub async fn run(
     let (outcome, end) = outcome(mapping, &pass, result, changes, may_wait);
     env.control.finish_cdc(mapping.id, row, outcome).await;
     if complete {
-        log_completed(mapping, changes, began.elapsed(), &pass);
+        log_completed(env, mapping, changes, began.elapsed(), &pass);
     }
     end
 }
@@ -129,26 +129,40 @@ fn log_gap(mapping: &Mapping, error: &Error) {
         server_id = mapping.server.0,
         sync_type = SyncType::Cdc.as_str(),
         %error,
-        "the changes that were to be read are no longer at the source"
+        "{}: changes that were to be read are no longer at the source; the next poll decides what follows",
+        mapping.source
     );
 }
 
-fn log_completed(mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
-    tracing::info!(
-        mapping_id = mapping.id.0,
-        server_id = mapping.server.0,
-        sync_type = SyncType::Cdc.as_str(),
-        records_count = changes,
-        execution_time_ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX),
-        "changes applied up to {}",
-        pass.to
-    );
+fn log_completed(env: &Env, mapping: &Mapping, changes: i64, took: Duration, pass: &CdcPass) {
+    let took_ms = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
+    let Mapping { id, server, source, .. } = mapping;
+    if env.activity.cdc_pass(*id, *server, source, changes, took) {
+        tracing::info!(
+            mapping_id = mapping.id.0,
+            server_id = mapping.server.0,
+            sync_type = SyncType::Cdc.as_str(),
+            records_count = changes,
+            execution_time_ms = took_ms,
+            "{}: {changes} changes applied up to LSN {}",
+            mapping.source,
+            pass.to
+        );
+    } else {
+        tracing::debug!(
+            mapping_id = mapping.id.0,
+            "{}: {changes} changes applied up to LSN {}",
+            mapping.source,
+            pass.to
+        );
+    }
     if let Some(next) = &pass.switch_to {
         tracing::info!(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
             sync_type = SyncType::Cdc.as_str(),
-            "capture instance {} takes over from {}; the old one may be dropped",
+            "{}: changes are read from capture instance {} from now on; {} may be dropped",
+            mapping.source,
             next.name.as_str(),
             pass.instance.name.as_str()
         );

@@ -100,20 +100,14 @@ pub(super) async fn write(
     took: Duration,
 ) -> Result<()> {
     let VerificationReport { kind, status, compared, mismatches, details, .. } = report;
-    env.control
-        .verification(&VerificationRow {
-            mapping: mapping.id,
-            kind,
-            source_md5: sides.md5.0.map(|hash| hash.to_string()),
-            dest_md5: sides.md5.1.map(|hash| hash.to_string()),
-            source_rows: sides.rows.0,
-            dest_rows: sides.rows.1,
-            compared: long(*compared),
-            mismatches: i64::try_from(*mismatches).unwrap_or(i64::MAX),
-            status: status.as_str(),
-            details: Some(details.clone()).filter(|text| !text.is_empty()),
-        })
-        .await?;
+    env.metrics.verified(mapping.id, kind, status.as_str());
+    let found_nothing = *status != Status::Failed && *mismatches == 0;
+    let records_count = long(*compared);
+    let in_detail =
+        env.activity.verification(mapping.id, kind, status.as_str(), found_nothing, records_count);
+    if in_detail {
+        env.control.verification(&row(mapping, report, sides)).await?;
+    }
     let took = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
     let (id, server, sync_type) = (
         mapping.id.0,
@@ -121,25 +115,21 @@ pub(super) async fn write(
         if *kind == super::SCHEMA { SyncType::SchemaCheck } else { SyncType::Verification }
             .as_str(),
     );
-    let records_count = long(*compared);
     let summary = format!("{kind} of {}: {}, {}", mapping.source, status.as_str(), report.counts());
     let code = code_of(kind);
-    let prefix = format!("{kind} of {}: FAILED", mapping.source);
     let ReportedFinding { message, parts } = finding;
     let is_new = *status == Status::Failed && env.findings.is_new((mapping.id, kind), parts);
     match status {
-        Status::Passed => {
-            info!(
-                mapping_id = id,
-                server_id = server,
-                sync_type,
-                records_count,
-                execution_time_ms = took,
-                "{summary}"
-            );
-            env.findings.forget((mapping.id, kind));
-            env.control.resolve_code(Some(mapping.id), code).await?;
-        }
+        _ if !in_detail => tracing::debug!(mapping_id = id, "{summary}"),
+        // rows that change while they are compared are no finding
+        Status::Passed | Status::Partial => info!(
+            mapping_id = id,
+            server_id = server,
+            sync_type,
+            records_count,
+            execution_time_ms = took,
+            "{summary}"
+        ),
         // the same finding is the same message, so that after a restart too it is one row of
         // error_logs
         Status::Failed if is_new => error!(
@@ -151,20 +141,38 @@ pub(super) async fn write(
             error_type = "VERIFICATION",
             error_code = code.as_str(),
             error_details = %details,
-            "{prefix}: {message}"
+            "{kind} of {}: FAILED: {message}",
+            mapping.source
         ),
-        Status::Failed | Status::Partial => {
-            warn!(
-                mapping_id = id,
-                server_id = server,
-                sync_type,
-                records_count,
-                execution_time_ms = took,
-                "{summary}"
-            );
-        }
+        Status::Failed => warn!(
+            mapping_id = id,
+            server_id = server,
+            sync_type,
+            records_count,
+            execution_time_ms = took,
+            "{summary}"
+        ),
+    }
+    if *status == Status::Passed {
+        env.findings.forget((mapping.id, kind));
+        env.control.resolve_code(Some(mapping.id), code).await?;
     }
     Ok(())
+}
+
+fn row(mapping: &Mapping, report: &VerificationReport, sides: &Sides) -> VerificationRow {
+    VerificationRow {
+        mapping: mapping.id,
+        kind: report.kind,
+        source_md5: sides.md5.0.map(|hash| hash.to_string()),
+        dest_md5: sides.md5.1.map(|hash| hash.to_string()),
+        source_rows: sides.rows.0,
+        dest_rows: sides.rows.1,
+        compared: long(report.compared),
+        mismatches: i64::try_from(report.mismatches).unwrap_or(i64::MAX),
+        status: report.status.as_str(),
+        details: Some(report.details.clone()).filter(|text| !text.is_empty()),
+    }
 }
 
 /// Of what a verification of this kind finds.

@@ -183,7 +183,7 @@ async fn an_old_instance_that_was_cleaned_does_not_take_over_again() {
     shop.run("EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'I_two', @role_name = NULL")
         .await;
     shop.run("UPDATE dbo.I SET V = 10 WHERE ID = 1").await;
-    daemon.wait_for_line(&["INFO", "capture instance I_two takes over from dbo_I"]).await;
+    daemon.wait_for_line(&["INFO", "changes are read from capture instance I_two"]).await;
     Box::pin(copied(&world, mapping, 2)).await;
     Box::pin(clean(&world, "dbo_I")).await;
     // Changes of the column that the old instance lacks.
