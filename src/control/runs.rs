@@ -178,7 +178,7 @@ impl Control {
     pub(super) async fn write_end_or_later(&self, run: StatusId, outcome: RunOutcome) -> bool {
         let written = self.write_end(run, &outcome).await;
         if let Err(error) = &written {
-            tracing::warn!(%error, run = run.0, "the end of a run is not in sync_status yet");
+            tracing::warn!(%error, status_id = run.0, "sync_status cannot be written: how a run ended is written later");
             self.pending_completions.push(run, outcome);
         }
         written.is_ok()
@@ -189,7 +189,7 @@ impl Control {
     pub async fn write_pending_completions(&self) {
         while let Some((run, outcome)) = self.pending_completions.pop() {
             if let Err(error) = self.write_end(run, &outcome).await {
-                tracing::debug!(%error, run = run.0, "the end of a run is still not in sync_status");
+                tracing::debug!(%error, status_id = run.0, "the end of a run is still not in sync_status");
                 return self.pending_completions.push(run, outcome);
             }
         }

@@ -79,7 +79,7 @@ impl Control {
             Err(error) if error.kind == Kind::Missing => {
                 session.recover().await?;
                 tracing::warn!(
-                    "verification cannot remember where it stands: run `dbaops-dataflow init` to bring the control database up to date"
+                    "verification begins at the first row after each start, as the control database has no table for its progress: run `dbaops-dataflow init` to bring the control database up to date"
                 );
                 Ok(())
             }

@@ -57,10 +57,10 @@ pub async fn refresh(
     if !moves.release.is_empty() || !taken.is_empty() {
         info!(
             daemons = members.count,
-            taken = taken.len(),
-            released = moves.release.len(),
-            owned = lease.held().len(),
-            "mappings reassigned"
+            "this daemon works on {} tables now: {} more, {} left to other daemons",
+            lease.held().len(),
+            taken.len(),
+            moves.release.len()
         );
     }
     let recovered = recover(env, lease, loaded).await;
@@ -83,12 +83,15 @@ async fn recover(env: &Env, lease: &mut Lease, loaded: &ControlSnapshot) -> Opti
     let (interrupted, open_errors) = match recovered.await {
         Ok(recovered) => recovered,
         Err(error) => {
-            warn!(%error, "mappings that were taken over wait until the control tables can be written");
+            warn!(%error, "the control tables cannot be written: tables that came to this daemon wait until they can");
             return None;
         }
     };
     if interrupted > 0 {
-        info!(interrupted, "runs that ended with their daemon are marked as interrupted");
+        info!(
+            interrupted,
+            "sync_status: runs that ended with their daemon are marked as interrupted"
+        );
     }
     let to_sweep: BTreeSet<Ident> = loaded
         .mappings

@@ -60,7 +60,7 @@ impl<'a> Restarts<'a> {
             return false;
         }
         self.tries += 1;
-        tracing::warn!(
+        tracing::info!(
             mapping_id = self.mapping.id.0,
             server_id = self.mapping.server.0,
             sync_type = self.sync_type.as_str(),

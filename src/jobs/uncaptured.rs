@@ -43,7 +43,8 @@ impl UncapturedWarnings {
                 mapping_id = id,
                 server_id = server,
                 sync_type = SyncType::SchemaCheck.as_str(),
-                "{message}; {fix}, which a full sync follows by itself"
+                "{}: {message}; {fix}, which a full sync follows by itself",
+                mapping.source
             );
         }
         let note = found.as_ref().map(|Uncaptured { message, fix }| format!("{message}; {fix}"));
@@ -52,7 +53,13 @@ impl UncapturedWarnings {
                 self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(mapping.id, found),
             ),
             Err(error) => {
-                warn!(mapping_id = id, server_id = server, %error, "status does not know which columns are not captured until the next pass");
+                warn!(
+                    mapping_id = id,
+                    server_id = server,
+                    %error,
+                    "{}: `status` does not show yet which columns are not captured; the next pass writes it",
+                    mapping.source
+                );
             }
         }
     }

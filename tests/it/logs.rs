@@ -83,3 +83,97 @@ async fn a_daemon_that_stops_leaves_the_counts_of_all_passes() {
         .await;
     assert_eq!(rows.rows, [["COMPLETED", "3"]], "{rows}");
 }
+
+/// So few rows a day that the start uses them up.
+const USED_UP: &[(&str, &str)] = &[("DATAFLOW_LOG_ROWS_PER_DAY", "8")];
+
+/// Beyond `DATAFLOW_LOG_ROWS_PER_DAY`, passes have no lines of their own, in neither sink. Their sums
+/// and everything else have; what was not summed yet is summed at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_budget_passes_are_summed_and_errors_are_not() {
+    let settings = [USED_UP, SHORT_PARKED_INTERVAL].concat();
+    let (world, mapping, daemon) = followed_with(&settings, "Busy", TABLE, "", "ID").await;
+    insert(&world, 1..=4).await;
+    let mut copy = world.copy().await;
+    copy.run("ALTER TABLE dbo.Busy ADD CONSTRAINT CK_Busy CHECK (V < 100)").await;
+    world.shop().await.run("INSERT INTO dbo.Busy VALUES (100, 100)").await;
+    world.run_ends(mapping, "CDC", "ERROR").await;
+    daemon.wait_for_line(&["ERROR", "CK_Busy"]).await;
+    copy.run("ALTER TABLE dbo.Busy DROP CONSTRAINT CK_Busy").await;
+    world.in_sync("dbo.Busy", "ID").await;
+    world.run_ends(mapping, "CDC", "COMPLETED").await;
+    let (_, output) = daemon.terminate().await;
+    assert!(!output.contains("changes applied up to"), "{output}");
+    let mut control = world.control().await;
+    for line in [
+        "DATAFLOW_LOG_ROWS_PER_DAY (8) allows for now",
+        "changes of 1 tables applied in",
+        "Shop.dbo.Busy: 5 changes applied in",
+        "full sync of Shop.dbo.Busy completed",
+    ] {
+        assert_eq!(output.matches(line).count(), 1, "{line}: {output}");
+        let like = format!("SELECT COUNT(*) FROM sync_logs WHERE log_message LIKE N'%{line}%'");
+        assert_eq!(control.scalar(&like).await, "1", "{line}");
+    }
+}
+
+/// Verifications that find nothing again have neither rows nor lines beyond the budget; one that
+/// finds something has both.
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_budget_verifications_have_rows_when_they_find_something() {
+    let settings =
+        [USED_UP, &[("DATAFLOW_VERIFY_INTERVAL", "200ms"), ("RUST_LOG", "dbaops_dataflow=debug")]]
+            .concat();
+    let (world, mapping, daemon) =
+        followed_with(&settings, "Busy", TABLE, "INSERT INTO dbo.Busy VALUES (1, 1)", "ID").await;
+    let passed = "MD5_COMPARISON of Shop.dbo.Busy: PASSED";
+    eventually("five verifications", async || {
+        let verifications = daemon.output().matches(passed).count();
+        if verifications >= 5 { Ok(()) } else { Err(verifications.to_string()) }
+    })
+    .await;
+    let rows = "SELECT COUNT(*) FROM verification_logs WHERE verification_type = 'MD5_COMPARISON'";
+    assert_eq!(world.control().await.scalar(rows).await, "1");
+    world.copy().await.run("UPDATE dbo.Busy SET V = 2").await;
+    world.verified(mapping, "FAILED").await;
+    daemon.wait_for_line(&["ERROR", "MD5_COMPARISON of Shop.dbo.Busy: FAILED"]).await;
+    world.copy().await.run("UPDATE dbo.Busy SET V = 1").await;
+    world.verified(mapping, "PASSED").await;
+    let (_, output) = daemon.terminate().await;
+    assert!(output.contains("verifications of 1 tables found nothing new in"), "{output}");
+}
+
+/// A line about a mapping names its table: nobody knows the numbers of 300 mappings.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_about_a_mapping_names_its_table() {
+    let (world, mapping, daemon) = followed_with(
+        SHORT_PARKED_INTERVAL,
+        "Busy",
+        TABLE,
+        "INSERT INTO dbo.Busy VALUES (1, 1)",
+        "ID",
+    )
+    .await;
+    insert(&world, 2..=2).await;
+    daemon.wait_for_line(&["Shop.dbo.Busy: 1 changes applied up to LSN 0x"]).await;
+    let mut copy = world.copy().await;
+    copy.run("ALTER TABLE dbo.Busy ADD CONSTRAINT CK_Busy CHECK (V < 100)").await;
+    world.shop().await.run("INSERT INTO dbo.Busy VALUES (100, 100)").await;
+    world.run_ends(mapping, "CDC", "ERROR").await;
+    copy.run("ALTER TABLE dbo.Busy DROP CONSTRAINT CK_Busy").await;
+    world.in_sync("dbo.Busy", "ID").await;
+    world.request_full_sync(mapping).await;
+    daemon.wait_for_line(&["full sync of Shop.dbo.Busy completed"]).await;
+    let (_, output) = daemon.terminate().await;
+    let about = |line: &&str| line.contains("mapping_id=");
+    let lines: Vec<&str> = output.lines().filter(about).collect();
+    assert!(lines.len() >= 6, "{output}");
+    for line in lines {
+        assert!(line.contains("Shop.dbo.Busy"), "{line}");
+        let (text, fields) = line.split_once(" mapping_id=").expect("a line about a mapping");
+        assert!(
+            !text.contains("error=") && !fields.contains("error="),
+            "the cause is last: {line}"
+        );
+    }
+}

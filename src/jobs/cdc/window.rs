@@ -99,7 +99,8 @@ async fn with_current_columns(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
             sync_type = SyncType::Cdc.as_str(),
-            "the new capture instance has columns that the old one lacked; a full sync brings their values"
+            "{}: the new capture instance has columns that the old one lacked; a full sync brings their values",
+            mapping.source
         );
     }
     result

@@ -293,7 +293,8 @@ async fn log_warnings(mapping: &Mapping, shape: &Shape, dest: &mut Session) -> R
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
             sync_type = SyncType::SchemaCheck.as_str(),
-            "{warning}"
+            "{}: {warning}",
+            mapping.source
         );
     }
     Ok(())
@@ -310,6 +311,13 @@ async fn drop_stage(stage: &TableName, mapping: &Mapping, dest: &mut Session) {
         dest.batch(&tsql::swap::drop_stage(stage)).await
     };
     if let Err(error) = dropped.await {
-        warn!(mapping_id = mapping.id.0, sync_type = SyncType::FullSync.as_str(), error = %error, "staging table {stage} was not dropped");
+        // the next full sync of the mapping drops it, or a daemon that starts
+        info!(
+            mapping_id = mapping.id.0,
+            sync_type = SyncType::FullSync.as_str(),
+            %error,
+            "{}: the staging table {stage} of a full sync that did not complete is still there",
+            mapping.source
+        );
     }
 }

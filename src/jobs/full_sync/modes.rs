@@ -68,7 +68,8 @@ pub(super) async fn run_staged(
         server_id = mapping.server.0,
         sync_type = SyncType::FullSync.as_str(),
         records_count = i64::try_from(swapped.rows).unwrap_or(i64::MAX),
-        "swapped in: {} rows inserted, {} updated, {} deleted",
+        "full sync of {}: rows swapped in: {} inserted, {} updated, {} deleted",
+        work.mapping.source,
         swapped.inserted,
         swapped.updated,
         swapped.deleted
@@ -125,11 +126,11 @@ fn log_guarantee(work: &SyncRun<'_>, followed: bool) {
     } else {
         "rows that changed during the copy may be missing or old (no CDC, no SNAPSHOT at the source)"
     };
-    let Mapping { id, server, .. } = work.mapping;
+    let Mapping { id, server, source, .. } = work.mapping;
     info!(
         mapping_id = id.0,
         server_id = server.0,
         sync_type = SyncType::FullSync.as_str(),
-        "{guarantee}"
+        "full sync of {source}: {guarantee}"
     );
 }

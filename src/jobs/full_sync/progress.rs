@@ -258,7 +258,8 @@ pub async fn watch(
                 server_id = mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
                 records_count = records,
-                "{}",
+                "full sync of {}: {}",
+                mapping.source,
                 snapshot.message(reported)
             );
         }

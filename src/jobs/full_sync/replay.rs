@@ -142,7 +142,8 @@ pub async fn replay(
         sync_type = SyncType::FullSync.as_str(),
         records_count = i64::try_from(replayed).unwrap_or(i64::MAX),
         execution_time_ms = i32::try_from(began.elapsed().as_millis()).unwrap_or(i32::MAX),
-        "changes made during the copy are in the staging table, up to {}",
+        "full sync of {}: changes made during the copy are in the staging table, up to LSN {}",
+        mapping.source,
         fence.lsn
     );
     if !fence.proven {
@@ -150,7 +151,8 @@ pub async fn replay(
             mapping_id = mapping.id.0,
             server_id = mapping.server.0,
             sync_type = SyncType::FullSync.as_str(),
-            "no transaction was captured since that would prove how far capture is in this availability group or mirror: changes go on from {copy_start_lsn}, before the copy"
+            "full sync of {}: no transaction was captured since that would prove how far capture is in this availability group or mirror: changes go on from LSN {copy_start_lsn}, before the copy",
+            mapping.source
         );
     }
     Ok(Some(fence.resume_lsn(copy_start_lsn)))
@@ -181,7 +183,8 @@ async fn wait_for_fence(
                 server_id = mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
                 error = %error,
-                "capture does not prove how far the copy reaches; CDC is off for this mapping, so the copy stands as it is"
+                "full sync of {}: capture does not prove how far the copy reaches; CDC is off for this mapping, so the copy stands as it is",
+                mapping.source
             );
             Ok(None)
         }

@@ -105,9 +105,9 @@ pub(super) fn warn_passed_over(mappings: &[MappingFacts<'_>], state: &mut PollSt
                     mapping_id = facts.mapping.id.0,
                     server_id = facts.mapping.server.0,
                     sync_type = SyncType::Cdc.as_str(),
-                    "capture instance {} of {} is newer, but it {}: changes are read from {} as before",
-                    instance.name.as_str(),
+                    "{}: capture instance {} is newer, but it {}: changes are read from {} as before",
                     facts.mapping.source,
+                    instance.name.as_str(),
                     why.reason(),
                     read.name.as_str()
                 );

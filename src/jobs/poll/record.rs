@@ -77,7 +77,7 @@ pub(super) async fn record(
         match env.control.settle_cdc(&healthy).await {
             Ok(()) => state.healthy.extend(healthy),
             Err(error) => {
-                tracing::warn!(server_id = server.0, %error, "sync_status still shows an error of mappings whose CDC works again: it is written at the next poll");
+                tracing::warn!(server_id = server.0, %error, "sync_status still shows an error of tables of {} whose CDC works again; the next poll corrects it", database.as_str());
             }
         }
     }
@@ -93,7 +93,7 @@ pub(super) async fn record(
     let rows = lag::measure(session, mappings, max_lsn, reason.as_deref(), &waiting, polled);
     let written = async { env.control.lag(&mut rows.await?).await };
     if let Err(error) = written.await {
-        tracing::warn!(server_id = server.0, %error, "the lag of {} is not in cdc_lag this time", database.as_str());
+        tracing::warn!(server_id = server.0, %error, "cdc_lag was not written for the tables of {}; the next poll tries again", database.as_str());
     }
     Ok(())
 }
@@ -109,7 +109,8 @@ fn log_gap(mapping: &Mapping, gap: &Gap) {
         error_type = error.kind.error_type(),
         error_code = ErrorCode::ChangesLost.as_str(),
         error_details = %error.details(1, "a full sync has been requested"),
-        "changes are lost: {}",
+        "{}: changes are lost: {}",
+        mapping.source,
         error.message()
     );
 }

@@ -23,7 +23,11 @@ pub(super) fn log_stall(
         Some((known, since)) if known == lsn => since,
         _ => {
             if state.stall_logged && lsn.is_some() {
-                tracing::info!(server_id = server.0, "capture of {} goes on", database.as_str());
+                tracing::info!(
+                    server_id = server.0,
+                    "the capture job of {} works again",
+                    database.as_str()
+                );
             }
             state.stall_logged = false;
             state.max_lsn = Some((lsn, now));

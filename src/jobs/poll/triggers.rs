@@ -129,7 +129,7 @@ pub(super) async fn ask_due(
                 mapping_id = facts.mapping.id.0,
                 server_id = facts.mapping.server.0,
                 sync_type = SyncType::FullSync.as_str(),
-                "{} is large and has no index for its trigger column, so it is asked every {} s only; this helps: {} (with WHERE, the index is small, and sessions that write to the table need the SET options of filtered indexes, or their statements fail with error 1934; without WHERE it needs nothing of them)",
+                "{}: the table is large and has no index for its trigger column, so it is asked every {} s only; this helps: {} (with WHERE, the index is small, and sessions that write to the table need the SET options of filtered indexes, or their statements fail with error 1934; without WHERE it needs nothing of them)",
                 facts.mapping.source,
                 schedule::TRIGGER_EVERY.as_secs(),
                 poll_sql::trigger_index(&facts.mapping.source, column)

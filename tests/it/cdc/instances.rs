@@ -315,7 +315,7 @@ async fn an_instance_with_less_is_moved_to_when_the_other_is_gone() {
          @captured_column_list = N'ID, V', @role_name = NULL",
     )
     .await;
-    daemon.wait_for_line(&["WARN", "capture instance audit of"]).await;
+    daemon.wait_for_line(&["WARN", "capture instance audit is newer"]).await;
     let _ = daemon.terminate().await;
     shop.run("UPDATE dbo.I SET W = 2").await;
     shop.run("EXEC sys.sp_cdc_disable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'dbo_I'").await;

@@ -30,7 +30,7 @@ async fn a_source_restored_to_another_history_is_a_gap() {
     world.in_sync("dbo.G", "ID").await;
     error_of(&world, mapping, &["changes are lost", "restored"]).await;
     let details =
-        "SELECT error_details FROM error_logs WHERE error_message LIKE N'changes are lost%'";
+        "SELECT error_details FROM error_logs WHERE error_message LIKE N'%changes are lost%'";
     let details = world.control().await.scalar(details).await;
     for expected in ["kind Gap", "a full sync has been requested", "what to do: "] {
         assert!(details.contains(expected), "{expected} is not in {details}");

@@ -99,7 +99,7 @@ async fn a_capture_job_that_stands_still_is_noticed_once() {
     unknown_lag(&world, mapping, "capture has not moved").await;
     shop.run("EXEC sys.sp_cdc_start_job @job_type = N'capture'").await;
     world.in_sync("dbo.S", "ID").await;
-    daemon.wait_for_line(&["INFO", "goes on"]).await;
+    daemon.wait_for_line(&["INFO", "works again"]).await;
     assert_eq!(daemon.output().matches("has not moved for").count(), 1);
 }
 

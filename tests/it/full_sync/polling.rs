@@ -85,7 +85,7 @@ async fn a_trigger_is_seen_in_the_changes_although_capture_began_after_the_daemo
     let daemon = world.daemon();
     daemon.wait_for_line(&["WARN", "nothing has been captured in Shop yet"]).await;
     capture(&world, |cdc| cdc.running = true);
-    daemon.wait_for_line(&["capture of Shop goes on"]).await;
+    daemon.wait_for_line(&["the capture job of Shop works again"]).await;
     shop.run("UPDATE dbo.Late SET Resync = 1 WHERE ID = 7").await;
     world.run_ends(late, "FULL_SYNC", "COMPLETED").await;
     assert!(!daemon.output().contains("CREATE INDEX"), "{}", daemon.output());

@@ -109,7 +109,7 @@ GO",
     world.request_full_sync(mapping).await;
     world.run_ends(mapping, "FULL_SYNC", "COMPLETED").await;
     daemon.wait_for_line(&["the destination's trigger [TR_Loud] fires"]).await;
-    daemon.wait_for_line(&["swapped in: 1 rows inserted, 1 updated, 1 deleted"]).await;
+    daemon.wait_for_line(&["swapped in: 1 inserted, 1 updated, 1 deleted"]).await;
     assert_eq!(copy.scalar("SELECT COUNT(*) FROM dbo.Seen").await, "6");
     // mode DIRECT compares the number of loaded rows with the number in the table
     world
