@@ -50,7 +50,10 @@ use self::{
     state::{Daemon, Mode},
     task::TaskEnd,
 };
-use crate::{activity::Activity, app, config::Config, error::Result, http, jobs::Env, metrics::Metrics, telemetry};
+use crate::{
+    activity::Activity, app, config::Config, error::Result, http, jobs::Env, metrics::Metrics,
+    telemetry,
+};
 use std::{future::Future, net::SocketAddr, pin::Pin, time::Duration};
 use tokio::{
     task::JoinHandle,

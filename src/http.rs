@@ -181,7 +181,7 @@ fn readiness(state: &MetricsSnapshot) -> std::result::Result<&'static str, Strin
         Some(Err(_)) => Err("the control database cannot be read".to_owned()),
         None => Err("the control database has not answered yet".to_owned()),
         Some(Ok(())) if state.leased == Some(false) => {
-            Err("no mapping can be owned: the lease connection is lost, or cannot be made"
+            Err("nothing is synced: the connection that holds this daemon's locks at the destination is lost, or cannot be made"
                 .to_owned())
         }
         Some(Ok(())) if state.ticks == 0 => Err("the first tick is not done".to_owned()),
@@ -241,13 +241,13 @@ mod tests {
         };
         metrics.control(Ok(()));
         metrics.leased(false);
-        assert_eq!(says(), Err("no mapping can be owned".to_owned()));
+        assert_eq!(says(), Err("nothing is synced".to_owned()));
         metrics.leased(true);
         assert_eq!(says(), Err("the first tick is not done".to_owned()));
         metrics.ticked();
         assert_eq!(says(), Ok("ready"));
         metrics.leased(false);
-        assert_eq!(says(), Err("no mapping can be owned".to_owned()), "also later");
+        assert_eq!(says(), Err("nothing is synced".to_owned()), "also later");
     }
 
     #[test]

@@ -108,9 +108,10 @@ impl Daemon {
 
     /// A mapping's job completed, or a poll found nothing to do for it.
     pub fn mapping_worked(&mut self, id: MappingId) {
+        let table = self.table_of(id);
         let Some(state) = self.mappings.get_mut(&id) else { return };
         if state.clear_failure() {
-            tracing::info!(mapping_id = id.0, "the mapping works again");
+            tracing::info!(mapping_id = id.0, "{table} works again");
         }
         // Errors of the trigger column stay open until the column can be read, or was reset.
         if !self.env.triggers.is_refused(id)
@@ -129,6 +130,7 @@ impl Daemon {
             return;
         }
         self.all_worked = false;
+        let table = state.row.as_ref().map_or_else(String::new, |row| format!("{}: ", row.source));
         tracing::error!(
             mapping_id = id.0,
             server_id = state.row.as_ref().map(|row| row.server.0),
@@ -137,7 +139,7 @@ impl Daemon {
             error_code = ErrorCode::TriggerUnreadable.as_str(),
             error_details = %error.details(1, "asked again at every poll; CDC goes on"),
             %error,
-            "the trigger column cannot be read"
+            "{table}the trigger column cannot be read"
         );
         state.trigger_error = Some(reason);
         state.error_open = true;
@@ -245,13 +247,19 @@ impl Daemon {
         plan: &FailurePlan,
     ) -> bool {
         let sync_type = attempt.sync_type.map(SyncType::as_str);
+        let work = match attempt.sync_type {
+            Some(SyncType::Cdc) => "CDC",
+            Some(SyncType::FullSync) => "full sync",
+            _ => "the look for work",
+        };
         if let RetryDecision::Retry(_) = plan.decision {
             if plan.progressed && self.mode == Mode::Forever {
                 tracing::debug!(
                     mapping_id = id.0,
                     sync_type,
                     %error,
-                    "made progress, then had to wait for a related table"
+                    "{}: made progress, then had to wait for a related table",
+                    self.table_of(id)
                 );
             } else {
                 tracing::warn!(
@@ -260,7 +268,8 @@ impl Daemon {
                     retry_count = plan.attempts,
                     attempts_max = self.env.config.retry_attempts,
                     %error,
-                    "failed, and will be tried again"
+                    "{}: {work} failed, and will be tried again",
+                    self.table_of(id)
                 );
             }
             return false;
@@ -280,7 +289,8 @@ impl Daemon {
             retry_count = plan.attempts,
             parked = plan.parked,
             %error,
-            "failed"
+            "{}: {work} failed",
+            self.table_of(id)
         );
         true
     }

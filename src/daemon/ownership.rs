@@ -127,7 +127,7 @@ impl Daemon {
     fn log_server_notices(&mut self, rows: &[Server]) {
         for notice in self.env.sources.update(rows) {
             for warning in &notice.warnings {
-                tracing::warn!(server_id = notice.server.0, server = notice.name, "{warning}");
+                tracing::warn!(server_id = notice.server.0, "server {}: {warning}", notice.name);
             }
             let Some(error) = &notice.error else { continue };
             self.all_worked = false;
@@ -138,7 +138,8 @@ impl Daemon {
                 error_code = ErrorCode::ServerRowUnusable.as_str(),
                 error_details = %error.details(1, "left out until its row changes"),
                 %error,
-                "the server cannot be used"
+                "the server {} cannot be used",
+                notice.name
             );
         }
     }
@@ -186,7 +187,8 @@ impl Daemon {
                     error_code = ErrorCode::MappingRowUnusable.as_str(),
                     error_details = %row.error.details(1, "left out until its row changes"),
                     error = %row.error,
-                    "the mapping is left out"
+                    "mapping {} of table_mappings is left out",
+                    row.mapping
                 );
             }
             self.mappings.entry(row.mapping).or_default().rejected = Some(reason);
@@ -228,9 +230,11 @@ fn log_mappings_of_others(loaded: &ControlSnapshot, owned: &OwnedMappings) {
         .filter(|id| !owned.mappings.contains_key(id))
         .collect();
     for id in others.iter().take(OTHERS_NAMED_MAX) {
-        tracing::info!(mapping_id = id.0, "left to the daemon that owns the mapping");
+        let row = loaded.mappings.iter().find(|mapping| mapping.id == *id);
+        let table = row.map_or_else(String::new, |row| row.source.to_string());
+        tracing::info!(mapping_id = id.0, "{table}: left to the daemon that works on it");
     }
     if others.len() > OTHERS_NAMED_MAX {
-        tracing::info!(others = others.len(), "mappings are left to the daemons that own them");
+        tracing::info!("{} tables are left to the daemons that work on them", others.len());
     }
 }

@@ -209,10 +209,13 @@ impl Daemon {
         }
         self.control.unreadable_logged_at = Some(Instant::now());
         self.control.error_open = true;
-        let message = if code == ErrorCode::LeaseLost {
-            "no mapping is owned: the lease connection is lost, or cannot be made"
-        } else {
-            "the control tables cannot be read"
+        let message = match (error.kind, code) {
+            (Kind::Connection, _) => "nothing is synced: the destination server cannot be reached",
+            (Kind::Login, _) => "nothing is synced: the destination server refuses the login",
+            (_, ErrorCode::LeaseLost) => {
+                "nothing is synced: the connection that holds this daemon's locks at the destination ended"
+            }
+            _ => "nothing new begins: the control tables cannot be read",
         };
         tracing::error!(
             error_type = error.kind.error_type(),

@@ -61,7 +61,8 @@ impl Daemon {
     fn server_answered(&mut self, server: ServerId) {
         let state = self.servers.entry(server).or_default();
         if state.failure.take().is_some() {
-            tracing::info!(server_id = server.0, "the source server can be reached again");
+            let name = self.server_name(server);
+            tracing::info!(server_id = server.0, "the source server {name} can be reached again");
         }
     }
 
@@ -72,8 +73,9 @@ impl Daemon {
         if state.failure.take().is_some() {
             tracing::info!(
                 server_id = database.server.0,
-                database = database.name.as_str(),
-                "the source can be polled again"
+                "the database {} of {} can be polled again",
+                database.name.as_str(),
+                self.server_name(database.server)
             );
         }
         let all_work = !self
@@ -104,9 +106,11 @@ impl Daemon {
 
 fn log_source_failure(database: &SourceDatabase, row: &Server, error: &Error, attempts: u32) {
     let (code, message) = if concerns_server(error) {
-        (ErrorCode::ServerUnreachable, "the source server cannot be reached")
+        (ErrorCode::ServerUnreachable, format!("the source server {} cannot be reached", row.name))
     } else {
-        (ErrorCode::SourceDatabaseUnavailable, "the source database cannot be polled")
+        let database = database.name.as_str();
+        let message = format!("the database {database} of {} cannot be polled", row.name);
+        (ErrorCode::SourceDatabaseUnavailable, message)
     };
     tracing::error!(
         error_code = code.as_str(),

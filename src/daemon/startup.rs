@@ -59,7 +59,8 @@ pub(super) async fn start(
         }
         attempts += 1;
         if logged_at.is_none_or(|at| at.elapsed() >= UNREADABLE_LOG_INTERVAL) {
-            tracing::warn!(%error, attempts, "waiting for the destination server");
+            tracing::warn!(%error, attempts, "waiting for the destination server {}",
+                env.config.dest.server_name());
             logged_at = Some(Instant::now());
         }
         let pause = retry::back_off(attempts - 1, Duration::from_secs(1));

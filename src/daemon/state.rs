@@ -158,6 +158,17 @@ impl Daemon {
         self.mappings.get(&id)?.row.as_ref()
     }
 
+    /// A mapping's source table, for log lines.
+    pub fn table_of(&self, id: MappingId) -> String {
+        self.row(id).map_or_else(|| format!("mapping {id}"), |row| row.source.to_string())
+    }
+
+    /// A server's name, for log lines.
+    pub fn server_name(&self, id: ServerId) -> String {
+        let row = self.servers.get(&id).and_then(|state| state.row.as_ref());
+        row.map_or_else(|| format!("server {id}"), |row| row.name.clone())
+    }
+
     /// The mappings that this daemon works on, with their rows.
     pub fn rows(&self) -> impl Iterator<Item = (&Mapping, &MappingState)> {
         self.mappings.values().filter_map(|state| Some((state.row.as_ref()?, state)))

@@ -78,10 +78,11 @@ impl Daemon {
             Ok(JobEnd::Completed) => self.on_job_completed(id, sync_type),
             Ok(JobEnd::Stopped) => {}
             Err(error) if self.row(id).is_none() => {
-                tracing::warn!(
+                tracing::info!(
                     mapping_id = id.0,
                     %error,
-                    "stopped: the mapping is not this daemon's any more"
+                    "{}: stopped, as another daemon works on the table, or its row was disabled or deleted",
+                    self.table_of(id)
                 );
             }
             Err(error) => {

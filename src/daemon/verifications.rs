@@ -150,7 +150,8 @@ impl Daemon {
             error_code = ErrorCode::VerificationNotRun.as_str(),
             error_details = %error.details(1, "tried again at the next verification"),
             %error,
-            "verification failed to run"
+            "{}: the verification could not be done",
+            row.source
         );
         state.verification.errors_resolved = false;
     }

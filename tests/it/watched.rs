@@ -447,7 +447,7 @@ async fn a_daemon_that_can_own_nothing_is_not_ready() {
         })
         .await;
     };
-    answers(503, "no mapping can be owned").await;
+    answers(503, "nothing is synced").await;
     refused.disarm();
     answers(200, "ready").await;
 }

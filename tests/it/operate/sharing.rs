@@ -187,7 +187,7 @@ async fn work_stops_at_the_next_batch_when_its_lease_is_lost() {
     let mut control = world.control().await;
     let lease = lease_session(&mut control, big).await;
     assert!(world.dest.kill(lease));
-    daemon.wait_for_line(&["no mapping is owned"]).await;
+    daemon.wait_for_line(&["nothing is synced"]).await;
     shop.run("ROLLBACK TRANSACTION").await;
     world.run_ends(big, "FULL_SYNC", "COMPLETED").await;
     world.in_sync("dbo.Big", "ID").await;
@@ -292,7 +292,7 @@ async fn one_tick_beside_a_daemon_leaves_and_reports_the_mappings_that_it_owns()
     let output = String::from_utf8_lossy(&once.stdout).into_owned();
     assert!(once.status.success(), "{output}");
     assert!(
-        output.contains("left to the daemon that owns the mapping")
+        output.contains("left to the daemon that works on it")
             && output.contains(&format!("mapping_id={mapping}")),
         "{output}"
     );
