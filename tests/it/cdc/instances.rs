@@ -277,7 +277,7 @@ async fn a_less_suitable_instance_is_passed_over_and_reported_once() {
             "EXEC sys.sp_cdc_enable_table @source_schema = N'dbo', @source_name = N'I', @capture_instance = N'audit{i}', {options}"
         ))
         .await;
-        let warning = format!("capture instance audit{i} of");
+        let warning = format!("capture instance audit{i} is newer");
         daemon.wait_for_line(&["WARN", &warning, why]).await;
         for value in 1..4 {
             shop.run(&format!("UPDATE dbo.I SET W = {}", 10 * i + value)).await;
