@@ -13,7 +13,7 @@ use crate::{
         mapping::SyncType,
         name::TableName,
     },
-    plan::log_budget::{self, LogBudget, LogForm},
+    plan::log_budget::{self, LogBudget, LogForm, VerificationForm},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -67,7 +67,7 @@ struct MappingSums {
     summed: bool,
 }
 
-/// Verifications that found nothing and had no row, since the last line about them.
+/// Verifications that found nothing and had no line, since the last line about them.
 #[derive(Debug)]
 struct VerificationSums {
     since: Instant,
@@ -157,7 +157,7 @@ impl Activity {
         !summed
     }
 
-    /// A verification has ended. Whether it has a row and a line of its own.
+    /// A verification has ended. What it leaves behind.
     pub fn verification(
         &self,
         mapping: MappingId,
@@ -165,21 +165,23 @@ impl Activity {
         status: &str,
         found_nothing: bool,
         compared: i64,
-    ) -> bool {
+    ) -> VerificationForm {
         let now = Instant::now();
         let form = self.form();
         let mut state = self.lock();
         let last = state.verification_rows.get(&(mapping, kind));
         let last = last.map(|(status, at)| (status.as_str(), now.saturating_duration_since(*at)));
-        if log_budget::verification_form(form, status, found_nothing, last) == LogForm::Detail {
+        let form = log_budget::verification_form(form, status, found_nothing, last);
+        if form != VerificationForm::Sum {
             state.verification_rows.insert((mapping, kind), (status.to_owned(), now));
-            return true;
         }
-        let sums = &mut state.verified;
-        sums.verifications += 1;
-        sums.compared = sums.compared.saturating_add(compared);
-        sums.mappings.insert(mapping);
-        false
+        if form != VerificationForm::RowAndLine {
+            let sums = &mut state.verified;
+            sums.verifications += 1;
+            sums.compared = sums.compared.saturating_add(compared);
+            sums.mappings.insert(mapping);
+        }
+        form
     }
 
     /// What is known of mappings that are not this daemon's is dropped.
@@ -361,7 +363,8 @@ mod tests {
     fn what_has_lines_of_its_own_has_no_sum() {
         let activity = Activity::new(0);
         assert!(pass(&activity, 1, 10, 0));
-        assert!(activity.verification(MappingId(1), "MD5_COMPARISON", "PASSED", true, 5));
+        let form = activity.verification(MappingId(1), "MD5_COMPARISON", "PASSED", true, 5);
+        assert_eq!(form, VerificationForm::RowAndLine);
         assert_eq!(activity.lock().take(Instant::now() + HOUR, MINUTE, HOUR), []);
     }
 
@@ -369,9 +372,11 @@ mod tests {
     fn the_first_verification_has_a_row_and_those_that_find_nothing_again_have_a_sum() {
         let activity = Activity::new(1);
         let passed = |id| activity.verification(MappingId(id), "MD5_COMPARISON", "PASSED", true, 5);
-        assert_eq!((passed(1), passed(1), passed(1)), (true, false, false));
-        assert!(activity.verification(MappingId(1), "MD5_COMPARISON", "FAILED", false, 5));
-        assert!(passed(1), "the finding is over");
+        use VerificationForm::{RowAndLine, Sum};
+        assert_eq!((passed(1), passed(1), passed(1)), (RowAndLine, Sum, Sum));
+        let failed = activity.verification(MappingId(1), "MD5_COMPARISON", "FAILED", false, 5);
+        assert_eq!(failed, RowAndLine);
+        assert_eq!(passed(1), RowAndLine, "the finding is over");
         assert_eq!(
             activity.lock().take(Instant::now() + HOUR, MINUTE, HOUR),
             [Summary::Verifications { verifications: 2, compared: 10, mappings: 1, minutes: 60 }]

@@ -81,8 +81,17 @@ impl LogBudget {
 /// The longest time for which a verification that finds nothing again writes no row.
 pub const UNCHANGED_ROW_EVERY: Duration = Duration::from_secs(3_600);
 
-/// Whether a verification has a row and a line of its own: always when it found something, or
-/// something else than the one before it; otherwise as `form` says, and once an hour.
+/// What a verification leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerificationForm {
+    RowAndLine,
+    /// A row of `verification_logs`; the line is summed.
+    Row,
+    Sum,
+}
+
+/// What a verification leaves behind: everything when it found something, or something else than the
+/// one before it, or while `form` is detail; otherwise a row once an hour.
 ///
 /// `last`: the status of the last row of this mapping and kind, and how long ago it was written.
 pub fn verification_form(
@@ -90,12 +99,12 @@ pub fn verification_form(
     status: &str,
     found_nothing: bool,
     last: Option<(&str, Duration)>,
-) -> LogForm {
+) -> VerificationForm {
     match last {
-        Some((before, age)) if found_nothing && before == status && age < UNCHANGED_ROW_EVERY => {
-            form
+        Some((before, age)) if found_nothing && before == status && form == LogForm::Sum => {
+            if age < UNCHANGED_ROW_EVERY { VerificationForm::Sum } else { VerificationForm::Row }
         }
-        _ => LogForm::Detail,
+        _ => VerificationForm::RowAndLine,
     }
 }
 
@@ -151,13 +160,13 @@ mod tests {
     fn a_verification_that_finds_the_same_nothing_again_may_be_summed_for_an_hour() {
         let ago = |minutes: u64| Duration::from_secs(minutes * 60);
         for (form, status, found_nothing, last, expected) in [
-            (Sum, "PASSED", true, Some(("PASSED", ago(59))), Sum),
-            (Sum, "PASSED", true, Some(("PASSED", ago(60))), Detail),
-            (Sum, "PASSED", true, Some(("FAILED", ago(1))), Detail),
-            (Sum, "PASSED", true, None, Detail),
-            (Sum, "FAILED", false, Some(("FAILED", ago(1))), Detail),
-            (Sum, "PARTIAL", true, Some(("PARTIAL", ago(1))), Sum),
-            (Detail, "PASSED", true, Some(("PASSED", ago(1))), Detail),
+            (Sum, "PASSED", true, Some(("PASSED", ago(59))), VerificationForm::Sum),
+            (Sum, "PASSED", true, Some(("PASSED", ago(60))), VerificationForm::Row),
+            (Sum, "PASSED", true, Some(("FAILED", ago(1))), VerificationForm::RowAndLine),
+            (Sum, "PASSED", true, None, VerificationForm::RowAndLine),
+            (Sum, "FAILED", false, Some(("FAILED", ago(1))), VerificationForm::RowAndLine),
+            (Sum, "PARTIAL", true, Some(("PARTIAL", ago(1))), VerificationForm::Sum),
+            (Detail, "PASSED", true, Some(("PASSED", ago(1))), VerificationForm::RowAndLine),
         ] {
             assert_eq!(
                 verification_form(form, status, found_nothing, last),

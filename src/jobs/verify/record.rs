@@ -11,6 +11,7 @@ use crate::{
     },
     plan::{
         digest::Hash,
+        log_budget::VerificationForm,
         verify::{Status, Tally, details},
     },
 };
@@ -103,9 +104,9 @@ pub(super) async fn write(
     env.metrics.verified(mapping.id, kind, status.as_str());
     let found_nothing = *status != Status::Failed && *mismatches == 0;
     let records_count = long(*compared);
-    let in_detail =
+    let form =
         env.activity.verification(mapping.id, kind, status.as_str(), found_nothing, records_count);
-    if in_detail {
+    if form != VerificationForm::Sum {
         env.control.verification(&row(mapping, report, sides)).await?;
     }
     let took = i32::try_from(took.as_millis()).unwrap_or(i32::MAX);
@@ -120,7 +121,7 @@ pub(super) async fn write(
     let ReportedFinding { message, parts } = finding;
     let is_new = *status == Status::Failed && env.findings.is_new((mapping.id, kind), parts);
     match status {
-        _ if !in_detail => tracing::debug!(mapping_id = id, "{summary}"),
+        _ if form != VerificationForm::RowAndLine => tracing::debug!(mapping_id = id, "{summary}"),
         // rows that change while they are compared are no finding
         Status::Passed | Status::Partial => info!(
             mapping_id = id,
