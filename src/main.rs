@@ -181,6 +181,7 @@ fn config() -> std::result::Result<Config, Problems> {
 async fn init(config: &Config) -> Result<bool> {
     control::init(config).await?;
     say!("the database {} at {} is ready", control::DATABASE, config.dest.server_name());
+    say!("next, where it has no mappings yet: {}", commands::HOW_TO_BEGIN);
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! `status`: how every mapping stands, from the control tables alone: a daemon may run or not, here
 //! or elsewhere.
 
+use super::HOW_TO_BEGIN;
 use crate::{
     app,
     config::Config,
@@ -19,8 +20,6 @@ const TEXT_CHARS_MAX: usize = 2_000;
 
 const NOT_CURRENT: &str = "some of this is not known: the control database is of an older version. Run \
     `dbaops-dataflow init`";
-const NO_MAPPINGS: &str = "no mappings: insert a row into source_servers for each source, and one into \
-    table_mappings for each table; then `dbaops-dataflow check` says what is missing";
 
 /// Prints a table, or JSON. `false`: something needs somebody.
 pub async fn run(config: Config, json: bool) -> Result<bool> {
@@ -182,7 +181,7 @@ fn cut(text: &str) -> String {
 /// to do about it, is below its mapping.
 fn print(reports: &[MappingReport]) {
     if reports.is_empty() {
-        say!("{NO_MAPPINGS}");
+        say!("no mappings: {HOW_TO_BEGIN}");
         return;
     }
     say!("{}", summary(reports));

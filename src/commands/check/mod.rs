@@ -8,6 +8,7 @@
 mod dest;
 mod source;
 
+use super::HOW_TO_BEGIN;
 use crate::say;
 use crate::{
     app,
@@ -74,7 +75,8 @@ async fn everything(env: &Env, only: Option<i32>) -> Vec<Section> {
         rejected.add(failed("row", &row.error, &FixTarget::Manual));
     }
     if loaded.mappings.is_empty() && loaded.rejected.is_empty() {
-        rejected.add(Finding::note("row", "there is no enabled mapping to check"));
+        let next = format!("there is no enabled mapping to check: {HOW_TO_BEGIN}");
+        rejected.add(Finding::note("row", next));
     }
     if !rejected.findings.is_empty() {
         sections.push(rejected);
