@@ -203,11 +203,21 @@ fn print(reports: &[MappingReport]) {
     for (group, cells) in groups.iter().zip(&lines) {
         line(cells);
         if let Some(reason) = &group.first.reason {
-            say!("    {}", cut(reason));
+            say!("    {}", cut(without_advice(reason, group.first.what_to_do.as_deref())));
         }
         if let Some(what_to_do) = &group.first.what_to_do {
             say!("    to do: {}", cut(what_to_do));
         }
+    }
+}
+
+/// The reason up to the advice that an error's message ends with, which is printed below it.
+fn without_advice<'a>(reason: &'a str, what_to_do: Option<&str>) -> &'a str {
+    let advice = what_to_do.and_then(|text| text.split("; then: ").next()).unwrap_or_default();
+    let reason_end = if advice.is_empty() { None } else { reason.find(advice) };
+    match reason_end.and_then(|end| reason.get(..end)) {
+        Some(cause) if !cause.trim().is_empty() => cause.trim_end().trim_end_matches('.'),
+        _ => reason,
     }
 }
 
@@ -216,6 +226,22 @@ mod tests {
     use super::*;
     use crate::plan::status::tests::facts;
     use crate::plan::status::{DaemonPresence, ServerError, report};
+
+    #[test]
+    fn advice_is_printed_once() {
+        let reason = "table t does not exist. Create it: CREATE TABLE t; server=shop";
+        for (advice, expected) in [
+            (Some("Create it: CREATE TABLE t;; then: retry"), "table t does not exist"),
+            (Some("Create it: CREATE TABLE t; then: retry"), "table t does not exist"),
+            (Some("Create it: CREATE TABLE t"), "table t does not exist"),
+            (Some("something else"), reason),
+            (Some("table t does"), reason),
+            (None, reason),
+        ] {
+            let printed = without_advice(reason, advice);
+            assert_eq!(printed, expected);
+        }
+    }
 
     fn away(mapping: i32, server_id: i32, message: &str) -> MappingReport {
         let mut facts = facts();
