@@ -254,7 +254,7 @@ async fn sync_beside_a_daemon_asks_it_and_follows() {
         .await;
     let mapping = world.map("T", "ID", None, false).await;
     let daemon = world.daemon();
-    daemon.wait_for_line(&["owned=1"]).await;
+    daemon.wait_for_line(&["works on 1 tables now"]).await;
     let (code, text) = run(&world, &["sync", "--mapping", &mapping.to_string()]).await;
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("a daemon owns the mapping and was asked"), "{text}");
@@ -274,7 +274,7 @@ async fn sync_goes_on_by_itself_when_the_daemon_is_killed() {
     let mapping = world.map("T", "ID", None, false).await;
     // the daemon owns the mapping after its first tick; its next tick is much later
     let daemon = world.daemon_with(&[("DATAFLOW_CHECK_INTERVAL", "1h")]);
-    daemon.wait_for_line(&["owned=1"]).await;
+    daemon.wait_for_line(&["works on 1 tables now"]).await;
     let id = mapping.to_string();
     let asked = tokio::spawn(command(&world.variables(), &["sync", "--mapping", &id]).output());
     let mut control = world.control().await;

@@ -202,7 +202,10 @@ async fn a_secondary_that_has_not_redone_a_change_makes_no_finding() {
     let (at_clock, clock_read, capture_goes_on) = blocked_request(Phase::After);
     world.source.faults().once(Point::request("AS in_group"), at_clock);
     let (at_dest, dest_asked, comparison_goes_on) = blocked_request(Phase::Before);
-    world.dest.faults().once(Point::request("FROM [dbo].[R] AS t WHERE (t.[ID] ="), at_dest);
+    world
+        .dest
+        .faults()
+        .once(Point::request("FROM [dbo].[R] AS t INNER JOIN (SELECT DISTINCT"), at_dest);
     let _daemon = world.daemon_with(&[("DATAFLOW_VERIFY_WAIT", "20s")]);
     wait_for_arrival(clock_read).await;
     // a commit that is later by more than the clocks of the two servers may differ
