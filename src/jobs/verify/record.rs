@@ -29,9 +29,9 @@ pub struct VerificationReport {
     pub kind: &'static str,
     pub status: Status,
     pub compared: usize,
-    /// All differences, those that are not confirmed among them.
+    /// Differences: of a FAILED run those that are certain, of others those that are not confirmed.
     pub mismatches: u64,
-    /// Differences that could not be decided, or are right as the mapping does not follow.
+    /// How many of `mismatches` could not be decided, or are right as the mapping does not follow.
     pub unconfirmed: u64,
     pub details: String,
     /// Rows that were repaired.
