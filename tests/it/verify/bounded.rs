@@ -98,7 +98,7 @@ async fn what_is_not_confirmed_is_counted() {
     world.copy().await.run("DELETE dbo.V").await;
     // the command's limit ends the wait long before DATAFLOW_VERIFY_WAIT would
     let settings = [("DATAFLOW_VERIFY_WAIT", "1h")];
-    let (code, printed) = verify_with(&world, &settings, &["--full", "--limit", "2s"]).await;
+    let (code, printed) = verify_with(&world, &settings, &["--full", "--limit", "10s"]).await;
     assert_eq!(code, Some(3), "{printed}");
     for expected in [
         "verified 0 of 1; mapping 1",
