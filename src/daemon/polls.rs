@@ -203,7 +203,7 @@ impl Daemon {
 
     /// Polls these databases before the next tick, with the rows of the last refresh.
     pub fn poll_now(&mut self, databases: &[SourceDatabase]) {
-        if !self.stopping() && self.mode == Mode::Forever {
+        if !databases.is_empty() && !self.stopping() && self.mode == Mode::Forever {
             self.poll_due(|database| databases.contains(database));
         }
     }

@@ -70,10 +70,11 @@ impl Daemon {
         attempt: &FailedAttempt,
     ) {
         self.count_job_end(id);
-        if attempt.progressed || matches!(result, Ok(JobEnd::Completed)) {
-            let databases = self.wake_waiting(id);
-            self.poll_now(&databases);
-        }
+        let mut to_poll = if attempt.progressed || matches!(result, Ok(JobEnd::Completed)) {
+            self.wake_waiting(id)
+        } else {
+            Vec::new()
+        };
         match result {
             Ok(JobEnd::Completed) => self.on_job_completed(id, sync_type),
             Ok(JobEnd::Stopped) => {}
@@ -85,12 +86,11 @@ impl Daemon {
                     self.table_of(id)
                 );
             }
-            Err(error) => {
-                if let Some(database) = self.mapping_failed(id, attempt, &error) {
-                    self.poll_now(&[database]);
-                }
-            }
+            Err(error) => to_poll.extend(self.mapping_failed(id, attempt, &error)),
         }
+        // After the failure is recorded: until then this mapping is due as well, and would repeat
+        // at once, without progress, what it has just had to stop at.
+        self.poll_now(&to_poll);
         self.start_queued();
     }
 
